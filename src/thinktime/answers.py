@@ -1,0 +1,99 @@
+"""One notion of answer equivalence for votes, checkers and agreement alike: numbers, fractions, LaTeX.
+
+Plain numbers are compared exactly without further imports. Everything else goes to Math-Verify
+(https://github.com/huggingface/Math-Verify), imported when first needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?")
+_MARKED = re.compile(r"(?:####|[Aa]nswer\s*(?:is|:)\s*:?)\s*(.+?)\s*$", re.MULTILINE)
+
+
+def _number(text: str) -> Fraction | None:
+    text = text.strip().strip("$").strip().rstrip(".").replace("\\%", "%").rstrip("%").replace("\u2212", "-")
+    numerator, _, denominator = text.partition("/")
+    parts = [numerator.strip(), *([denominator.strip()] if denominator else [])]
+    if not all(any(c.isdigit() for c in part) and _NUMBER.fullmatch(part) for part in parts):
+        return None
+    values = [Fraction(part.replace(",", "")) for part in parts]
+    if len(values) == 1:
+        return values[0]
+    return values[0] / values[1] if values[1] else None
+
+
+@lru_cache(maxsize=65536)
+def canonical(answer: str) -> Hashable:
+    """A key that equivalent answers share: ``canonical("0.50") == canonical("1/2") == canonical(r"\\frac12")``."""
+    number = _number(answer)
+    if number is not None:
+        return number
+    parsed = _parse_math(answer)
+    return parsed if parsed is not None else " ".join(answer.split()).casefold()
+
+
+def _parse_math(answer: str) -> Hashable | None:
+    if len(answer) > 200 or not re.search(r"[\\^_{}()\[\]=*/0-9]", answer):
+        return None
+    import logging
+
+    from math_verify import parse
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that a time limit is off; we bound length
+    expressions = parse(f"${answer.strip().strip('$')}$", parsing_timeout=None)
+    if not expressions:
+        return None
+    value: Any = expressions[0]
+    try:
+        if value.is_number and value.is_rational:
+            return Fraction(int(value.p), int(value.q))
+    except AttributeError:
+        pass
+    return str(value)
+
+
+def equivalent(a: str | None, b: str | None) -> bool:
+    """Whether two answers mean the same; a missing answer equals nothing, not even another missing one."""
+    return a is not None and b is not None and canonical(a) == canonical(b)
+
+
+def extract(text: str) -> str | None:
+    """The final answer of a free-form solution: the last ``\\boxed{…}``, ``#### …`` or ``answer is …``."""
+    boxed = _last_boxed(text)
+    if boxed is not None:
+        return boxed
+    marked = _MARKED.findall(text)
+    return marked[-1].rstrip(".") if marked else None
+
+
+def _last_boxed(text: str) -> str | None:
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for place in range(start + 6, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[start + 7 : place].strip()
+    return None
+
+
+class TextAnswers:
+    """Answers of text generations, compared by `canonical`. ``read`` takes one off a state's text."""
+
+    def __init__(self, read: Callable[[str], str | None] = extract) -> None:
+        self._read = read
+
+    def read(self, state: Any) -> str | None:
+        """The final answer in ``state.text``, or None."""
+        return self._read(state.text) or None
+
+    def key(self, answer: str) -> Hashable:
+        """Equal keys mean equivalent answers."""
+        return canonical(answer)

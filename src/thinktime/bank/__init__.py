@@ -1,0 +1,1 @@
+"""The sample bank: what was generated, scored and judged, kept for ever."""

@@ -1,0 +1,156 @@
+"""The sample bank: an append-only SQLite file of every generation, reading and verdict.
+
+Samples are keyed by what determined them (model, problem, sampling, seed, path), so a killed run resumes without
+repeating a finished sample, strategies share samples, and a bank can be replayed without a model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from thinktime.core.errors import BankError
+from thinktime.core.types import Problem, Reading
+from thinktime.core.usage import Usage
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS samples (
+    key TEXT PRIMARY KEY, problem TEXT NOT NULL, model TEXT NOT NULL, finish TEXT NOT NULL,
+    state TEXT NOT NULL, usage TEXT NOT NULL, passes INTEGER NOT NULL, at REAL DEFAULT (julianday('now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS readings (
+    key TEXT NOT NULL, scorer TEXT NOT NULL, value REAL, steps TEXT NOT NULL, usage TEXT NOT NULL,
+    PRIMARY KEY (key, scorer)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (
+    key TEXT NOT NULL, checker TEXT NOT NULL, correct INTEGER NOT NULL, PRIMARY KEY (key, checker)
+) WITHOUT ROWID;
+"""
+
+
+class Bank:
+    """A bank file. One process writes at a time; the file is safe after every call.
+
+    Raises:
+        BankError: the file cannot be opened or is not a bank, another process holds it, or a write failed.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with self._named_errors("open"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = open(f"{self.path}.lock", "a+")  # noqa: SIM115  # held as long as the bank is open
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.seek(0)
+                holder = self._lock.read().strip() or "unknown"
+                self._lock.close()
+                raise BankError(
+                    f"bank={str(self.path)!r}: process {holder} is using it; wait for it, or give another --bank"
+                ) from None
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+            try:
+                self._db = sqlite3.connect(self.path, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(_SCHEMA)
+            except sqlite3.Error:
+                self._lock.close()
+                raise
+
+    def __enter__(self) -> Bank:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let other processes in."""
+        self._db.close()
+        self._lock.close()
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM samples").fetchone()[0])
+
+    def models(self) -> list[str]:
+        """The names of the generators whose samples are here."""
+        return [row[0] for row in self._db.execute("SELECT DISTINCT model FROM samples ORDER BY model")]
+
+    def scorers(self) -> list[str]:
+        """The names of the scorers whose readings are here."""
+        return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
+
+    def find_sample(self, key: str) -> Mapping[str, Any] | None:
+        """The banked sample of this key: ``state``, ``finish``, ``usage`` and ``passes``."""
+        row = self._db.execute("SELECT state, finish, usage, passes FROM samples WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        return {"state": json.loads(row[0]), "finish": row[1], "usage": json.loads(row[2]), "passes": row[3]}
+
+    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Bank finished samples in one transaction; a key that is there already keeps its first sample."""
+        rows = [
+            (key, problem.id, model, s["finish"], json.dumps(s["state"]), json.dumps(s["usage"]), s["passes"])
+            for key, s in samples
+        ]
+        self._write(
+            "INSERT OR IGNORE INTO samples (key, problem, model, finish, state, usage, passes) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def find_reading(self, key: str, scorer: str) -> Reading | None:
+        """The banked reading of a node by a scorer."""
+        row = self._db.execute(
+            "SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", (key, scorer)
+        ).fetchone()
+        return Reading(row[0], Usage(**json.loads(row[2])), tuple(json.loads(row[1]))) if row else None
+
+    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+        """Bank readings in one transaction."""
+        rows = [(key, scorer, r.value, json.dumps(r.steps), json.dumps(r.usage.as_dict())) for key, r in readings]
+        self._write("INSERT OR IGNORE INTO readings (key, scorer, value, steps, usage) VALUES (?, ?, ?, ?, ?)", rows)
+
+    def add_verdict(self, key: str, checker: str, correct: bool) -> None:
+        """Bank whether a sample's answer is right, by the named checker."""
+        self._write(
+            "INSERT OR IGNORE INTO verdicts (key, checker, correct) VALUES (?, ?, ?)", [(key, checker, correct)]
+        )
+
+    def verdicts(self, checker: str) -> dict[str, bool]:
+        """All verdicts of a checker by sample key."""
+        rows = self._db.execute("SELECT key, correct FROM verdicts WHERE checker = ?", (checker,))
+        return {key: bool(correct) for key, correct in rows}
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self._named_errors("write"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(statement, rows)
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _named_errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = str(error)
+            fix = "free some space" if "full" in reason else "give a writable path with --bank"
+            raise BankError(
+                f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again, "
+                "finished samples are kept"
+            ) from error

@@ -1,0 +1,1 @@
+"""Tasks, runs, statistics and reports."""

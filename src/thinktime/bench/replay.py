@@ -1,0 +1,154 @@
+"""Replay of recorded samples: coverage, votes and reward selection of other people's runs, without a model.
+
+A file holds one problem a line. Its samples are either a list of objects or parallel lists on the problem itself;
+values may be one-element lists. Field names are options.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinktime.answers import canonical
+from thinktime.bench.jsonl import read_jsonl
+from thinktime.bench.statistics import mean_interval, pass_at_k
+from thinktime.core.errors import InputError
+from thinktime.core.search import Search
+from thinktime.core.types import Problem
+from thinktime.generators.recorded import RecordedAnswers, RecordedGenerator, RecordedSample
+from thinktime.scorers.recorded import RecordedReward
+from thinktime.strategies import Strategy, make
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Where a file keeps what: the list of samples, and the fields of one sample."""
+
+    samples: str = "outputs"
+    text: str = "response"
+    answer: str = "response_answer"
+    correct: str = "label"
+    reward: str | None = None
+
+
+@dataclass(frozen=True)
+class RecordedProblem:
+    """A problem with its recorded samples."""
+
+    problem: Problem
+    samples: tuple[RecordedSample, ...]
+
+    @property
+    def n_correct(self) -> int:
+        """Samples judged right."""
+        return sum(sample.correct is True for sample in self.samples)
+
+
+def read_recorded(path: Path, fields: Fields, *, drop_unjudged: bool = False) -> list[RecordedProblem]:
+    """Import recorded samples.
+
+    Raises:
+        InputError: a line is broken or lacks a named field; names the line and the fields it has.
+    """
+    problems = []
+    for number, row in read_jsonl(path):
+        samples = tuple(
+            sample
+            for sample in _samples(row, fields, f"{path}, line {number}")
+            if not (drop_unjudged and sample.correct is None)
+        )
+        prompt = next((row[name] for name in ("question", "prompt", "input", "problem") if name in row), "")
+        identity = str(next((row[name] for name in ("id", "idx", "index") if name in row), number))
+        if samples:
+            problems.append(RecordedProblem(Problem(f"{identity}/{number}", prompt), samples))
+    if not problems:
+        raise InputError("file", str(path), "no sample is left; is every one of them unjudged?")
+    return problems
+
+
+def _samples(row: dict[str, Any], fields: Fields, where: str) -> Iterator[RecordedSample]:
+    names = [fields.text, fields.answer, fields.correct, *([fields.reward] if fields.reward else [])]
+    if fields.samples in row:
+        objects = row[fields.samples]
+        if not isinstance(objects, list) or not all(isinstance(o, dict) for o in objects):
+            raise InputError("samples", f"{fields.samples} of {where}", "it is not a list of objects")
+    else:
+        columns = {name: row[name] for name in names if isinstance(row.get(name), list)}
+        if fields.answer not in columns:
+            raise InputError(
+                "samples", fields.samples, f"{where} has no such list; its fields are: {', '.join(sorted(row))}"
+            )
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError("samples", str(lengths), f"parallel lists of {where} differ in length")
+        objects = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for place, item in enumerate(objects):
+        if fields.answer not in item or (fields.reward and fields.reward not in item):
+            missing = fields.answer if fields.answer not in item else fields.reward
+            raise InputError(
+                "field", missing, f"sample {place} of {where} lacks it; its fields are: {', '.join(sorted(item))}"
+            )
+        values = {name: _single(item.get(name)) for name in names}
+        label, reward = values[fields.correct], values[fields.reward] if fields.reward else None
+        answer = values[fields.answer]
+        yield RecordedSample(
+            text=str(values[fields.text] or ""),
+            answer=None if answer is None or str(answer).strip() == "" else str(answer),
+            correct=label if isinstance(label, bool) else None,
+            reward=float(reward) if isinstance(reward, int | float) and not isinstance(reward, bool) else None,
+        )
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def replay(problems: Sequence[RecordedProblem], ks: Sequence[int], *, rewards: bool, seed: int = 0) -> dict[str, Any]:
+    """Coverage at every ``k``, and what votes (and with rewards, selections) over all samples answer.
+
+    Raises:
+        InputError: a ``k`` exceeds the number of samples of some problem.
+    """
+    fewest = min(len(problem.samples) for problem in problems)
+    if bad := [k for k in ks if not 1 <= k <= fewest]:
+        raise InputError("k", bad[0], f"some problem has {fewest} samples; give values from 1 to {fewest}")
+    coverage = {
+        str(k): mean_interval([pass_at_k(len(p.samples), p.n_correct, k) for p in problems], seed).as_dict() for k in ks
+    }
+    selected = {"majority": _accuracy(problems, "majority", seed)}
+    if rewards:
+        selected["best_of_n"] = _accuracy(problems, "best_of_n", seed)
+        selected["weighted_majority"] = _accuracy(problems, "weighted_majority", seed)
+    return {
+        "n_problems": len(problems),
+        "n_samples": sum(len(problem.samples) for problem in problems),
+        "pass_at_k": coverage,
+        **selected,
+        "unjudged": sum(sample.correct is None for problem in problems for sample in problem.samples),
+        "seed": seed,
+    }
+
+
+def _accuracy(problems: Sequence[RecordedProblem], strategy: str, seed: int) -> dict[str, float]:
+    right = [asyncio.run(_is_right(problem, make(strategy, {"n": len(problem.samples)}))) for problem in problems]
+    return mean_interval([float(value) for value in right], seed).as_dict()
+
+
+async def _is_right(problem: RecordedProblem, strategy: Strategy) -> bool:
+    """Whether the strategy's answer is right: as the samples that give this answer were judged."""
+    search = Search(
+        problem.problem,
+        RecordedGenerator(problem.samples),
+        scorer=RecordedReward(),
+        answers=RecordedAnswers(),
+    )
+    answer = await strategy(search)
+    if answer.value is None:
+        return False
+    key = canonical(answer.value)
+    judged = [s.correct for s in problem.samples if s.answer is not None and canonical(s.answer) == key]
+    right, wrong = judged.count(True), judged.count(False)
+    return right > wrong

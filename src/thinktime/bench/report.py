@@ -1,0 +1,79 @@
+"""A bench result as one HTML file that works offline: the accuracy-against-cost plot, tables and traces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from thinktime.core.errors import InputError
+
+SCHEMA = 1
+"""The version of the result format this module reads."""
+
+_PLACE = "{{data}}"
+_UNKNOWN: Mapping[str, Any] = {"value": None}
+_COSTS = (("FLOPs", ("flops", "scorer_flops")), ("generated tokens", ("generated_tokens",)))
+
+
+def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: Path) -> None:
+    """Write ``path``, self-contained: no request leaves it, and text from models stays text.
+
+    ``timing`` maps ``strategy@n`` to mean machine seconds per problem; a missing key is unknown.
+
+    Raises:
+        InputError: the result is of another schema or holds a number JSON lacks, or the file cannot be written.
+    """
+    if result.get("schema") != SCHEMA:
+        raise InputError("schema", result.get("schema"), f"this version writes reports of schema {SCHEMA}")
+    data = {"headline": headline(result), "result": dict(result), "timing": dict(timing)}
+    try:
+        text = json.dumps(data, allow_nan=False)
+    except ValueError as error:
+        raise InputError("result", str(path), f"give null for an unknown number ({error})") from None
+    text = text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})  # no text can end the script element
+    template = resources.files("thinktime.bench").joinpath("report.html").read_text(encoding="utf-8")
+    try:
+        path.write_text(template.replace(_PLACE, text), encoding="utf-8")
+    except OSError as error:
+        raise InputError("file", str(path), f"cannot write it ({error})") from None
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """One sentence: the best strategy at the largest budget against ``single``, with intervals and cost factor."""
+    runs = [run for run in result["runs"] if None not in (run.get("accuracy") or _UNKNOWN).values()]
+    if not runs:
+        return "No run has a known accuracy."
+    largest = max(run["n"] for run in runs)
+    best = max((run for run in runs if run["n"] == largest), key=lambda run: float(run["accuracy"]["value"]))
+    solves = f"{best['strategy']} solves {_percent(best['accuracy'])} of the problems"
+    single = next((run for run in runs if run["strategy"] == "single"), None)
+    difference = best.get("versus_single") or _UNKNOWN
+    if single is None or None in difference.values():
+        return f"At n={largest}, {solves}."
+    low, high = difference["low"], difference["high"]
+    verdict = " The interval of the difference includes 0." if low <= 0 <= high else ""
+    return (
+        f"At n={largest}, {solves}: {100 * difference['value']:+.1f} points "
+        f"[{100 * low:+.1f}, {100 * high:+.1f}] against single ({100 * single['accuracy']['value']:.1f}%), "
+        f"{_cost_factor(best['usage'], single['usage'])}.{verdict}"
+    )
+
+
+def _percent(estimate: Mapping[str, float]) -> str:
+    return f"{100 * estimate['value']:.1f}% [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+
+
+def _cost_factor(usage: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    for name, parts in _COSTS:
+        spent, reference = _sum(usage, parts), _sum(base, parts)
+        if spent is not None and reference:
+            return f"for {spent / reference:.3g} times its {name}"
+    return "at an unknown cost"
+
+
+def _sum(usage: Mapping[str, Any], parts: Sequence[str]) -> float | None:
+    values = [float(usage[part]) for part in parts if usage.get(part) is not None]
+    return sum(values) if len(values) == len(parts) else None

@@ -1,0 +1,251 @@
+"""Runs strategies over a task with many problems in flight, and sums up what came out.
+
+Everything in the result is a function of the samples: two runs with the same command give the same file, whether
+or not one of them was killed and resumed. What differs from run to run, the seconds, goes to a second file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from thinktime.bank.store import Bank
+from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
+from thinktime.bench.tasks import Task
+from thinktime.bench.trace import records
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Generator, Problem, Sampling, Scorer
+from thinktime.core.usage import Budget, Usage, total
+from thinktime.strategies import Strategy, check
+
+SCHEMA = 1
+IN_FLIGHT = 256
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configured strategy of a bench. ``n`` is its sample budget, what the plots call its size."""
+
+    name: str
+    n: int
+    strategy: Strategy
+
+    @property
+    def label(self) -> str:
+        """The strategy and its budget, as in ``majority@16``."""
+        return f"{self.name}@{self.n}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy made of one problem."""
+
+    problem: Problem
+    answer: Answer
+    correct: bool
+    samples: tuple[bool, ...]
+    """Whether each complete independent sample of the tree was right."""
+    trace: tuple[dict[str, Any], ...]
+
+
+@dataclass
+class Bench:
+    """A run in progress; `result` may be called at any time, also after an interruption."""
+
+    task: Task
+    generator: Generator
+    scorer: Scorer | None
+    entries: Sequence[Entry]
+    sampling: Sampling
+    bank: Bank
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
+    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Run all entries, one after another; each finds the samples of those before it in the bank.
+
+        Raises:
+            CapabilityError: an entry's needs are not met; raised before anything is sampled.
+            InputError: a problem cannot be asked; raised before anything is sampled.
+        """
+        for problem in self.task.problems:
+            self.generator.root(problem)
+        if self.task.problems:
+            offered = self._search(self.task.problems[0]).capabilities
+            for entry in self.entries:
+                check(entry.name, entry.strategy, offered)
+        for entry in self.entries:
+            free = asyncio.Semaphore(IN_FLIGHT)
+
+            async def one(problem: Problem, entry: Entry = entry, free: asyncio.Semaphore = free) -> None:
+                async with free:
+                    outcome = await self._solve(entry, problem)
+                self.outcomes.setdefault(entry.label, {})[problem.id] = outcome
+                self.on_outcome(entry, outcome)
+
+            async with asyncio.TaskGroup() as group:
+                for problem in self.task.problems:
+                    group.create_task(one(problem))
+
+    def _search(self, problem: Problem) -> Search:
+        return Search(
+            problem,
+            self.generator,
+            scorer=self.scorer,
+            answers=self.task.answers,
+            sampling=self.sampling,
+            budget=self.budget,
+            seed=self.seed,
+            journal=self.bank,
+        )
+
+    async def _solve(self, entry: Entry, problem: Problem) -> Outcome:
+        search = self._search(problem)
+        answer = await entry.strategy(search)
+        correct = self._right(answer.value, problem)
+        if answer.node is not None:
+            self.bank.add_verdict(answer.node.key, self.task.name, correct)
+        leaves = [r.node for r in search.trace.values() if r.node.done and r.node.depth == 1]
+        samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
+        return Outcome(problem, answer, correct, samples, tuple(records(search)))
+
+    def _right(self, answer: str | None, problem: Problem) -> bool:
+        return self.task.check(answer, problem.reference)
+
+    def result(self, command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """The result file: every run with intervals, costs and differences, coverage, and a few traces."""
+        levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]
+        finished = [entry for entry in self.entries if self.outcomes.get(entry.label)]
+        return {
+            "schema": SCHEMA,
+            "command": command,
+            "environment": dict(environment),
+            "seed": self.seed,
+            "complete": all(len(self.outcomes.get(e.label, {})) == len(self.task.problems) for e in self.entries),
+            "task": {
+                "name": self.task.name,
+                "n": len(self.task.problems),
+                "levels": {level: levels.count(level) for level in sorted(set(levels))},
+            },
+            "model": {"generator": self.generator.name, "scorer": self.scorer.name if self.scorer else None},
+            "sampling": asdict(self.sampling),
+            "budget": asdict(self.budget),
+            "runs": [self._run_result(entry) for entry in finished],
+            "coverage": self._coverage(finished),
+            "traces": self._traces(finished),
+        }
+
+    def timing(self) -> dict[str, float]:
+        """Mean machine seconds per problem of every entry, by label; banked samples keep their first time."""
+        return {
+            label: sum(o.answer.usage.seconds for o in outcomes.values()) / len(outcomes)
+            for label, outcomes in self.outcomes.items()
+            if outcomes
+        }
+
+    def _ordered(self, entry: Entry) -> list[Outcome]:
+        found = self.outcomes.get(entry.label, {})
+        return [found[problem.id] for problem in self.task.problems if problem.id in found]
+
+    def _run_result(self, entry: Entry) -> dict[str, Any]:
+        outcomes = self._ordered(entry)
+        right = [float(o.correct) for o in outcomes]
+        single = self.outcomes.get("single@1", {})
+        shared = [(o.correct, single[o.problem.id].correct) for o in outcomes if o.problem.id in single]
+        by_level: dict[str, list[float]] = {}
+        for o in outcomes:
+            if "level" in o.problem.metadata:
+                by_level.setdefault(str(o.problem.metadata["level"]), []).append(float(o.correct))
+        return {
+            "strategy": entry.name,
+            "n": entry.n,
+            "options": asdict(entry.strategy),  # type: ignore[call-overload]  # a strategy is a dataclass
+            "n_problems": len(outcomes),
+            "accuracy": mean_interval(right, self.seed).as_dict(),
+            "versus_single": paired_difference(
+                [float(mine) for mine, _ in shared], [float(theirs) for _, theirs in shared], self.seed
+            ).as_dict()
+            if shared and entry.name != "single"
+            else None,
+            "by_level": {
+                level: mean_interval(values, self.seed).as_dict() | {"n": len(values)}
+                for level, values in sorted(by_level.items())
+            },
+            "usage": _mean_usage([o.answer.usage for o in outcomes]),
+            "passes": sum(o.answer.passes for o in outcomes) / len(outcomes),
+            "problems": [
+                {
+                    "id": o.problem.id,
+                    "level": o.problem.metadata.get("level"),
+                    "correct": o.correct,
+                    "answer": o.answer.value,
+                    "reference": o.problem.reference,
+                    "finish": o.answer.finish,
+                    "generated_tokens": o.answer.usage.generated_tokens,
+                }
+                for o in outcomes
+            ],
+        }
+
+    def _coverage(self, finished: Sequence[Entry]) -> dict[str, dict[str, float]]:
+        """Unbiased pass@k at powers of two, from the entry with the most independent samples."""
+        votes = [entry for entry in finished if entry.name == "majority"]
+        if not votes:
+            return {}
+        entry = max(votes, key=lambda e: e.n)
+        outcomes = self._ordered(entry)
+        ks = [2**i for i in range(entry.n.bit_length()) if 2**i <= entry.n]
+        return {
+            str(k): mean_interval([_padded_pass(o.samples, entry.n, k) for o in outcomes], self.seed).as_dict()
+            for k in ks
+        }
+
+    def _traces(self, finished: Sequence[Entry]) -> list[dict[str, Any]]:
+        """The trees of up to four telling problems, from the search with the largest budget."""
+        searches = [entry for entry in finished if any(o.answer.passes and _deep(o) for o in self._ordered(entry))]
+        if not searches:
+            return []
+        entry = max(searches, key=lambda e: e.n)
+        single = self.outcomes.get("single@1", {})
+        told: dict[tuple[bool, bool], Outcome] = {}
+        for o in self._ordered(entry):
+            before = single[o.problem.id].correct if o.problem.id in single else False
+            told.setdefault((before, o.correct), o)
+        order = [(False, True), (False, False), (True, True), (True, False)]
+        return [_told(entry, told[kind]) for kind in order if kind in told]
+
+
+def _told(entry: Entry, o: Outcome) -> dict[str, Any]:
+    return {
+        "problem": {
+            "id": o.problem.id,
+            "question": str(o.problem.prompt),
+            "reference": o.problem.reference,
+            "level": o.problem.metadata.get("level"),
+        },
+        "strategy": entry.name,
+        "n": entry.n,
+        "answer": o.answer.value,
+        "correct": o.correct,
+        "returned": o.answer.node.key if o.answer.node else None,
+        "nodes": list(o.trace),
+    }
+
+
+def _deep(outcome: Outcome) -> bool:
+    return any(node["depth"] > 1 for node in outcome.trace)
+
+
+def _padded_pass(samples: Sequence[bool], n: int, k: int) -> float:
+    """pass@k where a sample that never finished counts as wrong."""
+    return pass_at_k(max(n, len(samples)), sum(samples), k)
+
+
+def _mean_usage(usages: Sequence[Usage]) -> dict[str, float | None]:
+    summed = total(usages).as_dict()
+    del summed["seconds"]
+    return {name: None if value is None else value / len(usages) for name, value in summed.items()}

@@ -1,0 +1,87 @@
+"""Estimates with intervals. The unit is the problem: intervals come from resampling problems, never samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+
+from thinktime.core.errors import InputError
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over problems with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """``value``, ``low`` and ``high``, rounded to six digits."""
+        return {name: round(number, 6) for name, number in asdict(self).items()}
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Mean of one value per problem with its percentile bootstrap interval (Efron and Tibshirani 1993).
+
+    For a paired difference give the differences: resampling them keeps the pairs together.
+
+    Raises:
+        InputError: there is no value.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if not len(data):
+        raise InputError("values", [], "a mean needs at least one problem")
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, 1000):  # at most 1000 resamples in memory
+        picks = rng.integers(0, len(data), size=(min(1000, resamples - start), len(data)))
+        means[start : start + 1000] = data[picks].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(data.mean()), float(low), float(high))
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
+    """Mean of ``a - b`` over the same problems in the same order, with its interval.
+
+    Raises:
+        InputError: the two are not of the same length.
+    """
+    if len(a) != len(b):
+        raise InputError("problems", (len(a), len(b)), "a paired difference needs the same problems on both sides")
+    return mean_interval([x - y for x, y in zip(a, b, strict=True)], seed)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased pass@k of one problem: 1 - C(n-correct, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374).
+
+    Raises:
+        InputError: ``k`` is not in 1..n.
+    """
+    if not 1 <= k <= n:
+        raise InputError("k", k, f"pass@k needs 1 to {n} samples of a problem that has {n}")
+    return 1.0 - comb(n - correct, k) / comb(n, k)
+
+
+def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
+    """Area under the ROC curve by ranks, ties counted half; None where one class is missing."""
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
+    n_positive, n_negative = int(y.sum()), int((~y).sum())
+    if not n_positive or not n_negative:
+        return None
+    ranks: npt.NDArray[np.float64] = np.empty(len(s))
+    order = np.argsort(s, kind="stable")
+    sorted_scores = s[order]
+    first = np.searchsorted(sorted_scores, sorted_scores, side="left")
+    last = np.searchsorted(sorted_scores, sorted_scores, side="right")
+    ranks[order] = (first + last + 1) / 2
+    return float((ranks[y].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

@@ -1,0 +1,49 @@
+"""The terminal table of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Table:
+    """One row per run: accuracy and difference with 95% intervals, and costs per problem."""
+    task = result["task"]
+    state = "" if result["complete"] else ", interrupted: finished problems only"
+    table = Table(title=f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}", title_justify="left")
+    table.add_column("strategy")
+    for name in ("n", "problems", "accuracy", "minus single", "tokens", "scorer tokens", "GFLOPs", "seconds"):
+        table.add_column(name, justify="right")
+    for run in result["runs"]:
+        usage = run["usage"]
+        flops = (
+            None if usage["flops"] is None or usage["scorer_flops"] is None else usage["flops"] + usage["scorer_flops"]
+        )
+        seconds = timing.get(f"{run['strategy']}@{run['n']}")
+        table.add_row(
+            run["strategy"],
+            str(run["n"]),
+            str(run["n_problems"]),
+            interval(run["accuracy"]),
+            difference(run["versus_single"]),
+            f"{usage['generated_tokens']:,.0f}",
+            f"{usage['scorer_tokens']:,.0f}",
+            "unknown" if flops is None else f"{flops / 1e9:.2f}",
+            "unknown" if seconds is None else f"{seconds:.3f}",
+        )
+    return table
+
+
+def interval(estimate: Mapping[str, float]) -> str:
+    """A share with its interval, in percent."""
+    return f"{100 * estimate['value']:.1f}% [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+
+
+def difference(estimate: Mapping[str, float] | None) -> str:
+    """A difference of shares with its interval in points; starred where the interval excludes 0."""
+    if estimate is None:
+        return ""
+    star = "*" if estimate["low"] > 0 or estimate["high"] < 0 else " "
+    return f"{100 * estimate['value']:+.1f} [{100 * estimate['low']:+.1f}, {100 * estimate['high']:+.1f}]{star}"

@@ -1,0 +1,72 @@
+"""Tasks: problems with references, and how their answers are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinktime.answers import TextAnswers, equivalent, extract
+from thinktime.bench.jsonl import read_jsonl
+from thinktime.core.errors import InputError
+from thinktime.core.types import Problem
+from thinktime.pocket.problems import LEVELS, problems, read_answer
+
+
+@dataclass(frozen=True)
+class Task:
+    """Named problems, each with a reference, and the reader of their answers."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    answers: TextAnswers
+    check: Callable[[str | None, str | None], bool] = equivalent
+    """Whether an answer is right: `thinktime.answers.equivalent`, the same notion that votes use."""
+
+
+def load(
+    name: str,
+    n: int | None = None,
+    *,
+    levels: Sequence[int] = LEVELS,
+    split: str = "test",
+    seed: int = 0,
+    question: str = "question",
+    answer: str = "answer",
+) -> Task:
+    """``pocket`` (n problems of the split, levels in turn) or the path of a JSONL file (its first n problems).
+
+    A file's answers may be GSM8K's (``…#### 18``), boxed, or bare.
+
+    Raises:
+        InputError: no such task or file, a broken line, a missing field, or n is not positive.
+    """
+    if n is not None and n < 1:
+        raise InputError("problems", n, "ask for 1 or more")
+    if name == "pocket":
+        if split not in ("train", "dev", "test"):
+            raise InputError("split", split, "give train, dev or test")
+        if unknown := [level for level in levels if level not in LEVELS]:
+            raise InputError("levels", unknown[0], f"the pocket task has levels {', '.join(map(str, LEVELS))}")
+        drawn = problems(split, n or 100, seed=seed, levels=levels)  # type: ignore[arg-type]  # checked above
+        return Task(
+            "pocket",
+            tuple(Problem(p.id, p.question, str(p.answer), {"level": p.level, "family": p.family}) for p in drawn),
+            TextAnswers(read_answer),
+        )
+    path = Path(name)
+    if not path.exists():
+        raise InputError("task", name, "give 'pocket' or the path of a JSONL file")
+    loaded = []
+    for number, row in read_jsonl(path):
+        for field in (question, answer):
+            if field not in row:
+                raise InputError(
+                    "field", field, f"{path}, line {number} lacks it; its fields are: {', '.join(sorted(row))}"
+                )
+        reference = str(row[answer])
+        level = {"level": row["level"]} if "level" in row else {}
+        loaded.append(Problem(f"{path.stem}-{number}", row[question], extract(reference) or reference.strip(), level))
+        if n is not None and len(loaded) == n:
+            break
+    return Task(path.stem, tuple(loaded), TextAnswers())

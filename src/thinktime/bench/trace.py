@@ -1,0 +1,51 @@
+"""The tree of a search: as records for result files, and drawn in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text as RichText
+from rich.tree import Tree
+
+from thinktime.core.search import Search
+from thinktime.core.types import Node
+
+
+def records(search: Search) -> list[dict[str, Any]]:
+    """Every node in the order of sampling; a node's text is what it adds to its parent's."""
+    return [
+        {
+            "key": record.node.key,
+            "parent": record.node.parent.key if record.node.parent else None,
+            "depth": record.node.depth,
+            "text": added_text(record.node),
+            "score": None if record.score is None else round(record.score, 6),
+            "steps": [round(step, 6) for step in record.steps],
+            "finish": record.node.finish,
+            "tokens": record.node.usage.generated_tokens,
+            "pruned": record.pruned,
+        }
+        for record in search.trace.values()
+    ]
+
+
+def added_text(node: Node) -> str:
+    """What a text node says beyond its parent."""
+    before = getattr(node.parent.state, "text", "") if node.parent else ""
+    return str(getattr(node.state, "text", ""))[len(before) :]
+
+
+def draw(search: Search, returned: str | None = None) -> Tree:
+    """The tree for the terminal: scores in front, pruned nodes dimmed, the returned path in bold."""
+    on_path = set()
+    if returned is not None:
+        on_path = {node.key for node in search.trace[returned].node.lineage()}
+    branches = {search.root.key: Tree("question")}
+    for record in search.trace.values():
+        if record.node.parent is None:
+            continue
+        score = "     " if record.score is None else f"{record.score:.3f}"
+        style = "bold" if record.node.key in on_path else "dim" if record.pruned else ""
+        label = RichText(f"{score} {added_text(record.node).strip()}  ({record.node.finish})", style=style)
+        branches[record.node.key] = branches[record.node.parent.key].add(label)
+    return branches[search.root.key]

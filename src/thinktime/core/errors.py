@@ -1,0 +1,40 @@
+"""Typed errors. Every message is one line that names the field, the value and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ThinktimeError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(ThinktimeError):
+    """A value from the user that cannot work; nothing has been spent yet."""
+
+    def __init__(self, field: str, value: object, fix: str) -> None:
+        super().__init__(f"{field}={value!r}: {fix}")
+        self.field, self.value, self.fix = field, value, fix
+
+
+class UnknownNameError(InputError):
+    """A name that is not in a list of known ones."""
+
+    def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        nearest = get_close_matches(value, names, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        super().__init__(field, value, f"unknown; {hint}there are: {', '.join(names)}")
+
+
+class CapabilityError(ThinktimeError):
+    """A strategy needs something its generator or scorer does not have."""
+
+
+class ModelError(ThinktimeError):
+    """A model cannot be loaded, or failed while it ran."""
+
+
+class BankError(ThinktimeError):
+    """The sample bank cannot be opened or written. What was written before is safe."""

@@ -1,0 +1,67 @@
+"""The account that charges usage against a budget: reserve before a call, settle after it."""
+
+from __future__ import annotations
+
+import time
+
+from thinktime.core.errors import InputError
+from thinktime.core.usage import Budget, Usage
+
+
+class Ledger:
+    """A hard budget. What is spent plus what is reserved never exceeds it."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
+        self.spent = Usage()
+        self._reserved = Usage()
+        self._started = time.monotonic()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the seconds are over, on the clock of `time.monotonic`."""
+        return None if self.budget.seconds is None else self._started + self.budget.seconds
+
+    def room_for_tokens(self) -> int | None:
+        """Generated tokens neither spent nor reserved; None if tokens are not limited."""
+        if self.budget.tokens is None:
+            return None
+        return self.budget.tokens - self.spent.generated_tokens - self._reserved.generated_tokens
+
+    def reserve(self, worst_case: Usage) -> bool:
+        """Set the worst case aside if it fits; otherwise change nothing and say False.
+
+        Raises:
+            InputError: a limited count is unknown for this model, so the limit could not be kept.
+        """
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return False
+        after = self.spent + self._reserved + worst_case
+        for limit, used, field in (
+            (self.budget.tokens, after.generated_tokens, "tokens"),
+            (self.budget.calls, after.model_calls, "calls"),
+            (self.budget.flops, _both(after.flops, after.scorer_flops), "flops"),
+            (self.budget.dollars, after.dollars, "dollars"),
+        ):
+            if limit is None:
+                continue
+            if used is None:
+                raise InputError(f"budget.{field}", limit, f"this model's {field} are unknown; limit tokens or calls")
+            if used > limit:
+                return False
+        self._reserved = self._reserved + worst_case
+        return True
+
+    def settle(self, reserved: Usage, actual: Usage) -> None:
+        """Give a reservation back and charge what it really cost."""
+        self._reserved = _minus(self._reserved, reserved)
+        self.spent = self.spent + actual
+
+
+def _both(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
+
+
+def _minus(a: Usage, b: Usage) -> Usage:
+    negative = {name: None if value is None else -value for name, value in b.as_dict().items()}
+    return a + Usage(**negative)  # type: ignore[arg-type]  # the same fields, negated

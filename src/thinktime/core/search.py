@@ -1,0 +1,279 @@
+"""What a strategy is handed. Its few verbs do the charging, journaling and tracing, so strategies contain none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.ledger import Ledger
+from thinktime.core.selection import Candidate
+from thinktime.core.types import (
+    Answers,
+    Capability,
+    Child,
+    Extension,
+    Generator,
+    Node,
+    Problem,
+    Reading,
+    Sampling,
+    Scorer,
+    Until,
+)
+from thinktime.core.usage import Budget, Usage
+
+
+class Journal(Protocol):
+    """Where finished work is written before anything else happens with it; the bank is one."""
+
+    def find_sample(self, key: str) -> Mapping[str, Any] | None:
+        """The banked sample of this key: ``state``, ``finish``, ``usage`` and ``passes``."""
+        ...
+
+    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Bank finished samples under their keys."""
+        ...
+
+    def find_reading(self, key: str, scorer: str) -> Reading | None:
+        """The banked reading of a node by a scorer."""
+        ...
+
+    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+        """Bank readings under their nodes' keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a strategy.
+
+    ``finish`` is ``done``, ``budget`` (the budget ended the search; this is the best so far) or ``incomplete``
+    (no complete generation with a readable answer; ``value`` is None).
+    """
+
+    value: str | None
+    finish: Literal["done", "budget", "incomplete"]
+    usage: Usage
+    node: Node | None = None
+    share: float | None = None
+    path_tokens: int = 0
+    """Tokens on the returned path; ``usage.generated_tokens`` counts the whole tree."""
+    passes: int = 0
+    """Sequential forward passes on the longest chain of the tree."""
+
+
+@dataclass
+class Record:
+    """One node of the trace."""
+
+    node: Node
+    score: float | None = None
+    steps: tuple[float, ...] = ()
+    pruned: bool = False
+
+
+class Search:
+    """One problem under one budget, with the generator and the scorer to spend it on."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        generator: Generator,
+        *,
+        scorer: Scorer | None = None,
+        answers: Answers | None = None,
+        sampling: Sampling | None = None,
+        budget: Budget | None = None,
+        seed: int = 0,
+        journal: Journal | None = None,
+    ) -> None:
+        self.problem, self.generator, self.scorer, self.answers = problem, generator, scorer, answers
+        self.sampling = sampling or Sampling()
+        self.ledger = Ledger(budget)
+        self.exhausted = False
+        self.trace: dict[str, Record] = {}
+        self._journal = journal
+        self._children: dict[str, int] = {}
+        identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
+        self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
+        self.trace[self.root.key] = Record(self.root)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What generator, scorer and answers offer together."""
+        offered = self.generator.capabilities
+        if self.scorer is not None:
+            offered |= self.scorer.capabilities
+        return offered | {Capability.ANSWERS} if self.answers is not None else offered
+
+    async def extend(self, nodes: Sequence[Node], n: int = 1, *, until: Until = "done") -> list[Node]:
+        """Up to ``n`` children of each node, grouped by parent in the given order.
+
+        Complete nodes, and those at the length limit, have no children. Where the budget does not cover
+        everything asked for, every parent gets its first child before any gets its second, and `exhausted`
+        is set.
+        """
+        if n < 1:
+            raise InputError("n", n, "ask for at least 1 child")
+        wanted: list[Extension] = []
+        open_nodes = [node for node in nodes if node.finish in ("root", "step", "budget")]
+        for _ in range(n):
+            for node in open_nodes:
+                index = self._children.get(node.key, 0)
+                room = self.sampling.max_tokens - self.generator.length(node.state)
+                if room > 0:
+                    self._children[node.key] = index + 1
+                    cap = min(room, until) if isinstance(until, int) else room
+                    key = _hash(f"{node.key}/{until}/{index}")
+                    wanted.append(Extension(node, index, key, until, self.sampling, cap, self.ledger.deadline))
+        made: dict[str, Node] = {}
+        while wanted:
+            granted, wanted = self._grant(wanted)
+            if not granted:
+                self.exhausted = True
+                break
+            for extension, child in await self._sample(granted):
+                made[extension.key] = Node(
+                    extension.key,
+                    (*extension.node.path, extension.index),
+                    child.state,
+                    extension.node,
+                    child.finish,
+                    child.usage,
+                    extension.node.passes + child.passes,
+                )
+        order = {node.key: place for place, node in enumerate(nodes)}
+        grown = sorted(made.values(), key=lambda node: (order[node.parent.key] if node.parent else 0, node.path))
+        for node in grown:
+            self.trace[node.key] = Record(node)
+        return grown
+
+    async def score(self, nodes: Sequence[Node]) -> list[float | None]:
+        """One score per node; None where the scorer gave none, gave no finite number, or the budget is over."""
+        if self.scorer is None:
+            raise CapabilityError("this strategy scores nodes, but no scorer was given")
+        scorer, new = self.scorer, []
+        readings: dict[str, Reading] = {}
+        for node in dict.fromkeys(nodes):
+            banked = self._journal.find_reading(node.key, scorer.name) if self._journal else None
+            worst = banked.usage if banked else scorer.worst_case(node)
+            if not self.ledger.reserve(worst):
+                self.exhausted = True
+            elif banked:
+                self.ledger.settle(worst, banked.usage)
+                readings[node.key] = banked
+            else:
+                new.append((node, worst))
+        if new:
+            fresh = await scorer.score([node for node, _ in new])
+            for (node, worst), reading in zip(new, fresh, strict=True):
+                self.ledger.settle(worst, reading.usage)
+                readings[node.key] = reading
+            if self._journal:
+                self._journal.add_readings(scorer.name, [(node.key, readings[node.key]) for node, _ in new])
+        scores: list[float | None] = []
+        for node in nodes:
+            read = readings.get(node.key)
+            value = read.value if read and read.value is not None and math.isfinite(read.value) else None
+            record = self.trace[node.key]
+            record.score, record.steps = value, read.steps if read else ()
+            scores.append(value)
+        return scores
+
+    def prune(self, nodes: Sequence[Node]) -> None:
+        """Give nodes up; the trace says so."""
+        for node in nodes:
+            self.trace[node.key].pruned = True
+
+    def candidates(self, nodes: Sequence[Node], scores: Sequence[float | None] | None = None) -> list[Candidate]:
+        """The complete nodes among these, with their answers and scores, each once."""
+        found: dict[str, Candidate] = {}
+        for node, score in zip(nodes, scores or [None] * len(nodes), strict=True):
+            if node.done:
+                answer = self.answers.read(node.state) if self.answers else None
+                key = self.answers.key(answer) if self.answers and answer is not None else None
+                found[node.key] = Candidate(node, answer, key, score)
+        return list(found.values())
+
+    def finish(self, chosen: Candidate | None) -> Answer:
+        """Close the account and return the chosen candidate as the answer."""
+        node = chosen.node if chosen else None
+        return Answer(
+            value=chosen.answer if chosen else None,
+            finish="incomplete" if chosen is None else "budget" if self.exhausted else "done",
+            usage=self.ledger.spent,
+            node=node,
+            share=chosen.share if chosen else None,
+            path_tokens=self.generator.length(node.state) if node else 0,
+            passes=max(record.node.passes for record in self.trace.values()),
+        )
+
+    def _grant(self, wanted: Sequence[Extension]) -> tuple[list[tuple[Extension, Usage]], list[Extension]]:
+        """Split into what the budget covers now, each with its reservation, and the rest."""
+        granted: list[tuple[Extension, Usage]] = []
+        for place, extension in enumerate(wanted):
+            banked = self._journal.find_sample(extension.key) if self._journal else None
+            if banked is not None:
+                worst = Usage(**banked["usage"])
+            else:
+                worst = self.generator.worst_case(extension.node, extension.max_tokens)
+            if not self.ledger.reserve(worst):
+                if not granted and banked is None and (shorter := self._shorter(extension)):
+                    worst = self.generator.worst_case(extension.node, shorter.max_tokens)
+                    if self.ledger.reserve(worst):
+                        return [(shorter, worst)], list(wanted[place + 1 :])
+                return granted, list(wanted[place:])
+            granted.append((extension, worst))
+        return granted, []
+
+    def _shorter(self, extension: Extension) -> Extension | None:
+        """The same extension cut to the tokens left, if a child of the usual length would still fit."""
+        room = self.ledger.room_for_tokens()
+        calls = self.ledger.spent.model_calls
+        if room is None or not calls or room < self.ledger.spent.generated_tokens / calls:
+            return None
+        return replace(extension, max_tokens=room)
+
+    async def _sample(self, granted: Sequence[tuple[Extension, Usage]]) -> list[tuple[Extension, Child]]:
+        children: dict[str, Child] = {}
+        new: list[Extension] = []
+        for extension, _ in granted:
+            banked = self._journal.find_sample(extension.key) if self._journal else None
+            if banked is None:
+                new.append(extension)
+            else:
+                state = self.generator.unpack(extension.node.state, banked["state"])
+                children[extension.key] = Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
+        if new:
+            for extension, child in zip(new, await self.generator.extend(new), strict=True):
+                children[extension.key] = child
+            if self._journal:
+                self._journal.add_samples(
+                    self.problem,
+                    self.generator.name,
+                    [
+                        (
+                            extension.key,
+                            {
+                                "state": self.generator.pack(extension.node.state, child.state),
+                                "finish": child.finish,
+                                "usage": child.usage.as_dict(),
+                                "passes": child.passes,
+                            },
+                        )
+                        for extension in new
+                        if (child := children[extension.key]).finish not in ("budget", "error")
+                    ],
+                )
+        for extension, worst in granted:
+            self.ledger.settle(worst, children[extension.key].usage)
+        return [(extension, children[extension.key]) for extension, _ in granted]
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,169 @@
+"""The nouns of a search: problems, nodes, and what generators and scorers promise. Nothing here knows text."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from thinktime.core.usage import Usage
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is asked. ``prompt`` is whatever the generator takes: a string, chat messages, a class label."""
+
+    id: str
+    prompt: Any
+    reference: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+Finish = Literal["root", "eos", "step", "length", "pruned", "budget", "error"]
+"""Why a node's last extension stopped. ``eos`` alone means the generation is complete."""
+
+Until = Literal["done", "step"] | int
+"""How far to extend: to the end, to the next step boundary, or by this many tokens or denoising steps."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How children are drawn. ``max_tokens`` bounds a whole generation from the root."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A partial generation. Its ``key`` names it across runs: the same key is the same sample."""
+
+    key: str
+    path: tuple[int, ...]
+    state: Any
+    parent: Node | None = None
+    finish: Finish = "root"
+    usage: Usage = field(default_factory=Usage)
+    passes: int = 0
+    """Sequential forward passes on the chain from the root."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the generation is complete."""
+        return self.finish == "eos"
+
+    @property
+    def depth(self) -> int:
+        """Extensions from the root."""
+        return len(self.path)
+
+    def lineage(self) -> Iterator[Node]:
+        """This node and its ancestors, the root last."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+
+class Capability(StrEnum):
+    """What a strategy may need of its generator or scorer."""
+
+    STEPS = "step boundaries"
+    PREFIX = "prefix continuation"
+    LOGPROBS = "log-probabilities"
+    SCORES = "a scorer"
+    PROCESS_REWARD = "process rewards"
+    ANSWERS = "answers that can be read and compared"
+
+
+@dataclass(frozen=True)
+class Extension:
+    """One child to sample: from where, how far, with which noise, and until when (`time.monotonic`)."""
+
+    node: Node
+    index: int
+    """Place among the children of ``node``."""
+    key: str
+    until: Until
+    sampling: Sampling
+    max_tokens: int
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Child:
+    """One sampled child. ``passes`` are the sequential forward passes it took."""
+
+    state: Any
+    finish: Finish
+    usage: Usage
+    passes: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One judgement of a node. ``None`` is a missing score, never 0; ``steps`` are the parts it was made of."""
+
+    value: float | None
+    usage: Usage
+    steps: tuple[float, ...] = ()
+
+
+class Generator(Protocol):
+    """Extends partial generations. ``name`` identifies the weights: samples are banked under it."""
+
+    name: str
+    capabilities: frozenset[Capability]
+
+    def root(self, problem: Problem) -> Any:
+        """The state before anything is generated."""
+        ...
+
+    def length(self, state: Any) -> int:
+        """Tokens (or denoising steps) generated so far."""
+        ...
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """The most that a continuation of this many tokens can cost."""
+        ...
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Sample one child per extension, in order."""
+        ...
+
+    def pack(self, node_state: Any, state: Any) -> dict[str, Any]:
+        """What the bank stores of a child's state: JSON values, relative to its parent's state."""
+        ...
+
+    def unpack(self, node_state: Any, packed: Mapping[str, Any]) -> Any:
+        """The state that `pack` described."""
+        ...
+
+
+class Scorer(Protocol):
+    """Judges nodes: process reward, outcome reward, confidence, tests."""
+
+    name: str
+    capabilities: frozenset[Capability]
+
+    def worst_case(self, node: Node) -> Usage:
+        """The most that one reading of this node can cost."""
+        ...
+
+    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+        """One reading per node, in order."""
+        ...
+
+
+class Answers(Protocol):
+    """Reads answers off complete generations and says when two are the same."""
+
+    def read(self, state: Any) -> str | None:
+        """The final answer, or None where there is none to be read."""
+        ...
+
+    def key(self, answer: str) -> Hashable:
+        """Equal keys mean equivalent answers."""
+        ...

@@ -1,0 +1,109 @@
+"""Counts of what was spent, and limits on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+
+from thinktime.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What some work cost. Counts that published numbers mix are kept apart; reports may aggregate them.
+
+    ``None`` means unknown, and a sum with an unknown part is unknown.
+    """
+
+    prompt_tokens: int = 0
+    """Prompt and prefix tokens computed."""
+    cached_tokens: int = 0
+    """Prompt and prefix tokens whose keys and values were reused."""
+    generated_tokens: int = 0
+    """Tokens sampled, once per tree node, pruned branches included."""
+    scorer_tokens: int = 0
+    """Tokens read by scorers."""
+    model_calls: int = 0
+    """Continuations asked of the generator."""
+    scorer_calls: int = 0
+    """Readings asked of scorers."""
+    flops: float | None = 0.0
+    """Floating-point operations of the generator: linear layers and attention."""
+    scorer_flops: float | None = 0.0
+    """Floating-point operations of scorers."""
+    kv_bytes: float | None = 0.0
+    """Bytes of keys and values read while decoding."""
+    seconds: float = 0.0
+    """Machine time: a batch's wall time is shared among its rows by their tokens."""
+    dollars: float | None = 0.0
+    """Money, by the price of the model."""
+
+    def __add__(self, other: Usage) -> Usage:
+        total: dict[str, float | None] = {}
+        for name in _FIELDS:
+            a, b = getattr(self, name), getattr(other, name)
+            total[name] = None if a is None or b is None else a + b
+        return Usage(**total)  # type: ignore[arg-type]  # field by field of the same types
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The counts by name."""
+        return asdict(self)
+
+
+_FIELDS = tuple(field.name for field in fields(Usage))
+
+
+def total(parts: Iterable[Usage]) -> Usage:
+    """Sum of usages; nothing sums to zero."""
+    result = Usage()
+    for part in parts:
+        result = result + part
+    return result
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Hard limits. ``None`` is unlimited.
+
+    ``tokens`` bounds generated tokens; ``flops`` bounds generator and scorers together; ``seconds`` is wall
+    time since the search began.
+    """
+
+    tokens: int | None = None
+    calls: int | None = None
+    flops: float | None = None
+    seconds: float | None = None
+    dollars: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value > 0:
+                raise InputError(f"budget.{field.name}", value, "give a limit above 0, or leave it out for no limit")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``4000tok``, ``16calls``, ``2e12flops``, ``30s``, ``0.05usd``, or several joined by commas.
+
+        Raises:
+            InputError: a part has no known unit or no positive number.
+        """
+        limits: dict[str, float] = {}
+        for part in filter(None, text.split(",")):
+            match = re.fullmatch(r"\s*([-+0-9.eE]*[0-9.])\s*([a-z$]+)\s*", part)
+            name = _UNITS.get(match[2]) if match else None
+            if match is None or name is None:
+                raise InputError("budget", part, "write a number and a unit: 4000tok, 16calls, 2e12flops, 30s, 0.05usd")
+            number = float(match[1])
+            limits[name] = int(number) if name in ("tokens", "calls") else number
+        return cls(**limits)  # type: ignore[arg-type]  # ints where ints are declared
+
+
+_UNITS = {
+    **dict.fromkeys(("tok", "toks", "token", "tokens"), "tokens"),
+    **dict.fromkeys(("call", "calls"), "calls"),
+    **dict.fromkeys(("flop", "flops"), "flops"),
+    **dict.fromkeys(("s", "sec", "seconds"), "seconds"),
+    **dict.fromkeys(("usd", "$", "dollars"), "dollars"),
+}

@@ -1,0 +1,1 @@
+"""Local inference. Generators and scorers use it; nothing else does."""

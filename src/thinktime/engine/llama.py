@@ -1,0 +1,239 @@
+"""The Llama family in plain torch: what the engine runs, and what the shipped models are trained with.
+
+Reads and writes Hugging Face directories (``config.json``, ``model.safetensors``) with the parameter names of
+``transformers``' ``LlamaForCausalLM`` and ``LlamaForTokenClassification``; a test holds the logits to theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class KVCache:
+    """Keys and values of every layer, ``[rows, kv_heads, capacity, head_dim]``; capacity grows by doubling."""
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._lengths: list[int] = []
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add tokens to a layer; all its keys and values so far, as views."""
+        if layer == len(self._layers):
+            self._layers.append((keys, values))
+            self._lengths.append(keys.shape[2])
+            return keys, values
+        start = self._lengths[layer]
+        end = self._lengths[layer] = start + keys.shape[2]
+        k, v = self._layers[layer]
+        if end > k.shape[2]:
+            grow = (0, 0, 0, max(end, 2 * start) - k.shape[2])
+            k, v = self._layers[layer] = F.pad(k, grow), F.pad(v, grow)
+        k[:, :, start:end], v[:, :, start:end] = keys, values
+        return k[:, :, :end], v[:, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once."""
+        self._layers = [(k[rows], v[rows]) for k, v in self._layers]
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The fields of a Hugging Face ``config.json`` that decide the computation."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int = 512
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = True
+
+    @classmethod
+    def read(cls, directory: Path) -> LlamaConfig:
+        """Read ``config.json``; the defaults of missing fields are those of ``transformers``."""
+        raw = json.loads((directory / "config.json").read_text())
+        raw.setdefault("num_key_value_heads", raw["num_attention_heads"])
+        raw["head_dim"] = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]
+        raw.setdefault("rope_theta", (raw.get("rope_parameters") or {}).get("rope_theta", 10000.0))
+        return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation with a learned scale."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions and an optional cache."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        batch, tokens, _ = x.shape
+        q = self.q_proj(x).view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
+        )
+        projected: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, tokens, -1))
+        return projected
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class MLP(nn.Module):
+    """The gated feed-forward layer."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, index: int
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, index)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class LlamaModel(nn.Module):
+    """The backbone: token ids to hidden states."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Hidden states ``[batch, tokens, hidden]``; the cache, where there is one, then holds these tokens.
+
+        ``ids`` and ``positions`` are ``[batch, tokens]``; ``mask`` is boolean, true where a query may look,
+        ``[batch, 1, tokens, past + tokens]``. Without a mask attention is causal over ``ids`` alone.
+        """
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        half = torch.arange(0, self.config.head_dim, 2, device=ids.device)
+        angles = positions[..., None] * self.config.rope_theta ** (-half / self.config.head_dim)
+        x = self.embed_tokens(ids)
+        cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask, cache, index)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+class Llama(nn.Module):
+    """A backbone with a head: a language model, or a token classifier where ``labels`` is given."""
+
+    def __init__(self, config: LlamaConfig, labels: int = 0) -> None:
+        super().__init__()
+        self.config, self.labels = config, labels
+        self.model = LlamaModel(config)
+        if labels:
+            self.score = nn.Linear(config.hidden_size, labels)
+        elif not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Hidden states to logits over the vocabulary, or over the labels of a classifier."""
+        if self.labels:
+            weight, bias = self.score.weight, self.score.bias
+        else:
+            weight = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+            bias = None
+        return F.linear(hidden, weight, bias)
+
+    def new_cache(self) -> KVCache:
+        """An empty cache."""
+        return KVCache()
+
+    def next_logits(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
+        """Logits after the last of ``ids``, ``[batch, vocab]``; the cache then holds ``ids`` too."""
+        return self.head(self.model(ids, positions, mask, cache)[:, -1])
+
+    @classmethod
+    def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> Llama:
+        """Load a Hugging Face directory. The weights are converted to ``dtype``.
+
+        Raises:
+            OSError: a file of the directory is missing.
+            RuntimeError: names or shapes of the weights do not fit the configuration.
+        """
+        weights = load_file(directory / "model.safetensors")
+        labels = weights["score.weight"].shape[0] if "score.weight" in weights else 0
+        model = cls(LlamaConfig.read(directory), labels)
+        model.load_state_dict(weights)
+        return model.to(dtype).eval()
+
+    def save(self, directory: Path, dtype: torch.dtype, **extra: object) -> None:
+        """Write ``config.json`` and ``model.safetensors``; ``extra`` fields join the configuration."""
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().to(dtype).contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        config = asdict(self.config) | {
+            "model_type": "llama",
+            "architectures": ["LlamaForTokenClassification" if self.labels else "LlamaForCausalLM"],
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "torch_dtype": str(dtype).removeprefix("torch."),
+        }
+        (directory / "config.json").write_text(json.dumps(config | extra, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,213 @@
+"""Hugging Face directories as language models and reward models.
+
+A Llama loads into our own module in a second; other families go through ``transformers``, whose import alone
+takes several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from thinktime.core.errors import InputError, ModelError
+from thinktime.engine.generate import CausalLM, Output, Row, generate
+from thinktime.engine.llama import Llama, LlamaConfig
+
+
+class ChatTokenizer:
+    """``tokenizer.json`` and the chat template of a model directory.
+
+    Raises:
+        InputError: ``tokenizer.json`` is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "tokenizer.json"
+        if not path.exists():
+            raise InputError("model", str(directory), "there is no tokenizer.json; give a Hugging Face model directory")
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        config = _read_json(directory / "tokenizer_config.json")
+        template_file = directory / "chat_template.jinja"
+        template = template_file.read_text() if template_file.exists() else config.get("chat_template")
+        self._template = ImmutableSandboxedEnvironment().from_string(template) if template else None
+        self._bos = _token_text(config.get("bos_token"))
+        eos = _token_text(config.get("eos_token"))
+        eos_id = self._tokenizer.token_to_id(eos) if eos else None
+        if eos_id is None:
+            raise InputError("model", str(directory), "tokenizer_config.json names no eos_token of the vocabulary")
+        self.eos_id: int = eos_id
+        self._closed = bool(config.get("closed_vocabulary"))
+
+    def encode_chat(self, prompt: Any) -> list[int]:
+        """Ids of the prompt with the start of the assistant's turn; a string is one user message.
+
+        Raises:
+            InputError: the prompt is empty, or has words that a closed vocabulary lacks.
+        """
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        content = " ".join(str(message.get("content") or "") for message in messages)
+        if not content.strip():
+            raise InputError("prompt", prompt, "ask something")
+        if self._closed and (unknown := self._unknown_words(content)):
+            raise InputError(
+                "prompt",
+                ", ".join(unknown),
+                "this model knows only the words of its own task (see `thinktime models`); give another --model",
+            )
+        if self._template is None:
+            text = content
+        else:
+            text = self._template.render(messages=messages, add_generation_prompt=True, bos_token=self._bos)
+        return list(self._tokenizer.encode(text, add_special_tokens=self._template is None).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def ids_containing(self, text: str) -> frozenset[int]:
+        """Every token whose text contains ``text``: where a step can end."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False).values()
+        return frozenset(i for i in vocabulary if text in self._tokenizer.decode([i], skip_special_tokens=False))
+
+    def _unknown_words(self, content: str) -> list[str]:
+        vocabulary = self._tokenizer.get_vocab()
+        words = dict.fromkeys(re.findall(r"[^\W\d_]+", content))
+        return [word for word in words if word not in vocabulary and f"Ġ{word}" not in vocabulary]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A language model with its tokenizer. ``parameters`` counts what a token is multiplied with."""
+
+    model: CausalLM
+    tokenizer: ChatTokenizer
+    config: LlamaConfig
+    parameters: int
+    bytes_per_value: int
+    fingerprint: str
+
+    def generate(self, rows: Sequence[Row]) -> list[Output]:
+        """Sample all rows as one wave."""
+        return generate(self.model, rows, self.tokenizer.eos_id)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A token classifier with two labels, wrong and right (the convention of Qwen2.5-Math-PRM)."""
+
+    model: Llama
+    parameters: int
+    fingerprint: str
+
+    @torch.inference_mode()
+    def probabilities(self, rows: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """For each row of ids, the probability at every position that all so far is right, ``[tokens]``."""
+        longest = max(map(len, rows))
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        hidden = self.model.model(ids)  # right-padded and causal: padding is never looked at
+        right = self.model.head(hidden).double().softmax(-1)[..., 1]
+        return [right[index, : len(row)] for index, row in enumerate(rows)]
+
+
+def load_language_model(directory: Path, dtype: str = "float32") -> LanguageModel:
+    """Load a causal language model and its tokenizer.
+
+    Raises:
+        InputError: the directory does not exist, or is not a causal language model.
+        ModelError: its files are broken.
+    """
+    config = _read_model_config(directory)
+    kind = (config.get("architectures") or ["nothing"])[0]
+    if not kind.endswith("ForCausalLM"):
+        raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
+    tokenizer = ChatTokenizer(directory)
+    number = getattr(torch, dtype)
+    try:
+        model: Any
+        if kind == "LlamaForCausalLM" and (directory / "model.safetensors").exists() and not config.get("rope_scaling"):
+            model = Llama.load(directory, number)
+        else:
+            from thinktime.engine.transformers_model import TransformersLM
+
+            model = TransformersLM(directory, number)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
+    return LanguageModel(
+        model, tokenizer, LlamaConfig.read(directory), _multiplied(model), number.itemsize, fingerprint(directory)
+    )
+
+
+def load_reward_model(directory: Path, dtype: str = "float32") -> RewardModel:
+    """Load a process reward model: a Llama token classifier with the labels wrong and right.
+
+    Raises:
+        InputError: the directory does not exist, or is not such a classifier.
+        ModelError: its files are broken.
+    """
+    config = _read_model_config(directory)
+    kind = (config.get("architectures") or ["nothing"])[0]
+    if kind != "LlamaForTokenClassification":
+        raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
+    try:
+        model = Llama.load(directory, getattr(torch, dtype))
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_first_line(error)})") from error
+    if model.labels != 2:
+        raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
+    return RewardModel(model, _multiplied(model), fingerprint(directory))
+
+
+def fingerprint(directory: Path) -> str:
+    """Twelve hexadecimal digits that change with the weights."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _multiplied(model: torch.nn.Module) -> int:
+    """Parameters a token is multiplied with: all but the input embedding, which is a look-up unless tied."""
+    parameters = sum(p.numel() for p in model.parameters())
+    if isinstance(model, Llama) and (model.labels or not model.config.tie_word_embeddings):
+        parameters -= model.model.embed_tokens.weight.numel()
+    return parameters
+
+
+def _read_model_config(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise InputError("model", str(directory), "there is no such directory; give a Hugging Face model directory")
+    if not (directory / "config.json").exists():
+        raise InputError("model", str(directory), "there is no config.json in it; give a Hugging Face model directory")
+    return _read_json(directory / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({error}); the file is broken") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _token_text(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

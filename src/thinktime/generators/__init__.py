@@ -1,0 +1,1 @@
+"""Adapters that extend partial generations; each declares its capabilities."""

@@ -1,0 +1,129 @@
+"""Text from a local model: nodes become rows, and the rows of all branches of all problems become waves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
+from thinktime.core.usage import Usage
+from thinktime.engine.batcher import Batcher
+from thinktime.engine.costs import forward_flops, kv_bytes_per_token
+from thinktime.generators.text import Text, pack, unpack
+
+if TYPE_CHECKING:
+    from thinktime.engine.generate import Output, Row
+    from thinktime.engine.models import LanguageModel
+
+
+class LocalGenerator:
+    """Samples from a Hugging Face directory on this machine.
+
+    Args:
+        directory: the model; a Llama needs no ``transformers``, other families do.
+        step: what ends a step.
+        max_rows: rows of one wave.
+        dtype: ``float64`` makes a sample independent of what shares its batch, to the last token; ``float32``
+            is twice as fast and differs in about one token in a million.
+
+    Raises:
+        InputError: the directory is missing or holds no language model.
+    """
+
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS})
+
+    def __init__(self, directory: Path | str, *, step: str = "\n", max_rows: int = 128, dtype: str = "float32") -> None:
+        from thinktime.engine.models import load_language_model
+
+        self._model: LanguageModel = load_language_model(Path(directory), dtype)
+        self.name = f"{Path(directory).name}@{self._model.fingerprint}/{dtype}"
+        self._step_ids = self._model.tokenizer.ids_containing(step)
+        self._batcher: Batcher[Row, Output] = Batcher(self._model.generate, max_rows)
+
+    def root(self, problem: Problem) -> Text:
+        """The chat template around the prompt (a string is one user turn).
+
+        Raises:
+            InputError: the prompt is empty, has words a closed vocabulary lacks, or does not fit the context.
+        """
+        ids = self._model.tokenizer.encode_chat(problem.prompt)
+        limit = self._model.config.max_position_embeddings
+        if len(ids) >= limit:
+            raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
+        return Text(tuple(ids))
+
+    def length(self, state: Text) -> int:
+        """Tokens generated so far."""
+        return len(state.ids)
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """The prefix computed, every token used."""
+        prefix = len(node.state.prompt) + len(node.state.ids)
+        return self._usage(prefix, max_tokens, first=True, seconds=0.0)
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Sample one child per extension; shares waves with every other caller."""
+        from thinktime.engine.generate import Row
+
+        rows = []
+        for extension in extensions:
+            ids = extension.node.state.prompt + extension.node.state.ids
+            room = self._model.config.max_position_embeddings - len(ids)
+            rows.append(
+                Row(
+                    ids,
+                    key=int(extension.key[:16], 16),
+                    max_tokens=max(1, min(extension.max_tokens, room)),
+                    temperature=extension.sampling.temperature,
+                    top_p=extension.sampling.top_p,
+                    step_ids=self._step_ids if extension.until == "step" else frozenset(),
+                    deadline=extension.deadline,
+                )
+            )
+        outputs = await self._batcher.submit(rows)
+        return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
+
+    def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
+        """See `thinktime.generators.text.pack`."""
+        return pack(node_state, state)
+
+    def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
+        """The state that `pack` described."""
+        return unpack(node_state, packed)
+
+    def _child(self, extension: Extension, output: Output) -> Child:
+        before: Text = extension.node.state
+        state = self._state(before, output.ids, before.logprob + sum(output.logprobs))
+        prefix = len(before.prompt) + len(before.ids)
+        usage = self._usage(prefix, len(output.ids), first=extension.index == 0, seconds=output.seconds)
+        finish: Finish = output.finish
+        if finish == "length" and isinstance(extension.until, int) and len(output.ids) == extension.until:
+            finish = "step"
+        elif finish == "length" and len(state.ids) < extension.sampling.max_tokens:
+            finish = "budget"
+        return Child(state, finish, usage, passes=len(output.ids))
+
+    def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
+        ids = before.ids + new
+        ends = [place + 1 for place, token in enumerate(ids) if token in self._step_ids]
+        if not ends or ends[-1] != len(ids):
+            ends.append(len(ids))
+        return Text(before.prompt, ids, self._model.tokenizer.decode(ids), tuple(ends), logprob)
+
+    def _usage(self, prefix: int, generated: int, *, first: bool, seconds: float) -> Usage:
+        """A prefix is computed once per node and charged to its first child; the others find it cached."""
+        config, parameters = self._model.config, self._model.parameters
+        flops = forward_flops(config, parameters, generated, prefix)
+        read = generated * prefix + generated * (generated - 1) // 2
+        return Usage(
+            prompt_tokens=prefix if first else 0,
+            cached_tokens=0 if first else prefix,
+            generated_tokens=generated,
+            model_calls=1,
+            flops=flops + (forward_flops(config, parameters, prefix, 0) if first else 0.0),
+            kv_bytes=read * kv_bytes_per_token(config, self._model.bytes_per_value),
+            seconds=seconds,
+            dollars=0.0,
+        )

@@ -1,0 +1,115 @@
+"""Generators that replay: samples imported from elsewhere, and samples of our own bank."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thinktime.answers import canonical
+from thinktime.core.errors import ModelError
+from thinktime.core.types import Capability, Child, Extension, Node, Problem
+from thinktime.core.usage import Usage
+from thinktime.generators.text import Text, pack, unpack
+
+
+@dataclass(frozen=True)
+class RecordedSample:
+    """One sample of someone's run. ``correct`` is None where it was not judged, ``reward`` where it has none."""
+
+    text: str
+    answer: str | None
+    correct: bool | None = None
+    reward: float | None = None
+
+
+class RecordedAnswers:
+    """Answers as they were recorded."""
+
+    def read(self, state: RecordedSample) -> str | None:
+        """The recorded answer."""
+        return state.answer
+
+    def key(self, answer: str) -> Hashable:
+        """Equal keys mean equivalent answers."""
+        return canonical(answer)
+
+
+class RecordedGenerator:
+    """Hands out the recorded samples of one problem in order. What they cost is unknown, but for their number."""
+
+    name = "recorded"
+    capabilities: frozenset[Capability] = frozenset()
+
+    def __init__(self, samples: Sequence[RecordedSample]) -> None:
+        self._samples = samples
+
+    def root(self, problem: Problem) -> RecordedSample:
+        """Nothing said yet."""
+        return RecordedSample("", None)
+
+    def length(self, state: RecordedSample) -> int:
+        """Unknown, so no length limit binds."""
+        return 0
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """One call."""
+        return _ONE_CALL
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """The samples at the children's places.
+
+        Raises:
+            ModelError: more samples are asked for than were recorded.
+        """
+        if (last := max(extension.index for extension in extensions)) >= len(self._samples):
+            raise ModelError(f"n={last + 1}: this problem has {len(self._samples)} recorded samples; ask for fewer")
+        return [Child(self._samples[e.index], "eos", _ONE_CALL, passes=0) for e in extensions]
+
+    def pack(self, node_state: RecordedSample, state: RecordedSample) -> dict[str, Any]:
+        """The sample's fields."""
+        return dict(state.__dict__)
+
+    def unpack(self, node_state: RecordedSample, packed: Mapping[str, Any]) -> RecordedSample:
+        """The state that `pack` described."""
+        return RecordedSample(**packed)
+
+
+_ONE_CALL = Usage(model_calls=1, flops=None, kv_bytes=None, dollars=None)
+
+
+class BankedGenerator:
+    """Stands in for the model whose samples a bank holds: everything is found there, nothing is generated."""
+
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS})
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def root(self, problem: Problem) -> Text:
+        """Nothing said yet; the prompt's ids are not needed."""
+        return Text(())
+
+    def length(self, state: Text) -> int:
+        """Tokens generated so far."""
+        return len(state.ids)
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """Nothing: a sample that is not banked is refused."""
+        return Usage()
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Refuse.
+
+        Raises:
+            ModelError: always; only what the bank lacks gets here.
+        """
+        raise ModelError(f"replay: the bank lacks {len(extensions)} samples of {self.name}; run without --replay")
+
+    def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
+        """See `thinktime.generators.text.pack`."""
+        return pack(node_state, state)
+
+    def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
+        """The state that `pack` described."""
+        return unpack(node_state, packed)

@@ -1,0 +1,355 @@
+"""Procedural multi-step word problems with an exact checker: the task the pocket models are trained on.
+
+A problem is drawn from one of four families at one of five levels. Level ``l`` takes ``l + 1``
+steps; higher levels also carry more distractors and larger numbers. Every quantity lies in 1..199, so an
+answer is hard to guess, and every step can be checked exactly.
+
+Problems never run out and the splits never meet: a problem's *structure* (family, operations, references,
+sentence templates, distractors and their places, everything but names, items and numbers) is hashed, and the
+hash decides whether it belongs to train, dev or test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal, TypeVar
+
+Split = Literal["train", "dev", "test"]
+T = TypeVar("T")
+
+LEVELS = (1, 2, 3, 4, 5)
+MAX_VALUE = 199
+
+NAMES = ("Ann", "Ben", "Cal", "Dora", "Eli", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned")
+ITEMS = (
+    "apples", "books", "cards", "coins", "figs", "hats", "keys", "maps", "nuts", "pens", "rings", "shells",
+    "stamps", "toys",
+)  # fmt: skip
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MAKERS = ("bakery", "farm", "mill", "shop", "studio", "workshop")
+TIMES = {2: "twice", 3: "three times", 4: "four times"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a solution and the indices of the steps it builds on."""
+
+    text: str
+    needs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class WordProblem:
+    """A question, its reference derivation and its answer."""
+
+    question: str
+    steps: tuple[Step, ...]
+    answer: int
+    level: int
+    family: str
+    structure: str
+    id: str = ""
+
+    @property
+    def solution(self) -> str:
+        """The reference solution as the solver is trained to write it: one step a line, then the answer."""
+        return "\n".join([*(step.text for step in self.steps), f"Answer: {self.answer}"])
+
+
+@dataclass
+class _Draft:
+    """What a family fills in. ``shape`` collects everything the split is decided by."""
+
+    sentences: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    shape: list[object] = field(default_factory=list)
+    question: str = ""
+    answer: int = 0
+
+    def pick(self, rng: Random, options: Sequence[T]) -> T:
+        """Choose one of the options and make the choice part of the structure."""
+        index = rng.randrange(len(options))
+        self.shape.append(index)
+        return options[index]
+
+    def distract(self, rng: Random, sentences: Sequence[str], first: int = 0) -> None:
+        """Insert irrelevant sentences anywhere from place ``first`` on."""
+        for sentence in sentences:
+            place = rng.randint(first, len(self.sentences))
+            self.shape.append(("at", place))
+            self.sentences.insert(place, sentence)
+
+
+class _OutOfRangeError(Exception):
+    """A drawn quantity left 1..MAX_VALUE; the problem is drawn again."""
+
+
+def _in_range(value: int) -> int:
+    if not 1 <= value <= MAX_VALUE:
+        raise _OutOfRangeError
+    return value
+
+
+def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
+    """A person's count after a chain of gains and losses."""
+    draft = _Draft()
+    hero, friend, other = rng.sample(NAMES, 3)
+    item, wrong_item = rng.sample(ITEMS, 2)
+    value = rng.randint(10, size)
+    draft.sentences.append(f"{hero} has {value} {item}.")
+    kinds = (
+        (1, f"{hero} buys {{n}} {item}.", f"{hero} buys {{n}}"),
+        (1, f"{hero} finds {{n}} {item}.", f"{hero} finds {{n}}"),
+        (1, f"{friend} gives {{n}} {item} to {hero}.", f"{hero} gets {{n}} from {friend}"),
+        (-1, f"{hero} loses {{n}} {item}.", f"{hero} loses {{n}}"),
+        (-1, f"{hero} sells {{n}} {item}.", f"{hero} sells {{n}}"),
+        (-1, f"{hero} gives {{n}} {item} to {friend}.", f"{hero} gives {{n}} to {friend}"),
+    )
+    for index in range(steps):
+        sign, sentence, phrase = draft.pick(rng, kinds)
+        amount = rng.randint(2, size)
+        before, value = value, _in_range(value + sign * amount)
+        draft.sentences.append(sentence.format(n=amount))
+        equation = f"{before} {'+' if sign > 0 else '-'} {amount} = {value}"
+        needs = (index - 1,) if index else ()
+        draft.steps.append(Step(f"{phrase.format(n=amount)}, so {hero} has {equation}.", needs))
+    noise = (
+        f"{friend} buys {{n}} {item}.",
+        f"{hero} buys {{n}} {wrong_item}.",
+        f"{hero} loses {{n}} {wrong_item}.",
+        f"{other} has {{n}} {item}.",
+        f"{other} gives {{n}} {item} to {friend}.",
+        f"{friend} sells {{n}} {wrong_item}.",
+    )
+    draft.distract(rng, [draft.pick(rng, noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
+    draft.question = draft.pick(
+        rng, (f"How many {item} does {hero} have now?", f"How many {item} does {hero} have at the end?")
+    )
+    draft.answer = value
+    return draft
+
+
+def _relate(rng: Random, draft: _Draft, value: int, size: int) -> tuple[str, str, int]:
+    """A relation to an earlier quantity: its words (with {unit}), the equation's right part, the new value."""
+    kind = draft.pick(rng, ("more", "fewer", "times"))
+    if kind == "times":
+        factor = rng.choice((2, 3, 4))
+        return f"{TIMES[factor]} as many {{unit}}as", f"* {factor}", _in_range(value * factor)
+    amount = rng.randint(2, size)
+    sign = "+" if kind == "more" else "-"
+    return f"{amount} {kind} {{unit}}than", f"{sign} {amount}", _in_range(value + (amount if sign == "+" else -amount))
+
+
+def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
+    """Counts given relative to one another, in shuffled order; sometimes the last two are summed."""
+    draft = _Draft()
+    item = rng.choice(ITEMS)
+    together = draft.pick(rng, (False, False, True))
+    names = rng.sample(NAMES, steps + 1 - together + distractors)
+    chain, extras = names[: steps + 1 - together], names[steps + 1 - together :]
+    values = [rng.randint(5, size)]
+    facts = [f"{chain[0]} has {values[0]} {item}."]
+    for index, (name, base) in enumerate(zip(chain[1:], chain, strict=False)):
+        words, operation, value = _relate(rng, draft, values[-1], size)
+        facts.append(f"{name} has {words.format(unit=item + ' ')} {base}.")
+        equation = f"{values[-1]} {operation} = {value}"
+        needs = (index - 1,) if index else ()
+        draft.steps.append(Step(f"{name} has {words.format(unit='')} {base}, so {name} has {equation}.", needs))
+        values.append(value)
+    base, value = chain[-1], values[-1]
+    for name in extras:  # they lead on from the last one asked about, never to it
+        words, _, value = _relate(rng, draft, value, size)
+        facts.append(f"{name} has {words.format(unit=item + ' ')} {base}.")
+        base = name
+    order = list(range(len(facts)))
+    rng.shuffle(order)
+    draft.shape.append(tuple(order))
+    draft.sentences = [facts[index] for index in order]
+    if together:
+        draft.answer = _in_range(values[-2] + values[-1])
+        equation = f"{values[-2]} + {values[-1]} = {draft.answer}"
+        draft.steps.append(Step(f"Together {chain[-2]} and {chain[-1]} have {equation}.", (len(draft.steps) - 1,)))
+        draft.question = f"How many {item} do {chain[-2]} and {chain[-1]} have together?"
+    else:
+        draft.answer = values[-1]
+        draft.question = f"How many {item} does {chain[-1]} have?"
+    return draft
+
+
+def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
+    """Quantities times prices, a running total, sometimes the change."""
+    draft = _Draft()
+    change = steps % 2 == 0
+    kinds = (steps + 1) // 2
+    buyer, other = rng.sample(NAMES, 2)
+    items = rng.sample([item for item in ITEMS if item != "coins"], kinds + distractors)
+    prices = [rng.randint(2, 19) for _ in items]
+    counts = [rng.randint(2, 9) for _ in items]
+    order = list(range(len(items)))
+    rng.shuffle(order)
+    draft.shape.append((distractors, tuple(order)))
+    tags = draft.pick(rng, (("cost", "coins each"), ("sell for", "coins each")))
+    draft.sentences = [f"The {items[i]} {tags[0]} {prices[i]} {tags[1]}." for i in order]
+    for i in range(kinds):
+        draft.sentences.append(f"{buyer} buys {counts[i]} {items[i]}.")
+    for i in range(kinds, kinds + distractors):
+        draft.distract(rng, [f"{other} buys {counts[i]} {items[i]}."], len(items))
+    total = 0
+    for i in range(kinds):
+        subtotal = _in_range(counts[i] * prices[i])
+        draft.steps.append(Step(f"{counts[i]} {items[i]} cost {counts[i]} * {prices[i]} = {subtotal}."))
+        if i:
+            before, total = total, _in_range(total + subtotal)
+            needs = (len(draft.steps) - 1, len(draft.steps) - 2)
+            draft.steps.append(Step(f"With the {items[i]} it is {before} + {subtotal} = {total}.", needs))
+        else:
+            total = subtotal
+    if change:
+        paid = _in_range(total + rng.randint(1, size))
+        draft.sentences.append(draft.pick(rng, (f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins.")))
+        draft.answer = paid - total
+        left = f"Left of {paid} coins is {paid} - {total} = {draft.answer}."
+        draft.steps.append(Step(left, (len(draft.steps) - 1,)))
+        draft.question = draft.pick(
+            rng, (f"How many coins does {buyer} have left?", f"How many coins does {buyer} get back?")
+        )
+    else:
+        draft.answer = total
+        draft.question = draft.pick(rng, (f"How many coins does {buyer} pay?", f"What does {buyer} pay in all?"))
+    return draft
+
+
+def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
+    """Production by day, each day relative to an earlier one; the total, sometimes less what is sold."""
+    draft = _Draft()
+    sold = steps % 2 == 1
+    n_days = (steps - sold) // 2 + 1
+    start = rng.randrange(len(DAYS))
+    days = [DAYS[(start + i) % len(DAYS)] for i in range(n_days)]
+    item, wrong_item = rng.sample(ITEMS, 2)
+    maker = rng.choice(MAKERS)
+    values = [rng.randint(5, size // 2)]
+    draft.sentences.append(f"On {days[0]} the {maker} makes {values[0]} {item}.")
+    total, last_total = values[0], -1
+    for i in range(1, n_days):
+        base = draft.pick(rng, range(i))
+        words, operation, value = _relate(rng, draft, values[base], size // 2)
+        draft.sentences.append(f"On {days[i]} it makes {words.format(unit=item + ' ')} on {days[base]}.")
+        needs = (2 * (base - 1),) if base else ()
+        claim = f"On {days[i]} it makes {words.format(unit='')} on {days[base]}"
+        draft.steps.append(Step(f"{claim}, so {values[base]} {operation} = {value}.", needs))
+        before, total = total, _in_range(total + value)
+        needs = (len(draft.steps) - 1, *((last_total,) if last_total >= 0 else ()))
+        draft.steps.append(Step(f"With {days[i]} it is {before} + {value} = {total}.", needs))
+        last_total = len(draft.steps) - 1
+        values.append(value)
+    noise = (
+        f"The {maker} also makes {{n}} {wrong_item}.",
+        f"The {maker} sells {{n}} {wrong_item}.",
+        f"{rng.choice(NAMES)} has {{n}} {item}.",
+    )
+    draft.distract(rng, [draft.pick(rng, noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
+    if sold:
+        amount = rng.randint(2, size)
+        draft.answer = _in_range(total - amount)
+        draft.sentences.append(f"The {maker} sells {amount} {item}.")
+        left = f"It sells {amount}, so it has {total} - {amount} = {draft.answer}."
+        draft.steps.append(Step(left, (last_total,)))
+        draft.question = f"How many {item} are left?"
+    else:
+        draft.answer = total
+        draft.question = draft.pick(
+            rng, (f"How many {item} does it make in all?", f"How many {item} are there in all?")
+        )
+    return draft
+
+
+FAMILIES: dict[str, Callable[[Random, int, int, int], _Draft]] = {
+    "events": _events,
+    "compare": _compare,
+    "shopping": _shopping,
+    "ledger": _ledger,
+}
+
+
+def split_of(structure: str) -> Split:
+    """The split a structure belongs to: 80% train, 10% dev, 10% test, by hash."""
+    bucket = hashlib.blake2b(structure.encode(), digest_size=2).digest()[0] % 10
+    return "dev" if bucket == 8 else "test" if bucket == 9 else "train"
+
+
+def draw(rng: Random, level: int, split: Split, family: str | None = None) -> WordProblem:
+    """Draw one problem of the level whose structure belongs to the split."""
+    steps = level + 1
+    name = family or rng.choice(tuple(FAMILIES))
+    while True:
+        distractors = rng.randint(0, (level + 1) // 2)
+        try:
+            draft = FAMILIES[name](rng, steps, distractors, 30 + 10 * level)
+        except _OutOfRangeError:
+            continue
+        structure = f"{name}/{steps}/{distractors}/{draft.shape}"
+        if split_of(structure) == split:
+            question = " ".join([*draft.sentences, draft.question])
+            return WordProblem(question, tuple(draft.steps), draft.answer, level, name, structure)
+
+
+def problems(split: Split, n: int, seed: int = 0, levels: Sequence[int] = LEVELS) -> Iterator[WordProblem]:
+    """The first ``n`` problems of a split, levels taken in turn; the same for every run with this seed.
+
+    Raises:
+        ValueError: a level is not one of ``LEVELS``, or ``n`` is negative.
+    """
+    if unknown := [level for level in levels if level not in LEVELS]:
+        raise ValueError(f"levels={unknown}: the pocket task has levels {list(LEVELS)}")
+    if n < 0:
+        raise ValueError(f"n={n}: ask for 0 or more problems")
+    for index in range(n):
+        level = levels[index % len(levels)]
+        problem = draw(Random(f"{split}/{seed}/{level}/{index}"), level, split)
+        yield WordProblem(**{**problem.__dict__, "id": f"pocket-{split}-{seed}-{index:05d}"})
+
+
+_ANSWER = re.compile(r"^Answer: (\d+)$")
+
+
+def read_answer(solution: str) -> str | None:
+    """The final answer of a solution, or None where its last line is not an answer line."""
+    lines = solution.strip().splitlines()
+    match = _ANSWER.match(lines[-1]) if lines else None
+    return match[1] if match else None
+
+
+def check_steps(problem: WordProblem, solution: str) -> list[bool]:
+    """Whether each line of a solution is right, the answer line included.
+
+    A step is right if it is a reference step not used before and every step it builds on was written before
+    it, so independent steps may come in any order. Once a step is wrong, what follows is built on sand: every
+    later line counts as wrong too (the first error decides).
+    """
+    open_steps = {step.text: index for index, step in enumerate(problem.steps)}
+    done: set[int] = set()
+    verdicts: list[bool] = []
+    for line in solution.strip().splitlines():
+        index = open_steps.pop(line, None)
+        if index is not None:
+            right = all(need in done for need in problem.steps[index].needs)
+            done.add(index)
+        else:
+            right = line == f"Answer: {problem.answer}" and len(done) == len(problem.steps)
+        verdicts.append(right and all(verdicts))
+    return verdicts
+
+
+def vocabulary() -> list[str]:
+    """Every word the generator can write, without punctuation and digits, sorted."""
+    words: set[str] = {"Answer"}
+    for problem in problems("train", 4000, seed=1):
+        words.update(re.findall(r"[A-Za-z]+", problem.question + " " + problem.solution))
+    for word in (*NAMES, *ITEMS, *DAYS, *MAKERS):
+        words.add(word)
+    return sorted(words | {item.capitalize() for item in ITEMS})

@@ -1,0 +1,45 @@
+"""Scorers that replay: rewards recorded with samples, and readings of our own bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thinktime.core.errors import ModelError
+from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.usage import Usage
+
+
+class RecordedReward:
+    """The reward that came with a recorded sample; missing stays missing."""
+
+    name = "recorded"
+    capabilities = frozenset({Capability.SCORES})
+
+    def worst_case(self, node: Node) -> Usage:
+        """Nothing is computed."""
+        return Usage()
+
+    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+        """The recorded rewards."""
+        return [Reading(node.state.reward, Usage()) for node in nodes]
+
+
+class BankedScorer:
+    """Stands in for the scorer whose readings a bank holds."""
+
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def worst_case(self, node: Node) -> Usage:
+        """Nothing: a reading that is not banked is refused."""
+        return Usage()
+
+    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+        """Refuse.
+
+        Raises:
+            ModelError: always; only what the bank lacks gets here.
+        """
+        raise ModelError(f"replay: the bank lacks {len(nodes)} readings of {self.name}; run without --replay")

@@ -1,0 +1,101 @@
+"""Published methods, one file each, and the registry that finds them by name.
+
+Another package adds a strategy with an entry point in the group ``thinktime.strategies``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, get_type_hints
+
+from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Capability
+from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.likelihood import MostLikely, SummedProbability
+from thinktime.strategies.majority import Majority
+from thinktime.strategies.single import Single
+from thinktime.strategies.weighted_majority import WeightedMajority
+
+
+class Strategy(Protocol):
+    """A configured method: a frozen dataclass of its options that runs on a search."""
+
+    needs: ClassVar[frozenset[Capability]]
+
+    async def __call__(self, search: Search) -> Answer:
+        """Spend the search's budget and answer."""
+        ...
+
+
+BUILT_IN: dict[str, type[Any]] = {
+    "single": Single,
+    "best_of_n": BestOfN,
+    "majority": Majority,
+    "weighted_majority": WeightedMajority,
+    "most_likely": MostLikely,
+    "summed_probability": SummedProbability,
+    "beam_search": BeamSearch,
+}
+
+
+def known() -> dict[str, type[Any]]:
+    """Every strategy by name: the built-in ones and those of installed packages."""
+    return BUILT_IN | {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
+
+
+def options(strategy: type[Any]) -> dict[str, Any]:
+    """The options of a strategy with their defaults."""
+    return {field.name: None if field.default is MISSING else field.default for field in fields(strategy)}
+
+
+def make(name: str, values: Mapping[str, str | int | float] | None = None) -> Strategy:
+    """Configure a strategy by name.
+
+    Raises:
+        UnknownNameError: there is no such strategy, or it has no such option.
+        InputError: an option's value has the wrong type or is out of range.
+    """
+    strategies = known()
+    if name not in strategies:
+        raise UnknownNameError("strategy", name, strategies)
+    kind = strategies[name]
+    types = get_type_hints(kind)
+    arguments: dict[str, Any] = {}
+    for option, value in (values or {}).items():
+        if option not in options(kind):
+            raise UnknownNameError(f"{name} option", option, options(kind))
+        try:
+            arguments[option] = types[option](value)
+        except ValueError:
+            raise InputError(f"{name}.{option}", value, f"give a value of type {types[option].__name__}") from None
+    strategy: Strategy = kind(**arguments)
+    return strategy
+
+
+def parse(text: str) -> tuple[str, Strategy]:
+    """Read ``name`` or ``name:option=value,option=value``."""
+    name, _, rest = text.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",") if pair]
+    for option, sign, value in pairs:
+        if not sign or not value:
+            raise InputError("strategy", text, f"write {name}:{option or 'option'}=value")
+    return name, make(name, {option.strip(): value.strip() for option, _, value in pairs})
+
+
+def check(name: str, strategy: Strategy, offered: frozenset[Capability]) -> None:
+    """Refuse a strategy whose needs are not met, before anything is spent.
+
+    Raises:
+        CapabilityError: names what is missing and the strategies that would work.
+    """
+    missing = strategy.needs - offered
+    if missing:
+        others = sorted(other for other, kind in known().items() if kind.needs <= offered)
+        raise CapabilityError(
+            f"strategy={name!r}: it needs {', '.join(sorted(missing))}, which this model or scorer does not have; "
+            f"what would work: {', '.join(others)}"
+        )

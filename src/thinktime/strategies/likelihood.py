@@ -1,0 +1,50 @@
+"""Selection by the generator's own likelihood: no trained verifier, the baseline a reward model must beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import best, weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import at_least
+
+
+def log_likelihoods(nodes: Sequence[Node]) -> list[float | None]:
+    """The generator's log-probability of each whole generation, at temperature 1."""
+    return [node.state.logprob for node in nodes]
+
+
+@dataclass(frozen=True)
+class MostLikely:
+    """The sample that the generator itself finds most probable."""
+
+    n: int = 16
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], self.n)
+        return search.finish(best(search.candidates(leaves, log_likelihoods(leaves))))
+
+
+@dataclass(frozen=True)
+class SummedProbability:
+    """The answer with the most probability in the *distinct* samples that reach it."""
+
+    n: int = 16
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], self.n)
+        distinct = list({leaf.state.ids: leaf for leaf in leaves}.values())
+        probabilities: list[float | None] = [math.exp(leaf.state.logprob) for leaf in distinct]
+        return search.finish(weighted_majority(search.candidates(distinct, probabilities)))

@@ -1,0 +1,25 @@
+"""Self-consistency: sample many solutions, answer what most of them answer (Wang et al. 2022, arXiv 2203.11171)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import majority
+from thinktime.core.types import Capability
+from thinktime.strategies.options import at_least
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Vote over ``n`` samples; equivalent answers are one answer, unreadable ones have no vote."""
+
+    n: int = 16
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ANSWERS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+
+    async def __call__(self, search: Search) -> Answer:
+        return search.finish(majority(search.candidates(await search.extend([search.root], self.n))))

@@ -1,0 +1,247 @@
+"""Train the process reward model on the shipped solver's own samples.
+
+It starts from a backbone that was trained longer than the solver, so it does not share all its blind spots. Every
+token of a solution carries the label of its step (right so far, or not), so the model may be read at step ends
+and in mid-step alike. What selection lives on is telling samples of *one* problem apart: a batch takes problems
+whose samples disagree, right and wrong ones in equal number, and a pairwise loss sets them against each other.
+
+    python -m training.reward --backbone runs/backbone/final --samples runs/samples.jsonl --out runs/reward
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from thinktime.bench.statistics import auc
+from thinktime.engine.llama import Llama
+
+PAD_ID, STEP = 0, "\n"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One sample: ids from the prompt on, the label of every solution token, and which tokens end a step."""
+
+    ids: list[int]
+    start: int
+    labels: list[bool]
+    ends: list[int]
+    """Offsets into ``labels``."""
+
+    @property
+    def right(self) -> bool:
+        """Whether the whole solution is right."""
+        return self.labels[-1]
+
+
+def read(path: Path, step_id: int) -> list[list[Solution]]:
+    """The samples of each problem, duplicates removed."""
+    problems = []
+    with path.open() as file:
+        for line in file:
+            row: dict[str, Any] = json.loads(line)
+            solutions = {}
+            for sample in row["samples"]:
+                ids, steps = sample["ids"], sample["steps"]
+                labels, ends, at = [], [], 0
+                for place, token in enumerate(ids):
+                    labels.append(steps[min(at, len(steps) - 1)])
+                    if token == step_id or place == len(ids) - 1:
+                        ends.append(place)
+                        at += 1
+                if len(ends) == len(steps):  # not so where the length limit or a blank line broke the format
+                    solutions[tuple(ids)] = Solution(row["prompt"] + ids, len(row["prompt"]), labels, ends)
+            problems.append(list(solutions.values()))
+    return [solutions for solutions in problems if solutions]
+
+
+def batches(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[list[list[Solution]]]:
+    """One epoch of problems, up to two right and two wrong solutions each; unanimous problems less often."""
+    picked = []
+    for solutions in problems:
+        right = [s for s in solutions if s.right]
+        wrong = [s for s in solutions if not s.right]
+        if right and wrong:
+            picked.append(rng.sample(right, min(2, len(right))) + rng.sample(wrong, min(2, len(wrong))))
+        elif rng.random() < 0.4:
+            picked.append(rng.sample(right or wrong, 1))
+    rng.shuffle(picked)
+    for start in range(0, len(picked), 16 * size):
+        pool = sorted(picked[start : start + 16 * size], key=lambda group: max(len(s.ids) for s in group))
+        chunks = [pool[i : i + size] for i in range(0, len(pool), size)]
+        rng.shuffle(chunks)
+        yield from chunks
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of a batch, ``[rows, tokens]``; ``problem`` and ``last`` are ``[rows]``."""
+
+    ids: Tensor
+    label: Tensor
+    weight: Tensor
+    problem: Tensor
+    last: Tensor
+    right: Tensor
+
+
+def collate(groups: list[list[Solution]], multiple: int = 16) -> Batch:
+    """Pad and label. Step ends weigh most; after the first wrong step nothing new is said, so it weighs little."""
+    rows = [(place, solution) for place, group in enumerate(groups) for solution in group]
+    longest = -(-max(len(s.ids) for _, s in rows) // multiple) * multiple
+    ids = torch.full((len(rows), longest), PAD_ID)
+    label, weight = torch.zeros(len(rows), longest), torch.zeros(len(rows), longest)
+    for row, (_, s) in enumerate(rows):
+        ids[row, : len(s.ids)] = torch.tensor(s.ids)
+        span = slice(s.start, len(s.ids))
+        label[row, span] = torch.tensor(s.labels, dtype=torch.float32)
+        weights = torch.full((len(s.labels),), 0.15)
+        weights[s.ends] = 1.0
+        first_bad_end = next((end for end in s.ends if not s.labels[end]), len(s.labels))
+        weights[first_bad_end + 1 :] *= 0.3
+        weight[row, span] = weights
+    return Batch(
+        ids,
+        label,
+        weight,
+        torch.tensor([place for place, _ in rows]),
+        torch.tensor([len(s.ids) - 1 for _, s in rows]),
+        torch.tensor([s.right for _, s in rows]),
+    )
+
+
+def margins(model: Llama, backbone: Any, ids: Tensor) -> Tensor:
+    """Logit of "right" against "wrong" at every token, ``[rows, tokens]``."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = backbone(ids)
+        logits = model.head(hidden).float()
+    return logits[..., 1] - logits[..., 0]
+
+
+def loss_of(margin: Tensor, batch: Batch) -> Tensor:
+    """Cross entropy over tokens, plus the pairwise loss between right and wrong solutions of one problem."""
+    token = F.binary_cross_entropy_with_logits(margin, batch.label, reduction="none")
+    loss = (token * batch.weight).sum() / batch.weight.sum()
+    final = margin[torch.arange(len(batch.last)), batch.last]
+    pairs = batch.right[:, None] & ~batch.right[None, :] & (batch.problem[:, None] == batch.problem[None, :])
+    if pairs.any():
+        loss = loss + 0.3 * F.softplus(-(final[:, None] - final[None, :])[pairs]).mean()
+    return loss
+
+
+@torch.no_grad()
+def evaluate(model: Llama, problems: list[list[Solution]]) -> dict[str, float | None]:
+    """AUC over all steps, over steps to the first error, of final answers, and within a problem."""
+    steps: list[tuple[float, bool]] = []
+    to_error: list[tuple[float, bool]] = []
+    finals: list[tuple[float, bool]] = []
+    within: list[float] = []
+    for start in range(0, len(problems), 16):
+        groups = problems[start : start + 16]
+        margin = margins(model, model.model, collate(groups).ids)
+        row = 0
+        for group in groups:
+            mine = []
+            for s in group:
+                scores = [float(margin[row, s.start + end]) for end in s.ends]
+                labels = [s.labels[end] for end in s.ends]
+                steps += zip(scores, labels, strict=True)
+                first_bad = labels.index(False) if False in labels else len(labels) - 1
+                to_error += zip(scores[: first_bad + 1], labels[: first_bad + 1], strict=True)
+                mine.append((scores[-1], s.right))
+                row += 1
+            finals += mine
+            one = auc(*zip(*mine, strict=True))
+            if one is not None:
+                within.append(one)
+    return {
+        "steps": auc(*zip(*steps, strict=True)),
+        "to_first_error": auc(*zip(*to_error, strict=True)),
+        "final": auc(*zip(*finals, strict=True)),
+        "within_problem": sum(within) / len(within) if within else None,
+        "mixed_problems": len(within),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", type=Path, required=True)
+    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--batch", type=int, default=12, help="problems a batch")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--muon-rate", type=float, default=0.005)
+    parser.add_argument("--adam-rate", type=float, default=0.001)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    from thinktime.pocket import tokenizer as pocket_tokenizer
+
+    step_id = pocket_tokenizer.build().encode(STEP).ids[0]
+    args.out.mkdir(parents=True, exist_ok=True)
+    source = Llama.load(args.backbone)
+    model = Llama(source.config, labels=2)
+    model.model.load_state_dict(source.model.state_dict())
+    torch.nn.init.zeros_(model.score.weight)
+    torch.nn.init.zeros_(model.score.bias)
+    backbone = torch.compile(model.model, dynamic=True)
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "score" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n or "score" in n]
+    muon = torch.optim.Muon(matrices, lr=args.muon_rate, weight_decay=0.0, momentum=0.95)
+    adam = torch.optim.AdamW(others, lr=args.adam_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    problems, dev = read(args.samples, step_id), read(args.dev, step_id)
+    mixed = sum(len({s.right for s in group}) == 2 for group in problems)
+    print(f"{len(problems)} problems, {sum(map(len, problems))} distinct samples, {mixed} mixed", flush=True)
+    log = (args.out / "log.jsonl").open("a")
+    rng = Random(args.seed)
+    start, step, epoch, rows, running = time.time(), 0, 0, 0, 0.0
+    while (time.time() - start) / 60 < args.minutes:
+        epoch += 1
+        for groups in batches(problems, rng, args.batch):
+            progress = (time.time() - start) / (60 * args.minutes)
+            if progress >= 1:
+                break
+            scale = min(1.0, (step + 1) / 50, (1 - progress) / 0.6)
+            muon.param_groups[0]["lr"] = args.muon_rate * scale
+            adam.param_groups[0]["lr"] = args.adam_rate * scale
+            batch = collate(groups)
+            loss = loss_of(margins(model, backbone, batch.ids), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            muon.step()  # type: ignore[no-untyped-call]
+            adam.step()
+            model.zero_grad(set_to_none=True)
+            running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
+            step += 1
+            rows += len(batch.ids)
+            if step % 250 == 0:
+                row = {
+                    "step": step,
+                    "epoch": epoch,
+                    "rows": rows,
+                    "minutes": (time.time() - start) / 60,
+                    "loss": running,
+                }
+                print(json.dumps(row | (evaluate(model, dev[:150]) if step % 500 == 0 else {})), flush=True)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                model.save(args.out / "latest", torch.float32)
+    model.save(args.out / "final", torch.float32)
+    print(json.dumps(evaluate(model, dev)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

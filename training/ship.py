@@ -1,0 +1,52 @@
+"""Write a trained checkpoint as a shipped model: fp16 weights, tokenizer, chat template, and a line about it.
+
+python -m training.ship solver runs/solver/final
+python -m training.ship reward runs/reward/final
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from thinktime.engine.llama import Llama
+from thinktime.engine.models import fingerprint
+from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE
+from thinktime.pocket import tokenizer as pocket_tokenizer
+
+DESCRIPTION = {
+    "solver": "writes multi-step solutions to word problems, one step a line, and errs",
+    "reward": "process reward model: the probability, at every token, that the solution is right so far",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=sorted(DESCRIPTION))
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, help="default: the package's own folder")
+    args = parser.parse_args()
+    out = args.out or MODELS / args.kind
+    model = Llama.load(args.checkpoint)
+    parameters = sum(p.numel() for p in model.parameters())
+    extra: dict[str, object] = {"thinktime": {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}}
+    tokenizer = pocket_tokenizer.build()
+    eos, pad = tokenizer.token_to_id(pocket_tokenizer.END), tokenizer.token_to_id(pocket_tokenizer.PAD)
+    extra |= {"eos_token_id": eos, "pad_token_id": pad, "bos_token_id": None}
+    if args.kind == "reward":
+        extra |= {"id2label": {"0": "wrong", "1": "right"}, "label2id": {"wrong": 0, "right": 1}, "num_labels": 2}
+    model.save(out, torch.float16, **extra)
+    pocket_tokenizer.save(tokenizer, out)
+    if args.kind == "solver":
+        generation: dict[str, object] = {"do_sample": True, "temperature": TEMPERATURE, "max_new_tokens": MAX_TOKENS}
+        generation |= {"eos_token_id": eos, "pad_token_id": pad}
+        (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {parameters:,} parameters, {size / 2**20:.2f} MiB, fingerprint {fingerprint(out)}")
+
+
+if __name__ == "__main__":
+    main()
