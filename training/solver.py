@@ -1,9 +1,10 @@
 """Train the solver; one run gives both products.
 
 An early checkpoint of the run becomes the shipped solver, the end of it the backbone of the reward model.
-Two processes of one thread each do more than one process of two; they average their gradients.
+Two processes of one thread each do more than one process of two; they average their gradients. The same command on the
+same kind of processor gives the same weights.
 
-    torchrun --nproc-per-node 2 -m training.solver --minutes 60 --out runs/solver
+    torchrun --nproc-per-node 2 -m training.solver --steps 9000 --out runs/solver
 """
 
 from __future__ import annotations
@@ -67,18 +68,18 @@ def loss_of(model: Llama, backbone: Backbone, ids: Tensor, mask: Tensor) -> tupl
     return F.cross_entropy(logits, target), ~wrong.any(1)
 
 
-def average_gradients(model: Llama, world: int, progress: float, tokens: int) -> tuple[float, int]:
-    """Average gradients and progress over the processes and sum their tokens; all then decide alike."""
+def average_gradients(model: Llama, world: int, tokens: int) -> int:
+    """Average the gradients over the processes; the tokens of all of them."""
     if world == 1:
-        return progress, tokens
+        return tokens
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([progress, float(tokens)])])
+    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([float(tokens)])])
     dist.all_reduce(flat)
     at = 0
     for gradient in gradients:
         gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient) / world)
         at += gradient.numel()
-    return float(flat[-2]) / world, int(flat[-1])
+    return int(flat[-1])
 
 
 def batches(seed: int, size: int, warm: int) -> Iterator[list[WordProblem]]:
@@ -102,7 +103,7 @@ def batches(seed: int, size: int, warm: int) -> Iterator[list[WordProblem]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly over the last 40%%")
     parser.add_argument("--batch", type=int, default=32, help="problems a batch")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=5)
@@ -113,7 +114,6 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=1000, help="steps until all levels are drawn")
     parser.add_argument("--save-every", type=float, default=2e6, help="tokens")
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--init", type=Path, help="go on from this checkpoint")
     parser.add_argument("--compile", action="store_true", help="a minute of warm-up, then 1.3 times the speed")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -139,8 +139,6 @@ def main() -> None:
             std = 0.0 if outward else 0.02 if "embed" in name else value.shape[1] ** -0.5
             torch.nn.init.normal_(value, std=std)
     backbone: Backbone = torch.compile(model.model, dynamic=True) if args.compile else model.model
-    if args.init:
-        model.load_state_dict(Llama.load(args.init).state_dict())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     muon = torch.optim.Muon(matrices, lr=args.muon_rate, weight_decay=args.weight_decay, momentum=0.95)
@@ -150,24 +148,22 @@ def main() -> None:
     print(f"{n_parameters:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     log = (args.out / "log.jsonl").open("a")
     start, tokens, step, saved, running = time.time(), 0, 0, 0.0, 0.0
-    progress = 0.0
     for batch in batches(args.seed * world + rank, args.batch, args.warm):
         warmup = min(1.0, (step + 1) / 50)
-        scale = warmup * min(1.0, (1 - progress) / 0.4)
+        scale = warmup * min(1.0, (1 - step / args.steps) / 0.4)
         muon.param_groups[0]["lr"] = args.muon_rate * scale
         adam.param_groups[0]["lr"] = args.adam_rate * scale
         ids, mask = encode(tokenizer, batch)
         loss, _ = loss_of(model, backbone, ids, mask)
         loss.backward()  # type: ignore[no-untyped-call]
         n_tokens = int((ids != PAD_ID).sum())
-        now, n_tokens = average_gradients(model, world, (time.time() - start) / (60 * args.minutes), n_tokens)
+        n_tokens = average_gradients(model, world, n_tokens)
         muon.step()  # type: ignore[no-untyped-call]
         adam.step()
         model.zero_grad(set_to_none=True)
         tokens += n_tokens
         step += 1
-        progress = now
-        if progress >= 1:
+        if step == args.steps:
             break
         if rank:
             continue

@@ -97,6 +97,11 @@ class Bank:
             return None
         return {"state": json.loads(row[0]), "finish": row[1], "usage": json.loads(row[2]), "passes": row[3]}
 
+    def samples_of(self, problem: str) -> list[dict[str, Any]]:
+        """Every banked sample of a problem, by key."""
+        rows = self._db.execute("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", (problem,))
+        return [{"key": key, "state": json.loads(state), "finish": finish} for key, state, finish in rows]
+
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Bank finished samples in one transaction; a key that is there already keeps its first sample."""
         rows = [

@@ -1,0 +1,1 @@
+"""One folder per measurement: its command, its JSON result, its plot."""

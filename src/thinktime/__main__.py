@@ -1,0 +1,5 @@
+"""``python -m thinktime``."""
+
+from thinktime.cli import run
+
+run()

@@ -1,0 +1,47 @@
+"""The command line: ask, bench, replay, report, models, strategies, demo. Everything heavy is imported when used."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from thinktime.cli.ask import ask
+from thinktime.cli.bench import bench, demo, report
+from thinktime.cli.info import models, strategies
+from thinktime.cli.replay import replay
+from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
+
+EXIT_FAILED, EXIT_INPUT = 1, 2
+
+app = typer.Typer(
+    help="Spend a budget of inference-time compute on better answers, and see exactly what it cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+for command in (ask, bench, replay, report, models, strategies, demo):
+    app.command()(command)
+
+
+def run() -> None:
+    """Entry point: errors become one line on stderr and an exit code (2: your input, 1: something failed)."""
+    try:
+        app()
+    except (InputError, CapabilityError) as error:
+        _fail(str(error), EXIT_INPUT)
+    except ThinktimeError as error:
+        _fail(str(error), EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed: pip install 'thinktime[local]'", EXIT_FAILED)
+    except ExceptionGroup as group:
+        known = [error for error in group.exceptions if isinstance(error, ThinktimeError)]
+        if not known:
+            raise
+        _fail(str(known[0]), EXIT_INPUT if isinstance(known[0], InputError | CapabilityError) else EXIT_FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

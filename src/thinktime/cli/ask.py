@@ -1,0 +1,101 @@
+"""``thinktime ask``: one question, one better answer, its cost, and the tree behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thinktime.cli.common import (
+    Aggregate,
+    BudgetText,
+    Dtype,
+    Json,
+    MaxTokens,
+    Model,
+    Reward,
+    Seed,
+    Temperature,
+    gflops,
+    load_models,
+    sampling_of,
+)
+from thinktime.core.errors import InputError
+
+if TYPE_CHECKING:
+    from thinktime.core.search import Search
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    strategy: Annotated[
+        str, typer.Option(help="A strategy, with options: beam_search:n=16,width=4.")
+    ] = "weighted_majority",
+    model: Model = "pocket",
+    reward_model: Reward = None,
+    aggregate: Aggregate = "last",
+    budget: BudgetText = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    tree: Annotated[bool, typer.Option("--tree", help="Show every node of the search.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Answer one question better, and say what it cost."""
+    from thinktime.answers import TextAnswers
+    from thinktime.bench.trace import draw, records
+    from thinktime.core.search import Search
+    from thinktime.core.types import Problem
+    from thinktime.core.usage import Budget
+    from thinktime.pocket.problems import read_answer
+    from thinktime.strategies import check, parse
+
+    name, method = parse(strategy)
+    limits = Budget.parse(budget) if budget else Budget()
+    if not question.strip():
+        raise InputError("question", question, "ask something")
+    sampling = sampling_of(model, temperature, max_tokens)
+    generator, scorer = load_models(model, reward_model, aggregate, dtype)
+    answers = TextAnswers(read_answer) if model == "pocket" else TextAnswers()
+    search = Search(
+        Problem("ask", question),
+        generator,
+        scorer=scorer,
+        answers=answers,
+        sampling=sampling,
+        budget=limits,
+        seed=seed,
+    )
+    check(name, method, search.capabilities)
+    answer = asyncio.run(method(search))
+    if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
+        raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
+    if as_json:
+        text = answer.node.state.text if answer.node else None
+        out = {"answer": answer.value, "finish": answer.finish, "text": text, "share": answer.share}
+        out |= {"strategy": name, "usage": answer.usage.as_dict(), "path_tokens": answer.path_tokens}
+        print(json.dumps(out | {"passes": answer.passes} | ({"tree": records(search)} if tree else {})))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if tree:
+        console.print(draw(search, answer.node.key if answer.node else None))
+    if answer.node is not None:
+        console.print(answer.node.state.text, markup=False)
+    usage = answer.usage
+    share = f", {100 * answer.share:.0f}% of the vote" if answer.share is not None else ""
+    console.print(f"[bold]{answer.value or 'no answer'}[/bold]  ({name}, {answer.finish}{share})")
+    console.print(
+        f"[dim]{usage.generated_tokens} tokens generated in {usage.model_calls} calls, "
+        f"{usage.prompt_tokens} prompt tokens computed and {usage.cached_tokens} reused, "
+        f"{usage.scorer_tokens} read by the scorer, {gflops(usage.as_dict())}, {usage.seconds:.1f} s[/dim]"
+    )
+
+
+def _one_sample(search: Search) -> str:
+    worst = search.generator.worst_case(search.root, search.sampling.max_tokens)
+    return f"{worst.generated_tokens} tokens and {gflops(worst.as_dict())}; lower --max-tokens or raise --budget"

@@ -1,0 +1,228 @@
+"""``thinktime bench``, ``report`` and ``demo``: strategies at several budgets on a task, and what came out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thinktime.cli.common import (
+    Aggregate,
+    BudgetText,
+    Dtype,
+    Json,
+    MaxTokens,
+    Model,
+    Reward,
+    Seed,
+    Temperature,
+    load_models,
+    names_in,
+    numbers_in,
+    read_json,
+    sampling_of,
+)
+from thinktime.core.errors import InputError
+
+if TYPE_CHECKING:
+    from thinktime.bank.store import Bank
+    from thinktime.bench.runner import Bench, Entry, Outcome
+    from thinktime.core.types import Generator, Scorer
+
+EXIT_INTERRUPTED = 130
+DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
+
+
+def bench(
+    task: Annotated[str, typer.Argument(help="'pocket' or a JSONL file (GSM8K's format, or your fields).")] = "pocket",
+    problems: Annotated[
+        int | None, typer.Option("--problems", help="How many problems; default 100, or the whole file.")
+    ] = None,
+    strategies: Annotated[str, typer.Option(help="Strategies, separated by commas.")] = DEMO_STRATEGIES,
+    n: Annotated[str, typer.Option(help="Sample budgets, separated by commas.")] = "1,2,4,8,16",
+    levels: Annotated[str, typer.Option(help="Pocket levels.")] = "1,2,3,4,5",
+    split: Annotated[str, typer.Option(help="Pocket split: train, dev or test.")] = "test",
+    question_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the question.")] = "question",
+    answer_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the answer.")] = "answer",
+    out: Annotated[Path, typer.Option(help="Folder of result.json, timing.json, report.html and the bank.")] = Path(
+        "runs/bench"
+    ),
+    bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
+    replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
+    model: Model = "pocket",
+    reward_model: Reward = None,
+    aggregate: Aggregate = "last",
+    budget: BudgetText = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Run strategies at several budgets on a task; resume where an earlier run stopped."""
+    from thinktime.bank.store import Bank
+    from thinktime.bench.runner import Bench
+    from thinktime.bench.tasks import load
+    from thinktime.core.usage import Budget
+
+    entries = _entries(names_in(strategies), numbers_in("n", n))
+    loaded = load(
+        task, problems, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
+    )
+    limits = Budget.parse(budget) if budget else Budget()
+    sampling = sampling_of(model, temperature, max_tokens)
+    with Bank(bank or out / "bank.db") as opened:
+        if replay_bank:
+            generator, scorer = _banked(opened)
+        else:
+            generator, scorer = load_models(model, reward_model, aggregate, dtype)
+        run = Bench(loaded, generator, scorer, entries, sampling, opened, limits, seed)
+        complete = _run_with_progress(run)
+        result, timing = _write(run, out)
+    if as_json:
+        print(json.dumps({**result, "timing": timing}))
+    else:
+        _print_table(result, timing)
+        print(f"report: {out / 'report.html'}   result: {out / 'result.json'}")
+    if not complete:
+        print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def report(
+    result: Annotated[Path, typer.Argument(help="A result.json of `thinktime bench`.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html beside the result.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the HTML report of a result again, and print its table."""
+    from thinktime.bench.report import write_report
+
+    loaded = read_json(result)
+    if "runs" not in loaded or loaded.get("schema") != 1:
+        raise InputError("result", str(result), "it is no result of `thinktime bench` (schema 1)")
+    timing_file = result.with_name("timing.json")
+    timing = read_json(timing_file) if timing_file.exists() else {}
+    target = out or result.with_name("report.html")
+    write_report(loaded, timing, target)
+    if as_json:
+        print(json.dumps({"report": str(target)}))
+    else:
+        _print_table(loaded, timing)
+        print(f"report: {target}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("runs/demo"),
+    problems: Annotated[int, typer.Option(help="How many problems.")] = 100,
+) -> None:
+    """Five strategies at budgets 1 to 16 on the shipped model: what does each buy, for how many tokens?"""
+    print(f"Five strategies, budgets 1 to 16, {problems} word problems the model has never seen. A few minutes…")
+    bench(out=out, problems=problems)
+    result = read_json(out / "result.json")
+    runs = {(r["strategy"], r["n"]): r for r in result["runs"]}
+    if ("single", 1) not in runs:
+        return
+    single = runs["single", 1]
+    best = max(result["runs"], key=lambda r: (r["accuracy"]["value"], -r["usage"]["generated_tokens"]))
+    factor = best["usage"]["generated_tokens"] / single["usage"]["generated_tokens"]
+    print(
+        f"\nOne sample is right {100 * single['accuracy']['value']:.0f}% of the time. {best['strategy']} with "
+        f"n={best['n']} is right {100 * best['accuracy']['value']:.0f}% of the time, for {factor:.1f} times the tokens."
+    )
+    from thinktime.pocket.problems import problems as pocket_problems
+
+    question = next(pocket_problems("test", 1, seed=1, levels=[3])).question
+    print("\nThree things to try next:")
+    print(f"  thinktime ask {shlex.quote(question)} --strategy beam_search --tree")
+    print("  thinktime bench pocket --levels 5 --problems 50 --strategies majority,beam_search --out runs/hard")
+    print("  thinktime strategies")
+
+
+def _entries(names: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
+    from thinktime.bench.runner import Entry
+    from thinktime.strategies import known, make, options
+
+    entries = []
+    for name in names:
+        make(name)  # an unknown name fails here, with the nearest one
+        if "n" in options(known()[name]):
+            entries += [Entry(name, n, make(name, {"n": n})) for n in sizes]
+        else:
+            entries.append(Entry(name, 1, make(name)))
+    return entries
+
+
+def _banked(bank: Bank) -> tuple[Generator, Scorer | None]:
+    from thinktime.generators.recorded import BankedGenerator
+    from thinktime.scorers.recorded import BankedScorer
+
+    names, scorers = bank.models(), bank.scorers()
+    if len(names) != 1 or len(scorers) > 1:
+        raise InputError(
+            "bank", str(bank.path), f"replay needs one model and one scorer in it; it has {names} and {scorers}"
+        )
+    return BankedGenerator(names[0]), BankedScorer(scorers[0]) if scorers else None
+
+
+def _run_with_progress(run: Bench) -> bool:
+    """Run to the end, or to Ctrl-C; say which."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with Progress(*columns, TextColumn("{task.fields[right]}"), console=console, transient=True) as progress:
+        bar = progress.add_task("loading", total=len(run.entries) * len(run.task.problems), right="")
+        tally: dict[str, list[bool]] = {}
+
+        def show(entry: Entry, outcome: Outcome) -> None:
+            tally.setdefault(entry.label, []).append(outcome.correct)
+            seen = tally[entry.label]
+            progress.update(
+                bar,
+                advance=1,
+                description=entry.label,
+                right=f"{100 * sum(seen) / len(seen):.0f}% of {len(seen)} right",
+            )
+
+        run.on_outcome = show
+        try:
+            asyncio.run(run.run())
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
+def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    from thinktime.bench.environment import environment
+    from thinktime.bench.report import write_report
+
+    result = run.result("thinktime " + shlex.join(sys.argv[1:]), environment())
+    timing = run.timing()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        (out / "timing.json").write_text(json.dumps(timing, indent=1) + "\n")
+        write_report(result, timing, out / "report.html")
+    except OSError as error:
+        raise InputError(
+            "out", str(out), f"cannot write there ({error}); the bank is safe, give another --out"
+        ) from None
+    return result, timing
+
+
+def _print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
+    from rich.console import Console
+
+    from thinktime.bench.table import results_table
+
+    console = Console()
+    Console(width=max(console.width, 118)).print(results_table(result, timing))

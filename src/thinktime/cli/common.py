@@ -1,0 +1,98 @@
+"""What several commands share: options, and names turned into models, sampling and lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thinktime.core.errors import InputError
+
+if TYPE_CHECKING:
+    from thinktime.core.types import Generator, Sampling, Scorer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Model = Annotated[str, typer.Option(help="'pocket' (shipped) or a Hugging Face model directory.")]
+Reward = Annotated[
+    str | None,
+    typer.Option("--reward-model", help="'pocket', 'none', or a reward model directory; default: fits --model."),
+]
+Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; default 0.8 (pocket) or 1.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 200 (pocket) or 1024.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
+Dtype = Annotated[
+    str, typer.Option(help="float64: samples never depend on what shares their batch; float32: twice as fast; auto.")
+]
+BudgetText = Annotated[
+    str | None,
+    typer.Option("--budget", help="Hard limit per problem: 4000tok, 16calls, 2e12flops, 30s, 0.05usd, or several."),
+]
+
+
+def sampling_of(model: str, temperature: float | None, max_tokens: int | None) -> Sampling:
+    """The sampling options, with the defaults of the model."""
+    from thinktime.core.types import Sampling
+    from thinktime.pocket import MAX_TOKENS, TEMPERATURE
+
+    pocket = model == "pocket"
+    heat = temperature if temperature is not None else TEMPERATURE if pocket else 1.0
+    limit = max_tokens if max_tokens is not None else MAX_TOKENS if pocket else 1024
+    if not 0 <= heat <= 5:
+        raise InputError("temperature", heat, "give a number from 0 to 5")
+    if limit < 1:
+        raise InputError("max_tokens", limit, "give 1 or more")
+    return Sampling(temperature=heat, max_tokens=limit)
+
+
+def load_models(model: str, reward_model: str | None, aggregate: str, dtype: str) -> tuple[Generator, Scorer | None]:
+    """The generator and the scorer that the options name."""
+    from thinktime import pocket
+    from thinktime.generators.local import LocalGenerator
+    from thinktime.scorers.prm import ProcessReward
+
+    if dtype not in ("auto", "float64", "float32", "bfloat16", "float16"):
+        raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
+    number = dtype if dtype != "auto" else "float64" if model == "pocket" else "float32"
+    generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
+    chosen = reward_model or ("pocket" if model == "pocket" else "none")
+    if chosen == "none":
+        return generator, None
+    directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
+    return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
+
+
+def names_in(text: str) -> list[str]:
+    """A comma-separated list of names."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError("strategies", text, "name at least one; see `thinktime strategies`")
+    return list(dict.fromkeys(names))
+
+
+def numbers_in(field: str, text: str) -> list[int]:
+    """A comma-separated list of numbers of 1 or more."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(field, text, "give whole numbers separated by commas") from None
+    if min(numbers) < 1:
+        raise InputError(field, min(numbers), "give 1 or more")
+    return list(dict.fromkeys(numbers))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError("file", str(path), f"cannot read it as JSON ({error})") from None
+    return value if isinstance(value, dict) else {}
+
+
+def gflops(usage: dict[str, float | None]) -> str:
+    """Operations of generator and scorer, in words."""
+    flops, scorer = usage["flops"], usage["scorer_flops"]
+    return "FLOPs unknown" if flops is None or scorer is None else f"{(flops + scorer) / 1e9:.2f} GFLOPs"
