@@ -5,7 +5,8 @@ token of a solution carries the label of its step (right so far, or not), so the
 and in mid-step alike. What selection lives on is telling samples of *one* problem apart: a batch takes problems
 whose samples disagree, right and wrong ones in equal number, and a pairwise loss sets them against each other.
 
-    python -m training.reward --backbone runs/backbone/final --samples runs/samples.jsonl --out runs/reward
+    torchrun --nproc-per-node 2 -m training.reward --steps 4000 --backbone runs/solver/final \
+        --samples runs/samples --dev runs/dev --out runs/reward
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from thinktime.bench.statistics import auc
 from thinktime.engine.llama import Llama
+from training.common import MuonAdam, average_gradients, rate_scale, start_processes
 
 PAD_ID, STEP = 0, "\n"
 
@@ -45,11 +47,11 @@ class Solution:
         return self.labels[-1]
 
 
-def read(path: Path, step_id: int) -> list[list[Solution]]:
-    """The samples of each problem, duplicates removed."""
+def read(folder: Path, step_id: int) -> list[list[Solution]]:
+    """The samples of each problem, duplicates removed, from all files of a folder."""
     problems = []
-    with path.open() as file:
-        for line in file:
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
             row: dict[str, Any] = json.loads(line)
             solutions = {}
             for sample in row["samples"]:
@@ -180,15 +182,14 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=12, help="problems a batch")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--muon-rate", type=float, default=0.005)
     parser.add_argument("--adam-rate", type=float, default=0.001)
+    parser.add_argument("--weight-decay", type=float, default=0.1)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    rank, world = start_processes(args.seed)
     from thinktime.pocket import tokenizer as pocket_tokenizer
 
     step_id = pocket_tokenizer.build().encode(STEP).ids[0]
@@ -199,48 +200,46 @@ def main() -> None:
     torch.nn.init.zeros_(model.score.weight)
     torch.nn.init.zeros_(model.score.bias)
     backbone = torch.compile(model.model, dynamic=True)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "score" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n or "score" in n]
-    muon = torch.optim.Muon(matrices, lr=args.muon_rate, weight_decay=0.0, momentum=0.95)
-    adam = torch.optim.AdamW(others, lr=args.adam_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimizer = MuonAdam(model, args.muon_rate, args.adam_rate, args.weight_decay)
     problems, dev = read(args.samples, step_id), read(args.dev, step_id)
     mixed = sum(len({s.right for s in group}) == 2 for group in problems)
     print(f"{len(problems)} problems, {sum(map(len, problems))} distinct samples, {mixed} mixed", flush=True)
     log = (args.out / "log.jsonl").open("a")
-    rng = Random(args.seed)
-    start, step, epoch, rows, running = time.time(), 0, 0, 0, 0.0
-    while (time.time() - start) / 60 < args.minutes:
-        epoch += 1
-        for groups in batches(problems, rng, args.batch):
-            progress = (time.time() - start) / (60 * args.minutes)
-            if progress >= 1:
-                break
-            scale = min(1.0, (step + 1) / 50, (1 - progress) / 0.6)
-            muon.param_groups[0]["lr"] = args.muon_rate * scale
-            adam.param_groups[0]["lr"] = args.adam_rate * scale
-            batch = collate(groups)
-            loss = loss_of(margins(model, backbone, batch.ids), batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            muon.step()  # type: ignore[no-untyped-call]
-            adam.step()
-            model.zero_grad(set_to_none=True)
-            running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
-            step += 1
-            rows += len(batch.ids)
-            if step % 250 == 0:
-                row = {
-                    "step": step,
-                    "epoch": epoch,
-                    "rows": rows,
-                    "minutes": (time.time() - start) / 60,
-                    "loss": running,
-                }
-                print(json.dumps(row | (evaluate(model, dev[:150]) if step % 500 == 0 else {})), flush=True)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                model.save(args.out / "latest", torch.float32)
-    model.save(args.out / "final", torch.float32)
-    print(json.dumps(evaluate(model, dev)), flush=True)
+    rng = Random(args.seed * world + rank)
+    start, step, rows, running = time.time(), 0, 0, 0.0
+    for groups in endless(problems, rng, args.batch):
+        batch = collate(groups)
+        loss = loss_of(margins(model, backbone, batch.ids), batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        rows += average_gradients(model, world, len(batch.ids))
+        optimizer.step(rate_scale(step, args.steps, falling=0.6))
+        step += 1
+        if step == args.steps:
+            break
+        if rank:
+            continue
+        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
+        if step % 250 == 0:
+            row: dict[str, object] = {
+                "step": step,
+                "rows": rows,
+                "minutes": (time.time() - start) / 60,
+                "loss": running,
+                **(evaluate(model, dev[:150]) if step % 500 == 0 else {}),
+            }
+            print(json.dumps(row), flush=True)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            model.save(args.out / "latest", torch.float32)
+    if not rank:
+        model.save(args.out / "final", torch.float32)
+        print(json.dumps(evaluate(model, dev)), flush=True)
+
+
+def endless(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[list[list[Solution]]]:
+    """Epoch after epoch of `batches`."""
+    while True:
+        yield from batches(problems, rng, size)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -27,6 +25,7 @@ from torch import Tensor
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
+from training.common import MuonAdam, average_gradients, rate_scale, start_processes
 
 PAD_ID = 0
 Backbone = Callable[[Tensor], Tensor]
@@ -68,20 +67,6 @@ def loss_of(model: Llama, backbone: Backbone, ids: Tensor, mask: Tensor) -> tupl
     return F.cross_entropy(logits, target), ~wrong.any(1)
 
 
-def average_gradients(model: Llama, world: int, tokens: int) -> int:
-    """Average the gradients over the processes; the tokens of all of them."""
-    if world == 1:
-        return tokens
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([float(tokens)])])
-    dist.all_reduce(flat)
-    at = 0
-    for gradient in gradients:
-        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient) / world)
-        at += gradient.numel()
-    return int(flat[-1])
-
-
 def batches(seed: int, size: int, warm: int) -> Iterator[list[WordProblem]]:
     """Endless batches of fresh problems, sorted into buckets of similar length; easy ones first."""
     rng = Random(f"solver/{seed}")
@@ -116,11 +101,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--compile", action="store_true", help="a minute of warm-up, then 1.3 times the speed")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(args.seed)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        dist.init_process_group("gloo")
+    rank, world = start_processes(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = pocket_tokenizer.build()
     config = LlamaConfig(
@@ -139,28 +120,19 @@ def main() -> None:
             std = 0.0 if outward else 0.02 if "embed" in name else value.shape[1] ** -0.5
             torch.nn.init.normal_(value, std=std)
     backbone: Backbone = torch.compile(model.model, dynamic=True) if args.compile else model.model
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon(matrices, lr=args.muon_rate, weight_decay=args.weight_decay, momentum=0.95)
-    adam = torch.optim.AdamW(others, lr=args.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    optimizer = MuonAdam(model, args.muon_rate, args.adam_rate, args.weight_decay)
     held = [encode(tokenizer, list(problems("dev", 200, seed=9, levels=[level]))) for level in LEVELS]
     n_parameters = sum(p.numel() for p in model.parameters())
     print(f"{n_parameters:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     log = (args.out / "log.jsonl").open("a")
     start, tokens, step, saved, running = time.time(), 0, 0, 0.0, 0.0
     for batch in batches(args.seed * world + rank, args.batch, args.warm):
-        warmup = min(1.0, (step + 1) / 50)
-        scale = warmup * min(1.0, (1 - step / args.steps) / 0.4)
-        muon.param_groups[0]["lr"] = args.muon_rate * scale
-        adam.param_groups[0]["lr"] = args.adam_rate * scale
         ids, mask = encode(tokenizer, batch)
         loss, _ = loss_of(model, backbone, ids, mask)
         loss.backward()  # type: ignore[no-untyped-call]
         n_tokens = int((ids != PAD_ID).sum())
         n_tokens = average_gradients(model, world, n_tokens)
-        muon.step()  # type: ignore[no-untyped-call]
-        adam.step()
-        model.zero_grad(set_to_none=True)
+        optimizer.step(rate_scale(step, args.steps))
         tokens += n_tokens
         step += 1
         if step == args.steps:

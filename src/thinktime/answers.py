@@ -13,11 +13,20 @@ from functools import lru_cache
 from typing import Any
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?")
-_MARKED = re.compile(r"(?:####|[Aa]nswer\s*(?:is|:)\s*:?)\s*(.+?)\s*$", re.MULTILINE)
+_MARKED = re.compile(r"(?:####|[Aa]nswer\s*(?:is|:)(?:\*\*)?\s*:?)\s*(.+?)\s*$", re.MULTILINE)
+
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_MARKUP = re.compile(r"\*\*|\\[$,!;]|\$")
+_UNIT = re.compile(r"(?<=[\d.])\s*\\?%$|(?<=[\d.])\s+[A-Za-z][A-Za-z ]*\.?$")
+_MIXED = re.compile(r"([-+]?)(\d+) +(\d+)/(\d+)")
 
 
 def _number(text: str) -> Fraction | None:
-    text = text.strip().strip("$").strip().rstrip(".").replace("\\%", "%").rstrip("%").replace("\u2212", "-")
+    text = _MARKUP.sub("", _TEXT.sub(r" \1", text)).replace("\u2212", "-").strip().rstrip(".")
+    text = _UNIT.sub("", text).strip()
+    if (mixed := _MIXED.fullmatch(text)) and int(mixed[4]):
+        return (int(mixed[2]) + Fraction(int(mixed[3]), int(mixed[4]))) * (-1 if mixed[1] == "-" else 1)
     numerator, _, denominator = text.partition("/")
     parts = [numerator.strip(), *([denominator.strip()] if denominator else [])]
     if not all(any(c.isdigit() for c in part) and _NUMBER.fullmatch(part) for part in parts):
@@ -51,16 +60,28 @@ def _parse_math(answer: str) -> Hashable | None:
         return None
     value: Any = expressions[0]
     try:
+        if _is_small(value):
+            value = value.doit()
         if value.is_number and value.is_rational:
             return Fraction(int(value.p), int(value.q))
+        if str(value) in ("zoo", "nan"):  # undefined: equals no other
+            return object()
     except AttributeError:
         pass
     return str(value)
 
 
+def _is_small(value: Any) -> bool:
+    """Whether the value of an expression can be worked out at once: no towers of powers."""
+    from sympy import Pow
+
+    powers = value.atoms(Pow)
+    return all(p.exp.is_Rational and abs(p.exp) <= 64 and not p.base.has(Pow) for p in powers)
+
+
 def equivalent(a: str | None, b: str | None) -> bool:
     """Whether two answers mean the same; a missing answer equals nothing, not even another missing one."""
-    return a is not None and b is not None and canonical(a) == canonical(b)
+    return bool(a and b and a.strip() and b.strip()) and canonical(str(a)) == canonical(str(b))
 
 
 def extract(text: str) -> str | None:
@@ -92,7 +113,8 @@ class TextAnswers:
 
     def read(self, state: Any) -> str | None:
         """The final answer in ``state.text``, or None."""
-        return self._read(state.text) or None
+        answer = self._read(state.text)
+        return answer if answer and answer.strip() else None
 
     def key(self, answer: str) -> Hashable:
         """Equal keys mean equivalent answers."""

@@ -64,6 +64,9 @@ class Bank:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.executescript(_SCHEMA)
+                self._db.execute("SELECT key, problem, model, finish, state, usage, passes FROM samples LIMIT 0")
+                self._db.execute("SELECT key, scorer, value, steps, usage FROM readings LIMIT 0")
+                self._db.execute("SELECT key, checker, correct FROM verdicts LIMIT 0")
             except sqlite3.Error:
                 self._lock.close()
                 raise

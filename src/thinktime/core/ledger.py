@@ -36,12 +36,22 @@ class Ledger:
         """
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return False
-        after = self.spent + self._reserved + worst_case
+        if not self.check(self.spent + self._reserved + worst_case):
+            return False
+        self._reserved = self._reserved + worst_case
+        return True
+
+    def check(self, usage: Usage) -> bool:
+        """Whether this usage is within the limits.
+
+        Raises:
+            InputError: a limited count is unknown for this model, so the limit could not be kept.
+        """
         for limit, used, field in (
-            (self.budget.tokens, after.generated_tokens, "tokens"),
-            (self.budget.calls, after.model_calls, "calls"),
-            (self.budget.flops, _both(after.flops, after.scorer_flops), "flops"),
-            (self.budget.dollars, after.dollars, "dollars"),
+            (self.budget.tokens, usage.generated_tokens, "tokens"),
+            (self.budget.calls, usage.model_calls, "calls"),
+            (self.budget.flops, _both(usage.flops, usage.scorer_flops), "flops"),
+            (self.budget.dollars, usage.dollars, "dollars"),
         ):
             if limit is None:
                 continue
@@ -49,7 +59,6 @@ class Ledger:
                 raise InputError(f"budget.{field}", limit, f"this model's {field} are unknown; limit tokens or calls")
             if used > limit:
                 return False
-        self._reserved = self._reserved + worst_case
         return True
 
     def settle(self, reserved: Usage, actual: Usage) -> None:

@@ -102,6 +102,9 @@ class Search:
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
         self.trace[self.root.key] = Record(self.root)
+        self.ledger.check(generator.worst_case(self.root, 1))
+        if scorer is not None:
+            self.ledger.check(scorer.worst_case(self.root))
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -138,6 +141,7 @@ class Search:
                 self.exhausted = True
                 break
             for extension, child in await self._sample(granted):
+                self.exhausted |= child.finish == "budget"
                 made[extension.key] = Node(
                     extension.key,
                     (*extension.node.path, extension.index),
@@ -160,8 +164,8 @@ class Search:
         scorer, new = self.scorer, []
         readings: dict[str, Reading] = {}
         for node in dict.fromkeys(nodes):
-            banked = self._journal.find_reading(node.key, scorer.name) if self._journal else None
-            worst = banked.usage if banked else scorer.worst_case(node)
+            banked = self._journal.find_reading(node.key, scorer.name) if self._journal is not None else None
+            worst = scorer.worst_case(node)
             if not self.ledger.reserve(worst):
                 self.exhausted = True
             elif banked:
@@ -174,7 +178,7 @@ class Search:
             for (node, worst), reading in zip(new, fresh, strict=True):
                 self.ledger.settle(worst, reading.usage)
                 readings[node.key] = reading
-            if self._journal:
+            if self._journal is not None:
                 self._journal.add_readings(scorer.name, [(node.key, readings[node.key]) for node, _ in new])
         scores: list[float | None] = []
         for node in nodes:
@@ -195,7 +199,7 @@ class Search:
         found: dict[str, Candidate] = {}
         for node, score in zip(nodes, scores or [None] * len(nodes), strict=True):
             if node.done:
-                answer = self.answers.read(node.state) if self.answers else None
+                answer = self.answers.read(node.state) if self.answers else ""
                 key = self.answers.key(answer) if self.answers and answer is not None else None
                 found[node.key] = Candidate(node, answer, key, score)
         return list(found.values())
@@ -204,7 +208,7 @@ class Search:
         """Close the account and return the chosen candidate as the answer."""
         node = chosen.node if chosen else None
         return Answer(
-            value=chosen.answer if chosen else None,
+            value=(chosen.answer or None) if chosen else None,
             finish="incomplete" if chosen is None else "budget" if self.exhausted else "done",
             usage=self.ledger.spent,
             node=node,
@@ -214,16 +218,15 @@ class Search:
         )
 
     def _grant(self, wanted: Sequence[Extension]) -> tuple[list[tuple[Extension, Usage]], list[Extension]]:
-        """Split into what the budget covers now, each with its reservation, and the rest."""
+        """Split into what the budget covers now, each with its reservation, and the rest.
+
+        A banked sample reserves its worst case too: a resumed run then decides as an undisturbed one.
+        """
         granted: list[tuple[Extension, Usage]] = []
         for place, extension in enumerate(wanted):
-            banked = self._journal.find_sample(extension.key) if self._journal else None
-            if banked is not None:
-                worst = Usage(**banked["usage"])
-            else:
-                worst = self.generator.worst_case(extension.node, extension.max_tokens)
+            worst = self.generator.worst_case(extension.node, extension.max_tokens)
             if not self.ledger.reserve(worst):
-                if not granted and banked is None and (shorter := self._shorter(extension)):
+                if not granted and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)
                     if self.ledger.reserve(worst):
                         return [(shorter, worst)], list(wanted[place + 1 :])
@@ -243,8 +246,8 @@ class Search:
         children: dict[str, Child] = {}
         new: list[Extension] = []
         for extension, _ in granted:
-            banked = self._journal.find_sample(extension.key) if self._journal else None
-            if banked is None:
+            banked = self._journal.find_sample(extension.key) if self._journal is not None else None
+            if banked is None or banked["usage"]["generated_tokens"] > extension.max_tokens:
                 new.append(extension)
             else:
                 state = self.generator.unpack(extension.node.state, banked["state"])
@@ -252,7 +255,7 @@ class Search:
         if new:
             for extension, child in zip(new, await self.generator.extend(new), strict=True):
                 children[extension.key] = child
-            if self._journal:
+            if self._journal is not None:
                 self._journal.add_samples(
                     self.problem,
                     self.generator.name,

@@ -48,5 +48,5 @@ def majority(candidates: Sequence[Candidate]) -> Candidate | None:
 
 def weighted_majority(candidates: Sequence[Candidate]) -> Candidate | None:
     """Plurality with scores as weights (Li et al. 2023, arXiv 2206.02336); a missing score has no vote."""
-    scored = [c for c in candidates if c.score is not None]
+    scored = [c for c in candidates if c.answer is not None and c.score is not None]
     return vote(scored, lambda c: c.score or 0.0) if scored else majority(candidates)

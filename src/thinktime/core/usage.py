@@ -91,11 +91,13 @@ class Budget:
         """
         limits: dict[str, float] = {}
         for part in filter(None, text.split(",")):
-            match = re.fullmatch(r"\s*([-+0-9.eE]*[0-9.])\s*([a-z$]+)\s*", part)
+            match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z$]+)\s*", part)
             name = _UNITS.get(match[2]) if match else None
             if match is None or name is None:
                 raise InputError("budget", part, "write a number and a unit: 4000tok, 16calls, 2e12flops, 30s, 0.05usd")
             number = float(match[1])
+            if number == float("inf"):
+                raise InputError("budget", part, "give a finite number, or leave it out for no limit")
             limits[name] = int(number) if name in ("tokens", "calls") else number
         return cls(**limits)  # type: ignore[arg-type]  # ints where ints are declared
 

@@ -95,8 +95,8 @@ class BankedGenerator:
         return len(state.ids)
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        """Nothing: a sample that is not banked is refused."""
-        return Usage()
+        """As the live model's in tokens and calls; FLOPs and dollars are unknown without the model."""
+        return Usage(generated_tokens=max_tokens, model_calls=1, flops=None, dollars=None)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Refuse.

@@ -31,7 +31,7 @@ ITEMS = (
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MAKERS = ("bakery", "farm", "mill", "shop", "studio", "workshop")
-TIMES = {2: "twice", 3: "three times", 4: "four times"}
+TIMES = {2: "two times", 3: "three times", 4: "four times"}
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,22 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     value = rng.randint(10, size)
     draft.sentences.append(f"{hero} has {value} {item}.")
     kinds = (
-        (1, f"{hero} buys {{n}} {item}.", f"{hero} buys {{n}}"),
-        (1, f"{hero} finds {{n}} {item}.", f"{hero} finds {{n}}"),
-        (1, f"{friend} gives {{n}} {item} to {hero}.", f"{hero} gets {{n}} from {friend}"),
-        (-1, f"{hero} loses {{n}} {item}.", f"{hero} loses {{n}}"),
-        (-1, f"{hero} sells {{n}} {item}.", f"{hero} sells {{n}}"),
-        (-1, f"{hero} gives {{n}} {item} to {friend}.", f"{hero} gives {{n}} to {friend}"),
+        (1, f"{hero} buys {{n}} {item}"),
+        (1, f"{hero} finds {{n}} {item}"),
+        (1, f"{friend} gives {{n}} {item} to {hero}"),
+        (-1, f"{hero} loses {{n}} {item}"),
+        (-1, f"{hero} sells {{n}} {item}"),
+        (-1, f"{hero} gives {{n}} {item} to {friend}"),
     )
     for index in range(steps):
-        sign, sentence, phrase = draft.pick(rng, kinds)
+        sign, words = draft.pick(rng, kinds)
         amount = rng.randint(2, size)
+        event = words.format(n=amount)
         before, value = value, _in_range(value + sign * amount)
-        draft.sentences.append(sentence.format(n=amount))
+        draft.sentences.append(f"{event}.")
         equation = f"{before} {'+' if sign > 0 else '-'} {amount} = {value}"
         needs = (index - 1,) if index else ()
-        draft.steps.append(Step(f"{phrase.format(n=amount)}, so {hero} has {equation}.", needs))
+        draft.steps.append(Step(f"{event}, so {equation}.", needs))
     noise = (
         f"{friend} buys {{n}} {item}.",
         f"{hero} buys {{n}} {wrong_item}.",
@@ -133,15 +134,15 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     return draft
 
 
-def _relate(rng: Random, draft: _Draft, value: int, size: int) -> tuple[str, str, int]:
-    """A relation to an earlier quantity: its words (with {unit}), the equation's right part, the new value."""
+def _relate(rng: Random, draft: _Draft, value: int, size: int, item: str) -> tuple[str, str, int]:
+    """A relation to an earlier quantity: its words, the equation's right part, the new value."""
     kind = draft.pick(rng, ("more", "fewer", "times"))
     if kind == "times":
         factor = rng.choice((2, 3, 4))
-        return f"{TIMES[factor]} as many {{unit}}as", f"* {factor}", _in_range(value * factor)
+        return f"{TIMES[factor]} as many {item}", f"* {factor}", _in_range(value * factor)
     amount = rng.randint(2, size)
     sign = "+" if kind == "more" else "-"
-    return f"{amount} {kind} {{unit}}than", f"{sign} {amount}", _in_range(value + (amount if sign == "+" else -amount))
+    return f"{amount} {kind} {item}", f"{sign} {amount}", _in_range(value + (amount if sign == "+" else -amount))
 
 
 def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
@@ -154,16 +155,16 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     values = [rng.randint(5, size)]
     facts = [f"{chain[0]} has {values[0]} {item}."]
     for index, (name, base) in enumerate(zip(chain[1:], chain, strict=False)):
-        words, operation, value = _relate(rng, draft, values[-1], size)
-        facts.append(f"{name} has {words.format(unit=item + ' ')} {base}.")
+        words, operation, value = _relate(rng, draft, values[-1], size, item)
+        facts.append(f"Compared to {base}, {name} has {words}.")
         equation = f"{values[-1]} {operation} = {value}"
         needs = (index - 1,) if index else ()
-        draft.steps.append(Step(f"{name} has {words.format(unit='')} {base}, so {name} has {equation}.", needs))
+        draft.steps.append(Step(f"Compared to {base}, {name} has {words}, so {equation}.", needs))
         values.append(value)
     base, value = chain[-1], values[-1]
     for name in extras:  # they lead on from the last one asked about, never to it
-        words, _, value = _relate(rng, draft, value, size)
-        facts.append(f"{name} has {words.format(unit=item + ' ')} {base}.")
+        words, _, value = _relate(rng, draft, value, size, item)
+        facts.append(f"Compared to {base}, {name} has {words}.")
         base = name
     order = list(range(len(facts)))
     rng.shuffle(order)
@@ -201,7 +202,8 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     total = 0
     for i in range(kinds):
         subtotal = _in_range(counts[i] * prices[i])
-        draft.steps.append(Step(f"{counts[i]} {items[i]} cost {counts[i]} * {prices[i]} = {subtotal}."))
+        price = f"{counts[i]} {items[i]} {tags[0]} {prices[i]} {tags[1]}"
+        draft.steps.append(Step(f"{price}, so {counts[i]} * {prices[i]} = {subtotal}."))
         if i:
             before, total = total, _in_range(total + subtotal)
             needs = (len(draft.steps) - 1, len(draft.steps) - 2)
@@ -210,10 +212,12 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
             total = subtotal
     if change:
         paid = _in_range(total + rng.randint(1, size))
-        draft.sentences.append(draft.pick(rng, (f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins.")))
+        last = draft.pick(rng, (f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins."))
+        draft.sentences.append(last)
         draft.answer = paid - total
-        left = f"Left of {paid} coins is {paid} - {total} = {draft.answer}."
-        draft.steps.append(Step(left, (len(draft.steps) - 1,)))
+        draft.steps.append(
+            Step(f"{last.removesuffix('.')}, so {paid} - {total} = {draft.answer}.", (len(draft.steps) - 1,))
+        )
         draft.question = draft.pick(
             rng, (f"How many coins does {buyer} have left?", f"How many coins does {buyer} get back?")
         )
@@ -237,10 +241,10 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     total, last_total = values[0], -1
     for i in range(1, n_days):
         base = draft.pick(rng, range(i))
-        words, operation, value = _relate(rng, draft, values[base], size // 2)
-        draft.sentences.append(f"On {days[i]} it makes {words.format(unit=item + ' ')} on {days[base]}.")
+        words, operation, value = _relate(rng, draft, values[base], size // 2, item)
+        claim = f"Compared to {days[base]}, on {days[i]} it makes {words}"
+        draft.sentences.append(f"{claim}.")
         needs = (2 * (base - 1),) if base else ()
-        claim = f"On {days[i]} it makes {words.format(unit='')} on {days[base]}"
         draft.steps.append(Step(f"{claim}, so {values[base]} {operation} = {value}.", needs))
         before, total = total, _in_range(total + value)
         needs = (len(draft.steps) - 1, *((last_total,) if last_total >= 0 else ()))
@@ -257,7 +261,7 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         amount = rng.randint(2, size)
         draft.answer = _in_range(total - amount)
         draft.sentences.append(f"The {maker} sells {amount} {item}.")
-        left = f"It sells {amount}, so it has {total} - {amount} = {draft.answer}."
+        left = f"The {maker} sells {amount} {item}, so {total} - {amount} = {draft.answer}."
         draft.steps.append(Step(left, (last_total,)))
         draft.question = f"How many {item} are left?"
     else:
@@ -352,4 +356,4 @@ def vocabulary() -> list[str]:
         words.update(re.findall(r"[A-Za-z]+", problem.question + " " + problem.solution))
     for word in (*NAMES, *ITEMS, *DAYS, *MAKERS):
         words.add(word)
-    return sorted(words | {item.capitalize() for item in ITEMS})
+    return sorted(words)

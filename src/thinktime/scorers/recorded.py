@@ -33,8 +33,8 @@ class BankedScorer:
         self.name = name
 
     def worst_case(self, node: Node) -> Usage:
-        """Nothing: a reading that is not banked is refused."""
-        return Usage()
+        """One call; FLOPs and dollars are unknown without the model."""
+        return Usage(scorer_calls=1, scorer_flops=None, dollars=None)
 
     async def score(self, nodes: Sequence[Node]) -> list[Reading]:
         """Refuse.

@@ -70,7 +70,9 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
             raise UnknownNameError(f"{name} option", option, options(kind))
         try:
             arguments[option] = types[option](value)
-        except ValueError:
+            if isinstance(value, int | float) and arguments[option] != value:
+                raise ValueError
+        except (ValueError, OverflowError):
             raise InputError(f"{name}.{option}", value, f"give a value of type {types[option].__name__}") from None
     strategy: Strategy = kind(**arguments)
     return strategy

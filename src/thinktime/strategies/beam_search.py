@@ -43,7 +43,7 @@ class BeamSearch:
             children = await search.extend(frontier, children_each, until="step")
             ranked = sorted(
                 zip(children, await search.score(children), strict=True),
-                key=lambda pair: -1.0 if pair[1] is None else pair[1],
+                key=lambda pair: -float("inf") if pair[1] is None else pair[1],
                 reverse=True,
             )
             kept, rest = ranked[:places], ranked[places:]

@@ -1,0 +1,231 @@
+"""One notion of equivalence for votes and checkers: the same value, however it is written."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from thinktime.answers import TextAnswers, canonical, equivalent, extract
+
+unhurried = settings(deadline=None)
+
+
+# The same value
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("7", "7.0"),
+        ("7", "007"),
+        ("7", "+7"),
+        ("7", " 7. "),
+        ("-3", "\u22123"),
+        ("-3", "- 3"),
+        ("0", "-0"),
+        (".5", "0.50"),
+        ("1234567", "1,234,567"),
+        ("1,234.50", "1234.5"),
+        ("1/2", "0.5"),
+        ("2/6", "1/3"),
+        ("-1/2", "1/-2"),
+        ("0.5", r"\frac12"),
+        ("1/2", r"\frac{1}{2}"),
+        ("1/2", r"\dfrac{10}{20}"),
+        ("-3/2", r"-\frac{3}{2}"),
+        ("-1.5", r"\frac{-3}{2}"),
+        ("$18", "18"),
+        ("$18.00", "18"),
+        (r"\$18", "18"),
+        ("50%", "50"),
+        (r"50\%", "50"),
+        ("$7$", "7"),
+        ("x+1", "1+x"),
+        (r"\infty", r"$\infty$"),
+        (r"\sqrt{2}", r"$\sqrt{2}$"),
+        ("Yes", "yes "),
+        ("blue whale", "blue  whale"),
+        (r"\text{blue}", "blue"),
+    ],
+)
+def test_equivalent_answers(one: str, other: str) -> None:
+    assert equivalent(one, other)
+    assert equivalent(other, one)
+    assert canonical(one) == canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("7", "8"),
+        ("7", "-7"),
+        ("1/3", "0.333"),
+        ("1/2", "2"),
+        ("0.1", "0.10000001"),
+        ("1,234", "1.234"),
+        ("9007199254740993", "9007199254740992"),
+        ("12", "1,2"),
+        ("x+1", "x-1"),
+        ("yes", "no"),
+        ("7", "seven dwarfs"),
+        ("(1,2)", "(2,1)"),
+        ("3", r"\sqrt{3}"),
+    ],
+)
+def test_different_answers(one: str, other: str) -> None:
+    assert not equivalent(one, other)
+    assert not equivalent(other, one)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["18 dollars", "18 apples", "18 eggs", "18 cm", "18 years old", "$18 per day", r"18\text{ miles}", "18 percent"],
+)
+def test_a_number_with_words_behind_it_is_the_number(text: str) -> None:
+    assert equivalent(text, "18")
+
+
+@pytest.mark.parametrize("text", [r"\$18.00", r"$\$18.00$", "**18**", "18.", r"\left(18\right)"])
+def test_a_number_in_markup_is_the_number(text: str) -> None:
+    assert equivalent(text, "18")
+
+
+def test_a_mixed_number_is_the_sum_of_its_parts() -> None:
+    assert equivalent("3 1/2", "3.5")
+    assert not equivalent("3 1/2", "2")
+
+
+@pytest.mark.parametrize(("expression", "value"), [("10^2", "100"), (r"\sqrt{4}", "2"), (r"2\cdot 3", "6")])
+def test_a_worked_out_expression_is_its_value(expression: str, value: str) -> None:
+    assert equivalent(expression, value)
+
+
+# No answer
+
+
+@pytest.mark.parametrize("other", [None, "", "7", "None"])
+def test_a_missing_answer_equals_nothing_not_even_another_one(other: str | None) -> None:
+    assert not equivalent(None, other)
+    assert not equivalent(other, None)
+
+
+@pytest.mark.parametrize(("one", "other"), [("", ""), (" ", ""), ("1/0", "2/0")])
+def test_two_answers_without_a_value_are_not_equal(one: str, other: str) -> None:
+    assert not equivalent(one, other)
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 300, "9^" * 150, "9^{9^{9^9}}", "{" * 50, "\\frac", "\\frac{}{}", "((((", "1/0", "\x00", "=", "\\"]
+)
+def test_whatever_is_written_has_a_key(text: str) -> None:
+    assert canonical(text) == canonical(text)
+    assert equivalent(text, "7") is False
+
+
+# Numbers in any writing
+
+VALUES = st.fractions(-10_000, 10_000, max_denominator=64)
+
+
+def decimal(value: Fraction) -> str | None:
+    """The value as a decimal, if its digits end."""
+    for digits in range(8):
+        scaled = value * 10**digits
+        if scaled.denominator == 1:
+            whole, sign = abs(int(scaled)), "-" if value < 0 else ""
+            text = str(whole).rjust(digits + 1, "0")
+            return sign + (f"{int(text[:-digits]):,}.{text[-digits:]}" if digits else f"{whole:,}")
+    return None
+
+
+def ways(value: Fraction, factor: int) -> list[str]:
+    """Ways of writing a value."""
+    top, bottom = value.numerator * factor, value.denominator * factor
+    sign, size = "-" if top < 0 else "", abs(top)
+    written = [f"{top}/{bottom}", f" {top} / {bottom} ", f"{sign}\\frac{{{size}}}{{{bottom}}}", f"${top}/{bottom}$"]
+    if (short := decimal(value)) is not None:
+        written += [short, short.replace(",", ""), f"{short}%", f"{short}{'' if '.' in short else '.'}00"]
+    if bottom == factor:
+        written += [str(value), f"{sign}${abs(value)}"]
+    return written
+
+
+@unhurried
+@given(VALUES, st.integers(1, 9), st.data())
+def test_one_value_has_one_key_however_it_is_written(value: Fraction, factor: int, data: st.DataObject) -> None:
+    one, other = (data.draw(st.sampled_from(ways(value, factor))) for _ in range(2))
+    assert canonical(one) == canonical(other) == value
+
+
+@unhurried
+@given(VALUES, VALUES, st.integers(1, 9), st.data())
+def test_two_values_never_share_a_key(one: Fraction, other: Fraction, factor: int, data: st.DataObject) -> None:
+    assume(one != other)
+    assert not equivalent(data.draw(st.sampled_from(ways(one, factor))), data.draw(st.sampled_from(ways(other, 1))))
+
+
+@unhurried
+@given(st.lists(st.sampled_from(["1/2", "0.5", r"\frac12", "x", "y", "x+0", "2", "2.0", "two", ""]), min_size=3))
+def test_equivalence_is_symmetric_and_transitive(answers: list[str]) -> None:
+    a, b, c = answers[:3]
+    assert equivalent(a, b) == equivalent(b, a)
+    assert not (equivalent(a, b) and equivalent(b, c)) or equivalent(a, c)
+
+
+# Reading the answer off a solution
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so it is \boxed{42}.", "42"),
+        (r"so \boxed{\frac{1}{2}} it is", r"\frac{1}{2}"),
+        (r"first \boxed{1}, no: \boxed{ 2 }", "2"),
+        (r"The answer is 3. \boxed{4}", "4"),
+        ("She sells 9.\n#### 18", "18"),
+        ("#### 18\n", "18"),
+        ("The answer is 5.", "5"),
+        ("the answer is: 5", "5"),
+        ("Answer: 7", "7"),
+        ("answer is $3.50", "$3.50"),
+        ("The answer is 3.5", "3.5"),
+        ("The answer is 4\nNo, wait.\nThe answer is 5", "5"),
+        ("It is 4 because 2 + 2 = 4", None),
+        ("", None),
+        (r"truncated \boxed{4", None),
+    ],
+)
+def test_the_final_answer_is_what_is_boxed_or_marked_last(text: str, answer: str | None) -> None:
+    assert extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is 3. No: the answer is 4.",
+        "The final answer is 4. I hope it is correct.",
+        "The answer is **4**.",
+        "**Answer:** 4",
+    ],
+)
+def test_the_answer_is_found_among_other_words_of_its_line(text: str) -> None:
+    assert equivalent(extract(text), "4")
+
+
+def test_text_answers_read_a_state_s_text_and_share_keys_with_equivalent_ones() -> None:
+    answers = TextAnswers()
+    assert answers.read(SimpleNamespace(text="so #### 0.5")) == "0.5"
+    assert answers.key("0.5") == answers.key("1/2") != answers.key("2")
+
+
+@pytest.mark.parametrize("text", ["no idea", r"\boxed{}", "#### ", "The answer is", "#### \n"])
+def test_a_text_without_an_answer_has_none(text: str) -> None:
+    assert TextAnswers().read(SimpleNamespace(text=text)) is None
+
+
+def test_another_reader_can_be_given() -> None:
+    assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"

@@ -1,0 +1,140 @@
+"""Folders are layers, imports point one way, and what is heavy is imported by whom it serves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import thinktime
+
+SOURCE = Path(thinktime.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+ANYTHING = "anything"
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "": ("core",),  # the package itself: the names it offers
+    "__main__": ("cli",),
+    "core": ("core",),
+    "answers": (),
+    "bank": ("bank", "core"),
+    "strategies": ("strategies", "core"),
+    "engine": ("engine", "core.errors"),
+    "pocket": ("pocket", "core"),
+    "generators": ("generators", "core", "engine", "answers", "pocket"),
+    "scorers": ("scorers", "core", "engine", "answers", "pocket", "generators"),  # they read what generators made
+    "bench": (
+        "bench",
+        "core",
+        "bank",
+        "strategies",
+        "engine",
+        "pocket",
+        "generators",
+        "scorers",
+        "answers",
+    ),
+    "cli": (ANYTHING,),
+}
+"""What each layer may import of the package. A new layer is added here on purpose or not at all."""
+
+
+def layer(file: Path) -> str:
+    first = file.relative_to(SOURCE).with_suffix("").parts[0]
+    return "" if first == "__init__" else first
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The full name of everything a file imports, wherever in it, also what only a type checker sees."""
+    package = ("thinktime", *file.relative_to(SOURCE).parent.parts)
+    for statement in ast.walk(ast.parse(file.read_text())):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            above = package[: len(package) - statement.level + 1] if statement.level else ()
+            module = ".".join([*above, *([statement.module] if statement.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in statement.names)
+
+
+def within(name: str, allowed: str) -> bool:
+    return allowed == ANYTHING or f"{name}.".startswith(f"thinktime.{allowed}.")
+
+
+def test_every_file_belongs_to_a_known_layer() -> None:
+    assert {layer(file) for file in FILES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_a_layer_imports_only_what_it_may(name: str) -> None:
+    wrong = [
+        f"{file.relative_to(SOURCE)} imports {imported}"
+        for file in FILES
+        if layer(file) == name
+        for imported in imports(file)
+        if imported.partition(".")[0] == "thinktime" and not any(within(imported, may) for may in MAY_IMPORT[name])
+    ]
+    assert wrong == []
+
+
+def test_the_layers_have_an_order() -> None:
+    """No two layers import each other, not even around a corner."""
+    below = {name: {may.partition(".")[0] for may in allowed} - {name} for name, allowed in MAY_IMPORT.items()}
+    placed: set[str] = {ANYTHING}
+    while left := set(below) - placed:
+        ready = {name for name in left if below[name] <= placed}
+        assert ready, f"these import each other: {sorted(left)}"
+        placed |= ready
+
+
+def test_core_does_no_input_or_output_and_knows_no_tensor() -> None:
+    banned = {"torch", "numpy", "sqlite3", "pathlib", "os", "io", "socket", "subprocess", "urllib", "http"}
+    found = {name.partition(".")[0] for file in FILES if layer(file) == "core" for name in imports(file)}
+    assert found & banned == set()
+
+
+def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    (tmp_path / "core").mkdir()
+    file = tmp_path / "core" / "a.py"
+    file.write_text(
+        "import thinktime.bank.store as s\n"
+        "from thinktime import cli\n"
+        "from ..bench import table\n"
+        "from . import b\n"
+        "def f():\n    from thinktime.engine.models import load\n"
+        "if TYPE_CHECKING:\n    from thinktime.pocket import MODELS\n"
+    )
+    assert sorted(imports(file)) == [
+        "thinktime.bank.store",
+        "thinktime.bench.table",
+        "thinktime.cli",
+        "thinktime.core.b",
+        "thinktime.engine.models.load",
+        "thinktime.pocket.MODELS",
+    ]
+    assert layer(file) == "core"
+    assert within("thinktime.core.b", "core") and not within("thinktime.core_two.b", "core")
+
+
+HEAVY = {"torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer"}
+LIGHT = ["thinktime", *(f"thinktime.core.{f.stem}" for f in FILES if layer(f) == "core"), "thinktime.strategies"]
+LIGHT += ["thinktime.bank.store", "thinktime.answers", "thinktime.generators.recorded", "thinktime.scorers.recorded"]
+
+
+def test_the_core_and_the_strategies_are_imported_without_anything_heavy() -> None:
+    script = f"import sys\nfor name in {LIGHT}: __import__(name)\nprint(*({HEAVY} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+def test_adapters_load_torch_only_when_a_model_is_loaded() -> None:
+    script = (
+        "import sys, thinktime.generators.local, thinktime.scorers.prm\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]

@@ -1,0 +1,313 @@
+"""The bank: append-only, safe after every call, one process at a time, and enough to replay a run without models."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import PROBLEM, ToyGenerator, ToyScorer, done, drawn, extend, solve, toy_search
+
+from thinktime.bank.store import Bank
+from thinktime.core.errors import BankError, InputError, ModelError
+from thinktime.core.search import Answer
+from thinktime.core.types import Reading
+from thinktime.core.usage import Budget, Usage
+from thinktime.generators.recorded import BankedGenerator
+from thinktime.scorers.recorded import BankedScorer
+from thinktime.strategies import BUILT_IN, make
+
+USAGE = Usage(prompt_tokens=5, generated_tokens=2, model_calls=1, flops=1e17 + 2, seconds=0.1, dollars=None)
+
+
+def sample(text: str, size: int = 0) -> dict[str, Any]:
+    state = {"text": text + "." * size, "ids": [1, 2], "logprob": -0.1}
+    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bank.db"
+
+
+@pytest.fixture
+def bank(path: Path) -> Iterator[Bank]:
+    with Bank(path) as opened:
+        yield opened
+
+
+# What goes in comes out
+
+
+def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
+    bank.add_samples(PROBLEM, "toy", [("k", sample("\u221a2 \u2260 \U0001f642\n"))])
+    found = bank.find_sample("k")
+    assert found == sample("\u221a2 \u2260 \U0001f642\n")
+    assert found is not None and Usage(**found["usage"]) == USAGE
+
+
+def test_a_reading_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
+    scored, missing = Reading(0.1, USAGE, (0.3, 0.1)), Reading(None, USAGE)
+    bank.add_readings("prm", [("a", scored), ("b", missing)])
+    assert bank.find_reading("a", "prm") == scored
+    assert bank.find_reading("b", "prm") == missing
+
+
+def test_verdicts_come_back_by_checker(bank: Bank) -> None:
+    bank.add_verdict("a", "exact", True)
+    bank.add_verdict("b", "exact", False)
+    bank.add_verdict("a", "lenient", False)
+    assert bank.verdicts("exact") == {"a": True, "b": False}
+    assert bank.verdicts("unknown") == {}
+
+
+def test_what_is_not_there_is_none(bank: Bank) -> None:
+    bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+    bank.add_readings("prm", [("k", Reading(0.5, USAGE))])
+    assert bank.find_sample("other") is None
+    assert bank.find_reading("other", "prm") is None
+    assert bank.find_reading("k", "other") is None
+
+
+def test_the_bank_knows_how_many_samples_it_has_and_whose(bank: Bank) -> None:
+    assert (len(bank), bank.models(), bank.scorers()) == (0, [], [])
+    bank.add_samples(PROBLEM, "b", [("1", sample("x")), ("2", sample("y"))])
+    bank.add_samples(PROBLEM, "a", [("3", sample("z"))])
+    bank.add_readings("prm", [("1", Reading(0.5, USAGE)), ("2", Reading(0.5, USAGE))])
+    assert (len(bank), bank.models(), bank.scorers()) == (3, ["a", "b"], ["prm"])
+
+
+def test_the_samples_of_a_problem_are_found_by_its_id(bank: Bank) -> None:
+    bank.add_samples(PROBLEM, "toy", [("2", sample("y")), ("1", sample("x"))])
+    bank.add_samples(replace(PROBLEM, id="other"), "toy", [("3", sample("z"))])
+    found = bank.samples_of(PROBLEM.id)
+    assert [(row["key"], row["state"]["text"], row["finish"]) for row in found] == [
+        ("1", "x", "eos"),
+        ("2", "y", "eos"),
+    ]
+
+
+# Append-only
+
+
+def test_the_first_sample_reading_and_verdict_of_a_key_win(bank: Bank) -> None:
+    bank.add_samples(PROBLEM, "toy", [("k", sample("first"))])
+    bank.add_samples(PROBLEM, "toy", [("k", sample("second")), ("l", sample("new"))])
+    bank.add_readings("prm", [("k", Reading(0.1, USAGE))])
+    bank.add_readings("prm", [("k", Reading(0.9, USAGE))])
+    bank.add_verdict("k", "exact", True)
+    bank.add_verdict("k", "exact", False)
+    assert bank.find_sample("k") == sample("first")
+    assert bank.find_sample("l") == sample("new"), "a key that is there does not hold up the others"
+    assert bank.find_reading("k", "prm") == Reading(0.1, USAGE)
+    assert bank.verdicts("exact") == {"k": True}
+
+
+# Resuming
+
+
+def test_a_closed_bank_opens_again_with_everything_in_it(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+        bank.add_readings("prm", [("k", Reading(0.5, USAGE, (0.5,)))])
+    with Bank(path) as bank:
+        assert bank.find_sample("k") == sample("so 7")
+        assert bank.find_reading("k", "prm") == Reading(0.5, USAGE, (0.5,))
+
+
+def test_a_search_fills_an_empty_bank(bank: Bank) -> None:
+    solve(make("best_of_n", {"n": 3}), toy_search(drawn, lambda node: 0.5, journal=bank))
+    assert (len(bank), bank.models(), bank.scorers()) == (3, ["toy"], ["toy-scorer"])
+
+
+def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted_one(path: Path) -> None:
+    strategy = make("weighted_majority", {"n": 6})
+    whole = solve(strategy, toy_search(drawn))
+    with Bank(path) as bank:
+        interrupted = toy_search(drawn, journal=bank)
+        extend(interrupted, [interrupted.root], 4)
+    generator = ToyGenerator(drawn)
+    with Bank(path) as bank:
+        resumed = solve(strategy, toy_search(generator, journal=bank))
+    assert [extension.index for batch in generator.asked for extension in batch] == [4, 5]
+    assert told(resumed) == told(whole)
+
+
+def test_what_a_killed_process_had_written_is_there(path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from thinktime.bank.store import Bank\n"
+        "from thinktime.core.types import Problem\n"
+        "bank = Bank(sys.argv[1])\n"
+        "sample = {'state': {'text': 'so 7'}, 'finish': 'eos', 'usage': {}, 'passes': 2}\n"
+        "bank.add_samples(Problem('p', ''), 'toy', [('k', sample)])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with Bank(path) as bank:
+        found = bank.find_sample("k")
+    assert found is not None and found["state"] == {"text": "so 7"}
+
+
+# One process at a time
+
+
+def test_a_second_process_is_refused_in_one_line_that_names_the_first(path: Path) -> None:
+    script = (
+        "import sys; from thinktime.bank.store import Bank; b = Bank(sys.argv[1]); print('open', flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "open\n"
+        with pytest.raises(BankError) as refused:
+            Bank(path)
+        holder.communicate("\n")
+    assert str(refused.value) == (
+        f"bank={str(path)!r}: process {holder.pid} is using it; wait for it, or give another --bank"
+    )
+    with Bank(path) as bank:
+        assert len(bank) == 0, "once the first has gone, the bank is free"
+
+
+def test_a_refused_process_leaves_the_first_its_bank(path: Path, bank: Bank) -> None:
+    for _ in range(2):
+        with pytest.raises(BankError, match="is using it"):
+            Bank(path)
+    bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+    assert bank.find_sample("k") == sample("so 7")
+
+
+# What can go wrong with files
+
+
+def page_limit(bank: Bank, pages: int) -> None:
+    bank._db.execute(f"PRAGMA max_page_count={pages}")
+
+
+def test_a_full_disk_is_one_clear_line_and_what_was_written_before_is_safe(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("before", sample("so 7"))])
+        page_limit(bank, 1)  # no more than there are
+        with pytest.raises(BankError, match=r"cannot write it \(.*full\); free some space") as refused:
+            bank.add_samples(PROBLEM, "toy", [("small", sample("x")), ("large", sample("x", 100_000))])
+        assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+        assert bank.find_sample("before") == sample("so 7")
+        assert (bank.find_sample("small"), bank.find_sample("large")) == (None, None), "all of a call or nothing"
+        page_limit(bank, 1_000_000)
+        bank.add_samples(PROBLEM, "toy", [("large", sample("x", 100_000))])
+    with Bank(path) as bank:
+        assert bank.find_sample("large") == sample("x", 100_000)
+
+
+def test_a_call_that_fails_halfway_leaves_nothing_behind_and_the_bank_usable(bank: Bank) -> None:
+    unwritable = sample("so 8") | {"passes": object()}
+    with pytest.raises(BankError):
+        bank.add_samples(PROBLEM, "toy", [("good", sample("so 7")), ("bad", unwritable)])
+    assert len(bank) == 0
+    bank.add_samples(PROBLEM, "toy", [("good", sample("so 7"))])
+    assert bank.find_sample("good") == sample("so 7")
+
+
+def test_a_bank_that_may_not_be_written_says_so(bank: Bank) -> None:
+    bank._db.execute("PRAGMA query_only=ON")
+    with pytest.raises(BankError, match=r"cannot write it \(.*readonly.*\); give a writable path with --bank"):
+        bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which even root may not write")
+def test_a_place_where_nobody_may_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BankError, match=r"cannot open it .* give a writable path with --bank"):
+        Bank(Path("/proc/self/bank.db"))
+
+
+def test_a_directory_is_not_a_bank_and_can_be_refused_twice(tmp_path: Path) -> None:
+    held = []  # a failed opening whose error is kept does not hold the lock
+    for _ in range(2):
+        with pytest.raises(BankError, match="cannot open it") as refused:
+            Bank(tmp_path)
+        held.append(refused)
+
+
+def test_a_file_where_a_folder_is_needed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BankError, match="cannot open it"):
+        Bank(tmp_path / "file" / "bank.db")
+
+
+def test_a_file_that_is_no_bank_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("my notes " * 200)
+    with pytest.raises(BankError, match="cannot open it"):
+        Bank(path)
+    assert path.read_text() == "my notes " * 200
+
+
+def test_another_program_s_database_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE samples (id INTEGER, blood_pressure REAL)")
+    other.close()
+    with pytest.raises(BankError, match="cannot open it"):
+        Bank(path)
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    with Bank(tmp_path / "runs" / "today" / "bank.db") as bank:
+        assert len(bank) == 0
+
+
+# Replay
+
+
+def told(answer: Answer) -> tuple[Any, ...]:
+    """All that an answer tells, its node by key."""
+    return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(),)
+
+
+def replayed(bank: Bank, **options: Any) -> Any:
+    return toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), journal=bank, **options)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
+    for seed in range(5):
+        with Bank(path) as bank:
+            live = told(solve(make(name), toy_search(drawn, journal=bank, seed=seed)))
+        with Bank(path) as bank:
+            assert told(solve(make(name), replayed(bank, seed=seed))) == live
+
+
+def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
+    solve(make("majority", {"n": 16}), toy_search(drawn, journal=bank))
+    for n in (1, 2, 4, 8):
+        fewer = solve(make("majority", {"n": n}), toy_search(drawn))
+        assert told(solve(make("majority", {"n": n}), replayed(bank))) == told(fewer)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 readings of toy-scorer")]
+)
+def test_what_a_replay_lacks_is_named(bank: Bank, strategy: str, what: str) -> None:
+    solve(make("majority", {"n": 4}), toy_search(drawn, journal=bank))
+    with pytest.raises(ModelError, match=f"replay: the bank lacks {what}; run without --replay"):
+        solve(make(strategy, {"n": 6 if strategy == "majority" else 4}), replayed(bank))
+
+
+@pytest.mark.parametrize("budget", [Budget(calls=3), Budget(tokens=6)])
+def test_a_replay_under_the_budget_of_the_live_run_ends_where_that_ended(bank: Bank, budget: Budget) -> None:
+    """Six tokens are three samples; the fourth was never drawn and must not be missed."""
+    script = {str(i): done("so 7") for i in range(6)}
+    live = toy_search(ToyGenerator(script), ToyScorer(lambda node: 0.5), journal=bank, budget=budget, cap=2)
+    answer = solve(make("majority", {"n": 6}), live)
+    assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 3)
+    assert told(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == told(answer)
+
+
+def test_a_replay_refuses_a_limit_on_what_only_the_model_knows(bank: Bank) -> None:
+    with pytest.raises(InputError, match=r"budget\.flops=12: this model's flops are unknown; limit tokens or calls"):
+        replayed(bank, budget=Budget(flops=12))

@@ -1,0 +1,347 @@
+"""Budgets are hard: never exceeded, never wasted, and when they run out the best answer so far is returned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import (
+    DOLLARS,
+    FLOPS,
+    Clock,
+    Notebook,
+    ToyGenerator,
+    ToyScorer,
+    done,
+    drawn,
+    extend,
+    score,
+    solve,
+    step,
+    toy_search,
+    unhurried,
+)
+
+from thinktime.bench.trace import records
+from thinktime.core.errors import InputError
+from thinktime.core.ledger import Ledger
+from thinktime.core.search import Answer, Search
+from thinktime.core.usage import Budget, Usage, total
+from thinktime.strategies import Strategy, make
+from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.majority import Majority
+from thinktime.strategies.single import Single
+
+TWO_WORDS = {str(i): done("so 7") for i in range(10)}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("thinktime.core.ledger.time", clock)
+    return clock
+
+
+# Reading a budget
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("4000tok", Budget(tokens=4000)),
+        ("1 token", Budget(tokens=1)),
+        ("16calls", Budget(calls=16)),
+        ("2e12flops", Budget(flops=2e12)),
+        ("1.5e+3flops", Budget(flops=1500.0)),
+        ("30s", Budget(seconds=30.0)),
+        (".5sec", Budget(seconds=0.5)),
+        ("0.05usd", Budget(dollars=0.05)),
+        ("3$", Budget(dollars=3.0)),
+        ("4000tok, 0.05usd,30s", Budget(tokens=4000, dollars=0.05, seconds=30.0)),
+    ],
+)
+def test_a_budget_is_numbers_with_units(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+
+
+@pytest.mark.parametrize("text", ["4000", "tok", "4000 apples", "-5tok", "0calls", "0.2tok", "nans", "lots of tok"])
+def test_a_part_without_a_known_unit_or_a_positive_number_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InputError) as refused:
+        Budget.parse(f"9flops,{text}")
+    assert str(refused.value).startswith("budget")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["1.2.3tok", "1e2e3s", "--5s", "1e999tok", "..usd"])
+def test_a_number_that_is_none_is_refused_like_any_other_mistake(text: str) -> None:
+    with pytest.raises(InputError, match="budget"):
+        Budget.parse(text)
+
+
+@unhurried
+@given(st.builds(str.__add__, st.text("0123456789.eE+- ", max_size=6), st.sampled_from(["tok", "s", "usd", ""])))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        budget = Budget.parse(text)
+    except InputError:
+        return
+    assert budget != Budget() or not text, "something was written but nothing is limited"
+
+
+@pytest.mark.parametrize("field", ["tokens", "calls", "flops", "seconds", "dollars"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_limit_is_above_zero(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"budget\.{field}=.*above 0"):
+        Budget(**{field: value})  # type: ignore[arg-type]  # any field
+
+
+# The ledger
+
+
+def test_what_is_reserved_counts_as_spent_until_it_is_settled() -> None:
+    ledger = Ledger(Budget(tokens=10))
+    six, two = Usage(generated_tokens=6), Usage(generated_tokens=2)
+    assert ledger.reserve(six)
+    assert not ledger.reserve(six)
+    assert ledger.room_for_tokens() == 4
+    ledger.settle(six, two)
+    assert ledger.spent == two
+    assert ledger.reserve(six)
+    assert ledger.room_for_tokens() == 2
+
+
+def test_a_refused_reservation_changes_nothing() -> None:
+    ledger = Ledger(Budget(calls=1, tokens=5))
+    assert not ledger.reserve(Usage(model_calls=1, generated_tokens=6))
+    assert ledger.reserve(Usage(model_calls=1, generated_tokens=5))
+
+
+def test_flops_of_generator_and_scorer_share_one_limit() -> None:
+    ledger = Ledger(Budget(flops=10))
+    assert ledger.reserve(Usage(flops=6.0, scorer_flops=4.0))
+    assert not ledger.reserve(Usage(scorer_flops=1.0))
+
+
+def test_an_unknown_part_makes_a_sum_unknown_and_nothing_else() -> None:
+    known, unknown = Usage(generated_tokens=1, flops=2.0), Usage(generated_tokens=3, flops=None)
+    assert total([known, unknown, known]) == Usage(generated_tokens=5, flops=None)
+    assert total([]) == Usage()
+
+
+STRATEGIES = st.one_of(
+    st.builds(
+        lambda name, n: make(name, {"n": n}),
+        st.sampled_from(["best_of_n", "majority", "weighted_majority", "most_likely", "summed_probability"]),
+        st.integers(1, 12),
+    ),
+    st.builds(lambda places, width: BeamSearch(n=places * width, width=width), st.integers(1, 3), st.integers(1, 4)),
+    st.just(Single()),
+)
+BUDGETS = st.builds(
+    Budget,
+    tokens=st.none() | st.integers(1, 60),
+    calls=st.none() | st.integers(1, 15),
+    flops=st.none() | st.integers(1, 200).map(float),
+    dollars=st.none() | st.integers(1, 60).map(lambda tokens: tokens * DOLLARS),
+)
+
+
+@unhurried
+@given(STRATEGIES, BUDGETS, st.integers(0, 1000))
+def test_no_strategy_ever_exceeds_any_limit(strategy: Strategy, budget: Budget, seed: int) -> None:
+    search = toy_search(drawn, budget=budget, seed=seed)
+    answer = solve(strategy, search)
+    spent = answer.usage
+    assert spent == search.ledger.spent
+    assert spent.flops is not None and spent.scorer_flops is not None and spent.dollars is not None
+    assert budget.tokens is None or spent.generated_tokens <= budget.tokens
+    assert budget.calls is None or spent.model_calls <= budget.calls
+    assert budget.flops is None or spent.flops + spent.scorer_flops <= budget.flops
+    assert budget.dollars is None or spent.dollars <= budget.dollars
+
+
+@unhurried
+@given(STRATEGIES, st.integers(0, 1000))
+def test_the_account_is_the_sum_over_the_tree_and_the_readings(strategy: Strategy, seed: int) -> None:
+    scorer = ToyScorer(lambda node: 0.5)
+    search = toy_search(ToyGenerator(drawn), scorer, seed=seed)
+    spent = solve(strategy, search).usage
+    nodes = [record.node for record in search.trace.values()]
+    assert spent.generated_tokens == sum(node.usage.generated_tokens for node in nodes)
+    assert spent.flops == FLOPS * spent.generated_tokens
+    assert spent.model_calls == len(nodes) - 1
+    assert spent.scorer_calls == sum(len(batch) for batch in scorer.asked)
+
+
+# Running out
+
+
+def told(search: Search, answer: Answer) -> tuple[Any, ...]:
+    """All that a run tells, its nodes as records."""
+    return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(), records(search))
+
+
+@unhurried
+@given(STRATEGIES, BUDGETS, st.integers(0, 1000), st.data())
+def test_a_run_killed_anywhere_and_resumed_ends_like_one_that_was_not(
+    strategy: Strategy, budget: Budget, seed: int, data: st.DataObject
+) -> None:
+    """What a killed run leaves is the beginning of the journal of the whole run."""
+    journal = Notebook()
+    whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
+    expected = told(whole, solve(strategy, whole))
+    samples = data.draw(st.integers(0, len(journal.samples)))
+    readings = data.draw(st.integers(0, len(journal.readings)))
+    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.readings.items()][:readings]))
+    resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
+    assert told(resumed, solve(strategy, resumed)) == expected
+
+
+@unhurried
+@given(st.integers(1, 60), st.integers(0, 1000))
+def test_a_budget_buys_the_same_from_a_full_bank_as_from_an_empty_one(tokens: int, seed: int) -> None:
+    journal, budget = Notebook(), Budget(tokens=tokens)
+    solve(Majority(n=16), toy_search(drawn, seed=seed, journal=journal))
+    fresh = toy_search(drawn, budget=budget, seed=seed)
+    banked = toy_search(drawn, budget=budget, seed=seed, journal=journal)
+    assert told(banked, solve(Majority(n=16), banked)) == told(fresh, solve(Majority(n=16), fresh))
+
+
+def test_a_budget_that_just_suffices_is_not_a_budget_that_ran_out() -> None:
+    answer = solve(Majority(n=3), toy_search(TWO_WORDS, budget=Budget(calls=3)))
+    assert (answer.value, answer.finish) == ("7", "done")
+
+
+def test_when_the_budget_runs_out_the_best_answer_so_far_is_returned_and_marked() -> None:
+    script = {"0": done("so 3"), "1": done("so 7"), "2": done("so 5")}
+    scores = {"0": 0.2, "1": 0.6, "2": 0.9}
+    answer = solve(BestOfN(n=3), toy_search(script, scores, budget=Budget(calls=2)))
+    assert (answer.value, answer.finish) == ("7", "budget")
+    assert answer.usage.model_calls == 2
+
+
+def test_a_search_that_runs_out_returns_what_had_finished_before() -> None:
+    script = {"0": done("so 7"), "1": step("well then"), "2": step("well"), "3": step("then")}
+    scores = {"0": 0.5, "1": 0.9, "2": 0.2, "3": 0.1}
+    answer = solve(BeamSearch(n=4, width=2), toy_search(script, scores, budget=Budget(calls=4)))
+    assert (answer.value, answer.finish) == ("7", "budget")
+
+
+def test_a_budget_that_covers_no_sample_gives_no_answer_and_spends_nothing() -> None:
+    answer = solve(Majority(n=3), toy_search(TWO_WORDS, budget=Budget(tokens=1)))
+    assert (answer.value, answer.finish, answer.usage) == (None, "incomplete", Usage())
+
+
+def test_a_budget_that_covers_the_samples_but_not_their_scores_still_answers() -> None:
+    """Two samples of two words at 2 FLOPs a word; a reading of two words would cost 2 more."""
+    search = toy_search(TWO_WORDS, lambda node: 0.5, budget=Budget(flops=9), cap=2)
+    answer = solve(BestOfN(n=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
+    assert (answer.usage.model_calls, answer.usage.scorer_calls) == (2, 0)
+
+
+def test_reservations_for_the_worst_case_do_not_waste_what_rows_leave_unused() -> None:
+    """20 tokens hold two reservations of the cap of 8, but ten samples of 2: all ten are drawn."""
+    search = toy_search(TWO_WORDS, budget=Budget(tokens=20))
+    assert len(extend(search, [search.root], 10)) == 10
+    assert search.ledger.spent.generated_tokens == 20
+    assert not search.exhausted
+
+
+def test_every_parent_gets_a_first_child_before_any_gets_a_second() -> None:
+    script = {f"{i}": step("and") for i in range(3)} | {f"{i}/{j}": step("so") for i in range(3) for j in range(3)}
+    search = toy_search(script, budget=Budget(calls=3 + 4))
+    parents = extend(search, [search.root], 3, until="step")
+    children = extend(search, parents, 3, until="step")
+    assert [child.path for child in children] == [(0, 0), (0, 1), (1, 0), (2, 0)]
+    assert search.exhausted
+
+
+@unhurried
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 16), st.integers(0, 100))
+def test_children_are_shared_out_evenly_whatever_the_budget(parents: int, n: int, calls: int, seed: int) -> None:
+    script = {f"{i}": step("and") for i in range(parents)}
+    script |= {f"{i}/{j}": step("so " * (1 + (seed + i * j) % 3)) for i in range(parents) for j in range(n)}
+    search = toy_search(script, budget=Budget(calls=parents + calls))
+    nodes = extend(search, [search.root], parents, until="step")
+    children = extend(search, nodes, n, until="step")
+    counts = [sum(child.parent is node for child in children) for node in nodes]
+    assert sum(counts) == min(calls, parents * n)
+    assert max(counts) - min(counts) <= 1
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_an_answer_cut_short_by_the_token_budget_marks_the_result() -> None:
+    """After 2 of 6 tokens a sample of the usual length still fits, but the second needs 5 and gets 4."""
+    search = toy_search({"0": done("so 7"), "1": done("so so so so 5")}, budget=Budget(tokens=6), cap=6)
+    answer = solve(Majority(n=2), search)
+    assert [record.node.finish for record in search.trace.values()] == ["root", "eos", "budget"]
+    assert answer.usage.generated_tokens == 6
+    assert (answer.value, answer.finish) == ("7", "budget")
+
+
+# Seconds
+
+
+def test_after_its_seconds_a_search_asks_for_nothing_more(clock: Clock) -> None:
+    generator, scorer = ToyGenerator(TWO_WORDS), ToyScorer(lambda node: 0.5)
+    search = toy_search(generator, scorer, budget=Budget(seconds=10))
+    clock.now += 9.9
+    (child,) = extend(search, [search.root])
+    clock.now += 0.1
+    assert extend(search, [search.root]) == []
+    assert score(search, [child]) == [None]
+    assert (len(generator.asked), len(scorer.asked), search.exhausted) == (1, 0, True)
+
+
+def test_seconds_count_from_the_beginning_of_the_search(clock: Clock) -> None:
+    first = toy_search(TWO_WORDS, budget=Budget(seconds=10))
+    clock.now += 10
+    second = toy_search(TWO_WORDS, budget=Budget(seconds=10))
+    assert extend(first, [first.root]) == []
+    assert len(extend(second, [second.root])) == 1
+
+
+def test_a_generation_is_told_its_deadline_and_what_finished_in_time_is_the_answer(clock: Clock) -> None:
+    """At a word a second, two of three samples finish within three seconds."""
+    script = {"0": done("so 7"), "1": done("so so so so 5"), "2": done("and so 7")}
+    search = toy_search(ToyGenerator(script, clock=clock), budget=Budget(seconds=3))
+    answer = solve(Majority(n=3), search)
+    assert [record.node.finish for record in search.trace.values()] == ["root", "eos", "budget", "eos"]
+    assert answer.usage.generated_tokens == 2 + 3 + 3
+    assert (answer.value, answer.finish) == ("7", "budget")
+
+
+def test_a_best_of_n_out_of_time_before_scoring_answers_all_the_same(clock: Clock) -> None:
+    script = {"0": done("so 7"), "1": done("and so 5")}
+    search = toy_search(ToyGenerator(script, clock=clock), lambda node: 0.5, budget=Budget(seconds=3))
+    answer = solve(BestOfN(n=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
+
+
+# Unknown prices
+
+
+def test_a_dollar_budget_on_a_model_of_unknown_price_is_refused_before_anything_is_asked() -> None:
+    generator = ToyGenerator(TWO_WORDS, price=None)
+    with pytest.raises(InputError) as refused:
+        solve(Single(), toy_search(generator, budget=Budget(dollars=0.05)))
+    assert str(refused.value) == "budget.dollars=0.05: this model's dollars are unknown; limit tokens or calls"
+    assert generator.asked == []
+
+
+def test_a_dollar_budget_on_a_scorer_of_unknown_price_is_refused_before_anything_is_spent() -> None:
+    generator = ToyGenerator(TWO_WORDS)
+    scorer = ToyScorer(lambda node: 0.5, price=None)
+    with pytest.raises(InputError, match=r"budget\.dollars=0\.5: .* unknown"):
+        solve(BestOfN(n=2), toy_search(generator, scorer, budget=Budget(dollars=0.5)))
+    assert generator.asked == []
+
+
+def test_an_unknown_price_matters_only_to_a_dollar_budget() -> None:
+    answer = solve(Single(), toy_search(ToyGenerator(TWO_WORDS, price=None), budget=Budget(tokens=20, calls=2)))
+    assert (answer.value, answer.finish) == ("7", "done")
+    assert answer.usage.dollars is None

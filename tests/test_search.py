@@ -1,0 +1,398 @@
+"""The verbs of a search: keyed samples, grouped children, honest scores, and a journal that is written first."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from toy import (
+    PROBLEM,
+    Notebook,
+    Piece,
+    ToyGenerator,
+    ToyScorer,
+    done,
+    drawn,
+    extend,
+    score,
+    solve,
+    step,
+    texts,
+    toy_search,
+    unhurried,
+)
+
+from thinktime.bench.trace import draw, records
+from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.search import Search
+from thinktime.core.types import Node, Problem, Reading, Sampling
+from thinktime.core.usage import Budget, Usage
+from thinktime.generators.recorded import BankedGenerator
+from thinktime.scorers.recorded import BankedScorer
+from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.weighted_majority import WeightedMajority
+
+
+def keys(nodes: Sequence[Node]) -> list[str]:
+    return [node.key for node in nodes]
+
+
+# Randomness is keyed, not streamed
+
+
+@unhurried
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
+def test_a_sample_does_not_depend_on_how_many_are_drawn(few: int, many: int, seed: int) -> None:
+    short, long = toy_search(drawn, seed=seed), toy_search(drawn, seed=seed)
+    first, second = extend(short, [short.root], few), extend(long, [long.root], many)
+    shared = min(few, many)
+    assert keys(first[:shared]) == keys(second[:shared])
+    assert texts(first[:shared]) == texts(second[:shared])
+
+
+def test_samples_drawn_one_by_one_are_those_drawn_together() -> None:
+    together, apart = toy_search(drawn), toy_search(drawn)
+    at_once = extend(together, [together.root], 4)
+    one_by_one = [child for _ in range(4) for child in extend(apart, [apart.root])]
+    assert keys(at_once) == keys(one_by_one)
+    assert len(set(keys(at_once))) == 4
+
+
+def test_a_problem_gets_the_same_samples_alone_and_in_a_crowd() -> None:
+    problems = [replace(PROBLEM, id=f"p{i}") for i in range(20)]
+    generator = ToyGenerator(drawn)
+
+    async def crowd() -> list[Search]:
+        searches = [toy_search(generator, problem=problem) for problem in problems]
+        await asyncio.gather(*(BeamSearch(n=4, width=2)(search) for search in reversed(searches)))
+        return searches
+
+    for problem, crowded in zip(problems, asyncio.run(crowd()), strict=True):
+        alone = toy_search(drawn, problem=problem)
+        solve(BeamSearch(n=4, width=2), alone)
+        assert list(alone.trace) == list(crowded.trace)
+        assert records(alone) == records(crowded)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"problem": replace(PROBLEM, id="another")},
+        {"problem": replace(PROBLEM, prompt="what is 3 + 5")},
+        {"problem": replace(PROBLEM, prompt=[{"role": "user", "content": PROBLEM.prompt}])},
+        {"generator": ToyGenerator(drawn, name="other weights")},
+        {"cap": 9},
+    ],
+)
+def test_whatever_determines_a_sample_is_in_its_key(other: dict[str, Any]) -> None:
+    mine, theirs = toy_search(), toy_search(**other)
+    assert set(keys(extend(mine, [mine.root], 3))).isdisjoint(keys(extend(theirs, [theirs.root], 3)))
+
+
+def test_temperature_and_top_p_are_in_the_key() -> None:
+    variants = [Sampling(), Sampling(temperature=0.5), Sampling(top_p=0.5)]
+    roots = {Search(PROBLEM, ToyGenerator(drawn), sampling=sampling).root.key for sampling in variants}
+    assert len(roots) == 3
+
+
+def test_budget_and_reference_are_not_in_the_key() -> None:
+    """A larger budget finds the samples of the smaller one."""
+    plain, limited = toy_search(), toy_search(budget=Budget(calls=3), problem=replace(PROBLEM, reference="8"))
+    assert keys(extend(plain, [plain.root], 3)) == keys(extend(limited, [limited.root], 3))
+
+
+# Children
+
+TREE = {
+    "0": step("two"),
+    "1": step("three"),
+    "0/0": done("is 2"),
+    "0/1": step("and"),
+    "1/0": done("is 3"),
+    "1/1": step("or"),
+    "0/1/0": done("one"),
+}
+
+
+def test_children_are_grouped_by_parent_in_the_given_order() -> None:
+    search = toy_search(TREE)
+    first, second = extend(search, [search.root], 2, until="step")
+    children = extend(search, [second, first], 2, until="step")
+    assert texts(children) == ["three is 3", "three or", "two is 2", "two and"]
+    assert [child.parent for child in children] == [second, second, first, first]
+    assert [child.path for child in children] == [(1, 0), (1, 1), (0, 0), (0, 1)]
+
+
+def test_the_tenth_child_comes_after_the_ninth() -> None:
+    search = toy_search({str(i): done(f"{i}") for i in range(12)})
+    assert texts(extend(search, [search.root], 12)) == [str(i) for i in range(12)]
+
+
+def test_complete_nodes_have_no_children() -> None:
+    search = toy_search(TREE)
+    (first,) = extend(search, [search.root], until="step")
+    complete, unfinished = extend(search, [first], 2, until="step")
+    assert texts(extend(search, [complete, unfinished], until="step")) == ["two and one"]
+
+
+def test_a_generation_at_its_length_limit_has_no_children() -> None:
+    generator = ToyGenerator({"0": step("a b c"), "0/0": step("d"), "1": step("a b c d e")})
+    search = toy_search(generator, cap=4)
+    short, cut = extend(search, [search.root], 2, until="step")
+    assert (cut.state.text, cut.finish, cut.done) == ("a b c d", "length", False)
+    (full,) = extend(search, [short], until="step")
+    assert generator.asked[-1][0].max_tokens == 1, "what is left of the generation's limit"
+    assert extend(search, [cut, full], until="step") == []
+    assert not search.exhausted, "a length limit is not a budget"
+    assert len(generator.asked) == 2
+
+
+def test_a_generation_that_stopped_for_its_length_has_no_children_even_below_our_limit() -> None:
+    """A model's context may end before the limit that was asked for."""
+    search = toy_search({"0": Piece("a b", "length")}, cap=4)
+    (cut,) = extend(search, [search.root], until="step")
+    assert extend(search, [cut], until="step") == []
+
+
+def test_a_node_can_be_extended_by_a_number_of_tokens() -> None:
+    search = toy_search({"0": done("a b c d"), "0/0": done("c 7")})
+    (part,) = extend(search, [search.root], until=2)
+    (whole,) = extend(search, [part], until=2)
+    assert (part.state.text, part.finish, part.passes) == ("a b", "step", 2)
+    assert (whole.state.text, whole.finish, whole.passes) == ("a b c 7", "eos", 4)
+
+
+def test_a_number_of_tokens_beyond_the_length_limit_ends_at_the_limit() -> None:
+    search = toy_search({"0": done("a b c"), "0/0": done("d e f g")}, cap=4)
+    (part,) = extend(search, [search.root], until=2)
+    (whole,) = extend(search, [part], until=3)
+    assert (whole.state.text, whole.finish) == ("a b d e", "length")
+
+
+def test_fewer_than_one_child_is_refused() -> None:
+    search = toy_search()
+    with pytest.raises(InputError, match="n=0: ask for at least 1"):
+        extend(search, [search.root], 0)
+
+
+def test_no_nodes_have_no_children_and_no_scores_and_cost_nothing() -> None:
+    generator, scorer = ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
+    search = toy_search(generator, scorer, budget=Budget(calls=1))
+    assert (extend(search, []), score(search, [])) == ([], [])
+    assert (generator.asked, scorer.asked, search.ledger.spent, search.exhausted) == ([], [], Usage(), False)
+
+
+# Scores
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf, -math.inf])
+def test_a_score_that_is_missing_or_not_finite_is_none_and_never_zero(nothing: float | None) -> None:
+    search = toy_search({"0": done("7"), "1": done("8"), "2": done("9")}, {"0": 0.0, "1": nothing, "2": -2.0})
+    children = extend(search, [search.root], 3)
+    assert score(search, children) == [0.0, None, -2.0]
+    assert [search.trace[child.key].score for child in children] == [0.0, None, -2.0]
+
+
+def test_scores_are_in_the_order_of_the_nodes_and_a_node_is_read_once() -> None:
+    scorer = ToyScorer({"0": 0.1, "1": 0.2})
+    search = toy_search({"0": done("so 7"), "1": done("8")}, scorer)
+    first, second = extend(search, [search.root], 2)
+    assert score(search, [second, first, second]) == [0.2, 0.1, 0.2]
+    assert scorer.asked == [[second, first]]
+    assert (search.ledger.spent.scorer_calls, search.ledger.spent.scorer_tokens) == (2, 3)
+
+
+def test_scoring_without_a_scorer_says_so() -> None:
+    search = toy_search(drawn, None)
+    with pytest.raises(CapabilityError, match="no scorer was given"):
+        score(search, extend(search, [search.root]))
+
+
+# The journal
+
+
+class Broken(Notebook):
+    """A journal that cannot be written."""
+
+    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        raise OSError("full")
+
+    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+        raise OSError("full")
+
+
+class Sized(Notebook):
+    """A journal that knows how many samples it has, and so is falsy while it has none."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def test_a_sample_that_cannot_be_journaled_is_not_used() -> None:
+    search = toy_search(journal=Broken())
+    with pytest.raises(OSError, match="full"):
+        extend(search, [search.root])
+    assert list(search.trace) == [search.root.key]
+
+
+def test_a_reading_that_cannot_be_journaled_is_not_used() -> None:
+    search = toy_search()
+    (child,) = extend(search, [search.root])
+    search._journal = Broken()
+    with pytest.raises(OSError, match="full"):
+        score(search, [child])
+    assert search.trace[child.key].score is None
+
+
+def test_every_sample_and_reading_is_journaled_under_its_node_s_key() -> None:
+    journal = Notebook()
+    search = toy_search(drawn, lambda node: 0.5, journal=journal)
+    solve(BeamSearch(n=4, width=2), search)
+    sampled = {key for key in search.trace if key != search.root.key}
+    assert len(sampled) > 4
+    assert set(journal.samples) == sampled
+    assert set(journal.readings) == {(key, "toy-scorer") for key in sampled}
+
+
+def test_an_empty_journal_is_written_like_any_other() -> None:
+    journal = Sized()
+    search = toy_search(drawn, lambda node: 0.5, journal=journal)
+    solve(BestOfN(n=3), search)
+    assert (len(journal.samples), len(journal.readings)) == (3, 3)
+
+
+def test_what_the_journal_holds_is_neither_sampled_nor_scored_again_and_is_charged_equally() -> None:
+    journal = Notebook()
+    live = toy_search(drawn, journal=journal)
+    again = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), journal=journal)
+    first, second = solve(WeightedMajority(n=6), live), solve(WeightedMajority(n=6), again)
+    assert first.usage.model_calls == 6 and first.usage.scorer_calls == 6 and first.usage.seconds > 0
+    assert second.usage == first.usage
+    assert records(again) == records(live)
+    assert (second.value, second.share, second.passes) == (first.value, first.share, first.passes)
+
+
+def test_a_larger_run_samples_only_what_a_smaller_one_did_not() -> None:
+    journal, generator, scorer = Notebook(), ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
+    solve(BestOfN(n=3), toy_search(drawn, lambda node: 0.5, journal=journal))
+    solve(BestOfN(n=5), toy_search(generator, scorer, journal=journal))
+    assert [extension.index for batch in generator.asked for extension in batch] == [3, 4]
+    assert [len(batch) for batch in scorer.asked] == [2]
+
+
+def test_banked_samples_count_against_the_budget() -> None:
+    journal = Notebook()
+    rich = toy_search(drawn, journal=journal)
+    extend(rich, [rich.root], 5)
+    poor = toy_search(BankedGenerator("toy"), journal=journal, budget=Budget(calls=3))
+    assert len(extend(poor, [poor.root], 5)) == 3
+    assert poor.exhausted
+
+
+def test_readings_of_another_scorer_are_not_mistaken_for_ours() -> None:
+    journal = Notebook()
+    solve(BestOfN(n=2), toy_search(drawn, ToyScorer(lambda node: 0.1, name="theirs"), journal=journal))
+    ours = toy_search(drawn, ToyScorer(lambda node: 0.9, name="ours"), journal=journal)
+    assert score(ours, extend(ours, [ours.root], 2)) == [0.9, 0.9]
+
+
+def test_a_generation_cut_by_the_budget_is_not_the_sample_of_its_key() -> None:
+    """6 tokens cover a sample of 2 and the first 4 words of the next; a larger budget must get all 5."""
+    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
+    poor = toy_search(script, journal=journal, budget=Budget(tokens=6), cap=6)
+    assert texts(extend(poor, [poor.root], 2)) == ["so 7", "so so so so"]
+    rich = toy_search(script, journal=journal, cap=6)
+    assert texts(extend(rich, [rich.root], 2)) == ["so 7", "so so so so 5"]
+
+
+# The account of an answer
+
+
+def test_an_answer_tells_its_path_from_its_tree() -> None:
+    script = {"0": step("a"), "1": step("b"), "0/0": done("is 7"), "0/1": done("is not 8")}
+    search = toy_search(script, {"0": 0.9, "1": 0.1, "0/0": 0.8, "0/1": 0.2})
+    answer = solve(BeamSearch(n=2, width=2), search)
+    assert (answer.value, answer.path_tokens) == ("7", 3)
+    assert answer.usage.generated_tokens == 1 + 1 + 2 + 3
+    assert answer.passes == 4, "the longest chain: a is not 8"
+    assert answer.node is not None and [node.state.text for node in answer.node.lineage()] == ["a is 7", "a", ""]
+
+
+def test_candidates_are_the_complete_nodes_each_once() -> None:
+    search = toy_search({"0": done("so 7"), "1": step("so"), "2": Piece("so 7", "length"), "3": done("so what")})
+    first, second, third, fourth = extend(search, [search.root], 4, until="step")
+    found = search.candidates([first, second, third, fourth, first], [0.5, 0.6, 0.7, None, 0.5])
+    assert [(c.node, c.answer, c.score) for c in found] == [(first, "7", 0.5), (fourth, None, None)]
+
+
+# The trace
+
+
+def test_the_trace_holds_every_node_with_what_it_adds_its_score_and_whether_it_was_pruned() -> None:
+    script = {"0": step("a"), "1": step("b"), "0/0": done("is 7"), "0/1": step("is not")}
+    search = toy_search(script, {"0": 0.9, "1": None, "0/0": 0.8123456789, "0/1": 0.2})
+    solve(BeamSearch(n=2, width=2), search)
+    rows = [(r["text"].strip(), r["score"], r["finish"], r["tokens"], r["pruned"]) for r in records(search)]
+    assert rows == [
+        ("", None, "root", 0, False),
+        ("a", 0.9, "step", 1, False),
+        ("b", None, "step", 1, True),
+        ("is 7", 0.812346, "eos", 2, False),
+        ("is not", 0.2, "step", 2, True),
+    ]
+    by_key = {record["key"]: record for record in records(search)}
+    parents = [by_key[r["parent"]]["text"] if r["parent"] else None for r in records(search)]
+    assert parents == [None, "", "", "a", "a"]
+    assert [r["depth"] for r in records(search)] == [0, 1, 1, 2, 2]
+
+
+def test_pruning_is_recorded_and_costs_nothing() -> None:
+    search = toy_search({"0": step("a"), "1": step("b")})
+    first, second = extend(search, [search.root], 2, until="step")
+    before = search.ledger.spent
+    search.prune([second])
+    assert [search.trace[node.key].pruned for node in (first, second)] == [False, True]
+    assert search.ledger.spent == before
+
+
+def test_the_tree_is_drawn_with_text_as_it_was_said() -> None:
+    script = {"0": step("[red]a[/red]"), "1": step("b"), "0/0": done("is 7"), "0/1": step("is not")}
+    search = toy_search(script, {"0": 0.9, "1": None, "0/0": 0.8, "0/1": 0.2})
+    answer = solve(BeamSearch(n=2, width=2), search)
+    console = Console(width=60, color_system=None)
+    with console.capture() as drawing:
+        console.print(draw(search, answer.node.key if answer.node else None))
+    assert [line.rstrip() for line in drawing.get().splitlines()] == [
+        "question",
+        "├── 0.900 [red]a[/red]  (step)",
+        "│   ├── 0.800 is 7  (eos)",
+        "│   └── 0.200 is not  (step)",
+        "└──       b  (step)",
+    ]
+
+
+def test_the_drawn_tree_shows_the_returned_path_in_bold_and_dims_what_was_pruned() -> None:
+    script = {"0": step("a"), "1": step("b"), "0/0": done("is 7"), "0/1": step("is not")}
+    search = toy_search(script, {"0": 0.9, "1": 0.1, "0/0": 0.8, "0/1": 0.2})
+    answer = solve(BeamSearch(n=2, width=2), search)
+    console = Console(width=60, color_system="standard", force_terminal=True, no_color=False)
+    with console.capture() as drawing:
+        console.print(draw(search, answer.node.key if answer.node else None))
+    lines = drawing.get().splitlines()
+    bold, dim = "\x1b[1m", "\x1b[2m"
+    assert [(bold in line, dim in line) for line in lines] == [
+        (False, False),
+        (True, False),
+        (True, False),
+        (False, True),
+        (False, True),
+    ]

@@ -1,0 +1,343 @@
+"""Every strategy on a tree small enough to work out by hand, and the registry that finds them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import log
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import ANSWERS, Piece, ToyGenerator, done, drawn, drawn_score, solve, step, texts, toy_search, unhurried
+
+from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
+from thinktime.core.types import Capability
+from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse
+from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.likelihood import MostLikely, SummedProbability
+from thinktime.strategies.majority import Majority
+from thinktime.strategies.single import Single
+from thinktime.strategies.weighted_majority import WeightedMajority
+
+FIVE = {
+    "0": done("so 5"),
+    "1": done("so 7"),
+    "2": done("thus 7"),
+    "3": done("so what"),
+    "4": done("hence 9"),
+}
+"""Five samples: 5, 7 twice, one unreadable, 9."""
+
+
+# One sample
+
+
+def test_single_answers_its_one_sample() -> None:
+    generator = ToyGenerator(FIVE)
+    answer = solve(Single(), toy_search(generator, None))
+    assert (answer.value, answer.finish, answer.usage.model_calls) == ("5", "done", 1)
+    assert (answer.usage.generated_tokens, answer.path_tokens, answer.passes) == (2, 2, 2)
+
+
+def test_a_sample_without_an_answer_is_incomplete() -> None:
+    answer = solve(Single(), toy_search({"0": done("so what")}, None))
+    assert (answer.value, answer.finish, answer.node, answer.path_tokens) == (None, "incomplete", None, 0)
+
+
+def test_a_sample_that_did_not_end_has_no_answer_whatever_its_last_word() -> None:
+    answer = solve(Single(), toy_search({"0": Piece("so 7", "length")}, None))
+    assert (answer.value, answer.finish) == (None, "incomplete")
+
+
+# Many samples
+
+
+def test_best_of_n_answers_the_sample_with_the_highest_score() -> None:
+    scores = {"0": 0.3, "1": 0.2, "2": 0.4, "3": 0.99, "4": 0.8}
+    answer = solve(BestOfN(n=5), toy_search(FIVE, scores))
+    assert (answer.value, answer.finish) == ("9", "done")
+    assert (answer.usage.model_calls, answer.usage.scorer_calls) == (5, 5)
+
+
+def test_majority_answers_what_most_samples_answer() -> None:
+    answer = solve(Majority(n=5), toy_search(FIVE, None))
+    assert (answer.value, answer.share, answer.finish) == ("7", 0.5, "done")
+    assert answer.node is not None and answer.node.state.text == "so 7"
+
+
+def test_weighted_majority_weighs_each_sample_by_its_score() -> None:
+    """7 has 0.25 + 0.125, 5 has 0.375, 9 has 0.75 of 1.5."""
+    scores = {"0": 0.375, "1": 0.25, "2": 0.125, "3": 0.99, "4": 0.75}
+    answer = solve(WeightedMajority(n=5), toy_search(FIVE, scores))
+    assert (answer.value, answer.share) == ("9", 0.5)
+
+
+def test_most_likely_answers_the_sample_of_highest_probability() -> None:
+    script = {"0": done("so 5", -2.0), "1": done("so 7", -0.5), "2": done("what", -0.1), "3": done("so 9", -1.0)}
+    assert solve(MostLikely(n=4), toy_search(script, None)).value == "7"
+
+
+def test_summed_probability_counts_a_sample_drawn_twice_once() -> None:
+    """The same 5 twice has 0.4, not 0.8; two ways to 7 have 0.3 each."""
+    script = {
+        "0": done("so 5", log(0.4)),
+        "1": done("so 5", log(0.4)),
+        "2": done("so 7", log(0.3)),
+        "3": done("thus 7", log(0.3)),
+    }
+    answer = solve(SummedProbability(n=4), toy_search(script, None))
+    assert answer.value == "7"
+    assert answer.share == pytest.approx(0.6)
+
+
+def test_summed_probability_tells_improbable_samples_apart() -> None:
+    """A thousand tokens have a probability below the smallest float, but e^-900 is still more than e^-1000."""
+    script = {"0": done("so 5", -1000.0), "1": done("so 7", -900.0)}
+    answer = solve(SummedProbability(n=2), toy_search(script, None))
+    assert answer.value == "7"
+    assert answer.share == pytest.approx(1.0)
+
+
+# Beam search
+
+BEAM = {
+    "0": step("a"),
+    "1": step("b"),
+    "2": step("c"),
+    "3": step("d"),
+    "1/0": step("e"),
+    "1/1": done("is 5"),
+    "2/0": done("is 9"),
+    "2/1": step("f"),
+    "2/1/0": done("is 7"),
+    "2/1/1": step("g"),
+}
+BEAM_SCORES = {
+    "0": 0.2, "1": 0.9, "2": 0.8, "3": 0.1,
+    "1/0": 0.3, "1/1": 0.2, "2/0": 0.7, "2/1": 0.6,
+    "2/1/0": 0.5, "2/1/1": 0.4,
+}  # fmt: skip
+"""n=4, width=2. Round 1 keeps b and c. Round 2 has two places: ``is 9`` takes one along, f the other; e is pruned and
+``is 5``, though below them, is finished. Round 3 has one place left, so two children: ``is 7`` takes the last place."""
+
+
+def test_beam_search_samples_n_then_width_children_of_each_kept_node() -> None:
+    generator = ToyGenerator(BEAM)
+    solve(BeamSearch(n=4, width=2), toy_search(generator, BEAM_SCORES))
+    rounds = [[(extension.node.path, extension.index) for extension in batch] for batch in generator.asked]
+    assert rounds == [
+        [((), 0), ((), 1), ((), 2), ((), 3)],
+        [((1,), 0), ((2,), 0), ((1,), 1), ((2,), 1)],
+        [((2, 1), 0), ((2, 1), 1)],
+    ]
+
+
+def test_beam_search_prunes_what_has_no_place_and_never_a_finished_solution() -> None:
+    search = toy_search(BEAM, BEAM_SCORES)
+    solve(BeamSearch(n=4, width=2), search)
+    pruned = [record.node for record in search.trace.values() if record.pruned]
+    assert texts(pruned) == ["a", "d", "b e", "c f g"]
+
+
+def test_beam_search_votes_over_everything_that_finished_with_the_last_score_as_weight() -> None:
+    """9 has 0.7, 7 has 0.5, 5 has 0.2."""
+    answer = solve(BeamSearch(n=4, width=2), toy_search(BEAM, BEAM_SCORES))
+    assert (answer.value, answer.finish) == ("9", "done")
+    assert answer.share == pytest.approx(0.7 / 1.4)
+    assert (answer.path_tokens, answer.passes, answer.usage.model_calls) == (3, 4, 10)
+
+
+def test_a_solution_that_finished_below_the_kept_places_still_has_its_vote() -> None:
+    """5 finishes twice below the places, with 0.4 + 0.4; 9 finishes among them, with 0.7."""
+    tree = BEAM | {"0": done("is 5")}
+    answer = solve(BeamSearch(n=4, width=2), toy_search(tree, BEAM_SCORES | {"0": 0.4, "1/1": 0.4}))
+    assert answer.value == "5"
+
+
+def test_beam_search_stops_after_its_rounds() -> None:
+    answer = solve(BeamSearch(n=4, width=2, max_rounds=2), toy_search(BEAM, BEAM_SCORES))
+    assert answer.usage.model_calls == 8
+    assert answer.value == "9"
+
+
+def test_a_beam_narrower_than_its_width_is_one_greedy_path() -> None:
+    tree = {"0": step("a"), "1": step("b"), "1/0": done("is 7"), "1/1": done("is 8")}
+    generator = ToyGenerator(tree)
+    answer = solve(BeamSearch(n=2, width=4), toy_search(generator, {"0": 0.1, "1": 0.2, "1/0": 0.9, "1/1": 0.8}))
+    assert answer.value == "7"
+    assert [len(batch) for batch in generator.asked] == [2, 2]
+
+
+def test_a_step_with_a_score_outranks_one_without_however_low_it_is() -> None:
+    """Scores need not be probabilities: -3 is a score, a missing one is not."""
+    tree = {"0": step("a"), "1": step("b"), "0/0": done("is 5"), "0/1": done("is 5"), "1/0": done("is 7")}
+    tree |= {"1/1": done("is 7")}
+    scores = dict.fromkeys(tree, 0.5) | {"1": -3.0}
+    answer = solve(BeamSearch(n=2, width=2), toy_search(tree, scores | {"0": None}))
+    assert answer.value == "7"
+
+
+@unhurried
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))
+def test_no_finished_solution_is_lost_and_no_round_exceeds_n(places: int, width: int, seed: int) -> None:
+    generator = ToyGenerator(drawn)
+    search = toy_search(generator, drawn_score, seed=seed, cap=20)
+    n = places * width
+    answer = solve(BeamSearch(n=n, width=width), search)
+    assert len(generator.asked[0]) == n
+    assert all(len(batch) <= n for batch in generator.asked)
+    weights: dict[str, float] = {}
+    unscored: dict[str, float] = {}
+    for record in search.trace.values():
+        value = ANSWERS.read(record.node.state) if record.node.done else None
+        if value is not None:
+            unscored[value] = unscored.get(value, 0.0) + 1
+            if record.score is not None:
+                weights[value] = weights.get(value, 0.0) + record.score
+    votes = weights or unscored
+    assert (answer.value is None) == (not votes)
+    assert answer.value is None or votes[answer.value] == pytest.approx(max(votes.values()))
+
+
+# What a strategy needs
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
+    """Nothing beyond its needs is handed to it, and it chooses a complete generation all the same."""
+    needs = BUILT_IN[name].needs
+    search = toy_search(
+        {str(i): done("so 7") for i in range(16)},
+        (lambda node: 0.5) if needs & {Capability.SCORES, Capability.PROCESS_REWARD} else None,
+        answers=ANSWERS if Capability.ANSWERS in needs else None,
+    )
+    check(name, make(name), search.capabilities)
+    answer = solve(make(name), search)
+    assert answer.node is not None and answer.node.done
+    assert answer.finish == "done"
+
+
+def test_capabilities_are_what_generator_scorer_and_answers_offer_together() -> None:
+    generator = {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS}
+    assert toy_search(scorer=None, answers=None).capabilities == generator
+    assert toy_search(scorer=None).capabilities == generator | {Capability.ANSWERS}
+    assert toy_search(answers=None).capabilities == generator | {Capability.SCORES, Capability.PROCESS_REWARD}
+
+
+def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
+    with pytest.raises(CapabilityError) as refused:
+        check("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
+    assert str(refused.value) == (
+        "strategy='beam_search': it needs prefix continuation, process rewards, step boundaries, which this model or "
+        "scorer does not have; what would work: best_of_n, majority, single, weighted_majority"
+    )
+
+
+def test_whatever_an_error_suggests_passes_the_check() -> None:
+    offered = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
+    with pytest.raises(CapabilityError) as refused:
+        check("best_of_n", BestOfN(), offered)
+    suggested = str(refused.value).rpartition("what would work: ")[2].split(", ")
+    assert suggested == ["majority", "most_likely", "single", "summed_probability"]
+    for name in suggested:
+        check(name, make(name), offered)
+
+
+# The registry
+
+
+def test_every_strategy_can_be_made_by_its_name_alone() -> None:
+    for name, kind in BUILT_IN.items():
+        assert parse(name) == (name, kind())
+
+
+def test_options_are_read_after_the_name() -> None:
+    assert parse("beam_search:n=8,width=2") == ("beam_search", BeamSearch(n=8, width=2))
+    assert parse("majority: n = 3") == ("majority", Majority(n=3))
+    assert make("best_of_n", {"n": "4"}) == make("best_of_n", {"n": 4}) == BestOfN(n=4)
+
+
+def test_options_lists_names_and_defaults() -> None:
+    assert options(BeamSearch) == {"n": 16, "width": 4, "max_rounds": 40}
+    assert options(Single) == {}
+
+
+def test_an_unknown_name_gets_the_nearest_one() -> None:
+    with pytest.raises(UnknownNameError, match="strategy='beem_serch': unknown; did you mean 'beam_search'"):
+        make("beem_serch")
+
+
+def test_a_name_like_no_other_gets_the_list() -> None:
+    with pytest.raises(UnknownNameError) as refused:
+        make("xyz")
+    assert "did you mean" not in str(refused.value)
+    assert str(refused.value).endswith(f"there are: {', '.join(sorted(known()))}")
+
+
+def test_an_unknown_option_gets_the_nearest_one() -> None:
+    with pytest.raises(UnknownNameError, match="beam_search option='widht': unknown; did you mean 'width'"):
+        parse("beam_search:widht=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("majority:n=x", r"majority\.n='x': give a value of type int"),
+        ("majority:n=1.5", r"majority\.n='1.5': give a value of type int"),
+        ("majority:n", "write majority:n=value"),
+        ("majority:n=", "write majority:n=value"),
+        ("majority:=3", "majority option='': unknown; there are: n"),
+        ("majority:n=0", "n=0: give 1 or more"),
+        ("best_of_n:n=-1", "n=-1: give 1 or more"),
+        ("weighted_majority:n=0", "n=0: give 1 or more"),
+        ("most_likely:n=0", "n=0: give 1 or more"),
+        ("summed_probability:n=0", "n=0: give 1 or more"),
+        ("beam_search:n=0", "n=0: give 1 or more"),
+        ("beam_search:width=0", "width=0: give 1 or more"),
+        ("beam_search:max_rounds=0", "max_rounds=0: give 1 or more"),
+        ("beam_search:n=6,width=4", "n=6: give a multiple of width=4"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_the_fix(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(text)
+
+
+def test_a_fraction_where_a_whole_number_belongs_is_refused_not_rounded() -> None:
+    with pytest.raises(InputError, match=r"majority\.n=1.5"):
+        make("majority", {"n": 1.5})
+
+
+def test_strategies_are_immutable_values() -> None:
+    for kind in BUILT_IN.values():
+        strategy: Strategy = kind()
+        assert kind() == strategy and hash(kind()) == hash(strategy)
+        for field in fields(kind):
+            with pytest.raises(AttributeError):
+                setattr(strategy, field.name, 1)
+
+
+def test_an_installed_package_adds_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "first_words.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "@dataclass(frozen=True)\n"
+        "class FirstWords:\n"
+        "    words: int = 3\n"
+        "    needs: ClassVar[frozenset] = frozenset()\n"
+        "    async def __call__(self, search):\n"
+        "        children = await search.extend([search.root], until=self.words)\n"
+        "        return search.finish(search.candidates(children)[0])\n"
+    )
+    metadata = tmp_path / "first_words-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: first-words\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[thinktime.strategies]\nfirst_words = first_words:FirstWords\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name, strategy = parse("first_words:words=2")
+    assert name in known()
+    assert solve(strategy, toy_search(FIVE)).value == "5"
+    with pytest.raises(CapabilityError, match="first_words"):
+        check("majority", Majority(), frozenset())
