@@ -81,7 +81,7 @@ def batches(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[
     rng.shuffle(picked)
     for start in range(0, len(picked), 16 * size):
         pool = sorted(picked[start : start + 16 * size], key=lambda group: max(len(s.ids) for s in group))
-        chunks = [pool[i : i + size] for i in range(0, len(pool), size)]
+        chunks = [pool[i : i + size] for i in range(0, len(pool) - size + 1, size)]
         rng.shuffle(chunks)
         yield from chunks
 
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", type=int, default=12, help="problems a batch")
+    parser.add_argument("--batch", type=int, default=12, help="problems a batch and process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--muon-rate", type=float, default=0.005)
     parser.add_argument("--adam-rate", type=float, default=0.001)
@@ -205,10 +205,10 @@ def main() -> None:
     mixed = sum(len({s.right for s in group}) == 2 for group in problems)
     print(f"{len(problems)} problems, {sum(map(len, problems))} distinct samples, {mixed} mixed", flush=True)
     log = (args.out / "log.jsonl").open("a")
-    rng = Random(args.seed * world + rank)
+    rng = Random(args.seed)
     start, step, rows, running = time.time(), 0, 0, 0.0
-    for groups in endless(problems, rng, args.batch):
-        batch = collate(groups)
+    for groups in endless(problems, rng, args.batch * world):
+        batch = collate(groups[rank::world])
         loss = loss_of(margins(model, backbone, batch.ids), batch)
         loss.backward()  # type: ignore[no-untyped-call]
         rows += average_gradients(model, world, len(batch.ids))

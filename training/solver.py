@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly over the last 40%%")
-    parser.add_argument("--batch", type=int, default=32, help="problems a batch")
+    parser.add_argument("--batch", type=int, default=32, help="problems a batch and process")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -126,7 +126,8 @@ def main() -> None:
     print(f"{n_parameters:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     log = (args.out / "log.jsonl").open("a")
     start, tokens, step, saved, running = time.time(), 0, 0, 0.0, 0.0
-    for batch in batches(args.seed * world + rank, args.batch, args.warm):
+    for whole_batch in batches(args.seed, args.batch * world, args.warm):
+        batch = whole_batch[rank::world]  # neighbours in length, so no process waits for the other
         ids, mask = encode(tokenizer, batch)
         loss, _ = loss_of(model, backbone, ids, mask)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
+from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Generator, Problem, Sampling, Scorer
 from thinktime.core.usage import Budget, Usage, total
@@ -65,6 +66,10 @@ class Bench:
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
 
+    def budget_text(self) -> str:
+        """The limits that are set."""
+        return ", ".join(f"{value:g} {name}" for name, value in asdict(self.budget).items() if value is not None)
+
     async def run(self) -> None:
         """Run all entries, one after another; each finds the samples of those before it in the bank.
 
@@ -73,7 +78,13 @@ class Bench:
             InputError: a problem cannot be asked; raised before anything is sampled.
         """
         for problem in self.task.problems:
-            self.generator.root(problem)
+            try:
+                search = self._search(problem)
+            except InputError as error:
+                raise InputError(error.field, error.value, f"problem {problem.id}: {error.fix}") from None
+            worst = self.generator.worst_case(search.root, self.sampling.max_tokens)
+            if not search.ledger.reserve(worst):
+                raise InputError("budget", self.budget_text(), f"not enough for one sample of problem {problem.id}")
         if self.task.problems:
             offered = self._search(self.task.problems[0]).capabilities
             for entry in self.entries:

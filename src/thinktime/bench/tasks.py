@@ -64,6 +64,8 @@ def load(
                 raise InputError(
                     "field", field, f"{path}, line {number} lacks it; its fields are: {', '.join(sorted(row))}"
                 )
+        if not isinstance(row[question], str) or not row[question].strip():
+            raise InputError("question", row[question], f"{path}, line {number}: give a text")
         reference = str(row[answer])
         level = {"level": row["level"]} if "level" in row else {}
         loaded.append(Problem(f"{path.stem}-{number}", row[question], extract(reference) or reference.strip(), level))

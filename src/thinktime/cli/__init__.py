@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from typer.exceptions import TyperException
 
 from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
@@ -28,7 +29,13 @@ for command in (ask, bench, replay, report, models, strategies, demo):
 def run() -> None:
     """Entry point: errors become one line on stderr and an exit code (2: your input, 1: something failed)."""
     try:
-        app()
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except TyperException as error:
+        message = getattr(error, "format_message", error.__str__)()  # names the option too
+        _fail(" ".join(message.split()), EXIT_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
     except (InputError, CapabilityError) as error:
         _fail(str(error), EXIT_INPUT)
     except ThinktimeError as error:

@@ -54,7 +54,7 @@ def ask(
     from thinktime.strategies import check, parse
 
     name, method = parse(strategy)
-    limits = Budget.parse(budget) if budget else Budget()
+    limits = Budget() if budget is None else Budget.parse(budget)
     if not question.strip():
         raise InputError("question", question, "ask something")
     sampling = sampling_of(model, temperature, max_tokens)
@@ -85,7 +85,7 @@ def ask(
     if tree:
         console.print(draw(search, answer.node.key if answer.node else None))
     if answer.node is not None:
-        console.print(answer.node.state.text, markup=False)
+        console.print(answer.node.state.text, markup=False, soft_wrap=True)
     usage = answer.usage
     share = f", {100 * answer.share:.0f}% of the vote" if answer.share is not None else ""
     console.print(f"[bold]{answer.value or 'no answer'}[/bold]  ({name}, {answer.finish}{share})")

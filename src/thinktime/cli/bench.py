@@ -76,7 +76,7 @@ def bench(
     loaded = load(
         task, problems, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
     )
-    limits = Budget.parse(budget) if budget else Budget()
+    limits = Budget() if budget is None else Budget.parse(budget)
     sampling = sampling_of(model, temperature, max_tokens)
     with Bank(bank or out / "bank.db") as opened:
         if replay_bank:
@@ -178,8 +178,9 @@ def _run_with_progress(run: Bench) -> bool:
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Progress(*columns, TextColumn("{task.fields[right]}"), console=console, transient=True) as progress:
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # asyncio stops cleanly on it
+    right = TextColumn("{task.fields[right]}")
+    with Progress(*columns, right, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("loading", total=len(run.entries) * len(run.task.problems), right="")
         tally: dict[str, list[bool]] = {}
 

@@ -90,7 +90,7 @@ class Budget:
             InputError: a part has no known unit or no positive number.
         """
         limits: dict[str, float] = {}
-        for part in filter(None, text.split(",")):
+        for part in text.split(","):
             match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z$]+)\s*", part)
             name = _UNITS.get(match[2]) if match else None
             if match is None or name is None:
@@ -98,6 +98,8 @@ class Budget:
             number = float(match[1])
             if number == float("inf"):
                 raise InputError("budget", part, "give a finite number, or leave it out for no limit")
+            if number < (1 if name in ("tokens", "calls") else 0):
+                raise InputError("budget", part, "give a limit above 0, or leave it out for no limit")
             limits[name] = int(number) if name in ("tokens", "calls") else number
         return cls(**limits)  # type: ignore[arg-type]  # ints where ints are declared
 

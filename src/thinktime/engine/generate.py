@@ -90,7 +90,7 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, noise: Tensor) ->
     probs = scaled.softmax(-1)
     if bool((top_p < 1).any()):
         order = probs.sort(dim=-1, descending=True)
-        kept = order.values * (order.values.cumsum(-1) - order.values < top_p[:, None])
+        kept = order.values * (order.values.cumsum(-1) - order.values < top_p.clamp(min=1e-12)[:, None])
         probs = torch.zeros_like(probs).scatter(1, order.indices, kept)
     cumulative = probs.cumsum(-1)
     drawn = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]

@@ -63,7 +63,8 @@ class LlamaConfig:
     def read(cls, directory: Path) -> LlamaConfig:
         """Read ``config.json``; the defaults of missing fields are those of ``transformers``."""
         raw = json.loads((directory / "config.json").read_text())
-        raw.setdefault("num_key_value_heads", raw["num_attention_heads"])
+        theirs = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+        raw = theirs | {"num_key_value_heads": raw["num_attention_heads"]} | raw
         raw["head_dim"] = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]
         raw.setdefault("rope_theta", (raw.get("rope_parameters") or {}).get("rope_theta", 10000.0))
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})

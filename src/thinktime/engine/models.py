@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -35,7 +36,10 @@ class ChatTokenizer:
         path = directory / "tokenizer.json"
         if not path.exists():
             raise InputError("model", str(directory), "there is no tokenizer.json; give a Hugging Face model directory")
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            raise ModelError(f"{path}: not a tokenizer ({_first_line(error)}); the file is broken") from error
         config = _read_json(directory / "tokenizer_config.json")
         template_file = directory / "chat_template.jinja"
         template = template_file.read_text() if template_file.exists() else config.get("chat_template")
@@ -136,13 +140,13 @@ def load_language_model(directory: Path, dtype: str = "float32") -> LanguageMode
     number = getattr(torch, dtype)
     try:
         model: Any
-        if kind == "LlamaForCausalLM" and (directory / "model.safetensors").exists() and not config.get("rope_scaling"):
+        if kind == "LlamaForCausalLM" and (directory / "model.safetensors").exists() and _plain(config):
             model = Llama.load(directory, number)
         else:
             from thinktime.engine.transformers_model import TransformersLM
 
             model = TransformersLM(directory, number)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
     return LanguageModel(
         model, tokenizer, LlamaConfig.read(directory), _multiplied(model), number.itemsize, fingerprint(directory)
@@ -156,13 +160,13 @@ def load_reward_model(directory: Path, dtype: str = "float32") -> RewardModel:
         InputError: the directory does not exist, or is not such a classifier.
         ModelError: its files are broken.
     """
-    config = _read_model_config(directory)
+    config = _read_model_config(directory, "reward_model")
     kind = (config.get("architectures") or ["nothing"])[0]
     if kind != "LlamaForTokenClassification":
         raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
     try:
         model = Llama.load(directory, getattr(torch, dtype))
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_first_line(error)})") from error
     if model.labels != 2:
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
@@ -179,19 +183,30 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()
 
 
+def _plain(config: dict[str, Any]) -> bool:
+    """Whether our own Llama computes this configuration: no scaled rotary positions, no biases, SiLU."""
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+    biases = config.get("attention_bias") or config.get("mlp_bias")
+    return not scaled and not biases and config.get("hidden_act", "silu") == "silu"
+
+
 def _multiplied(model: torch.nn.Module) -> int:
     """Parameters a token is multiplied with: all but the input embedding, which is a look-up unless tied."""
     parameters = sum(p.numel() for p in model.parameters())
     if isinstance(model, Llama) and (model.labels or not model.config.tie_word_embeddings):
         parameters -= model.model.embed_tokens.weight.numel()
+    inner = getattr(model, "inner", None)
+    if inner is not None and inner.get_output_embeddings().weight is not inner.get_input_embeddings().weight:
+        parameters -= inner.get_input_embeddings().weight.numel()
     return parameters
 
 
-def _read_model_config(directory: Path) -> dict[str, Any]:
+def _read_model_config(directory: Path, field: str = "model") -> dict[str, Any]:
     if not directory.is_dir():
-        raise InputError("model", str(directory), "there is no such directory; give a Hugging Face model directory")
+        raise InputError(field, str(directory), "there is no such directory; give a Hugging Face model directory")
     if not (directory / "config.json").exists():
-        raise InputError("model", str(directory), "there is no config.json in it; give a Hugging Face model directory")
+        raise InputError(field, str(directory), "there is no config.json in it; give a Hugging Face model directory")
     return _read_json(directory / "config.json")
 
 

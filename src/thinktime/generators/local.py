@@ -61,7 +61,7 @@ class LocalGenerator:
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
         """The prefix computed, every token used."""
         prefix = len(node.state.prompt) + len(node.state.ids)
-        return self._usage(prefix, max_tokens, first=True, seconds=0.0)
+        return self._usage(prefix, min(max_tokens, self._room(node.state)), first=True, seconds=0.0)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension; shares waves with every other caller."""
@@ -70,12 +70,11 @@ class LocalGenerator:
         rows = []
         for extension in extensions:
             ids = extension.node.state.prompt + extension.node.state.ids
-            room = self._model.config.max_position_embeddings - len(ids)
             rows.append(
                 Row(
                     ids,
                     key=int(extension.key[:16], 16),
-                    max_tokens=max(1, min(extension.max_tokens, room)),
+                    max_tokens=min(extension.max_tokens, self._room(extension.node.state)),
                     temperature=extension.sampling.temperature,
                     top_p=extension.sampling.top_p,
                     step_ids=self._step_ids if extension.until == "step" else frozenset(),
@@ -99,11 +98,18 @@ class LocalGenerator:
         prefix = len(before.prompt) + len(before.ids)
         usage = self._usage(prefix, len(output.ids), first=extension.index == 0, seconds=output.seconds)
         finish: Finish = output.finish
-        if finish == "length" and isinstance(extension.until, int) and len(output.ids) == extension.until:
-            finish = "step"
-        elif finish == "length" and len(state.ids) < extension.sampling.max_tokens:
-            finish = "budget"
+        if finish == "step" and not self._room(state):
+            finish = "length"
+        elif finish == "length" and self._room(state):
+            if len(output.ids) == extension.until:
+                finish = "step"
+            elif len(state.ids) < extension.sampling.max_tokens:
+                finish = "budget"
         return Child(state, finish, usage, passes=len(output.ids))
+
+    def _room(self, state: Text) -> int:
+        """Tokens that the context still takes."""
+        return max(0, self._model.config.max_position_embeddings - len(state.prompt) - len(state.ids))
 
     def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
         ids = before.ids + new

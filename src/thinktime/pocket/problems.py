@@ -4,9 +4,8 @@ A problem is drawn from one of four families at one of five levels. Level ``l`` 
 steps; higher levels also carry more distractors and larger numbers. Every quantity lies in 1..199, so an
 answer is hard to guess, and every step can be checked exactly.
 
-Problems never run out and the splits never meet: a problem's *structure* (family, operations, references,
-sentence templates, distractors and their places, everything but names, items and numbers) is hashed, and the
-hash decides whether it belongs to train, dev or test.
+Problems never run out and the splits never meet: a question's *structure*, the text with names, items, days and
+numbers left out, is hashed, and the hash decides whether it belongs to train, dev or test.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal, TypeVar
+from typing import Literal
 
 Split = Literal["train", "dev", "test"]
-T = TypeVar("T")
 
 LEVELS = (1, 2, 3, 4, 5)
 MAX_VALUE = 199
@@ -62,25 +60,17 @@ class WordProblem:
 
 @dataclass
 class _Draft:
-    """What a family fills in. ``shape`` collects everything the split is decided by."""
+    """What a family fills in."""
 
     sentences: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    shape: list[object] = field(default_factory=list)
     question: str = ""
     answer: int = 0
-
-    def pick(self, rng: Random, options: Sequence[T]) -> T:
-        """Choose one of the options and make the choice part of the structure."""
-        index = rng.randrange(len(options))
-        self.shape.append(index)
-        return options[index]
 
     def distract(self, rng: Random, sentences: Sequence[str], first: int = 0) -> None:
         """Insert irrelevant sentences anywhere from place ``first`` on."""
         for sentence in sentences:
             place = rng.randint(first, len(self.sentences))
-            self.shape.append(("at", place))
             self.sentences.insert(place, sentence)
 
 
@@ -110,7 +100,7 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         (-1, f"{hero} gives {{n}} {item} to {friend}"),
     )
     for index in range(steps):
-        sign, words = draft.pick(rng, kinds)
+        sign, words = rng.choice(kinds)
         amount = rng.randint(2, size)
         event = words.format(n=amount)
         before, value = value, _in_range(value + sign * amount)
@@ -126,17 +116,17 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         f"{other} gives {{n}} {item} to {friend}.",
         f"{friend} sells {{n}} {wrong_item}.",
     )
-    draft.distract(rng, [draft.pick(rng, noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
-    draft.question = draft.pick(
-        rng, (f"How many {item} does {hero} have now?", f"How many {item} does {hero} have at the end?")
+    draft.distract(rng, [rng.choice(noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
+    draft.question = rng.choice(
+        (f"How many {item} does {hero} have now?", f"How many {item} does {hero} have at the end?")
     )
     draft.answer = value
     return draft
 
 
-def _relate(rng: Random, draft: _Draft, value: int, size: int, item: str) -> tuple[str, str, int]:
+def _relate(rng: Random, value: int, size: int, item: str) -> tuple[str, str, int]:
     """A relation to an earlier quantity: its words, the equation's right part, the new value."""
-    kind = draft.pick(rng, ("more", "fewer", "times"))
+    kind = rng.choice(("more", "fewer", "times"))
     if kind == "times":
         factor = rng.choice((2, 3, 4))
         return f"{TIMES[factor]} as many {item}", f"* {factor}", _in_range(value * factor)
@@ -149,13 +139,13 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     """Counts given relative to one another, in shuffled order; sometimes the last two are summed."""
     draft = _Draft()
     item = rng.choice(ITEMS)
-    together = draft.pick(rng, (False, False, True))
+    together = rng.choice((False, False, True))
     names = rng.sample(NAMES, steps + 1 - together + distractors)
     chain, extras = names[: steps + 1 - together], names[steps + 1 - together :]
     values = [rng.randint(5, size)]
     facts = [f"{chain[0]} has {values[0]} {item}."]
     for index, (name, base) in enumerate(zip(chain[1:], chain, strict=False)):
-        words, operation, value = _relate(rng, draft, values[-1], size, item)
+        words, operation, value = _relate(rng, values[-1], size, item)
         facts.append(f"Compared to {base}, {name} has {words}.")
         equation = f"{values[-1]} {operation} = {value}"
         needs = (index - 1,) if index else ()
@@ -163,12 +153,11 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         values.append(value)
     base, value = chain[-1], values[-1]
     for name in extras:  # they lead on from the last one asked about, never to it
-        words, _, value = _relate(rng, draft, value, size, item)
+        words, _, value = _relate(rng, value, size, item)
         facts.append(f"Compared to {base}, {name} has {words}.")
         base = name
     order = list(range(len(facts)))
     rng.shuffle(order)
-    draft.shape.append(tuple(order))
     draft.sentences = [facts[index] for index in order]
     if together:
         draft.answer = _in_range(values[-2] + values[-1])
@@ -192,8 +181,7 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     counts = [rng.randint(2, 9) for _ in items]
     order = list(range(len(items)))
     rng.shuffle(order)
-    draft.shape.append((distractors, tuple(order)))
-    tags = draft.pick(rng, (("cost", "coins each"), ("sell for", "coins each")))
+    tags = rng.choice((("cost", "coins each"), ("sell for", "coins each")))
     draft.sentences = [f"The {items[i]} {tags[0]} {prices[i]} {tags[1]}." for i in order]
     for i in range(kinds):
         draft.sentences.append(f"{buyer} buys {counts[i]} {items[i]}.")
@@ -212,18 +200,18 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
             total = subtotal
     if change:
         paid = _in_range(total + rng.randint(1, size))
-        last = draft.pick(rng, (f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins."))
+        last = rng.choice((f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins."))
         draft.sentences.append(last)
         draft.answer = paid - total
         draft.steps.append(
             Step(f"{last.removesuffix('.')}, so {paid} - {total} = {draft.answer}.", (len(draft.steps) - 1,))
         )
-        draft.question = draft.pick(
-            rng, (f"How many coins does {buyer} have left?", f"How many coins does {buyer} get back?")
+        draft.question = rng.choice(
+            (f"How many coins does {buyer} have left?", f"How many coins does {buyer} get back?")
         )
     else:
         draft.answer = total
-        draft.question = draft.pick(rng, (f"How many coins does {buyer} pay?", f"What does {buyer} pay in all?"))
+        draft.question = rng.choice((f"How many coins does {buyer} pay?", f"What does {buyer} pay in all?"))
     return draft
 
 
@@ -240,8 +228,8 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     draft.sentences.append(f"On {days[0]} the {maker} makes {values[0]} {item}.")
     total, last_total = values[0], -1
     for i in range(1, n_days):
-        base = draft.pick(rng, range(i))
-        words, operation, value = _relate(rng, draft, values[base], size // 2, item)
+        base = rng.choice(range(i))
+        words, operation, value = _relate(rng, values[base], size // 2, item)
         claim = f"Compared to {days[base]}, on {days[i]} it makes {words}"
         draft.sentences.append(f"{claim}.")
         needs = (2 * (base - 1),) if base else ()
@@ -256,7 +244,7 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         f"The {maker} sells {{n}} {wrong_item}.",
         f"{rng.choice(NAMES)} has {{n}} {item}.",
     )
-    draft.distract(rng, [draft.pick(rng, noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
+    draft.distract(rng, [rng.choice(noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
     if sold:
         amount = rng.randint(2, size)
         draft.answer = _in_range(total - amount)
@@ -266,9 +254,7 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         draft.question = f"How many {item} are left?"
     else:
         draft.answer = total
-        draft.question = draft.pick(
-            rng, (f"How many {item} does it make in all?", f"How many {item} are there in all?")
-        )
+        draft.question = rng.choice((f"How many {item} does it make in all?", f"How many {item} are there in all?"))
     return draft
 
 
@@ -278,6 +264,25 @@ FAMILIES: dict[str, Callable[[Random, int, int, int], _Draft]] = {
     "shopping": _shopping,
     "ledger": _ledger,
 }
+
+
+_KINDS = {w: k for k, words in zip("nidm", (NAMES, ITEMS, DAYS, MAKERS), strict=True) for w in words}
+_BLANKED = re.compile("|".join([*TIMES.values(), "[A-Za-z]+", r"\d+"]))
+
+
+def skeleton(question: str) -> str:
+    """A question's structure: names, items, days and makers numbered as they appear, numbers left out."""
+    seen: dict[str, str] = {}
+
+    def blank(match: re.Match[str]) -> str:
+        word = match[0]
+        if word[0].isdigit():
+            return "#"
+        if word in TIMES.values():
+            return "# times"
+        return seen.setdefault(word, f"{_KINDS[word]}{len(seen)}") if word in _KINDS else word
+
+    return _BLANKED.sub(blank, question)
 
 
 def split_of(structure: str) -> Split:
@@ -296,9 +301,9 @@ def draw(rng: Random, level: int, split: Split, family: str | None = None) -> Wo
             draft = FAMILIES[name](rng, steps, distractors, 30 + 10 * level)
         except _OutOfRangeError:
             continue
-        structure = f"{name}/{steps}/{distractors}/{draft.shape}"
+        question = " ".join([*draft.sentences, draft.question])
+        structure = skeleton(question)
         if split_of(structure) == split:
-            question = " ".join([*draft.sentences, draft.question])
             return WordProblem(question, tuple(draft.steps), draft.answer, level, name, structure)
 
 
@@ -310,6 +315,8 @@ def problems(split: Split, n: int, seed: int = 0, levels: Sequence[int] = LEVELS
     """
     if unknown := [level for level in levels if level not in LEVELS]:
         raise ValueError(f"levels={unknown}: the pocket task has levels {list(LEVELS)}")
+    if not levels:
+        raise ValueError("levels=[]: give at least one")
     if n < 0:
         raise ValueError(f"n={n}: ask for 0 or more problems")
     for index in range(n):
@@ -335,12 +342,14 @@ def check_steps(problem: WordProblem, solution: str) -> list[bool]:
     it, so independent steps may come in any order. Once a step is wrong, what follows is built on sand: every
     later line counts as wrong too (the first error decides).
     """
-    open_steps = {step.text: index for index, step in enumerate(problem.steps)}
+    open_steps: dict[str, list[int]] = {}
+    for index, step in enumerate(problem.steps):
+        open_steps.setdefault(step.text, []).append(index)
     done: set[int] = set()
     verdicts: list[bool] = []
     for line in solution.strip().splitlines():
-        index = open_steps.pop(line, None)
-        if index is not None:
+        if places := open_steps.get(line):
+            index = places.pop(0)
             right = all(need in done for need in problem.steps[index].needs)
             done.add(index)
         else:

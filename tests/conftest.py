@@ -1,0 +1,84 @@
+"""What several test files share: the shipped models, loaded once, and questions in their words."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread costs more than it gives
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+from thinktime.pocket import directory
+from thinktime.pocket.problems import problems
+
+if TYPE_CHECKING:
+    from thinktime.engine.models import LanguageModel, RewardModel
+    from thinktime.generators.local import LocalGenerator
+    from thinktime.scorers.prm import ProcessReward
+
+settings.register_profile("thinktime", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("thinktime")
+
+
+@pytest.fixture(scope="session")
+def solver_directory() -> Path:
+    return directory("solver")
+
+
+@pytest.fixture(scope="session")
+def reward_directory() -> Path:
+    return directory("reward")
+
+
+@pytest.fixture(scope="session")
+def questions() -> tuple[str, ...]:
+    """Ten questions, two of each level, in the pocket models' words."""
+    return tuple(problem.question for problem in problems("test", 10, seed=11))
+
+
+@pytest.fixture(scope="session")
+def language_model(solver_directory: Path) -> LanguageModel:
+    from thinktime.engine.models import load_language_model
+
+    return load_language_model(solver_directory, "float64")
+
+
+@pytest.fixture(scope="session")
+def reward_model(reward_directory: Path) -> RewardModel:
+    from thinktime.engine.models import load_reward_model
+
+    return load_reward_model(reward_directory, "float64")
+
+
+@pytest.fixture(scope="session")
+def generator(solver_directory: Path) -> LocalGenerator:
+    from thinktime.generators.local import LocalGenerator
+
+    return LocalGenerator(solver_directory, dtype="float64")
+
+
+@pytest.fixture(scope="session")
+def reward(reward_directory: Path) -> ProcessReward:
+    from thinktime.scorers.prm import ProcessReward
+
+    return ProcessReward(reward_directory, dtype="float64")
+
+
+@pytest.fixture(scope="session")
+def transformers_solver(solver_directory: Path) -> Any:
+    """The shipped solver as ``transformers`` loads it, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(solver_directory, dtype="float32", local_files_only=True).eval()
+
+
+@pytest.fixture(scope="session")
+def transformers_tokenizer(solver_directory: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(solver_directory, local_files_only=True)

@@ -1,0 +1,466 @@
+"""The local generator and the process reward model: nodes in, nodes out, and an exact account of what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+
+from thinktime.answers import TextAnswers
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.search import Search
+from thinktime.core.types import Extension, Node, Problem, Sampling
+from thinktime.core.usage import Budget, total
+from thinktime.engine.generate import CausalLM, Output, Row, generate
+from thinktime.engine.llama import Llama, LlamaConfig
+from thinktime.engine.models import ChatTokenizer, LanguageModel, RewardModel
+from thinktime.generators.local import LocalGenerator
+from thinktime.generators.text import Text
+from thinktime.pocket.problems import read_answer
+from thinktime.scorers.prm import AGGREGATES, ProcessReward
+from thinktime.strategies import make
+
+Result = TypeVar("Result")
+GREEDY = Sampling(temperature=0.0, max_tokens=200)
+WARM = Sampling(temperature=0.8, max_tokens=200)
+
+
+@pytest.fixture
+def waves(monkeypatch: pytest.MonkeyPatch) -> list[list[Row]]:
+    """The rows of every wave that the engine runs."""
+    seen: list[list[Row]] = []
+
+    def recording(model: CausalLM, rows: Sequence[Row], eos_id: int) -> list[Output]:
+        seen.append(list(rows))
+        return generate(model, rows, eos_id)
+
+    monkeypatch.setattr("thinktime.engine.models.generate", recording)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def short_context(tmp_path_factory: pytest.TempPathFactory, solver_directory: Path) -> LocalGenerator:
+    """A random model that reads 64 tokens and never ends by itself: the end token is the least likely."""
+    path = tmp_path_factory.mktemp("short")
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(500, 16, 16, 1, 2, 2, 8, max_position_embeddings=64, tie_word_embeddings=False))
+    with torch.no_grad():
+        model.model.norm.weight.fill_(1.0)
+        model.lm_head.weight[1] = -1e3 * torch.ones(16)
+        model.model.embed_tokens.weight.abs_()
+    model.save(path, torch.float32)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(solver_directory / name, path / name)
+    return LocalGenerator(path, dtype="float64")
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(coroutine)
+
+
+def search_for(
+    question: str,
+    generator: LocalGenerator,
+    sampling: Sampling = WARM,
+    reward: ProcessReward | None = None,
+    budget: Budget | None = None,
+) -> Search:
+    answers = TextAnswers(read_answer)
+    return Search(
+        Problem(question, question), generator, scorer=reward, answers=answers, sampling=sampling, budget=budget
+    )
+
+
+def placed(state: Text, key: str = "f" * 32) -> Node:
+    return Node(key, (0,), state, finish="step")
+
+
+def test_what_many_problems_ask_for_at_once_runs_as_one_wave(
+    solver_directory: Path, waves: list[list[Row]], questions: tuple[str, ...]
+) -> None:
+    generator = LocalGenerator(solver_directory)
+
+    async def ask() -> None:
+        searches = [search_for(question, generator) for question in questions[:6]]
+        await asyncio.gather(*(search.extend([search.root], 2, until="step") for search in searches))
+
+    run(ask())
+    assert [len(wave) for wave in waves] == [12]
+
+
+def test_a_wave_has_at_most_max_rows(
+    solver_directory: Path, waves: list[list[Row]], questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[0], LocalGenerator(solver_directory, max_rows=5))
+    children = run(search.extend([search.root], 12, until=1))
+    assert [len(wave) for wave in waves] == [5, 5, 2]
+    assert [child.path for child in children] == [(i,) for i in range(12)]
+
+
+def test_children_do_not_depend_on_how_many_siblings_were_asked_for_with_them(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    def sampled(counts: Sequence[int]) -> list[tuple[int, ...]]:
+        search = search_for(questions[3], generator)
+        return [child.state.ids for n in counts for child in run(search.extend([search.root], n))]
+
+    assert sampled([6]) == sampled([1, 2, 3])
+    assert len(set(sampled([6]))) > 1
+
+
+def test_a_resumed_step_keeps_its_ids_and_goes_on_to_the_end(
+    generator: LocalGenerator, language_model: LanguageModel, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[4], generator)
+    (step,) = run(search.extend([search.root], until="step"))
+    assert step.finish == "step" and step.state.text.endswith("\n") and step.state.text.count("\n") == 1
+    ends = run(search.extend([step], 4))
+    for end in ends:
+        assert end.state.prompt == search.root.state.prompt
+        assert end.state.ids[: len(step.state.ids)] == step.state.ids
+        assert end.state.text.startswith(step.state.text)
+        assert end.state.text == language_model.tokenizer.decode(end.state.ids)
+        assert end.state.step_ends[0] == len(step.state.ids)
+        assert end.path == (0, end.path[1])
+
+
+@pytest.mark.parametrize("until", ["step", 1, 7])
+def test_greedy_pieces_add_up_to_the_greedy_whole(
+    until: Any, generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[1], generator, GREEDY)
+    (whole,) = run(search.extend([search.root]))
+    node = search.root
+    while node is search.root or node.finish == "step":
+        (node,) = run(search.extend([node], until=until))
+    assert node.finish == whole.finish == "eos"
+    assert (node.state.ids, node.state.text, node.state.step_ends) == (
+        whole.state.ids,
+        whole.state.text,
+        whole.state.step_ends,
+    )
+    assert node.state.logprob == pytest.approx(whole.state.logprob, abs=1e-9)
+    assert node.passes == whole.passes == len(whole.state.ids)
+
+
+def test_until_k_samples_k_tokens_finishes_as_a_step_and_can_go_on(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[2], generator)
+    (five,) = run(search.extend([search.root], until=5))
+    assert (five.finish, len(five.state.ids), five.state.step_ends) == ("step", 5, (5,))
+    (eight,) = run(search.extend([five], until=3))
+    assert (eight.finish, len(eight.state.ids)) == ("step", 8)
+    assert eight.state.ids[:5] == five.state.ids
+
+
+def test_step_ends_are_just_past_every_newline_and_at_the_end(
+    generator: LocalGenerator, language_model: LanguageModel, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[8], generator)
+    for node in run(search.extend([search.root], 4)):
+        pieces = [
+            language_model.tokenizer.decode(node.state.ids[start:end])
+            for start, end in zip((0, *node.state.step_ends), node.state.step_ends, strict=False)
+        ]
+        assert pieces == node.state.text.splitlines(keepends=True)
+
+
+def test_ids_of_a_prefix_are_never_decoded_and_encoded_again(
+    generator: LocalGenerator, waves: list[list[Row]], solver_directory: Path, questions: tuple[str, ...]
+) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(solver_directory / "tokenizer.json"))
+    spelled = tuple(tokenizer.encode(letter).ids[0] for letter in "Ann")
+    assert tuple(tokenizer.encode("Ann").ids) != spelled
+    prompt = generator.root(Problem("", questions[0])).prompt
+    extension = Extension(placed(Text(prompt, spelled, "Ann", (3,))), 0, "0" * 32, 4, WARM, 4)
+    (child,) = run(generator.extend([extension]))
+    assert waves[0][0].ids == prompt + spelled
+    assert child.state.ids[:3] == spelled
+    assert child.state.text.startswith("Ann")
+
+
+def test_the_first_child_is_charged_the_prompt_and_its_siblings_find_it_cached(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[0], generator)
+    prompt = len(search.root.state.prompt)
+    first, second = run(search.extend([search.root], 2, until="step"))
+    (third,) = run(search.extend([search.root], 1, until="step"))
+    (below,) = run(search.extend([second]))
+    charged = [(node.usage.prompt_tokens, node.usage.cached_tokens) for node in (first, second, third, below)]
+    assert charged == [(prompt, 0), (0, prompt), (0, prompt), (prompt + len(second.state.ids), 0)]
+
+
+def test_generated_tokens_are_the_new_ids_of_each_node(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
+    search = search_for(questions[6], generator)
+    steps = run(search.extend([search.root], 3, until="step"))
+    ends = run(search.extend([node for node in steps if node.finish == "step"], 2))
+    for node in [*steps, *ends]:
+        before = len(node.parent.state.ids) if node.parent else 0
+        assert node.usage.generated_tokens == len(node.state.ids) - before > 0
+        assert (node.usage.model_calls, node.usage.scorer_tokens, node.usage.dollars) == (1, 0, 0.0)
+        assert node.usage.seconds > 0
+    assert search.ledger.spent.generated_tokens == sum(node.usage.generated_tokens for node in [*steps, *ends])
+
+
+def test_flops_and_kv_bytes_are_those_counted_by_hand(
+    generator: LocalGenerator, solver_directory: Path, questions: tuple[str, ...]
+) -> None:
+    config: dict[str, int] = json.loads((solver_directory / "config.json").read_text())
+    h, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
+    layer = 2 * h * heads * dim + 2 * h * kv_heads * dim + 3 * h * f + 2 * h
+    assert config["tie_word_embeddings"]  # so the embedding is multiplied with as the head
+    parameters = config["vocab_size"] * h + layers * layer + h
+
+    def read(places: range) -> int:
+        """A token at each place: every parameter once, and attention to itself and all places before."""
+        return sum(2 * parameters + 4 * layers * heads * dim * (place + 1) for place in places)
+
+    search = search_for(questions[0], generator)
+    prompt = len(search.root.state.prompt)
+    first, second = run(search.extend([search.root], 2))
+    end = prompt + len(first.state.ids)
+    assert first.usage.flops == pytest.approx(read(range(end)), rel=1e-12)
+    assert second.usage.flops == pytest.approx(read(range(prompt, prompt + len(second.state.ids))), rel=1e-12)
+    one_token = 2 * layers * kv_heads * dim * 8  # keys and values in float64
+    assert first.usage.kv_bytes == one_token * sum(range(prompt, end))
+
+
+def test_no_child_costs_more_than_its_worst_case(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
+    search = search_for(questions[5], generator, Sampling(0.8, max_tokens=30))
+    worst = generator.worst_case(search.root, 30).as_dict()
+    for child in run(search.extend([search.root], 8)):
+        for name, value in child.usage.as_dict().items():
+            limit = worst[name]
+            assert name in ("seconds", "cached_tokens") or (value is not None and limit is not None and value <= limit)
+
+
+@pytest.mark.parametrize("strategy", ["majority", "best_of_n", "beam_search"])
+@pytest.mark.parametrize("tokens", [1, 45, 150, 333])
+def test_a_token_budget_is_never_exceeded_and_every_token_is_counted(
+    strategy: str, tokens: int, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[2], generator, Sampling(0.8, max_tokens=60), reward, Budget(tokens=tokens))
+    answer = run(make(strategy, {"n": 16})(search))
+    sampled = [record.node for record in search.trace.values() if record.node.depth]
+    assert answer.usage.generated_tokens == sum(node.usage.generated_tokens for node in sampled) <= tokens
+    assert search.exhausted
+    assert answer.finish == ("budget" if answer.node else "incomplete")
+    assert (answer.usage.generated_tokens > 0) == (tokens >= 60)  # the worst case of one sample
+
+
+@pytest.mark.parametrize("share", [0.3, 1.5, 4.0])
+def test_a_flops_budget_bounds_generator_and_scorer_together(
+    share: float, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    free = search_for(questions[2], generator, Sampling(0.8, max_tokens=60), reward)
+    one_sample = generator.worst_case(free.root, 60).flops
+    assert one_sample is not None
+    limited = search_for(
+        questions[2], generator, Sampling(0.8, max_tokens=60), reward, Budget(flops=share * one_sample)
+    )
+    usage = run(make("best_of_n", {"n": 16})(limited)).usage
+    assert usage.flops is not None and usage.scorer_flops is not None
+    assert usage.flops + usage.scorer_flops <= share * one_sample
+    assert (usage.model_calls > 0) == (share >= 1)
+    assert limited.exhausted
+
+
+def test_a_budget_of_seconds_ends_the_search_with_the_nodes_it_has(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[2], generator, budget=Budget(seconds=1e-4))
+    children = run(search.extend([search.root], 4))
+    more = run(search.extend([search.root], 4))
+    assert search.exhausted and more == []
+    assert {child.finish for child in children} <= {"budget"}
+
+
+def test_a_generation_that_fills_the_context_ends_there_as_at_its_length(short_context: LocalGenerator) -> None:
+    search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_tokens=1000))
+    room = 64 - len(search.root.state.prompt)
+    (full,) = run(search.extend([search.root]))
+    assert len(full.state.ids) == room
+    assert full.finish == "length"
+    assert run(search.extend([full])) == []
+
+
+def test_a_piece_that_reaches_the_end_of_the_context_cannot_go_on(short_context: LocalGenerator) -> None:
+    search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_tokens=1000))
+    room = 64 - len(search.root.state.prompt)
+    (piece,) = run(search.extend([search.root], until=room - 3))
+    assert piece.finish == "step"
+    (full,) = run(search.extend([piece], until=10))
+    assert len(full.state.ids) == room
+    assert run(search.extend([full], until=10)) == []
+
+
+def test_the_worst_case_of_a_generation_ends_where_the_context_ends(short_context: LocalGenerator) -> None:
+    search = search_for("Ann has 5 books.", short_context)
+    assert short_context.worst_case(search.root, 1000) == short_context.worst_case(
+        search.root, 64 - len(search.root.state.prompt)
+    )
+
+
+def test_a_question_longer_than_the_context_is_refused_by_its_length(short_context: LocalGenerator) -> None:
+    with pytest.raises(InputError, match=r"prompt=.*tokens.*64"):
+        search_for("Ann has 5 books. " * 20, short_context)
+
+
+@pytest.mark.parametrize(
+    ("question", "unknown"),
+    [("Ann has 5 zebras.", "zebras"), ("Bob has 5 zebras, Bob.", "Bob, zebras"), ("Ann has 5 ǆungla.", "ǆungla")],
+)
+def test_words_outside_the_closed_vocabulary_are_refused_by_name(
+    question: str, unknown: str, generator: LocalGenerator
+) -> None:
+    with pytest.raises(InputError) as caught:
+        generator.root(Problem("", question))
+    assert (caught.value.field, caught.value.value) == ("prompt", unknown)
+
+
+def test_packed_and_unpacked_a_state_is_what_it_was(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
+    search = search_for(questions[0], generator)
+    (step,) = run(search.extend([search.root], until="step"))
+    (end,) = run(search.extend([step]))
+    packed = json.loads(json.dumps(generator.pack(step.state, end.state)))
+    assert packed["ids"] == list(end.state.ids[len(step.state.ids) :])
+    assert generator.unpack(step.state, packed) == end.state
+
+
+def test_the_name_of_a_generator_changes_with_its_weights_and_its_number_format(
+    generator: LocalGenerator, short_context: LocalGenerator, solver_directory: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "solver"
+    shutil.copytree(solver_directory, copy)
+    assert LocalGenerator(copy, dtype="float64").name == generator.name
+    assert LocalGenerator(copy, dtype="float32").name != generator.name
+    model = Llama.load(copy)
+    with torch.no_grad():
+        model.model.norm.weight[0] += 0.5
+    model.save(copy, torch.float16)
+    assert LocalGenerator(copy, dtype="float64").name != generator.name
+
+
+@pytest.fixture(scope="module")
+def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Node]:
+    """Complete and unfinished solutions, in the middle of a step too."""
+
+    async def sampled() -> list[Node]:
+        nodes: list[Node] = []
+        for question, until in zip(questions, ["done", "step", 7, 25, "done"] * 2, strict=True):
+            search = search_for(question, generator)
+            nodes += await search.extend([search.root], 2, until=until)  # type: ignore[arg-type]
+        return nodes
+
+    return run(sampled())
+
+
+def readings(
+    directory: Path, nodes: Sequence[Node], aggregate: str = "last", max_rows: int = 64
+) -> list[tuple[float | None, tuple[float, ...]]]:
+    scorer = ProcessReward(directory, aggregate=aggregate, dtype="float64", max_rows=max_rows)
+    return [(reading.value, reading.steps) for reading in run(scorer.score(nodes))]
+
+
+def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinished_one(
+    reward: ProcessReward, reward_model: RewardModel, language_model: LanguageModel, solutions: list[Node]
+) -> None:
+    newline = language_model.tokenizer.ids_containing("\n")
+    kinds = set()
+    for node, reading in zip(solutions, run(reward.score(solutions)), strict=True):
+        ids = node.state.ids
+        places = [place for place, token in enumerate(ids) if token in newline or place == len(ids) - 1]
+        (right,) = reward_model.probabilities([node.state.prompt + ids])
+        expected = [float(right[len(node.state.prompt) + place]) for place in places]
+        assert reading.steps == pytest.approx(expected, abs=1e-9)
+        assert all(0 < step < 1 for step in reading.steps)
+        kinds.add((node.finish, ids[-1] in newline))
+    assert kinds >= {("eos", False), ("step", True), ("step", False)}
+
+
+@pytest.mark.parametrize("aggregate", sorted(AGGREGATES))
+def test_the_score_is_the_aggregate_of_the_step_rewards(
+    aggregate: str, reward_directory: Path, solutions: list[Node]
+) -> None:
+    by_hand: dict[str, Any] = {
+        "last": lambda steps: steps[-1],
+        "min": lambda steps: sorted(steps)[0],
+        "mean": lambda steps: sum(steps) / len(steps),
+        "product": lambda steps: torch.tensor(steps, dtype=torch.float64).prod().item(),
+    }
+    read = readings(reward_directory, solutions, aggregate)
+    assert any(len(steps) > 2 for _, steps in read)
+    for value, steps in read:
+        assert value == pytest.approx(by_hand[aggregate](steps), abs=1e-12)
+
+
+def test_an_unknown_aggregate_is_refused_with_the_nearest_name(reward_directory: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"aggregate='men'.*did you mean 'mean'"):
+        ProcessReward(reward_directory, aggregate="men")
+
+
+def test_a_reading_does_not_depend_on_what_is_read_beside_it(reward_directory: Path, solutions: list[Node]) -> None:
+    together = readings(reward_directory, solutions)
+    alone = readings(reward_directory, solutions, max_rows=1)
+    backwards = readings(reward_directory, solutions[::-1])[::-1]
+    for (_, a), (_, b), (_, c) in zip(together, alone, backwards, strict=True):
+        assert a == pytest.approx(b, abs=1e-9)
+        assert a == pytest.approx(c, abs=1e-9)
+
+
+def test_the_rewards_of_finished_steps_do_not_change_as_the_solution_goes_on(
+    generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[3], generator, reward=reward)
+    (step,) = run(search.extend([search.root], until="step"))
+    (end,) = run(search.extend([step]))
+    before, after = run(reward.score([step, end]))
+    assert len(after.steps) > len(before.steps) == 1
+    assert after.steps[0] == pytest.approx(before.steps[0], abs=1e-9)
+
+
+def test_a_node_without_a_generated_token_has_no_score(
+    generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    root = search_for(questions[0], generator).root
+    (reading,) = run(reward.score([root]))
+    assert (reading.value, reading.steps) == (None, ())
+
+
+def test_a_reading_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
+    reward: ProcessReward, reward_directory: Path, solutions: list[Node]
+) -> None:
+    config = json.loads((reward_directory / "config.json").read_text())
+    h, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
+    layer = 2 * h * heads * dim + 2 * h * kv_heads * dim + 3 * h * f + 2 * h
+    parameters = layers * layer + h + 2 * h + 2  # the input embedding is a look-up
+    for node, reading in zip(solutions, run(reward.score(solutions)), strict=True):
+        tokens = len(node.state.prompt) + len(node.state.ids)
+        attention = sum(4 * layers * heads * dim * (place + 1) for place in range(tokens))
+        usage = reading.usage
+        assert usage.scorer_flops == pytest.approx(2 * parameters * tokens + attention, rel=1e-12)
+        assert (usage.scorer_tokens, usage.scorer_calls) == (tokens, 1)
+        assert (usage.generated_tokens, usage.prompt_tokens, usage.model_calls, usage.flops) == (0, 0, 0, 0.0)
+        assert usage.scorer_flops == reward.worst_case(node).scorer_flops
+    assert total(r.usage for r in run(reward.score(solutions[:2]))).scorer_calls == 2
+
+
+def test_a_template_is_rendered_around_chat_messages(solver_directory: Path, questions: tuple[str, ...]) -> None:
+    generator = LocalGenerator(solver_directory)
+    messages = [{"role": "user", "content": questions[0]}]
+    assert generator.root(Problem("", messages)) == generator.root(Problem("", questions[0]))
+    assert generator.root(Problem("", questions[0])).prompt == tuple(
+        ChatTokenizer(solver_directory).encode_chat(questions[0])
+    )

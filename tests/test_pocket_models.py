@@ -1,0 +1,266 @@
+"""The shipped models are plain Hugging Face directories, and other families work through the same generator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from thinktime.core.search import Search
+from thinktime.core.types import Problem, Sampling
+from thinktime.engine.llama import Llama, LlamaConfig
+from thinktime.engine.models import ChatTokenizer, LanguageModel, load_language_model
+from thinktime.generators.local import LocalGenerator
+from thinktime.pocket import directory
+from thinktime.pocket.tokenizer import END, build
+
+MIB = 2**20
+FAMILIES = ("Qwen2", "Mistral")
+
+
+@pytest.fixture(scope="module")
+def other_families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small random model of each family, written by ``transformers``, with the pocket tokenizer."""
+    import transformers
+
+    made = {}
+    for family in FAMILIES:
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{family}Config")(**_small(), tie_word_embeddings=False)
+        model = getattr(transformers, f"{family}ForCausalLM")(config)
+        made[family] = _saved(model, tmp_path_factory.mktemp(family))
+    return made
+
+
+def _small(**fields: Any) -> dict[str, Any]:
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    more = {"num_key_value_heads": 2, "vocab_size": 500, "max_position_embeddings": 256, "initializer_range": 0.3}
+    return {**size, **ids, **more, **fields}
+
+
+def _saved(model: Any, target: Path) -> Path:
+    model.save_pretrained(target)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(directory("solver") / name, target / name)
+    return target
+
+
+def _greedy(generator: LocalGenerator, questions: tuple[str, ...], n_tokens: int) -> list[tuple[int, ...]]:
+    """Greedy continuations of all questions, sampled in one batch."""
+
+    async def one(question: str) -> tuple[int, ...]:
+        search = Search(Problem(question, question), generator, sampling=Sampling(0.0, max_tokens=n_tokens))
+        (child,) = await search.extend([search.root])
+        ids: tuple[int, ...] = child.state.ids
+        return ids
+
+    async def together() -> list[tuple[int, ...]]:
+        return list(await asyncio.gather(*map(one, questions)))
+
+    return asyncio.run(together())
+
+
+def _transformers_greedy(model: Any, ids: list[int], n_tokens: int) -> tuple[int, ...]:
+    prompt = torch.tensor([ids])
+    out = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        max_new_tokens=n_tokens,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    return tuple(out[0, len(ids) :].tolist())
+
+
+def _auto_model(path: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True).eval()
+
+
+@pytest.mark.parametrize("name", ["solver", "reward"])
+def test_a_shipped_directory_is_float16_and_at_most_8_mib(name: str) -> None:
+    path = directory(name)
+    assert sum(file.stat().st_size for file in path.rglob("*")) <= 8 * MIB
+    with safe_open(path / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"F16"}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("name", ["solver", "reward"])
+def test_a_shipped_tokenizer_is_the_one_that_the_code_builds(name: str) -> None:
+    shipped = Tokenizer.from_file(str(directory(name) / "tokenizer.json"))
+    assert json.loads(shipped.to_str()) == json.loads(build().to_str())
+
+
+def test_transformers_computes_the_same_solver_logits(
+    solver_directory: Path, transformers_solver: Any, questions: tuple[str, ...]
+) -> None:
+    ours = load_language_model(solver_directory, "float32")
+    assert isinstance(ours.model, Llama)
+    for question in questions[:5]:
+        ids = torch.tensor([ours.tokenizer.encode_chat(question)])
+        with torch.inference_mode():
+            mine = ours.model.head(ours.model.model(ids))
+            theirs = transformers_solver(ids).logits
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+
+
+def test_transformers_computes_the_same_reward_logits(
+    reward_directory: Path, language_model: LanguageModel, questions: tuple[str, ...]
+) -> None:
+    from transformers import AutoModelForTokenClassification
+
+    ours = Llama.load(reward_directory)
+    theirs = AutoModelForTokenClassification.from_pretrained(
+        reward_directory, dtype="float32", local_files_only=True
+    ).eval()
+    assert theirs.config.id2label == {0: "wrong", 1: "right"}
+    for question in questions[:5]:
+        ids = torch.tensor([language_model.tokenizer.encode_chat(question)])
+        with torch.inference_mode():
+            mine, reference = ours.head(ours.model(ids)), theirs(ids).logits
+        assert mine.shape == (1, ids.shape[1], 2)
+        torch.testing.assert_close(mine, reference, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "Ann has 5 books."}],
+        [
+            {"role": "user", "content": "How many books does Ann have?"},
+            {"role": "assistant", "content": "Answer: 5"},
+            {"role": "user", "content": "Ann buys 3 books."},
+        ],
+    ],
+)
+def test_transformers_chat_template_gives_the_same_ids(
+    messages: list[dict[str, str]], transformers_tokenizer: Any, solver_directory: Path
+) -> None:
+    ids = transformers_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert ChatTokenizer(solver_directory).encode_chat(messages) == list(ids)
+
+
+def test_a_string_prompt_is_one_user_turn(solver_directory: Path) -> None:
+    tokenizer = ChatTokenizer(solver_directory)
+    assert tokenizer.encode_chat("Ann has 5 books.") == tokenizer.encode_chat(
+        [{"role": "user", "content": "Ann has 5 books."}]
+    )
+
+
+def test_transformers_stops_at_a_step_with_stop_strings(
+    transformers_solver: Any, transformers_tokenizer: Any, questions: tuple[str, ...]
+) -> None:
+    ids = torch.tensor([ChatTokenizer(directory("solver")).encode_chat(questions[0])])
+    out = transformers_solver.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=100,
+        stop_strings=["\n"],
+        tokenizer=transformers_tokenizer,
+    )
+    text = transformers_tokenizer.decode(out[0, ids.shape[1] :])
+    assert text.endswith("\n") and text.count("\n") == 1
+
+
+def test_transformers_stops_at_the_end_token_by_the_shipped_generation_config(
+    transformers_solver: Any, transformers_tokenizer: Any, questions: tuple[str, ...]
+) -> None:
+    ids = torch.tensor([ChatTokenizer(directory("solver")).encode_chat(questions[0])])
+    out = transformers_solver.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
+    new = out[0, ids.shape[1] :].tolist()
+    assert new[-1] == transformers_tokenizer.convert_tokens_to_ids(END) == transformers_tokenizer.eos_token_id
+    assert new.count(new[-1]) == 1 and len(new) < 200
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_family_generates_what_transformers_generates(
+    family: str, other_families: dict[str, Path], questions: tuple[str, ...]
+) -> None:
+    generator = LocalGenerator(other_families[family], dtype="float32")
+    reference = _auto_model(other_families[family])
+    tokenizer = ChatTokenizer(other_families[family])
+    asked = (questions[0], questions[4], questions[9])  # of different lengths, so that the batch is padded
+    ours = _greedy(generator, asked, 24)
+    assert ours == [_transformers_greedy(reference, tokenizer.encode_chat(question), 24) for question in asked]
+    assert len(set(ours)) == len(ours)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_family_is_charged_for_what_a_token_is_multiplied_with(
+    family: str, other_families: dict[str, Path]
+) -> None:
+    everything = sum(p.numel() for p in _auto_model(other_families[family]).parameters())
+    input_embedding = 500 * 32  # untied, so a look-up and no multiplication
+    assert load_language_model(other_families[family]).parameters == everything - input_embedding
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "rope_theta": 10000.0,
+        },
+    ],
+    ids=["linear", "llama3"],
+)
+def test_a_llama_with_scaled_rotary_positions_generates_what_transformers_generates(
+    rope: dict[str, Any], tmp_path: Path, questions: tuple[str, ...]
+) -> None:
+    from transformers import LlamaForCausalLM
+    from transformers.models.llama import LlamaConfig as TheirConfig
+
+    torch.manual_seed(0)
+    path = _saved(LlamaForCausalLM(TheirConfig(**_small(), rope_parameters=rope)), tmp_path)
+    ids = ChatTokenizer(path).encode_chat(questions[4])
+    (ours,) = _greedy(LocalGenerator(path, dtype="float32"), (questions[4],), 24)
+    assert ours == _transformers_greedy(_auto_model(path), ids, 24)
+
+
+def test_a_llama_with_biases_generates_what_transformers_generates(tmp_path: Path, questions: tuple[str, ...]) -> None:
+    from transformers import LlamaForCausalLM
+    from transformers.models.llama import LlamaConfig as TheirConfig
+
+    torch.manual_seed(0)
+    path = _saved(LlamaForCausalLM(TheirConfig(**_small(), attention_bias=True)), tmp_path)
+    ids = ChatTokenizer(path).encode_chat(questions[4])
+    (ours,) = _greedy(LocalGenerator(path, dtype="float32"), (questions[4],), 24)
+    assert ours == _transformers_greedy(_auto_model(path), ids, 24)
+
+
+def test_fields_that_a_llama_config_lacks_have_the_defaults_of_transformers(tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    given = {name: value for name, value in _small().items() if name in needed}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **given}))
+    theirs = AutoConfig.from_pretrained(tmp_path)
+    ours = LlamaConfig.read(tmp_path)
+    for name in ("num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.rope_theta == theirs.rope_parameters["rope_theta"]
+
+
+def test_a_saved_llama_loads_to_the_same_logits(tmp_path: Path, solver_directory: Path) -> None:
+    model = Llama.load(solver_directory)
+    model.save(tmp_path, torch.float32)
+    ids = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        again = Llama.load(tmp_path)
+        assert torch.equal(model.head(model.model(ids)), again.head(again.model(ids)))
