@@ -13,9 +13,9 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
     task = result["task"]
     state = "" if result["complete"] else ", interrupted: finished problems only"
     table = Table(title=f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}", title_justify="left")
-    table.add_column("strategy")
+    table.add_column("strategy", no_wrap=True)
     for name in ("n", "problems", "accuracy", "minus single", "tokens", "scorer tokens", "GFLOPs", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for run in result["runs"]:
         usage = run["usage"]
         flops = (

@@ -123,26 +123,19 @@ def demo(
     problems: Annotated[int, typer.Option(help="How many problems.")] = 100,
 ) -> None:
     """Five strategies at budgets 1 to 16 on the shipped model: what does each buy, for how many tokens?"""
-    print(f"Five strategies, budgets 1 to 16, {problems} word problems the model has never seen. A few minutes…")
-    bench(out=out, problems=problems)
-    result = read_json(out / "result.json")
-    runs = {(r["strategy"], r["n"]): r for r in result["runs"]}
-    if ("single", 1) not in runs:
-        return
-    single = runs["single", 1]
-    best = max(result["runs"], key=lambda r: (r["accuracy"]["value"], -r["usage"]["generated_tokens"]))
-    factor = best["usage"]["generated_tokens"] / single["usage"]["generated_tokens"]
-    print(
-        f"\nOne sample is right {100 * single['accuracy']['value']:.0f}% of the time. {best['strategy']} with "
-        f"n={best['n']} is right {100 * best['accuracy']['value']:.0f}% of the time, for {factor:.1f} times the tokens."
-    )
+    from thinktime.bench.report import headline
     from thinktime.pocket.problems import problems as pocket_problems
 
+    print(f"Five strategies, budgets 1 to 16, {problems} word problems from the test split. A few minutes…")
+    bench(out=out, problems=problems)
+    result = read_json(out / "result.json")
+    print(f"\n{headline(result)}")
     question = next(pocket_problems("test", 1, seed=1, levels=[3])).question
+    me = shlex.quote(sys.argv[0])
     print("\nThree things to try next:")
-    print(f"  thinktime ask {shlex.quote(question)} --strategy beam_search --tree")
-    print("  thinktime bench pocket --levels 5 --problems 50 --strategies majority,beam_search --out runs/hard")
-    print("  thinktime strategies")
+    print(f"  {me} ask {shlex.quote(question)} --strategy beam_search --tree")
+    print(f"  {me} bench pocket --levels 5 --problems 50 --strategies majority,beam_search --out runs/hard")
+    print(f"  {me} strategies")
 
 
 def _entries(names: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
@@ -226,4 +219,4 @@ def _print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
     from thinktime.bench.table import results_table
 
     console = Console()
-    Console(width=max(console.width, 118)).print(results_table(result, timing))
+    Console(width=max(console.width, 132)).print(results_table(result, timing))

@@ -24,7 +24,8 @@ Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; d
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 200 (pocket) or 1024.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 Dtype = Annotated[
-    str, typer.Option(help="float64: samples never depend on what shares their batch; float32: twice as fast; auto.")
+    str,
+    typer.Option(help="float64: samples never depend on what shares their batch; float32: about twice as fast; auto."),
 ]
 BudgetText = Annotated[
     str | None,

@@ -25,8 +25,8 @@ class LocalGenerator:
         directory: the model; a Llama needs no ``transformers``, other families do.
         step: what ends a step.
         max_rows: rows of one wave.
-        dtype: ``float64`` makes a sample independent of what shares its batch, to the last token; ``float32``
-            is twice as fast and differs in about one token in a million.
+        dtype: with ``float64`` a sample does not depend on what shares its batch; in ``float32``, about twice
+            as fast, rounding may now and then change a token.
 
     Raises:
         InputError: the directory is missing or holds no language model.
