@@ -20,5 +20,5 @@ def directory(name: str) -> Path:
     """
     path = MODELS / name
     if not path.is_dir():
-        raise ModelError(f"pocket={name!r}: this installation has no such model; `python -m training.make` trains it")
+        raise ModelError(f"pocket={name!r}: this installation lacks the shipped models; install thinktime again")
     return path
