@@ -4,7 +4,7 @@ An early checkpoint of the run becomes the shipped solver, the end of it the bac
 Two processes of one thread each do more than one process of two; they average their gradients. The same command on the
 same kind of processor gives the same weights.
 
-    torchrun --nproc-per-node 2 -m training.solver --steps 9000 --out runs/solver
+    torchrun --nproc-per-node 2 -m training.solver --compile --steps 9000 --out runs/solver
 """
 
 from __future__ import annotations

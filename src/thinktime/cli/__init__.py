@@ -9,11 +9,10 @@ from typer.exceptions import TyperException
 
 from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
+from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.info import models, strategies
 from thinktime.cli.replay import replay
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
-
-EXIT_FAILED, EXIT_INPUT = 1, 2
 
 app = typer.Typer(
     help="Spend a budget of inference-time compute on better answers, and see exactly what it cost.",
@@ -35,7 +34,7 @@ def run() -> None:
         message = getattr(error, "format_message", error.__str__)()  # names the option too
         _fail(" ".join(message.split()), EXIT_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted", EXIT_INTERRUPTED)
     except (InputError, CapabilityError) as error:
         _fail(str(error), EXIT_INPUT)
     except ThinktimeError as error:

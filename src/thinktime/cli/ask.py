@@ -18,6 +18,7 @@ from thinktime.cli.common import (
     Reward,
     Seed,
     Temperature,
+    budget_of,
     gflops,
     load_models,
     sampling_of,
@@ -49,12 +50,11 @@ def ask(
     from thinktime.bench.trace import draw, records
     from thinktime.core.search import Search
     from thinktime.core.types import Problem
-    from thinktime.core.usage import Budget
     from thinktime.pocket.problems import read_answer
     from thinktime.strategies import check, parse
 
     name, method = parse(strategy)
-    limits = Budget() if budget is None else Budget.parse(budget)
+    limits = budget_of(budget)
     if not question.strip():
         raise InputError("question", question, "ask something")
     sampling = sampling_of(model, temperature, max_tokens)

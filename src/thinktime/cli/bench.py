@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinktime.cli.common import (
+    EXIT_INTERRUPTED,
     Aggregate,
     BudgetText,
     Dtype,
@@ -23,6 +24,7 @@ from thinktime.cli.common import (
     Reward,
     Seed,
     Temperature,
+    budget_of,
     load_models,
     names_in,
     numbers_in,
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from thinktime.bench.runner import Bench, Entry, Outcome
     from thinktime.core.types import Generator, Scorer
 
-EXIT_INTERRUPTED = 130
 DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
 
 
@@ -70,13 +71,12 @@ def bench(
     from thinktime.bank.store import Bank
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
-    from thinktime.core.usage import Budget
 
     entries = _entries(names_in(strategies), numbers_in("n", n))
     loaded = load(
         task, problems, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
     )
-    limits = Budget() if budget is None else Budget.parse(budget)
+    limits = budget_of(budget)
     sampling = sampling_of(model, temperature, max_tokens)
     with Bank(bank or out / "bank.db") as opened:
         if replay_bank:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinktime.core.errors import InputError
+from thinktime.core.usage import Budget
 
 if TYPE_CHECKING:
     from thinktime.core.types import Generator, Sampling, Scorer
+
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Model = Annotated[str, typer.Option(help="'pocket' (shipped) or a Hugging Face model directory.")]
@@ -31,6 +34,11 @@ BudgetText = Annotated[
     str | None,
     typer.Option("--budget", help="Hard limit per problem: 4000tok, 16calls, 2e12flops, 30s, 0.05usd, or several."),
 ]
+
+
+def budget_of(text: str | None) -> Budget:
+    """The limits of ``--budget``; none where the option was not given."""
+    return Budget() if text is None else Budget.parse(text)
 
 
 def sampling_of(model: str, temperature: float | None, max_tokens: int | None) -> Sampling:
