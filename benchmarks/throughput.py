@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from thinktime import pocket
 from thinktime.bench.environment import environment
-from thinktime.engine.generate import Row
 from thinktime.engine.models import load_language_model
+from thinktime.engine.rows import Row
 from thinktime.pocket.problems import problems
 
 ROUNDS = 3
@@ -41,7 +41,7 @@ def main() -> None:
             Row(tuple(ids), key, pocket.MAX_TOKENS, pocket.TEMPERATURE)
             for key, ids in enumerate(prompts[first : first + size])
         ]
-        return sum(len(output.ids) for output in ours.generate(rows))
+        return sum(len(output.ids) for output in ours.engine().run(rows))
 
     @torch.inference_mode()
     def sample_theirs(first: int, size: int) -> int:

@@ -15,11 +15,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from thinktime.engine.batcher import Batcher
+from thinktime.engine.generate import Output, Row, sample, uniform
 from torch import Tensor
 
-from thinktime.engine.batcher import Batcher
 from thinktime.engine.costs import forward_flops, kv_bytes_per_token
-from thinktime.engine.generate import Output, Row, sample, uniform
 from thinktime.engine.llama import LlamaConfig
 from thinktime.engine.models import LanguageModel
 

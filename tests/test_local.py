@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+from thinktime.engine.generate import CausalLM, Output, Row, generate
 
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.types import Extension, Node, Problem, Sampling
 from thinktime.core.usage import Budget, total
-from thinktime.engine.generate import CausalLM, Output, Row, generate
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.engine.models import ChatTokenizer, LanguageModel, RewardModel
 from thinktime.generators.local import LocalGenerator

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from thinktime import pocket
-from thinktime.engine.generate import Row
 from thinktime.engine.models import load_language_model
+from thinktime.engine.rows import Row
 from thinktime.pocket.problems import WordProblem, check_steps, problems, read_answer
 
 CHUNK = 64
@@ -44,6 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     model = load_language_model(args.model)
+    engine = model.engine(max_rows=CHUNK * args.samples)
     args.out.mkdir(parents=True, exist_ok=True)
     start, done, right = time.time(), 0, 0
     chunk: list[WordProblem] = []
@@ -57,7 +58,7 @@ def main() -> None:
             rows = [
                 row_of(ids, f"{p.id}/{i}") for p, ids in zip(chunk, prompts, strict=True) for i in range(args.samples)
             ]
-            outputs = model.generate(rows)
+            outputs = engine.run(rows)
             for at, p in enumerate(chunk):
                 samples = []
                 for output in outputs[at * args.samples : (at + 1) * args.samples]:

@@ -26,6 +26,7 @@ from thinktime.bench.statistics import Estimate, auc, mean_interval, paired_diff
 from thinktime.bench.tasks import Task, load
 from thinktime.core.types import Sampling
 from thinktime.engine.models import load_reward_model
+from thinktime.engine.rows import Read
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.problems import WordProblem, check_steps, problems
 from thinktime.scorers.prm import ProcessReward
@@ -52,7 +53,7 @@ def reward_quality(
     bank: Bank, generator: LocalGenerator, task: Task, reference: Sequence[WordProblem]
 ) -> dict[str, Any]:
     """AUC of the reward model: over all steps, to the first error, in mid-step, of answers, within a problem."""
-    model = load_reward_model(pocket.directory("reward"), "float64")
+    engine = load_reward_model(pocket.directory("reward"), "float64").engine()
     everything: dict[str, tuple[list[float], list[bool]]] = {}
     within: dict[str, list[float]] = {"reward": [], "log_likelihood": []}
     lucky = right_answers = 0
@@ -63,14 +64,16 @@ def reward_quality(
         if not states:
             continue
         prompt = generator.root(problem).prompt
-        rows = model.probabilities([prompt + tuple(state["ids"]) for state in states])
+        rows = engine.run([Read(prompt + tuple(state["ids"]), len(prompt)) for state in states])
         finals: list[float] = []
         likelihoods: list[float] = []
         outcomes: list[bool] = []
-        for state, row in zip(states, rows, strict=True):
+        for state, output in zip(states, rows, strict=True):
+            assert output.values is not None
+            row = output.values.softmax(-1)[:, 1]
             labels = check_steps(word_problem, state["text"])
-            ends = [len(prompt) + end - 1 for end in state["step_ends"]]
-            starts = [len(prompt), *(end + 1 for end in ends[:-1])]
+            ends = [end - 1 for end in state["step_ends"]]
+            starts = [0, *(end + 1 for end in ends[:-1])]
             if len(labels) != len(ends):
                 continue
             scores = [float(row[end]) for end in ends]

@@ -7,6 +7,7 @@ Reads and writes Hugging Face directories (``config.json``, ``model.safetensors`
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,32 +16,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Of layer, q, k and v; the result is like q ``[…, tokens, heads, head_dim]``, k and v may have fewer heads."""
 
-class KVCache:
-    """Keys and values of every layer, ``[rows, kv_heads, capacity, head_dim]``; capacity grows by doubling."""
 
-    def __init__(self) -> None:
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self._lengths: list[int] = []
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add tokens to a layer; all its keys and values so far, as views."""
-        if layer == len(self._layers):
-            self._layers.append((keys, values))
-            self._lengths.append(keys.shape[2])
-            return keys, values
-        start = self._lengths[layer]
-        end = self._lengths[layer] = start + keys.shape[2]
-        k, v = self._layers[layer]
-        if end > k.shape[2]:
-            grow = (0, 0, 0, max(end, 2 * start) - k.shape[2])
-            k, v = self._layers[layer] = F.pad(k, grow), F.pad(v, grow)
-        k[:, :, start:end], v[:, :, start:end] = keys, values
-        return k[:, :, :end], v[:, :, :end]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken more than once."""
-        self._layers = [(k[rows], v[rows]) for k, v in self._layers]
+def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every token attends to itself and those before it in the batch; nothing is stored."""
+    q, k, v = (x.transpose(-2, -3) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[-3] != k.shape[-3])
+    return out.transpose(-2, -3)
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions and an optional cache."""
+    """Grouped-query attention with rotary positions; what is attended to is up to ``attend``."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -97,20 +81,12 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
-    ) -> Tensor:
-        batch, tokens, _ = x.shape
-        q = self.q_proj(x).view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
-        )
-        projected: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, tokens, -1))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
+        q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
+        k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        out = attend(layer, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        projected: Tensor = self.o_proj(out.flatten(-2))
         return projected
 
 
@@ -143,10 +119,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, index: int
-    ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, index)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, index: int) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend, index)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -161,22 +135,16 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
-        self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
-        """Hidden states ``[batch, tokens, hidden]``; the cache, where there is one, then holds these tokens.
-
-        ``ids`` and ``positions`` are ``[batch, tokens]``; ``mask`` is boolean, true where a query may look,
-        ``[batch, 1, tokens, past + tokens]``. Without a mask attention is causal over ``ids`` alone.
-        """
+    def forward(self, ids: Tensor, positions: Tensor | None = None, attend: Attend = causal) -> Tensor:
+        """Hidden states ``[…, tokens, hidden]`` of ``ids`` ``[…, tokens]``, at ``positions`` like them or 0, 1, …"""
         if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device)[None]
+            positions = torch.arange(ids.shape[-1], device=ids.device)
         half = torch.arange(0, self.config.head_dim, 2, device=ids.device)
-        angles = positions[..., None] * self.config.rope_theta ** (-half / self.config.head_dim)
+        angles = positions[..., None, None] * self.config.rope_theta ** (-half / self.config.head_dim)
         x = self.embed_tokens(ids)
-        cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for index, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, mask, cache, index)
+            x = layer(x, cos, sin, attend, index)
         hidden: Tensor = self.norm(x)
         return hidden
 
@@ -202,13 +170,10 @@ class Llama(nn.Module):
             bias = None
         return F.linear(hidden, weight, bias)
 
-    def new_cache(self) -> KVCache:
-        """An empty cache."""
-        return KVCache()
-
-    def next_logits(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
-        """Logits after the last of ``ids``, ``[batch, vocab]``; the cache then holds ``ids`` too."""
-        return self.head(self.model(ids, positions, mask, cache)[:, -1])
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states of a flat batch; see `thinktime.engine.engine.Model`."""
+        hidden: Tensor = self.model(ids, positions, attend)
+        return hidden
 
     @classmethod
     def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> Llama:

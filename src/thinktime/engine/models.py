@@ -18,10 +18,10 @@ import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.engine.generate import CausalLM, Output, Row, generate
+from thinktime.engine.costs import Shape
+from thinktime.engine.engine import Engine, Model
 from thinktime.engine.llama import Llama, LlamaConfig
 
 
@@ -91,18 +91,26 @@ class ChatTokenizer:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A language model with its tokenizer. ``parameters`` counts what a token is multiplied with."""
+    """A language model with its tokenizer."""
 
-    model: CausalLM
+    model: Model
     tokenizer: ChatTokenizer
-    config: LlamaConfig
-    parameters: int
-    bytes_per_value: int
+    shape: Shape
+    dtype: torch.dtype
+    context: int
     fingerprint: str
 
-    def generate(self, rows: Sequence[Row]) -> list[Output]:
-        """Sample all rows as one wave."""
-        return generate(self.model, rows, self.tokenizer.eos_id)
+    def engine(self, **options: Any) -> Engine:
+        """An engine for it; ``options`` are those of `Engine`."""
+        return Engine(
+            self.model,
+            self.shape,
+            self.dtype,
+            context=self.context,
+            eos_id=self.tokenizer.eos_id,
+            decode=self.tokenizer.decode,
+            **options,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,19 +118,14 @@ class RewardModel:
     """A token classifier with two labels, wrong and right (the convention of Qwen2.5-Math-PRM)."""
 
     model: Llama
-    parameters: int
+    shape: Shape
+    dtype: torch.dtype
+    context: int
     fingerprint: str
 
-    @torch.inference_mode()
-    def probabilities(self, rows: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """For each row of ids, the probability at every position that all so far is right, ``[tokens]``."""
-        longest = max(map(len, rows))
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-        hidden = self.model.model(ids)  # right-padded and causal: padding is never looked at
-        right = self.model.head(hidden).double().softmax(-1)[..., 1]
-        return [right[index, : len(row)] for index, row in enumerate(rows)]
+    def engine(self, **options: Any) -> Engine:
+        """An engine for it; ``options`` are those of `Engine`."""
+        return Engine(self.model, self.shape, self.dtype, context=self.context, labels=self.model.labels, **options)
 
 
 def load_language_model(directory: Path, dtype: str = "float32") -> LanguageModel:
@@ -148,9 +151,9 @@ def load_language_model(directory: Path, dtype: str = "float32") -> LanguageMode
             model = TransformersLM(directory, number)
     except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
-    return LanguageModel(
-        model, tokenizer, LlamaConfig.read(directory), _multiplied(model), number.itemsize, fingerprint(directory)
-    )
+    llama = LlamaConfig.read(directory)
+    shape = _shape(llama, model, number)
+    return LanguageModel(model, tokenizer, shape, number, llama.max_position_embeddings, fingerprint(directory))
 
 
 def load_reward_model(directory: Path, dtype: str = "float32") -> RewardModel:
@@ -164,13 +167,15 @@ def load_reward_model(directory: Path, dtype: str = "float32") -> RewardModel:
     kind = (config.get("architectures") or ["nothing"])[0]
     if kind != "LlamaForTokenClassification":
         raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
+    number = getattr(torch, dtype)
     try:
-        model = Llama.load(directory, getattr(torch, dtype))
+        model = Llama.load(directory, number)
     except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_first_line(error)})") from error
     if model.labels != 2:
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
-    return RewardModel(model, _multiplied(model), fingerprint(directory))
+    shape = _shape(model.config, model, number)
+    return RewardModel(model, shape, number, model.config.max_position_embeddings, fingerprint(directory))
 
 
 def fingerprint(directory: Path) -> str:
@@ -189,6 +194,17 @@ def _plain(config: dict[str, Any]) -> bool:
     scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
     biases = config.get("attention_bias") or config.get("mlp_bias")
     return not scaled and not biases and config.get("hidden_act", "silu") == "silu"
+
+
+def _shape(config: LlamaConfig, model: torch.nn.Module, dtype: torch.dtype) -> Shape:
+    return Shape(
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        parameters=_multiplied(model),
+        bytes_per_value=dtype.itemsize,
+    )
 
 
 def _multiplied(model: torch.nn.Module) -> int:

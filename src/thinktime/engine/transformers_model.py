@@ -1,44 +1,70 @@
-"""Any causal language model of ``transformers`` behind the interface of our own Llama."""
+"""Any attention-only causal language model of ``transformers``, with the engine's attention in place of its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AttentionInterface, AutoModelForCausalLM
+
+from thinktime.core.errors import ModelError
+from thinktime.engine.llama import Attend
+
+NAME = "thinktime"
 
 
-class _Cache:
-    """A `DynamicCache` under the name that the sampling loop uses."""
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    attend: Attend,
+    scaling: float,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The hook of ``transformers``: tensors are ``[1, heads, tokens, head_dim]``."""
+    if abs(scaling - query.shape[-1] ** -0.5) > 1e-9:
+        raise ModelError("this model scales attention in a way of its own; the engine does not support its family")
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return attend(int(module.layer_idx), q, k, v)[None], None  # type: ignore[arg-type]
 
-    def __init__(self) -> None:
-        self.inner = DynamicCache()
 
-    def select(self, rows: Tensor) -> None:
-        self.inner.batch_select_indices(rows)
+AttentionInterface.register(NAME, _attention)
 
 
 class TransformersLM(torch.nn.Module):
-    """An ``AutoModelForCausalLM``."""
+    """An ``AutoModelForCausalLM``.
+
+    Raises:
+        ModelError: its layers see a window shorter than its context.
+    """
 
     def __init__(self, directory: Path, dtype: torch.dtype) -> None:
         super().__init__()
-        self.inner = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True).eval()
+        self.inner = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, local_files_only=True, attn_implementation=NAME
+        ).eval()
+        config = self.inner.config
+        window = getattr(config, "sliding_window", None)
+        if window and getattr(config, "use_sliding_window", True) and window < config.max_position_embeddings:
+            raise ModelError(
+                f"model={str(directory)!r}: layers with a sliding window of {window} tokens are not supported"
+            )
 
-    def new_cache(self) -> _Cache:
-        """An empty cache."""
-        return _Cache()
-
-    def next_logits(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: _Cache) -> Tensor:
-        """Logits after the last of ``ids``, ``[batch, vocab]``; the cache then holds ``ids`` too."""
-        out = self.inner(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask.expand(ids.shape[0], 1, ids.shape[1], mask.shape[-1]),
-            past_key_values=cache.inner,
-            use_cache=True,
-            logits_to_keep=1,
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states of a flat batch; see `thinktime.engine.engine.Model`."""
+        out = self.inner.base_model(
+            input_ids=ids[None], position_ids=positions[None], attention_mask=None, use_cache=False, attend=attend
         )
-        logits: Tensor = out.logits[:, -1]
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary."""
+        logits: Tensor = self.inner.get_output_embeddings()(hidden)
         return logits

@@ -1,4 +1,4 @@
-"""Text from a local model: nodes become rows, and the rows of all branches of all problems become waves."""
+"""Text from a local model: nodes become rows, and the rows of all branches of all problems run in one batch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 from thinktime.core.errors import InputError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.engine.batcher import Batcher
-from thinktime.engine.costs import forward_flops, kv_bytes_per_token
+from thinktime.engine.costs import forward_flops
+from thinktime.engine.worker import Worker
 from thinktime.generators.text import Text, pack, unpack
 
 if TYPE_CHECKING:
-    from thinktime.engine.generate import Output, Row
     from thinktime.engine.models import LanguageModel
+    from thinktime.engine.rows import Output
+
+
+FINISH: dict[str, Finish] = {"eos": "eos", "stop": "step", "length": "length", "cancelled": "budget"}
 
 
 class LocalGenerator:
@@ -24,7 +27,7 @@ class LocalGenerator:
     Args:
         directory: the model; a Llama needs no ``transformers``, other families do.
         step: what ends a step.
-        max_rows: rows of one wave.
+        max_rows: rows that run at once.
         dtype: with ``float64`` a sample does not depend on what shares its batch; in ``float32``, about twice
             as fast, rounding may now and then change a token.
 
@@ -34,13 +37,13 @@ class LocalGenerator:
 
     capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS})
 
-    def __init__(self, directory: Path | str, *, step: str = "\n", max_rows: int = 128, dtype: str = "float32") -> None:
+    def __init__(self, directory: Path | str, *, step: str = "\n", max_rows: int = 256, dtype: str = "float32") -> None:
         from thinktime.engine.models import load_language_model
 
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{dtype}"
         self._step_ids = self._model.tokenizer.ids_containing(step)
-        self._batcher: Batcher[Row, Output] = Batcher(self._model.generate, max_rows)
+        self._worker = Worker(self._model.engine(max_rows=max_rows))
 
     def root(self, problem: Problem) -> Text:
         """The chat template around the prompt (a string is one user turn).
@@ -49,7 +52,7 @@ class LocalGenerator:
             InputError: the prompt is empty, has words a closed vocabulary lacks, or does not fit the context.
         """
         ids = self._model.tokenizer.encode_chat(problem.prompt)
-        limit = self._model.config.max_position_embeddings
+        limit = self._model.context
         if len(ids) >= limit:
             raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
         return Text(tuple(ids))
@@ -60,12 +63,11 @@ class LocalGenerator:
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
         """The prefix computed, every token used."""
-        prefix = len(node.state.prompt) + len(node.state.ids)
-        return self._usage(prefix, min(max_tokens, self._room(node.state)), first=True, seconds=0.0)
+        return self._usage(node.state, min(max_tokens, self._room(node.state)), first=True, seconds=0.0)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """Sample one child per extension; shares waves with every other caller."""
-        from thinktime.engine.generate import Row
+        """Sample one child per extension, in one running batch with every other caller."""
+        from thinktime.engine.rows import Row
 
         rows = []
         for extension in extensions:
@@ -77,11 +79,11 @@ class LocalGenerator:
                     max_tokens=min(extension.max_tokens, self._room(extension.node.state)),
                     temperature=extension.sampling.temperature,
                     top_p=extension.sampling.top_p,
-                    step_ids=self._step_ids if extension.until == "step" else frozenset(),
+                    stop_ids=self._step_ids if extension.until == "step" else frozenset(),
                     deadline=extension.deadline,
                 )
             )
-        outputs = await self._batcher.submit(rows)
+        outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
@@ -95,9 +97,8 @@ class LocalGenerator:
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
         state = self._state(before, output.ids, before.logprob + sum(output.logprobs))
-        prefix = len(before.prompt) + len(before.ids)
-        usage = self._usage(prefix, len(output.ids), first=extension.index == 0, seconds=output.seconds)
-        finish: Finish = output.finish
+        usage = self._usage(before, len(output.ids), first=extension.index == 0, seconds=output.seconds)
+        finish: Finish = FINISH[output.finish]
         if finish == "step" and not self._room(state):
             finish = "length"
         elif finish == "length" and self._room(state):
@@ -109,7 +110,7 @@ class LocalGenerator:
 
     def _room(self, state: Text) -> int:
         """Tokens that the context still takes."""
-        return max(0, self._model.config.max_position_embeddings - len(state.prompt) - len(state.ids))
+        return max(0, self._model.context - len(state.prompt) - len(state.ids))
 
     def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
         ids = before.ids + new
@@ -118,18 +119,22 @@ class LocalGenerator:
             ends.append(len(ids))
         return Text(before.prompt, ids, self._model.tokenizer.decode(ids), tuple(ends), logprob)
 
-    def _usage(self, prefix: int, generated: int, *, first: bool, seconds: float) -> Usage:
-        """A prefix is computed once per node and charged to its first child; the others find it cached."""
-        config, parameters = self._model.config, self._model.parameters
-        flops = forward_flops(config, parameters, generated, prefix)
+    def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
+        """What is new in a node's prefix is charged to its first child; all else is found in the store.
+
+        New is the whole prompt of a root, and the last token of any other node: it was drawn, but not yet read.
+        """
+        shape = self._model.shape
+        prefix = len(before.prompt) + len(before.ids)
+        new = 0 if not first else 1 if before.ids else prefix
         read = generated * prefix + generated * (generated - 1) // 2
         return Usage(
-            prompt_tokens=prefix if first else 0,
-            cached_tokens=0 if first else prefix,
+            prompt_tokens=new,
+            cached_tokens=prefix - new,
             generated_tokens=generated,
             model_calls=1,
-            flops=flops + (forward_flops(config, parameters, prefix, 0) if first else 0.0),
-            kv_bytes=read * kv_bytes_per_token(config, self._model.bytes_per_value),
+            flops=forward_flops(shape, generated, prefix) + forward_flops(shape, new, prefix - new),
+            kv_bytes=read * shape.kv_bytes_per_token,
             seconds=seconds,
             dollars=0.0,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 from thinktime.core.errors import UnknownNameError
 from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
-from thinktime.engine.batcher import Batcher
 from thinktime.engine.costs import forward_flops
-from thinktime.generators.text import Text
+from thinktime.engine.worker import Worker
 
 if TYPE_CHECKING:
     from thinktime.engine.models import RewardModel
+    from thinktime.generators.text import Text
 
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda steps: steps[-1],
@@ -32,7 +31,6 @@ class ProcessReward:
     Args:
         directory: a token classifier that shares the generator's tokenizer.
         aggregate: how step rewards become one score: ``last``, ``min``, ``mean`` or ``product``.
-        max_rows: solutions of one batch.
 
     Raises:
         InputError: the directory is missing or holds no such model, or the aggregate is unknown.
@@ -40,9 +38,7 @@ class ProcessReward:
 
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
 
-    def __init__(
-        self, directory: Path | str, *, aggregate: str = "last", max_rows: int = 64, dtype: str = "float32"
-    ) -> None:
+    def __init__(self, directory: Path | str, *, aggregate: str = "last", dtype: str = "float32") -> None:
         from thinktime.engine.models import load_reward_model
 
         if aggregate not in AGGREGATES:
@@ -50,7 +46,7 @@ class ProcessReward:
         self._model: RewardModel = load_reward_model(Path(directory), dtype)
         self._aggregate = AGGREGATES[aggregate]
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
-        self._batcher: Batcher[Text, Reading] = Batcher(self._read, max_rows)
+        self._worker = Worker(self._model.engine())
 
     def worst_case(self, node: Node) -> Usage:
         """The whole prefix is read."""
@@ -58,20 +54,19 @@ class ProcessReward:
 
     async def score(self, nodes: Sequence[Node]) -> list[Reading]:
         """One reading per node; a node without any generated token has none."""
-        return await self._batcher.submit([node.state for node in nodes])
+        from thinktime.engine.rows import Read
 
-    def _read(self, states: list[Text]) -> list[Reading]:
-        started = time.perf_counter()
-        rows = [state.prompt + state.ids for state in states]
-        probabilities = self._model.probabilities(rows)
-        share = (time.perf_counter() - started) / sum(map(len, rows))
+        states: list[Text] = [node.state for node in nodes]
+        outputs = await self._worker.run([Read(state.prompt + state.ids, len(state.prompt)) for state in states])
         readings = []
-        for state, row, right in zip(states, rows, probabilities, strict=True):
-            steps = tuple(float(right[len(state.prompt) + end - 1]) for end in state.step_ends)
-            usage = self._usage(len(row), share * len(row))
+        for state, output in zip(states, outputs, strict=True):
+            assert output.values is not None
+            right = output.values.double().softmax(-1)[:, 1]
+            steps = tuple(float(right[end - 1]) for end in state.step_ends)
+            usage = self._usage(len(state.prompt) + len(state.ids), output.seconds)
             readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
         return readings
 
     def _usage(self, tokens: int, seconds: float) -> Usage:
-        flops = forward_flops(self._model.model.config, self._model.parameters, tokens, 0)
+        flops = forward_flops(self._model.shape, tokens, 0)
         return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=flops, seconds=seconds)

@@ -1,0 +1,157 @@
+"""Which block of the key-value store holds which tokens: reference counts, a trie of prefixes, eviction.
+
+Pure bookkeeping, no tensors. A *block* holds ``block_size`` consecutive tokens of one prefix in all layers. Rows
+that share a prefix share its blocks. A row appends in place where nobody has written behind it, and otherwise to a
+copy of its last block (copy on write). Every token written is an edge of a trie, so a later request finds the
+longest prefix that is still there, to the token. Blocks that no row holds keep their tokens until the space is
+needed; the one that was let go first goes first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+ROOT = 0
+
+
+class OutOfBlocksError(Exception):
+    """Every block is held by a row."""
+
+
+@dataclass
+class Prefix:
+    """The blocks of one row, in order, and how many tokens they hold; ``node`` is its place in the trie."""
+
+    blocks: list[int] = field(default_factory=list)
+    length: int = 0
+    node: int = ROOT
+
+
+class BlockPool:
+    """``n_blocks`` blocks of ``block_size`` tokens.
+
+    Bookkeeping runs ahead of the tensors by one iteration: ``copies`` collects (from, to) pairs that the caller must
+    carry out before it writes the appended tokens, ``fresh`` the blocks with tokens not yet written. `settle` says that
+    all is written.
+    """
+
+    def __init__(self, n_blocks: int, block_size: int) -> None:
+        self.n_blocks, self.block_size = n_blocks, block_size
+        self.copies: list[tuple[int, int]] = []
+        self.fresh: set[int] = set()
+        self._references = [0] * n_blocks
+        self._filled = [0] * n_blocks
+        self._edges_into: list[list[tuple[int, int]]] = [[] for _ in range(n_blocks)]
+        self._empty = list(range(n_blocks - 1, -1, -1))
+        self._kept: OrderedDict[int, None] = OrderedDict()  # no row holds them; oldest first
+        self._trie: dict[tuple[int, int], tuple[int, int]] = {}  # (node, token) -> (node, block)
+        self._last_node = ROOT
+
+    @property
+    def held(self) -> int:
+        """Blocks that rows hold."""
+        return self.n_blocks - len(self._empty) - len(self._kept)
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be had, by eviction if need be."""
+        return len(self._empty) + len(self._kept)
+
+    def match(self, ids: Sequence[int]) -> Prefix:
+        """The longest prefix of ``ids`` that is there. The caller holds its blocks now."""
+        prefix = Prefix()
+        for token in ids:
+            found = self._trie.get((prefix.node, token))
+            if found is None:
+                break
+            prefix.node, block = found
+            if prefix.length % self.block_size == 0:
+                prefix.blocks.append(block)
+            else:
+                prefix.blocks[-1] = block  # the copy that got furthest holds what came before, too
+            prefix.length += 1
+        self._hold(prefix.blocks)
+        return prefix
+
+    def append(self, prefix: Prefix, token: int) -> int:
+        """Make room for one more token of the row; its slot, ``block * block_size + place``.
+
+        Raises:
+            OutOfBlocksError: there is no room. The row is unchanged.
+        """
+        place = prefix.length % self.block_size
+        if place == 0:
+            prefix.blocks.append(self._take())
+        elif self._filled[prefix.blocks[-1]] != place:  # another row has written behind this one
+            old, new = prefix.blocks[-1], self._take()
+            self.copies.append((old, new))
+            prefix.blocks[-1] = new
+            self._filled[new] = place
+            self._release([old])
+        block = prefix.blocks[-1]
+        self._filled[block] = place + 1
+        self.fresh.add(block)
+        edge = (prefix.node, token)
+        known = self._trie.get(edge)
+        if known is None:
+            self._last_node += 1
+            known = self._trie[edge] = (self._last_node, block)
+            self._edges_into[block].append(edge)
+        prefix.node = known[0]
+        prefix.length += 1
+        return block * self.block_size + place
+
+    def settle(self) -> None:
+        """The tokens appended so far are written."""
+        self.copies.clear()
+        self.fresh.clear()
+
+    def fork(self, prefix: Prefix) -> Prefix:
+        """A second row with the same tokens; the blocks are shared."""
+        self._hold(prefix.blocks)
+        return Prefix(list(prefix.blocks), prefix.length, prefix.node)
+
+    def release(self, prefix: Prefix) -> None:
+        """The row lets go of its blocks; what is in them can be found until it is evicted."""
+        self._release(prefix.blocks[::-1])  # the end of a prefix is evicted before its beginning
+        prefix.blocks, prefix.length, prefix.node = [], 0, ROOT
+
+    def forget(self, prefix: Prefix) -> None:
+        """Release a row whose tokens were never written, so that nobody finds them."""
+        for block in prefix.blocks:
+            self._drop_edges(block)
+        self.release(prefix)
+
+    def _hold(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            if self._references[block] == 0:
+                del self._kept[block]
+            self._references[block] += 1
+
+    def _release(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self._references[block] -= 1
+            if self._references[block]:
+                continue
+            if self._edges_into[block]:
+                self._kept[block] = None
+            else:
+                self._empty.append(block)
+
+    def _take(self) -> int:
+        if self._empty:
+            block = self._empty.pop()
+        elif self._kept:
+            block, _ = self._kept.popitem(last=False)
+            self._drop_edges(block)
+        else:
+            raise OutOfBlocksError
+        self._references[block] = 1
+        return block
+
+    def _drop_edges(self, block: int) -> None:
+        for edge in self._edges_into[block]:
+            del self._trie[edge]
+        self._edges_into[block] = []

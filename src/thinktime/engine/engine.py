@@ -1,0 +1,348 @@
+"""The local engine: rows of all branches of all problems in one running batch over shared keys and values.
+
+A row that stops leaves at once, another takes its place, and what was computed stays findable for whoever
+goes on from it. So a search that extends, prunes and comes back pays for every token once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinktime.core.errors import InputError, ModelError
+from thinktime.engine.attention import KVStore, Plan, View
+from thinktime.engine.blocks import BlockPool, Prefix
+from thinktime.engine.costs import Account, Shape
+from thinktime.engine.rows import Job, Output, Read, Row, RowFinish, Trunk
+from thinktime.engine.sampling import sample, uniform
+from thinktime.engine.scheduler import Iteration, Scheduler
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+BLOCK_SIZE = 16
+
+
+class Model(Protocol):
+    """What the engine asks of a model: hidden states of a flat batch, attention being the engine's own."""
+
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states ``[tokens, hidden]``; ``attend`` takes and gives ``[tokens, heads, head_dim]``."""
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary, or over the labels of a classifier."""
+        ...
+
+
+class Engine:
+    """Runs rows and readings on one model. Not thread-safe: one thread calls it.
+
+    Args:
+        model: the model.
+        shape: its shape.
+        dtype: of keys and values.
+        context: positions the model knows.
+        eos_id: the token that ends a row.
+        labels: how many a classifier has; 0 is a language model.
+        decode: ids to text, needed for stop strings.
+        kv_bytes: the most that keys and values may take.
+        max_tokens: tokens of one iteration, those of running rows first.
+        max_rows: rows that run at once.
+        chunked: False reads whole prompts before any row goes on; the outputs are the same.
+
+    Raises:
+        InputError: ``kv_bytes`` is not enough for one block, or ``max_tokens`` or ``max_rows`` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        shape: Shape,
+        dtype: torch.dtype,
+        *,
+        context: int,
+        eos_id: int = -1,
+        labels: int = 0,
+        decode: Callable[[Sequence[int]], str] | None = None,
+        kv_bytes: int = 2 << 30,
+        max_tokens: int = 512,
+        max_rows: int = 256,
+        chunked: bool = True,
+    ) -> None:
+        n_blocks = kv_bytes // (BLOCK_SIZE * shape.kv_bytes_per_token)
+        if n_blocks < 1:
+            least = BLOCK_SIZE * shape.kv_bytes_per_token
+            raise InputError("kv_bytes", kv_bytes, f"{BLOCK_SIZE} tokens of this model take {least}; give more")
+        for name, value in (("max_tokens", max_tokens), ("max_rows", max_rows)):
+            if value < 1:
+                raise InputError(name, value, "give at least 1")
+        self.account = Account(shape)
+        self._model, self._context, self._eos_id, self._decode = model, context, eos_id, decode
+        self._pool = BlockPool(n_blocks, BLOCK_SIZE)
+        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype)
+        self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype) if labels else None
+        self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an iteration would do anything."""
+        return self._scheduler.busy
+
+    @property
+    def preemptions(self) -> int:
+        """How often a row had to give its blocks up."""
+        return self._scheduler.preemptions
+
+    def submit(self, task: Row | Read) -> Job:
+        """Add a row or a reading; it starts with the next iteration that has room.
+
+        Raises:
+            InputError: it does not fit the context or the store, or asks for what this model cannot do.
+        """
+        self._check(task)
+        if isinstance(task, Row):
+            reusable = len(task.ids) - 1
+        else:
+            reusable = len(task.ids) if self._labels is not None else task.start - 1
+        return self._scheduler.add(task, reusable)
+
+    def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
+        """A second row from where this one is, after ``then``; they share keys and values. A side branch is one that
+        is cancelled when it has said what it should.
+
+        Raises:
+            InputError: the longer row does not fit.
+        """
+        assert isinstance(job.task, Row), "a reading has nothing to go on with"
+        return self.submit(replace(job.task, ids=(*job.ids, *then), key=key))
+
+    def pause(self, job: Job) -> None:
+        """Hold a row where it is; it keeps what it computed unless the room is needed."""
+        if not job.done:
+            self._scheduler.pause(job)
+
+    def resume(self, job: Job) -> None:
+        """Go on with a paused row; it draws the same tokens as if it had never stopped."""
+        if not job.done:
+            self._scheduler.resume(job)
+
+    def cancel(self, job: Job) -> None:
+        """End a job now: its output holds what there is, its blocks are free."""
+        if not job.done:
+            self._scheduler.remove(job)
+            job.finish("cancelled")
+
+    def run(self, tasks: Sequence[Row | Read]) -> list[Output]:
+        """Run these to their end; outputs in their order.
+
+        Raises:
+            InputError: one of them does not fit.
+            ModelError: the model gave no numbers for one of them.
+        """
+        jobs = [self.submit(task) for task in tasks]
+        while not all(job.done for job in jobs):
+            self.step()
+        outputs = []
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
+            assert job.output is not None
+            outputs.append(job.output)
+        return outputs
+
+    @torch.inference_mode()
+    def step(self) -> list[Job]:
+        """One iteration; the jobs it finished. An error of the model fails the jobs of the iteration, no others."""
+        started = time.perf_counter()
+        iteration = self._scheduler.schedule()
+        ids, slots, views = _flatten(iteration)
+        try:
+            hidden = self._forward(ids, slots, views) if ids else torch.empty(0)
+        except Exception as error:  # whatever a model raises; its callers must hear of it
+            return self._fail(iteration, error)
+        self._pool.settle()
+        self._count(iteration)
+        share = (time.perf_counter() - started) / max(1, len(ids))
+        for job, _ in iteration.decoding:
+            job.seconds += share
+        for trunk, new in iteration.chunks:
+            for job in trunk.jobs:
+                job.seconds += share * len(new) / len(trunk.jobs)
+        readings = self._answer_readings(hidden, iteration, views[len(iteration.decoding) :])
+        return readings + self._draw(hidden, iteration, views)
+
+    def _check(self, task: Row | Read) -> None:
+        length = len(task.ids) + (task.max_tokens if isinstance(task, Row) else 0)
+        if not task.ids:
+            raise InputError("ids", (), "give at least one token")
+        if len(task.ids) + isinstance(task, Row) > self._context:
+            raise InputError("ids", f"{len(task.ids)} tokens", f"the model's context is {self._context}; shorten them")
+        if length > self._pool.n_blocks * BLOCK_SIZE:
+            most = self._pool.n_blocks * BLOCK_SIZE
+            raise InputError("kv_bytes", f"room for {most} tokens", f"this row may grow to {length}; give it more")
+        if isinstance(task, Row):
+            if self._labels is not None:
+                raise InputError("task", "a row to sample", "this model is a classifier; it can only read")
+            if task.max_tokens < 1:
+                raise InputError("max_tokens", task.max_tokens, "give at least 1")
+            if task.stop_strings and self._decode is None:
+                raise InputError("stop_strings", task.stop_strings, "this engine has no tokenizer; use stop_ids")
+        elif not 0 < task.start <= len(task.ids) and self._labels is None:
+            raise InputError("start", task.start, f"the first token has no probability; give 1 to {len(task.ids)}")
+
+    def _forward(self, ids: list[int], slots: list[int], views: list[View]) -> Tensor:
+        if self._pool.copies:
+            self._store.copy(self._pool.copies)
+            if self._labels is not None:
+                source, target = map(list, zip(*self._pool.copies, strict=True))
+                self._labels[target] = self._labels[source]
+        plan: Plan = self._store.plan(views, slots)
+        positions = np.concatenate([np.arange(view.length - view.count, view.length) for view in views])
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return self._store.attend(plan, layer, q, k, v)
+
+        hidden = self._model.hidden(torch.tensor(ids), torch.from_numpy(positions), attend)
+        attended = int((positions + 1).sum())
+        self.account.iteration(len(ids), attended, plan.read, self._pool.held * BLOCK_SIZE)
+        if self._labels is not None:
+            self._labels.view(-1, self._labels.shape[-1])[torch.tensor(slots)] = self._model.head(hidden)
+        return hidden
+
+    def _count(self, iteration: Iteration) -> None:
+        account = self.account
+        account.generated += len(iteration.decoding)
+        for trunk, new in iteration.chunks:
+            before = trunk.prefix.length - len(new)
+            again = max(0, min(trunk.prefix.length, trunk.paid) - before)
+            account.recomputed += again
+            account.prompt_computed += len(new) - again
+            trunk.computed += len(new) - again
+            if not trunk.left:
+                account.prompt_reused += trunk.reused
+                for first, job in zip((True, *[False] * len(trunk.jobs)), trunk.jobs, strict=False):
+                    job.computed += trunk.computed if first else 0
+                    job.reused += trunk.reused if first else len(trunk.ids) if not trunk.paid else 0
+
+    def _fail(self, iteration: Iteration, error: Exception) -> list[Job]:
+        """Nothing of this iteration has been written; nobody may find it."""
+        failed = [job for job, _ in iteration.decoding] + [job for trunk, _ in iteration.chunks for job in trunk.jobs]
+        for prefix in [job.prefix for job, _ in iteration.decoding] + [trunk.prefix for trunk, _ in iteration.chunks]:
+            self._pool.forget(prefix)
+        self._pool.settle()
+        for job in failed:
+            self._scheduler.remove(job)
+            job.error = error
+        return failed
+
+    def _answer_readings(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
+        finished: list[Job] = []
+        for (trunk, _), view in zip(iteration.chunks, views, strict=True):
+            readings = [job for job in trunk.jobs if isinstance(job.task, Read)]
+            if not readings:
+                continue
+            if self._labels is None:
+                self._read_logprobs(hidden[view.start : view.start + view.count], trunk)
+            if trunk.left:
+                continue
+            for job in readings:
+                assert isinstance(job.task, Read)
+                values = (
+                    torch.tensor(trunk.logprobs) if self._labels is None else self._read_labels(trunk.prefix, job.task)
+                )
+                job.finish("length", values)
+                finished.append(job)
+        return finished
+
+    def _read_logprobs(self, hidden: Tensor, trunk: Trunk) -> None:
+        """Log-probabilities of the ids behind those of this chunk."""
+        end = trunk.prefix.length
+        following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1])
+        logprobs = self._model.head(hidden[: len(following)]).double().log_softmax(-1)
+        trunk.logprobs += logprobs.gather(1, following[:, None])[:, 0].tolist()
+
+    def _read_labels(self, prefix: Prefix, task: Read) -> Tensor:
+        assert self._labels is not None
+        return self._labels[prefix.blocks].flatten(0, 1)[task.start : len(task.ids)].clone()
+
+    def _draw(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
+        """Sample a token for every row whose ids have all been read."""
+        rows = [(job, place) for place, (job, _) in enumerate(iteration.decoding)]
+        for (trunk, _), view in zip(iteration.chunks, views[len(rows) :], strict=True):
+            if not trunk.left:
+                place = view.start + view.count - 1
+                rows += [(job, place) for job in trunk.jobs if isinstance(job.task, Row)]
+                self._scheduler.branch(trunk)
+        if not rows:
+            return []
+        jobs = [job for job, _ in rows]
+        distinct, source = np.unique([place for _, place in rows], return_inverse=True)
+        logits = self._model.head(hidden[torch.from_numpy(distinct)]).double()[torch.from_numpy(source)]
+        tasks = [job.task for job in jobs if isinstance(job.task, Row)]
+        noise = uniform(
+            np.array([task.key for task in tasks], dtype=np.uint64),
+            np.array([len(job.ids) for job in jobs], dtype=np.uint64),
+        )
+        drawn = sample(
+            logits,
+            torch.tensor([task.temperature for task in tasks], dtype=torch.float64),
+            torch.tensor([task.top_p for task in tasks], dtype=torch.float64),
+            torch.tensor([task.top_k for task in tasks]),
+            torch.from_numpy(noise),
+        )
+        logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        now = time.monotonic()
+        finished: list[Job] = []
+        for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
+            if math.isnan(logprob):
+                self._pool.forget(job.prefix)
+                self._scheduler.remove(job)
+                job.error = ModelError("logits are not numbers: the weights are broken, or overflow in this dtype")
+                finished.append(job)
+                continue
+            job.ids.append(token)
+            job.logprobs.append(logprob)
+            if finish := self._finish(job, task, now):
+                self._scheduler.remove(job)
+                job.finish(finish)
+                finished.append(job)
+        return finished
+
+    def _finish(self, job: Job, task: Row, now: float) -> RowFinish | None:
+        token, generated = job.ids[-1], len(job.logprobs)
+        if token == self._eos_id:
+            return "eos"
+        if token in task.stop_ids or (task.stop_strings and self._ends_in_stop_string(job, task)):
+            return "stop"
+        if generated >= task.max_tokens or len(job.ids) >= self._context:
+            return "length"
+        if task.deadline is not None and now >= task.deadline:
+            return "cancelled"
+        return None
+
+    def _ends_in_stop_string(self, job: Job, task: Row) -> bool:
+        """Whether the newest token completed a stop string; a token has at least one byte, a character at most four."""
+        assert self._decode is not None
+        longest = max(len(stop.encode()) for stop in task.stop_strings)
+        tail = self._decode(job.ids[max(len(task.ids), len(job.ids) - longest - 4) :])
+        return any(stop in tail for stop in task.stop_strings)
+
+
+def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
+    """Ids, slots, and the view of every row and chunk, in one flat batch."""
+    ids = [job.ids[-1] for job, _ in iteration.decoding]
+    slots = [slot for _, slot in iteration.decoding]
+    prefixes = [job.prefix for job, _ in iteration.decoding]
+    views = [View(place, 1, prefix.length, prefix.blocks) for place, prefix in enumerate(prefixes)]
+    for trunk, new in iteration.chunks:
+        length = trunk.prefix.length
+        views.append(View(len(ids), len(new), length, trunk.prefix.blocks))
+        ids += trunk.ids[length - len(new) : length]
+        slots += new
+    return ids, slots, views

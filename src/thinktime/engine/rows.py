@@ -1,0 +1,109 @@
+"""What callers hand to the engine, what they get back, and a row's life in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from thinktime.engine.blocks import Prefix
+
+RowFinish = Literal["eos", "stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One continuation to sample. ``key`` fixes its noise: the same key gives the same tokens in any batch.
+
+    ``stop_ids`` and ``stop_strings`` end it after the token that completes them; ``deadline`` is a reading of the
+    monotonic clock, in seconds, after which it is cancelled.
+    """
+
+    ids: tuple[int, ...]
+    key: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    stop_strings: tuple[str, ...] = ()
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """Given ids to be read: their log-probabilities from place ``start`` on, or a classifier's logits."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """The sampled ids, a final end-of-sequence token included, and what is known about them.
+
+    ``logprobs`` are those of the model at temperature 1, whatever the row was sampled at. ``computed`` and ``reused``
+    count the tokens of the prompt; of rows that share it the first pays. ``seconds`` is the row's share of the wall
+    time, by tokens. ``values`` is for a `Read`: ``[tokens]`` log-probabilities or ``[tokens, labels]`` logits.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: RowFinish
+    computed: int
+    reused: int
+    seconds: float
+    values: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """A row or reading on its way through the engine; in the end it has an ``output`` or an ``error``.
+
+    ``prefix`` holds the blocks of all ids but the last, which the next iteration reads.
+    """
+
+    task: Row | Read
+    ids: list[int]
+    prefix: Prefix = field(default_factory=Prefix)
+    trunk: Trunk | None = None
+    logprobs: list[float] = field(default_factory=list)
+    computed: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    output: Output | None = None
+    error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has an output or an error."""
+        return self.output is not None or self.error is not None
+
+    def finish(self, how: RowFinish, values: Tensor | None = None) -> None:
+        """Write the output."""
+        new = tuple(self.ids[len(self.task.ids) :])
+        self.output = Output(new, tuple(self.logprobs), how, self.computed, self.reused, self.seconds, values)
+
+
+@dataclass(eq=False)
+class Trunk:
+    """Ids to be read before the jobs that share them go their own ways.
+
+    Of its ids, ``reusable`` may come from what is stored already (a row needs the logits behind the last one, so that
+    one must be read). ``paid`` counts those read before and given up for want of room.
+    """
+
+    ids: tuple[int, ...]
+    reusable: int
+    jobs: list[Job]
+    paid: int = 0
+    reused: int = 0
+    computed: int = 0
+    logprobs: list[float] = field(default_factory=list)
+    prefix: Prefix = field(default_factory=Prefix)
+
+    @property
+    def left(self) -> int:
+        """Tokens still to be read."""
+        return len(self.ids) - self.prefix.length

@@ -1,0 +1,194 @@
+"""What an iteration computes: one token of every running row, and chunks of what waits to be read.
+
+Token budget with decodes first, as in chunked prefill with piggybacked decodes (arXiv 2308.16369). When blocks run
+out, the youngest give theirs up and are read again later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from thinktime.engine.blocks import BlockPool, OutOfBlocksError
+from thinktime.engine.rows import Job, Read, Row, Trunk
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Running rows with the slot of their token, and trunks with the slots of their chunk (which may be empty)."""
+
+    decoding: list[tuple[Job, int]] = field(default_factory=list)
+    chunks: list[tuple[Trunk, list[int]]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.decoding or self.chunks)
+
+
+class Scheduler:
+    """Queues of jobs over one pool of blocks.
+
+    Args:
+        pool: the blocks.
+        max_tokens: tokens of one iteration; running rows are never held back for it.
+        max_rows: rows that run at once.
+        chunked: False reads whole prompts, in iterations of their own, before any row goes on: the baseline.
+    """
+
+    def __init__(self, pool: BlockPool, max_tokens: int, max_rows: int, chunked: bool) -> None:
+        self.pool, self._max_tokens, self._max_rows, self._chunked = pool, max_tokens, max_rows, chunked
+        self._waiting: deque[Trunk] = deque()
+        self._reading: list[Trunk] = []
+        self._running: list[Job] = []
+        self._paused: list[Job] = []
+        self._joinable: dict[tuple[tuple[int, ...], int], Trunk] = {}
+        self.preemptions = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self._waiting or self._reading or self._running)
+
+    def add(self, task: Row | Read, reusable: int) -> Job:
+        """Queue a task; those with the same ids are read once."""
+        job = Job(task, list(task.ids))
+        name = (task.ids, reusable)
+        trunk = self._joinable.get(name)
+        if trunk is None or len(trunk.jobs) >= self._max_rows:
+            trunk = self._joinable[name] = Trunk(task.ids, reusable, [])
+            self._waiting.append(trunk)
+        trunk.jobs.append(job)
+        job.trunk = trunk
+        return job
+
+    def pause(self, job: Job) -> None:
+        """Hold a row where it is; it keeps its blocks unless they are needed."""
+        if job in self._running:
+            self._running.remove(job)
+        elif job.trunk is not None:
+            self._leave(job, job.trunk)
+        self._paused.append(job)
+
+    def resume(self, job: Job) -> None:
+        """Go on with a paused row."""
+        self._paused.remove(job)
+        if job.prefix.length == len(job.ids) - 1:
+            self._running.append(job)
+        else:
+            self._wait_again(job)
+
+    def remove(self, job: Job) -> None:
+        """Take a job out, wherever it is; its blocks are free at once."""
+        if job.trunk is not None:
+            self._leave(job, job.trunk)
+        for rows in (self._running, self._paused):
+            if job in rows:
+                rows.remove(job)
+        self.pool.release(job.prefix)
+
+    def branch(self, trunk: Trunk) -> None:
+        """The trunk has been read: its rows run now, sharing its blocks."""
+        for job in trunk.jobs:
+            job.trunk = None
+            if isinstance(job.task, Row):
+                job.prefix = self.pool.fork(trunk.prefix)
+                self._running.append(job)
+        trunk.jobs = []
+        self._drop(trunk)
+
+    def schedule(self) -> Iteration:
+        """Claim slots for the next iteration. Empty only when nothing is left to do."""
+        iteration = Iteration()
+        if self._chunked or not (self._reading or self._waiting):
+            self._take_running(iteration)
+        self._take_chunks(iteration)
+        if not iteration and self.busy:
+            if self._running and not self._reading:  # prompts go first here, but none can be let in
+                self._take_running(iteration)
+            else:
+                self._make_room()
+                return self.schedule()
+        return iteration
+
+    def _take_running(self, iteration: Iteration) -> None:
+        place = 0
+        while place < len(self._running):
+            job = self._running[place]
+            try:
+                iteration.decoding.append((job, self.pool.append(job.prefix, job.ids[-1])))
+                place += 1
+            except OutOfBlocksError:
+                self._make_room()
+
+    def _take_chunks(self, iteration: Iteration) -> None:
+        room = self._max_tokens - len(iteration.decoding)
+        for trunk in self._reading:
+            room -= self._take_chunk(iteration, trunk, room)
+        while self._waiting and (room > 0 or not iteration) and self._admit(self._waiting[0]):
+            trunk = self._waiting.popleft()
+            self._reading.append(trunk)
+            room -= self._take_chunk(iteration, trunk, room)
+
+    def _take_chunk(self, iteration: Iteration, trunk: Trunk, room: int) -> int:
+        slots: list[int] = []
+        size = min(trunk.left, room) if self._chunked else trunk.left
+        try:
+            while len(slots) < size:
+                slots.append(self.pool.append(trunk.prefix, trunk.ids[trunk.prefix.length]))
+        except OutOfBlocksError:
+            pass  # a shorter chunk, or none
+        if slots or not trunk.left:
+            iteration.chunks.append((trunk, slots))
+        return len(slots)
+
+    def _admit(self, trunk: Trunk) -> bool:
+        """Hold what is stored of it; False if it had better wait."""
+        pool = self.pool
+        rows = len(self._running) + sum(len(other.jobs) for other in self._reading)
+        if rows and rows + len(trunk.jobs) > self._max_rows:
+            return False
+        trunk.prefix = pool.match(trunk.ids[: trunk.reusable])
+        being_written = trunk.prefix.length % pool.block_size and trunk.prefix.blocks[-1] in pool.fresh
+        needed = -(-len(trunk.ids) // pool.block_size) + 1 - len(trunk.prefix.blocks) + len(trunk.jobs) + rows
+        if being_written or (rows and needed > pool.free):
+            pool.release(trunk.prefix)
+            return False
+        if not trunk.paid:
+            trunk.reused = trunk.prefix.length
+        return True
+
+    def _make_room(self) -> None:
+        """Take the blocks of whoever can best wait."""
+        self.preemptions += 1
+        for job in self._paused:
+            if job.prefix.blocks:
+                return self.pool.release(job.prefix)
+        if len(self._reading) > 1 or (self._reading and self._running):
+            trunk = self._reading.pop()
+            trunk.paid = max(trunk.paid, trunk.prefix.length)
+            trunk.logprobs = []
+            self.pool.release(trunk.prefix)
+            return self._waiting.appendleft(trunk)
+        job = self._running.pop()
+        self.pool.release(job.prefix)
+        self._wait_again(job)
+
+    def _wait_again(self, job: Job) -> None:
+        last = len(job.ids) - 1
+        job.trunk = Trunk(tuple(job.ids), last, [job], paid=last if job.computed + job.reused else 0)
+        self._waiting.appendleft(job.trunk)
+
+    def _leave(self, job: Job, trunk: Trunk) -> None:
+        trunk.jobs.remove(job)
+        job.trunk = None
+        if not trunk.jobs:
+            self._drop(trunk)
+
+    def _drop(self, trunk: Trunk) -> None:
+        name = (trunk.ids, trunk.reusable)
+        if self._joinable.get(name) is trunk:
+            del self._joinable[name]
+        if trunk in self._reading:
+            self._reading.remove(trunk)
+        elif trunk in self._waiting:
+            self._waiting.remove(trunk)
+        self.pool.release(trunk.prefix)

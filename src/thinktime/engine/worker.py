@@ -1,0 +1,79 @@
+"""The engine for coroutines: whatever any of them asks for joins the running batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thinktime.engine.engine import Engine
+    from thinktime.engine.rows import Job, Output, Read, Row
+
+
+class Worker:
+    """Runs one engine's iterations off the event loop for as long as there is work."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._new: list[tuple[Row | Read, asyncio.Future[Output]]] = []
+        self._left: list[asyncio.Future[Output]] = []
+        self._futures: dict[Job, asyncio.Future[Output]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._knock = False
+
+    async def run(self, tasks: Sequence[Row | Read]) -> list[Output]:
+        """The outputs of these tasks, in order. A caller that is cancelled takes its rows out of the batch.
+
+        Raises:
+            InputError: a task does not fit the model or the engine.
+            ModelError: the model gave no numbers for one of them.
+        """
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Output]] = [loop.create_future() for _ in tasks]
+        self._new += zip(tasks, futures, strict=True)
+        self._knock = True
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self._task = loop.create_task(self._work())
+        try:
+            return list(await asyncio.gather(*futures))
+        finally:
+            if not all(future.done() and not future.cancelled() for future in futures):
+                self._left += futures
+                self._knock = True
+
+    async def _work(self) -> None:
+        while self._new or self._left or self._futures:
+            await asyncio.sleep(0)  # every coroutine that is ready gets to ask first
+            self._knock = False
+            self._take_in()
+            for job in await asyncio.to_thread(self._iterate):
+                future = self._futures.pop(job, None)
+                if future is None or future.done():
+                    continue
+                if job.output is not None:
+                    future.set_result(job.output)
+                elif job.error is not None:
+                    future.set_exception(job.error)
+
+    def _iterate(self) -> list[Job]:
+        """Iterations until a job is done or somebody has something to say."""
+        finished: list[Job] = []
+        while self.engine.busy and not finished and not self._knock:
+            finished = self.engine.step()
+        return finished
+
+    def _take_in(self) -> None:
+        gone = set(self._left)
+        self._left = []
+        for job in [job for job, future in self._futures.items() if future in gone or future.get_loop().is_closed()]:
+            self.engine.cancel(job)
+            del self._futures[job]
+        new, self._new = self._new, []
+        for task, future in new:
+            if future.done():
+                continue
+            try:
+                self._futures[self.engine.submit(task)] = future
+            except Exception as error:  # the caller's own mistake; the others go on
+                future.set_exception(error)
