@@ -1,0 +1,1 @@
+"""The engine's speed and cost beside its peers, in one run."""

@@ -1,0 +1,56 @@
+"""Rows that are cancelled early: how much of the saved tokens is saved time?"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from benchmarks.engine.measure import Timed, alternate, spread
+from thinktime.engine.engine import Engine
+from thinktime.engine.models import LanguageModel
+from thinktime.engine.rows import Row
+from thinktime.pocket.problems import problems
+
+CANCELLED = 0.75
+AFTER = 0.25
+
+
+def sample(solver: LanguageModel, prompts: list[tuple[int, ...]], length: int, places: int, cancel: bool) -> Timed:
+    """All rows to ``length`` tokens, ``places`` at once; three of four leave after a quarter if ``cancel``."""
+    engine = Engine(solver.model, solver.shape, solver.dtype, context=solver.context, max_rows=places)  # no end token
+    started = time.perf_counter()
+    jobs = [engine.submit(Row(ids, key, length)) for key, ids in enumerate(prompts)]
+    doomed = {job for place, job in enumerate(jobs) if cancel and place % 4 < 4 * CANCELLED}
+    while engine.busy:
+        engine.step()
+        for job in [job for job in doomed if len(job.logprobs) >= AFTER * length]:
+            engine.cancel(job)
+            doomed.remove(job)
+    return Timed(sum(len(job.logprobs) for job in jobs), time.perf_counter() - started)
+
+
+def measure(solver: LanguageModel, places: int, queue: int, length: int, rounds: int) -> dict[str, Any]:
+    """As one batch, which only gets smaller, and with ``queue`` times as many rows waiting for places."""
+    questions = [problem.question for problem in problems("test", places * queue, seed=7)]
+    prompts = [tuple(solver.tokenizer.encode_chat(question)) for question in questions]
+    sample(solver, prompts[:8], 8, places, False)
+    cases = {}
+    for name, rows in (("batch", prompts[:places]), ("queue", prompts)):
+        results = alternate(
+            {
+                "all": partial(sample, solver, rows, length, places, False),
+                "cancelled": partial(sample, solver, rows, length, places, True),
+            },
+            rounds,
+        )
+        pairs = list(zip(results["all"], results["cancelled"], strict=True))
+        ideal = 1 - pairs[0][1].tokens / pairs[0][0].tokens
+        saved = [1 - cancelled.seconds / everything.seconds for everything, cancelled in pairs]
+        cases[name] = {
+            "rows": len(rows),
+            "ideal_saving": round(ideal, 4),
+            "time_saving": spread(saved),
+            "saved_of_ideal": spread([share / ideal for share in saved]),
+        }
+    return {"rounds": rounds, "places": places, "length": length, "cancelled": CANCELLED, "after": AFTER, **cases}

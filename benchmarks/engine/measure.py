@@ -1,0 +1,85 @@
+"""Contenders side by side: alternating rounds, and the spread over rounds of what they give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from statistics import median
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one contender did in one round: useful tokens, no padding, and wall time."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+
+def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Every contender once a round, in turns; every other round backwards, so that drift favours nobody."""
+    results: dict[str, list[T]] = {name: [] for name in contenders}
+    for round_ in range(rounds):
+        for name in list(contenders)[:: 1 if round_ % 2 == 0 else -1]:
+            results[name].append(contenders[name]())
+    return results
+
+
+def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
+    """Median, least and most."""
+    return {
+        "median": _round(median(values), digits),
+        "min": _round(min(values), digits),
+        "max": _round(max(values), digits),
+    }
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
+    """Spread of the ratios of the same round."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least ``share`` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+class Clock:
+    """Seconds spent in wrapped calls, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def wrap(self, owner: Any, attribute: str, name: str) -> Callable[[], None]:
+        """Time every call of ``owner.attribute``; returns what undoes it."""
+        inner = getattr(owner, attribute)
+        self.seconds[name] = 0.0
+
+        @wraps(inner)
+        def timed(*args: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return inner(*args, **options)
+            finally:
+                self.seconds[name] += time.perf_counter() - started
+
+        setattr(owner, attribute, timed)
+        return lambda: setattr(owner, attribute, inner)
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+
+
+def _round(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")

@@ -1,0 +1,53 @@
+"""Memory of a process that samples, against the bytes its keys and values may take."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from thinktime import pocket
+from thinktime.engine.engine import Engine
+from thinktime.engine.models import load_language_model
+from thinktime.engine.rows import Row
+from thinktime.pocket.problems import problems
+
+STATUS = Path("/proc/self/status")
+
+
+def measure(caps: Sequence[int], rows: int, length: int) -> dict[str, Any]:
+    """The same rows under every cap, each in a process of its own."""
+    if not STATUS.exists():
+        return {"not measured": "this system does not tell a process its peak memory"}
+    by_cap = {}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for cap in caps:
+            by_cap[str(cap)] = pool.apply(peak, (cap, rows, length))
+    return {"rows": rows, "length": length, "by_kv_bytes": by_cap}
+
+
+def peak(kv_bytes: int, rows: int, length: int) -> dict[str, int]:
+    """Resident bytes of this process: after a few rows, and the most while many ran."""
+    solver = load_language_model(pocket.directory("solver"))
+    prompts = [tuple(solver.tokenizer.encode_chat(problem.question)) for problem in problems("test", rows, seed=9)]
+    tasks = [Row(ids, key, length) for key, ids in enumerate(prompts)]
+    options: dict[str, Any] = {"context": solver.context, "max_rows": rows}
+    small = Engine(solver.model, solver.shape, solver.dtype, kv_bytes=4 << 20, **options)
+    small.run(tasks[:2])
+    before = _status("VmRSS")
+    engine = Engine(solver.model, solver.shape, solver.dtype, kv_bytes=kv_bytes, **options)
+    engine.run(tasks)
+    return {
+        "resident_before": before,
+        "resident_peak": _status("VmHWM"),
+        "grown": _status("VmHWM") - before,
+        "kv_held_peak": engine.account.kv_bytes_held_peak,
+        "preemptions": engine.preemptions,
+        "recomputed_tokens": engine.account.recomputed,
+    }
+
+
+def _status(name: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,94 @@
+"""Independent samples of different prompts, greedy, so that everybody writes the same tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks.engine.measure import Timed, alternate, ratio, spread
+from benchmarks.engine.peers import Continuation, Transformers, llama_cpp
+from thinktime.engine.models import LanguageModel
+from thinktime.engine.rows import Row
+from thinktime.pocket.problems import problems
+
+MAX_TOKENS = 160
+AT_ONCE = (8, 16, 32, 64)
+"""Rows of continuous batching; the fastest of these is the peer."""
+Prompts = list[list[int]]
+
+
+def measure(
+    solver: LanguageModel, peer: Transformers, sizes: Sequence[int], rounds: int, at_least: int = 32
+) -> dict[str, Any]:
+    """Tokens a second at every batch size; small batches are run one after another to ``at_least`` rows a round."""
+    questions = [problem.question for problem in problems("test", max(*sizes, at_least), seed=5)]
+    prompts = [solver.tokenizer.encode_chat(question) for question in questions]
+    for warm_up in (ours, padded):
+        warm_up(solver, peer, [prompts[:8]])
+    trials = {rows: continuous(solver, peer, [prompts[:64]], rows)[0].rate for rows in AT_ONCE}
+    at_once = max(trials, key=lambda rows: trials[rows])
+    table = {}
+    for size in sizes:
+        batches = [prompts[first : first + size] for first in range(0, max(size, at_least), size)]
+        results = alternate(
+            {
+                "ours": partial(ours, solver, peer, batches),
+                "generate": partial(padded, solver, peer, batches),
+                "generate_batch": partial(continuous, solver, peer, batches, at_once),
+            },
+            rounds,
+        )
+        rates = {name: [timed.rate for timed, _ in runs] for name, runs in results.items()}
+        rows = {name: runs[0][1] for name, runs in results.items()}
+        table[str(size)] = {
+            "tokens": {name: runs[0][0].tokens for name, runs in results.items()},
+            "rows": len(rows["ours"]),
+            "longest": max(len(row.ids) for row in rows["ours"]),
+            "shortest": min(len(row.ids) for row in rows["ours"]),
+            "same_text": {
+                name: sum(a.ids == b.ids for a, b in zip(rows["ours"], rows[name], strict=True)) / len(rows["ours"])
+                for name in ("generate", "generate_batch")
+            },
+            "tokens_per_second": {name: spread(values) for name, values in rates.items()},
+            "ratio": {name: ratio(rates["ours"], rates[name]) for name in ("generate", "generate_batch")},
+        }
+    return {
+        "rounds": rounds,
+        "max_tokens": MAX_TOKENS,
+        "generate_batch_rows_at_once": {"chosen": at_once, "tokens_per_second": trials},
+        "llama_cpp": llama_cpp(),
+        "by_rows": table,
+    }
+
+
+Sampled = tuple[Timed, list[Continuation]]
+
+
+def ours(solver: LanguageModel, _: Transformers, batches: Sequence[Prompts]) -> Sampled:
+    """A new engine, with the options it has by itself: nothing is left over from another round."""
+    engine = solver.engine()
+    started = time.perf_counter()
+    outputs = [
+        output
+        for batch in batches
+        for output in engine.run([Row(tuple(ids), key, MAX_TOKENS, 0.0) for key, ids in enumerate(batch)])
+    ]
+    seconds = time.perf_counter() - started
+    return Timed(sum(len(output.ids) for output in outputs), seconds), [Continuation(output.ids) for output in outputs]
+
+
+def padded(solver: LanguageModel, peer: Transformers, batches: Sequence[Prompts]) -> Sampled:
+    """``transformers`` on a padded batch."""
+    started = time.perf_counter()
+    rows = [row for batch in batches for row in peer.generate(batch, MAX_TOKENS, [solver.tokenizer.eos_id])]
+    seconds = time.perf_counter() - started
+    return Timed(sum(len(row.ids) for row in rows), seconds), rows
+
+
+def continuous(solver: LanguageModel, peer: Transformers, batches: Sequence[Prompts], at_once: int) -> Sampled:
+    """``transformers`` with continuous batching."""
+    parts = [peer.generate_batch(batch, MAX_TOKENS, solver.tokenizer.eos_id, at_once) for batch in batches]
+    timed = Timed(sum(t.tokens for t, _ in parts), sum(t.seconds for t, _ in parts))
+    return timed, [row for _, rows in parts for row in rows]
