@@ -66,7 +66,8 @@ class Plan:
 class KVStore:
     """Keys and values of all layers, ``[kv_heads * n_blocks, block_size * head_dim]`` each.
 
-    Memory is reserved, not touched: what is never written costs nothing.
+    Memory is reserved, not touched: what is never written costs nothing. It reads as zeros, for a place that a row must
+    not look at has weight 0, and 0 times what is not a number is not a number.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class KVStore:
     ) -> None:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         shape = (kv_heads * n_blocks, block_size * head_dim)
-        self._layers = [(torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)) for _ in range(layers)]
+        self._layers = [(_zeros(shape, dtype), _zeros(shape, dtype)) for _ in range(layers)]
         self._heads = np.arange(kv_heads, dtype=np.int64)
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -82,6 +83,12 @@ class KVStore:
         source, target = (torch.from_numpy(self._rows(np.array(side))) for side in zip(*pairs, strict=True))
         for keys, values in self._layers:
             keys[target], values[target] = keys[source], values[source]
+
+    def clear(self, slots: Sequence[int]) -> None:
+        """Write zeros, over what may not be numbers."""
+        places = torch.tensor(slots)
+        for side in (side for layer in self._layers for side in layer):
+            side.view(self.kv_heads, self.n_blocks * self.block_size, self.head_dim).index_fill_(1, places, 0.0)
 
     def attend(self, plan: Plan, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write the new keys and values, then attend.
@@ -121,7 +128,8 @@ class KVStore:
                 pieces.append(self._piece(queries, [blocks for _, blocks in group], None))
             lengths = np.array([view.length for view in decoding], dtype=np.int64) - own * self.block_size
             blocks = -(-lengths // self.block_size)
-            for rows in _alike(blocks):
+            some = np.flatnonzero(blocks)  # a row has none when another one started behind its last token
+            for rows in (some[places] for places in _alike(blocks[some])) if len(some) else ():
                 private = [table[row, own[row] : own[row] + blocks[row]] for row in rows]
                 pieces.append(self._piece(starts[rows, None], private, lengths[rows, None]))
             read += int(lengths.sum())
@@ -210,6 +218,11 @@ def _alike(sizes: Ints) -> list[Ints]:
 
 def _table(views: Sequence[View]) -> Ints:
     return _rectangle([np.array(view.blocks) for view in views], -1)
+
+
+def _zeros(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Zeros that the system hands out page by page when they are first used; those of torch are written at once."""
+    return torch.from_numpy(np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def _rectangle(lists: Sequence[Ints], padding: int) -> Ints:

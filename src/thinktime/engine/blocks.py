@@ -33,14 +33,14 @@ class BlockPool:
     """``n_blocks`` blocks of ``block_size`` tokens.
 
     Bookkeeping runs ahead of the tensors by one iteration: ``copies`` collects (from, to) pairs that the caller must
-    carry out before it writes the appended tokens, ``fresh`` the blocks with tokens not yet written. `settle` says that
-    all is written.
+    carry out before it writes the appended tokens, ``fresh`` the blocks with tokens not yet written, from which place
+    on. `settle` says that all is written.
     """
 
     def __init__(self, n_blocks: int, block_size: int) -> None:
         self.n_blocks, self.block_size = n_blocks, block_size
         self.copies: list[tuple[int, int]] = []
-        self.fresh: set[int] = set()
+        self.fresh: dict[int, int] = {}
         self._references = [0] * n_blocks
         self._filled = [0] * n_blocks
         self._edges_into: list[list[tuple[int, int]]] = [[] for _ in range(n_blocks)]
@@ -85,14 +85,20 @@ class BlockPool:
         if place == 0:
             prefix.blocks.append(self._take())
         elif self._filled[prefix.blocks[-1]] != place:  # another row has written behind this one
-            old, new = prefix.blocks[-1], self._take()
+            old = prefix.blocks[-1]
+            if not self.free and self._references[old] == 1:  # what that row left is given up for want of room
+                self._drop_edges(old)
+                self._filled[old] = place
+                return self.append(prefix, token)
+            new = self._take()
             self.copies.append((old, new))
             prefix.blocks[-1] = new
             self._filled[new] = place
+            self.fresh[new] = 0
             self._release([old])
         block = prefix.blocks[-1]
         self._filled[block] = place + 1
-        self.fresh.add(block)
+        self.fresh.setdefault(block, place)
         edge = (prefix.node, token)
         known = self._trie.get(edge)
         if known is None:
