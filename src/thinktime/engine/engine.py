@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
@@ -145,9 +146,15 @@ class Engine:
             InputError: one of them does not fit.
             ModelError: the model gave no numbers for one of them.
         """
+        for task in tasks:
+            self._check(task)
         jobs = [self.submit(task) for task in tasks]
-        while not all(job.done for job in jobs):
-            self.step()
+        try:
+            while not all(job.done for job in jobs):
+                self.step()
+        finally:
+            for job in jobs:
+                self.cancel(job)
         outputs = []
         for job in jobs:
             if job.error is not None:
@@ -167,6 +174,10 @@ class Engine:
         except Exception as error:  # whatever a model raises; its callers must hear of it
             return self._fail(iteration, error)
         self._pool.settle()
+        failed: list[Job] = []
+        if not bool(hidden.isfinite().all()):
+            iteration, views, broken = _without_broken(hidden, iteration, views)
+            failed = self._fail(broken, _no_numbers())
         self._count(iteration)
         share = (time.perf_counter() - started) / max(1, len(ids))
         for job, _ in iteration.decoding:
@@ -175,10 +186,10 @@ class Engine:
             for job in trunk.jobs:
                 job.seconds += share * len(new) / len(trunk.jobs)
         readings = self._answer_readings(hidden, iteration, views[len(iteration.decoding) :])
-        return readings + self._draw(hidden, iteration, views)
+        return failed + readings + self._draw(hidden, iteration, views)
 
     def _check(self, task: Row | Read) -> None:
-        length = len(task.ids) + (task.max_tokens if isinstance(task, Row) else 0)
+        length = min(self._context, len(task.ids) + (task.max_tokens if isinstance(task, Row) else 0))
         if not task.ids:
             raise InputError("ids", (), "give at least one token")
         if len(task.ids) + isinstance(task, Row) > self._context:
@@ -222,16 +233,21 @@ class Engine:
             before = trunk.prefix.length - len(new)
             again = max(0, min(trunk.prefix.length, trunk.paid) - before)
             account.recomputed += again
+            if trunk.jobs[0].logprobs:  # a row that goes on: its last token was drawn before, and is read now
+                account.generated += len(new) - again
+                continue
             account.prompt_computed += len(new) - again
             trunk.computed += len(new) - again
             if not trunk.left:
                 account.prompt_reused += trunk.reused
                 for first, job in zip((True, *[False] * len(trunk.jobs)), trunk.jobs, strict=False):
                     job.computed += trunk.computed if first else 0
-                    job.reused += trunk.reused if first else len(trunk.ids) if not trunk.paid else 0
+                    job.reused += trunk.reused if first else len(trunk.ids)
 
     def _fail(self, iteration: Iteration, error: Exception) -> list[Job]:
-        """Nothing of this iteration has been written; nobody may find it."""
+        """Nothing that this iteration has written can be used; nobody may find it."""
+        slots = [slot for _, slot in iteration.decoding] + [slot for _, new in iteration.chunks for slot in new]
+        self._store.clear(slots)
         failed = [job for job, _ in iteration.decoding] + [job for trunk, _ in iteration.chunks for job in trunk.jobs]
         for prefix in [job.prefix for job, _ in iteration.decoding] + [trunk.prefix for trunk, _ in iteration.chunks]:
             self._pool.forget(prefix)
@@ -253,9 +269,11 @@ class Engine:
                 continue
             for job in readings:
                 assert isinstance(job.task, Read)
-                values = (
-                    torch.tensor(trunk.logprobs) if self._labels is None else self._read_labels(trunk.prefix, job.task)
-                )
+                if self._labels is None:  # those of ids that were not stored, though they could have been, come first
+                    unasked = len(trunk.logprobs) - (len(trunk.ids) - job.task.start)
+                    values = torch.tensor(trunk.logprobs[unasked:], dtype=torch.float64)
+                else:
+                    values = self._read_labels(trunk.prefix, job.task)
                 job.finish("length", values)
                 finished.append(job)
         return finished
@@ -273,7 +291,7 @@ class Engine:
 
     def _draw(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
         """Sample a token for every row whose ids have all been read."""
-        rows = [(job, place) for place, (job, _) in enumerate(iteration.decoding)]
+        rows = [(job, view.start) for (job, _), view in zip(iteration.decoding, views, strict=False)]
         for (trunk, _), view in zip(iteration.chunks, views[len(rows) :], strict=True):
             if not trunk.left:
                 place = view.start + view.count - 1
@@ -303,7 +321,7 @@ class Engine:
             if math.isnan(logprob):
                 self._pool.forget(job.prefix)
                 self._scheduler.remove(job)
-                job.error = ModelError("logits are not numbers: the weights are broken, or overflow in this dtype")
+                job.error = _no_numbers()
                 finished.append(job)
                 continue
             job.ids.append(token)
@@ -346,3 +364,21 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
         ids += trunk.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
+
+
+def _without_broken(
+    hidden: Tensor, iteration: Iteration, views: Sequence[View]
+) -> tuple[Iteration, list[View], Iteration]:
+    """Part an iteration into what came out as numbers, with its views, and the rest."""
+    n = len(iteration.decoding)
+    sound = [bool(hidden[view.start : view.start + view.count].isfinite().all()) for view in views]
+    broken = [not numbers for numbers in sound]
+    whole, rest = (
+        Iteration(list(compress(iteration.decoding, part[:n])), list(compress(iteration.chunks, part[n:])))
+        for part in (sound, broken)
+    )
+    return whole, list(compress(views, sound)), rest
+
+
+def _no_numbers() -> ModelError:
+    return ModelError("the model gave no numbers: its weights are broken, or overflow in this dtype")

@@ -61,11 +61,13 @@ class Output:
 class Job:
     """A row or reading on its way through the engine; in the end it has an ``output`` or an ``error``.
 
-    ``prefix`` holds the blocks of all ids but the last, which the next iteration reads.
+    ``prefix`` holds the blocks of all ids but the last, which the next iteration reads. ``reusable`` of the task's ids
+    need not be read if they are stored.
     """
 
     task: Row | Read
     ids: list[int]
+    reusable: int
     prefix: Prefix = field(default_factory=Prefix)
     trunk: Trunk | None = None
     logprobs: list[float] = field(default_factory=list)

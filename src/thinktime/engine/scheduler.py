@@ -50,18 +50,14 @@ class Scheduler:
 
     def add(self, task: Row | Read, reusable: int) -> Job:
         """Queue a task; those with the same ids are read once."""
-        job = Job(task, list(task.ids))
-        name = (task.ids, reusable)
-        trunk = self._joinable.get(name)
-        if trunk is None or len(trunk.jobs) >= self._max_rows:
-            trunk = self._joinable[name] = Trunk(task.ids, reusable, [])
-            self._waiting.append(trunk)
-        trunk.jobs.append(job)
-        job.trunk = trunk
+        job = Job(task, list(task.ids), reusable)
+        self._wait(job)
         return job
 
     def pause(self, job: Job) -> None:
         """Hold a row where it is; it keeps its blocks unless they are needed."""
+        if job in self._paused:
+            return
         if job in self._running:
             self._running.remove(job)
         elif job.trunk is not None:
@@ -70,10 +66,15 @@ class Scheduler:
 
     def resume(self, job: Job) -> None:
         """Go on with a paused row."""
+        if job not in self._paused:
+            return
         self._paused.remove(job)
-        if job.prefix.length == len(job.ids) - 1:
+        if not job.logprobs:
+            self._wait(job)
+        elif job.prefix.length == len(job.ids) - 1 and self._rows < self._max_rows:
             self._running.append(job)
         else:
+            self.pool.release(job.prefix)
             self._wait_again(job)
 
     def remove(self, job: Job) -> None:
@@ -109,6 +110,11 @@ class Scheduler:
                 return self.schedule()
         return iteration
 
+    @property
+    def _rows(self) -> int:
+        """Rows that run, or will when their ids have been read."""
+        return len(self._running) + sum(len(trunk.jobs) for trunk in self._reading)
+
     def _take_running(self, iteration: Iteration) -> None:
         place = 0
         while place < len(self._running):
@@ -143,11 +149,12 @@ class Scheduler:
     def _admit(self, trunk: Trunk) -> bool:
         """Hold what is stored of it; False if it had better wait."""
         pool = self.pool
-        rows = len(self._running) + sum(len(other.jobs) for other in self._reading)
+        rows = self._rows
         if rows and rows + len(trunk.jobs) > self._max_rows:
             return False
         trunk.prefix = pool.match(trunk.ids[: trunk.reusable])
-        being_written = trunk.prefix.length % pool.block_size and trunk.prefix.blocks[-1] in pool.fresh
+        place = trunk.prefix.length % pool.block_size  # to go on from here is to copy what is written before
+        being_written = place and place > pool.fresh.get(trunk.prefix.blocks[-1], place)
         needed = -(-len(trunk.ids) // pool.block_size) + 1 - len(trunk.prefix.blocks) + len(trunk.jobs) + rows
         if being_written or (rows and needed > pool.free):
             pool.release(trunk.prefix)
@@ -172,9 +179,20 @@ class Scheduler:
         self.pool.release(job.prefix)
         self._wait_again(job)
 
+    def _wait(self, job: Job) -> None:
+        name = (job.task.ids, job.reusable)
+        trunk = self._joinable.get(name)
+        rows = 0 if trunk is None else self._rows if trunk in self._reading else len(trunk.jobs)
+        if trunk is None or rows >= self._max_rows:
+            trunk = self._joinable[name] = Trunk(job.task.ids, job.reusable, [])
+            self._waiting.append(trunk)
+        trunk.jobs.append(job)
+        job.trunk = trunk
+
     def _wait_again(self, job: Job) -> None:
+        """A row that has begun: all but its last token has been read before."""
         last = len(job.ids) - 1
-        job.trunk = Trunk(tuple(job.ids), last, [job], paid=last if job.computed + job.reused else 0)
+        job.trunk = Trunk(tuple(job.ids), last, [job], paid=last)
         self._waiting.appendleft(job.trunk)
 
     def _leave(self, job: Job, trunk: Trunk) -> None:
