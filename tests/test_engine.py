@@ -15,13 +15,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from thinktime.engine.batcher import Batcher
-from thinktime.engine.generate import Output, Row, sample, uniform
+from tiny import in_full, tiny_engine, words
 from torch import Tensor
 
-from thinktime.engine.costs import forward_flops, kv_bytes_per_token
-from thinktime.engine.llama import LlamaConfig
+from thinktime.core.errors import InputError, ModelError
+from thinktime.engine.costs import Account, Shape, forward_flops, kinetics
 from thinktime.engine.models import LanguageModel
+from thinktime.engine.rows import Output, Row
+from thinktime.engine.sampling import sample, uniform
+from thinktime.engine.worker import Worker
 
 PROBABILITIES = (0.0, 0.45, 0.0, 0.25, 0.15, 0.1, 0.05, 0.0)
 
@@ -37,7 +39,7 @@ def crowd(language_model: LanguageModel, questions: tuple[str, ...]) -> list[Row
         if index % 4 == 1:
             row = replace(row, top_p=0.9)
         if index % 4 == 2:
-            row = replace(row, step_ids=step, max_tokens=60)
+            row = replace(row, stop_ids=step, max_tokens=60)
         if index % 4 == 3:
             row = replace(row, temperature=0.0)
         rows.append(row)
@@ -46,7 +48,7 @@ def crowd(language_model: LanguageModel, questions: tuple[str, ...]) -> list[Row
 
 @pytest.fixture(scope="module")
 def alone(language_model: LanguageModel, crowd: list[Row]) -> list[Output]:
-    return [language_model.generate([row])[0] for row in crowd]
+    return [language_model.engine().run([row])[0] for row in crowd]
 
 
 def essence(outputs: Sequence[Output]) -> list[tuple[tuple[int, ...], str]]:
@@ -63,22 +65,24 @@ def noise(n: int) -> Tensor:
     return torch.from_numpy(uniform(np.arange(n, dtype=np.uint64), np.zeros(n, dtype=np.uint64)))
 
 
-def draw(probabilities: Sequence[float], noise: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> list[int]:
+def draw(
+    probabilities: Sequence[float], noise: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
+) -> list[int]:
     logits = torch.tensor(probabilities, dtype=torch.float64).log().expand(len(noise), -1)
     same = torch.ones(len(noise), dtype=torch.float64)
-    ids: list[int] = sample(logits, same * temperature, same * top_p, noise).tolist()
+    ids: list[int] = sample(logits, same * temperature, same * top_p, (same * top_k).long(), noise).tolist()
     return ids
 
 
 def test_a_row_samples_the_same_tokens_alone_and_in_a_crowd(
     language_model: LanguageModel, crowd: list[Row], alone: list[Output]
 ) -> None:
-    together = language_model.generate(crowd)
+    together = language_model.engine().run(crowd)
     assert essence(together) == essence(alone)
     for mine, theirs in zip(together, alone, strict=True):
         assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-9)
     assert len(set(essence(alone))) > 10
-    assert {output.finish for output in alone} >= {"step", "length"}
+    assert {output.finish for output in alone} >= {"stop", "length"}
 
 
 def test_a_row_samples_the_same_tokens_in_any_order(
@@ -86,22 +90,29 @@ def test_a_row_samples_the_same_tokens_in_any_order(
 ) -> None:
     order = list(range(len(crowd)))
     Random(0).shuffle(order)
-    shuffled = language_model.generate([crowd[i] for i in order])
+    shuffled = language_model.engine().run([crowd[i] for i in order])
     assert essence(shuffled) == [essence(alone)[i] for i in order]
 
 
-def test_a_row_samples_the_same_tokens_split_over_waves(
+def test_a_row_samples_the_same_tokens_when_only_a_few_rows_run_at_once(
     language_model: LanguageModel, crowd: list[Row], alone: list[Output]
 ) -> None:
-    waves = [language_model.generate(crowd[start : start + 7]) for start in range(0, len(crowd), 7)]
-    assert essence([output for wave in waves for output in wave]) == essence(alone)
+    assert essence(language_model.engine(max_rows=7).run(crowd)) == essence(alone)
+
+
+def test_a_row_samples_the_same_tokens_from_an_engine_that_has_run_before(
+    language_model: LanguageModel, crowd: list[Row], alone: list[Output]
+) -> None:
+    engine = language_model.engine()
+    parts = [engine.run(crowd[start : start + 7]) for start in range(0, len(crowd), 7)]
+    assert essence([output for part in parts for output in part]) == essence(alone)
 
 
 def test_the_same_row_twice_in_a_batch_gives_the_same_tokens_and_another_key_gives_others(
     language_model: LanguageModel, crowd: list[Row]
 ) -> None:
     row = replace(crowd[0], temperature=2.0, max_tokens=30)
-    first, again, other = language_model.generate([row, row, replace(row, key=row.key + 1)])
+    first, again, other = language_model.engine().run([row, row, replace(row, key=row.key + 1)])
     assert first.ids == again.ids != other.ids
 
 
@@ -109,9 +120,9 @@ def test_a_generation_that_is_cut_and_resumed_with_its_key_samples_the_same_toke
     language_model: LanguageModel, crowd: list[Row]
 ) -> None:
     row = replace(crowd[0], temperature=1.0, max_tokens=20)
-    (whole,) = language_model.generate([row])
+    (whole,) = language_model.engine().run([row])
     cut = len(whole.ids) // 2
-    (rest,) = language_model.generate([replace(row, ids=row.ids + whole.ids[:cut], max_tokens=20 - cut)])
+    (rest,) = language_model.engine().run([replace(row, ids=row.ids + whole.ids[:cut], max_tokens=20 - cut)])
     assert rest.ids == whole.ids[cut:]
 
 
@@ -119,7 +130,7 @@ def test_temperature_0_is_the_argmax_of_transformers(
     language_model: LanguageModel, transformers_solver: Any, questions: tuple[str, ...]
 ) -> None:
     prompts = [language_model.tokenizer.encode_chat(question) for question in questions[::2]]
-    outputs = language_model.generate([Row(tuple(ids), key=0, max_tokens=40, temperature=0.0) for ids in prompts])
+    outputs = language_model.engine().run([Row(tuple(ids), key=0, max_tokens=40, temperature=0.0) for ids in prompts])
     for ids, output in zip(prompts, outputs, strict=True):
         prompt = torch.tensor([ids])
         theirs = transformers_solver.generate(
@@ -132,7 +143,7 @@ def test_logprobs_are_those_of_the_model_at_temperature_1(
     language_model: LanguageModel, transformers_solver: Any, crowd: list[Row]
 ) -> None:
     row = replace(crowd[0], temperature=1.5, top_p=0.8, max_tokens=12)
-    (output,) = language_model.generate([row])
+    (output,) = language_model.engine().run([row])
     with torch.inference_mode():
         logits = transformers_solver(torch.tensor([row.ids + output.ids])).logits[0].double()
     expected = [float(logits[len(row.ids) + i - 1].log_softmax(-1)[token]) for i, token in enumerate(output.ids)]
@@ -140,36 +151,36 @@ def test_logprobs_are_those_of_the_model_at_temperature_1(
 
 
 def test_a_tiny_top_p_is_greedy(language_model: LanguageModel, crowd: list[Row]) -> None:
-    hot = [replace(row, temperature=2.0, top_p=1e-6, step_ids=frozenset()) for row in crowd[:10]]
-    assert essence(language_model.generate(hot)) == essence(
-        language_model.generate([replace(row, temperature=0.0) for row in hot])
+    hot = [replace(row, temperature=2.0, top_p=1e-6, stop_ids=frozenset()) for row in crowd[:10]]
+    assert essence(language_model.engine().run(hot)) == essence(
+        language_model.engine().run([replace(row, temperature=0.0) for row in hot])
     )
 
 
 def test_a_step_ends_with_the_first_step_token(language_model: LanguageModel, crowd: list[Row]) -> None:
     step = language_model.tokenizer.ids_containing("\n")
     rows = [replace(row, temperature=0.0, max_tokens=60) for row in crowd[:10]]
-    whole = language_model.generate([replace(row, step_ids=frozenset()) for row in rows])
-    stepped = language_model.generate([replace(row, step_ids=step) for row in rows])
+    whole = language_model.engine().run([replace(row, stop_ids=frozenset()) for row in rows])
+    stepped = language_model.engine().run([replace(row, stop_ids=step) for row in rows])
     for w, s in zip(whole, stepped, strict=True):
         first = next(place for place, token in enumerate(w.ids) if token in step)
-        assert s.finish == "step"
+        assert s.finish == "stop"
         assert s.ids == w.ids[: first + 1]
 
 
 def test_max_tokens_is_kept_exactly(language_model: LanguageModel, crowd: list[Row]) -> None:
-    outputs = language_model.generate([replace(crowd[0], max_tokens=n, step_ids=frozenset()) for n in (1, 2, 5)])
+    outputs = language_model.engine().run([replace(crowd[0], max_tokens=n, stop_ids=frozenset()) for n in (1, 2, 5)])
     assert [(len(output.ids), output.finish) for output in outputs] == [(1, "length"), (2, "length"), (5, "length")]
 
 
 def test_the_end_token_ends_a_row_even_at_the_last_place_and_is_its_last_id(
     language_model: LanguageModel, crowd: list[Row]
 ) -> None:
-    row = replace(crowd[0], temperature=0.0, max_tokens=200, step_ids=frozenset())
-    (output,) = language_model.generate([row])
+    row = replace(crowd[0], temperature=0.0, max_tokens=200, stop_ids=frozenset())
+    (output,) = language_model.engine().run([row])
     assert output.finish == "eos"
     assert output.ids.index(language_model.tokenizer.eos_id) == len(output.ids) - 1
-    exact, short = language_model.generate([replace(row, max_tokens=len(output.ids) - k) for k in (0, 1)])
+    exact, short = language_model.engine().run([replace(row, max_tokens=len(output.ids) - k) for k in (0, 1)])
     assert exact == replace(output, seconds=exact.seconds, logprobs=exact.logprobs)
     assert short.finish == "length" and short.ids == output.ids[:-1]
 
@@ -179,20 +190,20 @@ def test_a_deadline_ends_its_own_row_and_no_other(
 ) -> None:
     late = replace(crowd[0], deadline=time.monotonic() - 1)
     early = replace(crowd[5], deadline=time.monotonic() + 3600)
-    stopped, unhurried, untouched = language_model.generate([late, early, crowd[10]])
-    assert (stopped.finish, stopped.ids) == ("budget", alone[0].ids[:1])
+    stopped, unhurried, untouched = language_model.engine().run([late, early, crowd[10]])
+    assert (stopped.finish, stopped.ids) == ("cancelled", alone[0].ids[:1])
     assert essence([unhurried, untouched]) == essence([alone[5], alone[10]])
 
 
-def test_the_seconds_of_the_rows_add_up_to_the_wall_time_of_the_wave(
+def test_the_seconds_of_the_rows_add_up_to_no_more_than_the_wall_time(
     language_model: LanguageModel, crowd: list[Row]
 ) -> None:
+    engine = language_model.engine()
     started = time.perf_counter()
-    outputs = language_model.generate(crowd[:8])
+    outputs = engine.run(crowd[:8])
     wall = time.perf_counter() - started
-    assert 0.5 * wall < sum(output.seconds for output in outputs) <= wall
-    per_token = [output.seconds / len(output.ids) for output in outputs]
-    assert per_token == pytest.approx([per_token[0]] * len(outputs))
+    assert 0 < sum(output.seconds for output in outputs) <= wall
+    assert all(output.seconds > 0 for output in outputs)
 
 
 def test_uniform_is_splitmix64() -> None:
@@ -233,7 +244,31 @@ def test_top_p_of_one_row_does_not_touch_another() -> None:
     logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().expand(2, -1)
     ones = torch.ones(2, dtype=torch.float64)
     last = torch.tensor([0.999, 0.999], dtype=torch.float64)
-    assert sample(logits, ones, torch.tensor([0.4, 1.0]).double(), last).tolist() == [1, 6]
+    none = torch.zeros(2, dtype=torch.int64)
+    assert sample(logits, ones, torch.tensor([0.4, 1.0]).double(), none, last).tolist() == [1, 6]
+
+
+def test_top_k_keeps_the_k_likeliest_ids_in_their_proportions() -> None:
+    counts = Counter(draw(PROBABILITIES, noise(20000), top_k=3))
+    assert set(counts) == {1, 3, 4}
+    assert chi_square([counts[1], counts[3], counts[4]], [0.45 / 0.85, 0.25 / 0.85, 0.15 / 0.85]) < 20
+    assert set(draw(PROBABILITIES, noise(500), top_k=1)) == {1}
+    assert set(draw(PROBABILITIES, noise(20000), top_k=100)) == {1, 3, 4, 5, 6}
+
+
+def test_of_top_k_and_top_p_the_narrower_cuts() -> None:
+    assert set(draw(PROBABILITIES, noise(2000), top_p=0.75, top_k=2)) == {1, 3}
+    assert set(draw(PROBABILITIES, noise(2000), top_p=0.4, top_k=3)) == {1}
+
+
+def test_ids_that_tie_at_the_cut_of_top_k_all_stay() -> None:
+    assert set(draw((0.4, 0.2, 0.2, 0.2), noise(2000), top_k=2)) == {0, 1, 2, 3}
+
+
+def test_top_k_of_one_row_does_not_touch_another() -> None:
+    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().expand(2, -1)
+    ones, last = torch.ones(2, dtype=torch.float64), torch.tensor([0.999, 0.999], dtype=torch.float64)
+    assert sample(logits, ones, ones, torch.tensor([1, 0]), last).tolist() == [1, 6]
 
 
 def test_temperature_0_is_the_argmax_whatever_the_noise() -> None:
@@ -265,7 +300,7 @@ def test_the_first_token_of_a_question_is_drawn_with_the_probability_that_transf
     counts: Counter[int] = Counter()
     for start in range(0, n, 500):
         rows = [Row(ids, key=key, max_tokens=1, temperature=2.5) for key in keys[start : start + 500]]
-        counts.update(output.ids[0] for output in language_model.generate(rows))
+        counts.update(output.ids[0] for output in language_model.engine().run(rows))
     with torch.inference_mode():
         logits = transformers_solver(torch.tensor([ids])).logits[0, -1].double()
     probabilities = (logits / 2.5).softmax(-1).tolist()
@@ -279,56 +314,190 @@ def test_the_first_token_of_a_question_is_drawn_with_the_probability_that_transf
 
 
 def test_the_cost_of_a_forward_pass_is_two_operations_a_parameter_and_four_a_head_place_attended_to() -> None:
-    shape = LlamaConfig(10, 12, 16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=5)
+    shape = Shape(layers=3, heads=2, kv_heads=1, head_dim=5, parameters=1000, bytes_per_value=8)
     attention = sum(4 * 3 * 2 * 5 * (7 + own) for own in (1, 2, 3, 4))  # 7 cached, then itself and those before it
-    assert forward_flops(shape, parameters=1000, tokens=4, context=7) == 2 * 1000 * 4 + attention
-    assert kv_bytes_per_token(shape, bytes_per_value=8) == 2 * 3 * 1 * 5 * 8
+    assert forward_flops(shape, tokens=4, context=7) == 2 * 1000 * 4 + attention
+    assert shape.kv_bytes_per_token == 2 * 3 * 1 * 5 * 8
 
 
-def test_a_batcher_runs_what_many_coroutines_ask_for_at_once_and_answers_each_in_order() -> None:
-    batches: list[list[int]] = []
-
-    def double(items: list[int]) -> list[int]:
-        batches.append(items)
-        return [2 * item for item in items]
-
-    async def ask() -> list[list[int]]:
-        batcher = Batcher(double, max_items=5)
-        return list(await asyncio.gather(*(batcher.submit([10 * i, 10 * i + 1, 10 * i + 2]) for i in range(4))))
-
-    assert asyncio.run(ask()) == [[20 * i, 20 * i + 2, 20 * i + 4] for i in range(4)]
-    assert [len(batch) for batch in batches] == [5, 5, 2]
+QWEN3_8B = Shape(layers=36, heads=32, kv_heads=8, head_dim=128, parameters=8_190_000_000, bytes_per_value=2)
+TINY = Shape(layers=6, heads=8, kv_heads=8, head_dim=32, parameters=5_000_000, bytes_per_value=2)
 
 
-def test_a_batcher_passes_an_error_to_every_caller_of_its_batch_and_goes_on() -> None:
-    def run(items: list[int]) -> list[int]:
-        if 0 in items:
-            raise RuntimeError("broken")
-        return items
+@pytest.mark.parametrize(
+    ("shape", "prompt", "generated", "samples", "computing", "traffic"),
+    [
+        (QWEN3_8B, 200, 10000, 1, 1.944708e14, 4.313088e15),
+        (QWEN3_8B, 200, 2000, 8, 2.734046e14, 1.360282e15),
+        (TINY, 64, 256, 1, 2.861990e9, 1.698693e11),
+        (TINY, 64, 256, 16, 4.579184e10, 1.868562e12),
+    ],
+)
+def test_the_cost_of_a_problem_is_that_of_the_kinetics_paper(
+    shape: Shape, prompt: int, generated: int, samples: int, computing: float, traffic: float
+) -> None:
+    cost = kinetics(shape, samples, prompt, generated, intensity=562.5)
+    assert cost.linear + cost.attention == pytest.approx(computing, rel=1e-6)
+    assert cost.kv_traffic == pytest.approx(traffic, rel=1e-6)
+    assert cost.decoding == cost.linear + cost.attention + cost.kv_traffic
 
-    async def ask() -> list[Any]:
-        batcher = Batcher(run, max_items=2)
-        return list(await asyncio.gather(*(batcher.submit([i]) for i in (0, 1, 2)), return_exceptions=True))
 
-    first, second, third = asyncio.run(ask())
-    assert isinstance(first, RuntimeError) and isinstance(second, RuntimeError)
-    assert third == [2]
+def test_the_account_of_a_small_run_is_what_one_counts_by_hand() -> None:
+    engine = tiny_engine(max_tokens=20, eos_id=-1)
+    outputs = engine.run([Row(words(36), key, max_tokens=4) for key in (5, 6)])
+    assert [len(output.ids) for output in outputs] == [4, 4]
+    account = engine.account
+    # the prompt of 36 in chunks of 20 and 16; then twice three tokens: the last that is drawn is not read
+    assert account.iterations == 2 + 3
+    assert (account.prompt_computed, account.prompt_reused, account.recomputed) == (36, 0, 0)
+    assert (account.generated, account.tokens) == (6, 42)
+    assert account.attended == sum(range(1, 37)) + 2 * (37 + 38 + 39)
+    # the second chunk reads the first; the 32 tokens in full blocks are read once for both rows, their own rest twice
+    assert account.kv_tokens_read == 20 + 36 + sum(32 + 2 * own for own in (5, 6, 7))
+    assert account.kv_tokens_held_peak == 4 * 16  # three blocks of the prompt, the last of them in a copy
+    assert account.kv_tokens_held_sum == (2 + 3 + 4 + 4 + 4) * 16
+    shape = account.shape
+    assert (shape.kv_bytes_per_token, shape.flops_per_attended) == (2 * 2 * 2 * 8 * 8, 4 * 2 * 4 * 8)
+    assert account.flops() == 2 * shape.parameters * 42 + 256 * account.attended
+    assert account.weight_bytes_read == 5 * 8 * shape.parameters
+    assert account.kinetics(10.0) == account.flops() + 10 * account.kv_tokens_read * 512
+    assert account.kinetics(10.0, weights=True) == account.kinetics(10.0) + 10 * account.weight_bytes_read
+    assert account.kv_bytes_held_mean == account.kv_tokens_held_sum * 512 / 5
+    assert [(output.computed, output.reused) for output in outputs] == [(36, 0), (0, 36)]
 
 
-def test_a_batcher_skips_what_was_cancelled_while_it_waited() -> None:
-    batches: list[list[int]] = []
+def test_an_account_of_nothing_is_all_zeros() -> None:
+    assert (Account(TINY).flops(), Account(TINY).kinetics(562.5, weights=True), Account(TINY).kv_bytes_held_mean) == (
+        0,
+        0.0,
+        0.0,
+    )
 
-    def run(items: list[int]) -> list[int]:
-        batches.append(items)
-        return items
 
-    async def ask() -> list[int]:
-        batcher = Batcher(run, max_items=8)
-        given_up = asyncio.ensure_future(batcher.submit([1]))
-        kept = asyncio.ensure_future(batcher.submit([2]))
+def some_rows(n: int, max_tokens: int = 6) -> list[Row]:
+    """Their first ids differ, so none waits for what another is about to read."""
+    return [Row((10 + i, *words(4 + 7 * i % 23, i)), key=i, max_tokens=max_tokens) for i in range(n)]
+
+
+def test_a_worker_runs_what_many_coroutines_ask_for_in_one_batch_and_answers_each_in_order() -> None:
+    rows = some_rows(12)
+    worker = Worker(tiny_engine())
+
+    async def ask() -> list[list[Output]]:
+        return list(await asyncio.gather(*(worker.run(rows[i : i + 3]) for i in range(0, 12, 3))))
+
+    answers = [output.ids for outputs in asyncio.run(ask()) for output in outputs]
+    assert answers == [in_full(row)[0] for row in rows]
+    assert worker.engine.account.iterations <= 7  # all prompts in one, then a token of every row in each
+
+
+def test_a_coroutine_that_asks_while_others_run_joins_their_batch() -> None:
+    early, late = Row(words(9), 1, max_tokens=40), Row(words(9, 1), 2, max_tokens=3)
+    worker = Worker(tiny_engine(eos_id=-1))
+    ended: list[int] = []
+
+    async def one(row: Row) -> None:
+        await worker.run([row])
+        ended.append(row.key)
+
+    async def ask() -> None:
+        first = asyncio.create_task(one(early))
+        while not worker.engine.account.generated:
+            await asyncio.sleep(0)
+        await one(late)
+        assert worker.engine.account.generated < 39 + 2
+        await first
+
+    asyncio.run(ask())
+    assert ended == [2, 1]
+
+
+def test_the_rows_of_a_cancelled_coroutine_leave_the_batch_and_others_finish() -> None:
+    engine = tiny_engine(eos_id=-1)
+    worker = Worker(engine)
+    kept = Row(words(8, 1), 3, max_tokens=60)
+
+    async def ask() -> list[Output]:
+        leaving = asyncio.create_task(worker.run([Row(words(8), key, max_tokens=240) for key in (1, 2)]))
+        staying = asyncio.create_task(worker.run([kept]))
+        while not engine.account.generated:
+            await asyncio.sleep(0)
+        leaving.cancel()
+        outputs = await staying
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        return outputs
+
+    (output,) = asyncio.run(ask())
+    assert output.ids == in_full(kept, eos=-1)[0]
+    assert engine.account.generated < 3 * 239
+    assert (engine.busy, engine._pool.held) == (False, 0)
+
+
+def test_a_coroutine_that_is_cancelled_before_its_rows_have_begun_costs_nothing() -> None:
+    worker = Worker(tiny_engine())
+
+    async def ask() -> list[Output]:
+        given_up = asyncio.ensure_future(worker.run([Row(words(50, 9), 1, max_tokens=3)]))
+        kept = asyncio.ensure_future(worker.run([Row(words(20), 2, max_tokens=3)]))
         await asyncio.sleep(0)
         given_up.cancel()
         return await kept
 
-    assert asyncio.run(ask()) == [2]
-    assert batches == [[2]]
+    assert len(asyncio.run(ask())) == 1
+    assert worker.engine.account.prompt_computed == 20
+
+
+def test_a_task_that_cannot_work_is_refused_to_its_caller_only() -> None:
+    rows = some_rows(2)
+    worker = Worker(tiny_engine())
+
+    async def ask() -> list[Any]:
+        bad = worker.run([rows[1], replace(rows[1], max_tokens=0)])
+        return list(await asyncio.gather(worker.run(rows[:1]), bad, worker.run(rows[1:]), return_exceptions=True))
+
+    first, refused, second = asyncio.run(ask())
+    assert isinstance(refused, InputError) and "max_tokens=0" in str(refused)
+    assert [output.ids for output in first + second] == [in_full(row)[0] for row in rows]
+    assert worker.engine._pool.held == 0
+
+
+def test_a_worker_serves_one_event_loop_after_another() -> None:
+    rows = some_rows(3)
+    worker = Worker(tiny_engine())
+    answers = [asyncio.run(worker.run([row]))[0].ids for row in rows]
+    assert answers == [in_full(row)[0] for row in rows]
+
+
+def test_a_loop_that_ended_with_rows_under_way_leaves_nothing_behind_in_the_next() -> None:
+    engine = tiny_engine(eos_id=-1)
+    worker = Worker(engine)
+    row = some_rows(1)[0]
+
+    async def leave() -> None:
+        left = asyncio.create_task(worker.run([Row(words(8), 1, max_tokens=240)]))
+        while not engine.account.generated:
+            await asyncio.sleep(0)
+        assert not left.done()
+
+    asyncio.run(leave())
+    (output,) = asyncio.run(worker.run([row]))
+    assert output.ids == in_full(row, eos=-1)[0]
+    assert engine.account.generated < 239
+    assert (engine.busy, engine._pool.held) == (False, 0)
+
+
+def test_a_fault_of_the_engine_reaches_every_caller_and_the_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows(2)
+    worker = Worker(tiny_engine())
+
+    def broken() -> Any:
+        raise ModelError("broken")
+
+    async def ask() -> list[Any]:
+        return list(await asyncio.gather(*(worker.run([row]) for row in rows), return_exceptions=True))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.engine, "step", broken)
+        assert [str(error) for error in asyncio.run(ask())] == ["broken", "broken"]
+    assert [outputs[0].ids for outputs in asyncio.run(ask())] == [in_full(row)[0] for row in rows]

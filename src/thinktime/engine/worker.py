@@ -47,7 +47,12 @@ class Worker:
             await asyncio.sleep(0)  # every coroutine that is ready gets to ask first
             self._knock = False
             self._take_in()
-            for job in await asyncio.to_thread(self._iterate):
+            try:
+                finished = await asyncio.to_thread(self._iterate)
+            except Exception as error:  # nobody may wait for ever
+                self._fail(error)
+                continue
+            for job in finished:
                 future = self._futures.pop(job, None)
                 if future is None or future.done():
                     continue
@@ -55,6 +60,14 @@ class Worker:
                     future.set_result(job.output)
                 elif job.error is not None:
                     future.set_exception(job.error)
+
+    def _fail(self, error: Exception) -> None:
+        jobs, self._futures = self._futures, {}
+        for future in jobs.values():
+            if not future.done() and not future.get_loop().is_closed():
+                future.set_exception(error)
+        for job in jobs:
+            self.engine.cancel(job)
 
     def _iterate(self) -> list[Job]:
         """Iterations until a job is done or somebody has something to say."""
