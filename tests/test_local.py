@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from thinktime.engine.generate import CausalLM, Output, Row, generate
 
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.types import Extension, Node, Problem, Sampling
 from thinktime.core.usage import Budget, total
+from thinktime.engine.engine import Engine
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.engine.models import ChatTokenizer, LanguageModel, RewardModel
+from thinktime.engine.rows import Job, Read, Row
+from thinktime.engine.scheduler import Iteration, Scheduler
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
 from thinktime.pocket.problems import read_answer
@@ -32,15 +34,31 @@ WARM = Sampling(temperature=0.8, max_tokens=200)
 
 
 @pytest.fixture
-def waves(monkeypatch: pytest.MonkeyPatch) -> list[list[Row]]:
-    """The rows of every wave that the engine runs."""
-    seen: list[list[Row]] = []
+def iterations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows went on in every iteration of an engine."""
+    seen: list[int] = []
+    schedule = Scheduler.schedule
 
-    def recording(model: CausalLM, rows: Sequence[Row], eos_id: int) -> list[Output]:
-        seen.append(list(rows))
-        return generate(model, rows, eos_id)
+    def recording(scheduler: Scheduler) -> Iteration:
+        iteration = schedule(scheduler)
+        seen.append(len(iteration.decoding))
+        return iteration
 
-    monkeypatch.setattr("thinktime.engine.models.generate", recording)
+    monkeypatch.setattr(Scheduler, "schedule", recording)
+    return seen
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Row | Read]:
+    """What the engines are asked for."""
+    seen: list[Row | Read] = []
+    submit = Engine.submit
+
+    def recording(engine: Engine, task: Row | Read) -> Job:
+        seen.append(task)
+        return submit(engine, task)
+
+    monkeypatch.setattr(Engine, "submit", recording)
     return seen
 
 
@@ -81,25 +99,25 @@ def placed(state: Text, key: str = "f" * 32) -> Node:
     return Node(key, (0,), state, finish="step")
 
 
-def test_what_many_problems_ask_for_at_once_runs_as_one_wave(
-    solver_directory: Path, waves: list[list[Row]], questions: tuple[str, ...]
+def test_what_many_problems_ask_for_at_once_runs_in_one_batch(
+    solver_directory: Path, iterations: list[int], questions: tuple[str, ...]
 ) -> None:
     generator = LocalGenerator(solver_directory)
 
     async def ask() -> None:
         searches = [search_for(question, generator) for question in questions[:6]]
-        await asyncio.gather(*(search.extend([search.root], 2, until="step") for search in searches))
+        await asyncio.gather(*(search.extend([search.root], 2, until=30) for search in searches))
 
     run(ask())
-    assert [len(wave) for wave in waves] == [12]
+    assert max(iterations) == 12
 
 
-def test_a_wave_has_at_most_max_rows(
-    solver_directory: Path, waves: list[list[Row]], questions: tuple[str, ...]
+def test_at_most_max_rows_run_at_once(
+    solver_directory: Path, iterations: list[int], questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[0], LocalGenerator(solver_directory, max_rows=5))
-    children = run(search.extend([search.root], 12, until=1))
-    assert [len(wave) for wave in waves] == [5, 5, 2]
+    children = run(search.extend([search.root], 12, until=4))
+    assert max(iterations) == 5
     assert [child.path for child in children] == [(i,) for i in range(12)]
 
 
@@ -173,7 +191,7 @@ def test_step_ends_are_just_past_every_newline_and_at_the_end(
 
 
 def test_ids_of_a_prefix_are_never_decoded_and_encoded_again(
-    generator: LocalGenerator, waves: list[list[Row]], solver_directory: Path, questions: tuple[str, ...]
+    generator: LocalGenerator, tasks: list[Row | Read], solver_directory: Path, questions: tuple[str, ...]
 ) -> None:
     from tokenizers import Tokenizer
 
@@ -183,21 +201,37 @@ def test_ids_of_a_prefix_are_never_decoded_and_encoded_again(
     prompt = generator.root(Problem("", questions[0])).prompt
     extension = Extension(placed(Text(prompt, spelled, "Ann", (3,))), 0, "0" * 32, 4, WARM, 4)
     (child,) = run(generator.extend([extension]))
-    assert waves[0][0].ids == prompt + spelled
+    assert tasks[0].ids == prompt + spelled
     assert child.state.ids[:3] == spelled
     assert child.state.text.startswith("Ann")
 
 
-def test_the_first_child_is_charged_the_prompt_and_its_siblings_find_it_cached(
+def test_a_root_s_first_child_is_charged_the_prompt_and_a_node_s_its_last_token_and_the_rest_is_found_cached(
     generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[0], generator)
     prompt = len(search.root.state.prompt)
     first, second = run(search.extend([search.root], 2, until="step"))
     (third,) = run(search.extend([search.root], 1, until="step"))
-    (below,) = run(search.extend([second]))
-    charged = [(node.usage.prompt_tokens, node.usage.cached_tokens) for node in (first, second, third, below)]
-    assert charged == [(prompt, 0), (0, prompt), (0, prompt), (prompt + len(second.state.ids), 0)]
+    below, beside = run(search.extend([second], 2))
+    charged = [(node.usage.prompt_tokens, node.usage.cached_tokens) for node in (first, second, third, below, beside)]
+    there = prompt + len(second.state.ids)
+    assert charged == [(prompt, 0), (0, prompt), (0, prompt), (1, there - 1), (0, there)]
+
+
+def test_what_is_charged_for_prompts_is_what_the_engine_reads(
+    solver_directory: Path, tasks: list[Row | Read], questions: tuple[str, ...]
+) -> None:
+    generator = LocalGenerator(solver_directory, dtype="float64")
+    search = search_for(questions[0], generator)
+    steps = run(search.extend([search.root], 3, until="step"))
+    ends = run(search.extend([node for node in steps if node.finish == "step"], 2))
+    assert len(ends) == 6
+    charged = total(node.usage for node in [*steps, *ends]).prompt_tokens
+    distinct = {node.state.ids for node in steps}  # equal steps are one node to the engine, and two to the search
+    account = generator._worker.engine.account
+    assert charged - (len(steps) - len(distinct)) == account.prompt_computed
+    assert account.recomputed == 0
 
 
 def test_generated_tokens_are_the_new_ids_of_each_node(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
@@ -229,9 +263,13 @@ def test_flops_and_kv_bytes_are_those_counted_by_hand(
     search = search_for(questions[0], generator)
     prompt = len(search.root.state.prompt)
     first, second = run(search.extend([search.root], 2))
+    (step,) = run(search.extend([search.root], 1, until=5))
+    (below,) = run(search.extend([step]))
     end = prompt + len(first.state.ids)
     assert first.usage.flops == pytest.approx(read(range(end)), rel=1e-12)
     assert second.usage.flops == pytest.approx(read(range(prompt, prompt + len(second.state.ids))), rel=1e-12)
+    start = prompt + len(step.state.ids)  # its last token is read now, then those that are drawn
+    assert below.usage.flops == pytest.approx(read(range(start - 1, start + below.usage.generated_tokens)), rel=1e-12)
     one_token = 2 * layers * kv_heads * dim * 8  # keys and values in float64
     assert first.usage.kv_bytes == one_token * sum(range(prompt, end))
 
@@ -367,9 +405,9 @@ def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Nod
 
 
 def readings(
-    directory: Path, nodes: Sequence[Node], aggregate: str = "last", max_rows: int = 64
+    directory: Path, nodes: Sequence[Node], aggregate: str = "last"
 ) -> list[tuple[float | None, tuple[float, ...]]]:
-    scorer = ProcessReward(directory, aggregate=aggregate, dtype="float64", max_rows=max_rows)
+    scorer = ProcessReward(directory, aggregate=aggregate, dtype="float64")
     return [(reading.value, reading.steps) for reading in run(scorer.score(nodes))]
 
 
@@ -381,7 +419,9 @@ def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinish
     for node, reading in zip(solutions, run(reward.score(solutions)), strict=True):
         ids = node.state.ids
         places = [place for place, token in enumerate(ids) if token in newline or place == len(ids) - 1]
-        (right,) = reward_model.probabilities([node.state.prompt + ids])
+        with torch.inference_mode():
+            read = reward_model.model.head(reward_model.model.model(torch.tensor(node.state.prompt + ids)))
+        right = read.softmax(-1)[:, 1]
         expected = [float(right[len(node.state.prompt) + place]) for place in places]
         assert reading.steps == pytest.approx(expected, abs=1e-9)
         assert all(0 < step < 1 for step in reading.steps)
@@ -412,11 +452,10 @@ def test_an_unknown_aggregate_is_refused_with_the_nearest_name(reward_directory:
 
 def test_a_reading_does_not_depend_on_what_is_read_beside_it(reward_directory: Path, solutions: list[Node]) -> None:
     together = readings(reward_directory, solutions)
-    alone = readings(reward_directory, solutions, max_rows=1)
+    alone = [reading for node in solutions[::4] for reading in readings(reward_directory, [node])]
     backwards = readings(reward_directory, solutions[::-1])[::-1]
-    for (_, a), (_, b), (_, c) in zip(together, alone, backwards, strict=True):
+    for (_, a), (_, b) in [*zip(together[::4], alone, strict=True), *zip(together, backwards, strict=True)]:
         assert a == pytest.approx(b, abs=1e-9)
-        assert a == pytest.approx(c, abs=1e-9)
 
 
 def test_the_rewards_of_finished_steps_do_not_change_as_the_solution_goes_on(

@@ -13,16 +13,18 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
+from thinktime.core.errors import ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.engine.models import ChatTokenizer, LanguageModel, load_language_model
+from thinktime.engine.rows import Row
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
 from thinktime.pocket.tokenizer import END, build
 
 MIB = 2**20
-FAMILIES = ("Qwen2", "Mistral")
+FAMILIES = ("Llama", "Qwen2", "Qwen3", "Mistral")
 
 
 @pytest.fixture(scope="module")
@@ -197,12 +199,36 @@ def test_another_family_generates_what_transformers_generates(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_logprobs_of_another_family_are_those_of_transformers(
+    family: str, other_families: dict[str, Path], questions: tuple[str, ...]
+) -> None:
+    """Rows share their prompt and are read in chunks beside others that run."""
+    ours, theirs = load_language_model(other_families[family]), _auto_model(other_families[family])
+    prompts = [tuple(ours.tokenizer.encode_chat(question)) for question in (questions[0], questions[4])]
+    rows = [Row(ids, key, max_tokens=12, temperature=0.7) for ids in prompts for key in range(3)]
+    for row, output in zip(rows, ours.engine(max_tokens=30).run(rows), strict=True):
+        with torch.inference_mode():
+            logits = theirs(torch.tensor([row.ids + output.ids])).logits[0].double()
+        expected = [float(logits[len(row.ids) + i - 1].log_softmax(-1)[token]) for i, token in enumerate(output.ids)]
+        assert output.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_window_shorter_than_the_context_is_refused_in_one_line(tmp_path: Path) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    path = _saved(MistralForCausalLM(MistralConfig(**_small(), sliding_window=64)), tmp_path)
+    with pytest.raises(ModelError, match=r"model=.*sliding window of 64 tokens.*not supported") as caught:
+        load_language_model(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_another_family_is_charged_for_what_a_token_is_multiplied_with(
     family: str, other_families: dict[str, Path]
 ) -> None:
     everything = sum(p.numel() for p in _auto_model(other_families[family]).parameters())
     input_embedding = 500 * 32  # untied, so a look-up and no multiplication
-    assert load_language_model(other_families[family]).parameters == everything - input_embedding
+    assert load_language_model(other_families[family]).shape.parameters == everything - input_embedding
 
 
 @pytest.mark.parametrize(
