@@ -127,6 +127,17 @@ def test_a_block_is_fresh_from_its_first_unwritten_place_on_and_a_copy_altogethe
     assert pool.fresh == {0: 2, 1: 0}
 
 
+def test_what_is_found_is_written_up_to_the_first_token_of_this_iteration() -> None:
+    pool = BlockPool(4, 4)
+    row = written(pool, [1, 2, 3])
+    for token in (4, 5):
+        pool.append(row, token)
+    found = [pool.match(ids) for ids in ([], [1], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5])]
+    assert [pool.is_written(prefix) for prefix in found] == [True, True, True, False, False]
+    pool.settle()
+    assert all(pool.is_written(prefix) for prefix in found)
+
+
 def test_blocks_are_fresh_until_their_tokens_are_written() -> None:
     pool, row = BlockPool(4, 2), Prefix()
     for token in (1, 2, 3):
@@ -185,15 +196,10 @@ class Pool(RuleBasedStateMachine):
     @rule(ids=st.lists(st.integers(0, 2), max_size=9))
     def match(self, ids: list[int]) -> None:
         prefix = self.pool.match(ids)
-        last = prefix.length % self.size
-        if last and last > self.pool.fresh.get(
-            prefix.blocks[-1], last
-        ):  # as the scheduler: it would be copied too soon
+        if not self.pool.is_written(prefix):  # the scheduler lets it wait
             return self.pool.release(prefix)
         if self.lossless:
             assert prefix.length == max(n for n in range(len(ids) + 1) if tuple(ids[:n]) in self.ever)
-        if not self.pool.fresh.keys().isdisjoint(prefix.blocks):
-            self.busy.add(id(prefix))
         self.rows.append((prefix, ids[: prefix.length]))
 
     @precondition(lambda self: self.rows)
@@ -226,7 +232,10 @@ class Pool(RuleBasedStateMachine):
     @precondition(lambda self: self.busy)
     @rule()
     def fail(self) -> None:
+        """What was appended is lost, and who did not take part has all it had."""
         self.lossless = False
+        for slot, _ in self.pending:
+            self.store[slot] = (-1,)
         for prefix, _ in self.rows:
             if id(prefix) in self.busy:
                 self.pool.forget(prefix)

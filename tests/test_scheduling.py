@@ -254,7 +254,7 @@ def test_a_fork_of_a_running_row_runs_from_the_next_iteration_on() -> None:
 
 @pytest.mark.parametrize("length", [14, 15, 16, 17])
 def test_a_fork_begins_behind_the_ids_it_is_given(length: int) -> None:
-    """Also where the row it leaves fills a block in the very iteration in which the fork finds it."""
+    """Also where the row it leaves fills a block in the next iteration."""
     row = Row(words(length), 5, max_tokens=20, temperature=1.4)
     engine = tiny_engine()
     job = engine.submit(row)
@@ -494,6 +494,18 @@ def test_a_row_that_gives_no_numbers_fails_alone(place: int, max_tokens: int) ->
         assert tokens(finished(engine, jobs)) == expected(rows)
         assert all(isinstance(job.error, ModelError) and "no numbers" in str(job.error) for job in bad)
         assert engine._pool.held == 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("shared", [16, 19, 32])
+def test_a_row_keeps_what_it_shares_with_one_that_gives_no_numbers(shared: int, first: int) -> None:
+    """They are asked for at the same time, and what they share may be whole blocks."""
+    row = Row(words(40), 1, max_tokens=20, stop_ids=frozenset({0}))
+    bad = Row((*words(shared), 0, *words(3)), 2, max_tokens=5)
+    engine = faulty_engine(error=False)
+    jobs = {task: engine.submit(task) for task in ((row, bad), (bad, row))[first]}
+    assert tokens(finished(engine, [jobs[row]])) == expected([row])
+    assert isinstance(jobs[bad].error, ModelError)
 
 
 def test_a_row_that_draws_the_broken_token_fails_alone() -> None:

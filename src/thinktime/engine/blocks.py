@@ -109,6 +109,11 @@ class BlockPool:
         prefix.length += 1
         return block * self.block_size + place
 
+    def is_written(self, prefix: Prefix) -> bool:
+        """Whether its tokens can be copied, and will stay if what is appended now comes to nothing."""
+        filled = (prefix.length - 1) % self.block_size + 1  # of the last block
+        return not prefix.length or filled <= self.fresh.get(prefix.blocks[-1], self.block_size)
+
     def settle(self) -> None:
         """The tokens appended so far are written."""
         self.copies.clear()

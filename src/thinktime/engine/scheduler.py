@@ -153,10 +153,8 @@ class Scheduler:
         if rows and rows + len(trunk.jobs) > self._max_rows:
             return False
         trunk.prefix = pool.match(trunk.ids[: trunk.reusable])
-        place = trunk.prefix.length % pool.block_size  # to go on from here is to copy what is written before
-        being_written = place and place > pool.fresh.get(trunk.prefix.blocks[-1], place)
         needed = -(-len(trunk.ids) // pool.block_size) + 1 - len(trunk.prefix.blocks) + len(trunk.jobs) + rows
-        if being_written or (rows and needed > pool.free):
+        if not pool.is_written(trunk.prefix) or (rows and needed > pool.free):
             pool.release(trunk.prefix)
             return False
         if not trunk.paid:
