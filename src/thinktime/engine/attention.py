@@ -76,6 +76,7 @@ class KVStore:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         shape = (kv_heads * n_blocks, block_size * head_dim)
         self._layers = [(_zeros(shape, dtype), _zeros(shape, dtype)) for _ in range(layers)]
+        self._gathered = [torch.empty(0, shape[1], dtype=dtype)] * 2
         self._heads = np.arange(kv_heads, dtype=np.int64)
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -163,8 +164,8 @@ class KVStore:
         n, width = piece.queries.shape
         heads, tokens, group, size = q.shape
         mine = q[:, piece.queries.flatten().clamp(max=tokens - 1)].view(heads, n, width * group, size)
-        k = keys.index_select(0, piece.rows).view(heads, n, -1, size)
-        v = values.index_select(0, piece.rows).view(heads, n, -1, size)
+        k = self._gather(0, keys, piece.rows).view(heads, n, -1, size)
+        v = self._gather(1, values, piece.rows).view(heads, n, -1, size)
         scores = mine @ k.transpose(2, 3) * (1 / math.sqrt(size))
         if piece.hidden is not None:
             hidden = piece.hidden if piece.hidden.shape[1] == 1 else piece.hidden.repeat_interleave(group, 1)
@@ -172,6 +173,12 @@ class KVStore:
         total = scores.logsumexp(-1)
         out = (scores - total[..., None]).exp_() @ v
         return out.view(heads, n * width, group, size), total.view(heads, n * width, group)
+
+    def _gather(self, side: int, stored: Tensor, rows: Tensor) -> Tensor:
+        """Rows of a layer, in memory that is used again: getting new pages would cost more than the copy."""
+        if len(rows) > len(self._gathered[side]):
+            self._gathered[side] = torch.empty(len(rows) * 5 // 4, stored.shape[1], dtype=stored.dtype)
+        return torch.index_select(stored, 0, rows, out=self._gathered[side][: len(rows)])
 
 
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
@@ -186,7 +193,7 @@ def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
     rows = np.arange(len(table))
     runs: list[tuple[Ints, list[int]]] = []
     run_of: dict[int, tuple[Ints, list[int]]] = {}
-    for column in range(table.shape[1]):
+    for column in range(table.shape[1] if len(table) > 1 else 0):
         blocks = table[rows, column]
         stride = int(table.max()) + 2
         _, group, sizes = np.unique(group * stride + blocks, return_inverse=True, return_counts=True)

@@ -300,8 +300,10 @@ class Engine:
         if not rows:
             return []
         jobs = [job for job, _ in rows]
-        distinct, source = np.unique([place for _, place in rows], return_inverse=True)
-        logits = self._model.head(hidden[torch.from_numpy(distinct)]).double()[torch.from_numpy(source)]
+        distinct = {place: index for index, place in enumerate(dict.fromkeys(place for _, place in rows))}
+        logits = self._model.head(hidden[torch.tensor(list(distinct))]).double()
+        if len(distinct) < len(rows):
+            logits = logits[torch.tensor([distinct[place] for _, place in rows])]
         tasks = [job.task for job in jobs if isinstance(job.task, Row)]
         noise = uniform(
             np.array([task.key for task in tasks], dtype=np.uint64),

@@ -34,5 +34,6 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor, no
         probs = torch.zeros_like(probs).scatter(1, order.indices, order.values * kept)
     cumulative = probs.cumsum(-1)
     drawn = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
-    last_possible = (probs > 0).int().cumsum(-1).argmax(-1)
-    return torch.where(temperature > 0, torch.minimum(drawn, last_possible), logits.argmax(-1))
+    if bool((drawn == probs.shape[-1]).any()):  # the noise rounded to the whole sum: the last id that is possible
+        drawn = torch.minimum(drawn, (probs > 0).int().cumsum(-1).argmax(-1))
+    return torch.where(temperature > 0, drawn, logits.argmax(-1))
