@@ -25,7 +25,7 @@ browser:
 	    apt-get install -y -qq chromium >/dev/null 2>&1; } || echo "no chromium: the browser tests will skip"
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.engine.run
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -264,6 +264,21 @@ def test_a_fork_begins_behind_the_ids_it_is_given(length: int) -> None:
     assert tokens(finished(engine, [job, fork])) == expected([row, alone])
 
 
+def test_rows_that_draw_the_same_are_read_once_until_they_part() -> None:
+    row = Row(words(20), key=1, max_tokens=30, temperature=0.0)
+    engine = tiny_engine()
+    outputs = engine.run([replace(row, key=key) for key in range(6)])
+    assert tokens(outputs) == expected([row]) * 6
+    assert engine.account.generated == len(outputs[0].ids) - 1  # the last one is drawn, not read
+
+    warm = [replace(row, key=key, temperature=0.5) for key in range(6)]
+    engine = tiny_engine()
+    outputs = engine.run(warm)
+    assert tokens(outputs) == expected(warm)
+    prefixes = {output.ids[:place] for output in outputs for place in range(1, len(output.ids))}
+    assert engine.account.generated == len(prefixes) < sum(len(output.ids) - 1 for output in outputs)
+
+
 def test_a_cancelled_row_keeps_the_tokens_so_far_and_frees_its_blocks_at_once() -> None:
     engine = tiny_engine(eos_id=-1)
     job, other = engine.submit(Row(words(40), 1, max_tokens=50)), engine.submit(Row(words(20, 1), 2, max_tokens=50))

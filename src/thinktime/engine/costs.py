@@ -51,6 +51,7 @@ class Account:
     prompt_reused: int = 0
     recomputed: int = 0
     generated: int = 0
+    """Tokens of running rows that were read; what several rows have drawn alike is read once, the last never."""
     tokens: int = 0
     """All tokens that went through the layers."""
     attended: int = 0

@@ -180,8 +180,9 @@ class Engine:
             failed = self._fail(broken, _no_numbers())
         self._count(iteration)
         share = (time.perf_counter() - started) / max(1, len(ids))
-        for job, _ in iteration.decoding:
-            job.seconds += share
+        for jobs, _ in iteration.decoding:
+            for job in jobs:
+                job.seconds += share / len(jobs)
         for trunk, new in iteration.chunks:
             for job in trunk.jobs:
                 job.seconds += share * len(new) / len(trunk.jobs)
@@ -248,8 +249,9 @@ class Engine:
         """Nothing that this iteration has written can be used; nobody may find it."""
         slots = [slot for _, slot in iteration.decoding] + [slot for _, new in iteration.chunks for slot in new]
         self._store.clear(slots)
-        failed = [job for job, _ in iteration.decoding] + [job for trunk, _ in iteration.chunks for job in trunk.jobs]
-        for prefix in [job.prefix for job, _ in iteration.decoding] + [trunk.prefix for trunk, _ in iteration.chunks]:
+        decoding = [job for jobs, _ in iteration.decoding for job in jobs]
+        failed = decoding + [job for trunk, _ in iteration.chunks for job in trunk.jobs]
+        for prefix in [job.prefix for job in decoding] + [trunk.prefix for trunk, _ in iteration.chunks]:
             self._pool.forget(prefix)
         self._pool.settle()
         for job in failed:
@@ -291,8 +293,9 @@ class Engine:
 
     def _draw(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
         """Sample a token for every row whose ids have all been read."""
-        rows = [(job, view.start) for (job, _), view in zip(iteration.decoding, views, strict=False)]
-        for (trunk, _), view in zip(iteration.chunks, views[len(rows) :], strict=True):
+        decoded = zip(iteration.decoding, views, strict=False)
+        rows = [(job, view.start) for (jobs, _), view in decoded for job in jobs]
+        for (trunk, _), view in zip(iteration.chunks, views[len(iteration.decoding) :], strict=True):
             if not trunk.left:
                 place = view.start + view.count - 1
                 rows += [(job, place) for job in trunk.jobs if isinstance(job.task, Row)]
@@ -356,9 +359,9 @@ class Engine:
 
 def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
     """Ids, slots, and the view of every row and chunk, in one flat batch."""
-    ids = [job.ids[-1] for job, _ in iteration.decoding]
+    ids = [jobs[0].ids[-1] for jobs, _ in iteration.decoding]
     slots = [slot for _, slot in iteration.decoding]
-    prefixes = [job.prefix for job, _ in iteration.decoding]
+    prefixes = [jobs[0].prefix for jobs, _ in iteration.decoding]
     views = [View(place, 1, prefix.length, prefix.blocks) for place, prefix in enumerate(prefixes)]
     for trunk, new in iteration.chunks:
         length = trunk.prefix.length

@@ -15,9 +15,12 @@ from thinktime.engine.rows import Job, Read, Row, Trunk
 
 @dataclass(frozen=True)
 class Iteration:
-    """Running rows with the slot of their token, and trunks with the slots of their chunk (which may be empty)."""
+    """Running rows with the slot of their token, and trunks with the slots of their chunk (which may be empty).
 
-    decoding: list[tuple[Job, int]] = field(default_factory=list)
+    Rows that have drawn the same so far are read as one.
+    """
+
+    decoding: list[tuple[list[Job], int]] = field(default_factory=list)
     chunks: list[tuple[Trunk, list[int]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -117,13 +120,24 @@ class Scheduler:
 
     def _take_running(self, iteration: Iteration) -> None:
         place = 0
+        same: dict[tuple[int, int], list[Job]] = {}
         while place < len(self._running):
             job = self._running[place]
-            try:
-                iteration.decoding.append((job, self.pool.append(job.prefix, job.ids[-1])))
+            at = (job.prefix.node, job.ids[-1])
+            if at in same:
+                self.pool.release(job.prefix)
+                job.prefix = self.pool.fork(same[at][0].prefix)
+                same[at].append(job)
                 place += 1
+                continue
+            try:
+                slot = self.pool.append(job.prefix, job.ids[-1])
             except OutOfBlocksError:
                 self._make_room()
+                continue
+            same[at] = [job]
+            iteration.decoding.append((same[at], slot))
+            place += 1
 
     def _take_chunks(self, iteration: Iteration) -> None:
         room = self._max_tokens - len(iteration.decoding)
