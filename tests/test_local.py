@@ -41,7 +41,7 @@ def iterations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def recording(scheduler: Scheduler) -> Iteration:
         iteration = schedule(scheduler)
-        seen.append(len(iteration.decoding))
+        seen.append(sum(len(jobs) for jobs, _ in iteration.decoding))
         return iteration
 
     monkeypatch.setattr(Scheduler, "schedule", recording)

@@ -55,6 +55,6 @@ class MuonAdam:
             optimizer.zero_grad(set_to_none=True)
 
 
-def rate_scale(step: int, steps: int, falling: float = 0.4) -> float:
+def rate_scale(step: int, steps: int, falling: float) -> float:
     """Warm up over 50 steps, then constant, then linear to 0 over the last ``falling`` share."""
     return min(1.0, (step + 1) / 50, (1 - step / steps) / falling)

@@ -4,7 +4,9 @@ An early checkpoint of the run becomes the shipped solver, the end of it the bac
 Two processes of one thread each do more than one process of two; they average their gradients. The same command on the
 same kind of processor gives the same weights.
 
-    torchrun --nproc-per-node 2 -m training.solver --compile --steps 9000 --out runs/solver
+    torchrun --nproc-per-node 2 -m training.solver --compile --steps 5000 --out runs/solver
+    torchrun --nproc-per-node 2 -m training.solver --compile --steps 6500 --out runs/solver2 \
+        --init runs/solver/final --warm 0 --seed 1 --muon-rate 0.015
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ def batches(seed: int, size: int, warm: int) -> Iterator[list[WordProblem]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly over the last 40%%")
+    parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly over the last 70%%")
     parser.add_argument("--batch", type=int, default=32, help="problems a batch and process")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=5)
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=0.1, help="without it attention saturates")
     parser.add_argument("--adam-rate", type=float, default=0.003)
     parser.add_argument("--warm", type=int, default=1000, help="steps until all levels are drawn")
+    parser.add_argument("--init", type=Path, help="a checkpoint to go on from, with --warm 0 and another --seed")
     parser.add_argument("--save-every", type=float, default=2e6, help="tokens")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--compile", action="store_true", help="a minute of warm-up, then 1.3 times the speed")
@@ -113,8 +116,8 @@ def main() -> None:
         num_key_value_heads=args.heads,
         head_dim=args.hidden // args.heads,
     )
-    model = Llama(config)
-    for name, value in model.named_parameters():
+    model = Llama.load(args.init).train() if args.init else Llama(config)
+    for name, value in model.named_parameters() if not args.init else ():
         if value.ndim == 2:
             outward = "o_proj" in name or "down_proj" in name  # every layer begins as the identity
             std = 0.0 if outward else 0.02 if "embed" in name else value.shape[1] ** -0.5
@@ -133,7 +136,7 @@ def main() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         n_tokens = int((ids != PAD_ID).sum())
         n_tokens = average_gradients(model, world, n_tokens)
-        optimizer.step(rate_scale(step, args.steps))
+        optimizer.step(rate_scale(step, args.steps, falling=0.7))
         tokens += n_tokens
         step += 1
         if step == args.steps:
