@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -449,19 +450,14 @@ class Faulty:
     """A model that fails in the iterations in which it reads a certain id, by an error or by what is not a number."""
 
     def __init__(self, bad: int, *, error: bool) -> None:
-        self.inner, self.bad, self.error = tiny_model(), bad, error
+        self.inner, self.bad, self.error = deepcopy(tiny_model()), bad, error
+        if not error:
+            self.inner.model.embed_tokens.weight[bad] = torch.nan
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         if self.error and bool((ids == self.bad).any()):
             raise RuntimeError("out of memory")
-        embed = self.inner.model.embed_tokens
-        hook = embed.register_forward_hook(
-            lambda _, args, out: out.masked_fill(args[0][:, None] == self.bad, torch.nan)
-        )
-        try:
-            return self.inner.hidden(ids, positions, attend)
-        finally:
-            hook.remove()
+        return self.inner.hidden(ids, positions, attend)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.inner.head(hidden)

@@ -42,12 +42,13 @@ class Piece:
 
     ``queries`` ``[n, q]`` are places in the flat batch (padding: one past its end), ``rows`` ``[kv_heads * n * b]``
     the rows of the store to gather, and ``hidden`` ``[n, q or 1, b * block_size]`` is true where a query must not
-    look (None: nowhere).
+    look (None: nowhere). ``in_order`` says that the queries are the whole batch as it is.
     """
 
     queries: Tensor
     rows: Tensor
     hidden: Tensor | None
+    in_order: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Plan:
     slots: Tensor
     pieces: tuple[Piece, ...]
     read: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether one piece is all there is, so that nothing has to be merged."""
+        return len(self.pieces) == 1 and self.pieces[0].in_order
 
 
 class KVStore:
@@ -102,12 +108,13 @@ class KVStore:
         values.view(by_slot).index_copy_(1, plan.slots, v.transpose(0, 1))
         tokens, heads, _ = q.shape
         grouped = q.view(tokens, self.kv_heads, heads // self.kv_heads, self.head_dim).transpose(0, 1)
-        parts = [self._attend_piece(piece, keys, values, grouped) for piece in plan.pieces]
-        if len(parts) == 1 and plan.pieces[0].queries.numel() == tokens:
-            out = torch.empty_like(grouped)
-            out[:, plan.pieces[0].queries.flatten()] = parts[0][0]
+        if plan.whole:
+            scores, v = self._scores(plan.pieces[0], keys, values, grouped)
+            out = (scores.softmax(-1) @ v).view(grouped.shape)
         else:
-            out = _merge(plan.pieces, parts, tokens)
+            out = _merge(
+                plan.pieces, [self._attend_piece(piece, keys, values, grouped) for piece in plan.pieces], tokens
+            )
         return out.transpose(0, 1).reshape(q.shape)
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
@@ -126,13 +133,13 @@ class KVStore:
             starts = np.array([view.start for view in decoding], dtype=np.int64)
             for group in by_size.values():
                 queries = _rectangle([starts[rows] for rows, _ in group], past_end)
-                pieces.append(self._piece(queries, [blocks for _, blocks in group], None))
+                pieces.append(self._piece(queries, [blocks for _, blocks in group], None, past_end))
             lengths = np.array([view.length for view in decoding], dtype=np.int64) - own * self.block_size
             blocks = -(-lengths // self.block_size)
             some = np.flatnonzero(blocks)  # a row has none when another one started behind its last token
             for rows in (some[places] for places in _alike(blocks[some])) if len(some) else ():
                 private = [table[row, own[row] : own[row] + blocks[row]] for row in rows]
-                pieces.append(self._piece(starts[rows, None], private, lengths[rows, None]))
+                pieces.append(self._piece(starts[rows, None], private, lengths[rows, None], past_end))
             read += int(lengths.sum())
         alike = defaultdict(list)
         for view in chunks:
@@ -141,10 +148,10 @@ class KVStore:
         for views in alike.values():
             queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
-            pieces.append(self._piece(queries, [np.array(v.blocks) for v in views], sees))
+            pieces.append(self._piece(queries, [np.array(v.blocks) for v in views], sees, past_end))
         return Plan(torch.tensor(slots), tuple(pieces), read)
 
-    def _piece(self, queries: Ints, runs: Sequence[Ints], sees: Ints | None) -> Piece:
+    def _piece(self, queries: Ints, runs: Sequence[Ints], sees: Ints | None, past_end: int) -> Piece:
         """``sees`` ``[n, q]`` counts the tokens of its run that a query looks at; None: all of it."""
         lengths = np.array([len(run) for run in runs])
         blocks = _rectangle(runs, 0)
@@ -153,26 +160,35 @@ class KVStore:
         hidden = None
         if sees is not None:
             hidden = torch.from_numpy(np.arange(blocks.shape[1] * self.block_size) >= sees[..., None])
-        return Piece(torch.from_numpy(queries), torch.from_numpy(self._rows(blocks.ravel())), hidden)
+        in_order = queries.size == past_end and bool((queries.ravel() == np.arange(past_end)).all())
+        return Piece(torch.from_numpy(queries), torch.from_numpy(self._rows(blocks.ravel())), hidden, in_order)
 
     def _rows(self, blocks: Ints) -> Ints:
         rows: Ints = (self._heads[:, None] * self.n_blocks + blocks).ravel()
         return rows
 
-    def _attend_piece(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs ``[kv_heads, n * q, group, head_dim]`` and log-sum-exps ``[kv_heads, n * q, group]``."""
+    def _scores(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled scores ``[kv_heads, n, q * group, tokens]`` and the values they weigh."""
         n, width = piece.queries.shape
         heads, tokens, group, size = q.shape
-        mine = q[:, piece.queries.flatten().clamp(max=tokens - 1)].view(heads, n, width * group, size)
+        if not piece.in_order:
+            q = q.index_select(1, piece.queries.flatten().clamp(max=tokens - 1))
+        mine = (q * size**-0.5).reshape(heads, n, width * group, size)
         k = self._gather(0, keys, piece.rows).view(heads, n, -1, size)
-        v = self._gather(1, values, piece.rows).view(heads, n, -1, size)
-        scores = mine @ k.transpose(2, 3) * (1 / math.sqrt(size))
+        scores = mine @ k.transpose(2, 3)
         if piece.hidden is not None:
             hidden = piece.hidden if piece.hidden.shape[1] == 1 else piece.hidden.repeat_interleave(group, 1)
             scores.masked_fill_(hidden, -math.inf)
+        return scores, self._gather(1, values, piece.rows).view(heads, n, -1, size)
+
+    def _attend_piece(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs ``[kv_heads, n * q, group, head_dim]`` and log-sum-exps ``[kv_heads, n * q, group]``."""
+        scores, v = self._scores(piece, keys, values, q)
         total = scores.logsumexp(-1)
         out = (scores - total[..., None]).exp_() @ v
-        return out.view(heads, n * width, group, size), total.view(heads, n * width, group)
+        heads, n, rows, size = out.shape
+        group = q.shape[2]
+        return out.view(heads, n * rows // group, group, size), total.view(heads, n * rows // group, group)
 
     def _gather(self, side: int, stored: Tensor, rows: Tensor) -> Tensor:
         """Rows of a layer, in memory that is used again: getting new pages would cost more than the copy."""

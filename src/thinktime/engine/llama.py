@@ -139,14 +139,65 @@ class LlamaModel(nn.Module):
         """Hidden states ``[…, tokens, hidden]`` of ``ids`` ``[…, tokens]``, at ``positions`` like them or 0, 1, …"""
         if positions is None:
             positions = torch.arange(ids.shape[-1], device=ids.device)
-        half = torch.arange(0, self.config.head_dim, 2, device=ids.device)
-        angles = positions[..., None, None] * self.config.rope_theta ** (-half / self.config.head_dim)
         x = self.embed_tokens(ids)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        cos, sin = self.rotations(positions, x.dtype)
         for index, layer in enumerate(self.layers):
             x = layer(x, cos, sin, attend, index)
         hidden: Tensor = self.norm(x)
         return hidden
+
+    def rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rotary angles, ``[…, tokens, 1, head_dim / 2]``."""
+        half = torch.arange(0, self.config.head_dim, 2, device=positions.device)
+        angles = positions[..., None, None] * self.config.rope_theta ** (-half / self.config.head_dim)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+class _Flat:
+    """The backbone for flat batches of few tokens, where every call costs: fewer, larger products, no modules between.
+
+    The projections of a layer that read the same input lie in one matrix; the modules keep views of it.
+    """
+
+    def __init__(self, model: LlamaModel) -> None:
+        self._config, self._embedding, self._norm = model.config, model.embed_tokens.weight, model.norm.weight
+        every = torch.arange(model.config.max_position_embeddings, device=self._embedding.device)
+        self._cos, self._sin = model.rotations(every, self._embedding.dtype)
+        self._layers = []
+        for layer in model.layers:
+            assert isinstance(layer, Layer)
+            a, m = layer.self_attn, layer.mlp
+            self._layers.append(
+                (
+                    layer.input_layernorm.weight,
+                    _joined(a.q_proj, a.k_proj, a.v_proj),
+                    a.o_proj.weight,
+                    layer.post_attention_layernorm.weight,
+                    _joined(m.gate_proj, m.up_proj),
+                    m.down_proj.weight,
+                )
+            )
+
+    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        c = self._config
+        x, cos, sin = self._embedding[ids], self._cos[positions], self._sin[positions]
+        size, eps, heads = (c.hidden_size,), c.rms_norm_eps, (c.num_attention_heads, c.num_key_value_heads)
+        for index, (norm, qkv, o, second_norm, gate_up, down) in enumerate(self._layers):
+            mixed = F.linear(F.rms_norm(x, size, norm, eps), qkv).view(len(x), -1, c.head_dim)
+            q, k, v = torch.split(mixed, [*heads, heads[1]], dim=1)
+            out = attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
+            x = x + F.linear(out.flatten(1), o)
+            gate, up = F.linear(F.rms_norm(x, size, second_norm, eps), gate_up).chunk(2, dim=-1)
+            x = x + F.linear(F.silu(gate) * up, down)
+        return F.rms_norm(x, size, self._norm, eps)
+
+
+def _joined(*projections: nn.Linear) -> Tensor:
+    """Their weights as one matrix, of which theirs become views."""
+    joined = torch.cat([p.weight.data for p in projections])
+    for p, part in zip(projections, torch.split(joined, [p.out_features for p in projections]), strict=True):
+        p.weight.data = part
+    return joined
 
 
 class Llama(nn.Module):
@@ -156,6 +207,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config, self.labels = config, labels
         self.model = LlamaModel(config)
+        self._flat: _Flat | None = None
         if labels:
             self.score = nn.Linear(config.hidden_size, labels)
         elif not config.tie_word_embeddings:
@@ -172,8 +224,9 @@ class Llama(nn.Module):
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states of a flat batch; see `thinktime.engine.engine.Model`."""
-        hidden: Tensor = self.model(ids, positions, attend)
-        return hidden
+        if self._flat is None:
+            self._flat = _Flat(self.model)
+        return self._flat(ids, positions, attend)
 
     @classmethod
     def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> Llama:
