@@ -90,7 +90,8 @@ def batches(seed: int, size: int, warm: int) -> Iterator[list[WordProblem]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly over the last 70%%")
+    parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly to 0 at the last one")
+    parser.add_argument("--falling", type=float, default=0.7, help="over which share of the steps the rate falls")
     parser.add_argument("--batch", type=int, default=32, help="problems a batch and process")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=5)
@@ -136,7 +137,7 @@ def main() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         n_tokens = int((ids != PAD_ID).sum())
         n_tokens = average_gradients(model, world, n_tokens)
-        optimizer.step(rate_scale(step, args.steps, falling=0.7))
+        optimizer.step(rate_scale(step, args.steps, args.falling))
         tokens += n_tokens
         step += 1
         if step == args.steps:

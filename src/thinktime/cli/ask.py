@@ -38,7 +38,7 @@ def ask(
     reward_model: Reward = None,
     aggregate: Aggregate = "last",
     budget: BudgetText = None,
-    temperature: Temperature = None,
+    temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",

@@ -23,7 +23,7 @@ Reward = Annotated[
     typer.Option("--reward-model", help="'pocket', 'none', or a reward model directory; default: fits --model."),
 ]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
-Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; default 0.8 (pocket) or 1.")]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 200 (pocket) or 1024.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 Dtype = Annotated[
@@ -41,19 +41,18 @@ def budget_of(text: str | None) -> Budget:
     return Budget() if text is None else Budget.parse(text)
 
 
-def sampling_of(model: str, temperature: float | None, max_tokens: int | None) -> Sampling:
+def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampling:
     """The sampling options, with the defaults of the model."""
     from thinktime.core.types import Sampling
-    from thinktime.pocket import MAX_TOKENS, TEMPERATURE
+    from thinktime.pocket import MAX_TOKENS
 
     pocket = model == "pocket"
-    heat = temperature if temperature is not None else TEMPERATURE if pocket else 1.0
     limit = max_tokens if max_tokens is not None else MAX_TOKENS if pocket else 1024
-    if not 0 <= heat <= 5:
-        raise InputError("temperature", heat, "give a number from 0 to 5")
+    if not 0 <= temperature <= 5:
+        raise InputError("temperature", temperature, "give a number from 0 to 5")
     if limit < 1:
         raise InputError("max_tokens", limit, "give 1 or more")
-    return Sampling(temperature=heat, max_tokens=limit)
+    return Sampling(temperature=temperature, max_tokens=limit)
 
 
 def load_models(model: str, reward_model: str | None, aggregate: str, dtype: str) -> tuple[Generator, Scorer | None]:

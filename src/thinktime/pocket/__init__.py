@@ -7,7 +7,7 @@ from pathlib import Path
 from thinktime.core.errors import ModelError
 
 MODELS = Path(__file__).parent / "models"
-TEMPERATURE = 0.8
+TEMPERATURE = 1.0
 """The serving temperature: the reward model was trained on samples drawn at it."""
 MAX_TOKENS = 200
 

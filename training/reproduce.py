@@ -1,0 +1,52 @@
+"""Make the shipped models from nothing: the commands that made them, in their order, with their parameters.
+
+    python -m training.reproduce                 # under two hours on two idle CPU cores
+
+The same code, torch build and kind of processor give the same weights; the fingerprints to expect are in
+``training/LOG.md``. A stage whose product is there is skipped, so a stopped run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOLVER = "056.2M"
+"""The checkpoint that is shipped, by tokens seen; the end of the same run is the reward model's backbone."""
+
+
+def stages(runs: Path, out: Path) -> list[tuple[Path, str]]:
+    """What each stage makes, and the module and arguments that make it."""
+    samples = f"training.sample --model {out}/solver --samples 8"
+    reward = f"--backbone {runs}/solver/final --samples {runs}/samples --dev {runs}/dev"
+    return [
+        (runs / "solver/final", f"training.solver --compile --steps 9000 --falling 0.4 --out {runs}/solver"),
+        (out / "solver", f"training.ship solver {runs}/solver/{SOLVER} --out {out}/solver"),
+        (runs / "samples", f"{samples} --problems 20000 --out {runs}/samples"),
+        (runs / "dev", f"{samples} --problems 300 --split dev --out {runs}/dev"),
+        (runs / "reward/final", f"training.reward --steps 2000 {reward} --out {runs}/reward"),
+        (out / "reward", f"training.ship reward {runs}/reward/final --out {out}/reward"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and samples")
+    parser.add_argument("--out", type=Path, default=Path("runs/shipped"), help="the two model directories")
+    args = parser.parse_args()
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    for product, command in stages(args.runs, args.out):
+        if product.exists():
+            print(f"{product} is there", flush=True)
+            continue
+        print(command, flush=True)
+        alone = "ship" in command or "--split dev" in command
+        start = [sys.executable, "-m"] if alone else [torchrun, "--nproc-per-node", "2", "-m"]
+        subprocess.run([*start, *command.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+if __name__ == "__main__":
+    main()
