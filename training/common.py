@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -17,6 +20,14 @@ def start_processes(seed: int) -> tuple[int, int]:
     if world > 1:
         dist.init_process_group("gloo")
     return rank, world
+
+
+def write_row(log: TextIO, row: Mapping[str, object]) -> None:
+    """Print a row of the curve and add it to the log at once."""
+    line = json.dumps(row)
+    print(line, flush=True)
+    log.write(line + "\n")
+    log.flush()
 
 
 def average_gradients(model: nn.Module, world: int, count: int) -> int:

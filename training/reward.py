@@ -26,7 +26,7 @@ from torch import Tensor
 
 from thinktime.bench.statistics import auc
 from thinktime.engine.llama import Llama
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes
+from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
 
 PAD_ID, STEP = 0, "\n"
 
@@ -227,9 +227,7 @@ def main() -> None:
                 "loss": running,
                 **(evaluate(model, dev[:150]) if step % 500 == 0 else {}),
             }
-            print(json.dumps(row), flush=True)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            write_row(log, row)
             model.save(args.out / "latest", torch.float32)
     if not rank:
         model.save(args.out / "final", torch.float32)

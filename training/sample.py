@@ -3,8 +3,8 @@
 Problems are drawn from the train split under a seed of their own; none is in dev or test, whose structures differ.
 Every line of the output is one problem with its samples, checked step by step. Every process writes its own file.
 
-    torchrun --nproc-per-node 2 -m training.sample --problems 40000 --samples 4 --out runs/samples
-    python -m training.sample --split dev --problems 400 --samples 16 --out runs/dev
+    torchrun --nproc-per-node 2 -m training.sample --problems 20000 --samples 8 --out runs/samples
+    python -m training.sample --split dev --problems 300 --samples 8 --out runs/dev
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ same kind of processor gives the same weights.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from torch import Tensor
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes
+from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
 
 PAD_ID = 0
 Backbone = Callable[[Tensor], Tensor]
@@ -157,9 +156,7 @@ def main() -> None:
                     scores = [loss_of(model, model.model, *data) for data in held]
                 row["dev_loss"] = [round(loss.item(), 4) for loss, _ in scores]
                 row["dev_exact"] = [round(exact.float().mean().item(), 3) for _, exact in scores]
-            print(json.dumps(row), flush=True)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            write_row(log, row)
         if tokens - saved >= args.save_every:
             saved = tokens
             model.save(args.out / f"{tokens / 1e6:05.1f}M", torch.float32)

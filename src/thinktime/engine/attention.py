@@ -208,10 +208,10 @@ def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
     group = np.zeros(len(table), dtype=np.int64)  # rows with the same blocks so far
     rows = np.arange(len(table))
     runs: list[tuple[Ints, list[int]]] = []
-    run_of: dict[int, tuple[Ints, list[int]]] = {}
+    run_of: dict[int, tuple[Ints, list[int]]] = {}  # by its first row
+    stride = int(table.max()) + 2
     for column in range(table.shape[1] if len(table) > 1 else 0):
         blocks = table[rows, column]
-        stride = int(table.max()) + 2
         _, group, sizes = np.unique(group * stride + blocks, return_inverse=True, return_counts=True)
         shared = (sizes[group] > 1) & (blocks >= 0)
         rows, group, blocks = rows[shared], group[shared], blocks[shared]
@@ -226,7 +226,7 @@ def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
                 run = (rows[same], [])
                 runs.append(run)
             run[1].append(int(blocks[same[0]]))
-            still |= {int(row): run for row in run[0][:1]}
+            still[int(run[0][0])] = run
         run_of = still
     return own, [(members, np.array(ids)) for members, ids in runs]
 

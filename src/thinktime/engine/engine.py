@@ -241,9 +241,11 @@ class Engine:
             trunk.computed += len(new) - again
             if not trunk.left:
                 account.prompt_reused += trunk.reused
-                for first, job in zip((True, *[False] * len(trunk.jobs)), trunk.jobs, strict=False):
-                    job.computed += trunk.computed if first else 0
-                    job.reused += trunk.reused if first else len(trunk.ids)
+                first, *others = trunk.jobs
+                first.computed += trunk.computed
+                first.reused += trunk.reused
+                for job in others:
+                    job.reused += len(trunk.ids)
 
     def _fail(self, iteration: Iteration, error: Exception) -> list[Job]:
         """Nothing that this iteration has written can be used; nobody may find it."""
