@@ -9,7 +9,7 @@ from thinktime.core.errors import ModelError
 MODELS = Path(__file__).parent / "models"
 TEMPERATURE = 1.0
 """The serving temperature: the reward model was trained on samples drawn at it."""
-MAX_TOKENS = 200
+MAX_TOKENS = 400
 
 
 def directory(name: str) -> Path:

@@ -1,8 +1,10 @@
 """Procedural multi-step word problems with an exact checker: the task the pocket models are trained on.
 
-A problem is drawn from one of four families at one of five levels. Level ``l`` takes ``l + 1``
-steps; higher levels also carry more distractors and larger numbers. Every quantity lies in 1..199, so an
-answer is hard to guess, and every step can be checked exactly.
+A problem is drawn from one of four families at one of five levels. Higher levels take more computations, carry more
+distractors and larger numbers. Every quantity lies in 1..199, so an answer is hard to guess, and every step can be
+checked exactly. A step says what it starts from and repeats its fact, so that all it decides stands beside it. Where
+a story is told in order, the solution goes through it sentence by sentence and says of what does not matter that the
+count is still the same.
 
 Problems never run out and the splits never meet: a question's *structure*, the text with names, items, days and
 numbers left out, is hashed, and the hash decides whether it belongs to train, dev or test.
@@ -20,6 +22,8 @@ from typing import Literal
 Split = Literal["train", "dev", "test"]
 
 LEVELS = (1, 2, 3, 4, 5)
+COMPUTATIONS = {1: 2, 2: 3, 3: 4, 4: 6, 5: 8}
+DISTRACTORS = {1: (0, 1), 2: (0, 2), 3: (1, 3), 4: (1, 5), 5: (2, 6)}
 MAX_VALUE = 199
 
 NAMES = ("Ann", "Ben", "Cal", "Dora", "Eli", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned")
@@ -90,7 +94,7 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     hero, friend, other = rng.sample(NAMES, 3)
     item, wrong_item = rng.sample(ITEMS, 2)
     value = rng.randint(10, size)
-    draft.sentences.append(f"{hero} has {value} {item}.")
+    draft.sentences.append(f"At first {hero} has {value} {item}.")
     kinds = (
         (1, f"{hero} buys {{n}} {item}"),
         (1, f"{hero} finds {{n}} {item}"),
@@ -99,24 +103,27 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         (-1, f"{hero} sells {{n}} {item}"),
         (-1, f"{hero} gives {{n}} {item} to {friend}"),
     )
-    for index in range(steps):
+    happens: list[tuple[str, int]] = []  # what is told, and how it changes the count
+    for _ in range(steps):
         sign, words = rng.choice(kinds)
         amount = rng.randint(2, size)
-        event = words.format(n=amount)
-        before, value = value, _in_range(value + sign * amount)
-        draft.sentences.append(f"{event}.")
-        equation = f"{before} {'+' if sign > 0 else '-'} {amount} = {value}"
-        needs = (index - 1,) if index else ()
-        draft.steps.append(Step(f"{event}, so {equation}.", needs))
+        happens.append((words.format(n=amount), sign * amount))
     noise = (
-        f"{friend} buys {{n}} {item}.",
-        f"{hero} buys {{n}} {wrong_item}.",
-        f"{hero} loses {{n}} {wrong_item}.",
-        f"{other} has {{n}} {item}.",
-        f"{other} gives {{n}} {item} to {friend}.",
-        f"{friend} sells {{n}} {wrong_item}.",
+        f"{friend} buys {{n}} {item}",
+        f"{hero} buys {{n}} {wrong_item}",
+        f"{hero} loses {{n}} {wrong_item}",
+        f"{other} has {{n}} {item}",
+        f"{other} gives {{n}} {item} to {friend}",
+        f"{friend} sells {{n}} {wrong_item}",
     )
-    draft.distract(rng, [rng.choice(noise).format(n=rng.randint(2, size)) for _ in range(distractors)], 1)
+    for _ in range(distractors):
+        happens.insert(rng.randint(0, len(happens)), (rng.choice(noise).format(n=rng.randint(2, size)), 0))
+    for index, (event, change) in enumerate(happens):
+        before, value = value, _in_range(value + change)
+        draft.sentences.append(f"{event}.")
+        result = f"{before} {'+' if change > 0 else '-'} {abs(change)} = {value}" if change else f"still {value}"
+        step = f"Now {hero} has {before} {item}. {event}: {result}."
+        draft.steps.append(Step(step, (index - 1,) if index else ()))
     draft.question = rng.choice(
         (f"How many {item} does {hero} have now?", f"How many {item} does {hero} have at the end?")
     )
@@ -140,16 +147,17 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     draft = _Draft()
     item = rng.choice(ITEMS)
     together = rng.choice((False, False, True))
-    names = rng.sample(NAMES, steps + 1 - together + distractors)
+    names = rng.sample(NAMES, min(steps + 1 - together + distractors, len(NAMES)))
     chain, extras = names[: steps + 1 - together], names[steps + 1 - together :]
     values = [rng.randint(5, size)]
-    facts = [f"{chain[0]} has {values[0]} {item}."]
+    facts = [f"Here {chain[0]} has {values[0]} {item}."]
     for index, (name, base) in enumerate(zip(chain[1:], chain, strict=False)):
         words, operation, value = _relate(rng, values[-1], size, item)
         facts.append(f"Compared to {base}, {name} has {words}.")
         equation = f"{values[-1]} {operation} = {value}"
         needs = (index - 1,) if index else ()
-        draft.steps.append(Step(f"Compared to {base}, {name} has {words}, so {equation}.", needs))
+        step = f"Here {base} has {values[-1]} {item}. Compared to {base}, {name} has {words}: {equation}."
+        draft.steps.append(Step(step, needs))
         values.append(value)
     base, value = chain[-1], values[-1]
     for name in extras:  # they lead on from the last one asked about, never to it
@@ -181,31 +189,37 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     counts = [rng.randint(2, 9) for _ in items]
     order = list(range(len(items)))
     rng.shuffle(order)
-    tags = rng.choice((("cost", "coins each"), ("sell for", "coins each")))
-    draft.sentences = [f"The {items[i]} {tags[0]} {prices[i]} {tags[1]}." for i in order]
-    for i in range(kinds):
-        draft.sentences.append(f"{buyer} buys {counts[i]} {items[i]}.")
+    opening = rng.choice(("Prices", "Today", "For sale"))
+    draft.sentences = [f"{opening}: " + ", ".join(f"{items[i]} {prices[i]} coins" for i in order) + "."]
+    bought = [(buyer, i) for i in range(kinds)]
     for i in range(kinds, kinds + distractors):
-        draft.distract(rng, [f"{other} buys {counts[i]} {items[i]}."], len(items))
-    total = 0
-    for i in range(kinds):
-        subtotal = _in_range(counts[i] * prices[i])
-        price = f"{counts[i]} {items[i]} {tags[0]} {prices[i]} {tags[1]}"
-        draft.steps.append(Step(f"{price}, so {counts[i]} * {prices[i]} = {subtotal}."))
-        if i:
-            before, total = total, _in_range(total + subtotal)
-            needs = (len(draft.steps) - 1, len(draft.steps) - 2)
-            draft.steps.append(Step(f"With the {items[i]} it is {before} + {subtotal} = {total}.", needs))
+        bought.insert(rng.randint(0, len(bought)), (other, i))
+    total, last_total = 0, -1
+    for who, i in bought:
+        claim = f"{who} buys {counts[i]} {items[i]}"
+        draft.sentences.append(f"{claim}.")
+        line = f"Now {buyer} owes {total} coins. {claim}"
+        needs = (last_total,) if last_total >= 0 else ()
+        if who == other:
+            draft.steps.append(Step(f"{line}: still {total}.", needs))
         else:
-            total = subtotal
+            cost = _in_range(counts[i] * prices[i])
+            equation = f"{counts[i]} * {prices[i]} = {cost}"
+            draft.steps.append(Step(f"{line}, {items[i]} {prices[i]} coins: {equation}.", needs))
+            if total:
+                before, total = total, _in_range(total + cost)
+                step = f"With the {items[i]} it is {before} + {cost} = {total}."
+                draft.steps.append(Step(step, (len(draft.steps) - 1, *needs)))
+            else:
+                total = cost
+        last_total = len(draft.steps) - 1
     if change:
         paid = _in_range(total + rng.randint(1, size))
         last = rng.choice((f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins."))
         draft.sentences.append(last)
         draft.answer = paid - total
-        draft.steps.append(
-            Step(f"{last.removesuffix('.')}, so {paid} - {total} = {draft.answer}.", (len(draft.steps) - 1,))
-        )
+        step = f"Now {buyer} owes {total} coins. {last.removesuffix('.')}: {paid} - {total} = {draft.answer}."
+        draft.steps.append(Step(step, (len(draft.steps) - 1,)))
         draft.question = rng.choice(
             (f"How many coins does {buyer} have left?", f"How many coins does {buyer} get back?")
         )
@@ -233,7 +247,7 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         claim = f"Compared to {days[base]}, on {days[i]} it makes {words}"
         draft.sentences.append(f"{claim}.")
         needs = (2 * (base - 1),) if base else ()
-        draft.steps.append(Step(f"{claim}, so {values[base]} {operation} = {value}.", needs))
+        draft.steps.append(Step(f"{claim}: {values[base]} {operation} = {value}.", needs))
         before, total = total, _in_range(total + value)
         needs = (len(draft.steps) - 1, *((last_total,) if last_total >= 0 else ()))
         draft.steps.append(Step(f"With {days[i]} it is {before} + {value} = {total}.", needs))
@@ -249,7 +263,7 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         amount = rng.randint(2, size)
         draft.answer = _in_range(total - amount)
         draft.sentences.append(f"The {maker} sells {amount} {item}.")
-        left = f"The {maker} sells {amount} {item}, so {total} - {amount} = {draft.answer}."
+        left = f"The {maker} sells {amount} {item}: {total} - {amount} = {draft.answer}."
         draft.steps.append(Step(left, (last_total,)))
         draft.question = f"How many {item} are left?"
     else:
@@ -293,10 +307,10 @@ def split_of(structure: str) -> Split:
 
 def draw(rng: Random, level: int, split: Split, family: str | None = None) -> WordProblem:
     """Draw one problem of the level whose structure belongs to the split."""
-    steps = level + 1
+    steps, (fewest, most) = COMPUTATIONS[level], DISTRACTORS[level]
     name = family or rng.choice(tuple(FAMILIES))
     while True:
-        distractors = rng.randint(0, (level + 1) // 2)
+        distractors = rng.randint(fewest, most)
         try:
             draft = FAMILIES[name](rng, steps, distractors, 30 + 10 * level)
         except _OutOfRangeError:
