@@ -40,8 +40,8 @@ SAME_KIND = {word: kind for kind in (NAMES, ITEMS, DAYS) for word in kind}
 CHAIN = WordProblem(
     question="At first Ann has 10 figs. Ann buys 5 figs. Ann loses 3 figs. How many figs does Ann have now?",
     steps=(
-        Step("Now Ann has 10 figs. Ann buys 5 figs: 10 + 5 = 15."),
-        Step("Now Ann has 15 figs. Ann loses 3 figs: 15 - 3 = 12.", (0,)),
+        Step("For Ann: Ann buys 5 figs, 10 + 5 = 15."),
+        Step("For Ann: Ann loses 3 figs, 15 - 3 = 12.", (0,)),
     ),
     answer=12,
     level=1,
@@ -145,9 +145,9 @@ def test_every_reference_solution_passes_its_own_check(many: dict[Split, list[Wo
 
 def test_a_step_that_the_reference_takes_twice_is_right_twice() -> None:
     steps = (
-        Step("Now Ann has 10 figs. Ann buys 5 figs: 10 + 5 = 15."),
-        Step("Now Ann has 15 figs. Ann loses 5 figs: 15 - 5 = 10.", (0,)),
-        Step("Now Ann has 10 figs. Ann buys 5 figs: 10 + 5 = 15.", (1,)),
+        Step("For Ann: Ann buys 5 figs, 10 + 5 = 15."),
+        Step("For Ann: Ann loses 5 figs, 15 - 5 = 10.", (0,)),
+        Step("For Ann: Ann buys 5 figs, 10 + 5 = 15.", (1,)),
     )
     problem = WordProblem("", steps, 15, 2, "events", "")
     assert check_steps(problem, problem.solution) == [True, True, True, True]
@@ -170,8 +170,7 @@ def test_what_does_not_matter_is_said_to_change_nothing() -> None:
 
 def test_every_number_of_question_and_solution_is_in_1_to_199(many: dict[Split, list[WordProblem]]) -> None:
     for problem in many["test"]:
-        nothing_bought_yet = r"owes 0 coins|still 0\."
-        said = problem.question + re.sub(nothing_bought_yet, "", problem.solution)
+        said = problem.question + problem.solution.replace("still 0.", "")  # nothing bought yet
         numbers = [int(number) for number in re.findall(r"\d+", said)]
         assert min(numbers) >= 1, problem
         assert max(numbers) <= MAX_VALUE == 199, problem
@@ -183,7 +182,7 @@ def test_every_equation_of_a_reference_solution_holds_and_the_last_one_gives_the
     for problem in many["test"]:
         results = []
         for step in problem.steps:
-            if ": still " in step.text:
+            if ", still " in step.text:
                 continue
             a, sign, b, result = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", step.text)[0]
             assert OPERATIONS[sign](int(a), int(b)) == int(result), step

@@ -2,9 +2,9 @@
 
 A problem is drawn from one of four families at one of five levels. Higher levels take more computations, carry more
 distractors and larger numbers. Every quantity lies in 1..199, so an answer is hard to guess, and every step can be
-checked exactly. A step says what it starts from and repeats its fact, so that all it decides stands beside it. Where
-a story is told in order, the solution goes through it sentence by sentence and says of what does not matter that the
-count is still the same.
+checked exactly. A step repeats its fact with what decides about it put beside it: whom it is about, the price behind
+the item. Where a story is told in order, the solution goes through it sentence by sentence and says of what does not
+matter that the count is still the same.
 
 Problems never run out and the splits never meet: a question's *structure*, the text with names, items, days and
 numbers left out, is hashed, and the hash decides whether it belongs to train, dev or test.
@@ -89,41 +89,29 @@ def _in_range(value: int) -> int:
 
 
 def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
-    """A person's count after a chain of gains and losses."""
+    """A person's count after a chain of gains and losses, told among those of others."""
     draft = _Draft()
     hero, friend, other = rng.sample(NAMES, 3)
-    item, wrong_item = rng.sample(ITEMS, 2)
+    item = rng.choice(ITEMS)
     value = rng.randint(10, size)
     draft.sentences.append(f"At first {hero} has {value} {item}.")
-    kinds = (
-        (1, f"{hero} buys {{n}} {item}"),
-        (1, f"{hero} finds {{n}} {item}"),
-        (1, f"{friend} gives {{n}} {item} to {hero}"),
-        (-1, f"{hero} loses {{n}} {item}"),
-        (-1, f"{hero} sells {{n}} {item}"),
-        (-1, f"{hero} gives {{n}} {item} to {friend}"),
-    )
-    happens: list[tuple[str, int]] = []  # what is told, and how it changes the count
+    gains = ("buys {n} {item}", "finds {n} {item}", "gets {n} {item} from {friend}")
+    losses = ("loses {n} {item}", "sells {n} {item}", "gives {n} {item} to {friend}")
+    happens: list[tuple[str, str, int]] = []  # who, what, and how it changes the count
     for _ in range(steps):
-        sign, words = rng.choice(kinds)
+        sign = rng.choice((1, -1))
         amount = rng.randint(2, size)
-        happens.append((words.format(n=amount), sign * amount))
-    noise = (
-        f"{friend} buys {{n}} {item}",
-        f"{hero} buys {{n}} {wrong_item}",
-        f"{hero} loses {{n}} {wrong_item}",
-        f"{other} has {{n}} {item}",
-        f"{other} gives {{n}} {item} to {friend}",
-        f"{friend} sells {{n}} {wrong_item}",
-    )
+        words = rng.choice(gains if sign > 0 else losses).format(n=amount, item=item, friend=friend)
+        happens.append((hero, words, sign * amount))
     for _ in range(distractors):
-        happens.insert(rng.randint(0, len(happens)), (rng.choice(noise).format(n=rng.randint(2, size)), 0))
-    for index, (event, change) in enumerate(happens):
+        who, whom = rng.sample((friend, other), 2)
+        words = rng.choice(gains + losses).format(n=rng.randint(2, size), item=item, friend=whom)
+        happens.insert(rng.randint(0, len(happens)), (who, words, 0))
+    for index, (who, words, change) in enumerate(happens):
         before, value = value, _in_range(value + change)
-        draft.sentences.append(f"{event}.")
+        draft.sentences.append(f"{who} {words}.")
         result = f"{before} {'+' if change > 0 else '-'} {abs(change)} = {value}" if change else f"still {value}"
-        step = f"Now {hero} has {before} {item}. {event}: {result}."
-        draft.steps.append(Step(step, (index - 1,) if index else ()))
+        draft.steps.append(Step(f"For {hero}: {who} {words}, {result}.", (index - 1,) if index else ()))
     draft.question = rng.choice(
         (f"How many {item} does {hero} have now?", f"How many {item} does {hero} have at the end?")
     )
@@ -131,15 +119,15 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     return draft
 
 
-def _relate(rng: Random, value: int, size: int, item: str) -> tuple[str, str, int]:
-    """A relation to an earlier quantity: its words, the equation's right part, the new value."""
+def _relate(rng: Random, value: int, size: int) -> tuple[str, str, int]:
+    """A relation to another quantity: its words, the equation's right part, the new value."""
     kind = rng.choice(("more", "fewer", "times"))
     if kind == "times":
         factor = rng.choice((2, 3, 4))
-        return f"{TIMES[factor]} as many {item}", f"* {factor}", _in_range(value * factor)
+        return f"{TIMES[factor]} as many", f"* {factor}", _in_range(value * factor)
     amount = rng.randint(2, size)
     sign = "+" if kind == "more" else "-"
-    return f"{amount} {kind} {item}", f"{sign} {amount}", _in_range(value + (amount if sign == "+" else -amount))
+    return f"{amount} {kind}", f"{sign} {amount}", _in_range(value + (amount if sign == "+" else -amount))
 
 
 def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
@@ -150,23 +138,24 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     names = rng.sample(NAMES, min(steps + 1 - together + distractors, len(NAMES)))
     chain, extras = names[: steps + 1 - together], names[steps + 1 - together :]
     values = [rng.randint(5, size)]
-    facts = [f"Here {chain[0]} has {values[0]} {item}."]
+    pairs = []
     for index, (name, base) in enumerate(zip(chain[1:], chain, strict=False)):
-        words, operation, value = _relate(rng, values[-1], size, item)
-        facts.append(f"Compared to {base}, {name} has {words}.")
+        words, operation, value = _relate(rng, values[-1], size)
+        pairs.append(f"{base} {name} {words}")
         equation = f"{values[-1]} {operation} = {value}"
-        needs = (index - 1,) if index else ()
-        step = f"Here {base} has {values[-1]} {item}. Compared to {base}, {name} has {words}: {equation}."
-        draft.steps.append(Step(step, needs))
+        step = f"With {base} {values[-1]}: {pairs[-1]}, {equation}."
+        draft.steps.append(Step(step, (index - 1,) if index else ()))
         values.append(value)
     base, value = chain[-1], values[-1]
     for name in extras:  # they lead on from the last one asked about, never to it
-        words, _, value = _relate(rng, value, size, item)
-        facts.append(f"Compared to {base}, {name} has {words}.")
+        words, _, value = _relate(rng, value, size)
+        pairs.append(f"{base} {name} {words}")
         base = name
-    order = list(range(len(facts)))
-    rng.shuffle(order)
-    draft.sentences = [facts[index] for index in order]
+    rng.shuffle(pairs)
+    draft.sentences = [
+        f"Of every two the second has so many {item} against the first: {', '.join(pairs)}.",
+        f"Here {chain[0]} has {values[0]} {item}.",
+    ]
     if together:
         draft.answer = _in_range(values[-2] + values[-1])
         equation = f"{values[-2]} + {values[-1]} = {draft.answer}"
@@ -179,7 +168,7 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
 
 
 def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
-    """Quantities times prices, a running total, sometimes the change."""
+    """Quantities times prices, a running total, sometimes the change; others buy, too."""
     draft = _Draft()
     change = steps % 2 == 0
     kinds = (steps + 1) // 2
@@ -198,14 +187,13 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     for who, i in bought:
         claim = f"{who} buys {counts[i]} {items[i]}"
         draft.sentences.append(f"{claim}.")
-        line = f"Now {buyer} owes {total} coins. {claim}"
         needs = (last_total,) if last_total >= 0 else ()
         if who == other:
-            draft.steps.append(Step(f"{line}: still {total}.", needs))
+            draft.steps.append(Step(f"For {buyer}: {claim}, still {total}.", needs))
         else:
             cost = _in_range(counts[i] * prices[i])
             equation = f"{counts[i]} * {prices[i]} = {cost}"
-            draft.steps.append(Step(f"{line}, {items[i]} {prices[i]} coins: {equation}.", needs))
+            draft.steps.append(Step(f"For {buyer}: {claim}, {items[i]} {prices[i]} coins, {equation}.", needs))
             if total:
                 before, total = total, _in_range(total + cost)
                 step = f"With the {items[i]} it is {before} + {cost} = {total}."
@@ -215,11 +203,10 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         last_total = len(draft.steps) - 1
     if change:
         paid = _in_range(total + rng.randint(1, size))
-        last = rng.choice((f"{buyer} pays with {paid} coins.", f"{buyer} has {paid} coins."))
-        draft.sentences.append(last)
+        last = rng.choice((f"{buyer} pays with {paid} coins", f"{buyer} has {paid} coins"))
+        draft.sentences.append(f"{last}.")
         draft.answer = paid - total
-        step = f"Now {buyer} owes {total} coins. {last.removesuffix('.')}: {paid} - {total} = {draft.answer}."
-        draft.steps.append(Step(step, (len(draft.steps) - 1,)))
+        draft.steps.append(Step(f"For {buyer}: {last}, {paid} - {total} = {draft.answer}.", (len(draft.steps) - 1,)))
         draft.question = rng.choice(
             (f"How many coins does {buyer} have left?", f"How many coins does {buyer} get back?")
         )
@@ -239,18 +226,18 @@ def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
     item, wrong_item = rng.sample(ITEMS, 2)
     maker = rng.choice(MAKERS)
     values = [rng.randint(5, size // 2)]
-    draft.sentences.append(f"On {days[0]} the {maker} makes {values[0]} {item}.")
+    draft.sentences.append(f"The {maker} makes {item}, on {days[0]} {values[0]}.")
     total, last_total = values[0], -1
     for i in range(1, n_days):
         base = rng.choice(range(i))
-        words, operation, value = _relate(rng, values[base], size // 2, item)
-        claim = f"Compared to {days[base]}, on {days[i]} it makes {words}"
+        words, operation, value = _relate(rng, values[base], size // 2)
+        claim = f"On {days[i]} it makes {words} {'as' if 'times' in words else 'than'} on {days[base]}"
         draft.sentences.append(f"{claim}.")
         needs = (2 * (base - 1),) if base else ()
-        draft.steps.append(Step(f"{claim}: {values[base]} {operation} = {value}.", needs))
+        draft.steps.append(Step(f"{claim}, {days[base]} {values[base]}: {values[base]} {operation} = {value}.", needs))
         before, total = total, _in_range(total + value)
         needs = (len(draft.steps) - 1, *((last_total,) if last_total >= 0 else ()))
-        draft.steps.append(Step(f"With {days[i]} it is {before} + {value} = {total}.", needs))
+        draft.steps.append(Step(f"With {days[i]} {value} it is {before} + {value} = {total}.", needs))
         last_total = len(draft.steps) - 1
         values.append(value)
     noise = (
