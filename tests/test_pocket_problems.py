@@ -22,6 +22,7 @@ from thinktime.pocket.problems import (
     MAKERS,
     MAX_VALUE,
     NAMES,
+    OTHERS,
     TIMES,
     Split,
     Step,
@@ -40,8 +41,8 @@ SAME_KIND = {word: kind for kind in (NAMES, ITEMS, DAYS) for word in kind}
 CHAIN = WordProblem(
     question="At first Ann has 10 figs. Ann buys 5 figs. Ann loses 3 figs. How many figs does Ann have now?",
     steps=(
-        Step("For Ann: Ann buys 5 figs, 10 + 5 = 15."),
-        Step("For Ann: Ann loses 3 figs, 15 - 3 = 12.", (0,)),
+        Step("Then Ann buys 5 figs, 10 + 5 = 15."),
+        Step("Then Ann loses 3 figs, 15 - 3 = 12.", (0,)),
     ),
     answer=12,
     level=1,
@@ -73,7 +74,7 @@ def tokenizer() -> Tokenizer:
 
 def skeleton(question: str) -> str:
     """The question without names, items, days, makers and numbers: all that may differ within one structure."""
-    kinds = {word: str(index) for index, kind in enumerate((NAMES, ITEMS, DAYS, MAKERS)) for word in kind}
+    kinds = {word: str(index) for index, kind in enumerate((NAMES, ITEMS, DAYS, OTHERS, MAKERS)) for word in kind}
     kinds |= {item.capitalize(): kinds[item] for item in ITEMS}
     seen: dict[str, str] = {}
 
@@ -145,9 +146,9 @@ def test_every_reference_solution_passes_its_own_check(many: dict[Split, list[Wo
 
 def test_a_step_that_the_reference_takes_twice_is_right_twice() -> None:
     steps = (
-        Step("For Ann: Ann buys 5 figs, 10 + 5 = 15."),
-        Step("For Ann: Ann loses 5 figs, 15 - 5 = 10.", (0,)),
-        Step("For Ann: Ann buys 5 figs, 10 + 5 = 15.", (1,)),
+        Step("Then Ann buys 5 figs, 10 + 5 = 15."),
+        Step("Then Ann loses 5 figs, 15 - 5 = 10.", (0,)),
+        Step("Then Ann buys 5 figs, 10 + 5 = 15.", (1,)),
     )
     problem = WordProblem("", steps, 15, 2, "events", "")
     assert check_steps(problem, problem.solution) == [True, True, True, True]
