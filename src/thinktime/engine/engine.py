@@ -26,14 +26,18 @@ from thinktime.engine.sampling import sample, uniform
 from thinktime.engine.scheduler import Iteration, Scheduler
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Tap = Callable[[int, Tensor], None]
 BLOCK_SIZE = 16
 
 
 class Model(Protocol):
     """What the engine asks of a model: hidden states of a flat batch, attention being the engine's own."""
 
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Hidden states ``[tokens, hidden]``; ``attend`` takes and gives ``[tokens, heads, head_dim]``."""
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
+        """Hidden states ``[tokens, hidden]``; ``attend`` takes and gives ``[tokens, heads, head_dim]``.
+
+        ``tap`` is told the states behind every layer.
+        """
         ...
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -109,8 +113,10 @@ class Engine:
         self._check(task)
         if isinstance(task, Row):
             reusable = len(task.ids) - 1
+        elif self._labels is not None:
+            reusable = len(task.ids) if task.segments is None else task.start
         else:
-            reusable = len(task.ids) if self._labels is not None else task.start - 1
+            reusable = task.start - 1
         return self._scheduler.add(task, reusable)
 
     def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
@@ -170,7 +176,7 @@ class Engine:
         iteration = self._scheduler.schedule()
         ids, slots, views = _flatten(iteration)
         try:
-            hidden = self._forward(ids, slots, views) if ids else torch.empty(0)
+            hidden, states = self._forward(ids, slots, views, _layers(iteration)) if ids else (torch.empty(0), {})
         except Exception as error:  # whatever a model raises; its callers must hear of it
             return self._fail(iteration, error)
         self._pool.settle()
@@ -179,6 +185,7 @@ class Engine:
             iteration, views, broken = _without_broken(hidden, iteration, views)
             failed = self._fail(broken, _no_numbers())
         self._count(iteration)
+        _add_states(states, iteration, views)
         share = (time.perf_counter() - started) / max(1, len(ids))
         for jobs, _ in iteration.decoding:
             for job in jobs:
@@ -198,6 +205,10 @@ class Engine:
         if length > self._pool.n_blocks * BLOCK_SIZE:
             most = self._pool.n_blocks * BLOCK_SIZE
             raise InputError("kv_bytes", f"room for {most} tokens", f"this row may grow to {length}; give it more")
+        if task.segments is not None:
+            n_layers = self.account.shape.layers
+            if not task.segments.layers or not all(0 <= layer < n_layers for layer in task.segments.layers):
+                raise InputError("layers", task.segments.layers, f"this model has the layers 0 to {n_layers - 1}")
         if isinstance(task, Row):
             if self._labels is not None:
                 raise InputError("task", "a row to sample", "this model is a classifier; it can only read")
@@ -208,7 +219,10 @@ class Engine:
         elif not 0 < task.start <= len(task.ids) and self._labels is None:
             raise InputError("start", task.start, f"the first token has no probability; give 1 to {len(task.ids)}")
 
-    def _forward(self, ids: list[int], slots: list[int], views: list[View]) -> Tensor:
+    def _forward(
+        self, ids: list[int], slots: list[int], views: list[View], layers: set[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The hidden states behind the last layer, and behind those of ``layers``."""
         if self._pool.copies:
             self._store.copy(self._pool.copies)
             if self._labels is not None:
@@ -220,12 +234,18 @@ class Engine:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return self._store.attend(plan, layer, q, k, v)
 
-        hidden = self._model.hidden(torch.tensor(ids), torch.from_numpy(positions), attend)
+        states: dict[int, Tensor] = {}
+
+        def tap(layer: int, state: Tensor) -> None:
+            if layer in layers:
+                states[layer] = state
+
+        hidden = self._model.hidden(torch.tensor(ids), torch.from_numpy(positions), attend, tap if layers else None)
         attended = int((positions + 1).sum())
         self.account.iteration(len(ids), attended, plan.read, self._pool.held * BLOCK_SIZE)
         if self._labels is not None:
             self._labels.view(-1, self._labels.shape[-1])[torch.tensor(slots)] = self._model.head(hidden)
-        return hidden
+        return hidden, states
 
     def _count(self, iteration: Iteration) -> None:
         account = self.account
@@ -371,6 +391,29 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
         ids += trunk.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
+
+
+def _layers(iteration: Iteration) -> set[int]:
+    """Those whose hidden states a job of the iteration asks for."""
+    return {
+        layer
+        for jobs in [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
+        for job in jobs
+        if job.task.segments is not None
+        for layer in job.task.segments.layers
+    }
+
+
+def _add_states(states: dict[int, Tensor], iteration: Iteration, views: Sequence[View]) -> None:
+    if not states:
+        return
+    groups = [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
+    for jobs, view in zip(groups, views, strict=True):
+        mine = {layer: state[view.start : view.start + view.count] for layer, state in states.items()}
+        first = view.length - view.count
+        for job in jobs:
+            if job.means is not None:
+                job.means.add(mine, job.ids[first : view.length], first)
 
 
 def _without_broken(
