@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -31,7 +33,7 @@ def states_in_full(ids: tuple[int, ...], labels: int = 0) -> Tensor:
 
 
 def means_of(states: Tensor, lengths: list[int]) -> Tensor:
-    return torch.stack([part.mean(0) for part in states.split(lengths)])
+    return torch.stack([part.mean(0) for part in torch.split(states, lengths)])
 
 
 def in_threes(n: int) -> list[int]:
@@ -43,7 +45,7 @@ def in_threes(n: int) -> list[int]:
     [{}, {"max_tokens": 4}, {"max_rows": 2}, {"blocks": 9}, {"chunked": False}],
     ids=["a crowd", "small chunks", "two at once", "preempted", "whole prompts"],
 )
-def test_the_means_of_what_a_row_says_are_those_of_a_plain_forward_pass(options: dict[str, int]) -> None:
+def test_the_means_of_what_a_row_says_are_those_of_a_plain_forward_pass(options: dict[str, Any]) -> None:
     engine = tiny_engine(eos_id=-1, **options)
     rows = [Row(words(9 + i, i), i, max_tokens=34 + i, segments=EVERY_3 if i % 2 else None) for i in range(6)]
     twin = Row(rows[1].ids, rows[1].key, rows[1].max_tokens, segments=Segments((1,)))
