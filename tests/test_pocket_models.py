@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from thinktime.core.errors import ModelError
+from thinktime.core.errors import InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.engine.llama import Llama, LlamaConfig
@@ -224,6 +224,23 @@ def test_the_hidden_states_of_another_family_are_those_of_transformers(
     with torch.inference_mode():
         states = theirs(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]  # 0 is the embedding
     torch.testing.assert_close(output.states, states[:, None, 5:].mean(2), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
+    with pytest.raises(InputError, match=rf"device='{device}'.*give cpu") as caught:
+        load_language_model(directory("solver"), device=device)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_samples_greedily_what_the_cpu_does(questions: tuple[str, ...]) -> None:
+    there, here = (load_language_model(directory("solver"), device=device) for device in ("cuda", "cpu"))
+    rows = [Row(tuple(here.tokenizer.encode_chat(q)), 0, max_tokens=60, temperature=0.0) for q in questions]
+    outputs = [model.engine(max_tokens=100).run(rows) for model in (there, here)]
+    assert [output.ids for output in outputs[0]] == [output.ids for output in outputs[1]]
+    for ours, theirs in zip(*outputs, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
 
 def test_a_window_shorter_than_the_context_is_refused_in_one_line(tmp_path: Path) -> None:

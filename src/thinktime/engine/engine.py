@@ -52,6 +52,7 @@ class Engine:
         model: the model.
         shape: its shape.
         dtype: of keys and values.
+        device: where the model is, and the keys and values will be.
         context: positions the model knows.
         eos_id: the token that ends a row.
         labels: how many a classifier has; 0 is a language model.
@@ -70,6 +71,7 @@ class Engine:
         model: Model,
         shape: Shape,
         dtype: torch.dtype,
+        device: torch.device | str = "cpu",
         *,
         context: int,
         eos_id: int = -1,
@@ -89,9 +91,10 @@ class Engine:
                 raise InputError(name, value, "give at least 1")
         self.account = Account(shape)
         self._model, self._context, self._eos_id, self._decode = model, context, eos_id, decode
+        self._device = torch.device(device)
         self._pool = BlockPool(n_blocks, BLOCK_SIZE)
-        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype)
-        self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype) if labels else None
+        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype, self._device)
+        self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
 
     @property
@@ -240,7 +243,8 @@ class Engine:
             if layer in layers:
                 states[layer] = state
 
-        hidden = self._model.hidden(torch.tensor(ids), torch.from_numpy(positions), attend, tap if layers else None)
+        inputs = (torch.tensor(ids, device=self._device), torch.from_numpy(positions).to(self._device))
+        hidden = self._model.hidden(*inputs, attend, tap if layers else None)
         attended = int((positions + 1).sum())
         self.account.iteration(len(ids), attended, plan.read, self._pool.held * BLOCK_SIZE)
         if self._labels is not None:
@@ -305,13 +309,13 @@ class Engine:
     def _read_logprobs(self, hidden: Tensor, trunk: Trunk) -> None:
         """Log-probabilities of the ids behind those of this chunk."""
         end = trunk.prefix.length
-        following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1])
+        following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1], device=self._device)
         logprobs = self._model.head(hidden[: len(following)]).double().log_softmax(-1)
         trunk.logprobs += logprobs.gather(1, following[:, None])[:, 0].tolist()
 
     def _read_labels(self, prefix: Prefix, task: Read) -> Tensor:
         assert self._labels is not None
-        return self._labels[prefix.blocks].flatten(0, 1)[task.start : len(task.ids)].clone()
+        return self._labels[prefix.blocks].flatten(0, 1)[task.start : len(task.ids)].to("cpu", copy=True)
 
     def _draw(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
         """Sample a token for every row whose ids have all been read."""
@@ -336,10 +340,10 @@ class Engine:
         )
         drawn = sample(
             logits,
-            torch.tensor([task.temperature for task in tasks], dtype=torch.float64),
-            torch.tensor([task.top_p for task in tasks], dtype=torch.float64),
-            torch.tensor([task.top_k for task in tasks]),
-            torch.from_numpy(noise),
+            torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=self._device),
+            torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=self._device),
+            torch.tensor([task.top_k for task in tasks], device=self._device),
+            torch.from_numpy(noise).to(self._device),
         )
         logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
         now = time.monotonic()

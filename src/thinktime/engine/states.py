@@ -46,4 +46,4 @@ class SegmentMeans:
     def tensor(self) -> Tensor:
         """``[segments, layers, hidden]``; of no tokens ``[0]``."""
         means = [*self._means, self._sum / self._count] if self._count else self._means
-        return torch.stack(means) if means else torch.zeros(0)
+        return torch.stack(means).cpu() if means else torch.zeros(0)
