@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import compress
+from heapq import heappop, heappush
+from itertools import compress, count
 from typing import Protocol
 
 import numpy as np
@@ -96,6 +98,8 @@ class Engine:
         self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype, self._device)
         self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
+        self._deadlines: list[tuple[float, int, weakref.ref[Job]]] = []  # a heap; the number settles ties
+        self._numbers = count()
 
     @property
     def busy(self) -> bool:
@@ -120,7 +124,10 @@ class Engine:
             reusable = len(task.ids) if task.segments is None else task.start
         else:
             reusable = task.start - 1
-        return self._scheduler.add(task, reusable)
+        job = self._scheduler.add(task, reusable)
+        if isinstance(task, Row) and task.deadline is not None:
+            heappush(self._deadlines, (task.deadline, next(self._numbers), weakref.ref(job)))
+        return job
 
     def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
         """A second row from where this one is, after ``then``; they share keys and values. A side branch is one that
@@ -176,12 +183,13 @@ class Engine:
     def step(self) -> list[Job]:
         """One iteration; the jobs it finished. An error of the model fails the jobs of the iteration, no others."""
         started = time.perf_counter()
+        late = self._cancel_late()
         iteration = self._scheduler.schedule()
         ids, slots, views = _flatten(iteration)
         try:
             hidden, states = self._forward(ids, slots, views, _layers(iteration)) if ids else (torch.empty(0), {})
         except Exception as error:  # whatever a model raises; its callers must hear of it
-            return self._fail(iteration, error)
+            return late + self._fail(iteration, error)
         self._pool.settle()
         failed: list[Job] = []
         if not bool(hidden.isfinite().all()):
@@ -197,7 +205,17 @@ class Engine:
             for job in trunk.jobs:
                 job.seconds += share * len(new) / len(trunk.jobs)
         readings = self._answer_readings(hidden, iteration, views[len(iteration.decoding) :])
-        return failed + readings + self._draw(hidden, iteration, views)
+        return late + failed + readings + self._draw(hidden, iteration, views)
+
+    def _cancel_late(self) -> list[Job]:
+        """End the rows whose deadline has passed, wherever they are."""
+        late: list[Job] = []
+        while self._deadlines and self._deadlines[0][0] <= time.monotonic():
+            job = heappop(self._deadlines)[2]()
+            if job is not None and not job.done:
+                self.cancel(job)
+                late.append(job)
+        return late
 
     def _check(self, task: Row | Read) -> None:
         length = min(self._context, len(task.ids) + (task.max_tokens if isinstance(task, Row) else 0))
@@ -346,7 +364,6 @@ class Engine:
             torch.from_numpy(noise).to(self._device),
         )
         logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
-        now = time.monotonic()
         finished: list[Job] = []
         for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
             if math.isnan(logprob):
@@ -357,13 +374,13 @@ class Engine:
                 continue
             job.ids.append(token)
             job.logprobs.append(logprob)
-            if finish := self._finish(job, task, now):
+            if finish := self._finish(job, task):
                 self._scheduler.remove(job)
                 job.finish(finish)
                 finished.append(job)
         return finished
 
-    def _finish(self, job: Job, task: Row, now: float) -> RowFinish | None:
+    def _finish(self, job: Job, task: Row) -> RowFinish | None:
         token, generated = job.ids[-1], len(job.logprobs)
         if token == self._eos_id:
             return "eos"
@@ -371,8 +388,6 @@ class Engine:
             return "stop"
         if generated >= task.max_tokens or len(job.ids) >= self._context:
             return "length"
-        if task.deadline is not None and now >= task.deadline:
-            return "cancelled"
         return None
 
     def _ends_in_stop_string(self, job: Job, task: Row) -> bool:
