@@ -79,7 +79,8 @@ class LlamaCpp:
             seconds = time.perf_counter() - started
         finally:
             lib.llama_batch_free(batch)
-            lib.llama_free(context)
+            with _quiet():
+                lib.llama_free(context)
         return Timed(sum(map(len, done)), seconds), [Continuation(tuple(ids)) for ids in done]
 
     def _run(
