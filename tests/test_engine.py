@@ -191,8 +191,27 @@ def test_a_deadline_ends_its_own_row_and_no_other(
     late = replace(crowd[0], deadline=time.monotonic() - 1)
     early = replace(crowd[5], deadline=time.monotonic() + 3600)
     stopped, unhurried, untouched = language_model.engine().run([late, early, crowd[10]])
-    assert (stopped.finish, stopped.ids) == ("cancelled", alone[0].ids[:1])
+    assert (stopped.finish, stopped.ids) == ("cancelled", ())
     assert essence([unhurried, untouched]) == essence([alone[5], alone[10]])
+
+
+def test_a_deadline_reaches_a_row_that_runs_one_that_is_paused_and_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    engine = tiny_engine(eos_id=-1, max_rows=2)
+    tasks = [Row(words(5, i), i, max_tokens=50, deadline=now + 10) for i in range(3)]
+    running, paused, waiting = jobs = [engine.submit(task) for task in tasks]
+    for _ in range(4):
+        engine.step()
+    engine.pause(paused)
+    assert not any(job.done for job in jobs)
+    now += 10
+    assert set(engine.step()) == set(jobs)
+    assert not engine.busy
+    outputs = [job.output for job in (running, paused, waiting)]
+    assert [(o.finish, len(o.ids)) for o in outputs if o] == [("cancelled", 4), ("cancelled", 4), ("cancelled", 0)]
 
 
 def test_the_seconds_of_the_rows_add_up_to_no_more_than_the_wall_time(

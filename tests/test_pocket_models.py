@@ -13,12 +13,13 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from thinktime.core.errors import ModelError
+from thinktime.core.errors import InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.engine.models import ChatTokenizer, LanguageModel, load_language_model
-from thinktime.engine.rows import Row
+from thinktime.engine.rows import Read, Row
+from thinktime.engine.states import Segments
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
 from thinktime.pocket.tokenizer import END, build
@@ -211,6 +212,35 @@ def test_the_logprobs_of_another_family_are_those_of_transformers(
             logits = theirs(torch.tensor([row.ids + output.ids])).logits[0].double()
         expected = [float(logits[len(row.ids) + i - 1].log_softmax(-1)[token]) for i, token in enumerate(output.ids)]
         assert output.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_hidden_states_of_another_family_are_those_of_transformers(
+    family: str, other_families: dict[str, Path], questions: tuple[str, ...]
+) -> None:
+    ours, theirs = load_language_model(other_families[family]), _auto_model(other_families[family])
+    ids = tuple(ours.tokenizer.encode_chat(questions[0]))
+    [output] = ours.engine(max_tokens=30).run([Read(ids, 5, Segments(layers=(0,)))])
+    with torch.inference_mode():
+        states = theirs(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]  # 0 is the embedding
+    torch.testing.assert_close(output.states, states[:, None, 5:].mean(2), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
+    with pytest.raises(InputError, match=rf"device='{device}'.*give cpu") as caught:
+        load_language_model(directory("solver"), device=device)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_samples_greedily_what_the_cpu_does(questions: tuple[str, ...]) -> None:
+    there, here = (load_language_model(directory("solver"), device=device) for device in ("cuda", "cpu"))
+    rows = [Row(tuple(here.tokenizer.encode_chat(q)), 0, max_tokens=60, temperature=0.0) for q in questions]
+    outputs = [model.engine(max_tokens=100).run(rows) for model in (there, here)]
+    assert [output.ids for output in outputs[0]] == [output.ids for output in outputs[1]]
+    for ours, theirs in zip(*outputs, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
 
 def test_a_window_shorter_than_the_context_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from thinktime.core.errors import InputError, ModelError
 from thinktime.engine.blocks import Prefix
 from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import Attend, Llama
+from thinktime.engine.llama import Attend, Llama, Tap
 from thinktime.engine.models import LanguageModel, RewardModel, load_language_model
 from thinktime.engine.rows import Job, Output, Read, Row
 
@@ -454,10 +454,10 @@ class Faulty:
         if not error:
             self.inner.model.embed_tokens.weight[bad] = torch.nan
 
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
         if self.error and bool((ids == self.bad).any()):
             raise RuntimeError("out of memory")
-        return self.inner.hidden(ids, positions, attend)
+        return self.inner.hidden(ids, positions, attend, tap)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.inner.head(hidden)

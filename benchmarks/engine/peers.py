@@ -1,4 +1,4 @@
-"""The peers: ``transformers`` with a padded batch and with continuous batching, and llama.cpp where it is there."""
+"""``transformers`` as a peer: with a padded batch and with continuous batching."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +110,3 @@ class Transformers:
             seconds = time.perf_counter() - started
         rows_done = [Continuation(tuple(done[name].generated_tokens)) for name in names]
         return Timed(sum(len(row.ids) for row in rows_done), seconds), rows_done
-
-
-def llama_cpp() -> str:
-    """What to say of llama.cpp, an optional peer that nothing here drives yet."""
-    return "not measured" if find_spec("llama_cpp") else "not installed"

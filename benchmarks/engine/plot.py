@@ -14,7 +14,12 @@ import matplotlib.pyplot as plt
 from experiments.plot import COLOURS
 
 GREY, BLUE, GREEN, RED, PINK, SKY, BROWN = COLOURS
-NAMES = {"ours": "thinktime", "generate": "transformers generate", "generate_batch": "transformers generate_batch"}
+NAMES = {
+    "ours": "thinktime",
+    "generate": "transformers generate",
+    "generate_batch": "transformers generate_batch",
+    "llama_cpp": "llama.cpp",
+}
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
@@ -41,7 +46,9 @@ def _whiskers(spreads: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def _sampling(axes: Any, section: Mapping[str, Any]) -> None:
     rows = [int(size) for size in section["by_rows"]]
-    for (name, label), colour in zip(NAMES.items(), (BLUE, GREY, RED), strict=True):
+    for (name, label), colour in zip(NAMES.items(), (BLUE, GREY, RED, GREEN), strict=True):
+        if name not in next(iter(section["by_rows"].values()))["ratio"] and name != "ours":
+            continue
         rates = _whiskers([run["tokens_per_second"][name] for run in section["by_rows"].values()])
         axes.errorbar(rows, **rates, label=label, color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7)
     axes.set_xscale("log", base=2)

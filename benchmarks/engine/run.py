@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine import early_stop, memory, overhead, prefill, sampling, tree
+from benchmarks.engine.llama_cpp import LlamaCpp, missing
 from benchmarks.engine.peers import Transformers
 from benchmarks.engine.plot import plot
 from benchmarks.engine.table import lines
@@ -35,6 +36,7 @@ def sections(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """Every section at its full or its tiny size."""
     directory = pocket.directory("solver")
     solver, peer, config = load_language_model(directory), Transformers(directory), LlamaConfig.read(directory)
+    llama = None if missing() else LlamaCpp(directory)
     sizes: tuple[int, ...]
     budgets: tuple[int, ...]
     if quick:
@@ -42,7 +44,7 @@ def sections(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     else:
         sizes, load, budgets = (1, 16, 64, 512), prefill.Load(tokens=128, arrivals=4, length=2048), (64, 128, 256, 512)
     return {
-        "sampling": lambda: sampling.measure(solver, peer, sizes, 2 if quick else 3, 4 if quick else 32),
+        "sampling": lambda: sampling.measure(solver, peer, llama, sizes, 2 if quick else 3, 4 if quick else 32),
         "tree": lambda: tree.measure(solver, peer, *((2, 4, 2, 2) if quick else (32, 16, 8, 3))),
         "prefill": lambda: prefill.measure(config, load, budgets, 1 if quick else 3),
         "early_stop": lambda: early_stop.measure(solver, *((8, 2, 16, 2) if quick else (64, 4, 96, 3))),
@@ -68,6 +70,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "dtype": "float32",
         "gpu": "not measured",
+        "llama.cpp": missing() or "measured",
         "seconds": {},
     }
     for name, measure in sections(quick).items():

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.engine.llama_cpp import LlamaCpp
 from benchmarks.engine.measure import Timed, alternate, ratio, spread
-from benchmarks.engine.peers import Continuation, Transformers, llama_cpp
+from benchmarks.engine.peers import Continuation, Transformers
 from thinktime.engine.models import LanguageModel
 from thinktime.engine.rows import Row
 from thinktime.pocket.problems import problems
 
-MAX_TOKENS = 160
+MAX_TOKENS = 400
 AT_ONCE = (8, 16, 32, 64)
 """Rows of continuous batching; the fastest of these is the peer."""
 Prompts = list[list[int]]
 
 
 def measure(
-    solver: LanguageModel, peer: Transformers, sizes: Sequence[int], rounds: int, at_least: int = 32
+    solver: LanguageModel,
+    peer: Transformers,
+    llama: LlamaCpp | None,
+    sizes: Sequence[int],
+    rounds: int,
+    at_least: int = 32,
 ) -> dict[str, Any]:
     """Tokens a second at every batch size; small batches are run one after another to ``at_least`` rows a round."""
     questions = [problem.question for problem in problems("test", max(*sizes, at_least), seed=5)]
     prompts = [solver.tokenizer.encode_chat(question) for question in questions]
-    for warm_up in (ours, padded):
-        warm_up(solver, peer, [prompts[:8]])
-    trials = {rows: continuous(solver, peer, [prompts[:64]], rows)[0].rate for rows in AT_ONCE}
-    at_once = max(trials, key=lambda rows: trials[rows])
+    ours(solver, [prompts[:8]])
+    padded(solver, peer, [prompts[:8]])
+    continuous = {"generate_batch": peer.generate_batch} | ({"llama_cpp": llama.sample} if llama else {})
+    trials = {
+        name: {rows: queued(solver, run, [prompts[:64]], rows)[0].rate for rows in AT_ONCE}
+        for name, run in continuous.items()
+    }
+    at_once = {name: max(rates, key=lambda rows: rates[rows]) for name, rates in trials.items()}
     table = {}
     for size in sizes:
         batches = [prompts[first : first + size] for first in range(0, max(size, at_least), size)]
         results = alternate(
             {
-                "ours": partial(ours, solver, peer, batches),
+                "ours": partial(ours, solver, batches),
                 "generate": partial(padded, solver, peer, batches),
-                "generate_batch": partial(continuous, solver, peer, batches, at_once),
+                **{name: partial(queued, solver, run, batches, at_once[name]) for name, run in continuous.items()},
             },
             rounds,
         )
@@ -49,24 +59,25 @@ def measure(
             "shortest": min(len(row.ids) for row in rows["ours"]),
             "same_text": {
                 name: sum(a.ids == b.ids for a, b in zip(rows["ours"], rows[name], strict=True)) / len(rows["ours"])
-                for name in ("generate", "generate_batch")
+                for name in ("generate", *continuous)
             },
             "tokens_per_second": {name: spread(values) for name, values in rates.items()},
-            "ratio": {name: ratio(rates["ours"], rates[name]) for name in ("generate", "generate_batch")},
+            "ratio": {name: ratio(rates["ours"], rates[name]) for name in ("generate", *continuous)},
         }
     return {
         "rounds": rounds,
         "max_tokens": MAX_TOKENS,
-        "generate_batch_rows_at_once": {"chosen": at_once, "tokens_per_second": trials},
-        "llama_cpp": llama_cpp(),
+        "rows_at_once": {name: {"chosen": at_once[name], "tokens_per_second": trials[name]} for name in continuous},
         "by_rows": table,
     }
 
 
 Sampled = tuple[Timed, list[Continuation]]
+Queue = Callable[[Sequence[Sequence[int]], int, int, int], Sampled]
+"""Of prompts, the most new tokens, the end token, and how many rows run at once."""
 
 
-def ours(solver: LanguageModel, _: Transformers, batches: Sequence[Prompts]) -> Sampled:
+def ours(solver: LanguageModel, batches: Sequence[Prompts]) -> Sampled:
     """A new engine, with the options it has by itself: nothing is left over from another round."""
     engine = solver.engine()
     started = time.perf_counter()
@@ -87,8 +98,8 @@ def padded(solver: LanguageModel, peer: Transformers, batches: Sequence[Prompts]
     return Timed(sum(len(row.ids) for row in rows), seconds), rows
 
 
-def continuous(solver: LanguageModel, peer: Transformers, batches: Sequence[Prompts], at_once: int) -> Sampled:
-    """``transformers`` with continuous batching."""
-    parts = [peer.generate_batch(batch, MAX_TOKENS, solver.tokenizer.eos_id, at_once) for batch in batches]
+def queued(solver: LanguageModel, run: Queue, batches: Sequence[Prompts], at_once: int) -> Sampled:
+    """A peer with continuous batching."""
+    parts = [run(batch, MAX_TOKENS, solver.tokenizer.eos_id, at_once) for batch in batches]
     timed = Timed(sum(t.tokens for t, _ in parts), sum(t.seconds for t, _ in parts))
     return timed, [row for _, rows in parts for row in rows]

@@ -24,8 +24,8 @@ def _sampling(section: Section) -> Iterator[str]:
         figures = ", ".join(f"{name} {rate['median']:.0f}" for name, rate in rates.items())
         ratios = ", ".join(f"{name} {spread(value)}" for name, value in run["ratio"].items())
         yield f"{rows:>4} rows: tokens/s {figures}; ours over {ratios}"
-    yield f"generate_batch: {section['generate_batch_rows_at_once']['chosen']} rows at once, the fastest that was tried"
-    yield f"llama.cpp: {section['llama_cpp']}"
+    for name, trial in section["rows_at_once"].items():
+        yield f"{name}: {trial['chosen']} rows at once, the fastest that was tried"
 
 
 def _tree(section: Section) -> Iterator[str]:

@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,23 +78,31 @@ class KVStore:
     """
 
     def __init__(
-        self, layers: int, kv_heads: int, head_dim: int, n_blocks: int, block_size: int, dtype: torch.dtype
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        n_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
+        self._device = device
         shape = (kv_heads * n_blocks, block_size * head_dim)
-        self._layers = [(_zeros(shape, dtype), _zeros(shape, dtype)) for _ in range(layers)]
-        self._gathered = [torch.empty(0, shape[1], dtype=dtype)] * 2
+        self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
+        self._gathered = [torch.empty(0, shape[1], dtype=dtype, device=device)] * 2
         self._heads = np.arange(kv_heads, dtype=np.int64)
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (from, to)."""
-        source, target = (torch.from_numpy(self._rows(np.array(side))) for side in zip(*pairs, strict=True))
+        source, target = (self._there(self._rows(np.array(side))) for side in zip(*pairs, strict=True))
         for keys, values in self._layers:
             keys[target], values[target] = keys[source], values[source]
 
     def clear(self, slots: Sequence[int]) -> None:
         """Write zeros, over what may not be numbers."""
-        places = torch.tensor(slots)
+        places = torch.tensor(slots, device=self._device)
         for side in (side for layer in self._layers for side in layer):
             side.view(self.kv_heads, self.n_blocks * self.block_size, self.head_dim).index_fill_(1, places, 0.0)
 
@@ -149,7 +158,7 @@ class KVStore:
             queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
             pieces.append(self._piece(queries, [np.array(v.blocks) for v in views], sees, past_end))
-        return Plan(torch.tensor(slots), tuple(pieces), read)
+        return Plan(torch.tensor(slots, device=self._device), tuple(pieces), read)
 
     def _piece(self, queries: Ints, runs: Sequence[Ints], sees: Ints | None, past_end: int) -> Piece:
         """``sees`` ``[n, q]`` counts the tokens of its run that a query looks at; None: all of it."""
@@ -159,9 +168,12 @@ class KVStore:
             sees = (lengths * self.block_size)[:, None]
         hidden = None
         if sees is not None:
-            hidden = torch.from_numpy(np.arange(blocks.shape[1] * self.block_size) >= sees[..., None])
+            hidden = self._there(np.arange(blocks.shape[1] * self.block_size) >= sees[..., None])
         in_order = queries.size == past_end and bool((queries.ravel() == np.arange(past_end)).all())
-        return Piece(torch.from_numpy(queries), torch.from_numpy(self._rows(blocks.ravel())), hidden, in_order)
+        return Piece(self._there(queries), self._there(self._rows(blocks.ravel())), hidden, in_order)
+
+    def _there(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
 
     def _rows(self, blocks: Ints) -> Ints:
         rows: Ints = (self._heads[:, None] * self.n_blocks + blocks).ravel()
@@ -193,7 +205,7 @@ class KVStore:
     def _gather(self, side: int, stored: Tensor, rows: Tensor) -> Tensor:
         """Rows of a layer, in memory that is used again: getting new pages would cost more than the copy."""
         if len(rows) > len(self._gathered[side]):
-            self._gathered[side] = torch.empty(len(rows) * 5 // 4, stored.shape[1], dtype=stored.dtype)
+            self._gathered[side] = stored.new_empty(len(rows) * 5 // 4, stored.shape[1])
         return torch.index_select(stored, 0, rows, out=self._gathered[side][: len(rows)])
 
 
@@ -243,8 +255,10 @@ def _table(views: Sequence[View]) -> Ints:
     return _rectangle([np.array(view.blocks) for view in views], -1)
 
 
-def _zeros(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Zeros that the system hands out page by page when they are first used; those of torch are written at once."""
+def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On a CPU zeros that the system hands out page by page as they are used; those of torch are written at once."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
@@ -261,10 +275,10 @@ def _merge(pieces: Sequence[Piece], parts: Sequence[tuple[Tensor, Tensor]], toke
     outs, totals = (torch.cat(side, 1) for side in zip(*parts, strict=True))
     heads, _, group, size = outs.shape
     at = places[None, :, None].expand(heads, -1, group)
-    highest = torch.full((heads, tokens + 1, group), -math.inf, dtype=outs.dtype)
+    highest = totals.new_full((heads, tokens + 1, group), -math.inf)
     highest.scatter_reduce_(1, at, totals, "amax")
     weights = (totals - highest[:, places]).exp_()
     weight = torch.zeros_like(highest).index_add_(1, places, weights)
-    summed = torch.zeros((heads, tokens + 1, group, size), dtype=outs.dtype)
+    summed = outs.new_zeros((heads, tokens + 1, group, size))
     summed.index_add_(1, places, outs.mul_(weights[..., None]))
     return (summed / weight[..., None])[:, :tokens]

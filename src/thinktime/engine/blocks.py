@@ -9,7 +9,7 @@ needed; the one that was let go first goes first.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,7 +43,7 @@ class BlockPool:
         self.fresh: dict[int, int] = {}
         self._references = [0] * n_blocks
         self._filled = [0] * n_blocks
-        self._edges_into: list[list[tuple[int, int]]] = [[] for _ in range(n_blocks)]
+        self._edges_into: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         self._empty = list(range(n_blocks - 1, -1, -1))
         self._kept: OrderedDict[int, None] = OrderedDict()  # no row holds them; oldest first
         self._trie: dict[tuple[int, int], tuple[int, int]] = {}  # (node, token) -> (node, block)
@@ -146,7 +146,7 @@ class BlockPool:
             self._references[block] -= 1
             if self._references[block]:
                 continue
-            if self._edges_into[block]:
+            if block in self._edges_into:
                 self._kept[block] = None
             else:
                 self._empty.append(block)
@@ -163,6 +163,5 @@ class BlockPool:
         return block
 
     def _drop_edges(self, block: int) -> None:
-        for edge in self._edges_into[block]:
+        for edge in self._edges_into.pop(block, ()):
             del self._trie[edge]
-        self._edges_into[block] = []

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import compress
+from heapq import heappop, heappush
+from itertools import compress, count
 from typing import Protocol
 
 import numpy as np
@@ -26,14 +28,18 @@ from thinktime.engine.sampling import sample, uniform
 from thinktime.engine.scheduler import Iteration, Scheduler
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Tap = Callable[[int, Tensor], None]
 BLOCK_SIZE = 16
 
 
 class Model(Protocol):
     """What the engine asks of a model: hidden states of a flat batch, attention being the engine's own."""
 
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Hidden states ``[tokens, hidden]``; ``attend`` takes and gives ``[tokens, heads, head_dim]``."""
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
+        """Hidden states ``[tokens, hidden]``; ``attend`` takes and gives ``[tokens, heads, head_dim]``.
+
+        ``tap`` is told the states behind every layer.
+        """
         ...
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -48,6 +54,7 @@ class Engine:
         model: the model.
         shape: its shape.
         dtype: of keys and values.
+        device: where the model is, and the keys and values will be.
         context: positions the model knows.
         eos_id: the token that ends a row.
         labels: how many a classifier has; 0 is a language model.
@@ -66,6 +73,7 @@ class Engine:
         model: Model,
         shape: Shape,
         dtype: torch.dtype,
+        device: torch.device | str = "cpu",
         *,
         context: int,
         eos_id: int = -1,
@@ -85,10 +93,13 @@ class Engine:
                 raise InputError(name, value, "give at least 1")
         self.account = Account(shape)
         self._model, self._context, self._eos_id, self._decode = model, context, eos_id, decode
+        self._device = torch.device(device)
         self._pool = BlockPool(n_blocks, BLOCK_SIZE)
-        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype)
-        self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype) if labels else None
+        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype, self._device)
+        self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
+        self._deadlines: list[tuple[float, int, weakref.ref[Job]]] = []  # a heap; the number settles ties
+        self._numbers = count()
 
     @property
     def busy(self) -> bool:
@@ -109,9 +120,14 @@ class Engine:
         self._check(task)
         if isinstance(task, Row):
             reusable = len(task.ids) - 1
+        elif self._labels is not None:
+            reusable = len(task.ids) if task.segments is None else task.start
         else:
-            reusable = len(task.ids) if self._labels is not None else task.start - 1
-        return self._scheduler.add(task, reusable)
+            reusable = task.start - 1
+        job = self._scheduler.add(task, reusable)
+        if isinstance(task, Row) and task.deadline is not None:
+            heappush(self._deadlines, (task.deadline, next(self._numbers), weakref.ref(job)))
+        return job
 
     def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
         """A second row from where this one is, after ``then``; they share keys and values. A side branch is one that
@@ -167,18 +183,20 @@ class Engine:
     def step(self) -> list[Job]:
         """One iteration; the jobs it finished. An error of the model fails the jobs of the iteration, no others."""
         started = time.perf_counter()
+        late = self._cancel_late()
         iteration = self._scheduler.schedule()
         ids, slots, views = _flatten(iteration)
         try:
-            hidden = self._forward(ids, slots, views) if ids else torch.empty(0)
+            hidden, states = self._forward(ids, slots, views, _layers(iteration)) if ids else (torch.empty(0), {})
         except Exception as error:  # whatever a model raises; its callers must hear of it
-            return self._fail(iteration, error)
+            return late + self._fail(iteration, error)
         self._pool.settle()
         failed: list[Job] = []
         if not bool(hidden.isfinite().all()):
             iteration, views, broken = _without_broken(hidden, iteration, views)
             failed = self._fail(broken, _no_numbers())
         self._count(iteration)
+        _add_states(states, iteration, views)
         share = (time.perf_counter() - started) / max(1, len(ids))
         for jobs, _ in iteration.decoding:
             for job in jobs:
@@ -187,7 +205,17 @@ class Engine:
             for job in trunk.jobs:
                 job.seconds += share * len(new) / len(trunk.jobs)
         readings = self._answer_readings(hidden, iteration, views[len(iteration.decoding) :])
-        return failed + readings + self._draw(hidden, iteration, views)
+        return late + failed + readings + self._draw(hidden, iteration, views)
+
+    def _cancel_late(self) -> list[Job]:
+        """End the rows whose deadline has passed, wherever they are."""
+        late: list[Job] = []
+        while self._deadlines and self._deadlines[0][0] <= time.monotonic():
+            job = heappop(self._deadlines)[2]()
+            if job is not None and not job.done:
+                self.cancel(job)
+                late.append(job)
+        return late
 
     def _check(self, task: Row | Read) -> None:
         length = min(self._context, len(task.ids) + (task.max_tokens if isinstance(task, Row) else 0))
@@ -198,6 +226,10 @@ class Engine:
         if length > self._pool.n_blocks * BLOCK_SIZE:
             most = self._pool.n_blocks * BLOCK_SIZE
             raise InputError("kv_bytes", f"room for {most} tokens", f"this row may grow to {length}; give it more")
+        if task.segments is not None:
+            n_layers = self.account.shape.layers
+            if not task.segments.layers or not all(0 <= layer < n_layers for layer in task.segments.layers):
+                raise InputError("layers", task.segments.layers, f"this model has the layers 0 to {n_layers - 1}")
         if isinstance(task, Row):
             if self._labels is not None:
                 raise InputError("task", "a row to sample", "this model is a classifier; it can only read")
@@ -208,7 +240,10 @@ class Engine:
         elif not 0 < task.start <= len(task.ids) and self._labels is None:
             raise InputError("start", task.start, f"the first token has no probability; give 1 to {len(task.ids)}")
 
-    def _forward(self, ids: list[int], slots: list[int], views: list[View]) -> Tensor:
+    def _forward(
+        self, ids: list[int], slots: list[int], views: list[View], layers: set[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The hidden states behind the last layer, and behind those of ``layers``."""
         if self._pool.copies:
             self._store.copy(self._pool.copies)
             if self._labels is not None:
@@ -220,12 +255,19 @@ class Engine:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return self._store.attend(plan, layer, q, k, v)
 
-        hidden = self._model.hidden(torch.tensor(ids), torch.from_numpy(positions), attend)
+        states: dict[int, Tensor] = {}
+
+        def tap(layer: int, state: Tensor) -> None:
+            if layer in layers:
+                states[layer] = state
+
+        inputs = (torch.tensor(ids, device=self._device), torch.from_numpy(positions).to(self._device))
+        hidden = self._model.hidden(*inputs, attend, tap if layers else None)
         attended = int((positions + 1).sum())
         self.account.iteration(len(ids), attended, plan.read, self._pool.held * BLOCK_SIZE)
         if self._labels is not None:
             self._labels.view(-1, self._labels.shape[-1])[torch.tensor(slots)] = self._model.head(hidden)
-        return hidden
+        return hidden, states
 
     def _count(self, iteration: Iteration) -> None:
         account = self.account
@@ -285,13 +327,13 @@ class Engine:
     def _read_logprobs(self, hidden: Tensor, trunk: Trunk) -> None:
         """Log-probabilities of the ids behind those of this chunk."""
         end = trunk.prefix.length
-        following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1])
+        following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1], device=self._device)
         logprobs = self._model.head(hidden[: len(following)]).double().log_softmax(-1)
         trunk.logprobs += logprobs.gather(1, following[:, None])[:, 0].tolist()
 
     def _read_labels(self, prefix: Prefix, task: Read) -> Tensor:
         assert self._labels is not None
-        return self._labels[prefix.blocks].flatten(0, 1)[task.start : len(task.ids)].clone()
+        return self._labels[prefix.blocks].flatten(0, 1)[task.start : len(task.ids)].to("cpu", copy=True)
 
     def _draw(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
         """Sample a token for every row whose ids have all been read."""
@@ -316,13 +358,12 @@ class Engine:
         )
         drawn = sample(
             logits,
-            torch.tensor([task.temperature for task in tasks], dtype=torch.float64),
-            torch.tensor([task.top_p for task in tasks], dtype=torch.float64),
-            torch.tensor([task.top_k for task in tasks]),
-            torch.from_numpy(noise),
+            torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=self._device),
+            torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=self._device),
+            torch.tensor([task.top_k for task in tasks], device=self._device),
+            torch.from_numpy(noise).to(self._device),
         )
         logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
-        now = time.monotonic()
         finished: list[Job] = []
         for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
             if math.isnan(logprob):
@@ -333,13 +374,13 @@ class Engine:
                 continue
             job.ids.append(token)
             job.logprobs.append(logprob)
-            if finish := self._finish(job, task, now):
+            if finish := self._finish(job, task):
                 self._scheduler.remove(job)
                 job.finish(finish)
                 finished.append(job)
         return finished
 
-    def _finish(self, job: Job, task: Row, now: float) -> RowFinish | None:
+    def _finish(self, job: Job, task: Row) -> RowFinish | None:
         token, generated = job.ids[-1], len(job.logprobs)
         if token == self._eos_id:
             return "eos"
@@ -347,8 +388,6 @@ class Engine:
             return "stop"
         if generated >= task.max_tokens or len(job.ids) >= self._context:
             return "length"
-        if task.deadline is not None and now >= task.deadline:
-            return "cancelled"
         return None
 
     def _ends_in_stop_string(self, job: Job, task: Row) -> bool:
@@ -371,6 +410,29 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
         ids += trunk.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
+
+
+def _layers(iteration: Iteration) -> set[int]:
+    """Those whose hidden states a job of the iteration asks for."""
+    return {
+        layer
+        for jobs in [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
+        for job in jobs
+        if job.task.segments is not None
+        for layer in job.task.segments.layers
+    }
+
+
+def _add_states(states: dict[int, Tensor], iteration: Iteration, views: Sequence[View]) -> None:
+    if not states:
+        return
+    groups = [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
+    for jobs, view in zip(groups, views, strict=True):
+        mine = {layer: state[view.start : view.start + view.count] for layer, state in states.items()}
+        first = view.length - view.count
+        for job in jobs:
+            if job.means is not None:
+                job.means.add(mine, job.ids[first : view.length], first)
 
 
 def _without_broken(

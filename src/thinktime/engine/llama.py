@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Of layer, q, k and v; the result is like q ``[…, tokens, heads, head_dim]``, k and v may have fewer heads."""
+Tap = Callable[[int, Tensor], None]
+"""Is told a layer and the hidden states behind it."""
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -178,7 +180,7 @@ class _Flat:
                 )
             )
 
-    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None) -> Tensor:
         c = self._config
         x, cos, sin = self._embedding[ids], self._cos[positions], self._sin[positions]
         size, eps, heads = (c.hidden_size,), c.rms_norm_eps, (c.num_attention_heads, c.num_key_value_heads)
@@ -189,6 +191,8 @@ class _Flat:
             x = x + F.linear(out.flatten(1), o)
             gate, up = F.linear(F.rms_norm(x, size, second_norm, eps), gate_up).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, down)
+            if tap is not None:
+                tap(index, x)
         return F.rms_norm(x, size, self._norm, eps)
 
 
@@ -222,11 +226,11 @@ class Llama(nn.Module):
             bias = None
         return F.linear(hidden, weight, bias)
 
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
         """Hidden states of a flat batch; see `thinktime.engine.engine.Model`."""
         if self._flat is None:
             self._flat = _Flat(self.model)
-        return self._flat(ids, positions, attend)
+        return self._flat(ids, positions, attend, tap)
 
     @classmethod
     def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> Llama:

@@ -97,6 +97,7 @@ class LanguageModel:
     tokenizer: ChatTokenizer
     shape: Shape
     dtype: torch.dtype
+    device: torch.device
     context: int
     fingerprint: str
 
@@ -106,6 +107,7 @@ class LanguageModel:
             self.model,
             self.shape,
             self.dtype,
+            self.device,
             context=self.context,
             eos_id=self.tokenizer.eos_id,
             decode=self.tokenizer.decode,
@@ -120,19 +122,22 @@ class RewardModel:
     model: Llama
     shape: Shape
     dtype: torch.dtype
+    device: torch.device
     context: int
     fingerprint: str
 
     def engine(self, **options: Any) -> Engine:
         """An engine for it; ``options`` are those of `Engine`."""
-        return Engine(self.model, self.shape, self.dtype, context=self.context, labels=self.model.labels, **options)
+        return Engine(
+            self.model, self.shape, self.dtype, self.device, context=self.context, labels=self.model.labels, **options
+        )
 
 
-def load_language_model(directory: Path, dtype: str = "float32") -> LanguageModel:
+def load_language_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """Load a causal language model and its tokenizer.
 
     Raises:
-        InputError: the directory does not exist, or is not a causal language model.
+        InputError: the directory does not exist, or is not a causal language model; there is no such device.
         ModelError: its files are broken.
     """
     config = _read_model_config(directory)
@@ -140,7 +145,7 @@ def load_language_model(directory: Path, dtype: str = "float32") -> LanguageMode
     if not kind.endswith("ForCausalLM"):
         raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
     tokenizer = ChatTokenizer(directory)
-    number = getattr(torch, dtype)
+    number, place = getattr(torch, dtype), _device(device)
     try:
         model: Any
         if kind == "LlamaForCausalLM" and (directory / "model.safetensors").exists() and _plain(config):
@@ -153,21 +158,22 @@ def load_language_model(directory: Path, dtype: str = "float32") -> LanguageMode
         raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
     llama = LlamaConfig.read(directory)
     shape = _shape(llama, model, number)
-    return LanguageModel(model, tokenizer, shape, number, llama.max_position_embeddings, fingerprint(directory))
+    context = llama.max_position_embeddings
+    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory))
 
 
-def load_reward_model(directory: Path, dtype: str = "float32") -> RewardModel:
+def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> RewardModel:
     """Load a process reward model: a Llama token classifier with the labels wrong and right.
 
     Raises:
-        InputError: the directory does not exist, or is not such a classifier.
+        InputError: the directory does not exist, or is not such a classifier; there is no such device.
         ModelError: its files are broken.
     """
     config = _read_model_config(directory, "reward_model")
     kind = (config.get("architectures") or ["nothing"])[0]
     if kind != "LlamaForTokenClassification":
         raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
-    number = getattr(torch, dtype)
+    number, place = getattr(torch, dtype), _device(device)
     try:
         model = Llama.load(directory, number)
     except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -175,7 +181,8 @@ def load_reward_model(directory: Path, dtype: str = "float32") -> RewardModel:
     if model.labels != 2:
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
     shape = _shape(model.config, model, number)
-    return RewardModel(model, shape, number, model.config.max_position_embeddings, fingerprint(directory))
+    context = model.config.max_position_embeddings
+    return RewardModel(model.to(place), shape, number, place, context, fingerprint(directory))
 
 
 def fingerprint(directory: Path) -> str:
@@ -216,6 +223,15 @@ def _multiplied(model: torch.nn.Module) -> int:
     if inner is not None and inner.get_output_embeddings().weight is not inner.get_input_embeddings().weight:
         parameters -= inner.get_input_embeddings().weight.numel()
     return parameters
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        raise InputError("device", name, f"{_first_line(error)}; give cpu, or cuda where there is a GPU") from error
+    return device
 
 
 def _read_model_config(directory: Path, field: str = "model") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from thinktime.engine.blocks import Prefix
+from thinktime.engine.states import SegmentMeans, Segments
 
 RowFinish = Literal["eos", "stop", "length", "cancelled"]
 
@@ -17,7 +18,8 @@ class Row:
     """One continuation to sample. ``key`` fixes its noise: the same key gives the same tokens in any batch.
 
     ``stop_ids`` and ``stop_strings`` end it after the token that completes them; ``deadline`` is a reading of the
-    monotonic clock, in seconds, after which it is cancelled.
+    monotonic clock, in seconds, after which it is cancelled. ``segments`` asks for hidden states of what it says, all
+    but the last token, which is never read.
     """
 
     ids: tuple[int, ...]
@@ -29,14 +31,19 @@ class Row:
     stop_ids: frozenset[int] = frozenset()
     stop_strings: tuple[str, ...] = ()
     deadline: float | None = None
+    segments: Segments | None = None
 
 
 @dataclass(frozen=True)
 class Read:
-    """Given ids to be read: their log-probabilities from place ``start`` on, or a classifier's logits."""
+    """Given ids to be read: their log-probabilities from place ``start`` on, or a classifier's logits.
+
+    ``segments`` asks for hidden states from that place on, too.
+    """
 
     ids: tuple[int, ...]
     start: int
+    segments: Segments | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Output:
     ``logprobs`` are those of the model at temperature 1, whatever the row was sampled at. ``computed`` and ``reused``
     count the tokens of the prompt; of rows that share it the first pays. ``seconds`` is the row's share of the wall
     time, by tokens. ``values`` is for a `Read`: ``[tokens]`` log-probabilities or ``[tokens, labels]`` logits.
+    ``states`` are the means that were asked for, ``[segments, layers, hidden]``.
     """
 
     ids: tuple[int, ...]
@@ -55,6 +63,7 @@ class Output:
     reused: int
     seconds: float
     values: Tensor | None = None
+    states: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -76,6 +85,12 @@ class Job:
     seconds: float = 0.0
     output: Output | None = None
     error: Exception | None = None
+    means: SegmentMeans | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.task.segments is not None:
+            start = len(self.task.ids) if isinstance(self.task, Row) else self.task.start
+            self.means = SegmentMeans(self.task.segments, start)
 
     @property
     def done(self) -> bool:
@@ -85,7 +100,8 @@ class Job:
     def finish(self, how: RowFinish, values: Tensor | None = None) -> None:
         """Write the output."""
         new = tuple(self.ids[len(self.task.ids) :])
-        self.output = Output(new, tuple(self.logprobs), how, self.computed, self.reused, self.seconds, values)
+        states = self.means.tensor() if self.means is not None else None
+        self.output = Output(new, tuple(self.logprobs), how, self.computed, self.reused, self.seconds, values, states)
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from thinktime.core.errors import ModelError
-from thinktime.engine.llama import Attend
+from thinktime.engine.llama import Attend, Tap
 
 NAME = "thinktime"
 
@@ -56,8 +57,17 @@ class TransformersLM(torch.nn.Module):
                 f"model={str(directory)!r}: layers with a sliding window of {window} tokens are not supported"
             )
 
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        self._tap: Tap | None = None
+        for index, layer in enumerate(self.inner.base_model.layers):
+            layer.register_forward_hook(partial(self._behind, index))
+
+    def _behind(self, index: int, _module: torch.nn.Module, _inputs: Any, states: Tensor) -> None:
+        if self._tap is not None:
+            self._tap(index, states[0])
+
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
         """Hidden states of a flat batch; see `thinktime.engine.engine.Model`."""
+        self._tap = tap
         out = self.inner.base_model(
             input_ids=ids[None], position_ids=positions[None], attention_mask=None, use_cache=False, attend=attend
         )

@@ -97,7 +97,8 @@ class LocalGenerator:
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
         state = self._state(before, output.ids, before.logprob + sum(output.logprobs))
-        usage = self._usage(before, len(output.ids), first=extension.index == 0, seconds=output.seconds)
+        first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has read nothing
+        usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]
         if finish == "step" and not self._room(state):
             finish = "length"
