@@ -4,9 +4,7 @@ An early checkpoint of the run becomes the shipped solver, the end of it the bac
 Two processes of one thread each do more than one process of two; they average their gradients. The same command on the
 same kind of processor gives the same weights.
 
-    torchrun --nproc-per-node 2 -m training.solver --compile --steps 5000 --out runs/solver
-    torchrun --nproc-per-node 2 -m training.solver --compile --steps 6500 --out runs/solver2 \
-        --init runs/solver/final --warm 0 --seed 1 --muon-rate 0.015
+    torchrun --nproc-per-node 2 -m training.solver --compile --steps 4600 --out runs/solver
 """
 
 from __future__ import annotations
@@ -90,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly to 0 at the last one")
-    parser.add_argument("--falling", type=float, default=0.7, help="over which share of the steps the rate falls")
+    parser.add_argument("--falling", type=float, default=0.8, help="over which share of the steps the rate falls")
     parser.add_argument("--batch", type=int, default=32, help="problems a batch and process")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=5)
