@@ -22,6 +22,15 @@ def start_processes(seed: int) -> tuple[int, int]:
     return rank, world
 
 
+def start_as_identity(model: nn.Module) -> None:
+    """Draw the matrices; what a layer adds is zero at first."""
+    for name, value in model.named_parameters():
+        if value.ndim == 2:
+            outward = "o_proj" in name or "down_proj" in name
+            std = 0.0 if outward else 0.02 if "embed" in name else value.shape[1] ** -0.5
+            nn.init.normal_(value, std=std)
+
+
 def write_row(log: TextIO, row: Mapping[str, object]) -> None:
     """Print a row of the curve and add it to the log at once."""
     line = json.dumps(row)
@@ -52,8 +61,9 @@ class MuonAdam:
     """
 
     def __init__(self, model: nn.Module, muon_rate: float, adam_rate: float, weight_decay: float) -> None:
-        inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers." in n]
-        outer = [p for n, p in model.named_parameters() if p.ndim != 2 or "layers." not in n]
+        trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        inner = [p for n, p in trained if p.ndim == 2 and "layers." in n]
+        outer = [p for n, p in trained if p.ndim != 2 or "layers." not in n]
         self._muon = torch.optim.Muon(inner, lr=muon_rate, weight_decay=weight_decay, momentum=0.95)
         self._adam = torch.optim.AdamW(outer, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self._rates = (muon_rate, adam_rate)

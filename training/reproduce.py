@@ -22,13 +22,14 @@ SCHEDULE = "--steps 4600 --save-every 1e6"
 def stages(runs: Path, out: Path) -> list[tuple[Path, str]]:
     """What each stage makes, and the module and arguments that make it."""
     samples = f"training.sample --model {out}/solver --samples 8"
-    reward = f"--backbone {runs}/solver/final --samples {runs}/samples --dev {runs}/dev"
+    reward = f"--init {runs}/compare/final --samples {runs}/samples --dev {runs}/dev"
     return [
         (runs / "solver/final", f"training.solver --compile {SCHEDULE} --out {runs}/solver"),
         (out / "solver", f"training.ship solver {runs}/solver/{SOLVER} --out {out}/solver"),
         (runs / "samples", f"{samples} --problems 14000 --out {runs}/samples"),
         (runs / "dev", f"{samples} --problems 300 --split dev --out {runs}/dev"),
-        (runs / "reward/final", f"training.reward --steps 1800 {reward} --out {runs}/reward"),
+        (runs / "compare/final", f"training.compare --steps 200 --backbone {runs}/solver/final --out {runs}/compare"),
+        (runs / "reward/final", f"training.reward --steps 1500 {reward} --out {runs}/reward"),
         (out / "reward", f"training.ship reward {runs}/reward/final --out {out}/reward"),
     ]
 

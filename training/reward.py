@@ -1,11 +1,14 @@
 """Train the process reward model on the shipped solver's own samples.
 
-It starts from a backbone that was trained longer than the solver, so it does not share all its blind spots. Every
-token of a solution carries the label of its step (right so far, or not), so the model may be read at step ends
-and in mid-step alike. What selection lives on is telling samples of *one* problem apart: a batch takes problems
-whose samples disagree, right and wrong ones in equal number, and a pairwise loss sets them against each other.
+It starts from a backbone that was trained longer than the solver, so it does not share its blind spots, with layers
+on top that have learnt to compare what comes with what was to be expected (`training.compare`). Here they learn to
+carry the news of a difference to the end, and which differences matter; the backbone stays as it is. Every token of a
+solution carries the label right so far, or not, exact to the token that makes a step wrong: so the model learns where
+to look, and may be read at step ends and in mid-step alike. What selection lives on is telling samples of *one*
+problem apart: a batch takes problems whose samples disagree, right and wrong ones in equal number, and a pairwise
+loss sets them against each other.
 
-    torchrun --nproc-per-node 2 -m training.reward --steps 4000 --backbone runs/solver/final \
+    torchrun --nproc-per-node 2 -m training.reward --steps 1500 --init runs/compare/final \
         --samples runs/samples --dev runs/dev --out runs/reward
 """
 
@@ -27,6 +30,7 @@ from torch import Tensor
 from thinktime.bench.statistics import auc
 from thinktime.engine.llama import Llama
 from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
+from training.compare import freeze
 
 PAD_ID, STEP = 0, "\n"
 
@@ -56,12 +60,11 @@ def read(folder: Path, step_id: int) -> list[list[Solution]]:
             solutions = {}
             for sample in row["samples"]:
                 ids, steps = sample["ids"], sample["steps"]
-                labels, ends, at = [], [], 0
+                labels, ends = [], []
                 for place, token in enumerate(ids):
-                    labels.append(steps[min(at, len(steps) - 1)])
+                    labels.append(place < sample["wrong_at"])
                     if token == step_id or place == len(ids) - 1:
                         ends.append(place)
-                        at += 1
                 if len(ends) == len(steps):  # not so where the length limit or a blank line broke the format
                     solutions[tuple(ids)] = Solution(row["prompt"] + ids, len(row["prompt"]), labels, ends)
             problems.append(list(solutions.values()))
@@ -99,7 +102,8 @@ class Batch:
 
 
 def collate(groups: list[list[Solution]], multiple: int = 16) -> Batch:
-    """Pad and label. Step ends weigh most; after the first wrong step nothing new is said, so it weighs little."""
+    """Pad and label. Step ends and the first wrong token weigh most; after a wrong step nothing new is said, so it
+    weighs little."""
     rows = [(place, solution) for place, group in enumerate(groups) for solution in group]
     longest = -(-max(len(s.ids) for _, s in rows) // multiple) * multiple
     ids = torch.full((len(rows), longest), PAD_ID)
@@ -108,8 +112,10 @@ def collate(groups: list[list[Solution]], multiple: int = 16) -> Batch:
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
         span = slice(s.start, len(s.ids))
         label[row, span] = torch.tensor(s.labels, dtype=torch.float32)
-        weights = torch.full((len(s.labels),), 0.15)
+        weights = torch.full((len(s.labels),), 0.3)
         weights[s.ends] = 1.0
+        if not s.right:
+            weights[s.labels.index(False)] = 1.0
         first_bad_end = next((end for end in s.ends if not s.labels[end]), len(s.labels))
         weights[first_bad_end + 1 :] *= 0.3
         weight[row, span] = weights
@@ -178,15 +184,16 @@ def evaluate(model: Llama, problems: list[list[Solution]]) -> dict[str, float | 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", type=Path, required=True)
+    parser.add_argument("--init", type=Path, required=True, help="what training.compare made")
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=12, help="problems a batch and process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--muon-rate", type=float, default=0.005)
-    parser.add_argument("--adam-rate", type=float, default=0.001)
+    parser.add_argument("--layers", type=int, default=2, help="how many of the last layers are trained")
+    parser.add_argument("--muon-rate", type=float, default=0.01)
+    parser.add_argument("--adam-rate", type=float, default=0.002)
     parser.add_argument("--weight-decay", type=float, default=0.1)
     args = parser.parse_args()
     rank, world = start_processes(args.seed)
@@ -194,11 +201,8 @@ def main() -> None:
 
     step_id = pocket_tokenizer.build().encode(STEP).ids[0]
     args.out.mkdir(parents=True, exist_ok=True)
-    source = Llama.load(args.backbone)
-    model = Llama(source.config, labels=2)
-    model.model.load_state_dict(source.model.state_dict())
-    torch.nn.init.zeros_(model.score.weight)
-    torch.nn.init.zeros_(model.score.bias)
+    model = Llama.load(args.init).train()
+    freeze(model, model.config.num_hidden_layers - args.layers)
     backbone = torch.compile(model.model, dynamic=True)
     optimizer = MuonAdam(model, args.muon_rate, args.adam_rate, args.weight_decay)
     problems, dev = read(args.samples, step_id), read(args.dev, step_id)

@@ -1,7 +1,8 @@
 """Sample the shipped solver: the reward model's data.
 
 Problems are drawn from the train split under a seed of their own; none is in dev or test, whose structures differ.
-Every line of the output is one problem with its samples, checked step by step. Every process writes its own file.
+Every line of the output is one problem with its samples, checked step by step, and in the first wrong step to the token
+that makes it wrong. Every process writes its own file.
 
     torchrun --nproc-per-node 2 -m training.sample --problems 20000 --samples 8 --out runs/samples
     python -m training.sample --split dev --problems 300 --samples 8 --out runs/dev
@@ -14,14 +15,19 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from thinktime import pocket
 from thinktime.engine.models import load_language_model
 from thinktime.engine.rows import Row
+from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem, check_steps, problems, read_answer
+from thinktime.pocket.tokenizer import END, STEP
 
 CHUNK = 64
 
@@ -30,6 +36,31 @@ def row_of(ids: list[int], name: str) -> Row:
     """A row of the solver at the serving temperature, its noise fixed by the name."""
     key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
     return Row(tuple(ids), key, pocket.MAX_TOKENS, pocket.TEMPERATURE)
+
+
+def first_wrong(problem: WordProblem, tokenizer: Tokenizer, ids: Sequence[int], verdicts: Sequence[bool]) -> int:
+    """Place of the first token with which no right solution goes on; ``len(ids)`` if all is right.
+
+    In the first wrong line that is where it leaves every step that could have come.
+    """
+    if all(verdicts):
+        return len(ids)
+    step_id = tokenizer.encode(STEP).ids[0]
+    wrong = verdicts.index(False)
+    starts = [0, *(place + 1 for place, token in enumerate(ids) if token == step_id)]
+    left = dict(enumerate(problem.steps))
+    for start, end in pairwise(starts[: wrong + 1]):
+        line = tokenizer.decode(list(ids[start : end - 1]))
+        del left[next(index for index, step in left.items() if step.text == line)]
+    able = [step.text + STEP for step in left.values() if not set(step.needs) & set(left)]
+    able += [] if left else [f"Answer: {problem.answer}{END}"]
+    line_ids = ids[starts[wrong] :]
+    return starts[wrong] + max(_common(line_ids, tokenizer.encode(text).ids) for text in able)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of their common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def main() -> None:
@@ -44,7 +75,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     model = load_language_model(args.model)
-    engine = model.engine(max_rows=CHUNK * args.samples)
+    engine, tokenizer = model.engine(max_rows=CHUNK * args.samples), pocket_tokenizer.build()
     args.out.mkdir(parents=True, exist_ok=True)
     start, done, right = time.time(), 0, 0
     chunk: list[WordProblem] = []
@@ -64,7 +95,9 @@ def main() -> None:
                 for output in outputs[at * args.samples : (at + 1) * args.samples]:
                     text = model.tokenizer.decode(output.ids)
                     correct = output.finish == "eos" and read_answer(text) == str(p.answer)
-                    samples.append({"ids": output.ids, "steps": check_steps(p, text), "correct": correct})
+                    steps = check_steps(p, text)
+                    wrong_at = first_wrong(p, tokenizer, output.ids, steps)
+                    samples.append({"ids": output.ids, "steps": steps, "wrong_at": wrong_at, "correct": correct})
                     right += correct
                     done += 1
                 line = {"id": p.id, "level": p.level, "family": p.family, "prompt": prompts[at], "samples": samples}

@@ -24,7 +24,7 @@ from torch import Tensor
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
+from training.common import MuonAdam, average_gradients, rate_scale, start_as_identity, start_processes, write_row
 
 PAD_ID = 0
 Backbone = Callable[[Tensor], Tensor]
@@ -115,11 +115,8 @@ def main() -> None:
         head_dim=args.hidden // args.heads,
     )
     model = Llama.load(args.init).train() if args.init else Llama(config)
-    for name, value in model.named_parameters() if not args.init else ():
-        if value.ndim == 2:
-            outward = "o_proj" in name or "down_proj" in name  # every layer begins as the identity
-            std = 0.0 if outward else 0.02 if "embed" in name else value.shape[1] ** -0.5
-            torch.nn.init.normal_(value, std=std)
+    if not args.init:
+        start_as_identity(model)
     backbone: Backbone = torch.compile(model.model, dynamic=True) if args.compile else model.model
     optimizer = MuonAdam(model, args.muon_rate, args.adam_rate, args.weight_decay)
     held = [encode(tokenizer, list(problems("dev", 200, seed=9, levels=[level]))) for level in LEVELS]
