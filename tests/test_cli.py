@@ -183,7 +183,7 @@ REFUSED = {
     "a budget that says nothing": (ask("--budget", ","), ("budget",)),
     "an empty budget": (ask("--budget", ""), ("budget", "''")),
     "a budget below one token": (ask("--budget", "0.5tok"), ("budget", "0.5")),
-    "a budget below one sample": (ask("--budget", "7tok"), ("budget", "7tok", "one sample", "200 tokens")),
+    "a budget below one sample": (ask("--budget", "7tok"), ("budget", "7tok", "one sample", "400 tokens")),
     "a budget of operations below one sample": (ask("--budget", "1e3flops"), ("budget", "1e3flops", "one sample")),
     "a bench budget below one sample": (
         ["bench", "questions.jsonl", "--problems", "2", "--strategies", "single", "--budget", "7tok"],
@@ -466,7 +466,7 @@ def test_a_replay_of_what_the_bank_lacks_fails_with_one_line(
 SMALL = ("bench", "questions.jsonl", "--problems", "4", "--strategies", "single,majority,best_of_n", "--n", "4")
 
 
-@pytest.mark.parametrize("budget", ["250tok", "2calls"])
+@pytest.mark.parametrize("budget", ["450tok", "2calls"])
 def test_a_replay_under_a_budget_gives_the_live_result(budget: str, thinktime: Command, tmp_path: Path) -> None:
     write_questions(tmp_path)
     live = thinktime(*SMALL, "--budget", budget, "--out", "live")
@@ -497,7 +497,7 @@ def test_a_result_under_a_budget_does_not_depend_on_what_else_is_in_the_bank(
     write_questions(tmp_path)
     assert thinktime(*SMALL, "--bank", "full.db", "--out", "full").code == 0
     for name in ("full", "fresh"):
-        done = thinktime(*SMALL, "--budget", "250tok", "--bank", f"{name}.db", "--out", name)
+        done = thinktime(*SMALL, "--budget", "450tok", "--bank", f"{name}.db", "--out", name)
         assert done.code == 0, done.err
     assert essence(tmp_path / "full") == essence(tmp_path / "fresh")
 
