@@ -106,7 +106,7 @@ def test_what_many_problems_ask_for_at_once_runs_in_one_batch(
 
     async def ask() -> None:
         searches = [search_for(question, generator) for question in questions[:6]]
-        await asyncio.gather(*(search.extend([search.root], 2, until=30) for search in searches))
+        await asyncio.gather(*(search.extend([search.root], 2, at_most=30) for search in searches))
 
     run(ask())
     assert max(iterations) == 12
@@ -116,7 +116,7 @@ def test_at_most_max_rows_run_at_once(
     solver_directory: Path, iterations: list[int], questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[0], LocalGenerator(solver_directory, max_rows=5))
-    children = run(search.extend([search.root], 12, until=4))
+    children = run(search.extend([search.root], 12, at_most=4))
     assert max(iterations) == 5
     assert [child.path for child in children] == [(i,) for i in range(12)]
 
@@ -148,15 +148,15 @@ def test_a_resumed_step_keeps_its_ids_and_goes_on_to_the_end(
         assert end.path == (0, end.path[1])
 
 
-@pytest.mark.parametrize("until", ["step", 1, 7])
+@pytest.mark.parametrize("how", [{"until": "step"}, {"at_most": 1}, {"at_most": 7}, {"until": "step", "at_most": 7}])
 def test_greedy_pieces_add_up_to_the_greedy_whole(
-    until: Any, generator: LocalGenerator, questions: tuple[str, ...]
+    how: dict[str, Any], generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[1], generator, GREEDY)
     (whole,) = run(search.extend([search.root]))
     node = search.root
-    while node is search.root or node.finish == "step":
-        (node,) = run(search.extend([node], until=until))
+    while node.finish in ("root", "step", "cut"):
+        (node,) = run(search.extend([node], **how))
     assert node.finish == whole.finish == "eos"
     assert (node.state.ids, node.state.text, node.state.step_ends) == (
         whole.state.ids,
@@ -167,14 +167,14 @@ def test_greedy_pieces_add_up_to_the_greedy_whole(
     assert node.passes == whole.passes == len(whole.state.ids)
 
 
-def test_until_k_samples_k_tokens_finishes_as_a_step_and_can_go_on(
+def test_a_child_of_at_most_k_tokens_is_cut_and_can_go_on(
     generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[2], generator)
-    (five,) = run(search.extend([search.root], until=5))
-    assert (five.finish, len(five.state.ids), five.state.step_ends) == ("step", 5, (5,))
-    (eight,) = run(search.extend([five], until=3))
-    assert (eight.finish, len(eight.state.ids)) == ("step", 8)
+    (five,) = run(search.extend([search.root], at_most=5))
+    assert (five.finish, len(five.state.ids), five.state.step_ends) == ("cut", 5, (5,))
+    (eight,) = run(search.extend([five], at_most=3))
+    assert (eight.finish, len(eight.state.ids)) == ("cut", 8)
     assert eight.state.ids[:5] == five.state.ids
 
 
@@ -199,7 +199,7 @@ def test_ids_of_a_prefix_are_never_decoded_and_encoded_again(
     spelled = tuple(tokenizer.encode(letter).ids[0] for letter in "Ann")
     assert tuple(tokenizer.encode("Ann").ids) != spelled
     prompt = generator.root(Problem("", questions[0])).prompt
-    extension = Extension(placed(Text(prompt, spelled, "Ann", (3,))), 0, "0" * 32, 4, WARM, 4)
+    extension = Extension(placed(Text(prompt, spelled, "Ann", (3,))), 0, "0" * 32, "done", WARM, 4, 4)
     (child,) = run(generator.extend([extension]))
     assert tasks[0].ids == prompt + spelled
     assert child.state.ids[:3] == spelled
@@ -263,7 +263,7 @@ def test_flops_and_kv_bytes_are_those_counted_by_hand(
     search = search_for(questions[0], generator)
     prompt = len(search.root.state.prompt)
     first, second = run(search.extend([search.root], 2))
-    (step,) = run(search.extend([search.root], 1, until=5))
+    (step,) = run(search.extend([search.root], 1, at_most=5))
     (below,) = run(search.extend([step]))
     end = prompt + len(first.state.ids)
     assert first.usage.flops == pytest.approx(read(range(end)), rel=1e-12)
@@ -336,11 +336,11 @@ def test_a_generation_that_fills_the_context_ends_there_as_at_its_length(short_c
 def test_a_piece_that_reaches_the_end_of_the_context_cannot_go_on(short_context: LocalGenerator) -> None:
     search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_tokens=1000))
     room = 64 - len(search.root.state.prompt)
-    (piece,) = run(search.extend([search.root], until=room - 3))
-    assert piece.finish == "step"
-    (full,) = run(search.extend([piece], until=10))
+    (piece,) = run(search.extend([search.root], at_most=room - 3))
+    assert piece.finish == "cut"
+    (full,) = run(search.extend([piece], at_most=10))
     assert len(full.state.ids) == room
-    assert run(search.extend([full], until=10)) == []
+    assert run(search.extend([full], at_most=10)) == []
 
 
 def test_the_worst_case_of_a_generation_ends_where_the_context_ends(short_context: LocalGenerator) -> None:
@@ -396,9 +396,10 @@ def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Nod
 
     async def sampled() -> list[Node]:
         nodes: list[Node] = []
-        for question, until in zip(questions, ["done", "step", 7, 25, "done"] * 2, strict=True):
+        hows: list[dict[str, Any]] = [{}, {"until": "step"}, {"at_most": 7}, {"at_most": 25}, {}]
+        for question, how in zip(questions, hows * 2, strict=True):
             search = search_for(question, generator)
-            nodes += await search.extend([search.root], 2, until=until)  # type: ignore[arg-type]
+            nodes += await search.extend([search.root], 2, **how)
         return nodes
 
     return run(sampled())
@@ -426,7 +427,7 @@ def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinish
         assert reading.steps == pytest.approx(expected, abs=1e-9)
         assert all(0 < step < 1 for step in reading.steps)
         kinds.add((node.finish, ids[-1] in newline))
-    assert kinds >= {("eos", False), ("step", True), ("step", False)}
+    assert kinds >= {("eos", False), ("step", True), ("cut", False)}
 
 
 @pytest.mark.parametrize("aggregate", sorted(AGGREGATES))

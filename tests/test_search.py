@@ -165,17 +165,49 @@ def test_a_generation_that_stopped_for_its_length_has_no_children_even_below_our
 
 def test_a_node_can_be_extended_by_a_number_of_tokens() -> None:
     search = toy_search({"0": done("a b c d"), "0/0": done("c 7")})
-    (part,) = extend(search, [search.root], until=2)
-    (whole,) = extend(search, [part], until=2)
-    assert (part.state.text, part.finish, part.passes) == ("a b", "step", 2)
+    (part,) = extend(search, [search.root], at_most=2)
+    (whole,) = extend(search, [part], at_most=2)
+    assert (part.state.text, part.finish, part.passes) == ("a b", "cut", 2)
     assert (whole.state.text, whole.finish, whole.passes) == ("a b c 7", "eos", 4)
 
 
 def test_a_number_of_tokens_beyond_the_length_limit_ends_at_the_limit() -> None:
     search = toy_search({"0": done("a b c"), "0/0": done("d e f g")}, cap=4)
-    (part,) = extend(search, [search.root], until=2)
-    (whole,) = extend(search, [part], until=3)
+    (part,) = extend(search, [search.root], at_most=2)
+    (whole,) = extend(search, [part], at_most=3)
     assert (whole.state.text, whole.finish) == ("a b d e", "length")
+
+
+def test_a_step_can_be_cut_and_its_end_reached_later() -> None:
+    search = toy_search({"0": step("a b c"), "1": step("d"), "0/0": step("c")})
+    cut, whole = extend(search, [search.root], 2, until="step", at_most=2)
+    assert [(node.state.text, node.finish) for node in (cut, whole)] == [("a b", "cut"), ("d", "step")]
+    (end,) = extend(search, [cut], until="step")
+    assert (end.state.text, end.finish) == ("a b c", "step")
+
+
+def test_every_node_may_have_its_own_number_of_children() -> None:
+    search = toy_search({"0": step("a"), "1": step("b"), "0/0": done("c"), "0/1": done("d"), "0/2": done("e")})
+    first, second = extend(search, [search.root], [2], until="step")
+    assert texts(extend(search, [second, first], [0, 3])) == ["a c", "a d", "a e"]
+
+
+def test_what_is_asked_for_in_another_way_does_not_change_the_samples_of_the_usual_one() -> None:
+    """A roll-out on the side takes a place among the children, not the noise of the next one."""
+    plain, searched = toy_search(drawn), toy_search(drawn)
+    extend(searched, [searched.root], at_most=3)
+    extend(searched, [searched.root], temperature=0.0)
+    for search in (plain, searched):
+        extend(search, [search.root], 2)
+    assert set(plain.trace) <= set(searched.trace)
+
+
+def test_several_samples_at_temperature_0_are_refused_before_the_first() -> None:
+    generator = ToyGenerator(drawn)
+    search = toy_search(generator)
+    with pytest.raises(InputError, match=r"temperature=0: 2 samples would be the same"):
+        extend(search, [search.root], 2, temperature=0.0)
+    assert generator.asked == []
 
 
 def test_fewer_than_one_child_is_refused() -> None:

@@ -328,7 +328,7 @@ def test_an_installed_package_adds_a_strategy(tmp_path: Path, monkeypatch: pytes
         "    words: int = 3\n"
         "    needs: ClassVar[frozenset] = frozenset()\n"
         "    async def __call__(self, search):\n"
-        "        children = await search.extend([search.root], until=self.words)\n"
+        "        children = await search.extend([search.root], at_most=self.words)\n"
         "        return search.finish(search.candidates(children)[0])\n"
     )
     metadata = tmp_path / "first_words-1.dist-info"

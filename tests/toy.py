@@ -154,10 +154,10 @@ class ToyGenerator:
         words, finish = piece.words.split(), piece.finish
         if len(words) > extension.max_tokens:
             words = words[: extension.max_tokens]
-            if extension.max_tokens == extension.until:
-                finish = "step"
-            elif len(before.ids) + len(words) == extension.sampling.max_tokens:
+            if len(before.ids) + len(words) == extension.sampling.max_tokens:
                 finish = "length"
+            elif extension.max_tokens == extension.at_most:
+                finish = "cut"
             else:
                 finish = "budget"
         if self._clock and extension.deadline is not None:
@@ -272,7 +272,7 @@ def solve(strategy: Strategy, search: Search) -> Answer:
     return asyncio.run(run())
 
 
-def extend(search: Search, nodes: Sequence[Node], n: int = 1, **options: Any) -> list[Node]:
+def extend(search: Search, nodes: Sequence[Node], n: int | Sequence[int] = 1, **options: Any) -> list[Node]:
     """`Search.extend`, waited for."""
     return asyncio.run(search.extend(nodes, n, **options))
 

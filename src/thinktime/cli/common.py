@@ -24,7 +24,7 @@ Reward = Annotated[
 ]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 200 (pocket) or 1024.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 400 (pocket) or 1024.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 Dtype = Annotated[
     str,

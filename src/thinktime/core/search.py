@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any, Literal, Protocol
 
 from thinktime.core.errors import CapabilityError, InputError
@@ -98,7 +100,9 @@ class Search:
         self.exhausted = False
         self.trace: dict[str, Record] = {}
         self._journal = journal
-        self._children: dict[str, int] = {}
+        self.events: list[dict[str, Any]] = []
+        """What the strategy said of itself, in order."""
+        self._children: Counter[str] = Counter()
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
         self.trace[self.root.key] = Record(self.root)
@@ -114,26 +118,53 @@ class Search:
             offered |= self.scorer.capabilities
         return offered | {Capability.ANSWERS} if self.answers is not None else offered
 
-    async def extend(self, nodes: Sequence[Node], n: int = 1, *, until: Until = "done") -> list[Node]:
-        """Up to ``n`` children of each node, grouped by parent in the given order.
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        until: Until = "done",
+        at_most: int | None = None,
+        temperature: float | None = None,
+    ) -> list[Node]:
+        """Children of the nodes, grouped by parent in the given order.
 
         Complete nodes, and those at the length limit, have no children. Where the budget does not cover
         everything asked for, every parent gets its first child before any gets its second, and `exhausted`
         is set.
+
+        Args:
+            nodes: the parents.
+            n: how many children each gets, or one number a parent (0 is none).
+            until: where a child ends if nothing else ends it.
+            at_most: tokens (or denoising steps) after which a child is cut.
+            temperature: in place of the search's own.
+
+        Raises:
+            InputError: a number is below its least, or several samples of one node would be the same.
         """
-        if n < 1:
+        counts = [n] * len(nodes) if isinstance(n, int) else n
+        sampling = self.sampling if temperature is None else replace(self.sampling, temperature=temperature)
+        if isinstance(n, int) and n < 1:
             raise InputError("n", n, "ask for at least 1 child")
+        if at_most is not None and at_most < 1:
+            raise InputError("at_most", at_most, "give 1 or more")
+        if sampling.temperature == 0 and max(counts, default=0) > 1:
+            raise InputError("temperature", 0, f"{max(counts)} samples would be the same; give more than 0, or n=1")
+        kind = until if at_most is None else f"{until}:{at_most}"
+        kind += "" if temperature is None else f"@{temperature}"
         wanted: list[Extension] = []
-        open_nodes = [node for node in nodes if node.finish in ("root", "step", "budget")]
-        for _ in range(n):
-            for node in open_nodes:
-                index = self._children.get(node.key, 0)
+        for turn in range(max(counts, default=0)):
+            for node, count in zip(nodes, counts, strict=True):
                 room = self.sampling.max_tokens - self.generator.length(node.state)
-                if room > 0:
-                    self._children[node.key] = index + 1
-                    cap = min(room, until) if isinstance(until, int) else room
-                    key = _hash(f"{node.key}/{until}/{index}")
-                    wanted.append(Extension(node, index, key, until, self.sampling, cap, self.ledger.deadline))
+                if turn >= count or node.finish not in ("root", "step", "cut", "budget") or room <= 0:
+                    continue
+                index = self._children[node.key]
+                place = self._children[f"{node.key}/{kind}"]
+                self._children.update((node.key, f"{node.key}/{kind}"))
+                cap = room if at_most is None else min(room, at_most)
+                key = _hash(f"{node.key}/{kind}/{place}")
+                wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline))
         made: dict[str, Node] = {}
         while wanted:
             granted, wanted = self._grant(wanted)
@@ -193,6 +224,14 @@ class Search:
         """Give nodes up; the trace says so."""
         for node in nodes:
             self.trace[node.key].pruned = True
+
+    def log(self, **facts: Any) -> None:
+        """Note what happened, for whoever studies the method; nothing else depends on it."""
+        self.events.append(facts)
+
+    def random(self, name: str) -> Random:
+        """The strategy's own dice: keyed by model, problem and seed, so a run can be repeated."""
+        return Random(f"{self.root.key}/{name}")
 
     def candidates(self, nodes: Sequence[Node], scores: Sequence[float | None] | None = None) -> list[Candidate]:
         """The complete nodes among these, with their answers and scores, each once."""

@@ -20,11 +20,12 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Finish = Literal["root", "eos", "step", "length", "pruned", "budget", "error"]
-"""Why a node's last extension stopped. ``eos`` alone means the generation is complete."""
+Finish = Literal["root", "eos", "step", "cut", "length", "pruned", "budget", "error"]
+"""Why a node's last extension stopped. ``eos`` alone means the generation is complete; a ``step`` was reached, or the
+child was ``cut`` at as many tokens as were asked for."""
 
-Until = Literal["done", "step"] | int
-"""How far to extend: to the end, to the next step boundary, or by this many tokens or denoising steps."""
+Until = Literal["done", "step"]
+"""How far to extend: to the end, or to the next step boundary."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Extension:
     until: Until
     sampling: Sampling
     max_tokens: int
+    at_most: int | None = None
+    """Where the caller wants it cut, in tokens or denoising steps; ``max_tokens`` is no more than that."""
     deadline: float | None = None
 
 

@@ -102,11 +102,8 @@ class LocalGenerator:
         finish: Finish = FINISH[output.finish]
         if finish == "step" and not self._room(state):
             finish = "length"
-        elif finish == "length" and self._room(state):
-            if len(output.ids) == extension.until:
-                finish = "step"
-            elif len(state.ids) < extension.sampling.max_tokens:
-                finish = "budget"
+        elif finish == "length" and self._room(state) and len(state.ids) < extension.sampling.max_tokens:
+            finish = "cut" if len(output.ids) == extension.at_most else "budget"
         return Child(state, finish, usage, passes=len(output.ids))
 
     def _room(self, state: Text) -> int:

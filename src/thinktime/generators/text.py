@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -12,14 +12,14 @@ class Text:
     """A partial solution: the prompt's ids, the generated ids, where its steps end, and its log-probability.
 
     ``step_ends`` are offsets into ``ids``, each just past a step; the last is ``len(ids)`` once generation has
-    stopped anywhere. ``text`` is the decoded generation without special tokens.
+    stopped anywhere. ``text`` is the decoded generation without special tokens. Two with the same ids are equal.
     """
 
     prompt: tuple[int, ...]
     ids: tuple[int, ...] = ()
     text: str = ""
     step_ends: tuple[int, ...] = ()
-    logprob: float = 0.0
+    logprob: float = field(default=0.0, compare=False)
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:
