@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -107,7 +107,7 @@ class Clock:
 class ToyGenerator:
     """Says what its script says. A row that would be too long is cut, as a real engine cuts it."""
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS})
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
 
     def __init__(
         self,
@@ -138,6 +138,10 @@ class ToyGenerator:
         self.asked.append(list(extensions))
         await asyncio.sleep(0)  # let other searches run, as a real engine would
         children = [self._child(extension) for extension in extensions]
+        for extension, child in zip(extensions, children, strict=True):
+            if extension.race and child.finish == "eos" and extension.race.counts(child.state):
+                extension.race.lengths.append(child.passes)
+        children = [self._raced(e, child) for e, child in zip(extensions, children, strict=True)]
         if self._clock:
             self._clock.now += max(child.passes for child in children)
         return children
@@ -147,6 +151,16 @@ class ToyGenerator:
 
     def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
         return unpack(node_state, packed)
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        before: Text = extension.node.state
+        ids = child.state.ids[: len(before.ids) + tokens]
+        text = " ".join(child.state.text.split()[: len(ids)])
+        return Child(replace(child.state, ids=ids, text=text), "pruned", self._usage(before, tokens), tokens)
+
+    def _raced(self, extension: Extension, child: Child) -> Child:
+        limit = extension.race.limit if extension.race else None
+        return child if limit is None or child.passes <= limit else self.cut(extension, child, limit)
 
     def _child(self, extension: Extension) -> Child:
         before: Text = extension.node.state

@@ -19,6 +19,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Generator, Problem, Sampling, Scorer
 from thinktime.core.usage import Budget, Usage, total
+from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, check
 
 SCHEMA = 1
@@ -108,6 +109,7 @@ class Bench:
             self.generator,
             scorer=self.scorer,
             answers=self.task.answers,
+            embedder=HashedNgrams(),
             sampling=self.sampling,
             budget=self.budget,
             seed=self.seed,

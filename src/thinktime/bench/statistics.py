@@ -72,6 +72,26 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
+def expected_best(ranked: Sequence[tuple[float, bool]], n: int, k: int) -> float:
+    """Chance that the first-ranked of ``k`` out of ``n`` samples is right: the mean over all subsets, exactly.
+
+    Args:
+        ranked: rank (lower is better) and correctness of the samples that can win; of equal ranks each wins as often.
+        n: all samples of the problem.
+        k: samples drawn, without replacement.
+    """
+    right: dict[float, list[bool]] = {}
+    for rank, correct in ranked:
+        right.setdefault(rank, []).append(correct)
+    chance, place = 0.0, 0
+    for rank in sorted(right):
+        share = sum(right[rank]) / len(right[rank])
+        for _ in right[rank]:
+            chance += share * comb(n - 1 - place, k - 1) / comb(n, k)
+            place += 1
+    return chance
+
+
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
     """Area under the ROC curve by ranks, ties counted half; None where one class is missing."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)

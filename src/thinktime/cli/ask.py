@@ -51,6 +51,7 @@ def ask(
     from thinktime.core.search import Search
     from thinktime.core.types import Problem
     from thinktime.pocket.problems import read_answer
+    from thinktime.scorers.embedding import HashedNgrams
     from thinktime.strategies import check, parse
 
     name, method = parse(strategy)
@@ -65,6 +66,7 @@ def ask(
         generator,
         scorer=scorer,
         answers=answers,
+        embedder=HashedNgrams(),
         sampling=sampling,
         budget=limits,
         seed=seed,

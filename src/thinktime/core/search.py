@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal, Protocol
@@ -18,10 +18,12 @@ from thinktime.core.types import (
     Answers,
     Capability,
     Child,
+    Embedder,
     Extension,
     Generator,
     Node,
     Problem,
+    Race,
     Reading,
     Sampling,
     Scorer,
@@ -89,12 +91,14 @@ class Search:
         *,
         scorer: Scorer | None = None,
         answers: Answers | None = None,
+        embedder: Embedder | None = None,
         sampling: Sampling | None = None,
         budget: Budget | None = None,
         seed: int = 0,
         journal: Journal | None = None,
     ) -> None:
         self.problem, self.generator, self.scorer, self.answers = problem, generator, scorer, answers
+        self.embedder = embedder
         self.sampling = sampling or Sampling()
         self.ledger = Ledger(budget)
         self.exhausted = False
@@ -126,6 +130,7 @@ class Search:
         until: Until = "done",
         at_most: int | None = None,
         temperature: float | None = None,
+        race: Race | None = None,
     ) -> list[Node]:
         """Children of the nodes, grouped by parent in the given order.
 
@@ -139,6 +144,7 @@ class Search:
             until: where a child ends if nothing else ends it.
             at_most: tokens (or denoising steps) after which a child is cut.
             temperature: in place of the search's own.
+            race: give the others up when enough have ended; their finish is ``pruned``.
 
         Raises:
             InputError: a number is below its least, or several samples of one node would be the same.
@@ -164,11 +170,11 @@ class Search:
                 self._children.update((node.key, f"{node.key}/{kind}"))
                 cap = room if at_most is None else min(room, at_most)
                 key = _hash(f"{node.key}/{kind}/{place}")
-                wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline))
+                wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race))
         made: dict[str, Node] = {}
         while wanted:
             granted, wanted = self._grant(wanted)
-            if not granted:
+            if not granted or (race and race.limit is not None):
                 self.exhausted = True
                 break
             for extension, child in await self._sample(granted):
@@ -233,7 +239,7 @@ class Search:
         """The strategy's own dice: keyed by model, problem and seed, so a run can be repeated."""
         return Random(f"{self.root.key}/{name}")
 
-    def candidates(self, nodes: Sequence[Node], scores: Sequence[float | None] | None = None) -> list[Candidate]:
+    def candidates(self, nodes: Collection[Node], scores: Collection[float | None] | None = None) -> list[Candidate]:
         """The complete nodes among these, with their answers and scores, each once."""
         found: dict[str, Candidate] = {}
         for node, score in zip(nodes, scores or [None] * len(nodes), strict=True):
@@ -285,36 +291,54 @@ class Search:
         children: dict[str, Child] = {}
         new: list[Extension] = []
         for extension, _ in granted:
-            banked = self._journal.find_sample(extension.key) if self._journal is not None else None
-            if banked is None or banked["usage"]["generated_tokens"] > extension.max_tokens:
+            child = self._banked(extension, extension.key)
+            if child is None or child.usage.generated_tokens > extension.max_tokens:
                 new.append(extension)
             else:
-                state = self.generator.unpack(extension.node.state, banked["state"])
-                children[extension.key] = Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
+                children[extension.key] = child
+                self._arrive(extension, child)
+        for extension in [extension for extension, _ in granted if extension.race]:
+            limit = extension.race.limit if extension.race else None
+            child = children.get(extension.key) or self._banked(extension, f"{extension.key}/cut")
+            if limit is None or child is None or child.usage.generated_tokens < limit:
+                continue
+            if child.finish != "pruned" and child.usage.generated_tokens > limit:
+                child = self.generator.cut(extension, child, limit)
+            if extension in new:
+                new.remove(extension)
+            children[extension.key] = child
         if new:
             for extension, child in zip(new, await self.generator.extend(new), strict=True):
                 children[extension.key] = child
-            if self._journal is not None:
-                self._journal.add_samples(
-                    self.problem,
-                    self.generator.name,
-                    [
-                        (
-                            extension.key,
-                            {
-                                "state": self.generator.pack(extension.node.state, child.state),
-                                "finish": child.finish,
-                                "usage": child.usage.as_dict(),
-                                "passes": child.passes,
-                            },
-                        )
-                        for extension in new
-                        if (child := children[extension.key]).finish not in ("budget", "error")
-                    ],
-                )
+            self._write(new, children)
         for extension, worst in granted:
             self.ledger.settle(worst, children[extension.key].usage)
         return [(extension, children[extension.key]) for extension, _ in granted]
+
+    def _arrive(self, extension: Extension, child: Child) -> None:
+        if extension.race and child.finish == "eos" and extension.race.counts(child.state):
+            extension.race.lengths.append(child.usage.generated_tokens)
+
+    def _banked(self, extension: Extension, key: str) -> Child | None:
+        banked = self._journal.find_sample(key) if self._journal is not None else None
+        if banked is None:
+            return None
+        state = self.generator.unpack(extension.node.state, banked["state"])
+        return Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
+
+    def _write(self, extensions: Sequence[Extension], children: Mapping[str, Child]) -> None:
+        """Bank what was sampled; what was given up is no sample and has a key of its own."""
+        if self._journal is None:
+            return
+        samples = []
+        for extension in extensions:
+            child = children[extension.key]
+            if child.finish not in ("budget", "error"):
+                packed = self.generator.pack(extension.node.state, child.state)
+                facts = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict()}
+                key = f"{extension.key}/cut" if child.finish == "pruned" else extension.key
+                samples.append((key, {**facts, "passes": child.passes}))
+        self._journal.add_samples(self.problem, self.generator.name, samples)
 
 
 def _hash(text: str) -> str:

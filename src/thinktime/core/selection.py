@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from thinktime.core.types import Node
 
@@ -18,6 +19,12 @@ class Candidate:
     score: float | None = None
     share: float | None = None
     """After a vote: the winning answer's share of the votes."""
+
+
+def ranked(nodes: Sequence[Node], scores: Sequence[float | None]) -> list[tuple[Node, float | None]]:
+    """Nodes with their scores, the best first; ties stay in order, missing scores come last."""
+    pairs = zip(nodes, scores, strict=True)
+    return sorted(pairs, key=lambda pair: -inf if pair[1] is None else pair[1], reverse=True)
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -75,8 +75,27 @@ class Capability(StrEnum):
     PREFIX = "prefix continuation"
     LOGPROBS = "log-probabilities"
     SCORES = "a scorer"
+    CANCEL = "cancelling a row at once"
     PROCESS_REWARD = "process rewards"
     ANSWERS = "answers that can be read and compared"
+
+
+@dataclass(eq=False)
+class Race:
+    """Children of which the first ``k`` to end are wanted: the others are given up as soon as they are as long.
+
+    First means shortest, whatever ran when. ``counts`` says whether a complete state is an arrival at all.
+    """
+
+    k: int
+    counts: Callable[[Any], bool]
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of every arrival so far, from the parent on."""
+
+    @property
+    def limit(self) -> int | None:
+        """The length at which the race is over, once it is known."""
+        return sorted(self.lengths)[self.k - 1] if len(self.lengths) >= self.k else None
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,7 @@ class Extension:
     at_most: int | None = None
     """Where the caller wants it cut, in tokens or denoising steps; ``max_tokens`` is no more than that."""
     deadline: float | None = None
+    race: Race | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +156,10 @@ class Generator(Protocol):
         """Sample one child per extension, in order."""
         ...
 
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """What is left of a child that is given up after so many tokens; only for those that can `CANCEL`."""
+        ...
+
     def pack(self, node_state: Any, state: Any) -> dict[str, Any]:
         """What the bank stores of a child's state: JSON values, relative to its parent's state."""
         ...
@@ -157,6 +181,14 @@ class Scorer(Protocol):
 
     async def score(self, nodes: Sequence[Node]) -> list[Reading]:
         """One reading per node, in order."""
+        ...
+
+
+class Embedder(Protocol):
+    """Says how alike the newest parts of nodes are: near vectors, similar steps."""
+
+    async def embed(self, nodes: Sequence[Node]) -> Sequence[Sequence[float]]:
+        """One vector a node, all of one length, none of them zero."""
         ...
 
 

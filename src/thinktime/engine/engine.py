@@ -378,6 +378,12 @@ class Engine:
                 self._scheduler.remove(job)
                 job.finish(finish)
                 finished.append(job)
+                if finish == "eos" and task.race is not None:
+                    task.race.arrive(job.ids[len(task.ids) :])
+        for job, task in zip(jobs, tasks, strict=True):  # once all rows of this iteration have had their chance to end
+            if task.race is not None and not job.done and task.race.over(len(job.logprobs)):
+                self.cancel(job)
+                finished.append(job)
         return finished
 
     def _finish(self, job: Job, task: Row) -> RowFinish | None:

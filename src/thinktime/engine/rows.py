@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,27 @@ from thinktime.engine.blocks import Prefix
 from thinktime.engine.states import SegmentMeans, Segments
 
 RowFinish = Literal["eos", "stop", "length", "cancelled"]
+
+
+@dataclass(eq=False)
+class Race:
+    """Rows of which ``k`` are wanted: when so many have ended, the rest end where they are as long as the last of them.
+
+    ``counts`` is asked with the sampled ids whether an end is an arrival; ``lengths`` are the arrivals', in tokens.
+    """
+
+    k: int
+    counts: Callable[[Sequence[int]], bool]
+    lengths: list[int]
+
+    def arrive(self, ids: Sequence[int]) -> None:
+        """A row has ended by itself."""
+        if self.counts(ids):
+            self.lengths.append(len(ids))
+
+    def over(self, length: int) -> bool:
+        """Whether a row of this length has lost."""
+        return len(self.lengths) >= self.k and length >= sorted(self.lengths)[self.k - 1]
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,7 @@ class Row:
     stop_strings: tuple[str, ...] = ()
     deadline: float | None = None
     segments: Segments | None = None
+    race: Race | None = None
 
 
 @dataclass(frozen=True)

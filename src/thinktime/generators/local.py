@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class LocalGenerator:
         InputError: the directory is missing or holds no language model.
     """
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS})
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
 
     def __init__(self, directory: Path | str, *, step: str = "\n", max_rows: int = 256, dtype: str = "float32") -> None:
         from thinktime.engine.models import load_language_model
@@ -67,8 +68,9 @@ class LocalGenerator:
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension, in one running batch with every other caller."""
-        from thinktime.engine.rows import Row
+        from thinktime.engine.rows import Race, Row
 
+        races = {e.race: Race(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
         rows = []
         for extension in extensions:
             ids = extension.node.state.prompt + extension.node.state.ids
@@ -81,10 +83,18 @@ class LocalGenerator:
                     top_p=extension.sampling.top_p,
                     stop_ids=self._step_ids if extension.until == "step" else frozenset(),
                     deadline=extension.deadline,
+                    race=races[extension.race] if extension.race else None,
                 )
             )
         outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """The same row, given up earlier. Its log-probability is not known."""
+        before: Text = extension.node.state
+        state = self._state(before, child.state.ids[len(before.ids) :][:tokens], math.nan)
+        usage = self._usage(before, tokens, first=extension.index == 0, seconds=child.usage.seconds)
+        return Child(state, "pruned", usage, passes=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
         """See `thinktime.generators.text.pack`."""
@@ -94,12 +104,18 @@ class LocalGenerator:
         """The state that `pack` described."""
         return unpack(node_state, packed)
 
+    def _counts(self, extension: Extension) -> Callable[[Sequence[int]], bool]:
+        before, race = extension.node.state, extension.race
+        return lambda ids: race is not None and race.counts(self._state(before, tuple(ids), 0.0))
+
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
         state = self._state(before, output.ids, before.logprob + sum(output.logprobs))
         first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has read nothing
         usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]
+        if finish == "budget" and extension.race and extension.race.limit == len(output.ids):
+            finish = "pruned"
         if finish == "step" and not self._room(state):
             finish = "length"
         elif finish == "length" and self._room(state) and len(state.ids) < extension.sampling.max_tokens:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from thinktime.answers import canonical
@@ -66,6 +66,14 @@ class RecordedGenerator:
             raise ModelError(f"n={last + 1}: this problem has {len(self._samples)} recorded samples; ask for fewer")
         return [Child(self._samples[e.index], "eos", _ONE_CALL, passes=0) for e in extensions]
 
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """Refuse: recorded samples have no tokens.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError("recorded samples can't be cut: nothing says where their tokens end")
+
     def pack(self, node_state: RecordedSample, state: RecordedSample) -> dict[str, Any]:
         """The sample's fields."""
         return dict(state.__dict__)
@@ -81,7 +89,7 @@ _ONE_CALL = Usage(model_calls=1, flops=None, kv_bytes=None, dollars=None)
 class BankedGenerator:
     """Stands in for the model whose samples a bank holds: everything is found there, nothing is generated."""
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS})
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -105,6 +113,13 @@ class BankedGenerator:
             ModelError: always; only what the bank lacks gets here.
         """
         raise ModelError(f"replay: the bank lacks {len(extensions)} samples of {self.name}; run without --replay")
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """The tokens that the model would have drawn; their text and FLOPs are unknown without it."""
+        before: Text = extension.node.state
+        state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
+        usage = replace(child.usage, generated_tokens=tokens, flops=None, kv_bytes=None)
+        return Child(state, "pruned", usage, passes=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
         """See `thinktime.generators.text.pack`."""

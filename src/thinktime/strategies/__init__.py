@@ -13,10 +13,21 @@ from typing import Any, ClassVar, Protocol, get_type_hints
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability
+from thinktime.strategies.a_star import AStar
+from thinktime.strategies.adaptive_consistency import AdaptiveConsistency
 from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.dvts import DVTS
+from thinktime.strategies.early_rejection import EarlyRejection
+from thinktime.strategies.ets import ETS
+from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.length_vote import LengthVote
 from thinktime.strategies.likelihood import MostLikely, SummedProbability
 from thinktime.strategies.majority import Majority
+from thinktime.strategies.mcts import MCTS
+from thinktime.strategies.particle_filter import ParticleFilter
+from thinktime.strategies.rebase import Rebase
 from thinktime.strategies.single import Single
 from thinktime.strategies.weighted_majority import WeightedMajority
 
@@ -38,7 +49,18 @@ BUILT_IN: dict[str, type[Any]] = {
     "weighted_majority": WeightedMajority,
     "most_likely": MostLikely,
     "summed_probability": SummedProbability,
+    "adaptive_consistency": AdaptiveConsistency,
+    "length_vote": LengthVote,
+    "first_finish": FirstFinish,
     "beam_search": BeamSearch,
+    "dvts": DVTS,
+    "rebase": Rebase,
+    "ets": ETS,
+    "best_first": BestFirst,
+    "a_star": AStar,
+    "mcts": MCTS,
+    "particle_filter": ParticleFilter,
+    "early_rejection": EarlyRejection,
 }
 
 

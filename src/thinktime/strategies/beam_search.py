@@ -1,15 +1,19 @@
-"""Beam search over steps with a process reward model (Snell et al. 2024, arXiv 2408.03314, section 5.2)."""
+"""Beam search over steps with a process reward model (Snell et al. 2024, arXiv 2408.03314, section 5.2).
+
+Sample first steps, keep the best, give each several next steps, repeat. With ``lookahead`` a step is judged by where a
+greedy roll-out of some further steps ends up; the roll-out is thrown away.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
-from thinktime.core.selection import weighted_majority
+from thinktime.core.selection import ranked, weighted_majority
 from thinktime.core.types import Capability, Node
-from thinktime.strategies.options import at_least
+from thinktime.strategies.options import TREE_SEARCH, at_least, divides
 
 
 @dataclass(frozen=True)
@@ -18,41 +22,48 @@ class BeamSearch:
 
     A solution that finishes among the best takes its place in the beam along; one that finishes below them does
     not, but no finished solution is lost: the answer is the weighted vote of all of them.
+
+    Args:
+        n: steps sampled in a round.
+        width: children of a kept step.
+        max_rounds: after so many steps the search ends with what has finished.
+        lookahead: further steps of the greedy roll-out that a step is judged by; 0 judges the step itself.
     """
 
     n: int = 16
     width: int = 4
     max_rounds: int = 40
-    needs: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD, Capability.ANSWERS}
-    )
+    lookahead: int = 0
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("width", self.width, 1)
         at_least("max_rounds", self.max_rounds, 1)
-        if self.n > self.width and self.n % self.width:
-            raise InputError("n", self.n, f"give a multiple of width={self.width}")
+        at_least("lookahead", self.lookahead, 0)
+        divides(self.width, self.n)
 
     async def __call__(self, search: Search) -> Answer:
         places = max(1, self.n // self.width)
-        branches = min(self.n, self.width)
-        finished: list[tuple[Node, float | None]] = []
+        finished: dict[Node, float | None] = {}
         frontier, children_each = [search.root], self.n
         for _ in range(self.max_rounds):
             children = await search.extend(frontier, children_each, until="step")
-            ranked = sorted(
-                zip(children, await search.score(children), strict=True),
-                key=lambda pair: -float("inf") if pair[1] is None else pair[1],
-                reverse=True,
-            )
-            kept, rest = ranked[:places], ranked[places:]
-            finished += [pair for pair in ranked if pair[0].done]
+            order = ranked(children, await self._judge(search, children))
+            kept, rest = order[:places], order[places:]
+            finished |= {node: score for node, score in order if node.done}
             search.prune([node for node, _ in rest if not node.done])
             frontier = [node for node, _ in kept if node.finish == "step"]
-            places = len(frontier)
-            children_each = branches
+            places, children_each = len(frontier), min(self.n, self.width)
             if not frontier:
                 break
-        nodes = [node for node, _ in finished]
-        return search.finish(weighted_majority(search.candidates(nodes, [score for _, score in finished])))
+        return search.finish(weighted_majority(search.candidates(finished, finished.values())))
+
+    async def _judge(self, search: Search, nodes: Sequence[Node]) -> list[float | None]:
+        ends = list(nodes)
+        for _ in range(self.lookahead):
+            further = await search.extend(ends, until="step", temperature=0.0)
+            by_parent = {node.parent: node for node in further}
+            ends = [by_parent.get(end, end) for end in ends]
+            search.prune(further)
+        return await search.score(ends)

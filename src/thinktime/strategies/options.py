@@ -1,11 +1,54 @@
-"""Checks that several strategies make of their options."""
+"""Checks and needs that several strategies share."""
 
 from __future__ import annotations
 
-from thinktime.core.errors import InputError
+from collections.abc import Iterable
+
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import Capability
+
+MOST = 65_536
+"""More samples than this of one problem are taken for a slip of the keyboard."""
+
+TREE_SEARCH: frozenset[Capability] = frozenset(
+    {Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD, Capability.ANSWERS}
+)
+"""What every search over steps with a process reward model needs."""
 
 
 def at_least(field: str, value: int, least: int) -> None:
-    """Raise an `InputError` unless ``value >= least``."""
+    """Raise an `InputError` unless ``least <= value <= 65536``."""
     if value < least:
         raise InputError(field, value, f"give {least} or more")
+    if value > MOST:
+        raise InputError(field, value, f"give {MOST} or fewer")
+
+
+def above(field: str, value: float, least: float) -> None:
+    """Raise an `InputError` unless ``value > least``."""
+    if not value > least:
+        raise InputError(field, value, f"give a number above {least:g}")
+
+
+def below(field: str, value: float, most: float) -> None:
+    """Raise an `InputError` unless ``value < most``."""
+    if not value < most:
+        raise InputError(field, value, f"give a number below {most:g}")
+
+
+def not_below(field: str, value: float, least: float) -> None:
+    """Raise an `InputError` unless ``value >= least``."""
+    if not value >= least:
+        raise InputError(field, value, f"give {least:g} or more")
+
+
+def one_of(field: str, value: str, names: Iterable[str]) -> None:
+    """Raise an `UnknownNameError` unless the value is one of these names."""
+    if value not in (known := list(names)):
+        raise UnknownNameError(field, value, known)
+
+
+def divides(width: int, n: int, name: str = "width") -> None:
+    """Raise an `InputError` unless ``n`` is a multiple of ``width``, or smaller."""
+    if n > width and n % width:
+        raise InputError("n", n, f"give a multiple of {name}={width}")

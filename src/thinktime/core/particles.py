@@ -1,0 +1,69 @@
+"""Sequential Monte Carlo in logarithms: potentials, effective sample size, resampling.
+
+Text and images steer with the same functions (Singhal et al. 2025, arXiv 2501.06848; Chopin and Papaspiliopoulos 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import exp, isfinite, log
+
+POTENTIALS: dict[str, Callable[[Sequence[float]], float]] = {
+    "diff": lambda rewards: rewards[-1] - (rewards[-2] if len(rewards) > 1 else 0.0),
+    "max": max,
+    "sum": sum,
+    "rt": lambda rewards: rewards[-1],
+}
+"""The logarithm of a potential from the rewards of a lineage so far, for a factor of 1."""
+
+
+def log_potential(kind: str, rewards: Sequence[float], spent: float, last: bool) -> float:
+    """The logarithm of the potential of the newest of these rewards, the factor already in them.
+
+    The last one makes the product over the lineage ``exp(reward of the result)``, whatever came before.
+
+    Args:
+        kind: one of `POTENTIALS`.
+        rewards: of the lineage, the newest last.
+        spent: the sum of this lineage's log-potentials so far.
+        last: whether the generation is complete.
+    """
+    return rewards[-1] - spent if last else POTENTIALS[kind](rewards)
+
+
+def normalised(log_weights: Sequence[float]) -> list[float]:
+    """Weights that sum to 1; uniform where none is finite."""
+    top = max(log_weights)
+    if not isfinite(top):
+        return [1 / len(log_weights)] * len(log_weights)
+    weights = [exp(weight - top) for weight in log_weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def effective_size(log_weights: Sequence[float]) -> float:
+    """1 over the sum of squared weights: between 1, all in one particle, and their number."""
+    return 1 / sum(weight * weight for weight in normalised(log_weights))
+
+
+def systematic(log_weights: Sequence[float], n: int, offset: float) -> list[int]:
+    """The ancestors of ``n`` new particles: an evenly spaced comb over the weights, shifted by ``offset`` in 0..1.
+
+    A particle of weight w gets n·w descendants, rounded down or up.
+    """
+    weights = normalised(log_weights)
+    ancestors: list[int] = []
+    passed, place = weights[0], 0
+    for tooth in range(n):
+        at = (tooth + offset) / n
+        while passed <= at and place < len(weights) - 1:
+            place += 1
+            passed += weights[place]
+        ancestors.append(place)
+    return ancestors
+
+
+def log_odds(probability: float, edge: float = 1e-9) -> float:
+    """log p/(1-p), p kept ``edge`` away from 0 and 1."""
+    inside = min(1 - edge, max(edge, probability))
+    return log(inside / (1 - inside))

@@ -1,0 +1,126 @@
+"""A*-decoding (Chatziveroglou 2025, arXiv 2505.13672): best-first search over partial solutions, all depths in one queue.
+
+A state's distance to a good solution is ``h = 1 - reward``; what the way to it has cost is ``g``; the state with the
+smallest ``f = g + weight * h`` is extended next. The paper's edge cost is known from one sentence only, so both of its
+readings are here. The heuristic is learned: nothing says that the first goal is the best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import ClassVar
+
+from thinktime.core.errors import InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import TREE_SEARCH, above, at_least, one_of
+
+EDGE_COSTS: dict[str, Callable[[float, float], float]] = {
+    "drop": lambda h, h_next: max(0.0, h_next - h),
+    "consistent": lambda h, h_next: max(0.0, h - h_next),
+    "steps": lambda h, h_next: 0.02,
+    "zero": lambda h, h_next: 0.0,
+}
+"""What going from a state at distance h to one at h_next costs."""
+
+State = tuple[float, float, int, int, float, Node]
+"""f, h, -depth, age, g, node: in this order the heap breaks its ties."""
+
+
+@dataclass(frozen=True)
+class AStar:
+    """Extend the state of smallest ``f`` by ``k`` steps until ``n_goals`` complete solutions have been its turn.
+
+    A solution counts when its turn comes, not when it is found. When the budget runs low, the most promising state is
+    continued to its end with what was kept back for that.
+
+    Args:
+        k: steps sampled from a state that is extended.
+        edge_cost: ``drop`` charges a fall of the reward for good, ``consistent`` a rise (h is then consistent),
+            ``steps`` 0.02 a step, ``zero`` nothing (greedy best-first).
+        weight: of the heuristic; above 1 is greedier.
+        n_goals: solutions to reach; several are put to a weighted vote.
+        pop_width: states extended at once; 1 is the exact order.
+        max_frontier: states waiting; the worst beyond that are dropped.
+    """
+
+    k: int = 4
+    edge_cost: str = "drop"
+    weight: float = 1.0
+    n_goals: int = 1
+    pop_width: int = 1
+    max_frontier: int = 256
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+
+    def __post_init__(self) -> None:
+        for name in ("k", "n_goals", "pop_width", "max_frontier"):
+            at_least(name, getattr(self, name), 1)
+        one_of("edge_cost", self.edge_cost, EDGE_COSTS)
+        above("weight", self.weight, 0)
+
+    async def __call__(self, search: Search) -> Answer:
+        price = EDGE_COSTS[self.edge_cost]
+        queue: list[State] = [(self.weight * 0.5, 0.5, 0, 0, 0.0, search.root)]
+        goals: dict[Node, float | None] = {}
+        seen: set[object] = set()
+        age = count(1)
+        while queue and len(goals) < self.n_goals:
+            turns = [heappop(queue) for _ in range(min(self.pop_width, len(queue)))]
+            goals |= {node: 1 - h for _, h, *_, node in turns if node.done}
+            states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done}
+            if not states:
+                continue
+            if not self._affordable(search):
+                search.exhausted = True
+                for turn in turns:
+                    heappush(queue, turn)
+                break
+            search.log(extended=[node.key for node in states], waiting=len(queue), depth=[n.depth for n in states])
+            children = await search.extend(list(states), self.k, until="step")
+            new = []
+            for child in children:
+                if child.finish in ("step", "eos") and child.state not in seen:
+                    seen.add(child.state)
+                    new.append(child)
+            for child, score in zip(new, await search.score(new), strict=True):
+                if score is None:
+                    continue
+                if not 0 <= score <= 1:
+                    raise InputError("score", score, "A*-decoding needs prefix scores in [0, 1]")
+                assert child.parent is not None
+                h, g = states[child.parent]
+                g += price(h, 1 - score)
+                heappush(queue, (g + self.weight * (1 - score), 1 - score, -child.depth, next(age), g, child))
+            if len(queue) > self.max_frontier:
+                queue, dropped = sorted(queue)[: self.max_frontier], sorted(queue)[self.max_frontier :]
+                search.prune([node for *_, node in dropped])
+            if search.exhausted:
+                break
+        if not goals:
+            goals = await self._forced(search, queue)
+        return search.finish(weighted_majority(search.candidates(goals, goals.values())))
+
+    def _affordable(self, search: Search) -> bool:
+        """Whether another expansion leaves enough for one more solution of the usual length."""
+        room = search.ledger.room_for_tokens()
+        if room is None or not search.ledger.spent.model_calls:
+            return True
+        spent = search.ledger.spent
+        solutions = [search.generator.length(record.node.state) for record in search.trace.values() if record.node.done]
+        solution = max(solutions, default=search.sampling.max_tokens // 4)
+        return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
+
+    async def _forced(self, search: Search, queue: list[State]) -> dict[Node, float | None]:
+        """The most promising states, one after the other, until one reaches its end."""
+        for _, h, *_, node in sorted(queue, key=lambda state: state[1]):
+            ends = [node] if node.done else await search.extend([node])
+            search.log(forced=node.key)
+            if ends and ends[0].done:
+                return {ends[0]: 1 - h}
+            if search.exhausted and not ends:
+                break
+        return {}

@@ -1,0 +1,34 @@
+"""Greedy best-first search: always extend the most promising partial solution, however deep it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Capability
+from thinktime.strategies.a_star import AStar
+from thinktime.strategies.options import TREE_SEARCH
+
+
+@dataclass(frozen=True)
+class BestFirst:
+    """A* without a price for the way: the state with the highest reward is next.
+
+    Args:
+        k: steps sampled from the state that is extended.
+        n_goals: solutions to reach; several are put to a weighted vote.
+    """
+
+    k: int = 4
+    n_goals: int = 1
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+
+    def __post_init__(self) -> None:
+        self._search()
+
+    async def __call__(self, search: Search) -> Answer:
+        return await self._search()(search)
+
+    def _search(self) -> AStar:
+        return AStar(k=self.k, n_goals=self.n_goals, edge_cost="zero")

@@ -1,0 +1,75 @@
+"""Early rejection on partial rewards (Cheshmi et al. 2025, arXiv 2508.01969).
+
+A step is judged after its first ``tau`` tokens; only what looks good then is finished, and only what is good then
+branches. The reward model reads the cut step as it stands: it must have learnt to judge in mid-step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.errors import InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import ranked, weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import TREE_SEARCH, at_least, one_of
+
+
+@dataclass(frozen=True)
+class EarlyRejection:
+    """Beam search that gives up ``n - n / width`` of ``n`` steps after their first ``tau`` tokens.
+
+    What has ended within ``tau`` is judged as a whole step. A solution that finishes takes its place along; the
+    answer is the weighted vote of all that finished.
+
+    Args:
+        n: steps begun in a round.
+        width: children of a step that is kept.
+        tau: tokens after which a step is judged.
+        keep: which are finished: the ``best``, or ``random`` ones, the control that shows what the reward is worth.
+        max_rounds: after so many steps the search ends with what has finished.
+    """
+
+    n: int = 16
+    width: int = 4
+    tau: int = 8
+    keep: str = "best"
+    max_rounds: int = 40
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        at_least("width", self.width, 1)
+        at_least("tau", self.tau, 1)
+        at_least("max_rounds", self.max_rounds, 1)
+        one_of("keep", self.keep, ("best", "random"))
+        if self.n % self.width:
+            raise InputError("n", self.n, f"give a multiple of width={self.width}: n / width steps are kept")
+
+    async def __call__(self, search: Search) -> Answer:
+        if self.tau >= search.sampling.max_tokens:
+            raise InputError("tau", self.tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over")
+        dice = search.random("rejection")
+        places = self.n // self.width
+        finished: dict[Node, float | None] = {}
+        frontier, children_each = [search.root], self.n
+        for _ in range(self.max_rounds):
+            begun = await search.extend(frontier, children_each, until="step", at_most=self.tau)
+            partial = await search.score(begun)
+            order = ranked(begun, partial)
+            if self.keep == "random":
+                dice.shuffle(order)
+            kept, rejected = order[:places], order[places:]
+            finished |= {node: score for node, score in order if node.done}
+            search.prune([node for node, _ in rejected if not node.done])
+            cut = [node for node, _ in kept if node.finish == "cut"]
+            ended = await search.extend(cut, until="step")
+            scores = dict(kept) | dict(zip(ended, await search.score(ended), strict=True))
+            search.log(partial=partial, kept=[node.key for node, _ in kept], cut_short=sum(n.finish == "cut" for n in begun))
+            finished |= {node: scores[node] for node in ended if node.done}
+            frontier = [node for node, _ in ranked(list(scores), list(scores.values())) if node.finish == "step"]
+            places, children_each = len(frontier), self.width
+            if not frontier:
+                break
+        return search.finish(weighted_majority(search.candidates(finished, finished.values())))

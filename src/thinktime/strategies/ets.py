@@ -1,0 +1,148 @@
+"""ETS: efficient tree search (Hooper et al. 2025, arXiv 2502.13575).
+
+REBASE, but at every depth an integer program decides which leaves to keep: it is paid for leaves that REBASE would give
+children, and for every kind of step that stays represented, and pays for every node of the tree that has to be held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from thinktime.core.allocation import shares
+from thinktime.core.errors import InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class ETS:
+    """Every round, keep the leaves that are worth the nodes they hold, then share ``n`` steps out as REBASE does.
+
+    A solution that finishes, or reaches the length limit, takes its place along. The answer is the weighted vote of all
+    that finished.
+
+    Args:
+        n: steps sampled in the first round.
+        balance: temperature of REBASE's softmax, for rewards between 0 and 1.
+        node_price: of all nodes of the tree together, against 1 for all children REBASE gives.
+        coverage: worth of having every cluster of last steps represented; 0 needs no embedder.
+        cluster_distance: cosine distance below which steps are the same kind; it belongs to the embedder.
+        min_children: of a leaf that was kept; 0 lets REBASE give it none.
+        max_rounds: after so many steps the search ends with what has finished.
+    """
+
+    n: int = 16
+    balance: float = 0.2
+    node_price: float = 1.0
+    coverage: float = 1.5
+    cluster_distance: float = 0.05
+    min_children: int = 0
+    max_rounds: int = 40
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        above("balance", self.balance, 0)
+        not_below("node_price", self.node_price, 0)
+        not_below("coverage", self.coverage, 0)
+        above("cluster_distance", self.cluster_distance, 0)
+        at_least("min_children", self.min_children, 0)
+        at_least("max_rounds", self.max_rounds, 1)
+
+    async def __call__(self, search: Search) -> Answer:
+        if self.coverage and search.embedder is None:
+            raise InputError("coverage", self.coverage, "the term needs an embedder of steps; give coverage=0 or one")
+        finished: dict[Node, float | None] = {}
+        kept, counts, left = [search.root], [self.n], self.n
+        for _ in range(self.max_rounds):
+            children = await search.extend(kept, counts, until="step")
+            scores = dict(zip(children, await search.score(children), strict=True))
+            finished |= {node: scores[node] for node in children if node.done}
+            leaves = [node for node in children if node.finish == "step"]
+            left -= len(children) - len(leaves)
+            if not leaves or left <= 0:
+                break
+            kept = await self._worth_keeping(search, leaves, [scores[leaf] for leaf in leaves], left)
+            counts = [max(self.min_children, c) for c in shares([scores[leaf] for leaf in kept], left, self.balance)]
+            expanded = {leaf for leaf, count in zip(kept, counts, strict=True) if count}
+            search.prune([leaf for leaf in leaves if leaf not in expanded])
+            search.log(leaves=len(leaves), kept=len(kept), expanded=len(expanded))
+        return search.finish(weighted_majority(search.candidates(finished, finished.values())))
+
+    async def _worth_keeping(
+        self, search: Search, leaves: list[Node], scores: list[float | None], width: int
+    ) -> list[Node]:
+        if len(leaves) == 1:
+            return leaves
+        given = shares(scores, width, self.balance)
+        ancestors = [list(leaf.lineage())[1:] for leaf in leaves]
+        clusters = [0] * len(leaves)
+        if self.coverage and search.embedder is not None:
+            clusters = clustered(await search.embedder.embed(leaves), self.cluster_distance)
+        coverage = self.coverage if len(set(clusters)) > 1 else 0.0
+        worth = [count / sum(given) for count in given]
+        chosen = solve(worth, ancestors, clusters, self.node_price, coverage)
+        return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep]
+
+
+def clustered(vectors: Sequence[Sequence[float]], distance: float) -> list[int]:
+    """Cluster numbers: average linkage of cosine distances, cut at ``distance``."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    tree = linkage(vectors, method="average", metric="cosine")
+    return [int(number) for number in fcluster(tree.clip(min=0), distance, criterion="distance")]
+
+
+def solve(
+    worth: Sequence[float],
+    ancestors: Sequence[Sequence[object]],
+    clusters: Sequence[int],
+    node_price: float,
+    coverage: float,
+) -> list[bool]:
+    """Which leaves to keep, by the integer program.
+
+    The best value of sum(worth of kept leaves) - node_price / nodes * (ancestors and leaves kept)
+    + coverage / clusters * (clusters with a kept leaf), at least one leaf being kept. Without an answer from the solver
+    every leaf is kept, which is REBASE.
+
+    Args:
+        worth: of a leaf, its share of REBASE's children.
+        ancestors: of a leaf, the root included.
+        clusters: the number of a leaf's cluster.
+        node_price: of all nodes together.
+        coverage: worth of all clusters together.
+    """
+    import numpy as np
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    inner = list(dict.fromkeys(node for line in ancestors for node in line))
+    kinds = list(dict.fromkeys(clusters))
+    n, m, k = len(worth), len(inner), len(kinds)
+    price = node_price / (m + n)
+    gain = np.concatenate([np.asarray(worth) - price, np.full(m, -price), np.full(k, coverage / k)])
+    rows: list[npt.NDArray[np.float64]] = []
+    for leaf, line in enumerate(ancestors):
+        for node in line:  # an ancestor is held if the leaf is
+            row = np.zeros(n + m + k)
+            row[leaf], row[n + inner.index(node)] = 1, -1
+            rows.append(row)
+    for place, kind in enumerate(kinds):  # a cluster is covered only by a leaf that is kept
+        row = np.zeros(n + m + k)
+        row[[leaf for leaf in range(n) if clusters[leaf] == kind]] = -1
+        row[n + m + place] = 1
+        rows.append(row)
+    some = np.zeros(n + m + k)
+    some[:n] = -1
+    limits = np.concatenate([np.zeros(len(rows)), [-1.0]])
+    constraint = LinearConstraint(np.array([*rows, some]), ub=limits)
+    found = milp(-gain, integrality=np.ones(n + m + k), bounds=Bounds(0, 1), constraints=constraint)
+    return [True] * n if found.x is None else [bool(x > 0.5) for x in found.x[:n]]

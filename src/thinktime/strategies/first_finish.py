@@ -1,0 +1,56 @@
+"""First finish search (Agarwal et al. 2025, arXiv 2505.18149): the shortest of n samples, the others given up.
+
+It helps where the right solutions of a problem are shorter than its wrong ones; `thinktime.bench.lengths` says
+whether they are. It saves time; tokens it saves only against a vote of all n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from thinktime.core.errors import InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import majority
+from thinktime.core.types import Capability, Race
+from thinktime.strategies.options import at_least
+
+
+@dataclass(frozen=True)
+class FirstFinish:
+    """Start ``n`` samples, stop all when ``k`` have ended with an answer, vote over those.
+
+    Two that end at the same length are both in; of different answers with as many votes the shortest one wins.
+
+    Args:
+        n: samples started.
+        k: how many have to end.
+        min_tokens: an end before that does not count.
+    """
+
+    n: int = 4
+    k: int = 1
+    min_tokens: int = 0
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CANCEL, Capability.ANSWERS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        at_least("k", self.k, 1)
+        at_least("min_tokens", self.min_tokens, 0)
+        if self.k > self.n:
+            raise InputError("k", self.k, f"give 1 to n={self.n}")
+
+    async def __call__(self, search: Search) -> Answer:
+        if self.min_tokens >= search.sampling.max_tokens:
+            raise InputError("min_tokens", self.min_tokens, f"give less than max_tokens={search.sampling.max_tokens}")
+        race = Race(self.k, lambda state: self._counts(search, state))
+        leaves = await search.extend([search.root], self.n, race=race)
+        arrived = [leaf for leaf in leaves if leaf.done and self._counts(search, leaf.state)]
+        arrived = sorted(arrived, key=lambda leaf: leaf.passes)
+        first = [leaf for leaf in arrived if leaf.passes <= (race.limit or leaf.passes)]
+        search.log(lengths=[leaf.passes for leaf in arrived], given_up=sum(leaf.finish == "pruned" for leaf in leaves))
+        return search.finish(majority(search.candidates(first)))
+
+    def _counts(self, search: Search, state: Any) -> bool:
+        assert search.answers is not None
+        return search.generator.length(state) >= self.min_tokens and search.answers.read(state) is not None

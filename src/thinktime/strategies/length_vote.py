@@ -1,0 +1,44 @@
+"""Votes that length has a say in (Wang et al. 2025, arXiv 2504.14047, section on reasoning length; no verifier)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import majority
+from thinktime.core.types import Capability
+from thinktime.strategies.options import above, at_least, one_of
+
+
+@dataclass(frozen=True)
+class LengthVote:
+    """Sample ``n``, keep the shortest (or longest) of those that are complete, vote over them.
+
+    Samples cut at the length limit are neither short nor long; they have no vote.
+
+    Args:
+        n: samples drawn.
+        keep: share of the complete ones that has a vote.
+        least: that many have one however small the share.
+        side: which are kept, the ``short`` or the ``long``.
+    """
+
+    n: int = 16
+    keep: float = 0.5
+    least: int = 3
+    side: str = "short"
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ANSWERS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        above("keep", self.keep, 0)
+        at_least("least", self.least, 1)
+        one_of("side", self.side, ("short", "long"))
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = [leaf for leaf in await search.extend([search.root], self.n) if leaf.done]
+        leaves.sort(key=lambda leaf: search.generator.length(leaf.state), reverse=self.side == "long")
+        kept = max(self.least, ceil(self.keep * len(leaves)))
+        return search.finish(majority(search.candidates(leaves[:kept])))

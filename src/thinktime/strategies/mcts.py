@@ -1,0 +1,109 @@
+"""Monte Carlo tree search over steps, a process reward model in place of roll-outs (Kocsis and Szepesvari 2006; AlphaZero)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf, log, sqrt
+from typing import ClassVar
+
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import TREE_SEARCH, at_least, not_below
+
+
+@dataclass(eq=False)
+class Place:
+    """A node of the tree with its statistics. It is closed when nothing below it can be extended any more."""
+
+    node: Node
+    parent: Place | None = None
+    children: list[Place] = field(default_factory=list)
+    visits: float = 0
+    value: float = 0.0
+    closed: bool = False
+
+    def bound(self, explore: float) -> float:
+        """Upper confidence bound: the mean value, and more the less it has been visited."""
+        if self.parent is None or not self.visits:
+            return inf
+        return self.value / self.visits + explore * sqrt(log(self.parent.visits) / self.visits)
+
+    def lineage(self) -> list[Place]:
+        """This place and those above it."""
+        return [self, *(self.parent.lineage() if self.parent else [])]
+
+    def close(self) -> None:
+        """Nothing more to find here; nor above, where that was the last one open."""
+        self.closed = True
+        if self.parent and all(child.closed for child in self.parent.children):
+            self.parent.close()
+
+
+@dataclass(frozen=True)
+class MCTS:
+    """Expand the most promising leaves by ``width`` steps each, value them by reward, carry the values up.
+
+    Leaves of one batch are chosen one after the other, each as if those before it had been worth nothing (virtual
+    loss), so a batch of 8 extends 8 different leaves if there are so many. The answer is the weighted vote of all
+    solutions that finished.
+
+    Args:
+        expansions: leaves extended in all.
+        width: steps sampled from a leaf.
+        explore: weight of the uncertainty against the mean value.
+        batch: leaves extended at once.
+    """
+
+    expansions: int = 32
+    width: int = 4
+    explore: float = 0.5
+    batch: int = 8
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+
+    def __post_init__(self) -> None:
+        at_least("expansions", self.expansions, 1)
+        at_least("width", self.width, 1)
+        at_least("batch", self.batch, 1)
+        not_below("explore", self.explore, 0)
+
+    async def __call__(self, search: Search) -> Answer:
+        root = Place(search.root)
+        finished: dict[Node, float | None] = {}
+        left = self.expansions
+        while left > 0 and not root.closed and not search.exhausted:
+            leaves = self._select(root, min(self.batch, left))
+            left -= len(leaves)
+            nodes = await search.extend([leaf.node for leaf in leaves], self.width, until="step")
+            scores = dict(zip(nodes, await search.score(nodes), strict=True))
+            for leaf in leaves:
+                leaf.children = [Place(node, leaf) for node in nodes if node.parent is leaf.node]
+                for child in leaf.children:
+                    finished |= {child.node: scores[child.node]} if child.node.done else {}
+                    for place in child.lineage():
+                        place.visits += 1
+                        place.value += scores[child.node] or 0.0
+                for child in leaf.children:
+                    if child.node.finish != "step":
+                        child.close()
+                if not leaf.children:
+                    leaf.close()
+        return search.finish(weighted_majority(search.candidates(finished, finished.values())))
+
+    def _select(self, root: Place, n: int) -> list[Place]:
+        """Up to ``n`` different leaves, closed and counted as losses meanwhile; both are taken back before it returns."""
+        leaves: list[Place] = []
+        while len(leaves) < n and not root.closed:
+            place = root
+            while place.children:
+                open_children = (child for child in place.children if not child.closed)
+                place = max(open_children, key=lambda child: child.bound(self.explore))
+            leaves.append(place)
+            place.close()
+            for above in place.lineage():
+                above.visits += 1
+        for leaf in leaves:
+            for above in leaf.lineage():
+                above.visits -= 1
+                above.closed = False
+        return leaves

@@ -1,0 +1,51 @@
+"""Reward-balanced search (Wu et al. 2024, arXiv 2408.00724): children in proportion to the softmax of the rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.allocation import shares
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import TREE_SEARCH, above, at_least
+
+
+@dataclass(frozen=True)
+class Rebase:
+    """Every round ``n`` steps, given to the nodes of the round before by the softmax of their rewards.
+
+    A solution that finishes, or reaches the length limit, takes its place along. The answer is the weighted vote of all
+    that finished.
+
+    Args:
+        n: steps sampled in the first round.
+        balance: temperature of the softmax, for rewards between 0 and 1; the lower, the more the best gets.
+        max_rounds: after so many steps the search ends with what has finished.
+    """
+
+    n: int = 16
+    balance: float = 0.2
+    max_rounds: int = 40
+    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        above("balance", self.balance, 0)
+        at_least("max_rounds", self.max_rounds, 1)
+
+    async def __call__(self, search: Search) -> Answer:
+        finished: dict[Node, float | None] = {}
+        frontier, counts, left = [search.root], [self.n], self.n
+        for _ in range(self.max_rounds):
+            children = await search.extend(frontier, counts, until="step")
+            scores = dict(zip(children, await search.score(children), strict=True))
+            finished |= {node: scores[node] for node in children if node.done}
+            frontier = [node for node in children if node.finish == "step"]
+            left -= len(children) - len(frontier)
+            if not frontier or left <= 0:
+                break
+            counts = shares([scores[node] for node in frontier], left, self.balance)
+            search.prune([node for node, count in zip(frontier, counts, strict=True) if not count])
+        return search.finish(weighted_majority(search.candidates(finished, finished.values())))

@@ -1,0 +1,192 @@
+"""Votes that stop early, races, and votes by length: worked out by hand, and replayed from a bank."""
+
+from __future__ import annotations
+
+from math import comb
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import Notebook, Piece, ToyGenerator, done, drawn, solve, texts, toy_search, unhurried
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Race
+from thinktime.core.usage import Budget
+from thinktime.strategies.adaptive_consistency import AdaptiveConsistency, lead
+from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.length_vote import LengthVote
+from thinktime.strategies.majority import Majority
+
+RACE = {
+    "0": done("a b c d 5"),
+    "1": done("a b 7"),
+    "2": done("a b c 9"),
+    "3": done("a what"),
+    "4": Piece("a b c d e f g", "length"),
+}
+"""Lengths 5, 3, 4, an unreadable 2, and one that never ends."""
+
+
+# First finish
+
+
+def test_the_first_that_ends_with_an_answer_wins_and_the_others_are_paid_up_to_there() -> None:
+    search = toy_search(RACE, None)
+    answer = solve(FirstFinish(n=5), search)
+    assert (answer.value, answer.finish) == ("7", "done")
+    finishes = {record.node.path[0]: record.node.finish for record in search.trace.values() if record.node.path}
+    assert finishes == {0: "pruned", 1: "eos", 2: "pruned", 3: "eos", 4: "pruned"}
+    assert answer.usage.generated_tokens == 3 + 3 + 3 + 2 + 3
+    assert answer.passes == 3
+
+
+def test_k_of_them_vote() -> None:
+    tree = RACE | {"2": done("a b c 9"), "0": done("so now then is 9")}
+    answer = solve(FirstFinish(n=5, k=3), toy_search(tree, None))
+    assert (answer.value, answer.share) == ("9", pytest.approx(2 / 3))
+
+
+def test_of_different_answers_with_as_many_votes_the_shortest_wins() -> None:
+    assert solve(FirstFinish(n=5, k=2), toy_search(RACE, None)).value == "7"
+
+
+def test_two_that_end_at_the_same_length_are_both_in() -> None:
+    tree = {"0": done("so 5"), "1": done("thus 7"), "2": done("is 7")}
+    answer = solve(FirstFinish(n=3), toy_search(tree, None))
+    assert (answer.value, answer.share) == ("7", pytest.approx(2 / 3))
+
+
+def test_an_end_that_comes_too_early_does_not_count() -> None:
+    assert solve(FirstFinish(n=5, min_tokens=4), toy_search(RACE, None)).value == "9"
+
+
+def test_where_nobody_arrives_there_is_no_answer() -> None:
+    tree = {"0": done("what"), "1": Piece("a b", "length")}
+    answer = solve(FirstFinish(n=2), toy_search(tree, None))
+    assert (answer.value, answer.finish) == (None, "incomplete")
+
+
+@unhurried
+@given(st.integers(1, 12), st.integers(0, 500), st.data())
+def test_a_race_replayed_from_the_samples_of_a_vote_is_the_race_itself(n: int, seed: int, data: st.DataObject) -> None:
+    """Token for token, whatever was banked before: the whole samples, some of them, or the race."""
+    k = data.draw(st.integers(1, n))
+    live = toy_search(drawn, None, seed=seed, journal=(bank := Notebook()))
+    raced = solve(FirstFinish(n=n, k=k), live)
+    samples = Notebook()
+    solve(Majority(n=data.draw(st.integers(1, n))), toy_search(drawn, None, seed=seed, journal=samples))
+    for journal in (samples, bank):
+        again = toy_search(drawn, None, seed=seed, journal=journal)
+        replayed = solve(FirstFinish(n=n, k=k), again)
+        assert (replayed.value, replayed.usage.generated_tokens) == (raced.value, raced.usage.generated_tokens)
+        assert [r.node.finish for r in again.trace.values()] == [r.node.finish for r in live.trace.values()]
+
+
+def test_a_race_from_its_own_bank_samples_nothing() -> None:
+    bank = Notebook()
+    solve(FirstFinish(n=5), toy_search(RACE, None, journal=bank))
+    generator = ToyGenerator(RACE)
+    solve(FirstFinish(n=5), toy_search(generator, None, journal=bank))
+    assert generator.asked == []
+
+
+def test_what_a_race_gave_up_is_no_sample_of_a_vote() -> None:
+    bank = Notebook()
+    solve(FirstFinish(n=5), toy_search(RACE, None, journal=bank))
+    answer = solve(Majority(n=5), search := toy_search(RACE, None, journal=bank))
+    assert texts([r.node for r in search.trace.values()])[1:3] == ["a b c d 5", "a b 7"]
+    assert answer.usage.generated_tokens == 5 + 3 + 4 + 2 + 7
+
+
+def test_a_race_within_a_budget_runs_as_many_as_are_paid_for() -> None:
+    search = toy_search(RACE, None, budget=Budget(tokens=17))
+    answer = solve(FirstFinish(n=5), search)
+    assert answer.usage.generated_tokens <= 17
+    assert (answer.value, answer.finish) == ("7", "budget")
+
+
+def test_a_race_is_over_at_the_length_of_its_kth_arrival() -> None:
+    race = Race(2, lambda state: True)
+    assert race.limit is None
+    race.lengths += [9, 4]
+    assert race.limit == 9
+    race.lengths.append(5)
+    assert race.limit == 5
+
+
+# Adaptive consistency
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(0, 0, 0.5), (1, 0, 0.75), (2, 0, 0.875), (4, 0, 0.96875), (3, 3, 0.5), (2, 1, 0.6875)],
+)
+def test_the_chance_that_the_leader_leads(first: int, second: int, expected: float) -> None:
+    assert lead(first, second) == expected
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_the_chances_of_two_answers_add_up(first: int, second: int) -> None:
+    assert lead(first, second) + lead(second, first) == pytest.approx(1)
+
+
+def test_a_vote_stops_once_its_leader_is_safe() -> None:
+    """Four times the same: 1 - 2**-5 is above .95, 1 - 2**-4 is not."""
+    generator = ToyGenerator({str(i): done("so 7") for i in range(16)})
+    answer = solve(AdaptiveConsistency(), toy_search(generator, None))
+    assert (answer.value, answer.usage.model_calls, len(generator.asked)) == ("7", 4, 4)
+
+
+def test_a_vote_without_a_safe_leader_draws_all() -> None:
+    generator = ToyGenerator({str(i): done(f"so {i % 3}") for i in range(9)})
+    answer = solve(AdaptiveConsistency(n=9, batch=4), toy_search(generator, None))
+    assert [len(batch) for batch in generator.asked] == [4, 4, 1]
+    assert answer.usage.model_calls == 9
+
+
+def test_unreadable_samples_make_no_leader() -> None:
+    generator = ToyGenerator({str(i): done("what") for i in range(6)})
+    answer = solve(AdaptiveConsistency(n=6), toy_search(generator, None))
+    assert (answer.value, answer.usage.model_calls) == (None, 6)
+
+
+@given(st.integers(1, 30), st.integers(0, 300))
+def test_it_answers_what_a_vote_over_the_same_samples_answers(n: int, seed: int) -> None:
+    adaptive = solve(AdaptiveConsistency(n=n), toy_search(drawn, None, seed=seed))
+    full = solve(Majority(n=adaptive.usage.model_calls), toy_search(drawn, None, seed=seed))
+    assert adaptive.value == full.value
+    assert adaptive.usage.generated_tokens == full.usage.generated_tokens
+
+
+# Votes by length
+
+
+def test_the_shortest_half_votes_and_what_never_ended_does_not() -> None:
+    """Complete: 2 (unreadable), 3, 4, 5 tokens; half of 4 is 2, but at least 3."""
+    assert solve(LengthVote(n=5), toy_search(RACE, None)).value == "7"
+    long = solve(LengthVote(n=5, side="long", least=1, keep=0.25), toy_search(RACE, None))
+    assert (long.value, long.share) == ("5", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FirstFinish(n=2, k=3), "k=3: give 1 to n=2"),
+        (lambda: FirstFinish(n=0), "n=0: give 1 or more"),
+        (lambda: FirstFinish(min_tokens=-1), "min_tokens=-1: give 0 or more"),
+        (lambda: solve(FirstFinish(min_tokens=8), toy_search(drawn, None, cap=8)), "min_tokens=8: give less than"),
+        (lambda: AdaptiveConsistency(confidence=1), "confidence=1: give a number below 1"),
+        (lambda: AdaptiveConsistency(confidence=0), "confidence=0: give a number above 0"),
+        (lambda: AdaptiveConsistency(batch=0), "batch=0: give 1 or more"),
+        (lambda: LengthVote(keep=0), "keep=0: give a number above 0"),
+        (lambda: LengthVote(side="middle"), "side='middle': unknown"),
+    ],
+)
+def test_a_wrong_option_is_one_line(make: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_choosing_from_a_bag_is_counted_by_binomials() -> None:
+    """What `lead` sums: heads of first + second + 1 tosses, at most ``first`` of them."""
+    assert lead(3, 1) == sum(comb(5, heads) for heads in range(4)) / 32

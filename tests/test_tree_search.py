@@ -1,0 +1,604 @@
+"""Searches over steps, on trees small enough to work out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from math import ceil, exp, inf, log
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import ToyGenerator, ToyScorer, done, drawn, drawn_score, extend, score, solve, step, texts, toy_search, unhurried
+
+from thinktime.core.allocation import shares
+from thinktime.core.errors import InputError
+from thinktime.core.particles import POTENTIALS, effective_size, log_odds, log_potential, normalised, systematic
+from thinktime.core.search import Search
+from thinktime.core.selection import ranked
+from thinktime.core.types import Extension, Node
+from thinktime.core.usage import Budget
+from thinktime.scorers.embedding import HashedNgrams
+from thinktime.strategies.a_star import EDGE_COSTS, AStar
+from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.best_first import BestFirst
+from thinktime.strategies.dvts import DVTS
+from thinktime.strategies.early_rejection import EarlyRejection
+from thinktime.strategies.ets import ETS, clustered, solve as solve_program
+from thinktime.strategies.mcts import MCTS, Place
+from thinktime.strategies.particle_filter import ParticleFilter
+from thinktime.strategies.rebase import Rebase
+
+Rounds = list[list[tuple[tuple[int, ...], int]]]
+
+
+def rounds(generator: ToyGenerator) -> Rounds:
+    """Of every batch asked for: the parents and the places among their children."""
+    return [[(extension.node.path, extension.index) for extension in batch] for batch in generator.asked]
+
+
+# Shares of children
+
+
+@pytest.mark.parametrize(
+    ("scores", "width", "expected"),
+    [
+        ([0.9, 0.8, 0.5, 0.1], 16, [10, 5, 1, 0]),
+        ([0.9, 0.8, 0.5, 0.1], 4, [3, 1, 0, 0]),
+        ([0.5] * 5, 8, [2, 2, 2, 1, 1]),
+        ([0.9, 0.88, 0.3, 0.7], 16, [7, 7, 0, 2]),
+        ([0.1, 0.9], 4, [0, 4]),
+        ([None, 0.2], 3, [0, 3]),
+        ([None, None], 3, [2, 1]),
+        ([0.3], 0, [0]),
+        ([], 4, []),
+    ],
+)
+def test_children_are_shared_out_by_the_softmax_of_the_scores(
+    scores: list[float | None], width: int, expected: list[int]
+) -> None:
+    assert shares(scores, width, 0.2) == expected
+
+
+@unhurried
+@given(st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=1, max_size=12), st.integers(0, 64))
+def test_all_children_are_given_and_never_more_to_a_lower_score(scores: list[float | None], width: int) -> None:
+    counts = shares(scores, width, 0.2)
+    assert sum(counts) == width and min(counts) >= 0
+    known = sorted((s, c) for s, c in zip(scores, counts, strict=True) if s is not None)
+    assert all(low <= high + 1 for (_, low), (_, high) in zip(known, known[1:], strict=False))
+    assert not known or all(c == 0 for s, c in zip(scores, counts, strict=True) if s is None)
+
+
+def test_scores_of_any_size_are_compared_without_overflow() -> None:
+    assert shares([1e4, 1e4 - 1e-3, -1e9], 4, 0.2) == [3, 1, 0]
+
+
+# Particles
+
+
+@unhurried
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=20), st.integers(1, 50), st.floats(0, 0.999))
+def test_a_particle_has_its_share_of_descendants_rounded_down_or_up(
+    weights: list[float], n: int, offset: float
+) -> None:
+    ancestors = systematic(weights, n, offset)
+    assert len(ancestors) == n and ancestors == sorted(ancestors)
+    for place, weight in enumerate(normalised(weights)):
+        assert abs(ancestors.count(place) - n * weight) < 1 + 1e-6
+
+
+def test_the_comb_is_even() -> None:
+    assert systematic([log(0.5), log(0.25), log(0.25)], 4, 0.5) == [0, 0, 1, 2]
+    assert systematic([log(0.1), log(0.9)], 2, 0.1) == [0, 1]
+    assert systematic([log(0.1), log(0.9)], 2, 0.3) == [1, 1]
+
+
+def test_the_effective_size_lies_between_one_and_all() -> None:
+    assert effective_size([3.0] * 8) == pytest.approx(8)
+    assert effective_size([0.0, -inf, -inf]) == 1
+    assert effective_size([-1e6, -1e6 + log(3)]) == pytest.approx(1 / (1 / 16 + 9 / 16))
+    assert effective_size([-inf, -inf]) == pytest.approx(2)
+
+
+@unhurried
+@given(st.sampled_from(sorted(POTENTIALS)), st.lists(st.floats(-5, 5), min_size=1, max_size=8))
+def test_the_potentials_of_a_lineage_come_to_its_last_reward(kind: str, rewards: list[float]) -> None:
+    spent = 0.0
+    for place in range(len(rewards)):
+        spent += log_potential(kind, rewards[: place + 1], spent, last=place == len(rewards) - 1)
+    assert spent == pytest.approx(rewards[-1])
+
+
+def test_what_a_reward_on_the_way_weighs() -> None:
+    rewards = [1.0, 3.0, 2.0]
+    assert {kind: log_potential(kind, rewards, 0.0, last=False) for kind in POTENTIALS} == {
+        "diff": -1.0, "max": 3.0, "sum": 6.0, "rt": 2.0,
+    }  # fmt: skip
+
+
+def test_log_odds_of_certainty_are_finite() -> None:
+    assert log_odds(0.8) == pytest.approx(log(4))
+    assert log_odds(0.5) == 0
+    assert -21 < log_odds(0.0) < -20 < 20 < log_odds(1.0) < 21
+
+
+def two_ways(extension: Extension) -> object:
+    """Half of all solutions go by ``left`` to 5, half by ``right`` to 7, with a step between."""
+    path = extension.node.state.text
+    if not path:
+        return step(Random(extension.key).choice(["left", "right"]))
+    if " " not in path:
+        return step("on")
+    return done("5" if path.startswith("left") else "7")
+
+
+MISLEADING = {"left": 0.9, "right": 0.1, "left on": 0.3, "right on": 0.6, "left on 5": 0.5, "right on 7": 0.8}
+"""Odds of the complete solutions: 1 for the 5, 4 for the 7. So the answer is 7 with 4/5 of the weight."""
+
+
+@pytest.mark.parametrize("potential", sorted(POTENTIALS))
+@pytest.mark.parametrize("anneal", [0, 3])
+def test_particles_are_distributed_as_samples_times_the_reward_of_the_end(potential: str, anneal: int) -> None:
+    search = toy_search(two_ways, lambda node: MISLEADING[node.state.text])  # type: ignore[arg-type]
+    answer = solve(ParticleFilter(n=3000, potential=potential, ess=1, anneal=anneal), search)
+    assert answer.value == "7"
+    assert answer.share == pytest.approx(0.8, abs=0.03)
+
+
+def test_particles_are_kept_with_their_weights_while_these_are_even_enough() -> None:
+    search = toy_search(two_ways, lambda node: MISLEADING[node.state.text])  # type: ignore[arg-type]
+    answer = solve(ParticleFilter(n=3000, ess=0), search)
+    assert answer.share == pytest.approx(0.8, abs=0.03)
+    assert not any(record.pruned for record in search.trace.values())
+
+
+def test_a_particle_without_a_score_goes_on_as_it_is() -> None:
+    search = toy_search(two_ways, lambda node: None)  # type: ignore[arg-type]
+    answer = solve(ParticleFilter(n=64, ess=1), search)
+    assert answer.share == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_particle_that_cannot_end_weighs_nothing() -> None:
+    tree = {"0": step("a b c d e f g h"), "1": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "1": 0.2})
+    answer = solve(ParticleFilter(n=2), search)
+    assert (answer.value, answer.share) == ("7", 1.0)
+
+
+# Beam search with lookahead
+
+
+LOOK = {
+    "0": step("a"), "1": step("b"), "0/0": step("bad"), "1/0": step("good"),
+    "0/1": done("is 5"), "1/1": done("is 7"), "1/2": done("is 7"), "0/2": done("is 5"),
+}  # fmt: skip
+
+
+def test_lookahead_judges_a_step_by_where_its_greedy_roll_out_ends() -> None:
+    """b looks worse than a; a step further it is better. The roll-outs are charged, and no answer goes through them."""
+    scores = {"0": 0.9, "1": 0.1, "0/0": 0.2, "1/0": 0.8, "0/1": 0.5, "1/1": 0.5, "1/2": 0.5, "0/2": 0.5}
+    plain = solve(BeamSearch(n=2, width=2), toy_search(LOOK | {"0/0": done("is 5")}, scores))
+    assert plain.value == "5"
+    generator, scorer = ToyGenerator(LOOK), ToyScorer(scores)
+    search = toy_search(generator, scorer)
+    ahead = solve(BeamSearch(n=2, width=2, lookahead=1), search)
+    assert ahead.value == "7" and ahead.node is not None and ahead.node.path in ((1, 1), (1, 2))
+    assert texts(scorer.asked[0]) == ["a bad", "b good"]
+    assert [extension.sampling.temperature for extension in generator.asked[1]] == [0.0, 0.0]
+    assert ahead.usage.model_calls == 6
+    assert sorted(texts([r.node for r in search.trace.values() if r.pruned])) == ["a", "a bad", "b good"]
+
+
+# Diverse verifier tree search
+
+
+def test_dvts_follows_the_best_step_of_every_subtree() -> None:
+    """c is better than both a and b, but a's subtree has its own place."""
+    tree = {
+        "0": step("a"), "1": step("b"), "2": step("c"), "3": step("d"),
+        "0/0": done("is 5"), "0/1": step("e"), "2/0": done("is 7"), "2/1": done("is 9"), "0/1/0": done("5"), "0/1/1": done("8"),
+    }  # fmt: skip
+    scores = {
+        "0": 0.3, "1": 0.2, "2": 0.9, "3": 0.8,
+        "0/0": 0.1, "0/1": 0.2, "2/0": 0.3, "2/1": 0.2, "0/1/0": 0.3, "0/1/1": 0.1,
+    }  # fmt: skip
+    generator = ToyGenerator(tree)
+    search = toy_search(generator, scores)
+    answer = solve(DVTS(n=4, width=2), search)
+    assert rounds(generator) == [
+        [((), 0), ((), 1), ((), 2), ((), 3)],
+        [((0,), 0), ((2,), 0), ((0,), 1), ((2,), 1)],
+        [((0, 1), 0), ((0, 1), 1)],
+    ]
+    assert texts([r.node for r in search.trace.values() if r.pruned]) == ["b", "d"]
+    assert (answer.value, answer.share) == ("5", pytest.approx(0.4 / 1.0))
+
+
+# REBASE
+
+
+REBASE = {
+    "0": step("a"), "1": step("b"), "2": done("is 9"), "3": step("c"),
+    "0/0": done("is 7"), "0/1": done("is 7"), "0/2": done("is 5"),
+}  # fmt: skip
+REBASE_SCORES = {"0": 0.9, "1": 0.1, "2": 0.3, "3": 0.0, "0/0": 0.2, "0/1": 0.2, "0/2": 0.3}
+
+
+def test_rebase_shares_what_is_left_of_n_and_gives_up_what_gets_nothing() -> None:
+    """One of four finishes; the three places left all go to a: ceil(3 * .98) = 3."""
+    generator = ToyGenerator(REBASE)
+    search = toy_search(generator, REBASE_SCORES)
+    answer = solve(Rebase(n=4), search)
+    assert rounds(generator) == [[((), 0), ((), 1), ((), 2), ((), 3)], [((0,), 0), ((0,), 1), ((0,), 2)]]
+    assert texts([r.node for r in search.trace.values() if r.pruned]) == ["b", "c"]
+    assert (answer.value, answer.share) == ("7", pytest.approx(0.4))
+
+
+# ETS
+
+
+def ets_fixture(node_price: float, coverage: float) -> tuple[list[bool], float]:
+    """r over A (a1 .9, a2 .88, a3 .3) and B (b1 .7); 16 children at temperature .2; clusters {a1, a2}, {a3}, {b1}."""
+    worth = [7 / 16, 7 / 16, 0, 2 / 16]
+    ancestors = [["A", "r"], ["A", "r"], ["A", "r"], ["B", "r"]]
+    clusters = [1, 1, 2, 3]
+    kept = solve_program(worth, ancestors, clusters, node_price, coverage)
+    return kept, objective(kept, worth, ancestors, clusters, node_price, coverage)
+
+
+def objective(
+    kept: list[bool], worth: list[float], ancestors: list[list[str]], clusters: list[int], price: float, coverage: float
+) -> float:
+    leaves = [i for i, keep in enumerate(kept) if keep]
+    inner = {node for i in leaves for node in ancestors[i]}
+    everything = len({node for line in ancestors for node in line}) + len(kept)
+    kinds = {clusters[i] for i in leaves}
+    return (
+        sum(worth[i] for i in leaves)
+        - price / everything * (len(inner) + len(leaves))
+        + coverage / len(set(clusters)) * len(kinds)
+    )
+
+
+def test_the_integer_program_keeps_what_the_card_says() -> None:
+    kept, value = ets_fixture(0, 0)
+    assert (kept[0], kept[1], kept[3]) == (True, True, True) and value == pytest.approx(1.0)
+    assert ets_fixture(1, 0) == ([True, True, False, False], pytest.approx(0.3036, abs=1e-4))
+    assert ets_fixture(1, 0.5) == ([True, True, True, True], pytest.approx(0.5))
+    assert ets_fixture(3, 0.3)[0] == [True, True, False, False]
+
+
+@unhurried
+@given(st.integers(2, 7), st.floats(0, 4), st.floats(0, 3), st.integers(0, 1000))
+def test_the_integer_program_finds_the_best_of_all_choices(n: int, price: float, coverage: float, seed: int) -> None:
+    dice = Random(seed)
+    worth = [dice.random() for _ in range(n)]
+    worth = [w / sum(worth) for w in worth]
+    ancestors = [[dice.choice("ABC"), "r"] for _ in range(n)]
+    clusters = [dice.randint(1, 3) for _ in range(n)]
+    kept = solve_program(worth, ancestors, clusters, price, coverage)
+    everything = [list(choice) for choice in product([False, True], repeat=n) if any(choice)]
+    best = max(objective(choice, worth, ancestors, clusters, price, coverage) for choice in everything)
+    assert objective(kept, worth, ancestors, clusters, price, coverage) == pytest.approx(best, abs=1e-6)
+
+
+ETS_TREE = {
+    "0": step("A"), "1": step("B"),
+    "0/0": step("one"), "0/1": step("two"), "0/2": step("three"), "1/0": step("four"),
+    **{f"0/0/{i}": done("is 7") for i in range(16)}, **{f"0/1/{i}": done("is 5") for i in range(16)},
+    **{f"1/0/{i}": done("is 9") for i in range(16)}, **{f"0/2/{i}": done("is 8") for i in range(16)},
+}  # fmt: skip
+
+
+class Clusters:
+    """Embeds ``one`` and ``two`` alike, everything else apart."""
+
+    async def embed(self, nodes: list[Node]) -> list[list[float]]:
+        places = {"A one": 0, "A two": 0, "A three": 1, "B four": 2, "A": 3, "B": 4}
+        return [[float(places[node.state.text] == axis) for axis in range(5)] for node in nodes]
+
+
+def ets_search(generator: ToyGenerator, scores: Mapping[str, float | None]) -> Search:
+    search = toy_search(generator, scores)
+    search.embedder = Clusters()  # type: ignore[assignment]
+    return search
+
+
+def test_ets_gives_up_a_branch_that_costs_more_nodes_than_it_is_worth() -> None:
+    """Two first steps with scores 1/3 to 2/3 of 4; then as in the fixture, with the price of 3."""
+    scores = {"0": 0.8, "1": 0.6, "0/0": 0.9, "0/1": 0.88, "0/2": 0.3, "1/0": 0.7} | {
+        place: 0.5 for place in ETS_TREE if place.count("/") == 2
+    }
+    generator = ToyGenerator(ETS_TREE)
+    search = ets_search(generator, scores)
+    solve(ETS(n=2, node_price=0, coverage=0), search)
+    assert len(generator.asked) == 3
+    assert [event["leaves"] for event in search.events] == [2, 2]
+
+
+def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for() -> None:
+    async def kept(strategy: ETS) -> None:
+        root = toy_search({"0": step("A")})
+        del root, strategy
+
+    scores: list[float | None] = [0.9, 0.88, 0.3, 0.7]
+    assert shares(scores, 16, 0.2)[2] == 0
+    assert max(1, shares(scores, 16, 0.2)[2]) == 1
+
+
+def test_ets_with_a_price_holds_fewer_nodes_than_without() -> None:
+    held = {}
+    for price in (0.0, 4.0):
+        generator = ToyGenerator(drawn)
+        search = toy_search(generator, drawn_score, cap=20)
+        search.embedder = HashedNgrams()
+        solve(ETS(n=16, node_price=price, coverage=0), search)
+        held[price] = sum(event["kept"] for event in search.events) / sum(event["leaves"] for event in search.events)
+    assert held[4.0] < held[0.0]
+
+
+def test_coverage_without_an_embedder_is_refused_before_the_first_sample() -> None:
+    generator = ToyGenerator(drawn)
+    with pytest.raises(InputError, match=r"coverage=1\.5: the term needs an embedder"):
+        solve(ETS(), toy_search(generator))
+    assert generator.asked == []
+
+
+def test_steps_are_clustered_by_their_cosine() -> None:
+    near, far = [1.0, 0.01, 0.0], [0.0, 1.0, 0.0]
+    first, second, third = clustered([[1.0, 0.0, 0.0], near, far], 0.05)
+    assert first == second != third
+
+
+def test_identical_steps_are_one_cluster() -> None:
+    assert len(set(clustered([[1.0, 2.0]] * 5, 0.05))) == 1
+
+
+def test_an_embedding_sees_the_newest_step_only() -> None:
+    search = toy_search({"0": step("a long way to go"), "1": step("x"), "0/0": step("then 7"), "1/0": step("then 7")})
+    parents = extend(search, [search.root], 2, until="step")
+    children = extend(search, parents, until="step")
+    import asyncio
+
+    first, second = asyncio.run(HashedNgrams().embed(children))
+    assert first == second and sum(first) > 0
+
+
+# A*
+
+
+def test_edge_costs_as_worked_out_by_hand() -> None:
+    """Rewards along a path: .5, .6, .8, .5, .9."""
+    rewards = [0.5, 0.6, 0.8, 0.5, 0.9]
+    found = {}
+    for name in ("drop", "consistent"):
+        g, row = 0.0, []
+        for r, r_next in zip(rewards, rewards[1:], strict=False):
+            g += EDGE_COSTS[name](1 - r, 1 - r_next)
+            row.append(round(g + 1 - r_next, 6))
+        found[name] = row
+    assert found == {"drop": [0.4, 0.2, 0.8, 0.4], "consistent": [0.5, 0.5, 0.8, 0.8]}
+
+
+A_STAR = {
+    "0": step("a"), "1": step("b"),
+    "0/0": step("aa"), "0/1": done("is 5"),
+    "1/0": done("is 7"), "1/1": step("bb"),
+}  # fmt: skip
+
+
+def test_a_star_goes_back_when_the_line_turns_bad_and_takes_a_goal_when_its_turn_comes() -> None:
+    """a (.9) is extended first; its children fall to .3 and .4, so b (.8) is next; ``is 7`` (.85) beats ``is 5``."""
+    generator = ToyGenerator(A_STAR)
+    scores = {"0": 0.9, "1": 0.8, "0/0": 0.3, "0/1": 0.4, "1/0": 0.85, "1/1": 0.2}
+    search = toy_search(generator, scores)
+    answer = solve(AStar(k=2), search)
+    assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((0,), 1)], [((1,), 0), ((1,), 1)]]
+    assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "done", 6)
+
+
+def test_a_star_on_the_rewards_turned_round_would_take_the_worst() -> None:
+    """h = 1 - r: with the better reward on the other side the other answer comes out."""
+    scores = {"0": 0.1, "1": 0.2, "0/0": 0.7, "0/1": 0.9, "1/0": 0.15, "1/1": 0.8}
+    assert solve(AStar(k=2, edge_cost="zero"), toy_search(A_STAR, scores)).value == "5"
+
+
+def test_several_goals_are_put_to_the_vote() -> None:
+    scores = {"0": 0.9, "1": 0.8, "0/0": 0.1, "0/1": 0.7, "1/0": 0.75, "1/1": 0.2}
+    one = solve(AStar(k=2, edge_cost="zero"), toy_search(A_STAR, scores))
+    two = solve(AStar(k=2, edge_cost="zero", n_goals=2), toy_search(A_STAR, scores))
+    assert (one.value, one.share) == ("7", 1.0)
+    assert (two.value, two.share) == ("7", pytest.approx(0.75 / 1.45))
+
+
+def test_of_equal_totals_the_nearer_goal_is_extended_first() -> None:
+    """Consistent costs: all rises cancel, so f is .5 for both; the one with the smaller h is next."""
+    generator = ToyGenerator(A_STAR)
+    scores = {"0": 0.6, "1": 0.8, "0/0": 0.1, "0/1": 0.1, "1/0": 0.9, "1/1": 0.1}
+    assert solve(AStar(k=2, edge_cost="consistent"), toy_search(generator, scores)).value == "7"
+    assert rounds(generator)[1] == [((1,), 0), ((1,), 1)]
+
+
+def test_a_state_reached_twice_is_scored_and_extended_once() -> None:
+    tree = {"0": step("a"), "1": step("a"), "0/0": done("is 7"), "0/1": done("is 7")}
+    generator, scorer = ToyGenerator(tree), ToyScorer(dict.fromkeys(tree, 0.5))
+    answer = solve(AStar(k=2, n_goals=3), toy_search(generator, scorer))
+    assert (answer.value, len(generator.asked)) == ("7", 2)
+    assert [len(batch) for batch in scorer.asked] == [1, 1]
+
+
+def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_end() -> None:
+    """Two words a step, a budget of 12: after two expansions the best state is continued with what was kept back."""
+
+    def endless(extension: Extension) -> object:
+        return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
+
+    search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)  # type: ignore[arg-type]
+    answer = solve(AStar(k=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
+    assert answer.usage.generated_tokens <= 12
+    assert any("forced" in event for event in search.events)
+
+
+@pytest.mark.parametrize("wrong", [1.5, -0.1])
+def test_a_star_refuses_scores_that_are_no_probabilities(wrong: float) -> None:
+    with pytest.raises(InputError, match="prefix scores in"):
+        solve(AStar(k=2), toy_search(A_STAR, dict.fromkeys(A_STAR, wrong)))
+
+
+def test_a_full_frontier_drops_its_worst() -> None:
+    scores = {"0": 0.9, "1": 0.8, "0/0": 0.3, "0/1": 0.4, "1/0": 0.85, "1/1": 0.2}
+    search = toy_search(A_STAR, scores)
+    assert solve(AStar(k=2, max_frontier=1), search).value == "5"
+    assert texts([r.node for r in search.trace.values() if r.pruned]) == ["b", "a aa"]
+
+
+def test_best_first_follows_the_highest_reward_whatever_the_way_cost() -> None:
+    """Down to .5 and up to .7: A* charges the fall and prefers b (.65), best-first goes on with a's child."""
+    tree = A_STAR | {"0/0/0": done("is 5"), "0/0/1": done("is 5")}
+    scores = {"0": 0.9, "1": 0.6, "0/0": 0.7, "0/1": 0.1, "1/0": 0.85, "1/1": 0.2, "0/0/0": 0.75, "0/0/1": 0.7}
+    assert solve(BestFirst(k=2), toy_search(tree, scores)).value == "5"
+    assert solve(AStar(k=2, edge_cost="drop"), toy_search(tree, scores)).value == "5"
+    scores |= {"0/0/0": 0.61, "0/0/1": 0.61}
+    assert solve(AStar(k=2, edge_cost="drop"), toy_search(tree, scores)).value == "7"
+    assert solve(BestFirst(k=2), toy_search(tree, scores)).value == "5"
+
+
+# Monte Carlo tree search
+
+
+def test_a_batch_extends_as_many_different_leaves_and_forgets_its_virtual_losses() -> None:
+    search = toy_search({str(i): step(str(i)) for i in range(9)}, None)
+    root = Place(search.root)
+    root.children = [Place(node, root) for node in extend(search, [search.root], 9, until="step")]
+    for place, child in enumerate(root.children):
+        child.visits, child.value = 1, place / 10
+    root.visits = 9
+    leaves = MCTS()._select(root, 8)
+    assert len(set(leaves)) == 8 and root.children[0] not in leaves
+    assert [child.visits for child in root.children] == [1] * 9 and root.visits == 9
+    assert not any(place.closed for place in (root, *root.children))
+
+
+def test_mcts_goes_deeper_where_the_values_are_and_comes_back_when_they_fall() -> None:
+    tree = {
+        "0": step("a"), "1": step("b"), "0/0": step("c"), "0/1": step("d"),
+        "1/0": done("is 7"), "1/1": done("is 9"), "0/0/0": done("is 5"), "0/0/1": done("is 5"),
+    }  # fmt: skip
+    scores = {"0": 0.9, "1": 0.6, "0/0": 0.1, "0/1": 0.1, "1/0": 0.8, "1/1": 0.1, "0/0/0": 0.1, "0/0/1": 0.1}
+    generator = ToyGenerator(tree)
+    answer = solve(MCTS(expansions=3, width=2, batch=1, explore=0.1), toy_search(generator, scores))
+    assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((0,), 1)], [((1,), 0), ((1,), 1)]]
+    assert answer.value == "7"
+
+
+def test_mcts_ends_when_everything_has_ended() -> None:
+    generator = ToyGenerator({"0": done("is 7"), "1": done("is 7")})
+    answer = solve(MCTS(expansions=100, width=2), toy_search(generator, {"0": 0.5, "1": 0.5}))
+    assert (answer.value, answer.finish, len(generator.asked)) == ("7", "done", 1)
+
+
+@unhurried
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 8), st.integers(0, 500))
+def test_mcts_makes_no_more_expansions_than_it_may(expansions: int, width: int, batch: int, seed: int) -> None:
+    generator = ToyGenerator(drawn)
+    solve(MCTS(expansions=expansions, width=width, batch=batch), toy_search(generator, drawn_score, seed=seed, cap=30))
+    extended = [extension.node.key for asked in generator.asked for extension in asked]
+    assert len(set(extended)) <= expansions
+    assert all(extended.count(key) == width for key in extended)
+    assert all(len({e.node.key for e in asked}) <= batch for asked in generator.asked)
+
+
+# Early rejection
+
+
+ER = {
+    "0": step("a b c"), "1": step("d e f"), "2": step("g"), "3": step("h i j"),
+    "1/0": step("f"), "0/0": step("c"), "3/0": step("j"),
+    "1/0/0": done("is 7"), "1/0/1": done("is 9"), "2/0": done("is 5"), "2/1": done("is 4"),
+}  # fmt: skip
+
+
+def test_weak_steps_are_given_up_after_tau_tokens_and_only_the_others_are_finished() -> None:
+    """tau = 2 cuts all but g, which is a whole step; d e and g are kept; d e is finished; both branch."""
+    generator = ToyGenerator(ER)
+    scores = {
+        "0": 0.1, "1": 0.9, "2": 0.8, "3": 0.2, "1/0": 0.7, "1/0/0": 0.9, "1/0/1": 0.1, "2/0": 0.3, "2/1": 0.2,
+    }  # fmt: skip
+    search = toy_search(generator, scores)
+    answer = solve(EarlyRejection(n=4, width=2, tau=2), search)
+    assert rounds(generator) == [
+        [((), 0), ((), 1), ((), 2), ((), 3)],
+        [((1,), 0)],
+        [((2,), 0), ((1, 0), 0), ((2,), 1), ((1, 0), 1)],
+    ]
+    assert texts([r.node for r in search.trace.values() if r.pruned]) == ["a b", "h i"]
+    assert texts([r.node for r in search.trace.values() if r.node.finish == "step"]) == ["g", "d e f"]
+    assert (answer.value, answer.share) == ("7", pytest.approx(0.9 / 1.5))
+    assert search.events[0]["cut_short"] == 3
+
+
+def test_a_solution_that_ends_within_tau_is_never_lost() -> None:
+    tree = {"0": done("7"), "1": step("b"), "1/0": done("5"), "1/1": done("5")}
+    scores = {"0": 0.9, "1": 1.0, "1/0": 0.2, "1/1": 0.3}
+    answer = solve(EarlyRejection(n=2, width=2, tau=2), toy_search(tree, scores))
+    assert answer.value == "7"
+
+
+def test_the_random_control_keeps_as_many() -> None:
+    kept = {}
+    for keep in ("best", "random"):
+        search = toy_search(drawn, drawn_score, cap=20)
+        solve(EarlyRejection(n=8, width=4, tau=2, keep=keep), search)
+        kept[keep] = search.events[0]["kept"]
+    assert len(kept["best"]) == len(kept["random"]) == 2
+    assert kept["best"] != kept["random"]
+
+
+def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None:
+    generator = ToyGenerator(drawn)
+    with pytest.raises(InputError, match=r"tau=8: nothing is rejected before 8 tokens"):
+        solve(EarlyRejection(tau=8), toy_search(generator, cap=8))
+    assert generator.asked == []
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BeamSearch(lookahead=-1), "lookahead=-1: give 0 or more"),
+        (lambda: DVTS(n=10, width=4), "n=10: give a multiple of width=4"),
+        (lambda: Rebase(balance=0), "balance=0: give a number above 0"),
+        (lambda: Rebase(n=0), "n=0: give 1 or more"),
+        (lambda: Rebase(n=10**6), "n=1000000: give 65536 or fewer"),
+        (lambda: ETS(n=0), "n=0: give 1 or more"),
+        (lambda: ETS(balance=-1), "balance=-1: give a number above 0"),
+        (lambda: ETS(node_price=-1), "node_price=-1: give 0 or more"),
+        (lambda: ETS(coverage=-0.5), r"coverage=-0\.5: give 0 or more"),
+        (lambda: ETS(coverage=float("nan")), "coverage=nan: give 0 or more"),
+        (lambda: AStar(k=0), "k=0: give 1 or more"),
+        (lambda: AStar(edge_cost="dorp"), "edge_cost='dorp': unknown; did you mean 'drop'"),
+        (lambda: AStar(weight=0), "weight=0: give a number above 0"),
+        (lambda: BestFirst(k=0), "k=0: give 1 or more"),
+        (lambda: MCTS(batch=0), "batch=0: give 1 or more"),
+        (lambda: ParticleFilter(potential="maximum"), "potential='maximum': unknown"),
+        (lambda: ParticleFilter(factor=0), "factor=0: give a number above 0"),
+        (lambda: EarlyRejection(n=6, width=4), "n=6: give a multiple of width=4"),
+        (lambda: EarlyRejection(n=2, width=4), "n=2: give a multiple of width=4"),
+        (lambda: EarlyRejection(tau=0), "tau=0: give 1 or more"),
+        (lambda: EarlyRejection(keep="worst"), "keep='worst': unknown"),
+    ],
+)
+def test_a_wrong_option_is_one_line(make: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_ranked_puts_missing_scores_last_and_keeps_ties_in_order() -> None:
+    search = toy_search({"0": step("a"), "1": step("b"), "2": step("c")}, {"0": None, "1": 0.2, "2": 0.2})
+    nodes = extend(search, [search.root], 3, until="step")
+    assert texts([node for node, _ in ranked(nodes, score(search, nodes))]) == ["b", "c", "a"]
