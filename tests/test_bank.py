@@ -277,9 +277,9 @@ def replayed(bank: Bank, **options: Any) -> Any:
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = told(solve(make(name), toy_search(drawn, journal=bank, seed=seed)))
+            live = told(solve(make(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
         with Bank(path) as bank:
-            assert told(solve(make(name), replayed(bank, seed=seed))) == live
+            assert told(solve(make(name), replayed(bank, seed=seed, cap=20))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:

@@ -347,7 +347,7 @@ def test_ask_works_with_a_model_directory_in_place_of_the_shipped_models(thinkti
 def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: Command) -> None:
     found = thinktime("strategies", "--json").json()
     assert {"single", "best_of_n", "majority", "weighted_majority", "beam_search"} <= set(found)
-    assert found["beam_search"]["options"] == {"n": 16, "width": 4, "max_rounds": 40}
+    assert found["beam_search"]["options"] == {"n": 16, "width": 4, "max_rounds": 40, "lookahead": 0}
     assert "process rewards" in found["beam_search"]["needs"]
     assert all(facts["about"] for facts in found.values())
     text = thinktime("strategies").out

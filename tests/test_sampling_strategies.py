@@ -43,7 +43,7 @@ def test_the_first_that_ends_with_an_answer_wins_and_the_others_are_paid_up_to_t
 def test_k_of_them_vote() -> None:
     tree = RACE | {"2": done("a b c 9"), "0": done("so now then is 9")}
     answer = solve(FirstFinish(n=5, k=3), toy_search(tree, None))
-    assert (answer.value, answer.share) == ("9", pytest.approx(2 / 3))
+    assert (answer.value, answer.share) == pytest.approx(("9", 2 / 3))
 
 
 def test_of_different_answers_with_as_many_votes_the_shortest_wins() -> None:
@@ -53,7 +53,7 @@ def test_of_different_answers_with_as_many_votes_the_shortest_wins() -> None:
 def test_two_that_end_at_the_same_length_are_both_in() -> None:
     tree = {"0": done("so 5"), "1": done("thus 7"), "2": done("is 7")}
     answer = solve(FirstFinish(n=3), toy_search(tree, None))
-    assert (answer.value, answer.share) == ("7", pytest.approx(2 / 3))
+    assert (answer.value, answer.share) == pytest.approx(("7", 2 / 3))
 
 
 def test_an_end_that_comes_too_early_does_not_count() -> None:

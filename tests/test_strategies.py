@@ -212,6 +212,7 @@ def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
         {str(i): done("so 7") for i in range(16)},
         (lambda node: 0.5) if needs & {Capability.SCORES, Capability.PROCESS_REWARD} else None,
         answers=ANSWERS if Capability.ANSWERS in needs else None,
+        cap=20,
     )
     check(name, make(name), search.capabilities)
     answer = solve(make(name), search)
@@ -220,7 +221,7 @@ def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
 
 
 def test_capabilities_are_what_generator_scorer_and_answers_offer_together() -> None:
-    generator = {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS}
+    generator = {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL}
     assert toy_search(scorer=None, answers=None).capabilities == generator
     assert toy_search(scorer=None).capabilities == generator | {Capability.ANSWERS}
     assert toy_search(answers=None).capabilities == generator | {Capability.SCORES, Capability.PROCESS_REWARD}
@@ -231,7 +232,8 @@ def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
         check("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
     assert str(refused.value) == (
         "strategy='beam_search': it needs prefix continuation, process rewards, step boundaries, which this model or "
-        "scorer does not have; what would work: best_of_n, majority, single, weighted_majority"
+        "scorer does not have; what would work: adaptive_consistency, best_of_n, length_vote, majority, single, "
+        "weighted_majority"
     )
 
 
@@ -240,7 +242,8 @@ def test_whatever_an_error_suggests_passes_the_check() -> None:
     with pytest.raises(CapabilityError) as refused:
         check("best_of_n", BestOfN(), offered)
     suggested = str(refused.value).rpartition("what would work: ")[2].split(", ")
-    assert suggested == ["majority", "most_likely", "single", "summed_probability"]
+    votes = ["adaptive_consistency", "length_vote", "majority"]
+    assert suggested == [*votes, "most_likely", "single", "summed_probability"]
     for name in suggested:
         check(name, make(name), offered)
 
@@ -260,7 +263,7 @@ def test_options_are_read_after_the_name() -> None:
 
 
 def test_options_lists_names_and_defaults() -> None:
-    assert options(BeamSearch) == {"n": 16, "width": 4, "max_rounds": 40}
+    assert options(BeamSearch) == {"n": 16, "width": 4, "max_rounds": 40, "lookahead": 0}
     assert options(Single) == {}
 
 

@@ -34,6 +34,7 @@ from thinktime.core.types import (
 )
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.text import Text, pack, unpack
+from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
 
 unhurried = settings(deadline=None)
@@ -270,6 +271,7 @@ def toy_search(
         ToyGenerator(generator) if callable(generator) or isinstance(generator, Mapping) else generator,
         scorer=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
+        embedder=HashedNgrams(),
         sampling=Sampling(max_tokens=cap),
         budget=budget,
         seed=seed,

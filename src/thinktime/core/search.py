@@ -289,29 +289,26 @@ class Search:
 
     async def _sample(self, granted: Sequence[tuple[Extension, Usage]]) -> list[tuple[Extension, Child]]:
         children: dict[str, Child] = {}
-        new: list[Extension] = []
         for extension, _ in granted:
             child = self._banked(extension, extension.key)
-            if child is None or child.usage.generated_tokens > extension.max_tokens:
-                new.append(extension)
-            else:
+            if child is not None and child.usage.generated_tokens <= extension.max_tokens:
                 children[extension.key] = child
                 self._arrive(extension, child)
-        for extension in [extension for extension, _ in granted if extension.race]:
-            limit = extension.race.limit if extension.race else None
-            child = children.get(extension.key) or self._banked(extension, f"{extension.key}/cut")
-            if limit is None or child is None or child.usage.generated_tokens < limit:
-                continue
-            if child.finish != "pruned" and child.usage.generated_tokens > limit:
-                child = self.generator.cut(extension, child, limit)
-            if extension in new:
-                new.remove(extension)
-            children[extension.key] = child
+        for extension, _ in granted:  # what was given up before may do for a race that is over by then
+            if extension.race and extension.race.limit is not None and extension.key not in children:
+                child = self._banked(extension, f"{extension.key}/cut")
+                if child is not None and child.usage.generated_tokens >= extension.race.limit:
+                    children[extension.key] = child
+        banked = set(children)
+        new = [extension for extension, _ in granted if extension.key not in banked]
         if new:
             for extension, child in zip(new, await self.generator.extend(new), strict=True):
                 children[extension.key] = child
             self._write(new, children)
         for extension, worst in granted:
+            child, limit = children[extension.key], extension.race.limit if extension.race else None
+            if limit is not None and extension.key in banked and child.usage.generated_tokens > limit:
+                children[extension.key] = self.generator.cut(extension, child, limit)
             self.ledger.settle(worst, children[extension.key].usage)
         return [(extension, children[extension.key]) for extension, _ in granted]
 

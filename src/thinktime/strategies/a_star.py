@@ -1,4 +1,4 @@
-"""A*-decoding (Chatziveroglou 2025, arXiv 2505.13672): best-first search over partial solutions, all depths in one queue.
+"""A*-decoding (Chatziveroglou 2025, arXiv 2505.13672): best-first search over partial solutions of all depths.
 
 A state's distance to a good solution is ``h = 1 - reward``; what the way to it has cost is ``g``; the state with the
 smallest ``f = g + weight * h`` is extended next. The paper's edge cost is known from one sentence only, so both of its

@@ -20,7 +20,7 @@ def lead(first: int, second: int) -> float:
     It is P(x > 1/2) for x ~ Beta(first + 1, second + 1), a sum of binomials.
     """
     tosses = first + second + 1
-    return sum(comb(tosses, heads) for heads in range(first + 1)) / 2**tosses
+    return float(sum(comb(tosses, heads) for heads in range(first + 1)) / 2**tosses)
 
 
 @dataclass(frozen=True)

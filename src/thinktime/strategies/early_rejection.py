@@ -49,7 +49,9 @@ class EarlyRejection:
 
     async def __call__(self, search: Search) -> Answer:
         if self.tau >= search.sampling.max_tokens:
-            raise InputError("tau", self.tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over")
+            raise InputError(
+                "tau", self.tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over"
+            )
         dice = search.random("rejection")
         places = self.n // self.width
         finished: dict[Node, float | None] = {}
@@ -66,7 +68,9 @@ class EarlyRejection:
             cut = [node for node, _ in kept if node.finish == "cut"]
             ended = await search.extend(cut, until="step")
             scores = dict(kept) | dict(zip(ended, await search.score(ended), strict=True))
-            search.log(partial=partial, kept=[node.key for node, _ in kept], cut_short=sum(n.finish == "cut" for n in begun))
+            search.log(
+                partial=partial, kept=[node.key for node, _ in kept], cut_short=sum(n.finish == "cut" for n in begun)
+            )
             finished |= {node: scores[node] for node in ended if node.done}
             frontier = [node for node, _ in ranked(list(scores), list(scores.values())) if node.finish == "step"]
             places, children_each = len(frontier), self.width

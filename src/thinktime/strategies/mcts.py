@@ -1,4 +1,4 @@
-"""Monte Carlo tree search over steps, a process reward model in place of roll-outs (Kocsis and Szepesvari 2006; AlphaZero)."""
+"""Monte Carlo tree search over steps (Kocsis and Szepesvari 2006), rewards in place of roll-outs as in AlphaZero."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class MCTS:
         return search.finish(weighted_majority(search.candidates(finished, finished.values())))
 
     def _select(self, root: Place, n: int) -> list[Place]:
-        """Up to ``n`` different leaves, closed and counted as losses meanwhile; both are taken back before it returns."""
+        """Up to ``n`` different leaves; until it returns, those taken are closed and count as losses."""
         leaves: list[Place] = []
         while len(leaves) < n and not root.closed:
             place = root

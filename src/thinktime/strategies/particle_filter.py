@@ -1,4 +1,4 @@
-"""Particle filtering over steps (Puri et al. 2025, arXiv 2502.01618; Feynman-Kac steering, Singhal et al. 2025, 2501.06848).
+"""Particle filtering over steps (Puri et al. 2025, arXiv 2502.01618) with Feynman-Kac potentials (arXiv 2501.06848).
 
 Solutions are particles: each goes on by a step, gets a weight from its reward, and the population is redrawn in
 proportion to the weights. What comes out is distributed as the model's own solutions times ``exp(factor * reward)``,
