@@ -489,31 +489,33 @@ def test_a_batch_extends_as_many_different_leaves_and_forgets_its_virtual_losses
     assert not any(place.closed for place in (root, *root.children))
 
 
-def test_mcts_goes_deeper_where_the_values_are_and_comes_back_when_they_fall() -> None:
+def test_mcts_rolls_the_best_step_out_and_comes_back_when_the_values_fall() -> None:
+    """a (.9) is rolled out to a bad end, so its mean falls to .5, below b's .6; b is expanded next."""
     tree = {
-        "0": step("a"), "1": step("b"), "0/0": step("c"), "0/1": step("d"),
-        "1/0": done("is 7"), "1/1": done("is 9"), "0/0/0": done("is 5"), "0/0/1": done("is 5"),
+        "0": step("a"), "1": step("b"), "0/0": done("is 5"),
+        "1/0": step("c"), "1/1": done("is 9"), "1/0/0": done("is 7"),
     }  # fmt: skip
-    scores = {"0": 0.9, "1": 0.6, "0/0": 0.1, "0/1": 0.1, "1/0": 0.8, "1/1": 0.1, "0/0/0": 0.1, "0/0/1": 0.1}
+    scores = {"0": 0.9, "1": 0.6, "0/0": 0.1, "1/0": 0.8, "1/1": 0.1, "1/0/0": 0.9}
     generator = ToyGenerator(tree)
-    answer = solve(MCTS(expansions=3, width=2, batch=1, explore=0.1), toy_search(generator, scores))
-    assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((0,), 1)], [((1,), 0), ((1,), 1)]]
-    assert answer.value == "7"
+    answer = solve(MCTS(n=2, width=2, batch=1, explore=0), toy_search(generator, scores))
+    assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0)], [((1,), 0), ((1,), 1)], [((1, 0), 0)]]
+    assert (answer.value, answer.share) == pytest.approx(("7", 0.9 / 1.1))
 
 
 def test_mcts_ends_when_everything_has_ended() -> None:
     generator = ToyGenerator({"0": done("is 7"), "1": done("is 7")})
-    answer = solve(MCTS(expansions=100, width=2), toy_search(generator, {"0": 0.5, "1": 0.5}))
+    answer = solve(MCTS(n=100, width=2), toy_search(generator, {"0": 0.5, "1": 0.5}))
     assert (answer.value, answer.finish, len(generator.asked)) == ("7", "done", 1)
 
 
 @unhurried
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 8), st.integers(0, 500))
-def test_mcts_makes_no_more_expansions_than_it_may(expansions: int, width: int, batch: int, seed: int) -> None:
+def test_mcts_expands_no_more_leaves_than_it_may(n: int, width: int, batch: int, seed: int) -> None:
     generator = ToyGenerator(drawn)
-    solve(MCTS(expansions=expansions, width=width, batch=batch), toy_search(generator, drawn_score, seed=seed, cap=30))
-    extended = [extension.node.key for asked in generator.asked for extension in asked]
-    assert len(set(extended)) <= expansions
+    solve(MCTS(n=n, width=width, batch=batch), toy_search(generator, drawn_score, seed=seed, cap=30))
+    steps = [[e for e in asked if e.until == "step"] for asked in generator.asked]
+    extended = [extension.node.key for asked in steps for extension in asked]
+    assert len(set(extended)) <= n
     assert all(extended.count(key) == width for key in extended)
     assert all(len({e.node.key for e in asked}) <= batch for asked in generator.asked)
 
@@ -591,6 +593,7 @@ def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None
         (lambda: AStar(edge_cost="dorp"), "edge_cost='dorp': unknown; did you mean 'drop'"),
         (lambda: AStar(weight=0), "weight=0: give a number above 0"),
         (lambda: BestFirst(k=0), "k=0: give 1 or more"),
+        (lambda: MCTS(n=0), "n=0: give 1 or more"),
         (lambda: MCTS(batch=0), "batch=0: give 1 or more"),
         (lambda: ParticleFilter(potential="maximum"), "potential='maximum': unknown"),
         (lambda: ParticleFilter(factor=0), "factor=0: give a number above 0"),

@@ -1,4 +1,4 @@
-"""Monte Carlo tree search over steps (Kocsis and Szepesvari 2006), rewards in place of roll-outs as in AlphaZero."""
+"""Monte Carlo tree search over steps (Kocsis and Szepesvari 2006), valued by a process reward model."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ class Place:
         """This place and those above it."""
         return [self, *(self.parent.lineage() if self.parent else [])]
 
+    def learn(self, score: float | None) -> None:
+        """A reward was seen here; a missing one counts as none."""
+        for place in self.lineage():
+            place.visits += 1
+            place.value += score or 0.0
+
     def close(self) -> None:
         """Nothing more to find here; nor above, where that was the last one open."""
         self.closed = True
@@ -42,27 +48,27 @@ class Place:
 
 @dataclass(frozen=True)
 class MCTS:
-    """Expand the most promising leaves by ``width`` steps each, value them by reward, carry the values up.
+    """``n`` times: expand the most promising leaf by ``width`` steps, roll the best of them out, carry the values up.
 
-    Leaves of one batch are chosen one after the other, each as if those before it had been worth nothing (virtual
-    loss), so a batch of 8 extends 8 different leaves if there are so many. The answer is the weighted vote of all
-    solutions that finished.
+    A step's value is the mean reward of what was sampled below it. Leaves of one batch are chosen one after the other,
+    each as if those before it had been worth nothing (virtual loss), so a batch of 8 extends 8 different leaves if
+    there are so many. The answer is the weighted vote of all solutions that finished.
 
     Args:
-        expansions: leaves extended in all.
+        n: leaves expanded and rolled out in all.
         width: steps sampled from a leaf.
         explore: weight of the uncertainty against the mean value.
         batch: leaves extended at once.
     """
 
-    expansions: int = 32
+    n: int = 16
     width: int = 4
     explore: float = 0.5
     batch: int = 8
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
-        at_least("expansions", self.expansions, 1)
+        at_least("n", self.n, 1)
         at_least("width", self.width, 1)
         at_least("batch", self.batch, 1)
         not_below("explore", self.explore, 0)
@@ -70,24 +76,28 @@ class MCTS:
     async def __call__(self, search: Search) -> Answer:
         root = Place(search.root)
         finished: dict[Node, float | None] = {}
-        left = self.expansions
+        left = self.n
         while left > 0 and not root.closed and not search.exhausted:
             leaves = self._select(root, min(self.batch, left))
             left -= len(leaves)
-            nodes = await search.extend([leaf.node for leaf in leaves], self.width, until="step")
-            scores = dict(zip(nodes, await search.score(nodes), strict=True))
+            steps = await search.extend([leaf.node for leaf in leaves], self.width, until="step")
+            scores = dict(zip(steps, await search.score(steps), strict=True))
+            best = []
             for leaf in leaves:
-                leaf.children = [Place(node, leaf) for node in nodes if node.parent is leaf.node]
+                leaf.children = [Place(step, leaf) for step in steps if step.parent is leaf.node]
                 for child in leaf.children:
-                    finished |= {child.node: scores[child.node]} if child.node.done else {}
-                    for place in child.lineage():
-                        place.visits += 1
-                        place.value += scores[child.node] or 0.0
-                for child in leaf.children:
+                    child.learn(scores[child.node])
                     if child.node.finish != "step":
                         child.close()
                 if not leaf.children:
                     leaf.close()
+                elif not (first := max(leaf.children, key=lambda child: child.value)).closed:
+                    best.append(first)
+            ends = await search.extend([place.node for place in best])
+            scores |= dict(zip(ends, await search.score(ends), strict=True))
+            for end in ends:
+                next(place for place in best if place.node is end.parent).learn(scores[end])
+            finished |= {node: scores[node] for node in (*steps, *ends) if node.done}
         return search.finish(weighted_majority(search.candidates(finished, finished.values())))
 
     def _select(self, root: Place, n: int) -> list[Place]:
