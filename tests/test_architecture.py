@@ -124,7 +124,7 @@ def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: py
 HEAVY = {"torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer", "pytest", "hypothesis"}
 LIGHT = ["thinktime", *(f"thinktime.core.{f.stem}" for f in FILES if layer(f) == "core"), "thinktime.strategies"]
 LIGHT += ["thinktime.bank.store", "thinktime.answers", "thinktime.generators.recorded", "thinktime.scorers.recorded"]
-LIGHT += ["thinktime.testing"]
+LIGHT += ["thinktime.testing", "thinktime.strategies.cards"]
 
 
 def test_the_core_and_the_strategies_are_imported_without_anything_heavy() -> None:
