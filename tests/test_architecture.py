@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "answers": (),
     "bank": ("bank", "core"),
     "strategies": ("strategies", "core"),
+    "testing": ("core", "strategies", "answers", "generators.text", "scorers.embedding"),  # laws on words, no model
     "engine": ("engine", "core.errors"),
     "pocket": ("pocket", "core"),
     "generators": ("generators", "core", "engine", "answers", "pocket"),
@@ -120,9 +121,10 @@ def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: py
     assert within("thinktime.core.b", "core") and not within("thinktime.core_two.b", "core")
 
 
-HEAVY = {"torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer"}
+HEAVY = {"torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer", "pytest", "hypothesis"}
 LIGHT = ["thinktime", *(f"thinktime.core.{f.stem}" for f in FILES if layer(f) == "core"), "thinktime.strategies"]
 LIGHT += ["thinktime.bank.store", "thinktime.answers", "thinktime.generators.recorded", "thinktime.scorers.recorded"]
+LIGHT += ["thinktime.testing", "thinktime.strategies.cards"]
 
 
 def test_the_core_and_the_strategies_are_imported_without_anything_heavy() -> None:

@@ -350,8 +350,28 @@ def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: C
     assert found["beam_search"]["options"] == {"n": 16, "width": 4, "max_rounds": 40, "lookahead": 0}
     assert "process rewards" in found["beam_search"]["needs"]
     assert all(facts["about"] for facts in found.values())
+    assert found["beam_search"]["paper"] == "Snell et al. 2024, arXiv 2408.03314, section 5.2"
     text = thinktime("strategies").out
-    assert all(name in text for name in found)
+    assert all(re.search(rf"^{name}\b", text, re.MULTILINE) for name in found)
+    assert all(facts["paper"] in text for facts in found.values())
+
+
+def test_strategies_show_describes_one_with_its_options_explained(thinktime: Command) -> None:
+    text = thinktime("strategies", "show", "beam_search").out
+    assert text.startswith("beam_search\n\nBeam search over steps with a process reward model (Snell et al. 2024")
+    assert "lookahead=0\n        further steps of the greedy roll-out that a step is judged by" in text
+    assert text.endswith("process rewards, step boundaries\n")
+    found = thinktime("strategies", "show", "beam_search", "--json").json()
+    assert found["name"] == "beam_search"
+    assert found["options"]["width"] == {"default": 4, "about": "children of a kept step."}
+    assert thinktime("strategies", "--json", "show", "beam_search").json() == found
+    assert thinktime("strategies", "show", "single").out.endswith("\nneeds: nothing\n")
+
+
+def test_strategies_show_of_an_unknown_name_gives_the_nearest(thinktime: Command) -> None:
+    done = thinktime("strategies", "show", "beem_search")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith("error: strategy='beem_search': unknown; did you mean 'beam_search'?")
 
 
 def test_models_describes_the_shipped_models_and_gives_a_question_that_works(thinktime: Command) -> None:

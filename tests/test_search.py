@@ -359,6 +359,22 @@ def test_an_answer_tells_its_path_from_its_tree() -> None:
     assert answer.node is not None and [node.state.text for node in answer.node.lineage()] == ["a is 7", "a", ""]
 
 
+def test_a_strategy_that_chose_nothing_answers_with_the_best_scored_sample_that_can_be_read() -> None:
+    script = {"0": done("so 5"), "1": done("so 7"), "2": done("what"), "3": Piece("so 9", "length")}
+    search = toy_search(script, {"0": 0.2, "1": 0.6, "2": 0.9, "3": 0.95})
+    score(search, extend(search, [search.root], 4))
+    answer = search.finish(None)
+    assert (answer.value, answer.finish, answer.share) == ("7", "done", None)
+    assert answer.node is not None and answer.node.path == (1,)
+
+
+def test_without_a_sample_that_can_be_read_nothing_chosen_is_no_answer() -> None:
+    search = toy_search({"0": done("what"), "1": Piece("so 9", "length")})
+    extend(search, [search.root], 2)
+    answer = search.finish(None)
+    assert (answer.value, answer.finish, answer.node) == (None, "incomplete", None)
+
+
 def test_candidates_are_the_complete_nodes_each_once() -> None:
     search = toy_search({"0": done("so 7"), "1": step("so"), "2": Piece("so 7", "length"), "3": done("so what")})
     first, second, third, fourth = extend(search, [search.root], 4, until="step")

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, fields
 from math import log
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import ANSWERS, Piece, ToyGenerator, done, drawn, drawn_score, solve, step, texts, toy_search, unhurried
 
+import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.types import Capability
 from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse
 from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.cards import Option, card
+from thinktime.strategies.dvts import DVTS
 from thinktime.strategies.likelihood import MostLikely, SummedProbability
 from thinktime.strategies.majority import Majority
+from thinktime.strategies.particle_filter import ParticleFilter
 from thinktime.strategies.single import Single
 from thinktime.strategies.weighted_majority import WeightedMajority
+from thinktime.testing import check_strategy
 
 FIVE = {
     "0": done("so 5"),
@@ -204,6 +216,12 @@ def test_no_finished_solution_is_lost_and_no_round_exceeds_n(places: int, width:
 # What a strategy needs
 
 
+class Needing(Single):
+    """Needs what nothing here offers together."""
+
+    needs = frozenset({Capability.LOGPROBS, Capability.ANSWERS, Capability.CANCEL})
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
     """Nothing beyond its needs is handed to it, and it chooses a complete generation all the same."""
@@ -232,18 +250,28 @@ def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
         check("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
     assert str(refused.value) == (
         "strategy='beam_search': it needs prefix continuation, process rewards, step boundaries, which this model or "
-        "scorer does not have; what would work: adaptive_consistency, best_of_n, length_vote, majority, single, "
-        "weighted_majority"
+        "scorer does not have; what would work, the nearest first: adaptive_consistency, length_vote, majority, "
+        "weighted_majority, best_of_n, single"
     )
+
+
+def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
+    """Needs that are shared count, whichever they are; then names do."""
+    with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, most_likely, single$"):
+        check("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
+    with pytest.raises(
+        CapabilityError, match=r"the nearest first: summed_probability, .*, majority, most_likely, single$"
+    ):
+        check("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
 
 
 def test_whatever_an_error_suggests_passes_the_check() -> None:
     offered = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
     with pytest.raises(CapabilityError) as refused:
         check("best_of_n", BestOfN(), offered)
-    suggested = str(refused.value).rpartition("what would work: ")[2].split(", ")
+    suggested = str(refused.value).rpartition("the nearest first: ")[2].split(", ")
     votes = ["adaptive_consistency", "length_vote", "majority"]
-    assert suggested == [*votes, "most_likely", "single", "summed_probability"]
+    assert suggested == [*votes, "most_likely", "single", "summed_probability"], "none shares a need: by name"
     for name in suggested:
         check(name, make(name), offered)
 
@@ -322,25 +350,93 @@ def test_strategies_are_immutable_values() -> None:
                 setattr(strategy, field.name, 1)
 
 
-def test_an_installed_package_adds_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "first_words.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from typing import ClassVar\n"
-        "@dataclass(frozen=True)\n"
-        "class FirstWords:\n"
-        "    words: int = 3\n"
-        "    needs: ClassVar[frozenset] = frozenset()\n"
-        "    async def __call__(self, search):\n"
-        "        children = await search.extend([search.root], at_most=self.words)\n"
-        "        return search.finish(search.candidates(children)[0])\n"
-    )
-    metadata = tmp_path / "first_words-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: first-words\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[thinktime.strategies]\nfirst_words = first_words:FirstWords\n")
-    monkeypatch.syspath_prepend(tmp_path)
+# Cards
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_strategy_names_its_paper_and_says_what_its_options_mean(name: str) -> None:
+    found = card(name, BUILT_IN[name])
+    assert found.paper and re.search(r"\b(19|20)\d\d\b", found.paper)
+    assert found.method and found.about and "Args:" not in found.about
+    for option, facts in found.options.items():
+        assert facts.about or f"``{option}``" in found.about, f"nothing says what {option} is"
+
+
+def test_a_card_is_made_of_docstrings_and_defaults() -> None:
+    found = card("dvts", DVTS)
+    assert found.paper == "Beeching, Tunstall and Rush 2024"
+    assert found.method.startswith("Diverse verifier tree search: independent subtrees")
+    assert found.about.startswith("``n / width`` subtrees") and found.about.endswith("solutions that finished.")
+    assert found.options["width"] == Option(4, "of them, how many belong to one subtree.")
+    assert found.needs == sorted(DVTS.needs)
+
+
+def test_an_explanation_of_several_lines_is_one_text() -> None:
+    potential = card("particle_filter", ParticleFilter).options["potential"]
+    assert potential.default == "diff"
+    assert potential.about is not None and "the highest so far (``max``), all so far (``sum``)" in potential.about
+
+
+def test_a_strategy_that_says_nothing_of_itself_has_a_card_all_the_same() -> None:
+    @dataclass(frozen=True)
+    class Silent:
+        n: int = 3
+        needs: ClassVar[frozenset[Capability]] = frozenset()
+
+    Silent.__module__ = "toy"
+    found = card("silent", Silent)
+    assert (found.paper, found.about, found.options, found.needs) == (None, "", {"n": Option(3, None)}, [])
+
+
+# A strategy from another package
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pip has put the package in tests/first_words, built from its source and offline."""
+    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
+    shutil.copytree(Path(__file__).with_name("first_words"), source, dirs_exist_ok=True)
+    offline = ("--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check", "--no-cache-dir")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", str(target), str(source)]
+    ran = subprocess.run(pip, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return target
+
+
+def thinktime_with(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``thinktime`` in a process of its own that finds the package."""
+    path = os.pathsep.join([str(installed), str(Path(thinktime.__file__).parents[1])])
+    command = [sys.executable, "-m", "thinktime", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+
+
+def test_the_program_lists_and_describes_the_strategy_of_an_installed_package(installed: Path) -> None:
+    listed = json.loads(thinktime_with(installed, "strategies", "--json").stdout)
+    assert listed["first_words"] == {
+        "about": "Begin ``n`` solutions and finish the most promising one.",
+        "paper": None,
+        "options": {"n": 4, "words": 3},
+        "needs": ["a scorer", "prefix continuation"],
+    }
+    assert set(listed) >= set(BUILT_IN)
+    shown = thinktime_with(installed, "strategies", "show", "first_words").stdout
+    assert "words=3\n        how many tokens each is begun with." in shown
+
+
+def test_the_strategy_of_an_installed_package_is_found_by_name_and_keeps_every_law(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "first_words" not in known()
+    monkeypatch.syspath_prepend(installed)
     name, strategy = parse("first_words:words=2")
     assert name in known()
-    assert solve(strategy, toy_search(FIVE)).value == "5"
-    with pytest.raises(CapabilityError, match="first_words"):
-        check("majority", Majority(), frozenset())
+    check_strategy(strategy, seeds=range(10))
+    with pytest.raises(CapabilityError, match="strategy='first_words': it needs a scorer"):
+        check(name, strategy, frozenset({Capability.PREFIX}))
+    assert "first_words" in refusal_of("majority", Majority(), frozenset({Capability.PREFIX, Capability.SCORES}))
+
+
+def refusal_of(name: str, strategy: Strategy, offered: frozenset[Capability]) -> str:
+    with pytest.raises(CapabilityError) as refused:
+        check(name, strategy, offered)
+    return str(refused.value)

@@ -206,6 +206,13 @@ def test_lookahead_judges_a_step_by_where_its_greedy_roll_out_ends() -> None:
     assert sorted(texts([r.node for r in search.trace.values() if r.pruned])) == ["a", "a bad", "b good"]
 
 
+def test_a_roll_out_that_ended_is_the_answer_where_nothing_else_has_one() -> None:
+    tree = {"0": step("a"), "0/0": done("is 5")}
+    search = toy_search(tree, {"0": 0.5, "0/0": 0.5}, budget=Budget(calls=2))
+    answer = solve(BeamSearch(n=1, width=1, lookahead=1), search)
+    assert (answer.value, answer.finish) == ("5", "budget")
+
+
 # Diverse verifier tree search
 
 

@@ -1,8 +1,7 @@
-"""Doubles for tests: a generator over words that costs one token a word, a scorer, and an in-memory journal.
+"""Doubles for tests: what `thinktime.testing` offers, trees written out by hand, a clock, and shorthands.
 
-What the generator says is either a tree written out by hand, ``{"0": done("so 7"), "1": step("well"), "1/0": …}``, in
-which ``1/0`` is the first child of the root's second, or `drawn`, which draws from the extension's key alone, as a
-real sampler does.
+What a generator says is either such a tree, ``{"0": done("so 7"), "1": step("well"), "1/0": …}``, in which ``1/0`` is
+the first child of the root's second, or a function of the extension, as `drawn` is.
 """
 
 from __future__ import annotations
@@ -10,54 +9,31 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from random import Random
+from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
 from hypothesis import settings
 
-from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Journal, Search
-from thinktime.core.types import (
-    Answers,
-    Capability,
-    Child,
-    Extension,
-    Finish,
-    Generator,
-    Node,
-    Problem,
-    Reading,
-    Sampling,
-    Scorer,
-)
-from thinktime.core.usage import Budget, Usage
-from thinktime.generators.text import Text, pack, unpack
+from thinktime.core.types import Answers, Child, Extension, Generator, Node, Problem, Sampling, Scorer
+from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
+from thinktime.testing import ANSWERS as ANSWERS
+from thinktime.testing import DOLLARS as DOLLARS
+from thinktime.testing import FLOPS as FLOPS
+from thinktime.testing import PROBLEM as PROBLEM
+from thinktime.testing import Notebook as Notebook
+from thinktime.testing import Piece as Piece
+from thinktime.testing import WordGenerator, WordScorer
+from thinktime.testing import drawn as drawn
+from thinktime.testing import drawn_score as drawn_score
 
 unhurried = settings(deadline=None)
 """For properties: a busy machine is no failure."""
 
-PROBLEM = Problem("sum", "what is 3 + 4", "7")
 CAP = 8
 """Tokens that one whole generation of the toy may have: what the ledger must reserve for a sample."""
-FLOPS = 2.0
-"""Of one generated token."""
-DOLLARS = 1 / 64
-"""Of one generated token; a power of two, so sums are exact."""
-SECONDS = 0.25
-"""Of one generated token."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one child says beyond its parent, why it stops, and the log-probability of saying it."""
-
-    words: str
-    finish: Finish
-    logprob: float = -1.0
 
 
 def step(words: str) -> Piece:
@@ -74,26 +50,6 @@ Script = Callable[[Extension], Piece] | Mapping[str, Piece]
 Scores = Callable[[Node], float | None] | Mapping[str, float | None]
 
 
-def drawn(extension: Extension) -> Piece:
-    """One to five words ending in a digit or, unreadably, in ``?``; a function of the extension's key alone."""
-    rng = Random(extension.key)
-    words = ["so"] * rng.randint(0, 4) + [rng.choice("77758?")]
-    ends = extension.until == "done" or rng.random() < 0.4
-    return Piece(" ".join(words), "eos" if ends else "step", logprob=-rng.random())
-
-
-def drawn_score(node: Node) -> float | None:
-    """A score in 0..1 for most nodes, none for some; a function of the node's key alone."""
-    rng = Random(node.key)
-    return None if rng.random() < 0.1 else rng.random()
-
-
-def last_number(text: str) -> str | None:
-    """The last word, if it is a number."""
-    word = text.split()[-1] if text.split() else ""
-    return word if word.isdecimal() else None
-
-
 @dataclass
 class Clock:
     """Time that passes only when a test, or the generator, says so. Stands in for the module ``time``."""
@@ -105,10 +61,8 @@ class Clock:
         return self.now
 
 
-class ToyGenerator:
-    """Says what its script says. A row that would be too long is cut, as a real engine cuts it."""
-
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
+class ToyGenerator(WordGenerator):
+    """Says what its script says; a token takes a second on the clock, if there is one."""
 
     def __init__(
         self,
@@ -118,140 +72,30 @@ class ToyGenerator:
         price: float | None = DOLLARS,
         clock: Clock | None = None,
     ) -> None:
-        self.name = name
-        self.asked: list[list[Extension]] = []
-        """Every batch asked for."""
-        self._script = script
-        self._price = price
+        super().__init__(
+            script if callable(script) else lambda e: script[_place((*e.node.path, e.index))], name=name, price=price
+        )
         self._clock = clock
 
-    def root(self, problem: Problem) -> Text:
-        return Text(_ids(str(problem.prompt)))
-
-    def length(self, state: Text) -> int:
-        return len(state.ids)
-
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        return self._usage(node.state, max_tokens)
-
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """All rows at once; a token takes a second on the clock, if there is one."""
-        self.asked.append(list(extensions))
-        await asyncio.sleep(0)  # let other searches run, as a real engine would
-        children = [self._child(extension) for extension in extensions]
-        for extension, child in zip(extensions, children, strict=True):
-            if extension.race and child.finish == "eos" and extension.race.counts(child.state):
-                extension.race.lengths.append(child.passes)
-        children = [self._raced(e, child) for e, child in zip(extensions, children, strict=True)]
+        children = await super().extend(extensions)
         if self._clock:
+            now = self._clock.now
+            children = [self._in_time(e, child, now) for e, child in zip(extensions, children, strict=True)]
             self._clock.now += max(child.passes for child in children)
         return children
 
-    def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
-        return pack(node_state, state)
-
-    def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
-        return unpack(node_state, packed)
-
-    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        before: Text = extension.node.state
-        ids = child.state.ids[: len(before.ids) + tokens]
-        text = " ".join(child.state.text.split()[: len(ids)])
-        return Child(replace(child.state, ids=ids, text=text), "pruned", self._usage(before, tokens), tokens)
-
-    def _raced(self, extension: Extension, child: Child) -> Child:
-        limit = extension.race.limit if extension.race else None
-        return child if limit is None or child.passes <= limit else self.cut(extension, child, limit)
-
-    def _child(self, extension: Extension) -> Child:
-        before: Text = extension.node.state
-        piece = self._piece(extension)
-        words, finish = piece.words.split(), piece.finish
-        if len(words) > extension.max_tokens:
-            words = words[: extension.max_tokens]
-            if len(before.ids) + len(words) == extension.sampling.max_tokens:
-                finish = "length"
-            elif extension.max_tokens == extension.at_most:
-                finish = "cut"
-            else:
-                finish = "budget"
-        if self._clock and extension.deadline is not None:
-            in_time = max(1, math.ceil(extension.deadline - self._clock.now))
-            if len(words) > in_time:
-                words, finish = words[:in_time], "budget"
-        text = " ".join([before.text, *words]).strip()
-        ids = before.ids + _ids(" ".join(words))
-        state = Text(before.prompt, ids, text, (*before.step_ends, len(ids)), before.logprob + piece.logprob)
-        return Child(state, finish, self._usage(before, len(words)), passes=len(words))
-
-    def _piece(self, extension: Extension) -> Piece:
-        if callable(self._script):
-            return self._script(extension)
-        return self._script[_place((*extension.node.path, extension.index))]
-
-    def _usage(self, before: Text, tokens: int) -> Usage:
-        return Usage(
-            prompt_tokens=len(before.prompt) + len(before.ids),
-            generated_tokens=tokens,
-            model_calls=1,
-            flops=FLOPS * tokens,
-            seconds=SECONDS * tokens,
-            dollars=None if self._price is None else self._price * tokens,
-        )
+    def _in_time(self, extension: Extension, child: Child, now: float) -> Child:
+        """What a row had said by its deadline; one word at least."""
+        left = math.inf if extension.deadline is None else max(1, math.ceil(extension.deadline - now))
+        return child if child.passes <= left else replace(self.cut(extension, child, int(left)), finish="budget")
 
 
-class ToyScorer:
-    """Scores a node by its path, or by a function; one FLOP a token read."""
+class ToyScorer(WordScorer):
+    """Scores a node by its path, or by a function."""
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
-
-    def __init__(
-        self,
-        scores: Scores,
-        *,
-        name: str = "toy-scorer",
-        price: float | None = 0.0,
-    ) -> None:
-        self.name = name
-        self.asked: list[list[Node]] = []
-        """Every batch asked for."""
-        self._scores = scores
-        self._price = price
-
-    def worst_case(self, node: Node) -> Usage:
-        tokens = len(node.state.ids)
-        return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=float(tokens), dollars=self._price)
-
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
-        self.asked.append(list(nodes))
-        await asyncio.sleep(0)
-        return [Reading(self._read(node), self.worst_case(node), steps=(0.5,)) for node in nodes]
-
-    def _read(self, node: Node) -> float | None:
-        return self._scores(node) if callable(self._scores) else self._scores[_place(node.path)]
-
-
-@dataclass
-class Notebook:
-    """A journal in memory."""
-
-    samples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
-
-    def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        return self.samples.get(key)
-
-    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        self.samples.update(samples)
-
-    def find_reading(self, key: str, scorer: str) -> Reading | None:
-        return self.readings.get((key, scorer))
-
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
-        self.readings.update({(key, scorer): reading for key, reading in readings})
-
-
-ANSWERS = TextAnswers(last_number)
+    def __init__(self, scores: Scores, *, name: str = "toy-scorer", price: float | None = 0.0) -> None:
+        super().__init__(scores if callable(scores) else lambda node: scores[_place(node.path)], name=name, price=price)
 
 
 def toy_search(
@@ -305,7 +149,3 @@ def texts(nodes: Sequence[Node]) -> list[str]:
 
 def _place(path: tuple[int, ...]) -> str:
     return "/".join(map(str, path))
-
-
-def _ids(text: str) -> tuple[int, ...]:
-    return tuple(crc32(word.encode()) for word in text.split())

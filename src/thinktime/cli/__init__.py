@@ -21,8 +21,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, bench, replay, report, models, strategies, demo):
+for command in (ask, bench, replay, report, models, demo):
     app.command()(command)
+app.add_typer(strategies, name="strategies")
 
 
 def run() -> None:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from textwrap import fill, indent
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from thinktime.cli.common import Json, read_json
+
+if TYPE_CHECKING:
+    from thinktime.strategies.cards import Card
+
+strategies = typer.Typer(help="The strategies: their papers, options and needs; `show NAME` describes one.")
 
 
 def models(as_json: Json = False) -> None:
@@ -32,22 +40,58 @@ def models(as_json: Json = False) -> None:
     print("\nAny other --model is a Hugging Face directory on this machine (Llama, Qwen, Mistral, …).")
 
 
-def strategies(as_json: Json = False) -> None:
-    """The strategies, their options and what they need."""
-    from thinktime.strategies import known, options
+@strategies.callback(invoke_without_command=True)
+def list_all(context: typer.Context, as_json: Json = False) -> None:
+    """The strategies: their papers, options and needs; `show NAME` describes one."""
+    from thinktime.strategies import known
+    from thinktime.strategies.cards import card
 
-    found: dict[str, dict[str, Any]] = {
-        name: {
-            "about": (kind.__doc__ or "").strip().splitlines()[0],
-            "options": options(kind),
-            "needs": sorted(kind.needs),
-        }
-        for name, kind in sorted(known().items())
-    }
-    if as_json:
-        print(json.dumps(found))
+    context.obj = as_json  # in front of `show` it means the same as behind it
+    if context.invoked_subcommand is not None:
         return
-    for name, facts in found.items():
-        settings = ",".join(f"{option}={value}" for option, value in facts["options"].items())
-        print(f"{name}{':' if settings else ''}{settings}\n    {facts['about']}")
-        print(f"    needs: {', '.join(facts['needs']) or 'nothing'}")
+    cards = [card(name, kind) for name, kind in sorted(known().items())]
+    if as_json:
+        print(json.dumps({found.name: _summary(found) for found in cards}))
+        return
+    for found in cards:
+        settings = ",".join(f"{name}={option.default}" for name, option in found.options.items())
+        print(f"{found.name}{':' if settings else ''}{settings}\n    {_plain(_headline(found))}")
+        print(f"    paper: {found.paper or 'not named'}\n    needs: {', '.join(found.needs) or 'nothing'}")
+
+
+@strategies.command()
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A name from `thinktime strategies`.")],
+    as_json: Json = False,
+) -> None:
+    """One strategy: what it does, what its options mean, what it needs."""
+    from thinktime.strategies import find
+    from thinktime.strategies.cards import card
+
+    found = card(name, find(name))
+    if as_json or context.obj:
+        print(json.dumps(found.as_dict()))
+        return
+    print("\n\n".join(_plain(part) for part in (found.name, found.method, found.about) if part))
+    if found.options:
+        print("\noptions:")
+    for option, facts in found.options.items():
+        print(f"    {option}={facts.default}")
+        if facts.about:
+            print(indent(fill(_plain(facts.about), 100), " " * 8))
+    print(f"\nneeds: {', '.join(found.needs) or 'nothing'}")
+
+
+def _summary(found: Card) -> dict[str, object]:
+    options = {name: option.default for name, option in found.options.items()}
+    return {"about": _headline(found), "paper": found.paper, "options": options, "needs": found.needs}
+
+
+def _headline(found: Card) -> str:
+    """The first line of what the class says of itself; else of what its module does."""
+    return (found.about or found.method).partition("\n")[0]
+
+
+def _plain(text: str) -> str:
+    return text.replace("``", "`")

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.selection import Candidate
+from thinktime.core.selection import Candidate, best
 from thinktime.core.types import (
     Answers,
     Capability,
@@ -250,7 +250,14 @@ class Search:
         return list(found.values())
 
     def finish(self, chosen: Candidate | None) -> Answer:
-        """Close the account and return the chosen candidate as the answer."""
+        """Close the account and return the chosen candidate as the answer.
+
+        A strategy that chose none answers with the best-scored sample of the trace that can be read, so what was
+        sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
+        """
+        if chosen is None:
+            records = self.trace.values()
+            chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))
         node = chosen.node if chosen else None
         return Answer(
             value=(chosen.answer or None) if chosen else None,

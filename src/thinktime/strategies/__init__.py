@@ -69,6 +69,18 @@ def known() -> dict[str, type[Any]]:
     return BUILT_IN | {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
 
 
+def find(name: str) -> type[Any]:
+    """The strategy of this name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    strategies = known()
+    if name not in strategies:
+        raise UnknownNameError("strategy", name, strategies)
+    return strategies[name]
+
+
 def options(strategy: type[Any]) -> dict[str, Any]:
     """The options of a strategy with their defaults."""
     return {field.name: None if field.default is MISSING else field.default for field in fields(strategy)}
@@ -81,10 +93,7 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
         UnknownNameError: there is no such strategy, or it has no such option.
         InputError: an option's value has the wrong type or is out of range.
     """
-    strategies = known()
-    if name not in strategies:
-        raise UnknownNameError("strategy", name, strategies)
-    kind = strategies[name]
+    kind = find(name)
     types = get_type_hints(kind)
     arguments: dict[str, Any] = {}
     for option, value in (values or {}).items():
@@ -114,12 +123,14 @@ def check(name: str, strategy: Strategy, offered: frozenset[Capability]) -> None
     """Refuse a strategy whose needs are not met, before anything is spent.
 
     Raises:
-        CapabilityError: names what is missing and the strategies that would work.
+        CapabilityError: names what is missing and the strategies that would work, first those that share most of
+            this one's needs.
     """
     missing = strategy.needs - offered
     if missing:
-        others = sorted(other for other, kind in known().items() if kind.needs <= offered)
+        runnable = {other: kind.needs for other, kind in known().items() if kind.needs <= offered}
+        nearest = sorted(runnable, key=lambda other: (-len(runnable[other] & strategy.needs), other))
         raise CapabilityError(
             f"strategy={name!r}: it needs {', '.join(sorted(missing))}, which this model or scorer does not have; "
-            f"what would work: {', '.join(others)}"
+            f"what would work, the nearest first: {', '.join(nearest)}"
         )

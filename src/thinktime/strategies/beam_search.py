@@ -1,7 +1,7 @@
 """Beam search over steps with a process reward model (Snell et al. 2024, arXiv 2408.03314, section 5.2).
 
 Sample first steps, keep the best, give each several next steps, repeat. With ``lookahead`` a step is judged by where a
-greedy roll-out of some further steps ends up; the roll-out is thrown away.
+greedy roll-out of some further steps ends up; the roll-out is thrown away, unless nothing else ever ends.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ class BeamSearch:
         return search.finish(weighted_majority(search.candidates(finished, finished.values())))
 
     async def _judge(self, search: Search, nodes: Sequence[Node]) -> list[float | None]:
-        ends = list(nodes)
+        ends, rolled_out = list(nodes), []
         for _ in range(self.lookahead):
             further = await search.extend(ends, until="step", temperature=0.0)
             by_parent = {node.parent: node for node in further}
             ends = [by_parent.get(end, end) for end in ends]
-            search.prune(further)
+            rolled_out += further
+        search.prune(rolled_out)
         return await search.score(ends)

@@ -1,4 +1,4 @@
-"""Greedy best-first search: always extend the most promising partial solution, however deep it is."""
+"""Greedy best-first search (Doran and Michie 1966): extend the most promising partial solution, however deep it is."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class FirstFinish:
     Args:
         n: samples started.
         k: how many have to end.
-        min_tokens: an end before that does not count.
+        min_tokens: an end before that does not count, unless no other comes.
     """
 
     n: int = 4

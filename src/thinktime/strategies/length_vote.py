@@ -1,4 +1,4 @@
-"""Votes that length has a say in (Wang et al. 2025, arXiv 2504.14047, section on reasoning length; no verifier)."""
+"""Votes that length has a say in (Wang et al. 2025, arXiv 2504.14047, section on reasoning length)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Selection by the generator's own likelihood: no trained verifier, the baseline a reward model must beat."""
+"""Selection by likelihood (Adiwardana et al. 2020, arXiv 2001.09977; Wang et al. 2022, arXiv 2203.11171).
+
+The first paper samples and ranks; the second adds up what leads to the same answer. The generator judges itself and no
+trained verifier takes part: this is the baseline a reward model must beat.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ def log_likelihoods(nodes: Sequence[Node]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class MostLikely:
-    """The sample that the generator itself finds most probable."""
+    """The one of ``n`` samples that the generator itself finds most probable."""
 
     n: int = 16
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
@@ -35,7 +39,7 @@ class MostLikely:
 
 @dataclass(frozen=True)
 class SummedProbability:
-    """The answer with the most probability in the *distinct* samples that reach it."""
+    """The answer with the most probability in the *distinct* ones of ``n`` samples that reach it."""
 
     n: int = 16
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS, Capability.ANSWERS})

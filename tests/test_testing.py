@@ -1,0 +1,303 @@
+"""The laws of a strategy: all of ours keep them, and a strategy that breaks one is caught by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from random import random
+from typing import ClassVar
+
+import pytest
+
+from thinktime.core.ledger import Ledger
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import majority
+from thinktime.core.types import Capability, Extension, Node
+from thinktime.core.usage import Budget
+from thinktime.strategies import BUILT_IN, Strategy, parse
+from thinktime.testing import (
+    LAWS,
+    Trial,
+    answers_anytime,
+    check_strategy,
+    is_deterministic,
+    keeps_every_sample,
+    keeps_within_budget,
+    leaves_pruned_alone,
+    random_budget,
+    resumes,
+)
+
+Law = Callable[[Strategy, Iterable[int]], None]
+
+SMALL = [
+    "best_of_n:n=3",
+    "majority:n=1",
+    "weighted_majority:n=5",
+    "most_likely:n=2",
+    "summed_probability:n=4",
+    "adaptive_consistency:n=6,batch=2",
+    "length_vote:n=9,keep=0.2,least=1",
+    "length_vote:n=8,keep=0.3,least=1,side=long",
+    "first_finish:n=5,k=2",
+    "first_finish:n=12,k=5,min_tokens=3",
+    "first_finish:n=4,min_tokens=6",
+    "beam_search:n=4,width=2",
+    "beam_search:n=1,width=1",
+    "beam_search:n=4,width=2,lookahead=3,max_rounds=3",
+    "dvts:n=4,width=2",
+    "rebase:n=4",
+    "ets:n=4,min_children=1",
+    "ets:n=6,coverage=0",
+    "best_first:k=2,n_goals=3",
+    "a_star:k=2,n_goals=2,pop_width=2,max_frontier=3",
+    "a_star:k=3,edge_cost=consistent,weight=2",
+    "mcts:expansions=5,width=2,batch=2",
+    "mcts:expansions=3,width=1,batch=1,explore=0",
+    "particle_filter:n=4,ess=1",
+    "particle_filter:n=3,ess=0,potential=max,anneal=2",
+    "early_rejection:n=4,width=2,tau=3",
+    "early_rejection:n=4,width=2,tau=1,keep=random",
+]
+"""Where many seeds are cheap, and what is rare at the defaults happens often."""
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_strategy_keeps_every_law_with_its_defaults(name: str) -> None:
+    check_strategy(BUILT_IN[name](), seeds=range(3))
+
+
+@pytest.mark.parametrize("text", SMALL)
+def test_every_strategy_keeps_every_law_when_it_is_small(text: str) -> None:
+    check_strategy(parse(text)[1], seeds=range(10))
+
+
+def test_every_strategy_with_options_is_tried_with_small_ones() -> None:
+    assert {text.partition(":")[0] for text in SMALL} == set(BUILT_IN) - {"single"}
+
+
+# Strategies that break one law each
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A vote over four samples that the broken ones below are made from."""
+
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+
+    async def __call__(self, search: Search) -> Answer:
+        return self.chosen(search, await search.extend([search.root], 4))
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        return search.finish(majority(search.candidates(leaves)))
+
+
+class Overdraws(Vote):
+    """Opens an account of its own."""
+
+    async def __call__(self, search: Search) -> Answer:
+        search.ledger = Ledger()
+        return await super().__call__(search)
+
+
+class CommitsTooMuch(Vote):
+    """Spends little, but has more under way than it could pay for."""
+
+    async def __call__(self, search: Search) -> Answer:
+        search.ledger.budget = Budget(tokens=max(60, search.ledger.budget.tokens or 0))
+        return await super().__call__(search)
+
+
+class WantsAllOrNothing(Vote):
+    """Does not expect fewer children than it asked for."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        _, _, _, fourth = leaves
+        return super().chosen(search, [fourth])
+
+
+class ForgetsItsAnswer(Vote):
+    """Has nothing to say when the first sample cannot be read."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        answer = super().chosen(search, leaves)
+        readable = leaves and search.answers and search.answers.read(leaves[0].state)
+        return answer if readable else replace(answer, value=None, node=None, finish="incomplete")
+
+
+class AnswersFromElsewhere(Vote):
+    """Its answer is not the one of its sample."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        answer = super().chosen(search, leaves)
+        return answer if answer.value is None else replace(answer, value="42")
+
+
+class HidesTheBudget(Vote):
+    """Says it is done whatever ended it."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        answer = super().chosen(search, leaves)
+        return answer if answer.value is None else replace(answer, finish="done")
+
+
+class ReturnsText(Vote):
+    """Gives the bare text."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        return super().chosen(search, leaves).value  # type: ignore[return-value]  # the mistake
+
+
+class ThrowsDice(Vote):
+    """Draws as many samples as a die says that no key belongs to."""
+
+    async def __call__(self, search: Search) -> Answer:
+        return self.chosen(search, await search.extend([search.root], 1 + int(4 * random())))
+
+
+class Remembers(Vote):
+    """Does something else for every search it has seen."""
+
+    seen = count()
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], 4)
+        return self.chosen(search, leaves[: 1 + next(self.seen) % 4])
+
+
+class SharesBetweenSearches(Vote):
+    """Is right alone; in a crowd one search takes the samples of another for its own number of turns."""
+
+    running: ClassVar[list[Search]] = []
+
+    async def __call__(self, search: Search) -> Answer:
+        self.running.append(search)
+        leaves = await search.extend([search.root], 2)
+        leaves += await search.extend([search.root], len(self.running))
+        self.running.remove(search)
+        return self.chosen(search, leaves)
+
+
+class ClearsUp(Vote):
+    """Drops what it did not choose from the trace."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        answer = super().chosen(search, leaves)
+        for leaf in leaves:
+            if leaf is not answer.node:
+                del search.trace[leaf.key]
+        return answer
+
+
+class SamplesOffTheBooks(Vote):
+    """Asks the generator past the search."""
+
+    async def __call__(self, search: Search) -> Answer:
+        aside = Extension(search.root, 9, "aside", "done", search.sampling, 1)
+        if search.ledger.budget == Budget():
+            await search.generator.extend([aside])
+        return await super().__call__(search)
+
+
+class UnderstatesItsCost(Vote):
+    """Reports the cost of the chosen sample only."""
+
+    def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
+        answer = super().chosen(search, leaves)
+        return replace(answer, usage=answer.node.usage) if answer.node else answer
+
+
+class ComesBackToThePruned(Vote):
+    """Goes on from a beginning that it has given up."""
+
+    async def __call__(self, search: Search) -> Answer:
+        begun = await search.extend([search.root], 2, until="step")
+        search.prune(begun)
+        return self.chosen(search, [*begun, *await search.extend(begun)])
+
+
+class CountsItsBatches(Vote):
+    """Decides by how often the generator was asked, which a resumed run does less."""
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], 2)
+        asked = len(search.generator.asked)  # type: ignore[attr-defined]  # of this generator
+        leaves += await search.extend([search.root], 1 + asked)
+        return self.chosen(search, leaves)
+
+
+class KeepsNoJournal(Vote):
+    """Writes nothing down, so a resumed run begins again."""
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], 2)
+        search._journal = None
+        leaves += await search.extend([search.root], 2)
+        return self.chosen(search, [*leaves, *await search.extend([search.root], 2)])
+
+
+BROKEN: list[tuple[Strategy, Law, str]] = [
+    (Overdraws(), keeps_within_budget, "the budget was exceeded"),
+    (CommitsTooMuch(), keeps_within_budget, "were spent or under way"),
+    (WantsAllOrNothing(), answers_anytime, "it raised ValueError: not enough values to unpack"),
+    (ForgetsItsAnswer(), answers_anytime, "no answer, though 1 of its samples have one"),
+    (AnswersFromElsewhere(), answers_anytime, "the answer '42' is not that of its node"),
+    (HidesTheBudget(), answers_anytime, "finish is 'done' where it is 'budget'"),
+    (ReturnsText(), answers_anytime, "it returned '.' in place of an Answer"),
+    (ThrowsDice(), is_deterministic, "a second run with the same seed differs"),
+    (Remembers(), is_deterministic, "a second run with the same seed differs"),
+    (SharesBetweenSearches(), is_deterministic, "a run beside others, its calls and batches in another order, differs"),
+    (ClearsUp(), keeps_every_sample, "a sample that was paid is not in the trace"),
+    (SamplesOffTheBooks(), keeps_every_sample, "a sample that was paid is not in the trace"),
+    (UnderstatesItsCost(), keeps_every_sample, "the answer does not add up to what was paid: prompt_tokens is"),
+    (ComesBackToThePruned(), leaves_pruned_alone, "a node was extended after it had been pruned"),
+    (CountsItsBatches(), resumes, "a run killed at call 1 and resumed differs"),
+    (KeepsNoJournal(), resumes, "killed at call 2 and resumed, it sampled 2 children twice"),
+]
+
+
+@pytest.mark.parametrize(("strategy", "law", "message"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
+def test_a_strategy_that_breaks_a_law_is_caught_by_it_in_one_line(strategy: Strategy, law: Law, message: str) -> None:
+    with pytest.raises(AssertionError, match=message) as caught:
+        law(strategy, range(30))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(AssertionError):
+        check_strategy(strategy, range(30))
+
+
+def test_every_law_is_seen_to_fail_and_none_fails_the_strategy_that_the_broken_ones_are_made_from() -> None:
+    assert {law for _, law, _ in BROKEN} == set(LAWS)
+    check_strategy(Vote(), range(30))
+
+
+def test_a_broken_law_names_the_strategy_the_seed_and_the_budget() -> None:
+    with pytest.raises(AssertionError, match=r"^ForgetsItsAnswer\(\), seed \d+, budget (none|\d.*): no answer, though"):
+        answers_anytime(ForgetsItsAnswer())
+
+
+# What the laws are tried on
+
+
+def test_the_books_of_a_trial_agree_with_the_ledger_of_an_honest_search() -> None:
+    trial = asyncio.run(Trial(BUILT_IN["beam_search"](n=4, width=2), seed=1).run())
+    assert trial.spent == trial.search.ledger.spent
+    assert trial.calls == len(trial.moments) > 2
+
+
+def test_trials_meet_every_way_a_child_can_end() -> None:
+    seen = set()
+    for text in ("early_rejection:n=4,width=2,tau=3", "first_finish"):
+        for seed in range(12):
+            trial = asyncio.run(Trial(parse(text)[1], seed, random_budget(seed)).run())
+            seen |= {child.finish for _, child in trial.sampled}
+    assert seen == {"step", "eos", "cut", "length", "pruned", "budget"}
+
+
+def test_budgets_reach_from_hardly_anything_to_more_than_enough_and_limit_everything_but_seconds() -> None:
+    budgets = [random_budget(seed) for seed in range(60)]
+    limits = {name: [v for b in budgets if (v := getattr(b, name)) is not None] for name in vars(Budget())}
+    assert {name for name, values in limits.items() if values} == {"tokens", "calls", "flops", "dollars"}
+    assert min(limits["tokens"]) < 4 and max(limits["tokens"]) > 100
+    assert min(limits["calls"]) < 3 and max(limits["calls"]) > 30
