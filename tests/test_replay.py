@@ -90,6 +90,12 @@ def test_problems_keep_their_order_and_have_names_of_their_own(file: Path) -> No
     assert len({problem.problem.id for problem in problems}) == 3, "the id of the file is not unique; ours are"
 
 
+def test_the_right_answer_is_kept_where_the_file_has_it(file: Path) -> None:
+    assert read_one(file, outputs(("7", True), ground_truth=7)).problem.reference == "7"
+    assert read_one(file, outputs(("7", True), reference="7")).problem.reference == "7"
+    assert read_one(file, outputs(("7", True))).problem.reference is None
+
+
 # What is missing
 
 
@@ -120,7 +126,7 @@ def test_dropping_every_sample_is_an_error_not_an_empty_result(file: Path) -> No
         read_recorded(write(file, outputs(("7", "?"))), Fields(), drop_unjudged=True)
 
 
-@pytest.mark.parametrize("nothing", [None, "", "  ", [""], [None]])
+@pytest.mark.parametrize("nothing", [None, "", "  ", [""], [None], "[invalid]"])
 def test_an_empty_answer_is_no_answer(file: Path, nothing: Any) -> None:
     problem = read_one(file, outputs((nothing, False), (nothing, False), ("7", True)))
     assert [sample.answer for sample in problem.samples] == [None, None, "7"]

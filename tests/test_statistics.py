@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinktime.bench.statistics import Estimate, auc, mean_interval, paired_difference, pass_at_k
+from thinktime.bench.statistics import Estimate, auc, expected_best, mean_interval, paired_difference, pass_at_k
 from thinktime.core.errors import InputError
 
 unhurried = settings(deadline=None)
@@ -50,6 +50,48 @@ def test_pass_at_k_grows_with_k_from_the_share_of_right_samples(n: int, data: st
 def test_more_samples_than_there_are_is_refused(k: int) -> None:
     with pytest.raises(InputError, match=f"k={k}: pass@k needs 1 to 4 samples"):
         pass_at_k(4, 2, k)
+
+
+@pytest.mark.parametrize(
+    ("n", "correct", "k", "expected"), [(10, 3, 1, 0.3), (10, 3, 5, 0.916667), (10, 0, 5, 0.0), (10, 6, 5, 1.0)]
+)
+def test_pass_at_k_as_published(n: int, correct: int, k: int, expected: float) -> None:
+    assert pass_at_k(n, correct, k) == pytest.approx(expected, abs=5e-7)
+
+
+# The best of k
+
+
+@unhurried
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=6), st.integers(0, 2), st.data())
+def test_expected_best_is_the_mean_over_all_subsets(
+    ranked: list[tuple[int, bool]], others: int, data: st.DataObject
+) -> None:
+    """Samples that can't win are in the subsets too; of equal first ranks each wins as often."""
+    samples = [*ranked, *[None] * others]
+    if not samples:
+        return
+    k = data.draw(st.integers(1, len(samples)))
+    values = []
+    for subset in combinations(samples, k):
+        able = [sample for sample in subset if sample is not None]
+        first = [right for rank, right in able if rank == min(rank for rank, _ in able)]
+        values.append(fmean(first) if first else 0.0)
+    assert expected_best(ranked, len(samples), k) == pytest.approx(fmean(values), abs=1e-12)
+
+
+def test_the_first_of_two_by_hand() -> None:
+    """Three samples, pairs {1, 2}, {1, 3}, {2, 3}: rank 1 wins twice, rank 2 once."""
+    assert expected_best([(1, 1.0), (2, 0.0), (3, 1.0)], 3, 2) == pytest.approx(2 / 3)
+    assert expected_best([(1, 10.0), (2, 40.0), (3, 70.0)], 3, 2) == pytest.approx((10 + 10 + 40) / 3)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_the_best_of_more_than_there_are_is_refused(k: int) -> None:
+    with pytest.raises(InputError, match=f"k={k}: draw 1 to 3 samples"):
+        expected_best([(1.0, True)], 3, k)
+    with pytest.raises(InputError, match="ranked=2: the problem has 1 samples"):
+        expected_best([(1.0, True), (2.0, True)], 1, 1)
 
 
 # Intervals

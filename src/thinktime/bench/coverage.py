@@ -5,6 +5,7 @@ Coverage is what an oracle would reach: the share of problems with a right answe
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ import numpy as np
 from scipy.optimize import curve_fit, minimize
 from scipy.special import betaln
 
+from thinktime.bench.samples import Sampled
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
+
+NEEDLE = 0.01
+"""A problem whose right samples are fewer than this share is one a vote can't solve."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,13 @@ class PowerLaw:
 
 
 def coverage(counts: Sequence[tuple[int, int]], k: int) -> float:
-    """Mean unbiased pass@k of problems with (samples, right ones)."""
+    """Mean unbiased pass@k of problems with (samples, right ones).
+
+    Raises:
+        InputError: ``k`` exceeds the samples of some problem, or there is no problem.
+    """
+    if not counts:
+        raise InputError("problems", 0, "coverage needs at least one problem")
     return sum(pass_at_k(n, right, k) for n, right in counts) / len(counts)
 
 
@@ -48,6 +59,8 @@ def fit_power_law(ks: Sequence[int], values: Sequence[float]) -> PowerLaw:
     Raises:
         InputError: fewer than five different k have a coverage above 0.
     """
+    if not any(values):
+        raise InputError("coverage", 0, "cannot fit: it is 0 for every k; draw more samples or take easier problems")
     known = [(k, value) for k, value in zip(ks, values, strict=True) if value > 0]
     if len({k for k, _ in known}) < 5:
         raise InputError("k", list(ks), "a fit needs 5 different k with a coverage above 0")
@@ -71,8 +84,18 @@ class Rates:
         return float(1 - np.exp(betaln(self.alpha, self.beta + k) - betaln(self.alpha, self.beta)))
 
 
+_FAR = 14.0
+"""Bound on the logarithms of alpha and beta: equal rates send both to infinity, where `betaln` has no digits left."""
+
+
 def fit_rates(counts: Sequence[tuple[int, int]]) -> Rates:
-    """Maximum likelihood of a beta-binomial."""
+    """Maximum likelihood of a beta-binomial.
+
+    Raises:
+        InputError: no sample is right.
+    """
+    if not any(right for _, right in counts):
+        raise InputError("coverage", 0, "cannot fit: it is 0 for every k; draw more samples or take easier problems")
     n = np.array([n for n, _ in counts], dtype=float)
     right = np.array([right for _, right in counts], dtype=float)
 
@@ -80,24 +103,68 @@ def fit_rates(counts: Sequence[tuple[int, int]]) -> Rates:
         alpha, beta = np.exp(logs)
         return float(-(betaln(alpha + right, beta + n - right) - betaln(alpha, beta)).sum())
 
-    found = minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-8})
+    options = {"xatol": 1e-6, "fatol": 1e-8}
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead", bounds=[(-_FAR, _FAR)] * 2, options=options)
     alpha, beta = np.exp(found.x)
     return Rates(float(alpha), float(beta))
 
 
-def chance(answers: Sequence[Sequence[Hashable]], references: Sequence[Hashable], k: int) -> float:
-    """Coverage of a sampler that draws from the answers given to the *other* problems.
+def chance(answers: Sequence[Sequence[Hashable]], references: Sequence[Hashable], k: int) -> list[float]:
+    """What guessing gives, problem by problem: coverage by k draws from the answers given to the *other* problems.
 
     Args:
         answers: keys of the answers to each problem; None is unreadable.
         references: the key of each right answer.
-        k: samples drawn.
+        k: guesses.
     """
     pool = Counter(key for keys in answers for key in keys)
     total = pool.total()
-    missed = 0.0
+    found = []
     for keys, reference in zip(answers, references, strict=True):
         others = total - len(keys)
         hits = pool[reference] - sum(key == reference for key in keys)
-        missed += (1 - hits / others) ** k if others else 1.0
-    return 1 - missed / len(references)
+        found.append(1 - (1 - hits / others) ** k if others else 0.0)
+    return found
+
+
+def needles(counts: Sequence[tuple[int, int]]) -> float:
+    """Share of problems that have right samples, but fewer than 1%."""
+    return sum(0 < right < NEEDLE * n for n, right in counts) / len(counts)
+
+
+def distinct(problem: Sampled) -> float:
+    """Different texts among a problem's samples, as a share; much below 1 at some length, seeds were used twice."""
+    return len({sample.text for sample in problem.samples}) / len(problem.samples)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's samples and what they cost, in FLOPs or another shared unit: the prompt once, then each sample."""
+
+    name: str
+    counts: Sequence[tuple[int, int]]
+    prompt_cost: float
+    sample_cost: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model and how often to sample it, with the coverage (of an oracle) this gives and its cost a problem."""
+
+    model: str
+    k: int
+    coverage: float
+    cost: float
+
+
+def cheapest(models: Sequence[Model], target: float) -> Choice | None:
+    """The model and number of samples that reach a coverage at the least cost; None if none does."""
+    reached = []
+    for model in models:
+        ks = range(1, min(n for n, _ in model.counts) + 1)
+        place = bisect_left(ks, target, key=lambda k: coverage(model.counts, k))
+        if place < len(ks):
+            k = ks[place]
+            cost = model.prompt_cost + k * model.sample_cost
+            reached.append(Choice(model.name, k, coverage(model.counts, k), cost))
+    return min(reached, key=lambda choice: choice.cost, default=None)

@@ -1,6 +1,7 @@
 """Are the right solutions of a problem shorter than its wrong ones? First finish search must know before it is used.
 
 Everything is within a problem: over problems, hard ones are long and wrong, which says nothing (arXiv 2505.18149).
+Only samples that ended by themselves with an answer arrive; the others are neither short nor long.
 """
 
 from __future__ import annotations
@@ -10,83 +11,154 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Literal
 
+import numpy as np
+from scipy.integrate import trapezoid
+from scipy.stats import norm
+
+from thinktime.bench.samples import Sample
 from thinktime.bench.statistics import Estimate, expected_best, mean_interval
 from thinktime.core.errors import InputError
 
 LEAST_MIXED = 30
+NARROWEST = 0.5
+"""Tokens: no fitted spread is narrower, as lengths are whole numbers."""
+
+Traces = Sequence[Sequence[Sample]]
+"""The samples of every problem."""
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A sample's length in tokens, its answer's key, whether it was right, and whether it ended by itself."""
-
-    length: int
-    key: object
-    correct: bool
-    ended: bool = True
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What lengths say about correctness, and what first finish search would make of them.
+class Lengths:
+    """What lengths say about correctness.
 
     ``gap`` is the mean over mixed problems of (wrong - right) length over their common spread; ``shorter_is_right`` the
     share of (right, wrong) pairs in which the right one is shorter, ties half; ``spread`` the ratio of the spreads,
-    wrong over right.
+    wrong over right; ``cut`` the share of samples that did not end by themselves.
     """
 
     gap: Estimate
     shorter_is_right: Estimate
-    spread: float
+    spread: float | None
     mixed: int
     cut: float
-    accuracy: dict[int, float]
-    """Of the first of n to finish, replayed."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What first finish search would make of the lengths, by n: replayed, and predicted by `predict`."""
+
+    lengths: Lengths
+    replayed: dict[int, float]
+    predicted: dict[int, float]
     advice: Literal["use", "do not use"]
     n: int
 
 
-def diagnose(problems: Sequence[Sequence[Trace]], sizes: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0) -> Diagnosis:
-    """Look at the lengths of calibration samples; those cut at the limit are left out.
+def measure(problems: Traces, seed: int = 0) -> Lengths:
+    """Compare the lengths of right and wrong samples, within problems.
 
     Raises:
-        InputError: fewer than 30 problems have right and wrong samples.
+        InputError: no problem has both.
     """
-    ended = [[trace for trace in traces if trace.ended] for traces in problems]
-    mixed = [traces for traces in ended if len({trace.correct for trace in traces}) == 2]
-    if len(mixed) < LEAST_MIXED:
-        raise InputError("problems", len(mixed), f"not enough mixed problems to diagnose; it takes {LEAST_MIXED}")
+    mixed = _mixed(problems)
+    if not mixed:
+        raise InputError("problems", 0, "no problem has right and wrong samples; lengths can't be compared")
     gaps, wins, ratios = [], [], []
-    for traces in mixed:
-        right = [trace.length for trace in traces if trace.correct]
-        wrong = [trace.length for trace in traces if not trace.correct]
-        spread = pstdev([trace.length for trace in traces])
+    for samples in mixed:
+        right = [sample.length for sample in samples if sample.correct]
+        wrong = [sample.length for sample in samples if not sample.correct]
+        spread = pstdev([sample.length for sample in samples])
         gaps.append((fmean(wrong) - fmean(right)) / spread if spread else 0.0)
         wins.append(fmean((a < b) + 0.5 * (a == b) for a in right for b in wrong))
         if len(right) > 1 and len(wrong) > 1 and pstdev(right):
             ratios.append(pstdev(wrong) / pstdev(right))
-    gap = mean_interval(gaps, seed)
-    most = max((len(traces) for traces in problems), default=0)
-    accuracy = {n: first_of(problems, n) for n in sizes if n <= most}
-    best = max(accuracy, key=lambda n: accuracy[n])
-    cut = fmean(not trace.ended for traces in problems for trace in traces)
-    favoured = gap.low > 0 and accuracy[best] > accuracy[min(accuracy)]
+    cut = fmean(not sample.ended for samples in problems for sample in samples)
+    spreads = fmean(ratios) if ratios else None
+    return Lengths(mean_interval(gaps, seed), mean_interval(wins, seed), spreads, len(mixed), cut)
+
+
+def diagnose(problems: Traces, sizes: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0) -> Diagnosis:
+    """Say whether, and with what n, the first to finish should be taken.
+
+    Raises:
+        InputError: fewer than 30 problems have right and wrong samples.
+    """
+    if len(mixed := _mixed(problems)) < LEAST_MIXED:
+        raise InputError("problems", len(mixed), f"not enough mixed problems to diagnose; it takes {LEAST_MIXED}")
+    lengths = measure(problems, seed)
+    fewest = min(len(samples) for samples in problems)
+    sizes = [n for n in sizes if n <= fewest]
+    replayed = {n: fmean(first_of(problems, n)) for n in sizes}
+    best = max(replayed, key=lambda n: replayed[n])
+    favoured = lengths.gap.low > 0 and replayed[best] > replayed[min(replayed)]
     return Diagnosis(
-        gap,
-        mean_interval(wins, seed),
-        fmean(ratios) if ratios else 1.0,
-        len(mixed),
-        cut,
-        accuracy,
+        lengths,
+        replayed,
+        {n: fmean(predict(problems, n)) for n in sizes},
         "use" if favoured else "do not use",
         best if favoured else 1,
     )
 
 
-def first_of(problems: Sequence[Sequence[Trace]], n: int) -> float:
-    """Expected accuracy of the shortest of ``n`` samples that ends by itself."""
-    return fmean(
-        expected_best([(trace.length, trace.correct) for trace in traces if trace.ended], len(traces), n)
-        for traces in problems
-        if len(traces) >= n
-    )
+def first_of(problems: Traces, n: int, *, last: bool = False) -> list[float]:
+    """Chance, problem by problem, that the shortest of ``n`` samples is right; with ``last`` the longest, a control.
+
+    Raises:
+        InputError: a problem has fewer samples.
+    """
+    sign = -1 if last else 1
+    return [
+        expected_best([(sign * s.length, s.correct) for s in samples if s.answered], len(samples), n)
+        for samples in problems
+    ]
+
+
+def first_length(problems: Traces, n: int) -> list[float]:
+    """Expected length, problem by problem, at which the first of ``n`` ends and the others are given up.
+
+    Where none ends, the longest is what has been waited for.
+    """
+    waited: list[float] = []
+    for samples in problems:
+        ranked = [(float(s.length), float(s.length)) for s in samples if s.answered]
+        late = sorted((s.length for s in samples if not s.answered), reverse=True)
+        beyond = max([length for length, _ in ranked], default=0.0)
+        ranked += [(beyond + 1 + place, float(length)) for place, length in enumerate(late)]
+        waited.append(expected_best(ranked, len(samples), n))
+    return waited
+
+
+def predict(problems: Traces, n: int) -> list[float]:
+    """`first_of` if the lengths of each problem's right and wrong samples were two normal distributions.
+
+    A class with one sample takes the problem's common spread.
+    """
+    found = []
+    for samples in problems:
+        arrived = [sample for sample in samples if sample.answered]
+        right = [sample.length for sample in arrived if sample.correct]
+        wrong = [sample.length for sample in arrived if not sample.correct]
+        if not right or not wrong:
+            found.append(float(bool(right)))
+            continue
+        common = pstdev([sample.length for sample in arrived])
+        spreads = [max(NARROWEST, pstdev(lengths) if len(lengths) > 1 else common) for lengths in (right, wrong)]
+        p = len(right) / len(arrived)
+        found.append(normal_first(p, (fmean(right), spreads[0]), (fmean(wrong), spreads[1]), n))
+    return found
+
+
+def normal_first(p: float, right: tuple[float, float], wrong: tuple[float, float], n: int) -> float:
+    """Chance that the shortest of ``n`` is right, for lengths of two normal distributions (mean, spread).
+
+    It is the integral of n p f_right(x) P(longer than x)^(n-1).
+    """
+    (m1, s1), (m2, s2) = right, wrong
+    x = np.union1d(np.linspace(m1 - 9 * s1, m1 + 9 * s1, 4001), np.linspace(m2 - 9 * s2, m2 + 9 * s2, 4001))
+    longer = p * norm.sf(x, m1, s1) + (1 - p) * norm.sf(x, m2, s2)
+    return float(trapezoid(n * p * norm.pdf(x, m1, s1) * longer ** (n - 1), x))
+
+
+def _mixed(problems: Traces) -> list[list[Sample]]:
+    answered = [[sample for sample in samples if sample.answered] for samples in problems]
+    return [samples for samples in answered if len({sample.correct for sample in samples}) == 2]

@@ -22,6 +22,9 @@ from thinktime.generators.recorded import RecordedAnswers, RecordedGenerator, Re
 from thinktime.scorers.recorded import RecordedReward
 from thinktime.strategies import Strategy, make
 
+UNREADABLE = ("", "[invalid]")
+"""What files hold in place of an answer that could not be read; it has no vote."""
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -61,9 +64,10 @@ def read_recorded(path: Path, fields: Fields, *, drop_unjudged: bool = False) ->
             if not (drop_unjudged and sample.correct is None)
         )
         prompt = next((row[name] for name in ("question", "prompt", "input", "problem") if name in row), "")
+        reference = next((str(row[name]) for name in ("ground_truth", "reference") if name in row), None)
         identity = str(next((row[name] for name in ("id", "idx", "index") if name in row), number))
         if samples:
-            problems.append(RecordedProblem(Problem(f"{identity}/{number}", prompt), samples))
+            problems.append(RecordedProblem(Problem(f"{identity}/{number}", prompt, reference), samples))
     if not problems:
         raise InputError("file", str(path), "no sample is left; is every one of them unjudged?")
     return problems
@@ -96,7 +100,7 @@ def _samples(row: dict[str, Any], fields: Fields, where: str) -> Iterator[Record
         answer = values[fields.answer]
         yield RecordedSample(
             text=str(values[fields.text] or ""),
-            answer=None if answer is None or str(answer).strip() == "" else str(answer),
+            answer=None if answer is None or str(answer).strip() in UNREADABLE else str(answer),
             correct=label if isinstance(label, bool) else None,
             reward=float(reward) if isinstance(reward, int | float) and not isinstance(reward, bool) else None,
         )

@@ -72,24 +72,34 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
-def expected_best(ranked: Sequence[tuple[float, bool]], n: int, k: int) -> float:
-    """Chance that the first-ranked of ``k`` out of ``n`` samples is right: the mean over all subsets, exactly.
+def expected_best(ranked: Sequence[tuple[float, float]], n: int, k: int) -> float:
+    """Value of the first-ranked of ``k`` out of ``n`` samples: the mean over all subsets, exactly.
+
+    With 1 for right and 0 for wrong it is the chance that the winner is right.
 
     Args:
-        ranked: rank (lower is better) and correctness of the samples that can win; of equal ranks each wins as often.
+        ranked: rank (lower is better) and value of the samples that can win; of equal ranks each wins as often.
+            A subset without any of them has value 0.
         n: all samples of the problem.
         k: samples drawn, without replacement.
+
+    Raises:
+        InputError: ``k`` is not in 1..n, or more samples are ranked than there are.
     """
-    right: dict[float, list[bool]] = {}
-    for rank, correct in ranked:
-        right.setdefault(rank, []).append(correct)
-    chance, place = 0.0, 0
-    for rank in sorted(right):
-        share = sum(right[rank]) / len(right[rank])
-        for _ in right[rank]:
-            chance += share * comb(n - 1 - place, k - 1) / comb(n, k)
+    if not 1 <= k <= n:
+        raise InputError("k", k, f"draw 1 to {n} samples of a problem that has {n}")
+    if len(ranked) > n:
+        raise InputError("ranked", len(ranked), f"the problem has {n} samples")
+    values: dict[float, list[float]] = {}
+    for rank, value in ranked:
+        values.setdefault(rank, []).append(value)
+    mean, place, subsets = 0.0, 0, comb(n, k)
+    for rank in sorted(values):
+        share = sum(values[rank]) / len(values[rank])
+        for _ in values[rank]:
+            mean += share * (comb(n - 1 - place, k - 1) / subsets)
             place += 1
-    return chance
+    return mean
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:

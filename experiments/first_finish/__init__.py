@@ -1,0 +1,1 @@
+"""Row 59: the first of n to finish, diagnosed, predicted and replayed."""

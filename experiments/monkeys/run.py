@@ -1,0 +1,292 @@
+"""Repeated sampling: how coverage grows, how well that is forecast, and how much of it votes can use (2407.21787).
+
+    python -m experiments.monkeys.run [FOLDER]      # recorded samples; about a minute
+    python -m experiments.monkeys.run --bank FILE   # the shipped model's samples
+
+Coverage is an oracle's: the share of problems with a right answer among k samples. Writes ``recorded.json`` and
+``recorded.png`` (or ``pocket.*``) beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from statistics import fmean, pstdev
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from experiments.plot import COLOURS
+from experiments.pools import arguments, describe, pools, run, text, write
+from thinktime.answers import canonical, extract
+from thinktime.bench.coverage import (
+    Model,
+    PowerLaw,
+    Rates,
+    chance,
+    cheapest,
+    coverage,
+    distinct,
+    fit_power_law,
+    fit_rates,
+    grid,
+    needles,
+)
+from thinktime.bench.samples import Pool, Sample, Sampled
+from thinktime.bench.selectors import Point, Select, curve, plateau
+from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
+from thinktime.core.errors import InputError
+from thinktime.core.selection import best, majority, weighted_majority
+
+HERE = Path(__file__).parent
+SEEN = 64
+"""Samples a problem from which the rest is forecast; a quarter of them all where there are few."""
+LEAST = 32
+"""Samples a problem without which there is no growth after 16 to speak of."""
+GAP_AT = 256
+CLOSED = 0.01
+"""A gap surely below this is closed."""
+FORECASTS = 20
+
+
+def each_coverage(pool: Pool, k: int) -> list[float]:
+    """pass@k of every problem."""
+    return [pass_at_k(n, right, k) for n, right in pool.counts]
+
+
+def judged_coverage(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, dict[str, float]]:
+    """The curve without the samples whose labels are broken, as far as the others reach."""
+    judged = [(sum(sample.judged for sample in problem.samples), problem.counts[1]) for problem in pool.problems]
+    most = min(n for n, _ in judged)
+    return {
+        str(k): mean_interval([pass_at_k(n, right, k) for n, right in judged], seed).as_dict() for k in ks if k <= most
+    }
+
+
+def readable(sample: Sample, problem: Sampled) -> bool:
+    """Whether an unreadable sample has the right answer in its text after all."""
+    answer = extract(sample.text) if sample.key is None else None
+    return answer is not None and problem.reference is not None and canonical(answer) == problem.reference
+
+
+def health(pool: Pool) -> dict[str, Any]:
+    """What is wrong with samples and labels."""
+    samples = [(sample, problem) for problem in pool.problems for sample in problem.samples]
+    known = [(s, p) for s, p in samples if s.judged and s.key is not None and p.reference is not None]
+    return {
+        "unjudged": sum(not sample.judged for sample, _ in samples),
+        "unreadable": sum(sample.key is None for sample, _ in samples),
+        "right_but_unreadable": sum(readable(sample, problem) for sample, problem in samples),
+        "labels_against_reference": sum(s.correct != (s.key == p.reference) for s, p in known),
+        "distinct_texts": {
+            "mean": fmean(map(distinct, pool.problems)),
+            "least": min(map(distinct, pool.problems)),
+        },
+        "pass_rates": [round(problem.pass_rate, 4) for problem in pool.problems],
+        "needle_share": needles(pool.counts),
+        "never_solved_share": fmean(right == 0 for _, right in pool.counts),
+    }
+
+
+def law(fit: PowerLaw | Rates) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in asdict(fit).items()}
+
+
+def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
+    """Coverage at ``top`` from few k: the law on the known curve, then both forecasters on as many samples."""
+    seen = min(SEEN, top // 4)
+    truth = coverage(pool.counts, top)
+    ks = grid(seen)
+    early = fit_power_law(ks, [coverage(pool.counts, k) for k in ks])
+    rng = Random(seed)
+    found: dict[str, list[float]] = {"power_law": [], "rates": []}
+    for _ in range(FORECASTS):
+        counts = [(seen, sum(s.correct for s in rng.sample(p.samples, seen))) for p in pool.problems]
+        found["power_law"].append(fit_power_law(ks, [coverage(counts, k) for k in ks])(top) - truth)
+        found["rates"].append(fit_rates(counts)(top) - truth)
+    return {
+        "k": top,
+        "seen": seen,
+        "times_beyond": top / seen,
+        "truth": round(truth, 6),
+        "power_law_on_known_curve": law(early)
+        | {"forecast": round(early(top), 6), "error": round(early(top) - truth, 6)},
+        "rates_on_all_samples": law(rates := fit_rates(pool.counts)) | {"forecast": round(rates(top), 6)},
+        "from_seen_samples": {
+            name: {
+                "mean_error": round(fmean(errors), 6),
+                "sd": round(pstdev(errors), 6),
+                "mean_absolute_error": round(fmean(map(abs, errors)), 6),
+                "subsets": FORECASTS,
+            }
+            for name, errors in found.items()
+        },
+    }
+
+
+def selectors(pool: Pool) -> dict[str, Select]:
+    """The vote, and selection by reward where there are rewards."""
+    found: dict[str, Select] = {"majority": majority}
+    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
+        found |= {"best_of_n": best, "weighted_majority": weighted_majority}
+    return found
+
+
+def selected(points: Mapping[int, Point], ks: Sequence[int]) -> dict[str, Any]:
+    return {
+        "by_k": {str(k): points[k].accuracy.as_dict() | {"sd_over_subsets": round(points[k].sd, 6)} for k in ks},
+        "plateau_k": plateau({k: points[k].accuracy.value for k in ks}),
+    }
+
+
+def above_chance(pool: Pool, ks: Sequence[int]) -> dict[int, tuple[list[float], list[float]]]:
+    """Chance coverage of every problem and coverage minus it, by k; problems without a reference are left out."""
+    known = [place for place, problem in enumerate(pool.problems) if problem.reference is not None]
+    answers = [[sample.key for sample in pool.problems[place].samples] for place in known]
+    references = [pool.problems[place].reference for place in known]
+    found = {}
+    for k in ks:
+        guessed, full = chance(answers, references, k), each_coverage(pool, k)
+        found[k] = guessed, [full[place] - guess for place, guess in zip(known, guessed, strict=True)]
+    return found
+
+
+def measure(pool: Pool, seed: int) -> dict[str, Any]:
+    """Everything about one pool."""
+    if pool.fewest < LEAST:
+        raise InputError("samples", pool.fewest, f"the law of coverage takes {LEAST} of every problem")
+    ks = [2**i for i in range(pool.fewest.bit_length()) if 2**i <= pool.fewest]
+    top = ks[-1]
+    points = {name: curve(pool.problems, ks, select, seed=seed) for name, select in selectors(pool).items()}
+    fine = grid(top)
+    gap_k = min(GAP_AT, top)
+    gaps = {
+        name: paired_difference(each_coverage(pool, gap_k), of[gap_k].each, seed).as_dict()
+        for name, of in points.items()
+    }
+    guessing = above_chance(pool, ks)
+    growth = paired_difference(guessing[top][1], guessing[16][1], seed)
+    return describe(pool) | {
+        "health": health(pool),
+        "oracle_coverage": {str(k): mean_interval(each_coverage(pool, k), seed).as_dict() for k in ks},
+        "oracle_coverage_of_judged_samples": judged_coverage(pool, ks, seed),
+        "chance_coverage": {str(k): round(fmean(guess), 6) for k, (guess, _) in guessing.items()},
+        "oracle_coverage_minus_chance": {
+            str(k): mean_interval(over, seed).as_dict() for k, (_, over) in guessing.items()
+        },
+        "growth_above_chance_after_16": growth.as_dict() | {"to_k": top},
+        "power_law": law(fit_power_law(fine, [coverage(pool.counts, k) for k in fine])),
+        "forecast": forecasts(pool, top, seed),
+        "selectors": {name: selected(of, ks) for name, of in points.items()},
+        "gap": {"k": gap_k} | gaps,
+        "sample_length": round(fmean(s.length for p in pool.problems for s in p.samples), 2),
+    }
+
+
+def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Against the falsifier: coverage minus chance must grow after k = 16, and no selector may close the gap.
+
+    What an interval leaves open is undecided.
+    """
+    growth = measured["growth_above_chance_after_16"]
+    gaps = {name: gap for name, gap in measured["gap"].items() if name != "k"}
+    least = min(gaps.values(), key=lambda gap: gap["low"])
+    ahead = measured["forecast"]["power_law_on_known_curve"]["error"]
+    holds = growth["low"] > 0 and least["low"] > 0
+    falsified = growth["high"] <= 0 or min(gap["high"] for gap in gaps.values()) < CLOSED
+    return {
+        "verdict": "holds" if holds else "falsified" if falsified else "undecided",
+        "grows_above_chance_after_16": growth["low"] > 0,
+        "gap_stays_open": least["low"] > 0,
+        "gap_at_least_10_points": all(gap["value"] >= 0.10 for gap in gaps.values()),
+        "fit_mean_error_below_0.02": measured["power_law"]["mean_error"] < 0.02,
+        "forecast_within_0.05": abs(ahead) <= 0.05,
+        "chance_below_0.02": measured["chance_coverage"][str(measured["gap"]["k"])] < 0.02,
+    }
+
+
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """A panel a pool: coverage, its fits, chance, and the selectors, with intervals over problems."""
+    figure, panels = plt.subplots(
+        1, len(result["pools"]), figsize=(6.4 * len(result["pools"]), 4.8), dpi=150, squeeze=False, sharey=True
+    )
+    for axes, (name, pool) in zip(panels[0], result["pools"].items(), strict=True):
+        ks = [int(k) for k in pool["oracle_coverage"]]
+        lines = [("coverage (oracle)", pool["oracle_coverage"], COLOURS[1], "o-")]
+        for place, (selector, of) in enumerate(pool["selectors"].items()):
+            lines.append((selector.replace("_", " "), of["by_k"], COLOURS[3 + place], "s-"))
+        for place, (label, points, colour, style) in enumerate(lines):
+            x = [k * 1.04 ** (place - 0.5) for k in ks]  # whiskers side by side
+            y = [100 * points[str(k)]["value"] for k in ks]
+            low = [100 * (points[str(k)]["value"] - points[str(k)]["low"]) for k in ks]
+            high = [100 * (points[str(k)]["high"] - points[str(k)]["value"]) for k in ks]
+            axes.errorbar(x, y, [low, high], fmt=style, label=label, color=colour, ms=4, lw=1.6, elinewidth=0.8)
+        fit = pool["forecast"]["power_law_on_known_curve"]
+        early = PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
+        fine = grid(ks[-1])
+        axes.plot(
+            fine,
+            [100 * early(k) for k in fine],
+            "--",
+            color=COLOURS[0],
+            lw=1.4,
+            label=f"power law of k ≤ {pool['forecast']['seen']}",
+        )
+        beta = pool["forecast"]["rates_on_all_samples"]
+        rates = Rates(beta["alpha"], beta["beta"])
+        axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[4], lw=1.4, label="Beta of success rates")
+        axes.plot(
+            ks,
+            [100 * pool["chance_coverage"][str(k)] for k in ks],
+            ":",
+            color=COLOURS[2],
+            lw=1.8,
+            label="chance coverage",
+        )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("samples per problem, k")
+        axes.set_title(f"{name}\n{pool['n_problems']} problems, 95% intervals over problems", loc="left", fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("problems, %")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    alone = len(result["pools"]) == 1
+    figure.legend(handles, labels, frameon=False, loc="lower center", ncols=3 if alone else len(labels), fontsize=9)
+    figure.tight_layout(rect=(0, 0.1 if alone else 0.06, 1, 1))
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    found = pools(args)
+    measured = {name: measure(pool, args.seed) for name, pool in found.items()}
+    for facts in measured.values():
+        facts["verdict"] = verdict(facts)
+    models = [Model(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()]
+    prices = {str(target): choice and asdict(choice) for target in (0.8, 0.9) for choice in [cheapest(models, target)]}
+    unit = next(iter(found.values())).unit
+    result = {"pools": measured, "cheapest_for_oracle_coverage": {"cost_unit": f"{unit} generated"} | prices}
+    plot(result, write(args, HERE, result))
+    for name, facts in measured.items():
+        ks = list(facts["oracle_coverage"])
+        ahead = facts["forecast"]["power_law_on_known_curve"]
+        majority_at = facts["selectors"]["majority"]["by_k"]
+        print(f"{name}: {facts['n_problems']} problems, {facts['n_samples']} samples")
+        for k in ks:
+            print(f"  k={k:>4} oracle coverage {text(facts['oracle_coverage'][k])}  majority {text(majority_at[k])}")
+        seen, top = facts["forecast"]["seen"], facts["forecast"]["k"]
+        print(f"  forecast of k={top} from k<={seen}: off by {ahead['error']:+.4f}")
+        print(f"  gap of majority at {facts['gap']['k']}: {text(facts['gap']['majority'])}")
+        print(f"  verdict: {facts['verdict']}")
+
+
+if __name__ == "__main__":
+    run(main)

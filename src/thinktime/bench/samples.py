@@ -1,0 +1,201 @@
+"""Independent samples of many problems under one setting: what laws, votes and diagnoses are measured on.
+
+They come from a file of recorded samples or from a bank. Samples of two models or two settings are never pooled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from thinktime.answers import canonical
+from thinktime.bank.store import Bank
+from thinktime.bench.replay import Fields, read_recorded
+from thinktime.bench.tasks import Task
+from thinktime.core.errors import InputError, ModelError
+from thinktime.core.search import Search
+from thinktime.core.types import Node, Problem, Sampling
+from thinktime.generators.recorded import BankedGenerator
+
+Unit = Literal["tokens", "words"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A whole sample: its length, its answer's key (None: unreadable), whether it was right and ended by itself.
+
+    ``correct`` is False where nobody judged it, and ``judged`` says so. ``reward`` is None where there is none.
+    """
+
+    length: int
+    key: Hashable
+    correct: bool
+    ended: bool = True
+    text: str = ""
+    judged: bool = True
+    reward: float | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it ended by itself with an answer: what can win a race or a vote."""
+        return self.ended and self.key is not None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A problem with its samples. ``reference`` is the key of the right answer, None where it is unknown."""
+
+    id: str
+    samples: tuple[Sample, ...]
+    reference: Hashable = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Samples, and right ones among them."""
+        return len(self.samples), sum(sample.correct for sample in self.samples)
+
+    @property
+    def pass_rate(self) -> float:
+        """Share of right samples."""
+        n, right = self.counts
+        return right / n
+
+    @cached_property
+    def right(self) -> frozenset[Hashable]:
+        """The answers that are right: those whose judged samples mostly were."""
+        lead: dict[Hashable, int] = {}
+        for sample in self.samples:
+            if sample.judged and sample.key is not None:
+                lead[sample.key] = lead.get(sample.key, 0) + (1 if sample.correct else -1)
+        return frozenset(key for key, votes in lead.items() if votes > 0)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Problems sampled under one setting; ``generator`` names the model, ``setting`` all that samples depend on.
+
+    Raises:
+        InputError: there is no problem, or one has no samples or no verdict on any; names it.
+    """
+
+    generator: str
+    setting: str
+    unit: Unit
+    problems: tuple[Sampled, ...]
+
+    def __post_init__(self) -> None:
+        if not self.problems:
+            raise InputError("problems", 0, "a pool needs at least one problem")
+        for problem in self.problems:
+            if not problem.samples:
+                raise InputError("problem", problem.id, "it has no samples; sample it or leave it out")
+            if not any(sample.judged for sample in problem.samples):
+                raise InputError("problem", problem.id, "none of its samples was judged; judge them or leave it out")
+
+    @property
+    def counts(self) -> list[tuple[int, int]]:
+        """Samples and right ones of every problem."""
+        return [problem.counts for problem in self.problems]
+
+    @property
+    def fewest(self) -> int:
+        """Samples of the problem that has fewest: the largest k that all problems allow."""
+        return min(len(problem.samples) for problem in self.problems)
+
+
+def merge(pools: Sequence[Pool]) -> Pool:
+    """All problems in one pool.
+
+    Raises:
+        InputError: the pools differ in model, setting or unit, or share a problem.
+    """
+    kinds = sorted({f"{pool.generator}, {pool.setting}, {pool.unit}" for pool in pools})
+    if len(kinds) > 1:
+        raise InputError(
+            "setting", " | ".join(kinds), "samples of different settings are not pooled; measure each alone"
+        )
+    problems = tuple(problem for pool in pools for problem in pool.problems)
+    ids = [problem.id for problem in problems]
+    if twice := next((id for id in ids if ids.count(id) > 1), None):
+        raise InputError("problem", twice, "it is in two pools; its samples would count twice")
+    if not pools:
+        raise InputError("pools", 0, "give at least one")
+    return Pool(pools[0].generator, pools[0].setting, pools[0].unit, problems)
+
+
+def recorded_pool(path: Path) -> Pool:
+    """Samples of a JSONL file. Lengths are in words: files hold texts, not tokens.
+
+    Files say nothing of why a sample stopped; one without a readable answer is taken to have been cut.
+
+    Raises:
+        InputError: as `thinktime.bench.replay.read_recorded`.
+    """
+    problems = []
+    for recorded in read_recorded(path, Fields()):
+        reference = recorded.problem.reference
+        samples = tuple(
+            Sample(
+                length=len(sample.text.split()),
+                key=None if sample.answer is None else canonical(sample.answer),
+                correct=sample.correct is True,
+                ended=sample.answer is not None,
+                text=sample.text,
+                judged=sample.correct is not None,
+                reward=sample.reward,
+            )
+            for sample in recorded.samples
+        )
+        problems.append(Sampled(recorded.problem.id, samples, None if reference is None else canonical(reference)))
+    return Pool(path.stem, path.stem, "words", tuple(problems))
+
+
+def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 0, model: str | None = None) -> Pool:
+    """The first ``n`` whole samples of every problem of the task, as one search over this bank would find them.
+
+    A sample's key is a function of model, problem, sampling and seed, so no other setting's samples can be among them.
+
+    Raises:
+        InputError: the bank holds several models and none is named, lacks the named one or some of the samples.
+    """
+    models = bank.models()
+    if model is None and len(models) != 1:
+        raise InputError("model", " | ".join(models), "samples of different models are not pooled; name one")
+    if model is not None and model not in models:
+        raise InputError("model", model, f"the bank holds samples of: {', '.join(models) or 'none'}")
+    generator = BankedGenerator(model or models[0])
+    scorers = bank.scorers()
+    scorer = scorers[0] if len(scorers) == 1 else None
+
+    async def sampled(problem: Problem) -> Sampled:
+        search = Search(problem, generator, sampling=sampling, seed=seed, journal=bank)
+        try:
+            leaves = await search.extend([search.root], n)
+        except ModelError:
+            kept = (
+                f"temperature {sampling.temperature}, top_p {sampling.top_p}, {sampling.max_tokens} tokens, seed {seed}"
+            )
+            raise InputError("n", n, f"the bank lacks some of these samples of {problem.id} at {kept}") from None
+        return Sampled(problem.id, tuple(banked(leaf, problem) for leaf in leaves), canonical(problem.reference or ""))
+
+    def banked(leaf: Node, problem: Problem) -> Sample:
+        answer = task.answers.read(leaf.state) if leaf.done else None
+        reading = bank.find_reading(leaf.key, scorer) if scorer and leaf.done else None
+        return Sample(
+            length=len(leaf.state.ids),
+            key=None if answer is None else task.answers.key(answer),
+            correct=task.check(answer, problem.reference),
+            ended=leaf.done,
+            text=leaf.state.text,
+            reward=reading.value if reading else None,
+        )
+
+    async def everything() -> list[Sampled]:
+        return [await sampled(problem) for problem in task.problems]
+
+    setting = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_tokens} tokens"
+    return Pool(generator.name, setting, "tokens", tuple(asyncio.run(everything())))

@@ -1,0 +1,108 @@
+"""What selectors make of k samples: accuracy over random subsets, beside the coverage an oracle would reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from random import Random
+from statistics import fmean, pstdev
+
+from thinktime.bench.samples import Sample, Sampled
+from thinktime.bench.statistics import Estimate, mean_interval
+from thinktime.core.errors import InputError
+from thinktime.core.selection import Candidate, majority
+from thinktime.core.types import Node
+
+DRAWS = 100
+PLATEAU = 0.005
+
+Select = Callable[[Sequence[Candidate]], Candidate | None]
+Score = Callable[[Sample], float | None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A selector at one k: its accuracy with the interval over problems, and how much subsets differ.
+
+    ``sd`` is of the mean accuracy over subsets. It shrinks as k nears n, since subsets overlap: no interval.
+    ``each`` is every problem's mean over the subsets, for paired differences.
+    """
+
+    accuracy: Estimate
+    sd: float
+    each: tuple[float, ...]
+
+
+def candidates(samples: Sequence[Sample], score: Score) -> list[Candidate]:
+    """Samples as a search would hand them to a selector; those cut at the limit have no answer."""
+    return [
+        Candidate(
+            Node(str(place), (place,), sample, finish="eos" if sample.ended else "length"),
+            None if sample.key is None or not sample.ended else str(sample.key),
+            sample.key,
+            score(sample),
+        )
+        for place, sample in enumerate(samples)
+    ]
+
+
+def curve(
+    problems: Sequence[Sampled],
+    ks: Sequence[int],
+    select: Select,
+    *,
+    score: Score = lambda sample: sample.reward,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[int, Point]:
+    """A selector's accuracy at every k over random subsets without replacement, the same ones for every selector.
+
+    Raises:
+        InputError: a k exceeds the samples of some problem.
+    """
+    for problem in problems:
+        if bad := [k for k in ks if not 1 <= k <= len(problem.samples)]:
+            raise InputError(
+                "k", bad[0], f"problem {problem.id} has {len(problem.samples)} samples; give 1 to that many"
+            )
+    hits: dict[int, list[list[bool]]] = {k: [] for k in ks}
+    for problem in problems:
+        rng = Random(f"{seed}/{problem.id}")
+        everything = candidates(problem.samples, score)
+        orders = [rng.sample(everything, len(everything)) for _ in range(draws)]
+        for k in ks:
+            chosen = (select(order[:k]) for order in orders)
+            hits[k].append([winner is not None and winner.key in problem.right for winner in chosen])
+    points = {}
+    for k, rows in hits.items():
+        each = tuple(fmean(row) for row in rows)
+        by_subset = [fmean(row[draw] for row in rows) for draw in range(draws)]
+        points[k] = Point(mean_interval(each, seed), pstdev(by_subset), each)
+    return points
+
+
+def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
+    """`thinktime.strategies.length_vote` as a selector: a vote of the shortest, or the longest, that ended."""
+
+    def select(drawn: Sequence[Candidate]) -> Candidate | None:
+        ended = [candidate for candidate in drawn if candidate.node.done]
+        ended.sort(key=lambda candidate: candidate.node.state.length, reverse=side == "long")
+        return majority(ended[: max(least, ceil(keep * len(ended)))])
+
+    return select
+
+
+def plateau(accuracy: Mapping[int, float], least: float = PLATEAU) -> int | None:
+    """The smallest k from which on no doubling gains as much as ``least``; None if the last one still does.
+
+    Every later doubling counts: two votes are no better than one, so the first alone would tell nothing.
+    """
+    ks = sorted(accuracy)
+    found = None
+    for k, double in reversed(list(pairwise(ks))):
+        if accuracy[double] - accuracy[k] >= least:
+            break
+        found = k
+    return found

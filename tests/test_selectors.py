@@ -1,0 +1,131 @@
+"""Selectors over random subsets: what they answer at every k, and when they stop gaining."""
+
+from __future__ import annotations
+
+import pytest
+from toy import solve
+
+from thinktime.answers import canonical
+from thinktime.bench.samples import Sample, Sampled
+from thinktime.bench.selectors import candidates, curve, length_vote, plateau
+from thinktime.bench.statistics import pass_at_k
+from thinktime.core.errors import InputError
+from thinktime.core.search import Search
+from thinktime.core.selection import best, majority, weighted_majority
+from thinktime.core.types import Problem
+from thinktime.generators.recorded import RecordedAnswers, RecordedGenerator, RecordedSample
+from thinktime.strategies.length_vote import LengthVote
+
+
+def right(reward: float | None = None, length: int = 1) -> Sample:
+    return Sample(length, "7", True, reward=reward)
+
+
+def wrong(key: str | None = "8", reward: float | None = None, length: int = 1) -> Sample:
+    return Sample(length, key, False, reward=reward)
+
+
+def problem(*samples: Sample, id: str = "p") -> Sampled:
+    return Sampled(id, samples)
+
+
+def test_one_sample_is_as_good_as_the_share_of_right_ones_and_all_decide_for_good() -> None:
+    """3 of 5 are right: a subset of one is right in about 60 of 100 draws, the vote of all always."""
+    points = curve([problem(right(), right(), right(), wrong(), wrong())], [1, 5], majority, draws=400)
+    assert points[1].accuracy.value == pytest.approx(0.6, abs=0.075)
+    assert points[5].accuracy.value == 1.0
+    assert points[5].sd == 0.0, "subsets of all samples are the same; the deviation is no interval"
+    assert points[1].sd == pytest.approx((0.6 * 0.4) ** 0.5, abs=0.03)
+
+
+def test_draws_are_without_replacement() -> None:
+    """Of 3 right and 2 wrong samples any 4 hold at least two right ones: 2 : 2 ties aside the vote is right."""
+    alone = [problem(right(), right(), right(), wrong("8"), wrong("9"))]
+    assert curve(alone, [4], majority)[4].accuracy.value == 1.0
+
+
+def test_a_perfect_reward_makes_selection_coverage() -> None:
+    samples = [right(1.0), right(1.0), *(wrong(reward=0.0) for _ in range(6))]
+    points = curve([problem(*samples)], [1, 2, 4, 8], best, draws=500)
+    assert {k: p.accuracy.value for k, p in points.items()} == pytest.approx(
+        {k: pass_at_k(8, 2, k) for k in points}, abs=0.06
+    )
+
+
+def test_rewards_may_be_given_from_outside() -> None:
+    alone = [problem(wrong(length=3), wrong(length=3), right(length=9))]
+    points = curve(alone, [3], weighted_majority, score=lambda sample: float(sample.length))
+    assert points[3].accuracy.value == 1.0, "9 against 3 + 3"
+
+
+def test_unreadable_answers_and_those_cut_at_the_limit_have_no_vote() -> None:
+    cut = Sample(9, "8", False, ended=False)
+    points = curve([problem(right(), wrong(None), wrong(None), cut, cut)], [5], majority)
+    assert points[5].accuracy.value == 1.0
+    nothing = [problem(wrong(None), wrong(None), right(), id="q")]
+    assert curve(nothing, [1], majority, draws=300)[1].accuracy.value == pytest.approx(1 / 3, abs=0.09)
+
+
+def test_a_vote_is_right_if_its_answer_is_whatever_one_label_says() -> None:
+    mislabelled = Sample(1, "7", False)
+    assert curve([problem(right(), right(), mislabelled)], [1], majority)[1].accuracy.value == 1.0
+
+
+def test_the_interval_is_over_problems() -> None:
+    points = curve([problem(right(), id="a"), problem(wrong(), id="b")], [1], majority)
+    assert points[1].each == (1.0, 0.0)
+    assert (points[1].accuracy.low, points[1].accuracy.high) == (0.0, 1.0)
+
+
+def test_every_selector_sees_the_same_subsets() -> None:
+    alone = [problem(right(0.5), wrong(reward=0.5), wrong("9", 0.5), right(0.5))]
+    assert curve(alone, [1, 2], majority) == curve(alone, [1, 2], weighted_majority)
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_fewer_than_one_or_more_than_there_are_is_refused_with_the_problem(k: int) -> None:
+    with pytest.raises(InputError, match=f"k={k}: problem .* has . samples; give 1 to that many"):
+        curve([problem(*[right()] * 4), problem(right(), right(), id="q")], [1, k], majority)
+
+
+@pytest.mark.parametrize("side", ["short", "long"])
+def test_the_length_vote_is_the_strategy_of_that_name(side: str) -> None:
+    """Votes by length 1..8: 7 7 8 8 | 8 9 9 9. The shortest half ties 7 : 8, first come; the longest half says 9."""
+    keys = ["7", "7", "8", "8", "8", "9", "9", "9"]
+    samples = [
+        Sample(place + 1, canonical(key), key == "7", text="so " * place + key) for place, key in enumerate(keys)
+    ]
+
+    class InWords(RecordedGenerator):
+        def length(self, state: RecordedSample) -> int:
+            return len(state.text.split())
+
+    recorded = [RecordedSample(sample.text, key) for sample, key in zip(samples, keys, strict=True)]
+    search = Search(Problem("p", "?"), InWords(recorded), answers=RecordedAnswers())
+    answer = solve(LengthVote(n=8, side=side), search)
+    chosen = length_vote(side)(candidates(samples, lambda sample: None))
+    assert chosen is not None and answer.value is not None
+    assert chosen.key == canonical(answer.value) == canonical({"short": "7", "long": "9"}[side])
+
+
+def test_at_least_three_have_a_length_vote() -> None:
+    drawn = candidates([wrong("1", length=1), right(length=2), right(length=3), wrong("2", length=4)], lambda s: None)
+    chosen = length_vote("short", keep=0.1)(drawn)
+    assert chosen is not None and chosen.key == "7"
+
+
+# Where it stops to pay
+
+
+def test_the_plateau_is_where_no_later_doubling_pays() -> None:
+    """+0, +5, +3, +0.4 and +0.1 points: from 8 on nothing pays. Nor does the first doubling: two can't vote."""
+    assert plateau({1: 0.40, 2: 0.40, 4: 0.45, 8: 0.48, 16: 0.484, 32: 0.485}) == 8
+
+
+def test_a_curve_that_still_rises_has_no_plateau() -> None:
+    assert plateau({1: 0.1, 2: 0.2, 4: 0.3}) is None
+    assert plateau({1: 0.1}) is None
+
+
+def test_a_curve_that_falls_is_past_its_plateau() -> None:
+    assert plateau({1: 0.5, 2: 0.4, 4: 0.3}) == 1
