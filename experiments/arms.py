@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.environment import environment
@@ -24,6 +26,8 @@ from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
 from thinktime.core.types import Sampling, Scorer
 from thinktime.core.usage import Budget, total
+from thinktime.engine.costs import Shape, forward_flops
+from thinktime.engine.models import load_reward_model
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import Strategy
@@ -45,6 +49,11 @@ def models() -> tuple[LocalGenerator, ProcessReward]:
     """The shipped solver and reward model, in float64: a sample never depends on what shares its batch."""
     solver = LocalGenerator(pocket.directory("solver"), dtype="float64")
     return solver, ProcessReward(pocket.directory("reward"), dtype="float64")
+
+
+def reward_shape() -> Shape:
+    """What the shipped reward model's operations are counted by."""
+    return load_reward_model(pocket.directory("reward"), "float64").shape
 
 
 def run_arms(
@@ -88,10 +97,40 @@ def tokens(outcome: Outcome) -> float:
     return float(outcome.answer.usage.generated_tokens)
 
 
-def flops(outcome: Outcome) -> float:
-    """Operations of generator and scorer."""
-    usage = outcome.answer.usage
-    return (usage.flops or 0.0) + (usage.scorer_flops or 0.0)
+def flops(outcome: Outcome, prompt: int, scorer: Shape) -> float:
+    """Operations of the generator, and of a reward model that reads every token once, as the engine does.
+
+    The account charges a reading the whole text, for what was read before depends on what else was scored; that would
+    make a method that looks more often look dearer than it is.
+    """
+    ends = {node["key"]: prompt for node in outcome.trace if not node["depth"]}
+    read = 0.0
+    for node in outcome.trace:
+        if node["depth"]:
+            before = ends[node["parent"]]
+            ends[node["key"]] = before + node["tokens"]
+            if node["score"] is not None:
+                read += forward_flops(scorer, node["tokens"], before)
+    once = forward_flops(scorer, prompt, 0) if read else 0.0
+    return (outcome.answer.usage.flops or 0.0) + read + once
+
+
+def ratio(a: Sequence[float], b: Sequence[float], seed: int = 0) -> dict[str, float]:
+    """Sum of ``a`` over sum of ``b``, with the interval from resampling problems."""
+    x, y = np.array(a), np.array(b)
+    picks = np.random.default_rng(seed).integers(0, len(x), (10_000, len(x)))
+    low, high = np.percentile(x[picks].sum(1) / y[picks].sum(1), [2.5, 97.5])
+    return {"value": float(x.sum() / y.sum()), "low": float(low), "high": float(high)}
+
+
+def points(estimate: Mapping[str, float]) -> str:
+    """A difference of shares in points, with its interval."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * estimate[name] for name in ("value", "low", "high")))
+
+
+def times(estimate: Mapping[str, float]) -> str:
+    """A ratio with its interval."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(estimate[name] for name in ("value", "low", "high")))
 
 
 def held(outcome: Outcome, prompt: int) -> float:

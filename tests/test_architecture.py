@@ -23,7 +23,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "answers": (),
     "bank": ("bank", "core"),
     "strategies": ("strategies", "core"),
-    "testing": ("core", "strategies", "answers", "generators.text", "scorers.embedding"),  # laws on words, no model
+    "testing": (
+        "testing",
+        "core",
+        "strategies",
+        "answers",
+        "generators.text",
+        "scorers.embedding",
+    ),  # laws on words, no model
     "engine": ("engine", "core.errors"),
     "pocket": ("pocket", "core"),
     "generators": ("generators", "core", "engine", "answers", "pocket"),

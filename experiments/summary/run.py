@@ -24,14 +24,14 @@ WIDE = ("beam_search", "dvts", "early_rejection")
 
 
 def arms() -> list[Arm]:
-    """Every method at its sizes; those that find most of their samples in the bank first."""
+    """Every method at its sizes: samples, steps sampled a round, or solutions to reach."""
     found = [Arm("single", make("single"))]
     for name in SAMPLED:
         found += [Arm(f"{name}@{n}", make(name, {"n": n})) for n in SIZES]
-    for k in SIZES:
-        found += [Arm(f"a_star@{k}", make("a_star", {"k": k})), Arm(f"best_first@{k}", make("best_first", {"k": k}))]
     for n in reversed(SIZES):
         found += [Arm(f"{name}@{n}", make(name, {"n": n})) for name in SEARCHES if n >= 4 or name not in WIDE]
+    for goals in SIZES[:3]:
+        found += [Arm(f"{name}@{goals}", make(name, {"n_goals": goals})) for name in ("a_star", "best_first")]
     return found
 
 

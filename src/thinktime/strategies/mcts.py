@@ -34,8 +34,8 @@ class Place:
         return [self, *(self.parent.lineage() if self.parent else [])]
 
     def learn(self, score: float | None) -> None:
-        """A reward was seen here; a missing one counts as none."""
-        for place in self.lineage():
+        """A reward was seen here. A missing one says nothing, so the place is as new as before."""
+        for place in self.lineage() if score is not None else ():
             place.visits += 1
             place.value += score or 0.0
 

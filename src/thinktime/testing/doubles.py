@@ -1,0 +1,204 @@
+"""A generator and a scorer over words, and a journal in memory: doubles that need no model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+from zlib import crc32
+
+from thinktime.answers import TextAnswers
+from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem, Reading
+from thinktime.core.usage import Usage
+from thinktime.generators.text import Text, pack, unpack
+
+PROBLEM = Problem("sum", "what is 3 + 4", "7")
+FLOPS = 2.0
+"""Of one generated token."""
+DOLLARS = 1 / 64
+"""Of one generated token; a power of two, so sums are exact."""
+SECONDS = 0.25
+"""Of one generated token."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one child says beyond its parent, why it stops, and the log-probability of saying it."""
+
+    words: str
+    finish: Finish
+    logprob: float = -1.0
+
+
+def drawn(extension: Extension) -> Piece:
+    """One to five words ending in a digit or, unreadably, in ``?``; a function of the extension's key alone."""
+    rng = Random(extension.key)
+    words = ["so"] * rng.randint(0, 4) + [rng.choice("77758?")]
+    ends = extension.until == "done" or rng.random() < 0.4
+    return Piece(" ".join(words), "eos" if ends else "step", logprob=-rng.random())
+
+
+def rambling(extension: Extension) -> Piece:
+    """As `drawn`, but one child in eight would go on and on if nothing cut it."""
+    piece = drawn(extension)
+    at_length = Random(f"{extension.key}/ramble").random() < 1 / 8
+    return replace(piece, words="and " * 99 + piece.words) if at_length else piece
+
+
+def drawn_score(node: Node) -> float | None:
+    """A score in 0..1 for most nodes, none for some; a function of the node's key alone."""
+    rng = Random(node.key)
+    return None if rng.random() < 0.1 else rng.random()
+
+
+def last_number(text: str) -> str | None:
+    """The last word, if it is a number."""
+    word = text.split()[-1] if text.split() else ""
+    return word if word.isdecimal() else None
+
+
+ANSWERS = TextAnswers(last_number)
+
+
+class WordGenerator:
+    """Says what ``say`` has for an extension, a token a word. What would be too long is cut, as an engine cuts it."""
+
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
+
+    def __init__(
+        self, say: Callable[[Extension], Piece] = drawn, *, name: str = "words", price: float | None = DOLLARS
+    ) -> None:
+        self.name = name
+        self.asked: list[list[Extension]] = []
+        """Every batch asked for."""
+        self._say = say
+        self._price = price
+
+    def root(self, problem: Problem) -> Text:
+        """Nothing said yet."""
+        return Text(_ids(str(problem.prompt)))
+
+    def length(self, state: Text) -> int:
+        """Words said so far."""
+        return len(state.ids)
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """What so many words cost."""
+        return self._usage(node.state, max_tokens)
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """All children at once."""
+        self.asked.append(list(extensions))
+        await asyncio.sleep(0)  # let other searches run, as an engine would
+        children = [self._child(extension) for extension in extensions]
+        for extension, child in zip(extensions, children, strict=True):
+            if extension.race and child.finish == "eos" and extension.race.counts(child.state):
+                extension.race.lengths.append(child.passes)
+        return [self._raced(e, child) for e, child in zip(extensions, children, strict=True)]
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """The child's first words."""
+        before: Text = extension.node.state
+        ids = child.state.ids[: len(before.ids) + tokens]
+        text = " ".join(child.state.text.split()[: len(ids)])
+        state = replace(child.state, ids=ids, text=text, step_ends=(*before.step_ends, len(ids)))
+        return Child(state, "pruned", self._usage(before, tokens), tokens)
+
+    def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
+        """As every text is packed."""
+        return pack(node_state, state)
+
+    def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
+        """As every text is unpacked."""
+        return unpack(node_state, packed)
+
+    def _raced(self, extension: Extension, child: Child) -> Child:
+        limit = extension.race.limit if extension.race else None
+        return child if limit is None or child.passes <= limit else self.cut(extension, child, limit)
+
+    def _child(self, extension: Extension) -> Child:
+        before: Text = extension.node.state
+        piece = self._say(extension)
+        words, finish = piece.words.split(), piece.finish
+        if len(words) > extension.max_tokens:
+            words = words[: extension.max_tokens]
+            if len(before.ids) + len(words) == extension.sampling.max_tokens:
+                finish = "length"
+            elif extension.max_tokens == extension.at_most:
+                finish = "cut"
+            else:
+                finish = "budget"
+        text = " ".join([before.text, *words]).strip()
+        ids = before.ids + _ids(" ".join(words))
+        state = Text(before.prompt, ids, text, (*before.step_ends, len(ids)), before.logprob + piece.logprob)
+        return Child(state, finish, self._usage(before, len(words)), passes=len(words))
+
+    def _usage(self, before: Text, tokens: int) -> Usage:
+        return Usage(
+            prompt_tokens=len(before.prompt) + len(before.ids),
+            generated_tokens=tokens,
+            model_calls=1,
+            flops=FLOPS * tokens,
+            seconds=SECONDS * tokens,
+            dollars=None if self._price is None else self._price * tokens,
+        )
+
+
+class WordScorer:
+    """Scores nodes by a function; one FLOP a token read."""
+
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+
+    def __init__(
+        self,
+        judge: Callable[[Node], float | None] = drawn_score,
+        *,
+        name: str = "word-scorer",
+        price: float | None = 0.0,
+    ) -> None:
+        self.name = name
+        self.asked: list[list[Node]] = []
+        """Every batch asked for."""
+        self._judge = judge
+        self._price = price
+
+    def worst_case(self, node: Node) -> Usage:
+        """Exactly what the reading will cost."""
+        tokens = len(node.state.ids)
+        return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=float(tokens), dollars=self._price)
+
+    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+        """All readings at once."""
+        self.asked.append(list(nodes))
+        await asyncio.sleep(0)
+        return [Reading(self._judge(node), self.worst_case(node), steps=(0.5,)) for node in nodes]
+
+
+@dataclass
+class Notebook:
+    """A journal in memory."""
+
+    samples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
+
+    def find_sample(self, key: str) -> Mapping[str, Any] | None:
+        """The sample of this key, if it was noted."""
+        return self.samples.get(key)
+
+    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Note samples."""
+        self.samples.update(samples)
+
+    def find_reading(self, key: str, scorer: str) -> Reading | None:
+        """The reading of a node by a scorer, if it was noted."""
+        return self.readings.get((key, scorer))
+
+    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+        """Note readings."""
+        self.readings.update({(key, scorer): reading for key, reading in readings})
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(crc32(word.encode()) for word in text.split())

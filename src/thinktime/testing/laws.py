@@ -1,0 +1,151 @@
+"""The laws every strategy keeps, each a check to put any strategy to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from thinktime.core.ledger import Ledger
+from thinktime.core.search import Answer
+from thinktime.core.usage import total
+from thinktime.strategies import Strategy
+from thinktime.testing.doubles import ANSWERS, Notebook
+from thinktime.testing.trial import Killed, Trial, counts, random_budget, watched
+
+SEEDS = range(6)
+
+
+def keeps_within_budget(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """Whenever anything is asked, what is spent and the worst case of what is under way are within every limit."""
+    for seed in seeds:
+        trial = watched(strategy, seed, random_budget(seed))
+        ledger = Ledger(trial.budget)
+        for usage in [*trial.moments, trial.spent]:
+            flops = (usage.flops or 0.0) + (usage.scorer_flops or 0.0)
+            committed = f"{usage.generated_tokens} tokens, {usage.model_calls} calls and {flops:g} FLOPs"
+            trial.require(ledger.check(usage), f"the budget was exceeded: {committed} were spent or under way")
+
+
+def answers_anytime(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """Whatever the budget, it returns an answer it has sampled, if there is any, and says how the search ended."""
+    for seed in seeds:
+        for budget in (None, random_budget(seed)):
+            trial = watched(strategy, seed, budget)
+            answer: Answer = trial.answer
+            complete = [record.node for record in trial.search.trace.values() if record.node.done]
+            readable = {node.key: value for node in complete if (value := ANSWERS.read(node.state)) is not None}
+            trial.require(
+                answer.value is not None or not readable, f"no answer, though {len(readable)} of its samples have one"
+            )
+            if answer.value is not None:
+                at = answer.node.key if answer.node else ""
+                trial.require(readable.get(at) == answer.value, f"the answer {answer.value!r} is not that of its node")
+            cut_short = "budget" if trial.search.exhausted else "done"
+            expected = "incomplete" if answer.value is None else cut_short
+            trial.require(answer.finish == expected, f"finish is {answer.finish!r} where it is {expected!r}")
+
+
+def is_deterministic(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """The same seed gives the same answer, account and trace, also in a crowd where calls end in any order."""
+    for seed in seeds:
+        for budget in (None, random_budget(seed)):
+            trial = watched(strategy, seed, budget)
+            _same(trial, watched(strategy, seed, budget), "a second run with the same seed")
+            dice = Random(seed)
+            crowd = [Trial(strategy, s, budget, disorder=dice) for s in (seed + 1, seed, seed + 2)]
+            _, crowded, _ = asyncio.run(_together(crowd))
+            _same(trial, crowded, "a run beside others, its calls and batches in another order,")
+
+
+def keeps_every_sample(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """Every child the generator returned is in the trace, and nothing in the trace, the ledger or the answer differs
+    from what was paid.
+    """
+    for seed in seeds:
+        for budget in (None, random_budget(seed)):
+            trial = watched(strategy, seed, budget)
+            trace = {key: record.node for key, record in trial.search.trace.items()}
+            for key, child in trial.sampled:
+                kept = key in trace and trace[key].state == child.state
+                trial.require(kept, f"a sample that was paid is not in the trace: {child.state.text!r}")
+            readings = total(reading.usage for reading in trial.readings)
+            books = {
+                "the trace, with the readings,": total(node.usage for node in trace.values()) + readings,
+                "the ledger": trial.search.ledger.spent,
+                "the answer": trial.answer.usage,
+            }
+            for name, usage in books.items():
+                wrong = _difference(counts(trial.spent), counts(usage))
+                trial.require(not wrong, f"{name} does not add up to what was paid: {wrong}")
+
+
+def leaves_pruned_alone(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """No child of a node is sampled after the node was pruned."""
+    for seed in seeds:
+        for budget in (None, random_budget(seed)):
+            trial = watched(strategy, seed, budget)
+            texts = [node.state.text for node in trial.grown_from_pruned]
+            trial.require(not texts, f"a node was extended after it had been pruned: {', '.join(map(repr, texts[:1]))}")
+
+
+def resumes(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """Killed at any call and run again on its journal, it ends as if nothing had happened and samples nothing twice."""
+    for seed in seeds:
+        for budget in (None, random_budget(seed)):
+            whole = watched(strategy, seed, budget, journal=Notebook())
+            for call in range(whole.calls):
+                journal = Notebook()
+                killed = Trial(strategy, seed, budget, journal=journal, killed_at=call)
+                with suppress(Killed):
+                    asyncio.run(killed.run())
+                resumed = watched(strategy, seed, budget, journal=journal)
+                _same(whole, resumed, f"a run killed at call {call} and resumed")
+                keys = [key for key, child in (*killed.sampled, *resumed.sampled) if child.finish != "budget"]
+                twice = len(keys) - len(set(keys))
+                whole.require(not twice, f"killed at call {call} and resumed, it sampled {twice} children twice")
+
+
+LAWS: tuple[Callable[[Strategy, Iterable[int]], None], ...] = (
+    keeps_within_budget,
+    answers_anytime,
+    is_deterministic,
+    keeps_every_sample,
+    leaves_pruned_alone,
+    resumes,
+)
+
+
+def check_strategy(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """Put a strategy to every law.
+
+    Args:
+        strategy: with the options it is to be checked with; it runs on generations of at most 20 tokens.
+        seeds: of the searches, and of the budgets they run under.
+
+    Raises:
+        AssertionError: a law is broken; one line says by which strategy, seed and budget, and how.
+    """
+    seeds = list(seeds)
+    for law in LAWS:
+        law(strategy, seeds)
+
+
+async def _together(trials: Sequence[Trial]) -> list[Trial]:
+    return await asyncio.gather(*(trial.run() for trial in trials))
+
+
+def _same(trial: Trial, other: Trial, which: str) -> None:
+    wrong = _difference(trial.facts(), other.facts())
+    trial.require(not wrong, f"{which} differs: {wrong}")
+
+
+def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The first entry that differs, in words; nothing where none does."""
+    for name, value in expected.items():
+        if found[name] != value:
+            values = "" if name == "trace" else f" is {found[name]!r} where it is {value!r}"
+            return f"{name}{values}"
+    return ""

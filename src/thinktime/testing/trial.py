@@ -1,0 +1,183 @@
+"""One run of a strategy, watched: what was asked, paid and pruned, counted beside the search's own account."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.types import Child, Extension, Node, Reading, Sampling
+from thinktime.core.usage import Budget, Usage, total
+from thinktime.scorers.embedding import HashedNgrams
+from thinktime.strategies import Strategy
+from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WordGenerator, WordScorer, rambling
+
+
+class Killed(BaseException):
+    """The process is gone; no strategy is asked whether it agrees."""
+
+
+class Trial:
+    """One run of a strategy on words, with books of its own: the ledger is not asked what was spent.
+
+    Args:
+        strategy: what is on trial.
+        seed: of the search.
+        budget: of the search.
+        journal: of the search.
+        killed_at: the call, of generator or scorer, that is never answered; nor is any later one.
+        disorder: dice for how long calls take and in which order the children of a batch are made.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        seed: int,
+        budget: Budget | None = None,
+        *,
+        journal: Journal | None = None,
+        killed_at: int | None = None,
+        disorder: Random | None = None,
+    ) -> None:
+        self.strategy, self.seed, self.budget = strategy, seed, budget or Budget()
+        self.calls = 0
+        self.sampled: list[tuple[str, Child]] = []
+        """Every child the generator returned, with its key."""
+        self.readings: list[Reading] = []
+        self.moments: list[Usage] = []
+        """What was spent and under way whenever something was asked."""
+        self.grown_from_pruned: list[Node] = []
+        self.answer: Any = None
+        self.search = Search(
+            PROBLEM,
+            _WatchedGenerator(self),
+            scorer=_WatchedScorer(self),
+            answers=ANSWERS,
+            embedder=HashedNgrams(),
+            sampling=Sampling(max_tokens=20),
+            budget=budget,
+            seed=seed,
+            journal=journal,
+        )
+        self.disorder = disorder
+        self._killed_at = killed_at
+        self._under_way: dict[int, Usage] = {}
+
+    @property
+    def spent(self) -> Usage:
+        """The cost of all that was returned."""
+        return total([*(child.usage for _, child in self.sampled), *(reading.usage for reading in self.readings)])
+
+    async def run(self) -> Trial:
+        """Run the strategy to its end.
+
+        Raises:
+            AssertionError: it raised, or returned something else than an `Answer`.
+        """
+        try:
+            self.answer = await self.strategy(self.search)
+        except Exception as error:
+            message = " ".join(str(error).split())
+            raise AssertionError(self.told(f"it raised {type(error).__name__}: {message}")) from error
+        self.require(isinstance(self.answer, Answer), f"it returned {self.answer!r} in place of an Answer")
+        return self
+
+    async def call(self, worst_case: Usage) -> int:
+        """Note that something is asked; what this returns is given back to `settle` with the cost."""
+        if self._killed_at is not None and self.calls >= self._killed_at:
+            raise Killed
+        number = self.calls
+        self.calls += 1
+        self._under_way[number] = worst_case
+        self.moments.append(self.spent + total(self._under_way.values()))
+        for _ in range(self.disorder.randint(0, 3) if self.disorder else 0):
+            await asyncio.sleep(0)
+        return number
+
+    def settle(self, number: int) -> None:
+        """Note that a call was answered."""
+        del self._under_way[number]
+
+    def told(self, what: str) -> str:
+        """One line: the strategy, the case, what is wrong."""
+        limits = ", ".join(f"{value:g} {name}" for name, value in vars(self.budget).items() if value is not None)
+        return f"{self.strategy!r}, seed {self.seed}, budget {limits or 'none'}: {what}"
+
+    def require(self, holds: bool, what: str) -> None:
+        """Raise an `AssertionError` of one line unless something holds."""
+        if not holds:
+            raise AssertionError(self.told(what))
+
+    def facts(self) -> dict[str, Any]:
+        """All that a run tells of itself, but for seconds."""
+        answer: Answer = self.answer
+        told = vars(answer) | {"usage": counts(answer.usage), "node": answer.node and answer.node.key}
+        trace = [
+            (record.node.key, record.node.path, record.node.finish, record.node.state, record.score, record.pruned)
+            for record in self.search.trace.values()
+        ]
+        return told | {"trace": trace}
+
+
+class _WatchedGenerator(WordGenerator):
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(rambling)
+        self._trial = trial
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        trial = self._trial
+        parents = [extension.node for extension in extensions]
+        trial.grown_from_pruned += [node for node in parents if _pruned(trial.search, node)]
+        worst = total(self.worst_case(extension.node, extension.max_tokens) for extension in extensions)
+        number = await trial.call(worst)
+        order = list(range(len(extensions)))
+        if trial.disorder:
+            trial.disorder.shuffle(order)
+        made = dict(zip(order, await super().extend([extensions[place] for place in order]), strict=True))
+        children = [made[place] for place in range(len(extensions))]
+        trial.sampled += [(extension.key, child) for extension, child in zip(extensions, children, strict=True)]
+        trial.settle(number)
+        return children
+
+
+class _WatchedScorer(WordScorer):
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+        number = await self._trial.call(total(self.worst_case(node) for node in nodes))
+        readings = await super().score(nodes)
+        self._trial.readings += readings
+        self._trial.settle(number)
+        return readings
+
+
+def _pruned(search: Search, node: Node) -> bool:
+    record = search.trace.get(node.key)
+    return record is not None and record.pruned
+
+
+def counts(usage: Usage) -> dict[str, float | None]:
+    """What two runs must agree on: all but the seconds."""
+    return {name: count for name, count in usage.as_dict().items() if name != "seconds"}
+
+
+def watched(strategy: Strategy, seed: int, budget: Budget | None = None, **options: Any) -> Trial:
+    """A strategy run to its end."""
+    return asyncio.run(Trial(strategy, seed, budget, **options).run())
+
+
+def random_budget(seed: int) -> Budget:
+    """One to three of the limits of a budget but seconds, from hardly anything to more than most need."""
+    dice = Random(f"budget/{seed}")
+    limits = {
+        "tokens": int(2 ** dice.uniform(0, 8)),
+        "calls": int(2 ** dice.uniform(0, 6)),
+        "flops": float(int(2 ** dice.uniform(1, 10))),
+        "dollars": DOLLARS * int(2 ** dice.uniform(0, 8)),
+    }
+    chosen = dice.sample(sorted(limits), dice.randint(1, 3))
+    return Budget(**{name: limits[name] for name in chosen})  # type: ignore[arg-type]  # ints where ints are declared
