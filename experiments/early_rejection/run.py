@@ -3,7 +3,7 @@
     python -m experiments.early_rejection.run        # 500 problems; half an hour on two idle cores
 
 First the reward model is read at every prefix of dev steps: how its partial score goes with that of the whole step, and
-how many of the best quarter of 16 steps it keeps, by tokens read. The least tau that keeps 90% is then held to its
+how many of the best quarter of the different steps it keeps, by tokens read. The least tau that keeps 90% is then held to its
 promise on test problems: against beam search of the same size, and against giving up as many steps at random.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from math import sqrt
+from math import ceil, sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -54,11 +54,11 @@ RECALL = 0.9
 
 
 def calibrate(
-    task: Task, generator: LocalGenerator, scorer: ProcessReward, n: int = 16, keep: int = 4
+    task: Task, generator: LocalGenerator, scorer: ProcessReward, n: int = 16, share: float = 0.25
 ) -> dict[str, Any]:
-    """Partial against whole scores of ``n`` next steps behind a random prefix of every problem.
+    """Partial against whole scores of the different ones of ``n`` next steps behind a prefix of every problem.
 
-    Returns, by tau, the correlation over all steps, Kendall's tau-b within a problem, and how many of the best ``keep``
+    Returns, by tau, the correlation over all steps, Kendall's tau-b within a problem, and how many of the best quarter
     the partial scores keep; and the lengths of steps.
     """
     engine = load_reward_model(directory("reward"), "float64").engine()
@@ -77,12 +77,16 @@ def calibrate(
     async def all_steps() -> list[list[Any]]:
         return list(await asyncio.gather(*(steps_of(place) for place in range(len(task.problems)))))
 
-    for children in asyncio.run(all_steps()):
+    for drawn in asyncio.run(all_steps()):
+        children = list({child.state: child for child in drawn}.values())
+        if len(children) < 4:  # nothing to choose from
+            continue
         reads = [Read(c.state.prompt + c.state.ids, len(c.state.prompt)) for c in children]
         values = [output.values for output in engine.run(reads)]
         right = [v.double().softmax(-1)[:, 1].tolist() for v in values if v is not None]
         starts = [len(child.parent.state.ids) for child in children]
         lengths += [len(row) - start for row, start in zip(right, starts, strict=True)]
+        keep = ceil(len(children) * share)
         whole = [row[-1] for row in right]
         best = set(np.argsort([-value for value in whole], kind="stable")[:keep])
         for tau in TAUS:
@@ -94,7 +98,7 @@ def calibrate(
             pooled[tau] += zip(partial, whole, strict=True)
     mean_length = fmean(lengths)
     return {
-        "n_problems": len(task.problems),
+        "n_problems": len(rows[TAUS[0]]),
         "step_tokens": {"mean": mean_length, "p10_p90": np.percentile(lengths, [10, 90]).tolist()},
         "by_tau": {
             str(tau): {

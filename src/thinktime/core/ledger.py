@@ -63,14 +63,9 @@ class Ledger:
 
     def settle(self, reserved: Usage, actual: Usage) -> None:
         """Give a reservation back and charge what it really cost."""
-        self._reserved = _minus(self._reserved, reserved)
+        self._reserved = self._reserved - reserved
         self.spent = self.spent + actual
 
 
 def _both(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a + b
-
-
-def _minus(a: Usage, b: Usage) -> Usage:
-    negative = {name: None if value is None else -value for name, value in b.as_dict().items()}
-    return a + Usage(**negative)  # type: ignore[arg-type]  # the same fields, negated

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from thinktime.core.errors import InputError
 
@@ -40,18 +41,22 @@ class Usage:
     """Money, by the price of the model."""
 
     def __add__(self, other: Usage) -> Usage:
-        total: dict[str, float | None] = {}
-        for name in _FIELDS:
-            a, b = getattr(self, name), getattr(other, name)
-            total[name] = None if a is None or b is None else a + b
-        return Usage(**total)  # type: ignore[arg-type]  # field by field of the same types
+        return self._with(other, 1)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return self._with(other, -1)
+
+    def _with(self, other: Usage, sign: int) -> Usage:
+        pairs = zip(_counts(self), _counts(other), strict=True)
+        return Usage(*[None if a is None or b is None else a + sign * b for a, b in pairs])  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, float | None]:
         """The counts by name."""
-        return asdict(self)
+        return dict(zip(_FIELDS, _counts(self), strict=True))
 
 
 _FIELDS = tuple(field.name for field in fields(Usage))
+_counts = attrgetter(*_FIELDS)
 
 
 def total(parts: Iterable[Usage]) -> Usage:

@@ -25,6 +25,10 @@ AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
 }
 
 
+DIGITS = 9
+"""Rewards are rounded: two nodes that say the same are a tie, whatever shared the batch of either reading."""
+
+
 class ProcessReward:
     """Scores a node by the rewards of its steps, an unfinished last step included.
 
@@ -62,7 +66,7 @@ class ProcessReward:
         for state, output in zip(states, outputs, strict=True):
             assert output.values is not None
             right = output.values.double().softmax(-1)[:, 1]
-            steps = tuple(float(right[end - 1]) for end in state.step_ends)
+            steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)
             usage = self._usage(len(state.prompt) + len(state.ids), output.seconds)
             readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
         return readings
