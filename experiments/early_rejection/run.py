@@ -3,8 +3,8 @@
     python -m experiments.early_rejection.run        # 500 problems; half an hour on two idle cores
 
 First the reward model is read at every prefix of dev steps: how its partial score goes with that of the whole step, and
-how many of the best quarter of the different steps it keeps, by tokens read. The least tau that keeps 90% is then held to its
-promise on test problems: against beam search of the same size, and against giving up as many steps at random.
+how many of the best quarter of 16 steps it keeps, by tokens read. The least tau that keeps 90% is then held
+to its promise on test problems: against beam search of the same size, and against giving up as many steps at random.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval
 from thinktime.bench.tasks import Task, load
 from thinktime.core.search import Search
+from thinktime.core.types import Node
 from thinktime.engine.models import load_reward_model
 from thinktime.engine.rows import Read
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
-from thinktime.scorers.prm import ProcessReward
+from thinktime.scorers.prm import DIGITS, ProcessReward
 from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
@@ -56,17 +57,18 @@ RECALL = 0.9
 def calibrate(
     task: Task, generator: LocalGenerator, scorer: ProcessReward, n: int = 16, share: float = 0.25
 ) -> dict[str, Any]:
-    """Partial against whole scores of the different ones of ``n`` next steps behind a prefix of every problem.
+    """Partial against whole scores of ``n`` next steps behind a prefix of every problem, and how many they would keep.
 
-    Returns, by tau, the correlation over all steps, Kendall's tau-b within a problem, and how many of the best quarter
-    the partial scores keep; and the lengths of steps.
+    Many of ``n`` steps are the same; ``recall`` counts them as a search does, ``recall_of_different`` once, over the
+    problems where there are two or more.
     """
     engine = load_reward_model(directory("reward"), "float64").engine()
-    rows: dict[int, list[tuple[float, float, float]]] = {tau: [] for tau in TAUS}
+    found: dict[int, list[tuple[float, float]]] = {tau: [] for tau in TAUS}
     pooled: dict[int, list[tuple[float, float]]] = {tau: [] for tau in TAUS}
+    different: dict[int, list[float]] = {tau: [] for tau in TAUS}
     lengths: list[int] = []
 
-    async def steps_of(place: int) -> list[Any]:
+    async def steps_of(place: int) -> list[Node]:
         search = Search(task.problems[place], generator, scorer=scorer, sampling=SAMPLING, seed=1)
         node = search.root
         for _ in range(place % 4):  # behind 0 to 3 steps
@@ -74,44 +76,48 @@ def calibrate(
             node = further[0] if further and further[0].finish == "step" else node
         return await search.extend([node], n, until="step")
 
-    async def all_steps() -> list[list[Any]]:
+    async def all_steps() -> list[list[Node]]:
         return list(await asyncio.gather(*(steps_of(place) for place in range(len(task.problems)))))
 
-    for drawn in asyncio.run(all_steps()):
-        children = list({child.state: child for child in drawn}.values())
-        if len(children) < 4:  # nothing to choose from
-            continue
+    for children in asyncio.run(all_steps()):
         reads = [Read(c.state.prompt + c.state.ids, len(c.state.prompt)) for c in children]
         values = [output.values for output in engine.run(reads)]
-        right = [v.double().softmax(-1)[:, 1].tolist() for v in values if v is not None]
-        starts = [len(child.parent.state.ids) for child in children]
+        right = [np.round(v.double().softmax(-1)[:, 1].numpy(), DIGITS) for v in values if v is not None]
+        starts = [len(child.parent.state.ids) if child.parent else 0 for child in children]
+        first = list({child.state: place for place, child in reversed(list(enumerate(children)))}.values())
         lengths += [len(row) - start for row, start in zip(right, starts, strict=True)]
-        keep = ceil(len(children) * share)
-        whole = [row[-1] for row in right]
-        best = set(np.argsort([-value for value in whole], kind="stable")[:keep])
+        whole = [float(row[-1]) for row in right]
         for tau in TAUS:
-            partial = [row[min(start + tau, len(row)) - 1] for row, start in zip(right, starts, strict=True)]
-            kept = set(np.argsort([-value for value in partial], kind="stable")[:keep])
-            worth = fmean(whole[place] for place in kept) - fmean(whole[place] for place in best)
+            partial = [float(row[min(start + tau, len(row)) - 1]) for row, start in zip(right, starts, strict=True)]
             rank = float(kendalltau(partial, whole).statistic) if len(set(partial)) > 1 < len(set(whole)) else 0.0
-            rows[tau].append((len(kept & best) / keep, rank, worth))
+            found[tau].append((recall(partial, whole, share), rank))
             pooled[tau] += zip(partial, whole, strict=True)
+            if len(first) > 1:
+                different[tau].append(recall([partial[i] for i in first], [whole[i] for i in first], share))
     mean_length = fmean(lengths)
     return {
-        "n_problems": len(rows[TAUS[0]]),
+        "n_problems": len(task.problems),
+        "n_problems_with_different_steps": len(different[TAUS[0]]),
         "step_tokens": {"mean": mean_length, "p10_p90": np.percentile(lengths, [10, 90]).tolist()},
         "by_tau": {
             str(tau): {
                 "correlation": float(np.corrcoef(np.array(pooled[tau]).T)[0, 1]),
                 "if_tokens_were_independent": min(1.0, sqrt(tau / mean_length)),
-                "kendall": mean_interval([rank for _, rank, _ in rows[tau]]).as_dict(),
-                "recall": mean_interval([recall for recall, _, _ in rows[tau]]).as_dict(),
-                "score_lost": mean_interval([worth for _, _, worth in rows[tau]]).as_dict(),
+                "kendall": mean_interval([rank for _, rank in found[tau]]).as_dict(),
+                "recall": mean_interval([kept for kept, _ in found[tau]]).as_dict(),
+                "recall_of_different": mean_interval(different[tau]).as_dict(),
                 "steps_ended_by_then": fmean(length <= tau for length in lengths),
             }
             for tau in TAUS
         },
     }
+
+
+def recall(partial: Sequence[float], whole: Sequence[float], share: float) -> float:
+    """How many of the best by whole scores are among the best by partial ones; ties go to the earlier, as in a search."""
+    keep = ceil(share * len(whole))
+    best, kept = (set(np.argsort([-v for v in side], kind="stable")[:keep].tolist()) for side in (whole, partial))
+    return len(best & kept) / keep
 
 
 def main() -> None:
@@ -175,6 +181,7 @@ def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
             "correlation with the whole step": [by_tau[str(tau)]["correlation"] for tau in TAUS],
             "if tokens were independent": [by_tau[str(tau)]["if_tokens_were_independent"] for tau in TAUS],
             "best quarter kept": [by_tau[str(tau)]["recall"]["value"] for tau in TAUS],
+            "the same of different steps": [by_tau[str(tau)]["recall_of_different"]["value"] for tau in TAUS],
             "steps ended by then": [by_tau[str(tau)]["steps_ended_by_then"] for tau in TAUS],
         }.items()
     ):

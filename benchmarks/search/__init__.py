@@ -1,0 +1,1 @@
+"""The bookkeeping of a search, without a model."""

@@ -1,0 +1,104 @@
+"""What a search costs without a model: nodes a second, and growth with the size of the tree.
+
+    python -m benchmarks.search.run              # a minute; beside TreeQuest where `pip install treequest` has been run
+
+A generator and a scorer that answer at once, so all that is timed is keys, budget, trace and strategy. TreeQuest's
+Monte Carlo tree search makes its nodes by steps in place; ours takes as many. Writes ``result.json`` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinktime.bench.environment import environment
+from thinktime.core.search import Search
+from thinktime.core.types import Sampling
+from thinktime.strategies.mcts import MCTS
+from thinktime.testing import ANSWERS, PROBLEM, Piece, WordGenerator, WordScorer
+
+HERE = Path(__file__).parent
+SIZES = (1_000, 10_000, 100_000)
+WIDTH = 4
+
+
+def search() -> Search:
+    """A search that never ends by itself."""
+    generator = WordGenerator(lambda extension: Piece("so", "eos" if extension.until == "done" else "step"))
+    scorer = WordScorer(lambda node: int(node.key[:8], 16) / 2**32)
+    return Search(PROBLEM, generator, scorer=scorer, answers=ANSWERS, sampling=Sampling(max_tokens=10**9))
+
+
+def levels(nodes: int) -> float:
+    """Seconds for a tree of so many nodes that grows level by level, 16 nodes a level kept."""
+    grown = search()
+
+    async def grow() -> None:
+        frontier = [grown.root]
+        while len(grown.trace) < nodes:
+            children = await grown.extend(frontier, WIDTH, until="step")
+            await grown.score(children)
+            frontier = children[:16]
+            grown.prune(children[16:])
+
+    started = time.perf_counter()
+    asyncio.run(grow())
+    return (time.perf_counter() - started) * nodes / len(grown.trace)
+
+
+def ours(nodes: int) -> float:
+    """Seconds for as many nodes by Monte Carlo tree search: a leaf a time, its children and a roll-out."""
+    grown = search()
+    strategy = MCTS(n=min(65_536, nodes // (WIDTH + 1)), width=WIDTH, batch=1)
+    started = time.perf_counter()
+    asyncio.run(strategy(grown))
+    return (time.perf_counter() - started) * nodes / len(grown.trace)
+
+
+def treequest(nodes: int) -> float:
+    """Seconds for as many nodes by TreeQuest's own."""
+    import treequest as tq
+
+    algorithm = tq.StandardMCTS(samples_per_action=WIDTH)
+    state, dice = algorithm.init_tree(), np.random.default_rng(0)
+    generate = {"step": lambda parent: ((parent or 0) + 1, float(dice.random()))}
+    started = time.perf_counter()
+    for _ in range(nodes):
+        state = algorithm.step(state, generate, inplace=True)
+    return time.perf_counter() - started
+
+
+def slope(seconds: dict[int, float]) -> float:
+    """Of seconds over nodes, in logarithms: 1 is linear."""
+    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    sizes = parser.parse_args().sizes
+    contenders: dict[str, Callable[[int], float]] = {"levels": levels, "mcts": ours}
+    if importlib.util.find_spec("treequest"):
+        contenders["treequest"] = treequest
+    result: dict[str, Any] = {"command": "python -m benchmarks.search.run", "environment": environment(), "seconds": {}}
+    for run in contenders.values():
+        run(1_000)  # whatever is only slow the first time
+    for name, run in contenders.items():
+        seconds = {size: min(run(size) for _ in range(3 if size <= 10_000 else 1)) for size in sizes}
+        result["seconds"][name] = {str(size): round(s, 4) for size, s in seconds.items()} | {
+            "slope": round(slope(seconds), 3)
+        }
+        print(name, result["seconds"][name], flush=True)
+    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
