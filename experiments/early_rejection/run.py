@@ -114,7 +114,7 @@ def calibrate(
 
 
 def recall(partial: Sequence[float], whole: Sequence[float], share: float) -> float:
-    """How many of the best by whole scores are among the best by partial ones; ties go to the earlier, as in a search."""
+    """How many of the best by whole scores are the best by partial ones; ties go to the earlier, as in a search."""
     keep = ceil(share * len(whole))
     best, kept = (set(np.argsort([-v for v in side], kind="stable")[:keep].tolist()) for side in (whole, partial))
     return len(best & kept) / keep
