@@ -1,17 +1,24 @@
 """All methods that need no trained skill, on the same 500 held-out problems, at four sizes each.
 
-    python -m experiments.summary.run            # an hour and a half on two idle cores; a killed run goes on
+    python -m experiments.summary.run            # an hour on two idle cores; a killed run goes on
 
 Accuracy against tokens, operations and machine seconds, every point with its interval, and every method against the
-weighted vote over samples at the size whose tokens are nearest.
+weighted vote over samples at the size whose tokens are nearest. Operations are those of the solver, and of a reward
+model that reads every token once, as the engine does.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from experiments.arms import Arm, minus, models, run_arms, summary, tokens, write
+import matplotlib.pyplot as plt
+
+from experiments.arms import Arm, flops, minus, models, reward_shape, run_arms, summary, tokens, write
+from experiments.plot import COLOURS
 from thinktime.bench.tasks import load
 from thinktime.strategies import make
 
@@ -41,14 +48,56 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
     args = parser.parse_args()
     task = load("pocket", args.problems, seed=0)
-    outcomes = run_arms(arms(), task, *models(), args.bank)
+    generator, scorer = models()
+    outcomes = run_arms(arms(), task, generator, scorer, args.bank)
+    prompts, shape = [len(generator.root(problem).prompt) for problem in task.problems], reward_shape()
     votes = [label for label in outcomes if label.startswith("weighted_majority")]
     rows = {}
     for label, found in outcomes.items():
         cost = sum(map(tokens, found))
         nearest = min(votes, key=lambda vote: abs(sum(map(tokens, outcomes[vote])) / cost - 1))
-        rows[label] = summary(found) | {"against": nearest, "minus": minus(found, outcomes[nearest])}
+        rows[label] = summary(found) | {
+            "flops_read_once": fmean(flops(outcome, n, shape) for outcome, n in zip(found, prompts, strict=True)),
+            "against": nearest,
+            "minus": minus(found, outcomes[nearest]),
+        }
     write(HERE, 0, task, {"arms": rows})
+    plot(rows)
+
+
+def plot(rows: Mapping[str, Any]) -> None:
+    """One line a method, in tokens, in operations and in machine seconds."""
+    figure, panels = plt.subplots(1, 3, figsize=(14, 5.2), dpi=150, sharey=True)
+    costs: dict[str, Callable[[Mapping[str, Any]], float]] = {
+        "generated tokens a problem": lambda row: float(row["usage"]["generated_tokens"]),
+        "GFLOPs a problem, solver and reward model": lambda row: float(row["flops_read_once"]) / 1e9,
+        "machine seconds a problem": lambda row: float(row["usage"]["seconds"]),
+    }
+    names = list(dict.fromkeys(label.partition("@")[0] for label in rows))
+    for axes, (title, cost) in zip(panels, costs.items(), strict=True):
+        for place, name in enumerate(names):
+            mine = sorted((row for label, row in rows.items() if label.partition("@")[0] == name), key=cost)
+            y = [row["accuracy"] for row in mine]
+            whiskers = [[100 * (a["value"] - a["low"]) for a in y], [100 * (a["high"] - a["value"]) for a in y]]
+            style = {"color": COLOURS[place % len(COLOURS)], "ls": ("-", "--", ":")[place // len(COLOURS)]}
+            values = [100 * a["value"] for a in y]
+            label = name.replace("_", " ")
+            axes.errorbar(
+                [cost(row) for row in mine], values, whiskers, label=label, marker="o", ms=3.5, elinewidth=0.4, **style
+            )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.3g}")
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("right answers, %")
+    panels[0].set_title("500 held-out word problems, 95% intervals", loc="left", fontsize=10)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=6, fontsize=9
+    )
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.savefig(HERE / "plot.png")
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,166 @@
+"""Row 08, its search half: do harder problems want another search (Snell et al. 2024, arXiv 2408.03314)?
+
+    python -m experiments.compute_optimal.run        # 500 problems; half an hour on two idle cores
+
+Weighted best-of-n, beam search of width 4, and lookahead of one and three steps, at up to 32 generations. Problems are
+put into five bins of equal size by the solver's own success on 16 other samples (oracle) or by the mean reward of their
+last steps (predicted). In each bin a policy picks the best arm on one half of the problems and is measured on the
+other.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.arms import Arm, minus, models, points, run_arms, summary, write
+from experiments.plot import COLOURS
+from thinktime.bench.runner import Outcome
+from thinktime.bench.statistics import mean_interval, paired_difference
+from thinktime.bench.tasks import load
+from thinktime.strategies import parse
+
+HERE = Path(__file__).parent
+SIZES = (4, 8, 16, 32)
+BINS = 5
+METHODS = {
+    "vote": "weighted_majority:n={n}",
+    "beam": "beam_search:n={n},width=4",
+    "lookahead 1": "beam_search:n={n},width=4,lookahead=1",
+}
+EXTRA = ("beam_search:n=16,width=4,lookahead=3", "beam_search:n=4,width=2")
+"""The longest lookahead, and the one width of sqrt(n) that is not 4 anyway."""
+
+
+def bins_of(difficulty: Sequence[float]) -> list[int]:
+    """Five bins of equal size, 0 the easiest; of equal difficulty the earlier problem counts as easier."""
+    order = np.argsort([-value for value in difficulty], kind="stable")
+    bins = np.empty(len(order), dtype=int)
+    bins[order] = np.arange(len(order)) * BINS // len(order)
+    return [int(number) for number in bins]
+
+
+def last_rewards(found: Sequence[Outcome]) -> list[float]:
+    """Mean reward of a problem's complete samples: its difficulty as it can be known without labels."""
+    means = []
+    for outcome in found:
+        scores = [n["score"] for n in outcome.trace if n["finish"] == "eos" and n["score"] is not None]
+        means.append(fmean(scores) if scores else 0.0)
+    return means
+
+
+def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> tuple[list[float], list[str]]:
+    """What a policy gets that picks each bin's best arm on the other half; and its picks, bin by bin and fold."""
+    gained = [0.0] * len(bins)
+    picks = []
+    for number in range(BINS):
+        members = [place for place, mine in enumerate(bins) if mine == number]
+        for fold in (0, 1):
+            seen, unseen = members[fold::2], members[1 - fold :: 2]
+            pick = max(right, key=lambda arm: sum(right[arm][place] for place in seen))
+            picks.append(pick)
+            for place in unseen:
+                gained[place] = right[pick][place]
+    return gained, picks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
+    args = parser.parse_args()
+    task = load("pocket", args.problems, seed=0)
+    labels = [text.format(n=n) for n in SIZES for name, text in METHODS.items() if name != "lookahead 1" or n < 32]
+    arms = [Arm(label, parse(label)[1]) for label in (*labels, *EXTRA)]
+    generator, scorer = models()
+    outcomes = run_arms(arms, task, generator, scorer, args.bank)
+    other = Arm("16 other samples", parse("weighted_majority:n=16")[1])
+    sampled = run_arms([other], task, generator, scorer, args.bank, seed=1)[other.label]
+    difficulty = {
+        "oracle": bins_of(pass_rates(sampled)),
+        "predicted": bins_of(last_rewards(sampled)),
+    }
+    right = {label: [float(outcome.correct) for outcome in found] for label, found in outcomes.items()}
+    by_bin = {str(n): [difference(right, difficulty["oracle"], number, n) for number in range(BINS)] for n in SIZES}
+    policies = {}
+    for source, bins in difficulty.items():
+        for n in SIZES:
+            choice = {label: right[label] for label in labels if f"n={n}" in label.split(",")[0]}
+            gained, picks = cross_validated(choice, bins)
+            best = max(choice, key=lambda label: fmean(choice[label]))
+            policies[f"{source}, n={n}"] = {
+                "accuracy": mean_interval(gained).as_dict(),
+                "best_single": best,
+                "minus_best_single": paired_difference(gained, choice[best]).as_dict(),
+                "picks": picks,
+            }
+    look = {
+        label: minus(outcomes[label], outcomes[label.partition(",lookahead")[0]])
+        for label in outcomes
+        if "lookahead" in label
+    }
+    lines = verdict(by_bin, policies, look)
+    rows = {label: summary(found) for label, found in outcomes.items()}
+    bins = difficulty["oracle"]
+    rates = pass_rates(sampled)
+    pass_at_1 = [fmean(r for r, mine in zip(rates, bins, strict=True) if mine == number) for number in range(BINS)]
+    result = {"arms": rows, "pass_at_1_by_bin": pass_at_1, "beam_minus_vote_by_bin": by_bin, "policies": policies}
+    write(HERE, 0, task, result | {"lookahead_minus_beam": look, "verdict": lines})
+    plot(by_bin, pass_at_1)
+    print("\n".join(lines))
+
+
+def pass_rates(sampled: Sequence[Outcome]) -> list[float]:
+    """Share of right samples of every problem."""
+    return [fmean(outcome.samples) if outcome.samples else 0.0 for outcome in sampled]
+
+
+def difference(right: Mapping[str, Sequence[float]], bins: Sequence[int], number: int, n: int) -> dict[str, float]:
+    """Beam search minus the weighted vote on the problems of one bin."""
+    members = [place for place, mine in enumerate(bins) if mine == number]
+    beam, vote = (right[METHODS[name].format(n=n)] for name in ("beam", "vote"))
+    return paired_difference([beam[place] for place in members], [vote[place] for place in members]).as_dict()
+
+
+def verdict(by_bin: Mapping[str, Any], policies: Mapping[str, Any], look: Mapping[str, Any]) -> list[str]:
+    """Against the card: a policy by bins that is no better than the best arm for all, on held-out problems."""
+    lines = []
+    for name, policy in policies.items():
+        gain = policy["minus_best_single"]
+        lines.append(f"{name}: {points(gain)} points over {policy['best_single']} for all")
+    better = any(policy["minus_best_single"]["low"] > 0 for policy in policies.values())
+    lines.append("holds" if better else "falsified: no gain from choosing by difficulty on this task")
+    for n, bins in by_bin.items():
+        lines.append(f"beam minus vote, n={n}, easiest to hardest: " + "; ".join(map(points, bins)))
+    lines += [f"{label} minus no lookahead: {points(gain)}" for label, gain in look.items()]
+    return lines
+
+
+def plot(by_bin: Mapping[str, Any], pass_at_1: Sequence[float]) -> None:
+    """Beam search minus the vote, bin by bin."""
+    figure, axes = plt.subplots(figsize=(8, 4.2), dpi=150)
+    width = 0.8 / len(by_bin)
+    for place, (n, bins) in enumerate(by_bin.items()):
+        x = np.arange(BINS) + (place - (len(by_bin) - 1) / 2) * width
+        y = [100 * row["value"] for row in bins]
+        whiskers = [[100 * (r["value"] - r["low"]) for r in bins], [100 * (r["high"] - r["value"]) for r in bins]]
+        axes.bar(x, y, width * 0.9, yerr=whiskers, color=COLOURS[place + 1], label=f"n = {n}", error_kw={"lw": 0.7})
+    axes.axhline(0, color="#555555", lw=0.8)
+    axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
+    axes.set_xlabel("bins of problems by the solver's own success: mean share of right samples")
+    axes.set_ylabel("beam search minus weighted vote, points")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(HERE / "plot.png")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
