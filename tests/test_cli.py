@@ -344,6 +344,22 @@ def test_ask_works_with_a_model_directory_in_place_of_the_shipped_models(thinkti
     assert (out["usage"]["model_calls"], out["usage"]["scorer_calls"]) == (2, 2)
 
 
+def test_a_bench_takes_strategies_with_options_beside_those_without(thinktime: Command, tmp_path: Path) -> None:
+    strategies = "majority,a_star:k=2,n_goals=2,ets:n=4,coverage=0,rebase"
+    done = thinktime("bench", "pocket", "--problems", "2", "--strategies", strategies, "--n", "2,4", "--out", "out")
+    assert done.code == 0, done.err
+    runs = json.loads((tmp_path / "out/result.json").read_text())["runs"]
+    assert [(run["strategy"], run["n"]) for run in runs] == [
+        ("majority", 2),
+        ("majority", 4),
+        ("a_star:k=2,n_goals=2", 1),
+        ("ets:n=4,coverage=0", 4),
+        ("rebase", 2),
+        ("rebase", 4),
+    ]
+    assert runs[2]["options"]["n_goals"] == 2 and runs[3]["options"]["coverage"] == 0
+
+
 def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: Command) -> None:
     found = thinktime("strategies", "--json").json()
     assert {"single", "best_of_n", "majority", "weighted_majority", "beam_search"} <= set(found)

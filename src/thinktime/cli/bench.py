@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,10 +27,10 @@ from thinktime.cli.common import (
     Temperature,
     budget_of,
     load_models,
-    names_in,
     numbers_in,
     read_json,
     sampling_of,
+    strategies_in,
 )
 from thinktime.core.errors import InputError
 
@@ -46,8 +47,10 @@ def bench(
     problems: Annotated[
         int | None, typer.Option("--problems", help="How many problems; default 100, or the whole file.")
     ] = None,
-    strategies: Annotated[str, typer.Option(help="Strategies, separated by commas.")] = DEMO_STRATEGIES,
-    n: Annotated[str, typer.Option(help="Sample budgets, separated by commas.")] = "1,2,4,8,16",
+    strategies: Annotated[
+        str, typer.Option(help="Strategies with their options: majority,a_star:k=2,n_goals=4.")
+    ] = DEMO_STRATEGIES,
+    n: Annotated[str, typer.Option(help="Sizes of those whose n is not given, separated by commas.")] = "1,2,4,8,16",
     levels: Annotated[str, typer.Option(help="Pocket levels.")] = "1,2,3,4,5",
     split: Annotated[str, typer.Option(help="Pocket split: train, dev or test.")] = "test",
     question_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the question.")] = "question",
@@ -72,7 +75,7 @@ def bench(
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
 
-    entries = _entries(names_in(strategies), numbers_in("n", n))
+    entries = _entries(strategies_in(strategies), numbers_in("n", n))
     loaded = load(
         task, problems, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
     )
@@ -138,17 +141,19 @@ def demo(
     print(f"  {me} strategies")
 
 
-def _entries(names: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
+def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
+    """Every strategy at every size, or at its own if it was given one."""
     from thinktime.bench.runner import Entry
-    from thinktime.strategies import known, make, options
+    from thinktime.strategies import options, parse
 
     entries = []
-    for name in names:
-        make(name)  # an unknown name fails here, with the nearest one
-        if "n" in options(known()[name]):
-            entries += [Entry(name, n, make(name, {"n": n})) for n in sizes]
+    for text in strategies:
+        _, method = parse(text)  # an unknown name fails here, with the nearest one
+        set_by_user = {pair.partition("=")[0].strip() for pair in text.partition(":")[2].split(",")}
+        if "n" in options(type(method)) and "n" not in set_by_user:
+            entries += [Entry(text, n, replace(method, n=n)) for n in sizes]  # type: ignore[type-var]  # a dataclass
         else:
-            entries.append(Entry(name, 1, make(name)))
+            entries.append(Entry(text, getattr(method, "n", 1), method))
     return entries
 
 

@@ -72,12 +72,17 @@ def load_models(model: str, reward_model: str | None, aggregate: str, dtype: str
     return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
 
 
-def names_in(text: str) -> list[str]:
-    """A comma-separated list of names."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+def strategies_in(text: str) -> list[str]:
+    """Strategies separated by commas, options with them: ``majority,a_star:k=2,n_goals=4,ets`` are three."""
+    found: list[str] = []
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    if not found:
         raise InputError("strategies", text, "name at least one; see `thinktime strategies`")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(found))
 
 
 def numbers_in(field: str, text: str) -> list[int]:
