@@ -40,7 +40,7 @@ def search() -> Search:
 
 
 def levels(nodes: int) -> float:
-    """Seconds for a tree of so many nodes that grows level by level, 16 nodes a level kept."""
+    """Seconds for a tree of so many nodes that grows level by level, 256 nodes a level kept."""
     grown = search()
 
     async def grow() -> None:
@@ -48,8 +48,8 @@ def levels(nodes: int) -> float:
         while len(grown.trace) < nodes:
             children = await grown.extend(frontier, WIDTH, until="step")
             await grown.score(children)
-            frontier = children[:16]
-            grown.prune(children[16:])
+            frontier = children[:256]
+            grown.prune(children[256:])
 
     started = time.perf_counter()
     asyncio.run(grow())
