@@ -158,7 +158,8 @@ def write(folder: Path, seed: int, task: Task, result: Mapping[str, Any]) -> dic
     """``result.json`` with what it takes to repeat it; the whole of it is returned."""
     module = folder.name
     whole = {
-        "command": " ".join([f"python -m experiments.{module}.run", *sys.argv[1:]]),
+        "command": f"python -m experiments.{module}.run",
+        "options": [word for word in sys.argv[1:] if not Path(word).is_absolute()],
         "environment": environment(),
         "seed": seed,
         "n_problems": len(task.problems),

@@ -37,7 +37,6 @@ from experiments.arms import (
     write,
 )
 from experiments.plot import COLOURS
-from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval
 from thinktime.bench.tasks import Task, load
 from thinktime.core.search import Search
@@ -147,7 +146,6 @@ def main() -> None:
             "flops_read_once": fmean(cost[label]),
             "beam_over_this_flops": ratio(cost[peer], cost[label]),
             "beam_over_this_tokens": ratio([tokens(o) for o in beam], [tokens(o) for o in found]),
-            "beam_over_this_seconds": ratio(seconds(beam), seconds(found)),
         }
     against_random = minus(outcomes[labels[2]], outcomes[labels[3]])
     lines = verdict(rows[labels[2]], against_random, recalls[chosen], chosen)
@@ -155,11 +153,6 @@ def main() -> None:
     write(HERE, 0, task, result)
     plot(calibration, rows)
     print("\n".join(lines))
-
-
-def seconds(found: Sequence[Outcome]) -> list[float]:
-    """Machine seconds of every problem; what came from the bank took them when it was made."""
-    return [outcome.answer.usage.seconds for outcome in found]
 
 
 def verdict(row: dict[str, Any], random: dict[str, float], recall: float, tau: int) -> list[str]:

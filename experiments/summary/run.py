@@ -2,7 +2,7 @@
 
     python -m experiments.summary.run            # an hour on two idle cores; a killed run goes on
 
-Accuracy against tokens, operations and machine seconds, every point with its interval, and every method against the
+Accuracy against tokens, operations and sequential passes, every point with its interval, and every method against the
 weighted vote over samples at the size whose tokens are nearest. Operations are those of the solver, and of a reward
 model that reads every token once, as the engine does.
 """
@@ -66,12 +66,12 @@ def main() -> None:
 
 
 def plot(rows: Mapping[str, Any]) -> None:
-    """One line a method, in tokens, in operations and in machine seconds."""
+    """One line a method, in tokens, in operations and in passes one after the other, which is what a user waits for."""
     figure, panels = plt.subplots(1, 3, figsize=(14, 5.2), dpi=150, sharey=True)
     costs: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "generated tokens a problem": lambda row: float(row["usage"]["generated_tokens"]),
         "GFLOPs a problem, solver and reward model": lambda row: float(row["flops_read_once"]) / 1e9,
-        "machine seconds a problem": lambda row: float(row["usage"]["seconds"]),
+        "sequential passes of the solver": lambda row: float(row["passes"]),
     }
     names = list(dict.fromkeys(label.partition("@")[0] for label in rows))
     for axes, (title, cost) in zip(panels, costs.items(), strict=True):
