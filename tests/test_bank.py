@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import BUILT_IN, make
+from thinktime.testing import rambling
 
 USAGE = Usage(prompt_tokens=5, generated_tokens=2, model_calls=1, flops=1e17 + 2, seconds=0.1, dollars=None)
 
@@ -306,6 +308,17 @@ def test_a_replay_under_the_budget_of_the_live_run_ends_where_that_ended(bank: B
     answer = solve(make("majority", {"n": 6}), live)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 3)
     assert told(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == told(answer)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_live_run_ended(
+    name: str, path: Path
+) -> None:
+    for seed, tokens in product(range(4), (9, 21, 50)):
+        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12}
+        with Bank(path) as bank:
+            live = told(solve(make(name), toy_search(rambling, journal=bank, **limited)))
+            assert told(solve(make(name), replayed(bank, **limited))) == live
 
 
 def test_a_replay_refuses_a_limit_on_what_only_the_model_knows(bank: Bank) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,19 +15,23 @@ import torch
 
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.core.search import Search
-from thinktime.core.types import Extension, Node, Problem, Sampling
+from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.types import Extension, Node, Problem, Race, Sampling
 from thinktime.core.usage import Budget, total
-from thinktime.engine.engine import Engine
+from thinktime.engine.engine import BLOCK_SIZE, Engine
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.engine.models import ChatTokenizer, LanguageModel, RewardModel
 from thinktime.engine.rows import Job, Read, Row
 from thinktime.engine.scheduler import Iteration, Scheduler
+from thinktime.engine.worker import Worker
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
 from thinktime.pocket.problems import read_answer
 from thinktime.scorers.prm import AGGREGATES, ProcessReward
 from thinktime.strategies import make
+from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.majority import Majority
+from thinktime.testing import Notebook
 
 Result = TypeVar("Result")
 GREEDY = Sampling(temperature=0.0, max_tokens=200)
@@ -88,10 +93,16 @@ def search_for(
     sampling: Sampling = WARM,
     reward: ProcessReward | None = None,
     budget: Budget | None = None,
+    journal: Journal | None = None,
 ) -> Search:
-    answers = TextAnswers(read_answer)
     return Search(
-        Problem(question, question), generator, scorer=reward, answers=answers, sampling=sampling, budget=budget
+        Problem(question, question),
+        generator,
+        scorer=reward,
+        answers=TextAnswers(read_answer),
+        sampling=sampling,
+        budget=budget,
+        journal=journal,
     )
 
 
@@ -232,6 +243,107 @@ def test_what_is_charged_for_prompts_is_what_the_engine_reads(
     account = generator._worker.engine.account
     assert charged - (len(steps) - len(distinct)) == account.prompt_computed
     assert account.recomputed == 0
+
+
+Told = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
+
+
+def told(search: Search) -> Told:
+    """Every node of a trace: its place, ids, finish and what it cost but for the seconds."""
+    return [
+        (node.path, node.state.ids, node.finish, replace(node.usage, seconds=0.0).as_dict())
+        for node in (record.node for record in search.trace.values())
+    ]
+
+
+RACERS = 8
+
+
+@pytest.fixture(scope="module")
+def samples(generator: LocalGenerator, questions: tuple[str, ...]) -> Notebook:
+    """Whole samples of two questions, banked."""
+    bank = Notebook()
+    for question in questions[2:4]:
+        run(Majority(n=RACERS)(search_for(question, generator, journal=bank)))
+    return bank
+
+
+def test_races_from_banked_samples_differ(
+    generator: LocalGenerator, samples: Notebook, questions: tuple[str, ...], tasks: list[Row | Read]
+) -> None:
+    """Else the next test would show nothing: there is a winner, and it isn't the first or the last to start."""
+    search = search_for(questions[2], generator, journal=samples)
+    answer = run(FirstFinish(n=RACERS)(search))
+    assert answer.node is not None and 0 < answer.node.path[0] < RACERS - 1
+    assert [record.node.finish for record in search.trace.values()].count("pruned") > RACERS // 2
+    assert tasks == []
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"max_rows": 1}, {"max_rows": 3}, {"max_tokens": 5}, {"chunked": False}, {"blocks": 24}], ids=str
+)
+def test_a_race_is_its_replay_from_whole_samples_token_for_token_however_its_rows_are_run(
+    options: dict[str, Any],
+    k: int,
+    generator: LocalGenerator,
+    samples: Notebook,
+    solver_directory: Path,
+    questions: tuple[str, ...],
+) -> None:
+    """Few at once, in chunks, given up and read again, and beside a vote and another race."""
+    options = dict(options)
+    if blocks := options.pop("blocks", 0):
+        options["kv_bytes"] = blocks * BLOCK_SIZE * generator._model.shape.kv_bytes_per_token
+    crowded = LocalGenerator(solver_directory, dtype="float64")
+    crowded._worker = Worker(engine := crowded._model.engine(**options))
+    races = [search_for(question, crowded) for question in questions[2:4]]
+    vote = search_for(questions[5], crowded)
+
+    async def all_at_once() -> list[Answer]:
+        found = (FirstFinish(n=RACERS, k=k)(race) for race in races)
+        return list(await asyncio.gather(*found, Majority(n=2)(vote)))[:2]
+
+    for live, race, question in zip(run(all_at_once()), races, questions[2:4], strict=True):
+        search = search_for(question, generator, journal=samples)
+        replayed = run(FirstFinish(n=RACERS, k=k)(search))
+        assert told(race) == told(search)
+        assert (live.value, live.finish, live.share) == (replayed.value, replayed.finish, replayed.share)
+        assert live.finish == "done"
+    alone = search_for(questions[5], generator)
+    run(Majority(n=2)(alone))
+    assert told(vote) == told(alone)
+    assert bool(blocks) == (engine.preemptions > 0)
+
+
+def test_a_race_within_a_token_budget_keeps_it_and_is_the_same_from_its_own_bank(
+    generator: LocalGenerator, questions: tuple[str, ...], tasks: list[Row | Read]
+) -> None:
+    for tokens in (230, 420, 700):
+        bank = Notebook()
+        search = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
+        answer = run(FirstFinish(n=RACERS, k=2)(search))
+        assert 0 < answer.usage.generated_tokens <= tokens
+        asked = len(tasks)
+        again = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
+        run(FirstFinish(n=RACERS, k=2)(again))
+        assert told(again) == told(search) and len(tasks) == asked
+
+
+def test_a_race_among_children_of_several_nodes_is_asked_about_each_with_its_own_beginning(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[2], generator)
+    steps = run(search.extend([search.root], 4, until="step"))
+    seen: list[Text] = []
+
+    def counts(state: Text) -> bool:
+        seen.append(state)
+        return True
+
+    ends = run(search.extend(steps, race=Race(3, counts)))
+    assert len({step.state.ids for step in steps}) > 1
+    assert {(state.ids, state.text) for state in seen} == {(end.state.ids, end.state.text) for end in ends if end.done}
 
 
 def test_generated_tokens_are_the_new_ids_of_each_node(generator: LocalGenerator, questions: tuple[str, ...]) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from math import comb
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import Notebook, Piece, ToyGenerator, done, drawn, solve, texts, toy_search, unhurried
+from toy import ANSWERS, Notebook, Piece, ToyGenerator, done, drawn, extend, solve, texts, toy_search, unhurried
 
+from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
-from thinktime.core.types import Race
+from thinktime.core.types import Child, Extension, Race
 from thinktime.core.usage import Budget
+from thinktime.generators.recorded import BankedGenerator
+from thinktime.strategies import Strategy
 from thinktime.strategies.adaptive_consistency import AdaptiveConsistency, lead
 from thinktime.strategies.first_finish import FirstFinish
 from thinktime.strategies.length_vote import LengthVote
@@ -103,6 +110,52 @@ def test_a_race_within_a_budget_runs_as_many_as_are_paid_for() -> None:
     answer = solve(FirstFinish(n=5), search)
     assert answer.usage.generated_tokens <= 17
     assert (answer.value, answer.finish) == ("7", "budget")
+
+
+def test_a_race_that_is_over_leaves_nothing_reserved() -> None:
+    """17 tokens cover two rows of 8; when one has arrived, nobody needs what was set aside for the other three."""
+    search = toy_search(RACE, None, budget=Budget(tokens=17))
+    answer = solve(FirstFinish(n=5), search)
+    assert search.ledger.room_for_tokens() == 17 - answer.usage.generated_tokens > 0
+
+
+@pytest.mark.parametrize("first", [FirstFinish(n=8), FirstFinish(n=2), FirstFinish(n=6, k=3), Majority(n=5)])
+def test_whatever_else_a_bank_holds_a_race_is_the_same_and_is_in_it_afterwards(first: Strategy, tmp_path: Path) -> None:
+    """What a shorter race left is too short for a longer one, and must not hide what that one leaves."""
+    for seed, race in product(range(8), (FirstFinish(n=3), FirstFinish(n=6, k=2))):
+        alone = solve(race, toy_search(drawn, None, seed=seed))
+        with Bank(tmp_path / f"{seed}{race.n}.db") as bank:
+            solve(first, toy_search(drawn, None, seed=seed, journal=bank))
+            for generator in (ToyGenerator(drawn), BankedGenerator("toy")):
+                search = toy_search(generator, None, seed=seed, journal=bank)
+                answer = solve(race, search)
+                assert (answer.value, answer.finish, answer.usage) == (alone.value, alone.finish, alone.usage)
+
+
+def test_rows_that_ran_ahead_are_charged_as_far_as_the_race_went() -> None:
+    """The engine let 0 and 1 run first; then 2 came in at 3. 0 had arrived at 5, 1 had been given up there."""
+
+    class Staggered(ToyGenerator):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            ahead = [replace(e, race=Race(1, e.race.counts, [5])) for e in extensions[:2] if e.race]
+            return [*await super().extend(ahead), *await super().extend(extensions[2:])]
+
+    tree = {"0": done("a b c d 5"), "1": Piece("a b c d e f g", "length"), "2": done("a b 7"), "3": done("a b c 9")}
+    bank = Notebook()
+    answer = solve(FirstFinish(n=4), search := toy_search(Staggered(tree), None, journal=bank))
+    assert (answer.value, answer.finish, answer.usage.generated_tokens) == ("7", "done", 4 * 3)
+    assert [record.node.finish for record in search.trace.values()][1:] == ["pruned", "pruned", "eos", "pruned"]
+    again = solve(FirstFinish(n=4), toy_search(generator := ToyGenerator(tree), None, journal=bank))
+    assert (again.value, again.usage, generator.asked) == ("7", answer.usage, [])
+
+
+def test_a_race_may_go_on_in_a_second_call() -> None:
+    """The limit holds for those who start later, too; they can still be shorter."""
+    search = toy_search(RACE | {"5": done("so 9")}, None)
+    race = Race(1, lambda state: ANSWERS.read(state) is not None)
+    assert [node.finish for node in extend(search, [search.root], 3, race=race)] == ["pruned", "eos", "pruned"]
+    assert [node.finish for node in extend(search, [search.root], 3, race=race)] == ["eos", "pruned", "eos"]
+    assert (race.limit, search.exhausted) == (2, False)
 
 
 def test_a_race_is_over_at_the_length_of_its_kth_arrival() -> None:

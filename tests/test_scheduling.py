@@ -20,7 +20,7 @@ from thinktime.engine.blocks import Prefix
 from thinktime.engine.engine import BLOCK_SIZE, Engine
 from thinktime.engine.llama import Attend, Llama, Tap
 from thinktime.engine.models import LanguageModel, RewardModel, load_language_model
-from thinktime.engine.rows import Job, Output, Read, Row
+from thinktime.engine.rows import Job, Output, Race, Read, Row
 
 
 def tokens(outputs: Sequence[Output]) -> list[tuple[int, ...]]:
@@ -588,6 +588,59 @@ def test_a_row_that_would_outgrow_the_store_only_beyond_the_context_is_taken() -
 def test_an_engine_that_could_not_run_anything_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny_engine(**options)
+
+
+END = 17
+"""An id that the tiny model draws often enough for races to be decided."""
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.sampled_from([1, 15, 17])), min_size=4),
+    st.integers(1, 3),
+    st.sampled_from([3, 6, 64]),
+    st.sampled_from([2, 9, 512]),
+    st.sampled_from([1, 3, 64]),
+    st.sets(st.integers(0, 30), max_size=3),
+)
+def test_however_rows_race_each_is_the_beginning_of_itself_and_goes_at_least_as_far_as_its_race(
+    entries: list[tuple[int, int, int]], k: int, blocks: int, max_tokens: int, max_rows: int, paused: set[int]
+) -> None:
+    """Two races and rows in none, in one batch; in the second only arrivals of an odd length count."""
+    races = [Race(k, lambda ids: True, []), Race(k, lambda ids: len(ids) % 2 == 1, []), None]
+    rows = [Row(words(n, key % 3), key, 15, temperature=1.5, race=races[lane]) for lane, key, n in entries]
+    engine = tiny_engine(blocks=blocks, eos_id=END, max_tokens=max_tokens, max_rows=max_rows)
+    jobs = [engine.submit(row) for row in rows]
+    for place in paused:
+        engine.step()
+        engine.pause(jobs[place % len(jobs)])
+    for job in jobs:
+        engine.step()
+        engine.resume(job)
+    finished(engine, jobs)
+    for race in races:
+        mine = [(job, row) for job, row in zip(jobs, rows, strict=True) if row.race is race]
+        whole = {job: in_full(replace(row, race=None), eos=END)[0] for job, row in mine}
+        came = sorted(len(ids) for ids in whole.values() if race and ids[-1] == END and race.counts(ids))
+        limit = came[k - 1] if len(came) >= k else 15
+        assert race is None or sorted(race.lengths)[:k] == came[:k]
+        for job, ids in whole.items():
+            assert job.output is not None
+            said = job.output.ids
+            assert said == ids[: len(said)] and len(said) >= min(limit, len(ids))
+            assert (job.output.finish == "cancelled") == (ids != said) or len(said) == 15
+    assert engine._pool.held == 0
+
+
+def test_a_deadline_takes_its_row_out_of_a_race_and_the_others_run_on() -> None:
+    race = Race(1, lambda ids: True, [])
+    rows = [Row(words(5, i), i, 200, temperature=1.5, race=race) for i in range(6)]
+    first = min(len(in_full(replace(row, race=None), eos=END)[0]) for row in rows[1:])
+    late = replace(rows[0], deadline=0.0)
+    outputs = tiny_engine(eos_id=END).run([late, *rows[1:]])
+    assert (outputs[0].finish, outputs[0].ids) == ("cancelled", ())
+    assert [len(output.ids) for output in outputs[1:]] == [first] * 5
+    assert race.lengths == [first] * sum(output.finish == "eos" for output in outputs)
 
 
 ACTIONS = st.one_of(

@@ -346,6 +346,21 @@ def test_a_generation_cut_by_the_budget_is_not_the_sample_of_its_key() -> None:
     assert texts(extend(rich, [rich.root], 2)) == ["so 7", "so so so so 5"]
 
 
+def test_what_grows_from_a_node_the_budget_cut_is_not_what_grows_from_the_whole_one() -> None:
+    """Both have the key of the same sample, but not the same words; their children must not be mistaken in the bank."""
+    script = {"0": done("so so so 7"), "1": step("so so so so so"), "1/0": done("is 5")}
+    journal = Notebook()
+    poor = toy_search(script, journal=journal, budget=Budget(tokens=8), cap=8)
+    _, cut = extend(poor, [poor.root], 2, until="step")
+    assert (cut.finish, cut.state.text) == ("budget", "so so so so")
+    poor.ledger.budget = Budget()
+    assert texts(extend(poor, [cut])) == ["so so so so is 5"]
+    rich = toy_search(script, journal=journal, cap=8)
+    _, whole = extend(rich, [rich.root], 2, until="step")
+    assert whole.key == cut.key
+    assert texts(extend(rich, [whole])) == ["so so so so so is 5"]
+
+
 # The account of an answer
 
 

@@ -108,6 +108,7 @@ def toy_search(
     seed: int = 0,
     journal: Journal | None = None,
     cap: int = CAP,
+    temperature: float = 1.0,
 ) -> Search:
     """A search on the toy; scripts and scores may be given bare."""
     return Search(
@@ -116,7 +117,7 @@ def toy_search(
         scorer=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
         embedder=HashedNgrams(),
-        sampling=Sampling(max_tokens=cap),
+        sampling=Sampling(temperature, max_tokens=cap),
         budget=budget,
         seed=seed,
         journal=journal,

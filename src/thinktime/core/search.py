@@ -148,15 +148,21 @@ class Search:
 
         Raises:
             InputError: a number is below its least, or several samples of one node would be the same.
+            CapabilityError: the generator knows no steps, cannot go on from a prefix, or cannot cancel a row.
         """
         counts = [n] * len(nodes) if isinstance(n, int) else n
         sampling = self.sampling if temperature is None else replace(self.sampling, temperature=temperature)
         if isinstance(n, int) and n < 1:
             raise InputError("n", n, "ask for at least 1 child")
+        if min(counts, default=0) < 0:
+            raise InputError("n", min(counts), "ask for 0 children or more of each node")
         if at_most is not None and at_most < 1:
             raise InputError("at_most", at_most, "give 1 or more")
-        if sampling.temperature == 0 and max(counts, default=0) > 1:
-            raise InputError("temperature", 0, f"{max(counts)} samples would be the same; give more than 0, or n=1")
+        if sampling.temperature == 0:
+            refuse_copies(max(counts, default=0))
+        self._need(Capability.STEPS, until == "step")
+        self._need(Capability.PREFIX, any(node.parent is not None for node in nodes))
+        self._need(Capability.CANCEL, race is not None)
         kind = until if at_most is None else f"{until}:{at_most}"
         kind += "" if temperature is None else f"@{temperature}"
         wanted: list[Extension] = []
@@ -169,12 +175,15 @@ class Search:
                 place = self._children[f"{node.key}/{kind}"]
                 self._children.update((node.key, f"{node.key}/{kind}"))
                 cap = room if at_most is None else min(room, at_most)
-                key = _hash(f"{node.key}/{kind}/{place}")
+                # a node that the budget cut has the key of the whole sample; what grows from it is another thing
+                parent = node.key if node.finish != "budget" else f"{node.key}+{self.generator.length(node.state)}"
+                key = _hash(f"{parent}/{kind}/{place}")
                 wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race))
         made: dict[str, Node] = {}
         while wanted:
-            granted, wanted = self._grant(wanted)
-            if not granted or (race and race.limit is not None):
+            over = race is not None and race.limit is not None and bool(made)
+            granted, wanted = ([], wanted) if over else self._grant(wanted)
+            if not granted:
                 self.exhausted = True
                 break
             for extension, child in await self._sample(granted):
@@ -298,30 +307,43 @@ class Search:
         children: dict[str, Child] = {}
         for extension, _ in granted:
             child = self._banked(extension, extension.key)
-            if child is not None and child.usage.generated_tokens <= extension.max_tokens:
+            if child is None or child.usage.generated_tokens > extension.max_tokens:
+                left = self._left(extension, extension.max_tokens, extension.max_tokens)
+                child = left and replace(left, finish="budget")
+            if child is not None:
                 children[extension.key] = child
                 self._arrive(extension, child)
         for extension, _ in granted:  # what was given up before may do for a race that is over by then
-            if extension.race and extension.race.limit is not None and extension.key not in children:
-                child = self._banked(extension, f"{extension.key}/cut")
-                if child is not None and child.usage.generated_tokens >= extension.race.limit:
-                    children[extension.key] = child
-        banked = set(children)
-        new = [extension for extension, _ in granted if extension.key not in banked]
+            limit = extension.race.limit if extension.race else None
+            if limit is not None and extension.key not in children:
+                left = self._left(extension, limit, extension.max_tokens)
+                if left is not None:
+                    children[extension.key] = replace(left, finish="pruned")
+        new = [extension for extension, _ in granted if extension.key not in children]
         if new:
             for extension, child in zip(new, await self.generator.extend(new), strict=True):
                 children[extension.key] = child
-            self._write(new, children)
+            self._write([(extension, children[extension.key]) for extension in new])
         for extension, worst in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None
-            if limit is not None and extension.key in banked and child.usage.generated_tokens > limit:
-                children[extension.key] = self.generator.cut(extension, child, limit)
+            if limit is not None and child.usage.generated_tokens > limit:
+                children[extension.key] = self._given_up(extension, child, limit)
             self.ledger.settle(worst, children[extension.key].usage)
         return [(extension, children[extension.key]) for extension, _ in granted]
 
     def _arrive(self, extension: Extension, child: Child) -> None:
         if extension.race and child.finish == "eos" and extension.race.counts(child.state):
             extension.race.lengths.append(child.usage.generated_tokens)
+
+    def _given_up(self, extension: Extension, child: Child, limit: int) -> Child:
+        """The child as far as its race went, whatever it had run ahead of others; that much it is charged."""
+        left = self._left(extension, limit, limit)
+        if left is not None:
+            return replace(left, finish="pruned")
+        left = self.generator.cut(extension, child, limit)
+        if left.usage.flops is not None:  # a replay knows only its tokens, which the bank has anyway
+            self._write([(extension, left)])
+        return left
 
     def _banked(self, extension: Extension, key: str) -> Child | None:
         banked = self._journal.find_sample(key) if self._journal is not None else None
@@ -330,19 +352,45 @@ class Search:
         state = self.generator.unpack(extension.node.state, banked["state"])
         return Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
 
-    def _write(self, extensions: Sequence[Extension], children: Mapping[str, Child]) -> None:
-        """Bank what was sampled; what was given up is no sample and has a key of its own."""
+    def _left(self, extension: Extension, least: int, most: int) -> Child | None:
+        """The shortest that a race or a budget has left of this child before, of so many tokens."""
+        found, key = [], f"{extension.key}/cut"
+        while (child := self._banked(extension, key)) is not None:
+            found.append(child)
+            key += "/cut"
+        long_enough = [child for child in found if least <= child.usage.generated_tokens <= most]
+        return min(long_enough, key=lambda child: child.usage.generated_tokens, default=None)
+
+    def _write(self, made: Sequence[tuple[Extension, Child]]) -> None:
+        """Bank what was sampled; what a race or the tokens left of a child is no sample and has a key of its own."""
         if self._journal is None:
             return
         samples = []
-        for extension in extensions:
-            child = children[extension.key]
-            if child.finish not in ("budget", "error"):
-                packed = self.generator.pack(extension.node.state, child.state)
-                facts = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict()}
-                key = f"{extension.key}/cut" if child.finish == "pruned" else extension.key
-                samples.append((key, {**facts, "passes": child.passes}))
+        for extension, child in made:
+            in_full = child.usage.generated_tokens == extension.max_tokens
+            if child.finish == "error" or (child.finish == "budget" and not in_full):  # the clock cuts where it likes
+                continue
+            key = extension.key
+            while child.finish in ("pruned", "budget") and (
+                key == extension.key or self._journal.find_sample(key) is not None
+            ):
+                key += "/cut"
+            packed = self.generator.pack(extension.node.state, child.state)
+            facts = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict()}
+            samples.append((key, {**facts, "passes": child.passes}))
         self._journal.add_samples(self.problem, self.generator.name, samples)
+
+    def _need(self, capability: Capability, needed: bool) -> None:
+        if needed and capability not in self.generator.capabilities:
+            raise CapabilityError(
+                f"generator={self.generator.name!r}: it lacks {capability}; take a strategy of whole samples"
+            )
+
+
+def refuse_copies(n: int) -> None:
+    """Raise an `InputError` for more than one sample at temperature 0."""
+    if n > 1:
+        raise InputError("temperature", 0, f"{n} samples would be the same; give more than 0, or n=1")
 
 
 def _hash(text: str) -> str:

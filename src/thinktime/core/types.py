@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Any, Literal, Protocol
 
+from thinktime.core.errors import InputError
 from thinktime.core.usage import Usage
 
 
@@ -30,11 +32,23 @@ Until = Literal["done", "step"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How children are drawn. ``max_tokens`` bounds a whole generation from the root."""
+    """How children are drawn. ``max_tokens`` bounds a whole generation from the root.
+
+    Raises:
+        InputError: a value is out of range.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < inf:
+            raise InputError("temperature", self.temperature, "give 0 (greedy) or a finite number above")
+        if not 0 < self.top_p <= 1:
+            raise InputError("top_p", self.top_p, "give a number above 0, at most 1")
+        if self.max_tokens < 1:
+            raise InputError("max_tokens", self.max_tokens, "give 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +104,11 @@ class Race:
     k: int
     counts: Callable[[Any], bool]
     lengths: list[int] = field(default_factory=list)
-    """Tokens of every arrival so far, from the parent on."""
+    """Tokens of every arrival so far, from the parent on; the generator adds those of what it samples."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InputError("k", self.k, "a race ends when 1 or more have ended")
 
     @property
     def limit(self) -> int | None:

@@ -70,7 +70,7 @@ class LocalGenerator:
         """Sample one child per extension, in one running batch with every other caller."""
         from thinktime.engine.rows import Race, Row
 
-        races = {e.race: Race(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
+        races = {(e.race, e.node): Race(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
         rows = []
         for extension in extensions:
             ids = extension.node.state.prompt + extension.node.state.ids
@@ -83,7 +83,7 @@ class LocalGenerator:
                     top_p=extension.sampling.top_p,
                     stop_ids=self._step_ids if extension.until == "step" else frozenset(),
                     deadline=extension.deadline,
-                    race=races[extension.race] if extension.race else None,
+                    race=races[extension.race, extension.node] if extension.race else None,
                 )
             )
         outputs = await self._worker.run(rows)
@@ -114,7 +114,8 @@ class LocalGenerator:
         first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has read nothing
         usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]
-        if finish == "budget" and extension.race and extension.race.limit == len(output.ids):
+        limit = extension.race.limit if extension.race else None
+        if finish == "budget" and limit is not None and len(output.ids) >= limit:
             finish = "pruned"
         if finish == "step" and not self._room(state):
             finish = "length"

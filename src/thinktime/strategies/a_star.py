@@ -35,8 +35,9 @@ State = tuple[float, float, int, int, float, Node]
 class AStar:
     """Extend the state of smallest ``f`` by ``k`` steps until ``n_goals`` complete solutions have been its turn.
 
-    A solution counts when its turn comes, not when it is found. When the budget runs low, the most promising state is
-    continued to its end with what was kept back for that.
+    A solution counts when its turn comes, not when it is found. A missing score says nothing: the state is as far as
+    the one it comes from. When the budget runs low, the most promising state is continued to its end with what was
+    kept back for that.
 
     Args:
         k: steps sampled from a state that is extended.
@@ -70,7 +71,7 @@ class AStar:
         age = count(1)
         while queue and len(goals) < self.n_goals:
             turns = [heappop(queue) for _ in range(min(self.pop_width, len(queue)))]
-            goals |= {node: 1 - h for _, h, *_, node in turns if node.done}
+            goals |= {node: search.trace[node.key].score for *_, node in turns if node.done}
             states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done}
             if not states:
                 continue
@@ -87,14 +88,14 @@ class AStar:
                     seen.add(child.state)
                     new.append(child)
             for child, score in zip(new, await search.score(new), strict=True):
-                if score is None:
-                    continue
-                if not 0 <= score <= 1:
-                    raise InputError("score", score, "A*-decoding needs prefix scores in [0, 1]")
                 assert child.parent is not None
                 h, g = states[child.parent]
-                g += price(h, 1 - score)
-                heappush(queue, (g + self.weight * (1 - score), 1 - score, -child.depth, next(age), g, child))
+                if score is not None and not 0 <= score <= 1:
+                    fix = "A*-decoding needs prefix scores in [0, 1]; take a scorer that gives probabilities"
+                    raise InputError("score", score, fix)
+                h_next = h if score is None else 1 - score
+                g += price(h, h_next) if score is not None else 0.0
+                heappush(queue, (g + self.weight * h_next, h_next, -child.depth, next(age), g, child))
             if len(queue) > self.max_frontier:
                 queue, dropped = sorted(queue)[: self.max_frontier], sorted(queue)[self.max_frontier :]
                 search.prune([node for *_, node in dropped])

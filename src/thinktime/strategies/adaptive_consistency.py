@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Answer, Search, refuse_copies
 from thinktime.core.selection import Candidate, majority
 from thinktime.core.types import Capability
 from thinktime.strategies.options import above, at_least, below
@@ -45,6 +45,8 @@ class AdaptiveConsistency:
         at_least("batch", self.batch, 1)
 
     async def __call__(self, search: Search) -> Answer:
+        if search.sampling.temperature == 0:
+            refuse_copies(self.n)
         candidates: list[Candidate] = []
         drawn = 0
         while drawn < self.n:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import inf, log, sqrt
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search
-from thinktime.core.selection import weighted_majority
+from thinktime.core.search import Answer, Search, refuse_copies
+from thinktime.core.selection import ranked, weighted_majority
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, not_below
 
@@ -74,6 +74,8 @@ class MCTS:
         not_below("explore", self.explore, 0)
 
     async def __call__(self, search: Search) -> Answer:
+        if search.sampling.temperature == 0:
+            refuse_copies(max(self.n, self.width))
         root = Place(search.root)
         finished: dict[Node, float | None] = {}
         left = self.n
@@ -91,7 +93,11 @@ class MCTS:
                         child.close()
                 if not leaf.children:
                     leaf.close()
-                elif not (first := max(leaf.children, key=lambda child: child.value)).closed:
+                    continue
+                nodes = [child.node for child in leaf.children]
+                (favourite, _), *_ = ranked(nodes, [scores[node] for node in nodes])
+                first = leaf.children[nodes.index(favourite)]
+                if not first.closed:
                     best.append(first)
             ends = await search.extend([place.node for place in best])
             scores |= dict(zip(ends, await search.score(ends), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Capability
@@ -25,8 +26,8 @@ def at_least(field: str, value: int, least: int) -> None:
 
 
 def above(field: str, value: float, least: float) -> None:
-    """Raise an `InputError` unless ``value > least``."""
-    if not value > least:
+    """Raise an `InputError` unless ``value > least`` and finite."""
+    if not least < value < inf:
         raise InputError(field, value, f"give a number above {least:g}")
 
 
@@ -37,8 +38,8 @@ def below(field: str, value: float, most: float) -> None:
 
 
 def not_below(field: str, value: float, least: float) -> None:
-    """Raise an `InputError` unless ``value >= least``."""
-    if not value >= least:
+    """Raise an `InputError` unless ``value >= least`` and finite."""
+    if not least <= value < inf:
         raise InputError(field, value, f"give {least:g} or more")
 
 
