@@ -21,10 +21,13 @@ from thinktime.cli.common import (
     Json,
     MaxTokens,
     Model,
+    ModelName,
+    PriceText,
     Reward,
     Seed,
     Temperature,
     budget_of,
+    closing,
     load_models,
     names_in,
     numbers_in,
@@ -58,6 +61,8 @@ def bench(
     bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = "pocket",
+    model_name: ModelName = None,
+    price: PriceText = None,
     reward_model: Reward = None,
     aggregate: Aggregate = "last",
     budget: BudgetText = None,
@@ -82,7 +87,7 @@ def bench(
         if replay_bank:
             generator, scorer = _banked(opened)
         else:
-            generator, scorer = load_models(model, reward_model, aggregate, dtype)
+            generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
         run = Bench(loaded, generator, scorer, entries, sampling, opened, limits, seed)
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
@@ -189,7 +194,7 @@ def _run_with_progress(run: Bench) -> bool:
 
         run.on_outcome = show
         try:
-            asyncio.run(run.run())
+            asyncio.run(closing(run.generator, run.run()))
         except KeyboardInterrupt:
             return False
     return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,10 +16,19 @@ from thinktime.core.usage import Budget
 if TYPE_CHECKING:
     from thinktime.core.types import Generator, Sampling, Scorer
 
+Result = TypeVar("Result")
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Model = Annotated[str, typer.Option(help="'pocket' (shipped) or a Hugging Face model directory.")]
+Model = Annotated[
+    str,
+    typer.Option(help="'pocket' (shipped), a Hugging Face model directory, or an endpoint: http://host:port/v1."),
+]
+ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
+PriceText = Annotated[
+    str | None,
+    typer.Option("--price", help="An endpoint's dollars per million tokens, prompt/generated[/reused]: 0.15/0.60."),
+]
 Reward = Annotated[
     str | None,
     typer.Option("--reward-model", help="'pocket', 'none', or a reward model directory; default: fits --model."),
@@ -55,8 +66,25 @@ def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampl
     return Sampling(temperature=temperature, max_tokens=limit)
 
 
-def load_models(model: str, reward_model: str | None, aggregate: str, dtype: str) -> tuple[Generator, Scorer | None]:
+def load_models(
+    model: str,
+    reward_model: str | None,
+    aggregate: str,
+    dtype: str,
+    model_name: str | None = None,
+    price: str | None = None,
+) -> tuple[Generator, Scorer | None]:
     """The generator and the scorer that the options name."""
+    if model.startswith(("http://", "https://")):
+        if reward_model not in (None, "none"):
+            fix = (
+                "a reward model reads token ids, an endpoint gives text; leave it out, or load --model from a directory"
+            )
+            raise InputError("reward_model", reward_model, fix)
+        return _remote(model, model_name, price), None
+    for field, value in (("model_name", model_name), ("price", price)):
+        if value is not None:
+            raise InputError(field, value, "this is for an endpoint; give its URL with --model")
     from thinktime import pocket
     from thinktime.generators.local import LocalGenerator
     from thinktime.scorers.prm import ProcessReward
@@ -70,6 +98,25 @@ def load_models(model: str, reward_model: str | None, aggregate: str, dtype: str
         return generator, None
     directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
     return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
+
+
+def _remote(url: str, name: str | None, price: str | None) -> Generator:
+    from thinktime.generators.openai import RemoteGenerator, only_model
+    from thinktime.remote.prices import Price
+
+    key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    cost = None if price is None else Price.parse(price)
+    return RemoteGenerator(url, name or only_model(url, key), key, price=cost)
+
+
+async def closing(generator: Generator, work: Awaitable[Result]) -> Result:
+    """What the work gives, with the generator's connections closed behind it."""
+    try:
+        return await work
+    finally:
+        close = getattr(generator, "close", None)
+        if close is not None:
+            await close()
 
 
 def names_in(text: str) -> list[str]:

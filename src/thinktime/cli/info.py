@@ -37,7 +37,8 @@ def models(as_json: Json = False) -> None:
     )
     for title, words in (("names", NAMES), ("things", ITEMS), ("days", DAYS), ("places", MAKERS)):
         print(f"  {title}: {', '.join(words)}")
-    print("\nAny other --model is a Hugging Face directory on this machine (Llama, Qwen, Mistral, …).")
+    print("\nAny other --model is a Hugging Face directory on this machine (Llama, Qwen, Mistral, …),")
+    print("or the URL of an OpenAI-compatible endpoint (vLLM, llama.cpp, OpenAI, …): http://host:port/v1")
 
 
 @strategies.callback(invoke_without_command=True)

@@ -8,10 +8,11 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any, Literal, Protocol
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.ledger import Ledger
 from thinktime.core.selection import Candidate, best
 from thinktime.core.types import (
@@ -106,6 +107,8 @@ class Search:
         self._journal = journal
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
+        self.errors: list[str] = []
+        """Why children could not be had."""
         self._children: Counter[str] = Counter()
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
@@ -254,9 +257,14 @@ class Search:
 
         A strategy that chose none answers with the best-scored sample of the trace that can be read, so what was
         sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
+
+        Raises:
+            ModelError: nothing was sampled to its end, and a child could not be had.
         """
         if chosen is None:
             records = self.trace.values()
+            if self.errors and not any(record.node.done for record in records):
+                raise ModelError(self.errors[0])
             chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))
         node = chosen.node if chosen else None
         return Answer(
@@ -309,8 +317,11 @@ class Search:
         banked = set(children)
         new = [extension for extension, _ in granted if extension.key not in banked]
         if new:
-            for extension, child in zip(new, await self.generator.extend(new), strict=True):
+            kept = [replace(extension, arrived=partial(self._keep, extension)) for extension in new]
+            for extension, child in zip(new, await self.generator.extend(kept), strict=True):
                 children[extension.key] = child
+                if child.finish == "error":
+                    self.errors.append(child.reason)
             self._write(new, children)
         for extension, worst in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None
@@ -329,6 +340,9 @@ class Search:
             return None
         state = self.generator.unpack(extension.node.state, banked["state"])
         return Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
+
+    def _keep(self, extension: Extension, child: Child) -> None:
+        self._write([extension], {extension.key: child})
 
     def _write(self, extensions: Sequence[Extension], children: Mapping[str, Child]) -> None:
         """Bank what was sampled; what was given up is no sample and has a key of its own."""
