@@ -33,7 +33,7 @@ class Endpoint:
     continues: bool = True
     """Whether a chat goes on inside its last assistant message if asked to."""
     stops: str = "named"
-    """Which stop string was met: ``named`` (vLLM), ``echoed`` if asked to, or ``silent`` about it (OpenAI)."""
+    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
     identical: bool = False
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
@@ -160,7 +160,8 @@ class Endpoint:
                     tokens, reason, met = tokens[: at + 1], "stop", stop
                     break
         said = "".join(tokens)
-        if met and not (self.stops == "echoed" and body.get("include_stop_str_in_output")):
+        asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
+        if met and not (self.stops == "echoed" or asked):
             said = said[: said.index(met)]
         choice: dict[str, Any] = {"index": place, "finish_reason": reason, "tokens": len(tokens)}
         if self.stops == "named":
@@ -181,7 +182,9 @@ CUT = b" "
 
 
 def _said(prefix: str, noise: int) -> str:
-    """The rest of a solution of three lines, of which the prefix has some."""
+    """The rest of a solution of three lines, of which the prefix has some; or it adds on, if the prefix adds."""
+    if prefix.endswith("1 + 3 ="):
+        return " 4.\n1 + 4 = 5."
     dice = Random(f"{prefix}/{noise}")
     lines = [f"{' '.join(dice.choices(['so', 'well', 'thus'], k=dice.randint(1, 4)))} {step}\n" for step in (3, 4)]
     lines.append(f"The answer is {dice.choice('77789')}")
@@ -220,8 +223,16 @@ class Running:
         return self._endpoint
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
+
+    async def _leave(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 async def main() -> None:

@@ -20,7 +20,7 @@ from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
 from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
 from thinktime.remote.prices import Price, listed
-from thinktime.remote.probe import Traits, probe
+from thinktime.remote.probe import ECHO, Traits, probe
 from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares
 
 MOST_AT_ONCE = 64
@@ -62,7 +62,7 @@ class RemoteGenerator:
         connections: int = 256,
         timeout: float = 600.0,
     ) -> None:
-        if not re.fullmatch(r"https?://[^/\s@?#]+[^\s?#]*", base_url):
+        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", base_url):
             raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
@@ -238,8 +238,8 @@ class RemoteGenerator:
             body["logprobs"] = True if self._api == "chat/completions" else 1
         if extension.until == "step":
             body["stop"] = [self._step]
-            if traits.stops == "echoed":
-                body["include_stop_str_in_output"] = True
+            if traits.stops == "echoed if asked":
+                body |= ECHO
         return body
 
     def _children(
@@ -279,9 +279,8 @@ class RemoteGenerator:
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
         if choice.reason == "stop":
-            named = traits.stops == "named" and choice.stop is not None
-            echoed = traits.stops == "echoed" and choice.text.endswith(self._step)
-            return "step" if extension.until == "step" and (named or echoed) else "eos"
+            stopped = choice.stop is not None if traits.stops == "named" else choice.text.endswith(self._step)
+            return "step" if extension.until == "step" and stopped else "eos"
         room = extension.sampling.max_tokens - extension.node.state.tokens
         if count < extension.max_tokens or extension.max_tokens >= room:
             return "length"  # the endpoint's own limit, or that of the generation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,9 +14,11 @@ from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices
 TOKENS = 3
 """Of each of the samples that are compared."""
 STEP_TOKENS = 12
-"""In which a model that counts, a number a line, has to end a line."""
+"""In which a model that writes sums, one a line, has to end a line."""
 
-Stops = Literal["named", "echoed"]
+Stops = Literal["named", "echoed", "echoed if asked"]
+ECHO = {"include_stop_str_in_output": True}
+"""What asks for it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Traits:
     continues: bool
     """It goes on inside what was said so far."""
     stops: Stops | None
-    """How it tells a stop string from the end: it names it, or leaves it in the text. None: it does not."""
+    """How it tells a stop string from the end: it names it, or leaves it in the text. None: it was not seen to."""
     usage: bool
     limit_field: str
     """What it calls the length limit."""
@@ -41,7 +44,7 @@ class Traits:
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
-    """Look at an endpoint; five requests or fewer of a few tokens each.
+    """Look at an endpoint; six requests or fewer of a few tokens each.
 
     Args:
         client: of the endpoint.
@@ -77,33 +80,31 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
 
 async def _steps(looks: _Looks, limit_field: str, step: str) -> tuple[bool, Stops | None]:
     """Whether it goes on inside what was said, and how it tells the end of a step."""
-    lines = "".join(f"{line}{step}" for line in (1, 2, 3))
+    said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
     options: dict[str, Any] = {limit_field: STEP_TOKENS, "temperature": 0, "stop": [step]}
-    options |= {"include_stop_str_in_output": True}
     try:
-        found = await looks.sample(options, said=lines)
-    except RefusedError:
-        del options["include_stop_str_in_output"]
-        try:
-            found = await looks.sample(options, said=lines)
-        except RemoteError:
-            return False, None
+        choice = (await looks.sample(options, said))[0]
     except RemoteError:
         return False, None
-    read, choice = looks.last, found[0]
-    stops: Stops | None = None
-    if choice.reason == "stop" and choice.stop is not None and choice.stop in step:
-        stops = "named"
-    elif choice.reason == "stop" and choice.text.endswith(step):
-        stops = "echoed"
+    read, stops = looks.last, _told(choice, step)
+    if choice.reason == "stop" and stops is None:
+        with suppress(RemoteError):
+            asked = (await looks.sample(options | ECHO, said))[0]
+            stops = "echoed if asked" if _told(asked, step) else None
     if looks.api == "completions":
         return True, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}
     try:  # an answer to what was said needs the start of a new message; going on inside it does not
-        await looks.sample({limit_field: 1, "temperature": 0, **answer}, said=lines)
+        await looks.sample({limit_field: 1, "temperature": 0, **answer}, said)
     except RemoteError:
         return False, None
     return read is not None and looks.last is not None and read.prompt < looks.last.prompt, stops
+
+
+def _told(choice: Choice, step: str) -> Stops | None:
+    if choice.reason == "stop" and choice.stop is not None and choice.stop in step:
+        return "named"
+    return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
 
 
 class _Looks:
@@ -134,7 +135,7 @@ class _Looks:
 
     async def sample(self, options: Mapping[str, Any], said: str = "", tries: int = 5) -> list[Choice]:
         """Samples after a fixed prompt, and after what is said to have been said."""
-        asked = "List the numbers from 1 to 9, one a line." if said else "Say any word that comes to mind."
+        asked = "Add 1 to each number up to 9, one sum a line." if said else "Say any word that comes to mind."
         messages = json.dumps([{"role": "user", "content": asked}])
         prompt = messages if self.api == "chat/completions" else f"{asked}\n"
         body = {"model": self._model, **prompt_of(prompt, self.api, said), **options}
