@@ -299,6 +299,13 @@ def test_a_budget_in_dollars_holds_and_needs_a_price(start: Start) -> None:
         search_on(opened(endpoint), budget)
 
 
+def test_a_picture_has_no_price_beforehand(start: Start) -> None:
+    content = [{"type": "image_url", "image_url": {"url": "http://host/picture.png"}}]
+    generator = opened(start(), price=Price(1, 10))
+    with pytest.raises(InputError, match="dollars are unknown"):
+        Search(Problem("p", [{"role": "user", "content": content}]), generator, budget=Budget(dollars=1.0))
+
+
 def test_an_endpoint_that_does_not_count_is_charged_the_most_and_says_so(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -407,6 +414,14 @@ def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str,
     with pytest.raises(ModelError) as caught:
         solved(generator, "majority", search_on(generator), n=2)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_endpoint_that_stops_answering_is_an_error_and_not_the_end_of_a_budget(start: Start) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint, timeout=0.3)
+    endpoint.faults.extend(["never"] * 2)
+    with pytest.raises(ModelError, match="no answer in 0"):
+        solved(generator, "majority", search_on(generator), n=2)
 
 
 def test_an_unknown_model_is_named_with_those_there_are(start: Start) -> None:
@@ -519,6 +534,18 @@ def test_an_endpoint_that_never_answers_is_given_up(start: Start) -> None:
 def test_a_connection_that_fails_is_tried_again() -> None:
     with pytest.raises(UnreachableError):
         run(Client("http://127.0.0.1:9/v1").post("chat/completions", BODY))
+
+
+def test_a_crowd_that_waits_for_connections_is_not_too_late(start: Start) -> None:
+    endpoint = start(latency=0.1)
+
+    async def many() -> None:
+        client = Client(endpoint.url, connections=2, timeout=0.3)
+        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(12)))
+        await client.close()
+
+    run(many())
+    assert len(endpoint.requests) == 12
 
 
 def test_connections_are_reused_and_never_more_than_allowed(start: Start) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +114,7 @@ class RemoteGenerator:
             raise InputError("prompt", prompt, "ask something")
         if self._api == "chat/completions":
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            return RemoteText(json.dumps(messages))
+            return RemoteText(json.dumps(messages), chat=True)
         if not isinstance(prompt, str):
             raise InputError(
                 "prompt", "messages", f"{self._api} takes a text; leave {self._api} out of the URL to chat"
@@ -127,8 +128,8 @@ class RemoteGenerator:
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
         """All tokens used; the prompt at a token a byte, which no tokenizer exceeds, and what the template adds."""
         dollars = None
-        if self._price is not None and (overhead := self.traits.overhead) is not None:
-            state: RemoteText = node.state
+        state: RemoteText = node.state
+        if self._price is not None and _is_text(state) and (overhead := self.traits.overhead) is not None:
             prompt = len(state.prompt.encode()) + len(state.text.encode()) + overhead
             dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
         return Usage(None, None, max_tokens, model_calls=1, flops=None, kv_bytes=None, dollars=dollars)
@@ -208,7 +209,8 @@ class RemoteGenerator:
                 return await self._one_by_one(wanted, traits)
             return await self._refused(wanted, error)
         except TooLateError as error:
-            return {e.key: self._unknown(e, "budget", error, charged=error.billed) for e in wanted}
+            over = first.deadline is not None and time.monotonic() >= first.deadline
+            return {e.key: self._unknown(e, "budget" if over else "error", error, charged=error.billed) for e in wanted}
         except RemoteError as error:
             return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
         answered, rest = wanted[: len(choices)], wanted[len(choices) :]
@@ -272,9 +274,8 @@ class RemoteGenerator:
         said = before.text + text
         ends = tuple(match.end() for match in re.finditer(re.escape(self._step), said))
         ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
-        return Child(
-            RemoteText(before.prompt, said, tokens, ends, before.logprob + choice.logprob), finish, usage, count
-        )
+        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=before.logprob + choice.logprob)
+        return Child(state, finish, usage, count)
 
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
@@ -378,6 +379,11 @@ def _root_and_api(base_url: str) -> tuple[str, Api]:
     if root.endswith("/completions"):
         return root.removesuffix("/completions"), "completions"
     return root, "chat/completions"
+
+
+def _is_text(state: RemoteText) -> bool:
+    """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
+    return not state.chat or all(isinstance(m.get("content") or "", str) for m in json.loads(state.prompt))
 
 
 def _require(extensions: Sequence[Extension], traits: Traits) -> None:

@@ -53,6 +53,8 @@ class RemoteText:
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
     """NaN where the endpoint tells none."""
+    chat: bool = False
+    """Whether ``prompt`` is messages."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -66,4 +68,4 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     """The state that `pack_remote` described."""
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
-    return RemoteText(before.prompt, text, packed["tokens"], ends, logprob)
+    return RemoteText(before.prompt, text, packed["tokens"], ends, logprob, before.chat)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -79,7 +80,7 @@ class Client:
         base_url: what paths are added to, as ``http://127.0.0.1:8000/v1``.
         api_key: sent as a bearer token; it is in no message.
         connections: open at once; what is beyond waits.
-        timeout: seconds for a request where the caller has no earlier deadline.
+        timeout: seconds for one attempt, not counting the wait for a connection.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Client:
         self._connections, self._timeout = connections, timeout
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._free = asyncio.Semaphore(connections)
         self._dice = Random()
 
     async def get(self, path: str) -> Reply:
@@ -119,14 +121,15 @@ class Client:
             await session.close()
 
     async def _send(self, method: str, path: str, body: bytes | None, deadline: float | None, tries: int) -> Reply:
-        limit = self._timeout if deadline is None else min(self._timeout, deadline - time.monotonic())
-        waiting = True  # for our turn to try, not for an answer
+        began, waiting = time.monotonic(), True  # for our turn to try, not for an answer
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(None if deadline is None else deadline - began):
+                session, free = self._opened()
                 for turn in range(1, tries + 1):
-                    waiting = False
                     try:
-                        return await self._attempt(method, f"{self.url}/{path}", body, turn)
+                        async with free, asyncio.timeout(self._timeout):
+                            waiting = False
+                            return await self._attempt(session.request(method, f"{self.url}/{path}", data=body), turn)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
                         wait = self._wait(error, turn)
@@ -135,24 +138,22 @@ class Client:
                         waiting = True
                         await asyncio.sleep(wait)
         except TimeoutError:
-            raise TooLateError(self.url, max(0.0, limit), billed=not waiting) from None
-        raise AssertionError("a last try returns or raises")
+            raise TooLateError(self.url, time.monotonic() - began, billed=not waiting) from None
+        raise AssertionError("the last try returns or raises")
 
     def _wait(self, error: UnreachableError | RefusedError, turn: int) -> float:
         told = error.retry_after if isinstance(error, RefusedError) else None
         jitter = self._dice.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn - 1)))
-        return jitter if told is None else told + min(jitter, 0.1 * told)
+        return jitter + (told or 0.0)
 
-    async def _attempt(self, method: str, url: str, body: bytes | None, turn: int) -> Reply:
+    async def _attempt(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse], turn: int) -> Reply:
         import aiohttp
 
         started, answered = time.monotonic(), False
         try:
-            async with self._opened().request(method, url, data=body) as response:
+            async with request as response:
                 answered = True
                 raw = await response.read()
-        except aiohttp.InvalidURL:
-            raise UnreachableError(f"endpoint={url!r}: this is no URL; write http://host:port/v1") from None
         except aiohttp.ClientError as error:
             reason = _one_line(str(error)) or type(error).__name__
             if answered:
@@ -180,7 +181,8 @@ class Client:
             )
         return Reply(value, time.monotonic() - started)
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
+        """The connections of the running event loop, and who may use one."""
         import aiohttp
 
         loop = asyncio.get_running_loop()
@@ -189,13 +191,14 @@ class Client:
             if self._api_key:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             self._loop = loop
+            self._free = asyncio.Semaphore(self._connections)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             )
-        return self._session
+        return self._session, self._free
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._api_key, "…") if self._api_key else text
