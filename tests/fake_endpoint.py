@@ -238,7 +238,8 @@ class Running:
 async def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--latency", type=float, default=0.0)
-    endpoint = Endpoint(latency=options.parse_args().latency)
+    options.add_argument("--n", default="honoured")
+    endpoint = Endpoint(**vars(options.parse_args()))
     server = await endpoint.serve()
     print(endpoint.port, flush=True)
     await server.serve_forever()

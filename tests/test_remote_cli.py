@@ -105,7 +105,7 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
     [
         (("--model", "pocket", "--model-name", "words"), "model_name='words': this is for an endpoint"),
         (("--model", "pocket", "--price", "1/2"), "price='1/2': this is for an endpoint"),
-        (("--reward-model", "pocket"), "reward_model='pocket': a reward model reads token ids"),
+        (("--reward-model", "pocket"), "this model knows only the words of its own task"),
         (("--price", "cheap"), "price='cheap': write dollars per million tokens"),
         (("--budget", "1usd"), "this model's dollars are unknown"),
         (("--budget", "1e12flops"), "this model's flops are unknown"),
@@ -116,7 +116,7 @@ def test_options_that_do_not_fit_are_one_line(
     endpoint: Endpoint, thinktime: Command, options: tuple[str, ...], says: str
 ) -> None:
     given = options if "--model-name" in options else ("--model-name", "words", *options)
-    if options[1] == "pocket":
+    if options[0] == "--model":
         given = options
     code, _, err = thinktime(*ask(endpoint, "--strategy", "single", *given))
     assert code == 2 and says in err and err.count("\n") == 1

@@ -20,6 +20,7 @@ from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator, only_model
 from thinktime.pocket.problems import read_answer
+from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
 GREEDY = Sampling(temperature=0.0, max_tokens=100)
@@ -96,6 +97,42 @@ def test_steps_through_the_server_make_the_text_that_one_call_makes(url: str, qu
 
     whole, stepped = asyncio.run(walk())
     assert stepped.depth > 1 and stepped.state.text == whole.state.text
+
+
+def test_the_shipped_reward_model_reads_a_text_as_it_reads_the_ids_it_came_from(
+    url: str, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def steps(maker: RemoteGenerator | LocalGenerator, question: str) -> tuple[float, ...]:
+        search = search_for(question, maker, GREEDY)
+        (reading,) = await reward.score(await search.extend([search.root]))
+        return reading.steps
+
+    async def both(question: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        there, here = await steps(remote, question), await steps(generator, question)
+        await remote.close()
+        return there, here
+
+    for question in questions[:3]:
+        there, here = asyncio.run(both(question))
+        assert len(there) > 1 and there == here
+
+
+def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
+    url: str, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(f"{url}/completions", only_model(url))
+    search = search_for(questions[0], remote, Sampling(max_tokens=60))
+    search.scorer = reward
+
+    async def beam() -> Answer:
+        answer = await make("beam_search", {"n": 2, "width": 1})(search)
+        await remote.close()
+        return answer
+
+    assert asyncio.run(beam()).usage.scorer_calls > 0
+    assert max(record.node.depth for record in search.trace.values()) > 1
 
 
 def test_a_vote_asks_the_server_for_every_sample_and_counts_them(url: str, questions: tuple[str, ...]) -> None:

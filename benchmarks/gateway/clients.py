@@ -4,7 +4,8 @@
 
 The endpoint is `tests/fake_endpoint.py` in a process of its own. ``streams`` is the floor: bare sockets of asyncio that
 write a prepared request and read as many bytes as the reply says, with no client at all. ``ours`` is the client of
-`thinktime.remote` with its retries, deadlines and checks. Clients take turns, so a busy moment hits all of them.
+`thinktime.remote` with its retries, deadlines and checks; ``searches`` are 32 votes of 8 samples on top of it, by 256
+requests or, where the endpoint honours n, by 32. They take turns, so a busy moment hits all of them.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import httpx
 
+from thinktime.answers import TextAnswers
 from thinktime.bench.environment import environment
+from thinktime.core.search import Search
+from thinktime.core.types import Problem, Sampling
+from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client
+from thinktime.strategies.majority import Majority
 
 HERE = Path(__file__).parent
 ENDPOINT = HERE.parents[1] / "tests" / "fake_endpoint.py"
@@ -33,7 +39,9 @@ LATENCY = 0.05
 ROUNDS = 7
 BODY: dict[str, Any] = {"model": "words", "max_tokens": 64, "messages": [{"role": "user", "content": "what is 3 + 4"}]}
 
+SAMPLES = 8
 Send = Callable[[], Awaitable[Any]]
+All = Callable[[], Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -86,38 +94,74 @@ async def ours(url: str) -> AsyncIterator[Send]:
     await client.close()
 
 
-CLIENTS: dict[str, Callable[[str], AbstractAsyncContextManager[Send]]] = {
-    "streams": streams,
-    "aiohttp": with_aiohttp,
-    "httpx": with_httpx,
-    "ours": ours,
+def crowd(open_client: Callable[[str], AbstractAsyncContextManager[Send]]) -> Contender:
+    """A client that sends all requests at once."""
+
+    @asynccontextmanager
+    async def opened(url: str) -> AsyncIterator[All]:
+        async with open_client(url) as send:
+            yield lambda: asyncio.gather(*(send() for _ in range(AT_ONCE)))
+
+    return opened
+
+
+@asynccontextmanager
+async def searches(url: str) -> AsyncIterator[All]:
+    """Votes of as many samples together; the endpoint has been looked at before."""
+    generator = RemoteGenerator(url, "words")
+    assert await asyncio.to_thread(lambda: generator.traits)
+
+    async def vote(number: int) -> None:
+        problem = Problem(str(number), f"what is {number} + 4")
+        search = Search(problem, generator, answers=TextAnswers(), sampling=Sampling(max_tokens=64))
+        answer = await Majority(n=SAMPLES)(search)
+        assert answer.usage.model_calls == SAMPLES
+
+    yield lambda: asyncio.gather(*(vote(number) for number in range(AT_ONCE // SAMPLES)))
+    await generator.close()
+
+
+Contender = Callable[[str], AbstractAsyncContextManager[All]]
+CONTENDERS: dict[str, tuple[Contender, str]] = {
+    "streams": (crowd(streams), "ignored"),
+    "aiohttp": (crowd(with_aiohttp), "ignored"),
+    "httpx": (crowd(with_httpx), "ignored"),
+    "ours": (crowd(ours), "ignored"),
+    "searches": (searches, "ignored"),
+    "searches, n": (searches, "honoured"),
 }
+"""Each with what its endpoint makes of ``n``."""
 
 
-async def timed(open_client: Callable[[str], AbstractAsyncContextManager[Send]], url: str) -> tuple[float, float]:
-    """Seconds for all requests with no connection open yet, and again with all of them open."""
-    async with open_client(url) as send:
+async def timed(contender: Contender, url: str) -> tuple[float, float]:
+    """Seconds for everything with no connection open yet, and again with all of them open."""
+    async with contender(url) as everything:
         seconds = []
         for _ in range(2):
             started = time.perf_counter()
-            replies = await asyncio.gather(*(send() for _ in range(AT_ONCE)))
+            await everything()
             seconds.append(time.perf_counter() - started)
-            assert len(replies) == AT_ONCE
     return seconds[0], seconds[1]
 
 
-def main() -> None:
-    command = [sys.executable, str(ENDPOINT), "--latency", str(LATENCY)]
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in CLIENTS}
+@contextmanager
+def endpoint(n: str) -> Iterator[str]:
+    command = [sys.executable, str(ENDPOINT), "--latency", str(LATENCY), "--n", n]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+        server.terminate()
+
+
+def main() -> None:
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+    with endpoint("ignored") as ignoring, endpoint("honoured") as honouring:
+        urls = {"ignored": ignoring, "honoured": honouring}
         for turn in range(ROUNDS + 1):
-            for name, open_client in CLIENTS.items():
-                seconds = asyncio.run(timed(open_client, url))
+            for name, (contender, n) in CONTENDERS.items():
+                seconds = asyncio.run(timed(contender, urls[n]))
                 if turn:  # the first is for imports and caches
                     taken[name].append(seconds)
-        server.terminate()
     rows = {}
     for name, pairs in taken.items():
         for which, place in (("new", 0), ("open", 1)):
@@ -127,7 +171,7 @@ def main() -> None:
                 "low": round(values[0], 4),
                 "high": round(values[-1], 4),
             }
-            print(f"{name:8} {which:5} {statistics.median(values):.3f} s [{values[0]:.3f}, {values[-1]:.3f}]")
+            print(f"{name:11} {which:5} {statistics.median(values):.3f} s [{values[0]:.3f}, {values[-1]:.3f}]")
     versions = {"aiohttp": aiohttp.__version__, "httpx": httpx.__version__}
     result = {
         "command": "python -m benchmarks.gateway.clients",

@@ -75,27 +75,26 @@ def load_models(
     price: str | None = None,
 ) -> tuple[Generator, Scorer | None]:
     """The generator and the scorer that the options name."""
-    if model.startswith(("http://", "https://")):
-        if reward_model not in (None, "none"):
-            fix = (
-                "a reward model reads token ids, an endpoint gives text; leave it out, or load --model from a directory"
-            )
-            raise InputError("reward_model", reward_model, fix)
-        return _remote(model, model_name, price), None
-    for field, value in (("model_name", model_name), ("price", price)):
-        if value is not None:
-            raise InputError(field, value, "this is for an endpoint; give its URL with --model")
     from thinktime import pocket
-    from thinktime.generators.local import LocalGenerator
-    from thinktime.scorers.prm import ProcessReward
 
     if dtype not in ("auto", "float64", "float32", "bfloat16", "float16"):
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
     number = dtype if dtype != "auto" else "float64" if model == "pocket" else "float32"
-    generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
+    generator: Generator
+    if model.startswith(("http://", "https://")):
+        generator = _remote(model, model_name, price)
+    else:
+        from thinktime.generators.local import LocalGenerator
+
+        for field, value in (("model_name", model_name), ("price", price)):
+            if value is not None:
+                raise InputError(field, value, "this is for an endpoint; give its URL with --model")
+        generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
     chosen = reward_model or ("pocket" if model == "pocket" else "none")
     if chosen == "none":
         return generator, None
+    from thinktime.scorers.prm import ProcessReward
+
     directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
     return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
 
