@@ -149,3 +149,20 @@ def test_a_bench_goes_on_where_it_stopped_and_replays_without_the_endpoint(
     code, out, err = thinktime(*bench, "--replay")
     assert code == 0, err
     assert [run["accuracy"] for run in json.loads(out)["runs"]] == [run["accuracy"] for run in first["runs"]]
+
+
+def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
+    endpoint: Endpoint, thinktime: Command, tmp_path: Path
+) -> None:
+    endpoint.n = "ignored"
+    questions = [json.dumps({"question": f"what is {n} + 4", "answer": "7"}) for n in range(5)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(questions))
+    bench = ("bench", "sums.jsonl", "--strategies", "single", "--n", "1", "--max-tokens", "64", "--json")
+    remote = (*bench, "--model", endpoint.url, "--model-name", "words")
+    looks = 5
+    endpoint.faults.extend([*[""] * looks, "garbage"])
+    code, out, err = thinktime(*remote)
+    assert code == 1 and "1 problems could not be asked: endpoint=" in err and err.count("\n") == 1
+    assert (json.loads(out)["complete"], json.loads(out)["runs"][0]["n_problems"]) == (False, 4)
+    code, out, _ = thinktime(*remote)
+    assert code == 0 and json.loads(out)["complete"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinktime.cli.common import (
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     Aggregate,
     BudgetText,
@@ -96,6 +97,12 @@ def bench(
     else:
         _print_table(result, timing)
         print(f"report: {out / 'report.html'}   result: {out / 'result.json'}")
+    if run.failures:
+        print(
+            f"error: {len(run.failures)} problems could not be asked: {run.failures[0]}; run the same command again",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_FAILED)
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -126,7 +126,7 @@ class RemoteGenerator:
         return state.tokens
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        """All tokens used; the prompt at a token a byte, which no tokenizer exceeds, and what the template adds."""
+        """All tokens used; the prompt at a token a byte, the most of any byte-level tokenizer, and its template."""
         dollars = None
         state: RemoteText = node.state
         if self._price is not None and _is_text(state) and (overhead := self.traits.overhead) is not None:
