@@ -7,8 +7,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -392,6 +393,47 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     assert answer.usage.uncounted_calls == (0 if told else 1)
     assert answer.usage.generated_tokens >= endpoint.generated_tokens
     assert not told or answer.usage.generated_tokens == endpoint.generated_tokens
+
+
+def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.faults.extend(["", "garbage"])
+    scorer = LengthScorer()
+    search = search_on(generator, scorer=scorer)
+    answer = solved(generator, "beam_search", search, n=2, width=1)
+    assert answer.value is not None and all(node.finish != "error" for batch in scorer.asked for node in batch)
+    (failed,) = [record for record in search.trace.values() if record.node.finish == "error"]
+    assert failed.score is None and failed.node.state == search.root.state
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceeded(start: Start, seed: int) -> None:
+    dice = Random(seed)
+    endpoint = start(
+        n=dice.choice(["honoured", "ignored", "refused"]),
+        usage=dice.random() < 0.8,
+        logprobs=dice.random() < 0.5,
+        stops=dice.choice(["named", "echoed", "echoed if asked", "silent"]),
+    )
+    generator = opened(endpoint, price=Price(1, 10))
+    faults = ["", "", "", "garbage", "cut", "html", "no choices", "no finish", "no text", "no usage", "429", "500"]
+    endpoint.faults.extend(dice.choice(faults) for _ in range(200))
+    tokens = dice.randint(64, 1000)
+    budget = Budget(tokens=tokens, dollars=dice.uniform(0.001, 0.02) if generator.traits.usage else None)
+    search = search_on(generator, budget, scorer=LengthScorer())
+    with suppress(ModelError):
+        if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
+            solved(generator, "beam_search", search, n=8, width=2)
+        else:
+            solved(generator, "adaptive_consistency", search, n=32)
+    spent = search.ledger.spent
+    assert endpoint.generated_tokens <= spent.generated_tokens <= tokens
+    if budget.dollars is not None:
+        paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
+        assert spent.dollars is not None and paid <= spent.dollars + 1e-12 and spent.dollars <= budget.dollars
+    told = total(record.node.usage for record in search.trace.values())
+    assert told.generated_tokens == spent.generated_tokens
 
 
 @pytest.mark.parametrize(

@@ -198,12 +198,15 @@ class Search:
         return grown
 
     async def score(self, nodes: Sequence[Node]) -> list[float | None]:
-        """One score per node; None where the scorer gave none, gave no finite number, or the budget is over."""
+        """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
+
+        A child that could not be had is not read.
+        """
         if self.scorer is None:
             raise CapabilityError("this strategy scores nodes, but no scorer was given")
         scorer, new = self.scorer, []
         readings: dict[str, Reading] = {}
-        for node in dict.fromkeys(nodes):
+        for node in dict.fromkeys(node for node in nodes if node.finish != "error"):
             banked = self._journal.find_reading(node.key, scorer.name) if self._journal is not None else None
             worst = scorer.worst_case(node)
             if not self.ledger.reserve(worst):
