@@ -26,7 +26,7 @@ class Endpoint:
 
     latency: float = 0.0
     n: str = "honoured"
-    """Or ``ignored`` (one choice comes back), or ``refused`` (400)."""
+    """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
     usage: bool = True
     logprobs: bool = True
     seeds: bool = True
@@ -100,6 +100,8 @@ class Endpoint:
         self.requests.append(body)
         fault = self.faults.popleft() if self.faults else ""
         await asyncio.sleep(3600 if fault == "never" else self.latency)
+        if fault == "moved":
+            return _raw(301, b"<html>Moved</html>", "text/html", {"Location": "/elsewhere"})
         if fault.startswith(("429", "5")):
             status, _, wait = fault.partition(":")
             return _error(int(status), "not now", {"Retry-After": wait} if wait else {})
@@ -124,9 +126,9 @@ class Endpoint:
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
         choices = []
-        for place in range(body.get("n", 1) if self.n == "honoured" else 1):
+        for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
-            noise = body["seed"] + place if self.seeds and "seed" in body else -self._drawn
+            noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
             choices.append(self._choice(place, chat, body, _said(prefix, noise * (not self.identical)), limit))
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
@@ -142,7 +144,9 @@ class Endpoint:
             reply["choices"] = []
         if fault == "html":
             return _raw(200, b"<html>Sign in</html>", "text/html")
-        whole = json.dumps(reply).encode()
+        if fault == "half a character" and chat:
+            choices[0]["message"]["content"] += "\ud83d"
+        whole = json.dumps(reply).encode() if fault != "deep" else b"[" * 100_000
         if fault == "garbage":
             return _raw(200, whole[: len(whole) // 2], "application/json")
         if fault == "cut":

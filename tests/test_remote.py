@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -33,6 +35,7 @@ Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
 SAMPLING = Sampling(max_tokens=64)
 QUESTION = "what is 3 + 4"
+PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
 BODY = {"model": "words", "max_tokens": 9, "messages": [{"role": "user", "content": QUESTION}]}
 
 
@@ -118,6 +121,7 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({}, "n", True),
         ({"n": "ignored"}, "n", False),
         ({"n": "refused"}, "n", False),
+        ({"n": "copies"}, "n", False),
         ({}, "seeds", True),
         ({"seeds": False}, "seeds", False),
         ({"identical": True}, "seeds", False),
@@ -442,6 +446,8 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
         ("garbage", "'application/json' that is no JSON object"),
         ("cut", "was cut off"),
         ("html", "'text/html' that is no JSON object (<html>Sign in</html>)"),
+        ("deep", "'application/json' that is no JSON object"),
+        ("moved", "answers 301 (<html>Moved</html>)"),
         ("no choices", "choices=[]"),
         ("no finish", "finish_reason=None"),
         ("no text", "content=None"),
@@ -453,7 +459,7 @@ def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str,
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.faults.extend([fault] * 99)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises((ModelError, InputError)) as caught:
         solved(generator, "majority", search_on(generator), n=2)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
@@ -612,6 +618,27 @@ def test_a_host_name_serves_a_crowd(start: Start) -> None:
 
     run(many())
     assert len(endpoint.requests) == 300
+
+
+def test_half_a_character_is_replaced_and_the_rest_kept(start: Start, tmp_path: Path) -> None:
+    endpoint = start()
+    generator = opened(endpoint, price=Price(1, 1))
+    endpoint.faults.append("half a character")
+    with Bank(tmp_path / "bank.db") as bank:
+        (node,) = sampled(generator, 1, journal=bank)
+    assert node.done and node.state.text.endswith("?") and generator.worst_case(node, 5).dollars
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [(None, None), ("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), (PAST, 0.0)]
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, expected: float | None) -> None:
+    assert client_module._seconds(header) == expected
+
+
+def test_retry_after_may_be_a_date_to_come() -> None:
+    told = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
+    assert told is not None and 25 < told <= 30
 
 
 # arithmetic

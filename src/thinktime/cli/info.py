@@ -28,7 +28,15 @@ def models(as_json: Json = False) -> None:
     }
     example = next(iter(problems("test", 1, seed=1))).question
     if as_json:
-        print(json.dumps({"pocket": shipped, "example": example, "other": "any Hugging Face model directory"}))
+        print(
+            json.dumps(
+                {
+                    "pocket": shipped,
+                    "example": example,
+                    "other": "any Hugging Face model directory, or the URL of an OpenAI-compatible endpoint",
+                }
+            )
+        )
         return
     for name, facts in shipped.items():
         print(f"pocket {name}: {facts.get('description', '')}")

@@ -129,7 +129,8 @@ class Client:
                     try:
                         async with free, asyncio.timeout(self._timeout):
                             waiting = False
-                            return await self._attempt(session.request(method, f"{self.url}/{path}", data=body), turn)
+                            ask = session.request(method, f"{self.url}/{path}", data=body, allow_redirects=False)
+                            return await self._attempt(ask, turn)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
                         wait = self._wait(error, turn)
@@ -162,7 +163,7 @@ class Client:
                 f"endpoint={self.url!r}: cannot be reached ({reason}); start the server, or correct the URL"
             ) from None
         value = _json_object(raw)
-        if response.status >= 400:
+        if response.status >= 300:
             message = self._without_key(_message(value, raw))
             raise RefusedError(
                 self.url,
@@ -207,7 +208,7 @@ class Client:
 def _json_object(raw: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -26,7 +26,7 @@ class Traits:
     """What an endpoint was seen to do. What could not be seen counts as not done."""
 
     n: bool
-    """Several samples of one request."""
+    """Several samples of one request, and not one of them several times."""
     logprobs: bool
     seeds: bool
     """The same seed gave the same sample, and another one another."""
@@ -66,7 +66,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     overhead = looks.last.prompt if looks.last else None
     continues, stops = await _steps(looks, limit_field, step)
     return Traits(
-        n=len(choices) > 1,
+        n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
         logprobs="logprobs" in told and all(choice.tokens for choice in choices),
         seeds=seeds,
         continues=continues,

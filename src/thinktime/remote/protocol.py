@@ -90,6 +90,7 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
         text = ""  # all tokens went into thoughts that are not shown
     if not isinstance(text, str):
         return Choice(error=f"content={text!r}: the sample has no text")
+    text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
     logprobs = _logprobs(choice.get("logprobs"))
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
