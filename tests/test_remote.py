@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
 SAMPLING = Sampling(max_tokens=64)
 QUESTION = "what is 3 + 4"
+CLIENTS: list[Client] = []
 PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
 BODY = {"model": "words", "max_tokens": 9, "messages": [{"role": "user", "content": QUESTION}]}
 
@@ -48,7 +49,16 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come soon, and what a test opens `run` closes."""
     monkeypatch.setattr(client_module, "FIRST_WAIT", 0.01)
+    make_client = Client.__init__
+
+    def noted(client: Client, *arguments: Any, **options: Any) -> None:
+        make_client(client, *arguments, **options)
+        CLIENTS.append(client)
+
+    monkeypatch.setattr(Client, "__init__", noted)
+    CLIENTS.clear()
 
 
 class LengthScorer(WordScorer):
@@ -62,7 +72,13 @@ class LengthScorer(WordScorer):
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    return asyncio.run(coroutine)
+    async def closing() -> Result:
+        try:
+            return await coroutine
+        finally:
+            await asyncio.gather(*(client.close() for client in CLIENTS))
+
+    return asyncio.run(closing())
 
 
 def search_on(generator: RemoteGenerator, budget: Budget | None = None, **options: Any) -> Search:
@@ -80,24 +96,12 @@ def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
 
 
 def sampled(generator: RemoteGenerator, n: int, **options: Any) -> list[Node]:
-    async def sample() -> list[Node]:
-        search = search_on(generator, **options)
-        try:
-            return await search.extend([search.root], n)
-        finally:
-            await generator.close()
-
-    return run(sample())
+    search = search_on(generator, **options)
+    return run(search.extend([search.root], n))
 
 
-def solved(generator: RemoteGenerator, strategy: str, search: Search, **options: str | int | float) -> Any:
-    async def solve() -> Any:
-        try:
-            return await make(strategy, options)(search)
-        finally:
-            await generator.close()
-
-    return run(solve())
+def solved(strategy: str, search: Search, **options: str | int | float) -> Any:
+    return run(make(strategy, options)(search))
 
 
 # what an endpoint is seen to do
@@ -240,7 +244,7 @@ def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: st
 def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:
     generator = opened(start())
     search = search_on(generator, scorer=LengthScorer())
-    answer = solved(generator, "beam_search", search, n=4, width=2)
+    answer = solved("beam_search", search, n=4, width=2)
     assert answer.value in ("7", "8", "9") and answer.node.depth == 3
 
 
@@ -276,7 +280,7 @@ def test_the_temperature_of_one_call_reaches_the_endpoint(start: Start) -> None:
 
 def test_log_probabilities_choose_where_they_are_given(start: Start) -> None:
     generator = opened(start())
-    answer = solved(generator, "most_likely", search_on(generator), n=8)
+    answer = solved("most_likely", search_on(generator), n=8)
     assert answer.node.state.tokens == min(len(node.state.text.split()) for node in sampled(generator, 8))
 
 
@@ -288,7 +292,7 @@ def test_log_probabilities_choose_where_they_are_given(start: Start) -> None:
 def test_a_budget_in_tokens_holds_as_the_endpoint_counts(start: Start, tokens: int, n: str) -> None:
     endpoint = start(n=n)
     generator = opened(endpoint)
-    answer = solved(generator, "majority", search_on(generator, Budget(tokens=tokens)), n=64)
+    answer = solved("majority", search_on(generator, Budget(tokens=tokens)), n=64)
     assert 0 < answer.usage.generated_tokens == endpoint.generated_tokens <= tokens
     assert answer.finish == "budget" and answer.value is not None
 
@@ -297,7 +301,7 @@ def test_a_budget_in_dollars_holds_and_needs_a_price(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint, price=Price(1, 10))
     budget = Budget(dollars=0.003)
-    answer = solved(generator, "majority", search_on(generator, budget), n=64)
+    answer = solved("majority", search_on(generator, budget), n=64)
     paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
     assert answer.usage.dollars == pytest.approx(paid) and 0.001 < paid <= 0.003
     with pytest.raises(InputError, match="dollars are unknown"):
@@ -315,7 +319,7 @@ def test_an_endpoint_that_does_not_count_is_charged_the_most_and_says_so(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     generator = opened(start(usage=False, logprobs=False), price=None)
-    answer = solved(generator, "majority", search_on(generator, Budget(tokens=300)), n=16)
+    answer = solved("majority", search_on(generator, Budget(tokens=300)), n=16)
     assert answer.usage.generated_tokens == 64 * 4 and answer.usage.uncounted_calls == 4
     assert answer.usage.prompt_tokens is None and answer.value is not None
     assert "reports no usage" in caplog.text
@@ -336,7 +340,7 @@ def test_a_deadline_ends_what_is_under_way_and_its_connection(start: Start) -> N
     generator = opened(endpoint)
     endpoint.faults.extend(["", "", "never"])
     began = time.monotonic()
-    answer = solved(generator, "majority", search_on(generator, Budget(seconds=0.5)), n=3)
+    answer = solved("majority", search_on(generator, Budget(seconds=0.5)), n=3)
     assert time.monotonic() - began < 2
     while not endpoint.left and time.monotonic() - began < 5:
         time.sleep(0.01)
@@ -358,7 +362,6 @@ def test_a_caller_that_leaves_closes_its_connections(start: Start) -> None:
         task.cancel()
         while endpoint.left < 8 and time.monotonic() - began < 5:
             await asyncio.sleep(0.005)
-        await generator.close()
         return time.monotonic() - began
 
     assert run(leave()) < 2 and endpoint.left == 8
@@ -386,7 +389,7 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     generator = opened(endpoint)
     endpoint.faults.extend(["", "", fault])
     search = search_on(generator)
-    answer = solved(generator, "majority", search, n=8)
+    answer = solved("majority", search, n=8)
     finishes = sorted(record.node.finish for record in search.trace.values() if record.node.parent)
     passes = fault == "500"
     assert finishes == ["eos"] * 8 if passes else finishes == ["eos"] * 7 + ["error"]
@@ -405,7 +408,7 @@ def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> N
     endpoint.faults.extend(["", "garbage"])
     scorer = LengthScorer()
     search = search_on(generator, scorer=scorer)
-    answer = solved(generator, "beam_search", search, n=2, width=1)
+    answer = solved("beam_search", search, n=2, width=1)
     assert answer.value is not None and all(node.finish != "error" for batch in scorer.asked for node in batch)
     (failed,) = [record for record in search.trace.values() if record.node.finish == "error"]
     assert failed.score is None and failed.node.state == search.root.state
@@ -428,9 +431,9 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
     search = search_on(generator, budget, scorer=LengthScorer())
     with suppress(ModelError):
         if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
-            solved(generator, "beam_search", search, n=8, width=2)
+            solved("beam_search", search, n=8, width=2)
         else:
-            solved(generator, "adaptive_consistency", search, n=32)
+            solved("adaptive_consistency", search, n=32)
     spent = search.ledger.spent
     assert endpoint.generated_tokens <= spent.generated_tokens <= tokens
     if budget.dollars is not None:
@@ -460,7 +463,7 @@ def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str,
     generator = opened(endpoint)
     endpoint.faults.extend([fault] * 99)
     with pytest.raises((ModelError, InputError)) as caught:
-        solved(generator, "majority", search_on(generator), n=2)
+        solved("majority", search_on(generator), n=2)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -469,7 +472,7 @@ def test_an_endpoint_that_stops_answering_is_an_error_and_not_the_end_of_a_budge
     generator = opened(endpoint, timeout=0.3)
     endpoint.faults.extend(["never"] * 2)
     with pytest.raises(ModelError, match="no answer in 0"):
-        solved(generator, "majority", search_on(generator), n=2)
+        solved("majority", search_on(generator), n=2)
 
 
 def test_an_unknown_model_is_named_with_those_there_are(start: Start) -> None:
@@ -590,7 +593,6 @@ def test_a_crowd_that_waits_for_connections_is_not_too_late(start: Start) -> Non
     async def many() -> None:
         client = Client(endpoint.url, connections=2, timeout=0.3)
         await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(12)))
-        await client.close()
 
     run(many())
     assert len(endpoint.requests) == 12
@@ -602,7 +604,6 @@ def test_connections_are_reused_and_never_more_than_allowed(start: Start) -> Non
     async def many() -> None:
         client = Client(endpoint.url, connections=5)
         await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(40)))
-        await client.close()
 
     run(many())
     assert len(endpoint.requests) == 40 and endpoint.connections <= 5
@@ -614,7 +615,6 @@ def test_a_host_name_serves_a_crowd(start: Start) -> None:
     async def many() -> None:
         client = Client(endpoint.url.replace("127.0.0.1", "localhost"))
         await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(300)))
-        await client.close()
 
     run(many())
     assert len(endpoint.requests) == 300
@@ -692,15 +692,14 @@ def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_pat
             while len(bank) < 5:
                 await asyncio.sleep(0.01)
             task.cancel()
-            await generator.close()
 
         run(asyncio.wait_for(killed(), 10))
         seeds = [body["seed"] for body in endpoint.requests[:5]]
         endpoint.requests.clear()
-        answer = solved(generator, "majority", search_on(generator, journal=bank), n=8)
+        answer = solved("majority", search_on(generator, journal=bank), n=8)
         assert len(endpoint.requests) == 3 and not {body["seed"] for body in endpoint.requests} & set(seeds)
         endpoint.requests.clear()
-        again = solved(generator, "majority", search_on(generator, journal=bank), n=8)
+        again = solved("majority", search_on(generator, journal=bank), n=8)
     assert endpoint.requests == [] and (again.value, again.usage) == (answer.value, answer.usage)
 
 
@@ -708,10 +707,10 @@ def test_a_sample_that_failed_is_asked_for_again_by_a_later_run(start: Start) ->
     endpoint, journal = start(n="ignored"), Notebook()
     generator = opened(endpoint)
     endpoint.faults.extend(["garbage"])
-    solved(generator, "majority", search_on(generator, journal=journal), n=4)
+    solved("majority", search_on(generator, journal=journal), n=4)
     assert len(journal.samples) == 3
     endpoint.requests.clear()
-    solved(generator, "majority", search_on(generator, journal=journal), n=4)
+    solved("majority", search_on(generator, journal=journal), n=4)
     assert len(endpoint.requests) == 1 and len(journal.samples) == 4
 
 

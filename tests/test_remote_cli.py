@@ -92,6 +92,8 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
     endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     endpoint.key = "secret-1"
+    code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
+    assert code == 2 and "THINKTIME_API_KEY" in err
     options = ask(endpoint, "--model-name", "words", "--strategy", "single")
     code, _, err = thinktime(*options)
     assert code == 2 and "THINKTIME_API_KEY" in err

@@ -18,8 +18,9 @@ from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
-from thinktime.generators.openai import RemoteGenerator, only_model
+from thinktime.generators.openai import RemoteGenerator
 from thinktime.pocket.problems import read_answer
+from thinktime.remote.refusals import only_model
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 

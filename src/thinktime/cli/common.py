@@ -100,8 +100,9 @@ def load_models(
 
 
 def _remote(url: str, name: str | None, price: str | None) -> Generator:
-    from thinktime.generators.openai import RemoteGenerator, only_model
+    from thinktime.generators.openai import RemoteGenerator
     from thinktime.remote.prices import Price
+    from thinktime.remote.refusals import only_model
 
     key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
     cost = None if price is None else Price.parse(price)

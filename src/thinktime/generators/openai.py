@@ -10,26 +10,25 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
 from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
-from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares
+from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares
+from thinktime.remote.refusals import about_length, explained
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
 SUSPICIOUS = 3
 """So many samples of one node that are all the same are reported."""
 
-_CONTEXT = re.compile(r"context|too long|too large|exceeds? the (?:maximum|limit)", re.IGNORECASE)
 _log = logging.getLogger("thinktime")
 
 
@@ -67,7 +66,7 @@ class RemoteGenerator:
             raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
-        root, self._api = _root_and_api(base_url)
+        root, self._api = root_and_api(base_url)
         self.name = f"{model}@{root}/{self._api}"
         self._root, self._model, self._api_key, self._step = root, model, api_key, step
         self._client = Client(root, api_key, connections=connections, timeout=timeout)
@@ -189,7 +188,7 @@ class RemoteGenerator:
         try:
             traits = await probe(client, self._api, self._model, self._step)
         except RefusedError as error:
-            raise await self._explained(error, client) from None
+            raise await explained(error, client, self._model) from None
         finally:
             await client.close()
         if not traits.usage:
@@ -205,7 +204,7 @@ class RemoteGenerator:
             reply = await self._client.post(self._api, self._body(first, len(wanted), traits), deadline=first.deadline)
             choices = read_choices(reply.body, self._root)[: len(wanted)]
         except RefusedError as error:
-            if error.status in (400, 422) and len(wanted) > 1 and not _CONTEXT.search(error.message):
+            if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
                 return await self._one_by_one(wanted, traits)
             return await self._refused(wanted, error)
         except TooLateError as error:
@@ -298,34 +297,12 @@ class RemoteGenerator:
         before: RemoteText = wanted[0].node.state
         if error.status == 429 or error.status >= 500:
             return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
-        if before.text and _CONTEXT.search(error.message):  # it began, and has grown as long as can be
+        if before.text and about_length(error):  # it began, and has grown as long as can be
             return {e.key: self._unknown(e, "length", error, charged=False) for e in wanted}
-        mistake = await self._explained(error, self._client)
+        mistake = await explained(error, self._client, self._model)
         if isinstance(mistake, InputError):
             return dict.fromkeys((e.key for e in wanted), mistake)
         return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
-
-    async def _explained(self, error: RefusedError, client: Client) -> ModelError | InputError:
-        """What a refusal means for whoever asked: the key, the model, the length, or the request."""
-        if error.status in (401, 403):
-            key = "given" if self._api_key else None
-            fix = f"{self._root} answers {error.status} ({error.message}); set THINKTIME_API_KEY or OPENAI_API_KEY"
-            return InputError("api_key", key, fix)
-        if error.status == 429 or error.status >= 500:
-            return error
-        names: list[str] = []
-        if error.status == 404 or "model" in error.message.lower():
-            with suppress(RemoteError):
-                names = await models(client)
-            if names and self._model not in names:
-                return UnknownNameError("model_name", self._model, names)
-        if error.status == 404:
-            fix = f"it answers 404 to {self._api} ({error.message}); give the root of an OpenAI-compatible API"
-            return InputError("base_url", self._root, fix)
-        if _CONTEXT.search(error.message) or error.status == 413:
-            fix = f"{error.message}; ask less, or lower max_tokens"
-            return InputError("prompt", "too long", fix)
-        return InputError("request", self._model, f"{self._root} answers {error.status} ({error.message})")
 
     def _report_identical(self, extensions: Sequence[Extension], children: Sequence[Child]) -> None:
         """Say once that samples that should differ do not."""
@@ -341,44 +318,6 @@ class RemoteGenerator:
                 f"endpoint={self._root!r}: {same} samples at temperature {warmth:g} are all the same text; "
                 "if answers should differ, see whether it caches them or fixes the seed"
             )
-
-
-async def models(client: Client) -> list[str]:
-    """The names of an endpoint's models, as far as it lists them."""
-    listing = (await client.get("models")).body.get("data")
-    entries = listing if isinstance(listing, Sequence) else []
-    return [entry["id"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)]
-
-
-def only_model(base_url: str, api_key: str | None = None) -> str:
-    """The name of an endpoint's model, if it has one alone.
-
-    Raises:
-        InputError: it has several, or does not say.
-        RemoteError: it cannot be reached, or refuses to list them.
-    """
-
-    async def ask() -> list[str]:
-        client = Client(_root_and_api(base_url)[0], api_key, timeout=60.0)
-        try:
-            return await models(client)
-        finally:
-            await client.close()
-
-    names = asyncio.run(ask())
-    if len(names) == 1:
-        return names[0]
-    there_are = f"it has: {', '.join(names[:20])}" if names else "it lists none"
-    raise InputError("model_name", None, f"say which model of {base_url} to ask; {there_are}")
-
-
-def _root_and_api(base_url: str) -> tuple[str, Api]:
-    root = base_url.rstrip("/")
-    if root.endswith("/chat/completions"):
-        return root.removesuffix("/chat/completions"), "chat/completions"
-    if root.endswith("/completions"):
-        return root.removesuffix("/completions"), "completions"
-    return root, "chat/completions"
 
 
 def _is_text(state: RemoteText) -> bool:

@@ -94,6 +94,11 @@ class Client:
         self._free = asyncio.Semaphore(connections)
         self._dice = Random()
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is sent."""
+        return self._api_key is not None
+
     async def get(self, path: str) -> Reply:
         """What is at a path; tried once."""
         return await self._send("GET", path, None, None, tries=1)

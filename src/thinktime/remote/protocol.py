@@ -37,6 +37,16 @@ class Told:
     cached: int | None = None
 
 
+def root_and_api(url: str) -> tuple[str, Api]:
+    """The root of an API and which call of it a URL names; one that names none is asked to chat."""
+    root = url.rstrip("/")
+    if root.endswith("/chat/completions"):
+        return root.removesuffix("/chat/completions"), "chat/completions"
+    if root.endswith("/completions"):
+        return root.removesuffix("/completions"), "completions"
+    return root, "chat/completions"
+
+
 def prompt_of(prompt: str, api: Api, said: str) -> dict[str, Any]:
     """The part of a body that says what to continue.
 
