@@ -32,8 +32,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "scorers.embedding",
     ),  # laws on words, no model
     "engine": ("engine", "core.errors"),
+    "remote": ("remote", "core.errors"),
     "pocket": ("pocket", "core"),
-    "generators": ("generators", "core", "engine", "answers", "pocket"),
+    "generators": ("generators", "core", "engine", "remote", "answers", "pocket"),
     "scorers": ("scorers", "core", "engine", "answers", "pocket", "generators"),  # they read what generators made
     "bench": (
         "bench",
@@ -128,7 +129,7 @@ def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: py
     assert within("thinktime.core.b", "core") and not within("thinktime.core_two.b", "core")
 
 
-HEAVY = {"torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer", "pytest", "hypothesis"}
+HEAVY = {"aiohttp", "torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer", "pytest", "hypothesis"}
 LIGHT = ["thinktime", *(f"thinktime.core.{f.stem}" for f in FILES if layer(f) == "core"), "thinktime.strategies"]
 LIGHT += ["thinktime.bank.store", "thinktime.answers", "thinktime.generators.recorded", "thinktime.scorers.recorded"]
 LIGHT += ["thinktime.testing", "thinktime.strategies.cards"]
@@ -140,10 +141,10 @@ def test_the_core_and_the_strategies_are_imported_without_anything_heavy() -> No
     assert ran.stdout.split() == []
 
 
-def test_adapters_load_torch_only_when_a_model_is_loaded() -> None:
+def test_adapters_load_what_is_heavy_only_when_a_model_is_made() -> None:
     script = (
-        "import sys, thinktime.generators.local, thinktime.scorers.prm\n"
-        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+        "import sys, thinktime.generators.local, thinktime.generators.openai, thinktime.scorers.prm\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules, 'aiohttp' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["False", "False"]
+    assert ran.stdout.split() == ["False", "False", "False"]

@@ -238,7 +238,7 @@ def test_what_is_charged_for_prompts_is_what_the_engine_reads(
     steps = run(search.extend([search.root], 3, until="step"))
     ends = run(search.extend([node for node in steps if node.finish == "step"], 2))
     assert len(ends) == 6
-    charged = total(node.usage for node in [*steps, *ends]).prompt_tokens
+    charged = total(node.usage for node in [*steps, *ends]).prompt_tokens or 0
     distinct = {node.state.ids for node in steps}  # equal steps are one node to the engine, and two to the search
     account = generator._worker.engine.account
     assert charged - (len(steps) - len(distinct)) == account.prompt_computed

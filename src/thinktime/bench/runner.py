@@ -15,7 +15,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, ModelError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Generator, Problem, Sampling, Scorer
 from thinktime.core.usage import Budget, Usage, total
@@ -66,6 +66,8 @@ class Bench:
     seed: int = 0
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """Why problems have no outcome; a later run asks them again."""
 
     def budget_text(self) -> str:
         """The limits that are set."""
@@ -74,7 +76,10 @@ class Bench:
     async def run(self) -> None:
         """Run all entries, one after another; each finds the samples of those before it in the bank.
 
+        A problem of which not one sample could be had is left out and noted in `failures`.
+
         Raises:
+            ModelError: no problem of an entry could be asked.
             CapabilityError: an entry's needs are not met; raised before anything is sampled.
             InputError: a problem cannot be asked; raised before anything is sampled.
         """
@@ -92,16 +97,23 @@ class Bench:
                 check(entry.name, entry.strategy, offered)
         for entry in self.entries:
             free = asyncio.Semaphore(IN_FLIGHT)
-
-            async def one(problem: Problem, entry: Entry = entry, free: asyncio.Semaphore = free) -> None:
-                async with free:
-                    outcome = await self._solve(entry, problem)
-                self.outcomes.setdefault(entry.label, {})[problem.id] = outcome
-                self.on_outcome(entry, outcome)
-
             async with asyncio.TaskGroup() as group:
-                for problem in self.task.problems:
-                    group.create_task(one(problem))
+                tasks = [group.create_task(self._one(entry, problem, free)) for problem in self.task.problems]
+            failed = [failure for task in tasks if (failure := task.result()) is not None]
+            if failed and not self.outcomes.get(entry.label):
+                raise failed[0]
+            self.failures += [str(failure) for failure in failed]
+
+    async def _one(self, entry: Entry, problem: Problem, free: asyncio.Semaphore) -> ModelError | None:
+        """Note what becomes of one problem; return why there is nothing to note."""
+        async with free:
+            try:
+                outcome = await self._solve(entry, problem)
+            except ModelError as error:
+                return error
+        self.outcomes.setdefault(entry.label, {})[problem.id] = outcome
+        self.on_outcome(entry, outcome)
+        return None
 
     def _search(self, problem: Problem) -> Search:
         return Search(

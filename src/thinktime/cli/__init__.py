@@ -41,7 +41,8 @@ def run() -> None:
     except ThinktimeError as error:
         _fail(str(error), EXIT_FAILED)
     except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed: pip install 'thinktime[local]'", EXIT_FAILED)
+        extra = "remote" if error.name == "aiohttp" else "local"
+        _fail(f"{error.name} is not installed: pip install 'thinktime[{extra}]'", EXIT_FAILED)
     except ExceptionGroup as group:
         known = [error for error in group.exceptions if isinstance(error, ThinktimeError)]
         if not known:

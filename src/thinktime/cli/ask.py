@@ -15,10 +15,13 @@ from thinktime.cli.common import (
     Json,
     MaxTokens,
     Model,
+    ModelName,
+    PriceText,
     Reward,
     Seed,
     Temperature,
     budget_of,
+    closing,
     gflops,
     load_models,
     sampling_of,
@@ -27,6 +30,7 @@ from thinktime.core.errors import InputError
 
 if TYPE_CHECKING:
     from thinktime.core.search import Search
+    from thinktime.core.usage import Usage
 
 
 def ask(
@@ -35,6 +39,8 @@ def ask(
         str, typer.Option(help="A strategy, with options: beam_search:n=16,width=4.")
     ] = "weighted_majority",
     model: Model = "pocket",
+    model_name: ModelName = None,
+    price: PriceText = None,
     reward_model: Reward = None,
     aggregate: Aggregate = "last",
     budget: BudgetText = None,
@@ -59,7 +65,7 @@ def ask(
     if not question.strip():
         raise InputError("question", question, "ask something")
     sampling = sampling_of(model, temperature, max_tokens)
-    generator, scorer = load_models(model, reward_model, aggregate, dtype)
+    generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
     answers = TextAnswers(read_answer) if model == "pocket" else TextAnswers()
     search = Search(
         Problem("ask", question),
@@ -72,7 +78,7 @@ def ask(
         seed=seed,
     )
     check(name, method, search.capabilities)
-    answer = asyncio.run(method(search))
+    answer = asyncio.run(closing(generator, method(search)))
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
     if as_json:
@@ -93,9 +99,20 @@ def ask(
     console.print(f"[bold]{answer.value or 'no answer'}[/bold]  ({name}, {answer.finish}{share})")
     console.print(
         f"[dim]{usage.generated_tokens} tokens generated in {usage.model_calls} calls, "
-        f"{usage.prompt_tokens} prompt tokens computed and {usage.cached_tokens} reused, "
-        f"{usage.scorer_tokens} read by the scorer, {gflops(usage.as_dict())}, {usage.seconds:.1f} s[/dim]"
+        f"{_known(usage.prompt_tokens)} prompt tokens computed and {_known(usage.cached_tokens)} reused, "
+        f"{usage.scorer_tokens} read by the scorer, {gflops(usage.as_dict())}{_money(usage)}, "
+        f"{usage.seconds:.1f} s[/dim]"
     )
+
+
+def _known(count: int | None) -> str:
+    return "unknown" if count is None else str(count)
+
+
+def _money(usage: Usage) -> str:
+    """Dollars where a model has a price, and how many calls nobody counted."""
+    price = f", {usage.dollars:.6f} dollars" if usage.dollars else ""
+    return price + (f", {usage.uncounted_calls} calls at their most, uncounted" if usage.uncounted_calls else "")
 
 
 def _one_sample(search: Search) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinktime.cli.common import (
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     Aggregate,
     BudgetText,
@@ -22,10 +23,13 @@ from thinktime.cli.common import (
     Json,
     MaxTokens,
     Model,
+    ModelName,
+    PriceText,
     Reward,
     Seed,
     Temperature,
     budget_of,
+    closing,
     load_models,
     numbers_in,
     read_json,
@@ -61,6 +65,8 @@ def bench(
     bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = "pocket",
+    model_name: ModelName = None,
+    price: PriceText = None,
     reward_model: Reward = None,
     aggregate: Aggregate = "last",
     budget: BudgetText = None,
@@ -85,7 +91,7 @@ def bench(
         if replay_bank:
             generator, scorer = _banked(opened)
         else:
-            generator, scorer = load_models(model, reward_model, aggregate, dtype)
+            generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
         run = Bench(loaded, generator, scorer, entries, sampling, opened, limits, seed)
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
@@ -94,6 +100,12 @@ def bench(
     else:
         _print_table(result, timing)
         print(f"report: {out / 'report.html'}   result: {out / 'result.json'}")
+    if run.failures:
+        print(
+            f"error: {len(run.failures)} problems could not be asked: {run.failures[0]}; run the same command again",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_FAILED)
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -194,7 +206,7 @@ def _run_with_progress(run: Bench) -> bool:
 
         run.on_outcome = show
         try:
-            asyncio.run(run.run())
+            asyncio.run(closing(run.generator, run.run()))
         except KeyboardInterrupt:
             return False
     return True

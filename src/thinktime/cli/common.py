@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,10 +16,19 @@ from thinktime.core.usage import Budget
 if TYPE_CHECKING:
     from thinktime.core.types import Generator, Sampling, Scorer
 
+Result = TypeVar("Result")
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Model = Annotated[str, typer.Option(help="'pocket' (shipped) or a Hugging Face model directory.")]
+Model = Annotated[
+    str,
+    typer.Option(help="'pocket' (shipped), a Hugging Face model directory, or an endpoint: http://host:port/v1."),
+]
+ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
+PriceText = Annotated[
+    str | None,
+    typer.Option("--price", help="An endpoint's dollars per million tokens, prompt/generated[/reused]: 0.15/0.60."),
+]
 Reward = Annotated[
     str | None,
     typer.Option("--reward-model", help="'pocket', 'none', or a reward model directory; default: fits --model."),
@@ -55,21 +66,57 @@ def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampl
     return Sampling(temperature=temperature, max_tokens=limit)
 
 
-def load_models(model: str, reward_model: str | None, aggregate: str, dtype: str) -> tuple[Generator, Scorer | None]:
+def load_models(
+    model: str,
+    reward_model: str | None,
+    aggregate: str,
+    dtype: str,
+    model_name: str | None = None,
+    price: str | None = None,
+) -> tuple[Generator, Scorer | None]:
     """The generator and the scorer that the options name."""
     from thinktime import pocket
-    from thinktime.generators.local import LocalGenerator
-    from thinktime.scorers.prm import ProcessReward
 
     if dtype not in ("auto", "float64", "float32", "bfloat16", "float16"):
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
     number = dtype if dtype != "auto" else "float64" if model == "pocket" else "float32"
-    generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
+    generator: Generator
+    if model.startswith(("http://", "https://")):
+        generator = _remote(model, model_name, price)
+    else:
+        from thinktime.generators.local import LocalGenerator
+
+        for field, value in (("model_name", model_name), ("price", price)):
+            if value is not None:
+                raise InputError(field, value, "this is for an endpoint; give its URL with --model")
+        generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
     chosen = reward_model or ("pocket" if model == "pocket" else "none")
     if chosen == "none":
         return generator, None
+    from thinktime.scorers.prm import ProcessReward
+
     directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
     return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
+
+
+def _remote(url: str, name: str | None, price: str | None) -> Generator:
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.remote.prices import Price
+    from thinktime.remote.refusals import only_model
+
+    key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    cost = None if price is None else Price.parse(price)
+    return RemoteGenerator(url, name or only_model(url, key), key, price=cost)
+
+
+async def closing(generator: Generator, work: Awaitable[Result]) -> Result:
+    """What the work gives, with the generator's connections closed behind it."""
+    try:
+        return await work
+    finally:
+        close = getattr(generator, "close", None)
+        if close is not None:
+            await close()
 
 
 def strategies_in(text: str) -> list[str]:

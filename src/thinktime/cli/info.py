@@ -28,7 +28,15 @@ def models(as_json: Json = False) -> None:
     }
     example = next(iter(problems("test", 1, seed=1))).question
     if as_json:
-        print(json.dumps({"pocket": shipped, "example": example, "other": "any Hugging Face model directory"}))
+        print(
+            json.dumps(
+                {
+                    "pocket": shipped,
+                    "example": example,
+                    "other": "any Hugging Face model directory, or the URL of an OpenAI-compatible endpoint",
+                }
+            )
+        )
         return
     for name, facts in shipped.items():
         print(f"pocket {name}: {facts.get('description', '')}")
@@ -37,7 +45,8 @@ def models(as_json: Json = False) -> None:
     )
     for title, words in (("names", NAMES), ("things", ITEMS), ("days", DAYS), ("places", MAKERS)):
         print(f"  {title}: {', '.join(words)}")
-    print("\nAny other --model is a Hugging Face directory on this machine (Llama, Qwen, Mistral, …).")
+    print("\nAny other --model is a Hugging Face directory on this machine (Llama, Qwen, Mistral, …),")
+    print("or the URL of an OpenAI-compatible endpoint (vLLM, llama.cpp, OpenAI, …): http://host:port/v1")
 
 
 @strategies.callback(invoke_without_command=True)

@@ -8,10 +8,11 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any, Literal, Protocol
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.ledger import Ledger
 from thinktime.core.selection import Candidate, best
 from thinktime.core.types import (
@@ -106,6 +107,8 @@ class Search:
         self._journal = journal
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
+        self.errors: list[str] = []
+        """Why children could not be had."""
         self._children: Counter[str] = Counter()
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
@@ -204,12 +207,15 @@ class Search:
         return grown
 
     async def score(self, nodes: Sequence[Node]) -> list[float | None]:
-        """One score per node; None where the scorer gave none, gave no finite number, or the budget is over."""
+        """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
+
+        A child that could not be had is not read.
+        """
         if self.scorer is None:
             raise CapabilityError("this strategy scores nodes, but no scorer was given")
         scorer, new = self.scorer, []
         readings: dict[str, Reading] = {}
-        for node in dict.fromkeys(nodes):
+        for node in dict.fromkeys(node for node in nodes if node.finish != "error"):
             banked = self._journal.find_reading(node.key, scorer.name) if self._journal is not None else None
             worst = scorer.worst_case(node)
             if not self.ledger.reserve(worst):
@@ -263,9 +269,14 @@ class Search:
 
         A strategy that chose none answers with the best-scored sample of the trace that can be read, so what was
         sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
+
+        Raises:
+            ModelError: nothing was sampled to its end, and a child could not be had.
         """
         if chosen is None:
             records = self.trace.values()
+            if self.errors and not any(record.node.done for record in records):
+                raise ModelError(self.errors[0])
             chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))
         node = chosen.node if chosen else None
         return Answer(
@@ -321,8 +332,11 @@ class Search:
                     children[extension.key] = replace(left, finish="pruned")
         new = [extension for extension, _ in granted if extension.key not in children]
         if new:
-            for extension, child in zip(new, await self.generator.extend(new), strict=True):
+            kept = [replace(extension, arrived=partial(self._keep, extension)) for extension in new]
+            for extension, child in zip(new, await self.generator.extend(kept), strict=True):
                 children[extension.key] = child
+                if child.finish == "error":
+                    self.errors.append(child.reason)
             self._write([(extension, children[extension.key]) for extension in new])
         for extension, worst in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None
@@ -360,6 +374,9 @@ class Search:
             key += "/cut"
         long_enough = [child for child in found if least <= child.usage.generated_tokens <= most]
         return min(long_enough, key=lambda child: child.usage.generated_tokens, default=None)
+
+    def _keep(self, extension: Extension, child: Child) -> None:
+        self._write([(extension, child)])
 
     def _write(self, made: Sequence[tuple[Extension, Child]]) -> None:
         """Bank what was sampled; what a race or the tokens left of a child is no sample and has a key of its own."""

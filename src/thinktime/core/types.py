@@ -131,16 +131,22 @@ class Extension:
     """Where the caller wants it cut, in tokens or denoising steps; ``max_tokens`` is no more than that."""
     deadline: float | None = None
     race: Race | None = None
+    arrived: Callable[[Child], None] | None = None
+    """May be called as soon as this child is there: it is then safe, whatever becomes of the others."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """One sampled child. ``passes`` are the sequential forward passes it took."""
+    """One sampled child. ``passes`` are the sequential forward passes it took.
+
+    A child that could not be had has its parent's state, finish ``error``, and the ``reason`` in one line.
+    """
 
     state: Any
     finish: Finish
     usage: Usage
     passes: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,11 @@ class Generator(Protocol):
     """Extends partial generations. ``name`` identifies the weights: samples are banked under it."""
 
     name: str
-    capabilities: frozenset[Capability]
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do; this is asked before anything is sampled."""
+        ...
 
     def root(self, problem: Problem) -> Any:
         """The state before anything is generated."""

@@ -17,9 +17,9 @@ class Usage:
     ``None`` means unknown, and a sum with an unknown part is unknown.
     """
 
-    prompt_tokens: int = 0
-    """Prompt and prefix tokens computed."""
-    cached_tokens: int = 0
+    prompt_tokens: int | None = 0
+    """Prompt and prefix tokens computed; where an endpoint does not tell those it reused, all of them."""
+    cached_tokens: int | None = 0
     """Prompt and prefix tokens whose keys and values were reused."""
     generated_tokens: int = 0
     """Tokens sampled, once per tree node, pruned branches included."""
@@ -39,6 +39,8 @@ class Usage:
     """Machine time: a batch's wall time is shared among its rows by their tokens."""
     dollars: float | None = 0.0
     """Money, by the price of the model."""
+    uncounted_calls: int = 0
+    """Calls whose cost nobody told: their tokens and dollars are charged at the most they can be."""
 
     def __add__(self, other: Usage) -> Usage:
         return self._with(other, 1)

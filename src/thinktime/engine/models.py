@@ -74,6 +74,10 @@ class ChatTokenizer:
             text = self._template.render(messages=messages, add_generation_prompt=True, bos_token=self._bos)
         return list(self._tokenizer.encode(text, add_special_tokens=self._template is None).ids)
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text that somebody else generated, without special tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -10,7 +10,7 @@ from thinktime.answers import canonical
 from thinktime.core.errors import ModelError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.generators.text import Text, pack, unpack
+from thinktime.generators.text import RemoteText, Text, pack, unpack, unpack_remote
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class BankedGenerator:
         """Nothing said yet; the prompt's ids are not needed."""
         return Text(())
 
-    def length(self, state: Text) -> int:
+    def length(self, state: Text | RemoteText) -> int:
         """Tokens generated so far."""
-        return len(state.ids)
+        return state.tokens if isinstance(state, RemoteText) else len(state.ids)
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
         """As the live model's in tokens and calls; FLOPs and dollars are unknown without the model."""
@@ -125,6 +125,8 @@ class BankedGenerator:
         """See `thinktime.generators.text.pack`."""
         return pack(node_state, state)
 
-    def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
-        """The state that `pack` described."""
-        return unpack(node_state, packed)
+    def unpack(self, node_state: Text | RemoteText, packed: Mapping[str, Any]) -> Text | RemoteText:
+        """The state that `pack` of the live model described; only an endpoint's has no ids."""
+        if "ids" not in packed:
+            return unpack_remote(node_state if isinstance(node_state, RemoteText) else RemoteText(""), packed)
+        return unpack(node_state if isinstance(node_state, Text) else Text(()), packed)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,10 @@ from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
+from thinktime.generators.text import RemoteText, Text
 
 if TYPE_CHECKING:
-    from thinktime.engine.models import RewardModel
-    from thinktime.generators.text import Text
+    from thinktime.engine.models import ChatTokenizer, RewardModel
 
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda steps: steps[-1],
@@ -32,8 +35,11 @@ DIGITS = 9
 class ProcessReward:
     """Scores a node by the rewards of its steps, an unfinished last step included.
 
+    Of a local generator it reads the ids, so both have to share a tokenizer; the text of an endpoint it encodes itself,
+    step by step.
+
     Args:
-        directory: a token classifier that shares the generator's tokenizer.
+        directory: a token classifier.
         aggregate: how step rewards become one score: ``last``, ``min``, ``mean`` or ``product``.
 
     Raises:
@@ -47,6 +53,7 @@ class ProcessReward:
 
         if aggregate not in AGGREGATES:
             raise UnknownNameError("aggregate", aggregate, AGGREGATES)
+        self._directory = Path(directory)
         self._model: RewardModel = load_reward_model(Path(directory), dtype)
         self._aggregate = AGGREGATES[aggregate]
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
@@ -54,13 +61,14 @@ class ProcessReward:
 
     def worst_case(self, node: Node) -> Usage:
         """The whole prefix is read."""
-        return self._usage(len(node.state.prompt) + len(node.state.ids), 0.0)
+        state = self._in_ids(node)
+        return self._usage(len(state.prompt) + len(state.ids), 0.0)
 
     async def score(self, nodes: Sequence[Node]) -> list[Reading]:
         """One reading per node; a node without any generated token has none."""
         from thinktime.engine.rows import Read
 
-        states: list[Text] = [node.state for node in nodes]
+        states = [self._in_ids(node) for node in nodes]
         outputs = await self._worker.run([Read(state.prompt + state.ids, len(state.prompt)) for state in states])
         readings = []
         for state, output in zip(states, outputs, strict=True):
@@ -70,6 +78,27 @@ class ProcessReward:
             usage = self._usage(len(state.prompt) + len(state.ids), output.seconds)
             readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
         return readings
+
+    def _in_ids(self, node: Node) -> Text:
+        state: Text | RemoteText = node.state
+        if isinstance(state, Text):
+            return state
+        prompt = self._tokenizer.encode_chat(json.loads(state.prompt) if state.chat else state.prompt)
+        ids: list[int] = []
+        ends: list[int] = []
+        for start, end in pairwise((0, *state.step_ends)):
+            ids += self._tokenizer.encode(state.text[start:end])
+            ends.append(len(ids))
+        if node.done and ends:
+            ids.append(self._tokenizer.eos_id)
+            ends[-1] = len(ids)
+        return Text(tuple(prompt), tuple(ids), state.text, tuple(ends))
+
+    @cached_property
+    def _tokenizer(self) -> ChatTokenizer:
+        from thinktime.engine.models import ChatTokenizer
+
+        return ChatTokenizer(self._directory)
 
     def _usage(self, tokens: int, seconds: float) -> Usage:
         flops = forward_flops(self._model.shape, tokens, 0)

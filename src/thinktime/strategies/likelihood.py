@@ -49,7 +49,7 @@ class SummedProbability:
 
     async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], self.n)
-        distinct = list({leaf.state.ids: leaf for leaf in leaves}.values())
+        distinct = list({leaf.state: leaf for leaf in leaves}.values())
         top = max((leaf.state.logprob for leaf in distinct if leaf.done), default=0.0)
         probabilities: list[float | None] = [math.exp(min(0.0, leaf.state.logprob - top)) for leaf in distinct]
         return search.finish(weighted_majority(search.candidates(distinct, probabilities)))

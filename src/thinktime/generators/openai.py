@@ -1,0 +1,343 @@
+"""Text from an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, transformers serve, OpenAI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Lock
+from typing import Any
+
+from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
+from thinktime.core.usage import Usage
+from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
+from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
+from thinktime.remote.prices import Price, listed
+from thinktime.remote.probe import ECHO, Traits, probe
+from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares
+from thinktime.remote.refusals import about_length, explained
+
+MOST_AT_ONCE = 64
+"""Samples of one request."""
+SUSPICIOUS = 3
+"""So many samples of one node that are all the same are reported."""
+
+_log = logging.getLogger("thinktime")
+
+
+class RemoteGenerator:
+    """Samples from a model behind HTTP.
+
+    What the endpoint can do is looked at once, when it is first needed (`traits`), for a few tokens.
+
+    Args:
+        base_url: the root of the API, as ``http://127.0.0.1:8000/v1``. It is asked to chat; with ``/completions`` at
+            its end, to complete a text, without a chat template.
+        model: its name there.
+        api_key: sent as a bearer token; it is in no message, name or bank.
+        step: what ends a step.
+        price: dollars per million tokens, in place of the listed ones.
+        connections: requests at once; what is beyond waits.
+        timeout: seconds for one sample.
+
+    Raises:
+        InputError: the URL or the name cannot be one.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        *,
+        step: str = "\n",
+        price: Price | None = None,
+        connections: int = 256,
+        timeout: float = 600.0,
+    ) -> None:
+        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", base_url):
+            raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
+        if not model:
+            raise InputError("model", model, "name a model of the endpoint")
+        root, self._api = root_and_api(base_url)
+        self.name = f"{model}@{root}/{self._api}"
+        self._root, self._model, self._api_key, self._step = root, model, api_key, step
+        self._client = Client(root, api_key, connections=connections, timeout=timeout)
+        self._price = price or listed(root, model)
+        self._traits: Traits | None = None
+        self._looking = Lock()
+        self._reported = False
+
+    @property
+    def traits(self) -> Traits:
+        """What the endpoint does; the first look blocks the caller.
+
+        Raises:
+            InputError: it does not take the key, or has no such model.
+            ModelError: it cannot be reached, or makes no sense.
+        """
+        with self._looking:
+            traits = self._traits
+            if traits is None:
+                with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
+                    traits = self._traits = pool.submit(asyncio.run, self._look()).result()
+            return traits
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the endpoint was seen to do."""
+        traits = self.traits
+        offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs}
+        offered[Capability.STEPS] = traits.continues and traits.stops is not None
+        return frozenset(capability for capability, seen in offered.items() if seen)
+
+    async def close(self) -> None:
+        """Close all connections; the next sample opens new ones."""
+        await self._client.close()
+
+    def root(self, problem: Problem) -> RemoteText:
+        """The prompt: a text (for a chat, one user turn), or the messages of a chat.
+
+        Raises:
+            InputError: it is empty, or not what this call of the endpoint takes.
+        """
+        prompt = problem.prompt
+        if not prompt:
+            raise InputError("prompt", prompt, "ask something")
+        if self._api == "chat/completions":
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+            return RemoteText(json.dumps(messages), chat=True)
+        if not isinstance(prompt, str):
+            raise InputError(
+                "prompt", "messages", f"{self._api} takes a text; leave {self._api} out of the URL to chat"
+            )
+        return RemoteText(prompt)
+
+    def length(self, state: RemoteText) -> int:
+        """Tokens generated so far."""
+        return state.tokens
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """All tokens used; the prompt at a token a byte, the most of any byte-level tokenizer, and its template."""
+        dollars = None
+        state: RemoteText = node.state
+        if self._price is not None and _is_text(state) and (overhead := self.traits.overhead) is not None:
+            prompt = len(state.prompt.encode()) + len(state.text.encode()) + overhead
+            dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
+        return Usage(None, None, max_tokens, model_calls=1, flops=None, kv_bytes=None, dollars=dollars)
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Sample one child per extension. One that fails is an ``error`` that says why; the others are not lost.
+
+        Raises:
+            InputError: none came, for a reason that lies with what was asked.
+            CapabilityError: the endpoint cannot continue a text, or does not tell where a step ends.
+        """
+        traits = await self._looked()
+        _require(extensions, traits)
+        groups: dict[object, list[Extension]] = defaultdict(list)
+        for place, e in enumerate(extensions):
+            same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
+            groups[same if traits.n else place].append(e)
+        requests = [
+            group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
+        ]
+        made: dict[str, Child | InputError] = {}
+        for some in await asyncio.gather(*(self._sample(request, traits) for request in requests)):
+            made |= some
+        children = [made[extension.key] for extension in extensions]
+        mistakes = [child for child in children if isinstance(child, InputError)]
+        if mistakes and len(mistakes) == len(children):
+            raise mistakes[0]
+        failed = [_failed(e, c) if isinstance(c, InputError) else c for e, c in zip(extensions, children, strict=True)]
+        self._report_identical(extensions, failed)
+        return failed
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """Refuse: nobody tells where the tokens of a text end.
+
+        Raises:
+            ModelError: always; `Capability.CANCEL` is not offered.
+        """
+        raise ModelError(
+            f"model={self._model!r}: samples of an endpoint cannot be cut; choose a strategy without a race"
+        )
+
+    def pack(self, node_state: RemoteText, state: RemoteText) -> dict[str, Any]:
+        """See `thinktime.generators.text.pack_remote`."""
+        return pack_remote(node_state, state)
+
+    def unpack(self, node_state: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
+        """The state that `pack` described."""
+        return unpack_remote(node_state, packed)
+
+    async def _looked(self) -> Traits:
+        traits = self._traits
+        return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
+
+    async def _look(self) -> Traits:
+        """Look at the endpoint, through connections of its own: the samples may be another event loop's."""
+        client = Client(self._root, self._api_key, timeout=60.0)
+        try:
+            traits = await probe(client, self._api, self._model, self._step)
+        except RefusedError as error:
+            raise await explained(error, client, self._model) from None
+        finally:
+            await client.close()
+        if not traits.usage:
+            _log.warning(
+                f"endpoint={self._root!r}: it reports no usage; every sample is charged the most it can have cost"
+            )
+        return traits
+
+    async def _sample(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
+        """One request for several children of one node, and more where fewer came; by key."""
+        first = wanted[0]
+        try:
+            reply = await self._client.post(self._api, self._body(first, len(wanted), traits), deadline=first.deadline)
+            choices = read_choices(reply.body, self._root)[: len(wanted)]
+        except RefusedError as error:
+            if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
+                return await self._one_by_one(wanted, traits)
+            return await self._refused(wanted, error)
+        except TooLateError as error:
+            over = first.deadline is not None and time.monotonic() >= first.deadline
+            return {e.key: self._unknown(e, "budget" if over else "error", error, charged=error.billed) for e in wanted}
+        except RemoteError as error:
+            return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
+        answered, rest = wanted[: len(choices)], wanted[len(choices) :]
+        made = dict(zip((e.key for e in answered), self._children(answered, choices, reply, traits), strict=True))
+        for extension in answered:
+            if extension.arrived is not None:
+                extension.arrived(made[extension.key])
+        return made | await self._one_by_one(rest, traits)
+
+    async def _one_by_one(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
+        made: dict[str, Child | InputError] = {}
+        for some in await asyncio.gather(*(self._sample([extension], traits) for extension in wanted)):
+            made |= some
+        return made
+
+    def _body(self, extension: Extension, n: int, traits: Traits) -> dict[str, Any]:
+        state: RemoteText = extension.node.state
+        body = {"model": self._model, **prompt_of(state.prompt, self._api, state.text)}
+        body |= {"temperature": extension.sampling.temperature, traits.limit_field: extension.max_tokens}
+        if extension.sampling.top_p != 1:
+            body["top_p"] = extension.sampling.top_p
+        if n > 1:
+            body["n"] = n
+        if traits.seeds:
+            body["seed"] = int(extension.key[:7], 16)
+        if traits.logprobs:
+            body["logprobs"] = True if self._api == "chat/completions" else 1
+        if extension.until == "step":
+            body["stop"] = [self._step]
+            if traits.stops == "echoed if asked":
+                body |= ECHO
+        return body
+
+    def _children(
+        self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply, traits: Traits
+    ) -> list[Child]:
+        """The children of one reply; what it cost is shared among them, the prompt is the first one's."""
+        most, told, seconds = extensions[0].max_tokens, read_usage(reply.body), reply.seconds / len(choices)
+        tokens = shares(told.generated, choices, most) if told else [_at_most(choice, most) for choice in choices]
+        children = []
+        for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
+            cached = 0 if place or told is None else told.cached
+            prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
+            usage = Usage(prompt, cached, count, model_calls=1, flops=None, kv_bytes=None, seconds=seconds)
+            if told is None:
+                worst = self.worst_case(extension.node, most)
+                usage = replace(usage, prompt_tokens=None, cached_tokens=None, dollars=worst.dollars, uncounted_calls=1)
+            else:
+                money = self._price.dollars(prompt, cached or 0, count) if self._price else None
+                usage = replace(usage, dollars=money)
+            children.append(self._child(extension, choice, count, usage, traits))
+        return children
+
+    def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage, traits: Traits) -> Child:
+        before: RemoteText = extension.node.state
+        if choice.error is not None:
+            return Child(before, "error", usage, count, f"endpoint={self._root!r}: {choice.error}")
+        text, finish, tokens = choice.text, self._finish(extension, choice, count, traits), before.tokens + count
+        if finish == "step" and not text.endswith(self._step):
+            text += self._step  # it was generated, and taken off
+        said = before.text + text
+        ends = tuple(match.end() for match in re.finditer(re.escape(self._step), said))
+        ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
+        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=before.logprob + choice.logprob)
+        return Child(state, finish, usage, count)
+
+    def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
+        """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
+        if choice.reason == "stop":
+            stopped = choice.stop is not None if traits.stops == "named" else choice.text.endswith(self._step)
+            return "step" if extension.until == "step" and stopped else "eos"
+        room = extension.sampling.max_tokens - extension.node.state.tokens
+        if count < extension.max_tokens or extension.max_tokens >= room:
+            return "length"  # the endpoint's own limit, or that of the generation
+        return "cut" if extension.max_tokens == extension.at_most else "budget"
+
+    def _unknown(self, extension: Extension, finish: Finish, error: RemoteError, *, charged: bool) -> Child:
+        """A child that did not come. If it may have been paid for, it is charged the most it can have cost."""
+        cost = Usage(model_calls=1)
+        if charged:
+            cost = replace(self.worst_case(extension.node, extension.max_tokens), uncounted_calls=1)
+        return Child(extension.node.state, finish, cost, 0, str(error))
+
+    async def _refused(self, wanted: Sequence[Extension], error: RefusedError) -> dict[str, Child | InputError]:
+        before: RemoteText = wanted[0].node.state
+        if error.status == 429 or error.status >= 500:
+            return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
+        if before.text and about_length(error):  # it began, and has grown as long as can be
+            return {e.key: self._unknown(e, "length", error, charged=False) for e in wanted}
+        mistake = await explained(error, self._client, self._model)
+        if isinstance(mistake, InputError):
+            return dict.fromkeys((e.key for e in wanted), mistake)
+        return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
+
+    def _report_identical(self, extensions: Sequence[Extension], children: Sequence[Child]) -> None:
+        """Say once that samples that should differ do not."""
+        texts: dict[str, list[str]] = defaultdict(list)
+        for extension, child in zip(extensions, children, strict=True):
+            if extension.sampling.temperature > 0 and child.finish != "error":
+                texts[extension.node.key].append(child.state.text)
+        same = max((len(found) for found in texts.values() if len(set(found)) == 1), default=0)
+        if same >= SUSPICIOUS and not self._reported:
+            self._reported = True
+            warmth = extensions[0].sampling.temperature
+            _log.warning(
+                f"endpoint={self._root!r}: {same} samples at temperature {warmth:g} are all the same text; "
+                "if answers should differ, see whether it caches them or fixes the seed"
+            )
+
+
+def _is_text(state: RemoteText) -> bool:
+    """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
+    return not state.chat or all(isinstance(m.get("content") or "", str) for m in json.loads(state.prompt))
+
+
+def _require(extensions: Sequence[Extension], traits: Traits) -> None:
+    if any(e.node.state.text for e in extensions) and not traits.continues:
+        raise CapabilityError("this endpoint does not continue a text: it only answers from the start")
+    if any(e.until == "step" for e in extensions) and traits.stops is None:
+        raise CapabilityError("this endpoint does not tell the end of a step from the end of the answer")
+    if any(e.race is not None for e in extensions):
+        raise CapabilityError("samples of an endpoint cannot race: nobody tells how long they are before they end")
+
+
+def _failed(extension: Extension, mistake: InputError) -> Child:
+    return Child(extension.node.state, "error", Usage(model_calls=1), 0, str(mistake))
+
+
+def _at_most(choice: Choice, most: int) -> int:
+    """Tokens of a sample nobody counted: those with a log-probability and an end token, or as many as can be."""
+    return most if choice.tokens is None else min(most, choice.tokens + 1)

@@ -1,0 +1,246 @@
+"""One HTTP client for an endpoint: a pool of connections, deadlines, and retries that do what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from thinktime.core.errors import ModelError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+TRIES = 5
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds before a second try, and before any later one that is not told how long to wait."""
+LONGEST_RETRY_AFTER = 120.0
+
+
+class RemoteError(ModelError):
+    """A request that brought nothing. ``billed`` says whether it may have been paid for all the same."""
+
+    billed = False
+
+
+class UnreachableError(RemoteError):
+    """No connection, or one that closed before it answered."""
+
+
+class RefusedError(RemoteError):
+    """The endpoint answered with an error."""
+
+    def __init__(
+        self, url: str, status: int, message: str, *, tries: int, usage: object, retry_after: float | None
+    ) -> None:
+        after = f" after {tries} tries" if tries > 1 else ""
+        fix = {429: "; ask for less at once, or wait"}.get(status, "; see the server's log" if status >= 500 else "")
+        super().__init__(f"endpoint={url!r}: it answers {status}{after} ({message}){fix}")
+        self.status, self.message, self.usage, self.retry_after = status, message, usage, retry_after
+        self.billed = isinstance(usage, Mapping)
+
+
+class UnreadableError(RemoteError):
+    """An answer that is cut off, is no JSON, or lacks what was asked for."""
+
+    billed = True
+
+
+class TooLateError(RemoteError):
+    """The deadline came first."""
+
+    def __init__(self, url: str, seconds: float, *, billed: bool) -> None:
+        super().__init__(f"endpoint={url!r}: no answer in {seconds:.1f} s; raise the limit, or ask for fewer tokens")
+        self.billed = billed
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A JSON object, and how long the attempt took that brought it."""
+
+    body: Mapping[str, Any]
+    seconds: float
+
+
+class Client:
+    """Sends JSON to one endpoint and brings JSON back.
+
+    Repeated are 429, 5xx and connections that fail before they answer, each after a random wait that doubles, or
+    after what Retry-After says. An attempt that may have been paid for is never repeated. A caller that is cancelled,
+    or whose deadline comes, closes its connection.
+
+    Args:
+        base_url: what paths are added to, as ``http://127.0.0.1:8000/v1``.
+        api_key: sent as a bearer token; it is in no message.
+        connections: open at once; what is beyond waits.
+        timeout: seconds for one attempt, not counting the wait for a connection.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str | None = None, *, connections: int = 256, timeout: float = 600.0
+    ) -> None:
+        self.url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._connections, self._timeout = connections, timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._free = asyncio.Semaphore(connections)
+        self._dice = Random()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is sent."""
+        return self._api_key is not None
+
+    async def get(self, path: str) -> Reply:
+        """What is at a path; tried once."""
+        return await self._send("GET", path, None, None, tries=1)
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, deadline: float | None = None, tries: int = TRIES
+    ) -> Reply:
+        """The answer to a body.
+
+        Args:
+            path: below the base URL.
+            body: sent as JSON.
+            deadline: on the clock of `time.monotonic`.
+            tries: attempts, the first included.
+
+        Raises:
+            RemoteError: see the subclasses.
+        """
+        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries)
+
+    async def close(self) -> None:
+        """Close all connections; the next request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _send(self, method: str, path: str, body: bytes | None, deadline: float | None, tries: int) -> Reply:
+        began, waiting = time.monotonic(), True  # for our turn to try, not for an answer
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - began):
+                session, free = self._opened()
+                for turn in range(1, tries + 1):
+                    try:
+                        async with free, asyncio.timeout(self._timeout):
+                            waiting = False
+                            ask = session.request(method, f"{self.url}/{path}", data=body, allow_redirects=False)
+                            return await self._attempt(ask, turn)
+                    except (UnreachableError, RefusedError) as error:
+                        again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
+                        wait = self._wait(error, turn)
+                        if error.billed or not again or turn == tries or wait > LONGEST_RETRY_AFTER:
+                            raise
+                        waiting = True
+                        await asyncio.sleep(wait)
+        except TimeoutError:
+            raise TooLateError(self.url, time.monotonic() - began, billed=not waiting) from None
+        raise AssertionError("the last try returns or raises")
+
+    def _wait(self, error: UnreachableError | RefusedError, turn: int) -> float:
+        told = error.retry_after if isinstance(error, RefusedError) else None
+        jitter = self._dice.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn - 1)))
+        return jitter + (told or 0.0)
+
+    async def _attempt(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse], turn: int) -> Reply:
+        import aiohttp
+
+        started, answered = time.monotonic(), False
+        try:
+            async with request as response:
+                answered = True
+                raw = await response.read()
+        except aiohttp.ClientError as error:
+            reason = _one_line(str(error)) or type(error).__name__
+            if answered:
+                raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); ask again") from None
+            raise UnreachableError(
+                f"endpoint={self.url!r}: cannot be reached ({reason}); start the server, or correct the URL"
+            ) from None
+        value = _json_object(raw)
+        if response.status >= 300:
+            message = self._without_key(_message(value, raw))
+            raise RefusedError(
+                self.url,
+                response.status,
+                message,
+                tries=turn,
+                usage=(value or {}).get("usage"),
+                retry_after=_seconds(response.headers.get("Retry-After")),
+            )
+        if value is None:
+            kind = response.headers.get("Content-Type", "no content type")
+            start = self._without_key(_one_line(raw[:60].decode(errors="replace")))
+            raise UnreadableError(
+                f"endpoint={self.url!r}: it answers {kind!r} that is no JSON object ({start}); "
+                "is this the root of an OpenAI-compatible API?"
+            )
+        return Reply(value, time.monotonic() - started)
+
+    def _opened(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
+        """The connections of the running event loop, and who may use one."""
+        import aiohttp
+
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "thinktime"}
+            if self._api_key:
+                headers["Authorization"] = f"Bearer {self._api_key}"
+            self._loop = loop
+            self._free = asyncio.Semaphore(self._connections)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
+            )
+        return self._session, self._free
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._api_key, "…") if self._api_key else text
+
+
+def _json_object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _message(value: Mapping[str, Any] | None, raw: bytes) -> str:
+    """What an error says, wherever it says it."""
+    found: Any = raw.decode(errors="replace")
+    for source in (value or {}, (value or {}).get("error")):
+        if isinstance(source, Mapping):
+            found = next((source[name] for name in ("message", "detail", "error") if source.get(name)), found)
+    return _one_line(found if isinstance(found, str) else json.dumps(found)) or "no reason given"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After in seconds: a number, or a date."""
+    if retry_after is None:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,147 @@
+"""One look at what an endpoint does, for a few tokens: what it honours, what it ignores, what it tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thinktime.remote.client import Client, RefusedError, RemoteError
+from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage
+
+TOKENS = 3
+"""Of each of the samples that are compared."""
+STEP_TOKENS = 12
+"""In which a model that writes sums, one a line, has to end a line."""
+
+Stops = Literal["named", "echoed", "echoed if asked"]
+ECHO = {"include_stop_str_in_output": True}
+"""What asks for it."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an endpoint was seen to do. What could not be seen counts as not done."""
+
+    n: bool
+    """Several samples of one request, and not one of them several times."""
+    logprobs: bool
+    seeds: bool
+    """The same seed gave the same sample, and another one another."""
+    continues: bool
+    """It goes on inside what was said so far."""
+    stops: Stops | None
+    """How it tells a stop string from the end: it names it, or leaves it in the text. None: it was not seen to."""
+    usage: bool
+    limit_field: str
+    """What it calls the length limit."""
+    overhead: int | None
+    """At least the tokens that its template adds to a message; None where it does not count."""
+    spent: Told
+    """What the look cost, as far as it was told."""
+
+
+async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
+    """Look at an endpoint; six requests or fewer of a few tokens each.
+
+    Args:
+        client: of the endpoint.
+        api: which of its calls.
+        model: which of its models.
+        step: what ends a step.
+
+    Raises:
+        RemoteError: it cannot be reached, or refuses the plainest request.
+    """
+    looks = _Looks(client, api, model)
+    told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
+    limit_field, choices = await looks.sample_plainly(told)
+    texts = [[choice.text for choice in choices]]
+    if "seed" in told:
+        for seed in (1, 2):
+            texts.append([c.text for c in await looks.sample({limit_field: TOKENS, **told, "seed": seed})])
+    seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
+    overhead = looks.last.prompt if looks.last else None
+    continues, stops = await _steps(looks, limit_field, step)
+    return Traits(
+        n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
+        logprobs="logprobs" in told and all(choice.tokens for choice in choices),
+        seeds=seeds,
+        continues=continues,
+        stops=stops,
+        usage=overhead is not None,
+        limit_field=limit_field,
+        overhead=overhead,
+        spent=looks.spent,
+    )
+
+
+async def _steps(looks: _Looks, limit_field: str, step: str) -> tuple[bool, Stops | None]:
+    """Whether it goes on inside what was said, and how it tells the end of a step."""
+    said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
+    options: dict[str, Any] = {limit_field: STEP_TOKENS, "temperature": 0, "stop": [step]}
+    try:
+        choice = (await looks.sample(options, said))[0]
+    except RemoteError:
+        return False, None
+    read, stops = looks.last, _told(choice, step)
+    if choice.reason == "stop" and stops is None:
+        with suppress(RemoteError):
+            asked = (await looks.sample(options | ECHO, said))[0]
+            stops = "echoed if asked" if _told(asked, step) else None
+    if looks.api == "completions":
+        return True, stops
+    answer = {"continue_final_message": False, "add_generation_prompt": True}
+    try:  # an answer to what was said needs the start of a new message; going on inside it does not
+        await looks.sample({limit_field: 1, "temperature": 0, **answer}, said)
+    except RemoteError:
+        return False, None
+    return read is not None and looks.last is not None and read.prompt < looks.last.prompt, stops
+
+
+def _told(choice: Choice, step: str) -> Stops | None:
+    if choice.reason == "stop" and choice.stop is not None and choice.stop in step:
+        return "named"
+    return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
+
+
+class _Looks:
+    """Sends the probe's requests and adds up what they cost."""
+
+    def __init__(self, client: Client, api: Api, model: str) -> None:
+        self.api = api
+        self.spent = Told(0, 0)
+        self.last: Told | None = None
+        self._client, self._model = client, model
+
+    async def sample_plainly(self, told: dict[str, Any]) -> tuple[str, list[Choice]]:
+        """The first samples, with as many of the optional fields as it takes; ``told`` keeps those it took."""
+        limit_field = "max_tokens"
+        while True:
+            try:
+                return limit_field, await self.sample({limit_field: TOKENS, **told}, tries=2)
+            except RefusedError as error:
+                if error.status not in (400, 422):
+                    raise
+                if "max_completion_tokens" in error.message and limit_field == "max_tokens":
+                    limit_field = "max_completion_tokens"
+                elif told:
+                    named = [name for name in told if len(name) > 1 and name in error.message]
+                    del told[(named or list(told))[0]]
+                else:
+                    raise
+
+    async def sample(self, options: Mapping[str, Any], said: str = "", tries: int = 5) -> list[Choice]:
+        """Samples after a fixed prompt, and after what is said to have been said."""
+        asked = "Add 1 to each number up to 9, one sum a line." if said else "Say any word that comes to mind."
+        messages = json.dumps([{"role": "user", "content": asked}])
+        prompt = messages if self.api == "chat/completions" else f"{asked}\n"
+        body = {"model": self._model, **prompt_of(prompt, self.api, said), **options}
+        reply = await self._client.post(self.api, body, tries=tries)
+        self.last = read_usage(reply.body)
+        if self.last is not None:
+            cost = self.spent
+            self.spent = Told(cost.prompt + self.last.prompt, cost.generated + self.last.generated)
+        return read_choices(reply.body, self._client.url)

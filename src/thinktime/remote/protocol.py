@@ -1,0 +1,149 @@
+"""The two sampling calls of an OpenAI-compatible endpoint, as bodies to send and answers to read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thinktime.remote.client import UnreadableError
+
+Api = Literal["chat/completions", "completions"]
+"""The path of a call below the base URL."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One sample as it came. ``error`` says why it cannot be used."""
+
+    text: str = ""
+    reason: str = ""
+    stop: str | None = None
+    """The stop string that ended it, where the endpoint names it."""
+    tokens: int | None = None
+    """How many log-probabilities came with it; None where none did."""
+    logprob: float = math.nan
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an endpoint says a request cost. ``cached`` is a part of ``prompt``."""
+
+    prompt: int
+    generated: int
+    cached: int | None = None
+
+
+def root_and_api(url: str) -> tuple[str, Api]:
+    """The root of an API and which call of it a URL names; one that names none is asked to chat."""
+    root = url.rstrip("/")
+    if root.endswith("/chat/completions"):
+        return root.removesuffix("/chat/completions"), "chat/completions"
+    if root.endswith("/completions"):
+        return root.removesuffix("/completions"), "completions"
+    return root, "chat/completions"
+
+
+def prompt_of(prompt: str, api: Api, said: str) -> dict[str, Any]:
+    """The part of a body that says what to continue.
+
+    Args:
+        prompt: a text, or for a chat its messages as JSON.
+        api: which of the calls.
+        said: what has been generated so far; a chat is asked to go on inside it.
+    """
+    if api == "completions":
+        return {"prompt": prompt + said}
+    messages = json.loads(prompt)
+    if not said:
+        return {"messages": messages}
+    messages.append({"role": "assistant", "content": said})
+    return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+
+
+def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
+    """The samples of an answer, in order of their index.
+
+    Raises:
+        UnreadableError: there are none.
+    """
+    choices = body.get("choices")
+    if not isinstance(choices, Sequence) or not choices or not all(isinstance(c, Mapping) for c in choices):
+        raise UnreadableError(f"endpoint={url!r}: its answer has choices={choices!r}; expected a list of samples")
+    return [_choice(choice) for choice in sorted(choices, key=lambda c: _whole(c.get("index")) or 0)]
+
+
+def read_usage(body: Mapping[str, Any]) -> Told | None:
+    """What the request cost; None where the answer does not say, or says nonsense."""
+    usage = body.get("usage")
+    if not isinstance(usage, Mapping):
+        return None
+    prompt, generated = _whole(usage.get("prompt_tokens")), _whole(usage.get("completion_tokens"))
+    if prompt is None or generated is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = _whole(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    return Told(prompt, generated, cached if cached is None else min(cached, prompt))
+
+
+def _choice(choice: Mapping[str, Any]) -> Choice:
+    reason, message = choice.get("finish_reason"), choice.get("message")
+    text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
+    if not isinstance(reason, str) or not reason:
+        return Choice(error=f"finish_reason={reason!r}: the sample does not say why it ended, so it may be cut off")
+    if reason not in ("stop", "length"):
+        return Choice(error=f"finish_reason={reason!r}: no sample of text; expected 'stop' or 'length'")
+    if text is None and reason == "length":
+        text = ""  # all tokens went into thoughts that are not shown
+    if not isinstance(text, str):
+        return Choice(error=f"content={text!r}: the sample has no text")
+    text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
+    logprobs = _logprobs(choice.get("logprobs"))
+    named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
+    tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
+    return Choice(text, reason, named, tokens, logprob)
+
+
+def _logprobs(found: object) -> list[float] | None:
+    """One number a token, in a chat's spelling or in the older one."""
+    if not isinstance(found, Mapping):
+        return None
+    content = found.get("content")
+    values = [token.get("logprob") for token in content] if content else found.get("token_logprobs")
+    if not isinstance(values, Sequence) or not values or not all(isinstance(v, int | float) for v in values):
+        return None
+    return [float(value) for value in values]
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
+    """How many of a request's tokens each of its samples had; they sum to the total.
+
+    A sample that was cut at the limit had all of them. The others have as many as log-probabilities came with them;
+    what is left (an end token is often counted but not shown), and all where there are none, goes by length of text.
+
+    Args:
+        total: as the endpoint counts.
+        choices: of one request.
+        most: the limit it was sent.
+    """
+    known = [most if c.reason == "length" and not c.error else min(c.tokens or 0, most) for c in choices]
+    rest = total - sum(known)
+    if rest < 0:  # it counts otherwise than we do: its total stands
+        known, rest = [0] * len(choices), total
+    weights = [len(c.text) + 1 if n < most else 0 for c, n in zip(choices, known, strict=True)]
+    if not any(weights):
+        weights = [1] * len(choices)
+    passed, given, shared = 0, 0, []
+    for before, weight in zip(known, weights, strict=True):
+        passed += weight
+        upto = rest * passed // sum(weights)
+        shared.append(before + upto - given)
+        given = upto
+    return shared

@@ -1,0 +1,253 @@
+"""An OpenAI-compatible endpoint that samples words and has whatever faults a test gives it. Plain asyncio.
+
+    python tests/fake_endpoint.py --latency 0.05     # prints its port; for benchmarks
+
+Its model solves every question in three lines, a token a word, and errs in the last one now and then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+MODELS = ("words", "other-words")
+
+
+@dataclass
+class Endpoint:
+    """How it behaves, and what has been seen of its clients. Everything may be changed while it runs."""
+
+    latency: float = 0.0
+    n: str = "honoured"
+    """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
+    usage: bool = True
+    logprobs: bool = True
+    seeds: bool = True
+    continues: bool = True
+    """Whether a chat goes on inside its last assistant message if asked to."""
+    stops: str = "named"
+    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
+    identical: bool = False
+    lists_models: bool = True
+    refuses: tuple[str, ...] = ()
+    """Fields that are a 400."""
+    key: str | None = None
+    context: int = 10_000
+    faults: deque[str] = field(default_factory=deque)
+    """What goes wrong with the next requests for samples, one each; ``""`` is nothing."""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """Every body that asked for samples."""
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    connections: int = 0
+    left: int = 0
+    """Clients that went away before they were answered."""
+    port: int = 0
+    _drawn: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def serve(self, port: int = 0) -> asyncio.Server:
+        server = await asyncio.start_server(self._connection, "127.0.0.1", port, backlog=2048)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.decode().split("\r\n")
+                headers = {
+                    name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+                }
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                gone = asyncio.ensure_future(reader.read(1))
+                answering = asyncio.ensure_future(self._answer(lines[0].split()[1], headers, body))
+                await asyncio.wait({gone, answering}, return_when=asyncio.FIRST_COMPLETED)
+                if not answering.done():
+                    answering.cancel()
+                    self.left += 1
+                    break
+                writer.write(answering.result())
+                gone.cancel()
+                await asyncio.wait({gone})
+                await writer.drain()
+                if answering.result().endswith(CUT):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, path: str, headers: dict[str, str], raw: bytes) -> bytes:
+        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
+            return _error(401, "bad key")
+        if path == "/v1/models":
+            data = [{"id": name, "object": "model"} for name in MODELS]
+            return _reply(200, {"object": "list", "data": data}) if self.lists_models else _error(404, "not found")
+        if path not in ("/v1/chat/completions", "/v1/completions"):
+            return _error(404, "not found")
+        body = json.loads(raw)
+        self.requests.append(body)
+        fault = self.faults.popleft() if self.faults else ""
+        await asyncio.sleep(3600 if fault == "never" else self.latency)
+        if fault == "moved":
+            return _raw(301, b"<html>Moved</html>", "text/html", {"Location": "/elsewhere"})
+        if fault.startswith(("429", "5")):
+            status, _, wait = fault.partition(":")
+            return _error(int(status), "not now", {"Retry-After": wait} if wait else {})
+        if body["model"] not in MODELS:
+            return _error(404, f"The model `{body['model']}` does not exist.")
+        for name in self.refuses:
+            if name in body:
+                return _error(400, f"unknown field {name}")
+        if self.n == "refused" and body.get("n", 1) > 1:
+            return _error(400, "only one completion choice is allowed")
+        return self._sampled(path, body, fault)
+
+    def _sampled(self, path: str, body: dict[str, Any], fault: str) -> bytes:
+        chat = path == "/v1/chat/completions"
+        messages = body["messages"] if chat else []
+        last = messages[-1] if messages else {"role": "user", "content": body.get("prompt", "")}
+        going_on = not chat or (self.continues and body.get("continue_final_message", False))
+        prefix = str(last["content"]) if going_on else ""
+        read = sum(len(_tokens(m["content"])) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
+        read -= 2 if chat and going_on else 0
+        limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
+        if read + limit > self.context:
+            return _error(400, f"This model's maximum context length is {self.context} tokens.")
+        choices = []
+        for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
+            self._drawn += 1
+            noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
+            choices.append(self._choice(place, chat, body, _said(prefix, noise * (not self.identical)), limit))
+        new = sum(choice.pop("tokens") for choice in choices)
+        self.prompt_tokens += read
+        self.generated_tokens += new
+        reply: dict[str, Any] = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": choices}
+        if self.usage and fault != "no usage":
+            reply["usage"] = {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
+        if fault == "no finish":
+            del choices[0]["finish_reason"]
+        if fault == "no text" and chat:
+            choices[0]["message"]["content"] = None
+        if fault == "no choices":
+            reply["choices"] = []
+        if fault == "html":
+            return _raw(200, b"<html>Sign in</html>", "text/html")
+        if fault == "half a character" and chat:
+            choices[0]["message"]["content"] += "\ud83d"
+        whole = json.dumps(reply).encode() if fault != "deep" else b"[" * 100_000
+        if fault == "garbage":
+            return _raw(200, whole[: len(whole) // 2], "application/json")
+        if fault == "cut":
+            return _raw(200, whole, "application/json")[: -len(whole) // 2] + CUT
+        return _raw(200, whole, "application/json")
+
+    def _choice(self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int) -> dict[str, Any]:
+        tokens = _tokens(text)
+        reason: str = "stop" if len(tokens) <= limit else "length"
+        tokens = tokens[:limit]
+        met = None
+        for stop in body.get("stop", []):
+            for at, token in enumerate(tokens):
+                if stop in token:
+                    tokens, reason, met = tokens[: at + 1], "stop", stop
+                    break
+        said = "".join(tokens)
+        asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
+        if met and not (self.stops == "echoed" or asked):
+            said = said[: said.index(met)]
+        choice: dict[str, Any] = {"index": place, "finish_reason": reason, "tokens": len(tokens)}
+        if self.stops == "named":
+            choice["stop_reason"] = met
+        if chat:
+            choice["message"] = {"role": "assistant", "content": said}
+        else:
+            choice["text"] = said
+        if self.logprobs and chat and body.get("logprobs"):
+            choice["logprobs"] = {"content": [{"token": token, "logprob": -0.5} for token in tokens]}
+        elif self.logprobs and not chat and "logprobs" in body:
+            choice["logprobs"] = {"tokens": tokens, "token_logprobs": [-0.5] * len(tokens)}
+        return choice
+
+
+CUT = b" "
+"""Ends what is cut off; no whole reply ends like that."""
+
+
+def _said(prefix: str, noise: int) -> str:
+    """The rest of a solution of three lines, of which the prefix has some; or it adds on, if the prefix adds."""
+    if prefix.endswith("1 + 3 ="):
+        return " 4.\n1 + 4 = 5."
+    dice = Random(f"{prefix}/{noise}")
+    lines = [f"{' '.join(dice.choices(['so', 'well', 'thus'], k=dice.randint(1, 4)))} {step}\n" for step in (3, 4)]
+    lines.append(f"The answer is {dice.choice('77789')}")
+    return "".join(lines[min(2, prefix.count("\n")) :])
+
+
+def _tokens(text: str) -> list[str]:
+    return re.findall(r"\S+\s*", text)
+
+
+def _raw(status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status} x", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _reply(status: int, value: object, headers: dict[str, str] | None = None) -> bytes:
+    return _raw(status, json.dumps(value).encode(), "application/json", headers)
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> bytes:
+    return _reply(status, {"error": {"message": message}}, headers)
+
+
+class Running:
+    """An endpoint in a thread of its own, for as long as the block lasts."""
+
+    def __init__(self, **behaviour: Any) -> None:
+        self._endpoint = Endpoint(**behaviour)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Endpoint:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(5)
+        return self._endpoint
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    async def _leave(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+async def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--latency", type=float, default=0.0)
+    options.add_argument("--n", default="honoured")
+    endpoint = Endpoint(**vars(options.parse_args()))
+    server = await endpoint.serve()
+    print(endpoint.port, flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,730 @@
+"""Models behind HTTP: what they cost, what they can do, and what is left when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+from fake_endpoint import Endpoint, Running
+
+from thinktime.answers import TextAnswers
+from thinktime.bank.store import Bank
+from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
+from thinktime.core.search import Search
+from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.core.usage import Budget, Usage, total
+from thinktime.generators.openai import RemoteGenerator
+from thinktime.remote import client as client_module
+from thinktime.remote.client import Client, RefusedError, TooLateError, UnreachableError, UnreadableError
+from thinktime.remote.prices import LISTED, Price, listed
+from thinktime.remote.protocol import Choice, read_usage, shares
+from thinktime.strategies import make
+from thinktime.testing import Notebook, WordScorer
+
+Result = TypeVar("Result")
+Start = Callable[..., Endpoint]
+SAMPLING = Sampling(max_tokens=64)
+QUESTION = "what is 3 + 4"
+CLIENTS: list[Client] = []
+PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
+BODY = {"model": "words", "max_tokens": 9, "messages": [{"role": "user", "content": QUESTION}]}
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts endpoints that behave as told."""
+    with ExitStack() as running:
+        yield lambda **behaviour: running.enter_context(Running(**behaviour))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come soon, and what a test opens `run` closes."""
+    monkeypatch.setattr(client_module, "FIRST_WAIT", 0.01)
+    make_client = Client.__init__
+
+    def noted(client: Client, *arguments: Any, **options: Any) -> None:
+        make_client(client, *arguments, **options)
+        CLIENTS.append(client)
+
+    monkeypatch.setattr(Client, "__init__", noted)
+    CLIENTS.clear()
+
+
+class LengthScorer(WordScorer):
+    """Likes whoever has said most."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda node: len(node.state.text) / 999)
+
+    def worst_case(self, node: Node) -> Usage:
+        return Usage(scorer_calls=1)
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    async def closing() -> Result:
+        try:
+            return await coroutine
+        finally:
+            await asyncio.gather(*(client.close() for client in CLIENTS))
+
+    return asyncio.run(closing())
+
+
+def search_on(generator: RemoteGenerator, budget: Budget | None = None, **options: Any) -> Search:
+    options = dict[str, Any](sampling=SAMPLING, answers=TextAnswers()) | options
+    return Search(Problem("sum", QUESTION), generator, budget=budget, **options)
+
+
+def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
+    """A generator that has looked at its endpoint; what the look asked for is forgotten."""
+    generator = RemoteGenerator(endpoint.url, "words", **options)
+    assert generator.traits
+    endpoint.requests.clear()
+    endpoint.prompt_tokens = endpoint.generated_tokens = 0
+    return generator
+
+
+def sampled(generator: RemoteGenerator, n: int, **options: Any) -> list[Node]:
+    search = search_on(generator, **options)
+    return run(search.extend([search.root], n))
+
+
+def solved(strategy: str, search: Search, **options: str | int | float) -> Any:
+    return run(make(strategy, options)(search))
+
+
+# what an endpoint is seen to do
+
+
+def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) -> None:
+    endpoint = start()
+    generator = RemoteGenerator(endpoint.url, "words")
+    generator.root(Problem("sum", QUESTION))
+    assert endpoint.requests == []
+    for _ in range(2):
+        assert generator.capabilities == {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS}
+    assert len(endpoint.requests) == 5 and endpoint.generated_tokens < 40
+    assert generator.traits.spent.generated == endpoint.generated_tokens
+    assert generator.traits.spent.prompt == endpoint.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "trait", "value"),
+    [
+        ({}, "n", True),
+        ({"n": "ignored"}, "n", False),
+        ({"n": "refused"}, "n", False),
+        ({"n": "copies"}, "n", False),
+        ({}, "seeds", True),
+        ({"seeds": False}, "seeds", False),
+        ({"identical": True}, "seeds", False),
+        ({"refuses": ("seed",)}, "seeds", False),
+        ({"logprobs": False}, "logprobs", False),
+        ({"refuses": ("logprobs",)}, "logprobs", False),
+        ({"continues": False}, "continues", False),
+        ({"refuses": ("continue_final_message",)}, "continues", False),
+        ({}, "stops", "named"),
+        ({"stops": "echoed"}, "stops", "echoed"),
+        ({"stops": "echoed", "refuses": ("include_stop_str_in_output",)}, "stops", "echoed"),
+        ({"stops": "echoed if asked"}, "stops", "echoed if asked"),
+        ({"stops": "silent", "refuses": ("include_stop_str_in_output",)}, "stops", None),
+        ({"stops": "silent"}, "stops", None),
+        ({"usage": False}, "usage", False),
+        ({}, "limit_field", "max_tokens"),
+    ],
+)
+def test_the_look_sees_what_the_endpoint_does(
+    start: Start, behaviour: dict[str, Any], trait: str, value: object
+) -> None:
+    assert getattr(RemoteGenerator(start(**behaviour).url, "words").traits, trait) == value
+
+
+def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:
+    traits = RemoteGenerator(start(refuses=("seed",)).url, "words").traits
+    assert (traits.n, traits.logprobs, traits.continues, traits.stops) == (True, True, True, "named")
+
+
+def test_a_completions_endpoint_continues_any_text(start: Start) -> None:
+    generator = RemoteGenerator(f"{start(continues=False).url}/completions", "words")
+    assert generator.capabilities == {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS}
+
+
+def test_a_strategy_whose_needs_are_not_seen_is_refused_by_name(start: Start) -> None:
+    generator = opened(start(stops="silent", continues=False))
+    search = search_on(generator)
+    with pytest.raises(CapabilityError, match="it lacks step boundaries"):
+        run(search.extend([search.root], until="step"))
+    assert Capability.CANCEL not in generator.capabilities
+    assert generator.traits.continues is False
+
+
+# sampling, and its account
+
+
+def test_children_of_one_node_are_one_request_where_n_is_honoured(start: Start) -> None:
+    endpoint = start()
+    nodes = sampled(opened(endpoint), 8)
+    assert [body["n"] for body in endpoint.requests] == [8]
+    assert [node.finish for node in nodes] == ["eos"] * 8
+    assert len({node.state.text for node in nodes}) > 1
+
+
+@pytest.mark.parametrize("n", ["ignored", "refused"])
+def test_children_are_requests_with_seeds_of_their_own_where_n_is_not(start: Start, n: str) -> None:
+    endpoint = start(n=n)
+    nodes = sampled(opened(endpoint), 8)
+    assert len(endpoint.requests) == 8 and not any("n" in body for body in endpoint.requests)
+    assert len({body["seed"] for body in endpoint.requests}) == 8
+    assert [node.state for node in nodes] == [node.state for node in sampled(opened(endpoint), 8)]
+
+
+def test_fewer_samples_than_asked_are_topped_up(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+    endpoint.n = "ignored"
+    nodes = sampled(generator, 4)
+    assert len(endpoint.requests) == 4 and all(node.done for node in nodes)
+    assert total(node.usage for node in nodes).generated_tokens == endpoint.generated_tokens
+
+
+def test_an_n_that_is_refused_later_is_asked_for_one_by_one(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+    endpoint.n = "refused"
+    assert all(node.done for node in sampled(generator, 4))
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_the_children_of_a_request_cost_together_what_it_cost(start: Start, logprobs: bool) -> None:
+    endpoint = start(logprobs=logprobs)
+    nodes = sampled(opened(endpoint, price=Price(2, 8)), 6)
+    spent = total(node.usage for node in nodes)
+    assert (spent.prompt_tokens, spent.generated_tokens) == (endpoint.prompt_tokens, endpoint.generated_tokens)
+    assert spent.dollars == pytest.approx((2 * endpoint.prompt_tokens + 8 * endpoint.generated_tokens) / 1e6)
+    assert (spent.model_calls, spent.flops, spent.cached_tokens, spent.uncounted_calls) == (6, None, None, 0)
+    if logprobs:
+        assert [node.usage.generated_tokens for node in nodes] == [len(node.state.text.split()) for node in nodes]
+        assert all(node.state.logprob == -0.5 * node.state.tokens for node in nodes)
+    else:
+        assert all(math.isnan(node.state.logprob) for node in nodes)
+
+
+@pytest.mark.parametrize("path", ["", "/chat/completions", "/completions"])
+@pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked"])
+def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: str) -> None:
+    endpoint = start(stops=stops)
+    generator = RemoteGenerator(endpoint.url + path, "words")
+
+    async def walk() -> list[Node]:
+        search = search_on(generator)
+        nodes = [search.root]
+        while nodes[-1].finish in ("root", "step"):
+            nodes += await search.extend([nodes[-1]], until="step")
+        return nodes
+
+    nodes = run(walk())
+    assert [node.finish for node in nodes] == ["root", "step", "step", "eos"]
+    text = nodes[-1].state.text
+    assert [text[:end].count("\n") for end in nodes[-1].state.step_ends] == [1, 2, 2]
+    assert text.startswith(nodes[2].state.text) and "answer is" in text.splitlines()[2]
+    assert generator.length(nodes[-1].state) == len(text.split())
+
+
+def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:
+    generator = opened(start())
+    search = search_on(generator, scorer=LengthScorer())
+    answer = solved("beam_search", search, n=4, width=2)
+    assert answer.value in ("7", "8", "9") and answer.node.depth == 3
+
+
+def test_a_sample_stops_at_its_limit_and_says_which(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+
+    async def cut() -> list[Node]:
+        search = search_on(generator, sampling=Sampling(max_tokens=5))
+        nodes = await search.extend([search.root], at_most=2)
+        return nodes + await search.extend(nodes)
+
+    first, rest = run(cut())
+    assert (first.finish, first.state.tokens, rest.finish, rest.state.tokens) == ("cut", 2, "length", 5)
+    assert [body["max_tokens"] for body in endpoint.requests] == [2, 3]
+
+
+def test_messages_are_sent_as_they_are(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION, "name": "Ann"}]
+    search = Search(Problem("chat", messages), generator, sampling=SAMPLING)
+    run(search.extend([search.root]))
+    assert endpoint.requests[0]["messages"] == messages
+
+
+def test_the_temperature_of_one_call_reaches_the_endpoint(start: Start) -> None:
+    endpoint = start()
+    search = search_on(opened(endpoint))
+    run(search.extend([search.root], temperature=0.0))
+    assert endpoint.requests[0]["temperature"] == 0.0
+
+
+def test_log_probabilities_choose_where_they_are_given(start: Start) -> None:
+    generator = opened(start())
+    answer = solved("most_likely", search_on(generator), n=8)
+    assert answer.node.state.tokens == min(len(node.state.text.split()) for node in sampled(generator, 8))
+
+
+# budgets
+
+
+@pytest.mark.parametrize("tokens", [64, 100, 200])
+@pytest.mark.parametrize("n", ["honoured", "ignored"])
+def test_a_budget_in_tokens_holds_as_the_endpoint_counts(start: Start, tokens: int, n: str) -> None:
+    endpoint = start(n=n)
+    generator = opened(endpoint)
+    answer = solved("majority", search_on(generator, Budget(tokens=tokens)), n=64)
+    assert 0 < answer.usage.generated_tokens == endpoint.generated_tokens <= tokens
+    assert answer.finish == "budget" and answer.value is not None
+
+
+def test_a_budget_in_dollars_holds_and_needs_a_price(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint, price=Price(1, 10))
+    budget = Budget(dollars=0.003)
+    answer = solved("majority", search_on(generator, budget), n=64)
+    paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
+    assert answer.usage.dollars == pytest.approx(paid) and 0.001 < paid <= 0.003
+    with pytest.raises(InputError, match="dollars are unknown"):
+        search_on(opened(endpoint), budget)
+
+
+def test_a_picture_has_no_price_beforehand(start: Start) -> None:
+    content = [{"type": "image_url", "image_url": {"url": "http://host/picture.png"}}]
+    generator = opened(start(), price=Price(1, 10))
+    with pytest.raises(InputError, match="dollars are unknown"):
+        Search(Problem("p", [{"role": "user", "content": content}]), generator, budget=Budget(dollars=1.0))
+
+
+def test_an_endpoint_that_does_not_count_is_charged_the_most_and_says_so(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = opened(start(usage=False, logprobs=False), price=None)
+    answer = solved("majority", search_on(generator, Budget(tokens=300)), n=16)
+    assert answer.usage.generated_tokens == 64 * 4 and answer.usage.uncounted_calls == 4
+    assert answer.usage.prompt_tokens is None and answer.value is not None
+    assert "reports no usage" in caplog.text
+
+
+def test_one_answer_without_usage_is_kept_and_charged_the_most(start: Start) -> None:
+    endpoint = start(n="ignored", logprobs=False)
+    generator = opened(endpoint)
+    endpoint.faults.extend(["", "no usage"])
+    nodes = sampled(generator, 3)
+    assert all(node.done for node in nodes)
+    assert sorted(node.usage.uncounted_calls for node in nodes) == [0, 0, 1]
+    assert max(node.usage.generated_tokens for node in nodes) == 64
+
+
+def test_a_deadline_ends_what_is_under_way_and_its_connection(start: Start) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.faults.extend(["", "", "never"])
+    began = time.monotonic()
+    answer = solved("majority", search_on(generator, Budget(seconds=0.5)), n=3)
+    assert time.monotonic() - began < 2
+    while not endpoint.left and time.monotonic() - began < 5:
+        time.sleep(0.01)
+    assert (answer.finish, endpoint.left) == ("budget", 1) and answer.value is not None
+    assert answer.usage.uncounted_calls == 1
+
+
+def test_a_caller_that_leaves_closes_its_connections(start: Start) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.latency = 30.0
+
+    async def leave() -> float:
+        search = search_on(generator)
+        task = asyncio.ensure_future(search.extend([search.root], 8))
+        while len(endpoint.requests) < 8:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        task.cancel()
+        while endpoint.left < 8 and time.monotonic() - began < 5:
+            await asyncio.sleep(0.005)
+        return time.monotonic() - began
+
+    assert run(leave()) < 2 and endpoint.left == 8
+
+
+# faults
+
+
+@pytest.mark.parametrize("fault", ["429:0.2", "429", "500", "503"])
+def test_what_passes_is_tried_again(start: Start, fault: str) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+    endpoint.faults.extend([fault, fault])
+    began = time.monotonic()
+    (node,) = sampled(generator, 1)
+    assert node.done and len(endpoint.requests) == 3
+    if fault == "429:0.2":
+        assert time.monotonic() - began >= 0.4
+    assert node.usage.generated_tokens == endpoint.generated_tokens
+
+
+@pytest.mark.parametrize("fault", ["garbage", "cut", "html", "no choices", "no finish", "no text", "500"])
+def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.faults.extend(["", "", fault])
+    search = search_on(generator)
+    answer = solved("majority", search, n=8)
+    finishes = sorted(record.node.finish for record in search.trace.values() if record.node.parent)
+    passes = fault == "500"
+    assert finishes == ["eos"] * 8 if passes else finishes == ["eos"] * 7 + ["error"]
+    assert len(endpoint.requests) == (9 if passes else 8) and answer.value is not None
+    assert len(search.errors) == (0 if passes else 1)
+    assert all(error.startswith("endpoint=") and "\n" not in error for error in search.errors)
+    told = fault in ("no finish", "no text", "500")
+    assert answer.usage.uncounted_calls == (0 if told else 1)
+    assert answer.usage.generated_tokens >= endpoint.generated_tokens
+    assert not told or answer.usage.generated_tokens == endpoint.generated_tokens
+
+
+def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.faults.extend(["", "garbage"])
+    scorer = LengthScorer()
+    search = search_on(generator, scorer=scorer)
+    answer = solved("beam_search", search, n=2, width=1)
+    assert answer.value is not None and all(node.finish != "error" for batch in scorer.asked for node in batch)
+    (failed,) = [record for record in search.trace.values() if record.node.finish == "error"]
+    assert failed.score is None and failed.node.state == search.root.state
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceeded(start: Start, seed: int) -> None:
+    dice = Random(seed)
+    endpoint = start(
+        n=dice.choice(["honoured", "ignored", "refused"]),
+        usage=dice.random() < 0.8,
+        logprobs=dice.random() < 0.5,
+        stops=dice.choice(["named", "echoed", "echoed if asked", "silent"]),
+    )
+    generator = opened(endpoint, price=Price(1, 10))
+    faults = ["", "", "", "garbage", "cut", "html", "no choices", "no finish", "no text", "no usage", "429", "500"]
+    endpoint.faults.extend(dice.choice(faults) for _ in range(200))
+    tokens = dice.randint(64, 1000)
+    budget = Budget(tokens=tokens, dollars=dice.uniform(0.001, 0.02) if generator.traits.usage else None)
+    search = search_on(generator, budget, scorer=LengthScorer())
+    with suppress(ModelError):
+        if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
+            solved("beam_search", search, n=8, width=2)
+        else:
+            solved("adaptive_consistency", search, n=32)
+    spent = search.ledger.spent
+    assert endpoint.generated_tokens <= spent.generated_tokens <= tokens
+    if budget.dollars is not None:
+        paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
+        assert spent.dollars is not None and paid <= spent.dollars + 1e-12 and spent.dollars <= budget.dollars
+    told = total(record.node.usage for record in search.trace.values())
+    assert told.generated_tokens == spent.generated_tokens
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("garbage", "'application/json' that is no JSON object"),
+        ("cut", "was cut off"),
+        ("html", "'text/html' that is no JSON object (<html>Sign in</html>)"),
+        ("deep", "'application/json' that is no JSON object"),
+        ("moved", "answers 301 (<html>Moved</html>)"),
+        ("no choices", "choices=[]"),
+        ("no finish", "finish_reason=None"),
+        ("no text", "content=None"),
+        ("500", "answers 500 after 5 tries (not now)"),
+        ("429", "answers 429 after 5 tries (not now); ask for less at once, or wait"),
+    ],
+)
+def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str, says: str) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.faults.extend([fault] * 99)
+    with pytest.raises((ModelError, InputError)) as caught:
+        solved("majority", search_on(generator), n=2)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_endpoint_that_stops_answering_is_an_error_and_not_the_end_of_a_budget(start: Start) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint, timeout=0.3)
+    endpoint.faults.extend(["never"] * 2)
+    with pytest.raises(ModelError, match="no answer in 0"):
+        solved("majority", search_on(generator), n=2)
+
+
+def test_an_unknown_model_is_named_with_those_there_are(start: Start) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'words'"):
+        assert RemoteGenerator(start().url, "word").traits
+
+
+def test_a_key_that_is_not_taken_is_told_without_telling_it(start: Start) -> None:
+    endpoint = start(key="secret-1")
+    assert RemoteGenerator(endpoint.url, "words", "secret-1").traits.n
+    for key in (None, "secret-2"):
+        with pytest.raises(InputError, match=r"api_key=.*THINKTIME_API_KEY") as caught:
+            assert RemoteGenerator(endpoint.url, "words", key).traits
+        assert "secret" not in str(caught.value)
+    assert "secret" not in RemoteGenerator(endpoint.url, "words", "secret-1").name
+
+
+def test_a_prompt_beyond_the_context_is_refused_by_name(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+    endpoint.context = 40
+    with pytest.raises(InputError, match="prompt='too long': This model's maximum context length is 40 tokens"):
+        sampled(generator, 2)
+    assert len(endpoint.requests) == 1
+
+
+def test_a_text_that_has_grown_to_the_context_has_reached_its_length(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+
+    async def grow() -> list[Node]:
+        search = search_on(generator)
+        first = await search.extend([search.root], until="step")
+        endpoint.context = 10
+        return first + await search.extend(first, until="step")
+
+    first, second = run(grow())
+    assert (first.finish, second.finish, second.state) == ("step", "length", first.state)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("127.0.0.1:8000/v1", "base_url="),
+        ("http://me:secret@host/v1", "api_key"),
+        ("ftp://host/v1", "base_url="),
+    ],
+)
+def test_a_url_that_cannot_be_one_is_refused_at_once(url: str, says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        RemoteGenerator(url, "words")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_path_that_is_no_api_is_told(start: Start) -> None:
+    url = start().url.removesuffix("/v1")
+    with pytest.raises(InputError, match=r"base_url=.*404"):
+        assert RemoteGenerator(url, "words").traits
+
+
+def test_an_endpoint_that_is_not_there_is_told(start: Start) -> None:
+    with pytest.raises(ModelError, match=r"cannot be reached.*start the server"):
+        assert RemoteGenerator("http://127.0.0.1:9/v1", "words").traits
+
+
+def test_samples_that_are_all_the_same_are_reported(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    sampled(opened(start()), 8)
+    assert "the same" not in caplog.text
+    sampled(opened(start(identical=True)), 8)
+    assert "8 samples at temperature 1 are all the same text" in caplog.text
+
+
+# the client
+
+
+def test_what_was_refused_is_not_tried_again(start: Start) -> None:
+    endpoint = start()
+    with pytest.raises(RefusedError):
+        run(Client(endpoint.url).post("chat/completions", {**BODY, "model": "none"}))
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("fault", ["garbage", "cut"])
+def test_what_may_have_been_paid_for_is_not_tried_again(start: Start, fault: str) -> None:
+    endpoint = start()
+    endpoint.faults.append(fault)
+    with pytest.raises(UnreadableError):
+        run(Client(endpoint.url).post("chat/completions", BODY))
+    assert len(endpoint.requests) == 1
+
+
+def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_unpaid(start: Start) -> None:
+    endpoint = start()
+    endpoint.faults.append("429:30")
+    began = time.monotonic()
+    with pytest.raises(TooLateError) as caught:
+        run(Client(endpoint.url).post("chat/completions", BODY, deadline=began + 0.2))
+    assert time.monotonic() - began < 2 and not caught.value.billed
+
+
+def test_an_endpoint_that_never_answers_is_given_up(start: Start) -> None:
+    endpoint = start()
+    endpoint.faults.append("never")
+    with pytest.raises(TooLateError, match=r"no answer in 0\.2 s") as caught:
+        run(Client(endpoint.url, timeout=0.2).post("chat/completions", BODY))
+    assert caught.value.billed
+
+
+def test_a_connection_that_fails_is_tried_again() -> None:
+    with pytest.raises(UnreachableError):
+        run(Client("http://127.0.0.1:9/v1").post("chat/completions", BODY))
+
+
+def test_a_crowd_that_waits_for_connections_is_not_too_late(start: Start) -> None:
+    endpoint = start(latency=0.1)
+
+    async def many() -> None:
+        client = Client(endpoint.url, connections=2, timeout=0.3)
+        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(12)))
+
+    run(many())
+    assert len(endpoint.requests) == 12
+
+
+def test_connections_are_reused_and_never_more_than_allowed(start: Start) -> None:
+    endpoint = start(latency=0.01)
+
+    async def many() -> None:
+        client = Client(endpoint.url, connections=5)
+        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(40)))
+
+    run(many())
+    assert len(endpoint.requests) == 40 and endpoint.connections <= 5
+
+
+def test_a_host_name_serves_a_crowd(start: Start) -> None:
+    endpoint = start(latency=0.01)
+
+    async def many() -> None:
+        client = Client(endpoint.url.replace("127.0.0.1", "localhost"))
+        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(300)))
+
+    run(many())
+    assert len(endpoint.requests) == 300
+
+
+def test_half_a_character_is_replaced_and_the_rest_kept(start: Start, tmp_path: Path) -> None:
+    endpoint = start()
+    generator = opened(endpoint, price=Price(1, 1))
+    endpoint.faults.append("half a character")
+    with Bank(tmp_path / "bank.db") as bank:
+        (node,) = sampled(generator, 1, journal=bank)
+    assert node.done and node.state.text.endswith("?") and generator.worst_case(node, 5).dollars
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [(None, None), ("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), (PAST, 0.0)]
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, expected: float | None) -> None:
+    assert client_module._seconds(header) == expected
+
+
+def test_retry_after_may_be_a_date_to_come() -> None:
+    told = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
+    assert told is not None and 25 < told <= 30
+
+
+# arithmetic
+
+
+@pytest.mark.parametrize(
+    ("total_tokens", "choices", "expected"),
+    [
+        (9, [Choice("a b", "stop", tokens=4), Choice("c", "stop", tokens=5)], [4, 5]),
+        (11, [Choice("a b", "stop", tokens=4), Choice("c d", "stop", tokens=5)], [5, 6]),
+        (26, [Choice("a" * 99, "length"), Choice("b" * 39, "stop"), Choice("c" * 19, "stop")], [20, 4, 2]),
+        (30, [Choice("aaa", "stop"), Choice("aaa", "stop")], [15, 15]),
+        (3, [Choice("a", "stop", tokens=4), Choice("b", "stop", tokens=5)], [1, 2]),
+        (7, [Choice(error="none"), Choice("", "stop")], [3, 4]),
+    ],
+)
+def test_a_request_is_shared_among_its_samples(total_tokens: int, choices: list[Choice], expected: list[int]) -> None:
+    assert shares(total_tokens, choices, 20) == expected
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [None, 3, {}, {"prompt_tokens": 3}, {"prompt_tokens": -1, "completion_tokens": 2}, {"completion_tokens": True}],
+)
+def test_usage_that_makes_no_sense_is_unknown(usage: object) -> None:
+    assert read_usage({"usage": usage}) is None
+
+
+def test_prices_are_known_where_somebody_said_so() -> None:
+    assert listed("https://api.openai.com/v1", "gpt-4o-mini") == LISTED["api.openai.com"]["gpt-4o-mini"]
+    assert listed("http://127.0.0.1:8000/v1", "gpt-4o-mini") is None
+    assert Price.parse("1/2").dollars(3_000_000, 1_000_000, 0) == 4.0
+    assert Price.parse("1/2/0.5").dollars(0, 2_000_000, 1_000_000) == 3.0
+    for text in ("1", "1/2/3/4", "a/b", "-1/2", "nan/1"):
+        with pytest.raises(InputError, match="price="):
+            Price.parse(text)
+
+
+# the bank
+
+
+def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_path: Path) -> None:
+    endpoint = start(n="ignored")
+    generator = opened(endpoint)
+    endpoint.faults.extend([*[""] * 5, *["never"] * 3])
+    with Bank(tmp_path / "bank.db") as bank:
+
+        async def killed() -> None:
+            search = search_on(generator, journal=bank)
+            task = asyncio.ensure_future(make("majority", {"n": 8})(search))
+            while len(bank) < 5:
+                await asyncio.sleep(0.01)
+            task.cancel()
+
+        run(asyncio.wait_for(killed(), 10))
+        seeds = [body["seed"] for body in endpoint.requests[:5]]
+        endpoint.requests.clear()
+        answer = solved("majority", search_on(generator, journal=bank), n=8)
+        assert len(endpoint.requests) == 3 and not {body["seed"] for body in endpoint.requests} & set(seeds)
+        endpoint.requests.clear()
+        again = solved("majority", search_on(generator, journal=bank), n=8)
+    assert endpoint.requests == [] and (again.value, again.usage) == (answer.value, answer.usage)
+
+
+def test_a_sample_that_failed_is_asked_for_again_by_a_later_run(start: Start) -> None:
+    endpoint, journal = start(n="ignored"), Notebook()
+    generator = opened(endpoint)
+    endpoint.faults.extend(["garbage"])
+    solved("majority", search_on(generator, journal=journal), n=4)
+    assert len(journal.samples) == 3
+    endpoint.requests.clear()
+    solved("majority", search_on(generator, journal=journal), n=4)
+    assert len(endpoint.requests) == 1 and len(journal.samples) == 4
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_a_state_survives_the_bank(start: Start, logprobs: bool) -> None:
+    generator = opened(start(logprobs=logprobs))
+
+    async def walk() -> list[Node]:
+        search = search_on(generator)
+        first = await search.extend([search.root], until="step")
+        return first + await search.extend(first, until="step")
+
+    for node in run(walk()):
+        assert node.parent is not None
+        packed = generator.pack(node.parent.state, node.state)
+        state = generator.unpack(node.parent.state, packed)
+        assert state == node.state and (state.logprob == node.state.logprob or not logprobs)

@@ -1,0 +1,170 @@
+"""The command line on an endpoint: what runs, what is refused before anything is spent, and runs that resume."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_endpoint import Endpoint, Running
+
+from thinktime import cli
+from thinktime.bank.store import Bank
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with Running() as running:
+        yield running
+
+
+@pytest.fixture
+def thinktime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
+    """The program's entry point in this process, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("THINKTIME_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["thinktime", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.run()
+        captured = capsys.readouterr()
+        return left.value.code if isinstance(left.value.code, int) else 0, captured.out, captured.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def ask(endpoint: Endpoint, *options: str) -> tuple[str, ...]:
+    return ("ask", "what is 3 + 4", "--model", endpoint.url, *options)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["single", "majority:n=8", "adaptive_consistency", "length_vote", "most_likely", "summed_probability"]
+)
+def test_what_needs_no_scorer_runs_on_an_endpoint(endpoint: Endpoint, thinktime: Command, strategy: str) -> None:
+    code, out, err = thinktime(*ask(endpoint, "--model-name", "words", "--strategy", strategy, "--json"))
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert answer["answer"] in ("7", "8", "9")
+    assert answer["usage"]["flops"] is None and answer["usage"]["dollars"] is None
+
+
+def test_the_account_in_words_tells_what_is_unknown_and_what_it_cost(endpoint: Endpoint, thinktime: Command) -> None:
+    options = ("--model-name", "words", "--strategy", "majority:n=4", "--price", "1000/2000", "--budget", "9usd")
+    code, out, _ = thinktime(*ask(endpoint, *options))
+    words = " ".join(out.split())
+    assert code == 0 and "unknown reused" in words and "FLOPs unknown" in words and " dollars, " in words
+
+
+@pytest.mark.parametrize(
+    ("strategy", "lacks"),
+    [("first_finish", "cancelling a row at once"), ("best_of_n", "a scorer"), ("beam_search", "process rewards")],
+)
+def test_what_cannot_run_is_refused_before_anything_is_sampled_and_the_nearest_named(
+    endpoint: Endpoint, thinktime: Command, strategy: str, lacks: str
+) -> None:
+    code, _, err = thinktime(*ask(endpoint, "--model-name", "words", "--strategy", strategy))
+    assert code == 2 and lacks in err and "what would work, the nearest first:" in err and err.count("\n") == 1
+    assert all("what is 3 + 4" not in json.dumps(body) for body in endpoint.requests)
+
+
+def test_the_model_may_be_left_out_where_there_is_one(
+    endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
+    assert code == 2 and "it has: words, other-words" in err
+    monkeypatch.setattr("fake_endpoint.MODELS", ("words",))
+    code, out, _ = thinktime(*ask(endpoint, "--strategy", "single", "--json"))
+    assert code == 0 and json.loads(out)["finish"] == "done"
+
+
+@pytest.mark.parametrize("name", ["THINKTIME_API_KEY", "OPENAI_API_KEY"])
+def test_the_key_comes_from_the_environment_and_is_never_shown(
+    endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    endpoint.key = "secret-1"
+    code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
+    assert code == 2 and "THINKTIME_API_KEY" in err
+    options = ask(endpoint, "--model-name", "words", "--strategy", "single")
+    code, _, err = thinktime(*options)
+    assert code == 2 and "THINKTIME_API_KEY" in err
+    monkeypatch.setenv(name, "secret-1")
+    code, out, err = thinktime(*options)
+    assert code == 0 and "secret" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--model", "pocket", "--model-name", "words"), "model_name='words': this is for an endpoint"),
+        (("--model", "pocket", "--price", "1/2"), "price='1/2': this is for an endpoint"),
+        (("--reward-model", "pocket"), "this model knows only the words of its own task"),
+        (("--price", "cheap"), "price='cheap': write dollars per million tokens"),
+        (("--budget", "1usd"), "this model's dollars are unknown"),
+        (("--budget", "1e12flops"), "this model's flops are unknown"),
+        (("--model-name", "word"), "did you mean 'words'?"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(
+    endpoint: Endpoint, thinktime: Command, options: tuple[str, ...], says: str
+) -> None:
+    given = options if "--model-name" in options else ("--model-name", "words", *options)
+    if options[0] == "--model":
+        given = options
+    code, _, err = thinktime(*ask(endpoint, "--strategy", "single", *given))
+    assert code == 2 and says in err and err.count("\n") == 1
+
+
+def test_a_dead_endpoint_is_one_line(thinktime: Command) -> None:
+    dead = ("ask", "what", "--model", "http://127.0.0.1:9/v1", "--strategy", "single")
+    for options in ((), ("--model-name", "words")):
+        code, _, err = thinktime(*dead, *options)
+        assert code == 1 and "cannot be reached" in err and err.count("\n") == 1
+
+
+def test_a_bench_goes_on_where_it_stopped_and_replays_without_the_endpoint(
+    endpoint: Endpoint, thinktime: Command, tmp_path: Path
+) -> None:
+    endpoint.n = "ignored"
+    questions = [json.dumps({"question": f"what is {n} + 4", "answer": "7"}) for n in range(5)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(questions))
+    bench = ("bench", "sums.jsonl", "--strategies", "single,majority", "--n", "4", "--max-tokens", "64", "--json")
+    remote = (*bench, "--model", endpoint.url, "--model-name", "words")
+    code, out, err = thinktime(*remote)
+    assert code == 0, err
+    first = json.loads(out)
+    with Bank(tmp_path / "runs/bench/bank.db") as bank:
+        assert len(bank) == 20
+    endpoint.requests.clear()
+    code, out, _ = thinktime(*remote)
+    asked = [body for body in endpoint.requests if "what is" in json.dumps(body)]
+    assert asked == [] and json.loads(out)["runs"] == first["runs"]
+    code, out, err = thinktime(*bench, "--replay")
+    assert code == 0, err
+    assert [run["accuracy"] for run in json.loads(out)["runs"]] == [run["accuracy"] for run in first["runs"]]
+
+
+def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
+    endpoint: Endpoint, thinktime: Command, tmp_path: Path
+) -> None:
+    endpoint.n = "ignored"
+    questions = [json.dumps({"question": f"what is {n} + 4", "answer": "7"}) for n in range(5)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(questions))
+    bench = ("bench", "sums.jsonl", "--strategies", "single", "--n", "1", "--max-tokens", "64", "--json")
+    remote = (*bench, "--model", endpoint.url, "--model-name", "words")
+    looks = 5
+    endpoint.faults.extend([*[""] * looks, "garbage"])
+    code, out, err = thinktime(*remote)
+    assert code == 1 and "1 problems could not be asked: endpoint=" in err and err.count("\n") == 1
+    assert (json.loads(out)["complete"], json.loads(out)["runs"][0]["n_problems"]) == (False, 4)
+    code, out, _ = thinktime(*remote)
+    assert code == 0 and json.loads(out)["complete"]

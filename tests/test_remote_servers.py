@@ -1,0 +1,148 @@
+"""The remote generator on a real server: ``transformers serve`` with the shipped solver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thinktime.answers import TextAnswers
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.generators.local import LocalGenerator
+from thinktime.generators.openai import RemoteGenerator
+from thinktime.pocket.problems import read_answer
+from thinktime.remote.refusals import only_model
+from thinktime.scorers.prm import ProcessReward
+from thinktime.strategies import make
+
+GREEDY = Sampling(temperature=0.0, max_tokens=100)
+
+for needed in ("accelerate", "fastapi", "openai", "uvicorn"):
+    pytest.importorskip(needed)
+
+
+@pytest.fixture(scope="module")
+def url(solver_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("transformers")
+    options = ("--host", "127.0.0.1", "--port", str(port), "--device", "cpu")
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as out:
+        command = [str(program), "serve", str(solver_directory), *options]
+        server = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=out, stderr=out)
+    try:
+        for _ in range(600):
+            assert server.poll() is None, log.read_text()[-500:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def search_for(question: str, generator: RemoteGenerator | LocalGenerator, sampling: Sampling) -> Search:
+    return Search(Problem("q", question), generator, answers=TextAnswers(read_answer), sampling=sampling)
+
+
+def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
+    chat, text = (RemoteGenerator(address, only_model(url)) for address in (url, f"{url}/completions"))
+    assert (chat.traits.n, chat.traits.usage, chat.traits.logprobs) == (False, True, False)
+    assert chat.capabilities == frozenset()
+    assert text.traits.stops == "echoed" and text.capabilities == {Capability.STEPS, Capability.PREFIX}
+
+
+def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
+    url: str, generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def both(question: str) -> tuple[Node, Node]:
+        searches = [search_for(question, maker, GREEDY) for maker in (remote, generator)]
+        there, here = [(await search.extend([search.root]))[0] for search in searches]
+        await remote.close()
+        return there, here
+
+    for question in questions[:4]:
+        there, here = asyncio.run(both(question))
+        assert there.state.text.strip() == here.state.text.strip()
+        assert (there.finish, there.usage.prompt_tokens) == (here.finish, here.usage.prompt_tokens)
+        assert there.usage.generated_tokens == here.usage.generated_tokens
+
+
+def test_steps_through_the_server_make_the_text_that_one_call_makes(url: str, questions: tuple[str, ...]) -> None:
+    remote = RemoteGenerator(f"{url}/completions", only_model(url))
+
+    async def walk() -> tuple[Node, Node]:
+        search = search_for(questions[0], remote, GREEDY)
+        (whole,) = await search.extend([search.root])
+        node = search.root
+        while node.finish in ("root", "step"):
+            (node,) = await search.extend([node], until="step")
+        await remote.close()
+        return whole, node
+
+    whole, stepped = asyncio.run(walk())
+    assert stepped.depth > 1 and stepped.state.text == whole.state.text
+
+
+def test_the_shipped_reward_model_reads_a_text_as_it_reads_the_ids_it_came_from(
+    url: str, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def steps(maker: RemoteGenerator | LocalGenerator, question: str) -> tuple[float, ...]:
+        search = search_for(question, maker, GREEDY)
+        (reading,) = await reward.score(await search.extend([search.root]))
+        return reading.steps
+
+    async def both(question: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        there, here = await steps(remote, question), await steps(generator, question)
+        await remote.close()
+        return there, here
+
+    for question in questions[:3]:
+        there, here = asyncio.run(both(question))
+        assert len(there) > 1 and there == here
+
+
+def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
+    url: str, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(f"{url}/completions", only_model(url))
+    search = search_for(questions[0], remote, Sampling(max_tokens=60))
+    search.scorer = reward
+
+    async def beam() -> Answer:
+        answer = await make("beam_search", {"n": 2, "width": 1})(search)
+        await remote.close()
+        return answer
+
+    assert asyncio.run(beam()).usage.scorer_calls > 0
+    assert max(record.node.depth for record in search.trace.values()) > 1
+
+
+def test_a_vote_asks_the_server_for_every_sample_and_counts_them(url: str, questions: tuple[str, ...]) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def vote() -> Answer:
+        answer = await make("majority", {"n": 4})(search_for(questions[0], remote, Sampling(max_tokens=100)))
+        await remote.close()
+        return answer
+
+    answer = asyncio.run(vote())
+    assert answer.value is not None and answer.usage.model_calls == 4 and answer.usage.uncounted_calls == 0
