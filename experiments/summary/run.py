@@ -2,7 +2,7 @@
 
     python -m experiments.summary.run            # an hour on two idle cores; a killed run goes on
 
-Accuracy against tokens, operations and sequential passes, every point with its interval, and every method against the
+Accuracy against tokens, operations and the longest path, every point with its interval, and every method against the
 weighted vote over samples at the size whose tokens are nearest. Operations are those of the solver, and of a reward
 model that reads every token once, as the engine does.
 """
@@ -66,12 +66,12 @@ def main() -> None:
 
 
 def plot(rows: Mapping[str, Any]) -> None:
-    """One line a method, in tokens, in operations and in passes one after the other, which is what a user waits for."""
+    """One line a method, in tokens, in operations and in the length of the longest path."""
     figure, panels = plt.subplots(1, 3, figsize=(14, 5.2), dpi=150, sharey=True)
     costs: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "generated tokens a problem": lambda row: float(row["usage"]["generated_tokens"]),
         "GFLOPs a problem, solver and reward model": lambda row: float(row["flops_read_once"]) / 1e9,
-        "sequential passes of the solver": lambda row: float(row["passes"]),
+        "tokens on the longest path of the search": lambda row: float(row["passes"]),
     }
     names = list(dict.fromkeys(label.partition("@")[0] for label in rows))
     for axes, (title, cost) in zip(panels, costs.items(), strict=True):
@@ -85,8 +85,9 @@ def plot(rows: Mapping[str, Any]) -> None:
             axes.errorbar(
                 [cost(row) for row in mine], values, whiskers, label=label, marker="o", ms=3.5, elinewidth=0.4, **style
             )
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.3g}")
+        if "longest" not in title:
+            axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         axes.set_xlabel(title)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
