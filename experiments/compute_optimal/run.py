@@ -155,7 +155,7 @@ def plot(by_bin: Mapping[str, Any], pass_at_1: Sequence[float]) -> None:
     axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
     axes.set_xlabel("bins of problems by the solver's own success: mean share of right samples")
     axes.set_ylabel("beam search minus weighted vote, points")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(HERE / "plot.png")
