@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.facts import facts
 from thinktime import pocket
 from thinktime.bank.store import Bank
-from thinktime.bench.environment import environment
 from thinktime.bench.runner import Bench, Entry, Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
@@ -156,12 +155,8 @@ def held(outcome: Outcome, prompt: int) -> float:
 
 def write(folder: Path, seed: int, task: Task, result: Mapping[str, Any]) -> dict[str, Any]:
     """``result.json`` with what it takes to repeat it; the whole of it is returned."""
-    module = folder.name
     whole = {
-        "command": f"python -m experiments.{module}.run",
-        "options": [word for word in sys.argv[1:] if not Path(word).is_absolute()],
-        "environment": environment(),
-        "seed": seed,
+        **facts(folder, seed),
         "n_problems": len(task.problems),
         "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_tokens},
         **result,

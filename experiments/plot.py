@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,25 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 COLOURS = ("#555555", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a07800")
 """The Okabe-Ito palette: distinct to colour-blind eyes."""
+
+
+def bars(estimates: Iterable[Mapping[str, float]], scale: float = 100) -> tuple[list[float], list[list[float]]]:
+    """Values, and how far their whiskers reach below and above, as matplotlib takes them."""
+    rows = list(estimates)
+    below = [scale * (row["value"] - row["low"]) for row in rows]
+    above = [scale * (row["high"] - row["value"]) for row in rows]
+    return [scale * row["value"] for row in rows], [below, above]
+
+
+def save(figure: Figure, path: Path, rect: tuple[float, float, float, float] = (0, 0, 1, 1)) -> None:
+    """Lay it out within ``rect``, write it and let go of it."""
+    figure.tight_layout(rect=rect)
+    figure.savefig(path)
+    plt.close(figure)
 
 
 def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
@@ -23,12 +39,10 @@ def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
         lines.setdefault(run["strategy"], []).append(run)
     for place, (name, runs) in enumerate(lines.items()):
         x = [run["usage"]["generated_tokens"] * 1.012 ** (place - 3) for run in runs]  # whiskers side by side
-        y = [100 * run["accuracy"]["value"] for run in runs]
-        low = [100 * (run["accuracy"]["value"] - run["accuracy"]["low"]) for run in runs]
-        high = [100 * (run["accuracy"]["high"] - run["accuracy"]["value"]) for run in runs]
+        y, whiskers = bars(run["accuracy"] for run in runs)
         colour = COLOURS[place % len(COLOURS)]
         axes.errorbar(
-            x, y, [low, high], label=name.replace("_", " "), color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7
+            x, y, whiskers, label=name.replace("_", " "), color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7
         )
     votes = {str(run["n"]): run["usage"]["generated_tokens"] for run in lines.get("majority", [])}
     ks = [k for k in result["coverage"] if k in votes]
@@ -48,6 +62,4 @@ def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", ncols=2)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    save(figure, path)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.facts import facts
 from thinktime import pocket
 from thinktime.bank.store import Bank
-from thinktime.bench.environment import environment
 from thinktime.bench.samples import Pool, banked_pool, recorded_pool
 from thinktime.bench.statistics import Estimate
 from thinktime.bench.tasks import load
@@ -59,7 +59,7 @@ def pools(args: argparse.Namespace) -> dict[str, Pool]:
 def describe(pool: Pool) -> dict[str, Any]:
     """What a pool holds; unknown things are named."""
     n = len(pool.problems)
-    facts: dict[str, Any] = {
+    known: dict[str, Any] = {
         "generator": pool.generator,
         "setting": pool.setting if pool.unit == "tokens" else "unknown; one file is taken as one setting",
         "n_problems": n,
@@ -67,8 +67,8 @@ def describe(pool: Pool) -> dict[str, Any]:
         "length_unit": pool.unit if pool.unit == "tokens" else "words; tokens are not recorded",
     }
     if n < FEW:
-        facts["note"] = f"only {n} problems: intervals over problems are wide, and nothing carries over to a whole task"
-    return facts
+        known["note"] = f"only {n} problems: intervals over problems are wide, and nothing carries over to a whole task"
+    return known
 
 
 def write(args: argparse.Namespace, here: Path, result: dict[str, Any]) -> Path:
@@ -76,10 +76,7 @@ def write(args: argparse.Namespace, here: Path, result: dict[str, Any]) -> Path:
     out: Path = args.out or here
     out.mkdir(parents=True, exist_ok=True)
     name = "recorded" if args.bank is None else "pocket"
-    options = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    command = " ".join(["python", "-m", f"experiments.{here.name}.run", *options])
-    facts = {"command": command, "environment": environment(), "seed": args.seed}
-    (out / f"{name}.json").write_text(json.dumps(facts | result, indent=1) + "\n")
+    (out / f"{name}.json").write_text(json.dumps(facts(here, args.seed) | result, indent=1) + "\n")
     return out / f"{name}.png"
 
 

@@ -32,7 +32,7 @@ from toy import (
 from thinktime.bench.trace import draw, records
 from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Search
-from thinktime.core.types import Node, Problem, Reading, Sampling
+from thinktime.core.types import Child, Extension, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.recorded import BankedScorer
@@ -459,3 +459,22 @@ def test_the_drawn_tree_shows_the_returned_path_in_bold_and_dims_what_was_pruned
         (False, True),
         (False, True),
     ]
+
+
+def test_a_sample_that_was_banked_as_it_arrived_is_not_written_again() -> None:
+    class Early(ToyGenerator):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            children = await super().extend(extensions)
+            assert extensions[0].arrived is not None
+            extensions[0].arrived(children[0])
+            return children
+
+    class Counting(Notebook):
+        def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+            written.extend(key for key, _ in samples)
+            super().add_samples(problem, model, samples)
+
+    written: list[str] = []
+    search = toy_search(Early(drawn), None, journal=Counting())
+    nodes = extend(search, [search.root], 3)
+    assert sorted(written) == sorted(keys(nodes))

@@ -21,7 +21,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from experiments.arms import Arm, minus, models, points, ratio, run_arms, summary, times, tokens, write
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import load
 from thinktime.core.types import Capability, Node, Reading
@@ -155,10 +155,8 @@ def plot(rows: dict[str, Any]) -> None:
     }
     for place, (name, labels) in enumerate(lines.items()):
         x = [rows[label]["usage"]["generated_tokens"] for label in labels]
-        y = [rows[label]["accuracy"] for label in labels]
-        whiskers = [[100 * (a["value"] - a["low"]) for a in y], [100 * (a["high"] - a["value"]) for a in y]]
-        values = [100 * a["value"] for a in y]
-        axes.errorbar(x, values, whiskers, label=name, color=COLOURS[place], marker="o", ms=4, elinewidth=0.7)
+        y, whiskers = bars(rows[label]["accuracy"] for label in labels)
+        axes.errorbar(x, y, whiskers, label=name, color=COLOURS[place], marker="o", ms=4, elinewidth=0.7)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("generated tokens per problem")
@@ -166,9 +164,7 @@ def plot(rows: dict[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(HERE / "plot.png")
-    plt.close(figure)
+    save(figure, HERE / "plot.png")
 
 
 if __name__ == "__main__":

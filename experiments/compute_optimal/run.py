@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.arms import Arm, minus, models, points, run_arms, summary, write
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import load
@@ -148,8 +148,7 @@ def plot(by_bin: Mapping[str, Any], pass_at_1: Sequence[float]) -> None:
     width = 0.8 / len(by_bin)
     for place, (n, bins) in enumerate(by_bin.items()):
         x = np.arange(BINS) + (place - (len(by_bin) - 1) / 2) * width
-        y = [100 * row["value"] for row in bins]
-        whiskers = [[100 * (r["value"] - r["low"]) for r in bins], [100 * (r["high"] - r["value"]) for r in bins]]
+        y, whiskers = bars(bins)
         axes.bar(x, y, width * 0.9, yerr=whiskers, color=COLOURS[place + 1], label=f"n = {n}", error_kw={"lw": 0.7})
     axes.axhline(0, color="#555555", lw=0.8)
     axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
@@ -157,9 +156,7 @@ def plot(by_bin: Mapping[str, Any], pass_at_1: Sequence[float]) -> None:
     axes.set_ylabel("beam search minus weighted vote, points")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(HERE / "plot.png")
-    plt.close(figure)
+    save(figure, HERE / "plot.png")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from experiments.arms import (
     tokens,
     write,
 )
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from thinktime.bench.statistics import mean_interval
 from thinktime.bench.tasks import Task, load
 from thinktime.core.search import Search
@@ -183,19 +183,17 @@ def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
     left.set_ylim(0, 1.02)
     labels = {label: label.replace("early_rejection:", "early rejection, ").replace("_", " ") for label in rows}
     for place, (label, row) in enumerate(rows.items()):
-        y = row["accuracy"]
-        whiskers = [[100 * (y["value"] - y["low"])], [100 * (y["high"] - y["value"])]]
-        at = [row["flops_read_once"] / 1e9], [100 * y["value"]]
-        right.errorbar(*at, whiskers, fmt="o", ms=5, color=COLOURS[place % len(COLOURS)], label=labels[label])
+        x = [row["flops_read_once"] / 1e9]
+        right.errorbar(
+            x, *bars([row["accuracy"]]), fmt="o", ms=5, color=COLOURS[place % len(COLOURS)], label=labels[label]
+        )
     right.set_xlabel("GFLOPs a problem, generator and reward model")
     right.set_ylabel("right answers, %")
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=7)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(HERE / "plot.png")
-    plt.close(figure)
+    save(figure, HERE / "plot.png")
 
 
 if __name__ == "__main__":

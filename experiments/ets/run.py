@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from experiments.arms import Arm, held, minus, models, points, ratio, run_arms, summary, times, write
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval
 from thinktime.bench.tasks import load
@@ -110,11 +110,7 @@ def plot(points: dict[str, tuple[float, dict[str, float]]]) -> None:
             if label.startswith(f"{name}:") and (option in label if option else label.count("=") == 1)
         ]
         mine.sort(key=lambda point: point[0])
-        y = [100 * accuracy["value"] for _, accuracy in mine]
-        whiskers = [
-            [100 * (accuracy["value"] - accuracy["low"]) for _, accuracy in mine],
-            [100 * (accuracy["high"] - accuracy["value"]) for _, accuracy in mine],
-        ]
+        y, whiskers = bars(accuracy for _, accuracy in mine)
         axes.errorbar(
             [size for size, _ in mine], y, whiskers,
             label=method.replace("_", " ").replace(":", ", "), color=COLOURS[place], marker="o", ms=4, elinewidth=0.7,
@@ -125,9 +121,7 @@ def plot(points: dict[str, tuple[float, dict[str, float]]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(HERE / "plot.png")
-    plt.close(figure)
+    save(figure, HERE / "plot.png")
 
 
 if __name__ == "__main__":

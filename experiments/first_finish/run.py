@@ -21,7 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from experiments.pools import arguments, describe, pools, run, text, write
 from thinktime.bench.lengths import Lengths, diagnose, first_length, first_of, measure, predict
 from thinktime.bench.samples import Pool, Sample
@@ -123,10 +123,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         for place, (kind, label, colour, style) in enumerate(kinds):
             rows = [pool["by_n"][str(n)][kind] for n in sizes]
             x = [n * 1.05 ** (place - 1.5) for n in sizes]  # whiskers side by side
-            low = [100 * (row["value"] - row["low"]) for row in rows]
-            high = [100 * (row["high"] - row["value"]) for row in rows]
-            y = [100 * row["value"] for row in rows]
-            axes.errorbar(x, y, [low, high], fmt=style, color=colour, ms=4, lw=1.6, elinewidth=0.7, label=label)
+            y, whiskers = bars(rows)
+            axes.errorbar(x, y, whiskers, fmt=style, color=colour, ms=4, lw=1.6, elinewidth=0.7, label=label)
         predicted = [100 * pool["by_n"][str(n)]["predicted"] for n in sizes]
         axes.plot(sizes, predicted, "--", color=COLOURS[4], lw=1.6, label="first of n, predicted")
         axes.set_xscale("log", base=2)
@@ -147,9 +145,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     columns = 3 if count == 1 else len(labels)
     figure.legend(handles, labels, frameon=False, loc="lower center", ncols=columns, fontsize=9)
-    figure.tight_layout(rect=(0, 0.06 if count > 1 else 0.1, 1, 1))
-    figure.savefig(path)
-    plt.close(figure)
+    save(figure, path, (0, 0.06 if count > 1 else 0.1, 1, 1))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from experiments.pools import arguments, describe, pools, run, text, write
 from thinktime.answers import canonical, extract
 from thinktime.bench.coverage import (
@@ -222,10 +222,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             lines.append((selector.replace("_", " "), of["by_k"], COLOURS[3 + place], "s-"))
         for place, (label, points, colour, style) in enumerate(lines):
             x = [k * 1.04 ** (place - 0.5) for k in ks]  # whiskers side by side
-            y = [100 * points[str(k)]["value"] for k in ks]
-            low = [100 * (points[str(k)]["value"] - points[str(k)]["low"]) for k in ks]
-            high = [100 * (points[str(k)]["high"] - points[str(k)]["value"]) for k in ks]
-            axes.errorbar(x, y, [low, high], fmt=style, label=label, color=colour, ms=4, lw=1.6, elinewidth=0.8)
+            y, whiskers = bars(points[str(k)] for k in ks)
+            axes.errorbar(x, y, whiskers, fmt=style, label=label, color=colour, ms=4, lw=1.6, elinewidth=0.8)
         fit = pool["forecast"]["power_law_on_known_curve"]
         early = PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
         fine = grid(ks[-1])
@@ -259,9 +257,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     alone = len(result["pools"]) == 1
     figure.legend(handles, labels, frameon=False, loc="lower center", ncols=3 if alone else len(labels), fontsize=9)
-    figure.tight_layout(rect=(0, 0.1 if alone else 0.06, 1, 1))
-    figure.savefig(path)
-    plt.close(figure)
+    save(figure, path, (0, 0.1 if alone else 0.06, 1, 1))
 
 
 def main() -> None:

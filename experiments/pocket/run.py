@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.arms import SAMPLING, models
 from experiments.plot import accuracy_against_cost
 from thinktime import pocket
 from thinktime.bank.store import Bank
@@ -24,12 +25,10 @@ from thinktime.bench.report import write_report
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.statistics import Estimate, auc, mean_interval, paired_difference
 from thinktime.bench.tasks import Task, load
-from thinktime.core.types import Sampling
 from thinktime.engine.models import load_reward_model
 from thinktime.engine.rows import Read
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.problems import WordProblem, check_steps, problems
-from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
 HERE = Path(__file__).parent
@@ -188,11 +187,9 @@ def main() -> None:
     args = parser.parse_args()
     sizes = [2**i for i in range(args.n.bit_length()) if 2**i <= args.n]
     task = load("pocket", args.problems, split=args.split, seed=args.seed)
-    generator = LocalGenerator(pocket.directory("solver"), dtype="float64")
-    scorer = ProcessReward(pocket.directory("reward"), dtype="float64")
-    sampling = Sampling(temperature=pocket.TEMPERATURE, max_tokens=pocket.MAX_TOKENS)
+    generator, scorer = models()
     with Bank(args.bank) as bank:
-        run = Bench(task, generator, scorer, entries(sizes), sampling, bank, seed=args.seed)
+        run = Bench(task, generator, scorer, entries(sizes), SAMPLING, bank, seed=args.seed)
         asyncio.run(run.run())
         result = run.result("python -m experiments.pocket.run " + " ".join(sys.argv[1:]), environment())
         reference = list(problems(args.split, args.problems, seed=args.seed))

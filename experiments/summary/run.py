@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from experiments.arms import Arm, flops, minus, models, reward_shape, run_arms, summary, tokens, write
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from thinktime.bench.tasks import load
 from thinktime.strategies import make
 
@@ -77,13 +77,11 @@ def plot(rows: Mapping[str, Any]) -> None:
     for axes, (title, cost) in zip(panels, costs.items(), strict=True):
         for place, name in enumerate(names):
             mine = sorted((row for label, row in rows.items() if label.partition("@")[0] == name), key=cost)
-            y = [row["accuracy"] for row in mine]
-            whiskers = [[100 * (a["value"] - a["low"]) for a in y], [100 * (a["high"] - a["value"]) for a in y]]
+            y, whiskers = bars(row["accuracy"] for row in mine)
             style = {"color": COLOURS[place % len(COLOURS)], "ls": ("-", "--", ":")[place // len(COLOURS)]}
-            values = [100 * a["value"] for a in y]
             label = name.replace("_", " ")
             axes.errorbar(
-                [cost(row) for row in mine], values, whiskers, label=label, marker="o", ms=3.5, elinewidth=0.4, **style
+                [cost(row) for row in mine], y, whiskers, label=label, marker="o", ms=3.5, elinewidth=0.4, **style
             )
         if "longest" not in title:
             axes.set_xscale("log", base=2)
@@ -96,9 +94,7 @@ def plot(rows: Mapping[str, Any]) -> None:
     figure.legend(
         *panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=6, fontsize=9
     )
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
-    figure.savefig(HERE / "plot.png")
-    plt.close(figure)
+    save(figure, HERE / "plot.png", (0, 0.14, 1, 1))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.plot import COLOURS
+from experiments.plot import COLOURS, bars, save
 from experiments.pools import arguments, describe, pools, run, text, write
 from thinktime.bench.features import association, fit_weights
 from thinktime.bench.samples import Pool, Sample, Sampled
@@ -173,11 +173,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             (left, features, [pool["features"][f]["auc_within"] for f in features], 1),
             (right, votes, [pool["minus_majority"][v] for v in votes], 100),
         ):
-            x = [scale * row["value"] for row in rows]
-            whiskers = [
-                [scale * (row["value"] - row["low"]) for row in rows],
-                [scale * (row["high"] - row["value"]) for row in rows],
-            ]
+            x, whiskers = bars(rows, scale)
             y = [position + shift for position in range(len(names))]
             axes.errorbar(x, y, xerr=whiskers, fmt="o", color=COLOURS[1 + 2 * place], ms=5, lw=1.4, label=label)
             axes.set_yticks(range(len(names)), [f.replace("_", " ") for f in names])
@@ -195,9 +191,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     right.set_title("votes against plain majority, paired, 95% intervals", loc="left", fontsize=10)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="lower center", ncols=2, fontsize=9)
-    figure.tight_layout(rect=(0, 0.03 + 0.04 * count, 1, 1))
-    figure.savefig(path)
-    plt.close(figure)
+    save(figure, path, (0, 0.03 + 0.04 * count, 1, 1))
 
 
 def main() -> None:

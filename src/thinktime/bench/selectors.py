@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil
 from random import Random
 from statistics import fmean, pstdev
 
@@ -14,6 +13,7 @@ from thinktime.bench.statistics import Estimate, mean_interval
 from thinktime.core.errors import InputError
 from thinktime.core.selection import Candidate, majority
 from thinktime.core.types import Node
+from thinktime.strategies.length_vote import by_length
 
 DRAWS = 100
 PLATEAU = 0.005
@@ -88,8 +88,7 @@ def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
 
     def select(drawn: Sequence[Candidate]) -> Candidate | None:
         ended = [candidate for candidate in drawn if candidate.node.done]
-        ended.sort(key=lambda candidate: candidate.node.state.length, reverse=side == "long")
-        return majority(ended[: max(least, ceil(keep * len(ended)))])
+        return majority(by_length(ended, lambda candidate: candidate.node.state.length, side, keep, least))
 
     return select
 

@@ -8,7 +8,7 @@ from rich.text import Text as RichText
 from rich.tree import Tree
 
 from thinktime.core.search import Search
-from thinktime.core.types import Node
+from thinktime.generators.text import added_text
 
 
 def records(search: Search) -> list[dict[str, Any]]:
@@ -27,12 +27,6 @@ def records(search: Search) -> list[dict[str, Any]]:
         }
         for record in search.trace.values()
     ]
-
-
-def added_text(node: Node) -> str:
-    """What a text node says beyond its parent."""
-    before = getattr(node.parent.state, "text", "") if node.parent else ""
-    return str(getattr(node.state, "text", ""))[len(before) :]
 
 
 def draw(search: Search, returned: str | None = None) -> Tree:

@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,15 +155,15 @@ def demo(
 def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
     """Every strategy at every size, or at its own if it was given one."""
     from thinktime.bench.runner import Entry
-    from thinktime.strategies import options, parse
+    from thinktime.strategies import find, make, options, split
 
     entries = []
     for text in strategies:
-        _, method = parse(text)  # an unknown name fails here, with the nearest one
-        set_by_user = {pair.partition("=")[0].strip() for pair in text.partition(":")[2].split(",")}
-        if "n" in options(type(method)) and "n" not in set_by_user:
-            entries += [Entry(text, n, replace(method, n=n)) for n in sizes]  # type: ignore[type-var]  # a dataclass
+        name, values = split(text)
+        if "n" in options(find(name)) and "n" not in values:  # an unknown name fails here, with the nearest one
+            entries += [Entry(text, n, make(name, {**values, "n": n})) for n in sizes]
         else:
+            method = make(name, values)
             entries.append(Entry(text, getattr(method, "n", 1), method))
     return entries
 

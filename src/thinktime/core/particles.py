@@ -6,7 +6,7 @@ Text and images steer with the same functions (Singhal et al. 2025, arXiv 2501.0
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, isfinite, log
+from math import exp, inf, isfinite, log
 
 POTENTIALS: dict[str, Callable[[Sequence[float]], float]] = {
     "diff": lambda rewards: rewards[-1] - (rewards[-2] if len(rewards) > 1 else 0.0),
@@ -33,9 +33,9 @@ def log_potential(kind: str, rewards: Sequence[float], spent: float, last: bool)
 
 def normalised(log_weights: Sequence[float]) -> list[float]:
     """Weights that sum to 1; uniform where none is finite."""
-    top = max(log_weights)
+    top = max(log_weights, default=-inf)
     if not isfinite(top):
-        return [1 / len(log_weights)] * len(log_weights)
+        return [1 / len(log_weights) for _ in log_weights]
     weights = [exp(weight - top) for weight in log_weights]
     total = sum(weights)
     return [weight / total for weight in weights]

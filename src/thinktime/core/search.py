@@ -332,12 +332,18 @@ class Search:
                     children[extension.key] = replace(left, finish="pruned")
         new = [extension for extension, _ in granted if extension.key not in children]
         if new:
-            kept = [replace(extension, arrived=partial(self._keep, extension)) for extension in new]
-            for extension, child in zip(new, await self.generator.extend(kept), strict=True):
+            kept: set[str] = set()
+
+            def keep(extension: Extension, child: Child) -> None:
+                kept.add(extension.key)
+                self._write([(extension, child)])
+
+            told = [replace(extension, arrived=partial(keep, extension)) for extension in new]
+            for extension, child in zip(new, await self.generator.extend(told), strict=True):
                 children[extension.key] = child
                 if child.finish == "error":
                     self.errors.append(child.reason)
-            self._write([(extension, children[extension.key]) for extension in new])
+            self._write([(extension, children[extension.key]) for extension in new if extension.key not in kept])
         for extension, worst in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None
             if limit is not None and child.usage.generated_tokens > limit:
@@ -374,9 +380,6 @@ class Search:
             key += "/cut"
         long_enough = [child for child in found if least <= child.usage.generated_tokens <= most]
         return min(long_enough, key=lambda child: child.usage.generated_tokens, default=None)
-
-    def _keep(self, extension: Extension, child: Child) -> None:
-        self._write([(extension, child)])
 
     def _write(self, made: Sequence[tuple[Extension, Child]]) -> None:
         """Bank what was sampled; what a race or the tokens left of a child is no sample and has a key of its own."""

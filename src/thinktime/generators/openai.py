@@ -14,7 +14,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
@@ -138,10 +138,8 @@ class RemoteGenerator:
 
         Raises:
             InputError: none came, for a reason that lies with what was asked.
-            CapabilityError: the endpoint cannot continue a text, or does not tell where a step ends.
         """
         traits = await self._looked()
-        _require(extensions, traits)
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
@@ -323,15 +321,6 @@ class RemoteGenerator:
 def _is_text(state: RemoteText) -> bool:
     """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
     return not state.chat or all(isinstance(m.get("content") or "", str) for m in json.loads(state.prompt))
-
-
-def _require(extensions: Sequence[Extension], traits: Traits) -> None:
-    if any(e.node.state.text for e in extensions) and not traits.continues:
-        raise CapabilityError("this endpoint does not continue a text: it only answers from the start")
-    if any(e.until == "step" for e in extensions) and traits.stops is None:
-        raise CapabilityError("this endpoint does not tell the end of a step from the end of the answer")
-    if any(e.race is not None for e in extensions):
-        raise CapabilityError("samples of an endpoint cannot race: nobody tells how long they are before they end")
 
 
 def _failed(extension: Extension, mistake: InputError) -> Child:

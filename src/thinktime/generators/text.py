@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from thinktime.core.types import Node
+
 
 @dataclass(frozen=True)
 class Text:
@@ -21,6 +23,12 @@ class Text:
     text: str = ""
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
+
+
+def added_text(node: Node) -> str:
+    """What a text node says beyond its parent; nothing where states are no texts."""
+    before = getattr(node.parent.state, "text", "") if node.parent else ""
+    return str(getattr(node.state, "text", ""))[len(before) :]
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from thinktime.core.types import Node
+from thinktime.generators.text import added_text
 
 
 class HashedNgrams:
@@ -16,7 +17,7 @@ class HashedNgrams:
 
     async def embed(self, nodes: Sequence[Node]) -> list[list[float]]:
         """One vector a node; that of an empty step is all ones."""
-        return [self._vector(_new_text(node)) for node in nodes]
+        return [self._vector(added_text(node)) for node in nodes]
 
     def _vector(self, text: str) -> list[float]:
         padded = f" {text.lower().strip()} "
@@ -24,9 +25,3 @@ class HashedNgrams:
         for start in range(len(padded) - self.n + 1):
             vector[crc32(padded[start : start + self.n].encode()) % self.size] += 1.0
         return vector if any(vector) else [1.0] * self.size
-
-
-def _new_text(node: Node) -> str:
-    before = node.parent.state.text if node.parent is not None else ""
-    text: str = node.state.text
-    return text[len(before) :]

@@ -111,12 +111,18 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
 
 def parse(text: str) -> tuple[str, Strategy]:
     """Read ``name`` or ``name:option=value,option=value``."""
+    name, values = split(text)
+    return name, make(name, values)
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """The name and the options that `parse` reads, nothing of them checked but how they are written."""
     name, _, rest = text.partition(":")
     pairs = [pair.partition("=") for pair in rest.split(",") if pair]
     for option, sign, value in pairs:
         if not sign or not value:
             raise InputError("strategy", text, f"write {name}:{option or 'option'}=value")
-    return name, make(name, {option.strip(): value.strip() for option, _, value in pairs})
+    return name, {option.strip(): value.strip() for option, _, value in pairs}
 
 
 def check(name: str, strategy: Strategy, offered: frozenset[Capability]) -> None:

@@ -69,19 +69,21 @@ class AStar:
         goals: dict[Node, float | None] = {}
         seen: set[object] = set()
         age = count(1)
+        longest = 0
         while queue and len(goals) < self.n_goals:
             turns = [heappop(queue) for _ in range(min(self.pop_width, len(queue)))]
             goals |= {node: search.trace[node.key].score for *_, node in turns if node.done}
             states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done}
             if not states:
                 continue
-            if not self._affordable(search):
+            if not self._affordable(search, longest):
                 search.exhausted = True
                 for turn in turns:
                     heappush(queue, turn)
                 break
             search.log(extended=[node.key for node in states], waiting=len(queue), depth=[n.depth for n in states])
             children = await search.extend(list(states), self.k, until="step")
+            longest = max([longest, *(search.generator.length(child.state) for child in children if child.done)])
             new = []
             for child in children:
                 if child.finish in ("step", "eos") and child.state not in seen:
@@ -97,22 +99,21 @@ class AStar:
                 g += price(h, h_next) if score is not None else 0.0
                 heappush(queue, (g + self.weight * h_next, h_next, -child.depth, next(age), g, child))
             if len(queue) > self.max_frontier:
-                queue, dropped = sorted(queue)[: self.max_frontier], sorted(queue)[self.max_frontier :]
-                search.prune([node for *_, node in dropped])
+                queue.sort()  # which leaves it a heap
+                search.prune([node for *_, node in queue[self.max_frontier :]])
+                del queue[self.max_frontier :]
             if search.exhausted:
                 break
         if not goals:
             goals = await self._forced(search, queue)
         return search.finish(weighted_majority(search.candidates(goals, goals.values())))
 
-    def _affordable(self, search: Search) -> bool:
-        """Whether another expansion leaves enough for one more solution of the usual length."""
-        room = search.ledger.room_for_tokens()
-        if room is None or not search.ledger.spent.model_calls:
+    def _affordable(self, search: Search, longest: int) -> bool:
+        """Whether another expansion leaves enough for one more solution, as long as the longest so far."""
+        room, spent = search.ledger.room_for_tokens(), search.ledger.spent
+        if room is None or not spent.model_calls:
             return True
-        spent = search.ledger.spent
-        solutions = [search.generator.length(record.node.state) for record in search.trace.values() if record.node.done]
-        solution = max(solutions, default=search.sampling.max_tokens // 4)
+        solution = longest or search.sampling.max_tokens // 4
         return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
 
     async def _forced(self, search: Search, queue: list[State]) -> dict[Node, float | None]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import majority
 from thinktime.core.types import Capability
 from thinktime.strategies.options import above, at_least, one_of
+
+T = TypeVar("T")
+
+
+def by_length(ended: Iterable[T], length: Callable[[T], int], side: str, keep: float, least: int) -> list[T]:
+    """The shortest (``side="short"``) or longest: a share ``keep`` of them, but no fewer than ``least``."""
+    ordered = sorted(ended, key=length, reverse=side == "long")
+    return ordered[: max(least, ceil(keep * len(ordered)))]
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,6 @@ class LengthVote:
 
     async def __call__(self, search: Search) -> Answer:
         leaves = [leaf for leaf in await search.extend([search.root], self.n) if leaf.done]
-        leaves.sort(key=lambda leaf: search.generator.length(leaf.state), reverse=self.side == "long")
-        kept = max(self.least, ceil(self.keep * len(leaves)))
-        return search.finish(majority(search.candidates(leaves[:kept])))
+        length = search.generator.length
+        kept = by_length(leaves, lambda leaf: length(leaf.state), self.side, self.keep, self.least)
+        return search.finish(majority(search.candidates(kept)))

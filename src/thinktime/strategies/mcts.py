@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf, log, sqrt
 from typing import ClassVar
@@ -29,9 +30,12 @@ class Place:
             return inf
         return self.value / self.visits + explore * sqrt(log(self.parent.visits) / self.visits)
 
-    def lineage(self) -> list[Place]:
+    def lineage(self) -> Iterator[Place]:
         """This place and those above it."""
-        return [self, *(self.parent.lineage() if self.parent else [])]
+        place: Place | None = self
+        while place is not None:
+            yield place
+            place = place.parent
 
     def learn(self, score: float | None) -> None:
         """A reward was seen here. A missing one says nothing, so the place is as new as before."""
@@ -41,9 +45,10 @@ class Place:
 
     def close(self) -> None:
         """Nothing more to find here; nor above, where that was the last one open."""
-        self.closed = True
-        if self.parent and all(child.closed for child in self.parent.children):
-            self.parent.close()
+        for place in self.lineage():
+            if not all(child.closed for child in place.children):
+                break
+            place.closed = True
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the reward being the log-odds of the process reward model.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
@@ -64,19 +65,20 @@ class ParticleFilter:
         dice = search.random("resampling")
         population = [Particle(search.root)] * self.n
         for turn in range(1, self.max_rounds + 1):
-            moving = [particle for particle in population if particle.node.finish in ("root", "step")]
+            moving = Counter(particle.node for particle in population if particle.node.finish in ("root", "step"))
             if not moving:
                 break
-            parents = list(dict.fromkeys(particle.node for particle in moving))
-            counts = [sum(particle.node is parent for particle in moving) for parent in parents]
-            children = await search.extend(parents, counts, until="step")
+            children = await search.extend(list(moving), list(moving.values()), until="step")
             scores = dict(zip(children, await search.score(children), strict=True))
+            born: dict[Node | None, deque[Node]] = {}
+            for child in children:
+                born.setdefault(child.parent, deque()).append(child)
             moved = []
             for particle in population:
-                if particle not in moving:
+                if particle.node not in moving:
                     moved.append(particle)
-                elif child := next((c for c in children if c.parent is particle.node), None):
-                    children.remove(child)
+                elif siblings := born.get(particle.node):
+                    child = siblings.popleft()
                     moved.append(self._weighed(particle, child, scores[child], turn))
             population = moved
             if not population:
@@ -91,7 +93,7 @@ class ParticleFilter:
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
         ended = [particle for particle in population if particle.node.done]
         share: dict[Node, float] = {}
-        for particle, weight in zip(ended, normalised([p.log_weight for p in ended]) if ended else [], strict=True):
+        for particle, weight in zip(ended, normalised([p.log_weight for p in ended]), strict=True):
             share[particle.node] = share.get(particle.node, 0.0) + weight
         return search.finish(vote(search.candidates(share, share.values()), lambda candidate: candidate.score or 0.0))
 
