@@ -48,14 +48,18 @@ def first_wrong(problem: WordProblem, tokenizer: Tokenizer, ids: Sequence[int], 
     step_id = tokenizer.encode(STEP).ids[0]
     wrong = verdicts.index(False)
     starts = [0, *(place + 1 for place, token in enumerate(ids) if token == step_id)]
-    left = dict(enumerate(problem.steps))
-    for start, end in pairwise(starts[: wrong + 1]):
-        line = tokenizer.decode(list(ids[start : end - 1]))
-        del left[next(index for index, step in left.items() if step.text == line)]
-    able = [step.text + STEP for step in left.values() if not set(step.needs) & set(left)]
-    able += [] if left else [f"Answer: {problem.answer}{END}"]
+    right = [tokenizer.decode(list(ids[start : end - 1])) for start, end in pairwise(starts[: wrong + 1])]
+    able = [text + (END if text.startswith("Answer") else STEP) for text in able_lines(problem, right)]
     line_ids = ids[starts[wrong] :]
     return starts[wrong] + max(_common(line_ids, tokenizer.encode(text).ids) for text in able)
+
+
+def able_lines(problem: WordProblem, right: Sequence[str]) -> list[str]:
+    """Every line that is right behind these right ones."""
+    left = dict(enumerate(problem.steps))
+    for line in right:
+        del left[next(index for index, step in left.items() if step.text == line)]
+    return [step.text for step in left.values() if not set(step.needs) & set(left)] or [f"Answer: {problem.answer}"]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

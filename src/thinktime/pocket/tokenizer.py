@@ -7,6 +7,7 @@ bytes. So decoding gives back exactly what was encoded, and stop strings work in
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -24,12 +25,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def build() -> Tokenizer:
-    """Build the tokenizer from the vocabulary of the problem generator."""
+def build(more: Sequence[str] = ()) -> Tokenizer:
+    """Build the tokenizer from the vocabulary of the problem generator; ``more`` words get the ids behind it."""
     words = [form for word in vocabulary() for form in (word, f"Ġ{word}")]
     digits = [f"Ġ{digit}" for digit in range(10)]
     marks = [f"Ġ{mark}" for mark in "+-*="]
     tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *digits, *marks, *words]
+    tokens += [form for word in more for form in (word, f"Ġ{word}")]
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

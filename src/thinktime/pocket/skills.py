@@ -1,0 +1,108 @@
+"""How the skilled pocket model is asked to check, judge, revise and plan, and what its replies say.
+
+A skill is one word from the user behind what it is about; the reply is text that can be read line by line. The words
+are tokens of their own behind the solver's vocabulary, so ids of the solver mean the same to both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from thinktime.pocket.tokenizer import ASSISTANT, USER
+
+WORDS = ("Check", "Judge", "No", "Plan", "Restart", "Revise", "Scores", "Solve", "Verdict", "Yes")
+"""Added to the vocabulary of the solver, each with and without a space before it."""
+YES, NO = "Yes", "No"
+RESTART = f"{USER}Restart?{ASSISTANT}"
+"""Follows a solution, whole or cut anywhere; the next token is Yes where starting over would give a better one."""
+LETTERS = "ABCD"
+"""Names of the solutions that are judged together; more than four do not fit."""
+REVISED = 4
+"""Previous answers that a revision sees; older ones are left out."""
+
+Message = dict[str, str]
+_PLACE = re.compile(r"^With \w+ \d+: ")
+_CLAIM = re.compile(r", (?=\d|[A-Za-z]+ \d|still)|: (?=\d)|(?: \d+)? it is| (?=\d+ [-+*] )")
+_SCORES = re.compile(r"Scores: \[([^\]]*)\]")
+_VERDICT = re.compile(rf"Verdict: ({YES}|{NO})")
+
+
+def user(content: str) -> Message:
+    """A turn of the user."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Message:
+    """A turn of the model."""
+    return {"role": "assistant", "content": content}
+
+
+def check(question: str, solution: str) -> list[Message]:
+    """Ask for a check of a solution."""
+    return [user(question), assistant(solution), user("Check")]
+
+
+def checked(lines: Sequence[tuple[str, bool]]) -> str:
+    """The reply to `check`: each line as it should be, whether it is; it ends with the first that is not."""
+    said = [f"{line} {YES if right else NO}" for line, right in lines]
+    return "\n".join([*said, f"Verdict: {YES if all(right for _, right in lines) else NO}"])
+
+
+def verdict(reply: str) -> bool | None:
+    """The last verdict of a check, or None where it came to none."""
+    found = _VERDICT.findall(reply)
+    return found[-1] == YES if found else None
+
+
+def revise(question: str, previous: Sequence[str], checks: Sequence[str] = ()) -> list[Message]:
+    """Ask for a better answer than the previous ones, the oldest first; ``checks`` are what was said to them."""
+    messages = [user(question)]
+    for place, answer in enumerate(previous):
+        messages.append(assistant(answer))
+        if place < len(checks):
+            messages += [user("Check"), assistant(checks[place])]
+        messages.append(user("Revise"))
+    return messages if previous else [*messages, user("Revise")]
+
+
+def judge(question: str, solutions: Sequence[str]) -> list[Message]:
+    """Ask for one score each of up to four solutions, in this order.
+
+    Raises:
+        ValueError: there are none, or more than four.
+    """
+    if not 1 <= len(solutions) <= len(LETTERS):
+        raise ValueError(f"solutions={len(solutions)}: judge 1 to {len(LETTERS)} at a time")
+    parts = [f"{letter}\n{solution}" for letter, solution in zip(LETTERS, solutions, strict=False)]
+    return [user(question), user("\n".join(["Judge", *parts]))]
+
+
+def judged(checks: Sequence[tuple[int, int, str, bool]], scores: Sequence[int]) -> str:
+    """The reply to `judge`: checks of single lines (solution, line, what it should be, whether it is), then scores."""
+    said = [f"{LETTERS[who]} {line + 1}: {text} {YES if right else NO}" for who, line, text, right in checks]
+    return "\n".join([*said, f"Scores: [{', '.join(map(str, scores))}]"])
+
+
+def scores(reply: str, n: int) -> list[int] | None:
+    """The ``n`` scores of a judgement, or None where it does not give exactly so many from 1 to 10."""
+    found = _SCORES.findall(reply)
+    parts = [part.strip() for part in found[-1].split(",")] if found else []
+    if len(parts) != n or not all(part.isdigit() and 1 <= int(part) <= 10 for part in parts):
+        return None
+    return [int(part) for part in parts]
+
+
+def plan(question: str) -> list[Message]:
+    """Ask for what to work out, in which order, without working it out."""
+    return [user(question), user("Plan")]
+
+
+def planned(steps: Sequence[str]) -> str:
+    """The reply to `plan`: the steps without what they compute."""
+    return "\n".join(_CLAIM.split(_PLACE.sub("", step), maxsplit=1)[0].rstrip(".") for step in steps)
+
+
+def solve_by(question: str, plan: str) -> list[Message]:
+    """Ask for the solution that a plan leads to."""
+    return [user(question), user("Plan"), assistant(plan), user("Solve")]
