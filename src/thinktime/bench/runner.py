@@ -134,7 +134,7 @@ class Bench:
         correct = self._right(answer.value, problem)
         if answer.node is not None:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
-        leaves = [r.node for r in search.trace.values() if r.node.done and r.node.depth == 1]
+        leaves = [r.node for r in search.trace.values() if r.node.done and r.node.parent is search.root]
         samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
         return Outcome(problem, answer, correct, samples, tuple(records(search)))
 

@@ -24,6 +24,7 @@ def records(search: Search) -> list[dict[str, Any]]:
             "finish": record.node.finish,
             "tokens": record.node.usage.generated_tokens,
             "pruned": record.pruned,
+            **({"skill": record.skill, "about": [node.key for node in record.about]} if record.skill else {}),
         }
         for record in search.trace.values()
     ]
@@ -36,6 +37,9 @@ def draw(search: Search, returned: str | None = None) -> Tree:
         on_path = {node.key for node in search.trace[returned].node.lineage()}
     branches = {search.root.key: Tree("question")}
     for record in search.trace.values():
+        if record.skill:
+            above = branches[record.about[-1].key if record.about else search.root.key]
+            branches[record.node.key] = above.add(RichText(record.skill.name.lower(), style="italic"))
         if record.node.parent is None:
             continue
         score = "     " if record.score is None else f"{record.score:.3f}"

@@ -28,6 +28,7 @@ from thinktime.core.types import (
     Reading,
     Sampling,
     Scorer,
+    Skills,
     Until,
 )
 from thinktime.core.usage import Budget, Usage
@@ -80,6 +81,11 @@ class Record:
     score: float | None = None
     steps: tuple[float, ...] = ()
     pruned: bool = False
+    skill: Capability | None = None
+    """What this root asks for, where it is not the problem itself."""
+    about: tuple[Node, ...] = ()
+    aside: bool = False
+    """Whether its children are no answers to the problem but talk about them."""
 
 
 class Search:
@@ -93,13 +99,14 @@ class Search:
         scorer: Scorer | None = None,
         answers: Answers | None = None,
         embedder: Embedder | None = None,
+        skills: Skills | None = None,
         sampling: Sampling | None = None,
         budget: Budget | None = None,
         seed: int = 0,
         journal: Journal | None = None,
     ) -> None:
         self.problem, self.generator, self.scorer, self.answers = problem, generator, scorer, answers
-        self.embedder = embedder
+        self.embedder, self.skills = embedder, skills
         self.sampling = sampling or Sampling()
         self.ledger = Ledger(budget)
         self.exhausted = False
@@ -119,10 +126,12 @@ class Search:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What generator, scorer and answers offer together."""
+        """What generator, scorer, skills and answers offer together."""
         offered = self.generator.capabilities
         if self.scorer is not None:
             offered |= self.scorer.capabilities
+        if self.skills is not None:
+            offered |= self.skills.capabilities
         return offered | {Capability.ANSWERS} if self.answers is not None else offered
 
     async def extend(
@@ -206,6 +215,32 @@ class Search:
             self.trace[node.key] = Record(node)
         return grown
 
+    def ask(self, skill: Capability, about: Sequence[Node] = (), said: Sequence[Node] = ()) -> Node | None:
+        """Another root, whose children are replies: see `Skills.ask`. The same question is the same root.
+
+        None where the question does not fit the model's context.
+
+        Raises:
+            CapabilityError: the model lacks the skill.
+        """
+        if self.skills is None or skill not in self.skills.capabilities:
+            raise CapabilityError(f"generator={self.generator.name!r}: it lacks {skill}")
+        key = _hash(json.dumps([self.root.key, skill.name, *([node.key for node in nodes] for nodes in (about, said))]))
+        if key not in self.trace:
+            states = [node.state for node in about], [node.state for node in said]
+            question = replace(self.problem, prompt=self.skills.ask(skill, self.problem, *states))
+            try:
+                state = self.generator.root(question, [self.root.state, *states[0], *states[1]])
+            except InputError:
+                return None
+            answers = skill == Capability.REVISE or (skill == Capability.PLAN and said)
+            self.trace[key] = Record(Node(key, (), state), skill=skill, about=(*about, *said), aside=not answers)
+        return self.trace[key].node
+
+    def read(self, skill: Capability, reply: Node, n: int = 1) -> list[float] | None:
+        """What a reply gives each of the ``n`` generations asked about; None where it is incomplete or unreadable."""
+        return self.skills.read(skill, reply.state, n) if self.skills is not None and reply.done else None
+
     async def score(self, nodes: Sequence[Node]) -> list[float | None]:
         """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
 
@@ -274,7 +309,7 @@ class Search:
             ModelError: nothing was sampled to its end, and a child could not be had.
         """
         if chosen is None:
-            records = self.trace.values()
+            records = [r for r in self.trace.values() if not self.trace[[*r.node.lineage()][-1].key].aside]
             if self.errors and not any(record.node.done for record in records):
                 raise ModelError(self.errors[0])
             chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))

@@ -92,6 +92,12 @@ class Capability(StrEnum):
     CANCEL = "cancelling a row at once"
     PROCESS_REWARD = "process rewards"
     ANSWERS = "answers that can be read and compared"
+    CHECK = "a skill: checking a solution"
+    JUDGE = "a skill: judging solutions side by side"
+    REVISE = "a skill: revising answers"
+    PLAN = "a skill: planning, and solving by a plan"
+    SELF_EVALUATION = "a skill: saying whether another sample would be better"
+    META_REWARD = "rewards of judgements"
 
 
 @dataclass(eq=False)
@@ -168,8 +174,12 @@ class Generator(Protocol):
         """What it can do; this is asked before anything is sampled."""
         ...
 
-    def root(self, problem: Problem) -> Any:
-        """The state before anything is generated."""
+    def root(self, problem: Problem, known: Sequence[Any] = ()) -> Any:
+        """The state before anything is generated.
+
+        Where the prompt is not the problem's own but about it, ``known`` are states that have been read, the root of
+        the problem first; what the prompt shares with them is not read again.
+        """
         ...
 
     def length(self, state: Any) -> int:
@@ -209,6 +219,28 @@ class Scorer(Protocol):
 
     async def score(self, nodes: Sequence[Node]) -> list[Reading]:
         """One reading per node, in order."""
+        ...
+
+
+class Skills(Protocol):
+    """What else a model can be asked: prompts about generations of a problem, and what the replies say."""
+
+    capabilities: frozenset[Capability]
+    """Of those that name a skill."""
+
+    def ask(self, skill: Capability, problem: Problem, about: Sequence[Any], said: Sequence[Any] = ()) -> Any:
+        """The prompt.
+
+        Args:
+            skill: a capability that is a skill.
+            problem: what the generations answer.
+            about: states of the generations to check (one), to judge (in this order), or to revise (the oldest first).
+            said: states of earlier replies: checks of what is to be revised, or the plan to solve by.
+        """
+        ...
+
+    def read(self, skill: Capability, reply: Any, n: int = 1) -> list[float] | None:
+        """What a complete reply gives each of ``n`` generations, from 0 to 1; None where it gives nothing."""
         ...
 
 

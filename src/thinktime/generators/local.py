@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,9 @@ class LocalGenerator:
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{dtype}"
         self._step_ids = self._model.tokenizer.ids_containing(step)
         self._worker = Worker(self._model.engine(max_rows=max_rows))
+        self.described = self._model.described
 
-    def root(self, problem: Problem) -> Text:
+    def root(self, problem: Problem, known: Sequence[Text] = ()) -> Text:
         """The chat template around the prompt (a string is one user turn).
 
         Raises:
@@ -56,7 +58,9 @@ class LocalGenerator:
         limit = self._model.context
         if len(ids) >= limit:
             raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
-        return Text(tuple(ids))
+        if not known:
+            return Text(tuple(ids))
+        return Text(tuple(ids), question=known[0].prompt, known=max(_shared(ids, state) for state in known))
 
     def length(self, state: Text) -> int:
         """Tokens generated so far."""
@@ -88,6 +92,31 @@ class LocalGenerator:
             )
         outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
+
+    async def expect(
+        self, states: Sequence[Text], suffix: str, words: Sequence[str]
+    ) -> list[tuple[list[float], Usage]]:
+        """Log-probabilities of words of one token each behind a state and a suffix, which is thrown away again."""
+        from thinktime.engine.rows import Read
+
+        behind, *nexts = (tuple(self._model.tokenizer.encode(text)) for text in (suffix, *words))
+        reads = []
+        for state in states:
+            ids = state.prompt + state.ids + behind
+            reads += [Read(ids + word, len(ids)) for word in nexts]
+        outputs = iter(await self._worker.run(reads))
+        found = []
+        for state in states:
+            mine = [next(outputs) for _ in nexts]
+            logprobs = [float(output.values[0]) for output in mine if output.values is not None]
+            found.append((logprobs, self.expecting(state, suffix, sum(output.seconds for output in mine))))
+        return found
+
+    def expecting(self, state: Text, suffix: str, seconds: float = 0.0) -> Usage:
+        """What `expect` costs: the suffix is read, and the last token of the state, which was only drawn."""
+        new = len(self._model.tokenizer.encode(suffix)) + 1
+        flops = forward_flops(self._model.shape, new, len(state.prompt) + len(state.ids) - 1)
+        return Usage(scorer_tokens=new, scorer_calls=1, scorer_flops=flops, seconds=seconds)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The same row, given up earlier. Its log-probability is not known."""
@@ -132,16 +161,17 @@ class LocalGenerator:
         ends = [place + 1 for place, token in enumerate(ids) if token in self._step_ids]
         if not ends or ends[-1] != len(ids):
             ends.append(len(ids))
-        return Text(before.prompt, ids, self._model.tokenizer.decode(ids), tuple(ends), logprob)
+        return replace(before, ids=ids, text=self._model.tokenizer.decode(ids), step_ends=tuple(ends), logprob=logprob)
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
         """What is new in a node's prefix is charged to its first child; all else is found in the store.
 
-        New is the whole prompt of a root, and the last token of any other node: it was drawn, but not yet read.
+        New is what a root's prompt says for the first time, and the last token of any other node: it was drawn, but
+        not yet read.
         """
         shape = self._model.shape
         prefix = len(before.prompt) + len(before.ids)
-        new = 0 if not first else 1 if before.ids else prefix
+        new = 0 if not first else 1 if before.ids else prefix - before.known
         read = generated * prefix + generated * (generated - 1) // 2
         return Usage(
             prompt_tokens=new,
@@ -153,3 +183,10 @@ class LocalGenerator:
             seconds=seconds,
             dollars=0.0,
         )
+
+
+def _shared(ids: Sequence[int], state: Text) -> int:
+    """How many first ids were read with this state; the last one that was drawn has not been read yet."""
+    read = (state.prompt + state.ids)[: -1 if state.ids else None]
+    pairs = zip(ids[:-1], read, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(ids) - 1, len(read)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from thinktime.core.types import Node
@@ -23,6 +23,10 @@ class Text:
     text: str = ""
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
+    question: tuple[int, ...] = ()
+    """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
+    known: int = field(default=0, compare=False)
+    """How many of the prompt's ids the search had read before."""
 
 
 def added_text(node: Node) -> str:
@@ -44,7 +48,8 @@ def pack(before: Text, state: Text) -> dict[str, Any]:
 def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     """The state that `pack` described."""
     ids = before.ids + tuple(packed["ids"])
-    return Text(before.prompt, ids, packed["text"], tuple(packed["step_ends"]), packed["logprob"])
+    ends = tuple(packed["step_ends"])
+    return replace(before, ids=ids, text=packed["text"], step_ends=ends, logprob=packed["logprob"])
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class RemoteText:
     """NaN where the endpoint tells none."""
     chat: bool = False
     """Whether ``prompt`` is messages."""
+    question: str = ""
+    """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -76,4 +83,4 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     """The state that `pack_remote` described."""
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
-    return RemoteText(before.prompt, text, packed["tokens"], ends, logprob, before.chat)
+    return replace(before, text=text, tokens=packed["tokens"], step_ends=ends, logprob=logprob)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from thinktime.core.types import Capability, Problem
 from thinktime.pocket.tokenizer import ASSISTANT, USER
 
 WORDS = ("Check", "Judge", "No", "Plan", "Restart", "Revise", "Scores", "Solve", "Verdict", "Yes")
@@ -106,3 +108,28 @@ def planned(steps: Sequence[str]) -> str:
 def solve_by(question: str, plan: str) -> list[Message]:
     """Ask for the solution that a plan leads to."""
     return [user(question), user("Plan"), assistant(plan), user("Solve")]
+
+
+class PocketSkills:
+    """The skilled pocket model's, over texts."""
+
+    capabilities = frozenset({Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN})
+
+    def ask(self, skill: Capability, problem: Problem, about: Sequence[Any], said: Sequence[Any] = ()) -> list[Message]:
+        """The messages that ask for it."""
+        question, texts, replies = str(problem.prompt), [s.text for s in about], [s.text for s in said]
+        if skill == Capability.CHECK:
+            return check(question, *texts)
+        if skill == Capability.JUDGE:
+            return judge(question, texts)
+        if skill == Capability.REVISE:
+            return revise(question, texts[-REVISED:], replies)
+        return solve_by(question, *replies) if replies else plan(question)
+
+    def read(self, skill: Capability, reply: Any, n: int = 1) -> list[float] | None:
+        """A verdict is 0 or 1, a score of a judgement its tenth."""
+        if skill == Capability.CHECK:
+            said = verdict(reply.text)
+            return None if said is None else [float(said)]
+        found = scores(reply.text, n)
+        return None if found is None else [score / 10 for score in found]

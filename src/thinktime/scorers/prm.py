@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -82,8 +83,9 @@ class ProcessReward:
     def _in_ids(self, node: Node) -> Text:
         state: Text | RemoteText = node.state
         if isinstance(state, Text):
-            return state
-        prompt = self._tokenizer.encode_chat(json.loads(state.prompt) if state.chat else state.prompt)
+            return replace(state, prompt=state.question) if state.question else state
+        asked = state.question or state.prompt
+        prompt = self._tokenizer.encode_chat(json.loads(asked) if state.chat else asked)
         ids: list[int] = []
         ends: list[int] = []
         for start, end in pairwise((0, *state.step_ends)):

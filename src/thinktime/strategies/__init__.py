@@ -15,20 +15,28 @@ from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability
 from thinktime.strategies.a_star import AStar
 from thinktime.strategies.adaptive_consistency import AdaptiveConsistency
+from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.best_of_n import BestOfN
 from thinktime.strategies.dvts import DVTS
+from thinktime.strategies.early_pruning import EarlyPruning
 from thinktime.strategies.early_rejection import EarlyRejection
 from thinktime.strategies.ets import ETS
 from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.generative_reward import GenerativeReward
 from thinktime.strategies.length_vote import LengthVote
 from thinktime.strategies.likelihood import MostLikely, SummedProbability
 from thinktime.strategies.majority import Majority
 from thinktime.strategies.mcts import MCTS
 from thinktime.strategies.particle_filter import ParticleFilter
+from thinktime.strategies.plan_then_solve import PlanThenSolve
 from thinktime.strategies.rebase import Rebase
+from thinktime.strategies.revision import Revision
+from thinktime.strategies.self_refine import SelfRefine
 from thinktime.strategies.single import Single
+from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify
+from thinktime.strategies.stepwise_best_of_n import StepwiseBestOfN
 from thinktime.strategies.weighted_majority import WeightedMajority
 
 
@@ -61,6 +69,15 @@ BUILT_IN: dict[str, type[Any]] = {
     "mcts": MCTS,
     "particle_filter": ParticleFilter,
     "early_rejection": EarlyRejection,
+    "adaptive_sampling": AdaptiveSampling,
+    "early_pruning": EarlyPruning,
+    "revision": Revision,
+    "generative_verification": GenerativeVerification,
+    "solve_or_verify": SolveOrVerify,
+    "generative_reward": GenerativeReward,
+    "self_refine": SelfRefine,
+    "stepwise_best_of_n": StepwiseBestOfN,
+    "plan_then_solve": PlanThenSolve,
 }
 
 

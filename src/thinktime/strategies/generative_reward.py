@@ -1,0 +1,96 @@
+"""A generative reward model, sampled and added up (Liu et al. 2025, DeepSeek-GRM, arXiv 2504.02495).
+
+One judgement writes checks of its own choosing, then a score for each of the answers it was shown. Judgements differ
+in what they look at, so the sum of several is finer and more reliable than one; a small model of judgements picks those
+that may vote.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import Candidate, majority, ranked
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import at_least, one_of
+
+SHOWN = 4
+"""Answers side by side in one judgement, at most."""
+
+
+@dataclass(frozen=True)
+class GenerativeReward:
+    """Judge the most frequent answers of ``n`` samples side by side, ``k`` times; the highest sum of scores answers.
+
+    Each judgement sees the answers in an order of its own. One that does not give every answer a score is left out.
+
+    Args:
+        n: samples; of those with the same answer the first is shown, and of the answers the four most frequent.
+        k: judgements.
+        keep: how many of them vote; 0 is all.
+        by: which: the best by the ``meta`` reward, or ``random`` ones, the control that shows what it is worth.
+    """
+
+    n: int = 4
+    k: int = 8
+    keep: int = 0
+    by: str = "meta"
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        at_least("k", self.k, 1)
+        at_least("keep", self.keep, 0)
+        one_of("by", self.by, ("meta", "random"))
+        if self.keep > self.k:
+            raise InputError("keep", self.keep, f"of k={self.k} judgements so many cannot vote")
+
+    async def __call__(self, search: Search) -> Answer:
+        if self.keep and self.by == "meta" and Capability.META_REWARD not in search.capabilities:
+            raise CapabilityError(f"generative_reward: keep={self.keep} needs {Capability.META_REWARD}; give keep=0")
+        leaves = await search.extend([search.root], self.n)
+        shown = most_frequent(search.candidates(leaves))
+        if len(shown) < 2:
+            return search.finish(shown[0] if shown else None)
+        judgements = await judge(search, [candidate.node for candidate in shown], self.k)
+        if self.keep:
+            judgements = await self._kept(search, judgements)
+        search.log(scores=list(judgements.values()), shown=[candidate.answer for candidate in shown])
+        if not judgements:
+            return search.finish(majority(search.candidates(leaves)))
+        sums = [sum(column) for column in zip(*judgements.values(), strict=True)]
+        dice = search.random("ties")
+        place = max(range(len(shown)), key=lambda i: (round(sums[i], 9), dice.random()))
+        return search.finish(shown[place])
+
+    async def _kept(self, search: Search, judgements: dict[Node, list[float]]) -> dict[Node, list[float]]:
+        nodes, dice = list(judgements), search.random("keep")
+        worth = await search.score(nodes) if self.by == "meta" else [dice.random() for _ in nodes]
+        return {node: judgements[node] for node, _ in ranked(nodes, worth)[: self.keep]}
+
+
+def most_frequent(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The first candidate of each of the most frequent answers, at most four."""
+    votes = Counter(c.key for c in candidates if c.answer is not None)
+    first = {c.key: c for c in reversed(candidates)}
+    return [first[key] for key, _ in votes.most_common(SHOWN)]
+
+
+async def judge(search: Search, shown: Sequence[Node], k: int) -> dict[Node, list[float]]:
+    """Up to ``k`` judgements and the scores each gives, in the order of ``shown``."""
+    dice = search.random("order")
+    orders = Counter(tuple(dice.sample(range(len(shown)), len(shown))) for _ in range(k))
+    roots = {search.ask(Capability.JUDGE, [shown[i] for i in order]): order for order in orders}
+    asked = [root for root in roots if root is not None]
+    replies = await search.extend(asked, [orders[roots[root]] for root in asked])
+    found: dict[Node, list[float]] = {}
+    for reply in replies:
+        scores, order = search.read(Capability.JUDGE, reply, len(shown)), roots[reply.parent]
+        if scores is not None:
+            found[reply] = [score for _, score in sorted(zip(order, scores, strict=True))]
+    search.log(judgements=len(replies), invalid=len(replies) - len(found))
+    return found

@@ -1,0 +1,127 @@
+"""When to solve, when to verify (Singhi et al. 2025, arXiv 2504.01005).
+
+A generative verifier writes a check of a solution and ends with a verdict; the mean of several verdicts is the
+solution's score. Whether a token is better spent on another solution or on another check is decided by a law whose
+exponents the paper publishes and whose factors have to be fitted for the model at hand
+(`thinktime.bench.verification`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime.core.errors import InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.selection import best, majority, weighted_majority
+from thinktime.core.types import Capability, Node
+from thinktime.strategies.options import above, at_least, not_below, one_of
+
+SELECT = {"best_of_n": best, "weighted": weighted_majority}
+
+
+def cost(solutions: float, checks: float, ratio: float) -> float:
+    """Of so many solutions with so many checks each, in solutions; ``ratio`` is tokens of a check over a solution's."""
+    return solutions * (1 + ratio * checks)
+
+
+@dataclass(frozen=True)
+class GenerativeVerification:
+    """``n`` solutions with ``checks`` checks each; without any, a majority vote.
+
+    Args:
+        n: solutions.
+        checks: checks of each solution, sampled at the search's temperature.
+        select: ``best_of_n`` by mean verdict, or ``weighted``: a vote with mean verdicts as weights.
+    """
+
+    n: int = 16
+    checks: int = 4
+    select: str = "weighted"
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CHECK, Capability.ANSWERS})
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 1)
+        at_least("checks", self.checks, 0)
+        one_of("select", self.select, SELECT)
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], self.n)
+        verdicts = await verify(search, leaves, self.checks) if self.checks else []
+        if not any(verdicts):
+            return search.finish(majority(search.candidates(leaves)))
+        means = [sum(found) / len(found) if found else 0.0 for found in verdicts]
+        search.log(verdicts=verdicts)
+        return search.finish(SELECT[self.select](search.candidates(leaves, means)))
+
+
+async def verify(search: Search, solutions: Sequence[Node], checks: int) -> list[list[float]]:
+    """The verdicts on each solution, those that could not be read left out."""
+    roots = [search.ask(Capability.CHECK, [leaf]) if leaf.done else None for leaf in solutions]
+    replies = await search.extend([root for root in roots if root is not None], checks)
+    verdicts: dict[Node | None, list[float]] = {}
+    for reply in replies:
+        said = search.read(Capability.CHECK, reply)
+        verdicts.setdefault(reply.parent, []).extend(said or [])
+    return [verdicts.get(root, []) if root is not None else [] for root in roots]
+
+
+@dataclass(frozen=True)
+class SolveOrVerify:
+    """Turns a budget into solutions and checks by the fitted law, and runs `GenerativeVerification`.
+
+    Args:
+        n: the budget, in solutions.
+        ratio: tokens of a check over tokens of a solution (lambda).
+        alpha_s: factor of the law for solutions, ``alpha_s * n ** a``; 0 is not fitted.
+        a: its exponent.
+        alpha_v: factor of the law for checks, ``alpha_v * n ** b``; 0 is not fitted.
+        b: its exponent.
+        crossover: budgets below it are all spent on solutions.
+    """
+
+    n: int = 16
+    ratio: float = 1.0
+    alpha_s: float = 0.0
+    a: float = 0.57
+    alpha_v: float = 0.0
+    b: float = 0.39
+    crossover: float = 1.0
+    needs: ClassVar[frozenset[Capability]] = GenerativeVerification.needs
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError("n", self.n, f"a budget of {self.n} buys less than one solution")
+        at_least("n", self.n, 1)
+        if not self.ratio > 0:
+            raise InputError("ratio", self.ratio, "give tokens of a check over tokens of a solution, above 0")
+        not_below("alpha_s", self.alpha_s, 0)
+        not_below("alpha_v", self.alpha_v, 0)
+        above("crossover", self.crossover, 0)
+
+    async def __call__(self, search: Search) -> Answer:
+        solutions, checks = self.split()
+        search.log(solutions=solutions, checks=checks)
+        return await GenerativeVerification(solutions, checks)(search)
+
+    def split(self) -> tuple[int, int]:
+        """Solutions, and checks of each, within the budget.
+
+        Raises:
+            InputError: the law's factors are not known.
+        """
+        if self.n < self.crossover:
+            return self.n, 0
+        if not (self.alpha_s and self.alpha_v):
+            raise InputError("alpha_s", self.alpha_s, "fit the allocator first, or pass alpha_s and alpha_v")
+        solutions, checks = round(self.alpha_s * self.n**self.a), round(self.alpha_v * self.n**self.b)
+        if checks < 1 or solutions < 1:
+            return self.n, 0
+        if (spent := cost(solutions, checks, self.ratio)) > self.n:
+            shrink = math.sqrt(self.n / spent)
+            solutions, checks = int(solutions * shrink), int(checks * shrink)
+        if checks < 1 or solutions < 1:
+            return self.n, 0
+        return max(solutions, int(self.n / cost(1, checks, self.ratio))), checks
