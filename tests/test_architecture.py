@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "core": ("core",),
     "answers": (),
+    "skills": ("core",),
     "bank": ("bank", "core"),
     "strategies": ("strategies", "core"),
     "testing": (

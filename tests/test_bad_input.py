@@ -14,6 +14,7 @@ from toy import (
     Piece,
     ToyGenerator,
     ToyScorer,
+    configured,
     done,
     drawn,
     drawn_score,
@@ -67,7 +68,7 @@ def some(nothing: float | None) -> Callable[[Node], float | None]:
 @pytest.mark.parametrize("nothing", [None, nan, inf, -inf])
 @pytest.mark.parametrize("name", SCORING)
 def test_without_any_score_there_is_an_answer_all_the_same(name: str, nothing: float | None) -> None:
-    answer = solve(make(name), toy_search(two_steps_to_7, lambda node: nothing, cap=CAP))
+    answer = solve(configured(name), toy_search(two_steps_to_7, lambda node: nothing, cap=CAP))
     assert (answer.value, answer.finish) == ("7", "done")
 
 
@@ -76,7 +77,7 @@ def test_without_any_score_there_is_an_answer_all_the_same(name: str, nothing: f
 def test_where_some_scores_are_missing_the_answer_is_one_that_was_sampled(name: str, nothing: float | None) -> None:
     for seed in range(5):
         search = toy_search(drawn, some(nothing), cap=CAP, seed=seed)
-        answer = solve(make(name), search)
+        answer = solve(configured(name), search)
         assert (answer.value in readable(search)) if readable(search) else (answer.finish == "incomplete")
         assert all(record.score in (None, 0.5) for record in search.trace.values())
 
@@ -128,15 +129,20 @@ def test_scores_that_are_no_probabilities_are_taken_or_refused_in_one_line(name:
     search = toy_search(two_steps_to_7, lambda node: score, cap=CAP)
     if name in PROBABILITIES:
         with pytest.raises(InputError, match=rf"score={score}: .* needs prefix scores in \[0, 1\]; take a scorer"):
-            solve(make(name), search)
+            solve(configured(name), search)
     else:
-        assert solve(make(name), search).value == "7"
+        assert solve(configured(name), search).value == "7"
 
 
 # Temperature 0
 
 
-@pytest.mark.parametrize("text", [*(name for name in BUILT_IN if name != "single"), "mcts:width=1", "mcts:n=1"])
+ONE_SAMPLE = {"single", "self_refine", "plan_then_solve"}
+FITTED = "solve_or_verify:alpha_s=0.7,alpha_v=0.6"
+SEVERAL = [*(BUILT_IN.keys() - ONE_SAMPLE - {"solve_or_verify"}), FITTED, "mcts:width=1", "mcts:n=1"]
+
+
+@pytest.mark.parametrize("text", sorted(SEVERAL))
 def test_more_than_one_sample_at_temperature_0_is_refused_before_the_first(text: str) -> None:
     generator = ToyGenerator(drawn)
     with pytest.raises(InputError, match=r"^temperature=0: \d+ samples would be the same; give more than 0, or n=1$"):
@@ -222,7 +228,7 @@ def test_a_race_that_nobody_can_win_is_refused() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_budget_smaller_than_one_sample_is_no_answer_and_no_error(name: str) -> None:
     generator = ToyGenerator(drawn)
-    answer = solve(make(name), toy_search(generator, cap=CAP, budget=Budget(tokens=1)))
+    answer = solve(configured(name), toy_search(generator, cap=CAP, budget=Budget(tokens=1)))
     assert (answer.value, answer.node, answer.finish, answer.usage.generated_tokens) == (None, None, "incomplete", 0)
     assert generator.asked == []
 
@@ -230,14 +236,14 @@ def test_a_budget_smaller_than_one_sample_is_no_answer_and_no_error(name: str) -
 @pytest.mark.parametrize("piece", [done("so what"), Piece("and so on", "length")])
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_samples_that_cannot_be_read_are_no_answer_and_no_error(name: str, piece: Piece) -> None:
-    answer = solve(make(name), toy_search(lambda extension: piece, cap=CAP))
+    answer = solve(configured(name), toy_search(lambda extension: piece, cap=CAP))
     assert (answer.value, answer.finish) == (None, "incomplete")
     assert answer.usage.generated_tokens > 0
 
 
 @pytest.mark.parametrize("name", TREE)
 def test_steps_that_never_end_are_no_answer_and_no_error(name: str) -> None:
-    answer = solve(make(name), toy_search(lambda e: step(f"so {e.index} 7"), cap=CAP))
+    answer = solve(configured(name), toy_search(lambda e: step(f"so {e.index} 7"), cap=CAP))
     assert (answer.value, answer.finish) == (None, "incomplete")
 
 
@@ -270,7 +276,7 @@ def lacking(capability: Capability) -> ToyGenerator:
 def test_who_skips_the_check_is_refused_by_the_search_before_the_first_step(name: str) -> None:
     generator = lacking(Capability.STEPS)
     with pytest.raises(CapabilityError, match=r"generator='toy': it lacks step boundaries; take a strategy of whole"):
-        solve(make(name), toy_search(generator, cap=CAP))
+        solve(configured(name), toy_search(generator, cap=CAP))
     assert generator.asked == []
 
 

@@ -16,7 +16,22 @@ from typing import ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import ANSWERS, Piece, ToyGenerator, done, drawn, drawn_score, solve, step, texts, toy_search, unhurried
+from toy import (
+    ANSWERS,
+    WORD_SKILLS,
+    Piece,
+    ToyGenerator,
+    ToyScorer,
+    configured,
+    done,
+    drawn,
+    drawn_score,
+    solve,
+    step,
+    texts,
+    toy_search,
+    unhurried,
+)
 
 import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
@@ -228,21 +243,23 @@ def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
     needs = BUILT_IN[name].needs
     search = toy_search(
         {str(i): done("so 7") for i in range(16)},
-        (lambda node: 0.5) if needs & {Capability.SCORES, Capability.PROCESS_REWARD} else None,
+        (lambda node: 0.5) if needs & ToyScorer.capabilities else None,
         answers=ANSWERS if Capability.ANSWERS in needs else None,
+        skills=WORD_SKILLS if needs & WORD_SKILLS.capabilities else None,
         cap=20,
     )
-    check(name, make(name), search.capabilities)
-    answer = solve(make(name), search)
+    check(name, configured(name), search.capabilities)
+    answer = solve(configured(name), search)
     assert answer.node is not None and answer.node.done
     assert answer.finish == "done"
 
 
-def test_capabilities_are_what_generator_scorer_and_answers_offer_together() -> None:
+def test_capabilities_are_what_generator_scorer_answers_and_skills_offer_together() -> None:
     generator = {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL}
-    assert toy_search(scorer=None, answers=None).capabilities == generator
-    assert toy_search(scorer=None).capabilities == generator | {Capability.ANSWERS}
-    assert toy_search(answers=None).capabilities == generator | {Capability.SCORES, Capability.PROCESS_REWARD}
+    assert toy_search(scorer=None, answers=None, skills=None).capabilities == generator
+    assert toy_search(scorer=None, skills=None).capabilities == generator | {Capability.ANSWERS}
+    assert toy_search(answers=None, skills=None).capabilities == generator | ToyScorer.capabilities
+    assert toy_search(scorer=None, answers=None).capabilities == generator | WORD_SKILLS.capabilities
 
 
 def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:

@@ -10,6 +10,7 @@ from random import random
 from typing import ClassVar
 
 import pytest
+from toy import configured
 
 from thinktime.core.ledger import Ledger
 from thinktime.core.search import Answer, Search
@@ -56,6 +57,22 @@ SMALL = [
     "a_star:k=3,edge_cost=consistent,weight=2",
     "mcts:n=5,width=2,batch=2",
     "mcts:n=3,width=1,batch=1,explore=0",
+    "adaptive_sampling:n=6,gamma=0.8",
+    "adaptive_sampling:n=5,anneal=constant,batching=doubling,select=majority",
+    "early_pruning:n=4,t_check=2",
+    "early_pruning:n=5,t_check=3,keep_frac=0.2,keep=random",
+    "early_pruning:n=3,t_check=1,keep=likely",
+    "revision:n=6,chains=2,context=2",
+    "revision:n=3,chains=1,select=majority",
+    "generative_verification:n=3,checks=2",
+    "generative_verification:n=2,checks=1,select=best_of_n",
+    "solve_or_verify:n=8,alpha_s=0.7,alpha_v=0.6",
+    "generative_reward:n=4,k=3,keep=2",
+    "generative_reward:n=3,k=4,keep=1,by=random",
+    "self_refine:rounds=2",
+    "stepwise_best_of_n:n=3,max_steps=4",
+    "stepwise_best_of_n:n=2,max_steps=2",
+    "plan_then_solve:n=2",
     "particle_filter:n=4,ess=1",
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
     "early_rejection:n=4,width=2,tau=3",
@@ -66,7 +83,7 @@ SMALL = [
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_strategy_keeps_every_law_with_its_defaults(name: str) -> None:
-    check_strategy(BUILT_IN[name](), seeds=range(3))
+    check_strategy(configured(name), seeds=range(3))
 
 
 @pytest.mark.parametrize("text", SMALL)

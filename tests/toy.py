@@ -15,19 +15,32 @@ from typing import Any
 from hypothesis import settings
 
 from thinktime.core.search import Answer, Journal, Search
-from thinktime.core.types import Answers, Child, Extension, Generator, Node, Problem, Sampling, Scorer
+from thinktime.core.types import (
+    Answers,
+    Capability,
+    Child,
+    Extension,
+    Generator,
+    Node,
+    Problem,
+    Sampling,
+    Scorer,
+    Skills,
+)
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
-from thinktime.strategies import Strategy
+from thinktime.strategies import Strategy, make
 from thinktime.testing import ANSWERS as ANSWERS
 from thinktime.testing import DOLLARS as DOLLARS
 from thinktime.testing import FLOPS as FLOPS
 from thinktime.testing import PROBLEM as PROBLEM
 from thinktime.testing import Notebook as Notebook
 from thinktime.testing import Piece as Piece
-from thinktime.testing import WordGenerator, WordScorer
+from thinktime.testing import WordGenerator, WordScorer, WordSkills
 from thinktime.testing import drawn as drawn
 from thinktime.testing import drawn_score as drawn_score
+
+WORD_SKILLS = WordSkills()
 
 unhurried = settings(deadline=None)
 """For properties: a busy machine is no failure."""
@@ -92,7 +105,9 @@ class ToyGenerator(WordGenerator):
 
 
 class ToyScorer(WordScorer):
-    """Scores a node by its path, or by a function."""
+    """Scores a node by its path, or by a function; it passes for any kind of scorer."""
+
+    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD}
 
     def __init__(self, scores: Scores, *, name: str = "toy-scorer", price: float | None = 0.0) -> None:
         super().__init__(scores if callable(scores) else lambda node: scores[_place(node.path)], name=name, price=price)
@@ -103,6 +118,7 @@ def toy_search(
     scorer: Scorer | Scores | None = drawn_score,
     *,
     answers: Answers | None = ANSWERS,
+    skills: Skills | None = WORD_SKILLS,
     problem: Problem = PROBLEM,
     budget: Budget | None = None,
     seed: int = 0,
@@ -117,6 +133,7 @@ def toy_search(
         scorer=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
         embedder=HashedNgrams(),
+        skills=skills,
         sampling=Sampling(temperature, max_tokens=cap),
         budget=budget,
         seed=seed,
@@ -131,6 +148,12 @@ def solve(strategy: Strategy, search: Search) -> Answer:
         return await strategy(search)
 
     return asyncio.run(run())
+
+
+def configured(name: str, **options: Any) -> Strategy:
+    """A strategy that runs: the allocator with a law in place of a fitted one."""
+    law = {"alpha_s": 0.7, "alpha_v": 0.6} if name == "solve_or_verify" else {}
+    return make(name, law | options)
 
 
 def extend(search: Search, nodes: Sequence[Node], n: int | Sequence[int] = 1, **options: Any) -> list[Node]:

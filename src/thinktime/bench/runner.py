@@ -17,7 +17,7 @@ from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Generator, Problem, Sampling, Scorer
+from thinktime.core.types import Generator, Problem, Sampling, Scorer, Skills
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, check
@@ -64,6 +64,7 @@ class Bench:
     bank: Bank
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    skills: Skills | None = None
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -122,6 +123,7 @@ class Bench:
             scorer=self.scorer,
             answers=self.task.answers,
             embedder=HashedNgrams(),
+            skills=self.skills,
             sampling=self.sampling,
             budget=self.budget,
             seed=self.seed,

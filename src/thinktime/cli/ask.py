@@ -20,11 +20,13 @@ from thinktime.cli.common import (
     Reward,
     Seed,
     Temperature,
+    answers_of,
     budget_of,
     closing,
     gflops,
     load_models,
     sampling_of,
+    skills_of,
 )
 from thinktime.core.errors import InputError
 
@@ -52,11 +54,9 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Answer one question better, and say what it cost."""
-    from thinktime.answers import TextAnswers
     from thinktime.bench.trace import draw, records
     from thinktime.core.search import Search
     from thinktime.core.types import Problem
-    from thinktime.pocket.problems import read_answer
     from thinktime.scorers.embedding import HashedNgrams
     from thinktime.strategies import check, parse
 
@@ -66,13 +66,13 @@ def ask(
         raise InputError("question", question, "ask something")
     sampling = sampling_of(model, temperature, max_tokens)
     generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
-    answers = TextAnswers(read_answer) if model == "pocket" else TextAnswers()
     search = Search(
         Problem("ask", question),
         generator,
         scorer=scorer,
-        answers=answers,
+        answers=answers_of(model),
         embedder=HashedNgrams(),
+        skills=skills_of(model),
         sampling=sampling,
         budget=limits,
         seed=seed,

@@ -33,6 +33,7 @@ from thinktime.cli.common import (
     numbers_in,
     read_json,
     sampling_of,
+    skills_of,
     strategies_in,
 )
 from thinktime.core.errors import InputError
@@ -91,7 +92,7 @@ def bench(
             generator, scorer = _banked(opened)
         else:
             generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
-        run = Bench(loaded, generator, scorer, entries, sampling, opened, limits, seed)
+        run = Bench(loaded, generator, scorer, entries, sampling, opened, limits, seed, skills=skills_of(model))
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
     if as_json:

@@ -14,15 +14,20 @@ from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget
 
 if TYPE_CHECKING:
-    from thinktime.core.types import Generator, Sampling, Scorer
+    from thinktime.answers import TextAnswers
+    from thinktime.core.types import Generator, Sampling, Scorer, Skills
 
 Result = TypeVar("Result")
+POCKET = {"pocket": "solver", "pocket-skilled": "skilled"}
+"""The shipped models that can be asked, by their name in ``--model``."""
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Model = Annotated[
     str,
-    typer.Option(help="'pocket' (shipped), a Hugging Face model directory, or an endpoint: http://host:port/v1."),
+    typer.Option(
+        help="'pocket' or 'pocket-skilled' (shipped), a Hugging Face model directory, or an endpoint: http://host/v1."
+    ),
 ]
 ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
 PriceText = Annotated[
@@ -31,7 +36,10 @@ PriceText = Annotated[
 ]
 Reward = Annotated[
     str | None,
-    typer.Option("--reward-model", help="'pocket', 'none', or a reward model directory; default: fits --model."),
+    typer.Option(
+        "--reward-model",
+        help="'pocket', 'none', 'self' (self-evaluation, where --model has it), or a directory; default: fits --model.",
+    ),
 ]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
@@ -57,7 +65,7 @@ def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampl
     from thinktime.core.types import Sampling
     from thinktime.pocket import MAX_TOKENS
 
-    pocket = model == "pocket"
+    pocket = model in POCKET
     limit = max_tokens if max_tokens is not None else MAX_TOKENS if pocket else 1024
     if not 0 <= temperature <= 5:
         raise InputError("temperature", temperature, "give a number from 0 to 5")
@@ -79,7 +87,7 @@ def load_models(
 
     if dtype not in ("auto", "float64", "float32", "bfloat16", "float16"):
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
-    number = dtype if dtype != "auto" else "float64" if model == "pocket" else "float32"
+    number = dtype if dtype != "auto" else "float64" if model in POCKET else "float32"
     generator: Generator
     if model.startswith(("http://", "https://")):
         generator = _remote(model, model_name, price)
@@ -89,14 +97,39 @@ def load_models(
         for field, value in (("model_name", model_name), ("price", price)):
             if value is not None:
                 raise InputError(field, value, "this is for an endpoint; give its URL with --model")
-        generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
-    chosen = reward_model or ("pocket" if model == "pocket" else "none")
+        directory = pocket.directory(POCKET[model]) if model in POCKET else Path(model)
+        generator = local = LocalGenerator(directory, dtype=number)
+        if reward_model == "self":
+            from thinktime.scorers.self_evaluation import SelfEvaluation
+
+            return generator, SelfEvaluation(local)
+    chosen = reward_model or ("pocket" if model in POCKET else "none")
     if chosen == "none":
         return generator, None
+    if chosen == "self":
+        raise InputError("reward_model", chosen, "an endpoint does not say how it continues; give a local --model")
     from thinktime.scorers.prm import ProcessReward
 
     directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
     return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
+
+
+def skills_of(model: str) -> Skills | None:
+    """What else the model can be asked. The pocket solver only solves."""
+    from thinktime.pocket.skills import PocketSkills
+    from thinktime.skills import ChatSkills
+
+    if model == "pocket":
+        return None
+    return PocketSkills() if model == "pocket-skilled" else ChatSkills()
+
+
+def answers_of(model: str) -> TextAnswers:
+    """How answers are read off what the model says."""
+    from thinktime.answers import TextAnswers
+    from thinktime.pocket.problems import read_answer
+
+    return TextAnswers(read_answer) if model in POCKET else TextAnswers()
 
 
 def _remote(url: str, name: str | None, price: str | None) -> Generator:

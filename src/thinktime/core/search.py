@@ -241,6 +241,11 @@ class Search:
         """What a reply gives each of the ``n`` generations asked about; None where it is incomplete or unreadable."""
         return self.skills.read(skill, reply.state, n) if self.skills is not None and reply.done else None
 
+    def is_answer(self, node: Node) -> bool:
+        """Whether this node answers the problem, and not a question about answers of it."""
+        *_, root = node.lineage()
+        return not self.trace[root.key].aside
+
     async def score(self, nodes: Sequence[Node]) -> list[float | None]:
         """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
 
@@ -309,7 +314,7 @@ class Search:
             ModelError: nothing was sampled to its end, and a child could not be had.
         """
         if chosen is None:
-            records = [r for r in self.trace.values() if not self.trace[[*r.node.lineage()][-1].key].aside]
+            records = [record for record in self.trace.values() if self.is_answer(record.node)]
             if self.errors and not any(record.node.done for record in records):
                 raise ModelError(self.errors[0])
             chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))

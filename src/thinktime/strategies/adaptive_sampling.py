@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Answer, Search, refuse_copies
 from thinktime.core.selection import Candidate, best, majority, weighted_majority
 from thinktime.core.types import Capability
 from thinktime.strategies.options import above, at_least, below, one_of
@@ -51,8 +50,8 @@ class AdaptiveSampling:
         one_of("select", self.select, SELECT)
 
     async def __call__(self, search: Search) -> Answer:
-        if search.sampling.temperature == 0 and self.n > 1:
-            raise InputError("temperature", 0, f"all {self.n} samples would be identical; give more than 0, or n=1")
+        if search.sampling.temperature == 0:
+            refuse_copies(self.n)
         candidates: list[Candidate] = []
         scores: list[float] = []
         drawn, reason = 0, "n"

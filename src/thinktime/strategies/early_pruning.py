@@ -28,7 +28,7 @@ class EarlyPruning:
     """
 
     n: int = 16
-    t_check: int = 25
+    t_check: int = 16
     keep_frac: float = 0.5
     keep: str = "best"
     needs: ClassVar[frozenset[Capability]] = frozenset(
@@ -46,10 +46,9 @@ class EarlyPruning:
             raise InputError("keep_frac", self.keep_frac, f"with n={self.n} it keeps no sample")
 
     async def __call__(self, search: Search) -> Answer:
-        if self.t_check >= search.sampling.max_tokens:
-            raise InputError(
-                "t_check", self.t_check, f"the early check would never run in {search.sampling.max_tokens}"
-            )
+        limit = search.sampling.max_tokens
+        if self.t_check >= limit:
+            raise InputError("t_check", self.t_check, f"the early check would never run: a sample has {limit} at most")
         begun = await search.extend([search.root], self.n, at_most=self.t_check)
         order = ranked(begun, await self._worth(search, begun))
         places = math.ceil(self.keep_frac * self.n)

@@ -92,13 +92,10 @@ class SolveOrVerify:
     needs: ClassVar[frozenset[Capability]] = GenerativeVerification.needs
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InputError("n", self.n, f"a budget of {self.n} buys less than one solution")
         at_least("n", self.n, 1)
-        if not self.ratio > 0:
-            raise InputError("ratio", self.ratio, "give tokens of a check over tokens of a solution, above 0")
-        not_below("alpha_s", self.alpha_s, 0)
-        not_below("alpha_v", self.alpha_v, 0)
+        above("ratio", self.ratio, 0)
+        for name in ("alpha_s", "a", "alpha_v", "b"):
+            not_below(name, getattr(self, name), 0)
         above("crossover", self.crossover, 0)
 
     async def __call__(self, search: Search) -> Answer:

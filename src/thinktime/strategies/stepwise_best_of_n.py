@@ -5,38 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import CapabilityError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import ranked
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.generative_reward import SHOWN, judge
-from thinktime.strategies.options import at_least, one_of
+from thinktime.strategies.options import at_least
 
 
 @dataclass(frozen=True)
 class StepwiseBestOfN:
-    """One path: of ``n`` candidates for its next step the selector's choice is kept.
+    """One path: of ``n`` candidates for its next step the model keeps the one it scores highest.
+
+    A judgement that cannot be read is asked for once more; then the most frequent candidate is taken.
 
     Args:
-        n: candidates a step; the model itself can be shown four different ones at most.
-        selector: the model ``itself`` by one judgement, asked once more if it is unreadable, or the ``scorer``.
+        n: candidates a step; of different ones the first four are shown.
         max_steps: after so many the path ends where it is.
     """
 
     n: int = 4
-    selector: str = "itself"
     max_steps: int = 25
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.STEPS, Capability.PREFIX, Capability.ANSWERS})
+    needs: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.STEPS, Capability.PREFIX, Capability.ANSWERS, Capability.JUDGE}
+    )
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("max_steps", self.max_steps, 1)
-        one_of("selector", self.selector, ("itself", "scorer"))
 
     async def __call__(self, search: Search) -> Answer:
-        needed = Capability.JUDGE if self.selector == "itself" else Capability.SCORES
-        if needed not in search.capabilities:
-            raise CapabilityError(f"stepwise_best_of_n: selector={self.selector!r} needs {needed}")
         node = search.root
         for _ in range(self.max_steps):
             children = await search.extend([node], self.n, until="step")
@@ -52,8 +49,6 @@ class StepwiseBestOfN:
         distinct = list({child.state: child for child in reversed(children)}.values())[::-1][:SHOWN]
         if len(distinct) == 1:
             return distinct[0]
-        if self.selector == "scorer":
-            return ranked(distinct, await search.score(distinct))[0][0]
         for _ in range(2):
             for scores in (await judge(search, distinct, 1)).values():
                 return ranked(distinct, scores)[0][0]

@@ -176,6 +176,21 @@ class WordScorer:
         return [Reading(self._judge(node), self.worst_case(node), steps=(0.5,)) for node in nodes]
 
 
+class WordSkills:
+    """Asks in one word and takes whatever comes for a reply: it gives every generation its last number, in tenths."""
+
+    capabilities = frozenset({Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN})
+
+    def ask(self, skill: Capability, problem: Problem, about: Sequence[Text], said: Sequence[Text] = ()) -> str:
+        """The problem, all texts, and the name of the skill."""
+        return " ".join([str(problem.prompt), *(state.text for state in (*about, *said)), skill.name.lower()])
+
+    def read(self, skill: Capability, reply: Text, n: int = 1) -> list[float] | None:
+        """Its last number, for the others one that differs; None where it does not end in a number."""
+        last = last_number(reply.text)
+        return None if last is None else [(int(last) + i) % 10 / 10 for i in range(n)]
+
+
 @dataclass
 class Notebook:
     """A journal in memory."""

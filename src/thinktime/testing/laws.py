@@ -36,6 +36,7 @@ def answers_anytime(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
             trial = watched(strategy, seed, budget)
             answer: Answer = trial.answer
             complete = [record.node for record in trial.search.trace.values() if record.node.done]
+            complete = [node for node in complete if trial.search.is_answer(node)]
             readable = {node.key: value for node in complete if (value := ANSWERS.read(node.state)) is not None}
             trial.require(
                 answer.value is not None or not readable, f"no answer, though {len(readable)} of its samples have one"

@@ -8,11 +8,11 @@ from random import Random
 from typing import Any
 
 from thinktime.core.search import Answer, Journal, Search
-from thinktime.core.types import Child, Extension, Node, Reading, Sampling
+from thinktime.core.types import Capability, Child, Extension, Node, Reading, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
-from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WordGenerator, WordScorer, rambling
+from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WordGenerator, WordScorer, WordSkills, rambling
 
 
 class Killed(BaseException):
@@ -56,6 +56,7 @@ class Trial:
             scorer=_WatchedScorer(self),
             answers=ANSWERS,
             embedder=HashedNgrams(),
+            skills=WordSkills(),
             sampling=Sampling(max_tokens=20),
             budget=budget,
             seed=seed,
@@ -143,6 +144,8 @@ class _WatchedGenerator(WordGenerator):
 
 
 class _WatchedScorer(WordScorer):
+    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD}
+
     def __init__(self, trial: Trial) -> None:
         super().__init__()
         self._trial = trial

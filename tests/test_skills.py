@@ -1,0 +1,379 @@
+"""Replies about generations: what is asked, what is read, and the strategies that live on it, worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from toy import PROBLEM, Notebook, Piece, Scores, ToyGenerator, ToyScorer, done, extend, solve, step, texts, toy_search
+
+from thinktime.bench.trace import draw, records
+from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.search import Search
+from thinktime.core.types import Capability, Extension, Problem
+from thinktime.generators.text import Text
+from thinktime.pocket import skills
+from thinktime.pocket.problems import check_steps, problems
+from thinktime.skills import ChatSkills
+from thinktime.strategies.adaptive_sampling import AdaptiveSampling
+from thinktime.strategies.early_pruning import EarlyPruning
+from thinktime.strategies.generative_reward import GenerativeReward
+from thinktime.strategies.plan_then_solve import PlanThenSolve
+from thinktime.strategies.revision import Revision
+from thinktime.strategies.self_refine import SelfRefine
+from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify, cost
+from thinktime.strategies.stepwise_best_of_n import StepwiseBestOfN
+
+QUESTION = str(PROBLEM.prompt)
+
+
+class Talker(ToyGenerator):
+    """Replies as the script says to ``prompt#index``, the problem's own words left out of the prompt."""
+
+    def __init__(self, script: Mapping[str, str | Piece]) -> None:
+        self.prompts: dict[tuple[int, ...], str] = {}
+        self.script = script
+        super().__init__(self._reply)
+
+    def root(self, problem: Problem, known: Sequence[Any] = ()) -> Text:
+        state = super().root(problem, known)
+        self.prompts[state.prompt] = str(problem.prompt).removeprefix(QUESTION).strip()
+        return state
+
+    def _reply(self, extension: Extension) -> Piece:
+        path = "/".join(map(str, extension.node.path))
+        said = self.script[f"{self.prompts[extension.node.state.prompt]}{path and '/'}{path}#{extension.index}"]
+        return done(said) if isinstance(said, str) else said
+
+
+def talk(script: Mapping[str, str | Piece], scores: Scores | None = None, **options: Any) -> Search:
+    return toy_search(Talker(script), scores, **options)
+
+
+# The search
+
+
+def test_a_reply_hangs_below_a_root_of_its_own_and_is_no_answer() -> None:
+    search = talk({"#0": "so 5", "so 5 check#0": "no 3"})
+    (leaf,) = extend(search, [search.root])
+    root = search.ask(Capability.CHECK, [leaf])
+    assert root is not None
+    (reply,) = extend(search, [root])
+    assert search.read(Capability.CHECK, reply) == [0.3]
+    assert (search.is_answer(leaf), search.is_answer(reply)) == (True, False)
+    assert search.finish(None).value == "5"
+    assert search.ask(Capability.CHECK, [leaf]) is root
+    told = records(search)
+    assert [(record.get("skill"), record.get("about")) for record in told if record["parent"] is None] == [
+        (None, None),
+        (Capability.CHECK, [leaf.key]),
+    ]
+    assert [str(branch.label) for branch in draw(search).children[0].children] == ["check"]
+
+
+def test_a_reply_is_banked_and_found_again_under_the_same_key() -> None:
+    script, journal = {"#0": "so 5", "so 5 check#0": "no 3"}, Notebook()
+    first = solve(GenerativeVerification(n=1, checks=1), talk(script, journal=journal))
+    again = talk({}, journal=journal)
+    assert solve(GenerativeVerification(n=1, checks=1), again).usage == first.usage
+    assert isinstance(again.generator, Talker) and again.generator.asked == []
+
+
+def test_a_model_without_the_skill_is_not_asked() -> None:
+    search = toy_search({"0": done("so 5")}, None, skills=None)
+    with pytest.raises(CapabilityError, match="it lacks a skill: checking a solution"):
+        search.ask(Capability.CHECK, extend(search, [search.root]))
+
+
+def test_an_incomplete_reply_says_nothing() -> None:
+    search = talk({"#0": "so 5", "so 5 check#0": Piece("a b c d e f 9 9", "length")})
+    root = search.ask(Capability.CHECK, extend(search, [search.root]))
+    assert root is not None
+    assert search.read(Capability.CHECK, *extend(search, [root])) is None
+
+
+# Generative verification
+
+
+VERIFIED = {
+    "#0": "so 5",
+    "#1": "is 7",
+    "#2": "be 5",
+    "so 5 check#0": "3",
+    "so 5 check#1": "what",
+    "is 7 check#0": "9",
+    "is 7 check#1": "4",
+    "be 5 check#0": "5",
+    "be 5 check#1": "3",
+}
+"""Mean verdicts .3 (one is missing), .65 and .4."""
+
+
+def test_best_of_n_by_mean_verdict_and_the_weighted_vote() -> None:
+    assert solve(GenerativeVerification(3, 2, "best_of_n"), talk(VERIFIED)).value == "7"
+    weighted = solve(GenerativeVerification(3, 2), talk(VERIFIED))
+    assert (weighted.value, weighted.share) == pytest.approx(("5", 0.7 / 1.35))
+    assert weighted.usage.model_calls == 3 + 6
+
+
+def test_without_checks_or_without_any_verdict_it_is_a_vote() -> None:
+    assert solve(GenerativeVerification(3, 0), talk(VERIFIED)).value == "5"
+    silent = {key: "what" if "check" in key else text for key, text in VERIFIED.items()}
+    assert solve(GenerativeVerification(3, 2), talk(silent)).value == "5"
+
+
+def test_costs_and_splits_of_the_law() -> None:
+    assert (cost(4, 3, 1), cost(4, 1, 2)) == (16, 12)
+    law = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
+    assert SolveOrVerify(16, **law).split() == (4, 3)
+    assert SolveOrVerify(1, **law).split() == (1, 0)
+    assert SolveOrVerify(16, **law, crossover=17).split() == (16, 0)
+    assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # 64 solutions' worth, halved twice
+
+
+def test_the_allocator_asks_for_what_is_not_fitted() -> None:
+    with pytest.raises(InputError, match=r"alpha_s=0\.0: fit the allocator first, or pass alpha_s and alpha_v"):
+        SolveOrVerify(16).split()
+    with pytest.raises(InputError, match="n=0: give 1 or more"):
+        SolveOrVerify(0)
+    with pytest.raises(InputError, match="ratio=0: give a number above 0"):
+        SolveOrVerify(16, ratio=0)
+
+
+# Generative reward
+
+
+JUDGED = {"#0": "so 5", "#1": "is 7", "#2": "be 5"} | {
+    f"{order} judge#{i}": reply for order, reply in {"so 5 is 7": "1", "is 7 so 5": "9"}.items() for i in range(9)
+}
+"""Shown as 5, 7 the scores are .1 and .2; as 7, 5 they are .9 and 0: 7 is better in either order."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_find_their_answers_whatever_the_order_they_were_shown_in(seed: int) -> None:
+    search = talk(JUDGED, seed=seed)
+    assert solve(GenerativeReward(n=3, k=6), search).value == "7"
+    (told,) = [event for event in search.events if "scores" in event]
+    assert {tuple(scores) for scores in told["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
+
+
+def test_a_judgement_that_cannot_be_read_does_not_vote_and_without_any_it_is_a_majority() -> None:
+    silent = {key: "what" if "judge" in key else text for key, text in JUDGED.items()}
+    search = talk(silent)
+    assert solve(GenerativeReward(n=3, k=3), search).value == "5"
+    assert {"judgements": 3, "invalid": 3} in search.events
+
+
+def test_the_meta_reward_says_which_judgements_vote() -> None:
+    replies = {key: ("8" if key.endswith("#0") else "1") if "judge" in key else text for key, text in JUDGED.items()}
+    search = talk(replies, lambda node: float(node.state.text == "8"))
+    solve(GenerativeReward(n=3, k=6, keep=1), search)
+    (told,) = [event for event in search.events if "scores" in event]
+    assert [sorted(scores) for scores in told["scores"]] == [[0.8, 0.9]]
+    with pytest.raises(CapabilityError, match="keep=2 needs rewards of judgements; give keep=0"):
+        solve(GenerativeReward(n=3, k=6, keep=2), talk(JUDGED))
+    with pytest.raises(InputError, match="keep=3: of k=2 judgements so many cannot vote"):
+        GenerativeReward(k=2, keep=3)
+
+
+def test_one_answer_needs_no_judge() -> None:
+    answer = solve(GenerativeReward(n=2, k=5), talk({"#0": "so 5", "#1": "be 5"}))
+    assert (answer.value, answer.usage.model_calls) == ("5", 2)
+
+
+# Revision
+
+
+CHAINS = {
+    "revise#0": "a 1",
+    "revise#1": "b 2",
+    "a 1 revise#0": "c 3",
+    "b 2 revise#0": "d 3",
+    "a 1 c 3 revise#0": "e 3",
+    "b 2 d 3 revise#0": "f 2",
+}
+
+
+def test_each_chain_sees_its_own_answers_and_the_verifier_chooses_within_then_among_chains() -> None:
+    scores = {"a 1": 0.9, "c 3": 0.5, "e 3": 0.3, "b 2": 0.6, "d 3": 0.7, "f 2": 0.3}
+    search = talk(CHAINS, lambda node: scores[node.state.text])
+    answer = solve(Revision(n=6, chains=2), search)
+    # the first chain's groups weigh 1: .9, 3: .8, so "a 1" (.9); the second's 2: .9, 3: .7, so "b 2" (.6)
+    assert (answer.value, answer.share) == pytest.approx(("1", 0.9 / 1.5))
+
+
+def test_a_majority_over_all_answers_is_flat() -> None:
+    assert solve(Revision(n=6, chains=2, select="majority"), talk(CHAINS, lambda node: 0.0)).value == "3"
+
+
+def test_a_revision_sees_the_newest_answers_alone() -> None:
+    script = {"revise#0": "a 1", "a 1 revise#0": "b 2", "b 2 revise#0": "c 3"}
+    assert solve(Revision(n=3, chains=1, context=1, select="majority"), talk(script, lambda node: 0.0)).value == "1"
+
+
+def test_chains_share_the_answers_out_evenly() -> None:
+    with pytest.raises(InputError, match="n=10: give a multiple of chains=4"):
+        Revision(n=10, chains=4)
+
+
+# Self-refine, step by step, by a plan
+
+
+def test_the_last_draft_answers_and_each_sees_the_check_of_the_one_before() -> None:
+    script = {
+        "#0": "so 5",
+        "so 5 check#0": "no 2",
+        "so 5 no 2 revise#0": "be 6",
+        "be 6 check#0": "no 4",
+        "be 6 no 4 revise#0": "is 7",
+    }
+    assert solve(SelfRefine(rounds=2), talk(script)).value == "7"
+    assert solve(SelfRefine(rounds=0), talk(script)).value == "5"
+
+
+def test_a_draft_that_cannot_be_read_is_not_the_answer() -> None:
+    script = {"#0": "so 5", "so 5 check#0": "no 2", "so 5 no 2 revise#0": "be what"}
+    assert solve(SelfRefine(rounds=1), talk(script)).value == "5"
+
+
+def test_at_every_step_the_choice_is_kept() -> None:
+    script = {
+        "#0": step("oh"),
+        "#1": step("ah"),
+        **{f"{order} judge#0": reply for order, reply in {"oh ah": "1", "ah oh": "9"}.items()},
+        "/1#0": "so 5",
+        "/1#1": "so 5",
+    }
+    search = talk(script)
+    assert solve(StepwiseBestOfN(n=2), search).value == "5"
+    assert [r.node.state.text for r in search.trace.values() if r.pruned] == ["oh", "ah so 5"]
+
+
+def test_a_judgement_is_asked_for_twice_then_the_most_frequent_step_is_taken() -> None:
+    script = {"#0": done("so 5"), "#1": done("is 7"), "#2": done("is 7")}
+    script |= {f"{order} judge#{i}": done("what") for order in ("so 5 is 7", "is 7 so 5") for i in range(2)}
+    assert solve(StepwiseBestOfN(n=3), talk(script)).value == "7"
+
+
+def test_the_plan_is_no_answer_but_what_is_solved_by_it() -> None:
+    script = {"plan#0": "first 1", "plan#1": "then 2", "first 1 plan#0": "so 5", "then 2 plan#0": "is 7"}
+    assert solve(PlanThenSolve(n=2), talk(script)).value == "5"
+
+
+# Self-evaluation
+
+
+def test_sampling_ends_when_no_other_sample_would_be_better() -> None:
+    scores = {"0": 0.2, "1": 0.5, "2": 0.95, "3": 0.1}
+    search = toy_search({str(i): done(f"so {i}") for i in range(4)}, ToyScorer(scores))
+    answer = solve(AdaptiveSampling(n=4), search)
+    assert (answer.value, answer.usage.model_calls) == ("2", 3)
+    assert search.events[-1] == {"samples": 3, "scores": [0.2, 0.5, 0.95], "stop": "gamma"}
+    assert isinstance(search.generator, ToyGenerator)
+    drawn_at = [extension.sampling.temperature for batch in search.generator.asked for extension in batch]
+    assert drawn_at == [0, 0.5, 0.75]
+
+
+def test_batches_double_and_other_selections_vote() -> None:
+    scores = {str(i): 0.1 * i for i in range(8)}
+    tree = {str(i): done(f"so {min(i, 6)}") for i in range(8)}
+    search = toy_search(tree, ToyScorer(scores))
+    answer = solve(AdaptiveSampling(n=7, gamma=0.3, batching="doubling", select="majority"), search)
+    assert (answer.value, answer.usage.model_calls) == ("0", 4)  # 1, 1 and 2, of which the last reaches .3
+
+
+def test_a_temperature_of_0_leaves_nothing_to_adapt() -> None:
+    search = toy_search({"0": done("so 5")}, ToyScorer({"0": 0.5}), temperature=0)
+    with pytest.raises(InputError, match="16 samples would be the same"):
+        solve(AdaptiveSampling(), search)
+
+
+def test_what_looks_weak_early_is_not_finished() -> None:
+    tree = {
+        "0": Piece("a b c 5", "eos"),
+        "1": Piece("d e f 7", "eos"),
+        "2": Piece("g 9", "eos"),
+        "0/0": done("c 5"),
+        "1/0": done("f 7"),
+    }
+    scores = {"0": 0.1, "1": 0.8, "2": 0.3, "1/0": 0.2}
+    search = toy_search(tree, ToyScorer(scores))
+    answer = solve(EarlyPruning(n=3, t_check=2, keep_frac=0.6), search)
+    assert (answer.value, answer.usage.generated_tokens) == ("9", 3 * 2 + 2)
+    assert texts([record.node for record in search.trace.values() if record.pruned]) == ["a b"]
+
+
+def test_checks_that_would_do_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match=r"keep_frac=0\.1: with n=4 it keeps no sample"):
+        EarlyPruning(n=4, keep_frac=0.1)
+    with pytest.raises(InputError, match="t_check=8: the early check would never run: a sample has 8 at most"):
+        solve(EarlyPruning(t_check=8), toy_search({}, ToyScorer({})))
+    with pytest.raises(InputError, match="gamma=1"):
+        AdaptiveSampling(gamma=1)
+
+
+# What the pocket model is asked, and what it says
+
+
+def test_a_check_of_a_reference_solution_reads_as_right_and_stops_at_the_first_error() -> None:
+    for problem in problems("dev", 20):
+        lines = list(zip(problem.solution.splitlines(), check_steps(problem, problem.solution), strict=True))
+        assert skills.verdict(skills.checked(lines)) is True
+        assert skills.verdict(skills.checked([*lines[:-1], (lines[-1][0], False)])) is False
+    assert skills.verdict("Then Ann buys 3 figs, 3 + 4 = 7. Yes") is None
+
+
+def test_a_judgement_gives_each_solution_a_score_or_none() -> None:
+    reply = skills.judged([(1, 0, "Answer: 7", False)], [9, 1])
+    assert reply == "B 1: Answer: 7 No\nScores: [9, 1]"
+    assert (skills.scores(reply, 2), skills.scores(reply, 3), skills.scores("Scores: [11]", 1)) == ([9, 1], None, None)
+    with pytest.raises(ValueError, match="solutions=5: judge 1 to 4 at a time"):
+        skills.judge("what", ["a"] * 5)
+
+
+def test_a_plan_gives_nothing_away() -> None:
+    for problem in problems("dev", 40):
+        plan = skills.planned([step.text for step in problem.steps])
+        assert "=" not in plan and len(plan.splitlines()) == len(problem.steps)
+
+
+# What any chat model is asked
+
+
+def test_a_chat_model_is_shown_answers_without_their_thinking() -> None:
+    state = Text((), text="<think>hm 8</think>\nThe answer is 7.")
+    (question, answer, check) = ChatSkills().ask(Capability.CHECK, PROBLEM, [state])
+    assert (question["content"], answer["content"]) == (QUESTION, "The answer is 7.")
+    assert "Verdict: Yes" in check["content"]
+    judged = ChatSkills().ask(Capability.JUDGE, PROBLEM, [state, state])[-1]["content"]
+    assert "### Answer 2\nThe answer is 7." in judged and '"Scores: [7, 7]"' in judged
+    revised = ChatSkills().ask(Capability.REVISE, PROBLEM, [state], [Text((), text="Verdict: No")])
+    assert [message["role"] for message in revised] == ["user", "assistant", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("Step 1 is right. Verdict: Yes", [1.0]),
+        ("Verdict: Yes? No, wait.\n**Verdict:** no", [0.0]),
+        ("This is incorrect.", [0.0]),
+        ("All steps are correct.", [1.0]),
+        ("I cannot say.", None),
+    ],
+)
+def test_the_last_verdict_counts(reply: str, verdict: list[float] | None) -> None:
+    assert ChatSkills().read(Capability.CHECK, Text((), text=reply)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("reply", "scores"),
+    [
+        ("Scores: [3, 4]\nNo: Scores: [9, 1]", [0.9, 0.1]),
+        ("Scores: [9]", None),
+        ("Scores: [9, 11]", None),
+        ("9 and 1", None),
+    ],
+)
+def test_scores_are_as_many_as_answers_or_none(reply: str, scores: list[float] | None) -> None:
+    assert ChatSkills().read(Capability.JUDGE, Text((), text=reply), 2) == scores
