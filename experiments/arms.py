@@ -23,7 +23,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.runner import Bench, Entry, Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
-from thinktime.core.types import Sampling, Scorer
+from thinktime.core.types import Sampling, Scorer, Skills
 from thinktime.core.usage import Budget, total
 from thinktime.engine.costs import Shape, forward_flops
 from thinktime.engine.models import load_reward_model
@@ -50,13 +50,24 @@ def models() -> tuple[LocalGenerator, ProcessReward]:
     return solver, ProcessReward(pocket.directory("reward"), dtype="float64")
 
 
+def skilled() -> LocalGenerator:
+    """The shipped skilled model; float32, for a bank is the truth about samples, and checks are many."""
+    return LocalGenerator(pocket.directory("skilled"), dtype="float32")
+
+
 def reward_shape() -> Shape:
     """What the shipped reward model's operations are counted by."""
     return load_reward_model(pocket.directory("reward"), "float64").shape
 
 
 def run_arms(
-    arms: Sequence[Arm], task: Task, generator: LocalGenerator, scorer: Scorer, bank: Path, seed: int = 0
+    arms: Sequence[Arm],
+    task: Task,
+    generator: LocalGenerator,
+    scorer: Scorer,
+    bank: Path,
+    seed: int = 0,
+    skills: Skills | None = None,
 ) -> dict[str, list[Outcome]]:
     """Every arm on every problem; outcomes in the order of the problems."""
     found: dict[str, list[Outcome]] = {}
@@ -64,7 +75,8 @@ def run_arms(
         for arm in arms:
             started = time.perf_counter()
             entry = Entry(arm.label, 1, arm.strategy)
-            bench = Bench(task, generator, arm.scorer or scorer, [entry], SAMPLING, opened, arm.budget, seed)
+            judge = arm.scorer or scorer
+            bench = Bench(task, generator, judge, [entry], SAMPLING, opened, arm.budget, seed, skills=skills)
             asyncio.run(bench.run())
             found[arm.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
             right = fmean(outcome.correct for outcome in found[arm.label])

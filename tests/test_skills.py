@@ -90,7 +90,8 @@ def test_an_incomplete_reply_says_nothing() -> None:
     search = talk({"#0": "so 5", "so 5 check#0": Piece("a b c d e f 9 9", "length")})
     root = search.ask(Capability.CHECK, extend(search, [search.root]))
     assert root is not None
-    assert search.read(Capability.CHECK, *extend(search, [root])) is None
+    (reply,) = extend(search, [root])
+    assert search.read(Capability.CHECK, reply) is None
 
 
 # Generative verification
@@ -238,7 +239,7 @@ def test_a_draft_that_cannot_be_read_is_not_the_answer() -> None:
 
 
 def test_at_every_step_the_choice_is_kept() -> None:
-    script = {
+    script: dict[str, str | Piece] = {
         "#0": step("oh"),
         "#1": step("ah"),
         **{f"{order} judge#0": reply for order, reply in {"oh ah": "1", "ah oh": "9"}.items()},
@@ -251,7 +252,7 @@ def test_at_every_step_the_choice_is_kept() -> None:
 
 
 def test_a_judgement_is_asked_for_twice_then_the_most_frequent_step_is_taken() -> None:
-    script = {"#0": done("so 5"), "#1": done("is 7"), "#2": done("is 7")}
+    script: dict[str, str | Piece] = {"#0": "so 5", "#1": "is 7", "#2": "is 7"}
     script |= {f"{order} judge#{i}": done("what") for order in ("so 5 is 7", "is 7 so 5") for i in range(2)}
     assert solve(StepwiseBestOfN(n=3), talk(script)).value == "7"
 
