@@ -2,6 +2,7 @@
 
 python -m training.ship solver runs/solver/final
 python -m training.ship reward runs/reward/final
+python -m training.ship skilled runs/skills/run/final
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import torch
 
 from thinktime.engine.llama import Llama
 from thinktime.engine.models import fingerprint
-from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE
+from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE, skills
 from thinktime.pocket import tokenizer as pocket_tokenizer
 
 DESCRIPTION = {
     "solver": "writes multi-step solutions to word problems, one step a line, and errs",
     "reward": "process reward model: the probability, at every token, that the solution is right so far",
+    "skilled": "solves, checks, judges, revises, plans, and says whether another sample would be better",
 }
 
 
@@ -32,15 +34,18 @@ def main() -> None:
     out = args.out or MODELS / args.kind
     model = Llama.load(args.checkpoint)
     parameters = sum(p.numel() for p in model.parameters())
-    extra: dict[str, object] = {"thinktime": {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}}
-    tokenizer = pocket_tokenizer.build()
+    said: dict[str, object] = {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}
+    if args.kind == "skilled":  # training.calibrate finds the scale
+        said["self_evaluation"] = {"question": skills.RESTART, "yes": skills.YES, "no": skills.NO, "scale": 1.0}
+    extra: dict[str, object] = {"thinktime": said}
+    tokenizer = pocket_tokenizer.build(skills.WORDS if args.kind == "skilled" else ())
     eos, pad = tokenizer.token_to_id(pocket_tokenizer.END), tokenizer.token_to_id(pocket_tokenizer.PAD)
     extra |= {"eos_token_id": eos, "pad_token_id": pad, "bos_token_id": None}
     if args.kind == "reward":
         extra |= {"id2label": {"0": "wrong", "1": "right"}, "label2id": {"wrong": 0, "right": 1}, "num_labels": 2}
     model.save(out, torch.float16, **extra)
-    pocket_tokenizer.save(tokenizer, out)
-    if args.kind == "solver":
+    pocket_tokenizer.save(tokenizer, out, model.config.max_position_embeddings)
+    if args.kind != "reward":
         generation: dict[str, object] = {"do_sample": True, "temperature": TEMPERATURE, "max_new_tokens": MAX_TOKENS}
         generation |= {"eos_token_id": eos, "pad_token_id": pad}
         (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")

@@ -45,13 +45,13 @@ def build(more: Sequence[str] = ()) -> Tokenizer:
     return tokenizer
 
 
-def save(tokenizer: Tokenizer, directory: Path) -> None:
+def save(tokenizer: Tokenizer, directory: Path, context: int = 512) -> None:
     """Write the files that ``transformers`` needs: tokenizer, its configuration and the chat template."""
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": 512,
+        "model_max_length": context,
         "pad_token": PAD,
         "eos_token": END,
         "clean_up_tokenization_spaces": False,
