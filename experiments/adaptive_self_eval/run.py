@@ -84,14 +84,14 @@ def consistency(found: Evaluated, order: npt.NDArray[np.int64], confidence: floa
     right, tokens, samples = (np.zeros(order.shape[:2]) for _ in range(3))
     for o, p in np.ndindex(*order.shape[:2]):
         votes: Counter[str] = Counter()
-        for k, i in enumerate(order[o, p]):
+        for i in order[o, p]:
+            samples[o, p] += 1
             tokens[o, p] += found.tokens[p, i]
             answer = found.answers[p][i]
             votes.update([answer] if answer is not None else [])
             first, second = [*(count for _, count in votes.most_common(2)), 0, 0][:2]
             if first and lead(first, second) >= confidence:
                 break
-        samples[o, p] = k + 1
         winner = votes.most_common(1)[0][0] if votes else None
         right[o, p] = winner is not None and found.right[p][found.answers[p].index(winner)]
     return Policy(right.mean(0), tokens.mean(0), samples.mean(0))
