@@ -25,8 +25,6 @@ from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
 from thinktime.core.types import Sampling, Scorer, Skills
 from thinktime.core.usage import Budget, total
-from thinktime.engine.costs import Shape, forward_flops
-from thinktime.engine.models import load_reward_model
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import Strategy
@@ -53,11 +51,6 @@ def models() -> tuple[LocalGenerator, ProcessReward]:
 def skilled() -> LocalGenerator:
     """The shipped skilled model; float32, for a bank is the truth about samples, and checks are many."""
     return LocalGenerator(pocket.directory("skilled"), dtype="float32")
-
-
-def reward_shape() -> Shape:
-    """What the shipped reward model's operations are counted by."""
-    return load_reward_model(pocket.directory("reward"), "float64").shape
 
 
 def run_arms(
@@ -108,22 +101,10 @@ def tokens(outcome: Outcome) -> float:
     return float(outcome.answer.usage.generated_tokens)
 
 
-def flops(outcome: Outcome, prompt: int, scorer: Shape) -> float:
-    """Operations of the generator, and of a reward model that reads every token once, as the engine does.
-
-    The account charges a reading the whole text, for what was read before depends on what else was scored; that would
-    make a method that looks more often look dearer than it is.
-    """
-    ends = {node["key"]: prompt for node in outcome.trace if not node["depth"]}
-    read = 0.0
-    for node in outcome.trace:
-        if node["depth"]:
-            before = ends[node["parent"]]
-            ends[node["key"]] = before + node["tokens"]
-            if node["score"] is not None:
-                read += forward_flops(scorer, node["tokens"], before)
-    once = forward_flops(scorer, prompt, 0) if read else 0.0
-    return (outcome.answer.usage.flops or 0.0) + read + once
+def flops(outcome: Outcome) -> float:
+    """Operations of the generator and the scorer."""
+    usage = outcome.answer.usage
+    return (usage.flops or 0.0) + (usage.scorer_flops or 0.0)
 
 
 def ratio(a: Sequence[float], b: Sequence[float], seed: int = 0) -> dict[str, float]:

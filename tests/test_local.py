@@ -25,9 +25,11 @@ from thinktime.engine.rows import Job, Read, Row
 from thinktime.engine.scheduler import Iteration, Scheduler
 from thinktime.engine.worker import Worker
 from thinktime.generators.local import LocalGenerator
-from thinktime.generators.text import Text
+from thinktime.generators.recorded import BankedGenerator
+from thinktime.generators.text import RemoteText, Text
 from thinktime.pocket.problems import read_answer
 from thinktime.scorers.prm import AGGREGATES, ProcessReward
+from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import make
 from thinktime.strategies.first_finish import FirstFinish
 from thinktime.strategies.majority import Majority
@@ -409,9 +411,10 @@ def test_a_token_budget_is_never_exceeded_and_every_token_is_counted(
     assert (answer.usage.generated_tokens > 0) == (tokens >= 60)  # the worst case of one sample
 
 
+@pytest.mark.parametrize("strategy", ["best_of_n", "beam_search"])
 @pytest.mark.parametrize("share", [0.3, 1.5, 4.0])
 def test_a_flops_budget_bounds_generator_and_scorer_together(
-    share: float, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+    strategy: str, share: float, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     free = search_for(questions[2], generator, Sampling(0.8, max_tokens=60), reward)
     one_sample = generator.worst_case(free.root, 60).flops
@@ -419,7 +422,7 @@ def test_a_flops_budget_bounds_generator_and_scorer_together(
     limited = search_for(
         questions[2], generator, Sampling(0.8, max_tokens=60), reward, Budget(flops=share * one_sample)
     )
-    usage = run(make("best_of_n", {"n": 16})(limited)).usage
+    usage = run(make(strategy, {"n": 16})(limited)).usage
     assert usage.flops is not None and usage.scorer_flops is not None
     assert usage.flops + usage.scorer_flops <= share * one_sample
     assert (usage.model_calls > 0) == (share >= 1)
@@ -521,7 +524,7 @@ def readings(
     directory: Path, nodes: Sequence[Node], aggregate: str = "last"
 ) -> list[tuple[float | None, tuple[float, ...]]]:
     scorer = ProcessReward(directory, aggregate=aggregate, dtype="float64")
-    return [(reading.value, reading.steps) for reading in run(scorer.score(nodes))]
+    return [(reading.value, reading.steps) for reading in run(scorer.score(nodes, [None] * len(nodes)))]
 
 
 def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinished_one(
@@ -529,7 +532,7 @@ def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinish
 ) -> None:
     newline = language_model.tokenizer.ids_containing("\n")
     kinds = set()
-    for node, reading in zip(solutions, run(reward.score(solutions)), strict=True):
+    for node, reading in zip(solutions, run(reward.score(solutions, [None] * len(solutions))), strict=True):
         ids = node.state.ids
         places = [place for place, token in enumerate(ids) if token in newline or place == len(ids) - 1]
         with torch.inference_mode():
@@ -577,7 +580,7 @@ def test_the_rewards_of_finished_steps_do_not_change_as_the_solution_goes_on(
     search = search_for(questions[3], generator, reward=reward)
     (step,) = run(search.extend([search.root], until="step"))
     (end,) = run(search.extend([step]))
-    before, after = run(reward.score([step, end]))
+    before, after = run(reward.score([step, end], [None, step]))
     assert len(after.steps) > len(before.steps) == 1
     assert after.steps[0] == pytest.approx(before.steps[0], abs=1e-9)
 
@@ -586,7 +589,7 @@ def test_a_node_without_a_generated_token_has_no_score(
     generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     root = search_for(questions[0], generator).root
-    (reading,) = run(reward.score([root]))
+    (reading,) = run(reward.score([root], [None]))
     assert (reading.value, reading.steps) == (None, ())
 
 
@@ -598,15 +601,88 @@ def test_a_reading_is_charged_to_the_scorer_alone_and_never_above_its_worst_case
     heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     layer = 2 * h * heads * dim + 2 * h * kv_heads * dim + 3 * h * f + 2 * h
     parameters = layers * layer + h + 2 * h + 2  # the input embedding is a look-up
-    for node, reading in zip(solutions, run(reward.score(solutions)), strict=True):
+    for node, reading in zip(solutions, run(reward.score(solutions, [None] * len(solutions))), strict=True):
         tokens = len(node.state.prompt) + len(node.state.ids)
         attention = sum(4 * layers * heads * dim * (place + 1) for place in range(tokens))
         usage = reading.usage
         assert usage.scorer_flops == pytest.approx(2 * parameters * tokens + attention, rel=1e-12)
         assert (usage.scorer_tokens, usage.scorer_calls) == (tokens, 1)
         assert (usage.generated_tokens, usage.prompt_tokens, usage.model_calls, usage.flops) == (0, 0, 0, 0.0)
-        assert usage.scorer_flops == reward.worst_case(node).scorer_flops
-    assert total(r.usage for r in run(reward.score(solutions[:2]))).scorer_calls == 2
+        assert usage.scorer_flops == reward.worst_case(node, None).scorer_flops
+    assert total(r.usage for r in run(reward.score(solutions[:2], [None, None]))).scorer_calls == 2
+
+
+def test_steps_read_as_they_come_cost_what_one_reading_of_all_costs(
+    generator: LocalGenerator, reward_directory: Path, questions: tuple[str, ...]
+) -> None:
+    reward = ProcessReward(reward_directory, dtype="float64")
+    search = search_for(questions[3], generator, GREEDY, reward)
+
+    async def walk() -> Node:
+        node = search.root
+        while not node.done:
+            (node,) = await search.extend([node], until="step")
+            await search.score([node])
+        return node
+
+    end = run(walk())
+    whole, spent, engine = reward.worst_case(end, None), search.ledger.spent, reward._worker.engine.account
+    assert spent.scorer_calls == end.depth > 2
+    assert spent.scorer_tokens == whole.scorer_tokens == engine.tokens
+    assert spent.scorer_flops == whole.scorer_flops == engine.flops()
+
+
+def test_a_search_is_charged_no_less_than_the_reward_model_computes(
+    generator: LocalGenerator, reward_directory: Path, questions: tuple[str, ...]
+) -> None:
+    """It computes less where siblings begin alike, for its store is to the token."""
+    for strategy in ("beam_search", "best_of_n"):
+        reward = ProcessReward(reward_directory, dtype="float64")
+        search = search_for(questions[3], generator, WARM, reward)
+        usage, account = run(make(strategy, {"n": 8})(search)).usage, reward._worker.engine.account
+        assert usage.scorer_tokens == len(search.root.state.prompt) + usage.generated_tokens
+        assert account.tokens <= usage.scorer_tokens
+        assert usage.scorer_flops is not None and account.flops() <= usage.scorer_flops
+
+
+def test_the_reward_does_not_depend_on_what_was_known_and_the_cost_is_its_worst_case(
+    reward: ProcessReward, solutions: list[Node]
+) -> None:
+    for node in solutions[::3]:
+        alone, after, again = run(reward.score([node] * 3, [None, node.parent, node]))
+        assert (alone.value, alone.steps) == (after.value, after.steps) == (again.value, again.steps)
+        assert [reading.usage.scorer_tokens for reading in (after, again)] == [len(node.state.ids), 0]
+        for known, reading in ((None, alone), (node.parent, after), (node, again)):
+            assert replace(reading.usage, seconds=0.0) == reward.worst_case(node, known)
+
+
+def test_a_text_that_is_encoded_otherwise_as_it_goes_on_is_read_from_where_it_changes(
+    reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    """The first of the three tokens of "Then B" is also the first of the three of "Then Ben buys"."""
+    root = Node("r", (), RemoteText(questions[0]))
+    cut = Node("c", (0,), RemoteText(questions[0], "Then B", 3, (6,)), root)
+    step = Node("s", (0, 0), RemoteText(questions[0], "Then Ben buys", 3, (13,)), cut)
+    assert reward.worst_case(cut, root).scorer_tokens == 3
+    assert reward.worst_case(step, root).scorer_tokens == 3
+    assert reward.worst_case(step, cut).scorer_tokens == 2
+
+
+def test_a_replay_without_the_models_is_charged_as_the_live_search(
+    generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    bank = Notebook()
+    live = run(make("beam_search", {"n": 8})(search_for(questions[3], generator, reward=reward, journal=bank)))
+    banked = BankedGenerator(generator.name)
+    search = Search(
+        Problem(questions[3], questions[3]),
+        banked,
+        scorer=BankedScorer(reward.name),
+        answers=TextAnswers(read_answer),
+        sampling=WARM,
+        journal=bank,
+    )
+    assert run(make("beam_search", {"n": 8})(search)).usage == live.usage
 
 
 def test_a_template_is_rendered_around_chat_messages(solver_directory: Path, questions: tuple[str, ...]) -> None:

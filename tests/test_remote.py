@@ -67,7 +67,7 @@ class LengthScorer(WordScorer):
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)
 
-    def worst_case(self, node: Node) -> Usage:
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
         return Usage(scorer_calls=1)
 
 

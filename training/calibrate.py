@@ -60,7 +60,7 @@ async def collect(
     scorer, scores = SelfEvaluation(generator), {}
     for cut in cuts:
         shown = [first(node, cut) for group in nodes for node in group]
-        readings = await scorer.score(shown)
+        readings = await scorer.score(shown, [None] * len(shown))
         scores[cut] = np.array([reading.value or 0.0 for reading in readings]).reshape(right.shape)
     return Evaluated(nodes, answers, right, lengths, value, scores)
 

@@ -46,13 +46,15 @@ class Control:
     truths: dict[str, WordProblem] = field(default_factory=dict)
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
 
-    def worst_case(self, node: Node) -> Usage:
-        """A reading of the whole text."""
-        return Usage(scorer_tokens=len(node.state.prompt) + len(node.state.ids), scorer_calls=1)
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """A reading of what is new."""
+        whole, before = ((len(n.state.prompt) + len(n.state.ids) if n else 0) for n in (node, known))
+        return Usage(scorer_tokens=whole - before, scorer_calls=1)
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """One number a node."""
-        return [Reading(self._score(node), self.worst_case(node)) for node in nodes]
+        costs = map(self.worst_case, nodes, known)
+        return [Reading(self._score(node), cost) for node, cost in zip(nodes, costs, strict=True)]
 
     def _score(self, node: Node) -> float:
         noise = Random(f"{self.name}/{node.key}").random()

@@ -29,7 +29,6 @@ from experiments.arms import (
     models,
     points,
     ratio,
-    reward_shape,
     run_arms,
     summary,
     times,
@@ -135,15 +134,14 @@ def main() -> None:
     labels += [f"early_rejection:n=16,tau={tau}" for tau in others]
     task = load("pocket", args.problems, seed=0)
     outcomes = run_arms([Arm(label, parse(label)[1]) for label in labels], task, generator, scorer, args.bank)
-    prompts, shape = [len(generator.root(problem).prompt) for problem in task.problems], reward_shape()
-    cost = {label: [flops(o, p, shape) for o, p in zip(f, prompts, strict=True)] for label, f in outcomes.items()}
+    cost = {label: list(map(flops, found)) for label, found in outcomes.items()}
     rows = {}
     for label, found in outcomes.items():
         peer = "beam_search:n=8" if "n=8" in label else "beam_search:n=16"
         beam = outcomes[peer]
         rows[label] = summary(found) | {
             "minus_beam": minus(found, beam),
-            "flops_read_once": fmean(cost[label]),
+            "flops": fmean(cost[label]),
             "beam_over_this_flops": ratio(cost[peer], cost[label]),
             "beam_over_this_tokens": ratio([tokens(o) for o in beam], [tokens(o) for o in found]),
         }
@@ -183,7 +181,7 @@ def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
     left.set_ylim(0, 1.02)
     labels = {label: label.replace("early_rejection:", "early rejection, ").replace("_", " ") for label in rows}
     for place, (label, row) in enumerate(rows.items()):
-        x = [row["flops_read_once"] / 1e9]
+        x = [row["flops"] / 1e9]
         right.errorbar(
             x, *bars([row["accuracy"]]), fmt="o", ms=5, color=COLOURS[place % len(COLOURS)], label=labels[label]
         )

@@ -3,8 +3,7 @@
     python -m experiments.summary.run            # an hour on two idle cores; a killed run goes on
 
 Accuracy against tokens, operations and the longest path, every point with its interval, and every method against the
-weighted vote over samples at the size whose tokens are nearest. Operations are those of the solver, and of a reward
-model that reads every token once, as the engine does.
+weighted vote over samples at the size whose tokens are nearest. Operations are those of solver and reward model.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from experiments.arms import Arm, flops, minus, models, reward_shape, run_arms, summary, tokens, write
+from experiments.arms import Arm, flops, minus, models, run_arms, summary, tokens, write
 from experiments.plot import COLOURS, bars, save
 from thinktime.bench.tasks import load
 from thinktime.strategies import make
@@ -50,14 +49,13 @@ def main() -> None:
     task = load("pocket", args.problems, seed=0)
     generator, scorer = models()
     outcomes = run_arms(arms(), task, generator, scorer, args.bank)
-    prompts, shape = [len(generator.root(problem).prompt) for problem in task.problems], reward_shape()
     votes = [label for label in outcomes if label.startswith("weighted_majority")]
     rows = {}
     for label, found in outcomes.items():
         cost = sum(map(tokens, found))
         nearest = min(votes, key=lambda vote: abs(sum(map(tokens, outcomes[vote])) / cost - 1))
         rows[label] = summary(found) | {
-            "flops_read_once": fmean(flops(outcome, n, shape) for outcome, n in zip(found, prompts, strict=True)),
+            "flops": fmean(map(flops, found)),
             "against": nearest,
             "minus": minus(found, outcomes[nearest]),
         }
@@ -70,7 +68,7 @@ def plot(rows: Mapping[str, Any]) -> None:
     figure, panels = plt.subplots(1, 3, figsize=(14, 5.2), dpi=150, sharey=True)
     costs: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "generated tokens a problem": lambda row: float(row["usage"]["generated_tokens"]),
-        "GFLOPs a problem, solver and reward model": lambda row: float(row["flops_read_once"]) / 1e9,
+        "GFLOPs a problem, solver and reward model": lambda row: float(row["flops"]) / 1e9,
         "tokens on the longest path of the search": lambda row: float(row["passes"]),
     }
     names = list(dict.fromkeys(label.partition("@")[0] for label in rows))

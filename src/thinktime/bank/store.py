@@ -118,7 +118,7 @@ class Bank:
         )
 
     def find_reading(self, key: str, scorer: str) -> Reading | None:
-        """The banked reading of a node by a scorer."""
+        """The reading by a scorer that was banked under this key."""
         row = self._db.execute(
             "SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", (key, scorer)
         ).fetchone()

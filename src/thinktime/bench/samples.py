@@ -17,7 +17,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.replay import Fields, read_recorded
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError, ModelError
-from thinktime.core.search import Search
+from thinktime.core.search import Search, reading_key
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.generators.recorded import BankedGenerator
 
@@ -184,15 +184,20 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
 
     def banked(leaf: Node, problem: Problem) -> Sample:
         answer = task.answers.read(leaf.state) if leaf.done else None
-        reading = bank.find_reading(leaf.key, scorer) if scorer and leaf.done else None
         return Sample(
             length=len(leaf.state.ids),
             key=None if answer is None else task.answers.key(answer),
             correct=task.check(answer, problem.reference),
             ended=leaf.done,
             text=leaf.state.text,
-            reward=reading.value if reading else None,
+            reward=reward(leaf, scorer) if scorer and leaf.done else None,
         )
+
+    def reward(leaf: Node, scorer: str) -> float | None:
+        """By whatever reading there is: they differ in cost alone."""
+        keys = [reading_key(leaf, known) for known in (None, *leaf.lineage())]
+        readings = (bank.find_reading(key, scorer) for key in keys)
+        return next((reading.value for reading in readings if reading), None)
 
     async def everything() -> list[Sampled]:
         return [await sampled(problem) for problem in task.problems]

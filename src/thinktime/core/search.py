@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from random import Random
 from typing import Any, Literal, Protocol
 
@@ -46,11 +47,11 @@ class Journal(Protocol):
         ...
 
     def find_reading(self, key: str, scorer: str) -> Reading | None:
-        """The banked reading of a node by a scorer."""
+        """The reading by a scorer that was banked under this `reading_key`."""
         ...
 
     def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
-        """Bank readings under their nodes' keys."""
+        """Bank readings, each under its `reading_key`."""
         ...
 
 
@@ -117,12 +118,15 @@ class Search:
         self.errors: list[str] = []
         """Why children could not be had."""
         self._children: Counter[str] = Counter()
+        self._readings: dict[str, Reading] = {}
+        self._read: dict[str, Node] = {}
+        """Nodes all of which a reading went through, the first that was read first."""
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
         self.trace[self.root.key] = Record(self.root)
         self.ledger.check(generator.worst_case(self.root, 1))
         if scorer is not None:
-            self.ledger.check(scorer.worst_case(self.root))
+            self.ledger.check(scorer.worst_case(self.root, None))
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -249,32 +253,44 @@ class Search:
     async def score(self, nodes: Sequence[Node]) -> list[float | None]:
         """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
 
-        A child that could not be had is not read.
+        A reading is charged what is new to this search: what lies behind the node's nearest ancestor that an earlier
+        reading went through, in an earlier call or for an earlier node of this one. Below a root of `ask` that is new,
+        it is what differs from the first node that was read. A node that was read before is not read again; a child
+        that could not be had is not read.
         """
         if self.scorer is None:
             raise CapabilityError("this strategy scores nodes, but no scorer was given")
-        scorer, new = self.scorer, []
-        readings: dict[str, Reading] = {}
-        for node in dict.fromkeys(node for node in nodes if node.finish != "error"):
-            banked = self._journal.find_reading(node.key, scorer.name) if self._journal is not None else None
-            worst = scorer.worst_case(node)
+        scorer, found = self.scorer, dict[str, Reading]()
+        new: list[tuple[Node, Node | None, Usage]] = []
+        for node in dict.fromkeys(nodes):
+            if node.finish == "error" or node.key in self._readings:
+                continue
+            unread = list(takewhile(lambda above: above.key not in self._read, node.lineage()))
+            known = (unread[-1].parent or next(iter(self._read.values()), None)) if unread else node
+            worst = scorer.worst_case(node, known)
             if not self.ledger.reserve(worst):
                 self.exhausted = True
-            elif banked:
-                self.ledger.settle(worst, banked.usage)
-                readings[node.key] = banked
+                continue
+            self._read.update((above.key, above) for above in unread)
+            key = reading_key(node, known)
+            banked = self._journal.find_reading(key, scorer.name) if self._journal is not None else None
+            if banked is None:
+                new.append((node, known, worst))
             else:
-                new.append((node, worst))
+                self.ledger.settle(worst, banked.usage)
+                found[node.key] = banked
         if new:
-            fresh = await scorer.score([node for node, _ in new])
-            for (node, worst), reading in zip(new, fresh, strict=True):
+            fresh = await scorer.score([node for node, _, _ in new], [known for _, known, _ in new])
+            for (node, _, worst), reading in zip(new, fresh, strict=True):
                 self.ledger.settle(worst, reading.usage)
-                readings[node.key] = reading
+                found[node.key] = reading
             if self._journal is not None:
-                self._journal.add_readings(scorer.name, [(node.key, readings[node.key]) for node, _ in new])
+                keyed = [(reading_key(node, known), found[node.key]) for node, known, _ in new]
+                self._journal.add_readings(scorer.name, keyed)
+        self._readings |= found
         scores: list[float | None] = []
         for node in nodes:
-            read = readings.get(node.key)
+            read = self._readings.get(node.key)
             value = read.value if read and read.value is not None and math.isfinite(read.value) else None
             record = self.trace[node.key]
             record.score, record.steps = value, read.steps if read else ()
@@ -451,6 +467,16 @@ def refuse_copies(n: int) -> None:
     """Raise an `InputError` for more than one sample at temperature 0."""
     if n > 1:
         raise InputError("temperature", 0, f"{n} samples would be the same; give more than 0, or n=1")
+
+
+def reading_key(node: Node, known: Node | None) -> str:
+    """What a reading is banked under: its cost depends on what had been read before."""
+    return "<".join(_named(each) for each in (node, known) if each is not None)
+
+
+def _named(node: Node) -> str:
+    """A node that a budget or a race cut has the key of the whole sample, but another text."""
+    return f"{node.key}+{node.usage.generated_tokens}" if node.finish in ("budget", "pruned") else node.key
 
 
 def _hash(text: str) -> str:

@@ -213,12 +213,19 @@ class Scorer(Protocol):
     name: str
     capabilities: frozenset[Capability]
 
-    def worst_case(self, node: Node) -> Usage:
-        """The most that one reading of this node can cost."""
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """The most that one reading of this node can cost where all of ``known`` has been read before.
+
+        ``known`` is an ancestor of the node, or the node itself. Of a node of another root it is the first that was
+        read, with which it may share a beginning; None is nothing, not even the prompt.
+        """
         ...
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
-        """One reading per node, in order."""
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        """One reading per node, in order, each charged only what is new to its ``known``.
+
+        Its value does not depend on ``known``.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ from thinktime.core.types import Capability, Child, Extension, Finish, Node, Pro
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
-from thinktime.generators.text import Text, pack, unpack
+from thinktime.generators.text import Text, pack, shared, unpack
 
 if TYPE_CHECKING:
     from thinktime.engine.models import LanguageModel
@@ -187,6 +187,4 @@ class LocalGenerator:
 
 def _shared(ids: Sequence[int], state: Text) -> int:
     """How many first ids were read with this state; the last one that was drawn has not been read yet."""
-    read = (state.prompt + state.ids)[: -1 if state.ids else None]
-    pairs = zip(ids[:-1], read, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(ids) - 1, len(read)))
+    return shared(ids[:-1], (state.prompt + state.ids)[: -1 if state.ids else None])

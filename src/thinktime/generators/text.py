@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,12 @@ def added_text(node: Node) -> str:
     """What a text node says beyond its parent; nothing where states are no texts."""
     before = getattr(node.parent.state, "text", "") if node.parent else ""
     return str(getattr(node.state, "text", ""))[len(before) :]
+
+
+def shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids two sequences have in common before they part."""
+    pairs = zip(a, b, strict=False)
+    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:

@@ -138,11 +138,11 @@ class MarkerScorer:
         digest = hashlib.blake2b(json.dumps(asdict(weights)).encode(), digest_size=6).hexdigest()
         self.name = f"markers@{digest}"
 
-    def worst_case(self, node: Node) -> Usage:
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
         """A reading runs no model."""
         return _READING
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """One reading per node, from ``state.text``."""
         return [Reading(self._weights.weight(node.state.text) if node.done else None, _READING) for node in nodes]
 

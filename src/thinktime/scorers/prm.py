@@ -16,7 +16,7 @@ from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
-from thinktime.generators.text import RemoteText, Text
+from thinktime.generators.text import RemoteText, Text, shared
 
 if TYPE_CHECKING:
     from thinktime.engine.models import ChatTokenizer, RewardModel
@@ -60,23 +60,22 @@ class ProcessReward:
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
         self._worker = Worker(self._model.engine())
 
-    def worst_case(self, node: Node) -> Usage:
-        """The whole prefix is read."""
-        state = self._in_ids(node)
-        return self._usage(len(state.prompt) + len(state.ids), 0.0)
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """What it will cost: the ids that are new are read, and attend to all."""
+        return self._usage(self._in_ids(node), known, 0.0)
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """One reading per node; a node without any generated token has none."""
         from thinktime.engine.rows import Read
 
         states = [self._in_ids(node) for node in nodes]
         outputs = await self._worker.run([Read(state.prompt + state.ids, len(state.prompt)) for state in states])
         readings = []
-        for state, output in zip(states, outputs, strict=True):
+        for state, before, output in zip(states, known, outputs, strict=True):
             assert output.values is not None
             right = output.values.double().softmax(-1)[:, 1]
             steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)
-            usage = self._usage(len(state.prompt) + len(state.ids), output.seconds)
+            usage = self._usage(state, before, output.seconds)
             readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
         return readings
 
@@ -102,6 +101,10 @@ class ProcessReward:
 
         return ChatTokenizer(self._directory)
 
-    def _usage(self, tokens: int, seconds: float) -> Usage:
-        flops = forward_flops(self._model.shape, tokens, 0)
-        return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=flops, seconds=seconds)
+    def _usage(self, state: Text, known: Node | None, seconds: float) -> Usage:
+        earlier = self._in_ids(known) if known else Text(())
+        ids, before = state.prompt + state.ids, earlier.prompt + earlier.ids
+        cached = shared(ids, before)  # all of an ancestor, unless its text is encoded otherwise as it goes on
+        new = len(ids) - cached
+        flops = forward_flops(self._model.shape, new, cached)
+        return Usage(scorer_tokens=new, scorer_calls=1, scorer_flops=flops, seconds=seconds)

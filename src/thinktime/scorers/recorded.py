@@ -15,11 +15,11 @@ class RecordedReward:
     name = "recorded"
     capabilities = frozenset({Capability.SCORES})
 
-    def worst_case(self, node: Node) -> Usage:
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
         """Nothing is computed."""
         return Usage()
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """The recorded rewards."""
         return [Reading(node.state.reward, Usage()) for node in nodes]
 
@@ -32,11 +32,11 @@ class BankedScorer:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def worst_case(self, node: Node) -> Usage:
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
         """One call; FLOPs and dollars are unknown without the model."""
         return Usage(scorer_calls=1, scorer_flops=None, dollars=None)
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """Refuse.
 
         Raises:

@@ -39,11 +39,11 @@ class SelfEvaluation:
         self._words, self._scale = (skill["no"], skill["yes"]), float(skill["scale"])
         self.name = f"{generator.name}/self-evaluation/{self._scale:g}"
 
-    def worst_case(self, node: Node) -> Usage:
-        """The question, and the last token of the sample."""
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """The question, and the last token of the sample; the generator has read all else."""
         return self._generator.expecting(node.state, self._question)
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """The probability that no other sample would be better, for each node."""
         found = await self._generator.expect([node.state for node in nodes], self._question, self._words)
         return [Reading(self._share(*logprobs), usage) for logprobs, usage in found]

@@ -12,7 +12,7 @@ from zlib import crc32
 from thinktime.answers import TextAnswers
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem, Reading
 from thinktime.core.usage import Usage
-from thinktime.generators.text import Text, pack, unpack
+from thinktime.generators.text import Text, pack, shared, unpack
 
 PROBLEM = Problem("sum", "what is 3 + 4", "7")
 FLOPS = 2.0
@@ -147,7 +147,7 @@ class WordGenerator:
 
 
 class WordScorer:
-    """Scores nodes by a function; one FLOP a token read."""
+    """Scores nodes by a function; one FLOP a token of prompt and words that is new to it."""
 
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
 
@@ -164,16 +164,18 @@ class WordScorer:
         self._judge = judge
         self._price = price
 
-    def worst_case(self, node: Node) -> Usage:
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
         """Exactly what the reading will cost."""
-        tokens = len(node.state.ids)
+        ids, before = (each.state.prompt + each.state.ids if each else () for each in (node, known))
+        tokens = len(ids) - shared(ids, before)
         return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=float(tokens), dollars=self._price)
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """All readings at once."""
         self.asked.append(list(nodes))
         await asyncio.sleep(0)
-        return [Reading(self._judge(node), self.worst_case(node), steps=(0.5,)) for node in nodes]
+        costs = map(self.worst_case, nodes, known)
+        return [Reading(self._judge(node), cost, steps=(0.5,)) for node, cost in zip(nodes, costs, strict=True)]
 
 
 class WordSkills:

@@ -150,9 +150,9 @@ class _WatchedScorer(WordScorer):
         super().__init__()
         self._trial = trial
 
-    async def score(self, nodes: Sequence[Node]) -> list[Reading]:
-        number = await self._trial.call(total(self.worst_case(node) for node in nodes))
-        readings = await super().score(nodes)
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        number = await self._trial.call(total(map(self.worst_case, nodes, known)))
+        readings = await super().score(nodes, known)
         self._trial.readings += readings
         self._trial.settle(number)
         return readings
