@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import PROBLEM, ToyGenerator, ToyScorer, done, drawn, extend, solve, toy_search
+from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, extend, solve, toy_search
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError, InputError, ModelError
@@ -279,9 +279,9 @@ def replayed(bank: Bank, **options: Any) -> Any:
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = told(solve(make(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
+            live = told(solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
         with Bank(path) as bank:
-            assert told(solve(make(name), replayed(bank, seed=seed, cap=20))) == live
+            assert told(solve(configured(name), replayed(bank, seed=seed, cap=20))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
@@ -317,8 +317,8 @@ def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_li
     for seed, tokens in product(range(4), (9, 21, 50)):
         limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12}
         with Bank(path) as bank:
-            live = told(solve(make(name), toy_search(rambling, journal=bank, **limited)))
-            assert told(solve(make(name), replayed(bank, **limited))) == live
+            live = told(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
+            assert told(solve(configured(name), replayed(bank, **limited))) == live
 
 
 def test_a_replay_refuses_a_limit_on_what_only_the_model_knows(bank: Bank) -> None:

@@ -151,9 +151,12 @@ def solve(strategy: Strategy, search: Search) -> Answer:
 
 
 def configured(name: str, **options: Any) -> Strategy:
-    """A strategy that runs: the allocator with a law in place of a fitted one."""
-    law = {"alpha_s": 0.7, "alpha_v": 0.6} if name == "solve_or_verify" else {}
-    return make(name, law | options)
+    """A strategy that runs on short texts: the allocator with a law in place of a fitted one, checks in time."""
+    fitting: dict[str, dict[str, Any]] = {
+        "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6},
+        "early_pruning": {"t_check": 3},
+    }
+    return make(name, fitting.get(name, {}) | options)
 
 
 def extend(search: Search, nodes: Sequence[Node], n: int | Sequence[int] = 1, **options: Any) -> list[Node]:
