@@ -153,10 +153,9 @@ def _matrix(rows: Sequence[list[float] | None], n: int) -> Matrix:
 def winners(scores: Matrix) -> npt.NDArray[np.bool_]:
     """Which answers have the highest sum of what they were given; without any scores the most frequent answer."""
     voting = scores[~np.isnan(scores).any(1)]
-    if not len(voting):
-        return np.arange(scores.shape[1]) == 0
-    sums = voting.sum(0)
-    return np.isclose(sums, sums.max())
+    sums = voting.sum(0) if len(voting) else -np.arange(scores.shape[1])
+    highest: npt.NDArray[np.bool_] = np.isclose(sums, sums.max())
+    return highest
 
 
 def accuracy(scores: Matrix, right: Sequence[bool]) -> float:
@@ -183,6 +182,7 @@ def costs(found: Sequence[Judged]) -> dict[str, Any]:
     return {
         "with_two_answers": len(several),
         "with_two_answers_one_right": sum(judged.contested for judged in found),
+        "do_not_fit_the_context": sum(not len(judged.shuffled) for judged in several),
         "answers_shown": fmean(len(judged.right) for judged in several),
         "tokens_per_judgement": fmean(length for judged in several for length in judged.lengths),
         "tokens_per_judgement_at_once": fmean(length for judged in several for length in judged.lengths_at_once),

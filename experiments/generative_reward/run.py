@@ -12,6 +12,7 @@ against votes, the reward model, and a vote that costs as many tokens.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -72,7 +73,7 @@ def drawn(judged: Judged, dice: np.random.Generator) -> dict[str, float]:
     mine, rewards = judged.shuffled[order], judged.rewards[order]
     quick = judged.at_once[dice.permutation(len(judged.at_once))]
     one = judged.forward[dice.permutation(len(judged.forward))]
-    found = {"greedy": fmean(accuracy(row[None], right) for row in judged.greedy)}
+    found = {"greedy": fmean(accuracy(judged.greedy[place : place + 1], right) for place in (0, 1))}
     for k in KS:
         found[f"vote@{k}"] = accuracy(mine[:k], right)
         found[f"at once@{k}"] = accuracy(quick[:k], right)
@@ -80,7 +81,7 @@ def drawn(judged: Judged, dice: np.random.Generator) -> dict[str, float]:
             found[f"one order@{k}"] = accuracy(one[:k], right)
         if k >= 2:
             found[f"meta@{k}"] = accuracy(best_by(rewards[:k], k // 2, mine[:k]), right)
-            found[f"random half@{k}"] = accuracy(mine[:k][dice.permutation(k)[: k // 2]], right)
+            found[f"random half@{k}"] = accuracy(mine[dice.permutation(min(k, len(mine)))[: k // 2]], right)
     found["meta@32, 8 kept"] = accuracy(best_by(rewards, JUDGEMENTS // 4, mine), right)
     found["rounded@32"] = accuracy(rounded(mine), right)
     return found
@@ -121,7 +122,7 @@ def bias(found: Sequence[Judged]) -> dict[str, Any]:
     pairs: dict[str, Callable[[Judged], float]] = {
         "one order and its reverse": lambda j: disagreement(j.forward[:half], j.backward[:half]),
         "one order twice": lambda j: disagreement(j.forward[:half], j.forward[half:]),
-        "shuffled twice": lambda j: disagreement(j.shuffled[:half], j.shuffled[half : 2 * half]),
+        "shuffled twice": lambda j: fmean(disagreement(*halves(j.shuffled, half, seed)) for seed in range(DRAWS)),
         "greedy, one order and its reverse": lambda j: disagreement(j.greedy[:1], j.greedy[1:]),
     }
     rates = {name: [rate(judged) for judged in found] for name, rate in pairs.items()}
@@ -133,6 +134,12 @@ def bias(found: Sequence[Judged]) -> dict[str, Any]:
         "one_order_minus_shuffled": paired_difference(reverse, shuffled).as_dict(),
         "first_place_minus_chance": mean_interval(preferred).as_dict(),
     }
+
+
+def halves(scores: Matrix, n: int, seed: int) -> tuple[Matrix, Matrix]:
+    """Two sets of ``n`` judgements that have none in common; those of one order lie together, so they are drawn."""
+    order = np.random.default_rng(seed).permutation(len(scores))
+    return scores[order[:n]], scores[order[n : 2 * n]]
 
 
 def meta_quality(found: Sequence[Judged]) -> dict[str, Any]:
@@ -228,6 +235,19 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     apart = {name: f"{100 * rate['value']:.1f}%" for name, rate in position["disagreement"].items()}
     lines.append("two votes@8 disagree: " + "; ".join(f"{name}: {rate}" for name, rate in apart.items()))
     lines.append(f"first place minus chance: {points(position['first_place_minus_chance'])}")
+    told, meta = result["judgements"], result["meta_reward"]
+    lines.append(
+        f"a judgement: {told['tokens_per_judgement']:.0f} tokens, {100 * told['invalid']:.1f}% invalid; scores spread "
+        f"by {told['spread']['mean']:.2f}, by nothing on {100 * told['spread']['problems_without']:.0f}% of problems"
+    )
+    inside = {name: meta[name]["auc_within"] for name in ("meta", "length")}
+    lines.append(
+        "AUC of right judgements, over all and within problems: "
+        + "; ".join(
+            f"{name} {meta[name]['auc']:.3f}, {known['value'] if known else math.nan:.3f}"
+            for name, known in inside.items()
+        )
+    )
     for label in ("generative_reward:n=4,k=8", "generative_reward:n=4,k=32", "generative_reward:n=4,k=8,keep=4"):
         row = result["judge_minus"][label]
         said = "; ".join(f"{name}: {points(row[name])}" for name in row if name != "equal_tokens")

@@ -133,7 +133,8 @@ def bin_rows(outcomes: Mapping[str, Sequence[Outcome]], bins: Sequence[int], rat
     rows = []
     for number in range(BINS):
         members = [place for place, mine in enumerate(bins) if mine == number]
-        row: dict[str, Any] = {"pass_at_1": fmean(rates[place] for place in members), "n_problems": len(members)}
+        mine = [rates[place] for place in members]
+        row: dict[str, Any] = {"pass_at_1": fmean(mine), "from": min(mine), "to": max(mine), "n_problems": len(mine)}
         for select in SELECTORS:
             right = {c: [float(outcomes[label_of(c, select)][place].correct) for place in members] for c in CHAINS}
             row[select] = {
@@ -196,8 +197,10 @@ def main() -> None:
         for label, found in outcomes.items()
         if label in noted
     }
+    questions = [len(generator.root(problem).prompt) for problem in task.problems]
     result = {
         "warning": WARNING,
+        "question_tokens_taken_as_read_by_revisions": fmean(questions),
         "arms": {label: summary(found) for label, found in outcomes.items()},
         "minus_references": references,
         "steps_by_chains": steps,
