@@ -190,13 +190,10 @@ def main() -> None:
     rates = [fmean(chain[0].right for chain in problem) for problem in other.chains()]
     bins = bins_of(rates)
     steps = {str(c): by_step(noted[label_of(c, "verifier")].chains()) for c in CHAINS if c < N}
-    references = {
-        label: {
-            other: minus(found, outcomes[other]) for other in (*REFERENCES[1:], label_of(N, label.rpartition("=")[2]))
-        }
-        for label, found in outcomes.items()
-        if label in noted
-    }
+    references = {}
+    for label, revision in noted.items():
+        peers = (*REFERENCES[1:], label_of(N, revision.strategy.select))
+        references[label] = {peer: minus(outcomes[label], outcomes[peer]) for peer in peers if peer != label}
     questions = [len(generator.root(problem).prompt) for problem in task.problems]
     result = {
         "warning": WARNING,
@@ -238,6 +235,16 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     for select, policy in result["policies"].items():
         gain = points(policy["minus_best_for_all"])
         lines.append(f"a split for each bin, {select}: {gain} against {policy['best_for_all']} chains for all")
+    inside = [row["auc_within"] for row in result["reward_model_by_step"]]
+    known = ["none" if area is None else f"{area:.3f}" for area in inside]
+    lines.append("the reward model's AUC within problems, by step: " + " ".join(known))
+    for chains in CHAINS:
+        usage = result["arms"][label_of(chains, "verifier")]["usage"]
+        lines.append(
+            f"{chains} chains of {N // chains}: {usage['generated_tokens']:,.0f} tokens generated, "
+            f"{usage['prompt_tokens']:,.0f} of prompts newly read, {usage['flops'] / 1e9:.2f} GFLOPs, "
+            f"and {usage['scorer_flops'] / 1e9:.2f} of the reward model"
+        )
     for label, row in result["minus_references"].items():
         lines.append(f"{label} minus " + "; ".join(f"{peer}: {points(gain)}" for peer, gain in row.items()))
     return lines
