@@ -36,8 +36,8 @@ class Talker(ToyGenerator):
         self.script = script
         super().__init__(self._reply)
 
-    def root(self, problem: Problem, known: Sequence[Any] = ()) -> Text:
-        state = super().root(problem, known)
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+        state = super().root(problem, asked, known)
         self.prompts[state.prompt] = str(problem.prompt).removeprefix(QUESTION).strip()
         return state
 

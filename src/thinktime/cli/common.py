@@ -38,7 +38,8 @@ Reward = Annotated[
     str | None,
     typer.Option(
         "--reward-model",
-        help="'pocket', 'none', 'self' (self-evaluation, where --model has it), or a directory; default: fits --model.",
+        help="'pocket', 'none', 'self' or 'meta' (self-evaluation, rewards of judgements: where --model has it), "
+        "or a directory; default: fits --model.",
     ),
 ]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
@@ -103,11 +104,15 @@ def load_models(
             from thinktime.scorers.self_evaluation import SelfEvaluation
 
             return generator, SelfEvaluation(local)
+        if reward_model == "meta":
+            from thinktime.scorers.meta import MetaReward
+
+            return generator, MetaReward(local, directory / "meta.json")
     chosen = reward_model or ("pocket" if model in POCKET else "none")
     if chosen == "none":
         return generator, None
-    if chosen == "self":
-        raise InputError("reward_model", chosen, "an endpoint does not say how it continues; give a local --model")
+    if chosen in ("self", "meta"):
+        raise InputError("reward_model", chosen, "an endpoint does not show its inside; give a local --model")
     from thinktime.scorers.prm import ProcessReward
 
     directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)

@@ -233,8 +233,9 @@ class Search:
         if key not in self.trace:
             states = [node.state for node in about], [node.state for node in said]
             question = replace(self.problem, prompt=self.skills.ask(skill, self.problem, *states))
+            known = [*([self.root.state] if self._children[self.root.key] else []), *states[0], *states[1]]
             try:
-                state = self.generator.root(question, [self.root.state, *states[0], *states[1]])
+                state = self.generator.root(question, self.root.state, known)
             except InputError:
                 return None
             answers = skill == Capability.REVISE or (skill == Capability.PLAN and said)

@@ -174,11 +174,11 @@ class Generator(Protocol):
         """What it can do; this is asked before anything is sampled."""
         ...
 
-    def root(self, problem: Problem, known: Sequence[Any] = ()) -> Any:
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Any:
         """The state before anything is generated.
 
-        Where the prompt is not the problem's own but about it, ``known`` are states that have been read, the root of
-        the problem first; what the prompt shares with them is not read again.
+        Where the prompt is not the problem's own but about it, ``asked`` is the problem's own root. What the prompt
+        shares with ``known`` states, which have been read, is not read again.
         """
         ...
 

@@ -44,11 +44,12 @@ class LocalGenerator:
 
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{dtype}"
+        self.fingerprint = self._model.fingerprint
         self._step_ids = self._model.tokenizer.ids_containing(step)
         self._worker = Worker(self._model.engine(max_rows=max_rows))
         self.described = self._model.described
 
-    def root(self, problem: Problem, known: Sequence[Text] = ()) -> Text:
+    def root(self, problem: Problem, asked: Text | None = None, known: Sequence[Text] = ()) -> Text:
         """The chat template around the prompt (a string is one user turn).
 
         Raises:
@@ -58,9 +59,8 @@ class LocalGenerator:
         limit = self._model.context
         if len(ids) >= limit:
             raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
-        if not known:
-            return Text(tuple(ids))
-        return Text(tuple(ids), question=known[0].prompt, known=max(_shared(ids, state) for state in known))
+        read = max((_shared(ids, state) for state in known), default=0)
+        return Text(tuple(ids), question=asked.prompt if asked else (), known=read)
 
     def length(self, state: Text) -> int:
         """Tokens generated so far."""
@@ -117,6 +117,20 @@ class LocalGenerator:
         new = len(self._model.tokenizer.encode(suffix)) + 1
         flops = forward_flops(self._model.shape, new, len(state.prompt) + len(state.ids) - 1)
         return Usage(scorer_tokens=new, scorer_calls=1, scorer_flops=flops, seconds=seconds)
+
+    async def hidden(self, states: Sequence[Text]) -> list[tuple[list[float], Usage]]:
+        """What the last layer says at the last token of each state, before the model's last norm."""
+        from thinktime.engine.rows import Read
+        from thinktime.engine.states import Segments
+
+        last = Segments((self._model.shape.layers - 1,))
+        ids = [state.prompt + state.ids for state in states]
+        outputs = await self._worker.run([Read(each, len(each) - 1, last) for each in ids])
+        found = []
+        for state, output in zip(states, outputs, strict=True):
+            assert output.states is not None
+            found.append((output.states[0, 0].tolist(), self.expecting(state, "", output.seconds)))
+        return found
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The same row, given up earlier. Its log-probability is not known."""

@@ -102,7 +102,7 @@ class RemoteGenerator:
         """Close all connections; the next sample opens new ones."""
         await self._client.close()
 
-    def root(self, problem: Problem, known: Sequence[Any] = ()) -> RemoteText:
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> RemoteText:
         """The prompt: a text (for a chat, one user turn), or the messages of a chat.
 
         Raises:
@@ -113,7 +113,7 @@ class RemoteGenerator:
             raise InputError("prompt", prompt, "ask something")
         if self._api == "chat/completions":
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            return RemoteText(json.dumps(messages), chat=True, question=known[0].prompt if known else "")
+            return RemoteText(json.dumps(messages), chat=True, question=asked.prompt if asked else "")
         if not isinstance(prompt, str):
             raise InputError(
                 "prompt", "messages", f"{self._api} takes a text; leave {self._api} out of the URL to chat"

@@ -44,7 +44,7 @@ class RecordedGenerator:
     def __init__(self, samples: Sequence[RecordedSample]) -> None:
         self._samples = samples
 
-    def root(self, problem: Problem, known: Sequence[Any] = ()) -> RecordedSample:
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> RecordedSample:
         """Nothing said yet."""
         return RecordedSample("", None)
 
@@ -94,7 +94,7 @@ class BankedGenerator:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def root(self, problem: Problem, known: Sequence[Any] = ()) -> Text:
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
         """Nothing said yet; the prompt's ids are not needed."""
         return Text(())
 

@@ -65,13 +65,19 @@ class ProcessReward:
         return self._usage(self._in_ids(node), known, 0.0)
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        """One reading per node; a node without any generated token has none."""
+        """One reading per node; a node without any generated token, or with one of a larger vocabulary, has none."""
         from thinktime.engine.rows import Read
 
         states = [self._in_ids(node) for node in nodes]
-        outputs = await self._worker.run([Read(state.prompt + state.ids, len(state.prompt)) for state in states])
+        fits = [max(state.ids, default=0) < self._model.model.config.vocab_size for state in states]
+        reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
+        outputs = iter(await self._worker.run(reads))
         readings = []
-        for state, before, output in zip(states, known, outputs, strict=True):
+        for state, before, fit in zip(states, known, fits, strict=True):
+            if not fit:
+                readings.append(Reading(None, Usage()))
+                continue
+            output = next(outputs)
             assert output.values is not None
             right = output.values.double().softmax(-1)[:, 1]
             steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)

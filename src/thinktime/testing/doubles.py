@@ -76,7 +76,7 @@ class WordGenerator:
         self._say = say
         self._price = price
 
-    def root(self, problem: Problem, known: Sequence[Any] = ()) -> Text:
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
         """Nothing said yet."""
         return Text(_ids(str(problem.prompt)))
 

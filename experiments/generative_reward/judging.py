@@ -1,0 +1,199 @@
+"""Many judgements of the same answers: in random orders, in one order and its reverse, with and without checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from thinktime.bench.tasks import Task
+from thinktime.core.search import Answer, Record, Search
+from thinktime.core.selection import majority
+from thinktime.core.types import Capability, Node
+from thinktime.engine.models import ChatTokenizer
+from thinktime.pocket import directory, skills
+from thinktime.strategies.generative_reward import most_frequent
+
+SAMPLES, JUDGEMENTS, ONE_ORDER = 4, 32, 16
+AT_ONCE = "Scores:"
+"""What a reply goes on from that makes no checks."""
+
+Matrix = npt.NDArray[np.float64]
+"""``[judgements, answers]``; a judgement that gives no scores is a row of NaN."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was judged, and how. ``right`` is of each answer shown, the most frequent first."""
+
+    right: list[bool]
+    shuffled: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
+    rewards: Matrix = field(default_factory=lambda: np.zeros(0))
+    """Of the shuffled judgements, by the meta reward; NaN where there are no scores."""
+    forward: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
+    backward: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
+    greedy: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
+    """At temperature 0, in the one order and in its reverse."""
+    at_once: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
+    first: list[bool] = field(default_factory=list)
+    """Whether the answer shown first scored highest, of the judgements in one order and its reverse."""
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of the shuffled judgements."""
+    lengths_at_once: list[int] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
+    """Tokens newly read for each of the shuffled judgements."""
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def contested(self) -> bool:
+        """Whether there is something to judge: two answers or more, one of them right."""
+        return len(self.right) > 1 and any(self.right)
+
+
+@dataclass
+class Judging:
+    """A strategy that judges its samples in every way, and answers with their majority."""
+
+    task: Task
+    found: dict[str, Judged] = field(default_factory=dict)
+    """By problem."""
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS, Capability.META_REWARD})
+
+    def __post_init__(self) -> None:
+        tokenizer = ChatTokenizer(directory("skilled"))
+        self._at_once = tuple(tokenizer.encode(AT_ONCE))
+
+    async def __call__(self, search: Search) -> Answer:
+        """Judge and note; the answer is that of a vote."""
+        candidates = search.candidates(await search.extend([search.root], SAMPLES))
+        shown = most_frequent(candidates)
+        right = [self.task.check(candidate.answer, search.problem.reference) for candidate in shown]
+        judged = Judged(right)
+        if len(shown) > 1:
+            judged = await self._judge(search, [candidate.node for candidate in shown], right)
+        self.found[search.problem.id] = judged
+        return search.finish(majority(candidates))
+
+    async def _judge(self, search: Search, shown: Sequence[Node], right: list[bool]) -> Judged:
+        dice, n = search.random("order"), len(shown)  # the dice of the strategy: its judgements are among these
+        orders = Counter(tuple(dice.sample(range(n), n)) for _ in range(JUDGEMENTS))
+        roots = {order: search.ask(Capability.JUDGE, [shown[i] for i in order]) for order in orders}
+        asked = {root: order for order, root in roots.items() if root is not None}
+        replies = await search.extend(list(asked), [orders[order] for order in asked.values()])
+        scores = [_scores(reply.state.text if reply.done else "", asked[_root(reply)]) for reply in replies]
+        rewards = await search.score([reply for reply, row in zip(replies, scores, strict=True) if row is not None])
+        left = iter(rewards)
+        quick = {self._cut_short(search, root): order for root, order in asked.items()}
+        quick_replies = await search.extend(list(quick), [orders[order] for order in quick.values()])
+        quick_scores = [_scores(AT_ONCE + r.state.text if r.done else "", quick[_root(r)]) for r in quick_replies]
+        forward = tuple(search.random("one order").sample(range(n), n))
+        one_order = {
+            order: search.ask(Capability.JUDGE, [shown[i] for i in order]) for order in (forward, forward[::-1])
+        }
+        sampled, greedy = [], []
+        for order, root in one_order.items():
+            rows = []
+            for count, temperature in ((1, 0.0), (ONE_ORDER, None)):
+                more = await search.extend([root] if root else [], count, temperature=temperature)
+                rows += [_scores(reply.state.text if reply.done else "", order) for reply in more]
+            greedy += rows[:1]
+            sampled.append(rows[1:])
+        return Judged(
+            right,
+            shuffled=_matrix(scores, n),
+            rewards=np.array([np.nan if row is None else _number(next(left)) for row in scores]),
+            forward=_matrix(sampled[0], n),
+            backward=_matrix(sampled[1], n),
+            greedy=_matrix(greedy, n),
+            at_once=_matrix(quick_scores, n),
+            first=[
+                row[order[0]] > max(row[i] for i in order[1:])
+                for order, rows in zip(one_order, sampled, strict=True)
+                for row in rows
+                if row is not None
+            ],
+            lengths=[reply.usage.generated_tokens for reply in replies],
+            lengths_at_once=[reply.usage.generated_tokens + len(self._at_once) for reply in quick_replies],
+            prompts=[reply.usage.prompt_tokens or 0 for reply in replies],
+            unreadable=[r.state.text for r, row in zip(replies, scores, strict=True) if row is None],
+        )
+
+    def _cut_short(self, search: Search, root: Node) -> Node:
+        """A root whose replies are the scores, for the judgement has begun with them already."""
+        key = f"{root.key}/at once"
+        state = replace(root.state, prompt=root.state.prompt + self._at_once)
+        search.trace[key] = Record(Node(key, (), state), skill=Capability.JUDGE, aside=True)
+        return search.trace[key].node
+
+
+def _root(reply: Node) -> Node:
+    assert reply.parent is not None
+    return reply.parent
+
+
+def _number(reward: float | None) -> float:
+    return np.nan if reward is None else reward
+
+
+def _scores(reply: str, order: Sequence[int]) -> list[float] | None:
+    """What a reply gives each answer, in their own order and not in that in which they were shown."""
+    found = skills.scores(reply, len(order))
+    return None if found is None else [float(score) for _, score in sorted(zip(order, found, strict=True))]
+
+
+def _matrix(rows: Sequence[list[float] | None], n: int) -> Matrix:
+    return np.array([[np.nan] * n if row is None else row for row in rows], dtype=np.float64).reshape(-1, n)
+
+
+def winners(scores: Matrix) -> npt.NDArray[np.bool_]:
+    """Which answers have the highest sum of what they were given; without any scores the most frequent answer."""
+    voting = scores[~np.isnan(scores).any(1)]
+    sums = voting.sum(0) if len(voting) else -np.arange(scores.shape[1])
+    highest: npt.NDArray[np.bool_] = np.isclose(sums, sums.max())
+    return highest
+
+
+def accuracy(scores: Matrix, right: Sequence[bool]) -> float:
+    """The chance that the vote is right, a tie being broken at random."""
+    return float(np.array(right, dtype=np.float64)[winners(scores)].mean())
+
+
+def disagreement(a: Matrix, b: Matrix) -> float:
+    """The chance that two votes come to different answers."""
+    one, other = winners(a), winners(b)
+    return 1 - int((one & other).sum()) / (int(one.sum()) * int(other.sum()))
+
+
+def spread(judged: Judged) -> float:
+    """Standard deviation over judgements of the score of an answer, the mean over answers."""
+    voting = judged.shuffled[~np.isnan(judged.shuffled).any(1)]
+    return float(voting.std(0).mean()) if len(voting) else 0.0
+
+
+def costs(found: Sequence[Judged]) -> dict[str, Any]:
+    """What judgements cost, and how many say nothing."""
+    several = [judged for judged in found if len(judged.right) > 1]
+    spreads = [spread(judged) for judged in several]
+    return {
+        "with_two_answers": len(several),
+        "with_two_answers_one_right": sum(judged.contested for judged in found),
+        "do_not_fit_the_context": sum(not len(judged.shuffled) for judged in several),
+        "answers_shown": fmean(len(judged.right) for judged in several),
+        "tokens_per_judgement": fmean(length for judged in several for length in judged.lengths),
+        "tokens_per_judgement_at_once": fmean(length for judged in several for length in judged.lengths_at_once),
+        "prompt_tokens_newly_read_per_judgement": fmean(read for judged in several for read in judged.prompts),
+        "invalid": fmean(invalid(row) for judged in several for row in judged.shuffled),
+        "invalid_at_once": fmean(invalid(row) for judged in several for row in judged.at_once),
+        "unreadable_examples": [text for judged in several for text in judged.unreadable][:2],
+        "spread": {"mean": fmean(spreads), "problems_without": fmean(value == 0 for value in spreads)},
+    }
+
+
+def invalid(row: Matrix) -> bool:
+    """Whether a judgement gives no scores."""
+    return bool(np.isnan(row).any())
