@@ -132,7 +132,7 @@ def test_nothing_beats_coverage_and_a_sure_verifier_reaches_it(seed: int, n: int
     for select in ("best_of_n", "weighted"):
         assert sure.success((6, 1), select) == pytest.approx(sure.coverage(6))
     assert sure.success((n, 1), "best_of_n") == pytest.approx(sure.coverage(n))
-    guess = bank(answers, [[dice.choice([0.0, 1.0, nan])] for _ in answers])
+    guess = bank(answers, [[1.0], *([dice.choice([0.0, 1.0, nan])] for _ in answers[1:])])
     assert guess.success((n, 1), "best_of_n")[0] <= guess.coverage(n)[0] + 1e-9
     assert guess.success((6, 0))[0] <= guess.coverage(6)[0]
 

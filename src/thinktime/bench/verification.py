@@ -136,9 +136,9 @@ class Verdicts:
         n, checks = self._within(split)
         per_solution = [p.solution_tokens.mean() + p.check_tokens[:, :checks].sum(1).mean() for p in self.problems]
         found: Floats = n * np.array(per_solution)
-        if not read:
-            return found
-        return found + np.array([p.solution_read + (n * p.check_read.mean() if checks else 0) for p in self.problems])
+        if read:
+            found += np.array([p.solution_read + (n * p.check_read.mean() if checks else 0) for p in self.problems])
+        return found
 
     def _within(self, split: Split) -> Split:
         n, checks = split
