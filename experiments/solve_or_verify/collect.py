@@ -53,8 +53,9 @@ def collect(
     free = asyncio.Semaphore(IN_FLIGHT)
 
     def search_with(problem: Problem, model: LocalGenerator) -> Search:
-        options = {"answers": task.answers, "skills": PocketSkills(), "sampling": SAMPLING}
-        return Search(problem, model, **options, seed=seed, journal=bank)  # type: ignore[arg-type]
+        return Search(
+            problem, model, answers=task.answers, skills=PocketSkills(), sampling=SAMPLING, seed=seed, journal=bank
+        )
 
     async def one(problem: Problem) -> dict[str, _Part]:
         async with free:

@@ -1,4 +1,4 @@
-"""What a bank of verdicts says of a verifier: how well it discriminates, what it costs, what it is worth, and the law."""
+"""What a bank says of a verifier: how well it tells right from wrong, what it costs, what it is worth, and the law."""
 
 from __future__ import annotations
 
