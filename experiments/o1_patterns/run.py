@@ -53,8 +53,10 @@ RESAMPLES = 2000
 
 
 def paid(outcome: Outcome) -> float:
-    """Tokens generated, and prompt tokens read for the first time."""
-    return tokens(outcome) + (outcome.answer.usage.prompt_tokens or 0)
+    """Tokens generated, prompt tokens read for the first time, and what a reward model reads, every token once."""
+    prompt = outcome.answer.usage.prompt_tokens or 0
+    scored = [node["tokens"] for node in outcome.trace if node["score"] is not None]
+    return tokens(outcome) + prompt + (prompt + sum(scored) if scored else 0)
 
 
 def parts(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -66,13 +66,19 @@ class ProcessReward:
         return self._usage(len(state.prompt) + len(state.ids), 0.0)
 
     async def score(self, nodes: Sequence[Node]) -> list[Reading]:
-        """One reading per node; a node without any generated token has none."""
+        """One reading per node; a node without any generated token, or with one this model does not know, has none."""
         from thinktime.engine.rows import Read
 
         states = [self._in_ids(node) for node in nodes]
-        outputs = await self._worker.run([Read(state.prompt + state.ids, len(state.prompt)) for state in states])
+        known = [max(state.prompt + state.ids) < self._model.model.config.vocab_size for state in states]
+        reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, can in zip(states, known, strict=True) if can]
+        outputs = iter(await self._worker.run(reads))
         readings = []
-        for state, output in zip(states, outputs, strict=True):
+        for state, can in zip(states, known, strict=True):
+            if not can:
+                readings.append(Reading(None, Usage()))
+                continue
+            output = next(outputs)
             assert output.values is not None
             right = output.values.double().softmax(-1)[:, 1]
             steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)
