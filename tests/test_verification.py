@@ -165,6 +165,13 @@ def test_a_law_comes_out_as_it_went_in() -> None:
     assert law.strategy(256, 1.0, crossover=300).split() == (256, 0)
 
 
+def test_a_law_may_want_fewer_checks_of_more_solutions() -> None:
+    options = [[(1, 4), (2, 1)], [(4, 2), (2, 5)], [(16, 1), (1, 31)]]
+    law = fit([4, 16, 64], options, [np.array([[1.0] * 5, [0.0] * 5])] * 3)
+    assert law.b.value == pytest.approx(-0.5)
+    assert law.strategy(64, 1.0).split() == (32, 1)
+
+
 def test_a_law_of_noise_has_wide_intervals() -> None:
     rng = np.random.default_rng(0)
     spent, options = [8, 16, 32], [[(4, 1), (1, 7)], [(8, 1), (2, 7)], [(16, 1), (4, 7)]]

@@ -23,7 +23,7 @@ SHAPES = "os^Dvp"
 
 
 def plot(rows: Mapping[str, Mapping[str, Any]], swept: Mapping[str, Any], path: Path) -> None:
-    """Tokens are those generated and those read for the first time."""
+    """Tokens are those generated and those read, by a reward model too."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), dpi=150)
     votes = sorted((row for label, row in rows.items() if label.startswith("majority")), key=lambda r: r["tokens"])
     left.errorbar(
@@ -42,7 +42,7 @@ def plot(rows: Mapping[str, Mapping[str, Any]], swept: Mapping[str, Any], path: 
         )
     left.set_xscale("log", base=2)
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    left.set_xlabel("tokens a problem: generated, and read for the first time")
+    left.set_xlabel("tokens a problem: generated, and read once")
     left.set_ylabel("right answers, %")
     sizes = [1, *map(int, swept)]
     for place, name in enumerate(next(iter(swept.values()))):
@@ -56,5 +56,5 @@ def plot(rows: Mapping[str, Mapping[str, Any]], swept: Mapping[str, Any], path: 
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     save(figure, path)

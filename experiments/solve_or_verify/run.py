@@ -67,6 +67,8 @@ def verdict(pass_at_1: Mapping[str, float], verifiers: Mapping[str, Any]) -> lis
             f"{name}: {'holds' if holds else 'falsified'}: law minus best fixed split on held-out problems "
             f"{'; '.join(map(points, lost))}; order flips: {', '.join(flips) or 'none'}"
         )
+        alone = [row["without_crossover_minus_best_in_hindsight"] for row in found["allocator"]]
+        lines.append(f"{name}: the same without a crossover {'; '.join(map(points, alone))}")
     return lines
 
 
