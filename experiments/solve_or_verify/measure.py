@@ -68,6 +68,11 @@ def lambdas(bank: Verdicts) -> dict[str, Any]:
     return {"all": of(everyone), "by_level": by_level}
 
 
+def unchecked(bank: Verdicts) -> float:
+    """Share of solutions that did not end, or are too long to be checked within the context."""
+    return float(np.mean([~p.check_tokens.any(1) for p in bank.problems]))
+
+
 class Budgets:
     """Every way to spend each budget on checked solutions, and what each way gives on every problem of a bank."""
 
@@ -164,6 +169,7 @@ def verifier(fitted: Collected, held: Collected) -> dict[str, Any]:
     mine, theirs = Budgets(bank, spent, lam), Budgets(other, spent, lam)
     found: dict[str, Any] = {
         "missing_verdicts": {"fitted": bank.missing, "held_out": other.missing},
+        "solutions_without_check": {"fitted": unchecked(bank), "held_out": unchecked(other)},
         "auc_of_one_check": discrimination(bank, 1),
         "auc_of_all_checks": discrimination(bank, bank.checks),
         "lambda": lambdas(bank),

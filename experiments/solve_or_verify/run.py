@@ -5,7 +5,8 @@
 
 The skilled model solves and checks. On one half of the problems the law is fitted that turns a budget into solutions
 and checks, and curves over budgets are measured, each split chosen on one half of these problems and measured on the
-other; on the second half, sampled with another seed, the law is held to the best fixed split. Keys and values are
+other; on the second half, sampled with another seed, the law is held to the best fixed split. Seeds are those of
+sampling: each model was trained once. Keys and values are
 shared: a check reads its solution on from where it was written, and all checks of a solution read their prompt once. A
 second verifier has read nothing; its account has the question again for every solution.
 """
@@ -55,7 +56,11 @@ def verdict(pass_at_1: Mapping[str, float], verifiers: Mapping[str, Any]) -> lis
     lines = [f"single sample: {100 * pass_at_1['value']:.1f}% right (wanted: 30 to 60%)"]
     for name, found in verifiers.items():
         area = found["auc_of_one_check"]["overall"]
-        lines.append(f"{name}: AUC of one check {times(area)}, lambda {times(found['lambda']['all'])}")
+        missing = found["missing_verdicts"]["fitted"]
+        lines.append(
+            f"{name}: AUC of one check {times(area)}, lambda {times(found['lambda']['all'])}, "
+            f"{100 * missing:.1f}% of verdicts missing"
+        )
         for select, of in found["by_select"].items():
             a, b = of["law"]["a"], of["law"]["b"]
             crossing = "not reached" if of["crossover"] is None else f"at {of['crossover']} solutions"
