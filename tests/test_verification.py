@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from thinktime.bench.verification import Checked, Verdicts, best_split, budgets, crossover, fit, splits
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.strategies.solve_or_verify import cost
+from thinktime.core.selection import Candidate
+from thinktime.core.types import Node
+from thinktime.strategies.solve_or_verify import SELECT, cost
 
 
 def checked(answers: Sequence[Hashable], verdicts: Sequence[Sequence[float]], right: Hashable = "r") -> Checked:
@@ -124,6 +126,21 @@ def test_best_of_n_is_the_mean_over_all_subsets_and_orders(seed: int, n: int) ->
 
 
 @settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_of_all_solutions_the_answer_is_that_of_the_strategy(seed: int) -> None:
+    dice = Random(seed)
+    problem = checked([dice.choice(["r", "w", "x", None]) for _ in range(6)], [[dice.random()] for _ in range(6)])
+    candidates = [
+        Candidate(Node(str(place), (place,), None), None if key is None else str(key), key, float(score))
+        for place, (key, score) in enumerate(zip(problem.answers, problem.scores(1), strict=True))
+    ]
+    for name, select in SELECT.items():
+        winner = select(candidates)
+        right = winner is not None and winner.key == "r"
+        assert Verdicts((problem,)).success((6, 1), name) == pytest.approx([float(right)])
+
+
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 6))
 def test_nothing_beats_coverage_and_a_sure_verifier_reaches_it(seed: int, n: int) -> None:
     dice = Random(seed)
@@ -142,7 +159,7 @@ def test_every_split_of_a_budget_spends_it_as_far_as_whole_solutions_go() -> Non
     assert splits(large, 8, 1) == [(4, 1), (2, 2), (2, 3), (1, 4)]
     assert splits(large, 16, 1) == [(8, 1), (5, 2), (4, 3), (3, 4)]
     assert splits(large, 32, 1) == [(8, 3), (6, 4)]  # 16 or 10 solutions are not in the bank
-    assert budgets(large, 1) == [4, 8, 16]
+    assert budgets(large, 1) == [4, 6, 8, 11, 16]
     assert best_split(large, [(4, 1), (2, 2)]) == (4, 1)
     with pytest.raises(InputError, match=r"lambda=0: it must be positive \(verification tokens / solution tokens\)"):
         splits(large, 8, 0)

@@ -14,7 +14,7 @@ from thinktime.bench.verification import Floats, Law, Split, Verdicts, best_spli
 from thinktime.strategies.solve_or_verify import SELECT
 
 UNSEEN = (3 / 16, 3 / 8, 3 / 4)
-"""Budgets that the law was not fitted at, in solutions of the bank: between its powers of two."""
+"""Budgets that the law was not fitted at, in solutions of the bank: between its half octaves."""
 NEVER = 1e9
 """A crossover that no budget reaches."""
 RESAMPLES = 500

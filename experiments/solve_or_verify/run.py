@@ -6,9 +6,8 @@
 The skilled model solves and checks. On one half of the problems the law is fitted that turns a budget into solutions
 and checks, and curves over budgets are measured, each split chosen on one half of these problems and measured on the
 other; on the second half, sampled with another seed, the law is held to the best fixed split. Seeds are those of
-sampling: each model was trained once. Keys and values are
-shared: a check reads its solution on from where it was written, and all checks of a solution read their prompt once. A
-second verifier has read nothing; its account has the question again for every solution.
+sampling: each model was trained once. Keys and values are shared: a check reads its solution on from where it was
+written, and all checks of a solution read their prompt once. A second verifier reads the solutions as well.
 """
 
 from __future__ import annotations

@@ -181,10 +181,10 @@ def splits(bank: Verdicts, budget: float, ratio: float) -> list[Split]:
 
 
 def budgets(bank: Verdicts, ratio: float) -> list[int]:
-    """Powers of two at which the bank holds every way of spending: from two checked solutions to all, checked once."""
+    """Half octaves at which a bank holds every way of spending: from two checked solutions to all, checked once."""
     _positive(ratio)
     least, most = cost(2, 1, ratio), cost(bank.solutions, 1, ratio)
-    return [2**i for i in range(1, 32) if least <= 2**i <= most]
+    return [n for n in (round(2 ** (i / 2)) for i in range(2, 64)) if least <= n <= most]
 
 
 def _positive(ratio: float) -> None:
