@@ -2,12 +2,14 @@
 
     python -m experiments.o1_patterns.run        # 500 problems
 
-The skilled model by itself, with votes, with its own judgement of whole samples or of steps, with its own feedback, and
-with its own plans; then four selectors on the same pool of samples, and how far each goes with the size of the pool. Of
-the paper's three families of tasks there is one here, word problems; constrained writing and programs have no model
-and no checker in this repository, so what the paper says of free against fixed formats is not tested. The filter of
-hard items wants four different models; four samples of the shipped solver, which is no part of the comparison, stand
-in for them. A model that was trained to think is no part of it either, and patterns are not counted.
+The skilled model by itself, with votes, with its own judgement of whole samples or of steps, with its own feedback,
+and with its own plans; then four selectors on the same pool of samples, and how far each goes with the size of the
+pool. Of the paper's three families of tasks there is one here, word problems; constrained writing and programs have
+no model and no checker in this repository, so what the paper says of free against fixed formats is not tested. The
+filter of hard items wants four different models; four samples of the shipped solver, which is no part of the
+comparison, stand in for them. A judgement that cannot be read falls back on plurality, and of a pool with more than
+four answers it sees the four most frequent. A model that was trained to think is no part of it either, and patterns
+are not counted.
 """
 
 from __future__ import annotations

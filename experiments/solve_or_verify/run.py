@@ -72,7 +72,9 @@ def verdict(pass_at_1: Mapping[str, float], verifiers: Mapping[str, Any]) -> lis
             f"{'; '.join(map(points, lost))}; order flips: {', '.join(flips) or 'none'}"
         )
         alone = [row["without_crossover_minus_best_in_hindsight"] for row in found["allocator"]]
-        lines.append(f"{name}: the same without a crossover {'; '.join(map(points, alone))}")
+        known = [row["minus_best_of_the_fitting_problems"] for row in found["allocator"]]
+        lines.append(f"{name}: the law without a crossover minus the same {'; '.join(map(points, alone))}")
+        lines.append(f"{name}: the law minus the best split of the fitting problems {'; '.join(map(points, known))}")
     return lines
 
 
