@@ -593,6 +593,18 @@ def test_a_node_without_a_generated_token_has_no_score(
     assert (reading.value, reading.steps) == (None, ())
 
 
+def test_a_node_with_a_token_the_reward_model_does_not_know_has_no_score_and_spoils_no_other(
+    reward: ProcessReward, reward_directory: Path, solutions: list[Node]
+) -> None:
+    vocabulary = json.loads((reward_directory / "config.json").read_text())["vocab_size"]
+    state = solutions[0].state
+    strange = replace(solutions[0], state=replace(state, ids=(*state.ids[:-1], vocabulary)))
+    (none, some) = run(reward.score([strange, solutions[1]], [None, None]))
+    (alone,) = run(reward.score([solutions[1]], [None]))
+    assert (none.value, none.usage.scorer_tokens) == (None, 0)
+    assert some.value == pytest.approx(alone.value, abs=1e-9)
+
+
 def test_a_reading_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
     reward: ProcessReward, reward_directory: Path, solutions: list[Node]
 ) -> None:

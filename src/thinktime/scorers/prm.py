@@ -69,7 +69,7 @@ class ProcessReward:
         from thinktime.engine.rows import Read
 
         states = [self._in_ids(node) for node in nodes]
-        fits = [max(state.ids, default=0) < self._model.model.config.vocab_size for state in states]
+        fits = [max(state.prompt + state.ids) < self._model.model.config.vocab_size for state in states]
         reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
         outputs = iter(await self._worker.run(reads))
         readings = []

@@ -94,8 +94,11 @@ class SolveOrVerify:
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         above("ratio", self.ratio, 0)
-        for name in ("alpha_s", "a", "alpha_v", "b"):
+        for name in ("alpha_s", "alpha_v"):
             not_below(name, getattr(self, name), 0)
+        for name in ("a", "b"):  # a fit may say that larger budgets want fewer checks
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(name, getattr(self, name), "give a finite number")
         above("crossover", self.crossover, 0)
 
     async def __call__(self, search: Search) -> Answer:
