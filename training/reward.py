@@ -44,6 +44,8 @@ class Solution:
     labels: list[bool]
     ends: list[int]
     """Offsets into ``labels``."""
+    value: float
+    """The share of the other samples of the problem that are no better, by right and wrong."""
 
     @property
     def right(self) -> bool:
@@ -58,6 +60,7 @@ def read(folder: Path, step_id: int) -> list[list[Solution]]:
         for line in path.read_text().splitlines():
             row: dict[str, Any] = json.loads(line)
             solutions = {}
+            right = sum(sample["correct"] for sample in row["samples"])
             for sample in row["samples"]:
                 ids, steps = sample["ids"], sample["steps"]
                 labels, ends = [], []
@@ -66,7 +69,8 @@ def read(folder: Path, step_id: int) -> list[list[Solution]]:
                     if token == step_id or place == len(ids) - 1:
                         ends.append(place)
                 if len(ends) == len(steps):  # not so where the length limit or a blank line broke the format
-                    solutions[tuple(ids)] = Solution(row["prompt"] + ids, len(row["prompt"]), labels, ends)
+                    value = 1.0 if sample["correct"] else 1 - right / (len(row["samples"]) - 1)
+                    solutions[tuple(ids)] = Solution(row["prompt"] + ids, len(row["prompt"]), labels, ends, value)
             problems.append(list(solutions.values()))
     return [solutions for solutions in problems if solutions]
 
