@@ -3,6 +3,7 @@
 python -m training.ship solver runs/solver/final
 python -m training.ship reward runs/reward/final
 python -m training.ship skilled runs/skills/run/final
+python -m training.ship self_evaluation runs/skills/self/final
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from thinktime.engine.llama import Llama
 from thinktime.engine.models import fingerprint
 from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE, skills
 from thinktime.pocket import tokenizer as pocket_tokenizer
+from thinktime.scorers.prm import NO_WORSE
 
 DESCRIPTION = {
     "solver": "writes multi-step solutions to word problems, one step a line, and errs",
     "reward": "process reward model: the probability, at every token, that the solution is right so far",
+    "self_evaluation": "the solver's own layers and two more: the probability, at every token, that no other sample "
+    "would be better",
     "skilled": "solves, checks, judges, revises, plans, and says whether another sample would be better",
 }
+LABELS = {"reward": ("wrong", "right"), "self_evaluation": ("worse", NO_WORSE)}
 
 
 def main() -> None:
@@ -41,11 +46,13 @@ def main() -> None:
     tokenizer = pocket_tokenizer.build(skills.WORDS if args.kind == "skilled" else ())
     eos, pad = tokenizer.token_to_id(pocket_tokenizer.END), tokenizer.token_to_id(pocket_tokenizer.PAD)
     extra |= {"eos_token_id": eos, "pad_token_id": pad, "bos_token_id": None}
-    if args.kind == "reward":
-        extra |= {"id2label": {"0": "wrong", "1": "right"}, "label2id": {"wrong": 0, "right": 1}, "num_labels": 2}
+    if args.kind in LABELS:
+        labels = LABELS[args.kind]
+        label_ids = {label: place for place, label in enumerate(labels)}
+        extra |= {"id2label": dict(enumerate(labels)), "label2id": label_ids, "num_labels": 2}
     model.save(out, torch.float16, **extra)
     pocket_tokenizer.save(tokenizer, out, model.config.max_position_embeddings)
-    if args.kind != "reward":
+    if args.kind not in LABELS:
         generation: dict[str, object] = {"do_sample": True, "temperature": TEMPERATURE, "max_new_tokens": MAX_TOKENS}
         generation |= {"eos_token_id": eos, "pad_token_id": pad}
         (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")

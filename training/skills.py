@@ -1,20 +1,17 @@
-"""Teach the solver's weights to look back: would starting over be better, check, judge, revise, plan.
+"""Teach the solver's weights to look back: check, judge, revise, plan.
 
 One model solves and judges. It starts from the shipped solver with layers on top that have learnt to compare
-(`training.compare`), and goes on solving as it did, for it is trained on the solver's own samples as they came, right
-or wrong. What else it learns is made of the same samples:
+(`training.compare`), or from where an earlier run of this ended, and goes on solving as it did, for it is trained on
+the solver's own samples as they came, right or wrong. What else it learns is made of the same samples:
 
-- *restart*: behind a solution, whole or cut anywhere, one token says whether another sample would be better. The label
-  is the share of the solver's other samples that are no better (Manvi et al. 2024), not whether the solution is right.
 - *check*: every line as it should be, up to the first that is not, and a verdict.
 - *judge*: one to three checks of lines of up to four solutions, then a score each: 9 is right, less by how far it was.
 - *revise*: up to four wrong answers, the last one the nearest to the right one that follows (Snell et al. 2024).
 - *plan*, then solve by the plan.
 
-At every token of a sample two more heads are trained and then thrown away: whether it is right so far, and the label of
-*restart*. One token a solution would be too little to learn from.
+At every token of a sample another head learns whether it is right so far; it is thrown away.
 
-    torchrun --nproc-per-node 2 -m training.skills --steps 3000 --init runs/skills/compare/final \
+    torchrun --nproc-per-node 2 -m training.skills --steps 1100 --init runs/skills/compare/final \
         --samples runs/skills/samples --dev runs/skills/dev --out runs/skills/run
 """
 
@@ -36,7 +33,6 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from thinktime.bench.statistics import auc
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import skills
 from thinktime.pocket import tokenizer as pocket_tokenizer
@@ -47,18 +43,17 @@ from training.sample import able_lines
 
 PAD_ID = 0
 CONTEXT = 1024
-SHARES = {"restart": 0.25, "check": 0.35, "judge": 0.2, "revise": 0.15, "plan": 0.05}
+SHARES = {"check": 0.4, "judge": 0.35, "revise": 0.2, "plan": 0.05}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One solution of the solver: where it goes wrong (``len(ids)``: nowhere), and how many others are no better."""
+    """One solution of the solver, and where it goes wrong (``len(ids)``: nowhere)."""
 
     ids: list[int]
     text: str
     right: bool
     wrong_at: int
-    value: float
     lines: list[tuple[str, bool]]
     """Each line as it should be and whether it is, to the first that is not."""
 
@@ -78,10 +73,8 @@ class Row:
     ids: list[int] = field(default_factory=list)
     said: list[bool] = field(default_factory=list)
     """Whether the id is the model's to say."""
-    judged: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Right so far, and the label of *restart*, at places of a sample."""
-    value: float | None = None
-    """The label of *restart*, asked for by the last id."""
+    judged: dict[int, float] = field(default_factory=dict)
+    """Whether a sample is right so far, at its places."""
 
     def add(self, ids: Sequence[int], said: bool = False) -> Row:
         """Append ids."""
@@ -99,7 +92,7 @@ class Writer:
     def write(self, skill: str, solved: Solved, sample: Sample) -> Row | None:
         """A row that teaches the skill with this sample, or None where it has nothing to teach."""
         row = Row().add(self._ids(USER + solved.problem.question))
-        make = {"restart": self._restart, "check": self._check, "judge": self._judge, "revise": self._revise}
+        make = {"check": self._check, "judge": self._judge, "revise": self._revise}
         return make.get(skill, self._plan)(row, solved, sample)
 
     def _ids(self, text: str) -> list[int]:
@@ -108,21 +101,12 @@ class Writer:
     def _turn(self, row: Row, word: str, reply: str) -> Row:
         return row.add(self._ids(USER + word + ASSISTANT)).add(self._ids(reply + END), said=True)
 
-    def _solve(self, row: Row, sample: Sample, length: int) -> Row:
+    def _check(self, row: Row, solved: Solved, sample: Sample) -> Row:
         row.add(self._ids(ASSISTANT))
         start = len(row.ids)
-        row.add(sample.ids[:length], said=True)
-        row.judged |= {start + i: (float(i < sample.wrong_at), sample.value) for i in range(length)}
-        return row
-
-    def _restart(self, row: Row, solved: Solved, sample: Sample) -> Row:
-        length = len(sample.ids) if self._rng.random() < 0.5 else self._rng.randint(1, len(sample.ids))
-        self._solve(row, sample, length).add(self._ids(skills.RESTART))
-        row.value = sample.value
-        return row
-
-    def _check(self, row: Row, solved: Solved, sample: Sample) -> Row:
-        self._turn(self._solve(row, sample, len(sample.ids)), "Check", skills.checked(sample.lines))
+        row.add(sample.ids, said=True)
+        row.judged |= {start + i: float(i < sample.wrong_at) for i in range(len(sample.ids))}
+        self._turn(row, "Check", skills.checked(sample.lines))
         better = [s for s in solved.samples if s.right]
         if sample.right and self._rng.random() < 0.1:
             return self._turn(row, "Revise", sample.text)
@@ -177,12 +161,10 @@ def read(folder: Path, split: Split, count: int, seed: int, tokenizer: Tokenizer
     for path in sorted(folder.glob("*.jsonl")):
         for text in path.read_text().splitlines():
             line: dict[str, Any] = json.loads(text)
-            problem, rewards = known[line["id"]], [s["correct"] for s in line["samples"]]
+            problem = known[line["id"]]
             samples = []
             for raw in line["samples"]:
                 said = tokenizer.decode(raw["ids"])
-                others = sum(rewards) - raw["correct"]
-                value = 1.0 if raw["correct"] else 1 - others / (len(rewards) - 1)
                 lines = list(zip(said.splitlines(), raw["steps"], strict=False))
                 if len(said.splitlines()) != len(raw["steps"]) or not lines:
                     continue  # the length limit or a blank line broke the format
@@ -191,7 +173,7 @@ def read(folder: Path, split: Split, count: int, seed: int, tokenizer: Tokenizer
                     able = able_lines(problem, [text for text, _ in lines[:place]])
                     near = max(able, key=lambda text: _common(tokenizer, text, lines[place][0]))
                     lines = [*lines[:place], (near, False)]
-                samples.append(Sample(raw["ids"], said, raw["correct"], raw["wrong_at"], value, lines))
+                samples.append(Sample(raw["ids"], said, raw["correct"], raw["wrong_at"], lines))
             found.append(Solved(problem, samples))
     return found
 
@@ -204,61 +186,40 @@ def _common(tokenizer: Tokenizer, a: str, b: str) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors ``[rows, tokens]``; ``judged`` has two labels behind, ``value`` and ``last`` are ``[rows]``."""
+    """Tensors ``[rows, tokens]``."""
 
     ids: Tensor
     said: Tensor
     judged: Tensor
-    has_labels: Tensor
-    value: Tensor
-    last: Tensor
+    has_label: Tensor
 
 
 def collate(rows: Sequence[Row], multiple: int = 32) -> Batch:
-    """Pad. A row without a label of *restart* has NaN there."""
+    """Pad."""
     longest = -(-max(len(row.ids) for row in rows) // multiple) * multiple
     ids = torch.full((len(rows), longest), PAD_ID)
-    said, has_labels = torch.zeros(2, len(rows), longest, dtype=torch.bool)
-    judged = torch.zeros(len(rows), longest, 2)
+    said, has_label = torch.zeros(2, len(rows), longest, dtype=torch.bool)
+    judged = torch.zeros(len(rows), longest)
     for place, row in enumerate(rows):
         ids[place, : len(row.ids)] = torch.tensor(row.ids)
         said[place, : len(row.ids)] = torch.tensor(row.said)
         if row.judged:
             at = torch.tensor(list(row.judged))
             judged[place, at] = torch.tensor(list(row.judged.values()))
-            has_labels[place, at] = True
-    value = torch.tensor([float("nan") if row.value is None else row.value for row in rows])
-    return Batch(ids, said, judged, has_labels, value, torch.tensor([len(row.ids) - 1 for row in rows]))
+            has_label[place, at] = True
+    return Batch(ids, said, judged, has_label)
 
 
-def losses(
-    model: Llama, backbone: Any, labels: nn.Linear, batch: Batch, answers: tuple[int, int]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, and in parts: what is said, *restart*, the two labels; with the margin of No over Yes."""
+def losses(model: Llama, backbone: Any, label: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross entropy of what is said, and of the label right so far."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = backbone(batch.ids)
         said = batch.said[:, 1:]
         logits = model.head(hidden[:, :-1][said]).float()
-        asked = ~batch.value.isnan()
-        last = model.head(hidden[asked, batch.last[asked]]).float()
-        marks = labels(hidden[batch.has_labels]).float()
+        marks = label(hidden[batch.has_label]).float()[..., 0]
     speech = F.cross_entropy(logits, batch.ids[:, 1:][said])
-    yes, no = answers
-    logprobs, value = last.log_softmax(-1), batch.value[asked]
-    restart = -(value * logprobs[:, no] + (1 - value) * logprobs[:, yes])
-    marked = F.binary_cross_entropy_with_logits(marks, batch.judged[batch.has_labels])
-    zero = speech * 0
-    restart_loss = restart.mean() if asked.any() else zero
-    every = sum(parameter.sum() * 0 for parameter in labels.parameters())  # a gradient in every process, be it zero
-    marked = (marked if batch.has_labels.any() else zero) + every
-    parts = {"said": speech, "restart": restart_loss, "labels": marked, "margin": last[:, no] - last[:, yes]}
-    return speech + 0.3 * restart_loss + 0.5 * marked, parts
-
-
-def answer_ids(tokenizer: Tokenizer) -> tuple[int, int]:
-    """The tokens Yes and No."""
-    (yes,), (no,) = tokenizer.encode(skills.YES).ids, tokenizer.encode(skills.NO).ids
-    return yes, no
+    marked = F.binary_cross_entropy_with_logits(marks, batch.judged[batch.has_label], reduction="sum")
+    return speech, marked / max(1, len(marks))
 
 
 def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[Row]:
@@ -287,52 +248,41 @@ def batches(rows: Iterator[Row], tokens: int, world: int, rng: Random) -> Iterat
         yield from chunks
 
 
-def grown(compared: Path, tokenizer: Tokenizer) -> tuple[Llama, nn.Linear]:
-    """The language model of a compared classifier, with the new words, and its label as the first of two."""
-    weights = load_file(compared / "model.safetensors")
-    config = replace(LlamaConfig.read(compared), vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=CONTEXT)
-    model, labels = Llama(config), nn.Linear(config.hidden_size, 2)
-    old = weights["model.embed_tokens.weight"]
-    new = torch.randn(config.vocab_size - len(old), config.hidden_size) * old.std()
-    weights["model.embed_tokens.weight"] = torch.cat([old, new])
-    labels.weight.data[0] = weights["score.weight"][1] - weights["score.weight"][0]
-    labels.weight.data[1] = 0.0
-    nn.init.zeros_(labels.bias)
-    model.load_state_dict({name: value for name, value in weights.items() if not name.startswith("score")})
-    return model, labels
+def grown(init: Path, tokenizer: Tokenizer) -> tuple[Llama, nn.Linear]:
+    """The language model of a checkpoint, a head of one label beside it; a compared classifier gets the new words."""
+    weights = load_file(init / "model.safetensors")
+    config = replace(LlamaConfig.read(init), vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=CONTEXT)
+    model, label = Llama(config), nn.Linear(config.hidden_size, 1)
+    nn.init.zeros_(label.weight)
+    nn.init.zeros_(label.bias)
+    if (score := weights.pop("score.weight", None)) is not None:
+        weights.pop("score.bias")
+        label.weight.data[0] = score[1] - score[0]
+        old = weights["model.embed_tokens.weight"]
+        new = torch.randn(config.vocab_size - len(old), config.hidden_size) * old.std()
+        weights["model.embed_tokens.weight"] = torch.cat([old, new])
+    model.load_state_dict(weights)
+    return model, label
 
 
 @torch.no_grad()
-def evaluate(model: Llama, labels: nn.Linear, dev: Sequence[Solved], tokenizer: Tokenizer) -> dict[str, object]:
-    """Losses by skill, and how well *restart* at full length tells right from wrong samples of a problem."""
-    answers = answer_ids(tokenizer)
-    result: dict[str, object] = {}
+def evaluate(model: Llama, label: nn.Linear, dev: Sequence[Solved], tokenizer: Tokenizer) -> dict[str, float]:
+    """Loss of what is said, by skill."""
+    result = {}
     for skill in SHARES:
         writer = Writer(tokenizer, Random(f"dev/{skill}"))
         rows = [writer.write(skill, solved, sample) for solved in dev[:60] for sample in solved.samples[:2]]
         kept = sorted((r for r in rows if r is not None and len(r.ids) <= CONTEXT), key=lambda r: len(r.ids))
         parts = [
-            losses(model, model.model, labels, collate(kept[i : i + 16]), answers)[1] for i in range(0, len(kept), 16)
+            float(losses(model, model.model, label, collate(kept[i : i + 16]))[0]) for i in range(0, len(kept), 16)
         ]
-        result[skill] = round(sum(float(p["restart" if skill == "restart" else "said"]) for p in parts) / len(parts), 4)
-    within = []
-    for solved in dev[:100]:
-        rows = [Row().add(tokenizer.encode(USER + solved.problem.question + ASSISTANT).ids) for _ in solved.samples]
-        for row, sample in zip(rows, solved.samples, strict=True):
-            assert row is not None
-            row.add(sample.ids).add(tokenizer.encode(skills.RESTART).ids)
-            row.value = sample.value
-        if len({s.right for s in solved.samples}) == 2:
-            margin = losses(model, model.model, labels, collate([r for r in rows if r]), answers)[1]["margin"]
-            within.append(auc(margin.tolist(), [s.right for s in solved.samples]))
-    known = [value for value in within if value is not None]
-    result["restart_auc_within"] = round(sum(known) / len(known), 4)
+        result[skill] = round(sum(parts) / len(parts), 4)
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--init", type=Path, required=True, help="what training.compare made of the solver")
+    parser.add_argument("--init", type=Path, required=True, help="what training.compare made of the solver, or a run")
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
     parser.add_argument("--problems", type=int, default=12000)
@@ -348,11 +298,10 @@ def main() -> None:
     rank, world = start_processes(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = pocket_tokenizer.build(skills.WORDS)
-    answers = answer_ids(tokenizer)
     solved = read(args.samples, "train", args.problems, args.sample_seed, tokenizer)
     dev = read(args.dev, "dev", 300, args.sample_seed, tokenizer)
-    model, labels = grown(args.init, tokenizer)
-    both = nn.ModuleDict({"model": model, "labels": labels}).train()
+    model, label = grown(args.init, tokenizer)
+    both = nn.ModuleDict({"model": model, "label": label}).train()
     backbone = torch.compile(model.model, dynamic=True)
     optimizer = MuonAdam(both, args.muon_rate, args.adam_rate, args.weight_decay)
     n_samples = sum(len(s.samples) for s in solved)
@@ -363,7 +312,8 @@ def main() -> None:
     start, step, tokens, running = time.time(), 0, 0, 0.0
     for chunk in batches(rows, args.tokens, world, rng):
         batch = collate(chunk[rank::world])
-        loss, _ = losses(model, backbone, labels, batch, answers)
+        speech, marked = losses(model, backbone, label, batch)
+        loss = speech + 0.5 * marked
         loss.backward()  # type: ignore[no-untyped-call]
         tokens += average_gradients(both, world, int((batch.ids != PAD_ID).sum()))
         optimizer.step(rate_scale(step, args.steps, falling=0.8))
@@ -379,14 +329,14 @@ def main() -> None:
                 "tokens": tokens,
                 "minutes": round((time.time() - start) / 60, 2),
                 "loss": round(running, 4),
-                **(evaluate(model, labels, dev, tokenizer) if step % 500 == 0 else {}),
+                **(evaluate(model, label, dev, tokenizer) if step % 500 == 0 else {}),
             }
             write_row(log, row)
         if step % 250 == 0:
             model.save(args.out / "latest", torch.float32)
     if not rank:
         model.save(args.out / "final", torch.float32)
-        print(json.dumps(evaluate(model, labels, dev, tokenizer)), flush=True)
+        print(json.dumps(evaluate(model, label, dev, tokenizer)), flush=True)
 
 
 if __name__ == "__main__":

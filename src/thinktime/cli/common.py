@@ -100,7 +100,7 @@ def load_models(
                 raise InputError(field, value, "this is for an endpoint; give its URL with --model")
         directory = pocket.directory(POCKET[model]) if model in POCKET else Path(model)
         generator = local = LocalGenerator(directory, dtype=number)
-        if reward_model == "self":
+        if reward_model == "self" and model != "pocket":
             from thinktime.scorers.self_evaluation import SelfEvaluation
 
             return generator, SelfEvaluation(local)
@@ -111,11 +111,12 @@ def load_models(
     chosen = reward_model or ("pocket" if model in POCKET else "none")
     if chosen == "none":
         return generator, None
-    if chosen in ("self", "meta"):
+    if chosen in ("self", "meta") and model != "pocket":
         raise InputError("reward_model", chosen, "an endpoint does not show its inside; give a local --model")
     from thinktime.scorers.prm import ProcessReward
 
-    directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
+    shipped = {"pocket": "reward", "self": "self_evaluation"}
+    directory = pocket.directory(shipped[chosen]) if chosen in shipped else Path(chosen)
     return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
 
 

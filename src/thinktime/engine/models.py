@@ -131,6 +131,8 @@ class RewardModel:
     device: torch.device
     context: int
     fingerprint: str
+    label: str
+    """What the second label means."""
 
     def engine(self, **options: Any) -> Engine:
         """An engine for it; ``options`` are those of `Engine`."""
@@ -189,7 +191,8 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
     shape = _shape(model.config, model, number)
     context = model.config.max_position_embeddings
-    return RewardModel(model.to(place), shape, number, place, context, fingerprint(directory))
+    label = str((config.get("id2label") or {}).get("1", "right"))
+    return RewardModel(model.to(place), shape, number, place, context, fingerprint(directory), label)
 
 
 def fingerprint(directory: Path) -> str:

@@ -29,6 +29,8 @@ AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
 }
 
 
+NO_WORSE = "no worse"
+"""The second label of a model that says of a sample whether another would be better, not whether it is right."""
 DIGITS = 9
 """Rewards are rounded: two nodes that say the same are a tie, whatever shared the batch of either reading."""
 
@@ -37,7 +39,8 @@ class ProcessReward:
     """Scores a node by the rewards of its steps, an unfinished last step included.
 
     Of a local generator it reads the ids, so both have to share a tokenizer; the text of an endpoint it encodes itself,
-    step by step.
+    step by step. A classifier whose second label is "no worse" judges a sample beside others that could be drawn, and
+    not whether it is right: it offers self-evaluation in place of process rewards.
 
     Args:
         directory: a token classifier.
@@ -47,8 +50,6 @@ class ProcessReward:
         InputError: the directory is missing or holds no such model, or the aggregate is unknown.
     """
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
-
     def __init__(self, directory: Path | str, *, aggregate: str = "last", dtype: str = "float32") -> None:
         from thinktime.engine.models import load_reward_model
 
@@ -57,6 +58,8 @@ class ProcessReward:
         self._directory = Path(directory)
         self._model: RewardModel = load_reward_model(Path(directory), dtype)
         self._aggregate = AGGREGATES[aggregate]
+        kind = Capability.SELF_EVALUATION if self._model.label == NO_WORSE else Capability.PROCESS_REWARD
+        self.capabilities = frozenset({Capability.SCORES, kind})
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
         self._worker = Worker(self._model.engine())
 
