@@ -38,6 +38,10 @@ class Endpoint:
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
     """Fields that are a 400."""
+    replies: deque[str] = field(default_factory=deque)
+    """What the next samples say in place of a solution, one each."""
+    rewards: str = "lines"
+    """What /pooling gives a number for: ``lines``, ``tags``, ``tokens``, or ``one`` for the whole."""
     key: str | None = None
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
@@ -94,7 +98,7 @@ class Endpoint:
         if path == "/v1/models":
             data = [{"id": name, "object": "model"} for name in MODELS]
             return _reply(200, {"object": "list", "data": data}) if self.lists_models else _error(404, "not found")
-        if path not in ("/v1/chat/completions", "/v1/completions"):
+        if path not in ("/v1/chat/completions", "/v1/completions", "/pooling", "/classify"):
             return _error(404, "not found")
         body = json.loads(raw)
         self.requests.append(body)
@@ -112,7 +116,24 @@ class Endpoint:
                 return _error(400, f"unknown field {name}")
         if self.n == "refused" and body.get("n", 1) > 1:
             return _error(400, "only one completion choice is allowed")
-        return self._sampled(path, body, fault)
+        return self._sampled(path, body, fault) if path.startswith("/v1") else self._rewarded(path, body, fault)
+
+    def _rewarded(self, path: str, body: dict[str, Any], fault: str) -> bytes:
+        """A reward for every place of a text: a thousandth of its length so far."""
+        said = body["messages"][-1]["content"]
+        if fault == "garbage":
+            return _raw(200, b"[0.5", "application/json")
+        places = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
+        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(places, said)]
+        item = {"index": 0, "data": pairs if self.rewards != "one" else pairs[-1]}
+        if path == "/classify":
+            item = {"index": 0, "probs": pairs[-1], "num_classes": 2}
+        read = sum(len(_tokens(message["content"])) + 3 for message in body["messages"])
+        self.prompt_tokens += read
+        reply: dict[str, Any] = {"object": "list", "model": body["model"], "data": [item]}
+        if self.usage and fault != "no usage":
+            reply["usage"] = {"prompt_tokens": read, "total_tokens": read}
+        return _reply(200, reply)
 
     def _sampled(self, path: str, body: dict[str, Any], fault: str) -> bytes:
         chat = path == "/v1/chat/completions"
@@ -129,7 +150,8 @@ class Endpoint:
         for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
             noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
-            choices.append(self._choice(place, chat, body, _said(prefix, noise * (not self.identical)), limit))
+            text = self.replies.popleft() if self.replies else _said(prefix, noise * (not self.identical))
+            choices.append(self._choice(place, chat, body, text, limit))
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
         self.generated_tokens += new

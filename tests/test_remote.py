@@ -728,3 +728,14 @@ def test_a_state_survives_the_bank(start: Start, logprobs: bool) -> None:
         packed = generator.pack(node.parent.state, node.state)
         state = generator.unpack(node.parent.state, packed)
         assert state == node.state and (state.logprob == node.state.logprob or not logprobs)
+
+
+def test_flops_of_a_listed_model_are_twice_its_parameters_a_token_it_computes(start: Start) -> None:
+    endpoint = start()
+    nodes = sampled(opened(endpoint, parameters=1e6), 4)
+    spent = total(node.usage for node in nodes)
+    assert spent.flops == 2e6 * (endpoint.prompt_tokens + endpoint.generated_tokens)
+    answer = solved("majority", search_on(opened(endpoint, parameters=1e6), Budget(flops=1e9)), n=64)
+    assert 0 < answer.usage.flops <= 1e9 and answer.finish == "budget"
+    with pytest.raises(InputError, match="flops are unknown"):
+        search_on(opened(endpoint), Budget(flops=1e9))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -29,10 +31,21 @@ PriceText = Annotated[
     str | None,
     typer.Option("--price", help="An endpoint's dollars per million tokens, prompt/generated[/reused]: 0.15/0.60."),
 ]
-Reward = Annotated[
-    str | None,
-    typer.Option("--reward-model", help="'pocket', 'none', or a reward model directory; default: fits --model."),
+Parameters = Annotated[
+    float | None,
+    typer.Option(help="Parameters that a token of an endpoint's model is multiplied with, for its FLOPs: 8.2e9."),
 ]
+ScorerText = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer",
+        "--reward-model",
+        help="'pocket', 'none', a reward model directory, a reward model behind HTTP (http://host:port/pooling or "
+        "/classify), or an endpoint that judges by prompt (http://host:port/v1); default: fits --model.",
+    ),
+]
+ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
+ScorerPrice = Annotated[str | None, typer.Option(help="The scorer's dollars per million tokens, like --price.")]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 400 (pocket) or 1024.")]
@@ -66,57 +79,107 @@ def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampl
     return Sampling(temperature=temperature, max_tokens=limit)
 
 
-def load_models(
-    model: str,
-    reward_model: str | None,
-    aggregate: str,
-    dtype: str,
-    model_name: str | None = None,
-    price: str | None = None,
-) -> tuple[Generator, Scorer | None]:
+@dataclass(frozen=True)
+class Models:
+    """What the options say of generator and scorer."""
+
+    model: str
+    model_name: str | None
+    price: str | None
+    parameters: float | None
+    scorer: str | None
+    scorer_name: str | None
+    scorer_price: str | None
+    aggregate: str
+    dtype: str
+
+
+def load_models(options: Models) -> tuple[Generator, Scorer | None]:
     """The generator and the scorer that the options name."""
     from thinktime import pocket
 
+    model, dtype = options.model, options.dtype
     if dtype not in ("auto", "float64", "float32", "bfloat16", "float16"):
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
     number = dtype if dtype != "auto" else "float64" if model == "pocket" else "float32"
+    chosen = options.scorer or ("pocket" if model == "pocket" else "none")
+    if not _is_url(chosen):
+        _only_for_endpoints("--scorer", scorer_name=options.scorer_name, scorer_price=options.scorer_price)
     generator: Generator
-    if model.startswith(("http://", "https://")):
-        generator = _remote(model, model_name, price)
+    if _is_url(model):
+        generator = _remote(options)
     else:
         from thinktime.generators.local import LocalGenerator
 
-        for field, value in (("model_name", model_name), ("price", price)):
-            if value is not None:
-                raise InputError(field, value, "this is for an endpoint; give its URL with --model")
+        _only_for_endpoints(
+            "--model", model_name=options.model_name, price=options.price, parameters=options.parameters
+        )
         generator = LocalGenerator(pocket.directory("solver") if model == "pocket" else Path(model), dtype=number)
-    chosen = reward_model or ("pocket" if model == "pocket" else "none")
     if chosen == "none":
         return generator, None
+    if _is_url(chosen):
+        return generator, _remote_scorer(chosen, options)
     from thinktime.scorers.prm import ProcessReward
 
     directory = pocket.directory("reward") if chosen == "pocket" else Path(chosen)
-    return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
+    return generator, ProcessReward(directory, aggregate=options.aggregate, dtype=number)
 
 
-def _remote(url: str, name: str | None, price: str | None) -> Generator:
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _only_for_endpoints(option: str, **given: object) -> None:
+    for field, value in given.items():
+        if value is not None:
+            raise InputError(field, value, f"this is for an endpoint; give its URL with {option}")
+
+
+def _remote(options: Models) -> Generator:
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.remote.prices import Price
     from thinktime.remote.refusals import only_model
 
-    key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
-    cost = None if price is None else Price.parse(price)
-    return RemoteGenerator(url, name or only_model(url, key), key, price=cost)
+    cost = None if options.price is None else Price.parse(options.price)
+    if options.parameters is not None and not options.parameters > 0:
+        raise InputError("parameters", options.parameters, "give a number above 0, as 8.2e9")
+    key = _model_key()
+    name = options.model_name or only_model(options.model, key)
+    return RemoteGenerator(options.model, name, key, price=cost, parameters=options.parameters)
 
 
-async def closing(generator: Generator, work: Awaitable[Result]) -> Result:
-    """What the work gives, with the generator's connections closed behind it."""
+def _remote_scorer(url: str, options: Models) -> Scorer:
+    """A reward model, if the URL names its call; else a judge."""
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.remote.prices import Price
+    from thinktime.remote.refusals import only_model
+    from thinktime.scorers.judge import Judge
+    from thinktime.scorers.pooling import RemoteReward
+
+    cost = None if options.scorer_price is None else Price.parse(options.scorer_price)
+    key = os.environ.get("THINKTIME_SCORER_API_KEY")
+    if key is None and (not _is_url(options.model) or urlsplit(options.model).netloc == urlsplit(url).netloc):
+        key = _model_key()  # a key for one host is never sent to another
+    root, _, call = url.rstrip("/").rpartition("/")
+    if call in ("pooling", "classify"):
+        name = options.scorer_name or only_model(f"{root}/v1", key)
+        return RemoteReward(url, name, key, aggregate=options.aggregate, price=cost)
+    return Judge(RemoteGenerator(url, options.scorer_name or only_model(url, key), key, price=cost))
+
+
+def _model_key() -> str | None:
+    return os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+
+
+async def closing(models: tuple[Generator, Scorer | None], work: Awaitable[Result]) -> Result:
+    """What the work gives, with the models' connections closed behind it."""
     try:
         return await work
     finally:
-        close = getattr(generator, "close", None)
-        if close is not None:
-            await close()
+        for model in models:
+            close = getattr(model, "close", None)
+            if close is not None:
+                await close()
 
 
 def strategies_in(text: str) -> list[str]:

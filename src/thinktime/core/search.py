@@ -109,6 +109,8 @@ class Search:
         """What the strategy said of itself, in order."""
         self.errors: list[str] = []
         """Why children could not be had."""
+        self.unread: list[str] = []
+        """Why readings could not be had."""
         self._children: Counter[str] = Counter()
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
@@ -230,14 +232,16 @@ class Search:
             for (node, worst), reading in zip(new, fresh, strict=True):
                 self.ledger.settle(worst, reading.usage)
                 readings[node.key] = reading
+            self.unread += [reading.reason for reading in fresh if reading.reason]
             if self._journal is not None:
-                self._journal.add_readings(scorer.name, [(node.key, readings[node.key]) for node, _ in new])
+                read = [(node.key, readings[node.key]) for node, _ in new if not readings[node.key].reason]
+                self._journal.add_readings(scorer.name, read)
         scores: list[float | None] = []
         for node in nodes:
-            read = readings.get(node.key)
-            value = read.value if read and read.value is not None and math.isfinite(read.value) else None
+            found = readings.get(node.key)
+            value = found.value if found and found.value is not None and math.isfinite(found.value) else None
             record = self.trace[node.key]
-            record.score, record.steps = value, read.steps if read else ()
+            record.score, record.steps = value, found.steps if found else ()
             scores.append(value)
         return scores
 
@@ -271,8 +275,10 @@ class Search:
         sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ModelError: nothing was sampled to its end, and a child could not be had.
+            ModelError: nothing was sampled to its end, and a child could not be had; or not one reading could be.
         """
+        if self.unread and all(record.score is None for record in self.trace.values()):
+            raise ModelError(self.unread[0])
         if chosen is None:
             records = self.trace.values()
             if self.errors and not any(record.node.done for record in records):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from thinktime.core.types import Capability, Child, Extension, Finish, Node, Pro
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
-from thinktime.generators.text import Text, pack, unpack
+from thinktime.generators.text import Text, messages_of, pack, unpack
 
 if TYPE_CHECKING:
     from thinktime.engine.models import LanguageModel
@@ -56,7 +58,7 @@ class LocalGenerator:
         limit = self._model.context
         if len(ids) >= limit:
             raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
-        return Text(tuple(ids))
+        return Text(tuple(ids), asked=json.dumps(messages_of(problem.prompt)))
 
     def length(self, state: Text) -> int:
         """Tokens generated so far."""
@@ -132,7 +134,8 @@ class LocalGenerator:
         ends = [place + 1 for place, token in enumerate(ids) if token in self._step_ids]
         if not ends or ends[-1] != len(ids):
             ends.append(len(ids))
-        return Text(before.prompt, ids, self._model.tokenizer.decode(ids), tuple(ends), logprob)
+        text = self._model.tokenizer.decode(ids)
+        return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob)
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
         """What is new in a node's prefix is charged to its first child; all else is found in the store.

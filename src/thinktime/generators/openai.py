@@ -23,6 +23,7 @@ from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
 from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares
 from thinktime.remote.refusals import about_length, explained
+from thinktime.remote.sizes import multiplied
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
@@ -44,6 +45,7 @@ class RemoteGenerator:
         api_key: sent as a bearer token; it is in no message, name or bank.
         step: what ends a step.
         price: dollars per million tokens, in place of the listed ones.
+        parameters: that a token is multiplied with, in place of the listed ones; FLOPs are twice that a token.
         connections: requests at once; what is beyond waits.
         timeout: seconds for one sample.
 
@@ -59,6 +61,7 @@ class RemoteGenerator:
         *,
         step: str = "\n",
         price: Price | None = None,
+        parameters: float | None = None,
         connections: int = 256,
         timeout: float = 600.0,
     ) -> None:
@@ -71,6 +74,7 @@ class RemoteGenerator:
         self._root, self._model, self._api_key, self._step = root, model, api_key, step
         self._client = Client(root, api_key, connections=connections, timeout=timeout)
         self._price = price or listed(root, model)
+        self._parameters = parameters or multiplied(model)
         self._traits: Traits | None = None
         self._looking = Lock()
         self._reported = False
@@ -125,13 +129,23 @@ class RemoteGenerator:
         return state.tokens
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        """All tokens used; the prompt at a token a byte, the most of any byte-level tokenizer, and its template."""
-        dollars = None
+        """All tokens used, and what `most_read` says."""
+        dollars = flops = None
         state: RemoteText = node.state
-        if self._price is not None and _is_text(state) and (overhead := self.traits.overhead) is not None:
-            prompt = len(state.prompt.encode()) + len(state.text.encode()) + overhead
-            dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
-        return Usage(None, None, max_tokens, model_calls=1, flops=None, kv_bytes=None, dollars=dollars)
+        priced = self._price is not None or self._parameters is not None
+        if priced and _is_text(state) and self.traits.overhead is not None:
+            prompt = self.most_read(state)
+            flops = self._flops(prompt + max_tokens)
+            if self._price is not None:
+                dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
+        return Usage(None, None, max_tokens, model_calls=1, flops=flops, kv_bytes=None, dollars=dollars)
+
+    def most_read(self, state: RemoteText) -> int:
+        """The most tokens a prefix can be: one a byte, as of any byte-level tokenizer, and its template."""
+        return len(state.prompt.encode()) + len(state.text.encode()) + (self.traits.overhead or 0)
+
+    def _flops(self, tokens: int) -> float | None:
+        return None if self._parameters is None else 2 * self._parameters * tokens
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension. One that fails is an ``error`` that says why; the others are not lost.
@@ -251,10 +265,11 @@ class RemoteGenerator:
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
             cached = 0 if place or told is None else told.cached
             prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
-            usage = Usage(prompt, cached, count, model_calls=1, flops=None, kv_bytes=None, seconds=seconds)
+            flops = self._flops(prompt + count)
+            usage = Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds)
             if told is None:
                 worst = self.worst_case(extension.node, most)
-                usage = replace(usage, prompt_tokens=None, cached_tokens=None, dollars=worst.dollars, uncounted_calls=1)
+                usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
                 money = self._price.dollars(prompt, cached or 0, count) if self._price else None
                 usage = replace(usage, dollars=money)

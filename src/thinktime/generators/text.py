@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
+from thinktime.core.errors import ModelError
 from thinktime.core.types import Node
 
 
@@ -23,6 +27,8 @@ class Text:
     text: str = ""
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
+    asked: str = field(default="", compare=False)
+    """The prompt as messages of a chat, in JSON; empty where nobody kept it."""
 
 
 def added_text(node: Node) -> str:
@@ -44,7 +50,8 @@ def pack(before: Text, state: Text) -> dict[str, Any]:
 def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     """The state that `pack` described."""
     ids = before.ids + tuple(packed["ids"])
-    return Text(before.prompt, ids, packed["text"], tuple(packed["step_ends"]), packed["logprob"])
+    ends = tuple(packed["step_ends"])
+    return replace(before, ids=ids, text=packed["text"], step_ends=ends, logprob=packed["logprob"])
 
 
 @dataclass(frozen=True)
@@ -77,3 +84,28 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
     return RemoteText(before.prompt, text, packed["tokens"], ends, logprob, before.chat)
+
+
+def messages_of(prompt: Any) -> list[dict[str, Any]]:
+    """The messages of a chat; a text is one user turn."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def asked_of(state: Text | RemoteText) -> list[dict[str, Any]]:
+    """What a partial solution answers, as messages.
+
+    Raises:
+        ModelError: it was sampled by a generator that keeps token ids alone.
+    """
+    if isinstance(state, RemoteText):
+        return list(json.loads(state.prompt)) if state.chat else messages_of(state.prompt)
+    if not state.asked:
+        raise ModelError("scorer: these samples do not say what was asked; a scorer behind HTTP cannot read them")
+    return list(json.loads(state.asked))
+
+
+def steps_of(state: Text | RemoteText) -> list[str]:
+    """The steps of a partial solution, an unfinished last one included; they join to its text."""
+    if isinstance(state, RemoteText):
+        return [state.text[start:end] for start, end in pairwise((0, *state.step_ends))]
+    return re.findall(r"[^\n]*\n|[^\n]+", state.text)
