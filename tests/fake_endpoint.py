@@ -34,6 +34,8 @@ class Endpoint:
     """Whether a chat goes on inside its last assistant message if asked to."""
     stops: str = "named"
     """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
+    thinks: str = ""
+    """Where it thinks first: ``marked``, ``apart``, ``hidden``, or not at all."""
     identical: bool = False
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
@@ -176,7 +178,7 @@ class Endpoint:
         return _raw(200, whole, "application/json")
 
     def _choice(self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int) -> dict[str, Any]:
-        tokens = _tokens(text)
+        tokens = _tokens(f"<think> {text} </think> {text}" if self.thinks else text)
         reason: str = "stop" if len(tokens) <= limit else "length"
         tokens = tokens[:limit]
         met = None
@@ -196,6 +198,11 @@ class Endpoint:
             choice["message"] = {"role": "assistant", "content": said}
         else:
             choice["text"] = said
+        if self.thinks in ("apart", "hidden"):
+            thoughts, _, rest = said.removeprefix("<think> ").partition("</think> ")
+            choice["message"] = {"role": "assistant", "content": rest or None}
+            if self.thinks == "apart":
+                choice["message"]["reasoning_content"] = thoughts
         if self.logprobs and chat and body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": token, "logprob": -0.5} for token in tokens]}
         elif self.logprobs and not chat and "logprobs" in body:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -26,6 +27,7 @@ from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
 from thinktime.remote.client import Client, RefusedError, TooLateError, UnreachableError, UnreadableError
+from thinktime.remote.looks import Looks
 from thinktime.remote.prices import LISTED, Price, listed
 from thinktime.remote.protocol import Choice, read_usage, shares
 from thinktime.strategies import make
@@ -142,12 +144,68 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({"stops": "silent"}, "stops", None),
         ({"usage": False}, "usage", False),
         ({}, "limit_field", "max_tokens"),
+        ({}, "thinks", None),
+        ({"thinks": "marked"}, "thinks", "marked"),
+        ({"thinks": "apart"}, "thinks", "apart"),
+        ({"thinks": "hidden"}, "thinks", "hidden"),
     ],
 )
 def test_the_look_sees_what_the_endpoint_does(
     start: Start, behaviour: dict[str, Any], trait: str, value: object
 ) -> None:
     assert getattr(RemoteGenerator(start(**behaviour).url, "words").traits, trait) == value
+
+
+def test_a_look_is_kept_on_disk_and_taken_once_for_all_runs(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(), Looks(tmp_path / "cache" / "looks.json")
+    first = RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    endpoint.requests.clear()
+    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits == first and endpoint.requests == []
+
+
+def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(), Looks(tmp_path / "looks.json")
+    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    for url, model, step in (
+        (f"{endpoint.url}/completions", "words", "\n"),
+        (endpoint.url, "other-words", "\n"),
+        (endpoint.url, "words", "."),
+    ):
+        endpoint.requests.clear()
+        assert RemoteGenerator(url, model, step=step, looks=looks).traits and endpoint.requests
+    assert len(json.loads(looks.path.read_text())) == 4
+
+
+def test_a_look_of_yesterday_is_taken_again(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(), Looks(tmp_path / "looks.json")
+    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+    kept = json.loads(looks.path.read_text())
+    for entry in kept.values():
+        entry["seen"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
+    looks.path.write_text(json.dumps(kept))
+    endpoint.n = "ignored"
+    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"X": 3}', '{"X": {"seen": "x", "traits": {}}}', "[" * 99_999])
+def test_a_broken_cache_is_an_empty_one(start: Start, tmp_path: Path, text: str) -> None:
+    looks = Looks(tmp_path / "looks.json")
+    generator = RemoteGenerator(start().url, "words", looks=looks)
+    looks.path.write_text(text.replace("X", generator.look_name.replace('"', "")))
+    assert generator.traits.n and looks.find(generator.look_name) == generator.traits
+
+
+def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert RemoteGenerator(start().url, "words", looks=Looks(tmp_path / "file" / "looks.json")).traits.n
+
+
+def test_a_failed_look_is_not_kept(start: Start, tmp_path: Path) -> None:
+    looks = Looks(tmp_path / "looks.json")
+    with pytest.raises(UnknownNameError):
+        assert RemoteGenerator(start().url, "word", looks=looks).traits
+    assert not looks.path.exists()
 
 
 def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -248,6 +249,30 @@ def test_flops_are_twice_the_parameters_a_token_where_somebody_says_how_many(
     usage = json.loads(out)["usage"]
     assert code == 0, err
     assert usage["flops"] == 2e9 * (usage["prompt_tokens"] + usage["generated_tokens"])
+
+
+def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thinktime: Command) -> None:
+    single = ask(endpoint, "--model-name", "words", "--strategy", "majority:n=4")
+    asked = []
+    for _ in range(2):
+        endpoint.requests.clear()
+        assert thinktime(*single)[0] == 0
+        asked.append(len(endpoint.requests))
+    assert asked == [6, 1]
+    endpoint.n = "ignored"
+    code, out, err = thinktime("look", endpoint.url, "--model-name", "words", "--json")
+    assert (code, err) == (0, "") and json.loads(out)["n"] is False
+    endpoint.requests.clear()
+    assert thinktime(*single)[0] == 0
+    assert not any("n" in body for body in endpoint.requests) and len(endpoint.requests) == 4
+
+
+def test_a_look_is_told_in_words(endpoint: Endpoint, thinktime: Command) -> None:
+    endpoint.thinks = "apart"
+    code, out, _ = thinktime("look", endpoint.url, "--model-name", "words")
+    assert code == 0 and re.search(r"thinks first +apart", out) and re.search(r"seeds +yes", out)
+    code, _, err = thinktime("look", "http://127.0.0.1:9/v1")
+    assert code == 1 and "cannot be reached" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("port", "says"), [("99999", "port=99999"), ("-1", "port=-1")])

@@ -1,4 +1,4 @@
-"""The command line: ask, bench, replay, report, models, strategies, demo, score-server. Heavy imports come late."""
+"""The command line: a file for each command or two. Everything heavy is imported when used."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.info import models, strategies
+from thinktime.cli.look import look
 from thinktime.cli.replay import replay
 from thinktime.cli.score_server import score_server
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, bench, replay, report, models, demo, score_server):
+for command in (ask, bench, replay, report, models, look, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 

@@ -17,6 +17,7 @@ from thinktime.core.usage import Budget
 
 if TYPE_CHECKING:
     from thinktime.core.types import Generator, Sampling, Scorer
+    from thinktime.remote.looks import Looks
 
 Result = TypeVar("Result")
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -143,9 +144,11 @@ def _remote(options: Models) -> Generator:
     cost = None if options.price is None else Price.parse(options.price)
     if options.parameters is not None and not options.parameters > 0:
         raise InputError("parameters", options.parameters, "give a number above 0, as 8.2e9")
-    key = _model_key()
+    key = model_key()
     name = options.model_name or only_model(options.model, key)
-    return RemoteGenerator(options.model, name, key, price=cost, parameters=options.parameters)
+    return RemoteGenerator(
+        options.model, name, key, price=cost, parameters=options.parameters, looks=looks_of_this_user()
+    )
 
 
 def _remote_scorer(url: str, options: Models) -> Scorer:
@@ -159,15 +162,25 @@ def _remote_scorer(url: str, options: Models) -> Scorer:
     cost = None if options.scorer_price is None else Price.parse(options.scorer_price)
     key = os.environ.get("THINKTIME_SCORER_API_KEY")
     if key is None and (not _is_url(options.model) or urlsplit(options.model).netloc == urlsplit(url).netloc):
-        key = _model_key()  # a key for one host is never sent to another
+        key = model_key()  # a key for one host is never sent to another
     root, _, call = url.rstrip("/").rpartition("/")
     if call in ("pooling", "classify"):
         name = options.scorer_name or only_model(f"{root}/v1", key)
         return RemoteReward(url, name, key, aggregate=options.aggregate, price=cost)
-    return Judge(RemoteGenerator(url, options.scorer_name or only_model(url, key), key, price=cost))
+    name = options.scorer_name or only_model(url, key)
+    return Judge(RemoteGenerator(url, name, key, price=cost, looks=looks_of_this_user()))
 
 
-def _model_key() -> str | None:
+def looks_of_this_user() -> Looks:
+    """What endpoints were seen to do, in the user's cache folder."""
+    from thinktime.remote.looks import Looks
+
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Looks(Path(folder) / "thinktime" / "endpoints.json")
+
+
+def model_key() -> str | None:
+    """The key for the model's endpoint, from the environment."""
     return os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
 
 

@@ -19,6 +19,7 @@ from thinktime.core.types import Capability, Child, Extension, Finish, Node, Pro
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
 from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
+from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
 from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares
@@ -48,6 +49,7 @@ class RemoteGenerator:
         parameters: that a token is multiplied with, in place of the listed ones; FLOPs are twice that a token.
         connections: requests at once; what is beyond waits.
         timeout: seconds for one sample.
+        looks: where what was seen of endpoints is kept; a look that is there is not taken again.
 
     Raises:
         InputError: the URL or the name cannot be one.
@@ -64,6 +66,7 @@ class RemoteGenerator:
         parameters: float | None = None,
         connections: int = 256,
         timeout: float = 600.0,
+        looks: Looks | None = None,
     ) -> None:
         if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", base_url):
             raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
@@ -75,6 +78,9 @@ class RemoteGenerator:
         self._client = Client(root, api_key, connections=connections, timeout=timeout)
         self._price = price or listed(root, model)
         self._parameters = parameters or multiplied(model)
+        self.look_name = f"{self.name} {step!r}"
+        """What its look is kept under."""
+        self._looks = looks
         self._traits: Traits | None = None
         self._looking = Lock()
         self._reported = False
@@ -88,10 +94,14 @@ class RemoteGenerator:
             ModelError: it cannot be reached, or makes no sense.
         """
         with self._looking:
+            if self._traits is None and self._looks is not None:
+                self._traits = self._looks.find(self.look_name)
             traits = self._traits
             if traits is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
                     traits = self._traits = pool.submit(asyncio.run, self._look()).result()
+                if self._looks is not None:
+                    self._looks.keep(self.look_name, traits)
             return traits
 
     @property

@@ -17,6 +17,8 @@ STEP_TOKENS = 12
 """In which a model that writes sums, one a line, has to end a line."""
 
 Stops = Literal["named", "echoed", "echoed if asked"]
+Thinks = Literal["marked", "apart", "hidden"]
+THINK = "<think>"
 ECHO = {"include_stop_str_in_output": True}
 """What asks for it."""
 
@@ -39,6 +41,9 @@ class Traits:
     """What it calls the length limit."""
     overhead: int | None
     """At least the tokens that its template adds to a message; None where it does not count."""
+    thinks: Thinks | None
+    """Where thoughts are that come first: in the text behind ``<think>``, in a field apart from it, or not shown though
+    they are counted. None: none were seen, as where the template itself begins them."""
     spent: Told
     """What the look cost, as far as it was told."""
 
@@ -58,10 +63,11 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     looks = _Looks(client, api, model)
     told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
     limit_field, choices = await looks.sample_plainly(told)
-    texts = [[choice.text for choice in choices]]
+    texts = [[choice.thoughts + choice.text for choice in choices]]
     if "seed" in told:
         for seed in (1, 2):
-            texts.append([c.text for c in await looks.sample({limit_field: TOKENS, **told, "seed": seed})])
+            again = await looks.sample({limit_field: TOKENS, **told, "seed": seed})
+            texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
     overhead = looks.last.prompt if looks.last else None
     continues, stops = await _steps(looks, limit_field, step)
@@ -74,8 +80,17 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         usage=overhead is not None,
         limit_field=limit_field,
         overhead=overhead,
+        thinks=_thinks(choices[0]),
         spent=looks.spent,
     )
+
+
+def _thinks(choice: Choice) -> Thinks | None:
+    if choice.thoughts:
+        return "apart"
+    if choice.text.lstrip().startswith(THINK):
+        return "marked"
+    return "hidden" if choice.reason == "length" and not choice.text else None
 
 
 async def _steps(looks: _Looks, limit_field: str, step: str) -> tuple[bool, Stops | None]:

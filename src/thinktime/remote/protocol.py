@@ -26,6 +26,8 @@ class Choice:
     """How many log-probabilities came with it; None where none did."""
     logprob: float = math.nan
     error: str | None = None
+    thoughts: str = ""
+    """What it thought before, where the endpoint tells that apart from the text."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,13 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
     logprobs = _logprobs(choice.get("logprobs"))
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
-    return Choice(text, reason, named, tokens, logprob)
+    return Choice(text, reason, named, tokens, logprob, thoughts=_thoughts(message))
+
+
+def _thoughts(message: object) -> str:
+    found = message if isinstance(message, Mapping) else {}
+    thoughts = found.get("reasoning_content") or found.get("reasoning")  # vLLM's older and newer spelling
+    return thoughts if isinstance(thoughts, str) else ""
 
 
 def _logprobs(found: object) -> list[float] | None:

@@ -124,7 +124,7 @@ class Judge:
                 place = self.grade(reply.state.text) if reply.finish == "eos" else None
                 if place is not None:
                     places.append(place)
-                reason = reason or reply.reason
+                reason = reason or str(reply.reason or "")
             if len(places) == self._samples:
                 break
         usage = self._usage(asked, costs)
