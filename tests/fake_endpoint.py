@@ -30,8 +30,10 @@ class Endpoint:
     usage: bool = True
     logprobs: bool = True
     seeds: bool = True
-    continues: bool = True
-    """Whether a chat goes on inside its last assistant message if asked to."""
+    continues: bool | str = True
+    """Whether a chat goes on inside its last assistant message if asked to; ``always``: also if not asked."""
+    echoes: bool = False
+    """Whether it then begins with what was said."""
     stops: str = "named"
     """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
     thinks: str = ""
@@ -141,10 +143,11 @@ class Endpoint:
         chat = path == "/v1/chat/completions"
         messages = body["messages"] if chat else []
         last = messages[-1] if messages else {"role": "user", "content": body.get("prompt", "")}
-        going_on = not chat or (self.continues and body.get("continue_final_message", False))
+        asked = body.get("continue_final_message", False) or self.continues == "always"
+        going_on = not chat or (self.continues and asked and last["role"] == "assistant")
         prefix = str(last["content"]) if going_on else ""
         read = sum(len(_tokens(m["content"])) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
-        read -= 2 if chat and going_on else 0
+        read -= 3 if chat and going_on else 0
         limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
@@ -194,6 +197,8 @@ class Endpoint:
         choice: dict[str, Any] = {"index": place, "finish_reason": reason, "tokens": len(tokens)}
         if self.stops == "named":
             choice["stop_reason"] = met
+        if self.echoes and chat and body["messages"][-1]["role"] == "assistant":
+            said = str(body["messages"][-1]["content"]) + said
         if chat:
             choice["message"] = {"role": "assistant", "content": said}
         else:

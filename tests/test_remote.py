@@ -144,6 +144,10 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({"stops": "silent"}, "stops", None),
         ({"usage": False}, "usage", False),
         ({}, "limit_field", "max_tokens"),
+        ({"continues": "always"}, "continues", True),
+        ({}, "echoes", False),
+        ({"echoes": True}, "echoes", True),
+        ({"echoes": True, "continues": "always"}, "continues", True),
         ({}, "thinks", None),
         ({"thinks": "marked"}, "thinks", "marked"),
         ({"thinks": "apart"}, "thinks", "apart"),
@@ -297,6 +301,37 @@ def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: st
     assert [text[:end].count("\n") for end in nodes[-1].state.step_ends] == [1, 2, 2]
     assert text.startswith(nodes[2].state.text) and "answer is" in text.splitlines()[2]
     assert generator.length(nodes[-1].state) == len(text.split())
+
+
+@pytest.mark.parametrize("continues", [True, "always"])
+def test_what_an_endpoint_says_again_is_not_said_twice(start: Start, continues: bool | str) -> None:
+    generator = opened(start(echoes=True, continues=continues))
+
+    async def walk() -> list[Node]:
+        search = search_on(generator)
+        nodes = [search.root]
+        while nodes[-1].finish in ("root", "step"):
+            nodes += await search.extend([nodes[-1]], until="step")
+        return nodes
+
+    first, second, last = (node.state.text for node in run(walk())[1:])
+    assert second.startswith(first) and last.startswith(second)
+    assert (last.count("\n"), last.count("answer is")) == (2, 1)
+
+
+def test_an_echo_that_fails_to_come_is_a_failed_sample_and_not_a_doubled_text(start: Start) -> None:
+    endpoint = start(echoes=True)
+    generator = opened(endpoint)
+
+    async def walk() -> Node:
+        search = search_on(generator)
+        first = await search.extend([search.root], until="step")
+        endpoint.echoes = False
+        (node,) = await search.extend(first)
+        return node
+
+    node = run(walk())
+    assert node.finish == "error" and node.usage.generated_tokens > 0
 
 
 def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:

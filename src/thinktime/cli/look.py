@@ -34,6 +34,7 @@ def look(
         ("log-probabilities", traits.logprobs),
         ("seeds", traits.seeds),
         ("goes on inside what was said", traits.continues),
+        ("says again what was said", traits.echoes),
         ("tells a stop string from the end", traits.stops),
         ("reports usage", traits.usage),
         ("length limit is called", traits.limit_field),

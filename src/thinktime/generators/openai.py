@@ -22,7 +22,7 @@ from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, To
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
-from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares
+from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares, unechoed
 from thinktime.remote.refusals import about_length, explained
 from thinktime.remote.sizes import multiplied
 
@@ -225,6 +225,8 @@ class RemoteGenerator:
         try:
             reply = await self._client.post(self._api, self._body(first, len(wanted), traits), deadline=first.deadline)
             choices = read_choices(reply.body, self._root)[: len(wanted)]
+            if traits.echoes and first.node.state.text:
+                choices = [unechoed(choice, first.node.state.text) for choice in choices]
         except RefusedError as error:
             if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
                 return await self._one_by_one(wanted, traits)

@@ -19,6 +19,8 @@ STEP_TOKENS = 12
 Stops = Literal["named", "echoed", "echoed if asked"]
 Thinks = Literal["marked", "apart", "hidden"]
 THINK = "<think>"
+ASKED, ASKED_FOR_STEPS = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
+ONE_TOKEN = "4"
 ECHO = {"include_stop_str_in_output": True}
 """What asks for it."""
 
@@ -34,6 +36,8 @@ class Traits:
     """The same seed gave the same sample, and another one another."""
     continues: bool
     """It goes on inside what was said so far."""
+    echoes: bool
+    """It then begins with what was said, as llama.cpp does."""
     stops: Stops | None
     """How it tells a stop string from the end: it names it, or leaves it in the text. None: it was not seen to."""
     usage: bool
@@ -49,7 +53,7 @@ class Traits:
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
-    """Look at an endpoint; six requests or fewer of a few tokens each.
+    """Look at an endpoint; seven requests or fewer of a few tokens each.
 
     Args:
         client: of the endpoint.
@@ -70,12 +74,13 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
             texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
     overhead = looks.last.prompt if looks.last else None
-    continues, stops = await _steps(looks, limit_field, step)
+    continues, echoes, stops = await _steps(looks, limit_field, step, overhead)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
         logprobs="logprobs" in told and all(choice.tokens for choice in choices),
         seeds=seeds,
         continues=continues,
+        echoes=echoes,
         stops=stops,
         usage=overhead is not None,
         limit_field=limit_field,
@@ -93,27 +98,31 @@ def _thinks(choice: Choice) -> Thinks | None:
     return "hidden" if choice.reason == "length" and not choice.text else None
 
 
-async def _steps(looks: _Looks, limit_field: str, step: str) -> tuple[bool, Stops | None]:
-    """Whether it goes on inside what was said, and how it tells the end of a step."""
+async def _steps(looks: _Looks, limit_field: str, step: str, overhead: int | None) -> tuple[bool, bool, Stops | None]:
+    """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
     options: dict[str, Any] = {limit_field: STEP_TOKENS, "temperature": 0, "stop": [step]}
     try:
         choice = (await looks.sample(options, said))[0]
     except RemoteError:
-        return False, None
-    read, stops = looks.last, _told(choice, step)
+        return False, False, None
+    read, stops, echoes = looks.last, _told(choice, step), choice.text.startswith(said)
     if choice.reason == "stop" and stops is None:
         with suppress(RemoteError):
             asked = (await looks.sample(options | ECHO, said))[0]
             stops = "echoed if asked" if _told(asked, step) else None
     if looks.api == "completions":
-        return True, stops
+        return True, echoes, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}
     try:  # an answer to what was said needs the start of a new message; going on inside it does not
         await looks.sample({limit_field: 1, "temperature": 0, **answer}, said)
+        if read is not None and looks.last is not None and read.prompt < looks.last.prompt:
+            return True, echoes, stops
+        # who always goes on, asked or not, reads a word of one token as one more than nothing
+        await looks.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
     except RemoteError:
-        return False, None
-    return read is not None and looks.last is not None and read.prompt < looks.last.prompt, stops
+        return False, echoes, None
+    return overhead is not None and looks.last is not None and looks.last.prompt == overhead + 1, echoes, stops
 
 
 def _told(choice: Choice, step: str) -> Stops | None:
@@ -148,9 +157,11 @@ class _Looks:
                 else:
                     raise
 
-    async def sample(self, options: Mapping[str, Any], said: str = "", tries: int = 5) -> list[Choice]:
+    async def sample(
+        self, options: Mapping[str, Any], said: str = "", *, asked: str | None = None, tries: int = 5
+    ) -> list[Choice]:
         """Samples after a fixed prompt, and after what is said to have been said."""
-        asked = "Add 1 to each number up to 9, one sum a line." if said else "Say any word that comes to mind."
+        asked = asked or (ASKED_FOR_STEPS if said else ASKED)
         messages = json.dumps([{"role": "user", "content": asked}])
         prompt = messages if self.api == "chat/completions" else f"{asked}\n"
         body = {"model": self._model, **prompt_of(prompt, self.api, said), **options}

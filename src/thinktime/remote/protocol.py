@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from thinktime.remote.client import UnreadableError
@@ -76,6 +76,13 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
     if not isinstance(choices, Sequence) or not choices or not all(isinstance(c, Mapping) for c in choices):
         raise UnreadableError(f"endpoint={url!r}: its answer has choices={choices!r}; expected a list of samples")
     return [_choice(choice) for choice in sorted(choices, key=lambda c: _whole(c.get("index")) or 0)]
+
+
+def unechoed(choice: Choice, said: str) -> Choice:
+    """A sample of an endpoint that begins with what was said, without that."""
+    if choice.error is not None or choice.text.startswith(said):
+        return replace(choice, text=choice.text[len(said) :])
+    return replace(choice, error="the sample does not begin with what was said, as those before it did")
 
 
 def read_usage(body: Mapping[str, Any]) -> Told | None:
