@@ -35,7 +35,8 @@ class Endpoint:
     echoes: bool = False
     """Whether it then begins with what was said."""
     stops: str = "named"
-    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
+    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``, or
+    ``unlisted`` (llama.cpp: counted, but without a log-probability)."""
     thinks: str = ""
     """Where it thinks first: ``marked``, ``apart``, ``hidden``, or not at all."""
     identical: bool = False
@@ -194,7 +195,8 @@ class Endpoint:
         asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
         if met and not (self.stops == "echoed" or asked):
             said = said[: said.index(met)]
-        choice: dict[str, Any] = {"index": place, "finish_reason": reason, "tokens": len(tokens)}
+        choice: dict[str, Any] = {"index": place, "finish_reason": reason}
+        choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
             choice["stop_reason"] = met
         if self.echoes and chat and body["messages"][-1]["role"] == "assistant":

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from thinktime.answers import TextAnswers
-from thinktime.core.errors import CapabilityError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, total
@@ -53,7 +52,7 @@ def search_for(
 def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
     traits = RemoteGenerator(url, only_model(url)).traits
     assert (traits.n, traits.seeds, traits.logprobs, traits.usage) == (True, True, True, True)
-    assert (traits.continues, traits.stops, traits.thinks) == (True, None, None)
+    assert (traits.continues, traits.echoes, traits.stops, traits.thinks) == (True, True, "unlisted", None)
 
 
 def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
@@ -106,13 +105,38 @@ def test_a_chat_goes_on_inside_what_was_said(url: str, questions: tuple[str, ...
     assert rest.depth == 2 and rest.state.text == whole.state.text
 
 
-def test_a_search_by_steps_is_refused_for_it_does_not_tell_a_stop_from_the_end(
-    url: str, questions: tuple[str, ...]
+def test_steps_make_the_text_that_one_call_makes(url: str, questions: tuple[str, ...]) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def walk(question: str) -> tuple[Node, Node]:
+        search = search_for(question, remote, GREEDY)
+        (whole,) = await search.extend([search.root])
+        node = search.root
+        while node.finish in ("root", "step"):
+            (node,) = await search.extend([node], until="step")
+        await remote.close()
+        return whole, node
+
+    for question in questions[:3]:
+        whole, stepped = asyncio.run(walk(question))
+        assert stepped.depth == len(stepped.state.step_ends) > 1
+        assert (stepped.state.text, stepped.finish) == (whole.state.text, whole.finish)
+
+
+def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
+    url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, GREEDY)
-    with pytest.raises(CapabilityError, match="step boundaries"):
-        asyncio.run(search.extend([search.root], until="step"))
+    search = search_for(questions[0], remote, Sampling(max_tokens=60))
+    search.scorer = reward
+
+    async def beam() -> Answer:
+        answer = await make("beam_search", {"n": 2, "width": 1})(search)
+        await remote.close()
+        return answer
+
+    assert asyncio.run(beam()).usage.scorer_calls > 0
+    assert max(record.node.depth for record in search.trace.values()) > 1
 
 
 def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(

@@ -142,6 +142,9 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({"stops": "echoed if asked"}, "stops", "echoed if asked"),
         ({"stops": "silent", "refuses": ("include_stop_str_in_output",)}, "stops", None),
         ({"stops": "silent"}, "stops", None),
+        ({"stops": "unlisted", "refuses": ("include_stop_str_in_output",)}, "stops", "unlisted"),
+        ({"stops": "unlisted"}, "stops", "unlisted"),
+        ({"stops": "unlisted", "logprobs": False}, "stops", None),
         ({"usage": False}, "usage", False),
         ({}, "limit_field", "max_tokens"),
         ({"continues": "always"}, "continues", True),
@@ -283,7 +286,7 @@ def test_the_children_of_a_request_cost_together_what_it_cost(start: Start, logp
 
 
 @pytest.mark.parametrize("path", ["", "/chat/completions", "/completions"])
-@pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked"])
+@pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked", "unlisted"])
 def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: str) -> None:
     endpoint = start(stops=stops)
     generator = RemoteGenerator(endpoint.url + path, "words")
@@ -300,7 +303,8 @@ def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: st
     text = nodes[-1].state.text
     assert [text[:end].count("\n") for end in nodes[-1].state.step_ends] == [1, 2, 2]
     assert text.startswith(nodes[2].state.text) and "answer is" in text.splitlines()[2]
-    assert generator.length(nodes[-1].state) == len(text.split())
+    line_ends = 2 if stops == "unlisted" else 0  # tokens of their own there
+    assert generator.length(nodes[-1].state) == len(text.split()) + line_ends
 
 
 @pytest.mark.parametrize("continues", [True, "always"])

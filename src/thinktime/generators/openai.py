@@ -22,7 +22,16 @@ from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, To
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
-from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares, unechoed
+from thinktime.remote.protocol import (
+    Choice,
+    prompt_of,
+    read_choices,
+    read_usage,
+    root_and_api,
+    shares,
+    unechoed,
+    unlisted,
+)
 from thinktime.remote.refusals import about_length, explained
 from thinktime.remote.sizes import multiplied
 
@@ -167,7 +176,8 @@ class RemoteGenerator:
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
-            groups[same if traits.n else place].append(e)
+            alone = e.until == "step" and traits.stops == "unlisted"  # of several, nobody tells whose tokens are whose
+            groups[same if traits.n and not alone else place].append(e)
         requests = [
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
         ]
@@ -227,6 +237,8 @@ class RemoteGenerator:
             choices = read_choices(reply.body, self._root)[: len(wanted)]
             if traits.echoes and first.node.state.text:
                 choices = [unechoed(choice, first.node.state.text) for choice in choices]
+            if traits.stops == "unlisted" and len(choices) == 1 and unlisted(choices[0], read_usage(reply.body)):
+                choices = [replace(choices[0], stop=self._step)]
         except RefusedError as error:
             if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
                 return await self._one_by_one(wanted, traits)
@@ -304,7 +316,8 @@ class RemoteGenerator:
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
         if choice.reason == "stop":
-            stopped = choice.stop is not None if traits.stops == "named" else choice.text.endswith(self._step)
+            named = traits.stops in ("named", "unlisted")
+            stopped = choice.stop is not None if named else choice.text.endswith(self._step)
             return "step" if extension.until == "step" and stopped else "eos"
         room = extension.sampling.max_tokens - extension.node.state.tokens
         if count < extension.max_tokens or extension.max_tokens >= room:

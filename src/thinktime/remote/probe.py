@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinktime.remote.client import Client, RefusedError, RemoteError
-from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage
+from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage, unlisted
 
 TOKENS = 3
 """Of each of the samples that are compared."""
 STEP_TOKENS = 12
 """In which a model that writes sums, one a line, has to end a line."""
 
-Stops = Literal["named", "echoed", "echoed if asked"]
+END_TOKENS = 32
+"""In which a model that is asked for a word has to end."""
+
+Stops = Literal["named", "echoed", "echoed if asked", "unlisted"]
 Thinks = Literal["marked", "apart", "hidden"]
 THINK = "<think>"
 ASKED, ASKED_FOR_STEPS = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
@@ -39,7 +42,8 @@ class Traits:
     echoes: bool
     """It then begins with what was said, as llama.cpp does."""
     stops: Stops | None
-    """How it tells a stop string from the end: it names it, or leaves it in the text. None: it was not seen to."""
+    """How it tells a stop string from the end: it names it, or leaves it in the text, or counts it without listing its
+    log-probability, which the end's it lists (llama.cpp). None: it was not seen to."""
     usage: bool
     limit_field: str
     """What it calls the length limit."""
@@ -53,7 +57,7 @@ class Traits:
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
-    """Look at an endpoint; seven requests or fewer of a few tokens each.
+    """Look at an endpoint; eight requests or fewer of a few tokens each.
 
     Args:
         client: of the endpoint.
@@ -74,7 +78,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
             texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
     overhead = looks.last.prompt if looks.last else None
-    continues, echoes, stops = await _steps(looks, limit_field, step, overhead)
+    continues, echoes, stops = await _steps(looks, limit_field, step, overhead, told)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
         logprobs="logprobs" in told and all(choice.tokens for choice in choices),
@@ -98,10 +102,13 @@ def _thinks(choice: Choice) -> Thinks | None:
     return "hidden" if choice.reason == "length" and not choice.text else None
 
 
-async def _steps(looks: _Looks, limit_field: str, step: str, overhead: int | None) -> tuple[bool, bool, Stops | None]:
+async def _steps(
+    looks: _Looks, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
+) -> tuple[bool, bool, Stops | None]:
     """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
-    options: dict[str, Any] = {limit_field: STEP_TOKENS, "temperature": 0, "stop": [step]}
+    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: told[n] for n in ("logprobs",) if n in told}
+    options: dict[str, Any] = {**plain, "stop": [step]}
     try:
         choice = (await looks.sample(options, said))[0]
     except RemoteError:
@@ -111,6 +118,10 @@ async def _steps(looks: _Looks, limit_field: str, step: str, overhead: int | Non
         with suppress(RemoteError):
             asked = (await looks.sample(options | ECHO, said))[0]
             stops = "echoed if asked" if _told(asked, step) else None
+    if stops is None and unlisted(choice, read):
+        with suppress(RemoteError):
+            end = (await looks.sample({**plain, limit_field: END_TOKENS}))[0]
+            stops = "unlisted" if end.reason == "stop" and looks.last and end.tokens == looks.last.generated else None
     if looks.api == "completions":
         return True, echoes, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}

@@ -85,6 +85,11 @@ def unechoed(choice: Choice, said: str) -> Choice:
     return replace(choice, error="the sample does not begin with what was said, as those before it did")
 
 
+def unlisted(choice: Choice, told: Told | None) -> bool:
+    """Whether the only sample of a request had a token more than it has log-probabilities: a stop string."""
+    return choice.reason == "stop" and choice.tokens is not None and told is not None and told.generated > choice.tokens
+
+
 def read_usage(body: Mapping[str, Any]) -> Told | None:
     """What the request cost; None where the answer does not say, or says nonsense."""
     usage = body.get("usage")
@@ -110,7 +115,7 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
     if not isinstance(text, str):
         return Choice(error=f"content={text!r}: the sample has no text")
     text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
-    logprobs = _logprobs(choice.get("logprobs"))
+    logprobs = _logprobs(choice.get("logprobs"), text)
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
     return Choice(text, reason, named, tokens, logprob, thoughts=_thoughts(message))
@@ -122,12 +127,14 @@ def _thoughts(message: object) -> str:
     return thoughts if isinstance(thoughts, str) else ""
 
 
-def _logprobs(found: object) -> list[float] | None:
-    """One number a token, in a chat's spelling or in the older one."""
+def _logprobs(found: object, text: str) -> list[float] | None:
+    """One number a token, in a chat's spelling or in the older one; an empty text has none of them."""
     if not isinstance(found, Mapping):
         return None
     content = found.get("content")
     values = [token.get("logprob") for token in content] if content else found.get("token_logprobs")
+    if content == [] and not text:
+        return []
     if not isinstance(values, Sequence) or not values or not all(isinstance(v, int | float) for v in values):
         return None
     return [float(value) for value in values]
