@@ -13,12 +13,13 @@ import pytest
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.core.types import Capability, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.pocket.problems import read_answer
 from thinktime.remote.refusals import only_model
+from thinktime.scorers.judge import Judge
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
@@ -154,3 +155,22 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
     answer = asyncio.run(vote())
     assert answer.value is not None and answer.usage.generated_tokens <= 600
     assert answer.usage.scorer_calls > 4 and answer.usage.uncounted_calls == 0
+
+
+def test_a_judge_on_the_server_is_charged_what_the_server_counts(
+    url: str, generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+    judge = Judge(remote, template="{question} {solution}", samples=4, retries=0, max_tokens=20)
+
+    async def judged() -> tuple[Node, Reading]:
+        search = search_for(questions[0], generator, Sampling(temperature=0.0, max_tokens=100))
+        (node,) = await search.extend([search.root])
+        (reading,) = await judge.score([node])
+        await judge.close()
+        return node, reading
+
+    node, reading = asyncio.run(judged())
+    read = generator.worst_case(node, 1).prompt_tokens
+    assert read is not None and read <= reading.usage.scorer_tokens <= judge.worst_case(node).scorer_tokens
+    assert (reading.usage.scorer_calls, reading.usage.uncounted_calls, reading.reason) == (1, 0, "")
