@@ -293,6 +293,7 @@ def test_judges_that_ask_differently_have_names_of_their_own() -> None:
         ("tokens", "pooling", "whole", False),
         ("one", "pooling", "whole", False),
         ("lines", "classify", "whole", False),
+        ("lines", "score", "whole", False),
     ],
 )
 def test_where_rewards_come_is_seen_and_step_scores_are_offered_only_there(
@@ -330,11 +331,19 @@ def test_steps_are_joined_by_the_tag_where_it_is_what_is_read(start: Start) -> N
     assert endpoint.requests[0]["continue_final_message"] is True
 
 
-@pytest.mark.parametrize("call", ["pooling", "classify"])
+@pytest.mark.parametrize("call", ["pooling", "classify", "score"])
 def test_an_outcome_reward_is_one_number_without_steps(start: Start, call: str) -> None:
     scorer = reward_on(start(rewards="one"), call)
     (reading,) = run(scorer, scorer.score([solution()]))
     assert reading.value == pytest.approx(0.03) and reading.steps == ()
+
+
+def test_a_pair_scorer_is_sent_question_and_solution(start: Start) -> None:
+    endpoint = start()
+    scorer = reward_on(endpoint, "score")
+    (reading,) = run(scorer, scorer.score([solution()]))
+    assert endpoint.requests == [{"model": "words", "text_1": QUESTION, "text_2": SAID}]
+    assert reading.usage.scorer_tokens == 5
 
 
 def test_rewards_that_do_not_fit_the_steps_are_a_missing_reading_that_says_so(start: Start) -> None:

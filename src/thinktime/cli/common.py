@@ -41,8 +41,8 @@ ScorerText = Annotated[
     typer.Option(
         "--scorer",
         "--reward-model",
-        help="'pocket', 'none', a reward model directory, a reward model behind HTTP (http://host:port/pooling or "
-        "/classify), or an endpoint that judges by prompt (http://host:port/v1); default: fits --model.",
+        help="'pocket', 'none', a reward model directory, a reward model behind HTTP (http://host:port/pooling, "
+        "/classify or /score), or an endpoint that judges by prompt (http://host:port/v1); default: fits --model.",
     ),
 ]
 ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
@@ -164,7 +164,7 @@ def _remote_scorer(url: str, options: Models) -> Scorer:
     if key is None and (not _is_url(options.model) or urlsplit(options.model).netloc == urlsplit(url).netloc):
         key = model_key()  # a key for one host is never sent to another
     root, _, call = url.rstrip("/").rpartition("/")
-    if call in ("pooling", "classify"):
+    if call in ("pooling", "classify", "score"):
         name = options.scorer_name or only_model(f"{root}/v1", key)
         return RemoteReward(url, name, key, aggregate=options.aggregate, price=cost)
     name = options.scorer_name or only_model(url, key)

@@ -104,6 +104,21 @@ def asked_of(state: Text | RemoteText) -> list[dict[str, Any]]:
     return list(json.loads(state.asked))
 
 
+def question_of(state: Text | RemoteText) -> str:
+    """What a partial solution answers, as a text; pictures and sounds are left out.
+
+    Raises:
+        ModelError: it was sampled by a generator that keeps token ids alone.
+    """
+    return "\n\n".join(_words(message) for message in asked_of(state))
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+
+
 def steps_of(state: Text | RemoteText) -> list[str]:
     """The steps of a partial solution, an unfinished last one included; they join to its text."""
     if isinstance(state, RemoteText):

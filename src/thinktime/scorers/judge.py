@@ -11,13 +11,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Capability, Extension, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Usage, total
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.generators.text import RemoteText, asked_of
+from thinktime.generators.text import RemoteText, question_of
 
 TEMPLATE = """\
 Grade a solution of a problem.
@@ -136,8 +135,7 @@ class Judge:
 
     def _asked(self, node: Node) -> Node:
         """What the judge is asked of a node, as the root of its own generation."""
-        question = "\n\n".join(_words(message) for message in asked_of(node.state))
-        prompt = self._filled(question, node.state.text)
+        prompt = self._filled(question_of(node.state), node.state.text)
         key = hashlib.blake2b(f"{node.key}/{self.name}".encode(), digest_size=16).hexdigest()
         return Node(key, (), self._generator.root(Problem(key, prompt)))
 
@@ -168,10 +166,3 @@ class Judge:
         if cost.prompt_tokens is None:
             return self._generator.most_read(state)
         return cost.prompt_tokens + (cost.cached_tokens or 0)
-
-
-def _words(message: dict[str, Any]) -> str:
-    """What a message says, its pictures and sounds left out."""
-    content = message.get("content") or ""
-    parts = [{"text": content}] if isinstance(content, str) else content
-    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))

@@ -1,4 +1,4 @@
-"""Reward models behind HTTP: vLLM's ``/pooling`` and ``/classify``, and whatever speaks like them."""
+"""Reward models behind HTTP: vLLM's ``/pooling``, ``/classify`` and ``/score``, and whatever speaks like them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
-from thinktime.generators.text import asked_of, steps_of
+from thinktime.generators.text import asked_of, question_of, steps_of
 from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.refusals import about_length
@@ -38,7 +38,8 @@ class RemoteReward:
     tag. What gives neither is an outcome reward: its last vector, or its only one.
 
     Args:
-        url: ``http://host:port/pooling``, or ``…/classify`` for outcome rewards.
+        url: ``http://host:port/pooling``; for outcome rewards also ``…/classify``, or ``…/score``, which reads question
+            and solution as a pair.
         model: its name there.
         api_key: sent as a bearer token; it is in no message, name or bank.
         aggregate: how step rewards become one score: ``last``, ``min``, ``mean`` or ``product``.
@@ -67,8 +68,8 @@ class RemoteReward:
         connections: int = 256,
         timeout: float = 600.0,
     ) -> None:
-        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?/(pooling|classify)", url.rstrip("/")):
-            fix = "write http://host:port/pooling, or /classify; keys go into api_key"
+        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?/(pooling|classify|score)", url.rstrip("/")):
+            fix = "write http://host:port/pooling, or /classify, or /score; keys go into api_key"
             raise InputError("scorer", url.rpartition("@")[2], fix)
         if aggregate not in AGGREGATES:
             raise UnknownNameError("aggregate", aggregate, AGGREGATES)
@@ -79,7 +80,7 @@ class RemoteReward:
         self._client = Client(self._root, api_key, connections=connections, timeout=timeout)
         self._price = price or listed(self._root, model)
         self._parameters = parameters or multiplied(model)
-        self._style: Style | None = "whole" if self._call == "classify" else None
+        self._style: Style | None = None if self._call == "pooling" else "whole"
         self._looking = Lock()
 
     @property
@@ -142,6 +143,8 @@ class RemoteReward:
         if not steps:
             return Reading(None, Usage())
         body = self._body(asked_of(node.state), steps, style, closed=node.done)
+        if self._call == "score":
+            body = {"model": self._model, "text_1": question_of(node.state), "text_2": node.state.text}
         try:
             reply = await self._client.post(self._call, body)
             vectors = _vectors(reply.body, self._root)
@@ -185,7 +188,9 @@ class RemoteReward:
         says = f"{self._root}/{self._call} answers {error.status} ({error.message})"
         if error.status in (401, 403):
             return InputError("api_key", "given" if self._api_key else None, f"{says}; set THINKTIME_SCORER_API_KEY")
-        return InputError("scorer", self._model, f"{says}; give a reward model and its call, /pooling or /classify")
+        return InputError(
+            "scorer", self._model, f"{says}; give a reward model and its call, /pooling, /classify or /score"
+        )
 
     def _usage(self, tokens: int, seconds: float = 0.0) -> Usage:
         flops = None if self._parameters is None else 2 * self._parameters * tokens
@@ -205,7 +210,7 @@ def _vectors(body: Mapping[str, Any], url: str) -> list[list[float]]:
     """
     data = body.get("data")
     item = data[0] if isinstance(data, list) and data and isinstance(data[0], Mapping) else {}
-    found = item.get("data", item.get("probs"))
+    found = item.get("data", item.get("probs", [item["score"]] if "score" in item else None))
     rows = found if found == [] or (isinstance(found, list) and isinstance(found[0], list)) else [found]
     if not all(isinstance(row, list) and row and all(_is_number(value) for value in row) for row in rows):
         raise UnreadableError(f"endpoint={url!r}: its answer has data={str(data)[:60]}; expected lists of numbers")
