@@ -21,7 +21,7 @@ def main(directory: Path) -> None:
         write_gguf(directory, path, vocabulary=True)
         params = CommonParams()
         params.model.path, params.port, params.warmup = str(path), 0, False
-        params.n_parallel, params.n_ctx = 4, 4 * 512
+        params.n_parallel, params.n_ctx = 8, 8 * 512
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.verbosity = 1
         server = Server(params)

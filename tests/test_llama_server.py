@@ -79,7 +79,7 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
 
     async def sample() -> list[Node]:
         search = search_for("Say what comes to mind", remote, Sampling(max_tokens=60))  # on problems it is too sure
-        nodes = await search.extend([search.root], 4)
+        nodes = await search.extend([search.root], 8)
         await remote.close()
         return nodes
 

@@ -247,6 +247,15 @@ def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start
         run(judge, make("best_of_n", {"n": 4})(searching(start, judge)))
 
 
+def test_a_solution_longer_than_the_judge_reads_is_a_missing_reading(start: Start) -> None:
+    endpoint = start(context=120)
+    judge = judge_on(endpoint, template="{question} {solution}", max_tokens=20)
+    endpoint.replies.append("Grade 4")
+    short, long = run(judge, judge.score([solution("7"), solution("so " * 200, key="b")]))
+    assert short.value == pytest.approx(3 / 9)
+    assert long.value is None and "maximum context length" in long.reason
+
+
 def test_a_judge_gives_no_step_scores_and_a_search_that_needs_them_is_refused(start: Start) -> None:
     judge = judge_on(start())
     assert judge.capabilities == {Capability.SCORES}
@@ -263,6 +272,7 @@ def test_a_judge_gives_no_step_scores_and_a_search_that_needs_them_is_refused(st
         ({"template": "{question} {solution} {"}, "template="),
         ({"grades": ("1",)}, "grades="),
         ({"grades": ("1", "1")}, "grades="),
+        ({"grades": ("yes", "Yes")}, "grades="),
         ({"grades": ("1", " ")}, "grades="),
         ({"samples": 0}, "samples=0"),
         ({"retries": -1}, "retries=-1"),

@@ -67,7 +67,8 @@ class Judge:
         temperature: float | None = None,
         max_tokens: int = 256,
     ) -> None:
-        if len(set(grades)) < 2 or len(set(grades)) != len(grades) or not all(grade.strip() for grade in grades):
+        different = {grade.casefold() for grade in grades}
+        if len(different) < 2 or len(different) != len(grades) or not all(grade.strip() for grade in grades):
             raise InputError("grades", tuple(grades), "give two or more, each once, from the worst to the best")
         for field, value, least in (("samples", samples, 1), ("retries", retries, 0)):
             if value < least:
@@ -95,7 +96,7 @@ class Judge:
         """One reading per node.
 
         Raises:
-            InputError: the endpoint does not take the key, has no such model, or cannot read as much.
+            InputError: the endpoint does not take the key, or has no such model.
             ModelError: a node does not say what was asked.
         """
         return list(await asyncio.gather(*(self._read(node) for node in nodes)))
@@ -117,7 +118,15 @@ class Judge:
         for turn in range(1 + self._retries):
             sampling = replace(self._sampling, temperature=AGAIN) if turn else self._sampling
             wanted = range(self._samples - len(places))
-            replies = await self._generator.extend([self._extension(asked, f"{turn}/{i}", sampling) for i in wanted])
+            try:
+                replies = await self._generator.extend(
+                    [self._extension(asked, f"{turn}/{i}", sampling) for i in wanted]
+                )
+            except InputError as mistake:
+                if mistake.field != "prompt":
+                    raise
+                reason = str(mistake)  # this solution is longer than the judge reads; others may not be
+                break
             for reply in replies:
                 costs.append(reply.usage)
                 place = self.grade(reply.state.text) if reply.finish == "eos" else None
