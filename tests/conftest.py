@@ -25,6 +25,12 @@ settings.register_profile("thinktime", deadline=None, derandomize=True, max_exam
 settings.load_profile("thinktime")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees what another, or the user, saw of an endpoint."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def solver_directory() -> Path:
     return directory("solver")

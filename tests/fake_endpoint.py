@@ -30,14 +30,23 @@ class Endpoint:
     usage: bool = True
     logprobs: bool = True
     seeds: bool = True
-    continues: bool = True
-    """Whether a chat goes on inside its last assistant message if asked to."""
+    continues: bool | str = True
+    """Whether a chat goes on inside its last assistant message if asked to; ``always``: also if not asked."""
+    echoes: bool = False
+    """Whether it then begins with what was said."""
     stops: str = "named"
-    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
+    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``, or
+    ``unlisted`` (llama.cpp: counted, but without a log-probability)."""
+    thinks: str = ""
+    """Where it thinks first: ``marked``, ``apart``, ``hidden``, or not at all."""
     identical: bool = False
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
     """Fields that are a 400."""
+    replies: deque[str] = field(default_factory=deque)
+    """What the next samples say in place of a solution, one each."""
+    rewards: str = "lines"
+    """What /pooling gives a number for: ``lines``, ``tags``, ``tokens``, or ``one`` for the whole."""
     key: str | None = None
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
@@ -94,7 +103,7 @@ class Endpoint:
         if path == "/v1/models":
             data = [{"id": name, "object": "model"} for name in MODELS]
             return _reply(200, {"object": "list", "data": data}) if self.lists_models else _error(404, "not found")
-        if path not in ("/v1/chat/completions", "/v1/completions"):
+        if path not in ("/v1/chat/completions", "/v1/completions", "/pooling", "/classify", "/score"):
             return _error(404, "not found")
         body = json.loads(raw)
         self.requests.append(body)
@@ -112,16 +121,37 @@ class Endpoint:
                 return _error(400, f"unknown field {name}")
         if self.n == "refused" and body.get("n", 1) > 1:
             return _error(400, "only one completion choice is allowed")
-        return self._sampled(path, body, fault)
+        return self._sampled(path, body, fault) if path.startswith("/v1") else self._rewarded(path, body, fault)
+
+    def _rewarded(self, path: str, body: dict[str, Any], fault: str) -> bytes:
+        """A reward for every place of a text: a thousandth of its length so far."""
+        if path == "/score":
+            pair = {"index": 0, "score": len(body["text_2"]) / 1000}
+            return _reply(200, {"object": "list", "data": [pair], "usage": {"prompt_tokens": 5, "total_tokens": 5}})
+        said = body["messages"][-1]["content"]
+        if fault == "garbage":
+            return _raw(200, b"[0.5", "application/json")
+        places = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
+        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(places, said)]
+        item = {"index": 0, "data": pairs if self.rewards != "one" else pairs[-1]}
+        if path == "/classify":
+            item = {"index": 0, "probs": pairs[-1], "num_classes": 2}
+        read = sum(len(_tokens(message["content"])) + 3 for message in body["messages"])
+        self.prompt_tokens += read
+        reply: dict[str, Any] = {"object": "list", "model": body["model"], "data": [item]}
+        if self.usage and fault != "no usage":
+            reply["usage"] = {"prompt_tokens": read, "total_tokens": read}
+        return _reply(200, reply)
 
     def _sampled(self, path: str, body: dict[str, Any], fault: str) -> bytes:
         chat = path == "/v1/chat/completions"
         messages = body["messages"] if chat else []
         last = messages[-1] if messages else {"role": "user", "content": body.get("prompt", "")}
-        going_on = not chat or (self.continues and body.get("continue_final_message", False))
+        asked = body.get("continue_final_message", False) or self.continues == "always"
+        going_on = not chat or (self.continues and asked and last["role"] == "assistant")
         prefix = str(last["content"]) if going_on else ""
         read = sum(len(_tokens(m["content"])) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
-        read -= 2 if chat and going_on else 0
+        read -= 3 if chat and going_on else 0
         limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
@@ -129,7 +159,8 @@ class Endpoint:
         for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
             noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
-            choices.append(self._choice(place, chat, body, _said(prefix, noise * (not self.identical)), limit))
+            text = self.replies.popleft() if self.replies else _said(prefix, noise * (not self.identical))
+            choices.append(self._choice(place, chat, body, text, limit))
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
         self.generated_tokens += new
@@ -154,7 +185,7 @@ class Endpoint:
         return _raw(200, whole, "application/json")
 
     def _choice(self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int) -> dict[str, Any]:
-        tokens = _tokens(text)
+        tokens = _tokens(f"<think> {text} </think> {text}" if self.thinks else text)
         reason: str = "stop" if len(tokens) <= limit else "length"
         tokens = tokens[:limit]
         met = None
@@ -167,13 +198,21 @@ class Endpoint:
         asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
         if met and not (self.stops == "echoed" or asked):
             said = said[: said.index(met)]
-        choice: dict[str, Any] = {"index": place, "finish_reason": reason, "tokens": len(tokens)}
+        choice: dict[str, Any] = {"index": place, "finish_reason": reason}
+        choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
             choice["stop_reason"] = met
+        if self.echoes and chat and body["messages"][-1]["role"] == "assistant":
+            said = str(body["messages"][-1]["content"]) + said
         if chat:
             choice["message"] = {"role": "assistant", "content": said}
         else:
             choice["text"] = said
+        if self.thinks in ("apart", "hidden"):
+            thoughts, _, rest = said.removeprefix("<think> ").partition("</think> ")
+            choice["message"] = {"role": "assistant", "content": rest or None}
+            if self.thinks == "apart":
+                choice["message"]["reasoning_content"] = thoughts
         if self.logprobs and chat and body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": token, "logprob": -0.5} for token in tokens]}
         elif self.logprobs and not chat and "logprobs" in body:

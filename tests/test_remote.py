@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -26,6 +27,7 @@ from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
 from thinktime.remote.client import Client, RefusedError, TooLateError, UnreachableError, UnreadableError
+from thinktime.remote.looks import Looks
 from thinktime.remote.prices import LISTED, Price, listed
 from thinktime.remote.protocol import Choice, read_usage, shares
 from thinktime.strategies import make
@@ -140,14 +142,77 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({"stops": "echoed if asked"}, "stops", "echoed if asked"),
         ({"stops": "silent", "refuses": ("include_stop_str_in_output",)}, "stops", None),
         ({"stops": "silent"}, "stops", None),
+        ({"stops": "unlisted", "refuses": ("include_stop_str_in_output",)}, "stops", "unlisted"),
+        ({"stops": "unlisted"}, "stops", "unlisted"),
+        ({"stops": "unlisted", "logprobs": False}, "stops", None),
         ({"usage": False}, "usage", False),
         ({}, "limit_field", "max_tokens"),
+        ({"continues": "always"}, "continues", True),
+        ({}, "echoes", False),
+        ({"echoes": True}, "echoes", True),
+        ({"echoes": True, "continues": "always"}, "continues", True),
+        ({}, "thinks", None),
+        ({"thinks": "marked"}, "thinks", "marked"),
+        ({"thinks": "apart"}, "thinks", "apart"),
+        ({"thinks": "hidden"}, "thinks", "hidden"),
     ],
 )
 def test_the_look_sees_what_the_endpoint_does(
     start: Start, behaviour: dict[str, Any], trait: str, value: object
 ) -> None:
     assert getattr(RemoteGenerator(start(**behaviour).url, "words").traits, trait) == value
+
+
+def test_a_look_is_kept_on_disk_and_taken_once_for_all_runs(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(), Looks(tmp_path / "cache" / "looks.json")
+    first = RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    endpoint.requests.clear()
+    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits == first and endpoint.requests == []
+
+
+def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(), Looks(tmp_path / "looks.json")
+    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    for url, model, step in (
+        (f"{endpoint.url}/completions", "words", "\n"),
+        (endpoint.url, "other-words", "\n"),
+        (endpoint.url, "words", "."),
+    ):
+        endpoint.requests.clear()
+        assert RemoteGenerator(url, model, step=step, looks=looks).traits and endpoint.requests
+    assert len(json.loads(looks.path.read_text())) == 4
+
+
+def test_a_look_of_yesterday_is_taken_again(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(), Looks(tmp_path / "looks.json")
+    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+    kept = json.loads(looks.path.read_text())
+    for entry in kept.values():
+        entry["seen"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
+    looks.path.write_text(json.dumps(kept))
+    endpoint.n = "ignored"
+    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"X": 3}', '{"X": {"seen": "x", "traits": {}}}', "[" * 99_999])
+def test_a_broken_cache_is_an_empty_one(start: Start, tmp_path: Path, text: str) -> None:
+    looks = Looks(tmp_path / "looks.json")
+    generator = RemoteGenerator(start().url, "words", looks=looks)
+    looks.path.write_text(text.replace("X", generator.look_name.replace('"', "")))
+    assert generator.traits.n and looks.find(generator.look_name) == generator.traits
+
+
+def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert RemoteGenerator(start().url, "words", looks=Looks(tmp_path / "file" / "looks.json")).traits.n
+
+
+def test_a_failed_look_is_not_kept(start: Start, tmp_path: Path) -> None:
+    looks = Looks(tmp_path / "looks.json")
+    with pytest.raises(UnknownNameError):
+        assert RemoteGenerator(start().url, "word", looks=looks).traits
+    assert not looks.path.exists()
 
 
 def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:
@@ -221,7 +286,7 @@ def test_the_children_of_a_request_cost_together_what_it_cost(start: Start, logp
 
 
 @pytest.mark.parametrize("path", ["", "/chat/completions", "/completions"])
-@pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked"])
+@pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked", "unlisted"])
 def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: str) -> None:
     endpoint = start(stops=stops)
     generator = RemoteGenerator(endpoint.url + path, "words")
@@ -238,7 +303,39 @@ def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: st
     text = nodes[-1].state.text
     assert [text[:end].count("\n") for end in nodes[-1].state.step_ends] == [1, 2, 2]
     assert text.startswith(nodes[2].state.text) and "answer is" in text.splitlines()[2]
-    assert generator.length(nodes[-1].state) == len(text.split())
+    line_ends = 2 if stops == "unlisted" else 0  # tokens of their own there
+    assert generator.length(nodes[-1].state) == len(text.split()) + line_ends
+
+
+@pytest.mark.parametrize("continues", [True, "always"])
+def test_what_an_endpoint_says_again_is_not_said_twice(start: Start, continues: bool | str) -> None:
+    generator = opened(start(echoes=True, continues=continues))
+
+    async def walk() -> list[Node]:
+        search = search_on(generator)
+        nodes = [search.root]
+        while nodes[-1].finish in ("root", "step"):
+            nodes += await search.extend([nodes[-1]], until="step")
+        return nodes
+
+    first, second, last = (node.state.text for node in run(walk())[1:])
+    assert second.startswith(first) and last.startswith(second)
+    assert (last.count("\n"), last.count("answer is")) == (2, 1)
+
+
+def test_an_echo_that_fails_to_come_is_a_failed_sample_and_not_a_doubled_text(start: Start) -> None:
+    endpoint = start(echoes=True)
+    generator = opened(endpoint)
+
+    async def walk() -> Node:
+        search = search_on(generator)
+        first = await search.extend([search.root], until="step")
+        endpoint.echoes = False
+        (node,) = await search.extend(first)
+        return node
+
+    node = run(walk())
+    assert node.finish == "error" and node.usage.generated_tokens > 0
 
 
 def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:
@@ -728,3 +825,14 @@ def test_a_state_survives_the_bank(start: Start, logprobs: bool) -> None:
         packed = generator.pack(node.parent.state, node.state)
         state = generator.unpack(node.parent.state, packed)
         assert state == node.state and (state.logprob == node.state.logprob or not logprobs)
+
+
+def test_flops_of_a_listed_model_are_twice_its_parameters_a_token_it_computes(start: Start) -> None:
+    endpoint = start()
+    nodes = sampled(opened(endpoint, parameters=1e6), 4)
+    spent = total(node.usage for node in nodes)
+    assert spent.flops == 2e6 * (endpoint.prompt_tokens + endpoint.generated_tokens)
+    answer = solved("majority", search_on(opened(endpoint, parameters=1e6), Budget(flops=1e9)), n=64)
+    assert 0 < answer.usage.flops <= 1e9 and answer.finish == "budget"
+    with pytest.raises(InputError, match="flops are unknown"):
+        search_on(opened(endpoint), Budget(flops=1e9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -168,3 +169,118 @@ def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
     assert (json.loads(out)["complete"], json.loads(out)["runs"][0]["n_problems"]) == (False, 4)
     code, out, _ = thinktime(*remote)
     assert code == 0 and json.loads(out)["complete"]
+
+
+def test_a_judge_behind_http_chooses_among_samples_and_its_cost_is_told(endpoint: Endpoint, thinktime: Command) -> None:
+    options = (
+        "--model-name",
+        "words",
+        "--scorer",
+        endpoint.url,
+        "--scorer-name",
+        "words",
+        "--strategy",
+        "best_of_n:n=4",
+    )
+    code, out, err = thinktime(*ask(endpoint, *options, "--price", "1/2", "--scorer-price", "1/2", "--json"))
+    assert (code, err) == (0, "")
+    usage = json.loads(out)["usage"]
+    assert usage["scorer_calls"] == 4 and usage["scorer_tokens"] > 0 and usage["dollars"] > 0
+
+
+def test_a_reward_model_behind_http_guides_a_search(endpoint: Endpoint, thinktime: Command) -> None:
+    endpoint.rewards = "tags"
+    scorer = f"http://127.0.0.1:{endpoint.port}/pooling"
+    options = ("--model-name", "words", "--scorer", scorer, "--scorer-name", "words", "--aggregate", "min")
+    code, out, err = thinktime(*ask(endpoint, *options, "--strategy", "beam_search:n=4,width=2", "--json"))
+    assert (code, err) == (0, "") and json.loads(out)["usage"]["scorer_calls"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--scorer-name", "words"), "scorer_name='words': this is for an endpoint; give its URL with --scorer"),
+        (("--scorer-price", "1/2"), "scorer_price='1/2': this is for an endpoint"),
+        (("--scorer", "http://127.0.0.1:9/pooling", "--scorer-name", "words"), "cannot be reached"),
+        (("--scorer", "http://127.0.0.1:9/v1"), "cannot be reached"),
+        (("--scorer", "{url}", "--scorer-name", "wrods"), "did you mean 'words'"),
+        (("--scorer", "{url}", "--scorer-name", "words", "--scorer-price", "cheap"), "price='cheap'"),
+        (("--parameters", "0"), "parameters=0.0"),
+        (("--model", "pocket", "--parameters", "1e9"), "give its URL with --model"),
+    ],
+)
+def test_scorer_options_that_do_not_fit_are_one_line(
+    endpoint: Endpoint, thinktime: Command, options: tuple[str, ...], says: str
+) -> None:
+    given = [option.format(url=endpoint.url) for option in options]
+    named = [] if "--model" in given else ["--model-name", "words"]
+    code, _, err = thinktime(*ask(endpoint, *named, "--strategy", "best_of_n", *given))
+    assert code in (1, 2) and says in err and err.count("\n") == 1
+
+
+def test_the_key_of_one_host_is_not_sent_to_another(
+    endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--model-name", "words", "--strategy", "best_of_n:n=2", "--scorer-name", "words", "--scorer")
+    with Running(key="secret-1") as judge:
+        monkeypatch.setenv("THINKTIME_API_KEY", "secret-1")
+        code, _, err = thinktime(*ask(endpoint, *options, judge.url))
+        assert code == 2 and "api_key=None" in err
+        monkeypatch.setenv("THINKTIME_SCORER_API_KEY", "secret-1")
+        code, _, err = thinktime(*ask(endpoint, *options, judge.url))
+        assert (code, err) == (0, "")
+
+
+def test_flops_are_twice_the_parameters_a_token_where_somebody_says_how_many(
+    endpoint: Endpoint, thinktime: Command
+) -> None:
+    options = (
+        "--model-name",
+        "words",
+        "--strategy",
+        "single",
+        "--parameters",
+        "1e9",
+        "--budget",
+        "1e13flops",
+        "--json",
+    )
+    code, out, err = thinktime(*ask(endpoint, *options))
+    usage = json.loads(out)["usage"]
+    assert code == 0, err
+    assert usage["flops"] == 2e9 * (usage["prompt_tokens"] + usage["generated_tokens"])
+
+
+def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thinktime: Command) -> None:
+    single = ask(endpoint, "--model-name", "words", "--strategy", "majority:n=4")
+    asked = []
+    for _ in range(2):
+        endpoint.requests.clear()
+        assert thinktime(*single)[0] == 0
+        asked.append(len(endpoint.requests))
+    assert asked == [6, 1]
+    endpoint.n = "ignored"
+    code, out, err = thinktime("look", endpoint.url, "--model-name", "words", "--json")
+    assert (code, err) == (0, "") and json.loads(out)["n"] is False
+    endpoint.requests.clear()
+    assert thinktime(*single)[0] == 0
+    assert not any("n" in body for body in endpoint.requests) and len(endpoint.requests) == 4
+
+
+def test_a_look_is_told_in_words(endpoint: Endpoint, thinktime: Command) -> None:
+    endpoint.thinks = "apart"
+    code, out, _ = thinktime("look", endpoint.url, "--model-name", "words")
+    assert code == 0 and re.search(r"thinks first +apart", out) and re.search(r"seeds +yes", out)
+    code, _, err = thinktime("look", "http://127.0.0.1:9/v1")
+    assert code == 1 and "cannot be reached" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("port", "says"), [("99999", "port=99999"), ("-1", "port=-1")])
+def test_a_score_server_that_cannot_listen_is_one_line(thinktime: Command, port: str, says: str) -> None:
+    code, _, err = thinktime("score-server", "--port", port)
+    assert code == 2 and says in err and err.count("\n") == 1
+
+
+def test_a_score_server_of_no_reward_model_is_one_line(thinktime: Command, tmp_path: Path) -> None:
+    code, _, err = thinktime("score-server", "--reward-model", str(tmp_path / "none"), "--port", "0")
+    assert code == 2 and err.count("\n") == 1

@@ -1,16 +1,15 @@
-"""Scale the self-evaluation of a shipped model so that its probabilities hold on dev problems.
+"""Scale the self-evaluation so that its probabilities hold on dev problems.
 
 One number multiplies the difference of the two logits; it is the one with the least cross entropy against the share of
 a sample's siblings that are no better. Samples read to a quarter, a half, three quarters and the end count alike.
 
-    python -m training.calibrate src/thinktime/pocket/models/skilled
+    python -m training.calibrate runs/skills/self/final    # prints what training.ship takes as --scale
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from thinktime.bench.tasks import Task, load
 from thinktime.core.search import Journal, Search
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
-from thinktime.scorers.self_evaluation import SelfEvaluation
+from thinktime.scorers.prm import ProcessReward
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_tokens=pocket.MAX_TOKENS)
@@ -47,7 +46,12 @@ class Evaluated:
 
 
 async def collect(
-    task: Task, generator: LocalGenerator, n: int, cuts: Sequence[float | int], journal: Journal | None = None
+    task: Task,
+    generator: LocalGenerator,
+    scorer: ProcessReward,
+    n: int,
+    cuts: Sequence[float | int],
+    journal: Journal | None = None,
 ) -> Evaluated:
     """``n`` samples of each problem, evaluated whole or cut."""
     searches = [Search(p, generator, answers=task.answers, sampling=SAMPLING, journal=journal) for p in task.problems]
@@ -57,7 +61,7 @@ async def collect(
     right = np.array([[float(task.check(a, ref)) for a in row] for row, ref in zip(answers, references, strict=True)])
     value = np.where(right == 1, 1.0, 1 - (right.sum(1, keepdims=True) - right) / (n - 1))
     lengths = np.array([[float(len(node.state.ids)) for node in group] for group in nodes])
-    scorer, scores = SelfEvaluation(generator), {}
+    scores = {}
     for cut in cuts:
         shown = [first(node, cut) for group in nodes for node in group]
         readings = await scorer.score(shown, [None] * len(shown))
@@ -69,29 +73,26 @@ def first(node: Node, cut: float | int) -> Node:
     """A sample's first tokens: a share of them, or so many."""
     ids = node.state.ids
     kept = cut if isinstance(cut, int) else max(1, math.ceil(cut * len(ids)))
-    return replace(node, state=replace(node.state, ids=ids[:kept]))
+    ends = [end for end in node.state.step_ends if end < kept] + [min(kept, len(ids))]
+    return replace(node, state=replace(node.state, ids=ids[:kept], step_ends=tuple(ends)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="a checkpoint of training.self_evaluation")
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--samples", type=int, default=16)
     args = parser.parse_args()
-    config = json.loads((args.model / "config.json").read_text())
-    skill = config["thinktime"]["self_evaluation"]
-    task = load("pocket", args.problems, split="dev")
-    found = asyncio.run(collect(task, LocalGenerator(args.model), args.samples, FRACTIONS))
-    margins = np.concatenate([np.log(s / (1 - s)) for s in found.scores.values()]) / skill["scale"]
-    values = np.concatenate([found.value] * len(FRACTIONS))
+    task, solver = load("pocket", args.problems, split="dev"), LocalGenerator(pocket.directory("solver"))
+    found = asyncio.run(collect(task, solver, ProcessReward(args.model), args.samples, FRACTIONS))
+    scores = np.concatenate(list(found.scores.values())).clip(1e-9, 1 - 1e-9)
+    margins, values = np.log(scores / (1 - scores)), np.concatenate([found.value] * len(FRACTIONS))
 
     def loss(scale: float) -> float:
-        logits = scale * margins
-        return float(np.mean(np.logaddexp(0, logits) - values * logits))
+        return float(np.mean(np.logaddexp(0, scale * margins) - values * scale * margins))
 
-    skill["scale"] = round(float(minimize_scalar(loss, bounds=(0.05, 5), method="bounded").x), 3)
-    (args.model / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    print(f"scale {skill['scale']}, cross entropy {loss(1.0):.4f} -> {loss(skill['scale']):.4f}")
+    scale = round(float(minimize_scalar(loss, bounds=(0.05, 5), method="bounded").x), 3)
+    print(f"scale {scale}, cross entropy {loss(1.0):.4f} -> {loss(scale):.4f}")
 
 
 if __name__ == "__main__":

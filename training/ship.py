@@ -3,7 +3,7 @@
 python -m training.ship solver runs/solver/final
 python -m training.ship reward runs/reward/final
 python -m training.ship skilled runs/skills/run/final
-python -m training.ship self_evaluation runs/skills/self/final
+python -m training.ship self_evaluation runs/skills/self/final --scale 0.9
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DESCRIPTION = {
     "reward": "process reward model: the probability, at every token, that the solution is right so far",
     "self_evaluation": "the solver's own layers and two more: the probability, at every token, that no other sample "
     "would be better",
-    "skilled": "solves, checks, judges, revises, plans, and says whether another sample would be better",
+    "skilled": "solves, checks, judges, revises and plans",
 }
 LABELS = {"reward": ("wrong", "right"), "self_evaluation": ("worse", NO_WORSE)}
 
@@ -35,18 +35,19 @@ def main() -> None:
     parser.add_argument("kind", choices=sorted(DESCRIPTION))
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, help="default: the package's own folder")
+    parser.add_argument("--scale", type=float, default=1.0, help="of a judge's logits, from training.calibrate")
     args = parser.parse_args()
     out = args.out or MODELS / args.kind
     model = Llama.load(args.checkpoint)
     parameters = sum(p.numel() for p in model.parameters())
     said: dict[str, object] = {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}
-    if args.kind == "skilled":  # training.calibrate finds the scale
-        said["self_evaluation"] = {"question": skills.RESTART, "yes": skills.YES, "no": skills.NO, "scale": 1.0}
     extra: dict[str, object] = {"thinktime": said}
     tokenizer = pocket_tokenizer.build(skills.WORDS if args.kind == "skilled" else ())
     eos, pad = tokenizer.token_to_id(pocket_tokenizer.END), tokenizer.token_to_id(pocket_tokenizer.PAD)
     extra |= {"eos_token_id": eos, "pad_token_id": pad, "bos_token_id": None}
     if args.kind in LABELS:
+        model.score.weight.data *= args.scale
+        model.score.bias.data *= args.scale
         labels = LABELS[args.kind]
         label_ids = {label: place for place, label in enumerate(labels)}
         extra |= {"id2label": dict(enumerate(labels)), "label2id": label_ids, "num_labels": 2}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import tempfile
 import time
@@ -122,8 +123,8 @@ class LlamaCpp:
         return done
 
 
-def write_gguf(directory: Path, path: Path) -> None:
-    """The weights of a Llama directory as GGUF, without a vocabulary: ids are all that is exchanged."""
+def write_gguf(directory: Path, path: Path, *, vocabulary: bool = False) -> None:
+    """The weights of a Llama directory as GGUF; without a vocabulary, ids are all that can be exchanged."""
     import gguf
 
     config = LlamaConfig.read(directory)
@@ -138,7 +139,10 @@ def write_gguf(directory: Path, path: Path) -> None:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
+    if vocabulary:
+        _write_vocabulary(writer, directory)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     names = {"model.embed_tokens.weight": "token_embd", "model.norm.weight": "output_norm", "lm_head.weight": "output"}
     for i in range(config.num_hidden_layers):
         for theirs, ours in (
@@ -155,6 +159,32 @@ def write_gguf(directory: Path, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _write_vocabulary(writer: Any, directory: Path) -> None:
+    """The vocabulary of a pocket model, where every word is one token: the fewest tokens are the right ones.
+
+    That is a unigram model of equal scores; byte pairs would need the merges, of which there are none.
+    """
+    import gguf
+
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
+    ids: dict[str, int] = tokenizer["model"]["vocab"]
+    words = sorted(ids, key=ids.__getitem__)
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list([w if w in special else w.replace("Ġ", "▁").replace("Ċ", "\n") for w in words])
+    writer.add_token_scores([-1.0] * len(words))
+    writer.add_token_types([gguf.TokenType.CONTROL if w in special else gguf.TokenType.NORMAL for w in words])
+    writer.add_eos_token_id(ids[config["eos_token"]])
+    writer.add_pad_token_id(ids[config["pad_token"]])
+    writer.add_unk_token_id(ids[config["pad_token"]])
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+    writer.add_remove_extra_whitespaces(False)
+    writer.add_chat_template(config["chat_template"])
 
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:

@@ -25,16 +25,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
-from experiments.arms import Arm, models, points, run_arms, skilled, summary, write
+from experiments.arms import Arm, models, points, run_arms, summary, write
 from experiments.plot import COLOURS, save
 from thinktime.bank.store import Bank
 from thinktime.bench.statistics import auc, mean_interval, paired_difference
-from thinktime.bench.tasks import load
+from thinktime.bench.tasks import Task, load
 from thinktime.engine.models import load_language_model
 from thinktime.engine.rows import Read
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
-from thinktime.scorers.self_evaluation import SelfEvaluation
+from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import parse
 from thinktime.strategies.adaptive_consistency import lead
 from training.calibrate import Evaluated, collect
@@ -164,7 +164,7 @@ def prune(found: Evaluated, cut: int, worth: Array, keep: float) -> Policy:
 def likelihood(found: Evaluated, cut: int) -> Array:
     """Mean log-probability of each sample's first tokens."""
     rows = [node.state for group in found.nodes for node in group]
-    engine = load_language_model(directory("skilled")).engine()
+    engine = load_language_model(directory("solver")).engine()
     outputs = engine.run([Read(s.prompt + s.ids[:cut], len(s.prompt)) for s in rows])
     means = [float(o.values.double().mean()) for o in outputs if o.values is not None]
     return np.array(means).reshape(found.right.shape)
@@ -174,15 +174,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--dev", type=int, default=300)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/skilled.db"))
+    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    task, dev, generator = load("pocket", args.problems), load("pocket", args.dev, split="dev"), skilled()
+    task, dev = load("pocket", args.problems), load("pocket", args.dev, split="dev")
+    generator, reward = models()
+    evaluation = ProcessReward(directory("self_evaluation"), dtype="float64")
     args.bank.parent.mkdir(parents=True, exist_ok=True)
     with Bank(args.bank) as bank:
-        dev_found = asyncio.run(collect(dev, generator, N, [1.0], bank))
+        dev_found = asyncio.run(collect(dev, generator, evaluation, N, [1.0], bank))
         cut = round(0.25 * median(dev_found.tokens.ravel().tolist()))
-        found = asyncio.run(collect(task, generator, N, [*FRACTIONS, cut], bank))
+        found = asyncio.run(collect(task, generator, evaluation, N, [*FRACTIONS, cut], bank))
 
     def sweep(of: Evaluated, order: npt.NDArray[np.int64]) -> dict[float, Policy]:
         return {gamma: play(of, order, lambda scores, k, g=gamma: scores.max(-1) >= g) for gamma in GAMMAS}  # type: ignore[misc]
@@ -234,7 +236,7 @@ def main() -> None:
     }
     hopeless, hard = (main_policy.samples[groups[name]] for name in ("0 of 16", "30-70%"))
     fewer = unpaired(hopeless, hard, args.seed)
-    live = live_runs(task, generator, gamma, cut, args.bank, args.seed)
+    live = live_runs(task, generator, evaluation, reward, gamma, cut, args.bank, args.seed)
     gain = share_of_gain(main_policy, fixed[0], fixed[-1], args.seed)
     versus_fixed, by_cut = matched[str(gamma)], calibration(found)
     verdict = {
@@ -299,9 +301,17 @@ def unpaired(a: Array, b: Array, seed: int) -> dict[str, float]:
     return {"value": float(a.mean() - b.mean()), "low": float(low), "high": float(high)}
 
 
-def live_runs(task: Any, generator: LocalGenerator, gamma: float, cut: int, bank: Path, seed: int) -> dict[str, Any]:
+def live_runs(
+    task: Task,
+    generator: LocalGenerator,
+    evaluation: ProcessReward,
+    reward: ProcessReward,
+    gamma: float,
+    cut: int,
+    bank: Path,
+    seed: int,
+) -> dict[str, Any]:
     """The strategies on the same problems: what was played out in the order of drawing, and temperature rising."""
-    scorer = SelfEvaluation(generator)
     texts = {
         "best_of_n": "best_of_n:n=16",
         "constant": f"adaptive_sampling:n=16,gamma={gamma},anneal=constant",
@@ -313,8 +323,7 @@ def live_runs(task: Any, generator: LocalGenerator, gamma: float, cut: int, bank
         "majority": "majority:n=16",
     }
     arms = [Arm(name, parse(text)[1]) for name, text in texts.items()]
-    outcomes = run_arms(arms, task, generator, scorer, bank, seed)
-    _, reward = models()
+    outcomes = run_arms(arms, task, generator, evaluation, bank, seed)
     outcomes |= run_arms(
         [Arm("best_of_n by the reward model", parse("best_of_n:n=16")[1])], task, generator, reward, bank, seed
     )

@@ -1,4 +1,4 @@
-"""The command line: ask, bench, replay, report, models, strategies, demo. Everything heavy is imported when used."""
+"""The command line: a file for each command or two. Everything heavy is imported when used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.info import models, strategies
+from thinktime.cli.look import look
 from thinktime.cli.replay import replay
+from thinktime.cli.score_server import score_server
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
 
 app = typer.Typer(
@@ -21,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, bench, replay, report, models, demo):
+for command in (ask, bench, replay, report, models, look, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 
@@ -41,7 +43,7 @@ def run() -> None:
     except ThinktimeError as error:
         _fail(str(error), EXIT_FAILED)
     except ModuleNotFoundError as error:
-        extra = "remote" if error.name == "aiohttp" else "local"
+        extra = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve"}.get(error.name or "", "local")
         _fail(f"{error.name} is not installed: pip install 'thinktime[{extra}]'", EXIT_FAILED)
     except ExceptionGroup as group:
         known = [error for error in group.exceptions if isinstance(error, ThinktimeError)]

@@ -16,8 +16,12 @@ from thinktime.cli.common import (
     MaxTokens,
     Model,
     ModelName,
+    Models,
+    Parameters,
     PriceText,
-    Reward,
+    ScorerName,
+    ScorerPrice,
+    ScorerText,
     Seed,
     Temperature,
     answers_of,
@@ -43,7 +47,10 @@ def ask(
     model: Model = "pocket",
     model_name: ModelName = None,
     price: PriceText = None,
-    reward_model: Reward = None,
+    parameters: Parameters = None,
+    scorer: ScorerText = None,
+    scorer_name: ScorerName = None,
+    scorer_price: ScorerPrice = None,
     aggregate: Aggregate = "last",
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
@@ -65,11 +72,14 @@ def ask(
     if not question.strip():
         raise InputError("question", question, "ask something")
     sampling = sampling_of(model, temperature, max_tokens)
-    generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
+    options = Models(
+        model, model_name, price, parameters, scorer, scorer_name, scorer_price, aggregate=aggregate, dtype=dtype
+    )
+    generator, judge = load_models(options)
     search = Search(
         Problem("ask", question),
         generator,
-        scorer=scorer,
+        scorer=judge,
         answers=answers_of(model),
         embedder=HashedNgrams(),
         skills=skills_of(model),
@@ -78,7 +88,7 @@ def ask(
         seed=seed,
     )
     check(name, method, search.capabilities)
-    answer = asyncio.run(closing(generator, method(search)))
+    answer = asyncio.run(closing((generator, judge), method(search)))
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
     if as_json:

@@ -23,8 +23,12 @@ from thinktime.cli.common import (
     MaxTokens,
     Model,
     ModelName,
+    Models,
+    Parameters,
     PriceText,
-    Reward,
+    ScorerName,
+    ScorerPrice,
+    ScorerText,
     Seed,
     Temperature,
     budget_of,
@@ -67,7 +71,10 @@ def bench(
     model: Model = "pocket",
     model_name: ModelName = None,
     price: PriceText = None,
-    reward_model: Reward = None,
+    parameters: Parameters = None,
+    scorer: ScorerText = None,
+    scorer_name: ScorerName = None,
+    scorer_price: ScorerPrice = None,
     aggregate: Aggregate = "last",
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
@@ -89,10 +96,21 @@ def bench(
     sampling = sampling_of(model, temperature, max_tokens)
     with Bank(bank or out / "bank.db") as opened:
         if replay_bank:
-            generator, scorer = _banked(opened)
+            generator, judge = _banked(opened)
         else:
-            generator, scorer = load_models(model, reward_model, aggregate, dtype, model_name, price)
-        run = Bench(loaded, generator, scorer, entries, sampling, opened, limits, seed, skills=skills_of(model))
+            options = Models(
+                model,
+                model_name,
+                price,
+                parameters,
+                scorer,
+                scorer_name,
+                scorer_price,
+                aggregate=aggregate,
+                dtype=dtype,
+            )
+            generator, judge = load_models(options)
+        run = Bench(loaded, generator, judge, entries, sampling, opened, limits, seed, skills=skills_of(model))
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
     if as_json:
@@ -206,7 +224,7 @@ def _run_with_progress(run: Bench) -> bool:
 
         run.on_outcome = show
         try:
-            asyncio.run(closing(run.generator, run.run()))
+            asyncio.run(closing((run.generator, run.scorer), run.run()))
         except KeyboardInterrupt:
             return False
     return True

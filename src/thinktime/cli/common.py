@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -16,10 +18,13 @@ from thinktime.core.usage import Budget
 if TYPE_CHECKING:
     from thinktime.answers import TextAnswers
     from thinktime.core.types import Generator, Sampling, Scorer, Skills
+    from thinktime.remote.looks import Looks
 
 Result = TypeVar("Result")
 POCKET = {"pocket": "solver", "pocket-skilled": "skilled"}
 """The shipped models that can be asked, by their name in ``--model``."""
+SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
+"""The shipped models that judge, by their name in ``--scorer``."""
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -34,14 +39,22 @@ PriceText = Annotated[
     str | None,
     typer.Option("--price", help="An endpoint's dollars per million tokens, prompt/generated[/reused]: 0.15/0.60."),
 ]
-Reward = Annotated[
+Parameters = Annotated[
+    float | None,
+    typer.Option(help="Parameters that a token of an endpoint's model is multiplied with, for its FLOPs: 8.2e9."),
+]
+ScorerText = Annotated[
     str | None,
     typer.Option(
+        "--scorer",
         "--reward-model",
-        help="'pocket', 'none', 'self' or 'meta' (self-evaluation, rewards of judgements: where --model has it), "
-        "or a directory; default: fits --model.",
+        help="'pocket', 'none', 'self' (self-evaluation of the pocket solver), 'meta' (rewards of judgements, where "
+        "--model has them), a reward model directory, a reward model behind HTTP (http://host:port/pooling, "
+        "/classify or /score), or an endpoint that judges by prompt (http://host:port/v1); default: fits --model.",
     ),
 ]
+ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
+ScorerPrice = Annotated[str | None, typer.Option(help="The scorer's dollars per million tokens, like --price.")]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 400 (pocket) or 1024.")]
@@ -75,49 +88,57 @@ def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampl
     return Sampling(temperature=temperature, max_tokens=limit)
 
 
-def load_models(
-    model: str,
-    reward_model: str | None,
-    aggregate: str,
-    dtype: str,
-    model_name: str | None = None,
-    price: str | None = None,
-) -> tuple[Generator, Scorer | None]:
+@dataclass(frozen=True)
+class Models:
+    """What the options say of generator and scorer."""
+
+    model: str
+    model_name: str | None
+    price: str | None
+    parameters: float | None
+    scorer: str | None
+    scorer_name: str | None
+    scorer_price: str | None
+    aggregate: str
+    dtype: str
+
+
+def load_models(options: Models) -> tuple[Generator, Scorer | None]:
     """The generator and the scorer that the options name."""
     from thinktime import pocket
 
+    model, dtype = options.model, options.dtype
     if dtype not in ("auto", "float64", "float32", "bfloat16", "float16"):
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
     number = dtype if dtype != "auto" else "float64" if model in POCKET else "float32"
+    chosen = options.scorer or ("pocket" if model in POCKET else "none")
+    if not _is_url(chosen):
+        _only_for_endpoints("--scorer", scorer_name=options.scorer_name, scorer_price=options.scorer_price)
     generator: Generator
-    if model.startswith(("http://", "https://")):
-        generator = _remote(model, model_name, price)
+    if _is_url(model):
+        generator = _remote(options)
     else:
         from thinktime.generators.local import LocalGenerator
 
-        for field, value in (("model_name", model_name), ("price", price)):
-            if value is not None:
-                raise InputError(field, value, "this is for an endpoint; give its URL with --model")
+        _only_for_endpoints(
+            "--model", model_name=options.model_name, price=options.price, parameters=options.parameters
+        )
         directory = pocket.directory(POCKET[model]) if model in POCKET else Path(model)
         generator = local = LocalGenerator(directory, dtype=number)
-        if reward_model == "self" and model != "pocket":
-            from thinktime.scorers.self_evaluation import SelfEvaluation
-
-            return generator, SelfEvaluation(local)
-        if reward_model == "meta":
+        if chosen == "meta":
             from thinktime.scorers.meta import MetaReward
 
             return generator, MetaReward(local, directory / "meta.json")
-    chosen = reward_model or ("pocket" if model in POCKET else "none")
     if chosen == "none":
         return generator, None
-    if chosen in ("self", "meta") and model != "pocket":
-        raise InputError("reward_model", chosen, "an endpoint does not show its inside; give a local --model")
+    if _is_url(chosen):
+        return generator, _remote_scorer(chosen, options)
+    if chosen == "meta":
+        raise InputError("scorer", chosen, "an endpoint does not show its inside; give a local --model")
     from thinktime.scorers.prm import ProcessReward
 
-    shipped = {"pocket": "reward", "self": "self_evaluation"}
-    directory = pocket.directory(shipped[chosen]) if chosen in shipped else Path(chosen)
-    return generator, ProcessReward(directory, aggregate=aggregate, dtype=number)
+    directory = pocket.directory(SHIPPED_SCORERS[chosen]) if chosen in SHIPPED_SCORERS else Path(chosen)
+    return generator, ProcessReward(directory, aggregate=options.aggregate, dtype=number)
 
 
 def skills_of(model: str) -> Skills | None:
@@ -138,24 +159,73 @@ def answers_of(model: str) -> TextAnswers:
     return TextAnswers(read_answer) if model in POCKET else TextAnswers()
 
 
-def _remote(url: str, name: str | None, price: str | None) -> Generator:
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _only_for_endpoints(option: str, **given: object) -> None:
+    for field, value in given.items():
+        if value is not None:
+            raise InputError(field, value, f"this is for an endpoint; give its URL with {option}")
+
+
+def _remote(options: Models) -> Generator:
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.remote.prices import Price
     from thinktime.remote.refusals import only_model
 
-    key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
-    cost = None if price is None else Price.parse(price)
-    return RemoteGenerator(url, name or only_model(url, key), key, price=cost)
+    cost = None if options.price is None else Price.parse(options.price)
+    if options.parameters is not None and not options.parameters > 0:
+        raise InputError("parameters", options.parameters, "give a number above 0, as 8.2e9")
+    key = model_key()
+    name = options.model_name or only_model(options.model, key)
+    return RemoteGenerator(
+        options.model, name, key, price=cost, parameters=options.parameters, looks=looks_of_this_user()
+    )
 
 
-async def closing(generator: Generator, work: Awaitable[Result]) -> Result:
-    """What the work gives, with the generator's connections closed behind it."""
+def _remote_scorer(url: str, options: Models) -> Scorer:
+    """A reward model, if the URL names its call; else a judge."""
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.remote.prices import Price
+    from thinktime.remote.refusals import only_model
+    from thinktime.scorers.judge import Judge
+    from thinktime.scorers.pooling import RemoteReward
+
+    cost = None if options.scorer_price is None else Price.parse(options.scorer_price)
+    key = os.environ.get("THINKTIME_SCORER_API_KEY")
+    if key is None and (not _is_url(options.model) or urlsplit(options.model).netloc == urlsplit(url).netloc):
+        key = model_key()  # a key for one host is never sent to another
+    root, _, call = url.rstrip("/").rpartition("/")
+    if call in ("pooling", "classify", "score"):
+        name = options.scorer_name or only_model(f"{root}/v1", key)
+        return RemoteReward(url, name, key, aggregate=options.aggregate, price=cost)
+    name = options.scorer_name or only_model(url, key)
+    return Judge(RemoteGenerator(url, name, key, price=cost, looks=looks_of_this_user()))
+
+
+def looks_of_this_user() -> Looks:
+    """What endpoints were seen to do, in the user's cache folder."""
+    from thinktime.remote.looks import Looks
+
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Looks(Path(folder) / "thinktime" / "endpoints.json")
+
+
+def model_key() -> str | None:
+    """The key for the model's endpoint, from the environment."""
+    return os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+
+
+async def closing(models: tuple[Generator, Scorer | None], work: Awaitable[Result]) -> Result:
+    """What the work gives, with the models' connections closed behind it."""
     try:
         return await work
     finally:
-        close = getattr(generator, "close", None)
-        if close is not None:
-            await close()
+        for model in models:
+            close = getattr(model, "close", None)
+            if close is not None:
+                await close()
 
 
 def strategies_in(text: str) -> list[str]:

@@ -117,6 +117,8 @@ class Search:
         """What the strategy said of itself, in order."""
         self.errors: list[str] = []
         """Why children could not be had."""
+        self.unread: list[str] = []
+        """Why readings could not be had."""
         self._children: Counter[str] = Counter()
         self._readings: dict[str, Reading] = {}
         self._read: dict[str, Node] = {}
@@ -285,9 +287,12 @@ class Search:
             for (node, _, worst), reading in zip(new, fresh, strict=True):
                 self.ledger.settle(worst, reading.usage)
                 found[node.key] = reading
+            self.unread += [reading.reason for reading in fresh if reading.reason]
             if self._journal is not None:
                 keyed = [(reading_key(node, known), found[node.key]) for node, known, _ in new]
-                self._journal.add_readings(scorer.name, keyed)
+                self._journal.add_readings(
+                    scorer.name, [(key, reading) for key, reading in keyed if not reading.reason]
+                )
         self._readings |= found
         scores: list[float | None] = []
         for node in nodes:
@@ -328,8 +333,10 @@ class Search:
         sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ModelError: nothing was sampled to its end, and a child could not be had.
+            ModelError: nothing was sampled to its end, and a child could not be had; or not one reading could be.
         """
+        if self.unread and all(record.score is None for record in self.trace.values()):
+            raise ModelError(self.unread[0])
         if chosen is None:
             records = [record for record in self.trace.values() if self.is_answer(record.node)]
             if self.errors and not any(record.node.done for record in records):

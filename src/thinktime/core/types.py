@@ -157,11 +157,15 @@ class Child:
 
 @dataclass(frozen=True)
 class Reading:
-    """One judgement of a node. ``None`` is a missing score, never 0; ``steps`` are the parts it was made of."""
+    """One judgement of a node. ``None`` is a missing score, never 0; ``steps`` are the parts it was made of.
+
+    One that could not be had has the ``reason`` in one line; it is not banked, so a later run asks again.
+    """
 
     value: float | None
     usage: Usage
     steps: tuple[float, ...] = ()
+    reason: str = ""
 
 
 class Generator(Protocol):
@@ -211,7 +215,11 @@ class Scorer(Protocol):
     """Judges nodes: process reward, outcome reward, confidence, tests."""
 
     name: str
-    capabilities: frozenset[Capability]
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do; this is asked before anything is sampled."""
+        ...
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
         """The most that one reading of this node can cost where all of ``known`` has been read before.

@@ -24,7 +24,7 @@ class Usage:
     generated_tokens: int = 0
     """Tokens sampled, once per tree node, pruned branches included."""
     scorer_tokens: int = 0
-    """Tokens read by scorers; what an earlier reading of the search went through is not charged again."""
+    """Tokens read by scorers, what an earlier reading of the search went through not again, and written by judges."""
     model_calls: int = 0
     """Continuations asked of the generator."""
     scorer_calls: int = 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,6 @@ class LanguageModel:
     device: torch.device
     context: int
     fingerprint: str
-    described: Mapping[str, Any] = field(default_factory=dict)
-    """What ``config.json`` says under ``thinktime``: the skills it was trained in."""
 
     def engine(self, **options: Any) -> Engine:
         """An engine for it; ``options`` are those of `Engine`."""
@@ -167,8 +165,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     llama = LlamaConfig.read(directory)
     shape = _shape(llama, model, number)
     context = llama.max_position_embeddings
-    described = config.get("thinktime") or {}
-    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory), described)
+    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory))
 
 
 def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> RewardModel:

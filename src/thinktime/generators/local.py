@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from thinktime.core.types import Capability, Child, Extension, Finish, Node, Pro
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
-from thinktime.generators.text import Text, pack, shared, unpack
+from thinktime.generators.text import Text, messages_of, pack, shared, unpack
 
 if TYPE_CHECKING:
     from thinktime.engine.models import LanguageModel
@@ -47,7 +48,6 @@ class LocalGenerator:
         self.fingerprint = self._model.fingerprint
         self._step_ids = self._model.tokenizer.ids_containing(step)
         self._worker = Worker(self._model.engine(max_rows=max_rows))
-        self.described = self._model.described
 
     def root(self, problem: Problem, asked: Text | None = None, known: Sequence[Text] = ()) -> Text:
         """The chat template around the prompt (a string is one user turn).
@@ -60,7 +60,9 @@ class LocalGenerator:
         if len(ids) >= limit:
             raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
         read = max((_shared(ids, state) for state in known), default=0)
-        return Text(tuple(ids), question=asked.prompt if asked else (), known=read)
+        if asked is not None:
+            return Text(tuple(ids), question=asked.prompt, asked=asked.asked, known=read)
+        return Text(tuple(ids), asked=json.dumps(messages_of(problem.prompt)))
 
     def length(self, state: Text) -> int:
         """Tokens generated so far."""
@@ -93,31 +95,6 @@ class LocalGenerator:
         outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
 
-    async def expect(
-        self, states: Sequence[Text], suffix: str, words: Sequence[str]
-    ) -> list[tuple[list[float], Usage]]:
-        """Log-probabilities of words of one token each behind a state and a suffix, which is thrown away again."""
-        from thinktime.engine.rows import Read
-
-        behind, *nexts = (tuple(self._model.tokenizer.encode(text)) for text in (suffix, *words))
-        reads = []
-        for state in states:
-            ids = state.prompt + state.ids + behind
-            reads += [Read(ids + word, len(ids)) for word in nexts]
-        outputs = iter(await self._worker.run(reads))
-        found = []
-        for state in states:
-            mine = [next(outputs) for _ in nexts]
-            logprobs = [float(output.values[0]) for output in mine if output.values is not None]
-            found.append((logprobs, self.expecting(state, suffix, sum(output.seconds for output in mine))))
-        return found
-
-    def expecting(self, state: Text, suffix: str, seconds: float = 0.0) -> Usage:
-        """What `expect` costs: the suffix is read, and the last token of the state, which was only drawn."""
-        new = len(self._model.tokenizer.encode(suffix)) + 1
-        flops = forward_flops(self._model.shape, new, len(state.prompt) + len(state.ids) - 1)
-        return Usage(scorer_tokens=new, scorer_calls=1, scorer_flops=flops, seconds=seconds)
-
     async def hidden(self, states: Sequence[Text]) -> list[tuple[list[float], Usage]]:
         """What the last layer says at the last token of each state, before the model's last norm."""
         from thinktime.engine.rows import Read
@@ -129,8 +106,13 @@ class LocalGenerator:
         found = []
         for state, output in zip(states, outputs, strict=True):
             assert output.states is not None
-            found.append((output.states[0, 0].tolist(), self.expecting(state, "", output.seconds)))
+            found.append((output.states[0, 0].tolist(), self.looking(state, output.seconds)))
         return found
+
+    def looking(self, state: Text, seconds: float = 0.0) -> Usage:
+        """What `hidden` costs: the last token, which was only drawn, is read."""
+        flops = forward_flops(self._model.shape, 1, len(state.prompt) + len(state.ids) - 1)
+        return Usage(scorer_tokens=1, scorer_calls=1, scorer_flops=flops, seconds=seconds)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The same row, given up earlier. Its log-probability is not known."""

@@ -19,10 +19,21 @@ from thinktime.core.types import Capability, Child, Extension, Finish, Node, Pro
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
 from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
+from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
-from thinktime.remote.protocol import Choice, prompt_of, read_choices, read_usage, root_and_api, shares
+from thinktime.remote.protocol import (
+    Choice,
+    prompt_of,
+    read_choices,
+    read_usage,
+    root_and_api,
+    shares,
+    unechoed,
+    unlisted,
+)
 from thinktime.remote.refusals import about_length, explained
+from thinktime.remote.sizes import multiplied
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
@@ -44,8 +55,10 @@ class RemoteGenerator:
         api_key: sent as a bearer token; it is in no message, name or bank.
         step: what ends a step.
         price: dollars per million tokens, in place of the listed ones.
+        parameters: that a token is multiplied with, in place of the listed ones; FLOPs are twice that a token.
         connections: requests at once; what is beyond waits.
         timeout: seconds for one sample.
+        looks: where what was seen of endpoints is kept; a look that is there is not taken again.
 
     Raises:
         InputError: the URL or the name cannot be one.
@@ -59,8 +72,10 @@ class RemoteGenerator:
         *,
         step: str = "\n",
         price: Price | None = None,
+        parameters: float | None = None,
         connections: int = 256,
         timeout: float = 600.0,
+        looks: Looks | None = None,
     ) -> None:
         if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", base_url):
             raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
@@ -71,6 +86,10 @@ class RemoteGenerator:
         self._root, self._model, self._api_key, self._step = root, model, api_key, step
         self._client = Client(root, api_key, connections=connections, timeout=timeout)
         self._price = price or listed(root, model)
+        self._parameters = parameters or multiplied(model)
+        self.look_name = f"{self.name} {step!r}"
+        """What its look is kept under."""
+        self._looks = looks
         self._traits: Traits | None = None
         self._looking = Lock()
         self._reported = False
@@ -84,10 +103,14 @@ class RemoteGenerator:
             ModelError: it cannot be reached, or makes no sense.
         """
         with self._looking:
+            if self._traits is None and self._looks is not None:
+                self._traits = self._looks.find(self.look_name)
             traits = self._traits
             if traits is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
                     traits = self._traits = pool.submit(asyncio.run, self._look()).result()
+                if self._looks is not None:
+                    self._looks.keep(self.look_name, traits)
             return traits
 
     @property
@@ -125,13 +148,23 @@ class RemoteGenerator:
         return state.tokens
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        """All tokens used; the prompt at a token a byte, the most of any byte-level tokenizer, and its template."""
-        dollars = None
+        """All tokens used, and what `most_read` says."""
+        dollars = flops = None
         state: RemoteText = node.state
-        if self._price is not None and _is_text(state) and (overhead := self.traits.overhead) is not None:
-            prompt = len(state.prompt.encode()) + len(state.text.encode()) + overhead
-            dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
-        return Usage(None, None, max_tokens, model_calls=1, flops=None, kv_bytes=None, dollars=dollars)
+        priced = self._price is not None or self._parameters is not None
+        if priced and _is_text(state) and self.traits.overhead is not None:
+            prompt = self.most_read(state)
+            flops = self._flops(prompt + max_tokens)
+            if self._price is not None:
+                dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
+        return Usage(None, None, max_tokens, model_calls=1, flops=flops, kv_bytes=None, dollars=dollars)
+
+    def most_read(self, state: RemoteText) -> int:
+        """The most tokens a prefix can be: one a byte, as of any byte-level tokenizer, and its template."""
+        return len(state.prompt.encode()) + len(state.text.encode()) + (self.traits.overhead or 0)
+
+    def _flops(self, tokens: int) -> float | None:
+        return None if self._parameters is None else 2 * self._parameters * tokens
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension. One that fails is an ``error`` that says why; the others are not lost.
@@ -143,7 +176,8 @@ class RemoteGenerator:
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
-            groups[same if traits.n else place].append(e)
+            alone = e.until == "step" and traits.stops == "unlisted"  # of several, nobody tells whose tokens are whose
+            groups[same if traits.n and not alone else place].append(e)
         requests = [
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
         ]
@@ -201,6 +235,10 @@ class RemoteGenerator:
         try:
             reply = await self._client.post(self._api, self._body(first, len(wanted), traits), deadline=first.deadline)
             choices = read_choices(reply.body, self._root)[: len(wanted)]
+            if traits.echoes and first.node.state.text:
+                choices = [unechoed(choice, first.node.state.text) for choice in choices]
+            if traits.stops == "unlisted" and len(choices) == 1 and unlisted(choices[0], read_usage(reply.body)):
+                choices = [replace(choices[0], stop=self._step)]
         except RefusedError as error:
             if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
                 return await self._one_by_one(wanted, traits)
@@ -251,10 +289,11 @@ class RemoteGenerator:
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
             cached = 0 if place or told is None else told.cached
             prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
-            usage = Usage(prompt, cached, count, model_calls=1, flops=None, kv_bytes=None, seconds=seconds)
+            flops = self._flops(prompt + count)
+            usage = Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds)
             if told is None:
                 worst = self.worst_case(extension.node, most)
-                usage = replace(usage, prompt_tokens=None, cached_tokens=None, dollars=worst.dollars, uncounted_calls=1)
+                usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
                 money = self._price.dollars(prompt, cached or 0, count) if self._price else None
                 usage = replace(usage, dollars=money)
@@ -277,7 +316,8 @@ class RemoteGenerator:
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
         if choice.reason == "stop":
-            stopped = choice.stop is not None if traits.stops == "named" else choice.text.endswith(self._step)
+            named = traits.stops in ("named", "unlisted")
+            stopped = choice.stop is not None if named else choice.text.endswith(self._step)
             return "step" if extension.until == "step" and stopped else "eos"
         room = extension.sampling.max_tokens - extension.node.state.tokens
         if count < extension.max_tokens or extension.max_tokens >= room:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
+from thinktime.core.errors import ModelError
 from thinktime.core.types import Node
 
 
@@ -25,6 +29,8 @@ class Text:
     logprob: float = field(default=0.0, compare=False)
     question: tuple[int, ...] = ()
     """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
+    asked: str = field(default="", compare=False)
+    """The problem's own prompt as messages of a chat, in JSON; empty where nobody kept it."""
     known: int = field(default=0, compare=False)
     """How many of the prompt's ids the search had read before."""
 
@@ -90,3 +96,44 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
     return replace(before, text=text, tokens=packed["tokens"], step_ends=ends, logprob=logprob)
+
+
+def messages_of(prompt: Any) -> list[dict[str, Any]]:
+    """The messages of a chat; a text is one user turn."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def asked_of(state: Text | RemoteText) -> list[dict[str, Any]]:
+    """What a partial solution answers, as messages.
+
+    Raises:
+        ModelError: it was sampled by a generator that keeps token ids alone.
+    """
+    if isinstance(state, RemoteText):
+        prompt = state.question or state.prompt
+        return list(json.loads(prompt)) if state.chat else messages_of(prompt)
+    if not state.asked:
+        raise ModelError("scorer: these samples do not say what was asked; a scorer behind HTTP cannot read them")
+    return list(json.loads(state.asked))
+
+
+def question_of(state: Text | RemoteText) -> str:
+    """What a partial solution answers, as a text; pictures and sounds are left out.
+
+    Raises:
+        ModelError: it was sampled by a generator that keeps token ids alone.
+    """
+    return "\n\n".join(_words(message) for message in asked_of(state))
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+
+
+def steps_of(state: Text | RemoteText) -> list[str]:
+    """The steps of a partial solution, an unfinished last one included; they join to its text."""
+    if isinstance(state, RemoteText):
+        return [state.text[start:end] for start, end in pairwise((0, *state.step_ends))]
+    return re.findall(r"[^\n]*\n|[^\n]+", state.text)

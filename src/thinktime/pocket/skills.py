@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from thinktime.core.types import Capability, Problem
-from thinktime.pocket.tokenizer import ASSISTANT, USER
 
 WORDS = ("Check", "Judge", "No", "Plan", "Restart", "Revise", "Scores", "Solve", "Verdict", "Yes")
-"""Added to the vocabulary of the solver, each with and without a space before it."""
+"""Added to the vocabulary of the solver, each with and without a space before it. Restart is not in use: see
+``training/LOG.md``."""
 YES, NO = "Yes", "No"
-RESTART = f"{USER}Restart?{ASSISTANT}"
-"""Follows a solution, whole or cut anywhere; the next token is Yes where starting over would give a better one."""
 LETTERS = "ABCD"
 """Names of the solutions that are judged together; more than four do not fit."""
 REVISED = 4

@@ -44,6 +44,11 @@ class Price:
 
 LISTED: dict[str, dict[str, Price]] = {
     "api.openai.com": {
+        "gpt-5": Price(1.25, 10.00, 0.125),
+        "gpt-5-mini": Price(0.25, 2.00, 0.025),
+        "gpt-5-nano": Price(0.05, 0.40, 0.005),
+        "gpt-5.1": Price(1.25, 10.00, 0.125),
+        "gpt-5.2": Price(1.75, 14.00, 0.175),
         "gpt-4o": Price(2.50, 10.00, 1.25),
         "gpt-4o-mini": Price(0.15, 0.60, 0.075),
         "gpt-4.1": Price(2.00, 8.00, 0.50),
@@ -52,7 +57,12 @@ LISTED: dict[str, dict[str, Price]] = {
         "o4-mini": Price(1.10, 4.40, 0.275),
     },
 }
-"""By host and model, as they were listed in 2025. A host of your own has no price but the one you give."""
+"""By host and model; standard rates, compared in November 2026 with tables that others keep of the vendor's page.
+
+Left out is what costs more beyond some length of prompt (gpt-5.4 and gpt-5.5), for a budget could not be kept with one
+rate, and names with a date, some of which have prices of their own. A host of your own has no price but the one you
+give.
+"""
 
 
 def listed(url: str, model: str) -> Price | None:

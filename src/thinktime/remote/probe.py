@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinktime.remote.client import Client, RefusedError, RemoteError
-from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage
+from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage, unlisted
 
 TOKENS = 3
 """Of each of the samples that are compared."""
 STEP_TOKENS = 12
 """In which a model that writes sums, one a line, has to end a line."""
 
-Stops = Literal["named", "echoed", "echoed if asked"]
+END_TOKENS = 32
+"""In which a model that is asked for a word has to end."""
+
+Stops = Literal["named", "echoed", "echoed if asked", "unlisted"]
+Thinks = Literal["marked", "apart", "hidden"]
+THINK = "<think>"
+ASKED, ASKED_FOR_STEPS = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
+ONE_TOKEN = "4"
 ECHO = {"include_stop_str_in_output": True}
 """What asks for it."""
 
@@ -32,19 +39,25 @@ class Traits:
     """The same seed gave the same sample, and another one another."""
     continues: bool
     """It goes on inside what was said so far."""
+    echoes: bool
+    """It then begins with what was said, as llama.cpp does."""
     stops: Stops | None
-    """How it tells a stop string from the end: it names it, or leaves it in the text. None: it was not seen to."""
+    """How it tells a stop string from the end: it names it, or leaves it in the text, or counts it without listing its
+    log-probability, which the end's it lists (llama.cpp). None: it was not seen to."""
     usage: bool
     limit_field: str
     """What it calls the length limit."""
     overhead: int | None
     """At least the tokens that its template adds to a message; None where it does not count."""
+    thinks: Thinks | None
+    """Where thoughts are that come first: in the text behind ``<think>``, in a field apart from it, or not shown though
+    they are counted. None: none were seen, as where the template itself begins them."""
     spent: Told
     """What the look cost, as far as it was told."""
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
-    """Look at an endpoint; six requests or fewer of a few tokens each.
+    """Look at an endpoint; eight requests or fewer of a few tokens each.
 
     Args:
         client: of the endpoint.
@@ -58,47 +71,69 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     looks = _Looks(client, api, model)
     told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
     limit_field, choices = await looks.sample_plainly(told)
-    texts = [[choice.text for choice in choices]]
+    texts = [[choice.thoughts + choice.text for choice in choices]]
     if "seed" in told:
         for seed in (1, 2):
-            texts.append([c.text for c in await looks.sample({limit_field: TOKENS, **told, "seed": seed})])
+            again = await looks.sample({limit_field: TOKENS, **told, "seed": seed})
+            texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
     overhead = looks.last.prompt if looks.last else None
-    continues, stops = await _steps(looks, limit_field, step)
+    continues, echoes, stops = await _steps(looks, limit_field, step, overhead, told)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
         logprobs="logprobs" in told and all(choice.tokens for choice in choices),
         seeds=seeds,
         continues=continues,
+        echoes=echoes,
         stops=stops,
         usage=overhead is not None,
         limit_field=limit_field,
         overhead=overhead,
+        thinks=_thinks(choices[0]),
         spent=looks.spent,
     )
 
 
-async def _steps(looks: _Looks, limit_field: str, step: str) -> tuple[bool, Stops | None]:
-    """Whether it goes on inside what was said, and how it tells the end of a step."""
+def _thinks(choice: Choice) -> Thinks | None:
+    if choice.thoughts:
+        return "apart"
+    if choice.text.lstrip().startswith(THINK):
+        return "marked"
+    return "hidden" if choice.reason == "length" and not choice.text else None
+
+
+async def _steps(
+    looks: _Looks, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
+) -> tuple[bool, bool, Stops | None]:
+    """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
-    options: dict[str, Any] = {limit_field: STEP_TOKENS, "temperature": 0, "stop": [step]}
+    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: told[n] for n in ("logprobs",) if n in told}
+    options: dict[str, Any] = {**plain, "stop": [step]}
     try:
         choice = (await looks.sample(options, said))[0]
     except RemoteError:
-        return False, None
-    read, stops = looks.last, _told(choice, step)
+        return False, False, None
+    read, stops, echoes = looks.last, _told(choice, step), choice.text.startswith(said)
     if choice.reason == "stop" and stops is None:
         with suppress(RemoteError):
             asked = (await looks.sample(options | ECHO, said))[0]
             stops = "echoed if asked" if _told(asked, step) else None
+    if stops is None and unlisted(choice, read):
+        with suppress(RemoteError):
+            end = (await looks.sample({**plain, limit_field: END_TOKENS}))[0]
+            stops = "unlisted" if end.reason == "stop" and looks.last and end.tokens == looks.last.generated else None
     if looks.api == "completions":
-        return True, stops
+        return True, echoes, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}
     try:  # an answer to what was said needs the start of a new message; going on inside it does not
         await looks.sample({limit_field: 1, "temperature": 0, **answer}, said)
+        if read is not None and looks.last is not None and read.prompt < looks.last.prompt:
+            return True, echoes, stops
+        # who always goes on, asked or not, reads a word of one token as one more than nothing
+        await looks.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
     except RemoteError:
-        return False, None
-    return read is not None and looks.last is not None and read.prompt < looks.last.prompt, stops
+        return False, echoes, None
+    return overhead is not None and looks.last is not None and looks.last.prompt == overhead + 1, echoes, stops
 
 
 def _told(choice: Choice, step: str) -> Stops | None:
@@ -133,9 +168,11 @@ class _Looks:
                 else:
                     raise
 
-    async def sample(self, options: Mapping[str, Any], said: str = "", tries: int = 5) -> list[Choice]:
+    async def sample(
+        self, options: Mapping[str, Any], said: str = "", *, asked: str | None = None, tries: int = 5
+    ) -> list[Choice]:
         """Samples after a fixed prompt, and after what is said to have been said."""
-        asked = "Add 1 to each number up to 9, one sum a line." if said else "Say any word that comes to mind."
+        asked = asked or (ASKED_FOR_STEPS if said else ASKED)
         messages = json.dumps([{"role": "user", "content": asked}])
         prompt = messages if self.api == "chat/completions" else f"{asked}\n"
         body = {"model": self._model, **prompt_of(prompt, self.api, said), **options}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from thinktime.remote.client import UnreadableError
@@ -26,6 +26,8 @@ class Choice:
     """How many log-probabilities came with it; None where none did."""
     logprob: float = math.nan
     error: str | None = None
+    thoughts: str = ""
+    """What it thought before, where the endpoint tells that apart from the text."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,18 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
     return [_choice(choice) for choice in sorted(choices, key=lambda c: _whole(c.get("index")) or 0)]
 
 
+def unechoed(choice: Choice, said: str) -> Choice:
+    """A sample of an endpoint that begins with what was said, without that."""
+    if choice.error is not None or choice.text.startswith(said):
+        return replace(choice, text=choice.text[len(said) :])
+    return replace(choice, error="the sample does not begin with what was said, as those before it did")
+
+
+def unlisted(choice: Choice, told: Told | None) -> bool:
+    """Whether the only sample of a request had a token more than it has log-probabilities: a stop string."""
+    return choice.reason == "stop" and choice.tokens is not None and told is not None and told.generated > choice.tokens
+
+
 def read_usage(body: Mapping[str, Any]) -> Told | None:
     """What the request cost; None where the answer does not say, or says nonsense."""
     usage = body.get("usage")
@@ -101,18 +115,26 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
     if not isinstance(text, str):
         return Choice(error=f"content={text!r}: the sample has no text")
     text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
-    logprobs = _logprobs(choice.get("logprobs"))
+    logprobs = _logprobs(choice.get("logprobs"), text)
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
-    return Choice(text, reason, named, tokens, logprob)
+    return Choice(text, reason, named, tokens, logprob, thoughts=_thoughts(message))
 
 
-def _logprobs(found: object) -> list[float] | None:
-    """One number a token, in a chat's spelling or in the older one."""
+def _thoughts(message: object) -> str:
+    found = message if isinstance(message, Mapping) else {}
+    thoughts = found.get("reasoning_content") or found.get("reasoning")  # vLLM's older and newer spelling
+    return thoughts if isinstance(thoughts, str) else ""
+
+
+def _logprobs(found: object, text: str) -> list[float] | None:
+    """One number a token, in a chat's spelling or in the older one; an empty text has none of them."""
     if not isinstance(found, Mapping):
         return None
     content = found.get("content")
     values = [token.get("logprob") for token in content] if content else found.get("token_logprobs")
+    if content == [] and not text:
+        return []
     if not isinstance(values, Sequence) or not values or not all(isinstance(v, int | float) for v in values):
         return None
     return [float(value) for value in values]

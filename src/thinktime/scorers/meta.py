@@ -48,7 +48,7 @@ class MetaReward:
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
         """The last token of the judgement."""
-        return self._generator.expecting(node.state, "")
+        return self._generator.looking(node.state)
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """The probability that each judgement scores every right answer above every wrong one."""

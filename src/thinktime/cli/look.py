@@ -1,0 +1,51 @@
+"""``thinktime look``: what an endpoint does, seen again and kept for the commands that use it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from thinktime.cli.common import Json, ModelName, looks_of_this_user, model_key
+
+
+def look(
+    url: Annotated[str, typer.Argument(help="An endpoint: http://host:port/v1, or with /completions at its end.")],
+    model_name: ModelName = None,
+    as_json: Json = False,
+) -> None:
+    """See what an endpoint honours and ignores, for a few tokens; ask and bench go by that for a day."""
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.remote.refusals import only_model
+
+    key, looks = model_key(), looks_of_this_user()
+    generator = RemoteGenerator(url, model_name or only_model(url, key), key)
+    looks.keep(generator.look_name, traits := generator.traits)
+    seen = {"endpoint": generator.name, **asdict(traits), "capabilities": sorted(generator.capabilities)}
+    if as_json:
+        print(json.dumps(seen))
+        return
+    spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
+    print(f"{generator.name}, for {spent} as far as it counts:")
+    for text, value in (
+        ("several samples a request (n)", traits.n),
+        ("log-probabilities", traits.logprobs),
+        ("seeds", traits.seeds),
+        ("goes on inside what was said", traits.continues),
+        ("says again what was said", traits.echoes),
+        ("tells a stop string from the end", traits.stops),
+        ("reports usage", traits.usage),
+        ("length limit is called", traits.limit_field),
+        ("tokens its template adds", traits.overhead),
+        ("thinks first", traits.thinks),
+        ("so it has", ", ".join(sorted(generator.capabilities))),
+    ):
+        print(f"  {text:<34}{_word(value)}")
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "nothing seen" if value in (None, "") else str(value)

@@ -1,0 +1,177 @@
+"""A judge by prompt: a model behind HTTP is asked for a grade from a closed set (Zheng et al. 2023, arXiv 2306.05685).
+
+The grade is the mean of several samples, as in G-Eval (Liu et al. 2023, arXiv 2303.16634), without its probabilities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Capability, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.usage import Usage, total
+from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.text import RemoteText, question_of
+
+TEMPLATE = """\
+Grade a solution of a problem.
+
+Problem:
+{question}
+
+Solution:
+{solution}
+
+Is the final answer right, and every step towards it? Say in a sentence what is wrong, if anything is. \
+Then write the grade, one of {grades} (the last is the best), on a line of its own."""
+
+GRADES = tuple(str(grade) for grade in range(1, 11))
+AGAIN = 1.0
+"""Temperature of whatever is asked again: a greedy answer would be the same."""
+
+
+class Judge:
+    """Grades texts by asking a model; a score is the mean place among the grades, 0 for the first and 1 for the last.
+
+    A reply is read by the last grade in it. One without a grade, or cut off, is asked for again, ``retries`` times at
+    most; what is still missing then does not count, and if all are, the score is missing.
+
+    Args:
+        generator: the model that judges.
+        template: has ``{question}`` and ``{solution}``, and if you like ``{grades}``.
+        grades: what may be answered, from the worst to the best.
+        samples: replies a score is the mean of.
+        retries: how often what was missing is asked for again.
+        temperature: of the replies; by default 0 for one and 1 for several.
+        max_tokens: length limit of a reply.
+
+    Raises:
+        InputError: the template lacks a field or has an unknown one, or a value is out of range.
+    """
+
+    capabilities = frozenset({Capability.SCORES})
+
+    def __init__(
+        self,
+        generator: RemoteGenerator,
+        *,
+        template: str = TEMPLATE,
+        grades: Sequence[str] = GRADES,
+        samples: int = 1,
+        retries: int = 1,
+        temperature: float | None = None,
+        max_tokens: int = 256,
+    ) -> None:
+        different = {grade.casefold() for grade in grades}
+        if len(different) < 2 or len(different) != len(grades) or not all(grade.strip() for grade in grades):
+            raise InputError("grades", tuple(grades), "give two or more, each once, from the worst to the best")
+        for field, value, least in (("samples", samples, 1), ("retries", retries, 0)):
+            if value < least:
+                raise InputError(field, value, f"give {least} or more")
+        if samples > 1 and temperature == 0:
+            raise InputError("temperature", 0, f"{samples} replies would be the same; give more than 0, or samples=1")
+        warmth = temperature if temperature is not None else 0.0 if samples == 1 else 1.0
+        self._generator, self._template = generator, template
+        self._grades, self._samples, self._retries = tuple(grades), samples, retries
+        self._sampling = Sampling(warmth, max_tokens=max_tokens)
+        self._places = {grade.casefold(): place / (len(grades) - 1) for place, grade in enumerate(grades)}
+        alternatives = "|".join(map(re.escape, sorted(self._places, key=len, reverse=True)))
+        self._pattern = re.compile(rf"(?<![\w./-])(?<!of )(?:{alternatives})(?!\w|\.\d)")  # of 8/10, it is the 8
+        self._filled("", "")
+        facts = json.dumps([template, self._grades, samples, retries, warmth, max_tokens])
+        self.name = f"judge:{generator.name}/{hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()}"
+
+    def worst_case(self, node: Node, known: Node | None = None) -> Usage:
+        """Every reply at its longest, and every retry needed."""
+        asked = self._asked(node)
+        one = self._generator.worst_case(asked, self._sampling.max_tokens)
+        return self._usage(asked, [one] * (self._samples * (1 + self._retries)))
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Reading]:
+        """One reading per node.
+
+        Raises:
+            InputError: the endpoint does not take the key, or has no such model.
+            ModelError: a node does not say what was asked.
+        """
+        return list(await asyncio.gather(*(self._read(node) for node in nodes)))
+
+    async def close(self) -> None:
+        """Close all connections; the next score opens new ones."""
+        await self._generator.close()
+
+    def grade(self, reply: str) -> float | None:
+        """The place of the last grade in a reply, between 0 and 1; None if it has none."""
+        found = self._pattern.findall(reply.casefold())
+        return self._places[found[-1]] if found else None
+
+    async def _read(self, node: Node) -> Reading:
+        asked = self._asked(node)
+        places: list[float] = []
+        costs: list[Usage] = []
+        reason = ""
+        for turn in range(1 + self._retries):
+            sampling = replace(self._sampling, temperature=AGAIN) if turn else self._sampling
+            wanted = range(self._samples - len(places))
+            try:
+                replies = await self._generator.extend(
+                    [self._extension(asked, f"{turn}/{i}", sampling) for i in wanted]
+                )
+            except InputError as mistake:
+                if mistake.field != "prompt":
+                    raise
+                reason = str(mistake)  # this solution is longer than the judge reads; others may not be
+                break
+            for reply in replies:
+                costs.append(reply.usage)
+                place = self.grade(reply.state.text) if reply.finish == "eos" else None
+                if place is not None:
+                    places.append(place)
+                reason = reason or str(reply.reason or "")
+            if len(places) == self._samples:
+                break
+        usage = self._usage(asked, costs)
+        return Reading(sum(places) / len(places) if places else None, usage, reason="" if places else reason)
+
+    def _extension(self, asked: Node, place: str, sampling: Sampling) -> Extension:
+        key = hashlib.blake2b(f"{asked.key}/{place}".encode(), digest_size=16).hexdigest()
+        return Extension(asked, 0, key, "done", sampling, sampling.max_tokens)
+
+    def _asked(self, node: Node) -> Node:
+        """What the judge is asked of a node, as the root of its own generation."""
+        prompt = self._filled(question_of(node.state), node.state.text)
+        key = hashlib.blake2b(f"{node.key}/{self.name}".encode(), digest_size=16).hexdigest()
+        return Node(key, (), self._generator.root(Problem(key, prompt)))
+
+    def _filled(self, question: str, solution: str) -> str:
+        fields = {"question": question, "solution": solution, "grades": ", ".join(self._grades)}
+        try:
+            if not all(f"{{{name}}}" in self._template for name in ("question", "solution")):
+                raise KeyError("question and solution")
+            return self._template.format(**fields)
+        except (KeyError, IndexError, ValueError) as error:
+            fix = f"it needs {{question}} and {{solution}}, may have {{grades}}, and doubles other braces ({error})"
+            raise InputError("template", self._template, fix) from None
+
+    def _usage(self, asked: Node, costs: Sequence[Usage]) -> Usage:
+        """Replies as the cost of one reading: what was read and written; what nobody counted at its most."""
+        spent, state = total(costs), asked.state
+        read = [self._prompt(cost, state) for cost in costs]
+        return Usage(
+            scorer_tokens=sum(read) + spent.generated_tokens,
+            scorer_calls=1,
+            scorer_flops=spent.flops,
+            seconds=spent.seconds,
+            dollars=spent.dollars,
+            uncounted_calls=spent.uncounted_calls,
+        )
+
+    def _prompt(self, cost: Usage, state: RemoteText) -> int:
+        if cost.prompt_tokens is None:
+            return self._generator.most_read(state)
+        return cost.prompt_tokens + (cost.cached_tokens or 0)

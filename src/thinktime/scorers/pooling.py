@@ -1,0 +1,227 @@
+"""Reward models behind HTTP: vLLM's ``/pooling``, ``/classify`` and ``/score``, and whatever speaks like them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any, Literal
+
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.usage import Usage
+from thinktime.generators.text import asked_of, question_of, steps_of
+from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
+from thinktime.remote.prices import Price, listed
+from thinktime.remote.refusals import about_length
+from thinktime.remote.sizes import multiplied
+from thinktime.scorers.prm import AGGREGATES
+
+STEP_TAG = "<extra_0>"
+"""What Qwen2.5-Math-PRM reads a step's reward at."""
+
+Style = Literal["lines", "tags", "whole"]
+"""Where an endpoint was seen to put rewards: at the end of lines, at tags between steps, or one at the end of all."""
+
+_ASKED = [{"role": "user", "content": "1 + 1 + 1 = ?"}]
+_SAID = ["1 + 1 = 2\n", "2 + 1 = 3\n"]
+
+
+class RemoteReward:
+    """Scores a node by a reward model behind HTTP.
+
+    The conversation is sent as messages; a solution that is not complete is sent as an open message. Whether rewards
+    come back for every step is looked at once, with two short requests: lines as they are, then steps joined by the
+    tag. What gives neither is an outcome reward: its last vector, or its only one.
+
+    Args:
+        url: ``http://host:port/pooling``; for outcome rewards also ``…/classify``, or ``…/score``, which reads question
+            and solution as a pair.
+        model: its name there.
+        api_key: sent as a bearer token; it is in no message, name or bank.
+        aggregate: how step rewards become one score: ``last``, ``min``, ``mean`` or ``product``.
+        step_tag: what the model was trained to see behind every step.
+        label: which of a vector's numbers is the reward; by default its only one, or the second of two (wrong, right).
+        price: dollars per million tokens, in place of the listed ones.
+        parameters: that a token is multiplied with, in place of the listed ones.
+        connections: requests at once; what is beyond waits.
+        timeout: seconds for one reading.
+
+    Raises:
+        InputError: the URL names no such call, or the aggregate is unknown.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str | None = None,
+        *,
+        aggregate: str = "last",
+        step_tag: str = STEP_TAG,
+        label: int | None = None,
+        price: Price | None = None,
+        parameters: float | None = None,
+        connections: int = 256,
+        timeout: float = 600.0,
+    ) -> None:
+        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?/(pooling|classify|score)", url.rstrip("/")):
+            fix = "write http://host:port/pooling, or /classify, or /score; keys go into api_key"
+            raise InputError("scorer", url.rpartition("@")[2], fix)
+        if aggregate not in AGGREGATES:
+            raise UnknownNameError("aggregate", aggregate, AGGREGATES)
+        self._root, _, self._call = url.rstrip("/").rpartition("/")
+        self._model, self._api_key, self._tag, self._label = model, api_key, step_tag, label
+        self._aggregate = AGGREGATES[aggregate]
+        self.name = f"{model}@{self._root}/{self._call}/{aggregate}"
+        self._client = Client(self._root, api_key, connections=connections, timeout=timeout)
+        self._price = price or listed(self._root, model)
+        self._parameters = parameters or multiplied(model)
+        self._style: Style | None = None if self._call == "pooling" else "whole"
+        self._looking = Lock()
+
+    @property
+    def style(self) -> Style:
+        """Where the endpoint puts rewards; the first look blocks the caller.
+
+        Raises:
+            InputError: it refuses what is sent: the key, the model, or the call itself.
+            ModelError: it cannot be reached, or makes no sense.
+        """
+        with self._looking:
+            if self._style is None:
+                with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
+                    self._style = pool.submit(asyncio.run, self._look()).result()
+            return self._style
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the endpoint was seen to do."""
+        steps = {Capability.PROCESS_REWARD} if self.style != "whole" else set()
+        return frozenset({Capability.SCORES, *steps})
+
+    def worst_case(self, node: Node, known: Node | None = None) -> Usage:
+        """The whole text, at a token a byte, the most of any byte-level tokenizer."""
+        body = self._body(asked_of(node.state), steps_of(node.state), "tags", closed=True)
+        return self._usage(len(json.dumps(body, ensure_ascii=False).encode()))
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Reading]:
+        """One reading per node; a node without any generated text has none.
+
+        Raises:
+            InputError: the endpoint refuses what is sent.
+            ModelError: a node does not say what was asked.
+        """
+        style = await asyncio.to_thread(lambda: self.style) if self._style is None else self._style
+        return list(await asyncio.gather(*(self._read(node, style) for node in nodes)))
+
+    async def close(self) -> None:
+        """Close all connections; the next reading opens new ones."""
+        await self._client.close()
+
+    async def _look(self) -> Style:
+        """Look at the endpoint, through connections of its own: the readings may be another event loop's."""
+        client = Client(self._root, self._api_key, timeout=60.0)
+        styles: tuple[Style, ...] = ("lines", "tags")
+        try:
+            for style in styles:
+                body = self._body(_ASKED, _SAID, style, closed=True)
+                vectors = _vectors((await client.post(self._call, body, tries=2)).body, self._root)
+                if len(vectors) == len(_SAID):
+                    return style
+            return "whole"
+        except RefusedError as error:
+            raise self._refused(error) from None
+        finally:
+            await client.close()
+
+    async def _read(self, node: Node, style: Style) -> Reading:
+        steps, worst = steps_of(node.state), self.worst_case(node)
+        if not steps:
+            return Reading(None, Usage())
+        body = self._body(asked_of(node.state), steps, style, closed=node.done)
+        if self._call == "score":
+            body = {"model": self._model, "text_1": question_of(node.state), "text_2": node.state.text}
+        try:
+            reply = await self._client.post(self._call, body)
+            vectors = _vectors(reply.body, self._root)
+        except RefusedError as error:
+            passes = error.status == 429 or error.status >= 500 or about_length(error)
+            if not passes:
+                raise self._refused(error) from None
+            return Reading(None, worst if error.billed else Usage(scorer_calls=1), reason=str(error))
+        except RemoteError as error:
+            return Reading(None, _uncounted(worst) if error.billed else Usage(scorer_calls=1), reason=str(error))
+        tokens = _tokens(reply.body)
+        usage = _uncounted(worst) if tokens is None else self._usage(tokens, reply.seconds)
+        if style == "whole" and vectors:
+            return Reading(self._reward(vectors[-1]), usage)
+        if len(vectors) != len(steps):
+            reason = f"endpoint={self._root!r}: it gives {len(vectors)} rewards for {len(steps)} steps; see step_tag"
+            return Reading(None, usage, reason=reason)
+        rewards = tuple(self._reward(vector) for vector in vectors)
+        return Reading(self._aggregate(rewards), usage, rewards)
+
+    def _body(self, asked: Sequence[Mapping[str, Any]], steps: Sequence[str], style: Style, *, closed: bool) -> Any:
+        tagged = "".join(step.rstrip("\n") + self._tag for step in steps)
+        answer = {"role": "assistant", "content": tagged if style == "tags" else "".join(steps)}
+        body = {"model": self._model, "messages": [*asked, answer], "add_generation_prompt": False}
+        body["continue_final_message"] = not closed
+        if self._call == "pooling":
+            body["task"] = "token_classify"
+        return body
+
+    def _reward(self, vector: Sequence[float]) -> float:
+        place = self._label if self._label is not None else len(vector) - 1
+        if place >= len(vector) or (self._label is None and len(vector) > 2):
+            raise InputError(
+                "label", self._label, f"{self._model} gives {len(vector)} numbers; say which is the reward"
+            )
+        return vector[place]
+
+    def _refused(self, error: RefusedError) -> InputError | RefusedError:
+        if error.status == 429 or error.status >= 500:
+            return error
+        says = f"{self._root}/{self._call} answers {error.status} ({error.message})"
+        if error.status in (401, 403):
+            return InputError("api_key", "given" if self._api_key else None, f"{says}; set THINKTIME_SCORER_API_KEY")
+        return InputError(
+            "scorer", self._model, f"{says}; give a reward model and its call, /pooling, /classify or /score"
+        )
+
+    def _usage(self, tokens: int, seconds: float = 0.0) -> Usage:
+        flops = None if self._parameters is None else 2 * self._parameters * tokens
+        dollars = None if self._price is None else self._price.dollars(tokens, 0, 0)
+        return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=flops, seconds=seconds, dollars=dollars)
+
+
+def _uncounted(worst: Usage) -> Usage:
+    return worst + Usage(uncounted_calls=1)
+
+
+def _vectors(body: Mapping[str, Any], url: str) -> list[list[float]]:
+    """What came back of one text: a vector a place (there may be none), or one for the whole.
+
+    Raises:
+        UnreadableError: it is something else.
+    """
+    data = body.get("data")
+    item = data[0] if isinstance(data, list) and data and isinstance(data[0], Mapping) else {}
+    found = item.get("data", item.get("probs", [item["score"]] if "score" in item else None))
+    rows = found if found == [] or (isinstance(found, list) and isinstance(found[0], list)) else [found]
+    if not all(isinstance(row, list) and row and all(_is_number(value) for value in row) for row in rows):
+        raise UnreadableError(f"endpoint={url!r}: its answer has data={str(data)[:60]}; expected lists of numbers")
+    return [[float(value) for value in row] for row in rows]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _tokens(body: Mapping[str, Any]) -> int | None:
+    usage = body.get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None

@@ -1,0 +1,176 @@
+"""The remote generator on a second real server: llama.cpp's, with the shipped solver as GGUF."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thinktime.answers import TextAnswers
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Capability, Node, Problem, Reading, Sampling
+from thinktime.core.usage import Budget, total
+from thinktime.generators.local import LocalGenerator
+from thinktime.generators.openai import RemoteGenerator
+from thinktime.pocket.problems import read_answer
+from thinktime.remote.refusals import only_model
+from thinktime.scorers.judge import Judge
+from thinktime.scorers.prm import ProcessReward
+from thinktime.strategies import make
+
+GREEDY = Sampling(temperature=0.0, max_tokens=100)
+
+for needed in ("gguf", "xllamacpp"):
+    pytest.importorskip(needed)
+
+
+@pytest.fixture(scope="module")
+def url(solver_directory: Path) -> Iterator[str]:
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), *sys.path])
+    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(solver_directory)]
+    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip() + "/v1"
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+def search_for(
+    question: str, generator: RemoteGenerator | LocalGenerator, sampling: Sampling, budget: Budget | None = None
+) -> Search:
+    answers = TextAnswers(read_answer)
+    return Search(Problem("q", question), generator, answers=answers, sampling=sampling, budget=budget)
+
+
+def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
+    traits = RemoteGenerator(url, only_model(url)).traits
+    assert (traits.n, traits.seeds, traits.logprobs, traits.usage) == (True, True, True, True)
+    assert (traits.continues, traits.echoes, traits.stops, traits.thinks) == (True, True, "unlisted", None)
+
+
+def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
+    url: str, generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def both(question: str) -> tuple[Node, Node]:
+        searches = [search_for(question, maker, GREEDY) for maker in (remote, generator)]
+        there, here = [(await search.extend([search.root]))[0] for search in searches]
+        await remote.close()
+        return there, here
+
+    for question in questions[:5]:
+        there, here = asyncio.run(both(question))
+        assert (there.state.text, there.finish) == (here.state.text, here.finish)
+        assert there.usage.generated_tokens == here.usage.generated_tokens
+        assert (there.usage.prompt_tokens or 0) + (there.usage.cached_tokens or 0) == here.usage.prompt_tokens
+
+
+def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def sample() -> list[Node]:
+        search = search_for("Say what comes to mind", remote, Sampling(max_tokens=60))  # on problems it is too sure
+        nodes = await search.extend([search.root], 8)
+        await remote.close()
+        return nodes
+
+    first, again = asyncio.run(sample()), asyncio.run(sample())
+    assert len({node.state.text for node in first}) > 1
+    assert [node.state.text for node in first] == [node.state.text for node in again]
+    spent = total(node.usage for node in first)
+    assert spent.uncounted_calls == 0 and spent.generated_tokens == sum(node.state.tokens for node in first)
+
+
+def test_a_chat_goes_on_inside_what_was_said(url: str, questions: tuple[str, ...]) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+    assert Capability.PREFIX in remote.capabilities
+
+    async def walk() -> tuple[Node, Node]:
+        search = search_for(questions[0], remote, GREEDY)
+        (whole,) = await search.extend([search.root])
+        (start,) = await search.extend([search.root], at_most=12)
+        (rest,) = await search.extend([start])
+        await remote.close()
+        return whole, rest
+
+    whole, rest = asyncio.run(walk())
+    assert rest.depth == 2 and rest.state.text == whole.state.text
+
+
+def test_steps_make_the_text_that_one_call_makes(url: str, questions: tuple[str, ...]) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+
+    async def walk(question: str) -> tuple[Node, Node]:
+        search = search_for(question, remote, GREEDY)
+        (whole,) = await search.extend([search.root])
+        node = search.root
+        while node.finish in ("root", "step"):
+            (node,) = await search.extend([node], until="step")
+        await remote.close()
+        return whole, node
+
+    for question in questions[:3]:
+        whole, stepped = asyncio.run(walk(question))
+        assert stepped.depth == len(stepped.state.step_ends) > 1
+        assert (stepped.state.text, stepped.finish) == (whole.state.text, whole.finish)
+
+
+def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
+    url: str, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+    search = search_for(questions[0], remote, Sampling(max_tokens=60))
+    search.scorer = reward
+
+    async def beam() -> Answer:
+        answer = await make("beam_search", {"n": 2, "width": 1})(search)
+        await remote.close()
+        return answer
+
+    assert asyncio.run(beam()).usage.scorer_calls > 0
+    assert max(record.node.depth for record in search.trace.values()) > 1
+
+
+def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
+    url: str, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+    search = search_for(questions[0], remote, Sampling(max_tokens=100), Budget(tokens=600))
+    search.scorer = reward
+
+    async def vote() -> Answer:
+        answer = await make("weighted_majority", {"n": 16})(search)
+        await remote.close()
+        return answer
+
+    answer = asyncio.run(vote())
+    assert answer.value is not None and answer.usage.generated_tokens <= 600
+    assert answer.usage.scorer_calls > 4 and answer.usage.uncounted_calls == 0
+
+
+def test_a_judge_on_the_server_is_charged_what_the_server_counts(
+    url: str, generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+    judge = Judge(remote, template="{question} {solution}", samples=4, retries=0, max_tokens=20)
+
+    async def judged() -> tuple[Node, Reading]:
+        search = search_for(questions[0], generator, Sampling(temperature=0.0, max_tokens=100))
+        (node,) = await search.extend([search.root])
+        (reading,) = await judge.score([node])
+        await judge.close()
+        return node, reading
+
+    node, reading = asyncio.run(judged())
+    read = generator.worst_case(node, 1).prompt_tokens
+    assert read is not None and read <= reading.usage.scorer_tokens <= judge.worst_case(node).scorer_tokens
+    assert (reading.usage.scorer_calls, reading.usage.uncounted_calls, reading.reason) == (1, 0, "")
