@@ -395,7 +395,7 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     assert finishes == ["eos"] * 8 if passes else finishes == ["eos"] * 7 + ["error"]
     assert len(endpoint.requests) == (9 if passes else 8) and answer.value is not None
     assert len(search.errors) == (0 if passes else 1)
-    assert all(error.startswith("endpoint=") and "\n" not in error for error in search.errors)
+    assert all(str(error).startswith("endpoint=") and "\n" not in str(error) for error in search.errors)
     told = fault in ("no finish", "no text", "500")
     assert answer.usage.uncounted_calls == (0 if told else 1)
     assert answer.usage.generated_tokens >= endpoint.generated_tokens

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget, Usage
 
 
 class Ledger:
-    """A hard budget. What is spent plus what is reserved never exceeds it."""
+    """A hard budget. What is spent plus what is reserved never exceeds it.
 
-    def __init__(self, budget: Budget | None = None) -> None:
+    Args:
+        budget: the limits.
+        within: a ledger that several others share; what is reserved and spent here is so there too.
+    """
+
+    def __init__(self, budget: Budget | None = None, *, within: Ledger | None = None) -> None:
         self.budget = budget or Budget()
         self.spent = Usage()
+        self._within = within
         self._reserved = Usage()
         self._started = time.monotonic()
 
@@ -24,9 +31,16 @@ class Ledger:
 
     def room_for_tokens(self) -> int | None:
         """Generated tokens neither spent nor reserved; None if tokens are not limited."""
+        outside = None if self._within is None else self._within.room_for_tokens()
         if self.budget.tokens is None:
-            return None
-        return self.budget.tokens - self.spent.generated_tokens - self._reserved.generated_tokens
+            return outside
+        room = self.budget.tokens - self.spent.generated_tokens - self._reserved.generated_tokens
+        return room if outside is None else min(room, outside)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is reserved and not settled."""
+        return self._reserved.model_calls > 0
 
     def reserve(self, worst_case: Usage) -> bool:
         """Set the worst case aside if it fits; otherwise change nothing and say False.
@@ -37,6 +51,8 @@ class Ledger:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return False
         if not self.check(self.spent + self._reserved + worst_case):
+            return False
+        if self._within is not None and not self._within.reserve(worst_case):
             return False
         self._reserved = self._reserved + worst_case
         return True
@@ -65,6 +81,14 @@ class Ledger:
         """Give a reservation back and charge what it really cost."""
         self._reserved = self._reserved - reserved
         self.spent = self.spent + actual
+        if self._within is not None:
+            self._within.settle(reserved, actual)
+
+    def forfeit(self) -> None:
+        """Charge what is still reserved: whoever asked is gone, and nobody will know what it cost."""
+        left = self._reserved
+        if self.waiting:
+            self.settle(left, replace(left, uncounted_calls=left.model_calls))
 
 
 def _both(a: float | None, b: float | None) -> float | None:

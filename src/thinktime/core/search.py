@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any, Literal, Protocol
 
-from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
 from thinktime.core.ledger import Ledger
 from thinktime.core.selection import Candidate, best
 from thinktime.core.types import (
@@ -83,7 +83,10 @@ class Record:
 
 
 class Search:
-    """One problem under one budget, with the generator and the scorer to spend it on."""
+    """One problem under one budget, with the generator and the scorer to spend it on.
+
+    ``within`` is a ledger that other searches share: all of them together keep its limits.
+    """
 
     def __init__(
         self,
@@ -97,17 +100,18 @@ class Search:
         budget: Budget | None = None,
         seed: int = 0,
         journal: Journal | None = None,
+        within: Ledger | None = None,
     ) -> None:
         self.problem, self.generator, self.scorer, self.answers = problem, generator, scorer, answers
         self.embedder = embedder
         self.sampling = sampling or Sampling()
-        self.ledger = Ledger(budget)
+        self.ledger = Ledger(budget, within=within)
         self.exhausted = False
         self.trace: dict[str, Record] = {}
         self._journal = journal
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
-        self.errors: list[str] = []
+        self.errors: list[ThinktimeError] = []
         """Why children could not be had."""
         self._children: Counter[str] = Counter()
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
@@ -271,12 +275,12 @@ class Search:
         sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ModelError: nothing was sampled to its end, and a child could not be had.
+            ThinktimeError: nothing was sampled to its end, and a child could not be had for this reason.
         """
         if chosen is None:
             records = self.trace.values()
             if self.errors and not any(record.node.done for record in records):
-                raise ModelError(self.errors[0])
+                raise self.errors[0]
             chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))
         node = chosen.node if chosen else None
         return Answer(
@@ -339,10 +343,16 @@ class Search:
                 self._write([(extension, child)])
 
             told = [replace(extension, arrived=partial(keep, extension)) for extension in new]
-            for extension, child in zip(new, await self.generator.extend(told), strict=True):
+            try:
+                fresh = await self.generator.extend(told)
+            except InputError:  # nothing came, and nothing of it was paid for
+                for _, worst in granted:
+                    self.ledger.settle(worst, Usage())
+                raise
+            for extension, child in zip(new, fresh, strict=True):
                 children[extension.key] = child
-                if child.finish == "error":
-                    self.errors.append(child.reason)
+                if child.error is not None:
+                    self.errors.append(child.error)
             self._write([(extension, children[extension.key]) for extension in new if extension.key not in kept])
         for extension, worst in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from thinktime.remote.client import UnreadableError
@@ -26,6 +26,8 @@ class Choice:
     """How many log-probabilities came with it; None where none did."""
     logprob: float = math.nan
     error: str | None = None
+    whole: Mapping[str, Any] = field(default_factory=dict)
+    """All that was told of it."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,20 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
     text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
     if not isinstance(reason, str) or not reason:
         return Choice(error=f"finish_reason={reason!r}: the sample does not say why it ended, so it may be cut off")
+    calls = isinstance(message, Mapping) and bool(message.get("tool_calls") or message.get("function_call"))
+    if reason in ("tool_calls", "function_call") and calls:
+        reason = "stop"
     if reason not in ("stop", "length"):
         return Choice(error=f"finish_reason={reason!r}: no sample of text; expected 'stop' or 'length'")
-    if text is None and reason == "length":
-        text = ""  # all tokens went into thoughts that are not shown
+    if text is None and (reason == "length" or calls):
+        text = ""  # all tokens went into thoughts that are not shown, or into the call of a tool
     if not isinstance(text, str):
         return Choice(error=f"content={text!r}: the sample has no text")
     text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
     logprobs = _logprobs(choice.get("logprobs"))
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
-    return Choice(text, reason, named, tokens, logprob)
+    return Choice(text, reason, named, tokens, logprob, whole=choice)
 
 
 def _logprobs(found: object) -> list[float] | None:
