@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "scorers",
         "answers",
     ),
+    "gateway": ("gateway", "core", "bank", "answers", "strategies", "remote", "generators.openai", "generators.text"),
     "cli": (ANYTHING,),
 }
 """What each layer may import of the package. A new layer is added here on purpose or not at all."""

@@ -1,4 +1,4 @@
-"""The command line: ask, bench, replay, report, models, strategies, demo. Everything heavy is imported when used."""
+"""The command line, a file for each command or two. Everything heavy is imported when used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.info import models, strategies
 from thinktime.cli.replay import replay
+from thinktime.cli.serve import serve
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
+
+_EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve"}
+"""What to install where a module is missing."""
 
 app = typer.Typer(
     help="Spend a budget of inference-time compute on better answers, and see exactly what it cost.",
@@ -21,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, bench, replay, report, models, demo):
+for command in (ask, bench, serve, replay, report, models, demo):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 
@@ -41,7 +45,7 @@ def run() -> None:
     except ThinktimeError as error:
         _fail(str(error), EXIT_FAILED)
     except ModuleNotFoundError as error:
-        extra = "remote" if error.name == "aiohttp" else "local"
+        extra = _EXTRAS.get(error.name or "", "local")
         _fail(f"{error.name} is not installed: pip install 'thinktime[{extra}]'", EXIT_FAILED)
     except ExceptionGroup as group:
         known = [error for error in group.exceptions if isinstance(error, ThinktimeError)]

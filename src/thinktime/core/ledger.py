@@ -38,9 +38,10 @@ class Ledger:
         return room if outside is None else min(room, outside)
 
     @property
-    def waiting(self) -> bool:
-        """Whether something is reserved and not settled."""
-        return self._reserved.model_calls > 0
+    def crowded(self) -> bool:
+        """Whether others that share the ledger outside have reserved of it and not settled."""
+        outside = self._within
+        return outside is not None and (outside._reserved.model_calls > self._reserved.model_calls or outside.crowded)
 
     def reserve(self, worst_case: Usage) -> bool:
         """Set the worst case aside if it fits; otherwise change nothing and say False.
@@ -87,7 +88,7 @@ class Ledger:
     def forfeit(self) -> None:
         """Charge what is still reserved: whoever asked is gone, and nobody will know what it cost."""
         left = self._reserved
-        if self.waiting:
+        if left.model_calls:
             self.settle(left, replace(left, uncounted_calls=left.model_calls))
 
 

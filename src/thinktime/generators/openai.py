@@ -75,8 +75,6 @@ class RemoteGenerator:
         timeout: float = 600.0,
         patience: float = PATIENCE,
     ) -> None:
-        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", base_url):
-            raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
         root, self._api = root_and_api(base_url)

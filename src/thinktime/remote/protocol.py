@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from thinktime.core.errors import InputError
 from thinktime.remote.client import UnreadableError
 
 Api = Literal["chat/completions", "completions"]
@@ -40,7 +42,13 @@ class Told:
 
 
 def root_and_api(url: str) -> tuple[str, Api]:
-    """The root of an API and which call of it a URL names; one that names none is asked to chat."""
+    """The root of an API and which call of it a URL names; one that names none is asked to chat.
+
+    Raises:
+        InputError: it cannot be a URL, or has a key in it.
+    """
+    if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", url):
+        raise InputError("base_url", url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
     root = url.rstrip("/")
     if root.endswith("/chat/completions"):
         return root.removesuffix("/chat/completions"), "chat/completions"

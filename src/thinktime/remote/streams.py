@@ -47,8 +47,11 @@ def _grow(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
             inner = before if isinstance(before, dict) else {}
             _grow(inner, value)
             whole[name] = inner
-        elif isinstance(value, str | list) and type(before) is type(value) and name not in ONCE:
-            whole[name] = before + value
+        elif name not in ONCE and (
+            (isinstance(before, str) and isinstance(value, str))
+            or (isinstance(before, list) and isinstance(value, list))
+        ):
+            whole[name] = before + value  # type: ignore[operator]  # of one type
         elif value is not None:
             whole[name] = value
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, get_type_hints
 
@@ -66,7 +67,13 @@ BUILT_IN: dict[str, type[Any]] = {
 
 def known() -> dict[str, type[Any]]:
     """Every strategy by name: the built-in ones and those of installed packages."""
-    return BUILT_IN | {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
+    return BUILT_IN | _installed()
+
+
+@cache
+def _installed() -> dict[str, type[Any]]:
+    """Looked for once: it takes as long as a server's whole answer."""
+    return {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
 
 
 def find(name: str) -> type[Any]:

@@ -1,0 +1,81 @@
+"""What of a sample has a vote: the tools that it calls, the JSON that it is, or the answer that its text ends in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from thinktime.answers import TextAnswers
+from thinktime.core.search import Search
+from thinktime.core.selection import Candidate, majority
+from thinktime.core.types import Node
+from thinktime.generators.text import RemoteText
+
+CALLS = "calls "
+"""In front of an answer that is tool calls; no text is read as that."""
+
+
+class SampleAnswers:
+    """Reads answers off the samples of an endpoint.
+
+    Tool calls are the same if names and arguments are, however the JSON is spelt and whatever their ids are; order
+    matters. Where JSON is asked for, answers are the same if their values are. Else texts are compared by the answer
+    that they end in (`thinktime.answers`).
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._texts = TextAnswers()
+
+    def read(self, state: RemoteText) -> str | None:
+        """The answer, or None where none can be read."""
+        calls = _calls(state)
+        if calls:
+            return CALLS + json.dumps(calls, sort_keys=True)
+        if not self._as_json:
+            return self._texts.read(state)
+        try:
+            return json.dumps(json.loads(state.text), sort_keys=True)
+        except (ValueError, RecursionError):
+            return None
+
+    def key(self, answer: str) -> Hashable:
+        """Equal keys mean equivalent answers."""
+        return answer if self._as_json or answer.startswith(CALLS) else self._texts.key(answer)
+
+
+def stand_in(search: Search) -> Candidate | None:
+    """A complete sample where no answer can be read of any: of the text that most share, else the first."""
+    nodes = [record.node for record in search.trace.values() if record.node.done]
+    texts = [Candidate(node, node.state.text, " ".join(node.state.text.split())) for node in nodes]
+    chosen = majority(texts)
+    return None if chosen is None else replace(chosen, answer="")
+
+
+def cut_short(search: Search) -> Node | None:
+    """The first sample that was cut by its limit or by the budget, if there is one."""
+    nodes = [record.node for record in search.trace.values() if record.node.finish in ("length", "budget")]
+    return next((node for node in nodes if node.state.tokens > 0), None)
+
+
+def _calls(state: RemoteText) -> list[Any]:
+    """The calls of a sample without their ids; arguments that are no JSON are compared as they are."""
+    message = json.loads(state.choice).get("message") if state.choice else None
+    if not isinstance(message, dict):
+        return []
+    calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    if isinstance(message.get("function_call"), dict):  # as it was spelt before there were tools
+        calls.append({"function": message["function_call"]})
+    return [
+        {name: _parsed(part) for name, part in call.items() if name not in ("id", "index", "type")} for call in calls
+    ]
+
+
+def _parsed(part: Any) -> Any:
+    if isinstance(part, dict) and isinstance(part.get("arguments"), str):
+        with suppress(ValueError, RecursionError):
+            return {**part, "arguments": json.loads(part["arguments"])}
+    return part

@@ -1,0 +1,52 @@
+"""A gateway in a thread, in front of whatever endpoint a test has, for as long as the block lasts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import uvicorn
+
+from thinktime.gateway.app import Gateway, listening
+from thinktime.gateway.config import Config
+
+
+class Serving:
+    """Runs a gateway; ``url`` is the root of its API."""
+
+    def __init__(self, upstream: str, **settings: Any) -> None:
+        self.gateway = Gateway(Config(upstream, port=0, **settings))
+        self._settings = listening(self.gateway)
+        self._server = uvicorn.Server(self._settings)
+        self.url = ""
+
+    def __enter__(self) -> Serving:
+        socket = self._settings.bind_socket()
+        self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
+        self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def ask(
+        self, body: Mapping[str, Any] | bytes, path: str = "chat/completions", **headers: str
+    ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+        """Status, object and headers of an answer, without any client's help."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        told = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.url}/{path}", data or None, told)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status, json.loads(reply.read()), dict(reply.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read()), dict(error.headers)
