@@ -98,7 +98,7 @@ class Endpoint:
                 await writer.drain()
                 if answer[-1] == HALF or (isinstance(answer, bytes) and answer.endswith(CUT)):
                     break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -157,7 +157,7 @@ class Endpoint:
             choices[0]["message"]["content"] = None
         if fault == "no choices":
             reply["choices"] = []
-        if body.get("stream") and fault != "no stream":
+        if body.get("stream") and fault in STREAMED:
             return _events(reply, bool((body.get("stream_options") or {}).get("include_usage")), fault)
         if fault == "html":
             return _raw(200, b"<html>Sign in</html>", "text/html")
@@ -253,6 +253,8 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
     return [head.encode(), *lines]
 
 
+STREAMED = ("", "cut", "broken", "no usage", "no finish", "no text")
+"""Faults that a stream can have; with the others there is none."""
 HALF = b"data: {"
 """Ends a stream that is cut off."""
 CUT = b" "

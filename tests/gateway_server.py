@@ -7,13 +7,18 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import uvicorn
+from fake_endpoint import Endpoint
 
 from thinktime.gateway.app import Gateway, listening
 from thinktime.gateway.config import Config
+
+MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
+PLAIN: dict[str, Any] = {"model": "words", "messages": MESSAGES, "max_tokens": 64}
+VOTE: dict[str, Any] = {**PLAIN, "model": "majority:n=8/words"}
 
 
 class Serving:
@@ -50,3 +55,14 @@ class Serving:
                 return reply.status, json.loads(reply.read()), dict(reply.headers)
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read()), dict(error.headers)
+
+
+Start = Callable[..., tuple[Endpoint, Serving]]
+
+
+def looked(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
+    """Have the gateway look at its endpoint, which then forgets it."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
+    endpoint.requests.clear()
+    endpoint.prompt_tokens = endpoint.generated_tokens = 0

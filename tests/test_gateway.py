@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from fake_endpoint import Endpoint, Running
-
-from gateway_server import Serving
-
-from thinktime.remote import client as client_module
-
-Start = Callable[..., tuple[Endpoint, Serving]]
-MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
-PLAIN = {"model": "words", "messages": MESSAGES, "max_tokens": 64}
-VOTE = {**PLAIN, "model": "majority:n=8/words"}
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a fake endpoint that behaves as told, and a gateway in front of it that has looked at it."""
-    monkeypatch.setattr(client_module, "FIRST_WAIT", 0.01)
-    with ExitStack() as running:
-
-        def begin(settings: dict[str, Any] | None = None, looked: bool = True, **behaviour: Any) -> Any:
-            endpoint = running.enter_context(Running(**behaviour))
-            gateway = running.enter_context(Serving(endpoint.url, **(settings or {})))
-            if looked:
-                assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 200
-                forget(endpoint)
-            return endpoint, gateway
-
-        yield begin
-
-
-def forget(endpoint: Endpoint) -> None:
-    endpoint.requests.clear()
-    endpoint.prompt_tokens = endpoint.generated_tokens = 0
-
+from gateway_server import PLAIN, VOTE, Start
 
 # which method, and what goes on
 
 
-def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start: Start) -> None:
-    endpoint, gateway = start()
+def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=8@4000tok/words"})
     assert status == 200 and [body["n"] for body in endpoint.requests] == [8]
     assert endpoint.requests[0]["model"] == "words" and answer["model"] == "majority:n=8@4000tok/words"
@@ -67,8 +33,10 @@ def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start:
         ({}, {"X_Thinktime": "majority:n=3@4000tok"}),
     ],
 )
-def test_name_field_and_header_say_the_same(start: Start, body: dict[str, Any], headers: dict[str, str]) -> None:
-    endpoint, gateway = start(n="ignored")
+def test_name_field_and_header_say_the_same(
+    start_gateway: Start, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
     status, answer, _ = gateway.ask({**PLAIN, **body}, **headers)
     assert (status, len(endpoint.requests), answer["thinktime"]["options"]) == (200, 3, {"n": 3})
 
@@ -111,9 +79,9 @@ def test_name_field_and_header_say_the_same(start: Start, body: dict[str, Any], 
     ],
 )
 def test_what_is_not_there_is_a_400_that_lists_what_is(
-    start: Start, body: dict[str, Any], headers: dict[str, str], param: str, says: str
+    start_gateway: Start, body: dict[str, Any], headers: dict[str, str], param: str, says: str
 ) -> None:
-    endpoint, gateway = start()
+    endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**PLAIN, **body}, **headers)
     error = answer["error"]
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
@@ -123,15 +91,15 @@ def test_what_is_not_there_is_a_400_that_lists_what_is(
 @pytest.mark.parametrize(
     ("model", "samples"), [("self_consistency-words", 5), ("majority_voting-words", 8), ("none-words", 1)]
 )
-def test_spellings_of_optillm_are_read(start: Start, model: str, samples: int) -> None:
-    endpoint, gateway = start(n="ignored")
+def test_spellings_of_optillm_are_read(start_gateway: Start, model: str, samples: int) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
     assert gateway.ask({**PLAIN, "model": model})[0] == 200
     assert gateway.ask({**PLAIN, "optillm_approach": model.removesuffix("-words")})[0] == 200
     assert [body["model"] for body in endpoint.requests] == ["words"] * 2 * samples
 
 
-def test_a_model_whose_name_has_a_slash_is_the_upstreams(start: Start) -> None:
-    endpoint, gateway = start(looked=False)
+def test_a_model_whose_name_has_a_slash_is_the_upstreams(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
     status, answer, _ = gateway.ask({**PLAIN, "model": "Maker/words-7B"})
     assert status == 404 and "Maker/words-7B" in answer["error"]["message"]
     assert endpoint.requests[0]["model"] == "Maker/words-7B"
@@ -165,8 +133,8 @@ TALK = [
 ]
 
 
-def test_everything_but_the_method_reaches_every_sample_as_it_is(start: Start) -> None:
-    endpoint, gateway = start(n="ignored")
+def test_everything_but_the_method_reaches_every_sample_as_it_is(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
     assert gateway.ask({**VOTE, **FIELDS, "messages": TALK})[0] == 200
     assert len(endpoint.requests) == 8
     for sent in endpoint.requests:
@@ -174,8 +142,8 @@ def test_everything_but_the_method_reaches_every_sample_as_it_is(start: Start) -
         assert "thinktime" not in sent and sent["max_tokens"] == 64
 
 
-def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start: Start) -> None:
-    _, gateway = start(n="ignored")
+def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start_gateway: Start) -> None:
+    _, gateway = start_gateway(n="ignored")
     fixed = [gateway.ask({**VOTE, "seed": 5})[1] for _ in range(2)]
     assert (
         fixed[0]["choices"] == fixed[1]["choices"] and fixed[0]["thinktime"]["trace"] == fixed[1]["thinktime"]["trace"]
@@ -183,16 +151,16 @@ def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start: Start) 
     assert len({gateway.ask({**VOTE, "model": "single/words"})[1]["thinktime"]["seed"] for _ in range(3)}) == 3
 
 
-def test_a_request_without_a_method_passes_untouched(start: Start) -> None:
-    endpoint, gateway = start(looked=False)
+def test_a_request_without_a_method_passes_untouched(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
     raw = b'{"model":"words",  "messages":[{"role":"user","content":"hi"}],"n":2,"seed":1,"max_tokens":9}'
     status, answer, _ = gateway.ask(raw)
     assert status == 200 and len(endpoint.requests) == 1 and endpoint.requests[0] == json.loads(raw)
     assert answer["id"] == "x" and len(answer["choices"]) == 2 and "thinktime" not in answer
 
 
-def test_completions_vote_too(start: Start) -> None:
-    _, gateway = start(looked=False)
+def test_completions_vote_too(start_gateway: Start) -> None:
+    _, gateway = start_gateway(look=False)
     body = {"model": "majority:n=4/words", "prompt": "what is 3 + 4\n", "max_tokens": 64}
     status, answer, _ = gateway.ask(body, "completions")
     assert status == 200 and answer["object"] == "text_completion"
@@ -201,8 +169,8 @@ def test_completions_vote_too(start: Start) -> None:
     assert (status, answer["error"]["param"]) == (400, "prompt")
 
 
-def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start: Start) -> None:
-    _, gateway = start(looked=False)
+def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start_gateway: Start) -> None:
+    _, gateway = start_gateway(look=False)
     status, listing, _ = gateway.ask(b"", "models")
     names = [model["id"] for model in listing["data"]]
     assert status == 200 and names[:2] == ["words", "other-words"]
@@ -221,14 +189,14 @@ def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start
         (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "200000 bytes"),
     ],
 )
-def test_a_body_that_is_none_is_told_so(start: Start, raw: bytes, kind: str, status: int, says: str) -> None:
-    endpoint, gateway = start({"max_body": 200_000}, looked=False)
+def test_a_body_that_is_none_is_told_so(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
+    endpoint, gateway = start_gateway({"max_body": 200_000}, look=False)
     found, answer, _ = gateway.ask(raw, Content_Type=kind)
     assert found == status and says in answer["error"]["message"] and endpoint.requests == []
 
 
-def test_paths_and_verbs_that_are_not_there_are_told_in_the_same_shape(start: Start) -> None:
-    _, gateway = start(looked=False)
+def test_paths_and_verbs_that_are_not_there_are_told_in_the_same_shape(start_gateway: Start) -> None:
+    _, gateway = start_gateway(look=False)
     assert gateway.ask(b"{}", "embeddings")[0] == 404
     status, answer, _ = gateway.ask(b"", "chat/completions")
     assert status == 405 and answer["error"]["type"] == "invalid_request_error"

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from thinktime import strategies
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
+from thinktime.core.ledger import Ledger
 from thinktime.core.types import Capability
 from thinktime.gateway import asks
 from thinktime.gateway.config import Config
@@ -63,7 +64,8 @@ class Gateway:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.door = Door(config)
-        self.upstream = Upstream(config, self.door.ledger)
+        self.looks = Ledger(within=self.door.ledger)
+        self.upstream = Upstream(config, self.looks)
         self.metrics = Metrics()
         self.bank = None if config.bank is None else Bank(config.bank)
 
@@ -167,7 +169,8 @@ class Gateway:
         await call.reply.json(200, listing)
 
     async def _metrics(self, call: Call) -> None:
-        text = self.metrics.text((guest.name, guest.ledger.spent) for guest in self.door.guests)
+        spent = [(guest.name, guest.ledger.spent) for guest in self.door.guests]
+        text = self.metrics.text([*spent, ("(looks at models)", self.looks.spent)])
         await call.reply.whole(200, text.encode(), KIND)
 
 

@@ -8,6 +8,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from thinktime.core.errors import InputError
@@ -41,7 +42,7 @@ class Ask:
     json: bool
     """Whether the answer is to be JSON."""
 
-    @property
+    @cached_property
     def problem(self) -> Problem:
         """What is asked, under a name that the same request with the same seed has again."""
         facts = [self.api, self.model, self.prompt, self.fields, self.seed]

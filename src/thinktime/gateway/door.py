@@ -93,3 +93,12 @@ class Door:
         if found is None:
             raise HttpError(401, "the key is not known here", code="invalid_api_key")
         return found
+
+
+def over_budget(ledger: Ledger) -> HttpError:
+    """Why a request's ledger grants nothing: others hold the rest for a while, or there is too little left."""
+    if ledger.crowded:
+        said = "what is left of the budget of this key, or of the gateway, is reserved by other requests; ask again"
+        return HttpError(429, said, code="budget_reserved", retry_after=1.0)
+    said = "what is left of the budget of this key, or of the gateway, does not cover it; lower max_tokens"
+    return HttpError(429, said, code="insufficient_quota")

@@ -11,8 +11,9 @@ from typing import Any
 import aiohttp
 
 from thinktime.core.errors import InputError
+from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage
-from thinktime.gateway.door import Guest
+from thinktime.gateway.door import Guest, over_budget
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.wire import Reply
 from thinktime.remote.client import Client, UnreadableError
@@ -48,11 +49,9 @@ async def pass_on(
         RemoteError: there is no answer, or it broke off before it began.
     """
     worst = _worst_case(raw, body, guest, price)
-    if not guest.ledger.reserve(worst):
-        if guest.ledger.crowded:
-            said = "what is left of this key's budget is reserved by other requests; ask again"
-            raise HttpError(429, said, code="budget_reserved", retry_after=1.0)
-        raise HttpError(429, "the budget of this key or of the gateway does not cover it", code="insufficient_quota")
+    ledger = Ledger(within=guest.ledger)
+    if not ledger.reserve(worst):
+        raise over_budget(ledger)
     spent = Usage()
     sent = {name: value for name, value in headers.items() if name not in NOT_SENT} | {"accept-encoding": "identity"}
     try:
@@ -79,7 +78,7 @@ async def pass_on(
     except aiohttp.ClientError as error:
         raise UnreadableError(f"endpoint={client.url!r}: its answer was cut off ({type(error).__name__})") from None
     finally:
-        guest.ledger.settle(worst, spent)
+        ledger.settle(worst, spent)
 
 
 class UsageReader:

@@ -14,6 +14,7 @@ from thinktime.core.selection import Candidate
 from thinktime.core.types import Problem, Reading
 from thinktime.core.usage import Budget
 from thinktime.gateway.asks import Ask
+from thinktime.gateway.door import over_budget
 from thinktime.gateway.errors import HttpError, http_error
 from thinktime.gateway.methods import Method
 from thinktime.gateway.replies import Outcome, account
@@ -106,10 +107,7 @@ def _nothing(search: Search) -> HttpError | InputError:
             "" if worst.dollars is None else f" and {worst.dollars:.6f} dollars"
         )
         return InputError("budget", "too small", f"one sample may take {cost}; raise it, or lower max_tokens")
-    if ledger.crowded:
-        said = "what is left of this key's budget is reserved by other requests; ask again"
-        return HttpError(429, said, code="budget_reserved", retry_after=1.0)
-    return HttpError(429, "the budget of this key or of the gateway is spent", code="insufficient_quota")
+    return over_budget(ledger)
 
 
 class Progress:

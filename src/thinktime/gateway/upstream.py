@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
 from thinktime.gateway.config import Config
-from thinktime.gateway.errors import HttpError
+from thinktime.gateway.door import over_budget
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client, RemoteError
 from thinktime.remote.prices import Price, listed
@@ -86,7 +86,7 @@ class Upstream:
         price, (prompt, new) = self.price(model), LOOK
         worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
         if not self._ledger.reserve(worst):
-            raise HttpError(429, "the budget of the gateway is spent", code="insufficient_quota")
+            raise over_budget(self._ledger)
         spent = worst
         try:
             generator = RemoteGenerator(

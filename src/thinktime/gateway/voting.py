@@ -56,9 +56,10 @@ def stand_in(search: Search) -> Candidate | None:
 
 
 def cut_short(search: Search) -> Node | None:
-    """The first sample that was cut by its limit or by the budget, if there is one."""
+    """The first sample that was cut by its limit or by the budget, if there is one; rather one that says something."""
     nodes = [record.node for record in search.trace.values() if record.node.finish in ("length", "budget")]
-    return next((node for node in nodes if node.state.tokens > 0), None)
+    nodes = [node for node in nodes if node.state.tokens > 0]
+    return next((node for node in nodes if node.state.text), next(iter(nodes), None))
 
 
 def _calls(state: RemoteText) -> list[Any]:
