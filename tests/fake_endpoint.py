@@ -38,6 +38,8 @@ class Endpoint:
     """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``."""
     identical: bool = False
     thinks: bool = False
+    says: list[str] = field(default_factory=list)
+    """Said in turn, in place of a solution."""
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
     """Fields that are a 400."""
@@ -144,7 +146,8 @@ class Endpoint:
         for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
             noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
-            choices.append(self._choice(place, chat, body, _said(prefix, noise * (not self.identical)), limit))
+            text = self.says[self._drawn % len(self.says)] if self.says else _said(prefix, noise * (not self.identical))
+            choices.append(self._choice(place, chat, body, text, limit))
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
         self.generated_tokens += new
