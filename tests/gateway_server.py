@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -24,19 +23,27 @@ VOTE: dict[str, Any] = {**PLAIN, "model": "majority:n=8/words"}
 class Serving:
     """Runs a gateway; ``url`` is the root of its API."""
 
+    gateway: Gateway
+
     def __init__(self, upstream: str, **settings: Any) -> None:
-        self.gateway = Gateway(Config(upstream, port=0, **settings))
-        self._settings = listening(self.gateway)
-        self._server = uvicorn.Server(self._settings)
         self.url = ""
+        self._config = Config(upstream, port=0, **settings)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self.gateway = Gateway(self._config)
+        settings = listening(self.gateway)
+        socket = settings.bind_socket()
+        socket.listen(2048)
+        self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
+        self._server = uvicorn.Server(settings)
+        self._ready.set()
+        self._server.run([socket])
 
     def __enter__(self) -> Serving:
-        socket = self._settings.bind_socket()
-        self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
-        self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
         self._thread.start()
-        while not self._server.started:
-            time.sleep(0.005)
+        assert self._ready.wait(10)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -40,6 +40,8 @@ from thinktime.remote.protocol import Api
 SILENCE = 15.0
 """Seconds after which a stream says that it is alive."""
 WAITING = b": waiting\n\n"
+BACKLOG = 2048
+"""Connections that may wait to be taken."""
 AHEAD = 64
 """Events that a stream may be ahead of its client; then the upstream waits."""
 
@@ -241,7 +243,7 @@ def listening(gateway: Gateway) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=5,
     )
 
@@ -258,6 +260,7 @@ def serve(config: Config) -> None:
         socket = settings.bind_socket()
     except SystemExit:  # it has said why
         raise InputError("port", config.port, "it cannot be listened on; is another program there?") from None
+    socket.listen(BACKLOG)  # whoever reads the next line may connect
     host = f"[{config.host}]" if ":" in config.host else config.host
     print(f"http://{host}:{socket.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
     uvicorn.Server(settings).run([socket])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
@@ -79,8 +80,7 @@ class Door:
                 by which a page in a browser could reach it.
         """
         if not self._locked:
-            host = headers.get("host", "localhost").rpartition(":")[0] or headers["host"]
-            if not is_loopback(host):
+            if not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
                 raise HttpError(403, "without keys it answers to localhost only; give the gateway a key", code="host")
             return self._anybody
         scheme, _, given = headers.get("authorization", "").partition(" ")
