@@ -12,7 +12,8 @@ from typing import Any
 import uvicorn
 from fake_endpoint import Endpoint
 
-from thinktime.gateway.app import Gateway, listening
+from thinktime.core.types import Scorer
+from thinktime.gateway.app import Gateway, bound, listening
 from thinktime.gateway.config import Config
 
 MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
@@ -25,17 +26,16 @@ class Serving:
 
     gateway: Gateway
 
-    def __init__(self, upstream: str, **settings: Any) -> None:
-        self.url = ""
+    def __init__(self, upstream: str, scorer: Scorer | None = None, **settings: Any) -> None:
+        self.url, self._scorer = "", scorer
         self._config = Config(upstream, port=0, **settings)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        self.gateway = Gateway(self._config)
+        self.gateway = Gateway(self._config, self._scorer)
         settings = listening(self.gateway)
-        socket = settings.bind_socket()
-        socket.listen(2048)
+        socket = bound(settings)
         self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
         self._server = uvicorn.Server(settings)
         self._ready.set()

@@ -51,6 +51,7 @@ def test_name_field_and_header_say_the_same(
         ({"model": "majority:n=many/words"}, {}, "majority.n", "type int"),
         ({"model": "majority:n=0/words"}, {}, "n", "1 or more"),
         ({"model": "majority:n=1000000/words"}, {}, "n", "65536 or fewer"),
+        ({"model": "majority:n=1025/words"}, {}, "n", "1024 samples"),
         ({"model": "majority@4000/words"}, {}, "budget", "4000tok"),
         ({"model": "majority@1e3flops/words"}, {}, "budget.flops", "unknown"),
         ({"model": "moa-words"}, {}, "optillm_approach", "self_consistency"),

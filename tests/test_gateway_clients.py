@@ -7,10 +7,15 @@ import json
 from typing import Any
 
 import pytest
+from fake_endpoint import Running
 from gateway_server import MESSAGES, Serving, Start
 from openai import APIError, AsyncOpenAI, NotFoundError, OpenAI, RateLimitError
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
+
+from thinktime.core.types import Node
+from thinktime.core.usage import Usage
+from thinktime.testing import WordScorer
 
 TOOLS: Any = [
     {"type": "function", "function": {"name": "count", "parameters": {"type": "object", "properties": {}}}},
@@ -197,3 +202,23 @@ def test_texts_without_an_answer_never_outvote_one_that_has_one(start_gateway: S
     endpoint.says = ["No idea.", "No idea.", "No idea.", "The answer is 7"]
     answer = client(gateway).chat.completions.create(model="majority:n=4/words", messages=TALK)
     assert answer.choices[0].message.content == "The answer is 7"
+
+
+class LengthScorer(WordScorer):
+    """Likes whoever says most."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda node: len(node.state.text) / 999)
+
+    def worst_case(self, node: Node) -> Usage:
+        return Usage(scorer_calls=1)
+
+
+def test_texts_without_an_answer_are_chosen_by_score_where_there_is_a_scorer() -> None:
+    says = ["No.", "It may well be so.", "No.", "Perhaps."]
+    with Running(n="ignored", says=says) as endpoint, Serving(endpoint.url, LengthScorer()) as gateway:
+        answer = client(gateway).chat.completions.create(model="best_of_n:n=4/words", messages=TALK)
+        listed = [model.id for model in client(gateway).models.list()]
+    assert answer.choices[0].message.content == "It may well be so."
+    assert (answer.model_extra or {})["thinktime"]["account"]["scorer_calls"] == 4
+    assert "best_of_n/words" in listed and "bon-words" not in listed

@@ -30,7 +30,7 @@ from thinktime.remote.prices import Price
 
 KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"
 UPSTREAM = "http://127.0.0.1:9/v1"
-KEYS = {"keys": (Key("ann", digest(KEY)), Key("bob", digest(OTHER), requests_per_minute=2))}
+KEYS: dict[str, Any] = {"keys": (Key("ann", digest(KEY)), Key("bob", digest(OTHER), requests_per_minute=2))}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -72,7 +72,7 @@ def test_the_rate_comes_back_with_time() -> None:
 
 def test_the_keys_of_clients_and_of_the_upstream_do_not_meet(start_gateway: Start) -> None:
     with Running(key="sk-of-the-upstream") as endpoint:
-        settings = {**KEYS, "upstream_key": "sk-of-the-upstream"}
+        settings: dict[str, Any] = {**KEYS, "upstream_key": "sk-of-the-upstream"}
         with Serving(endpoint.url, **settings) as gateway:
             for model in ("words", "single/words"):
                 assert gateway.ask({**PLAIN, "model": model}, **bearer(KEY))[0] == 200

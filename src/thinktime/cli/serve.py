@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thinktime.cli.common import PriceText
 from thinktime.core.errors import InputError
+
+if TYPE_CHECKING:
+    from thinktime.core.types import Scorer
 
 
 def serve(
@@ -29,6 +32,9 @@ def serve(
     ] = None,
     price: PriceText = None,
     max_tokens: Annotated[int | None, typer.Option(help="Length limit of a sample if the request has none.")] = None,
+    reward_model: Annotated[
+        str | None, typer.Option(help="'pocket' or a reward model's directory, for the methods that score.")
+    ] = None,
     bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
 ) -> None:
     """Serve better answers to any OpenAI client: a method in front of the model's name, its true cost behind."""
@@ -56,4 +62,13 @@ def serve(
     made_config = Config(**settings, upstream_key=upstream_key)
     from thinktime.gateway.app import serve as serve_forever
 
-    serve_forever(made_config)
+    serve_forever(made_config, None if reward_model is None else _scorer(reward_model))
+
+
+def _scorer(name: str) -> Scorer:
+    from thinktime import pocket
+    from thinktime.scorers.prm import ProcessReward
+
+    if name == "pocket":
+        return ProcessReward(pocket.directory("reward"), dtype="float64")
+    return ProcessReward(Path(name))

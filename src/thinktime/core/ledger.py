@@ -20,6 +20,7 @@ class Ledger:
     def __init__(self, budget: Budget | None = None, *, within: Ledger | None = None) -> None:
         self.budget = budget or Budget()
         self.spent = Usage()
+        self._limited = self.budget != Budget()
         self._within = within
         self._reserved = Usage()
         self._started = time.monotonic()
@@ -51,7 +52,7 @@ class Ledger:
         """
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return False
-        if not self.check(self.spent + self._reserved + worst_case):
+        if self._limited and not self.check(self.spent + self._reserved + worst_case):
             return False
         if self._within is not None and not self._within.reserve(worst_case):
             return False

@@ -342,7 +342,7 @@ class Search:
                 kept.add(extension.key)
                 self._write([(extension, child)])
 
-            told = [replace(extension, arrived=partial(keep, extension)) for extension in new]
+            told = new if self._journal is None else [replace(e, arrived=partial(keep, e)) for e in new]
             try:
                 fresh = await self.generator.extend(told)
             except InputError:  # nothing came, and nothing of it was paid for

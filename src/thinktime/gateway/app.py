@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +23,7 @@ from thinktime import strategies
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.types import Capability
+from thinktime.core.types import Capability, Scorer
 from thinktime.gateway import asks
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import Door, Guest
@@ -61,10 +63,10 @@ Answering = Callable[[Call], Coroutine[Any, Any, None]]
 
 
 class Gateway:
-    """Answers requests by searches on an upstream."""
+    """Answers requests by searches on an upstream; ``scorer`` is for the methods that score."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
+        self.config, self.scorer = config, scorer
         self.door = Door(config)
         self.looks = Ledger(within=self.door.ledger)
         self.upstream = Upstream(config, self.looks)
@@ -103,6 +105,8 @@ class Gateway:
                 await pass_on(client, api, call.raw, body, call.headers, call.guest, price, call.reply)
                 return
             call.strategy = method.name
+            if method.options.get("n", 1) > self.config.max_samples:
+                raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
             ask = asks.read(body, api, model, self.config.max_tokens)
             if ask.stream:
                 await self._stream(call, ask, method)
@@ -128,6 +132,7 @@ class Gateway:
             budget=budget,
             within=call.guest.ledger,
             upstream=self.upstream.url,
+            scorer=self.scorer,
             journal=Progress(tell, SampleAnswers(as_json=ask.json), self.bank) if tell else self.bank,
         )
 
@@ -162,7 +167,8 @@ class Gateway:
 
     async def _models(self, call: Call) -> None:
         listing = dict((await self.upstream.client.get("models")).body)
-        simple = [name for name, kind in strategies.known().items() if kind.needs <= {Capability.ANSWERS}]
+        offered = {Capability.ANSWERS, *([Capability.SCORES] if self.scorer else [])}
+        simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
         models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model]
         listing["data"] = [
             *models,
@@ -243,24 +249,45 @@ def listening(gateway: Gateway) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=5,
     )
 
 
-def serve(config: Config) -> None:
+def bound(settings: uvicorn.Config) -> socket.socket:
+    """A socket at which clients may knock from now on.
+
+    Raises:
+        InputError: the address is not free.
+    """
+    try:
+        found = settings.bind_socket()
+    except SystemExit:  # it has said why
+        raise InputError("port", settings.port, "it cannot be listened on; is another program there?") from None
+    # each connection inherits this; else the end of an answer waits 40 ms for its beginning to be acknowledged
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    found.listen(BACKLOG)
+    return found
+
+
+def serve(config: Config, scorer: Scorer | None = None) -> None:
     """Answer until told to stop.
 
     Raises:
         InputError: the address is not free.
         BankError: the bank cannot be opened.
     """
-    settings = listening(Gateway(config))
-    try:
-        socket = settings.bind_socket()
-    except SystemExit:  # it has said why
-        raise InputError("port", config.port, "it cannot be listened on; is another program there?") from None
-    socket.listen(BACKLOG)  # whoever reads the next line may connect
+    _allow_connections()
+    settings = listening(Gateway(config, scorer))
+    door = bound(settings)
     host = f"[{config.host}]" if ":" in config.host else config.host
-    print(f"http://{host}:{socket.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
-    uvicorn.Server(settings).run([socket])
+    print(f"http://{host}:{door.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
+    uvicorn.Server(settings).run([door])
+
+
+def _allow_connections() -> None:
+    """As many open files as the system grants: each client is one, and each of its samples another."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

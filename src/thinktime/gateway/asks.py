@@ -101,7 +101,7 @@ def _text(body: Mapping[str, Any]) -> str:
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise InputError("prompt", _short(prompt), "a method completes one text; give a string that is not empty")
-    return prompt
+    return prompt.encode(errors="replace").decode()  # half of a surrogate pair can be sent to nobody
 
 
 def _number(body: Mapping[str, Any], name: str, default: float, *, whole: bool = False) -> float:

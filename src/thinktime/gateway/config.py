@@ -51,6 +51,7 @@ class Config:
         budget: for all requests since the server began; its seconds are for each of them.
         price: dollars per million tokens, in place of the listed ones.
         max_tokens: length limit of a sample whose request gives none.
+        max_samples: of one request.
         max_body: bytes of a request.
         bank: where samples are kept.
         upstream_key: sent to the upstream.
@@ -66,13 +67,14 @@ class Config:
     budget: Budget = field(default_factory=Budget)
     price: Price | None = None
     max_tokens: int = 4096
+    max_samples: int = 1024
     max_body: int = 32 * 1024 * 1024
     bank: Path | None = None
     upstream_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         root_and_api(self.upstream)
-        for name, most in (("port", 65_535), ("max_tokens", 1_000_000), ("max_body", 2**31)):
+        for name, most in (("port", 65_535), ("max_tokens", 1_000_000), ("max_samples", 65_536), ("max_body", 2**31)):
             value = getattr(self, name)
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
@@ -111,7 +113,7 @@ def given_key(text: str) -> Key:
     return Key("default", digest(text))
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"port": (int,), "max_tokens": (int,), "max_body": (int,)}
+_NUMBERS = ("port", "max_tokens", "max_samples", "max_body")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if name == "keys":
             settings[name] = tuple(_keys(value))
             continue
-        _check(name, value, _TYPES.get(name, (str,)))
+        _check(name, value, (int,) if name in _NUMBERS else (str,))
         settings[name] = {"budget": Budget.parse, "price": Price.parse, "bank": Path}.get(name, _same)(value)
     return settings
 

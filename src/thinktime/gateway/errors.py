@@ -64,6 +64,8 @@ def http_error(error: Exception, upstream: str) -> HttpError:
     """
     if isinstance(error, HttpError):
         return error
+    if isinstance(error, RecursionError):
+        return HttpError(400, "the body is nested too deeply", code="invalid_json")
     if not isinstance(error, ThinktimeError):
         _log.error("a request failed", exc_info=error)
         return HttpError(500, "the gateway failed; its log says why")

@@ -11,7 +11,6 @@ from typing import Any
 from thinktime.core.search import Answer, Search
 from thinktime.gateway.asks import Ask
 from thinktime.gateway.methods import Method
-from thinktime.gateway.voting import CALLS
 from thinktime.generators.text import RemoteText
 
 DONE = b"data: [DONE]\n\n"
@@ -36,12 +35,11 @@ class Outcome:
 
 def account(search: Search, method: Method, seed: int, answer: Answer | None = None) -> dict[str, Any]:
     """The object ``thinktime`` of an answer, or of an error."""
-    value = answer.value if answer else None
     return {
         "strategy": method.name,
         "options": method.options,
         "finish": answer.finish if answer else "error",
-        "answer": value.removeprefix(CALLS) if value else value,
+        "answer": answer.value if answer else None,
         "share": answer.share if answer else None,
         "samples": sum(record.node.done for record in search.trace.values()),
         "failed": len(search.errors),

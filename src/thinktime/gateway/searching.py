@@ -11,19 +11,20 @@ from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.ledger import Ledger
 from thinktime.core.search import Answer, Journal, Search
 from thinktime.core.selection import Candidate
-from thinktime.core.types import Problem, Reading
+from thinktime.core.types import Capability, Problem, Reading, Scorer
 from thinktime.core.usage import Budget
 from thinktime.gateway.asks import Ask
 from thinktime.gateway.door import over_budget
 from thinktime.gateway.errors import HttpError, http_error
 from thinktime.gateway.methods import Method
 from thinktime.gateway.replies import Outcome, account
-from thinktime.gateway.voting import CALLS, SampleAnswers, cut_short, stand_in
+from thinktime.gateway.voting import SampleAnswers, cut_short, stand_in
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
 from thinktime.strategies import check
 
 Tell = Callable[[str], None]
+_SCORED = {Capability.SCORES, Capability.PROCESS_REWARD}
 
 
 async def search_for(
@@ -34,6 +35,7 @@ async def search_for(
     budget: Budget,
     within: Ledger,
     upstream: str,
+    scorer: Scorer | None = None,
     journal: Journal | None = None,
 ) -> Outcome:
     """Run a method on a request.
@@ -48,6 +50,7 @@ async def search_for(
         budget: of this request.
         within: what its samples are charged to as well.
         upstream: the address that errors do not tell.
+        scorer: for a method that scores.
         journal: where samples go.
 
     Raises:
@@ -57,6 +60,7 @@ async def search_for(
         search = Search(
             ask.problem,
             generator,
+            scorer=scorer if method.strategy.needs & _SCORED else None,
             answers=SampleAnswers(as_json=ask.json),
             sampling=ask.sampling,
             budget=budget,
@@ -128,7 +132,7 @@ class Progress:
         for _, sample in samples:
             self._count += 1
             answer = self._answers.read(unpack_remote(RemoteText(""), sample["state"]))
-            self._tell(f"sample {self._count}: {'no answer' if answer is None else answer.removeprefix(CALLS)}\n")
+            self._tell(f"sample {self._count}: {'no answer' if answer is None else answer}\n")
 
     def find_reading(self, key: str, scorer: str) -> Reading | None:
         """What the bank has."""

@@ -18,6 +18,8 @@ from thinktime.remote.refusals import models
 
 FRESH = 60.0
 """Seconds for which a list of models is believed."""
+CONNECTIONS = 1024
+"""To the upstream at once, for each model; what is beyond waits."""
 PATIENCE = 10.0
 """Seconds that a refused sample waits for another try; a longer wait is the client's, who is told how long."""
 LOOK = (1000, 64)
@@ -34,7 +36,7 @@ class Upstream:
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self.url, _ = root_and_api(config.upstream)
-        self.client = Client(self.url, config.upstream_key)
+        self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
         self._config, self._ledger = config, ledger
         self._generators: dict[tuple[Api, str], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
@@ -90,7 +92,12 @@ class Upstream:
         spent = worst
         try:
             generator = RemoteGenerator(
-                f"{self.url}/{api}", model, self._config.upstream_key, price=self.price(model), patience=PATIENCE
+                f"{self.url}/{api}",
+                model,
+                self._config.upstream_key,
+                price=price,
+                connections=CONNECTIONS,
+                patience=PATIENCE,
             )
             told = (await generator.look()).spent
             money = price.dollars(told.prompt, 0, told.generated) if price else None

@@ -10,12 +10,18 @@ from typing import Any
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Search
-from thinktime.core.selection import Candidate, majority
+from thinktime.core.selection import Candidate, best, majority
 from thinktime.core.types import Node
 from thinktime.generators.text import RemoteText
 
-CALLS = "calls "
-"""In front of an answer that is tool calls; no text is read as that."""
+
+class Exact(str):
+    """An answer that is the same as another if it is spelt the same, as JSON in one spelling is."""
+
+    @classmethod
+    def of(cls, value: Any) -> Exact:
+        """A JSON value, its members sorted."""
+        return cls(json.dumps(value, sort_keys=True))
 
 
 class SampleAnswers:
@@ -34,24 +40,31 @@ class SampleAnswers:
         """The answer, or None where none can be read."""
         calls = _calls(state)
         if calls:
-            return CALLS + json.dumps(calls, sort_keys=True)
+            return Exact.of(calls)
         if not self._as_json:
             return self._texts.read(state)
         try:
-            return json.dumps(json.loads(state.text), sort_keys=True)
+            return Exact.of(json.loads(state.text))
         except (ValueError, RecursionError):
             return None
 
     def key(self, answer: str) -> Hashable:
         """Equal keys mean equivalent answers."""
-        return answer if self._as_json or answer.startswith(CALLS) else self._texts.key(answer)
+        return answer if isinstance(answer, Exact) else self._texts.key(answer)
 
 
 def stand_in(search: Search) -> Candidate | None:
-    """A complete sample where no answer can be read of any: of the text that most share, else the first."""
-    nodes = [record.node for record in search.trace.values() if record.node.done]
-    texts = [Candidate(node, node.state.text, " ".join(node.state.text.split())) for node in nodes]
-    chosen = majority(texts)
+    """A complete sample where no answer can be read of any.
+
+    That is the best-scored one if there are scores, else the text that most agree on, else the first.
+    """
+    records = [record for record in search.trace.values() if record.node.done]
+    texts = [record.node.state.text for record in records]
+    found = [
+        Candidate(record.node, text, " ".join(text.split()), record.score)
+        for record, text in zip(records, texts, strict=True)
+    ]
+    chosen = best(found) if any(candidate.score is not None for candidate in found) else majority(found)
     return None if chosen is None else replace(chosen, answer="")
 
 

@@ -118,8 +118,6 @@ def parsed(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         raise HttpError(415, f"Content-Type={kind!r}: send application/json", code="unsupported_media_type")
     try:
         value = json.loads(raw, parse_constant=_no_constant)
-    except RecursionError:
-        raise HttpError(400, "the body is nested too deeply", code="invalid_json") from None
     except ValueError as error:
         raise HttpError(400, f"the body is no JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):

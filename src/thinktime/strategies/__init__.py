@@ -101,7 +101,7 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
         InputError: an option's value has the wrong type or is out of range.
     """
     kind = find(name)
-    types = get_type_hints(kind)
+    types = _types(name)
     arguments: dict[str, Any] = {}
     for option, value in (values or {}).items():
         if option not in options(kind):
@@ -114,6 +114,11 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
             raise InputError(f"{name}.{option}", value, f"give a value of type {types[option].__name__}") from None
     strategy: Strategy = kind(**arguments)
     return strategy
+
+
+@cache
+def _types(name: str) -> dict[str, Any]:
+    return get_type_hints(find(name))
 
 
 def parse(text: str) -> tuple[str, Strategy]:
