@@ -85,6 +85,30 @@ def test_a_budget_below_one_sample_is_refused_before_anything_is_spent(start_gat
     assert "one sample may take 64 tokens" in answer["error"]["message"] and endpoint.requests == []
 
 
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("majority:n=8@400tok/words", 100),
+        ("majority:n=2@400tok/words", 200),
+        ("single@400tok/words", 400),
+        ("single@9000tok/words", 4096),
+        ("majority:n=8@10s/words", 4096),
+    ],
+)
+def test_a_sample_without_a_limit_gets_one_that_leaves_room_for_others(
+    start_gateway: Start, model: str, limit: int
+) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    assert gateway.ask({"model": model, "messages": PLAIN["messages"]})[0] == 200
+    assert {body["max_tokens"] for body in endpoint.requests[:1]} == {limit}
+
+
+def test_a_look_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
+    endpoint.faults.append("never")
+    assert gateway.ask({**PLAIN, "model": "single@0.2s/words"})[0] == 504
+
+
 def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "never", ""])

@@ -185,6 +185,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         ("[keys.ann]\nsha256 = 'short'", "64 hexadecimal"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrate = 1", "requests_per_minute"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = 0", "1 or more"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "tells no FLOPs"),
         ("upstream = ", "cannot read it as TOML"),
     ],
 )

@@ -107,7 +107,7 @@ class Gateway:
             call.strategy = method.name
             if method.options.get("n", 1) > self.config.max_samples:
                 raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
-            ask = asks.read(body, api, model, self.config.max_tokens)
+            ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
             if ask.stream:
                 await self._stream(call, ask, method)
             else:
@@ -124,7 +124,11 @@ class Gateway:
         tell: Callable[[str], None] | None = None,
     ) -> Outcome:
         budget = call.guest.timed(method.budget)
-        generator = await self.upstream.generator(ask.model, ask.api)
+        try:
+            async with asyncio.timeout(budget.seconds):
+                generator = await self.upstream.generator(ask.model, ask.api)
+        except TimeoutError:
+            raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
         return await search_for(
             ask,
             method,

@@ -13,6 +13,7 @@ from typing import Any
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Problem, Sampling
+from thinktime.gateway.methods import Method
 from thinktime.remote.protocol import Api
 
 READ = frozenset(
@@ -50,6 +51,20 @@ class Ask:
         return Problem(name, self.prompt)
 
 
+def usual_limit(method: Method, most: int) -> int:
+    """The length limit of a sample whose request gives none.
+
+    A sample reserves all that it may take. So that the first of many does not reserve the whole budget, each may take a
+    quarter of it, or its share if there are fewer than four.
+
+    Args:
+        method: with its budget.
+        most: the gateway's own limit.
+    """
+    tokens = method.budget.tokens
+    return most if tokens is None else max(1, min(most, tokens // min(4, method.options.get("n", 1))))
+
+
 def read(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> Ask:
     """Read a request.
 
@@ -82,7 +97,7 @@ def read(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> Ask:
         called=body["model"],
         prompt=_messages(body) if api == "chat/completions" else _text(body),
         sampling=sampling,
-        fields={name: value for name, value in body.items() if name not in READ},
+        fields={name: value for name, value in body.items() if name not in READ and (value or name != "logprobs")},
         seed=int(_number(body, "seed", secrets.randbits(31), whole=True)),
         stream=_flag(body, "stream"),
         with_usage=_flag(stream_options, "include_usage"),

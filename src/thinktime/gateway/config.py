@@ -36,6 +36,7 @@ class Key:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise InputError(f"keys.{self.name}.sha256", "…", "give 64 hexadecimal digits; see --new-key")
+        _refuse_flops(f"keys.{self.name}.budget", self.budget)
         if self.requests_per_minute is not None and self.requests_per_minute < 1:
             raise InputError(f"keys.{self.name}.requests_per_minute", self.requests_per_minute, "give 1 or more")
 
@@ -74,12 +75,18 @@ class Config:
 
     def __post_init__(self) -> None:
         root_and_api(self.upstream)
+        _refuse_flops("budget", self.budget)
         for name, most in (("port", 65_535), ("max_tokens", 1_000_000), ("max_samples", 65_536), ("max_body", 2**31)):
             value = getattr(self, name)
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
         if not self.keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it listens on this machine only; add one, see --new-key")
+
+
+def _refuse_flops(field: str, budget: Budget) -> None:
+    if budget.flops is not None:
+        raise InputError(field, budget.flops, "an endpoint tells no FLOPs; limit tokens, calls, dollars or seconds")
 
 
 def is_loopback(host: str) -> bool:
