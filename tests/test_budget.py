@@ -118,6 +118,33 @@ def test_a_refused_reservation_changes_nothing() -> None:
     assert ledger.reserve(Usage(model_calls=1, generated_tokens=5))
 
 
+def test_ledgers_within_a_ledger_keep_its_limits_together_and_their_own_each() -> None:
+    shared = Ledger(Budget(tokens=100))
+    first, second = Ledger(Budget(tokens=70), within=shared), Ledger(within=shared)
+    assert first.reserve(Usage(generated_tokens=60, model_calls=1)) and not first.reserve(Usage(generated_tokens=20))
+    assert (first.room_for_tokens(), second.room_for_tokens()) == (10, 40)
+    assert not second.reserve(Usage(generated_tokens=50)) and second.crowded and not first.crowded
+    first.settle(Usage(generated_tokens=60, model_calls=1), Usage(generated_tokens=5, model_calls=1))
+    assert (
+        second.reserve(Usage(generated_tokens=95))
+        and not second.crowded
+        and not first.reserve(Usage(generated_tokens=1))
+    )
+    assert shared.spent == first.spent == Usage(generated_tokens=5, model_calls=1) and second.spent == Usage()
+
+
+def test_what_is_forfeited_is_spent_everywhere_and_said_to_be_uncounted() -> None:
+    shared = Ledger()
+    ledger = Ledger(Budget(tokens=100), within=shared)
+    for _ in range(2):
+        assert ledger.reserve(Usage(generated_tokens=40, model_calls=1))
+    ledger.settle(Usage(generated_tokens=40, model_calls=1), Usage(generated_tokens=30, model_calls=1))
+    ledger.forfeit()
+    ledger.forfeit()
+    assert ledger.spent == shared.spent == Usage(generated_tokens=70, model_calls=2, uncounted_calls=1)
+    assert ledger.room_for_tokens() == 30
+
+
 def test_flops_of_generator_and_scorer_share_one_limit() -> None:
     ledger = Ledger(Budget(flops=10))
     assert ledger.reserve(Usage(flops=6.0, scorer_flops=4.0))
