@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from thinktime.core.errors import InputError
@@ -23,6 +25,7 @@ class Ledger:
         self._limited = self.budget != Budget()
         self._within = within
         self._reserved = Usage()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._started = time.monotonic()
 
     @property
@@ -38,11 +41,35 @@ class Ledger:
         room = self.budget.tokens - self.spent.generated_tokens - self._reserved.generated_tokens
         return room if outside is None else min(room, outside)
 
+    def held_by_others(self, worst_case: Usage) -> bool:
+        """Whether it does not fit only as long as others have reserved of a ledger outside and not settled."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return self._crowded and not late and self.check(self.spent + self._reserved + worst_case)
+
+    async def freed(self) -> None:
+        """Wait until something outside is settled, or the seconds are over.
+
+        Whoever waits has settled all of its own, so somebody else always will.
+        """
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        outside = list(self._outside())
+        for ledger in outside:
+            ledger._waiting.add(waiting)
+        try:
+            await asyncio.wait({waiting}, timeout=None if self.deadline is None else self.deadline - time.monotonic())
+        finally:
+            for ledger in outside:
+                ledger._waiting.discard(waiting)
+
+    def _outside(self) -> Iterator[Ledger]:
+        ledger = self._within
+        while ledger is not None:
+            yield ledger
+            ledger = ledger._within
+
     @property
-    def crowded(self) -> bool:
-        """Whether others that share the ledger outside have reserved of it and not settled."""
-        outside = self._within
-        return outside is not None and (outside._reserved.model_calls > self._reserved.model_calls or outside.crowded)
+    def _crowded(self) -> bool:
+        return any(ledger._reserved.model_calls > self._reserved.model_calls for ledger in self._outside())
 
     def reserve(self, worst_case: Usage) -> bool:
         """Set the worst case aside if it fits; otherwise change nothing and say False.
@@ -83,6 +110,9 @@ class Ledger:
         """Give a reservation back and charge what it really cost."""
         self._reserved = self._reserved - reserved
         self.spent = self.spent + actual
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
         if self._within is not None:
             self._within.settle(reserved, actual)
 

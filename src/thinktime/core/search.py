@@ -190,6 +190,9 @@ class Search:
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
             granted, wanted = ([], wanted) if over else self._grant(wanted)
+            if not granted and not over and self._held_by_others(wanted[0]):
+                await self.ledger.freed()
+                continue
             if not granted:
                 self.exhausted = True
                 break
@@ -302,13 +305,16 @@ class Search:
         for place, extension in enumerate(wanted):
             worst = self.generator.worst_case(extension.node, extension.max_tokens)
             if not self.ledger.reserve(worst):
-                if not granted and (shorter := self._shorter(extension)):
+                if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)
                     if self.ledger.reserve(worst):
                         return [(shorter, worst)], list(wanted[place + 1 :])
                 return granted, list(wanted[place:])
             granted.append((extension, worst))
         return granted, []
+
+    def _held_by_others(self, extension: Extension) -> bool:
+        return self.ledger.held_by_others(self.generator.worst_case(extension.node, extension.max_tokens))
 
     def _shorter(self, extension: Extension) -> Extension | None:
         """The same extension cut to the tokens left, if a child of the usual length would still fit."""

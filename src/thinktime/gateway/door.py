@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.usage import Budget
+from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.config import Config, Key, digest, is_loopback
 from thinktime.gateway.errors import HttpError
 
@@ -95,10 +95,19 @@ class Door:
         return found
 
 
-def over_budget(ledger: Ledger) -> HttpError:
-    """Why a request's ledger grants nothing: others hold the rest for a while, or there is too little left."""
-    if ledger.crowded:
-        said = "what is left of the budget of this key, or of the gateway, is reserved by other requests; ask again"
-        return HttpError(429, said, code="budget_reserved", retry_after=1.0)
+async def obtain(ledger: Ledger, worst_case: Usage) -> None:
+    """Reserve, and wait for others to settle if it is they who hold the rest.
+
+    Raises:
+        HttpError: there is too little left.
+    """
+    while not ledger.reserve(worst_case):
+        if not ledger.held_by_others(worst_case):
+            raise over_budget()
+        await ledger.freed()
+
+
+def over_budget() -> HttpError:
+    """The answer to whoever has nothing left to spend."""
     said = "what is left of the budget of this key, or of the gateway, does not cover it; lower max_tokens"
     return HttpError(429, said, code="insufficient_quota")

@@ -13,7 +13,7 @@ import aiohttp
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage
-from thinktime.gateway.door import Guest, over_budget
+from thinktime.gateway.door import Guest, obtain
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.wire import Reply
 from thinktime.remote.client import Client, UnreadableError
@@ -49,36 +49,40 @@ async def pass_on(
         RemoteError: there is no answer, or it broke off before it began.
     """
     worst = _worst_case(raw, body, guest, price)
-    ledger = Ledger(within=guest.ledger)
-    if not ledger.reserve(worst):
-        raise over_budget(ledger)
-    spent = Usage()
     sent = {name: value for name, value in headers.items() if name not in NOT_SENT} | {"accept-encoding": "identity"}
     try:
-        async with asyncio.timeout(guest.timed(Budget()).seconds), client.raw(path, raw, sent) as response:
-            spent = replace(worst, uncounted_calls=1)
-            told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
-            await reply.start(response.status, told)
-            usage = UsageReader(response.content_type == "text/event-stream")
-            async for piece in response.content.iter_any():
-                usage.feed(piece)
-                await reply.more(piece)
-            counted = usage.told
-            if counted is not None:
-                spent = _counted(counted, price)
-            elif response.status >= 300:
-                spent = Usage(model_calls=1)
-        await reply.end()
+        async with asyncio.timeout(guest.timed(Budget()).seconds):
+            ledger, spent = Ledger(within=guest.ledger), Usage()
+            await obtain(ledger, worst)
+            try:
+                async with client.raw(path, raw, sent) as response:
+                    spent = replace(worst, uncounted_calls=1)  # unless it says
+                    spent = await _tell(response, reply, price) or spent
+            except asyncio.CancelledError:
+                spent = replace(worst, uncounted_calls=1)
+                raise
+            finally:
+                ledger.settle(worst, spent)
     except TimeoutError:
-        spent = replace(worst, uncounted_calls=1)
         raise HttpError(504, "budget.seconds: the upstream took longer", code="upstream_too_late") from None
-    except asyncio.CancelledError:
-        spent = replace(worst, uncounted_calls=1)
-        raise
     except aiohttp.ClientError as error:
         raise UnreadableError(f"endpoint={client.url!r}: its answer was cut off ({type(error).__name__})") from None
-    finally:
-        ledger.settle(worst, spent)
+
+
+async def _tell(response: aiohttp.ClientResponse, reply: Reply, price: Price | None) -> Usage | None:
+    """Send an answer on, and return what it cost if it says so; an error that does not cost nothing."""
+    told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
+    await reply.start(response.status, told)
+    usage = UsageReader(response.content_type == "text/event-stream")
+    async for piece in response.content.iter_any():
+        usage.feed(piece)
+        await reply.more(piece)
+    await reply.end()
+    if (counted := usage.told) is not None:
+        prompt = counted.prompt - (counted.cached or 0)
+        money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
+        return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
+    return Usage(model_calls=1) if response.status >= 300 else None
 
 
 class UsageReader:
@@ -110,12 +114,6 @@ def _usage(text: bytes) -> Told | None:
     except (ValueError, RecursionError):
         return None
     return read_usage(value) if isinstance(value, dict) else None
-
-
-def _counted(told: Told, price: Price | None) -> Usage:
-    prompt = told.prompt - (told.cached or 0)
-    money = price.dollars(prompt, told.cached or 0, told.generated) if price else None
-    return Usage(prompt, told.cached, told.generated, model_calls=1, dollars=money)
 
 
 def _worst_case(raw: bytes, body: Mapping[str, Any], guest: Guest, price: Price | None) -> Usage:

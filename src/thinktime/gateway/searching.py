@@ -111,7 +111,7 @@ def _nothing(search: Search) -> HttpError | InputError:
             "" if worst.dollars is None else f" and {worst.dollars:.6f} dollars"
         )
         return InputError("budget", "too small", f"one sample may take {cost}; raise it, or lower max_tokens")
-    return over_budget(ledger)
+    return over_budget()
 
 
 class Progress:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
 from thinktime.gateway.config import Config
-from thinktime.gateway.door import over_budget
+from thinktime.gateway.door import obtain
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client, RemoteError
 from thinktime.remote.prices import Price, listed
@@ -87,8 +87,7 @@ class Upstream:
     async def _look(self, model: str, api: Api) -> RemoteGenerator:
         price, (prompt, new) = self.price(model), LOOK
         worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
-        if not self._ledger.reserve(worst):
-            raise over_budget(self._ledger)
+        await obtain(self._ledger, worst)
         spent = worst
         try:
             generator = RemoteGenerator(
