@@ -34,10 +34,9 @@ class Serving:
 
     def _run(self) -> None:
         self.gateway = Gateway(self._config, self._scorer)
-        settings = listening(self.gateway)
-        socket = bound(settings)
+        socket = bound(self._config)
         self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
-        self._server = uvicorn.Server(settings)
+        self._server = uvicorn.Server(listening(self.gateway))
         self._ready.set()
         self._server.run([socket])
 

@@ -288,6 +288,13 @@ def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) ->
     assert out == "" and says in err and err.count("\n") == 1
 
 
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    with Serving(UPSTREAM) as gateway:
+        port = gateway.url.split(":")[2].removesuffix("/v1")
+        out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=20)
+    assert out == "" and "cannot listen at '127.0.0.1'" in err and err.count("\n") == 1
+
+
 def test_the_program_makes_keys_that_its_settings_take(tmp_path: Path) -> None:
     out, _ = serve("--new-key").communicate(timeout=20)
     key, _, table = out.partition("\n\n")

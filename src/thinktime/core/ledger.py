@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget, Usage
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Ledger:
@@ -51,6 +54,8 @@ class Ledger:
 
         Whoever waits has settled all of its own, so somebody else always will.
         """
+        import asyncio
+
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outside = list(self._outside())
         for ledger in outside:

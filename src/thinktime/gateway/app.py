@@ -248,8 +248,6 @@ def listening(gateway: Gateway) -> uvicorn.Config:
     """How the gateway is served."""
     return uvicorn.Config(
         gateway.app(),
-        host=gateway.config.host,
-        port=gateway.config.port,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -259,20 +257,23 @@ def listening(gateway: Gateway) -> uvicorn.Config:
     )
 
 
-def bound(settings: uvicorn.Config) -> socket.socket:
+def bound(config: Config) -> socket.socket:
     """A socket at which clients may knock from now on.
 
     Raises:
-        InputError: the address is not free.
+        InputError: the address is not free, or not one of this machine's.
     """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    # asyncio turns delays off only for what is said to be TCP; else the end of an answer waits 40 ms for its beginning
+    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found = settings.bind_socket()
-    except SystemExit:  # it has said why
-        raise InputError("port", settings.port, "it cannot be listened on; is another program there?") from None
-    # each connection inherits this; else the end of an answer waits 40 ms for its beginning to be acknowledged
-    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    found.listen(BACKLOG)
-    return found
+        door.bind((config.host.strip("[]"), config.port))
+    except OSError as error:
+        door.close()
+        raise InputError("port", config.port, f"cannot listen at {config.host!r} ({error.strerror})") from None
+    door.listen(BACKLOG)
+    return door
 
 
 def serve(config: Config, scorer: Scorer | None = None) -> None:
@@ -283,11 +284,10 @@ def serve(config: Config, scorer: Scorer | None = None) -> None:
         BankError: the bank cannot be opened.
     """
     _allow_connections()
-    settings = listening(Gateway(config, scorer))
-    door = bound(settings)
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    gateway, door = Gateway(config, scorer), bound(config)
+    host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
     print(f"http://{host}:{door.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
-    uvicorn.Server(settings).run([door])
+    uvicorn.Server(listening(gateway)).run([door])
 
 
 def _allow_connections() -> None:
