@@ -194,7 +194,7 @@ class Endpoint:
             choice["message"] = {"role": "assistant", "content": said}
             if self.thinks:
                 choice["message"]["reasoning_content"] = "Let me see."
-            if body.get("tools") and reason == "stop":
+            if body.get("tools") and reason == "stop" and said[-1:].isdigit():
                 choice["message"] |= {"content": None, "tool_calls": [_tool_call(body["tools"][0], said)]}
                 choice["finish_reason"] = "tool_calls"
             elif body.get("response_format"):

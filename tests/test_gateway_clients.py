@@ -162,6 +162,15 @@ def test_calls_of_tools_stream(start_gateway: Start, model: str) -> None:
     assert json.loads(call.function.arguments)["unit"] == "apples"
 
 
+def test_samples_that_call_no_tool_are_of_one_mind_however_they_say_it(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.says = ["Done.", "All is done.", "so 7", "I am done.", "so 7"]
+    answer = client(gateway).chat.completions.create(model="majority:n=5/words", messages=TALK, tools=TOOLS)
+    told = (answer.model_extra or {})["thinktime"]
+    assert answer.choices[0].message.tool_calls is None and "one." in (answer.choices[0].message.content or "")
+    assert (told["answer"], told["share"]) == (None, 0.6)
+
+
 class Sum(BaseModel):
     sum: int
 

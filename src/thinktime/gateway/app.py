@@ -137,7 +137,7 @@ class Gateway:
             within=call.guest.ledger,
             upstream=self.upstream.url,
             scorer=self.scorer,
-            journal=Progress(tell, SampleAnswers(as_json=ask.json), self.bank) if tell else self.bank,
+            journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
         )
 
     async def _stream(self, call: Call, ask: asks.Ask, method: Method) -> None:

@@ -43,6 +43,11 @@ class Ask:
     json: bool
     """Whether the answer is to be JSON."""
 
+    @property
+    def tools(self) -> bool:
+        """Whether the answer may be to call a tool."""
+        return bool(self.fields.get("tools") or self.fields.get("functions"))
+
     @cached_property
     def problem(self) -> Problem:
         """What is asked, under a name that the same request with the same seed has again."""

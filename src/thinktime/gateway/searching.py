@@ -61,7 +61,7 @@ async def search_for(
             ask.problem,
             generator,
             scorer=scorer if method.strategy.needs & _SCORED else None,
-            answers=SampleAnswers(as_json=ask.json),
+            answers=SampleAnswers(as_json=ask.json, tools=ask.tools),
             sampling=ask.sampling,
             budget=budget,
             seed=ask.seed,
@@ -132,7 +132,7 @@ class Progress:
         for _, sample in samples:
             self._count += 1
             answer = self._answers.read(unpack_remote(RemoteText(""), sample["state"]))
-            self._tell(f"sample {self._count}: {'no answer' if answer is None else answer}\n")
+            self._tell(f"sample {self._count}: {answer or 'no answer'}\n")
 
     def find_reading(self, key: str, scorer: str) -> Reading | None:
         """What the bank has."""

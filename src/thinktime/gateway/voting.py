@@ -24,16 +24,20 @@ class Exact(str):
         return cls(json.dumps(value, sort_keys=True))
 
 
+IN_WORDS = Exact("")
+"""The answer of a sample that could have called a tool and says something instead."""
+
+
 class SampleAnswers:
     """Reads answers off the samples of an endpoint.
 
     Tool calls are the same if names and arguments are, however the JSON is spelt and whatever their ids are; order
     matters. Where JSON is asked for, answers are the same if their values are. Else texts are compared by the answer
-    that they end in (`thinktime.answers`).
+    that they end in (`thinktime.answers`); where there are tools, all that end in none are one answer: not to call any.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, *, as_json: bool, tools: bool) -> None:
+        self._as_json, self._tools = as_json, tools
         self._texts = TextAnswers()
 
     def read(self, state: RemoteText) -> str | None:
@@ -42,7 +46,8 @@ class SampleAnswers:
         if calls:
             return Exact.of(calls)
         if not self._as_json:
-            return self._texts.read(state)
+            words = IN_WORDS if self._tools and state.text.strip() else None
+            return self._texts.read(state) or words
         try:
             return Exact.of(json.loads(state.text))
         except (ValueError, RecursionError):
