@@ -227,12 +227,15 @@ def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Sta
     gateway.ask(VOTE, **bearer(KEY))
     gateway.ask({**VOTE, "model": "majority:k=1/words"}, **bearer(KEY))
     gateway.ask(PLAIN, **bearer(OTHER))
+    for model in ("words", "single/words", "majority:n=2/words"):
+        _text(gateway, {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}, KEY)
     lines = _text(gateway, None, KEY).splitlines()
     pairs = [line.rpartition(" ") for line in lines if line.startswith("thinktime")]
     counters = {name: float(value) for name, _, value in pairs}
     path = 'path="/v1/chat/completions"'
-    assert counters[f'thinktime_requests_total{{{path},strategy="majority",status="200"}}'] == 1
-    assert counters[f'thinktime_requests_total{{{path},strategy="",status="200"}}'] == 1
+    assert counters[f'thinktime_requests_total{{{path},strategy="majority",status="200"}}'] == 2
+    assert counters[f'thinktime_requests_total{{{path},strategy="",status="200"}}'] == 2
+    assert counters["thinktime_clients_left_total"] == 0 and counters["thinktime_requests_in_flight"] == 1
     assert counters[f'thinktime_requests_total{{{path},strategy="",status="400"}}'] == 1
     spent = sum(counters[f'thinktime_spent_total{{key="{key}",what="generated_tokens"}}'] for key in ("ann", "bob"))
     looks = counters['thinktime_spent_total{key="(looks at models)",what="generated_tokens"}']

@@ -200,7 +200,7 @@ class Endpoint:
         try:
             call.guest = gateway.door.enter(call.headers)
             call.raw = await read_body(receive, call.headers, gateway.config.max_body)
-            await while_waited_for(self._answer(call), receive)
+            await while_waited_for(self._answer(call), receive, call.reply)
         except ClientLeftError:
             metrics.left += 1
         except Exception as error:
@@ -224,12 +224,14 @@ async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[Outcome]) 
     """What is ready to be sent until the work is done, and a sign of life where nothing is for long."""
     while not (work.done() and ready.empty()):
         getting = asyncio.ensure_future(ready.get())
-        await asyncio.wait({getting, work}, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
-        if getting.done():
+        try:
+            await asyncio.wait({getting, work}, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            found = getting.done()
+            getting.cancel()
+        if found:
             yield getting.result()
-            continue
-        getting.cancel()
-        if not work.done():
+        elif not work.done():
             yield WAITING
 
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache, lru_cache
 from typing import Any
 
 from thinktime import strategies
@@ -83,6 +84,7 @@ async def method_of(body: Mapping[str, Any], header: str | None, listing: Listin
     return (named[0] if named else None), rest
 
 
+@lru_cache(maxsize=4096)  # looking for installed strategies takes longer than all else in a request
 def parse(text: str) -> Method:
     """Read ``name``, ``name:option=value``, ``name@budget``, or all of it.
 
@@ -100,7 +102,7 @@ async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
     head, _, rest = model.partition("/")
     if rest:
         name = re.split("[:@]", head)[0]
-        if "@" in head or name == "auto" or name in strategies.known():
+        if "@" in head or name == "auto" or name in _names():
             return parse(head), rest
         models = await listing()
         if rest in models and model not in models:
@@ -134,8 +136,13 @@ def _in_field(value: object) -> Method:
         if isinstance(setting, bool) or not isinstance(setting, str | int | float):
             raise InputError(f"thinktime.{option}", setting, "give a number or a word")
     _, written = strategies.split(name.partition("@")[0])
-    strategy = strategies.make(method.name, written | options)
+    strategy = _made(method.name, tuple((written | options).items()))
     return Method(method.name, strategy, method.budget if limits is None else _budget(limits))
+
+
+@lru_cache(maxsize=4096)
+def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Strategy:
+    return strategies.make(name, dict(options))
 
 
 def _budget(limits: object) -> Budget:
@@ -153,5 +160,6 @@ def _budget(limits: object) -> Budget:
     return Budget(**limits)
 
 
+@cache
 def _names() -> list[str]:
     return sorted(strategies.known())

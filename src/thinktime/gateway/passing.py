@@ -59,10 +59,12 @@ async def pass_on(
                     spent = replace(worst, uncounted_calls=1)  # unless it says
                     spent = await _tell(response, reply, price) or spent
             except asyncio.CancelledError:
-                spent = replace(worst, uncounted_calls=1)
+                if not spent.model_calls:  # it was on its way
+                    spent = replace(worst, uncounted_calls=1)
                 raise
             finally:
                 ledger.settle(worst, spent)
+        await reply.end()
     except TimeoutError:
         raise HttpError(504, "budget.seconds: the upstream took longer", code="upstream_too_late") from None
     except aiohttp.ClientError as error:
@@ -70,14 +72,13 @@ async def pass_on(
 
 
 async def _tell(response: aiohttp.ClientResponse, reply: Reply, price: Price | None) -> Usage | None:
-    """Send an answer on, and return what it cost if it says so; an error that does not cost nothing."""
+    """Send an answer on but for its end, and return what it cost if it says so; an error that does not cost nothing."""
     told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
     await reply.start(response.status, told)
     usage = UsageReader(response.content_type == "text/event-stream")
     async for piece in response.content.iter_any():
         usage.feed(piece)
         await reply.more(piece)
-    await reply.end()
     if (counted := usage.told) is not None:
         prompt = counted.prompt - (counted.cached or 0)
         money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None

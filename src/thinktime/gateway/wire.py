@@ -26,6 +26,8 @@ class Reply:
         self._send = send
         self.status = 0
         """Of the answer, once it has begun."""
+        self.ended = False
+        """Whether all of it was sent."""
         self.telling = False
         """Whether it is a stream of events, which can end in an error."""
 
@@ -47,6 +49,7 @@ class Reply:
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part."""
+        self.ended = True
         await self._send({"type": "http.response.body", "body": data})
 
     async def whole(self, status: int, data: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
@@ -83,8 +86,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
             return b"".join(parts)
 
 
-async def while_waited_for(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do the work; if the client leaves, cancel it at once.
+async def while_waited_for(work: Coroutine[Any, Any, None], receive: Receive, reply: Reply) -> None:
+    """Do the work; if the client leaves before its reply has ended, cancel it at once.
 
     Raises:
         ClientLeftError: it left.
@@ -93,9 +96,9 @@ async def while_waited_for(work: Coroutine[Any, Any, None], receive: Receive) ->
     leaving = asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        if not working.done() and not reply.ended:
             raise ClientLeftError
-        working.result()
+        await working
     finally:
         working.cancel()
         leaving.cancel()

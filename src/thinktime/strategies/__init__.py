@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, get_type_hints
 
@@ -67,13 +66,7 @@ BUILT_IN: dict[str, type[Any]] = {
 
 def known() -> dict[str, type[Any]]:
     """Every strategy by name: the built-in ones and those of installed packages."""
-    return BUILT_IN | _installed()
-
-
-@cache
-def _installed() -> dict[str, type[Any]]:
-    """Looked for once: it takes as long as a server's whole answer."""
-    return {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
+    return BUILT_IN | {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
 
 
 def find(name: str) -> type[Any]:
@@ -101,7 +94,7 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
         InputError: an option's value has the wrong type or is out of range.
     """
     kind = find(name)
-    types = _types(name)
+    types = get_type_hints(kind)
     arguments: dict[str, Any] = {}
     for option, value in (values or {}).items():
         if option not in options(kind):
@@ -114,11 +107,6 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
             raise InputError(f"{name}.{option}", value, f"give a value of type {types[option].__name__}") from None
     strategy: Strategy = kind(**arguments)
     return strategy
-
-
-@cache
-def _types(name: str) -> dict[str, Any]:
-    return get_type_hints(find(name))
 
 
 def parse(text: str) -> tuple[str, Strategy]:
