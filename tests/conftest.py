@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread costs more than it gives
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from thinktime.pocket import directory
 from thinktime.pocket.problems import problems
 
 if TYPE_CHECKING:
+    from gateway_server import Start
+
     from thinktime.engine.models import LanguageModel, RewardModel
     from thinktime.generators.local import LocalGenerator
     from thinktime.scorers.prm import ProcessReward
@@ -73,6 +77,27 @@ def reward(reward_directory: Path) -> ProcessReward:
     from thinktime.scorers.prm import ProcessReward
 
     return ProcessReward(reward_directory, dtype="float64")
+
+
+@pytest.fixture
+def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a fake endpoint that behaves as told, and a gateway in front of it that has looked at it."""
+    from fake_endpoint import Running
+    from gateway_server import Serving, looked
+
+    from thinktime.remote import client
+
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+    with ExitStack() as running:
+
+        def start(settings: dict[str, Any] | None = None, look: bool = True, **behaviour: Any) -> Any:
+            endpoint = running.enter_context(Running(**behaviour))
+            gateway = running.enter_context(Serving(endpoint.url, **(settings or {})))
+            if look:
+                looked(endpoint, gateway)
+            return endpoint, gateway
+
+        yield start
 
 
 @pytest.fixture(scope="session")

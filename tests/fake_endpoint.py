@@ -25,6 +25,8 @@ class Endpoint:
     """How it behaves, and what has been seen of its clients. Everything may be changed while it runs."""
 
     latency: float = 0.0
+    pace: float = 0.0
+    """Seconds between the events of a stream."""
     n: str = "honoured"
     """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
     usage: bool = True
@@ -40,6 +42,10 @@ class Endpoint:
     thinks: str = ""
     """Where it thinks first: ``marked``, ``apart``, ``hidden``, or not at all."""
     identical: bool = False
+    reasons: bool = False
+    """Whether a message tells of a thought beside what it says."""
+    says: list[str] = field(default_factory=list)
+    """Said in turn, in place of a solution."""
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
     """Fields that are a 400."""
@@ -86,18 +92,30 @@ class Endpoint:
                     answering.cancel()
                     self.left += 1
                     break
-                writer.write(answering.result())
+                answer = answering.result()
+                head, *events = answer if isinstance(answer, list) else [answer]
+                writer.write(head)
+                for event in events:
+                    if self.pace:
+                        await asyncio.wait({gone}, timeout=self.pace)
+                    if gone.done():
+                        break
+                    writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                    await writer.drain()
+                if gone.done():
+                    self.left += 1
+                    break
                 gone.cancel()
                 await asyncio.wait({gone})
                 await writer.drain()
-                if answering.result().endswith(CUT):
+                if answer[-1] == HALF or (isinstance(answer, bytes) and answer.endswith(CUT)):
                     break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    async def _answer(self, path: str, headers: dict[str, str], raw: bytes) -> bytes:
+    async def _answer(self, path: str, headers: dict[str, str], raw: bytes) -> bytes | list[bytes]:
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             return _error(401, "bad key")
         if path == "/v1/models":
@@ -143,14 +161,14 @@ class Endpoint:
             reply["usage"] = {"prompt_tokens": read, "total_tokens": read}
         return _reply(200, reply)
 
-    def _sampled(self, path: str, body: dict[str, Any], fault: str) -> bytes:
+    def _sampled(self, path: str, body: dict[str, Any], fault: str) -> bytes | list[bytes]:
         chat = path == "/v1/chat/completions"
         messages = body["messages"] if chat else []
         last = messages[-1] if messages else {"role": "user", "content": body.get("prompt", "")}
         asked = body.get("continue_final_message", False) or self.continues == "always"
         going_on = not chat or (self.continues and asked and last["role"] == "assistant")
         prefix = str(last["content"]) if going_on else ""
-        read = sum(len(_tokens(m["content"])) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
+        read = sum(len(_tokens(_content(m))) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
         read -= 3 if chat and going_on else 0
         limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
         if read + limit > self.context:
@@ -159,7 +177,8 @@ class Endpoint:
         for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
             noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
-            text = self.replies.popleft() if self.replies else _said(prefix, noise * (not self.identical))
+            said = self.says[self._drawn % len(self.says)] if self.says else _said(prefix, noise * (not self.identical))
+            text = self.replies.popleft() if self.replies else said
             choices.append(self._choice(place, chat, body, text, limit))
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
@@ -173,6 +192,8 @@ class Endpoint:
             choices[0]["message"]["content"] = None
         if fault == "no choices":
             reply["choices"] = []
+        if body.get("stream") and fault in STREAMED:
+            return _events(reply, bool((body.get("stream_options") or {}).get("include_usage")), fault)
         if fault == "html":
             return _raw(200, b"<html>Sign in</html>", "text/html")
         if fault == "half a character" and chat:
@@ -206,6 +227,13 @@ class Endpoint:
             said = str(body["messages"][-1]["content"]) + said
         if chat:
             choice["message"] = {"role": "assistant", "content": said}
+            if self.reasons:
+                choice["message"]["reasoning_content"] = "Let me see."
+            if body.get("tools") and reason == "stop" and said[-1:].isdigit():
+                choice["message"] |= {"content": None, "tool_calls": [_tool_call(body["tools"][0], said)]}
+                choice["finish_reason"] = "tool_calls"
+            elif body.get("response_format"):
+                choice["message"]["content"] = json.dumps({"sum": int(said[-1])}, indent=ord(said[0]) % 3 or None)
         else:
             choice["text"] = said
         if self.thinks in ("apart", "hidden"):
@@ -220,6 +248,58 @@ class Endpoint:
         return choice
 
 
+def _content(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else " ".join(part.get("text", "picture") for part in content)
+
+
+def _tool_call(tool: dict[str, Any], said: str) -> dict[str, Any]:
+    """A call whose arguments are what was said last, in a spelling that depends on what was said first."""
+    facts = [("unit", "apples"), ("count", int(said[-1]))]
+    arguments = json.dumps(dict(facts if said.startswith("so") else reversed(facts)), indent=ord(said[0]) % 3 or None)
+    function = {"name": tool["function"]["name"], "arguments": arguments}
+    return {"id": f"call_{Random(said).getrandbits(32)}", "type": "function", "function": function}
+
+
+def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
+    """A reply as a stream: its head, then a token an event."""
+    base = {name: value for name, value in reply.items() if name not in ("choices", "usage")}
+    base["object"] = "chat.completion.chunk" if "message" in reply["choices"][0] else "text_completion"
+    told: list[dict[str, Any]] = []
+    for choice in reply["choices"]:
+        place, message = {"index": choice["index"], "finish_reason": None}, choice.get("message")
+        if message is None:
+            told += [{**place, "text": token} for token in _tokens(choice["text"])]
+            told.append({**place, "text": "", "finish_reason": choice["finish_reason"]})
+            continue
+        told.append({**place, "delta": {"role": "assistant", "content": ""}})
+        if "reasoning_content" in message:
+            told.append({**place, "delta": {"reasoning_content": message["reasoning_content"]}})
+        told += [{**place, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
+        for number, call in enumerate(message.get("tool_calls", [])):
+            arguments = call["function"]["arguments"]
+            start = {**call, "index": number, "function": {**call["function"], "arguments": ""}}
+            parts = [{"index": number, "function": {"arguments": letter}} for letter in arguments]
+            told += [{**place, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
+        told.append({**place, "delta": {}, "finish_reason": choice.get("finish_reason")})
+    events = [{**base, "choices": [one]} for one in told]
+    if with_usage and "usage" in reply:
+        events.append({**base, "choices": [], "usage": reply["usage"]})
+    lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    if fault == "cut":
+        lines = [*lines[: len(lines) // 2], HALF]
+    elif fault == "broken":
+        lines = [*lines[: len(lines) // 2], b'data: {"error": {"message": "out of memory"}}\n\n', b""]
+    else:
+        lines += [b"data: [DONE]\n\n", b""]
+    head = "HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return [head.encode(), *lines]
+
+
+STREAMED = ("", "cut", "broken", "no usage", "no finish", "no text")
+"""Faults that a stream can have; with the others there is none."""
+HALF = b"data: {"
+"""Ends a stream that is cut off."""
 CUT = b" "
 """Ends what is cut off; no whole reply ends like that."""
 

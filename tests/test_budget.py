@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -116,6 +117,49 @@ def test_a_refused_reservation_changes_nothing() -> None:
     ledger = Ledger(Budget(calls=1, tokens=5))
     assert not ledger.reserve(Usage(model_calls=1, generated_tokens=6))
     assert ledger.reserve(Usage(model_calls=1, generated_tokens=5))
+
+
+def test_ledgers_within_a_ledger_keep_its_limits_together_and_their_own_each() -> None:
+    shared = Ledger(Budget(tokens=100))
+    first, second = Ledger(Budget(tokens=70), within=shared), Ledger(within=shared)
+    sixty, twenty, fifty = (Usage(generated_tokens=count, model_calls=1) for count in (60, 20, 50))
+    assert first.reserve(sixty) and not first.reserve(twenty) and not first.held_by_others(twenty)
+    assert (first.room_for_tokens(), second.room_for_tokens()) == (10, 40)
+    assert not second.reserve(fifty) and second.held_by_others(fifty)
+    first.settle(sixty, Usage(generated_tokens=5, model_calls=1))
+    assert second.reserve(fifty) and not second.reserve(fifty) and not second.held_by_others(fifty)
+    assert shared.spent == first.spent == Usage(generated_tokens=5, model_calls=1) and second.spent == Usage()
+
+
+def test_a_search_waits_for_what_others_have_reserved_but_not_for_what_they_have_spent() -> None:
+    shared = Ledger(Budget(tokens=12))
+    other = Ledger(within=shared)
+    held, spent = Usage(generated_tokens=11, model_calls=1), Usage(generated_tokens=6, model_calls=1)
+
+    async def both() -> list[Answer]:
+        assert other.reserve(held)
+        search = toy_search(TWO_WORDS, within=shared, cap=3)
+        waiting = asyncio.create_task(Majority(n=8)(search))
+        await asyncio.sleep(0)
+        assert not waiting.done() and search.ledger.spent == Usage()
+        other.settle(held, spent)
+        return [await waiting]
+
+    (answer,) = asyncio.run(both())
+    assert answer.finish == "budget" and answer.value == "7"
+    assert shared.spent.generated_tokens == 12 and answer.usage.generated_tokens == 6
+
+
+def test_what_is_forfeited_is_spent_everywhere_and_said_to_be_uncounted() -> None:
+    shared = Ledger()
+    ledger = Ledger(Budget(tokens=100), within=shared)
+    for _ in range(2):
+        assert ledger.reserve(Usage(generated_tokens=40, model_calls=1))
+    ledger.settle(Usage(generated_tokens=40, model_calls=1), Usage(generated_tokens=30, model_calls=1))
+    ledger.forfeit()
+    ledger.forfeit()
+    assert ledger.spent == shared.spent == Usage(generated_tokens=70, model_calls=2, uncounted_calls=1)
+    assert ledger.room_for_tokens() == 30
 
 
 def test_flops_of_generator_and_scorer_share_one_limit() -> None:

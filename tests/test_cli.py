@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from typer.testing import CliRunner
 
 from thinktime import cli
 from thinktime.bank.store import Bank
@@ -565,3 +566,9 @@ def test_help_names_every_command(thinktime: Command) -> None:
     assert done.code == 0
     for command in ("ask", "bench", "replay", "report", "models", "strategies", "demo"):
         assert re.search(rf"\b{command}\b", done.out)
+
+
+@pytest.mark.parametrize("command", ["ask", "bench", "serve", "replay", "report", "models", "demo", "strategies"])
+def test_every_command_tells_its_options(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0 and "--help" in result.output

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -26,10 +26,11 @@ from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
-from thinktime.remote.client import Client, RefusedError, TooLateError, UnreachableError, UnreadableError
+from thinktime.remote.client import Client, Heard, RefusedError, TooLateError, UnreachableError, UnreadableError
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import LISTED, Price, listed
 from thinktime.remote.protocol import Choice, read_usage, shares
+from thinktime.remote.streams import Assembly
 from thinktime.strategies import make
 from thinktime.testing import Notebook, WordScorer
 
@@ -232,6 +233,70 @@ def test_a_strategy_whose_needs_are_not_seen_is_refused_by_name(start: Start) ->
         run(search.extend([search.root], until="step"))
     assert Capability.CANCEL not in generator.capabilities
     assert generator.traits.continues is False
+
+
+# streams, and fields of one request
+
+
+def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Start) -> None:
+    endpoint = start(reasons=True)
+    generator, heard = opened(endpoint), []
+
+    async def hear(event: Mapping[str, Any]) -> None:
+        heard.append(event)
+
+    def nodes(listener: Heard | None) -> list[Node]:
+        search = search_on(generator.sending({"user": "Ann"}, listener))
+        return run(search.extend([search.root]))
+
+    (streamed,), (whole,) = nodes(hear), nodes(None)
+    assert streamed.state.text == whole.state.text and streamed.usage.generated_tokens == whole.usage.generated_tokens
+    told, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
+    assert told["message"] == expected["message"] and told["finish_reason"] == expected["finish_reason"] == "stop"
+    assert len(heard) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
+
+
+def test_parts_of_several_samples_and_calls_find_their_places() -> None:
+    def call(index: int, text: str, **more: Any) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, "function": {"arguments": text}, **more}]}
+
+    deltas = [(0, {"role": "assistant", "content": ""}), (1, {"content": "a"}), (0, call(0, "{", id="x"))]
+    deltas += [(1, {"content": "b"}), (0, call(1, "[", id="y")), (0, call(0, "}")), (0, call(1, "]"))]
+    whole = Assembly()
+    for index, delta in deltas:
+        whole.add({"choices": [{"index": index, "delta": delta}], "usage": None})
+    whole.add({"choices": [], "usage": {"prompt_tokens": 1}})
+    whole.add({"choices": [{"index": "none"}, 7], "unknown": True})
+    first, second = whole.body["choices"]
+    assert [(c["id"], c["function"]["arguments"]) for c in first["message"]["tool_calls"]] == [("x", "{}"), ("y", "[]")]
+    assert second["message"]["content"] == "ab" and whole.body["usage"] == {"prompt_tokens": 1}
+
+
+def test_a_sample_that_calls_a_tool_is_complete_and_kept_whole(start: Start, tmp_path: Path) -> None:
+    endpoint = start()
+    tools = [{"type": "function", "function": {"name": "count"}}]
+    generator = opened(endpoint).sending({"tools": tools})
+    with Bank(tmp_path / "bank.db") as bank:
+        states = []
+        for _ in range(2):
+            search = search_on(generator, journal=bank)
+            (node,) = run(search.extend([search.root]))
+            states.append(node.state)
+    assert (node.finish, node.state.text, len(endpoint.requests)) == ("eos", "", 1)
+    assert json.loads(node.state.choice)["message"]["tool_calls"][0]["function"]["name"] == "count"
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("patience", [0.005, 30.0])
+def test_a_wait_beyond_its_patience_is_the_callers(start: Start, patience: float) -> None:
+    endpoint = start()
+    endpoint.faults.append("429:0.02")
+    client = Client(endpoint.url, patience=patience)
+    if patience < 0.02:
+        with pytest.raises(RefusedError):
+            run(client.post("chat/completions", BODY))
+    else:
+        assert run(client.post("chat/completions", BODY)).body["choices"]
 
 
 # sampling, and its account
@@ -492,7 +557,7 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     assert finishes == ["eos"] * 8 if passes else finishes == ["eos"] * 7 + ["error"]
     assert len(endpoint.requests) == (9 if passes else 8) and answer.value is not None
     assert len(search.errors) == (0 if passes else 1)
-    assert all(error.startswith("endpoint=") and "\n" not in error for error in search.errors)
+    assert all(str(error).startswith("endpoint=") and "\n" not in str(error) for error in search.errors)
     told = fault in ("no finish", "no text", "500")
     assert answer.usage.uncounted_calls == (0 if told else 1)
     assert answer.usage.generated_tokens >= endpoint.generated_tokens

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,42 @@ def test_a_vote_asks_the_server_for_every_sample_and_counts_them(url: str, quest
 
     answer = asyncio.run(vote())
     assert answer.value is not None and answer.usage.model_calls == 4 and answer.usage.uncounted_calls == 0
+
+
+def test_openais_client_gets_a_vote_of_the_shipped_model_through_the_gateway(
+    url: str, questions: tuple[str, ...]
+) -> None:
+    from gateway_server import Serving
+    from openai import OpenAI
+
+    name, messages = only_model(url), [{"role": "user", "content": questions[0]}]
+    with Serving(url) as gateway, OpenAI(base_url=gateway.url, api_key="none", max_retries=0) as client:
+        ask: Any = client.chat.completions.create
+        answer = ask(model=f"majority:n=4@600tok/{name}", messages=messages, max_tokens=100)
+        told = answer.model_extra["thinktime"]
+        assert told["account"]["model_calls"] == 4 and told["account"]["uncounted_calls"] == 0
+        assert answer.usage.completion_tokens == told["account"]["generated_tokens"] <= 600
+        greedy = {"messages": messages, "max_tokens": 100, "temperature": 0}
+        whole = ask(model=f"single/{name}", **greedy).choices[0].message.content
+        chunks = list(ask(model=f"single/{name}", stream=True, **greedy))
+        pieces = [
+            chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content
+        ]
+        assert whole and "".join(pieces) == whole and len(pieces) > 3
+        passed = ask(model=name, **greedy)
+        assert passed.choices[0].message.content == whole and passed.model_extra.get("thinktime") is None
+        assert chunks[-1].model_extra["thinktime"]["account"]["generated_tokens"] == passed.usage.completion_tokens
+
+
+def test_methods_that_score_run_through_the_gateway_with_the_shipped_reward_model(
+    url: str, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    from gateway_server import Serving
+
+    name = only_model(url)
+    with Serving(url, reward) as gateway:
+        body = {"prompt": questions[0], "max_tokens": 60}
+        for method in ("best_of_n:n=3", "beam_search:n=2,width=1"):
+            status, answer, _ = gateway.ask({"model": f"{method}/{name}", **body}, "completions")
+            assert status == 200 and answer["choices"][0]["text"]
+            assert answer["thinktime"]["account"]["scorer_calls"] > 0

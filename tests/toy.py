@@ -14,6 +14,7 @@ from typing import Any
 
 from hypothesis import settings
 
+from thinktime.core.ledger import Ledger
 from thinktime.core.search import Answer, Journal, Search
 from thinktime.core.types import (
     Answers,
@@ -125,6 +126,7 @@ def toy_search(
     journal: Journal | None = None,
     cap: int = CAP,
     temperature: float = 1.0,
+    within: Ledger | None = None,
 ) -> Search:
     """A search on the toy; scripts and scores may be given bare."""
     return Search(
@@ -138,6 +140,7 @@ def toy_search(
         budget=budget,
         seed=seed,
         journal=journal,
+        within=within,
     )
 
 

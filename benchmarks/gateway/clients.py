@@ -13,17 +13,15 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import httpx
 
+from benchmarks.gateway.upstream import BODY, HERE, LATENCY, SAMPLES, endpoint
 from thinktime.answers import TextAnswers
 from thinktime.bench.environment import environment
 from thinktime.core.search import Search
@@ -32,14 +30,9 @@ from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client
 from thinktime.strategies.majority import Majority
 
-HERE = Path(__file__).parent
-ENDPOINT = HERE.parents[1] / "tests" / "fake_endpoint.py"
 AT_ONCE = 256
-LATENCY = 0.05
 ROUNDS = 7
-BODY: dict[str, Any] = {"model": "words", "max_tokens": 64, "messages": [{"role": "user", "content": "what is 3 + 4"}]}
 
-SAMPLES = 8
 Send = Callable[[], Awaitable[Any]]
 All = Callable[[], Awaitable[Any]]
 
@@ -142,15 +135,6 @@ async def timed(contender: Contender, url: str) -> tuple[float, float]:
             await everything()
             seconds.append(time.perf_counter() - started)
     return seconds[0], seconds[1]
-
-
-@contextmanager
-def endpoint(n: str) -> Iterator[str]:
-    command = [sys.executable, str(ENDPOINT), "--latency", str(LATENCY), "--n", n]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-        server.terminate()
 
 
 def main() -> None:

@@ -14,7 +14,11 @@ from thinktime.cli.info import models, strategies
 from thinktime.cli.look import look
 from thinktime.cli.replay import replay
 from thinktime.cli.score_server import score_server
+from thinktime.cli.serve import serve
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
+
+_EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve"}
+"""What to install where a module is missing."""
 
 app = typer.Typer(
     help="Spend a budget of inference-time compute on better answers, and see exactly what it cost.",
@@ -23,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, bench, replay, report, models, look, demo, score_server):
+for command in (ask, bench, serve, replay, report, models, look, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 
@@ -43,7 +47,7 @@ def run() -> None:
     except ThinktimeError as error:
         _fail(str(error), EXIT_FAILED)
     except ModuleNotFoundError as error:
-        extra = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve"}.get(error.name or "", "local")
+        extra = _EXTRAS.get(error.name or "", "local")
         _fail(f"{error.name} is not installed: pip install 'thinktime[{extra}]'", EXIT_FAILED)
     except ExceptionGroup as group:
         known = [error for error in group.exceptions if isinstance(error, ThinktimeError)]

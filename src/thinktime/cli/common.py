@@ -37,7 +37,7 @@ Model = Annotated[
 ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
 PriceText = Annotated[
     str | None,
-    typer.Option("--price", help="An endpoint's dollars per million tokens, prompt/generated[/reused]: 0.15/0.60."),
+    typer.Option("--price", help="An endpoint's dollars per million tokens, prompt/generated: 0.15/0.60, or /reused."),
 ]
 Parameters = Annotated[
     float | None,

@@ -13,7 +13,7 @@ from itertools import takewhile
 from random import Random
 from typing import Any, Literal, Protocol
 
-from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
 from thinktime.core.ledger import Ledger
 from thinktime.core.selection import Candidate, best
 from thinktime.core.types import (
@@ -90,7 +90,10 @@ class Record:
 
 
 class Search:
-    """One problem under one budget, with the generator and the scorer to spend it on."""
+    """One problem under one budget, with the generator and the scorer to spend it on.
+
+    ``within`` is a ledger that other searches share: all of them together keep its limits.
+    """
 
     def __init__(
         self,
@@ -105,17 +108,18 @@ class Search:
         budget: Budget | None = None,
         seed: int = 0,
         journal: Journal | None = None,
+        within: Ledger | None = None,
     ) -> None:
         self.problem, self.generator, self.scorer, self.answers = problem, generator, scorer, answers
         self.embedder, self.skills = embedder, skills
         self.sampling = sampling or Sampling()
-        self.ledger = Ledger(budget)
+        self.ledger = Ledger(budget, within=within)
         self.exhausted = False
         self.trace: dict[str, Record] = {}
         self._journal = journal
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
-        self.errors: list[str] = []
+        self.errors: list[ThinktimeError] = []
         """Why children could not be had."""
         self.unread: list[str] = []
         """Why readings could not be had."""
@@ -201,6 +205,9 @@ class Search:
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
             granted, wanted = ([], wanted) if over else self._grant(wanted)
+            if not granted and not over and self._held_by_others(wanted[0]):
+                await self.ledger.freed()
+                continue
             if not granted:
                 self.exhausted = True
                 break
@@ -333,14 +340,15 @@ class Search:
         sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ModelError: nothing was sampled to its end, and a child could not be had; or not one reading could be.
+            ThinktimeError: nothing was sampled to its end, and a child could not be had for this reason; or not one
+                reading could be had.
         """
         if self.unread and all(record.score is None for record in self.trace.values()):
             raise ModelError(self.unread[0])
         if chosen is None:
             records = [record for record in self.trace.values() if self.is_answer(record.node)]
             if self.errors and not any(record.node.done for record in records):
-                raise ModelError(self.errors[0])
+                raise self.errors[0]
             chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))
         node = chosen.node if chosen else None
         return Answer(
@@ -362,13 +370,16 @@ class Search:
         for place, extension in enumerate(wanted):
             worst = self.generator.worst_case(extension.node, extension.max_tokens)
             if not self.ledger.reserve(worst):
-                if not granted and (shorter := self._shorter(extension)):
+                if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)
                     if self.ledger.reserve(worst):
                         return [(shorter, worst)], list(wanted[place + 1 :])
                 return granted, list(wanted[place:])
             granted.append((extension, worst))
         return granted, []
+
+    def _held_by_others(self, extension: Extension) -> bool:
+        return self.ledger.held_by_others(self.generator.worst_case(extension.node, extension.max_tokens))
 
     def _shorter(self, extension: Extension) -> Extension | None:
         """The same extension cut to the tokens left, if a child of the usual length would still fit."""
@@ -402,11 +413,17 @@ class Search:
                 kept.add(extension.key)
                 self._write([(extension, child)])
 
-            told = [replace(extension, arrived=partial(keep, extension)) for extension in new]
-            for extension, child in zip(new, await self.generator.extend(told), strict=True):
+            told = new if self._journal is None else [replace(e, arrived=partial(keep, e)) for e in new]
+            try:
+                fresh = await self.generator.extend(told)
+            except InputError:  # nothing came, and nothing of it was paid for
+                for _, worst in granted:
+                    self.ledger.settle(worst, Usage())
+                raise
+            for extension, child in zip(new, fresh, strict=True):
                 children[extension.key] = child
-                if child.finish == "error":
-                    self.errors.append(child.reason)
+                if child.error is not None:
+                    self.errors.append(child.error)
             self._write([(extension, children[extension.key]) for extension in new if extension.key not in kept])
         for extension, worst in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None

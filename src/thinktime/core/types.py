@@ -8,7 +8,7 @@ from enum import StrEnum
 from math import inf
 from typing import Any, Literal, Protocol
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.usage import Usage
 
 
@@ -145,14 +145,14 @@ class Extension:
 class Child:
     """One sampled child. ``passes`` are the sequential forward passes it took.
 
-    A child that could not be had has its parent's state, finish ``error``, and the ``reason`` in one line.
+    A child that could not be had has its parent's state, finish ``error``, and the ``error`` that says why.
     """
 
     state: Any
     finish: Finish
     usage: Usage
     passes: int
-    reason: str = ""
+    error: ThinktimeError | None = None
 
 
 @dataclass(frozen=True)

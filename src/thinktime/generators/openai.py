@@ -10,15 +10,25 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
-from thinktime.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
+from thinktime.remote.client import (
+    PATIENCE,
+    Client,
+    Heard,
+    RefusedError,
+    RemoteError,
+    Reply,
+    TooLateError,
+    UnreadableError,
+)
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import ECHO, Traits, probe
@@ -34,6 +44,7 @@ from thinktime.remote.protocol import (
 )
 from thinktime.remote.refusals import about_length, explained
 from thinktime.remote.sizes import multiplied
+from thinktime.remote.streams import Assembly
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
@@ -59,6 +70,7 @@ class RemoteGenerator:
         connections: requests at once; what is beyond waits.
         timeout: seconds for one sample.
         looks: where what was seen of endpoints is kept; a look that is there is not taken again.
+        patience: seconds that a refused request waits for another try.
 
     Raises:
         InputError: the URL or the name cannot be one.
@@ -76,15 +88,14 @@ class RemoteGenerator:
         connections: int = 256,
         timeout: float = 600.0,
         looks: Looks | None = None,
+        patience: float = PATIENCE,
     ) -> None:
-        if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", base_url):
-            raise InputError("base_url", base_url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
         root, self._api = root_and_api(base_url)
         self.name = f"{model}@{root}/{self._api}"
         self._root, self._model, self._api_key, self._step = root, model, api_key, step
-        self._client = Client(root, api_key, connections=connections, timeout=timeout)
+        self._client = Client(root, api_key, connections=connections, timeout=timeout, patience=patience)
         self._price = price or listed(root, model)
         self._parameters = parameters or multiplied(model)
         self.look_name = f"{self.name} {step!r}"
@@ -92,7 +103,9 @@ class RemoteGenerator:
         self._looks = looks
         self._traits: Traits | None = None
         self._looking = Lock()
-        self._reported = False
+        self._reported = Event()
+        self._fields: Mapping[str, Any] | None = None
+        self._heard: Heard | None = None
 
     @property
     def traits(self) -> Traits:
@@ -120,6 +133,24 @@ class RemoteGenerator:
         offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs}
         offered[Capability.STEPS] = traits.continues and traits.stops is not None
         return frozenset(capability for capability, seen in offered.items() if seen)
+
+    async def look(self) -> Traits:
+        """`traits` for whoever may not block; asked for once, they are there for everybody."""
+        traits = self._traits
+        return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
+
+    def sending(self, fields: Mapping[str, Any], heard: Heard | None = None) -> RemoteGenerator:
+        """This generator, on the same connections, for one request with fields of its own.
+
+        Its samples keep all that the endpoint told of them (`RemoteText.choice`).
+
+        Args:
+            fields: sent with every sample as they are: tools, penalties, a response format.
+            heard: samples asked for one by one are streamed, and this is told every event.
+        """
+        one = copy(self)
+        one._fields, one._heard = fields, heard
+        return one
 
     async def close(self) -> None:
         """Close all connections; the next sample opens new ones."""
@@ -172,7 +203,7 @@ class RemoteGenerator:
         Raises:
             InputError: none came, for a reason that lies with what was asked.
         """
-        traits = await self._looked()
+        traits = await self.look()
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
@@ -210,10 +241,6 @@ class RemoteGenerator:
         """The state that `pack` described."""
         return unpack_remote(node_state, packed)
 
-    async def _looked(self) -> Traits:
-        traits = self._traits
-        return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
-
     async def _look(self) -> Traits:
         """Look at the endpoint, through connections of its own: the samples may be another event loop's."""
         client = Client(self._root, self._api_key, timeout=60.0)
@@ -233,11 +260,17 @@ class RemoteGenerator:
         """One request for several children of one node, and more where fewer came; by key."""
         first = wanted[0]
         try:
-            reply = await self._client.post(self._api, self._body(first, len(wanted), traits), deadline=first.deadline)
+            reply = await self._ask(self._body(first, len(wanted), traits), first.deadline, traits)
             choices = read_choices(reply.body, self._root)[: len(wanted)]
             if traits.echoes and first.node.state.text:
                 choices = [unechoed(choice, first.node.state.text) for choice in choices]
-            if traits.stops == "unlisted" and len(choices) == 1 and unlisted(choices[0], read_usage(reply.body)):
+            others = (self._fields or {}).get("stop")  # nobody tells them from ours
+            if (
+                traits.stops == "unlisted"
+                and not others
+                and len(choices) == 1
+                and unlisted(choices[0], read_usage(reply.body))
+            ):
                 choices = [replace(choices[0], stop=self._step)]
         except RefusedError as error:
             if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
@@ -254,6 +287,20 @@ class RemoteGenerator:
             if extension.arrived is not None:
                 extension.arrived(made[extension.key])
         return made | await self._one_by_one(rest, traits)
+
+    async def _ask(self, body: Mapping[str, Any], deadline: float | None, traits: Traits) -> Reply:
+        """The answer in one piece, however it comes."""
+        if self._heard is None or "n" in body:
+            return await self._client.post(self._api, body, deadline=deadline)
+        whole, tell = Assembly(), self._heard
+
+        async def heard(event: Mapping[str, Any]) -> None:
+            whole.add(event)
+            await tell(event)
+
+        streamed = {**body, "stream": True} | ({"stream_options": {"include_usage": True}} if traits.usage else {})
+        reply = await self._client.post(self._api, streamed, deadline=deadline, heard=heard)
+        return reply if reply.body else replace(reply, body=whole.body)
 
     async def _one_by_one(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
         made: dict[str, Child | InputError] = {}
@@ -273,8 +320,10 @@ class RemoteGenerator:
             body["seed"] = int(extension.key[:7], 16)
         if traits.logprobs:
             body["logprobs"] = True if self._api == "chat/completions" else 1
+        body |= self._fields or {}
         if extension.until == "step":
-            body["stop"] = [self._step]
+            others = body.get("stop") or []
+            body["stop"] = [self._step, *([others] if isinstance(others, str) else others)]
             if traits.stops == "echoed if asked":
                 body |= ECHO
         return body
@@ -303,7 +352,7 @@ class RemoteGenerator:
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage, traits: Traits) -> Child:
         before: RemoteText = extension.node.state
         if choice.error is not None:
-            return Child(before, "error", usage, count, f"endpoint={self._root!r}: {choice.error}")
+            return Child(before, "error", usage, count, UnreadableError(f"endpoint={self._root!r}: {choice.error}"))
         text, finish, tokens = choice.text, self._finish(extension, choice, count, traits), before.tokens + count
         if finish == "step" and not text.endswith(self._step):
             text += self._step  # it was generated, and taken off
@@ -311,13 +360,17 @@ class RemoteGenerator:
         ends = tuple(match.end() for match in re.finditer(re.escape(self._step), said))
         ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
         state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=before.logprob + choice.logprob)
+        if self._fields is not None:
+            unasked = () if self._fields.get("logprobs") else ("logprobs",)
+            kept = {name: value for name, value in choice.whole.items() if name not in unasked}
+            state = replace(state, choice=json.dumps(kept))
         return Child(state, finish, usage, count)
 
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
         if choice.reason == "stop":
-            named = traits.stops in ("named", "unlisted")
-            stopped = choice.stop is not None if named else choice.text.endswith(self._step)
+            named = choice.stop is not None and choice.stop in self._step
+            stopped = named if traits.stops in ("named", "unlisted") else choice.text.endswith(self._step)
             return "step" if extension.until == "step" and stopped else "eos"
         room = extension.sampling.max_tokens - extension.node.state.tokens
         if count < extension.max_tokens or extension.max_tokens >= room:
@@ -329,7 +382,7 @@ class RemoteGenerator:
         cost = Usage(model_calls=1)
         if charged:
             cost = replace(self.worst_case(extension.node, extension.max_tokens), uncounted_calls=1)
-        return Child(extension.node.state, finish, cost, 0, str(error))
+        return Child(extension.node.state, finish, cost, 0, error)
 
     async def _refused(self, wanted: Sequence[Extension], error: RefusedError) -> dict[str, Child | InputError]:
         before: RemoteText = wanted[0].node.state
@@ -349,8 +402,8 @@ class RemoteGenerator:
             if extension.sampling.temperature > 0 and child.finish != "error":
                 texts[extension.node.key].append(child.state.text)
         same = max((len(found) for found in texts.values() if len(set(found)) == 1), default=0)
-        if same >= SUSPICIOUS and not self._reported:
-            self._reported = True
+        if same >= SUSPICIOUS and not self._reported.is_set():
+            self._reported.set()
             warmth = extensions[0].sampling.temperature
             _log.warning(
                 f"endpoint={self._root!r}: {same} samples at temperature {warmth:g} are all the same text; "
@@ -364,7 +417,7 @@ def _is_text(state: RemoteText) -> bool:
 
 
 def _failed(extension: Extension, mistake: InputError) -> Child:
-    return Child(extension.node.state, "error", Usage(model_calls=1), 0, str(mistake))
+    return Child(extension.node.state, "error", Usage(model_calls=1), 0, mistake)
 
 
 def _at_most(choice: Choice, most: int) -> int:

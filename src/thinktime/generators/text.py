@@ -82,20 +82,24 @@ class RemoteText:
     """Whether ``prompt`` is messages."""
     question: str = ""
     """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
+    choice: str = ""
+    """The last sample as the endpoint told it, as JSON, where that is asked for: tool calls, thoughts, its finish."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
     """What the bank stores of a child: the text it adds, and the whole generation's tokens, steps and probability."""
     logprob = None if math.isnan(state.logprob) else state.logprob
     facts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
-    return {"text": state.text[len(before.text) :], **facts}
+    whole = {"choice": state.choice} if state.choice else {}
+    return {"text": state.text[len(before.text) :], **facts, **whole}
 
 
 def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     """The state that `pack_remote` described."""
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
-    return replace(before, text=text, tokens=packed["tokens"], step_ends=ends, logprob=logprob)
+    choice = packed.get("choice", "")
+    return replace(before, text=text, tokens=packed["tokens"], step_ends=ends, logprob=logprob, choice=choice)
 
 
 def messages_of(prompt: Any) -> list[dict[str, Any]]:

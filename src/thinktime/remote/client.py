@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,11 +17,15 @@ from thinktime.core.errors import ModelError
 
 if TYPE_CHECKING:
     import aiohttp
+    from aiohttp import ClientResponse as Response
 
 TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds before a second try, and before any later one that is not told how long to wait."""
-LONGEST_RETRY_AFTER = 120.0
+PATIENCE = 120.0
+"""A wait that is longer than this is left to the caller."""
+Heard = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Told every event of a streamed answer, in order; the next is read when it returns."""
 
 
 class RemoteError(ModelError):
@@ -81,14 +85,21 @@ class Client:
         api_key: sent as a bearer token; it is in no message.
         connections: open at once; what is beyond waits.
         timeout: seconds for one attempt, not counting the wait for a connection.
+        patience: seconds that it waits for another try; if more are needed, the refusal is the answer.
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None = None, *, connections: int = 256, timeout: float = 600.0
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        connections: int = 256,
+        timeout: float = 600.0,
+        patience: float = PATIENCE,
     ) -> None:
         self.url = base_url.rstrip("/")
         self._api_key = api_key
-        self._connections, self._timeout = connections, timeout
+        self._connections, self._timeout, self._patience = connections, timeout, patience
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._free = asyncio.Semaphore(connections)
@@ -104,7 +115,13 @@ class Client:
         return await self._send("GET", path, None, None, tries=1)
 
     async def post(
-        self, path: str, body: Mapping[str, Any], *, deadline: float | None = None, tries: int = TRIES
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        deadline: float | None = None,
+        tries: int = TRIES,
+        heard: Heard | None = None,
     ) -> Reply:
         """The answer to a body.
 
@@ -113,11 +130,33 @@ class Client:
             body: sent as JSON.
             deadline: on the clock of `time.monotonic`.
             tries: attempts, the first included.
+            heard: told the events if the answer is a stream; the reply is then an empty object.
 
         Raises:
             RemoteError: see the subclasses.
         """
-        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries)
+        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, heard)
+
+    @asynccontextmanager
+    async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
+        """The answer to bytes as it comes, whatever it says; tried once.
+
+        What fails while it is read raises as aiohttp does.
+
+        Raises:
+            UnreachableError: there is no answer.
+        """
+        import aiohttp
+
+        session, free = self._opened()
+        async with free:
+            ask = session.post(f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False)
+            try:
+                response = await ask
+            except aiohttp.ClientError as error:
+                raise self._unreachable(error) from None
+            async with response:
+                yield response
 
     async def close(self) -> None:
         """Close all connections; the next request opens new ones."""
@@ -125,7 +164,9 @@ class Client:
         if session is not None:
             await session.close()
 
-    async def _send(self, method: str, path: str, body: bytes | None, deadline: float | None, tries: int) -> Reply:
+    async def _send(
+        self, method: str, path: str, body: bytes | None, deadline: float | None, tries: int, heard: Heard | None = None
+    ) -> Reply:
         began, waiting = time.monotonic(), True  # for our turn to try, not for an answer
         try:
             async with asyncio.timeout(None if deadline is None else deadline - began):
@@ -135,11 +176,11 @@ class Client:
                         async with free, asyncio.timeout(self._timeout):
                             waiting = False
                             ask = session.request(method, f"{self.url}/{path}", data=body, allow_redirects=False)
-                            return await self._attempt(ask, turn)
+                            return await self._attempt(ask, turn, heard)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
                         wait = self._wait(error, turn)
-                        if error.billed or not again or turn == tries or wait > LONGEST_RETRY_AFTER:
+                        if error.billed or not again or turn == tries or wait > self._patience:
                             raise
                         waiting = True
                         await asyncio.sleep(wait)
@@ -152,21 +193,22 @@ class Client:
         jitter = self._dice.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn - 1)))
         return jitter + (told or 0.0)
 
-    async def _attempt(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse], turn: int) -> Reply:
+    async def _attempt(self, request: AbstractAsyncContextManager[Response], turn: int, heard: Heard | None) -> Reply:
         import aiohttp
 
         started, answered = time.monotonic(), False
         try:
             async with request as response:
                 answered = True
+                if heard is not None and response.status < 300 and response.content_type == "text/event-stream":
+                    await self._hear(response, heard)
+                    return Reply({}, time.monotonic() - started)
                 raw = await response.read()
         except aiohttp.ClientError as error:
             reason = _one_line(str(error)) or type(error).__name__
             if answered:
                 raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); ask again") from None
-            raise UnreachableError(
-                f"endpoint={self.url!r}: cannot be reached ({reason}); start the server, or correct the URL"
-            ) from None
+            raise self._unreachable(error) from None
         value = _json_object(raw)
         if response.status >= 300:
             message = self._without_key(_message(value, raw))
@@ -186,6 +228,29 @@ class Client:
                 "is this the root of an OpenAI-compatible API?"
             )
         return Reply(value, time.monotonic() - started)
+
+    async def _hear(self, response: Response, heard: Heard) -> None:
+        """Tell the events of a stream until it says that it is done, or ends."""
+        rest = b""
+        async for piece in response.content.iter_any():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                data = line.removeprefix(b"data:").strip()
+                if not line.startswith(b"data:") or not data:
+                    continue
+                if data == b"[DONE]":
+                    return
+                event = _json_object(data)
+                if event is None or event.get("error"):
+                    said = self._without_key(_message(event, data))
+                    raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({said}); ask again")
+                await heard(event)
+
+    def _unreachable(self, error: aiohttp.ClientError) -> UnreachableError:
+        reason = _one_line(str(error)) or type(error).__name__
+        return UnreachableError(
+            f"endpoint={self.url!r}: cannot be reached ({reason}); start the server, or correct the URL"
+        )
 
     def _opened(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
         """The connections of the running event loop, and who may use one."""

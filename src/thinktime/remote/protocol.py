@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from thinktime.core.errors import InputError
 from thinktime.remote.client import UnreadableError
 
 Api = Literal["chat/completions", "completions"]
@@ -28,6 +30,8 @@ class Choice:
     error: str | None = None
     thoughts: str = ""
     """What it thought before, where the endpoint tells that apart from the text."""
+    whole: Mapping[str, Any] = field(default_factory=dict)
+    """All that was told of it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,13 @@ class Told:
 
 
 def root_and_api(url: str) -> tuple[str, Api]:
-    """The root of an API and which call of it a URL names; one that names none is asked to chat."""
+    """The root of an API and which call of it a URL names; one that names none is asked to chat.
+
+    Raises:
+        InputError: it cannot be a URL, or has a key in it.
+    """
+    if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", url):
+        raise InputError("base_url", url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
     root = url.rstrip("/")
     if root.endswith("/chat/completions"):
         return root.removesuffix("/chat/completions"), "chat/completions"
@@ -108,17 +118,20 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
     text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
     if not isinstance(reason, str) or not reason:
         return Choice(error=f"finish_reason={reason!r}: the sample does not say why it ended, so it may be cut off")
+    calls = isinstance(message, Mapping) and bool(message.get("tool_calls") or message.get("function_call"))
+    if reason in ("tool_calls", "function_call") and calls:
+        reason = "stop"
     if reason not in ("stop", "length"):
         return Choice(error=f"finish_reason={reason!r}: no sample of text; expected 'stop' or 'length'")
-    if text is None and reason == "length":
-        text = ""  # all tokens went into thoughts that are not shown
+    if text is None and (reason == "length" or calls):
+        text = ""  # all tokens went into thoughts that are not shown, or into the call of a tool
     if not isinstance(text, str):
         return Choice(error=f"content={text!r}: the sample has no text")
     text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
     logprobs = _logprobs(choice.get("logprobs"), text)
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
-    return Choice(text, reason, named, tokens, logprob, thoughts=_thoughts(message))
+    return Choice(text, reason, named, tokens, logprob, thoughts=_thoughts(message), whole=choice)
 
 
 def _thoughts(message: object) -> str:

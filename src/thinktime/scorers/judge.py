@@ -132,7 +132,7 @@ class Judge:
                 place = self.grade(reply.state.text) if reply.finish == "eos" else None
                 if place is not None:
                     places.append(place)
-                reason = reason or str(reply.reason or "")
+                reason = reason or str(reply.error or "")
             if len(places) == self._samples:
                 break
         usage = self._usage(asked, costs)

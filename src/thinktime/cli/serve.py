@@ -1,0 +1,74 @@
+"""``thinktime serve``: an OpenAI-compatible server in front of an endpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thinktime.cli.common import PriceText
+from thinktime.core.errors import InputError
+
+if TYPE_CHECKING:
+    from thinktime.core.types import Scorer
+
+
+def serve(
+    upstream: Annotated[str | None, typer.Option(help="Root of an OpenAI-compatible API: http://host:port/v1.")] = None,
+    host: Annotated[str | None, typer.Option(help="Where to listen; beyond this machine only with a key.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default 8080; 0 takes any that is free.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings and keys; options here win.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="THINKTIME_GATEWAY_KEY", help="Who asks must send it; better in the environment."),
+    ] = None,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Print a new key and what to write into --config.")
+    ] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="For all requests together: 1e6tok, 5usd; seconds are for each request.")
+    ] = None,
+    price: PriceText = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Length limit of a sample if the request has none.")] = None,
+    reward_model: Annotated[
+        str | None, typer.Option(help="'pocket' or a reward model's directory, for the methods that score.")
+    ] = None,
+    bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
+) -> None:
+    """Serve better answers to any OpenAI client: a method in front of the model's name, its true cost behind."""
+    from thinktime.core.usage import Budget
+    from thinktime.gateway.config import Config, digest, given_key, read_config
+    from thinktime.gateway.config import new_key as make_key
+    from thinktime.remote.prices import Price
+
+    if new_key:
+        made = make_key()
+        print(f'{made}\n\n[keys.NAME]\nsha256 = "{digest(made)}"\nbudget = "100000tok"\nrequests_per_minute = 60')
+        return
+    settings: dict[str, Any] = {} if config is None else read_config(config)
+    given = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    if budget is not None:
+        settings["budget"] = Budget.parse(budget)
+    if price is not None:
+        settings["price"] = Price.parse(price)
+    if key is not None:
+        settings["keys"] = (*settings.get("keys", ()), given_key(key))
+    if "upstream" not in settings:
+        raise InputError("upstream", None, "give --upstream http://host:port/v1, or upstream in --config")
+    upstream_key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    made_config = Config(**settings, upstream_key=upstream_key)
+    from thinktime.gateway.app import serve as serve_forever
+
+    serve_forever(made_config, None if reward_model is None else _scorer(reward_model))
+
+
+def _scorer(name: str) -> Scorer:
+    from thinktime import pocket
+    from thinktime.scorers.prm import ProcessReward
+
+    if name == "pocket":
+        return ProcessReward(pocket.directory("reward"), dtype="float64")
+    return ProcessReward(Path(name))

@@ -1,0 +1,145 @@
+"""A request for samples, read: what a search needs to know of it, and what is sent on as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Problem, Sampling
+from thinktime.gateway.methods import Method
+from thinktime.remote.protocol import Api
+
+READ = frozenset(
+    {"model", "messages", "prompt", "n", "best_of", "stream", "stream_options", "temperature", "top_p", "seed"}
+    | {"max_tokens", "max_completion_tokens", "thinktime", "optillm_approach"}
+)
+"""Fields that are read here; every other is sent with each sample as it is."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One answer that is wanted."""
+
+    api: Api
+    model: str
+    """The upstream's name of it."""
+    called: str
+    """What the client called it."""
+    prompt: Any
+    """Messages, or for completions a text."""
+    sampling: Sampling
+    fields: Mapping[str, Any]
+    seed: int
+    stream: bool
+    with_usage: bool
+    """Whether the stream ends with the usage."""
+    json: bool
+    """Whether the answer is to be JSON."""
+
+    @property
+    def tools(self) -> bool:
+        """Whether the answer may be to call a tool."""
+        return bool(self.fields.get("tools") or self.fields.get("functions"))
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What is asked, under a name that the same request with the same seed has again."""
+        facts = [self.api, self.model, self.prompt, self.fields, self.seed]
+        name = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
+        return Problem(name, self.prompt)
+
+
+def usual_limit(method: Method, most: int) -> int:
+    """The length limit of a sample whose request gives none.
+
+    A sample reserves all that it may take. So that the first of many does not reserve the whole budget, each may take a
+    quarter of it, or its share if there are fewer than four.
+
+    Args:
+        method: with its budget.
+        most: the gateway's own limit.
+    """
+    tokens = method.budget.tokens
+    return most if tokens is None else max(1, min(most, tokens // min(4, method.options.get("n", 1))))
+
+
+def read(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> Ask:
+    """Read a request.
+
+    Args:
+        body: of the request.
+        api: which call it is.
+        model: to ask the upstream for.
+        max_tokens: where the request gives no limit.
+
+    Raises:
+        InputError: a field cannot be what it is.
+    """
+    for name in ("n", "best_of"):
+        if _number(body, name, 1, whole=True) != 1:
+            raise InputError(name, body[name], "a method gives one answer; say how many samples with thinktime.n")
+    limit_field = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    sampling = Sampling(
+        temperature=_number(body, "temperature", 1.0),
+        top_p=_number(body, "top_p", 1.0),
+        max_tokens=int(_number(body, limit_field, max_tokens, whole=True)),
+    )
+    stream_options = body.get("stream_options") or {}
+    if not isinstance(stream_options, Mapping):
+        raise InputError("stream_options", stream_options, "give an object")
+    response_format = body.get("response_format")
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+    return Ask(
+        api=api,
+        model=model,
+        called=body["model"],
+        prompt=_messages(body) if api == "chat/completions" else _text(body),
+        sampling=sampling,
+        fields={name: value for name, value in body.items() if name not in READ and (value or name != "logprobs")},
+        seed=int(_number(body, "seed", secrets.randbits(31), whole=True)),
+        stream=_flag(body, "stream"),
+        with_usage=_flag(stream_options, "include_usage"),
+        json=kind in ("json_object", "json_schema"),
+    )
+
+
+def _messages(body: Mapping[str, Any]) -> list[Any]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, Mapping) for m in messages):
+        raise InputError("messages", _short(messages), "give a list of messages, one or more")
+    return messages
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    prompt = body.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise InputError("prompt", _short(prompt), "a method completes one text; give a string that is not empty")
+    return prompt.encode(errors="replace").decode()  # half of a surrogate pair can be sent to nobody
+
+
+def _number(body: Mapping[str, Any], name: str, default: float, *, whole: bool = False) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+        raise InputError(name, _short(value), f"give a {'whole ' if whole else ''}number")
+    return value
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value not in (None, True, False):
+        raise InputError(name, _short(value), "give true or false")
+    return bool(value)
+
+
+def _short(value: object) -> object:
+    """A value fit for one line."""
+    return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"

@@ -1,0 +1,172 @@
+"""What a gateway is told: its upstream, who may ask, and what may be spent."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.usage import Budget
+from thinktime.remote.prices import Price
+from thinktime.remote.protocol import root_and_api
+
+LEAST_KEY = 16
+"""Characters of a key; a shorter one can be guessed."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Who may ask. Of the key itself only the SHA-256 is known.
+
+    ``budget`` is for all requests with this key since the server began; its seconds are for each of them.
+    """
+
+    name: str
+    sha256: str = field(repr=False)
+    budget: Budget = field(default_factory=Budget)
+    requests_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise InputError(f"keys.{self.name}.sha256", "…", "give 64 hexadecimal digits; see --new-key")
+        _refuse_flops(f"keys.{self.name}.budget", self.budget)
+        if self.requests_per_minute is not None and self.requests_per_minute < 1:
+            raise InputError(f"keys.{self.name}.requests_per_minute", self.requests_per_minute, "give 1 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A gateway's settings.
+
+    Args:
+        upstream: the root of an OpenAI-compatible API.
+        host, port: where it listens; beyond this machine only with a key.
+        keys: who may ask; none means everybody on this machine.
+        budget: for all requests since the server began; its seconds are for each of them.
+        price: dollars per million tokens, in place of the listed ones.
+        max_tokens: length limit of a sample whose request gives none.
+        max_samples: of one request.
+        max_body: bytes of a request.
+        bank: where samples are kept.
+        upstream_key: sent to the upstream.
+
+    Raises:
+        InputError: a value is out of range, or it would listen beyond this machine without a key.
+    """
+
+    upstream: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: tuple[Key, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    price: Price | None = None
+    max_tokens: int = 4096
+    max_samples: int = 1024
+    max_body: int = 32 * 1024 * 1024
+    bank: Path | None = None
+    upstream_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        root_and_api(self.upstream)
+        _refuse_flops("budget", self.budget)
+        for name, most in (("port", 65_535), ("max_tokens", 1_000_000), ("max_samples", 65_536), ("max_body", 2**31)):
+            value = getattr(self, name)
+            if not 0 <= value <= most or (name != "port" and value < 1):
+                raise InputError(name, value, f"give a number up to {most}")
+        if not self.keys and not is_loopback(self.host):
+            raise InputError("host", self.host, "without a key it listens on this machine only; add one, see --new-key")
+
+
+def _refuse_flops(field: str, budget: Budget) -> None:
+    if budget.flops is not None:
+        raise InputError(field, budget.flops, "an endpoint tells no FLOPs; limit tokens, calls, dollars or seconds")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody beyond this machine reaches this address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def digest(key: str) -> str:
+    """What is kept of a key. Keys are random and long, so one round of SHA-256 is enough."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_key() -> str:
+    """A key with 256 random bits."""
+    return f"tt-{secrets.token_urlsafe(32)}"
+
+
+def given_key(text: str) -> Key:
+    """The key of a command line or an environment.
+
+    Raises:
+        InputError: it is too short.
+    """
+    if len(text) < LEAST_KEY:
+        raise InputError("key", "…", f"give {LEAST_KEY} characters or more; --new-key makes one")
+    return Key("default", digest(text))
+
+
+_NUMBERS = ("port", "max_tokens", "max_samples", "max_body")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, as arguments of `Config`.
+
+    Raises:
+        InputError: it cannot be read, or a setting is unknown, secret or of the wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError("config", str(path), f"cannot read it as TOML ({error})") from None
+    known = [f.name for f in fields(Config) if f.name != "upstream_key"]
+    settings: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "upstream_key":
+            raise InputError(name, "…", "secrets are no settings; put it into THINKTIME_API_KEY")
+        if name not in known:
+            raise UnknownNameError("config", name, known)
+        if name == "keys":
+            settings[name] = tuple(_keys(value))
+            continue
+        _check(name, value, (int,) if name in _NUMBERS else (str,))
+        settings[name] = {"budget": Budget.parse, "price": Price.parse, "bank": Path}.get(name, _same)(value)
+    return settings
+
+
+def _keys(table: object) -> Iterable[Key]:
+    if not isinstance(table, Mapping):
+        raise InputError("keys", table, "write a table for each: [keys.alice]")
+    known = [f.name for f in fields(Key) if f.name != "name"]
+    for name, facts in table.items():
+        if not isinstance(facts, Mapping) or "sha256" not in facts:
+            raise InputError(f"keys.{name}", "…", 'give sha256 = "…"; see --new-key')
+        for setting, value in facts.items():
+            if setting not in known:
+                raise UnknownNameError(f"keys.{name}", setting, known)
+            _check(f"keys.{name}.{setting}", value, (int,) if setting == "requests_per_minute" else (str,))
+        budget = Budget.parse(facts["budget"]) if "budget" in facts else Budget()
+        yield Key(name, facts["sha256"], budget, facts.get("requests_per_minute"))
+
+
+def _check(name: str, value: object, types: tuple[type, ...]) -> None:
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise InputError(name, value, f"give a value of type {types[0].__name__}")
+
+
+def _same(value: Any) -> Any:
+    return value

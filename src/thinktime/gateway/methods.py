@@ -1,0 +1,165 @@
+"""Which method a request asks for: by the name of its model, by a field of its body, or by a header.
+
+``majority:n=8@4000tok/qwen3-8b`` is a vote of 8 samples of ``qwen3-8b`` within 4,000 tokens. The same without a model
+goes into the header ``X-Thinktime``, or into the body as ``{"strategy": "majority", "n": 8, "budget": "4000tok"}``.
+The spellings of optillm (``bon-qwen3-8b``, ``optillm_approach``) are read too, where there is such a method here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache
+from typing import Any
+
+from thinktime import strategies
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.usage import Budget
+from thinktime.strategies import Strategy
+from thinktime.strategies.single import Single
+
+HEADER = "x-thinktime"
+EXAMPLE = '{"strategy": "majority", "n": 8, "budget": {"tokens": 4000}}'
+OPTILLM = {
+    "none": "single",
+    "bon": "best_of_n:n=3",
+    "self_consistency": "majority:n=5",
+    "majority_voting": "majority:n=8",
+}
+"""Their approaches that are here, with their defaults."""
+ELSEWHERE = (
+    *("mcts", "moa", "rto", "z3", "cot_reflection", "plansearch", "leap", "rstar", "re2", "cepo", "pvg", "mars"),
+    *("autothink", "deepthink", "deepconf", "genselect", "thinkdeeper", "spl", "router", "proxy"),
+)
+"""Their approaches that are not."""
+
+Listing = Callable[[], Awaitable[Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A strategy with its options, and what it may spend."""
+
+    name: str
+    strategy: Strategy
+    budget: Budget
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The strategy's options by name."""
+        return {name: getattr(self.strategy, name) for name in strategies.options(type(self.strategy))}
+
+    @property
+    def one_sample(self) -> bool:
+        """Whether it draws one sample and no more, which can be told token by token."""
+        return isinstance(self.strategy, Single) or self.options.get("n") == 1
+
+
+async def method_of(body: Mapping[str, Any], header: str | None, listing: Listing) -> tuple[Method | None, str]:
+    """The method that a request names, or None; and the model to ask.
+
+    Args:
+        body: of the request.
+        header: the value of ``X-Thinktime``.
+        listing: the names of the upstream's models; asked only where a name could be two things.
+
+    Raises:
+        InputError: no such method, option or limit; or it is named twice.
+    """
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise InputError("model", model, "name a model of the upstream, or a method and a model: majority/NAME")
+    in_name, rest = await _in_name(model, listing)
+    found = [
+        in_name,
+        None if header is None else parse(header),
+        _in_field(body["thinktime"]) if body.get("thinktime") is not None else None,
+        _approach(body["optillm_approach"]) if body.get("optillm_approach") is not None else None,
+    ]
+    named = [method for method in found if method is not None]
+    if len(named) > 1:
+        raise InputError("thinktime", named[1].name, "name the method once: in the model, a header or the body")
+    return (named[0] if named else None), rest
+
+
+@lru_cache(maxsize=4096)  # looking for installed strategies takes longer than all else in a request
+def parse(text: str) -> Method:
+    """Read ``name``, ``name:option=value``, ``name@budget``, or all of it.
+
+    Raises:
+        InputError: there is no such strategy, option or limit.
+    """
+    head, at, limits = text.strip().partition("@")
+    name, values = strategies.split(head)
+    if name == "auto":
+        raise InputError("strategy", "auto", f"reserved, and not there yet; name one of: {', '.join(_names())}")
+    return Method(name, strategies.make(name, values), Budget.parse(limits) if at else Budget())
+
+
+async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
+    head, _, rest = model.partition("/")
+    if rest:
+        name = re.split("[:@]", head)[0]
+        if "@" in head or name == "auto" or name in _names():
+            return parse(head), rest
+        models = await listing()
+        if rest in models and model not in models:
+            raise UnknownNameError("strategy", name, _names())
+        return None, model
+    for approach in (*OPTILLM, *ELSEWHERE):
+        rest = model.removeprefix(f"{approach}-")
+        if rest not in ("", model) and model not in await listing():
+            return _approach(approach), rest
+    return None, model
+
+
+def _approach(name: object) -> Method:
+    """A method by its name in optillm."""
+    if not isinstance(name, str) or name not in OPTILLM:
+        raise InputError(
+            "optillm_approach", name, f"of optillm's there are: {', '.join(OPTILLM)}; of ours: {', '.join(_names())}"
+        )
+    return parse(OPTILLM[name])
+
+
+def _in_field(value: object) -> Method:
+    if not isinstance(value, Mapping):
+        raise InputError("thinktime", value, f"give an object: {EXAMPLE}")
+    options = dict(value)
+    name, limits = options.pop("strategy", None), options.pop("budget", None)
+    if not isinstance(name, str):
+        raise InputError("thinktime.strategy", name, f"name one of: {', '.join(_names())}")
+    method = parse(name)
+    for option, setting in options.items():
+        if isinstance(setting, bool) or not isinstance(setting, str | int | float):
+            raise InputError(f"thinktime.{option}", setting, "give a number or a word")
+    _, written = strategies.split(name.partition("@")[0])
+    strategy = _made(method.name, tuple((written | options).items()))
+    return Method(method.name, strategy, method.budget if limits is None else _budget(limits))
+
+
+@lru_cache(maxsize=4096)
+def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Strategy:
+    return strategies.make(name, dict(options))
+
+
+def _budget(limits: object) -> Budget:
+    if isinstance(limits, str):
+        return Budget.parse(limits)
+    known = [field.name for field in fields(Budget)]
+    if not isinstance(limits, Mapping):
+        raise InputError("thinktime.budget", limits, f'write "4000tok", or an object of: {", ".join(known)}')
+    for name, value in limits.items():
+        if name not in known:
+            raise UnknownNameError("thinktime.budget", name, known)
+        whole = name in ("tokens", "calls")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+            raise InputError(f"thinktime.budget.{name}", value, f"give a {'whole ' if whole else ''}number above 0")
+    return Budget(**limits)
+
+
+@cache
+def _names() -> list[str]:
+    return sorted(strategies.known())

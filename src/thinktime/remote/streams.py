@@ -1,0 +1,66 @@
+"""A streamed answer, put together again as it would have come in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+ONCE = ("role", "id", "type", "name", "finish_reason", "stop_reason", "matched_stop")
+"""Texts that are told once, or every time the same; all others grow."""
+
+
+class Assembly:
+    """Takes the events of a stream; ``body`` is the whole answer."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._usage: Any = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What a request without a stream would have brought."""
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        return {"choices": choices} | ({} if self._usage is None else {"usage": self._usage})
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take one event; what makes no sense is left out, and is missed when the whole is read."""
+        self._usage = event.get("usage") or self._usage
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, Sequence) else ():
+            if not isinstance(choice, Mapping) or not isinstance(index := choice.get("index", 0), int):
+                continue
+            whole = self._choices.setdefault(index, {"index": index})
+            _grow(whole, {name: value for name, value in choice.items() if name != "delta"})
+            if isinstance(delta := choice.get("delta"), Mapping):
+                _grow(whole.setdefault("message", {"role": "assistant", "content": None}), delta)
+
+
+def _grow(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for name, value in part.items():
+        before: Any = whole.get(name)
+        if name == "tool_calls" and isinstance(value, list):
+            calls = whole.setdefault(name, [])
+            for call in value:
+                if isinstance(call, Mapping):
+                    _grow_call(calls, call)
+        elif isinstance(value, Mapping):
+            inner = before if isinstance(before, dict) else {}
+            _grow(inner, value)
+            whole[name] = inner
+        elif name not in ONCE and (
+            (isinstance(before, str) and isinstance(value, str))
+            or (isinstance(before, list) and isinstance(value, list))
+        ):
+            whole[name] = before + value  # type: ignore[operator]  # of one type
+        elif value is not None:
+            whole[name] = value
+
+
+def _grow_call(calls: list[dict[str, Any]], part: Mapping[str, Any]) -> None:
+    """A part of a tool call belongs to the one of its index; one without an index is a call of its own."""
+    index = part.get("index")
+    same = next((call for call in calls if index is not None and call["index"] == index), None)
+    if same is None:
+        same = {"index": len(calls) if index is None else index}
+        calls.append(same)
+    _grow(same, part)

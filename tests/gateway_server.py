@@ -1,0 +1,74 @@
+"""A gateway in a thread, in front of whatever endpoint a test has, for as long as the block lasts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import uvicorn
+from fake_endpoint import Endpoint
+
+from thinktime.core.types import Scorer
+from thinktime.gateway.app import Gateway, bound, listening
+from thinktime.gateway.config import Config
+
+MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
+PLAIN: dict[str, Any] = {"model": "words", "messages": MESSAGES, "max_tokens": 64}
+VOTE: dict[str, Any] = {**PLAIN, "model": "majority:n=8/words"}
+
+
+class Serving:
+    """Runs a gateway; ``url`` is the root of its API."""
+
+    gateway: Gateway
+
+    def __init__(self, upstream: str, scorer: Scorer | None = None, **settings: Any) -> None:
+        self.url, self._scorer = "", scorer
+        self._config = Config(upstream, port=0, **settings)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self.gateway = Gateway(self._config, self._scorer)
+        socket = bound(self._config)
+        self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
+        self._server = uvicorn.Server(listening(self.gateway))
+        self._ready.set()
+        self._server.run([socket])
+
+    def __enter__(self) -> Serving:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def ask(
+        self, body: Mapping[str, Any] | bytes, path: str = "chat/completions", **headers: str
+    ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+        """Status, object and headers of an answer, without any client's help."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        told = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.url}/{path}", data or None, told)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status, json.loads(reply.read()), dict(reply.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read()), dict(error.headers)
+
+
+Start = Callable[..., tuple[Endpoint, Serving]]
+
+
+def looked(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
+    """Have the gateway look at its endpoint, which then forgets it."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
+    endpoint.requests.clear()
+    endpoint.prompt_tokens = endpoint.generated_tokens = 0

@@ -1,0 +1,203 @@
+"""The gateway: methods by name, true usage, errors that are errors, and clients that leave."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gateway_server import PLAIN, VOTE, Start
+
+# which method, and what goes on
+
+
+def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=8@4000tok/words"})
+    assert status == 200 and [body["n"] for body in endpoint.requests] == [8]
+    assert endpoint.requests[0]["model"] == "words" and answer["model"] == "majority:n=8@4000tok/words"
+    assert (answer["object"], len(answer["choices"])) == ("chat.completion", 1)
+    message = answer["choices"][0]["message"]
+    told = answer["thinktime"]
+    assert message["content"].endswith(f"The answer is {told['answer']}") and told["share"] > 0.1
+    assert (told["strategy"], told["options"], told["samples"]) == ("majority", {"n": 8}, 8)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"model": "majority:n=3/words"}, {}),
+        ({"thinktime": {"strategy": "majority", "n": 3}}, {}),
+        ({"thinktime": {"strategy": "majority:n=3", "budget": {"tokens": 4000}}}, {}),
+        ({"thinktime": {"strategy": "majority", "n": 3, "budget": "4000tok,30s"}}, {}),
+        ({}, {"X_Thinktime": "majority:n=3@4000tok"}),
+    ],
+)
+def test_name_field_and_header_say_the_same(
+    start_gateway: Start, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    status, answer, _ = gateway.ask({**PLAIN, **body}, **headers)
+    assert (status, len(endpoint.requests), answer["thinktime"]["options"]) == (200, 3, {"n": 3})
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "param", "says"),
+    [
+        ({"model": "majorty@4000tok/words"}, {}, "strategy", "did you mean 'majority'?"),
+        ({"model": "majorty/words"}, {}, "strategy", "did you mean 'majority'?"),
+        ({"model": "auto/words"}, {}, "strategy", "reserved"),
+        ({"model": "majority:k=3/words"}, {}, "majority option", "there are: n"),
+        ({"model": "majority:n=many/words"}, {}, "majority.n", "type int"),
+        ({"model": "majority:n=0/words"}, {}, "n", "1 or more"),
+        ({"model": "majority:n=1000000/words"}, {}, "n", "65536 or fewer"),
+        ({"model": "majority:n=1025/words"}, {}, "n", "1024 samples"),
+        ({"model": "majority@4000/words"}, {}, "budget", "4000tok"),
+        ({"model": "majority@1e3flops/words"}, {}, "budget.flops", "unknown"),
+        ({"model": "moa-words"}, {}, "optillm_approach", "self_consistency"),
+        ({"optillm_approach": "mcts"}, {}, "optillm_approach", "majority"),
+        ({"model": "beam_search/words"}, {}, "strategy", "what would work"),
+        ({"model": ""}, {}, "model", "name a model"),
+        ({"model": 7}, {}, "model", "name a model"),
+        ({"thinktime": "majority"}, {}, "thinktime", '"strategy": "majority"'),
+        ({"thinktime": {"n": 3}}, {}, "thinktime.strategy", "majority"),
+        ({"thinktime": {"strategy": "majority", "n": True}}, {}, "thinktime.n", "number"),
+        ({"thinktime": {"strategy": "majority", "n": [3]}}, {}, "thinktime.n", "number"),
+        ({"thinktime": {"strategy": "majority", "budget": 4000}}, {}, "thinktime.budget", "4000tok"),
+        ({"thinktime": {"strategy": "majority", "budget": {"toks": 1}}}, {}, "thinktime.budget", "tokens"),
+        ({"thinktime": {"strategy": "majority", "budget": {"tokens": 0.5}}}, {}, "thinktime.budget.tokens", "whole"),
+        ({"thinktime": {"strategy": "majority", "budget": {"seconds": -1}}}, {}, "budget.seconds", "above 0"),
+        ({"model": "majority/words"}, {"X_Thinktime": "single"}, "thinktime", "once"),
+        ({"model": "majority/words", "n": 4}, {}, "n", "thinktime.n"),
+        ({"model": "majority/words", "temperature": 0}, {}, "temperature", "would be the same"),
+        ({"model": "majority/words", "temperature": "hot"}, {}, "temperature", "number"),
+        ({"model": "majority/words", "max_tokens": 0}, {}, "max_tokens", "1 or more"),
+        ({"model": "majority/words", "max_tokens": 2.5}, {}, "max_tokens", "whole number"),
+        ({"model": "majority/words", "messages": []}, {}, "messages", "one or more"),
+        ({"model": "majority/words", "messages": "hello"}, {}, "messages", "list"),
+        ({"model": "majority/words", "stream": "yes"}, {}, "stream", "true or false"),
+        ({"model": "majority/words", "seed": "x"}, {}, "seed", "whole number"),
+    ],
+)
+def test_what_is_not_there_is_a_400_that_lists_what_is(
+    start_gateway: Start, body: dict[str, Any], headers: dict[str, str], param: str, says: str
+) -> None:
+    endpoint, gateway = start_gateway()
+    status, answer, _ = gateway.ask({**PLAIN, **body}, **headers)
+    error = answer["error"]
+    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert says in error["message"] and "\n" not in error["message"] and endpoint.requests == []
+
+
+@pytest.mark.parametrize(
+    ("model", "samples"), [("self_consistency-words", 5), ("majority_voting-words", 8), ("none-words", 1)]
+)
+def test_spellings_of_optillm_are_read(start_gateway: Start, model: str, samples: int) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    assert gateway.ask({**PLAIN, "model": model})[0] == 200
+    assert gateway.ask({**PLAIN, "optillm_approach": model.removesuffix("-words")})[0] == 200
+    assert [body["model"] for body in endpoint.requests] == ["words"] * 2 * samples
+
+
+def test_a_model_whose_name_has_a_slash_is_the_upstreams(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
+    status, answer, _ = gateway.ask({**PLAIN, "model": "Maker/words-7B"})
+    assert status == 404 and "Maker/words-7B" in answer["error"]["message"]
+    assert endpoint.requests[0]["model"] == "Maker/words-7B"
+
+
+FIELDS: dict[str, Any] = {
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "stop": ["###"],
+    "presence_penalty": 0.5,
+    "logit_bias": {"7": -1},
+    "user": "Ann",
+    "top_k": 40,
+    "chat_template_kwargs": {"enable_thinking": False},
+    "response_format": {"type": "text"},
+    "tools": [{"type": "function", "function": {"name": "count", "parameters": {}}}],
+    "tool_choice": "auto",
+}
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:,"}}],
+    },
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "count", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "3 User: and Assistant: 4"},
+]
+
+
+def test_everything_but_the_method_reaches_every_sample_as_it_is(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    assert gateway.ask({**VOTE, **FIELDS, "messages": TALK})[0] == 200
+    assert len(endpoint.requests) == 8
+    for sent in endpoint.requests:
+        assert sent["messages"] == TALK and {name: sent[name] for name in FIELDS} == FIELDS
+        assert "thinktime" not in sent and sent["max_tokens"] == 64
+
+
+def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start_gateway: Start) -> None:
+    _, gateway = start_gateway(n="ignored")
+    fixed = [gateway.ask({**VOTE, "seed": 5})[1] for _ in range(2)]
+    assert (
+        fixed[0]["choices"] == fixed[1]["choices"] and fixed[0]["thinktime"]["trace"] == fixed[1]["thinktime"]["trace"]
+    )
+    assert len({gateway.ask({**VOTE, "model": "single/words"})[1]["thinktime"]["seed"] for _ in range(3)}) == 3
+
+
+def test_a_request_without_a_method_passes_untouched(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
+    raw = b'{"model":"words",  "messages":[{"role":"user","content":"hi"}],"n":2,"seed":1,"max_tokens":9}'
+    status, answer, _ = gateway.ask(raw)
+    assert status == 200 and len(endpoint.requests) == 1 and endpoint.requests[0] == json.loads(raw)
+    assert answer["id"] == "x" and len(answer["choices"]) == 2 and "thinktime" not in answer
+
+
+def test_completions_vote_too(start_gateway: Start) -> None:
+    _, gateway = start_gateway(look=False)
+    body = {"model": "majority:n=4/words", "prompt": "what is 3 + 4\n", "max_tokens": 64}
+    status, answer, _ = gateway.ask(body, "completions")
+    assert status == 200 and answer["object"] == "text_completion"
+    assert answer["choices"][0]["text"].endswith(f"answer is {answer['thinktime']['answer']}")
+    status, answer, _ = gateway.ask({**body, "prompt": ["a", "b"]}, "completions")
+    assert (status, answer["error"]["param"]) == (400, "prompt")
+
+
+def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start_gateway: Start) -> None:
+    _, gateway = start_gateway(look=False)
+    status, listing, _ = gateway.ask(b"", "models")
+    names = [model["id"] for model in listing["data"]]
+    assert status == 200 and names[:2] == ["words", "other-words"]
+    assert "majority/words" in names and "beam_search/words" not in names
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "status", "says"),
+    [
+        (b"{", "application/json", 400, "no JSON"),
+        (b"[]", "application/json", 400, "send an object"),
+        (b"[" * 100_000, "application/json", 400, "nested"),
+        (b'{"temperature": NaN}', "application/json", 400, "NaN"),
+        (b"\xff", "application/json", 400, "no JSON"),
+        (b'{"model": "words"}', "text/plain", 415, "application/json"),
+        (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "200000 bytes"),
+    ],
+)
+def test_a_body_that_is_none_is_told_so(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
+    endpoint, gateway = start_gateway({"max_body": 200_000}, look=False)
+    found, answer, _ = gateway.ask(raw, Content_Type=kind)
+    assert found == status and says in answer["error"]["message"] and endpoint.requests == []
+
+
+def test_paths_and_verbs_that_are_not_there_are_told_in_the_same_shape(start_gateway: Start) -> None:
+    _, gateway = start_gateway(look=False)
+    assert gateway.ask(b"{}", "embeddings")[0] == 404
+    status, answer, _ = gateway.ask(b"", "chat/completions")
+    assert status == 405 and answer["error"]["type"] == "invalid_request_error"

@@ -1,0 +1,202 @@
+"""What the gateway says that an answer cost, and that nobody spends more than they may."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from gateway_server import PLAIN, VOTE, Start
+
+from thinktime.core.usage import Budget
+from thinktime.gateway.config import Key, digest
+from thinktime.remote.prices import Price
+
+KEY = "a key of more than sixteen letters"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+PICTURE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://host/picture.png"}}]}]
+
+
+def keyed(budget: Budget, **more: Any) -> dict[str, Any]:
+    """Settings with one key."""
+    return {"keys": (Key("ann", digest(KEY), budget, **more),)}
+
+
+# what it cost
+
+
+@pytest.mark.parametrize("n", ["honoured", "ignored", "refused"])
+@pytest.mark.parametrize("model", ["majority:n=8/words", "single/words", "adaptive_consistency/words"])
+def test_usage_is_what_the_endpoint_counted_over_all_samples(start_gateway: Start, n: str, model: str) -> None:
+    endpoint, gateway = start_gateway(n=n)
+    answer = gateway.ask({**PLAIN, "model": model})[1]
+    usage, account = answer["usage"], answer["thinktime"]["account"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (endpoint.prompt_tokens, endpoint.generated_tokens)
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert account["generated_tokens"] == usage["completion_tokens"] and account["uncounted_calls"] == 0
+    assert account["model_calls"] == answer["thinktime"]["samples"]
+
+
+def test_dollars_are_told_where_there_is_a_price_and_unknown_where_there_is_none(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway({"price": Price(2, 8)})
+    paid = gateway.ask(VOTE)[1]["thinktime"]["account"]["dollars"]
+    assert paid == pytest.approx((2 * endpoint.prompt_tokens + 8 * endpoint.generated_tokens) / 1e6)
+    _, free = start_gateway()
+    assert free.ask(VOTE)[1]["thinktime"]["account"]["dollars"] is None
+
+
+def test_samples_that_nobody_counted_are_charged_the_most_and_said_to_be(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.append("no usage")
+    answer = gateway.ask({**VOTE, "max_tokens": 100})[1]
+    assert answer["thinktime"]["account"]["uncounted_calls"] == 1
+    assert answer["usage"]["prompt_tokens"] == endpoint.prompt_tokens * 7 // 8
+    assert answer["usage"]["completion_tokens"] >= endpoint.generated_tokens
+
+
+def test_usage_is_left_out_where_nothing_was_counted(start_gateway: Start) -> None:
+    _, gateway = start_gateway(usage=False)
+    answer = gateway.ask(VOTE)[1]
+    assert answer["usage"] is None and answer["thinktime"]["account"]["uncounted_calls"] == 8
+
+
+# what a request may spend
+
+
+@pytest.mark.parametrize("tokens", [64, 100, 200])
+def test_a_request_spends_no_more_than_its_budget_and_says_that_it_ended(start_gateway: Start, tokens: int) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    status, answer, _ = gateway.ask({**PLAIN, "model": f"majority:n=64@{tokens}tok/words"})
+    assert status == 200 and answer["thinktime"]["finish"] == "budget" and answer["choices"][0]["message"]["content"]
+    assert 0 < answer["usage"]["completion_tokens"] == endpoint.generated_tokens <= tokens
+
+
+def test_a_budget_in_dollars_holds(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway({"price": Price(1, 10)})
+    answer = gateway.ask({**PLAIN, "model": "majority:n=64@0.003usd/words"})[1]
+    assert answer["thinktime"]["finish"] == "budget"
+    assert 0.001 < (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6 <= 0.003
+
+
+def test_a_budget_below_one_sample_is_refused_before_anything_is_spent(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    status, answer, _ = gateway.ask({**PLAIN, "model": "majority@20tok/words"})
+    assert (status, answer["error"]["param"]) == (400, "budget")
+    assert "one sample may take 64 tokens" in answer["error"]["message"] and endpoint.requests == []
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("majority:n=8@400tok/words", 100),
+        ("majority:n=2@400tok/words", 200),
+        ("single@400tok/words", 400),
+        ("single@9000tok/words", 4096),
+        ("majority:n=8@10s/words", 4096),
+    ],
+)
+def test_a_sample_without_a_limit_gets_one_that_leaves_room_for_others(
+    start_gateway: Start, model: str, limit: int
+) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    assert gateway.ask({"model": model, "messages": PLAIN["messages"]})[0] == 200
+    assert {body["max_tokens"] for body in endpoint.requests[:1]} == {limit}
+
+
+def test_a_look_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
+    endpoint.faults.append("never")
+    assert gateway.ask({**PLAIN, "model": "single@0.2s/words"})[0] == 504
+
+
+def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.extend(["", "never", ""])
+    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@1.5s/words"})
+    assert (status, answer["thinktime"]["finish"], answer["thinktime"]["samples"]) == (200, "budget", 2)
+    endpoint.faults.append("never")
+    status, answer, _ = gateway.ask({**PLAIN, "model": "single@0.2s/words"})
+    assert (status, answer["error"]["type"]) == (504, "server_error")
+    assert answer["thinktime"]["account"]["uncounted_calls"] == 1
+
+
+# what a key and the gateway may spend
+
+
+@pytest.mark.parametrize("who", ["key", "gateway"])
+@pytest.mark.parametrize("model", ["majority:n=4/words", "words"])
+def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: str, model: str) -> None:
+    limit = Budget(tokens=1000)
+    settings = keyed(limit) if who == "key" else {**keyed(Budget()), "budget": limit}
+    endpoint, gateway = start_gateway(settings, look=False, n="ignored", latency=0.02)
+
+    def ask(_: int) -> dict[str, Any]:
+        status, answer, headers = gateway.ask({**PLAIN, "model": model}, **BEARER)
+        assert status == 200 or (status, answer["error"]["code"]) == (429, "insufficient_quota")
+        assert "retry-after" not in headers
+        return answer
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(120)))
+    spent = sum(answer["usage"]["completion_tokens"] for answer in answers if "usage" in answer)
+    looks = gateway.gateway.looks.spent.generated_tokens
+    assert spent + looks == endpoint.generated_tokens
+    assert 1000 - 64 < endpoint.generated_tokens - (looks if who == "key" else 0) <= 1000
+    status, answer, headers = gateway.ask({**PLAIN, "model": model, "max_tokens": 500}, **BEARER)
+    assert (status, answer["error"]["type"]) == (429, "insufficient_quota") and "retry-after" not in headers
+
+
+@pytest.mark.parametrize("model", ["majority:n=4/words", "words"])
+def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_gateway: Start, model: str) -> None:
+    _, gateway = start_gateway(keyed(Budget(tokens=3000)), look=False, n="ignored", latency=0.01)
+    body = {**PLAIN, "model": model, "max_tokens": 1000}  # two samples reserve nearly all of it
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: gateway.ask(body, **BEARER), range(8)))
+    assert [status for status, _, _ in answers] == [200] * 8
+    if model != "words":
+        told = [answer["thinktime"] for _, answer, _ in answers]
+        assert [(one["finish"], one["samples"]) for one in told] == [("done", 4)] * 8
+
+
+def test_the_last_tokens_of_a_key_are_an_answer_that_says_so(start_gateway: Start) -> None:
+    _, gateway = start_gateway(keyed(Budget(tokens=130)), look=False)
+    answer = gateway.ask({**PLAIN, "model": "majority:n=16/words"}, **BEARER)[1]
+    assert answer["thinktime"]["finish"] == "budget" and answer["usage"]["completion_tokens"] <= 130
+    assert answer["choices"][0]["message"]["content"]
+
+
+def test_a_key_with_a_budget_has_to_say_how_long_an_answer_may_be(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=200)), look=False)
+    status, answer, _ = gateway.ask({"model": "words", "messages": PLAIN["messages"]}, **BEARER)
+    assert (status, answer["error"]["param"]) == (400, "max_tokens") and endpoint.requests == []
+
+
+def test_dollars_of_a_key_need_a_price_and_a_prompt_that_has_one(start_gateway: Start) -> None:
+    _, gateway = start_gateway(keyed(Budget(dollars=1)), look=False)
+    for model in ("words", "single/words"):
+        status, answer, _ = gateway.ask({**PLAIN, "model": model}, **BEARER)
+        assert status == 400 and "dollars are unknown" in answer["error"]["message"]
+    _, priced = start_gateway({**keyed(Budget(dollars=0.01)), "price": Price(1, 10)}, look=False)
+    for model in ("words", "single/words"):
+        assert priced.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
+        assert priced.ask({**PLAIN, "model": model, "messages": PICTURE}, **BEARER)[0] == 400
+
+
+def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=130)), look=False)
+    for _ in range(5):
+        assert gateway.ask({**PLAIN, "model": "single/nothing"}, **BEARER)[0] == 404
+        assert gateway.ask({**PLAIN, "model": "nothing"}, **BEARER)[0] == 404
+    endpoint.context = 20
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[0] == 400
+    endpoint.context = 10_000
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[0] == 200
+
+
+def test_seconds_of_a_key_are_for_each_request(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(seconds=1.5)), look=False)
+    for model in ("single/words", "words"):
+        assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
+        endpoint.faults.append("never")
+        assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 504
+        assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200

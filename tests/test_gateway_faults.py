@@ -1,0 +1,189 @@
+"""An upstream that fails, in every way it can: errors are errors, and one bad sample costs one sample."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_endpoint import Endpoint
+from gateway_server import PLAIN, VOTE, Serving, Start
+
+
+@pytest.mark.parametrize("fault", ["garbage", "cut", "html", "no choices", "no finish", "no text", "deep", "moved"])
+def test_one_bad_sample_of_eight_costs_that_sample_only(start_gateway: Start, fault: str) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.extend(["", "", fault])
+    status, answer, _ = gateway.ask(VOTE)
+    told = answer["thinktime"]
+    assert (status, told["samples"], told["failed"], told["finish"]) == (200, 7, 1, "done")
+    assert len(endpoint.requests) == 8 and told["answer"] in "789"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["majority:n=8/words", "single/words"])
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [("429:0", 429, "rate_limit_error"), ("500", 500, "server_error"), ("503:0", 503, "server_error")]
+    + [(fault, 502, "server_error") for fault in ("garbage", "html", "no choices")],
+)
+def test_what_fails_upstream_fails_here_with_its_status(
+    start_gateway: Start, fault: str, status: int, kind: str, model: str, stream: bool
+) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.extend([fault] * 60)
+    found, answer, headers = gateway.ask({**PLAIN, "model": model, "stream": stream})
+    assert (found, answer["error"]["type"]) == (status, kind) and "choices" not in answer
+    assert ("retry-after" in headers) == fault.endswith(":0")
+    assert "127.0.0.1" not in answer["error"]["message"] and "\n" not in answer["error"]["message"]
+    assert answer["thinktime"]["finish"] == "error" and answer["thinktime"]["account"]["model_calls"] > 0
+
+
+def test_a_long_retry_after_is_the_clients_to_wait_for(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    endpoint.faults.append("429:77")
+    status, answer, headers = gateway.ask(VOTE)
+    assert (status, headers["retry-after"], len(endpoint.requests)) == (429, "77", 1)
+    assert answer["thinktime"]["account"]["generated_tokens"] == 0
+
+
+def test_a_short_one_is_waited_for(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    endpoint.faults.extend(["429:0.01", "503"])
+    assert gateway.ask(VOTE)[0] == 200 and len(endpoint.requests) == 3
+
+
+@pytest.mark.parametrize(("fault", "status"), [("429:7", 429), ("500", 500), ("moved", 301), ("html", 200)])
+def test_a_request_without_a_method_gets_what_the_upstream_says(start_gateway: Start, fault: str, status: int) -> None:
+    endpoint, gateway = start_gateway()
+    endpoint.faults.append(fault)
+    found, text, headers = raw(gateway, PLAIN)
+    assert found == status and len(endpoint.requests) == 1
+    assert (headers.get("retry-after") == "7") == (fault == "429:7")
+    assert (b"<html>" in text) == (fault in ("moved", "html"))
+
+
+def test_an_upstream_that_is_not_there_is_a_502(start_gateway: Start) -> None:
+    with Serving("http://127.0.0.1:9/v1") as gateway:
+        for model in ("words", "single/words"):
+            status, answer, _ = gateway.ask({**PLAIN, "model": model})
+            assert (status, answer["error"]["type"]) == (502, "server_error")
+            assert "cannot be reached" in answer["error"]["message"]
+        assert gateway.ask(b"", "models")[0] == 502
+
+
+def test_a_key_that_the_upstream_does_not_take_is_not_the_clients_fault(start_gateway: Start) -> None:
+    _, gateway = start_gateway({"upstream_key": "sk-of-the-gateway"}, look=False, key="another")
+    status, answer, _ = gateway.ask(VOTE)
+    assert status == 502 and "sk-of-the-gateway" not in json.dumps(answer)
+
+
+def test_models_and_prompts_that_do_not_fit_are_the_clients_fault(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    status, answer, _ = gateway.ask({**VOTE, "model": "majority/nothing"})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found") and "words" in answer["error"]["message"]
+    endpoint.context = 20
+    status, answer, _ = gateway.ask(VOTE)
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    endpoint.context, endpoint.refuses = 10_000, ("frobnicate",)
+    status, answer, _ = gateway.ask({**VOTE, "frobnicate": 1})
+    assert status == 400 and "unknown field frobnicate" in answer["error"]["message"]
+
+
+def test_samples_that_were_all_cut_are_one_that_says_so(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.append("no text")  # the first says nothing
+    status, answer, _ = gateway.ask({**VOTE, "max_tokens": 3})
+    choice = answer["choices"][0]
+    assert (status, choice["finish_reason"], answer["thinktime"]["finish"]) == (200, "length", "incomplete")
+    assert len(choice["message"]["content"].split()) == 3
+
+
+def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
+    endpoint, _ = start_gateway(n="ignored", latency=0.01)
+    with Serving(f"http://localhost:{endpoint.port}/v1") as gateway:
+        status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=300/words"})
+        assert (status, answer["thinktime"]["samples"]) == (200, 300)
+
+
+# clients that leave
+
+
+def raw(gateway: Serving, body: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
+    connection = _sent(gateway, body)
+    reply = connection.getresponse()
+    try:
+        return reply.status, reply.read(), {name.lower(): value for name, value in reply.headers.items()}
+    finally:
+        connection.close()
+
+
+def _sent(gateway: Serving, body: dict[str, Any]) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection(gateway.url.split("/")[2], timeout=20)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    return connection
+
+
+def _until(true: Callable[[], bool]) -> bool:
+    """Wait for it, far less long than an answer would take."""
+    for _ in range(400):
+        if true():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("model", "requests"), [("majority:n=8/words", 8), ("single/words", 1), ("words", 1)])
+def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
+    start_gateway: Start, model: str, requests: int, stream: bool
+) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.latency = 60.0
+    connection = _sent(gateway, {**PLAIN, "model": model, "stream": stream})
+    assert _until(lambda: len(endpoint.requests) == requests)
+    connection.close()
+    assert _until(lambda: endpoint.left == requests)
+    assert _until(lambda: gateway.gateway.metrics.left == 1)
+    spent = gateway.gateway.door.ledger.spent
+    assert spent.uncounted_calls == requests
+
+
+@pytest.mark.parametrize("model", ["single/words", "words"])
+def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(start_gateway: Start, model: str) -> None:
+    endpoint, gateway = start_gateway()
+    endpoint.pace = 0.05
+    connection = _sent(gateway, {**PLAIN, "model": model, "stream": True})
+    assert connection.getresponse().read(10)
+    endpoint.pace = 60.0
+    connection.close()
+    assert _until(lambda: endpoint.left == 1)
+
+
+def test_a_stream_that_breaks_off_ends_in_an_error(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    for fault in ("cut", "broken"):
+        endpoint.faults.append(fault)
+        status, text, _ = raw(gateway, {**PLAIN, "model": "single/words", "stream": True})
+        events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith(b"data: ")]
+        assert status == 200 and b"[DONE]" not in text and events[-1]["error"]["type"] == "server_error"
+        assert events[-1]["thinktime"]["account"]["uncounted_calls"] == 1
+    endpoint.faults.append("cut")
+    with pytest.raises(http.client.IncompleteRead):
+        raw(gateway, {**PLAIN, "stream": True})
+
+
+def untouched(endpoint: Endpoint, body: dict[str, Any]) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=20)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    return connection.getresponse().read()
+
+
+def test_a_stream_without_a_method_is_the_upstreams_byte_for_byte(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway()
+    body = {**PLAIN, "stream": True, "seed": 3, "n": 2}
+    assert raw(gateway, body)[1] == untouched(endpoint, body)
+    assert raw(gateway, {**body, "stream": False})[1] == untouched(endpoint, {**body, "stream": False})

@@ -1,0 +1,305 @@
+"""Who may ask the gateway: keys, limits, addresses; and that no secret is told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_endpoint import Running
+from gateway_server import PLAIN, VOTE, Serving, Start
+
+from thinktime.bank.store import Bank
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.ledger import Ledger
+from thinktime.core.usage import Budget
+from thinktime.gateway.config import Config, Key, digest, given_key, is_loopback, new_key, read_config
+from thinktime.gateway.door import Guest
+from thinktime.gateway.errors import HttpError
+from thinktime.remote.prices import Price
+
+KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"
+UPSTREAM = "http://127.0.0.1:9/v1"
+KEYS: dict[str, Any] = {"keys": (Key("ann", digest(KEY)), Key("bob", digest(OTHER), requests_per_minute=2))}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(KEYS, look=False)
+    wrong = [{}, bearer("wrong"), bearer(""), {"Authorization": KEY}, {"Authorization": f"Basic {KEY}"}]
+    for path in ("chat/completions", "completions"):
+        for headers in [*wrong, bearer(digest(KEY))]:
+            status, answer, _ = gateway.ask(PLAIN, path, **headers)
+            assert (status, answer["error"]["type"]) == (401, "authentication_error")
+            assert answer["error"]["code"] == "invalid_api_key"
+    assert gateway.ask(b"", "models")[0] == 401 and endpoint.requests == []
+    assert gateway.ask(PLAIN, **bearer(KEY))[0] == 200 and gateway.ask(b"", "models", **bearer(OTHER))[0] == 200
+
+
+def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(KEYS, look=False)
+    statuses = [gateway.ask(PLAIN, **bearer(OTHER))[0] for _ in range(3)]
+    status, answer, headers = gateway.ask(PLAIN, **bearer(OTHER))
+    assert statuses == [200, 200, 429] and len(endpoint.requests) == 2
+    assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded") and 0 < int(headers["retry-after"]) <= 30
+    assert gateway.ask(PLAIN, **bearer(KEY))[0] == 200
+
+
+def test_the_rate_comes_back_with_time() -> None:
+    guest = Guest("ann", Ledger(), (), per_minute=6)
+    for _ in range(6):
+        guest.knock(1000.0)
+    with pytest.raises(HttpError) as refused:
+        guest.knock(1001.0)
+    assert refused.value.retry_after == pytest.approx(9.0)
+    guest.knock(1010.0)
+    with pytest.raises(HttpError):
+        guest.knock(1010.5)
+
+
+def test_the_keys_of_clients_and_of_the_upstream_do_not_meet(start_gateway: Start) -> None:
+    with Running(key="sk-of-the-upstream") as endpoint:
+        settings: dict[str, Any] = {**KEYS, "upstream_key": "sk-of-the-upstream"}
+        with Serving(endpoint.url, **settings) as gateway:
+            for model in ("words", "single/words"):
+                assert gateway.ask({**PLAIN, "model": model}, **bearer(KEY))[0] == 200
+                assert gateway.ask({**PLAIN, "model": model}, **bearer("sk-of-the-upstream"))[0] == 401
+
+
+def test_no_secret_is_logged_or_shown(
+    start_gateway: Start, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    endpoint, gateway = start_gateway({**KEYS, "upstream_key": "sk-of-the-upstream"}, look=False)
+    for fault in ("", "500", "garbage", "html", "cut"):
+        for model in ("words", "single/words", "majority:n=2/words"):
+            endpoint.faults.extend([fault] * 8)
+            gateway_answers = _text(gateway, {**PLAIN, "model": model}, KEY)
+            assert KEY not in gateway_answers and "sk-of-the-upstream" not in gateway_answers
+    metrics = _text(gateway, None, KEY)
+    shown = caplog.text + "".join(capfd.readouterr()) + metrics + repr(gateway.gateway.config)
+    assert not any(secret in shown for secret in (KEY, OTHER, digest(KEY), "sk-of-the-upstream"))
+
+
+def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
+    """Everything that a client is told, whatever it is; without a body, the counters."""
+    url = gateway.url.removesuffix("/v1") + "/metrics" if body is None else f"{gateway.url}/chat/completions"
+    headers = {"Content-Type": "application/json", **bearer(key)}
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as reply:
+            return f"{reply.read().decode()}{reply.headers}"
+    except urllib.error.HTTPError as error:
+        return f"{error}{error.read().decode()}{error.headers}"
+    except http.client.IncompleteRead as error:
+        return error.partial.decode()
+
+
+def test_without_keys_only_this_machine_is_answered_and_only_by_its_name(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(look=False)
+    for host in ("localhost", "127.0.0.1:8080", "[::1]:80", "LOCALHOST:1"):
+        assert gateway.ask(PLAIN, Host=host)[0] == 200
+    for host in ("evil.example:8080", "evil.example", "10.0.0.1:80"):
+        status, answer, _ = gateway.ask(PLAIN, Host=host)
+        assert (status, "localhost" in answer["error"]["message"]) == (403, True)
+    assert len(endpoint.requests) == 4
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_it_does_not_listen_beyond_this_machine_without_a_key(host: str) -> None:
+    with pytest.raises(InputError, match=r"host=.*add one"):
+        Config(UPSTREAM, host=host)
+    assert Config(UPSTREAM, host=host, keys=KEYS["keys"]).host == host
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_it_listens_on_this_machine(host: str) -> None:
+    assert Config(UPSTREAM, host=host).host == host
+
+
+def test_keys_are_random_and_kept_as_hashes() -> None:
+    made = {new_key() for _ in range(10)}
+    assert len(made) == 10 and all(len(key) > 40 for key in made)
+    key = given_key(KEY)
+    assert KEY not in repr(key) and key.sha256 not in repr(key) and key.sha256 == digest(KEY)
+    with pytest.raises(InputError, match="16 characters"):
+        given_key("short")
+
+
+# the file of settings
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "gateway.toml"
+    file.write_text(text)
+    return file
+
+
+def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
+    text = f"""
+        upstream = "{UPSTREAM}"
+        port = 9501
+        budget = "1e6tok,60s"
+        price = "0.15/0.60"
+        bank = "bank.db"
+        [keys.ann]
+        sha256 = "{digest(KEY)}"
+        budget = "5usd"
+        requests_per_minute = 60
+    """
+    ann = Key("ann", digest(KEY), Budget(dollars=5), 60)
+    assert Config(**read_config(written(tmp_path, text))) == Config(
+        UPSTREAM,
+        port=9501,
+        budget=Budget(tokens=1_000_000, seconds=60),
+        price=Price(0.15, 0.60),
+        bank=Path("bank.db"),
+        keys=(ann,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("upstream = 7", "type str"),
+        ("port = true", "type int"),
+        ("prot = 1", "did you mean 'port'"),
+        ("upstream_key = 'sk-1'", "THINKTIME_API_KEY"),
+        ("budget = '1000'", "4000tok"),
+        ("keys = ['a']", r"\[keys.alice\]"),
+        ("[keys.ann]\nkey = 'x'", "sha256"),
+        ("[keys.ann]\nsha256 = 'short'", "64 hexadecimal"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrate = 1", "requests_per_minute"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = 0", "1 or more"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "tells no FLOPs"),
+        ("upstream = ", "cannot read it as TOML"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises((InputError, UnknownNameError), match=says) as told:
+        read_config(written(tmp_path, text))
+    assert "sk-1" not in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("settings", [{"upstream": "localhost:80"}, {"upstream": "http://u:sk@host/v1"}, {"port": -1}])
+def test_a_gateway_that_cannot_be_is_told_before_it_listens(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as told:
+        Config(**({"upstream": UPSTREAM} | settings))
+    assert "u:sk" not in str(told.value)
+
+
+# the bank, the counters, the program
+
+
+def test_samples_go_to_the_bank_under_the_trace_of_their_answer(start_gateway: Start, tmp_path: Path) -> None:
+    _, gateway = start_gateway({"bank": tmp_path / "bank.db"}, n="ignored")
+    traces = [gateway.ask({**VOTE, "seed": 4})[1]["thinktime"]["trace"] for _ in range(2)]
+    assert traces[0] == traces[1]
+    gateway.__exit__()
+    with Bank(tmp_path / "bank.db") as kept:
+        samples = kept.samples_of(traces[0])
+        assert len(samples) == 8 and all("answer is" in sample["state"]["text"] for sample in samples)
+
+
+def test_what_is_in_the_bank_is_not_asked_for_again(start_gateway: Start, tmp_path: Path) -> None:
+    endpoint, gateway = start_gateway({"bank": tmp_path / "bank.db"}, n="ignored")
+    first, second = (gateway.ask({**VOTE, "seed": 4, "stream": False})[1] for _ in range(2))
+    assert len(endpoint.requests) == 8 and first["choices"] == second["choices"]
+    assert first["usage"] == second["usage"]
+
+
+def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(KEYS, look=False)
+    gateway.ask(VOTE, **bearer(KEY))
+    gateway.ask({**VOTE, "model": "majority:k=1/words"}, **bearer(KEY))
+    gateway.ask(PLAIN, **bearer(OTHER))
+    for model in ("words", "single/words", "majority:n=2/words"):
+        _text(gateway, {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}, KEY)
+    lines = _text(gateway, None, KEY).splitlines()
+    pairs = [line.rpartition(" ") for line in lines if line.startswith("thinktime")]
+    counters = {name: float(value) for name, _, value in pairs}
+    path = 'path="/v1/chat/completions"'
+    assert counters[f'thinktime_requests_total{{{path},strategy="majority",status="200"}}'] == 2
+    assert counters[f'thinktime_requests_total{{{path},strategy="",status="200"}}'] == 2
+    assert counters["thinktime_clients_left_total"] == 0 and counters["thinktime_requests_in_flight"] == 1
+    assert counters[f'thinktime_requests_total{{{path},strategy="",status="400"}}'] == 1
+    spent = sum(counters[f'thinktime_spent_total{{key="{key}",what="generated_tokens"}}'] for key in ("ann", "bob"))
+    looks = counters['thinktime_spent_total{key="(looks at models)",what="generated_tokens"}']
+    assert spent + looks == endpoint.generated_tokens and looks > 0
+    assert _text(gateway, None, "wrong").startswith("HTTP Error 401")
+
+
+def test_health_needs_no_key_and_no_upstream() -> None:
+    with Serving(UPSTREAM, **KEYS) as gateway, urllib.request.urlopen(gateway.url.replace("/v1", "/health")) as reply:
+        assert json.loads(reply.read()) == {"status": "ok"}
+
+
+def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "thinktime", "serve", *options]
+    secret = dict.fromkeys(("THINKTIME_API_KEY", "OPENAI_API_KEY", "THINKTIME_GATEWAY_KEY"), "")
+    settings = {**os.environ, **secret, **environment}
+    return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    with Running() as endpoint:
+        file = written(tmp_path, f'upstream = "{endpoint.url}"\nmax_tokens = 50')
+        program = serve("--config", str(file), "--port", "0", THINKTIME_GATEWAY_KEY=KEY)
+        assert program.stdout is not None
+        line = program.stdout.readline()
+        url = re.match(r"(http://127.0.0.1:\d+/v1) in front of http", line)
+        assert url is not None, line
+        request = urllib.request.Request(
+            f"{url[1]}/chat/completions", json.dumps({**VOTE, "max_tokens": None}).encode()
+        )
+        for name, value in {"Content-Type": "application/json", **bearer(KEY)}.items():
+            request.add_header(name, value)
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            assert json.loads(reply.read())["thinktime"]["samples"] == 8
+        assert endpoint.requests[-1]["max_tokens"] == 50
+        program.send_signal(signal.SIGTERM)
+        out, err = program.communicate(timeout=20)
+    assert (out, err) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "give --upstream"),
+        (("--upstream", "nonsense"), "base_url='nonsense'"),
+        (("--upstream", UPSTREAM, "--host", "0.0.0.0"), "host='0.0.0.0'"),
+        (("--upstream", UPSTREAM, "--key", "short"), "16 characters"),
+        (("--upstream", UPSTREAM, "--budget", "much"), "budget='much'"),
+    ],
+)
+def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) -> None:
+    out, err = serve(*options).communicate(timeout=20)
+    assert out == "" and says in err and err.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    with Serving(UPSTREAM) as gateway:
+        port = gateway.url.split(":")[2].removesuffix("/v1")
+        out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=20)
+    assert out == "" and "cannot listen at '127.0.0.1'" in err and err.count("\n") == 1
+
+
+def test_the_program_makes_keys_that_its_settings_take(tmp_path: Path) -> None:
+    out, _ = serve("--new-key").communicate(timeout=20)
+    key, _, table = out.partition("\n\n")
+    (made,) = read_config(written(tmp_path, table))["keys"]
+    assert made.sha256 == digest(key) and made.requests_per_minute == 60
