@@ -13,8 +13,9 @@ import uvicorn
 from fake_endpoint import Endpoint
 
 from thinktime.core.types import Scorer
-from thinktime.gateway.app import Gateway, bound, listening
+from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import Config
+from thinktime.gateway.server import bound, listening
 
 MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
 PLAIN: dict[str, Any] = {"model": "words", "messages": MESSAGES, "max_tokens": 64}

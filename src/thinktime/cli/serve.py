@@ -60,7 +60,7 @@ def serve(
         raise InputError("upstream", None, "give --upstream http://host:port/v1, or upstream in --config")
     upstream_key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
     made_config = Config(**settings, upstream_key=upstream_key)
-    from thinktime.gateway.app import serve as serve_forever
+    from thinktime.gateway.server import serve as serve_forever
 
     serve_forever(made_config, None if reward_model is None else _scorer(reward_model))
 
