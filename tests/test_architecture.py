@@ -48,7 +48,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "scorers",
         "answers",
     ),
-    "gateway": ("gateway", "core", "bank", "answers", "strategies", "remote", "generators.openai", "generators.text"),
+    "gateway": (
+        "gateway",
+        "core",
+        "bank",
+        "answers",
+        "skills",
+        "strategies",
+        "remote",
+        "generators.openai",
+        "generators.text",
+    ),
     "cli": (ANYTHING,),
 }
 """What each layer may import of the package. A new layer is added here on purpose or not at all."""

@@ -231,3 +231,13 @@ def test_texts_without_an_answer_are_chosen_by_score_where_there_is_a_scorer() -
     assert answer.choices[0].message.content == "It may well be so."
     assert (answer.model_extra or {})["thinktime"]["account"]["scorer_calls"] == 4
     assert "best_of_n/words" in listed and "bon-words" not in listed
+
+
+def test_a_model_behind_the_gateway_checks_its_own_answers() -> None:
+    says = ["The answer is 7", "The answer is 8", "Verdict: Yes", "Verdict: Yes"]
+    with Running(n="ignored", says=says) as endpoint, Serving(endpoint.url) as gateway:
+        answer = client(gateway).chat.completions.create(
+            model="generative_verification:n=2,checks=1/words", messages=TALK
+        )
+    assert answer.choices[0].message.content in says[:2]
+    assert (answer.model_extra or {})["thinktime"]["account"]["model_calls"] == 4

@@ -21,6 +21,7 @@ from thinktime.gateway.replies import Outcome, account
 from thinktime.gateway.voting import SampleAnswers, cut_short, stand_in
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
+from thinktime.skills import ChatSkills
 from thinktime.strategies import check
 
 Tell = Callable[[str], None]
@@ -62,6 +63,7 @@ async def search_for(
             generator,
             scorer=scorer if method.strategy.needs & _SCORED else None,
             answers=SampleAnswers(as_json=ask.json, tools=ask.tools),
+            skills=None if isinstance(ask.problem.prompt, str) else ChatSkills(),
             sampling=ask.sampling,
             budget=budget,
             seed=ask.seed,
