@@ -41,7 +41,7 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
         "finish": answer.finish if answer else "error",
         "answer": answer.value if answer else None,
         "share": answer.share if answer else None,
-        "samples": sum(record.node.done for record in search.trace.values()),
+        "samples": sum(record.node.done and search.is_answer(record.node) for record in search.trace.values()),
         "failed": len(search.errors),
         "seed": seed,
         "trace": search.problem.id,

@@ -63,7 +63,7 @@ def stand_in(search: Search) -> Candidate | None:
 
     That is the best-scored one if there are scores, else the text that most agree on, else the first.
     """
-    records = [record for record in search.trace.values() if record.node.done]
+    records = [record for record in search.trace.values() if record.node.done and search.is_answer(record.node)]
     texts = [record.node.state.text for record in records]
     found = [
         Candidate(record.node, text, " ".join(text.split()), record.score)
@@ -76,7 +76,7 @@ def stand_in(search: Search) -> Candidate | None:
 def cut_short(search: Search) -> Node | None:
     """The first sample that was cut by its limit or by the budget, if there is one; rather one that says something."""
     nodes = [record.node for record in search.trace.values() if record.node.finish in ("length", "budget")]
-    nodes = [node for node in nodes if node.state.tokens > 0]
+    nodes = [node for node in nodes if node.state.tokens > 0 and search.is_answer(node)]
     return next((node for node in nodes if node.state.text), next(iter(nodes), None))
 
 
