@@ -1,0 +1,104 @@
+"""The shipped skilled model and the self-evaluation of the solver, asked through the search."""
+
+from __future__ import annotations
+
+import asyncio
+from statistics import fmean
+
+import pytest
+
+from thinktime.bench.statistics import auc
+from thinktime.bench.tasks import load
+from thinktime.core.search import Search
+from thinktime.core.types import Capability, Node, Sampling
+from thinktime.generators.local import LocalGenerator
+from thinktime.pocket import directory
+from thinktime.pocket.skills import PocketSkills
+from thinktime.scorers.prm import ProcessReward
+from thinktime.strategies import make
+
+SAMPLING = Sampling(max_tokens=400)
+TASK = load("pocket", 20, split="dev", levels=[1, 2])
+
+
+@pytest.fixture(scope="module")
+def skilled() -> LocalGenerator:
+    return LocalGenerator(directory("skilled"), dtype="float64")
+
+
+def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> list[Search]:
+    return [
+        Search(
+            problem, generator, scorer=scorer, answers=TASK.answers, skills=PocketSkills(), sampling=SAMPLING, seed=1
+        )
+        for problem in TASK.problems
+    ]
+
+
+def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(skilled: LocalGenerator) -> None:
+    async def checked(search: Search) -> list[tuple[float | None, bool]]:
+        found = []
+        for leaf in await search.extend([search.root], 4):
+            root = search.ask(Capability.CHECK, [leaf]) if leaf.done else None
+            replies = await search.extend([root], 2) if root is not None else []
+            verdicts = [said[0] for reply in replies if (said := search.read(Capability.CHECK, reply))]
+            right = TASK.check(TASK.answers.read(leaf.state), search.problem.reference)
+            found.append((fmean(verdicts) if verdicts else None, right))
+        return found
+
+    async def everything() -> list[list[tuple[float | None, bool]]]:
+        return await asyncio.gather(*(checked(search) for search in searches(skilled)))
+
+    pairs = [pair for found in asyncio.run(everything()) for pair in found]
+    read = [(verdict, right) for verdict, right in pairs if verdict is not None]
+    assert len(read) >= 0.9 * len(pairs)
+    area = auc([verdict for verdict, _ in read], [right for _, right in read])
+    assert area is not None and area > 0.6
+
+
+def test_a_check_reads_only_what_the_solution_was_not_read_for(skilled: LocalGenerator) -> None:
+    search = searches(skilled)[0]
+
+    async def replies() -> tuple[Node, list[Node]]:
+        (leaf,) = await search.extend([search.root])
+        root = search.ask(Capability.CHECK, [leaf])
+        assert root is not None
+        return leaf, await search.extend([root], 2)
+
+    leaf, (first, second) = asyncio.run(replies())
+    solution, check = leaf.state, first.state
+    assert check.prompt[: len(solution.prompt + solution.ids)] == solution.prompt + solution.ids
+    new = len(check.prompt) - len(solution.prompt + solution.ids) + 1  # the last token of the solution was only drawn
+    assert (first.usage.prompt_tokens, second.usage.prompt_tokens) == (new, 0)
+    assert first.usage.cached_tokens == len(check.prompt) - new
+
+
+def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerator, reward: ProcessReward) -> None:
+    search = searches(skilled, reward)[0]
+    answer = asyncio.run(make("revision", {"n": 4, "chains": 2})(search))
+    assert answer.node is not None and answer.node.state.question == search.root.state.prompt
+    scored = [record for record in search.trace.values() if record.score is not None]
+    assert len(scored) == 4 and all(search.is_answer(record.node) for record in scored)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["generative_verification", "generative_reward", "self_refine", "stepwise_best_of_n", "plan_then_solve"],
+)
+def test_every_strategy_on_skills_answers_with_the_shipped_model(skilled: LocalGenerator, text: str) -> None:
+    async def solved() -> list[bool]:
+        some = searches(skilled)[:6]
+        answers = await asyncio.gather(*(make(text)(search) for search in some))
+        return [answer.value is not None for answer in answers]
+
+    assert sum(asyncio.run(solved())) >= 4
+
+
+def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: LocalGenerator) -> None:
+    evaluation = ProcessReward(directory("self_evaluation"), dtype="float64")
+    assert evaluation.capabilities == {Capability.SCORES, Capability.SELF_EVALUATION}
+    search = searches(generator, evaluation)[0]
+    answer = asyncio.run(make("adaptive_sampling", {"n": 4, "gamma": 0.9})(search))
+    assert answer.value is not None and search.events[-1]["stop"] in ("gamma", "n")
+    scores = search.events[-1]["scores"]
+    assert len(scores) == search.events[-1]["samples"] and all(0 < score < 1 for score in scores)
