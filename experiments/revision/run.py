@@ -194,10 +194,8 @@ def main() -> None:
     for label, revision in noted.items():
         peers = (*REFERENCES[1:], label_of(N, revision.strategy.select))
         references[label] = {peer: minus(outcomes[label], outcomes[peer]) for peer in peers if peer != label}
-    questions = [len(generator.root(problem).prompt) for problem in task.problems]
     result = {
         "warning": WARNING,
-        "question_tokens_taken_as_read_by_revisions": fmean(questions),
         "arms": {label: summary(found) for label, found in outcomes.items()},
         "minus_references": references,
         "steps_by_chains": steps,
