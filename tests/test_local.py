@@ -593,15 +593,16 @@ def test_a_node_without_a_generated_token_has_no_score(
     assert (reading.value, reading.steps) == (None, ())
 
 
-def test_a_node_with_a_token_the_reward_model_does_not_know_has_no_score_and_spoils_no_other(
+def test_a_node_with_an_unknown_token_or_too_many_of_them_has_no_score_and_spoils_no_other(
     reward: ProcessReward, reward_directory: Path, solutions: list[Node]
 ) -> None:
-    vocabulary = json.loads((reward_directory / "config.json").read_text())["vocab_size"]
-    state = solutions[0].state
-    strange = replace(solutions[0], state=replace(state, ids=(*state.ids[:-1], vocabulary)))
-    (none, some) = run(reward.score([strange, solutions[1]], [None, None]))
+    config = json.loads((reward_directory / "config.json").read_text())
+    ids = solutions[0].state.ids
+    unknown, endless = (*ids[:-1], config["vocab_size"]), ids * config["max_position_embeddings"]
+    bad = [replace(solutions[0], state=replace(solutions[0].state, ids=ids)) for ids in (unknown, endless)]
+    (*nothing, some) = run(reward.score([*bad, solutions[1]], [None] * 3))
     (alone,) = run(reward.score([solutions[1]], [None]))
-    assert (none.value, none.usage.scorer_tokens) == (None, 0)
+    assert [(reading.value, reading.usage.scorer_tokens) for reading in nothing] == [(None, 0), (None, 0)]
     assert some.value == pytest.approx(alone.value, abs=1e-9)
 
 

@@ -68,11 +68,11 @@ class ProcessReward:
         return self._usage(self._in_ids(node), known, 0.0)
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        """One reading per node; a node without any generated token, or with one of a larger vocabulary, has none."""
+        """One reading per node; none without any generated token, of one this model does not know, or of too many."""
         from thinktime.engine.rows import Read
 
         states = [self._in_ids(node) for node in nodes]
-        fits = [max(state.prompt + state.ids) < self._model.model.config.vocab_size for state in states]
+        fits = [self._fits(state.prompt + state.ids) for state in states]
         reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
         outputs = iter(await self._worker.run(reads))
         readings = []
@@ -87,6 +87,9 @@ class ProcessReward:
             usage = self._usage(state, before, output.seconds)
             readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
         return readings
+
+    def _fits(self, ids: tuple[int, ...]) -> bool:
+        return max(ids) < self._model.model.config.vocab_size and len(ids) <= self._model.context
 
     def _in_ids(self, node: Node) -> Text:
         state: Text | RemoteText = node.state
