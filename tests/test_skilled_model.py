@@ -18,7 +18,7 @@ from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
 SAMPLING = Sampling(max_tokens=400)
-TASK = load("pocket", 20, split="dev", levels=[1, 2])
+TASK = load("pocket", 15, split="dev")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def skilled() -> LocalGenerator:
 
 
 def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> list[Search]:
+    """One a problem, the levels in turn from the easiest."""
     return [
         Search(
             problem, generator, scorer=scorer, answers=TASK.answers, skills=PocketSkills(), sampling=SAMPLING, seed=1
@@ -38,7 +39,7 @@ def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> 
 def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(skilled: LocalGenerator) -> None:
     async def checked(search: Search) -> list[tuple[float | None, bool]]:
         found = []
-        for leaf in await search.extend([search.root], 4):
+        for leaf in await search.extend([search.root], 2):
             root = search.ask(Capability.CHECK, [leaf]) if leaf.done else None
             replies = await search.extend([root], 2) if root is not None else []
             verdicts = [said[0] for reply in replies if (said := search.read(Capability.CHECK, reply))]
@@ -87,11 +88,11 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
 )
 def test_every_strategy_on_skills_answers_with_the_shipped_model(skilled: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:
-        some = searches(skilled)[:6]
+        some = searches(skilled)[:3]
         answers = await asyncio.gather(*(make(text)(search) for search in some))
         return [answer.value is not None for answer in answers]
 
-    assert sum(asyncio.run(solved())) >= 4
+    assert sum(asyncio.run(solved())) >= 2
 
 
 def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: LocalGenerator) -> None:
