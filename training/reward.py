@@ -186,8 +186,9 @@ def evaluate(model: Llama, problems: list[list[Solution]]) -> dict[str, float | 
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """What a judge of samples is trained with."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--init", type=Path, required=True, help="what training.compare made")
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
@@ -199,7 +200,11 @@ def main() -> None:
     parser.add_argument("--muon-rate", type=float, default=0.01)
     parser.add_argument("--adam-rate", type=float, default=0.002)
     parser.add_argument("--weight-decay", type=float, default=0.1)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = options(__doc__).parse_args()
     rank, world = start_processes(args.seed)
     from thinktime.pocket import tokenizer as pocket_tokenizer
 

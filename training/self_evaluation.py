@@ -12,10 +12,8 @@ a sample goes wrong, for one number a sample is too little to learn from; it is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 from random import Random
 
 import torch
@@ -27,7 +25,7 @@ from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.tokenizer import STEP
 from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
 from training.compare import freeze
-from training.reward import Batch, Solution, collate, endless, evaluate, loss_of, read
+from training.reward import Batch, Solution, collate, endless, evaluate, loss_of, options, read
 
 
 def value_loss(margin: Tensor, values: Tensor, batch: Batch) -> Tensor:
@@ -42,19 +40,7 @@ def value_loss(margin: Tensor, values: Tensor, batch: Batch) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--init", type=Path, required=True, help="what training.compare made of the solver")
-    parser.add_argument("--samples", type=Path, required=True)
-    parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", type=int, default=12, help="problems a batch and process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", type=int, default=2, help="how many of the last layers are trained")
-    parser.add_argument("--muon-rate", type=float, default=0.01)
-    parser.add_argument("--adam-rate", type=float, default=0.002)
-    parser.add_argument("--weight-decay", type=float, default=0.1)
-    args = parser.parse_args()
+    args = options(__doc__).parse_args()
     rank, world = start_processes(args.seed)
     step_id = pocket_tokenizer.build().encode(STEP).ids[0]
     args.out.mkdir(parents=True, exist_ok=True)
