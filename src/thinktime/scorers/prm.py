@@ -61,6 +61,8 @@ class ProcessReward:
         kind = Capability.SELF_EVALUATION if self._model.label == NO_WORSE else Capability.PROCESS_REWARD
         self.capabilities = frozenset({Capability.SCORES, kind})
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
+        self.context = self._model.context
+        """Tokens it reads at most, those of the question included."""
         self._worker = Worker(self._model.engine())
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
@@ -89,7 +91,7 @@ class ProcessReward:
         return readings
 
     def _fits(self, ids: tuple[int, ...]) -> bool:
-        return max(ids) < self._model.model.config.vocab_size and len(ids) <= self._model.context
+        return max(ids) < self._model.model.config.vocab_size and len(ids) <= self.context
 
     def _in_ids(self, node: Node) -> Text:
         state: Text | RemoteText = node.state

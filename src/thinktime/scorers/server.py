@@ -54,6 +54,10 @@ def application(reward: ProcessReward, name: str) -> Starlette:
             return _error(400, str(error))
         except ModelError as error:
             return _error(500, str(error))
+        if reading.value is None:
+            return _error(
+                400, f"messages: more than the {reward.context} tokens this model reads; shorten the solution"
+            )
         tokens = reading.usage.scorer_tokens
         return JSONResponse(
             {
