@@ -46,6 +46,8 @@ GAMMAS = (*np.arange(0.05, 0.96, 0.05).round(2).tolist(), 0.97, 0.98, 0.99, 0.99
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 KEPT = (0.5, 0.25)
 Array = npt.NDArray[np.float64]
+Stops = Callable[[Array, int], npt.NDArray[np.bool_]]
+"""Of the scores so far, ``[orders, problems, drawn]``, and how many were drawn: where no more are drawn."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,17 @@ def orders(problems: int, seed: int) -> npt.NDArray[np.int64]:
     return np.concatenate([np.arange(N)[None, None].repeat(problems, 1), shuffled])
 
 
-def play(
-    found: Evaluated, order: npt.NDArray[np.int64], stops: Callable[[Array, int], npt.NDArray[np.bool_]]
-) -> Policy:
+def good_enough(gamma: float) -> Stops:
+    """Stop when the best score so far reaches a threshold."""
+    return lambda scores, drawn: scores.max(-1) >= gamma
+
+
+def after(n: int) -> Stops:
+    """Stop after so many samples."""
+    return lambda scores, drawn: np.full(scores.shape[:2], drawn >= n)
+
+
+def play(found: Evaluated, order: npt.NDArray[np.int64], stops: Stops) -> Policy:
     """Draw until ``stops`` says so of the scores so far, answer the best-scored; at most all samples."""
     right, tokens, scores = (
         np.take_along_axis(a[None], order, 2) for a in (found.right, found.tokens, found.scores[1.0])
@@ -187,12 +197,12 @@ def main() -> None:
         found = asyncio.run(collect(task, generator, evaluation, N, [*FRACTIONS, cut], bank))
 
     def sweep(of: Evaluated, order: npt.NDArray[np.int64]) -> dict[float, Policy]:
-        return {gamma: play(of, order, lambda scores, k, g=gamma: scores.max(-1) >= g) for gamma in GAMMAS}  # type: ignore[misc]
+        return {gamma: play(of, order, good_enough(gamma)) for gamma in GAMMAS}
 
     dev_sweep = sweep(dev_found, orders(args.dev, args.seed))
     gamma = max((g for g, policy in dev_sweep.items() if policy.samples.mean() <= 3), default=GAMMAS[0])
     order = orders(args.problems, args.seed)
-    fixed = [play(found, order, lambda scores, k, n=n: np.full(scores.shape[:2], k >= n)) for n in range(1, N + 1)]  # type: ignore[misc]
+    fixed = [play(found, order, after(n)) for n in range(1, N + 1)]
     adaptive = sweep(found, order)
     main_policy = adaptive[gamma]
     counts = play_counts(found, order, gamma)

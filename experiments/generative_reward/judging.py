@@ -127,7 +127,7 @@ class Judging:
         """A root whose replies are the scores, for the judgement has begun with them already."""
         key = f"{root.key}/at once"
         state = replace(root.state, prompt=root.state.prompt + self._at_once)
-        search.trace[key] = Record(Node(key, (), state), skill=Capability.JUDGE, aside=True)
+        search.trace[key] = Record(Node(key, (), state), skill=Capability.JUDGE)
         return search.trace[key].node
 
 

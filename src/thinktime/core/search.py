@@ -85,8 +85,12 @@ class Record:
     skill: Capability | None = None
     """What this root asks for, where it is not the problem itself."""
     about: tuple[Node, ...] = ()
-    aside: bool = False
-    """Whether its children are no answers to the problem but talk about them."""
+
+    @property
+    def aside(self) -> bool:
+        """Whether the children of this root are no answers to the problem: checks, judgements, plans."""
+        by_plan = self.skill == Capability.PLAN and bool(self.about)
+        return self.skill not in (None, Capability.REVISE) and not by_plan
 
 
 class Search:
@@ -247,8 +251,7 @@ class Search:
                 state = self.generator.root(question, self.root.state, known)
             except InputError:
                 return None
-            answers = skill == Capability.REVISE or (skill == Capability.PLAN and said)
-            self.trace[key] = Record(Node(key, (), state), skill=skill, about=(*about, *said), aside=not answers)
+            self.trace[key] = Record(Node(key, (), state), skill=skill, about=(*about, *said))
         return self.trace[key].node
 
     def read(self, skill: Capability, reply: Node, n: int = 1) -> list[float] | None:

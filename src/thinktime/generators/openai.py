@@ -18,7 +18,7 @@ from typing import Any
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.generators.text import RemoteText, pack_remote, unpack_remote
+from thinktime.generators.text import RemoteText, messages_of, pack_remote, unpack_remote
 from thinktime.remote.client import (
     PATIENCE,
     Client,
@@ -166,8 +166,7 @@ class RemoteGenerator:
         if not prompt:
             raise InputError("prompt", prompt, "ask something")
         if self._api == "chat/completions":
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            return RemoteText(json.dumps(messages), chat=True, question=asked.prompt if asked else "")
+            return RemoteText(json.dumps(messages_of(prompt)), chat=True, question=asked.prompt if asked else "")
         if not isinstance(prompt, str):
             raise InputError(
                 "prompt", "messages", f"{self._api} takes a text; leave {self._api} out of the URL to chat"
