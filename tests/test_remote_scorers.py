@@ -229,14 +229,14 @@ def test_one_reading_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_
     endpoint.faults.extend(["", "garbage"])
     search = searching(start, judge, journal=journal)
     answer = run(judge, make("best_of_n", {"n": 4})(search))
-    assert answer.value is not None and len(search.unread) == 1
+    assert answer.value is not None and search.readings and len(search.readings.failed) == 1
     assert sorted(record.score is None for record in search.trace.values() if record.node.done) == [False] * 3 + [True]
     endpoint.requests.clear()
     again = Search(
         search.problem, search.generator, scorer=judge, answers=TextAnswers(), sampling=search.sampling, journal=journal
     )
     run(judge, make("best_of_n", {"n": 4})(again))
-    assert len(endpoint.requests) == 1 and again.unread == []
+    assert len(endpoint.requests) == 1 and again.readings and again.readings.failed == []
 
 
 def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start: Start) -> None:

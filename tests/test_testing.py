@@ -250,7 +250,7 @@ class KeepsNoJournal(Vote):
 
     async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], 2)
-        search._journal = None
+        search._samples.journal = None
         leaves += await search.extend([search.root], 2)
         return self.chosen(search, [*leaves, *await search.extend([search.root], 2)])
 

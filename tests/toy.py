@@ -14,8 +14,9 @@ from typing import Any
 
 from hypothesis import settings
 
+from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.search import Answer, Search
 from thinktime.core.types import (
     Answers,
     Capability,

@@ -63,10 +63,8 @@ _counts = attrgetter(*_FIELDS)
 
 def total(parts: Iterable[Usage]) -> Usage:
     """Sum of usages; nothing sums to zero."""
-    result = Usage()
-    for part in parts:
-        result = result + part
-    return result
+    columns = zip(*map(_counts, parts), strict=True)
+    return Usage(*[None if None in column else sum(column) for column in columns])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, TooLongError
 from thinktime.core.types import Capability, Extension, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Usage, total
 from thinktime.generators.openai import RemoteGenerator
@@ -122,9 +122,7 @@ class Judge:
                 replies = await self._generator.extend(
                     [self._extension(asked, f"{turn}/{i}", sampling) for i in wanted]
                 )
-            except InputError as mistake:
-                if mistake.field != "prompt":
-                    raise
+            except TooLongError as mistake:
                 reason = str(mistake)  # this solution is longer than the judge reads; others may not be
                 break
             for reply in replies:
