@@ -37,16 +37,20 @@ SLOW = 10_000
 class Instant(WordGenerator):
     """Says how many steps it has taken and nothing else, at once, at a cost that is always the same."""
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> int:
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> int:  # type: ignore[override]
+        """No step taken."""
         return 0
 
     def length(self, state: int) -> int:  # type: ignore[override]  # of a state that is no text
+        """Steps taken."""
         return state
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """What every step costs."""
         return ONE
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """A step each."""
         return [Child(e.node.state + 1, "eos" if e.until == "done" else "step", ONE, 1) for e in extensions]
 
 
@@ -54,9 +58,11 @@ class InstantScorer(WordScorer):
     """A number a node, at once."""
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """What every reading costs."""
         return READ
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        """A number between 0 and 1 by the node's key."""
         return [Reading(int(node.key[:8], 16) / 2**32, READ) for node in nodes]
 
 

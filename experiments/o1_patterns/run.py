@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.arms import Arm, minus, models, points, run_arms, skilled, summary, tokens, write
+from experiments.arms import Arm, forgiving, minus, models, points, run_arms, skilled, summary, tokens, write
 from experiments.o1_patterns.figure import plot
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
@@ -155,7 +155,7 @@ def main() -> None:
     pooled = [text.format(n=n) for n in SIZES for text in SELECTORS.values()]
 
     def run(labels: Sequence[str]) -> dict[str, list[Outcome]]:
-        arms = [Arm(label, parse(label)[1]) for label in labels]
+        arms = [Arm(label, forgiving(label)) for label in labels]
         return run_arms(arms, task, model, scorer, args.bank, skills=skills.PocketSkills())
 
     outcomes = run(list(dict.fromkeys([*SCAFFOLDS, *pooled])))

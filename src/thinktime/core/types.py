@@ -98,6 +98,7 @@ class Capability(StrEnum):
     PLAN = "a skill: planning, and solving by a plan"
     SELF_EVALUATION = "a skill: saying whether another sample would be better"
     META_REWARD = "rewards of judgements"
+    VERDICTS = "probabilities of verdicts"
 
 
 @dataclass(eq=False)

@@ -64,7 +64,7 @@ _counts = attrgetter(*_FIELDS)
 def total(parts: Iterable[Usage]) -> Usage:
     """Sum of usages; nothing sums to zero."""
     columns = zip(*map(_counts, parts), strict=True)
-    return Usage(*[None if None in column else sum(column) for column in columns])
+    return Usage(*[None if None in column else sum(column) for column in columns])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,19 @@ class LocalGenerator:
             found.append((output.states[0, 0].tolist(), self.looking(state, output.seconds)))
         return found
 
+    def single_id(self, text: str) -> int | None:
+        """The token that is this text, or None where it is several."""
+        ids = self._model.tokenizer.encode(text)
+        return ids[0] if len(ids) == 1 else None
+
+    async def chances(self, behind: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
+        """The log-probability, at temperature 1, of each token behind the ids at the same place."""
+        from thinktime.engine.rows import Read
+
+        pairs = zip(behind, tokens, strict=True)
+        outputs = await self._worker.run([Read((*ids, token), len(ids)) for ids, token in pairs])
+        return [float(output.values[0]) for output in outputs if output.values is not None]
+
     def looking(self, state: Text, seconds: float = 0.0) -> Usage:
         """What `hidden` costs: the last token, which was only drawn, is read."""
         flops = forward_flops(self._model.shape, 1, len(state.prompt) + len(state.ids) - 1)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, majority, ranked
 from thinktime.core.types import Capability, Node
@@ -33,12 +33,18 @@ class GenerativeReward:
         k: judgements.
         keep: how many of them vote; 0 is all.
         by: which: the best by the ``meta`` reward, or ``random`` ones, the control that shows what it is worth.
+        unreadable: where judgements ended and not one can be read, ``raise`` an error that shows two, or answer by
+            ``plurality``.
+
+    Raises:
+        ModelError: judgements ended and not one of them gives every answer a score.
     """
 
     n: int = 4
     k: int = 8
     keep: int = 0
     by: str = "meta"
+    unreadable: str = "raise"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
@@ -46,6 +52,7 @@ class GenerativeReward:
         at_least("k", self.k, 1)
         at_least("keep", self.keep, 0)
         one_of("by", self.by, ("meta", "random"))
+        one_of("unreadable", self.unreadable, ("raise", "plurality"))
         if self.keep > self.k:
             raise InputError("keep", self.keep, f"of k={self.k} judgements so many cannot vote")
 
@@ -56,7 +63,13 @@ class GenerativeReward:
         shown = most_frequent(search.candidates(leaves))
         if len(shown) < 2:
             return search.finish(shown[0] if shown else None)
-        judgements = await judge(search, [candidate.node for candidate in shown], self.k)
+        judgements, strange = await judge(search, [candidate.node for candidate in shown], self.k)
+        if strange and not judgements and self.unreadable == "raise":
+            examples = "; ".join(repr(reply.state.text) for reply in strange[:2])
+            raise ModelError(
+                f"generative_reward: not one of {len(strange)} judgements gives each of {len(shown)} answers a score; "
+                f"they say {examples}; take a model that judges, or unreadable=plurality"
+            )
         if self.keep:
             judgements = await self._kept(search, judgements)
         search.log(scores=list(judgements.values()), shown=[candidate.answer for candidate in shown])
@@ -80,8 +93,8 @@ def most_frequent(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [first[key] for key, _ in votes.most_common(SHOWN)]
 
 
-async def judge(search: Search, shown: Sequence[Node], k: int) -> dict[Node, list[float]]:
-    """Up to ``k`` judgements and the scores each gives, in the order of ``shown``."""
+async def judge(search: Search, shown: Sequence[Node], k: int) -> tuple[dict[Node, list[float]], list[Node]]:
+    """Up to ``k`` judgements and the scores each gives, in the order of ``shown``; and those that ended unreadably."""
     dice = search.random("order")
     orders = Counter(tuple(dice.sample(range(len(shown)), len(shown))) for _ in range(k))
     roots = {search.ask(Capability.JUDGE, [shown[i] for i in order]): order for order in orders}
@@ -93,4 +106,4 @@ async def judge(search: Search, shown: Sequence[Node], k: int) -> dict[Node, lis
         if scores is not None:
             found[reply] = [score for _, score in sorted(zip(order, scores, strict=True))]
     search.log(judgements=len(replies), invalid=len(replies) - len(found))
-    return found
+    return found, [reply for reply in replies if reply.done and reply not in found]

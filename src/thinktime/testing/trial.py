@@ -145,7 +145,7 @@ class _WatchedGenerator(WordGenerator):
 
 
 class _WatchedScorer(WordScorer):
-    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD}
+    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
