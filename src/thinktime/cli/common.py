@@ -52,7 +52,7 @@ ScorerText = Annotated[
         "--model has them), 'verdicts' (how sure --model is of its checks), 'untrained-self' (self-evaluation of an "
         "endpoint's --model by asking it; little better than chance), a reward model directory, a reward model behind "
         "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
-        "(http://host:port/v1); default: fits --model.",
+        "(http://host:port/v1); in a bench also the controls 'oracle' and 'random'; default: fits --model.",
     ),
 ]
 ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
@@ -114,6 +114,9 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
     number = dtype if dtype != "auto" else "float64" if model in POCKET else "float32"
     chosen = options.scorer or ("pocket" if model in POCKET else "none")
+    if chosen in ("oracle", "random"):
+        why = "uses the reference answers" if chosen == "oracle" else "knows nothing"
+        raise InputError("scorer", chosen, f"it {why}: a control for `thinktime bench`, no scorer of an answer")
     if not _is_url(chosen):
         _only_for_endpoints("--scorer", scorer_name=options.scorer_name, scorer_price=options.scorer_price)
     generator: Generator
