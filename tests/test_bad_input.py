@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf, nan
 from zlib import crc32
 
@@ -27,9 +27,9 @@ from toy import (
 )
 
 from thinktime.core.allocation import shares
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Extension, Node, Race, Sampling
+from thinktime.core.types import Capability, Extension, Node, Race, Reading, Sampling
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, check, make, options, parse
 from thinktime.strategies.a_star import AStar
@@ -39,7 +39,10 @@ from thinktime.strategies.mcts import MCTS
 from thinktime.strategies.rebase import Rebase
 
 CAP = 20
-SCORING = [name for name, kind in BUILT_IN.items() if kind.needs & {Capability.SCORES, Capability.PROCESS_REWARD}]
+SCORED = {Capability.SCORES, Capability.PROCESS_REWARD, Capability.SELF_EVALUATION}
+REPLIES = {"generative_reward", "generative_verification", "solve_or_verify"}
+"""Those that may score judgements and checks."""
+SCORING = [name for name, kind in BUILT_IN.items() if kind.needs & SCORED or name in REPLIES]
 TREE = [name for name in SCORING if Capability.PROCESS_REWARD in BUILT_IN[name].needs]
 PROBABILITIES = ["a_star", "best_first"]
 """Those that refuse scores outside 0..1."""
@@ -132,6 +135,41 @@ def test_scores_that_are_no_probabilities_are_taken_or_refused_in_one_line(name:
             solve(configured(name), search)
     else:
         assert solve(configured(name), search).value == "7"
+
+
+class Misfit(ToyScorer):
+    """A reward model that counts other steps than there are, for the nodes that ``some`` tells."""
+
+    reason = "the endpoint gave 3 rewards for 4 steps"
+
+    def __init__(self, some: Callable[[Node], bool]) -> None:
+        super().__init__(lambda node: 0.5)
+        self._some = some
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        readings = await super().score(nodes, known)
+        pairs = zip(nodes, readings, strict=True)
+        return [Reading(None, r.usage, reason=self.reason) if self._some(node) else r for node, r in pairs]
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_rewards_that_do_not_fit_the_steps_are_missing_and_where_all_are_it_is_an_error_that_says_why(
+    name: str,
+) -> None:
+    for seed in range(3):
+        search = toy_search(drawn, Misfit(lambda node: some(None)(node) is None), cap=CAP, seed=seed)
+        try:
+            answer = solve(configured(name), search)
+            assert (answer.value in readable(search)) if readable(search) else (answer.finish == "incomplete")
+        except ModelError:
+            assert all(record.score is None for record in search.trace.values())
+        search, why = toy_search(drawn, Misfit(lambda node: True), cap=CAP, seed=seed), ""
+        try:
+            solve(configured(name), search)
+        except ModelError as error:
+            why = str(error)
+        assert search.readings is not None
+        assert why == (Misfit.reason if search.readings.failed else "")
 
 
 # Temperature 0

@@ -52,9 +52,11 @@ SMALL = [
     "rebase:n=4",
     "ets:n=4,min_children=1",
     "ets:n=6,coverage=0",
+    "ets:n=4,cost_unit=token,vote=best",
     "best_first:k=2,n_goals=3",
     "a_star:k=2,n_goals=2,pop_width=2,max_frontier=3",
     "a_star:k=3,edge_cost=consistent,weight=2",
+    "a_star:k=2,edge_cost=tokens,segment_tokens=2,max_depth=3,reserve_tokens=5",
     "mcts:n=5,width=2,batch=2",
     "mcts:n=3,width=1,batch=1,explore=0",
     "adaptive_sampling:n=6,gamma=0.8",
@@ -78,6 +80,7 @@ SMALL = [
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
     "early_rejection:n=4,width=2,tau=3",
     "early_rejection:n=4,width=2,tau=1,keep=random",
+    "early_rejection:n=4,width=2,tau=2,rank=partial,select=best",
 ]
 """Where many seeds are cheap, and what is rare at the defaults happens often."""
 

@@ -91,6 +91,7 @@ class Capability(StrEnum):
     SCORES = "a scorer"
     CANCEL = "cancelling a row at once"
     PROCESS_REWARD = "process rewards"
+    PARTIAL_REWARD = "process rewards in mid-step"
     ANSWERS = "answers that can be read and compared"
     CHECK = "a skill: checking a solution"
     JUDGE = "a skill: judging solutions side by side"
