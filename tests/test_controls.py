@@ -65,10 +65,9 @@ def test_a_report_of_another_scorer_is_not_stamped(
 
 def test_random_numbers_cost_what_the_scorer_costs_and_are_the_same_again() -> None:
     tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
-    real, first, again = (
-        toy_search(tree, scorer)
-        for scorer in (ToyScorer(dict.fromkeys(tree, 0.5)), *(Scrambled(ToyScorer(lambda n: 0.5)) for _ in range(2)))
-    )
+    scorers: list[Scorer] = [ToyScorer(dict.fromkeys(tree, 0.5))]
+    scorers += [Scrambled(ToyScorer(lambda node: 0.5)) for _ in range(2)]
+    real, first, again = (toy_search(tree, scorer) for scorer in scorers)
     strategy = make("beam_search", {"n": 2, "width": 2})
     accounts = [solve(strategy, search).usage for search in (real, first, again)]
     assert len({(a.scorer_tokens, a.scorer_calls, a.scorer_flops, a.generated_tokens) for a in accounts}) == 1

@@ -185,6 +185,21 @@ def test_scores_find_their_answers_whatever_the_order_they_were_shown_in(seed: i
     assert {tuple(scores) for scores in told["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
 
 
+def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_would() -> None:
+    """7 gains a tenth with 5, 7 and nine tenths with 7, 5; it is safe when its lead is above .9 for each one left."""
+    for seed in range(6):
+        all_of_them, some = talk(JUDGED, seed=seed), talk(JUDGED, seed=seed)
+        answer = solve(GenerativeReward(n=3, k=9, stop="decided"), some)
+        assert answer.value == solve(GenerativeReward(n=3, k=9), all_of_them).value == "7"
+        (told,) = [event for event in some.events if "scores" in event]
+        leads = [right - wrong for wrong, right in told["scores"]]
+        assert set(some.trace) <= set(all_of_them.trace)
+        if len(leads) < 9:
+            assert sum(leads) > 0.9 * (9 - len(leads)) and sum(leads[:-1]) <= 0.9 * (10 - len(leads)) + 1e-9
+    with pytest.raises(InputError, match="stop='decided': which keep=1 vote is known when all are there; give keep=0"):
+        GenerativeReward(keep=1, stop="decided")
+
+
 SILENT = {key: "who knows" if "judge" in key else text for key, text in JUDGED.items()}
 
 

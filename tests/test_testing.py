@@ -71,6 +71,7 @@ SMALL = [
     "generative_verification:n=3,checks=2,verdict=logprob",
     "solve_or_verify:n=8,alpha_s=0.7,alpha_v=0.6",
     "generative_reward:n=4,k=3,keep=2,unreadable=plurality",
+    "generative_reward:n=4,k=4,stop=decided,unreadable=plurality",
     "generative_reward:n=3,k=4,keep=1,by=random,unreadable=plurality",
     "self_refine:rounds=2",
     "stepwise_best_of_n:n=3,max_steps=4",
