@@ -73,9 +73,9 @@ def plot() -> None:
         "GFLOPs a problem, solver and reward model": lambda label: float(rows[label]["flops"]) / 1e9,
         "tokens on the longest path of the search": lambda label: float(rows[label]["passes"]),
     }
-    if SECONDS.exists():
-        timed = json.loads(SECONDS.read_text())
-        seconds = f"seconds a problem, {timed['n_problems']} at once on one core, median of three rounds"
+    timed = json.loads(SECONDS.read_text()) if SECONDS.exists() else {"seconds": {}}
+    if rows.keys() <= timed["seconds"].keys():
+        seconds = f"seconds a problem, {timed['n_problems']} at once, median of three rounds"
         costs[seconds] = lambda label: float(timed["seconds"][label]["value"])
     figure, panels = plt.subplots(1, len(costs), figsize=(4.7 * len(costs), 5.2), dpi=150, sharey=True)
     names = list(dict.fromkeys(label.partition("@")[0] for label in rows))
