@@ -129,5 +129,5 @@ async def judge(
 
 def decided(scores: Sequence[Sequence[float]], left: int) -> bool:
     """Whether the first of the sums leads by more than so many judgements, of scores from 0.1 to 1, can give."""
-    first, second = [*sorted((sum(column) for column in zip(*scores, strict=True)), reverse=True), 0.0, 0.0][:2]
-    return first - second > 0.9 * left + 1e-9
+    sums = sorted((float(sum(column)) for column in zip(*scores, strict=True)), reverse=True)
+    return len(sums) > 1 and sums[0] - sums[1] > 0.9 * left + 1e-9
