@@ -154,6 +154,7 @@ def test_costs_and_splits_of_the_law() -> None:
     law = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
     assert SolveOrVerify(16, **law).split() == (4, 3)
     assert SolveOrVerify(1, **law).split() == (1, 0)
+    assert [SolveOrVerify(40, **law, integer=how).split()[1] for how in ("round", "floor")] == [5, 4]
     assert SolveOrVerify(16, **law, crossover=17).split() == (16, 0)
     assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # 64 solutions' worth, halved twice
 

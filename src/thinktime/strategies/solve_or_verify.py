@@ -9,7 +9,7 @@ exponents the paper publishes and whose factors have to be fitted for the model 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import above, at_least, not_below, one_of
 
 VERDICTS = ("hybrid", "logprob", "text")
+INTEGER: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor}
 SELECT = {"best_of_n": best, "weighted": weighted_majority}
 
 
@@ -96,6 +97,7 @@ class SolveOrVerify:
         alpha_v: factor of the law for checks, ``alpha_v * n ** b``; 0 is not fitted.
         b: its exponent.
         crossover: budgets below it are all spent on solutions.
+        integer: how the law's numbers become whole ones, ``round`` or ``floor``.
     """
 
     n: int = 16
@@ -105,6 +107,7 @@ class SolveOrVerify:
     alpha_v: float = 0.0
     b: float = 0.39
     crossover: float = 1.0
+    integer: str = "round"
     needs: ClassVar[frozenset[Capability]] = GenerativeVerification.needs
 
     def __post_init__(self) -> None:
@@ -118,6 +121,7 @@ class SolveOrVerify:
             if not math.isfinite(getattr(self, name)):
                 raise InputError(name, getattr(self, name), "give a finite number")
         above("crossover", self.crossover, 0)
+        one_of("integer", self.integer, INTEGER)
 
     async def __call__(self, search: Search) -> Answer:
         solutions, checks = self.split()
@@ -134,7 +138,8 @@ class SolveOrVerify:
             return self.n, 0
         if not (self.alpha_s and self.alpha_v):
             raise InputError("alpha_s", self.alpha_s, "fit the allocator first, or pass alpha_s and alpha_v")
-        solutions, checks = round(self.alpha_s * self.n**self.a), round(self.alpha_v * self.n**self.b)
+        whole = INTEGER[self.integer]
+        solutions, checks = whole(self.alpha_s * self.n**self.a), whole(self.alpha_v * self.n**self.b)
         if checks < 1 or solutions < 1:
             return self.n, 0
         if (spent := cost(solutions, checks, self.ratio)) > self.n:
