@@ -155,11 +155,10 @@ def solve(strategy: Strategy, search: Search) -> Answer:
 
 
 def configured(name: str, **options: Any) -> Strategy:
-    """A strategy that runs on short texts: a fitted law for the allocator, checks in time, judgements judged."""
+    """A strategy that runs on short texts: the allocator with a law in place of a fitted one, checks in time."""
     fitting: dict[str, dict[str, Any]] = {
         "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6},
         "early_pruning": {"t_check": 3},
-        "generative_reward": {"keep": 2, "unreadable": "plurality"},
     }
     return make(name, fitting.get(name, {}) | options)
 

@@ -37,9 +37,6 @@ class GenerativeReward:
             overtake the leader.
         unreadable: where judgements ended and not one can be read, ``raise`` an error that shows two, or answer by
             ``plurality``.
-
-    Raises:
-        ModelError: judgements ended and not one of them gives every answer a score.
     """
 
     n: int = 4
