@@ -151,7 +151,7 @@ def test_verdicts_by_probability_say_what_they_need() -> None:
 
 def test_costs_and_splits_of_the_law() -> None:
     assert (cost(4, 3, 1), cost(4, 1, 2)) == (16, 12)
-    law = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
+    law: dict[str, Any] = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
     assert SolveOrVerify(16, **law).split() == (4, 3)
     assert SolveOrVerify(1, **law).split() == (1, 0)
     assert [SolveOrVerify(40, **law, integer=how).split()[1] for how in ("round", "floor")] == [5, 4]
