@@ -361,7 +361,8 @@ def test_where_rewards_come_is_seen_and_step_scores_are_offered_only_there(
 ) -> None:
     scorer = reward_on(start(rewards=rewards), call)
     assert scorer.style == style
-    assert scorer.capabilities == ({Capability.SCORES, Capability.PROCESS_REWARD} if steps else {Capability.SCORES})
+    by_step = {Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD} if steps else set()
+    assert scorer.capabilities == {Capability.SCORES} | by_step
 
 
 def test_the_look_is_two_short_requests_taken_once_and_late(start: Start) -> None:
