@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,7 +27,8 @@ from thinktime.core.types import Sampling, Scorer, Skills
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
-from thinktime.strategies import Strategy
+from thinktime.strategies import Strategy, parse
+from thinktime.strategies.generative_reward import GenerativeReward
 
 SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_tokens=pocket.MAX_TOKENS)
 
@@ -40,6 +41,12 @@ class Arm:
     strategy: Strategy
     budget: Budget = field(default_factory=Budget)
     scorer: Scorer | None = None
+
+
+def forgiving(label: str) -> Strategy:
+    """The strategy; where no judgement can be read it answers by plurality, so no problem is left out."""
+    strategy = parse(label)[1]
+    return replace(strategy, unreadable="plurality") if isinstance(strategy, GenerativeReward) else strategy
 
 
 def models() -> tuple[LocalGenerator, ProcessReward]:

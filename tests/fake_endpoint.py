@@ -53,6 +53,8 @@ class Endpoint:
     """What the next samples say in place of a solution, one each."""
     rewards: str = "lines"
     """What /pooling gives a number for: ``lines``, ``tags``, ``tokens``, or ``one`` for the whole."""
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    """For every token, where ``top_logprobs`` asks for them."""
     key: str | None = None
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
@@ -242,7 +244,8 @@ class Endpoint:
             if self.thinks == "apart":
                 choice["message"]["reasoning_content"] = thoughts
         if self.logprobs and chat and body.get("logprobs"):
-            choice["logprobs"] = {"content": [{"token": token, "logprob": -0.5} for token in tokens]}
+            top = {"top_logprobs": self.candidates} if body.get("top_logprobs") else {}
+            choice["logprobs"] = {"content": [{"token": token, "logprob": -0.5} | top for token in tokens]}
         elif self.logprobs and not chat and "logprobs" in body:
             choice["logprobs"] = {"tokens": tokens, "token_logprobs": [-0.5] * len(tokens)}
         return choice

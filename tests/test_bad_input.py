@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf, nan
 from zlib import crc32
 
@@ -27,9 +27,9 @@ from toy import (
 )
 
 from thinktime.core.allocation import shares
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Extension, Node, Race, Sampling
+from thinktime.core.types import Capability, Extension, Node, Race, Reading, Sampling
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, check, make, options, parse
 from thinktime.strategies.a_star import AStar
@@ -39,8 +39,13 @@ from thinktime.strategies.mcts import MCTS
 from thinktime.strategies.rebase import Rebase
 
 CAP = 20
-SCORING = [name for name, kind in BUILT_IN.items() if kind.needs & {Capability.SCORES, Capability.PROCESS_REWARD}]
+SCORED = {Capability.SCORES, Capability.PROCESS_REWARD, Capability.SELF_EVALUATION}
+REPLIES = {"generative_reward", "generative_verification", "solve_or_verify"}
+"""Those that may score judgements and checks."""
+SCORING = [name for name, kind in BUILT_IN.items() if kind.needs & SCORED or name in REPLIES]
 TREE = [name for name in SCORING if Capability.PROCESS_REWARD in BUILT_IN[name].needs]
+JUDGED = {"generative_reward": {"keep": 2, "unreadable": "plurality"}}
+"""With judgements that are scored."""
 PROBABILITIES = ["a_star", "best_first"]
 """Those that refuse scores outside 0..1."""
 
@@ -68,7 +73,7 @@ def some(nothing: float | None) -> Callable[[Node], float | None]:
 @pytest.mark.parametrize("nothing", [None, nan, inf, -inf])
 @pytest.mark.parametrize("name", SCORING)
 def test_without_any_score_there_is_an_answer_all_the_same(name: str, nothing: float | None) -> None:
-    answer = solve(configured(name), toy_search(two_steps_to_7, lambda node: nothing, cap=CAP))
+    answer = solve(configured(name, **JUDGED.get(name, {})), toy_search(two_steps_to_7, lambda node: nothing, cap=CAP))
     assert (answer.value, answer.finish) == ("7", "done")
 
 
@@ -77,7 +82,7 @@ def test_without_any_score_there_is_an_answer_all_the_same(name: str, nothing: f
 def test_where_some_scores_are_missing_the_answer_is_one_that_was_sampled(name: str, nothing: float | None) -> None:
     for seed in range(5):
         search = toy_search(drawn, some(nothing), cap=CAP, seed=seed)
-        answer = solve(configured(name), search)
+        answer = solve(configured(name, **JUDGED.get(name, {})), search)
         assert (answer.value in readable(search)) if readable(search) else (answer.finish == "incomplete")
         assert all(record.score in (None, 0.5) for record in search.trace.values())
 
@@ -129,9 +134,44 @@ def test_scores_that_are_no_probabilities_are_taken_or_refused_in_one_line(name:
     search = toy_search(two_steps_to_7, lambda node: score, cap=CAP)
     if name in PROBABILITIES:
         with pytest.raises(InputError, match=rf"score={score}: .* needs prefix scores in \[0, 1\]; take a scorer"):
-            solve(configured(name), search)
+            solve(configured(name, **JUDGED.get(name, {})), search)
     else:
-        assert solve(configured(name), search).value == "7"
+        assert solve(configured(name, **JUDGED.get(name, {})), search).value == "7"
+
+
+class Misfit(ToyScorer):
+    """A reward model that counts other steps than there are, for the nodes that ``some`` tells."""
+
+    reason = "the endpoint gave 3 rewards for 4 steps"
+
+    def __init__(self, some: Callable[[Node], bool]) -> None:
+        super().__init__(lambda node: 0.5)
+        self._some = some
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        readings = await super().score(nodes, known)
+        pairs = zip(nodes, readings, strict=True)
+        return [Reading(None, r.usage, reason=self.reason) if self._some(node) else r for node, r in pairs]
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_rewards_that_do_not_fit_the_steps_are_missing_and_where_all_are_it_is_an_error_that_says_why(
+    name: str,
+) -> None:
+    for seed in range(3):
+        search = toy_search(drawn, Misfit(lambda node: some(None)(node) is None), cap=CAP, seed=seed)
+        try:
+            answer = solve(configured(name, **JUDGED.get(name, {})), search)
+            assert (answer.value in readable(search)) if readable(search) else (answer.finish == "incomplete")
+        except ModelError:
+            assert all(record.score is None for record in search.trace.values())
+        search, why = toy_search(drawn, Misfit(lambda node: True), cap=CAP, seed=seed), ""
+        try:
+            solve(configured(name, **JUDGED.get(name, {})), search)
+        except ModelError as error:
+            why = str(error)
+        assert search.readings is not None
+        assert why == (Misfit.reason if search.readings.failed else "")
 
 
 # Temperature 0

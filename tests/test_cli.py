@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from thinktime import cli
 from thinktime.bank.store import Bank
+from thinktime.bench.runner import STAMP
 from thinktime.core.usage import Usage
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
@@ -559,6 +560,15 @@ def test_report_draws_the_report_of_a_result_again(undisturbed: Path, thinktime:
     assert (tmp_path / "report.html").read_bytes() == (undisturbed / "run" / "report.html").read_bytes()
     assert thinktime("report", "result.json", "--out", "other.html", "--json").json() == {"report": "other.html"}
     assert (tmp_path / "other.html").read_bytes() == (tmp_path / "report.html").read_bytes()
+
+
+def test_a_bench_by_the_oracle_is_stamped_and_an_answer_by_it_is_refused(thinktime: Command) -> None:
+    command = ("bench", "--problems", "2", "--levels", "2", "--strategies", "best_of_n", "--n", "2", "--out", "run")
+    assert STAMP in " ".join(thinktime(*command, "--scorer", "oracle").out.split())
+    assert json.loads(thinktime(*command, "--scorer", "oracle", "--json").out)["stamp"] == STAMP
+    asked = thinktime("ask", QUESTION, "--scorer", "oracle")
+    assert asked.code == 2
+    assert "scorer='oracle': it uses the reference answers: a control for `thinktime bench`" in asked.err
 
 
 def test_help_names_every_command(thinktime: Command) -> None:

@@ -15,7 +15,8 @@ import torch
 
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.journal import Journal
+from thinktime.core.search import Answer, Search
 from thinktime.core.types import Extension, Node, Problem, Race, Sampling
 from thinktime.core.usage import Budget, total
 from thinktime.engine.engine import BLOCK_SIZE, Engine

@@ -23,7 +23,8 @@ from toy import (
     unhurried,
 )
 
-from thinktime.core.search import Search, reading_key
+from thinktime.core.readings import reading_key
+from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node
 from thinktime.core.usage import Budget
 from thinktime.generators.recorded import BankedGenerator

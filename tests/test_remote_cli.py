@@ -203,6 +203,7 @@ def test_a_reward_model_behind_http_guides_a_search(endpoint: Endpoint, thinktim
         (("--scorer-price", "1/2"), "scorer_price='1/2': this is for an endpoint"),
         (("--scorer", "http://127.0.0.1:9/pooling", "--scorer-name", "words"), "cannot be reached"),
         (("--scorer", "http://127.0.0.1:9/v1"), "cannot be reached"),
+        (("--scorer", "verdicts"), "scorer='verdicts': an endpoint does not show its inside"),
         (("--scorer", "{url}", "--scorer-name", "wrods"), "did you mean 'words'"),
         (("--scorer", "{url}", "--scorer-name", "words", "--scorer-price", "cheap"), "price='cheap'"),
         (("--parameters", "0"), "parameters=0.0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import urllib.error
@@ -28,6 +29,7 @@ from thinktime.remote.prices import Price
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.pooling import RemoteReward
 from thinktime.scorers.prm import ProcessReward
+from thinktime.scorers.untrained import UntrainedSelfEvaluation
 from thinktime.strategies import check, make
 from thinktime.testing import Notebook
 
@@ -229,14 +231,14 @@ def test_one_reading_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_
     endpoint.faults.extend(["", "garbage"])
     search = searching(start, judge, journal=journal)
     answer = run(judge, make("best_of_n", {"n": 4})(search))
-    assert answer.value is not None and len(search.unread) == 1
+    assert answer.value is not None and search.readings and len(search.readings.failed) == 1
     assert sorted(record.score is None for record in search.trace.values() if record.node.done) == [False] * 3 + [True]
     endpoint.requests.clear()
     again = Search(
         search.problem, search.generator, scorer=judge, answers=TextAnswers(), sampling=search.sampling, journal=journal
     )
     run(judge, make("best_of_n", {"n": 4})(again))
-    assert len(endpoint.requests) == 1 and again.unread == []
+    assert len(endpoint.requests) == 1 and again.readings and again.readings.failed == []
 
 
 def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start: Start) -> None:
@@ -292,6 +294,54 @@ def test_judges_that_ask_differently_have_names_of_their_own() -> None:
     assert len({judge.name for judge in judges}) == 3
 
 
+# self-evaluation by asking
+
+
+def chances(**words: float) -> list[dict[str, Any]]:
+    return [{"token": word.replace("_", " "), "logprob": math.log(chance)} for word, chance in words.items()]
+
+
+def self_evaluation_on(endpoint: Endpoint) -> UntrainedSelfEvaluation:
+    generator = RemoteGenerator(endpoint.url, "words")
+    assert generator.traits
+    endpoint.requests.clear()
+    return UntrainedSelfEvaluation(generator)
+
+
+def test_self_evaluation_is_the_chance_of_no_against_yes_however_they_are_spelt(start: Start) -> None:
+    endpoint = start(candidates=chances(Yes=0.2, _no=0.1, NO=0.5, Maybe=0.1))
+    evaluation = self_evaluation_on(endpoint)
+    (reading,) = run(evaluation, evaluation.score([solution()]))
+    assert reading.value == pytest.approx(0.6 / 0.8)
+    (request,) = endpoint.requests
+    assert (request["max_tokens"], request["logprobs"], request["top_logprobs"]) == (1, True, 20)
+    assert QUESTION in request["messages"][0]["content"] and SAID in request["messages"][0]["content"]
+    assert evaluation.name.startswith("untrained self-evaluation, ")
+
+
+@pytest.mark.parametrize("candidates", [[], chances(Maybe=0.9)])
+def test_a_reply_that_is_neither_yes_nor_no_is_a_missing_evaluation(
+    start: Start, candidates: list[dict[str, Any]]
+) -> None:
+    evaluation = self_evaluation_on(start(candidates=candidates))
+    (reading,) = run(evaluation, evaluation.score([solution()]))
+    assert reading.value is None and reading.usage.scorer_calls == 1
+
+
+def test_an_endpoint_without_log_probabilities_evaluates_nothing(start: Start) -> None:
+    says = "self-evaluation needs log-probabilities of the first answer token; this endpoint returned none"
+    with pytest.raises(InputError, match=says):
+        self_evaluation_on(start(logprobs=False))
+
+
+def test_adaptive_sampling_runs_on_it(start: Start) -> None:
+    endpoint = start(candidates=chances(Yes=0.02, No=0.9))
+    evaluation = self_evaluation_on(endpoint)
+    search = searching(start, evaluation)
+    answer = run(evaluation, make("adaptive_sampling", {"n": 8, "anneal": "constant"})(search))
+    assert answer.value is not None and search.events[-1]["stop"] == "gamma" and search.events[-1]["samples"] == 1
+
+
 # reward models
 
 
@@ -311,7 +361,8 @@ def test_where_rewards_come_is_seen_and_step_scores_are_offered_only_there(
 ) -> None:
     scorer = reward_on(start(rewards=rewards), call)
     assert scorer.style == style
-    assert scorer.capabilities == ({Capability.SCORES, Capability.PROCESS_REWARD} if steps else {Capability.SCORES})
+    by_step = {Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD} if steps else set()
+    assert scorer.capabilities == {Capability.SCORES} | by_step
 
 
 def test_the_look_is_two_short_requests_taken_once_and_late(start: Start) -> None:

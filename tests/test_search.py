@@ -258,6 +258,10 @@ class Broken(Notebook):
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         raise OSError("full")
 
+
+class KeepsNoReadings(Notebook):
+    """A journal that is full by the time a reading comes."""
+
     def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
         raise OSError("full")
 
@@ -277,9 +281,8 @@ def test_a_sample_that_cannot_be_journaled_is_not_used() -> None:
 
 
 def test_a_reading_that_cannot_be_journaled_is_not_used() -> None:
-    search = toy_search()
+    search = toy_search(journal=KeepsNoReadings())
     (child,) = extend(search, [search.root])
-    search._journal = Broken()
     with pytest.raises(OSError, match="full"):
         score(search, [child])
     assert search.trace[child.key].score is None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -103,3 +106,10 @@ def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: Local
     assert answer.value is not None and search.events[-1]["stop"] in ("gamma", "n")
     scores = search.events[-1]["scores"]
     assert len(scores) == search.events[-1]["samples"] and all(0 < score < 1 for score in scores)
+
+
+def test_a_reward_model_that_says_so_gives_no_rewards_in_mid_step(reward: ProcessReward, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(directory("reward"), tmp_path / "reward"))
+    config = json.loads((copy / "config.json").read_text()) | {"step_end_only": True}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert ProcessReward(copy).capabilities == reward.capabilities - {Capability.PARTIAL_REWARD}

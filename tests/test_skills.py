@@ -9,7 +9,7 @@ import pytest
 from toy import PROBLEM, Notebook, Piece, Scores, ToyGenerator, ToyScorer, done, extend, solve, step, texts, toy_search
 
 from thinktime.bench.trace import draw, records
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Extension, Problem
 from thinktime.generators.text import Text
@@ -124,11 +124,37 @@ def test_without_checks_or_without_any_verdict_it_is_a_vote() -> None:
     assert solve(GenerativeVerification(3, 2), talk(silent)).value == "5"
 
 
+def test_a_verdict_is_its_probability_where_the_scorer_tells_it_and_zero_is_no_missing_one() -> None:
+    """By text 5 has .3 and .4 and 7 has .65; by probability 5 has 0 and nothing else to say for it."""
+    sure = {"3": 0.0, "9": 0.8, "4": 0.8, "5": 0.0, "what": None}
+    answer = solve(GenerativeVerification(3, 2), talk(VERIFIED, lambda node: sure[node.state.text]))
+    assert (answer.value, answer.share) == ("7", 1.0)
+    text = GenerativeVerification(3, 2, verdict="text")
+    assert solve(text, talk(VERIFIED, lambda node: sure[node.state.text])).value == "5"
+
+
+def test_hybrid_reads_the_text_where_there_is_no_probability_and_logprob_does_not() -> None:
+    silent = talk(VERIFIED, lambda node: None)
+    assert solve(GenerativeVerification(3, 2), silent).share == pytest.approx(0.7 / 1.35)
+    search = talk(VERIFIED, lambda node: None)
+    assert solve(GenerativeVerification(3, 2, verdict="logprob"), search).share == 2 / 3
+    assert {"checks": 6, "missing": 6} in search.events
+
+
+def test_verdicts_by_probability_say_what_they_need() -> None:
+    says = "verdict='logprob' needs probabilities of verdicts; give verdict=text"
+    search = talk(VERIFIED)
+    with pytest.raises(CapabilityError, match=says):
+        solve(GenerativeVerification(3, 2, verdict="logprob"), search)
+    assert search.ledger.spent.model_calls == 0
+
+
 def test_costs_and_splits_of_the_law() -> None:
     assert (cost(4, 3, 1), cost(4, 1, 2)) == (16, 12)
-    law = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
+    law: dict[str, Any] = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
     assert SolveOrVerify(16, **law).split() == (4, 3)
     assert SolveOrVerify(1, **law).split() == (1, 0)
+    assert [SolveOrVerify(40, **law, integer=how).split()[1] for how in ("round", "floor")] == [5, 4]
     assert SolveOrVerify(16, **law, crossover=17).split() == (16, 0)
     assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # 64 solutions' worth, halved twice
 
@@ -138,7 +164,8 @@ def test_the_allocator_asks_for_what_is_not_fitted() -> None:
         SolveOrVerify(16).split()
     with pytest.raises(InputError, match="n=0: give 1 or more"):
         SolveOrVerify(0)
-    with pytest.raises(InputError, match="ratio=0: give a number above 0"):
+    says = r"ratio=0: give a number above 0: lambda must be positive \(verification tokens / solution tokens\)"
+    with pytest.raises(InputError, match=says):
         SolveOrVerify(16, ratio=0)
 
 
@@ -159,11 +186,44 @@ def test_scores_find_their_answers_whatever_the_order_they_were_shown_in(seed: i
     assert {tuple(scores) for scores in told["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
 
 
-def test_a_judgement_that_cannot_be_read_does_not_vote_and_without_any_it_is_a_majority() -> None:
-    silent = {key: "what" if "judge" in key else text for key, text in JUDGED.items()}
-    search = talk(silent)
-    assert solve(GenerativeReward(n=3, k=3), search).value == "5"
+def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_would() -> None:
+    """7 gains a tenth with 5, 7 and nine tenths with 7, 5; it is safe when its lead is above .9 for each one left."""
+    for seed in range(6):
+        all_of_them, some = talk(JUDGED, seed=seed), talk(JUDGED, seed=seed)
+        answer = solve(GenerativeReward(n=3, k=9, stop="decided"), some)
+        assert answer.value == solve(GenerativeReward(n=3, k=9), all_of_them).value == "7"
+        (told,) = [event for event in some.events if "scores" in event]
+        leads = [right - wrong for wrong, right in told["scores"]]
+        assert set(some.trace) <= set(all_of_them.trace)
+        if len(leads) < 9:
+            assert sum(leads) > 0.9 * (9 - len(leads)) and sum(leads[:-1]) <= 0.9 * (10 - len(leads)) + 1e-9
+    with pytest.raises(InputError, match="stop='decided': which keep=1 vote is known when all are there; give keep=0"):
+        GenerativeReward(keep=1, stop="decided")
+
+
+SILENT = {key: "who knows" if "judge" in key else text for key, text in JUDGED.items()}
+
+
+def test_judgements_none_of_which_can_be_read_are_an_error_that_shows_two() -> None:
+    search = talk(SILENT)
+    says = "not one of 3 judgements gives each of 2 answers a score; they say 'who knows'; 'who knows'; take a model"
+    with pytest.raises(ModelError, match=says):
+        solve(GenerativeReward(n=3, k=3), search)
     assert {"judgements": 3, "invalid": 3} in search.events
+
+
+def test_or_a_plurality_where_that_is_asked_for_or_the_budget_cut_them_all() -> None:
+    assert solve(GenerativeReward(n=3, k=3, unreadable="plurality"), talk(SILENT)).value == "5"
+    cut = {key: Piece("who knows", "length") if "judge" in key else text for key, text in JUDGED.items()}
+    assert solve(GenerativeReward(n=3, k=3), talk(cut)).value == "5"
+
+
+def test_a_judgement_that_cannot_be_read_does_not_vote() -> None:
+    some = {key: "what" if key.endswith(("#0", "#1")) and "judge" in key else text for key, text in JUDGED.items()}
+    search = talk(some)
+    assert solve(GenerativeReward(n=3, k=9), search).value == "7"
+    (told,) = [event for event in search.events if "invalid" in event]
+    assert told["invalid"] > 0
 
 
 def test_the_meta_reward_says_which_judgements_vote() -> None:

@@ -52,9 +52,11 @@ SMALL = [
     "rebase:n=4",
     "ets:n=4,min_children=1",
     "ets:n=6,coverage=0",
+    "ets:n=4,cost_unit=token,vote=best",
     "best_first:k=2,n_goals=3",
     "a_star:k=2,n_goals=2,pop_width=2,max_frontier=3",
     "a_star:k=3,edge_cost=consistent,weight=2",
+    "a_star:k=2,edge_cost=tokens,segment_tokens=2,max_depth=3,reserve_tokens=5",
     "mcts:n=5,width=2,batch=2",
     "mcts:n=3,width=1,batch=1,explore=0",
     "adaptive_sampling:n=6,gamma=0.8",
@@ -65,10 +67,12 @@ SMALL = [
     "revision:n=6,chains=2,context=2",
     "revision:n=3,chains=1,select=majority",
     "generative_verification:n=3,checks=2",
-    "generative_verification:n=2,checks=1,select=best_of_n",
+    "generative_verification:n=2,checks=1,select=best_of_n,verdict=text",
+    "generative_verification:n=3,checks=2,verdict=logprob",
     "solve_or_verify:n=8,alpha_s=0.7,alpha_v=0.6",
-    "generative_reward:n=4,k=3,keep=2",
-    "generative_reward:n=3,k=4,keep=1,by=random",
+    "generative_reward:n=4,k=3,keep=2,unreadable=plurality",
+    "generative_reward:n=4,k=4,stop=decided,unreadable=plurality",
+    "generative_reward:n=3,k=4,keep=1,by=random,unreadable=plurality",
     "self_refine:rounds=2",
     "stepwise_best_of_n:n=3,max_steps=4",
     "stepwise_best_of_n:n=2,max_steps=2",
@@ -77,6 +81,7 @@ SMALL = [
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
     "early_rejection:n=4,width=2,tau=3",
     "early_rejection:n=4,width=2,tau=1,keep=random",
+    "early_rejection:n=4,width=2,tau=2,rank=partial,select=best",
 ]
 """Where many seeds are cheap, and what is rare at the defaults happens often."""
 
@@ -250,7 +255,7 @@ class KeepsNoJournal(Vote):
 
     async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], 2)
-        search._journal = None
+        search._samples.journal = None
         leaves += await search.extend([search.root], 2)
         return self.chosen(search, [*leaves, *await search.extend([search.root], 2)])
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import (
+    Piece,
     ToyGenerator,
     ToyScorer,
     done,
@@ -27,14 +28,14 @@ from toy import (
 )
 
 from thinktime.core.allocation import shares
-from thinktime.core.errors import InputError
+from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.particles import POTENTIALS, effective_size, log_odds, log_potential, normalised, systematic
 from thinktime.core.search import Search
 from thinktime.core.selection import ranked
-from thinktime.core.types import Extension, Node
+from thinktime.core.types import Capability, Extension, Node
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
-from thinktime.strategies.a_star import EDGE_COSTS, AStar
+from thinktime.strategies.a_star import AStar
 from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.dvts import DVTS
@@ -268,6 +269,7 @@ def ets_fixture(node_price: float, coverage: float) -> tuple[list[bool], float]:
     ancestors = [["A", "r"], ["A", "r"], ["A", "r"], ["B", "r"]]
     clusters = [1, 1, 2, 3]
     kept = solve_program(worth, ancestors, clusters, node_price, coverage)
+    assert kept is not None
     return kept, objective(kept, worth, ancestors, clusters, node_price, coverage)
 
 
@@ -304,9 +306,41 @@ def test_the_integer_program_finds_the_best_of_all_choices(n: int, price: float,
     ancestors = [[dice.choice("ABC"), "r"] for _ in range(n)]
     clusters = [dice.randint(1, 3) for _ in range(n)]
     kept = solve_program(worth, ancestors, clusters, price, coverage)
+    assert kept is not None
     everything = [list(choice) for choice in product([False, True], repeat=n) if any(choice)]
     best = max(objective(choice, worth, ancestors, clusters, price, coverage) for choice in everything)
     assert objective(kept, worth, ancestors, clusters, price, coverage) == pytest.approx(best, abs=1e-6)
+
+
+def test_by_tokens_a_long_node_costs_more_than_a_short_one() -> None:
+    """Two leaves worth the same below one root; a node each costs alike, but one of them has nine tokens of ten."""
+    tree = [0.5, 0.5], [["r"], ["r"]], [1, 1], 0.8, 0.0
+    assert solve_program(*tree) == [True, True]
+    assert solve_program(*tree, ([9, 1], {"r": 0})) == [False, True]
+
+
+def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinktime.strategies.ets.solve", lambda *_: None)
+    tree = {str(i): step(f"leaf {i}") for i in range(4)} | {
+        f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)
+    }
+    search, rebase = (toy_search(ToyGenerator(tree), dict.fromkeys(tree, 0.5)) for _ in range(2))
+    ours, theirs = solve(ETS(n=4), search), solve(Rebase(n=4), rebase)
+    assert (ours.usage, ours.share, list(search.trace)) == (theirs.usage, theirs.share, list(rebase.trace))
+    assert {"warning": "the integer program was not solved; this round is REBASE"} in search.events
+
+
+def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
+    tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
+    search = toy_search(tree, dict.fromkeys(tree, 3.2))
+    solve(ETS(n=2), search)
+    assert any("scores outside 0 to 1" in event.get("warning", "") for event in search.events)
+
+
+@pytest.mark.parametrize(("vote", "value"), [("weighted", "5"), ("majority", "5"), ("best", "7")])
+def test_what_finished_is_put_to_the_vote_that_was_asked_for(vote: str, value: str) -> None:
+    tree = {"0": done("is 7"), "1": done("is 5"), "2": done("is 5")}
+    assert solve(ETS(n=3, vote=vote), toy_search(tree, {"0": 0.9, "1": 0.5, "2": 0.5})).value == value
 
 
 class Clusters:
@@ -347,7 +381,8 @@ def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for(le
     generator = ToyGenerator(tree)
     search = ets_search(generator, scores)
     solve(ETS(n=3, min_children=least), search)
-    assert search.events == [{"leaves": 3, "kept": 3, "expanded": len(set(parents))}]
+    facts = {"leaves": 3, "kept": 3, "expanded": len(set(parents)), "held": 1, "ancestors": 1, "clusters": 2}
+    assert search.events == [facts]
     assert sorted(extension.node.path[0] for extension in generator.asked[1]) == parents
 
 
@@ -399,10 +434,15 @@ def test_edge_costs_as_worked_out_by_hand() -> None:
     for name in ("drop", "consistent"):
         g, row = 0.0, []
         for r, r_next in pairwise(rewards):
-            g += EDGE_COSTS[name](1 - r, 1 - r_next)
+            g += AStar(edge_cost=name).price(1 - r, 1 - r_next)
             row.append(round(g + 1 - r_next, 6))
         found[name] = row
     assert found == {"drop": [0.4, 0.2, 0.8, 0.4], "consistent": [0.5, 0.5, 0.8, 0.8]}
+
+
+def test_steps_and_tokens_have_the_price_they_are_given() -> None:
+    assert AStar(edge_cost="steps", step_cost=0.1).price(0.5, 0.9, 7) == 0.1
+    assert AStar(edge_cost="tokens", token_cost=0.01).price(0.5, 0.9, 7) == pytest.approx(0.07)
 
 
 A_STAR = {
@@ -463,6 +503,44 @@ def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_
 def test_a_star_refuses_scores_that_are_no_probabilities(wrong: float) -> None:
     with pytest.raises(InputError, match="prefix scores in"):
         solve(AStar(k=2), toy_search(A_STAR, dict.fromkeys(A_STAR, wrong)))
+
+
+def test_a_star_maps_other_rewards_to_probabilities_where_it_is_told_to() -> None:
+    scores = {"0": 2.2, "1": 1.4, "0/0": -0.85, "0/1": -0.4, "1/0": 1.7, "1/1": -1.4}  # log-odds of those above
+    search = toy_search(A_STAR, scores)
+    assert solve(AStar(k=2, score_map="sigmoid"), search).value == "7"
+
+
+def test_a_star_by_segments_of_so_many_tokens_and_no_deeper_than_it_may() -> None:
+    """Each child says two more words of ``a b c d is 7``, whatever the model calls a step."""
+    words = ["a", "b", "c", "d", "is", "7"]
+
+    def tell(extension: Extension) -> Piece:
+        return done(" ".join(words[len(extension.node.state.ids) :]))
+
+    generator = ToyGenerator(tell)
+    answer = solve(AStar(k=1, segment_tokens=2), toy_search(generator, lambda node: 0.5))
+    assert answer.value == "7" and [len(batch[0].node.state.ids) for batch in generator.asked] == [0, 2, 4]
+    shallow = solve(AStar(k=1, segment_tokens=2, max_depth=2), toy_search(tell, lambda node: 0.5))
+    assert (shallow.value, shallow.usage.generated_tokens) == (None, 4)
+
+
+def test_what_is_kept_back_is_what_was_asked_for() -> None:
+    """Two words a step and a budget of 20; 14 are kept back, so there is room for one expansion alone."""
+
+    def endless(extension: Extension) -> Piece:
+        return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
+
+    generator = ToyGenerator(endless)
+    search = toy_search(generator, lambda node: 0.5, budget=Budget(tokens=20), cap=8)
+    assert solve(AStar(k=2, reserve_tokens=14), search).value == "7"
+    assert [len(batch) for batch in generator.asked] == [2, 1]
+
+
+def test_scores_too_much_alike_to_tell_siblings_apart_are_noted() -> None:
+    search = toy_search({"0": done("is 7"), "1": done("so 7")}, {"0": 0.5, "1": 0.5})
+    solve(AStar(k=2), search)
+    assert {"flat": 0.0} in search.events
 
 
 def test_a_full_frontier_drops_its_worst() -> None:
@@ -571,6 +649,30 @@ def test_the_random_control_keeps_as_many() -> None:
         kept[keep] = search.events[0]["kept"]
     assert len(kept["best"]) == len(kept["random"]) == 2
     assert kept["best"] != kept["random"]
+
+
+def test_a_reward_model_of_step_ends_rejects_nothing_unless_told_to() -> None:
+    generator, scorer = ToyGenerator(ER), ToyScorer(dict.fromkeys(ER, 0.5) | {"0": 0.1, "3": 0.1})
+    scorer.capabilities = scorer.capabilities - {Capability.PARTIAL_REWARD}
+    with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to go on"):
+        solve(EarlyRejection(n=4, width=2, tau=2), toy_search(generator, scorer))
+    assert generator.asked == []
+    assert solve(EarlyRejection(n=4, width=2, tau=2, cuts="any"), toy_search(generator, scorer)).value is not None
+
+
+def test_survivors_ranked_by_their_partial_reward_are_not_read_again() -> None:
+    scores = {"0": 0.1, "1": 0.9, "2": 0.8, "3": 0.2, "1/0": 0.1, "1/0/0": 0.9, "1/0/1": 0.1, "2/0": 0.3, "2/1": 0.2}
+    generator, scorer = ToyGenerator(ER), ToyScorer(scores)
+    solve(EarlyRejection(n=4, width=2, tau=2, rank="partial"), toy_search(generator, scorer))
+    assert [len(batch) for batch in scorer.asked] == [4, 4]
+    assert rounds(generator)[2][0] == ((1, 0), 0)
+
+
+def test_early_rejection_may_answer_with_the_best_alone() -> None:
+    tree = {"0": done("7"), "1": done("5"), "2": done("5"), "3": done("5")}
+    scores = {"0": 0.9, "1": 0.5, "2": 0.5, "3": 0.5}
+    assert solve(EarlyRejection(n=4, width=1, tau=2), toy_search(tree, scores)).value == "5"
+    assert solve(EarlyRejection(n=4, width=1, tau=2, select="best"), toy_search(tree, scores)).value == "7"
 
 
 def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None:

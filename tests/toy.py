@@ -14,8 +14,9 @@ from typing import Any
 
 from hypothesis import settings
 
+from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.search import Answer, Search
 from thinktime.core.types import (
     Answers,
     Capability,
@@ -108,7 +109,7 @@ class ToyGenerator(WordGenerator):
 class ToyScorer(WordScorer):
     """Scores a node by its path, or by a function; it passes for any kind of scorer."""
 
-    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD}
+    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
 
     def __init__(self, scores: Scores, *, name: str = "toy-scorer", price: float | None = 0.0) -> None:
         super().__init__(scores if callable(scores) else lambda node: scores[_place(node.path)], name=name, price=price)

@@ -21,7 +21,8 @@ from scipy.optimize import minimize_scalar
 
 from thinktime import pocket
 from thinktime.bench.tasks import Task, load
-from thinktime.core.search import Journal, Search
+from thinktime.core.journal import Journal
+from thinktime.core.search import Search
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward

@@ -68,7 +68,7 @@ async def judged(problem: Problem, task: Task, generator: LocalGenerator, k: int
     right = [task.check(candidate.answer, problem.reference) for candidate in shown]
     if len(set(right)) < 2:
         return None
-    found = await judge(search, [candidate.node for candidate in shown], k)
+    found, _ = await judge(search, [candidate.node for candidate in shown], k)
     states = [state for state, _ in await generator.hidden([node.state for node in found])]
     lengths = [float(generator.length(node.state)) for node in found]
     return Judged(states, [is_right(scores, right) for scores in found.values()], lengths)

@@ -13,7 +13,7 @@ import asyncio
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,54 @@ import numpy as np
 
 from thinktime.bench.environment import environment
 from thinktime.core.search import Search
-from thinktime.core.types import Sampling
+from thinktime.core.types import Child, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.usage import Usage
 from thinktime.strategies.mcts import MCTS
-from thinktime.testing import ANSWERS, PROBLEM, Piece, WordGenerator, WordScorer
+from thinktime.testing import PROBLEM, WordGenerator, WordScorer
 
 HERE = Path(__file__).parent
 SIZES = (1_000, 10_000, 100_000)
 WIDTH = 4
+ONE, READ = Usage(generated_tokens=1, model_calls=1, flops=2.0), Usage(scorer_tokens=1, scorer_calls=1)
 SLOW = 10_000
 """Nodes of TreeQuest's; ten times more would take it a hundred times longer."""
 
 
+class Instant(WordGenerator):
+    """Says how many steps it has taken and nothing else, at once, at a cost that is always the same."""
+
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> int:  # type: ignore[override]
+        """No step taken."""
+        return 0
+
+    def length(self, state: int) -> int:  # type: ignore[override]  # of a state that is no text
+        """Steps taken."""
+        return state
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """What every step costs."""
+        return ONE
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """A step each."""
+        return [Child(e.node.state + 1, "eos" if e.until == "done" else "step", ONE, 1) for e in extensions]
+
+
+class InstantScorer(WordScorer):
+    """A number a node, at once."""
+
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """What every reading costs."""
+        return READ
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        """A number between 0 and 1 by the node's key."""
+        return [Reading(int(node.key[:8], 16) / 2**32, READ) for node in nodes]
+
+
 def search() -> Search:
     """A search that never ends by itself."""
-    generator = WordGenerator(lambda extension: Piece("so", "eos" if extension.until == "done" else "step"))
-    scorer = WordScorer(lambda node: int(node.key[:8], 16) / 2**32)
-    return Search(PROBLEM, generator, scorer=scorer, answers=ANSWERS, sampling=Sampling(max_tokens=10**9))
+    return Search(PROBLEM, Instant(), scorer=InstantScorer(), sampling=Sampling(max_tokens=10**9))
 
 
 def levels(nodes: int) -> float:

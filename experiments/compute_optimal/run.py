@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments.arms import Arm, minus, models, points, run_arms, summary, write
 from experiments.plot import COLOURS, bars, save
+from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import load
@@ -28,7 +29,6 @@ from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 SIZES = (4, 8, 16, 32)
-BINS = 5
 METHODS = {
     "vote": "weighted_majority:n={n}",
     "beam": "beam_search:n={n},width=4",
@@ -38,14 +38,6 @@ EXTRA = ("beam_search:n=16,width=4,lookahead=3", "beam_search:n=4,width=2")
 """The longest lookahead, and the one width of sqrt(n) that is not 4 anyway."""
 
 
-def bins_of(difficulty: Sequence[float]) -> list[int]:
-    """Five bins of equal size, 0 the easiest; of equal difficulty the earlier problem counts as easier."""
-    order = np.argsort([-value for value in difficulty], kind="stable")
-    bins = np.empty(len(order), dtype=int)
-    bins[order] = np.arange(len(order)) * BINS // len(order)
-    return [int(number) for number in bins]
-
-
 def last_rewards(found: Sequence[Outcome]) -> list[float]:
     """Mean reward of a problem's complete samples: its difficulty as it can be known without labels."""
     means = []
@@ -53,21 +45,6 @@ def last_rewards(found: Sequence[Outcome]) -> list[float]:
         scores = [n["score"] for n in outcome.trace if n["finish"] == "eos" and n["score"] is not None]
         means.append(fmean(scores) if scores else 0.0)
     return means
-
-
-def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> tuple[list[float], list[str]]:
-    """What a policy gets that picks each bin's best arm on the other half; and its picks, bin by bin and fold."""
-    gained = [0.0] * len(bins)
-    picks = []
-    for number in range(BINS):
-        members = [place for place, mine in enumerate(bins) if mine == number]
-        for fold in (0, 1):
-            seen, unseen = members[fold::2], members[1 - fold :: 2]
-            pick = max(right, key=lambda arm: sum(right[arm][place] for place in seen))
-            picks.append(pick)
-            for place in unseen:
-                gained[place] = right[pick][place]
-    return gained, picks
 
 
 def main() -> None:
@@ -83,8 +60,8 @@ def main() -> None:
     other = Arm("16 other samples", parse("weighted_majority:n=16")[1])
     sampled = run_arms([other], task, generator, scorer, args.bank, seed=1)[other.label]
     difficulty = {
-        "oracle": bins_of(pass_rates(sampled)),
-        "predicted": bins_of(last_rewards(sampled)),
+        "oracle": binned(pass_rates(sampled)),
+        "predicted": binned(last_rewards(sampled)),
     }
     right = {label: [float(outcome.correct) for outcome in found] for label, found in outcomes.items()}
     by_bin = {str(n): [difference(right, difficulty["oracle"], number, n) for number in range(BINS)] for n in SIZES}

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
-from experiments.arms import Arm, minus, points, run_arms, skilled, summary, tokens, write
+from experiments.arms import Arm, forgiving, minus, points, run_arms, skilled, summary, tokens, write
 from experiments.generative_reward.judging import (
     JUDGEMENTS,
     ONE_ORDER,
@@ -41,7 +41,6 @@ from thinktime.bench.tasks import load
 from thinktime.pocket.skills import PocketSkills
 from thinktime.scorers.meta import MetaReward
 from thinktime.scorers.prm import ProcessReward
-from thinktime.strategies import parse
 from training.meta import is_right
 
 HERE = Path(__file__).parent
@@ -186,7 +185,7 @@ def main() -> None:
     labels += [f"generative_reward:n=4,k={k},keep={k // 2}" for k in (8, 16, 32)]
     labels += [f"majority:n={n}" for n in VOTES] + ["best_of_n:n=4", "weighted_majority:n=4"]
     arms = [Arm("all judgements", judging, scorer=meta)]
-    arms += [Arm(label, parse(label)[1], scorer=meta if "keep" in label else None) for label in labels]
+    arms += [Arm(label, forgiving(label), scorer=meta if "keep" in label else None) for label in labels]
     outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PocketSkills())
     del outcomes["all judgements"]
     found = [judging.found[problem.id] for problem in task.problems]

@@ -8,8 +8,8 @@ pool. Of the paper's three families of tasks there is one here, word problems; c
 no model and no checker in this repository, so what the paper says of free against fixed formats is not tested. The
 filter of hard items wants four different models; four samples of the shipped solver, which is no part of the
 comparison, stand in for them. A judgement that cannot be read falls back on plurality, and of a pool with more than
-four answers it sees the four most frequent. A model that was trained to think is no part of it either, and patterns
-are not counted.
+four answers it sees the four most frequent. A model that was trained to think is no part of it either. Patterns
+(``thinktime.bench.patterns``) are not counted: the skilled model writes in a fixed format, its traces show none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.arms import Arm, minus, models, points, run_arms, skilled, summary, tokens, write
+from experiments.arms import Arm, forgiving, minus, models, points, run_arms, skilled, summary, tokens, write
 from experiments.o1_patterns.figure import plot
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
@@ -155,7 +155,7 @@ def main() -> None:
     pooled = [text.format(n=n) for n in SIZES for text in SELECTORS.values()]
 
     def run(labels: Sequence[str]) -> dict[str, list[Outcome]]:
-        arms = [Arm(label, parse(label)[1]) for label in labels]
+        arms = [Arm(label, forgiving(label)) for label in labels]
         return run_arms(arms, task, model, scorer, args.bank, skills=skills.PocketSkills())
 
     outcomes = run(list(dict.fromkeys([*SCAFFOLDS, *pooled])))

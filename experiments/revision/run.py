@@ -26,9 +26,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.arms import Arm, minus, points, ratio, run_arms, skilled, summary, write
-from experiments.compute_optimal.run import BINS, bins_of, cross_validated
 from experiments.plot import COLOURS, bars, save
 from thinktime import pocket
+from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import auc, mean_interval, paired_difference
 from thinktime.bench.tasks import Task, load
@@ -188,7 +188,7 @@ def main() -> None:
     other = Noted(Revision(n=N, chains=N, select="majority"), task)
     run_arms([Arm("16 other first answers", other)], task, generator, reward, args.bank, seed=1, skills=PocketSkills())
     rates = [fmean(chain[0].right for chain in problem) for problem in other.chains()]
-    bins = bins_of(rates)
+    bins = binned(rates)
     steps = {str(c): by_step(noted[label_of(c, "verifier")].chains()) for c in CHAINS if c < N}
     references = {}
     for label, revision in noted.items():

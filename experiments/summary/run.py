@@ -4,15 +4,16 @@
 
 Accuracy against tokens, operations and the longest path, every point with its interval, and every method against the
 weighted vote over samples at the size whose tokens are nearest. Operations are those of solver and reward model.
+Arms share samples here, so seconds are measured apart: see ``experiments.summary.seconds``.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import matplotlib.pyplot as plt
 
@@ -22,6 +23,7 @@ from thinktime.bench.tasks import load
 from thinktime.strategies import make
 
 HERE = Path(__file__).parent
+SECONDS = HERE / "seconds.json"
 SIZES = (2, 4, 8, 16)
 SAMPLED = ("majority", "best_of_n", "weighted_majority", "adaptive_consistency", "first_finish", "length_vote")
 SEARCHES = ("beam_search", "rebase", "ets", "particle_filter", "early_rejection", "dvts", "mcts")
@@ -60,27 +62,30 @@ def main() -> None:
             "minus": minus(found, outcomes[nearest]),
         }
     write(HERE, 0, task, {"arms": rows})
-    plot(rows)
+    plot()
 
 
-def plot(rows: Mapping[str, Any]) -> None:
-    """One line a method, in tokens, in operations and in the length of the longest path."""
-    figure, panels = plt.subplots(1, 3, figsize=(14, 5.2), dpi=150, sharey=True)
-    costs: dict[str, Callable[[Mapping[str, Any]], float]] = {
-        "generated tokens a problem": lambda row: float(row["usage"]["generated_tokens"]),
-        "GFLOPs a problem, solver and reward model": lambda row: float(row["flops"]) / 1e9,
-        "tokens on the longest path of the search": lambda row: float(row["passes"]),
+def plot() -> None:
+    """One line a method: in tokens, in operations, in the longest path, and in seconds where they were measured."""
+    rows = json.loads((HERE / "result.json").read_text())["arms"]
+    costs: dict[str, Callable[[str], float]] = {
+        "generated tokens a problem": lambda label: float(rows[label]["usage"]["generated_tokens"]),
+        "GFLOPs a problem, solver and reward model": lambda label: float(rows[label]["flops"]) / 1e9,
+        "tokens on the longest path of the search": lambda label: float(rows[label]["passes"]),
     }
+    timed = json.loads(SECONDS.read_text()) if SECONDS.exists() else {"seconds": {}}
+    if rows.keys() <= timed["seconds"].keys():
+        seconds = f"seconds a problem, {timed['n_problems']} at once, median of three rounds"
+        costs[seconds] = lambda label: float(timed["seconds"][label]["value"])
+    figure, panels = plt.subplots(1, len(costs), figsize=(4.7 * len(costs), 5.2), dpi=150, sharey=True)
     names = list(dict.fromkeys(label.partition("@")[0] for label in rows))
     for axes, (title, cost) in zip(panels, costs.items(), strict=True):
         for place, name in enumerate(names):
-            mine = sorted((row for label, row in rows.items() if label.partition("@")[0] == name), key=cost)
-            y, whiskers = bars(row["accuracy"] for row in mine)
+            mine = sorted((label for label in rows if label.partition("@")[0] == name), key=cost)
+            y, whiskers = bars(rows[label]["accuracy"] for label in mine)
             style = {"color": COLOURS[place % len(COLOURS)], "ls": ("-", "--", ":")[place // len(COLOURS)]}
-            label = name.replace("_", " ")
-            axes.errorbar(
-                [cost(row) for row in mine], y, whiskers, label=label, marker="o", ms=3.5, elinewidth=0.4, **style
-            )
+            x, shown = list(map(cost, mine)), name.replace("_", " ")
+            axes.errorbar(x, y, whiskers, label=shown, marker="o", ms=3.5, elinewidth=0.4, **style)
         if "longest" not in title:
             axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")

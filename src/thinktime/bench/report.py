@@ -42,7 +42,14 @@ def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: P
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """One sentence: the best strategy at the largest budget against ``single``, with intervals and cost factor."""
+    """One sentence: the best strategy at the largest budget against ``single``, with intervals and cost factor.
+
+    Before it stands the result's stamp, if it has one.
+    """
+    return f"{result['stamp']} {_comparison(result)}" if result.get("stamp") else _comparison(result)
+
+
+def _comparison(result: Mapping[str, Any]) -> str:
     runs = [run for run in result["runs"] if None not in (run.get("accuracy") or _UNKNOWN).values()]
     if not runs:
         return "No run has a known accuracy."

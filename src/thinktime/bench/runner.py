@@ -24,6 +24,7 @@ from thinktime.strategies import Strategy, check
 
 SCHEMA = 1
 IN_FLIGHT = 256
+STAMP = "The selector is the evaluator: what it selects is an upper bound, no result of a method."
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ class Bench:
                 "levels": {level: levels.count(level) for level in sorted(set(levels))},
             },
             "model": {"generator": self.generator.name, "scorer": self.scorer.name if self.scorer else None},
+            "evaluator": self.task.evaluator,
+            "stamp": STAMP if self.scorer and self.scorer.name == self.task.evaluator else None,
             "sampling": asdict(self.sampling),
             "budget": asdict(self.budget),
             "runs": [self._run_result(entry) for entry in finished],

@@ -17,7 +17,8 @@ from thinktime.bank.store import Bank
 from thinktime.bench.replay import Fields, read_recorded
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError, ModelError
-from thinktime.core.search import Search, reading_key
+from thinktime.core.readings import reading_key
+from thinktime.core.search import Search
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.generators.recorded import BankedGenerator
 

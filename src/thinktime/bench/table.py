@@ -12,7 +12,8 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
     """One row per run: accuracy and difference with 95% intervals, and costs per problem."""
     task = result["task"]
     state = "" if result["complete"] else ", interrupted: finished problems only"
-    table = Table(title=f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}", title_justify="left")
+    title = f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}"
+    table = Table(title=title, title_justify="left", caption=result.get("stamp"), caption_justify="left")
     table.add_column("strategy", no_wrap=True)
     for name in ("n", "problems", "accuracy", "minus single", "tokens", "scorer tokens", "GFLOPs", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)

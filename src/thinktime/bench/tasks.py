@@ -23,6 +23,11 @@ class Task:
     check: Callable[[str | None, str | None], bool] = equivalent
     """Whether an answer is right: `thinktime.answers.equivalent`, the same notion that votes use."""
 
+    @property
+    def evaluator(self) -> str:
+        """Who says what is right. A scorer of this name selects by the reference."""
+        return f"reference answers of {self.name}"
+
 
 def load(
     name: str,

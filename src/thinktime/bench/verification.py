@@ -208,8 +208,8 @@ class Law:
 
     def strategy(self, budget: int, ratio: float, crossover: float = 1.0) -> SolveOrVerify:
         """What spends a budget by this law."""
-        factors = {"alpha_s": self.alpha_s.value, "alpha_v": self.alpha_v.value}
-        return SolveOrVerify(budget, ratio, **factors, a=self.a.value, b=self.b.value, crossover=crossover)
+        alpha_s, a, alpha_v, b = (each.value for each in (self.alpha_s, self.a, self.alpha_v, self.b))
+        return SolveOrVerify(budget, ratio, alpha_s=alpha_s, a=a, alpha_v=alpha_v, b=b, crossover=crossover)
 
 
 def fit(spent: Sequence[float], options: Sequence[Sequence[Split]], right: Sequence[Floats], seed: int = 0) -> Law:

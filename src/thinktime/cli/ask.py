@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -89,6 +90,8 @@ def ask(
     )
     check(name, method, search.capabilities)
     answer = asyncio.run(closing((generator, judge), method(search)))
+    for warning in dict.fromkeys(event["warning"] for event in search.events if "warning" in event):
+        print(f"warning: {warning}", file=sys.stderr)
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
     if as_json:

@@ -85,6 +85,7 @@ def bench(
 ) -> None:
     """Run strategies at several budgets on a task; resume where an earlier run stopped."""
     from thinktime.bank.store import Bank
+    from thinktime.bench.controls import NAMES, control
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
 
@@ -103,13 +104,15 @@ def bench(
                 model_name,
                 price,
                 parameters,
-                scorer,
+                None if scorer in NAMES else scorer,
                 scorer_name,
                 scorer_price,
                 aggregate=aggregate,
                 dtype=dtype,
             )
             generator, judge = load_models(options)
+            if scorer in NAMES:
+                judge = control(scorer, loaded, judge)
         run = Bench(loaded, generator, judge, entries, sampling, opened, limits, seed, skills=skills_of(model))
         complete = _run_with_progress(run)
         result, timing = _write(run, out)

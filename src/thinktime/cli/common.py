@@ -49,8 +49,10 @@ ScorerText = Annotated[
         "--scorer",
         "--reward-model",
         help="'pocket', 'none', 'self' (self-evaluation of the pocket solver), 'meta' (rewards of judgements, where "
-        "--model has them), a reward model directory, a reward model behind HTTP (http://host:port/pooling, "
-        "/classify or /score), or an endpoint that judges by prompt (http://host:port/v1); default: fits --model.",
+        "--model has them), 'verdicts' (how sure --model is of its checks), 'untrained-self' (self-evaluation of an "
+        "endpoint's --model by asking it; little better than chance), a reward model directory, a reward model behind "
+        "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
+        "(http://host:port/v1); in a bench also the controls 'oracle' and 'random'; default: fits --model.",
     ),
 ]
 ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
@@ -112,6 +114,9 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
         raise InputError("dtype", dtype, "give auto, float64, float32, bfloat16 or float16")
     number = dtype if dtype != "auto" else "float64" if model in POCKET else "float32"
     chosen = options.scorer or ("pocket" if model in POCKET else "none")
+    if chosen in ("oracle", "random"):
+        why = "uses the reference answers" if chosen == "oracle" else "knows nothing"
+        raise InputError("scorer", chosen, f"it {why}: a control for `thinktime bench`, no scorer of an answer")
     if not _is_url(chosen):
         _only_for_endpoints("--scorer", scorer_name=options.scorer_name, scorer_price=options.scorer_price)
     generator: Generator
@@ -129,14 +134,25 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
             from thinktime.scorers.meta import MetaReward
 
             return generator, MetaReward(local, directory / "meta.json")
+        if chosen == "verdicts":
+            from thinktime.scorers.verdict import VerdictProbability
+
+            return generator, VerdictProbability(local)
     if chosen == "none":
         return generator, None
     if _is_url(chosen):
         return generator, _remote_scorer(chosen, options)
-    if chosen == "meta":
+    if chosen in ("meta", "verdicts"):
         raise InputError("scorer", chosen, "an endpoint does not show its inside; give a local --model")
     from thinktime.scorers.prm import ProcessReward
 
+    if chosen == "untrained-self":
+        from thinktime.generators.openai import RemoteGenerator
+        from thinktime.scorers.untrained import UntrainedSelfEvaluation
+
+        if not isinstance(generator, RemoteGenerator):
+            raise InputError("scorer", chosen, "it asks a model behind HTTP; give the URL of one with --model")
+        return generator, UntrainedSelfEvaluation(generator)
     directory = pocket.directory(SHIPPED_SCORERS[chosen]) if chosen in SHIPPED_SCORERS else Path(chosen)
     return generator, ProcessReward(directory, aggregate=options.aggregate, dtype=number)
 

@@ -28,6 +28,10 @@ class UnknownNameError(InputError):
         super().__init__(field, value, f"unknown; {hint}there are: {', '.join(names)}")
 
 
+class TooLongError(InputError):
+    """A prompt that does not fit the model's context."""
+
+
 class CapabilityError(ThinktimeError):
     """A strategy needs something its generator or scorer does not have."""
 

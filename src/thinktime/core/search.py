@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
+from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError, TooLongError
+from thinktime.core.journal import Journal, Samples
 from thinktime.core.ledger import Ledger
+from thinktime.core.readings import Readings
 from thinktime.core.selection import Candidate, best
 from thinktime.core.types import (
     Answers,
@@ -26,33 +26,12 @@ from thinktime.core.types import (
     Node,
     Problem,
     Race,
-    Reading,
     Sampling,
     Scorer,
     Skills,
     Until,
 )
-from thinktime.core.usage import Budget, Usage
-
-
-class Journal(Protocol):
-    """Where finished work is written before anything else happens with it; the bank is one."""
-
-    def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        """The banked sample of this key: ``state``, ``finish``, ``usage`` and ``passes``."""
-        ...
-
-    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Bank finished samples under their keys."""
-        ...
-
-    def find_reading(self, key: str, scorer: str) -> Reading | None:
-        """The reading by a scorer that was banked under this `reading_key`."""
-        ...
-
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
-        """Bank readings, each under its `reading_key`."""
-        ...
+from thinktime.core.usage import Budget, Usage, total
 
 
 @dataclass(frozen=True)
@@ -120,17 +99,13 @@ class Search:
         self.ledger = Ledger(budget, within=within)
         self.exhausted = False
         self.trace: dict[str, Record] = {}
-        self._journal = journal
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
         self.errors: list[ThinktimeError] = []
         """Why children could not be had."""
-        self.unread: list[str] = []
-        """Why readings could not be had."""
         self._children: Counter[str] = Counter()
-        self._readings: dict[str, Reading] = {}
-        self._read: dict[str, Node] = {}
-        """Nodes all of which a reading went through, the first that was read first."""
+        self._samples = Samples(journal, problem, generator)
+        self.readings = Readings(scorer, self.ledger, journal) if scorer is not None else None
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
         self.trace[self.root.key] = Record(self.root)
@@ -227,7 +202,7 @@ class Search:
                     extension.node.passes + child.passes,
                 )
         order = {node.key: place for place, node in enumerate(nodes)}
-        grown = sorted(made.values(), key=lambda node: (order[node.parent.key] if node.parent else 0, node.path))
+        grown = sorted(made.values(), key=lambda node: (order[node.parent.key] if node.parent else 0, node.path[-1]))
         for node in grown:
             self.trace[node.key] = Record(node)
         return grown
@@ -249,7 +224,7 @@ class Search:
             known = [*([self.root.state] if self._children[self.root.key] else []), *states[0], *states[1]]
             try:
                 state = self.generator.root(question, self.root.state, known)
-            except InputError:
+            except TooLongError:
                 return None
             self.trace[key] = Record(Node(key, (), state), skill=skill, about=(*about, *said))
         return self.trace[key].node
@@ -266,51 +241,16 @@ class Search:
     async def score(self, nodes: Sequence[Node]) -> list[float | None]:
         """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
 
-        A reading is charged what is new to this search: what lies behind the node's nearest ancestor that an earlier
-        reading went through, in an earlier call or for an earlier node of this one. Below a root of `ask` that is new,
-        it is what differs from the first node that was read. A node that was read before is not read again; a child
-        that could not be had is not read.
+        A node that was read before is not read again; see `Readings` for what is charged.
         """
-        if self.scorer is None:
+        if self.readings is None:
             raise CapabilityError("this strategy scores nodes, but no scorer was given")
-        scorer, found = self.scorer, dict[str, Reading]()
-        new: list[tuple[Node, Node | None, Usage]] = []
-        for node in dict.fromkeys(nodes):
-            if node.finish == "error" or node.key in self._readings:
-                continue
-            unread = list(takewhile(lambda above: above.key not in self._read, node.lineage()))
-            known = (unread[-1].parent or next(iter(self._read.values()), None)) if unread else node
-            worst = scorer.worst_case(node, known)
-            if not self.ledger.reserve(worst):
-                self.exhausted = True
-                continue
-            self._read.update((above.key, above) for above in unread)
-            key = reading_key(node, known)
-            banked = self._journal.find_reading(key, scorer.name) if self._journal is not None else None
-            if banked is None:
-                new.append((node, known, worst))
-            else:
-                self.ledger.settle(worst, banked.usage)
-                found[node.key] = banked
-        if new:
-            fresh = await scorer.score([node for node, _, _ in new], [known for _, known, _ in new])
-            for (node, _, worst), reading in zip(new, fresh, strict=True):
-                self.ledger.settle(worst, reading.usage)
-                found[node.key] = reading
-            self.unread += [reading.reason for reading in fresh if reading.reason]
-            if self._journal is not None:
-                keyed = [(reading_key(node, known), found[node.key]) for node, known, _ in new]
-                self._journal.add_readings(
-                    scorer.name, [(key, reading) for key, reading in keyed if not reading.reason]
-                )
-        self._readings |= found
+        self.exhausted |= not await self.readings.read(nodes)
         scores: list[float | None] = []
         for node in nodes:
-            read = self._readings.get(node.key)
-            value = read.value if read and read.value is not None and math.isfinite(read.value) else None
             record = self.trace[node.key]
-            record.score, record.steps = value, read.steps if read else ()
-            scores.append(value)
+            record.score, record.steps = self.readings.of(node)
+            scores.append(record.score)
         return scores
 
     def prune(self, nodes: Sequence[Node]) -> None:
@@ -346,8 +286,9 @@ class Search:
             ThinktimeError: nothing was sampled to its end, and a child could not be had for this reason; or not one
                 reading could be had.
         """
-        if self.unread and all(record.score is None for record in self.trace.values()):
-            raise ModelError(self.unread[0])
+        failed = self.readings.failed if self.readings is not None else []
+        if failed and all(record.score is None for record in self.trace.values()):
+            raise ModelError(failed[0])
         if chosen is None:
             records = [record for record in self.trace.values() if self.is_answer(record.node)]
             if self.errors and not any(record.node.done for record in records):
@@ -393,47 +334,47 @@ class Search:
         return replace(extension, max_tokens=room)
 
     async def _sample(self, granted: Sequence[tuple[Extension, Usage]]) -> list[tuple[Extension, Child]]:
+        extensions = [extension for extension, _ in granted]
         children: dict[str, Child] = {}
-        for extension, _ in granted:
-            child = self._banked(extension, extension.key)
-            if child is None or child.usage.generated_tokens > extension.max_tokens:
-                left = self._left(extension, extension.max_tokens, extension.max_tokens)
-                child = left and replace(left, finish="budget")
+        for extension in extensions:
+            child = self._samples.find(extension)
             if child is not None:
                 children[extension.key] = child
                 self._arrive(extension, child)
-        for extension, _ in granted:  # what was given up before may do for a race that is over by then
+        for extension in extensions:  # what was given up before may do for a race that is over by then
             limit = extension.race.limit if extension.race else None
             if limit is not None and extension.key not in children:
-                left = self._left(extension, limit, extension.max_tokens)
+                left = self._samples.left(extension, limit, extension.max_tokens, "pruned")
                 if left is not None:
-                    children[extension.key] = replace(left, finish="pruned")
-        new = [extension for extension, _ in granted if extension.key not in children]
+                    children[extension.key] = left
+        reserved = total(worst for _, worst in granted)
+        new = [extension for extension in extensions if extension.key not in children]
         if new:
-            kept: set[str] = set()
-
-            def keep(extension: Extension, child: Child) -> None:
-                kept.add(extension.key)
-                self._write([(extension, child)])
-
-            told = new if self._journal is None else [replace(e, arrived=partial(keep, e)) for e in new]
             try:
-                fresh = await self.generator.extend(told)
+                children |= await self._fresh(new)
             except InputError:  # nothing came, and nothing of it was paid for
-                for _, worst in granted:
-                    self.ledger.settle(worst, Usage())
+                self.ledger.settle(reserved, Usage())
                 raise
-            for extension, child in zip(new, fresh, strict=True):
-                children[extension.key] = child
-                if child.error is not None:
-                    self.errors.append(child.error)
-            self._write([(extension, children[extension.key]) for extension in new if extension.key not in kept])
-        for extension, worst in granted:
+        for extension in extensions:
             child, limit = children[extension.key], extension.race.limit if extension.race else None
             if limit is not None and child.usage.generated_tokens > limit:
                 children[extension.key] = self._given_up(extension, child, limit)
-            self.ledger.settle(worst, children[extension.key].usage)
-        return [(extension, children[extension.key]) for extension, _ in granted]
+        self.ledger.settle(reserved, total(child.usage for child in children.values()))
+        return [(extension, children[extension.key]) for extension in extensions]
+
+    async def _fresh(self, new: Sequence[Extension]) -> dict[str, Child]:
+        """Children from the generator, written down before anyone sees them."""
+        kept: set[str] = set()
+
+        def keep(extension: Extension, child: Child) -> None:
+            kept.add(extension.key)
+            self._samples.add([(extension, child)])
+
+        told = new if self._samples.journal is None else [replace(e, arrived=partial(keep, e)) for e in new]
+        fresh = await self.generator.extend(told)
+        self.errors += [child.error for child in fresh if child.error is not None]
+        self._samples.add([pair for pair in zip(new, fresh, strict=True) if pair[0].key not in kept])
+        return {extension.key: child for extension, child in zip(new, fresh, strict=True)}
 
     def _arrive(self, extension: Extension, child: Child) -> None:
         if extension.race and child.finish == "eos" and extension.race.counts(child.state):
@@ -441,48 +382,12 @@ class Search:
 
     def _given_up(self, extension: Extension, child: Child, limit: int) -> Child:
         """The child as far as its race went, whatever it had run ahead of others; that much it is charged."""
-        left = self._left(extension, limit, limit)
-        if left is not None:
-            return replace(left, finish="pruned")
-        left = self.generator.cut(extension, child, limit)
-        if left.usage.flops is not None:  # a replay knows only its tokens, which the bank has anyway
-            self._write([(extension, left)])
+        left = self._samples.left(extension, limit, limit, "pruned")
+        if left is None:
+            left = self.generator.cut(extension, child, limit)
+            if left.usage.flops is not None:  # a replay knows only its tokens, which the bank has anyway
+                self._samples.add([(extension, left)])
         return left
-
-    def _banked(self, extension: Extension, key: str) -> Child | None:
-        banked = self._journal.find_sample(key) if self._journal is not None else None
-        if banked is None:
-            return None
-        state = self.generator.unpack(extension.node.state, banked["state"])
-        return Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
-
-    def _left(self, extension: Extension, least: int, most: int) -> Child | None:
-        """The shortest that a race or a budget has left of this child before, of so many tokens."""
-        found, key = [], f"{extension.key}/cut"
-        while (child := self._banked(extension, key)) is not None:
-            found.append(child)
-            key += "/cut"
-        long_enough = [child for child in found if least <= child.usage.generated_tokens <= most]
-        return min(long_enough, key=lambda child: child.usage.generated_tokens, default=None)
-
-    def _write(self, made: Sequence[tuple[Extension, Child]]) -> None:
-        """Bank what was sampled; what a race or the tokens left of a child is no sample and has a key of its own."""
-        if self._journal is None:
-            return
-        samples = []
-        for extension, child in made:
-            in_full = child.usage.generated_tokens == extension.max_tokens
-            if child.finish == "error" or (child.finish == "budget" and not in_full):  # the clock cuts where it likes
-                continue
-            key = extension.key
-            while child.finish in ("pruned", "budget") and (
-                key == extension.key or self._journal.find_sample(key) is not None
-            ):
-                key += "/cut"
-            packed = self.generator.pack(extension.node.state, child.state)
-            facts = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict()}
-            samples.append((key, {**facts, "passes": child.passes}))
-        self._journal.add_samples(self.problem, self.generator.name, samples)
 
     def _need(self, capability: Capability, needed: bool) -> None:
         if needed and capability not in self.generator.capabilities:
@@ -495,16 +400,6 @@ def refuse_copies(n: int) -> None:
     """Raise an `InputError` for more than one sample at temperature 0."""
     if n > 1:
         raise InputError("temperature", 0, f"{n} samples would be the same; give more than 0, or n=1")
-
-
-def reading_key(node: Node, known: Node | None) -> str:
-    """What a reading is banked under: its cost depends on what had been read before."""
-    return "<".join(_named(each) for each in (node, known) if each is not None)
-
-
-def _named(node: Node) -> str:
-    """A node that a budget or a race cut has the key of the whole sample, but another text."""
-    return f"{node.key}+{node.usage.generated_tokens}" if node.finish in ("budget", "pruned") else node.key
 
 
 def _hash(text: str) -> str:

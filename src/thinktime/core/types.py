@@ -91,6 +91,7 @@ class Capability(StrEnum):
     SCORES = "a scorer"
     CANCEL = "cancelling a row at once"
     PROCESS_REWARD = "process rewards"
+    PARTIAL_REWARD = "process rewards in mid-step"
     ANSWERS = "answers that can be read and compared"
     CHECK = "a skill: checking a solution"
     JUDGE = "a skill: judging solutions side by side"
@@ -98,6 +99,7 @@ class Capability(StrEnum):
     PLAN = "a skill: planning, and solving by a plan"
     SELF_EVALUATION = "a skill: saying whether another sample would be better"
     META_REWARD = "rewards of judgements"
+    VERDICTS = "probabilities of verdicts"
 
 
 @dataclass(eq=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from operator import add, attrgetter, sub
 
 from thinktime.core.errors import InputError
 
@@ -43,14 +43,18 @@ class Usage:
     """Calls whose cost nobody told: their tokens and dollars are charged at the most they can be."""
 
     def __add__(self, other: Usage) -> Usage:
-        return self._with(other, 1)
+        return self._with(other, add)
 
     def __sub__(self, other: Usage) -> Usage:
-        return self._with(other, -1)
+        return self._with(other, sub)
 
-    def _with(self, other: Usage, sign: int) -> Usage:
-        pairs = zip(_counts(self), _counts(other), strict=True)
-        return Usage(*[None if a is None or b is None else a + sign * b for a, b in pairs])  # type: ignore[arg-type]
+    def _with(self, other: Usage, of: Callable[[float, float], float]) -> Usage:
+        mine, theirs = _counts(self), _counts(other)
+        try:
+            return Usage(*map(of, mine, theirs))  # type: ignore[arg-type]
+        except TypeError:  # something is unknown
+            pairs = zip(mine, theirs, strict=True)
+            return Usage(*[None if a is None or b is None else of(a, b) for a, b in pairs])  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, float | None]:
         """The counts by name."""
@@ -63,10 +67,8 @@ _counts = attrgetter(*_FIELDS)
 
 def total(parts: Iterable[Usage]) -> Usage:
     """Sum of usages; nothing sums to zero."""
-    result = Usage()
-    for part in parts:
-        result = result + part
-    return result
+    columns = zip(*map(_counts, parts), strict=True)
+    return Usage(*[None if None in column else sum(column) for column in columns])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

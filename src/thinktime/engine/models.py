@@ -131,6 +131,8 @@ class RewardModel:
     fingerprint: str
     label: str
     """What the second label means."""
+    step_end_only: bool = False
+    """Whether its configuration says that it was trained at step ends alone."""
 
     def engine(self, **options: Any) -> Engine:
         """An engine for it; ``options`` are those of `Engine`."""
@@ -189,7 +191,16 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
     shape = _shape(model.config, model, number)
     context = model.config.max_position_embeddings
     label = str((config.get("id2label") or {}).get("1", "right"))
-    return RewardModel(model.to(place), shape, number, place, context, fingerprint(directory), label)
+    return RewardModel(
+        model.to(place),
+        shape,
+        number,
+        place,
+        context,
+        fingerprint(directory),
+        label,
+        config.get("step_end_only") is True,
+    )
 
 
 def fingerprint(directory: Path) -> str:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from thinktime.core.errors import InputError, ThinktimeError
+from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate
 from thinktime.core.types import Capability, Problem, Reading, Scorer
 from thinktime.core.usage import Budget

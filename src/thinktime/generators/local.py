@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
@@ -53,12 +53,13 @@ class LocalGenerator:
         """The chat template around the prompt (a string is one user turn).
 
         Raises:
-            InputError: the prompt is empty, has words a closed vocabulary lacks, or does not fit the context.
+            InputError: the prompt is empty, or has words a closed vocabulary lacks.
+            TooLongError: it does not fit the context.
         """
         ids = self._model.tokenizer.encode_chat(problem.prompt)
         limit = self._model.context
         if len(ids) >= limit:
-            raise InputError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
+            raise TooLongError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
         read = max((_shared(ids, state) for state in known), default=0)
         if asked is not None:
             return Text(tuple(ids), question=asked.prompt, asked=asked.asked, known=read)
@@ -108,6 +109,19 @@ class LocalGenerator:
             assert output.states is not None
             found.append((output.states[0, 0].tolist(), self.looking(state, output.seconds)))
         return found
+
+    def single_id(self, text: str) -> int | None:
+        """The token that is this text, or None where it is several."""
+        ids = self._model.tokenizer.encode(text)
+        return ids[0] if len(ids) == 1 else None
+
+    async def chances(self, behind: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
+        """The log-probability, at temperature 1, of each token behind the ids at the same place."""
+        from thinktime.engine.rows import Read
+
+        pairs = zip(behind, tokens, strict=True)
+        outputs = await self._worker.run([Read((*ids, token), len(ids)) for ids, token in pairs])
+        return [float(output.values[0]) for output in outputs if output.values is not None]
 
     def looking(self, state: Text, seconds: float = 0.0) -> Usage:
         """What `hidden` costs: the last token, which was only drawn, is read."""

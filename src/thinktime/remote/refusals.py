@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from thinktime.core.errors import InputError, ModelError, UnknownNameError
+from thinktime.core.errors import InputError, ModelError, TooLongError, UnknownNameError
 from thinktime.remote.client import Client, RefusedError, RemoteError
 from thinktime.remote.protocol import root_and_api
 
@@ -36,7 +36,7 @@ async def explained(error: RefusedError, client: Client, model: str) -> ModelErr
     if error.status == 404:
         return InputError("base_url", client.url, f"{says}; give the root of an OpenAI-compatible API")
     if about_length(error):
-        return InputError("prompt", "too long", f"{error.message}; ask less, or lower max_tokens")
+        return TooLongError("prompt", "too long", f"{error.message}; ask less, or lower max_tokens")
     return InputError("request", model, f"{says}; change what is sent")
 
 

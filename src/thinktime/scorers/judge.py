@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.errors import InputError, TooLongError
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, question_of
@@ -105,6 +105,10 @@ class Judge:
         """Close all connections; the next score opens new ones."""
         await self._generator.close()
 
+    def place(self, reply: Child) -> float | None:
+        """What a reply says, between 0 and 1; None where it says nothing, or never ended."""
+        return self.grade(reply.state.text) if reply.finish == "eos" else None
+
     def grade(self, reply: str) -> float | None:
         """The place of the last grade in a reply, between 0 and 1; None if it has none."""
         found = self._pattern.findall(reply.casefold())
@@ -122,14 +126,12 @@ class Judge:
                 replies = await self._generator.extend(
                     [self._extension(asked, f"{turn}/{i}", sampling) for i in wanted]
                 )
-            except InputError as mistake:
-                if mistake.field != "prompt":
-                    raise
+            except TooLongError as mistake:
                 reason = str(mistake)  # this solution is longer than the judge reads; others may not be
                 break
             for reply in replies:
                 costs.append(reply.usage)
-                place = self.grade(reply.state.text) if reply.finish == "eos" else None
+                place = self.place(reply)
                 if place is not None:
                     places.append(place)
                 reason = reason or str(reply.error or "")

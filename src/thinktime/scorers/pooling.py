@@ -100,7 +100,7 @@ class RemoteReward:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the endpoint was seen to do."""
-        steps = {Capability.PROCESS_REWARD} if self.style != "whole" else set()
+        steps = {Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD} if self.style != "whole" else set()
         return frozenset({Capability.SCORES, *steps})
 
     def worst_case(self, node: Node, known: Node | None = None) -> Usage:

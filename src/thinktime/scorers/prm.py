@@ -40,7 +40,8 @@ class ProcessReward:
 
     Of a local generator it reads the ids, so both have to share a tokenizer; the text of an endpoint it encodes itself,
     step by step. A classifier whose second label is "no worse" judges a sample beside others that could be drawn, and
-    not whether it is right: it offers self-evaluation in place of process rewards.
+    not whether it is right: it offers self-evaluation in place of process rewards. One whose ``config.json`` says
+    ``"step_end_only": true`` offers no rewards in mid-step.
 
     Args:
         directory: a token classifier.
@@ -58,8 +59,12 @@ class ProcessReward:
         self._directory = Path(directory)
         self._model: RewardModel = load_reward_model(Path(directory), dtype)
         self._aggregate = AGGREGATES[aggregate]
-        kind = Capability.SELF_EVALUATION if self._model.label == NO_WORSE else Capability.PROCESS_REWARD
-        self.capabilities = frozenset({Capability.SCORES, kind})
+        kinds = {Capability.PROCESS_REWARD}
+        if self._model.label == NO_WORSE:
+            kinds = {Capability.SELF_EVALUATION}
+        elif not self._model.step_end_only:
+            kinds |= {Capability.PARTIAL_REWARD}
+        self.capabilities = frozenset({Capability.SCORES, *kinds})
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
         self.context = self._model.context
         """Tokens it reads at most, those of the question included."""

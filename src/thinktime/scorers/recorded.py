@@ -27,7 +27,7 @@ class RecordedReward:
 class BankedScorer:
     """Stands in for the scorer whose readings a bank holds."""
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
 
     def __init__(self, name: str) -> None:
         self.name = name

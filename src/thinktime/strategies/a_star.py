@@ -7,25 +7,22 @@ readings are here. The heuristic is learned: nothing says that the first goal is
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
+from math import exp
+from statistics import pstdev
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import weighted_majority
-from thinktime.core.types import Capability, Node
-from thinktime.strategies.options import TREE_SEARCH, above, at_least, one_of
+from thinktime.core.types import Capability, Node, Until
+from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
-EDGE_COSTS: dict[str, Callable[[float, float], float]] = {
-    "drop": lambda h, h_next: max(0.0, h_next - h),
-    "consistent": lambda h, h_next: max(0.0, h - h_next),
-    "steps": lambda h, h_next: 0.02,
-    "zero": lambda h, h_next: 0.0,
-}
-"""What going from a state at distance h to one at h_next costs."""
+EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
+FLAT = 0.01
+"""Standard deviation of siblings' scores below which the order is that of age."""
 
 State = tuple[float, float, int, int, float, Node]
 """f, h, -depth, age, g, node: in this order the heap breaks its ties."""
@@ -42,29 +39,45 @@ class AStar:
     Args:
         k: steps sampled from a state that is extended.
         edge_cost: ``drop`` charges a fall of the reward for good, ``consistent`` a rise (h is then consistent),
-            ``steps`` 0.02 a step, ``zero`` nothing (greedy best-first).
+            ``steps`` and ``tokens`` how many there are of them, ``zero`` nothing (greedy best-first).
+        step_cost: of a step, where steps are charged.
+        token_cost: of a token, where tokens are.
         weight: of the heuristic; above 1 is greedier.
         n_goals: solutions to reach; several are put to a weighted vote.
         pop_width: states extended at once; 1 is the exact order.
         max_frontier: states waiting; the worst beyond that are dropped.
+        max_depth: a state so deep is not extended.
+        segment_tokens: tokens of a step, in place of where the model ends one; 0 leaves it to the model.
+        reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had.
+        score_map: ``sigmoid`` for rewards that are no probabilities, or ``none``.
     """
 
     k: int = 4
     edge_cost: str = "drop"
+    step_cost: float = 0.02
+    token_cost: float = 0.0005
     weight: float = 1.0
     n_goals: int = 1
     pop_width: int = 1
     max_frontier: int = 256
+    max_depth: int = 40
+    segment_tokens: int = 0
+    reserve_tokens: int = 0
+    score_map: str = "none"
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
-        for name in ("k", "n_goals", "pop_width", "max_frontier"):
+        for name in ("k", "n_goals", "pop_width", "max_frontier", "max_depth"):
             at_least(name, getattr(self, name), 1)
+        for name in ("segment_tokens", "reserve_tokens"):
+            at_least(name, getattr(self, name), 0)
+        for name in ("step_cost", "token_cost"):
+            not_below(name, getattr(self, name), 0)
+        one_of("score_map", self.score_map, ("none", "sigmoid"))
         one_of("edge_cost", self.edge_cost, EDGE_COSTS)
         above("weight", self.weight, 0)
 
     async def __call__(self, search: Search) -> Answer:
-        price = EDGE_COSTS[self.edge_cost]
         queue: list[State] = [(self.weight * 0.5, 0.5, 0, 0, 0.0, search.root)]
         goals: dict[Node, float | None] = {}
         seen: set[object] = set()
@@ -72,8 +85,8 @@ class AStar:
         longest = 0
         while queue and len(goals) < self.n_goals:
             turns = [heappop(queue) for _ in range(min(self.pop_width, len(queue)))]
-            goals |= {node: search.trace[node.key].score for *_, node in turns if node.done}
-            states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done}
+            goals |= {node: self._reward(search.trace[node.key].score) for *_, node in turns if node.done}
+            states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done and node.depth < self.max_depth}
             if not states:
                 continue
             if not self._affordable(search, longest):
@@ -82,21 +95,23 @@ class AStar:
                     heappush(queue, turn)
                 break
             search.log(extended=[node.key for node in states], waiting=len(queue), depth=[n.depth for n in states])
-            children = await search.extend(list(states), self.k, until="step")
+            until: Until = "done" if self.segment_tokens else "step"
+            children = await search.extend(list(states), self.k, until=until, at_most=self.segment_tokens or None)
             longest = max([longest, *(search.generator.length(child.state) for child in children if child.done)])
             new = []
             for child in children:
-                if child.finish in ("step", "eos") and child.state not in seen:
+                if child.finish in ("step", "cut", "eos") and child.state not in seen:
                     seen.add(child.state)
                     new.append(child)
-            for child, score in zip(new, await search.score(new), strict=True):
+            scores = [self._reward(score) for score in await search.score(new)]
+            known = [score for score in scores if score is not None]
+            if len(known) > 1 and pstdev(known) < FLAT:
+                search.log(flat=pstdev(known))
+            for child, score in zip(new, scores, strict=True):
                 assert child.parent is not None
                 h, g = states[child.parent]
-                if score is not None and not 0 <= score <= 1:
-                    fix = "A*-decoding needs prefix scores in [0, 1]; take a scorer that gives probabilities"
-                    raise InputError("score", score, fix)
                 h_next = h if score is None else 1 - score
-                g += price(h, h_next) if score is not None else 0.0
+                g += self.price(h, h_next, child.usage.generated_tokens) if score is not None else 0.0
                 heappush(queue, (g + self.weight * h_next, h_next, -child.depth, next(age), g, child))
             if len(queue) > self.max_frontier:
                 queue.sort()  # which leaves it a heap
@@ -108,12 +123,38 @@ class AStar:
             goals = await self._forced(search, queue)
         return search.finish(weighted_majority(search.candidates(goals, goals.values())))
 
+    def price(self, h: float, h_next: float, tokens: int = 0) -> float:
+        """What going from a state at distance ``h`` to one at ``h_next`` by so many tokens costs."""
+        prices = {
+            "drop": max(0.0, h_next - h),
+            "consistent": max(0.0, h - h_next),
+            "steps": self.step_cost,
+            "tokens": self.token_cost * tokens,
+            "zero": 0.0,
+        }
+        return prices[self.edge_cost]
+
+    def _reward(self, score: float | None) -> float | None:
+        """A score as a probability.
+
+        Raises:
+            InputError: it is none.
+        """
+        if score is None:
+            return None
+        if self.score_map == "sigmoid":
+            return 1 / (1 + exp(-max(-700.0, min(700.0, score))))
+        if not 0 <= score <= 1:
+            fix = "A*-decoding needs prefix scores in [0, 1]; take a scorer that gives probabilities, or set "
+            raise InputError("score", score, f"{fix}score_map=sigmoid")
+        return score
+
     def _affordable(self, search: Search, longest: int) -> bool:
         """Whether another expansion leaves enough for one more solution, as long as the longest so far."""
         room, spent = search.ledger.room_for_tokens(), search.ledger.spent
         if room is None or not spent.model_calls:
             return True
-        solution = longest or search.sampling.max_tokens // 4
+        solution = self.reserve_tokens or longest or search.sampling.max_tokens // 4
         return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
 
     async def _forced(self, search: Search, queue: list[State]) -> dict[Node, float | None]:

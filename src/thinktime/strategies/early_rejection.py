@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Answer, Search
-from thinktime.core.selection import ranked, weighted_majority
+from thinktime.core.selection import best, ranked, weighted_majority
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, one_of
+
+SELECT = {"vote": weighted_majority, "best": best}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class EarlyRejection:
         width: children of a step that is kept.
         tau: tokens after which a step is judged.
         keep: which are finished: the ``best``, or ``random`` ones, the control that shows what the reward is worth.
+        rank: what orders the steps that were finished: the reward of the ``whole`` step, or the ``partial`` one.
+        select: a weighted ``vote`` of all that finished, or the ``best`` alone.
+        cuts: reward models that may judge in mid-step: those ``trained`` for it, or ``any``.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -35,6 +40,9 @@ class EarlyRejection:
     width: int = 4
     tau: int = 8
     keep: str = "best"
+    rank: str = "whole"
+    select: str = "vote"
+    cuts: str = "trained"
     max_rounds: int = 40
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
@@ -44,6 +52,9 @@ class EarlyRejection:
         at_least("tau", self.tau, 1)
         at_least("max_rounds", self.max_rounds, 1)
         one_of("keep", self.keep, ("best", "random"))
+        one_of("rank", self.rank, ("whole", "partial"))
+        one_of("select", self.select, SELECT)
+        one_of("cuts", self.cuts, ("trained", "any"))
         if self.n % self.width:
             raise InputError("n", self.n, f"give a multiple of width={self.width}: n / width steps are kept")
 
@@ -51,6 +62,11 @@ class EarlyRejection:
         if self.tau >= search.sampling.max_tokens:
             raise InputError(
                 "tau", self.tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over"
+            )
+        if self.cuts == "trained" and Capability.PARTIAL_REWARD not in search.capabilities:
+            raise CapabilityError(
+                "early_rejection: this reward model was trained at step ends alone; see how its scores after tau "
+                "tokens go with those of whole steps, and give cuts=any to go on"
             )
         dice = search.random("rejection")
         places = self.n // self.width
@@ -67,7 +83,9 @@ class EarlyRejection:
             search.prune([node for node, _ in rejected if not node.done])
             cut = [node for node, _ in kept if node.finish == "cut"]
             ended = await search.extend(cut, until="step")
-            scores = dict(kept) | dict(zip(ended, await search.score(ended), strict=True))
+            whole = dict(zip(ended, await search.score(ended), strict=True)) if self.rank == "whole" else {}
+            early = dict(kept)
+            scores = early | {node: whole.get(node, early.get(node.parent)) for node in ended if node.parent}
             search.log(
                 partial=partial, kept=[node.key for node, _ in kept], cut_short=sum(n.finish == "cut" for n in begun)
             )
@@ -76,4 +94,4 @@ class EarlyRejection:
             places, children_each = len(frontier), self.width
             if not frontier:
                 break
-        return search.finish(weighted_majority(search.candidates(finished, finished.values())))
+        return search.finish(SELECT[self.select](search.candidates(finished, finished.values())))

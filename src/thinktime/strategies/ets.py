@@ -6,20 +6,23 @@ children, and for every kind of step that stays represented, and pays for every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from thinktime.core.allocation import shares
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
-from thinktime.core.selection import weighted_majority
+from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.types import Capability, Node
-from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below
+from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+
+VOTES = {"weighted": weighted_majority, "majority": majority, "best": best}
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class ETS:
         coverage: worth of having every cluster of last steps represented; 0 needs no embedder.
         cluster_distance: cosine distance below which steps are the same kind; it belongs to the embedder.
         min_children: of a leaf that was kept; 0 lets REBASE give it none.
+        cost_unit: a ``node`` has its share of the price whatever it says, or by its share of all ``token``s.
+        vote: ``weighted`` by the last reward, a ``majority``, or the ``best`` alone.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -45,6 +50,8 @@ class ETS:
     coverage: float = 1.5
     cluster_distance: float = 0.05
     min_children: int = 0
+    cost_unit: str = "node"
+    vote: str = "weighted"
     max_rounds: int = 40
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
@@ -55,6 +62,8 @@ class ETS:
         not_below("coverage", self.coverage, 0)
         above("cluster_distance", self.cluster_distance, 0)
         at_least("min_children", self.min_children, 0)
+        one_of("cost_unit", self.cost_unit, ("node", "token"))
+        one_of("vote", self.vote, VOTES)
         at_least("max_rounds", self.max_rounds, 1)
 
     async def __call__(self, search: Search) -> Answer:
@@ -70,18 +79,21 @@ class ETS:
             left -= len(children) - len(leaves)
             if not leaves or left <= 0:
                 break
-            kept = await self._worth_keeping(search, leaves, [scores[leaf] for leaf in leaves], left)
+            kept, facts = await self._worth_keeping(search, leaves, [scores[leaf] for leaf in leaves], left)
             counts = [max(self.min_children, c) for c in shares([scores[leaf] for leaf in kept], left, self.balance)]
             expanded = {leaf for leaf, count in zip(kept, counts, strict=True) if count}
             search.prune([leaf for leaf in leaves if leaf not in expanded])
-            search.log(leaves=len(leaves), kept=len(kept), expanded=len(expanded))
-        return search.finish(weighted_majority(search.candidates(finished, finished.values())))
+            search.log(leaves=len(leaves), kept=len(kept), expanded=len(expanded), **facts)
+            if any(score is not None and not 0 <= score <= 1 for score in scores.values()):
+                search.log(warning=f"scores outside 0 to 1: balance={self.balance} is meant for rewards between these")
+        return search.finish(VOTES[self.vote](search.candidates(finished, finished.values())))
 
     async def _worth_keeping(
         self, search: Search, leaves: list[Node], scores: list[float | None], width: int
-    ) -> list[Node]:
+    ) -> tuple[list[Node], dict[str, int]]:
+        """The leaves that are kept; how many ancestors they hold of how many, and how many clusters there are."""
         if len(leaves) == 1:
-            return leaves
+            return leaves, {}
         given = shares(scores, width, self.balance)
         ancestors = [list(leaf.lineage())[1:] for leaf in leaves]
         clusters = [0] * len(leaves)
@@ -89,8 +101,20 @@ class ETS:
             clusters = clustered(await search.embedder.embed(leaves), self.cluster_distance)
         coverage = self.coverage if len(set(clusters)) > 1 else 0.0
         worth = [count / sum(given) for count in given]
-        chosen = solve(worth, ancestors, clusters, self.node_price, coverage)
-        return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep]
+        sizes = None
+        if self.cost_unit == "token":
+            sizes = (
+                [leaf.usage.generated_tokens for leaf in leaves],
+                {above: above.usage.generated_tokens for line in ancestors for above in line},
+            )
+        chosen = solve(worth, ancestors, clusters, self.node_price, coverage, sizes)
+        if chosen is None:
+            search.log(warning="the integer program was not solved; this round is REBASE")
+            return leaves, {}
+        held = {above for line, keep in zip(ancestors, chosen, strict=True) if keep for above in line}
+        everything = {above for line in ancestors for above in line}
+        facts = {"held": len(held), "ancestors": len(everything), "clusters": len(set(clusters))}
+        return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], facts
 
 
 def clustered(vectors: Sequence[Sequence[float]], distance: float) -> list[int]:
@@ -107,12 +131,13 @@ def solve(
     clusters: Sequence[int],
     node_price: float,
     coverage: float,
-) -> list[bool]:
+    sizes: tuple[Sequence[float], Mapping[Any, float]] | None = None,
+) -> list[bool] | None:
     """Which leaves to keep, by the integer program.
 
     The best value of sum(worth of kept leaves) - node_price / nodes * (ancestors and leaves kept)
-    + coverage / clusters * (clusters with a kept leaf), at least one leaf being kept. Without an answer from the solver
-    every leaf is kept, which is REBASE.
+    + coverage / clusters * (clusters with a kept leaf), at least one leaf being kept. None without an answer from the
+    solver.
 
     Args:
         worth: of a leaf, its share of REBASE's children.
@@ -120,6 +145,7 @@ def solve(
         clusters: the number of a leaf's cluster.
         node_price: of all nodes together.
         coverage: worth of all clusters together.
+        sizes: of leaves, and of ancestors, in place of 1 each; the price is shared out by them.
     """
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
@@ -127,8 +153,9 @@ def solve(
     inner = list(dict.fromkeys(node for line in ancestors for node in line))
     kinds = list(dict.fromkeys(clusters))
     n, m, k = len(worth), len(inner), len(kinds)
-    price = node_price / (m + n)
-    gain = np.concatenate([np.asarray(worth) - price, np.full(m, -price), np.full(k, coverage / k)])
+    own, above = sizes or ([1] * n, dict.fromkeys(inner, 1))
+    price = np.array([*own, *(above[node] for node in inner)]) * node_price / max(1, sum(own) + sum(above.values()))
+    gain = np.concatenate([np.asarray(worth) - price[:n], -price[n:], np.full(k, coverage / k)])
     rows: list[npt.NDArray[np.float64]] = []
     for leaf, line in enumerate(ancestors):
         for node in line:  # an ancestor is held if the leaf is
@@ -145,4 +172,4 @@ def solve(
     limits = np.concatenate([np.zeros(len(rows)), [-1.0]])
     constraint = LinearConstraint(np.array([*rows, some]), ub=limits)
     found = milp(-gain, integrality=np.ones(n + m + k), bounds=Bounds(0, 1), constraints=constraint)
-    return [True] * n if found.x is None else [bool(x > 0.5) for x in found.x[:n]]
+    return None if found.x is None else [bool(x > 0.5) for x in found.x[:n]]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, majority, ranked
 from thinktime.core.types import Capability, Node
@@ -33,12 +33,18 @@ class GenerativeReward:
         k: judgements.
         keep: how many of them vote; 0 is all.
         by: which: the best by the ``meta`` reward, or ``random`` ones, the control that shows what it is worth.
+        stop: ask for ``all`` judgements at once, or one by one until it is ``decided``: no scores of those left could
+            overtake the leader.
+        unreadable: where judgements ended and not one can be read, ``raise`` an error that shows two, or answer by
+            ``plurality``.
     """
 
     n: int = 4
     k: int = 8
     keep: int = 0
     by: str = "meta"
+    stop: str = "all"
+    unreadable: str = "raise"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
@@ -46,8 +52,12 @@ class GenerativeReward:
         at_least("k", self.k, 1)
         at_least("keep", self.keep, 0)
         one_of("by", self.by, ("meta", "random"))
+        one_of("stop", self.stop, ("all", "decided"))
+        one_of("unreadable", self.unreadable, ("raise", "plurality"))
         if self.keep > self.k:
             raise InputError("keep", self.keep, f"of k={self.k} judgements so many cannot vote")
+        if self.keep and self.stop == "decided":
+            raise InputError("stop", self.stop, f"which keep={self.keep} vote is known when all are there; give keep=0")
 
     async def __call__(self, search: Search) -> Answer:
         if self.keep and self.by == "meta" and Capability.META_REWARD not in search.capabilities:
@@ -56,7 +66,14 @@ class GenerativeReward:
         shown = most_frequent(search.candidates(leaves))
         if len(shown) < 2:
             return search.finish(shown[0] if shown else None)
-        judgements = await judge(search, [candidate.node for candidate in shown], self.k)
+        nodes = [candidate.node for candidate in shown]
+        judgements, strange = await judge(search, nodes, self.k, one_by_one=self.stop == "decided")
+        if strange and not judgements and self.unreadable == "raise":
+            examples = "; ".join(repr(reply.state.text) for reply in strange[:2])
+            raise ModelError(
+                f"generative_reward: not one of {len(strange)} judgements gives each of {len(shown)} answers a score; "
+                f"they say {examples}; take a model that judges, or unreadable=plurality"
+            )
         if self.keep:
             judgements = await self._kept(search, judgements)
         search.log(scores=list(judgements.values()), shown=[candidate.answer for candidate in shown])
@@ -80,17 +97,34 @@ def most_frequent(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [first[key] for key, _ in votes.most_common(SHOWN)]
 
 
-async def judge(search: Search, shown: Sequence[Node], k: int) -> dict[Node, list[float]]:
-    """Up to ``k`` judgements and the scores each gives, in the order of ``shown``."""
+async def judge(
+    search: Search, shown: Sequence[Node], k: int, *, one_by_one: bool = False
+) -> tuple[dict[Node, list[float]], list[Node]]:
+    """Up to ``k`` judgements and the scores each gives, in the order of ``shown``; and those that ended unreadably.
+
+    One by one they are the same, but end when the leader is so far ahead that those left could not change it.
+    """
     dice = search.random("order")
-    orders = Counter(tuple(dice.sample(range(len(shown)), len(shown))) for _ in range(k))
-    roots = {search.ask(Capability.JUDGE, [shown[i] for i in order]): order for order in orders}
-    asked = [root for root in roots if root is not None]
-    replies = await search.extend(asked, [orders[roots[root]] for root in asked])
+    orders = [tuple(dice.sample(range(len(shown)), len(shown))) for _ in range(k)]
+    replies: list[Node] = []
     found: dict[Node, list[float]] = {}
-    for reply in replies:
-        scores, order = search.read(Capability.JUDGE, reply, len(shown)), roots[reply.parent]
-        if scores is not None:
-            found[reply] = [score for _, score in sorted(zip(order, scores, strict=True))]
+    for start in range(0, k, 1 if one_by_one else k):
+        turn = Counter(orders[start : start + 1] if one_by_one else orders)
+        roots = {search.ask(Capability.JUDGE, [shown[i] for i in order]): order for order in turn}
+        asked = [root for root in roots if root is not None]
+        new = await search.extend(asked, [turn[roots[root]] for root in asked])
+        for reply in new:
+            scores, order = search.read(Capability.JUDGE, reply, len(shown)), roots[reply.parent]
+            if scores is not None:
+                found[reply] = [score for _, score in sorted(zip(order, scores, strict=True))]
+        replies += new
+        if not new or decided(list(found.values()), k - start - 1):
+            break
     search.log(judgements=len(replies), invalid=len(replies) - len(found))
-    return found
+    return found, [reply for reply in replies if reply.done and reply not in found]
+
+
+def decided(scores: Sequence[Sequence[float]], left: int) -> bool:
+    """Whether the first of the sums leads by more than so many judgements, of scores from 0.1 to 1, can give."""
+    sums = sorted((float(sum(column)) for column in zip(*scores, strict=True)), reverse=True)
+    return len(sums) > 1 and sums[0] - sums[1] > 0.9 * left + 1e-9

@@ -15,6 +15,8 @@ from thinktime.core.selection import majority, weighted_majority
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import at_least, divides, one_of
 
+SHIFT = "a reward model of first answers is outside of what it was trained on when it judges revisions"
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -58,6 +60,8 @@ class Revision:
         search.log(chains=[[leaf.key for leaf in chain] for chain in chains])
         if self.select == "majority":
             return search.finish(majority(search.candidates(everything)))
+        if self.n > count:
+            search.log(warning=SHIFT)
         scores = dict(zip(everything, await search.score(everything), strict=True))
         winners = [weighted_majority(search.candidates(chain, [scores[n] for n in chain])) for chain in chains]
         return search.finish(weighted_majority([winner for winner in winners if winner is not None]))

@@ -9,16 +9,18 @@ exponents the paper publishes and whose factors have to be fitted for the model 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import above, at_least, not_below, one_of
 
+VERDICTS = ("hybrid", "logprob", "text")
+INTEGER: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor}
 SELECT = {"best_of_n": best, "weighted": weighted_majority}
 
 
@@ -35,21 +37,31 @@ class GenerativeVerification:
         n: solutions.
         checks: checks of each solution, sampled at the search's temperature.
         select: ``best_of_n`` by mean verdict, or ``weighted``: a vote with mean verdicts as weights.
+        verdict: what a check says: yes or no as its ``text`` has it, the probability of yes (``logprob``), or
+            ``hybrid``: the probability where the scorer gives one, else the text.
     """
 
     n: int = 16
     checks: int = 4
     select: str = "weighted"
+    verdict: str = "hybrid"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CHECK, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("checks", self.checks, 0)
         one_of("select", self.select, SELECT)
+        one_of("verdict", self.verdict, VERDICTS)
 
     async def __call__(self, search: Search) -> Answer:
+        offered = Capability.VERDICTS in search.capabilities
+        if self.verdict == "logprob" and not offered:
+            raise CapabilityError(
+                f"generative_verification: verdict='logprob' needs {Capability.VERDICTS}; give verdict=text"
+            )
         leaves = await search.extend([search.root], self.n)
-        verdicts = await verify(search, leaves, self.checks) if self.checks else []
+        by = self.verdict if offered else "text"
+        verdicts = await verify(search, leaves, self.checks, by) if self.checks else []
         if not any(verdicts):
             return search.finish(majority(search.candidates(leaves)))
         means = [sum(found) / len(found) if found else 0.0 for found in verdicts]
@@ -57,14 +69,19 @@ class GenerativeVerification:
         return search.finish(SELECT[self.select](search.candidates(leaves, means)))
 
 
-async def verify(search: Search, solutions: Sequence[Node], checks: int) -> list[list[float]]:
-    """The verdicts on each solution, those that could not be read left out."""
+async def verify(search: Search, solutions: Sequence[Node], checks: int, by: str = "text") -> list[list[float]]:
+    """The verdicts on each solution, those that could not be read left out; ``by`` is one of `VERDICTS`."""
     roots = [search.ask(Capability.CHECK, [leaf]) if leaf.done else None for leaf in solutions]
     replies = await search.extend([root for root in roots if root is not None], checks)
+    ended = [reply for reply in replies if reply.done]
+    sure = dict(zip(ended, await search.score(ended), strict=True)) if by != "text" else {}
     verdicts: dict[Node | None, list[float]] = {}
-    for reply in replies:
-        said = search.read(Capability.CHECK, reply)
-        verdicts.setdefault(reply.parent, []).extend(said or [])
+    for reply in ended:
+        said = sure.get(reply)
+        if said is None and by != "logprob":
+            said = next(iter(search.read(Capability.CHECK, reply) or ()), None)
+        verdicts.setdefault(reply.parent, []).extend([] if said is None else [said])
+    search.log(checks=len(replies), missing=len(replies) - sum(map(len, verdicts.values())))
     return [verdicts.get(root, []) if root is not None else [] for root in roots]
 
 
@@ -80,6 +97,7 @@ class SolveOrVerify:
         alpha_v: factor of the law for checks, ``alpha_v * n ** b``; 0 is not fitted.
         b: its exponent.
         crossover: budgets below it are all spent on solutions.
+        integer: how the law's numbers become whole ones, ``round`` or ``floor``.
     """
 
     n: int = 16
@@ -89,17 +107,21 @@ class SolveOrVerify:
     alpha_v: float = 0.0
     b: float = 0.39
     crossover: float = 1.0
+    integer: str = "round"
     needs: ClassVar[frozenset[Capability]] = GenerativeVerification.needs
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        above("ratio", self.ratio, 0)
+        if not 0 < self.ratio < math.inf:
+            fix = "give a number above 0: lambda must be positive (verification tokens / solution tokens)"
+            raise InputError("ratio", self.ratio, fix)
         for name in ("alpha_s", "alpha_v"):
             not_below(name, getattr(self, name), 0)
         for name in ("a", "b"):  # a fit may say that larger budgets want fewer checks
             if not math.isfinite(getattr(self, name)):
                 raise InputError(name, getattr(self, name), "give a finite number")
         above("crossover", self.crossover, 0)
+        one_of("integer", self.integer, INTEGER)
 
     async def __call__(self, search: Search) -> Answer:
         solutions, checks = self.split()
@@ -116,7 +138,8 @@ class SolveOrVerify:
             return self.n, 0
         if not (self.alpha_s and self.alpha_v):
             raise InputError("alpha_s", self.alpha_s, "fit the allocator first, or pass alpha_s and alpha_v")
-        solutions, checks = round(self.alpha_s * self.n**self.a), round(self.alpha_v * self.n**self.b)
+        whole = INTEGER[self.integer]
+        solutions, checks = whole(self.alpha_s * self.n**self.a), whole(self.alpha_v * self.n**self.b)
         if checks < 1 or solutions < 1:
             return self.n, 0
         if (spent := cost(solutions, checks, self.ratio)) > self.n:

@@ -50,7 +50,8 @@ class StepwiseBestOfN:
         if len(distinct) == 1:
             return distinct[0]
         for _ in range(2):
-            for scores in (await judge(search, distinct, 1)).values():
+            judgements, _ = await judge(search, distinct, 1)
+            for scores in judgements.values():
                 return ranked(distinct, scores)[0][0]
         states = [child.state for child in children]
         return max(distinct, key=lambda child: states.count(child.state))

@@ -149,7 +149,7 @@ class WordGenerator:
 class WordScorer:
     """Scores nodes by a function; one FLOP a token of prompt and words that is new to it."""
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
 
     def __init__(
         self,

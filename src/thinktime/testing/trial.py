@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from thinktime.core.search import Answer, Journal, Search
+from thinktime.core.journal import Journal
+from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability, Child, Extension, Node, Reading, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
@@ -144,7 +145,7 @@ class _WatchedGenerator(WordGenerator):
 
 
 class _WatchedScorer(WordScorer):
-    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD}
+    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()

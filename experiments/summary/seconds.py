@@ -1,0 +1,82 @@
+"""Measured seconds of every arm of the summary: sampled live, without a bank, 32 problems in flight.
+
+    python -m experiments.summary.seconds --minutes 4     # again until it says that all is measured; then it draws
+
+An arm answers 32 problems at once; noted are the time until the last of them has its answer and the processor time
+that took, both over 32. Models are loaded anew for every arm, so none finds keys and values that another left behind.
+Arms take turns, three rounds of them, so what else the machine does falls on all alike; the medians and ranges of the
+rounds are ``seconds.json``. What it holds is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from statistics import median
+
+from experiments.arms import SAMPLING, Arm, models
+from experiments.summary.run import SECONDS, arms, plot
+from thinktime.bench.environment import environment
+from thinktime.bench.tasks import Task, load
+from thinktime.core.search import Search
+from thinktime.scorers.embedding import HashedNgrams
+
+PROBLEMS = 32
+ROUNDS = 3
+
+
+async def measured(arm: Arm, task: Task) -> tuple[float, float]:
+    """Seconds a problem by the clock and of the processor, all problems at once."""
+    generator, scorer = models()
+    searches = [
+        Search(p, generator, scorer=scorer, answers=task.answers, embedder=HashedNgrams(), sampling=SAMPLING)
+        for p in task.problems
+    ]
+    clock, processor = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(arm.strategy(search) for search in searches))
+    return (time.perf_counter() - clock) / len(searches), (time.process_time() - processor) / len(searches)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=600.0, help="no arm is begun later than this")
+    ends = time.perf_counter() + 60 * parser.parse_args().minutes
+    task = load("pocket", PROBLEMS, seed=0)
+    rounds: dict[str, list[list[float]]] = json.loads(SECONDS.read_text())["rounds"] if SECONDS.exists() else {}
+    left = [arm for turn in range(ROUNDS) for arm in arms() if len(rounds.get(arm.label, [])) <= turn]
+    if left:
+        asyncio.run(measured(left[0], task))  # whatever is only slow the first time
+    while left and time.perf_counter() < ends:
+        arm = left.pop(0)
+        rounds.setdefault(arm.label, []).append(list(asyncio.run(measured(arm, task))))
+        print(f"{arm.label}: {rounds[arm.label][-1][0]:.3f} s a problem, {len(left)} to go", flush=True)
+        write(rounds)
+    if not left:
+        print("all is measured")
+        plot()
+
+
+def write(rounds: Mapping[str, list[list[float]]]) -> None:
+    """Every round of every arm, and medians and ranges over rounds."""
+    result = {
+        "command": "python -m experiments.summary.seconds",
+        "environment": environment(),
+        "seed": 0,
+        "n_problems": PROBLEMS,
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "seconds": {
+            label: {"value": median(clock), "low": min(clock), "high": max(clock), "processor": median(processor)}
+            for label, found in rounds.items()
+            for clock, processor in [zip(*found, strict=True)]
+        },
+        "rounds": rounds,
+    }
+    SECONDS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Which method for which difficulty, and what a larger model would cost instead (Snell et al. 2024, arXiv 2408.03314).
+
+Difficulty is that of a problem for one model, so its bins belong to that model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from thinktime.core.errors import InputError
+
+BINS = 5
+
+
+def binned(difficulty: Sequence[float], bins: int = BINS) -> list[int]:
+    """Bins of equal size by success, 0 the easiest; of equal success the earlier problem counts as easier."""
+    order = np.argsort([-value for value in difficulty], kind="stable")
+    found = np.empty(len(order), dtype=int)
+    found[order] = np.arange(len(order)) * bins // len(order)
+    return [int(number) for number in found]
+
+
+def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> tuple[list[float], list[str]]:
+    """What a policy gets that picks each bin's best arm on the other half; and its picks, bin by bin and fold.
+
+    Args:
+        right: by arm, whether (or how often) it solves each problem.
+        bins: of each problem, counted from 0.
+
+    Raises:
+        InputError: half of a bin has fewer than two problems.
+    """
+    gained = [0.0] * len(bins)
+    picks = []
+    for number in range(max(bins) + 1):
+        members = [place for place, mine in enumerate(bins) if mine == number]
+        if len(members) < 4:
+            count = f"bin {number} has {len(members)} problem{'s' * (len(members) != 1)}"
+            raise InputError("bins", max(bins) + 1, f"{count}; each half needs 2 or more, so take fewer bins")
+        for fold in (0, 1):
+            seen, unseen = members[fold::2], members[1 - fold :: 2]
+            pick = max(right, key=lambda arm: sum(right[arm][place] for place in seen))
+            picks.append(pick)
+            for place in unseen:
+                gained[place] = right[pick][place]
+    return gained, picks
+
+
+def exchange_rate(times: float, pretraining_tokens: float | None, inference_tokens: float | None) -> float:
+    """How many times its own inference compute a model may spend before one ``times`` as large costs no more.
+
+    Training takes 6 operations a parameter and token, inference 2.
+
+    Args:
+        times: parameters of the larger model over those of this one.
+        pretraining_tokens: that either is trained on.
+        inference_tokens: that the smaller one will generate in its life.
+
+    Raises:
+        InputError: a number is missing or not positive; neither is assumed.
+    """
+    for name, value in (
+        ("times", times),
+        ("pretraining_tokens", pretraining_tokens),
+        ("inference_tokens", inference_tokens),
+    ):
+        if value is None or not value > 0:
+            raise InputError(name, value, "give a number above 0: the rate depends on training and on use alike")
+    assert pretraining_tokens is not None and inference_tokens is not None
+    return times + 3 * pretraining_tokens / inference_tokens * (times - 1)

@@ -1,0 +1,73 @@
+"""The probability of a verdict: what it is, what it costs, and where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Node, Reading
+from thinktime.engine.costs import forward_flops
+from thinktime.engine.llama import Llama
+from thinktime.engine.models import load_language_model
+from thinktime.generators.local import LocalGenerator
+from thinktime.generators.text import Text
+from thinktime.pocket import directory
+from thinktime.scorers.verdict import VerdictProbability
+
+
+@pytest.fixture(scope="module")
+def skilled() -> LocalGenerator:
+    return LocalGenerator(directory("skilled"), dtype="float64")
+
+
+def read(scorer: VerdictProbability, node: Node) -> Reading:
+    (reading,) = asyncio.run(scorer.score([node], [None]))
+    return reading
+
+
+def check(said: str) -> Node:
+    tokenizer = load_language_model(directory("skilled"), "float64").tokenizer
+    prompt = tokenizer.encode_chat([{"role": "user", "content": "Check"}])
+    ids = (*tokenizer.encode(said), tokenizer.eos_id)
+    return Node("c", (0,), Text(tuple(prompt), ids, said), finish="eos")
+
+
+def test_it_is_the_chance_of_yes_against_no_at_the_last_verdict(skilled: LocalGenerator) -> None:
+    node = check("so 3 Yes\nso 4 No\nVerdict: No")
+    tokenizer = load_language_model(directory("skilled"), "float64").tokenizer
+    (yes,), (no,) = tokenizer.encode(" Yes"), tokenizer.encode(" No")
+    model = Llama.load(directory("skilled"), torch.float64)
+    behind = node.state.prompt + node.state.ids[:-2]
+    with torch.inference_mode():
+        logits = model.head(model.model(torch.tensor(behind)))[-1].softmax(-1)
+    expected = float(logits[yes] / (logits[yes] + logits[no]))
+    assert read(VerdictProbability(skilled), node).value == pytest.approx(expected, abs=1e-8)
+
+
+def test_a_reading_is_charged_one_token(skilled: LocalGenerator) -> None:
+    node, scorer = check("Verdict: Yes"), VerdictProbability(skilled)
+    usage = read(scorer, node).usage
+    assert (usage.scorer_tokens, usage.scorer_calls, usage.generated_tokens) == (1, 1, 0)
+    length = len(node.state.prompt + node.state.ids)
+    assert usage.scorer_flops == forward_flops(skilled._model.shape, 1, length - 1)
+    assert scorer.worst_case(node, None).scorer_flops == usage.scorer_flops
+
+
+def test_what_came_to_no_verdict_has_no_probability(skilled: LocalGenerator) -> None:
+    reading = read(VerdictProbability(skilled), check("so 3 and so 4"))
+    assert reading.value is None and reading.usage.scorer_tokens == 0
+
+
+def test_a_model_that_has_no_word_for_yes_is_refused(generator: LocalGenerator) -> None:
+    with pytest.raises(InputError, match="scorer='verdicts': Yes and No are no single tokens of this model"):
+        VerdictProbability(generator)
+
+
+def test_what_is_nearly_certain_is_no_overflow(skilled: LocalGenerator, tmp_path: Path) -> None:
+    value = read(VerdictProbability(skilled), check("Verdict: Yes")).value
+    assert value is not None and 0 <= value <= 1 and math.isfinite(value)
