@@ -121,13 +121,14 @@ class Gateway:
         budget = call.guest.timed(method.budget)
         try:
             async with asyncio.timeout(budget.seconds):
-                generator = await self.upstream.generator(ask.model, ask.api)
+                capped = method.thinking_tokens is not None
+                generator = await self.upstream.generator(ask.model, ask.api, capped=capped)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
         return await search_for(
             ask,
             method,
-            generator.sending(ask.fields, heard),
+            generator.sending(ask.fields, heard, method.thinking_tokens),
             budget=budget,
             within=call.guest.ledger,
             upstream=self.upstream.url,
