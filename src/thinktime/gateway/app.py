@@ -12,7 +12,8 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HttpResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -25,10 +26,11 @@ from thinktime.gateway import asks
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import Door, Guest
 from thinktime.gateway.errors import HttpError, http_error
-from thinktime.gateway.methods import HEADER, Method, method_of
+from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.passing import pass_on
 from thinktime.gateway.replies import Chunks, Outcome, completion, error_event
+from thinktime.gateway.responses import Response, as_chat
 from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.upstream import Upstream
 from thinktime.gateway.voting import SampleAnswers
@@ -74,6 +76,7 @@ class Gateway:
             routes=[
                 Route("/v1/chat/completions", Endpoint(self, self._ask("chat/completions")), methods=["POST"]),
                 Route("/v1/completions", Endpoint(self, self._ask("completions")), methods=["POST"]),
+                Route("/v1/responses", Endpoint(self, self._respond), methods=["POST"]),
                 Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
                 Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
@@ -95,20 +98,40 @@ class Gateway:
             call.guest.knock(time.monotonic())
             method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
             if method is None:
-                price = self.upstream.price(model)
-                client = self.upstream.client
-                await pass_on(client, api, call.raw, body, call.headers, call.guest, price, call.reply)
+                await self._pass_on(call, api, body, model)
                 return
-            call.strategy = method.name
-            if method.options.get("n", 1) > self.config.max_samples:
-                raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
-            ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+            ask = self._read(call, method, body, api, model)
             if ask.stream:
-                await self._stream(call, ask, method)
+                await self._stream(call, ask, method, Chunks(ask))
             else:
                 await call.reply.json(200, completion(await self._search(call, ask, method)))
 
         return answer
+
+    async def _respond(self, call: Call) -> None:
+        """The Responses API: the upstream's own, or where a method is named, or it has none, in words of a chat."""
+        body = parsed(call.raw, call.headers)
+        method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+        if method is None and await self.upstream.responds():
+            await self._pass_on(call, "responses", body, model)
+            return
+        method = method or parse("single")
+        ask = self._read(call, method, as_chat(body), "chat/completions", model)
+        response = Response(ask, body)
+        if ask.stream:
+            await self._stream(call, ask, method, response)
+        else:
+            await call.reply.json(200, response.whole(await self._search(call, ask, method)))
+
+    async def _pass_on(self, call: Call, path: str, body: Mapping[str, Any], model: str) -> None:
+        price, client = self.upstream.price(model), self.upstream.client
+        await pass_on(client, path, call.raw, body, call.headers, call.guest, price, call.reply)
+
+    def _read(self, call: Call, method: Method, body: Mapping[str, Any], api: Api, model: str) -> asks.Ask:
+        call.strategy = method.name
+        if method.options.get("n", 1) > self.config.max_samples:
+            raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
+        return asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
 
     async def _search(
         self,
@@ -136,8 +159,8 @@ class Gateway:
             journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
         )
 
-    async def _stream(self, call: Call, ask: asks.Ask, method: Method) -> None:
-        chunks, reply = Chunks(ask), call.reply
+    async def _stream(self, call: Call, ask: asks.Ask, method: Method, chunks: Chunks | Response) -> None:
+        reply = call.reply
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
         async def heard(event: Mapping[str, Any]) -> None:
@@ -231,11 +254,11 @@ async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[Outcome]) 
             yield WAITING
 
 
-async def _health(_: Request) -> Response:
+async def _health(_: Request) -> HttpResponse:
     return JSONResponse({"status": "ok"})
 
 
-async def _no_such(request: Request, error: Exception) -> Response:
+async def _no_such(request: Request, error: Exception) -> HttpResponse:
     """Paths and verbs that are not there, in the shape of all other errors."""
     assert isinstance(error, HTTPException)
     found = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found")

@@ -114,23 +114,31 @@ def _usage(text: bytes) -> Told | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return read_usage(value) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("response")  # of the last event of a stream of the Responses API
+    return read_usage(inner if isinstance(inner, dict) else value)
 
 
 def _worst_case(raw: bytes, body: Mapping[str, Any], guest: Guest, price: Price | None) -> Usage:
     """The most a request can cost, where that matters."""
     if not guest.limited:
         return Usage(model_calls=1, dollars=None)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     samples = [body.get("n") or 1, body.get("best_of") or 1]
     if not all(isinstance(count, int) and count > 0 for count in (limit, *samples)):
-        raise InputError("max_tokens", limit, "this key has a budget: say how long an answer may be, 1 or more")
+        name = "max_output_tokens" if "input" in body else "max_tokens"
+        raise InputError(name, limit, "this key has a budget: say how long an answer may be, 1 or more")
     new, prompt = int(limit or 0) * max(samples), len(raw) + TEMPLATE
     money = price.dollars(prompt, 0, new) if price and _is_text(body) else None
     return Usage(None, None, new, model_calls=1, dollars=money)
 
 
 def _is_text(body: Mapping[str, Any]) -> bool:
-    """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
-    messages = body.get("messages") or []
+    """Whether all of the prompt is text in the body; how long a picture is, or what is stored, nobody can say."""
+    if any(body.get(name) for name in ("previous_response_id", "conversation", "prompt")) and "input" in body:
+        return False
+    messages = body.get("messages") or body.get("input") or []
+    if isinstance(messages, str):
+        return True
     return all(isinstance(m, Mapping) and isinstance(m.get("content") or "", str) for m in messages)

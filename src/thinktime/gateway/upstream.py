@@ -11,7 +11,7 @@ from thinktime.core.usage import Usage
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import obtain
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote.client import Client, RemoteError
+from thinktime.remote.client import Client, RefusedError, RemoteError
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Api, root_and_api
@@ -43,6 +43,7 @@ class Upstream:
         self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
+        self._responds: bool | None = None
 
     def price(self, model: str) -> Price | None:
         """What a model costs, where somebody said so."""
@@ -57,6 +58,24 @@ class Upstream:
                 self._names = ()
             self._listed = time.monotonic()
         return self._names
+
+    async def responds(self) -> bool:
+        """Whether it has the Responses API; seen once, by a request of nothing.
+
+        Raises:
+            RemoteError: there is no answer.
+        """
+        if self._responds is None:
+            try:
+                await self.client.post("responses", {}, tries=1)
+            except RefusedError as error:
+                self._responds = error.status not in (404, 405, 501)
+                if error.status == 429 or error.status >= 500:
+                    self._responds = None
+                    raise
+            else:
+                self._responds = True
+        return self._responds
 
     async def generator(self, model: str, api: Api, *, capped: bool = False) -> RemoteGenerator:
         """A generator that has looked at its model; whoever asks while it looks waits for the same look.

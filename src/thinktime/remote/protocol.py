@@ -106,11 +106,12 @@ def read_usage(body: Mapping[str, Any]) -> Told | None:
     usage = body.get("usage")
     if not isinstance(usage, Mapping):
         return None
-    prompt, generated = _whole(usage.get("prompt_tokens")), _whole(usage.get("completion_tokens"))
+    before, after = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
+    prompt, generated = _whole(usage.get(f"{before}_tokens")), _whole(usage.get(f"{after}_tokens"))
     if prompt is None or generated is None:
         return None
-    cached = _detail(usage, "prompt_tokens_details", "cached_tokens", prompt)
-    return Told(prompt, generated, cached, _detail(usage, "completion_tokens_details", "reasoning_tokens", generated))
+    cached = _detail(usage, f"{before}_tokens_details", "cached_tokens", prompt)
+    return Told(prompt, generated, cached, _detail(usage, f"{after}_tokens_details", "reasoning_tokens", generated))
 
 
 def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int | None:
