@@ -71,6 +71,8 @@ class Endpoint:
     """What goes wrong with the next requests for samples, one each; ``""`` is nothing."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Every body that asked for samples."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """Of the same requests."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     connections: int = 0
@@ -137,6 +139,7 @@ class Endpoint:
             return _error(404, "not found")
         body = json.loads(raw)
         self.requests.append(body)
+        self.headers.append(headers)
         fault = self.faults.popleft() if self.faults else ""
         await asyncio.sleep(3600 if fault == "never" else self.latency)
         if fault == "moved":

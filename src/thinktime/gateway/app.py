@@ -32,6 +32,7 @@ from thinktime.gateway.passing import pass_on
 from thinktime.gateway.replies import Chunks, Outcome, completion, error_event
 from thinktime.gateway.responses import Response, as_chat
 from thinktime.gateway.searching import Progress, search_for
+from thinktime.gateway.tracing import Facts, Tracing, answered, asked
 from thinktime.gateway.upstream import Upstream
 from thinktime.gateway.voting import SampleAnswers
 from thinktime.gateway.wire import ClientLeftError, Reply, parsed, read_body, while_waited_for
@@ -54,6 +55,8 @@ class Call:
     guest: Guest = field(init=False)
     raw: bytes = b""
     strategy: str = ""
+    facts: Facts = field(default_factory=dict)
+    """What its span tells."""
 
 
 Answering = Callable[[Call], Coroutine[Any, Any, None]]
@@ -66,7 +69,8 @@ class Gateway:
         self.config, self.scorer = config, scorer
         self.door = Door(config)
         self.looks = Ledger(within=self.door.ledger)
-        self.upstream = Upstream(config, self.looks)
+        self.tracing = Tracing(config.upstream)
+        self.upstream = Upstream(config, self.looks, self.tracing.sampling)
         self.metrics = Metrics()
         self.bank = None if config.bank is None else Bank(config.bank)
 
@@ -89,6 +93,7 @@ class Gateway:
     async def _living(self, _: Starlette) -> AsyncIterator[None]:
         yield
         await self.upstream.close()
+        await asyncio.to_thread(self.tracing.close)
         if self.bank is not None:
             self.bank.close()
 
@@ -125,13 +130,17 @@ class Gateway:
 
     async def _pass_on(self, call: Call, path: str, body: Mapping[str, Any], model: str) -> None:
         price, client = self.upstream.price(model), self.upstream.client
-        await pass_on(client, path, call.raw, body, call.headers, call.guest, price, call.reply)
+        call.facts["gen_ai.request.model"] = model
+        watch = self.upstream.watch
+        await pass_on(client, path, call.raw, body, call.headers, call.guest, price, call.reply, watch)
 
     def _read(self, call: Call, method: Method, body: Mapping[str, Any], api: Api, model: str) -> asks.Ask:
         call.strategy = method.name
         if method.options.get("n", 1) > self.config.max_samples:
             raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
-        return asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+        ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+        call.facts |= asked(ask, method)
+        return ask
 
     async def _search(
         self,
@@ -148,7 +157,7 @@ class Gateway:
                 generator = await self.upstream.generator(ask.model, ask.api, capped=capped)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
-        return await search_for(
+        outcome = await search_for(
             ask,
             method,
             generator.sending(ask.fields, heard, method.thinking_tokens),
@@ -158,6 +167,8 @@ class Gateway:
             scorer=self.scorer,
             journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
         )
+        call.facts |= answered(outcome)
+        return outcome
 
     async def _stream(self, call: Call, ask: asks.Ask, method: Method, chunks: Chunks | Response) -> None:
         reply = call.reply
@@ -217,17 +228,24 @@ class Endpoint:
         call = Call(dict(Request(scope).headers), Reply(send))
         metrics.in_flight += 1
         try:
-            call.guest = gateway.door.enter(call.headers)
-            call.raw = await read_body(receive, call.headers, gateway.config.max_body)
-            await while_waited_for(self._answer(call), receive, call.reply)
-        except ClientLeftError:
-            metrics.left += 1
-        except Exception as error:
-            await _fail(call.reply, http_error(error, gateway.upstream.url))
+            with gateway.tracing.request(scope["method"], scope["path"], call.headers) as call.facts:
+                await self._answered(call, receive)
+                call.facts["http.response.status_code"] = call.reply.status
         finally:
             metrics.in_flight -= 1
             metrics.answered[scope["path"], call.strategy, call.reply.status] += 1
             metrics.seconds[scope["path"], call.strategy] += time.monotonic() - began
+
+    async def _answered(self, call: Call, receive: Receive) -> None:
+        gateway = self._gateway
+        try:
+            call.guest = gateway.door.enter(call.headers)
+            call.raw = await read_body(receive, call.headers, gateway.config.max_body)
+            await while_waited_for(self._answer(call), receive, call.reply)
+        except ClientLeftError:
+            gateway.metrics.left += 1
+        except Exception as error:
+            await _fail(call.reply, http_error(error, gateway.upstream.url))
 
 
 async def _fail(reply: Reply, error: HttpError) -> None:

@@ -19,6 +19,7 @@ from thinktime.gateway.wire import Reply
 from thinktime.remote.client import Client, UnreadableError
 from thinktime.remote.prices import Price
 from thinktime.remote.protocol import Told, read_usage
+from thinktime.remote.watching import Watch
 
 NOT_SENT = frozenset(
     {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization"}
@@ -40,6 +41,7 @@ async def pass_on(
     guest: Guest,
     price: Price | None,
     reply: Reply,
+    watch: Watch,
 ) -> None:
     """Send a request on as it is, and its answer back as it comes.
 
@@ -55,9 +57,15 @@ async def pass_on(
             ledger, spent = Ledger(within=guest.ledger), Usage()
             await obtain(ledger, worst)
             try:
-                async with client.raw(path, raw, sent) as response:
-                    spent = replace(worst, uncounted_calls=1)  # unless it says
-                    spent = await _tell(response, reply, price) or spent
+                with watch(path, body) as watched:
+                    async with client.raw(path, raw, {**sent, **watched.headers}) as response:
+                        spent = replace(worst, uncounted_calls=1)  # unless it says
+                        counted = await _tell(response, reply)
+                    if counted is not None:
+                        usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
+                        watched.reply, spent = {"usage": usage}, _cost(counted, price)
+                    elif response.status >= 300:
+                        spent = Usage(model_calls=1)
             except asyncio.CancelledError:
                 if not spent.model_calls:  # it was on its way
                     spent = replace(worst, uncounted_calls=1)
@@ -71,19 +79,21 @@ async def pass_on(
         raise UnreadableError(f"endpoint={client.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
-async def _tell(response: aiohttp.ClientResponse, reply: Reply, price: Price | None) -> Usage | None:
-    """Send an answer on but for its end, and return what it cost if it says so; an error that does not cost nothing."""
+async def _tell(response: aiohttp.ClientResponse, reply: Reply) -> Told | None:
+    """Send an answer on but for its end, and return what it says that it cost."""
     told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
     await reply.start(response.status, told)
     usage = UsageReader(response.content_type == "text/event-stream")
     async for piece in response.content.iter_any():
         usage.feed(piece)
         await reply.more(piece)
-    if (counted := usage.told) is not None:
-        prompt = counted.prompt - (counted.cached or 0)
-        money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
-        return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
-    return Usage(model_calls=1) if response.status >= 300 else None
+    return usage.told
+
+
+def _cost(counted: Told, price: Price | None) -> Usage:
+    prompt = counted.prompt - (counted.cached or 0)
+    money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
+    return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
 
 
 class UsageReader:

@@ -17,6 +17,7 @@ from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Api, root_and_api
 from thinktime.remote.refusals import models
 from thinktime.remote.thoughts import Cap
+from thinktime.remote.watching import Watch
 
 FRESH = 60.0
 """Seconds for which a list of models is believed."""
@@ -34,12 +35,13 @@ class Upstream:
     Args:
         config: its address, key and price.
         ledger: what a look at a model is charged to.
+        watch: goes around every request for samples.
     """
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(self, config: Config, ledger: Ledger, watch: Watch) -> None:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
-        self._config, self._ledger = config, ledger
+        self._config, self._ledger, self.watch = config, ledger, watch
         self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
@@ -121,6 +123,7 @@ class Upstream:
             price=price,
             connections=CONNECTIONS,
             patience=PATIENCE,
+            watch=self.watch,
         )
         await self._charged(price, LOOK, generator.look())
         return generator

@@ -49,6 +49,7 @@ from thinktime.remote.sizes import multiplied
 from thinktime.remote.streams import Assembly, without_echo
 from thinktime.remote.thoughts import CLOSING, Cap, thinking, thinks_again, thought_tokens
 from thinktime.remote.thoughts import look as look_at_thoughts
+from thinktime.remote.watching import Watch, unwatched
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
@@ -77,6 +78,7 @@ class RemoteGenerator:
         looks: where what was seen of endpoints is kept; a look that is there is not taken again.
         patience: seconds that a refused request waits for another try.
         thinking_tokens: the most that a sample may think; None is no cap. How it is kept is looked at once (`cap`).
+        watch: goes around every request for samples.
 
     Raises:
         InputError: the URL or the name cannot be one, or the cap is below 0.
@@ -96,6 +98,7 @@ class RemoteGenerator:
         looks: Looks | None = None,
         patience: float = PATIENCE,
         thinking_tokens: int | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
@@ -113,6 +116,7 @@ class RemoteGenerator:
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
         self._heard: Heard | None = None
+        self._watch = watch
         self._cap: Cap | None = None
         self._thinking: int | None = None
         self._limit_thoughts(thinking_tokens)
@@ -407,7 +411,10 @@ class RemoteGenerator:
     async def _ask(self, body: Mapping[str, Any], deadline: float | None, traits: Traits, echoed: int) -> Reply:
         """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens."""
         if self._heard is None or "n" in body:
-            return await self._client.post(self._api, body, deadline=deadline)
+            with self._watch(self._api, body) as watched:
+                reply = await self._client.post(self._api, body, deadline=deadline, headers=watched.headers)
+                watched.reply = reply.body
+            return reply
         whole, tell = Assembly(), self._heard
 
         async def heard(event: Mapping[str, Any]) -> None:
@@ -417,8 +424,13 @@ class RemoteGenerator:
             await tell(event)
 
         streamed = {**body, "stream": True} | ({"stream_options": {"include_usage": True}} if traits.usage else {})
-        reply = await self._client.post(self._api, streamed, deadline=deadline, heard=heard)
-        return reply if reply.body else replace(reply, body=whole.body)
+        with self._watch(self._api, body) as watched:
+            reply = await self._client.post(
+                self._api, streamed, deadline=deadline, heard=heard, headers=watched.headers
+            )
+            reply = reply if reply.body else replace(reply, body=whole.body)
+            watched.reply = reply.body
+        return reply
 
     async def _one_by_one(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
         made: dict[str, Child | InputError] = {}
