@@ -20,7 +20,6 @@ from starlette.types import Receive, Scope, Send
 from thinktime import strategies
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
-from thinktime.core.ledger import Ledger
 from thinktime.core.types import Capability, Scorer
 from thinktime.gateway import asks
 from thinktime.gateway.config import Config
@@ -42,6 +41,8 @@ from thinktime.remote.protocol import Api
 SILENCE = 15.0
 """Seconds after which a stream says that it is alive."""
 WAITING = b": waiting\n\n"
+LOOKS = "(looks at models)"
+"""The account of what no key asked for."""
 AHEAD = 64
 """Events that a stream may be ahead of its client; then the upstream waits."""
 
@@ -67,12 +68,12 @@ class Gateway:
 
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
-        self.door = Door(config)
-        self.looks = Ledger(within=self.door.ledger)
+        self.bank = None if config.bank is None else Bank(config.bank)
+        self.door = Door(config, self.bank)
+        self.looks = self.door.account(LOOKS)
         self.tracing = Tracing(config.upstream)
         self.upstream = Upstream(config, self.looks, self.tracing.sampling)
         self.metrics = Metrics()
-        self.bank = None if config.bank is None else Bank(config.bank)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -212,7 +213,7 @@ class Gateway:
 
     async def _metrics(self, call: Call) -> None:
         spent = [(guest.name, guest.ledger.spent) for guest in self.door.guests]
-        text = self.metrics.text([*spent, ("(looks at models)", self.looks.spent)])
+        text = self.metrics.text([*spent, (LOOKS, self.looks.spent)])
         await call.reply.whole(200, text.encode(), KIND)
 
 
