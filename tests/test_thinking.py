@@ -29,6 +29,7 @@ from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import held, pack, thoughts_of, unpack
+from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price
 from thinktime.remote.refusals import only_model
 from thinktime.remote.thoughts import CLOSING, FIELDS
@@ -197,6 +198,13 @@ def test_dollars_cover_the_prompt_that_is_read_twice(start: Start, usage: bool) 
         assert spent.dollars == pytest.approx((endpoint.prompt_tokens + endpoint.generated_tokens) / 1000)
     else:
         assert spent.dollars >= (endpoint.prompt_tokens + endpoint.generated_tokens) / 1000
+
+
+def test_a_look_at_thoughts_is_kept_on_disk_beside_the_other(start: Start, tmp_path: Path) -> None:
+    endpoint, looks = start(**MARKED), Looks(tmp_path / "looks.json")
+    first = capped(endpoint, 20, looks=looks)
+    again = RemoteGenerator(endpoint.url, "words", thinking_tokens=7, looks=looks)
+    assert (again.cap, again.traits) == (first.cap, first.traits) and endpoint.requests == []
 
 
 def test_other_caps_are_other_samples(start: Start) -> None:

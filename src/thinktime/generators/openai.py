@@ -131,7 +131,7 @@ class RemoteGenerator:
         """
         with self._looking:
             if self._traits is None and self._looks is not None:
-                self._traits = self._looks.find(self.look_name)
+                self._traits = self._looks.find(self.look_name, Traits)
             traits = self._traits
             if traits is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
@@ -149,11 +149,16 @@ class RemoteGenerator:
         """
         traits = self.traits
         with self._looking:
-            if self._cap is None:
+            if self._cap is None and self._looks is not None:
+                self._cap = self._looks.find(self.look_name, Cap)
+            cap = self._cap
+            if cap is None:
                 with ThreadPoolExecutor(1) as pool:
                     look = partial(look_at_thoughts, api=self._api, model=self._model, traits=traits)
-                    self._cap = pool.submit(asyncio.run, self._look_with(look)).result()
-            return self._cap
+                    cap = self._cap = pool.submit(asyncio.run, self._look_with(look)).result()
+                if self._looks is not None:
+                    self._looks.keep(self.look_name, cap)
+            return cap
 
     @property
     def capabilities(self) -> frozenset[Capability]:
