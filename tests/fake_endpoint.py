@@ -41,6 +41,18 @@ class Endpoint:
     ``unlisted`` (llama.cpp: counted, but without a log-probability)."""
     thinks: str = ""
     """Where it thinks first: ``marked``, ``apart``, ``hidden``, or not at all."""
+    thought: int = 0
+    """Words of a thought; 0: as many as the answer has."""
+    begins: bool = False
+    """Whether its template begins the thought, so that only the end of it is told."""
+    forgets: bool = False
+    """Whether its template leaves out the thought of a message that it goes on inside."""
+    caps: str = ""
+    """The field that caps a thought; a dot is an object in the body."""
+    counts_thoughts: bool = False
+    """Whether usage says how many tokens are thoughts."""
+    relapses: bool = False
+    """Whether it thinks again behind the end of a thought."""
     identical: bool = False
     reasons: bool = False
     """Whether a message tells of a thought beside what it says."""
@@ -61,6 +73,8 @@ class Endpoint:
     """What goes wrong with the next requests for samples, one each; ``""`` is nothing."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Every body that asked for samples."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """Of the same requests."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     connections: int = 0
@@ -127,6 +141,7 @@ class Endpoint:
             return _error(404, "not found")
         body = json.loads(raw)
         self.requests.append(body)
+        self.headers.append(headers)
         fault = self.faults.popleft() if self.faults else ""
         await asyncio.sleep(3600 if fault == "never" else self.latency)
         if fault == "moved":
@@ -172,6 +187,7 @@ class Endpoint:
         prefix = str(last["content"]) if going_on else ""
         read = sum(len(_tokens(_content(m))) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
         read -= 3 if chat and going_on else 0
+        read -= len(_tokens(prefix.partition("</think>")[0])) if self.forgets and "</think>" in prefix else 0
         limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
@@ -181,13 +197,16 @@ class Endpoint:
             noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
             said = self.says[self._drawn % len(self.says)] if self.says else _said(prefix, noise * (not self.identical))
             text = self.replies.popleft() if self.replies else said
-            choices.append(self._choice(place, chat, body, text, limit))
+            choices.append(self._choice(place, chat, body, text, limit, prefix))
+        thoughts = sum(choice.pop("thoughts") for choice in choices)
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
         self.generated_tokens += new
         reply: dict[str, Any] = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": choices}
         if self.usage and fault != "no usage":
             reply["usage"] = {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
+            if self.counts_thoughts:
+                reply["usage"]["completion_tokens_details"] = {"reasoning_tokens": thoughts}
         if fault == "no finish":
             del choices[0]["finish_reason"]
         if fault == "no text" and chat:
@@ -207,8 +226,10 @@ class Endpoint:
             return _raw(200, whole, "application/json")[: -len(whole) // 2] + CUT
         return _raw(200, whole, "application/json")
 
-    def _choice(self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int) -> dict[str, Any]:
-        tokens = _tokens(f"<think> {text} </think> {text}" if self.thinks else text)
+    def _choice(
+        self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int, prefix: str
+    ) -> dict[str, Any]:
+        tokens = _tokens(self._thinking(text, body, prefix) if self.thinks else text)
         reason: str = "stop" if len(tokens) <= limit else "length"
         tokens = tokens[:limit]
         met = None
@@ -218,10 +239,12 @@ class Endpoint:
                     tokens, reason, met = tokens[: at + 1], "stop", stop
                     break
         said = "".join(tokens)
+        thought = len(_tokens(said.partition("</think>")[0].replace("<think> ", ""))) if self.thinks else 0
         asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
         if met and not (self.stops == "echoed" or asked):
             said = said[: said.index(met)]
         choice: dict[str, Any] = {"index": place, "finish_reason": reason}
+        choice["thoughts"] = 0 if "</think>" in prefix else thought
         choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
             choice["stop_reason"] = met
@@ -249,6 +272,17 @@ class Endpoint:
         elif self.logprobs and not chat and "logprobs" in body:
             choice["logprobs"] = {"tokens": tokens, "token_logprobs": [-0.5] * len(tokens)}
         return choice
+
+    def _thinking(self, text: str, body: dict[str, Any], prefix: str) -> str:
+        """What it says if it thinks first, or what is left of that behind what was said."""
+        if "</think>" in prefix:
+            return f"<think> {text} </think> {text}" if self.relapses else text
+        outer, _, inner = self.caps.partition(".")
+        cap = body.get(outer, {}).get(inner) if inner else body.get(outer)
+        words = _tokens(text) if not self.thought else [f"hm{place} " for place in range(self.thought)]
+        thought = "".join(words[:cap]).rstrip()
+        opening = "" if self.begins or prefix.lstrip().startswith("<think>") else "<think> "
+        return f"{opening}{thought} </think> {text}"
 
 
 def _content(message: dict[str, Any]) -> str:

@@ -63,6 +63,13 @@ class Serving:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read()), dict(error.headers)
 
+    def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
+        """A whole answer as it came, events or not."""
+        told = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), told)
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return bytes(reply.read())
+
 
 Start = Callable[..., tuple[Endpoint, Serving]]
 

@@ -5,17 +5,36 @@ python tests/llama_server.py MODEL_DIRECTORY
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from xllamacpp import CommonParams, Server
 
-from benchmarks.engine.llama_cpp import write_gguf
+@contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    """The server in a process of its own, for as long as the block lasts; gives the root of its API."""
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), *sys.path])
+    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(directory)]
+    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip() + "/v1"
+    finally:
+        server.kill()
+        server.wait(10)
 
 
 def main(directory: Path) -> None:
+    from xllamacpp import CommonParams, Server
+
+    from benchmarks.engine.llama_cpp import write_gguf
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{directory.name}.gguf"
         write_gguf(directory, path, vocabulary=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llama_server import serving
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Search
@@ -31,16 +29,8 @@ for needed in ("gguf", "xllamacpp"):
 
 @pytest.fixture(scope="module")
 def url(solver_directory: Path) -> Iterator[str]:
-    root = Path(__file__).parents[1]
-    path = os.pathsep.join([str(root), *sys.path])
-    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(solver_directory)]
-    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip() + "/v1"
-    finally:
-        server.kill()
-        server.wait(10)
+    with serving(solver_directory) as url:
+        yield url
 
 
 def search_for(

@@ -29,6 +29,7 @@ from thinktime.remote import client as client_module
 from thinktime.remote.client import Client, Heard, RefusedError, TooLateError, UnreachableError, UnreadableError
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import LISTED, Price, listed
+from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Choice, read_usage, shares
 from thinktime.remote.streams import Assembly
 from thinktime.strategies import make
@@ -201,7 +202,7 @@ def test_a_broken_cache_is_an_empty_one(start: Start, tmp_path: Path, text: str)
     looks = Looks(tmp_path / "looks.json")
     generator = RemoteGenerator(start().url, "words", looks=looks)
     looks.path.write_text(text.replace("X", generator.look_name.replace('"', "")))
-    assert generator.traits.n and looks.find(generator.look_name) == generator.traits
+    assert generator.traits.n and looks.find(generator.look_name, Traits) == generator.traits
 
 
 def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) -> None:

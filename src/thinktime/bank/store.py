@@ -1,4 +1,4 @@
-"""The sample bank: an append-only SQLite file of every generation, reading and verdict.
+"""The sample bank: an append-only SQLite file of every generation, reading and verdict, and what accounts have spent.
 
 Samples are keyed by what determined them (model, problem, sampling, seed, path), so a killed run resumes without
 repeating a finished sample, strategies share samples, and a bank can be replayed without a model.
@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +32,9 @@ CREATE TABLE IF NOT EXISTS readings (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (
     key TEXT NOT NULL, checker TEXT NOT NULL, correct INTEGER NOT NULL, PRIMARY KEY (key, checker)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spending (
+    account TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -67,6 +71,7 @@ class Bank:
                 self._db.execute("SELECT key, problem, model, finish, state, usage, passes FROM samples LIMIT 0")
                 self._db.execute("SELECT key, scorer, value, steps, usage FROM readings LIMIT 0")
                 self._db.execute("SELECT key, checker, correct FROM verdicts LIMIT 0")
+                self._db.execute("SELECT account, spent, reserved FROM spending LIMIT 0")
             except sqlite3.Error:
                 self._lock.close()
                 raise
@@ -139,6 +144,19 @@ class Bank:
         """All verdicts of a checker by sample key."""
         rows = self._db.execute("SELECT key, correct FROM verdicts WHERE checker = ?", (checker,))
         return {key: bool(correct) for key, correct in rows}
+
+    def keep_spending(self, account: str, spent: Usage, reserved: Usage) -> None:
+        """Write down what an account has spent, and what it may be spending now."""
+        rows = [(account, *(json.dumps(usage.as_dict()) for usage in (spent, reserved)))]
+        self._write("INSERT OR REPLACE INTO spending (account, spent, reserved) VALUES (?, ?, ?)", rows)
+
+    def spending(self) -> dict[str, Usage]:
+        """What each account has spent; what was reserved when a process ended counts as spent, and as uncounted."""
+        found = {}
+        for account, *usages in self._db.execute("SELECT account, spent, reserved FROM spending ORDER BY account"):
+            spent, reserved = (Usage(**json.loads(usage)) for usage in usages)
+            found[account] = spent + replace(reserved, uncounted_calls=reserved.model_calls)
+        return found
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._named_errors("write"):

@@ -19,6 +19,7 @@ from thinktime.core.errors import InputError, ModelError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Generator, Problem, Sampling, Scorer, Skills
 from thinktime.core.usage import Budget, Usage, total
+from thinktime.generators.text import held, thoughts_of
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, check
 
@@ -51,6 +52,8 @@ class Outcome:
     samples: tuple[bool, ...]
     """Whether each complete independent sample of the tree was right."""
     trace: tuple[dict[str, Any], ...]
+    thoughts: tuple[int | None, ...] = ()
+    """Tokens that each sample thinks, where that is capped."""
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Bench:
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
     skills: Skills | None = None
+    thinking_tokens: int | None = None
+    """The cap that the generator keeps; the result says whether it held."""
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -139,7 +144,9 @@ class Bench:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
         leaves = [r.node for r in search.trace.values() if r.node.done and r.node.parent is search.root]
         samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
-        return Outcome(problem, answer, correct, samples, tuple(records(search)))
+        capped = self.thinking_tokens is not None
+        thoughts = thoughts_of(record.node for record in search.trace.values()) if capped else ()
+        return Outcome(problem, answer, correct, samples, tuple(records(search)), tuple(thoughts))
 
     def _right(self, answer: str | None, problem: Problem) -> bool:
         return self.task.check(answer, problem.reference)
@@ -207,6 +214,7 @@ class Bench:
             },
             "usage": _mean_usage([o.answer.usage for o in outcomes]),
             "passes": sum(o.answer.passes for o in outcomes) / len(outcomes),
+            **self._thinking(outcomes),
             "problems": [
                 {
                     "id": o.problem.id,
@@ -220,6 +228,11 @@ class Bench:
                 for o in outcomes
             ],
         }
+
+    def _thinking(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        if self.thinking_tokens is None:
+            return {}
+        return {"thinking": held([count for o in outcomes for count in o.thoughts], self.thinking_tokens)}
 
     def _coverage(self, finished: Sequence[Entry]) -> dict[str, dict[str, float]]:
         """Unbiased pass@k at powers of two, from the entry with the most independent samples."""

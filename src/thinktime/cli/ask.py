@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from thinktime.cli.common import (
     ScorerText,
     Seed,
     Temperature,
+    ThinkingTokens,
     answers_of,
     budget_of,
     closing,
@@ -56,6 +57,7 @@ def ask(
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
+    thinking_tokens: ThinkingTokens = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
     tree: Annotated[bool, typer.Option("--tree", help="Show every node of the search.")] = False,
@@ -65,6 +67,7 @@ def ask(
     from thinktime.bench.trace import draw, records
     from thinktime.core.search import Search
     from thinktime.core.types import Problem
+    from thinktime.generators.text import held, thoughts_of
     from thinktime.scorers.embedding import HashedNgrams
     from thinktime.strategies import check, parse
 
@@ -74,7 +77,16 @@ def ask(
         raise InputError("question", question, "ask something")
     sampling = sampling_of(model, temperature, max_tokens)
     options = Models(
-        model, model_name, price, parameters, scorer, scorer_name, scorer_price, aggregate=aggregate, dtype=dtype
+        model,
+        model_name,
+        price,
+        parameters,
+        scorer,
+        scorer_name,
+        scorer_price,
+        aggregate=aggregate,
+        dtype=dtype,
+        thinking_tokens=thinking_tokens,
     )
     generator, judge = load_models(options)
     search = Search(
@@ -94,11 +106,13 @@ def ask(
         print(f"warning: {warning}", file=sys.stderr)
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
+    nodes = [record.node for record in search.trace.values()]
+    thinking = {} if thinking_tokens is None else {"thinking": held(thoughts_of(nodes), thinking_tokens)}
     if as_json:
         text = answer.node.state.text if answer.node else None
         out = {"answer": answer.value, "finish": answer.finish, "text": text, "share": answer.share}
         out |= {"strategy": name, "usage": answer.usage.as_dict(), "path_tokens": answer.path_tokens}
-        print(json.dumps(out | {"passes": answer.passes} | ({"tree": records(search)} if tree else {})))
+        print(json.dumps(out | thinking | {"passes": answer.passes} | ({"tree": records(search)} if tree else {})))
         return
     from rich.console import Console
 
@@ -116,6 +130,14 @@ def ask(
         f"{usage.scorer_tokens} read by the scorer, {gflops(usage.as_dict())}{_money(usage)}, "
         f"{usage.seconds:.1f} s[/dim]"
     )
+    for cap in thinking.values():
+        console.print(f"[dim]no sample thinks longer than {cap['limit']} tokens: {_word(cap)}[/dim]")
+
+
+def _word(cap: dict[str, Any]) -> str:
+    """What became of a cap on thinking."""
+    most = f"at most {_known(cap['most'])}"
+    return {True: f"held, {most}", False: f"did not hold, {most}", None: "nobody counted all of them"}[cap["held"]]
 
 
 def _known(count: int | None) -> str:

@@ -31,6 +31,7 @@ from thinktime.cli.common import (
     ScorerText,
     Seed,
     Temperature,
+    ThinkingTokens,
     budget_of,
     closing,
     load_models,
@@ -79,6 +80,7 @@ def bench(
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
+    thinking_tokens: ThinkingTokens = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -109,11 +111,23 @@ def bench(
                 scorer_price,
                 aggregate=aggregate,
                 dtype=dtype,
+                thinking_tokens=thinking_tokens,
             )
             generator, judge = load_models(options)
             if scorer in NAMES:
                 judge = control(scorer, loaded, judge)
-        run = Bench(loaded, generator, judge, entries, sampling, opened, limits, seed, skills=skills_of(model))
+        run = Bench(
+            loaded,
+            generator,
+            judge,
+            entries,
+            sampling,
+            opened,
+            limits,
+            seed,
+            skills=skills_of(model),
+            thinking_tokens=thinking_tokens,
+        )
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
     if as_json:

@@ -60,6 +60,7 @@ ScorerPrice = Annotated[str | None, typer.Option(help="The scorer's dollars per 
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 400 (pocket) or 1024.")]
+ThinkingTokens = Annotated[int | None, typer.Option(help="The most that a sample may think; checked afterwards.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 Dtype = Annotated[
     str,
@@ -103,6 +104,7 @@ class Models:
     scorer_price: str | None
     aggregate: str
     dtype: str
+    thinking_tokens: int | None = None
 
 
 def load_models(options: Models) -> tuple[Generator, Scorer | None]:
@@ -129,7 +131,7 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
             "--model", model_name=options.model_name, price=options.price, parameters=options.parameters
         )
         directory = pocket.directory(POCKET[model]) if model in POCKET else Path(model)
-        generator = local = LocalGenerator(directory, dtype=number)
+        generator = local = LocalGenerator(directory, dtype=number, thinking_tokens=options.thinking_tokens)
         if chosen == "meta":
             from thinktime.scorers.meta import MetaReward
 
@@ -196,7 +198,13 @@ def _remote(options: Models) -> Generator:
     key = model_key()
     name = options.model_name or only_model(options.model, key)
     return RemoteGenerator(
-        options.model, name, key, price=cost, parameters=options.parameters, looks=looks_of_this_user()
+        options.model,
+        name,
+        key,
+        price=cost,
+        parameters=options.parameters,
+        looks=looks_of_this_user(),
+        thinking_tokens=options.thinking_tokens,
     )
 
 

@@ -12,24 +12,26 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HttpResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from thinktime import strategies
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
-from thinktime.core.ledger import Ledger
 from thinktime.core.types import Capability, Scorer
 from thinktime.gateway import asks
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import Door, Guest
 from thinktime.gateway.errors import HttpError, http_error
-from thinktime.gateway.methods import HEADER, Method, method_of
+from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.passing import pass_on
 from thinktime.gateway.replies import Chunks, Outcome, completion, error_event
+from thinktime.gateway.responses import Response, as_chat
 from thinktime.gateway.searching import Progress, search_for
+from thinktime.gateway.tracing import Facts, Tracing, answered, asked
 from thinktime.gateway.upstream import Upstream
 from thinktime.gateway.voting import SampleAnswers
 from thinktime.gateway.wire import ClientLeftError, Reply, parsed, read_body, while_waited_for
@@ -39,6 +41,8 @@ from thinktime.remote.protocol import Api
 SILENCE = 15.0
 """Seconds after which a stream says that it is alive."""
 WAITING = b": waiting\n\n"
+LOOKS = "(looks at models)"
+"""The account of what no key asked for."""
 AHEAD = 64
 """Events that a stream may be ahead of its client; then the upstream waits."""
 
@@ -52,6 +56,8 @@ class Call:
     guest: Guest = field(init=False)
     raw: bytes = b""
     strategy: str = ""
+    facts: Facts = field(default_factory=dict)
+    """What its span tells."""
 
 
 Answering = Callable[[Call], Coroutine[Any, Any, None]]
@@ -62,11 +68,12 @@ class Gateway:
 
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
-        self.door = Door(config)
-        self.looks = Ledger(within=self.door.ledger)
-        self.upstream = Upstream(config, self.looks)
-        self.metrics = Metrics()
         self.bank = None if config.bank is None else Bank(config.bank)
+        self.door = Door(config, self.bank)
+        self.looks = self.door.account(LOOKS)
+        self.tracing = Tracing(config.upstream)
+        self.upstream = Upstream(config, self.looks, self.tracing.sampling)
+        self.metrics = Metrics()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -74,6 +81,7 @@ class Gateway:
             routes=[
                 Route("/v1/chat/completions", Endpoint(self, self._ask("chat/completions")), methods=["POST"]),
                 Route("/v1/completions", Endpoint(self, self._ask("completions")), methods=["POST"]),
+                Route("/v1/responses", Endpoint(self, self._respond), methods=["POST"]),
                 Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
                 Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
@@ -86,6 +94,7 @@ class Gateway:
     async def _living(self, _: Starlette) -> AsyncIterator[None]:
         yield
         await self.upstream.close()
+        await asyncio.to_thread(self.tracing.close)
         if self.bank is not None:
             self.bank.close()
 
@@ -95,20 +104,44 @@ class Gateway:
             call.guest.knock(time.monotonic())
             method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
             if method is None:
-                price = self.upstream.price(model)
-                client = self.upstream.client
-                await pass_on(client, api, call.raw, body, call.headers, call.guest, price, call.reply)
+                await self._pass_on(call, api, body, model)
                 return
-            call.strategy = method.name
-            if method.options.get("n", 1) > self.config.max_samples:
-                raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
-            ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+            ask = self._read(call, method, body, api, model)
             if ask.stream:
-                await self._stream(call, ask, method)
+                await self._stream(call, ask, method, Chunks(ask))
             else:
                 await call.reply.json(200, completion(await self._search(call, ask, method)))
 
         return answer
+
+    async def _respond(self, call: Call) -> None:
+        """The Responses API: the upstream's own, or where a method is named, or it has none, in words of a chat."""
+        body = parsed(call.raw, call.headers)
+        method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+        if method is None and await self.upstream.responds():
+            await self._pass_on(call, "responses", body, model)
+            return
+        method = method or parse("single")
+        ask = self._read(call, method, as_chat(body), "chat/completions", model)
+        response = Response(ask, body)
+        if ask.stream:
+            await self._stream(call, ask, method, response)
+        else:
+            await call.reply.json(200, response.whole(await self._search(call, ask, method)))
+
+    async def _pass_on(self, call: Call, path: str, body: Mapping[str, Any], model: str) -> None:
+        price, client = self.upstream.price(model), self.upstream.client
+        call.facts["gen_ai.request.model"] = model
+        watch = self.upstream.watch
+        await pass_on(client, path, call.raw, body, call.headers, call.guest, price, call.reply, watch)
+
+    def _read(self, call: Call, method: Method, body: Mapping[str, Any], api: Api, model: str) -> asks.Ask:
+        call.strategy = method.name
+        if method.options.get("n", 1) > self.config.max_samples:
+            raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
+        ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+        call.facts |= asked(ask, method)
+        return ask
 
     async def _search(
         self,
@@ -121,22 +154,25 @@ class Gateway:
         budget = call.guest.timed(method.budget)
         try:
             async with asyncio.timeout(budget.seconds):
-                generator = await self.upstream.generator(ask.model, ask.api)
+                capped = method.thinking_tokens is not None
+                generator = await self.upstream.generator(ask.model, ask.api, capped=capped)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
-        return await search_for(
+        outcome = await search_for(
             ask,
             method,
-            generator.sending(ask.fields, heard),
+            generator.sending(ask.fields, heard, method.thinking_tokens),
             budget=budget,
             within=call.guest.ledger,
             upstream=self.upstream.url,
             scorer=self.scorer,
             journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
         )
+        call.facts |= answered(outcome)
+        return outcome
 
-    async def _stream(self, call: Call, ask: asks.Ask, method: Method) -> None:
-        chunks, reply = Chunks(ask), call.reply
+    async def _stream(self, call: Call, ask: asks.Ask, method: Method, chunks: Chunks | Response) -> None:
+        reply = call.reply
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
         async def heard(event: Mapping[str, Any]) -> None:
@@ -177,7 +213,7 @@ class Gateway:
 
     async def _metrics(self, call: Call) -> None:
         spent = [(guest.name, guest.ledger.spent) for guest in self.door.guests]
-        text = self.metrics.text([*spent, ("(looks at models)", self.looks.spent)])
+        text = self.metrics.text([*spent, (LOOKS, self.looks.spent)])
         await call.reply.whole(200, text.encode(), KIND)
 
 
@@ -193,17 +229,24 @@ class Endpoint:
         call = Call(dict(Request(scope).headers), Reply(send))
         metrics.in_flight += 1
         try:
-            call.guest = gateway.door.enter(call.headers)
-            call.raw = await read_body(receive, call.headers, gateway.config.max_body)
-            await while_waited_for(self._answer(call), receive, call.reply)
-        except ClientLeftError:
-            metrics.left += 1
-        except Exception as error:
-            await _fail(call.reply, http_error(error, gateway.upstream.url))
+            with gateway.tracing.request(scope["method"], scope["path"], call.headers) as call.facts:
+                await self._answered(call, receive)
+                call.facts["http.response.status_code"] = call.reply.status
         finally:
             metrics.in_flight -= 1
             metrics.answered[scope["path"], call.strategy, call.reply.status] += 1
             metrics.seconds[scope["path"], call.strategy] += time.monotonic() - began
+
+    async def _answered(self, call: Call, receive: Receive) -> None:
+        gateway = self._gateway
+        try:
+            call.guest = gateway.door.enter(call.headers)
+            call.raw = await read_body(receive, call.headers, gateway.config.max_body)
+            await while_waited_for(self._answer(call), receive, call.reply)
+        except ClientLeftError:
+            gateway.metrics.left += 1
+        except Exception as error:
+            await _fail(call.reply, http_error(error, gateway.upstream.url))
 
 
 async def _fail(reply: Reply, error: HttpError) -> None:
@@ -230,11 +273,11 @@ async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[Outcome]) 
             yield WAITING
 
 
-async def _health(_: Request) -> Response:
+async def _health(_: Request) -> HttpResponse:
     return JSONResponse({"status": "ok"})
 
 
-async def _no_such(request: Request, error: Exception) -> Response:
+async def _no_such(request: Request, error: Exception) -> HttpResponse:
     """Paths and verbs that are not there, in the shape of all other errors."""
     assert isinstance(error, HTTPException)
     found = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found")

@@ -25,7 +25,8 @@ LEAST_KEY = 16
 class Key:
     """Who may ask. Of the key itself only the SHA-256 is known.
 
-    ``budget`` is for all requests with this key since the server began; its seconds are for each of them.
+    ``budget`` is for all requests under this name, in the bank's time or, without one, since the server began; its
+    seconds are for each of them.
     """
 
     name: str
@@ -49,12 +50,12 @@ class Config:
         upstream: the root of an OpenAI-compatible API.
         host, port: where it listens; beyond this machine only with a key.
         keys: who may ask; none means everybody on this machine.
-        budget: for all requests since the server began; its seconds are for each of them.
+        budget: for all requests in the bank's time or, without one, since the server began; its seconds are for each.
         price: dollars per million tokens, in place of the listed ones.
         max_tokens: length limit of a sample whose request gives none.
         max_samples: of one request.
         max_body: bytes of a request.
-        bank: where samples are kept.
+        bank: where samples are kept, and what was spent.
         upstream_key: sent to the upstream.
 
     Raises:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from thinktime.bank.store import Bank
+from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger
-from thinktime.core.usage import Budget, Usage
+from thinktime.core.usage import Budget, Usage, total
 from thinktime.gateway.config import Config, Key, digest, is_loopback
 from thinktime.gateway.errors import HttpError
 
@@ -53,12 +55,59 @@ class Guest:
         self._left -= 1
 
 
-class Door:
-    """Lets in whom the configuration names, or everybody on this machine if it names nobody."""
+class KeptLedger(Ledger):
+    """An account that goes on after a restart.
 
-    def __init__(self, config: Config) -> None:
+    What may be spent is in the bank before it is, and what was spent as soon as that is known. So whenever the process
+    is killed, the bank has no less than what was spent, and no more than that and the worst case of what was under way.
+    """
+
+    def __init__(self, budget: Budget, account: str, bank: Bank, within: Ledger) -> None:
+        super().__init__(budget, within=within)
+        self._account, self._bank = account, bank
+        self.spent = bank.spending().get(account, Usage())
+
+    def reserve(self, worst_case: Usage) -> bool:
+        """As any ledger, and in the bank before it is said.
+
+        Raises:
+            BankError: it cannot be written; nothing is reserved then.
+        """
+        if not super().reserve(worst_case):
+            return False
+        try:
+            self._keep()
+        except BankError:
+            super().settle(worst_case, Usage())
+            raise
+        return True
+
+    def settle(self, reserved: Usage, actual: Usage) -> None:
+        """As any ledger, and in the bank.
+
+        Raises:
+            BankError: it cannot be written; the bank then has what was reserved.
+        """
+        super().settle(reserved, actual)
+        self._keep()
+
+    def _keep(self) -> None:
+        under_way = self._reserved.model_calls or self._reserved.scorer_calls  # else an unknown count is left over
+        self._bank.keep_spending(self._account, self.spent, self._reserved if under_way else Usage())
+
+
+class Door:
+    """Lets in whom the configuration names, or everybody on this machine if it names nobody.
+
+    With a bank, what each has spent before counts as well; what all have spent is the sum of its accounts, those that
+    nobody uses any more included.
+    """
+
+    def __init__(self, config: Config, bank: Bank | None = None) -> None:
+        self._bank = bank
         self.ledger = Ledger(replace(config.budget, seconds=None))
         """What all spend together."""
+        self.ledger.spent = Usage() if bank is None else total(bank.spending().values())
         self._locked = bool(config.keys)
         self._guests = [(key.sha256, self._guest(key.name, key.budget, config, key)) for key in config.keys]
         self._anybody = self._guest("anybody", Budget(), config)
@@ -69,8 +118,14 @@ class Door:
         return [guest for _, guest in self._guests] if self._locked else [self._anybody]
 
     def _guest(self, name: str, budget: Budget, config: Config, key: Key | None = None) -> Guest:
-        ledger = Ledger(replace(budget, seconds=None), within=self.ledger)
+        ledger = self.account(name, replace(budget, seconds=None))
         return Guest(name, ledger, (budget, config.budget), key.requests_per_minute if key else None)
+
+    def account(self, name: str, budget: Budget | None = None) -> Ledger:
+        """An account within that of all."""
+        if self._bank is None:
+            return Ledger(budget, within=self.ledger)
+        return KeptLedger(budget or Budget(), name, self._bank, self.ledger)
 
     def enter(self, headers: Mapping[str, str]) -> Guest:
         """Who it is that asks; headers by lower-case name.

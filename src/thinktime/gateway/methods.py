@@ -2,6 +2,7 @@
 
 ``majority:n=8@4000tok/qwen3-8b`` is a vote of 8 samples of ``qwen3-8b`` within 4,000 tokens. The same without a model
 goes into the header ``X-Thinktime``, or into the body as ``{"strategy": "majority", "n": 8, "budget": "4000tok"}``.
+``thinking_tokens=500`` among the options is for every method: no sample thinks longer than that.
 The spellings of optillm (``bon-qwen3-8b``, ``optillm_approach``) are read too, where there is such a method here.
 """
 
@@ -45,6 +46,8 @@ class Method:
     name: str
     strategy: Strategy
     budget: Budget
+    thinking_tokens: int | None = None
+    """The most that a sample may think."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -95,7 +98,8 @@ def parse(text: str) -> Method:
     name, values = strategies.split(head)
     if name == "auto":
         raise InputError("strategy", "auto", f"reserved, and not there yet; name one of: {', '.join(_names())}")
-    return Method(name, strategies.make(name, values), Budget.parse(limits) if at else Budget())
+    thinking = _thinking(values)
+    return Method(name, strategies.make(name, values), Budget.parse(limits) if at else Budget(), thinking)
 
 
 async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
@@ -136,8 +140,24 @@ def _in_field(value: object) -> Method:
         if isinstance(setting, bool) or not isinstance(setting, str | int | float):
             raise InputError(f"thinktime.{option}", setting, "give a number or a word")
     _, written = strategies.split(name.partition("@")[0])
-    strategy = _made(method.name, tuple((written | options).items()))
-    return Method(method.name, strategy, method.budget if limits is None else _budget(limits))
+    options = written | options
+    thinking = _thinking(options)
+    strategy = _made(method.name, tuple(options.items()))
+    return Method(method.name, strategy, method.budget if limits is None else _budget(limits), thinking)
+
+
+def _thinking(options: dict[str, Any]) -> int | None:
+    """The cap on thinking among a method's options, taken out of them."""
+    value = options.pop("thinking_tokens", None)
+    if value is None:
+        return None
+    try:
+        tokens = int(value)
+        if tokens < 0 or (isinstance(value, float) and tokens != value):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise InputError("thinking_tokens", value, "give a whole number, 0 or more") from None
+    return tokens
 
 
 @lru_cache(maxsize=4096)

@@ -19,6 +19,7 @@ from thinktime.gateway.wire import Reply
 from thinktime.remote.client import Client, UnreadableError
 from thinktime.remote.prices import Price
 from thinktime.remote.protocol import Told, read_usage
+from thinktime.remote.watching import Watch
 
 NOT_SENT = frozenset(
     {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization"}
@@ -40,6 +41,7 @@ async def pass_on(
     guest: Guest,
     price: Price | None,
     reply: Reply,
+    watch: Watch,
 ) -> None:
     """Send a request on as it is, and its answer back as it comes.
 
@@ -55,9 +57,15 @@ async def pass_on(
             ledger, spent = Ledger(within=guest.ledger), Usage()
             await obtain(ledger, worst)
             try:
-                async with client.raw(path, raw, sent) as response:
-                    spent = replace(worst, uncounted_calls=1)  # unless it says
-                    spent = await _tell(response, reply, price) or spent
+                with watch(path, body) as watched:
+                    async with client.raw(path, raw, {**sent, **watched.headers}) as response:
+                        spent = replace(worst, uncounted_calls=1)  # unless it says
+                        counted = await _tell(response, reply)
+                    if counted is not None:
+                        usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
+                        watched.reply, spent = {"usage": usage}, _cost(counted, price)
+                    elif response.status >= 300:
+                        spent = Usage(model_calls=1)
             except asyncio.CancelledError:
                 if not spent.model_calls:  # it was on its way
                     spent = replace(worst, uncounted_calls=1)
@@ -71,19 +79,21 @@ async def pass_on(
         raise UnreadableError(f"endpoint={client.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
-async def _tell(response: aiohttp.ClientResponse, reply: Reply, price: Price | None) -> Usage | None:
-    """Send an answer on but for its end, and return what it cost if it says so; an error that does not cost nothing."""
+async def _tell(response: aiohttp.ClientResponse, reply: Reply) -> Told | None:
+    """Send an answer on but for its end, and return what it says that it cost."""
     told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
     await reply.start(response.status, told)
     usage = UsageReader(response.content_type == "text/event-stream")
     async for piece in response.content.iter_any():
         usage.feed(piece)
         await reply.more(piece)
-    if (counted := usage.told) is not None:
-        prompt = counted.prompt - (counted.cached or 0)
-        money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
-        return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
-    return Usage(model_calls=1) if response.status >= 300 else None
+    return usage.told
+
+
+def _cost(counted: Told, price: Price | None) -> Usage:
+    prompt = counted.prompt - (counted.cached or 0)
+    money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
+    return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
 
 
 class UsageReader:
@@ -114,23 +124,31 @@ def _usage(text: bytes) -> Told | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return read_usage(value) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("response")  # of the last event of a stream of the Responses API
+    return read_usage(inner if isinstance(inner, dict) else value)
 
 
 def _worst_case(raw: bytes, body: Mapping[str, Any], guest: Guest, price: Price | None) -> Usage:
     """The most a request can cost, where that matters."""
     if not guest.limited:
         return Usage(model_calls=1, dollars=None)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     samples = [body.get("n") or 1, body.get("best_of") or 1]
     if not all(isinstance(count, int) and count > 0 for count in (limit, *samples)):
-        raise InputError("max_tokens", limit, "this key has a budget: say how long an answer may be, 1 or more")
+        name = "max_output_tokens" if "input" in body else "max_tokens"
+        raise InputError(name, limit, "this key has a budget: say how long an answer may be, 1 or more")
     new, prompt = int(limit or 0) * max(samples), len(raw) + TEMPLATE
     money = price.dollars(prompt, 0, new) if price and _is_text(body) else None
     return Usage(None, None, new, model_calls=1, dollars=money)
 
 
 def _is_text(body: Mapping[str, Any]) -> bool:
-    """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
-    messages = body.get("messages") or []
+    """Whether all of the prompt is text in the body; how long a picture is, or what is stored, nobody can say."""
+    if any(body.get(name) for name in ("previous_response_id", "conversation", "prompt")) and "input" in body:
+        return False
+    messages = body.get("messages") or body.get("input") or []
+    if isinstance(messages, str):
+        return True
     return all(isinstance(m, Mapping) and isinstance(m.get("content") or "", str) for m in messages)

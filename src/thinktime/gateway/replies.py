@@ -11,7 +11,7 @@ from typing import Any
 from thinktime.core.search import Answer, Search
 from thinktime.gateway.asks import Ask
 from thinktime.gateway.methods import Method
-from thinktime.generators.text import RemoteText
+from thinktime.generators.text import RemoteText, held, thoughts_of
 
 DONE = b"data: [DONE]\n\n"
 
@@ -46,7 +46,12 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
         "seed": seed,
         "trace": search.problem.id,
         "account": search.ledger.spent.as_dict(),
+        **({} if method.thinking_tokens is None else {"thinking": _thinking(search, method.thinking_tokens)}),
     }
+
+
+def _thinking(search: Search, limit: int) -> dict[str, Any]:
+    return held(thoughts_of(record.node for record in search.trace.values()), limit)
 
 
 def usage(search: Search) -> dict[str, Any] | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import obtain
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote.client import Client, RemoteError
+from thinktime.remote.client import Client, RefusedError, RemoteError
 from thinktime.remote.prices import Price, listed
+from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Api, root_and_api
 from thinktime.remote.refusals import models
+from thinktime.remote.thoughts import Cap
+from thinktime.remote.watching import Watch
 
 FRESH = 60.0
 """Seconds for which a list of models is believed."""
@@ -22,8 +25,8 @@ CONNECTIONS = 1024
 """To the upstream at once, for each model; what is beyond waits."""
 PATIENCE = 10.0
 """Seconds that a refused sample waits for another try; a longer wait is the client's, who is told how long."""
-LOOK = (1000, 64)
-"""Prompt and generated tokens that a look at a model takes at the most."""
+LOOK, LOOK_AT_THOUGHTS = (1000, 64), (2000, 2000)
+"""Prompt and generated tokens that a look at a model, and one at its thoughts, takes at the most."""
 
 
 class Upstream:
@@ -32,15 +35,17 @@ class Upstream:
     Args:
         config: its address, key and price.
         ledger: what a look at a model is charged to.
+        watch: goes around every request for samples.
     """
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(self, config: Config, ledger: Ledger, watch: Watch) -> None:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
-        self._config, self._ledger = config, ledger
-        self._generators: dict[tuple[Api, str], asyncio.Task[RemoteGenerator]] = {}
+        self._config, self._ledger, self.watch = config, ledger, watch
+        self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
+        self._responds: bool | None = None
 
     def price(self, model: str) -> Price | None:
         """What a model costs, where somebody said so."""
@@ -56,18 +61,43 @@ class Upstream:
             self._listed = time.monotonic()
         return self._names
 
-    async def generator(self, model: str, api: Api) -> RemoteGenerator:
+    async def responds(self) -> bool:
+        """Whether it has the Responses API; seen once, by a request of nothing.
+
+        Raises:
+            RemoteError: there is no answer.
+        """
+        if self._responds is None:
+            try:
+                await self.client.post("responses", {}, tries=1)
+            except RefusedError as error:
+                self._responds = error.status not in (404, 405, 501)
+                if error.status == 429 or error.status >= 500:
+                    self._responds = None
+                    raise
+            else:
+                self._responds = True
+        return self._responds
+
+    async def generator(self, model: str, api: Api, *, capped: bool = False) -> RemoteGenerator:
         """A generator that has looked at its model; whoever asks while it looks waits for the same look.
+
+        Args:
+            model: its name.
+            api: which call of it.
+            capped: whether it has also to have looked how thoughts can be capped.
 
         Raises:
             InputError: there is no such model, or the key is not taken.
             RemoteError: there is no answer.
             HttpError: the gateway's budget is spent.
         """
-        looking = self._generators.get((api, model))
+        name = (api, model, capped)
+        looking = self._generators.get(name)
         if looking is None:
-            looking = self._generators[api, model] = asyncio.create_task(self._look(model, api))
-            looking.add_done_callback(lambda task: self._keep(api, model, task))
+            look = self._look_at_thoughts(model, api) if capped else self._look(model, api)
+            looking = self._generators[name] = asyncio.create_task(look)
+            looking.add_done_callback(lambda task: self._keep(name, task))
         return await asyncio.shield(looking)
 
     async def close(self) -> None:
@@ -80,27 +110,38 @@ class Upstream:
                 await generator.close()
         await self.client.close()
 
-    def _keep(self, api: Api, model: str, looked: asyncio.Task[RemoteGenerator]) -> None:
+    def _keep(self, name: tuple[Api, str, bool], looked: asyncio.Task[RemoteGenerator]) -> None:
         if looked.cancelled() or looked.exception() is not None:
-            self._generators.pop((api, model), None)
+            self._generators.pop(name, None)
 
     async def _look(self, model: str, api: Api) -> RemoteGenerator:
-        price, (prompt, new) = self.price(model), LOOK
+        price = self.price(model)
+        generator = RemoteGenerator(
+            f"{self.url}/{api}",
+            model,
+            self._config.upstream_key,
+            price=price,
+            connections=CONNECTIONS,
+            patience=PATIENCE,
+            watch=self.watch,
+        )
+        await self._charged(price, LOOK, generator.look())
+        return generator
+
+    async def _look_at_thoughts(self, model: str, api: Api) -> RemoteGenerator:
+        generator = await self.generator(model, api)
+        await self._charged(self.price(model), LOOK_AT_THOUGHTS, generator.look_at_thoughts())
+        return generator
+
+    async def _charged(self, price: Price | None, most: tuple[int, int], look: Awaitable[Traits | Cap]) -> None:
+        """Take a look, charged what it says that it cost, or the most that it can have."""
+        prompt, new = most
         worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
         await obtain(self._ledger, worst)
         spent = worst
         try:
-            generator = RemoteGenerator(
-                f"{self.url}/{api}",
-                model,
-                self._config.upstream_key,
-                price=price,
-                connections=CONNECTIONS,
-                patience=PATIENCE,
-            )
-            told = (await generator.look()).spent
+            told = (await look).spent
             money = price.dollars(told.prompt, 0, told.generated) if price else None
             spent = Usage(told.prompt, 0, told.generated, dollars=money)
-            return generator
         finally:
             self._ledger.settle(worst, spent)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,12 @@ from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
 from thinktime.generators.text import Text, messages_of, pack, shared, unpack
+from thinktime.remote.probe import THINK
+from thinktime.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
     from thinktime.engine.models import LanguageModel
-    from thinktime.engine.rows import Output
+    from thinktime.engine.rows import Output, Race, Row
 
 
 FINISH: dict[str, Finish] = {"eos": "eos", "stop": "step", "length": "length", "cancelled": "budget"}
@@ -33,14 +37,25 @@ class LocalGenerator:
         max_rows: rows that run at once.
         dtype: with ``float64`` a sample does not depend on what shares its batch; in ``float32``, about twice
             as fast, rounding may now and then change a token.
+        thinking_tokens: the most that a sample may think; at that length its thought is closed and it goes on (budget
+            forcing, Muennighoff et al. 2025, arXiv 2501.19393). None is no cap.
 
     Raises:
-        InputError: the directory is missing or holds no language model.
+        InputError: the directory is missing or holds no language model; or the cap is below 0, or the model does not
+            write ``</think>``.
     """
 
     capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
 
-    def __init__(self, directory: Path | str, *, step: str = "\n", max_rows: int = 256, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        step: str = "\n",
+        max_rows: int = 256,
+        dtype: str = "float32",
+        thinking_tokens: int | None = None,
+    ) -> None:
         from thinktime.engine.models import load_language_model
 
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
@@ -48,6 +63,15 @@ class LocalGenerator:
         self.fingerprint = self._model.fingerprint
         self._step_ids = self._model.tokenizer.ids_containing(step)
         self._worker = Worker(self._model.engine(max_rows=max_rows))
+        self._thinking = thinking_tokens
+        if thinking_tokens is not None:
+            self.name += f" thinking_tokens={thinking_tokens}"
+            tokenizer = self._model.tokenizer
+            self._opening, self._closing = (tuple(tokenizer.encode(text)) for text in (f"{THINK}\n", CLOSING))
+            if thinking_tokens < 0:
+                raise InputError("thinking_tokens", thinking_tokens, "give 0 or more")
+            if END not in tokenizer.decode(self._closing):
+                raise InputError("thinking_tokens", thinking_tokens, f"this model does not write {END}; leave it out")
 
     def root(self, problem: Problem, asked: Text | None = None, known: Sequence[Text] = ()) -> Text:
         """The chat template around the prompt (a string is one user turn).
@@ -75,26 +99,81 @@ class LocalGenerator:
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension, in one running batch with every other caller."""
-        from thinktime.engine.rows import Race, Row
+        from thinktime.engine.rows import Race
 
+        if self._thinking is not None:
+            return list(await asyncio.gather(*(self._within_cap(extension) for extension in extensions)))
         races = {(e.race, e.node): Race(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
-        rows = []
-        for extension in extensions:
-            ids = extension.node.state.prompt + extension.node.state.ids
-            rows.append(
-                Row(
-                    ids,
-                    key=int(extension.key[:16], 16),
-                    max_tokens=min(extension.max_tokens, self._room(extension.node.state)),
-                    temperature=extension.sampling.temperature,
-                    top_p=extension.sampling.top_p,
-                    stop_ids=self._step_ids if extension.until == "step" else frozenset(),
-                    deadline=extension.deadline,
-                    race=races[extension.race, extension.node] if extension.race else None,
-                )
-            )
+        rows = [self._row(e, race=races[e.race, e.node] if e.race else None) for e in extensions]
         outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
+
+    def _row(
+        self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: Race | None = None
+    ) -> Row:
+        """A row behind the extension's node and what was said since, of its length limit or a lower one."""
+        from thinktime.engine.rows import Row
+
+        state: Text = extension.node.state
+        most = extension.max_tokens if most is None else most
+        return Row(
+            state.prompt + state.ids + said,
+            key=int(extension.key[:16], 16),
+            max_tokens=min(most, self._room(state) - len(said)),
+            temperature=extension.sampling.temperature,
+            top_p=extension.sampling.top_p,
+            stop_ids=self._step_ids if extension.until == "step" else frozenset(),
+            deadline=extension.deadline,
+            race=race,
+        )
+
+    async def _within_cap(self, extension: Extension) -> Child:
+        """A child whose thought is closed at the cap. The ids that close it count for its length, but as read."""
+        from thinktime.engine.rows import Output
+
+        if extension.race is not None:
+            raise InputError("thinking_tokens", self._thinking, "a race compares lengths; leave the cap out")
+        before: Text = extension.node.state
+        limit, most = extension.max_tokens, min(extension.max_tokens, self._room(before))
+        begun = self._model.tokenizer.decode(before.prompt[-8:]).rstrip().endswith(THINK)
+        if not before.text or thinking(before.text, begun=begun):
+            limit = min(limit, max(0, (self._thinking or 0) - len(before.ids)))
+        output = Output((), (), "length", 0, 0, 0.0)
+        if limit:
+            (output,) = await self._worker.run([self._row(extension, most=limit)])
+        child = self._child(extension, output)
+        if output.finish != "length" or limit == extension.max_tokens:
+            return replace(child, state=replace(child.state, thinking=self._thought(before, child.state, begun)))
+        closing: tuple[int, ...] = ()
+        if not child.state.text or thinking(child.state.text, begun=begun):
+            closing = self._closing if child.state.text or begun else self._opening + self._closing
+        said = output.ids + closing
+        if len(said) >= most:  # no room to close it
+            room = extension.sampling.max_tokens - len(before.ids)
+            ended: Finish = "cut" if extension.max_tokens == extension.at_most else "budget"
+            ended = "length" if extension.max_tokens >= room or most < extension.max_tokens else ended
+            return replace(child, finish=ended, state=replace(child.state, thinking=len(before.ids) + len(output.ids)))
+        (rest,) = await self._worker.run([self._row(extension, said, most - len(said))])
+        logprobs, seconds = output.logprobs + rest.logprobs, output.seconds + rest.seconds
+        child = self._child(extension, replace(rest, ids=said + rest.ids, logprobs=logprobs, seconds=seconds))
+        prompt, drawn = child.usage.prompt_tokens or 0, child.usage.generated_tokens
+        usage = replace(child.usage, prompt_tokens=prompt + len(closing), generated_tokens=drawn - len(closing))
+        thought = self._thought(before, child.state, begun, len(before.ids) + limit if closing else None)
+        return replace(child, usage=usage, state=replace(child.state, thinking=thought))
+
+    def _thought(self, before: Text, state: Text, begun: bool, closed: int | None = None) -> int:
+        """At most how many ids of a sample are thoughts; ``closed`` where its thought was closed just now."""
+        said = state.text
+        if thinks_again(said):
+            return len(state.ids)
+        if closed is not None:
+            return closed
+        if END in before.text or not (begun or said.lstrip().startswith(THINK)):
+            return before.thinking or 0
+        if END not in said:
+            return len(state.ids)
+        decode = self._model.tokenizer.decode
+        return bisect_left(range(len(state.ids)), True, key=lambda n: END in decode(state.ids[:n])) - 1
 
     async def hidden(self, states: Sequence[Text]) -> list[tuple[list[float], Usage]]:
         """What the last layer says at the last token of each state, before the model's last norm."""

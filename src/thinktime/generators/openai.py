@@ -8,12 +8,13 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from threading import Event, Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
@@ -31,9 +32,10 @@ from thinktime.remote.client import (
 )
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
-from thinktime.remote.probe import ECHO, Traits, probe
+from thinktime.remote.probe import ECHO, THINK, Traits, probe
 from thinktime.remote.protocol import (
     Choice,
+    Told,
     prompt_of,
     read_choices,
     read_usage,
@@ -44,13 +46,17 @@ from thinktime.remote.protocol import (
 )
 from thinktime.remote.refusals import about_length, explained
 from thinktime.remote.sizes import multiplied
-from thinktime.remote.streams import Assembly
+from thinktime.remote.streams import Assembly, without_echo
+from thinktime.remote.thoughts import CLOSING, Cap, thinking, thinks_again, thought_tokens
+from thinktime.remote.thoughts import look as look_at_thoughts
+from thinktime.remote.watching import Watch, unwatched
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
 SUSPICIOUS = 3
 """So many samples of one node that are all the same are reported."""
 
+Seen = TypeVar("Seen")
 _log = logging.getLogger("thinktime")
 
 
@@ -71,9 +77,11 @@ class RemoteGenerator:
         timeout: seconds for one sample.
         looks: where what was seen of endpoints is kept; a look that is there is not taken again.
         patience: seconds that a refused request waits for another try.
+        thinking_tokens: the most that a sample may think; None is no cap. How it is kept is looked at once (`cap`).
+        watch: goes around every request for samples.
 
     Raises:
-        InputError: the URL or the name cannot be one.
+        InputError: the URL or the name cannot be one, or the cap is below 0.
     """
 
     def __init__(
@@ -89,6 +97,8 @@ class RemoteGenerator:
         timeout: float = 600.0,
         looks: Looks | None = None,
         patience: float = PATIENCE,
+        thinking_tokens: int | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
@@ -106,6 +116,10 @@ class RemoteGenerator:
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
         self._heard: Heard | None = None
+        self._watch = watch
+        self._cap: Cap | None = None
+        self._thinking: int | None = None
+        self._limit_thoughts(thinking_tokens)
 
     @property
     def traits(self) -> Traits:
@@ -117,7 +131,7 @@ class RemoteGenerator:
         """
         with self._looking:
             if self._traits is None and self._looks is not None:
-                self._traits = self._looks.find(self.look_name)
+                self._traits = self._looks.find(self.look_name, Traits)
             traits = self._traits
             if traits is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
@@ -125,6 +139,26 @@ class RemoteGenerator:
                 if self._looks is not None:
                     self._looks.keep(self.look_name, traits)
             return traits
+
+    @property
+    def cap(self) -> Cap:
+        """How the thoughts of the model can be capped; the first look, of up to nine short requests, blocks the caller.
+
+        Raises:
+            InputError, ModelError: as `traits`.
+        """
+        traits = self.traits
+        with self._looking:
+            if self._cap is None and self._looks is not None:
+                self._cap = self._looks.find(self.look_name, Cap)
+            cap = self._cap
+            if cap is None:
+                with ThreadPoolExecutor(1) as pool:
+                    look = partial(look_at_thoughts, api=self._api, model=self._model, traits=traits)
+                    cap = self._cap = pool.submit(asyncio.run, self._look_with(look)).result()
+                if self._looks is not None:
+                    self._looks.keep(self.look_name, cap)
+            return cap
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -139,7 +173,14 @@ class RemoteGenerator:
         traits = self._traits
         return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
 
-    def sending(self, fields: Mapping[str, Any], heard: Heard | None = None) -> RemoteGenerator:
+    async def look_at_thoughts(self) -> Cap:
+        """`cap` for whoever may not block."""
+        cap = self._cap
+        return await asyncio.to_thread(lambda: self.cap) if cap is None else cap
+
+    def sending(
+        self, fields: Mapping[str, Any], heard: Heard | None = None, thinking_tokens: int | None = None
+    ) -> RemoteGenerator:
         """This generator, on the same connections, for one request with fields of its own.
 
         Its samples keep all that the endpoint told of them (`RemoteText.choice`).
@@ -147,10 +188,20 @@ class RemoteGenerator:
         Args:
             fields: sent with every sample as they are: tools, penalties, a response format.
             heard: samples asked for one by one are streamed, and this is told every event.
+            thinking_tokens: the most that a sample may think.
         """
         one = copy(self)
         one._fields, one._heard = fields, heard
+        one._limit_thoughts(thinking_tokens)
         return one
+
+    def _limit_thoughts(self, tokens: int | None) -> None:
+        if tokens is None:
+            return
+        if tokens < 0:
+            raise InputError("thinking_tokens", tokens, "give 0 or more")
+        self._thinking = tokens
+        self.name += f" thinking_tokens={tokens}"
 
     async def close(self) -> None:
         """Close all connections; the next sample opens new ones."""
@@ -165,6 +216,9 @@ class RemoteGenerator:
         prompt = problem.prompt
         if not prompt:
             raise InputError("prompt", prompt, "ask something")
+        if self._thinking is not None and self.cap.by is None:
+            fix = "leave it out, or serve the model so that its thoughts are in the text, where they can be closed"
+            raise InputError("thinking_tokens", self._thinking, f"no way to cap the thoughts of {self._model}; {fix}")
         if self._api == "chat/completions":
             return RemoteText(json.dumps(messages_of(prompt)), chat=True, question=asked.prompt if asked else "")
         if not isinstance(prompt, str):
@@ -178,12 +232,18 @@ class RemoteGenerator:
         return state.tokens
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        """All tokens used, and what `most_read` says."""
+        """All tokens used, and what `most_read` says; where a thought is closed, prompt and thought are read again."""
+        worst = self._worst(node.state, max_tokens)
+        if self._first_limit(node.state, max_tokens) == max_tokens:
+            return worst
+        return worst + replace(self._worst(node.state, 0, max_tokens + len(CLOSING)), model_calls=0)
+
+    def _worst(self, state: RemoteText, max_tokens: int, more: int = 0) -> Usage:
+        """The most that one request can cost; ``more`` tokens are read behind the state."""
         dollars = flops = None
-        state: RemoteText = node.state
         priced = self._price is not None or self._parameters is not None
         if priced and _is_text(state) and self.traits.overhead is not None:
-            prompt = self.most_read(state)
+            prompt = self.most_read(state) + more
             flops = self._flops(prompt + max_tokens)
             if self._price is not None:
                 dollars = max(self._price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
@@ -212,7 +272,7 @@ class RemoteGenerator:
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
         ]
         made: dict[str, Child | InputError] = {}
-        for some in await asyncio.gather(*(self._sample(request, traits) for request in requests)):
+        for some in await asyncio.gather(*(self._within_cap(request, traits) for request in requests)):
             made |= some
         children = [made[extension.key] for extension in extensions]
         mistakes = [child for child in children if isinstance(child, InputError)]
@@ -240,29 +300,92 @@ class RemoteGenerator:
         """The state that `pack` described."""
         return unpack_remote(node_state, packed)
 
-    async def _look(self) -> Traits:
+    async def _look_with(self, look: Callable[[Client], Awaitable[Seen]]) -> Seen:
         """Look at the endpoint, through connections of its own: the samples may be another event loop's."""
         client = Client(self._root, self._api_key, timeout=60.0)
         try:
-            traits = await probe(client, self._api, self._model, self._step)
+            return await look(client)
         except RefusedError as error:
             raise await explained(error, client, self._model) from None
         finally:
             await client.close()
+
+    async def _look(self) -> Traits:
+        traits = await self._look_with(partial(probe, api=self._api, model=self._model, step=self._step))
         if not traits.usage:
             _log.warning(
                 f"endpoint={self._root!r}: it reports no usage; every sample is charged the most it can have cost"
             )
         return traits
 
+    def _begun(self, state: RemoteText) -> bool:
+        """Whether the prompt begins the thought."""
+        if self._api == "completions":
+            return state.prompt.rstrip().endswith(THINK)
+        return self._cap is not None and self._cap.begun
+
+    def _first_limit(self, state: RemoteText, max_tokens: int) -> int:
+        """Tokens after which a sample has to be looked at, to see whether it still thinks."""
+        if self._thinking is None or self.cap.by != "continuation":
+            return max_tokens
+        if state.text and not thinking(state.text, begun=self._begun(state)):
+            return max_tokens
+        return max(0, min(max_tokens, self._thinking - state.tokens))
+
+    async def _within_cap(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
+        """Children of one node. Those that still think at the cap have their thought closed, and go on behind it."""
+        first = wanted[0]
+        limit = self._first_limit(first.node.state, first.max_tokens)
+        if limit == first.max_tokens:
+            return await self._sample(wanted, traits)
+        made: dict[str, Child | InputError] = {e.key: Child(e.node.state, "cut", Usage(), 0) for e in wanted}
+        if limit:
+            made = await self._sample([replace(e, max_tokens=limit, arrived=None) for e in wanted], traits)
+        closed = await asyncio.gather(*(self._rest(e, made[e.key], traits) for e in wanted))
+        return dict(zip((e.key for e in wanted), closed, strict=True))
+
+    async def _rest(self, extension: Extension, child: Child | InputError, traits: Traits) -> Child | InputError:
+        """What follows the tokens that a sample may think in; a sample that ended in them is whole."""
+        if not isinstance(child, InputError) and child.error is None and child.finish in ("length", "cut", "budget"):
+            state = await self._closed(child.state)
+            left = extension.max_tokens - child.usage.generated_tokens
+            node = replace(extension.node, state=state)
+            after = await self._sample([replace(extension, node=node, max_tokens=left, arrived=None)], traits)
+            made = after[extension.key]
+            made = _failed(extension, made) if isinstance(made, InputError) else made
+            cost = made.usage
+            if cost.uncounted_calls:
+                reread = child.usage.generated_tokens + len(CLOSING)
+                worst = self._worst(extension.node.state, cost.generated_tokens, reread)
+                cost = replace(cost, dollars=worst.dollars, flops=worst.flops)
+            usage = replace(child.usage + cost, model_calls=1)
+            whole = replace(made.state, choice=_joined(child.state.choice, made.state.choice))
+            whole = extension.node.state if made.finish == "error" else whole
+            child = replace(made, state=whole, usage=usage, passes=child.passes + made.passes)
+        if extension.arrived is not None and not isinstance(child, InputError):
+            extension.arrived(child)
+        return child
+
+    async def _closed(self, state: RemoteText) -> RemoteText:
+        """A sample at the end of what it may think: its thought ends here, if it has not ended before."""
+        begun = self._begun(state)
+        if state.text and not thinking(state.text, begun=begun):
+            return state
+        ending = CLOSING if state.text or begun else f"{THINK}\n{CLOSING}"
+        if self._heard is not None:
+            part = {"delta": {"content": ending}} if state.chat else {"text": ending}
+            await self._heard({"choices": [{"index": 0, **part}]})
+        return replace(state, text=state.text + ending, thinking=state.tokens)
+
     async def _sample(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
         """One request for several children of one node, and more where fewer came; by key."""
         first = wanted[0]
         try:
-            reply = await self._ask(self._body(first, len(wanted), traits), first.deadline, traits)
+            echoed = len(self._said(first.node.state)) if traits.echoes else 0
+            reply = await self._ask(self._body(first, len(wanted), traits), first.deadline, traits, echoed)
             choices = read_choices(reply.body, self._root)[: len(wanted)]
-            if traits.echoes and first.node.state.text:
-                choices = [unechoed(choice, first.node.state.text) for choice in choices]
+            if traits.echoes and (said := self._said(first.node.state)):
+                choices = [unechoed(choice, said) for choice in choices]
             others = (self._fields or {}).get("stop")  # nobody tells them from ours
             if (
                 traits.stops == "unlisted"
@@ -287,19 +410,32 @@ class RemoteGenerator:
                 extension.arrived(made[extension.key])
         return made | await self._one_by_one(rest, traits)
 
-    async def _ask(self, body: Mapping[str, Any], deadline: float | None, traits: Traits) -> Reply:
-        """The answer in one piece, however it comes."""
+    def _said(self, state: RemoteText) -> str:
+        return state.text if self._thinking is None else self.cap.sent(state.text)
+
+    async def _ask(self, body: Mapping[str, Any], deadline: float | None, traits: Traits, echoed: int) -> Reply:
+        """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens."""
         if self._heard is None or "n" in body:
-            return await self._client.post(self._api, body, deadline=deadline)
+            with self._watch(self._api, body) as watched:
+                reply = await self._client.post(self._api, body, deadline=deadline, headers=watched.headers)
+                watched.reply = reply.body
+            return reply
         whole, tell = Assembly(), self._heard
 
         async def heard(event: Mapping[str, Any]) -> None:
+            nonlocal echoed
             whole.add(event)
+            event, echoed = without_echo(event, echoed)
             await tell(event)
 
         streamed = {**body, "stream": True} | ({"stream_options": {"include_usage": True}} if traits.usage else {})
-        reply = await self._client.post(self._api, streamed, deadline=deadline, heard=heard)
-        return reply if reply.body else replace(reply, body=whole.body)
+        with self._watch(self._api, body) as watched:
+            reply = await self._client.post(
+                self._api, streamed, deadline=deadline, heard=heard, headers=watched.headers
+            )
+            reply = reply if reply.body else replace(reply, body=whole.body)
+            watched.reply = reply.body
+        return reply
 
     async def _one_by_one(self, wanted: Sequence[Extension], traits: Traits) -> dict[str, Child | InputError]:
         made: dict[str, Child | InputError] = {}
@@ -309,7 +445,7 @@ class RemoteGenerator:
 
     def _body(self, extension: Extension, n: int, traits: Traits) -> dict[str, Any]:
         state: RemoteText = extension.node.state
-        body = {"model": self._model, **prompt_of(state.prompt, self._api, state.text)}
+        body = {"model": self._model, **prompt_of(state.prompt, self._api, self._said(state))}
         body |= {"temperature": extension.sampling.temperature, traits.limit_field: extension.max_tokens}
         if extension.sampling.top_p != 1:
             body["top_p"] = extension.sampling.top_p
@@ -320,6 +456,8 @@ class RemoteGenerator:
         if traits.logprobs:
             body["logprobs"] = True if self._api == "chat/completions" else 1
         body |= self._fields or {}
+        if self._thinking is not None:
+            body |= self.cap.fields(self._thinking)
         if extension.until == "step":
             others = body.get("stop") or []
             body["stop"] = [self._step, *([others] if isinstance(others, str) else others)]
@@ -340,12 +478,16 @@ class RemoteGenerator:
             flops = self._flops(prompt + count)
             usage = Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds)
             if told is None:
-                worst = self.worst_case(extension.node, most)
+                worst = self._worst(extension.node.state, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
                 money = self._price.dollars(prompt, cached or 0, count) if self._price else None
                 usage = replace(usage, dollars=money)
-            children.append(self._child(extension, choice, count, usage, traits))
+            child = self._child(extension, choice, count, usage, traits)
+            if self._thinking is not None and child.error is None:
+                thought = self._thought(extension.node.state, child.state, choice, told if len(choices) == 1 else None)
+                child = replace(child, state=replace(child.state, thinking=thought))
+            children.append(child)
         return children
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage, traits: Traits) -> Child:
@@ -365,6 +507,19 @@ class RemoteGenerator:
             state = replace(state, choice=json.dumps(kept))
         return Child(state, finish, usage, count)
 
+    def _thought(self, before: RemoteText, state: RemoteText, choice: Choice, told: Told | None) -> int | None:
+        """At most how many tokens of a sample are thoughts; None where nobody counted more than may be."""
+        if thinks_again(state.text):
+            return state.tokens  # it thought again, behind the end of its thought
+        if before.text and not thinking(before.text, begun=self._begun(before)):
+            return before.thinking
+        begun, hidden = bool(before.text) or self._begun(before), self.traits.thinks == "hidden"
+        new = state.tokens - before.tokens
+        found = thought_tokens(choice, new, told, begun=begun, hidden=hidden)
+        new = new if found is None else found
+        exact = found is not None or before.tokens + new <= (self._thinking or 0)
+        return before.tokens + new if exact else None
+
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
         if choice.reason == "stop":
@@ -380,7 +535,7 @@ class RemoteGenerator:
         """A child that did not come. If it may have been paid for, it is charged the most it can have cost."""
         cost = Usage(model_calls=1)
         if charged:
-            cost = replace(self.worst_case(extension.node, extension.max_tokens), uncounted_calls=1)
+            cost = replace(self._worst(extension.node.state, extension.max_tokens), uncounted_calls=1)
         return Child(extension.node.state, finish, cost, 0, error)
 
     async def _refused(self, wanted: Sequence[Extension], error: RefusedError) -> dict[str, Child | InputError]:
@@ -413,6 +568,15 @@ class RemoteGenerator:
 def _is_text(state: RemoteText) -> bool:
     """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
     return not state.chat or all(isinstance(m.get("content") or "", str) for m in json.loads(state.prompt))
+
+
+def _joined(first: str, second: str) -> str:
+    """A sample of two parts as the endpoint would tell it: the log-probabilities of both, all else of the second."""
+    parts = [json.loads(part) if part else {} for part in (first, second)]
+    listed, more = ((part.get("logprobs") or {}).get("content") for part in parts)
+    if listed and more:
+        parts[1]["logprobs"]["content"] = listed + more
+    return json.dumps(parts[1]) if second else second
 
 
 def _failed(extension: Extension, mistake: InputError) -> Child:

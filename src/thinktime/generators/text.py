@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -33,6 +33,8 @@ class Text:
     """The problem's own prompt as messages of a chat, in JSON; empty where nobody kept it."""
     known: int = field(default=0, compare=False)
     """How many of the prompt's ids the search had read before."""
+    thinking: int | None = field(default=None, compare=False)
+    """At most how many of its ids are thoughts, where those are capped."""
 
 
 def added_text(node: Node) -> str:
@@ -54,6 +56,7 @@ def pack(before: Text, state: Text) -> dict[str, Any]:
         "text": state.text,
         "step_ends": state.step_ends,
         "logprob": state.logprob,
+        **({} if state.thinking is None else {"thinking": state.thinking}),
     }
 
 
@@ -61,7 +64,8 @@ def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     """The state that `pack` described."""
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
-    return replace(before, ids=ids, text=packed["text"], step_ends=ends, logprob=packed["logprob"])
+    facts = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
+    return replace(before, ids=ids, step_ends=ends, **facts)
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,16 @@ class RemoteText:
     """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
     choice: str = ""
     """The last sample as the endpoint told it, as JSON, where that is asked for: tool calls, thoughts, its finish."""
+    thinking: int | None = None
+    """At most how many of its tokens are thoughts, where those are capped and somebody counted."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
     """What the bank stores of a child: the text it adds, and the whole generation's tokens, steps and probability."""
     logprob = None if math.isnan(state.logprob) else state.logprob
     facts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
-    whole = {"choice": state.choice} if state.choice else {}
+    whole: dict[str, Any] = {"choice": state.choice} if state.choice else {}
+    whole |= {} if state.thinking is None else {"thinking": state.thinking}
     return {"text": state.text[len(before.text) :], **facts, **whole}
 
 
@@ -98,8 +105,25 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     """The state that `pack_remote` described."""
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
-    choice = packed.get("choice", "")
-    return replace(before, text=text, tokens=packed["tokens"], step_ends=ends, logprob=logprob, choice=choice)
+    choice, thoughts = packed.get("choice", ""), packed.get("thinking")
+    facts = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
+    return replace(before, **facts, choice=choice, thinking=thoughts)
+
+
+def thoughts_of(nodes: Iterable[Node]) -> list[int | None]:
+    """At most how many tokens each sample thinks, as far as somebody counted; of those that could not be had none."""
+    return [node.state.thinking for node in nodes if node.parent is not None and node.finish != "error"]
+
+
+def held(thoughts: Sequence[int | None], limit: int) -> dict[str, Any]:
+    """What is told of a cap on thinking: the most that a sample thinks, and whether all are known to be within it.
+
+    ``held`` is None where no sample is known to be beyond it and some nobody counted.
+    """
+    known = [count for count in thoughts if count is not None]
+    beyond = any(count > limit for count in known)
+    kept = None if len(known) < len(thoughts) else True
+    return {"limit": limit, "most": max(known, default=None), "held": False if beyond else kept}
 
 
 def messages_of(prompt: Any) -> list[dict[str, Any]]:

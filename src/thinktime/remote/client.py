@@ -122,6 +122,7 @@ class Client:
         deadline: float | None = None,
         tries: int = TRIES,
         heard: Heard | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """The answer to a body.
 
@@ -131,11 +132,12 @@ class Client:
             deadline: on the clock of `time.monotonic`.
             tries: attempts, the first included.
             heard: told the events if the answer is a stream; the reply is then an empty object.
+            headers: sent beside those of every request.
 
         Raises:
             RemoteError: see the subclasses.
         """
-        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, heard)
+        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, heard, headers)
 
     @asynccontextmanager
     async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
@@ -165,7 +167,14 @@ class Client:
             await session.close()
 
     async def _send(
-        self, method: str, path: str, body: bytes | None, deadline: float | None, tries: int, heard: Heard | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        deadline: float | None,
+        tries: int,
+        heard: Heard | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         began, waiting = time.monotonic(), True  # for our turn to try, not for an answer
         try:
@@ -175,7 +184,9 @@ class Client:
                     try:
                         async with free, asyncio.timeout(self._timeout):
                             waiting = False
-                            ask = session.request(method, f"{self.url}/{path}", data=body, allow_redirects=False)
+                            ask = session.request(
+                                method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
+                            )
                             return await self._attempt(ask, turn, heard)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500

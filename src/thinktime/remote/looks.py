@@ -9,11 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Told
+from thinktime.remote.thoughts import Cap
 
+Seen = TypeVar("Seen", Traits, Cap)
 LASTS = timedelta(days=1)
 """An older look is taken again: another server may listen there by now."""
 
@@ -27,19 +29,20 @@ class Looks:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def find(self, name: str) -> Traits | None:
-        """What was seen of this endpoint, if that was not too long ago."""
-        entry: Any = self._read().get(name)
+    def find(self, name: str, kind: type[Seen]) -> Seen | None:
+        """What was seen of this kind of this endpoint, if that was not too long ago."""
+        entry: Any = self._read().get(f"{kind.__name__} {name}")
         try:
             fields = dict(entry["traits"])
             fresh = timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(entry["seen"]) < LASTS
-            return Traits(**fields | {"spent": Told(**fields["spent"])}) if fresh else None
+            return kind(**fields | {"spent": Told(**fields["spent"])}) if fresh else None
         except (KeyError, TypeError, ValueError):  # none, or of another version
             return None
 
-    def keep(self, name: str, traits: Traits) -> None:
+    def keep(self, name: str, seen: Traits | Cap) -> None:
         """Write down what was seen just now."""
-        entry = {"seen": datetime.now(UTC).isoformat(timespec="seconds"), "traits": asdict(traits)}
+        name = f"{type(seen).__name__} {name}"
+        entry = {"seen": datetime.now(UTC).isoformat(timespec="seconds"), "traits": asdict(seen)}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:

@@ -68,7 +68,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     Raises:
         RemoteError: it cannot be reached, or refuses the plainest request.
     """
-    looks = _Looks(client, api, model)
+    looks = Looking(client, api, model)
     told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
     limit_field, choices = await looks.sample_plainly(told)
     texts = [[choice.thoughts + choice.text for choice in choices]]
@@ -103,7 +103,7 @@ def _thinks(choice: Choice) -> Thinks | None:
 
 
 async def _steps(
-    looks: _Looks, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
+    looks: Looking, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
 ) -> tuple[bool, bool, Stops | None]:
     """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
@@ -142,8 +142,8 @@ def _told(choice: Choice, step: str) -> Stops | None:
     return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
 
 
-class _Looks:
-    """Sends the probe's requests and adds up what they cost."""
+class Looking:
+    """Sends the requests of a look and adds up what they cost."""
 
     def __init__(self, client: Client, api: Api, model: str) -> None:
         self.api = api

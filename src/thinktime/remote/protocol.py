@@ -36,11 +36,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Told:
-    """What an endpoint says a request cost. ``cached`` is a part of ``prompt``."""
+    """What an endpoint says a request cost. ``cached`` is a part of ``prompt``, ``thoughts`` of ``generated``."""
 
     prompt: int
     generated: int
     cached: int | None = None
+    thoughts: int | None = None
 
 
 def root_and_api(url: str) -> tuple[str, Api]:
@@ -105,12 +106,18 @@ def read_usage(body: Mapping[str, Any]) -> Told | None:
     usage = body.get("usage")
     if not isinstance(usage, Mapping):
         return None
-    prompt, generated = _whole(usage.get("prompt_tokens")), _whole(usage.get("completion_tokens"))
+    before, after = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
+    prompt, generated = _whole(usage.get(f"{before}_tokens")), _whole(usage.get(f"{after}_tokens"))
     if prompt is None or generated is None:
         return None
-    details = usage.get("prompt_tokens_details")
-    cached = _whole(details.get("cached_tokens")) if isinstance(details, Mapping) else None
-    return Told(prompt, generated, cached if cached is None else min(cached, prompt))
+    cached = _detail(usage, f"{before}_tokens_details", "cached_tokens", prompt)
+    return Told(prompt, generated, cached, _detail(usage, f"{after}_tokens_details", "reasoning_tokens", generated))
+
+
+def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int | None:
+    found = usage.get(details)
+    count = _whole(found.get(name)) if isinstance(found, Mapping) else None
+    return None if count is None else min(count, most)
 
 
 def _choice(choice: Mapping[str, Any]) -> Choice:

@@ -35,6 +35,20 @@ class Assembly:
                 _grow(whole.setdefault("message", {"role": "assistant", "content": None}), delta)
 
 
+def without_echo(event: Mapping[str, Any], echoed: int) -> tuple[Mapping[str, Any], int]:
+    """An event without the part of what was said before that it says again, and how much of that is still to come."""
+    if not echoed:
+        return event, 0
+    choices = []
+    for choice in event.get("choices") or ():
+        part = choice.get("delta", choice)
+        name = "content" if "delta" in choice else "text"
+        text = part.get(name) or ""
+        rest, echoed = text[echoed:], max(0, echoed - len(text))
+        choices.append({**choice, "delta": {**part, name: rest}} if "delta" in choice else {**choice, name: rest})
+    return {**event, "choices": choices}, echoed
+
+
 def _grow(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
     for name, value in part.items():
         before: Any = whole.get(name)

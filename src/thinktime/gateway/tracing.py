@@ -1,0 +1,165 @@
+"""Spans for OpenTelemetry, where its standard environment variables name a collector: numbers and names, no content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from thinktime.core.errors import InputError
+from thinktime.gateway.asks import Ask
+from thinktime.gateway.methods import Method
+from thinktime.gateway.replies import Outcome, usage
+from thinktime.remote.client import RefusedError
+from thinktime.remote.protocol import read_usage
+from thinktime.remote.watching import Watched
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
+
+Facts = dict[str, Any]
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "responses": "chat"}
+
+
+class Tracing:
+    """A span for each request, and one in it for each request for samples; none where no collector is named.
+
+    Raises:
+        InputError: a collector is named, but the packages are missing, or it does not speak HTTP.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self._provider = _provider()
+        self._server = {"server.address": urlsplit(upstream).hostname, "server.port": urlsplit(upstream).port}
+
+    @contextmanager
+    def request(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[Facts]:
+        """A span for one request, in the trace that its client names; what the facts hold in the end is told of it."""
+        facts: Facts = {}
+        if self._provider is None or method != "POST":
+            yield facts
+            return
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        operation = OPERATIONS.get(path.removeprefix("/v1/"), path)
+        known = {"http.request.method": "POST", "url.path": path, "gen_ai.operation.name": operation}
+        above = TraceContextTextMapPropagator().extract(dict(headers))
+        tracer = self._provider.get_tracer("thinktime")
+        with tracer.start_as_current_span(
+            operation, above, SpanKind.SERVER, known, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield facts
+            finally:
+                _tell(span, operation, facts)
+                if (status := facts.get("http.response.status_code", 0)) >= 400 or not status:
+                    _fail(span, str(status) if status else "client_left", failed=status >= 500)
+
+    @contextmanager
+    def sampling(self, path: str, body: Mapping[str, Any]) -> Iterator[Watched]:
+        """A span for one request for samples; the upstream is told of it."""
+        if self._provider is None:
+            yield Watched()
+            return
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        operation = OPERATIONS.get(path, path)
+        facts: Facts = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "openai", **self._server}
+        tracer = self._provider.get_tracer("thinktime")
+        with tracer.start_as_current_span(
+            operation, kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
+        ) as span:
+            headers: dict[str, str] = {}
+            TraceContextTextMapPropagator().inject(headers)
+            watched = Watched(headers)
+            try:
+                yield watched
+            except BaseException as error:
+                _fail(span, str(error.status) if isinstance(error, RefusedError) else type(error).__name__, failed=True)
+                raise
+            finally:
+                _tell(span, operation, {**facts, **_requested(body), **_replied(watched.reply)})
+
+    def close(self) -> None:
+        """Send what is left; this blocks for as long as the collector takes."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def asked(ask: Ask, method: Method) -> Facts:
+    """What is told of a request."""
+    sampling = ask.sampling
+    facts = {"gen_ai.request.model": ask.model, "gen_ai.request.max_tokens": sampling.max_tokens}
+    facts |= {"gen_ai.request.temperature": sampling.temperature, "gen_ai.request.top_p": sampling.top_p}
+    return {**facts, "gen_ai.request.seed": ask.seed, "thinktime.strategy": method.name}
+
+
+def answered(outcome: Outcome) -> Facts:
+    """What is told of an answer."""
+    spent = usage(outcome.search) or {}
+    return {
+        "gen_ai.usage.input_tokens": spent.get("prompt_tokens"),
+        "gen_ai.usage.output_tokens": spent.get("completion_tokens"),
+        "thinktime.finish": outcome.answer.finish,
+        "thinktime.trace": outcome.search.problem.id,
+    }
+
+
+def _requested(body: Mapping[str, Any]) -> Facts:
+    names = {"model": "model", "temperature": "temperature", "top_p": "top_p", "seed": "seed", "n": "choice.count"}
+    names |= dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), "max_tokens")
+    found = {told: body.get(name) for name, told in names.items() if isinstance(body.get(name), str | int | float)}
+    return {f"gen_ai.request.{name}": value for name, value in found.items()}
+
+
+def _replied(reply: Mapping[str, Any]) -> Facts:
+    told, choices = read_usage(reply), reply.get("choices") or ()
+    reasons = [choice.get("finish_reason") for choice in choices if isinstance(choice, Mapping)]
+    facts: Facts = {"gen_ai.response.finish_reasons": [reason for reason in reasons if isinstance(reason, str)] or None}
+    facts |= {name: reply.get(name.rpartition(".")[2]) for name in ("gen_ai.response.id", "gen_ai.response.model")}
+    if told is not None:
+        facts |= {"gen_ai.usage.input_tokens": told.prompt, "gen_ai.usage.output_tokens": told.generated}
+    return facts
+
+
+def _tell(span: Span, operation: str, facts: Facts) -> None:
+    """Note what is known of a span, and name it by its operation and model."""
+    if model := facts.get("gen_ai.request.model"):
+        span.update_name(f"{operation} {model}")
+    span.set_attributes({name: value for name, value in facts.items() if value is not None})
+
+
+def _fail(span: Span, kind: str, *, failed: bool) -> None:
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_attribute("error.type", kind)
+    if failed:
+        span.set_status(Status(StatusCode.ERROR))
+
+
+def _provider() -> TracerProvider | None:
+    named = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if named is None or off or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        return None
+    protocol = next((os.environ[name] for name in PROTOCOLS if os.environ.get(name)), "http/protobuf")
+    if protocol != "http/protobuf":
+        raise InputError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "spans go by http/protobuf; set that, or unset it")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise InputError(named, os.environ[named], "run pip install 'thinktime[otel]', or unset it") from None
+    name = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "thinktime"}
+    provider = TracerProvider(resource=Resource.create(name))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

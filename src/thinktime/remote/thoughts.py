@@ -1,0 +1,154 @@
+"""How the thoughts of an endpoint's model can be capped, and how long they were: seen and counted, never believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from thinktime.remote.client import Client, RemoteError
+from thinktime.remote.probe import THINK, Looking, Traits
+from thinktime.remote.protocol import Api, Choice, Told
+
+END = "</think>"
+CLOSING = f"\n{END}\n\n"
+"""What ends a thought for its model, spelt as it ends them itself."""
+FIELDS = (
+    "thinking_token_budget",  # vLLM, Dynamo
+    "reasoning_budget_tokens",  # llama.cpp
+    "thinking_budget_tokens",  # llama.cpp, earlier
+    "thinking_budget",  # Qwen's own service
+    "custom_params.thinking_budget",  # SGLang
+    "nvext.max_thinking_tokens",  # NIM
+)
+"""Spellings of a cap that engines may honour; a dot is an object in the body."""
+CAP, WHOLE, ANSWER = 4, 256, 16
+"""Tokens of the cap that is tried, in which a thought that nothing begins has to end to be seen, and of an answer."""
+ASKED = "Today: stamps 10 coins, keys 4 coins. Jon buys 6 keys. Jon buys 7 stamps. How many coins does Jon pay?"
+SAID = ("Jon buys 6 keys.", "Jon buys 6 keys, 6 * 4 = 24. Jon buys 7 stamps, 7 * 10 = 70. 24 + 70 = 94.")
+
+
+@dataclass(frozen=True)
+class Cap:
+    """How thoughts are capped.
+
+    ``by`` is ``continuation`` (a sample is cut at the cap, its thought is closed, and it goes on from there), the name
+    of a field that was seen to hold, or None where nothing was. ``begun``: the template begins the thought.
+    """
+
+    by: str | None
+    begun: bool
+    spent: Told
+    """What the look cost, as far as it was told."""
+
+    def sent(self, said: str) -> str:
+        """What an endpoint has to be told was said: with the beginning of a thought that its template began."""
+        return f"{THINK}\n{said}" if self.begun and said else said
+
+    def fields(self, tokens: int) -> dict[str, Any]:
+        """What a body has beside the rest."""
+        return {} if self.by in (None, "continuation") else _field(self.by or "", tokens)
+
+
+def thinking(said: str, *, begun: bool) -> bool:
+    """Whether a text ends within its thought."""
+    return (begun or said.lstrip().startswith(THINK)) and END not in said
+
+
+def thinks_again(said: str) -> bool:
+    """Whether a text thinks behind the end of its thought; some models say that end twice."""
+    after = said.partition(END)[2].lstrip().removeprefix(END)
+    return after.lstrip().startswith(THINK) or END in after
+
+
+def thought_tokens(
+    choice: Choice, generated: int, told: Told | None, *, begun: bool, hidden: bool = False
+) -> int | None:
+    """How many tokens of a sample are thoughts, without the marks around them; None where nobody counted.
+
+    Args:
+        choice: the sample.
+        generated: its tokens.
+        told: of its request, if it is the only sample of that.
+        begun: whether the template begins its thought.
+        hidden: whether thoughts are not shown.
+    """
+    seen = bool(choice.thoughts) or thinking(choice.text, begun=begun) or END in choice.text
+    if told is not None and told.thoughts is not None and (told.thoughts or not seen):  # some say 0 of all
+        return told.thoughts
+    if thinking(choice.text, begun=begun) or (choice.thoughts and not choice.text and choice.reason == "length"):
+        return generated  # cut before the end
+    if not seen:
+        return None if hidden or not choice.text else 0
+    listed = (choice.whole.get("logprobs") or {}).get("content") or []
+    tokens = [str(token.get("token", "")) for token in listed if isinstance(token, Mapping)]
+    said = "".join(tokens)
+    if END not in said:
+        return None
+    begin = said.find(THINK) + len(THINK) if said.lstrip().startswith(THINK) else 0
+    at, count = 0, 0
+    for token in tokens:
+        count += at >= begin and at + len(token) <= said.index(END)
+        at += len(token)
+    return count
+
+
+async def look(client: Client, api: Api, model: str, traits: Traits) -> Cap:
+    """See how a chat model's thoughts can be capped; nine requests or fewer.
+
+    Raises:
+        RemoteError: it cannot be reached, or refuses the plainest request.
+    """
+    looking = Looking(client, api, model)
+    if api == "completions":
+        return Cap("continuation", begun=False, spent=looking.spent)
+    options = {traits.limit_field: WHOLE, "temperature": 0} | ({"logprobs": True} if traits.logprobs else {})
+    (free,) = await looking.sample(options, asked=ASKED)
+    marked = free.text.lstrip().startswith(THINK)
+    begun = END in free.text and not marked
+    if (begun or marked) and traits.continues and await _goes_on(looking, traits):
+        return Cap("continuation", begun, looking.spent)
+    hidden = traits.thinks == "hidden" or not (free.text or free.thoughts)
+    return Cap(await _field_that_holds(looking, options, free, begun=begun, hidden=hidden), begun, looking.spent)
+
+
+async def _goes_on(looking: Looking, traits: Traits) -> bool:
+    """Whether it answers behind a thought that was closed for it, and reads that thought."""
+    read = []
+    for thought in SAID:
+        try:
+            said = f"{THINK}\n{thought}{CLOSING}"
+            (choice,) = await looking.sample({traits.limit_field: ANSWER, "temperature": 0}, said, asked=ASKED)
+        except RemoteError:
+            return False
+        answer = choice.text[len(said) :] if traits.echoes and choice.text.startswith(said) else choice.text
+        if looking.last is None or choice.thoughts or not answer.strip() or thinks_again(END + answer):
+            return False
+        read.append(looking.last.prompt)
+    return read[0] < read[1]
+
+
+async def _field_that_holds(
+    looking: Looking, options: Mapping[str, Any], free: Choice, *, begun: bool, hidden: bool
+) -> str | None:
+    """The first field under which a thought that was longer is as short as it is to be, and an answer follows."""
+
+    def short(choice: Choice) -> bool | None:
+        generated = looking.last.generated if looking.last else WHOLE
+        count = thought_tokens(choice, generated, looking.last, begun=begun, hidden=hidden)
+        return None if count is None else count <= CAP
+
+    if short(free) is not False:
+        return None
+    for name in FIELDS:
+        with suppress(RemoteError):
+            (capped,) = await looking.sample({**options, **_field(name, CAP)}, asked=ASKED)
+            if short(capped) and capped.text:
+                return name
+    return None
+
+
+def _field(name: str, tokens: int) -> dict[str, Any]:
+    outer, _, inner = name.partition(".")
+    return {outer: {inner: tokens} if inner else tokens}

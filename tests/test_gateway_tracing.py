@@ -1,0 +1,191 @@
+"""Spans of the gateway at a collector that speaks OTLP: one a request, one in it a request for samples, no content."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from fake_endpoint import Running
+from gateway_server import PLAIN, VOTE, Serving, looked
+
+from thinktime.core.errors import InputError
+from thinktime.gateway.tracing import Tracing
+
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SERVER, CLIENT = 2, 3
+"""Kinds of spans, and below the status of one that failed, as OTLP numbers them."""
+ERROR = 2
+
+
+@dataclass
+class Span:
+    name: str
+    kind: int
+    trace: str
+    id: str
+    parent: str
+    status: int
+    facts: dict[str, Any]
+
+
+@dataclass
+class Collector:
+    """A server that takes spans by OTLP over HTTP."""
+
+    url: str = ""
+    spans: list[Span] = field(default_factory=list)
+    services: set[str] = field(default_factory=set)
+    raw: bytes = b""
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    taken = Collector()
+
+    def plain(value: Any) -> Any:
+        kind = value.WhichOneof("value")
+        found = getattr(value, kind)
+        return [plain(each) for each in found.values] if kind == "array_value" else found
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            taken.raw += body
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                names = {each.key: plain(each.value) for each in resource.resource.attributes}
+                taken.services.add(names["service.name"])
+                for span in (span for scope in resource.scope_spans for span in scope.spans):
+                    facts = {each.key: plain(each.value) for each in span.attributes}
+                    ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+                    taken.spans.append(Span(span.name, span.kind, *ids, span.status.code, facts))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    taken.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", taken.url)
+    yield taken
+    server.shutdown()
+    server.server_close()
+
+
+def of_kind(collector: Collector, kind: int) -> list[Span]:
+    return [span for span in collector.spans if span.kind == kind]
+
+
+def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Collector) -> None:
+    with Running(n="ignored") as endpoint, Serving(endpoint.url) as gateway:
+        looked(endpoint, gateway)
+        status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=3/words", "seed": 5}, traceparent=CLIENTS)
+        assert status == 200 and len(endpoint.requests) == 3
+        told = [headers["traceparent"].split("-") for headers in endpoint.headers[-3:]]
+    (request,) = [span for span in of_kind(collector, SERVER) if span.trace == CLIENTS.split("-")[1]]
+    samples = [span for span in of_kind(collector, CLIENT) if span.parent == request.id]
+    assert (request.name, request.parent, request.status) == ("chat words", CLIENTS.split("-")[2], 0)
+    assert {span.trace for span in samples} == {request.trace} and len(samples) == 3
+    assert sorted((trace, parent) for _, trace, parent, _ in told) == sorted((s.trace, s.id) for s in samples)
+    usage = answer["usage"]
+    assert request.facts == {
+        "http.request.method": "POST",
+        "url.path": "/v1/chat/completions",
+        "http.response.status_code": 200,
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "words",
+        "gen_ai.request.max_tokens": 64,
+        "gen_ai.request.temperature": 1.0,
+        "gen_ai.request.top_p": 1.0,
+        "gen_ai.request.seed": 5,
+        "gen_ai.usage.input_tokens": usage["prompt_tokens"],
+        "gen_ai.usage.output_tokens": usage["completion_tokens"],
+        "thinktime.strategy": "majority",
+        "thinktime.finish": "done",
+        "thinktime.trace": answer["thinktime"]["trace"],
+    }
+    assert sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == usage["completion_tokens"]
+    for span in samples:
+        assert span.name == "chat words" and span.facts["gen_ai.response.finish_reasons"] == ["stop"]
+        assert span.facts["server.address"] == "127.0.0.1" and span.facts["server.port"] == endpoint.port
+    assert collector.services == {"thinktime"}
+
+
+def test_no_word_of_question_or_answer_is_in_a_span(collector: Collector) -> None:
+    with Running(says=["zebra"]) as endpoint, Serving(endpoint.url) as gateway:
+        asked = [{"role": "user", "content": "quagga"}]
+        for model in ("single/words", "words", "single/words"):
+            assert b"zebra" in gateway.read({**PLAIN, "model": model, "messages": asked})
+    assert len(of_kind(collector, SERVER)) == 3
+    assert b"quagga" not in collector.raw and b"zebra" not in collector.raw
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collector, stream: bool) -> None:
+    with Running() as endpoint, Serving(endpoint.url) as gateway:
+        looked(endpoint, gateway)
+        for model in ("words", "single/words"):
+            body = {**PLAIN, "model": model, "stream": stream}
+            body |= {"stream_options": {"include_usage": True}} if stream else {}
+            gateway.read(body)
+        spent = endpoint.generated_tokens
+    requests = of_kind(collector, SERVER)[-2:]
+    for request in requests:
+        assert request.facts["gen_ai.request.model"] == "words" and request.facts["http.response.status_code"] == 200
+    samples = [span for span in of_kind(collector, CLIENT) if span.parent in {request.id for request in requests}]
+    assert len(samples) == 2 and sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == spent
+
+
+def test_errors_have_a_type_and_only_ours_are_failures(collector: Collector) -> None:
+    with Running() as endpoint, Serving(endpoint.url) as gateway:
+        looked(endpoint, gateway)
+        assert gateway.ask({**PLAIN, "model": "majorty/words"})[0] == 400
+        endpoint.faults.extend(["500"] * 5)
+        assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 500
+    mistake, failure = of_kind(collector, SERVER)[-2:]
+    assert (mistake.status, mistake.facts["error.type"]) == (0, "400")
+    assert (failure.status, failure.facts["error.type"]) == (ERROR, "500")
+    (sample,) = [span for span in of_kind(collector, CLIENT) if span.parent == failure.id]
+    assert (sample.status, sample.facts["error.type"]) == (ERROR, "500")
+
+
+def test_without_a_collector_nothing_of_it_is_even_loaded() -> None:
+    script = "import sys, thinktime.gateway.app\nthinktime.gateway.app.Tracing('http://x/v1')\n"
+    script += "print(any(name.startswith('opentelemetry') for name in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
+def test_a_collector_that_cannot_be_reached_or_a_switch_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    for disabled in ("false", "true"):
+        monkeypatch.setenv("OTEL_SDK_DISABLED", disabled)
+        with Running() as endpoint, Serving(endpoint.url) as gateway:
+            assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 200
+
+
+def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with pytest.raises(InputError, match=r"OTEL_EXPORTER_OTLP_PROTOCOL='grpc': spans go by http/protobuf"):
+        Tracing("http://x/v1")
+
+
+def test_missing_packages_are_told_with_their_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(InputError, match=r"pip install 'thinktime\[otel\]'"):
+        Tracing("http://x/v1")
