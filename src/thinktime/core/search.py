@@ -85,6 +85,8 @@ class Record:
     skill: Capability | None = None
     """What this root asks for, where it is not the problem itself."""
     about: tuple[Node, ...] = ()
+    error: ThinktimeError | None = None
+    """Why it could not be had."""
 
     @property
     def aside(self) -> bool:
@@ -120,6 +122,8 @@ class Search:
         self.ledger = Ledger(budget, within=within)
         self.exhausted = False
         self.trace: dict[str, Record] = {}
+        self.growing: dict[str, tuple[Extension, Child | None]] = {}
+        """Children that are sampled now and not yet in the trace, with what has arrived; for whoever looks on."""
         self._journal = journal
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
@@ -205,7 +209,7 @@ class Search:
                 parent = node.key if node.finish != "budget" else f"{node.key}+{self.generator.length(node.state)}"
                 key = _hash(f"{parent}/{kind}/{place}")
                 wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race))
-        made: dict[str, Node] = {}
+        made: dict[str, Record] = {}
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
             granted, wanted = ([], wanted) if over else self._grant(wanted)
@@ -217,7 +221,7 @@ class Search:
                 break
             for extension, child in await self._sample(granted):
                 self.exhausted |= child.finish == "budget"
-                made[extension.key] = Node(
+                node = Node(
                     extension.key,
                     (*extension.node.path, extension.index),
                     child.state,
@@ -226,10 +230,13 @@ class Search:
                     child.usage,
                     extension.node.passes + child.passes,
                 )
+                made[node.key] = Record(node, error=child.error)
         order = {node.key: place for place, node in enumerate(nodes)}
-        grown = sorted(made.values(), key=lambda node: (order[node.parent.key] if node.parent else 0, node.path))
+        grown = [record.node for record in made.values()]
+        grown.sort(key=lambda node: (order[node.parent.key] if node.parent else 0, node.path))
         for node in grown:
-            self.trace[node.key] = Record(node)
+            self.trace[node.key] = made[node.key]
+            del self.growing[node.key]
         return grown
 
     def ask(self, skill: Capability, about: Sequence[Node] = (), said: Sequence[Node] = ()) -> Node | None:
@@ -409,16 +416,17 @@ class Search:
                 if left is not None:
                     children[extension.key] = replace(left, finish="pruned")
         new = [extension for extension, _ in granted if extension.key not in children]
+        self.growing |= {extension.key: (extension, children.get(extension.key)) for extension, _ in granted}
         if new:
             kept: set[str] = set()
 
             def keep(extension: Extension, child: Child) -> None:
                 kept.add(extension.key)
+                self.growing[extension.key] = extension, child
                 self._write([(extension, child)])
 
-            told = new if self._journal is None else [replace(e, arrived=partial(keep, e)) for e in new]
             try:
-                fresh = await self.generator.extend(told)
+                fresh = await self.generator.extend([replace(e, arrived=partial(keep, e)) for e in new])
             except InputError:  # nothing came, and nothing of it was paid for
                 for _, worst in granted:
                     self.ledger.settle(worst, Usage())

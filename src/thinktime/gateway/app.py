@@ -25,8 +25,10 @@ from thinktime.gateway import asks
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import Door, Guest
 from thinktime.gateway.errors import HttpError, http_error
+from thinktime.gateway.history import Entry, History
 from thinktime.gateway.methods import HEADER, Method, method_of
 from thinktime.gateway.metrics import KIND, Metrics
+from thinktime.gateway.page import Page
 from thinktime.gateway.passing import pass_on
 from thinktime.gateway.replies import Chunks, Outcome, completion, error_event
 from thinktime.gateway.searching import Progress, search_for
@@ -51,7 +53,13 @@ class Call:
     reply: Reply
     guest: Guest = field(init=False)
     raw: bytes = b""
-    strategy: str = ""
+    entry: Entry | None = None
+    """What is remembered of it."""
+
+    @property
+    def strategy(self) -> str:
+        """The name of the method it asks for; empty if it asks for none."""
+        return self.entry.method.name if self.entry is not None and self.entry.method is not None else ""
 
 
 Answering = Callable[[Call], Coroutine[Any, Any, None]]
@@ -66,6 +74,7 @@ class Gateway:
         self.looks = Ledger(within=self.door.ledger)
         self.upstream = Upstream(config, self.looks)
         self.metrics = Metrics()
+        self.history = History()
         self.bank = None if config.bank is None else Bank(config.bank)
 
     def app(self) -> Starlette:
@@ -77,6 +86,7 @@ class Gateway:
                 Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
                 Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
+                *Page(self.door, self.history, self.looks).routes,
             ],
             exception_handlers={HTTPException: _no_such},
             lifespan=self._living,
@@ -93,26 +103,30 @@ class Gateway:
         async def answer(call: Call) -> None:
             body = parsed(call.raw, call.headers)
             call.guest.knock(time.monotonic())
+            entry = call.entry = self.history.begin(call.guest, f"/v1/{api}", body)
             method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+            entry.method, entry.model = method, model
             if method is None:
+                entry.ledger = Ledger(within=call.guest.ledger)
                 price = self.upstream.price(model)
                 client = self.upstream.client
-                await pass_on(client, api, call.raw, body, call.headers, call.guest, price, call.reply)
+                await pass_on(client, api, call.raw, body, call.headers, call.guest, entry.ledger, price, call.reply)
                 return
-            call.strategy = method.name
             if method.options.get("n", 1) > self.config.max_samples:
                 raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
             ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+            entry.seed = ask.seed
             if ask.stream:
-                await self._stream(call, ask, method)
+                await self._stream(call, entry, ask, method)
             else:
-                await call.reply.json(200, completion(await self._search(call, ask, method)))
+                await call.reply.json(200, completion(await self._search(call, entry, ask, method)))
 
         return answer
 
     async def _search(
         self,
         call: Call,
+        entry: Entry,
         ask: asks.Ask,
         method: Method,
         heard: Heard | None = None,
@@ -124,7 +138,7 @@ class Gateway:
                 generator = await self.upstream.generator(ask.model, ask.api)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
-        return await search_for(
+        outcome = await search_for(
             ask,
             method,
             generator.sending(ask.fields, heard),
@@ -133,9 +147,12 @@ class Gateway:
             upstream=self.upstream.url,
             scorer=self.scorer,
             journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
+            begun=lambda search: entry.watch(search, self.upstream.url),
         )
+        entry.answer = outcome.answer
+        return outcome
 
-    async def _stream(self, call: Call, ask: asks.Ask, method: Method) -> None:
+    async def _stream(self, call: Call, entry: Entry, ask: asks.Ask, method: Method) -> None:
         chunks, reply = Chunks(ask), call.reply
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
@@ -148,7 +165,7 @@ class Gateway:
                 ready.put_nowait(chunks.progress(text))
 
         told = (heard, None) if method.one_sample else (None, tell)
-        work = asyncio.create_task(self._search(call, ask, method, *told))
+        work = asyncio.create_task(self._search(call, entry, ask, method, *told))
         try:
             async for line in _until_done(ready, work):
                 if not reply.telling:
@@ -198,9 +215,16 @@ class Endpoint:
             await while_waited_for(self._answer(call), receive, call.reply)
         except ClientLeftError:
             metrics.left += 1
+            if call.entry is not None:
+                call.entry.left = True
         except Exception as error:
-            await _fail(call.reply, http_error(error, gateway.upstream.url))
+            failed = http_error(error, gateway.upstream.url)
+            if call.entry is not None:
+                call.entry.error = failed.message
+            await _fail(call.reply, failed)
         finally:
+            if call.entry is not None:
+                gateway.history.end(call.entry, call.reply.status)
             metrics.in_flight -= 1
             metrics.answered[scope["path"], call.strategy, call.reply.status] += 1
             metrics.seconds[scope["path"], call.strategy] += time.monotonic() - began
