@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,16 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"),
     *("--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
 )
+START = """
+import os, sys
+ends = [os.dup(int(end)) for end in sys.argv[1:3]]
+while min(ends) < 5:
+    ends = [os.dup(end) for end in ends]
+for place, end in zip((3, 4), ends):
+    os.dup2(end, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Starts a program that reads one of two pipes as 3 and writes the other as 4."""
 PATIENCE = 60.0
 """Seconds that a page may take until it shows what it is to show."""
 
@@ -29,13 +40,10 @@ class Browser:
     """One tab. What the page logs as an error, or its policy forbids, is in ``complaints``."""
 
     def __init__(self, profile: Path) -> None:
-        ours, theirs = os.pipe(), os.pipe()  # the browser reads 3 and writes 4
-        command = f'exec "$0" "$@" 3<&{ours[0]} 4>&{theirs[1]}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", command, str(chromium()), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(ours[0], theirs[1]),
-            stderr=subprocess.DEVNULL,
-        )
+        ours, theirs = os.pipe(), os.pipe()
+        ends = (ours[0], theirs[1])
+        command = [sys.executable, "-c", START, *map(str, ends), str(chromium()), *FLAGS, f"--user-data-dir={profile}"]
+        self._process = subprocess.Popen([*command, "about:blank"], pass_fds=ends, stderr=subprocess.DEVNULL)
         os.close(ours[0])
         os.close(theirs[1])
         self._to, self._from = os.fdopen(ours[1], "wb"), os.fdopen(theirs[0], "rb")
@@ -99,7 +107,7 @@ class Browser:
     @property
     def text(self) -> str:
         """What can be seen."""
-        return str(self.read("document.body.innerText"))
+        return str(self.read("document.body?.innerText ?? ''"))
 
     def count(self, selector: str) -> int:
         """How many elements there are."""

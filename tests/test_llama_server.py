@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,22 +20,10 @@ from thinktime.strategies import make
 
 GREEDY = Sampling(temperature=0.0, max_tokens=100)
 
-for needed in ("gguf", "xllamacpp"):
-    pytest.importorskip(needed)
 
-
-@pytest.fixture(scope="module")
-def url(solver_directory: Path) -> Iterator[str]:
-    root = Path(__file__).parents[1]
-    path = os.pathsep.join([str(root), *sys.path])
-    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(solver_directory)]
-    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip() + "/v1"
-    finally:
-        server.kill()
-        server.wait(10)
+@pytest.fixture
+def url(llama_cpp: str) -> str:
+    return llama_cpp
 
 
 def search_for(
