@@ -269,6 +269,7 @@ def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
 
 
 def test_the_oldest_requests_and_trees_are_forgotten(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "SMALL", 0)
     _, gateway = start_gateway()
     gateway.ask(VOTE)
     (guest,), kept = gateway.gateway.door.guests, gateway.gateway.history
@@ -440,10 +441,9 @@ def test_what_a_model_says_is_never_markup(start_gateway: Start, tab: Browser) -
     messages = [{"role": "<i>user</i>", "content": HOSTILE}, *MESSAGES, {"role": "user", "content": HOSTILE}]
     gateway.ask({**VOTE, "messages": messages, "user": HOSTILE})
     gateway.ask({**PLAIN, "model": f"majority:n=2/{HOSTILE}"})
-    for number, said in ((None, "owned"), (2, "<b>7</b>"), (3, "owned")):
+    for number in (None, 2, 3):
         tab.open(address(gateway, number))
-        tab.wait(lambda said=said: said in tab.text)
-        tab.wait(lambda: tab.count(".chip.running") == 0)
+        tab.wait(lambda: '</script><script>document.title="owned"' in tab.text and tab.count(".chip.running") == 0)
         assert tab.count("main img") == tab.count("main script") == tab.count(".turn i") == 0
         assert tab.count("main b b") == 0 and tab.read("document.title").startswith(("thinktime", "#"))
 
@@ -490,7 +490,7 @@ def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, ta
 
     search, answer = asyncio.run(grown())
     kept, (guest,) = gateway.gateway.history, gateway.gateway.door.guests
-    entry = kept.begin(guest, "/v1/completions", {"model": "words", "prompt": "count"})
+    entry = kept.begin(guest, "/v1/completions", {"model": "words", "prompt": "count"}, 100)
     entry.watch(search, "upstream")
     entry.answer = answer
     kept.end(entry, 200)

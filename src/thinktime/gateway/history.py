@@ -18,14 +18,18 @@ from thinktime.gateway.trees import Watched, clipped, turns
 
 REQUESTS = 256
 """Requests that are remembered."""
+SMALL = 128 * 1024
+"""Bytes up to which a search is kept as it is when it has ended; packing a small one costs more than it saves."""
 MEMORY = 32 * 1024 * 1024
-"""Bytes of their trees; the oldest are given up first."""
+"""Bytes of the trees of larger ones; the oldest are given up first."""
 MODELS = 100
 """Models whose cost is summed by name."""
 LINE = 300
 """Characters of a question, an answer, a name in the list."""
 OTHERS = "(others)"
 """The name of all further models."""
+_UNSPENT = Ledger()
+"""Of whoever has no account yet."""
 
 
 @dataclass(eq=False)
@@ -39,6 +43,8 @@ class Entry:
     """The model as the client wrote it."""
     asked: str
     """The beginning of the question."""
+    size: int
+    """Bytes of the request."""
     version: int
     """Of the history when this entry changed last."""
     at: float = field(default_factory=time.time)
@@ -46,7 +52,7 @@ class Entry:
     """The upstream's name of it."""
     method: Method | None = None
     seed: int | None = None
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger = _UNSPENT
     answer: Answer | None = None
     error: str = ""
     left: bool = False
@@ -54,10 +60,10 @@ class Entry:
     status: int = 0
     seconds: float | None = None
     """Until it ended."""
-    tree: bytes = b""
-    """JSON, once it has ended."""
     watched: Watched | None = None
-    """The search, as long as it runs."""
+    """The search, as long as it runs; if it is small, also afterwards."""
+    tree: bytes = b""
+    """The search as JSON, if it was not small."""
     _began: float = field(default_factory=time.monotonic)
 
     def row(self) -> dict[str, Any]:
@@ -89,19 +95,21 @@ class Entry:
 
     def whole(self, known: int) -> bytes:
         """Everything, as JSON; of a search that runs, without the nodes that are known."""
-        tree = self.tree or _packed(self.watched.shown(known) if self.watched else None)
-        return b'{"request": %s, "tree": %s}' % (_packed(self.row()), tree)
+        return b'{"request": %s, "tree": %s}' % (_packed(self.row()), self.tree or self._packed_tree(known))
+
+    def _packed_tree(self, known: int = 0) -> bytes:
+        return _packed(self.watched.shown(known, self.answer) if self.watched else None)
 
     def watch(self, search: Search, upstream: str) -> None:
         """Show this search from now on."""
         self.ledger, self.watched = search.ledger, Watched(search, upstream)
 
     def end(self, status: int) -> None:
-        """Keep what is shown, and let go of the search."""
+        """Keep what is shown, and let go of a large search."""
         self.status, self.seconds = status, time.monotonic() - self._began
-        if self.watched is not None:
-            self.tree = _packed(self.watched.shown(answer=self.answer))
-        self.watched = None
+        if self.watched is None or self.size + self.watched.size <= SMALL:
+            return
+        self.tree, self.watched = self._packed_tree(), None
         if self.answer is not None:
             self.answer = replace(self.answer, node=None)
 
@@ -116,12 +124,12 @@ class History:
         self._kept: dict[int, Entry] = {}
         self._held = self._count = 0
 
-    def begin(self, guest: Guest, path: str, body: Mapping[str, Any]) -> Entry:
-        """Remember a request from now on."""
+    def begin(self, guest: Guest, path: str, body: Mapping[str, Any], size: int) -> Entry:
+        """Remember a request of so many bytes from now on."""
         self.version += 1
         self._count += 1
         called = clipped(str(body.get("model")), LINE)
-        entry = Entry(self._count, guest, path, called, _asked(body), self.version)
+        entry = Entry(self._count, guest, path, called, _asked(body), size, self.version)
         self._kept[entry.number] = entry
         if len(self._kept) > REQUESTS:
             self._held -= len(self._kept.pop(next(iter(self._kept))).tree)

@@ -15,6 +15,8 @@ from thinktime.generators.text import added_text
 
 NODES = 2000
 """Of one search; those beyond are counted."""
+NODE = 2000
+"""Bytes of one without its texts, about."""
 TEXT = 4000
 """Characters of a text; the rest is counted."""
 TURNS = 40
@@ -34,6 +36,12 @@ class Watched:
     def __init__(self, search: Search, upstream: str) -> None:
         self._search, self._upstream = search, upstream
         self._answers: dict[str, tuple[str | None, Hashable]] = {}
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        states = [record.node.state for record in self._search.trace.values()]
+        return sum(NODE + len(state.text) + len(getattr(state, "choice", "")) for state in states)
 
     def shown(self, known: int = 0, answer: Answer | None = None) -> dict[str, Any]:
         """The tree as JSON.
