@@ -4,7 +4,7 @@ import { map } from "./map.js";
 
 const PACE = { list: 1000, running: 400, hidden: 5000, failing: 2000 };  // milliseconds between questions
 const UNFOLDED = 150;  // nodes up to which a tree is shown open
-const COLORS = [3, 2, 4, 5, 7, 6];  // of answers; not the first, which is too near the accent
+const COLORS = [3, 2, 4, 5, 7, 6].map(number => `var(--c${number})`);  // of answers, the first to have most samples; not 1, which is near the accent
 
 /* ---- asking ---- */
 class NoKey extends Error {}
@@ -61,7 +61,7 @@ at("forget").addEventListener("click", () => { turn++; sessionStorage.removeItem
 /* ---- words for what a request is ---- */
 const clock = at => new Date(1000 * at).toLocaleTimeString("en-GB");
 const seconds = value => value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : count(Math.round(value));
-const dollars = value => known(value) ? `$${value < 1 ? Number(value.toPrecision(3)) : fixed(value, 2)}` : UNKNOWN;
+const dollars = value => !known(value) ? UNKNOWN : value > 0 && value < 0.0001 ? "< $0.0001" : `$${value < 1 ? Number(value.toPrecision(2)) : fixed(value, 2)}`;
 const LIMITS = { tokens: "tok", calls: "calls", seconds: "s", dollars: "usd", flops: "flops" };
 const within = budget => Object.entries(budget).map(([name, limit]) => `${limit}${LIMITS[name]}`).join(",");
 const options = (request, some) => [...Object.entries(some).map(([name, value]) => `${name}=${value}`),
@@ -94,7 +94,7 @@ const COLUMNS = [  // label, class, content, and what a tooltip has in full
   ["Judged", "", request => count(request.usage.scorer_tokens)],
   ["Calls", "", request => count(request.usage.model_calls)],
   ["Dollars", "money", request => cell(dollars(request.usage.dollars))],
-  ["Model", "text model", request => [h("bdi", {}, model(request)), h("small", {}, request.path.replace("/v1/", ""))], request => `${model(request)}  ${request.path}`],
+  ["Model", "text model", request => [h("bdi", {}, model(request)), h("small", {}, request.path.replace("/v1/", "").replace("chat/completions", "chat"))], request => `${model(request)}  ${request.path}`],
   ["Key", "text key", request => request.key],
 ];
 
@@ -216,8 +216,6 @@ function costs(told, remembered, cards, spent) {
 }
 
 /* ---- one request ---- */
-const color = group => `var(--c${COLORS[group % COLORS.length]})`;
-
 function whole(told, request) {  // nodes with all that is known of them
   const nodes = [...told.nodes, ...told.growing].map(node => ({ ...node }));
   for (const node of nodes) {
@@ -228,10 +226,11 @@ function whole(told, request) {  // nodes with all that is known of them
   for (const [index, score, steps] of told.judged) Object.assign(nodes[index], { score, steps });
   for (const index of told.pruned) nodes[index].pruned = true;
   for (const index of told.path) nodes[index].returned = true;
-  told.votes.forEach((vote, group) => {
-    vote.color = vote.answer === null ? "var(--muted)" : color(group);
+  const readable = told.votes.filter(vote => vote.answer !== null).sort((a, b) => b.samples.length - a.samples.length);
+  for (const vote of told.votes) {
+    vote.color = COLORS[readable.indexOf(vote)] ?? "var(--muted)";
     for (const index of vote.samples) Object.assign(nodes[index], { answer: vote.answer === null ? "no answer" : vote.answer || "no tool called", color: vote.color });
-  });
+  }
   return nodes;
 }
 
@@ -273,6 +272,12 @@ function one(number) {
   const mapPart = h("section", { hidden: true }, h("h2", {}, "Map"), drawn, KEY());
   const kept = { nodes: [] }, last = {};
   const pick = key => lines.reveal(key);
+  function picture() {
+    const drawing = map(size.all ?? [], Math.max(320, question.clientWidth), pick), [before] = drawn.children;
+    const [x, y] = [before?.scrollLeft ?? 0, before?.scrollTop ?? 0];
+    drawn.replaceChildren(drawing ?? "");
+    drawing?.scrollTo(x, y);
+  }
   const changed = (name, value) => last[name] !== (last[name] = JSON.stringify(value));
 
   function draw(request, told) {
@@ -306,12 +311,10 @@ function one(number) {
     if (changed("prompt", told.prompt)) question.replaceChildren(h("h2", {}, "Question"), ...told.prompt.map(turn => h("div", { class: "turn", tabindex: 0 }, h("b", {}, turn.role), h("p", {}, turn.text))));
     const nodes = whole(told, request);
     if (changed("nodes", [nodes, request.running])) {
-      Object.assign(size, { nodes: nodes.length, steps: nodes.some(node => node.ordinal.includes(".")) });
+      Object.assign(size, { nodes: nodes.length, steps: nodes.some(node => node.ordinal.includes(".") || node.skill) });
       lines.show(nodes);
-      const picture = map(nodes, Math.max(320, question.clientWidth), pick), [scrolled] = drawn.children;
-      const [x, y] = [scrolled?.scrollLeft ?? 0, scrolled?.scrollTop ?? 0];
-      drawn.replaceChildren(picture ?? "");
-      picture?.scrollTo(x, y);
+      size.all = nodes;
+      picture();
       vote.replaceChildren(...votes(told, nodes, pick));
     }
     mapPart.hidden = !drawn.children.length;
@@ -331,6 +334,7 @@ function one(number) {
     h("aside", {}, result, voteHead, vote, unread, account, logHead, log)));
   return {
     number,
+    resize: picture,
     async refresh(wanted) {
       const { request, tree: told } = await ask(`requests/${number}?known=${kept.nodes.length}`);
       if (!wanted()) return null;
@@ -353,6 +357,7 @@ function go() {
   live();
 }
 addEventListener("hashchange", go);
+addEventListener("resize", () => view.resize?.());
 addEventListener("keydown", event => {
   if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && location.hash) location.hash = "";
