@@ -269,7 +269,6 @@ def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
 
 
 def test_the_oldest_requests_and_trees_are_forgotten(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "SMALL", 0)
     _, gateway = start_gateway()
     gateway.ask(VOTE)
     (guest,), kept = gateway.gateway.door.guests, gateway.gateway.history
@@ -490,7 +489,7 @@ def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, ta
 
     search, answer = asyncio.run(grown())
     kept, (guest,) = gateway.gateway.history, gateway.gateway.door.guests
-    entry = kept.begin(guest, "/v1/completions", {"model": "words", "prompt": "count"}, 100)
+    entry = kept.begin(guest, "/v1/completions", {"model": "words", "prompt": "count"})
     entry.watch(search, "upstream")
     entry.answer = answer
     kept.end(entry, 200)

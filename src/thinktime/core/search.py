@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -132,6 +132,7 @@ class Search:
         self.unread: list[str] = []
         """Why readings could not be had."""
         self._children: Counter[str] = Counter()
+        self._answers: dict[str, tuple[str | None, Hashable]] = {}
         self._readings: dict[str, Reading] = {}
         self._read: dict[str, Node] = {}
         """Nodes all of which a reading went through, the first that was read first."""
@@ -338,9 +339,11 @@ class Search:
         found: dict[str, Candidate] = {}
         for node, score in zip(nodes, scores or [None] * len(nodes), strict=True):
             if node.done:
-                answer = self.answers.read(node.state) if self.answers else ""
-                key = self.answers.key(answer) if self.answers and answer is not None else None
-                found[node.key] = Candidate(node, answer, key, score)
+                if node.key not in self._answers:
+                    answer = self.answers.read(node.state) if self.answers else ""
+                    key = self.answers.key(answer) if self.answers and answer is not None else None
+                    self._answers[node.key] = answer, key
+                found[node.key] = Candidate(node, *self._answers[node.key], score)
         return list(found.values())
 
     def finish(self, chosen: Candidate | None) -> Answer:

@@ -103,7 +103,7 @@ class Gateway:
         async def answer(call: Call) -> None:
             body = parsed(call.raw, call.headers)
             call.guest.knock(time.monotonic())
-            entry = call.entry = self.history.begin(call.guest, f"/v1/{api}", body, len(call.raw))
+            entry = call.entry = self.history.begin(call.guest, f"/v1/{api}", body)
             method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
             entry.method, entry.model = method, model
             if method is None:

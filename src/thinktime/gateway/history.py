@@ -18,10 +18,8 @@ from thinktime.gateway.trees import Watched, clipped, turns
 
 REQUESTS = 256
 """Requests that are remembered."""
-SMALL = 128 * 1024
-"""Bytes up to which a search is kept as it is when it has ended; packing a small one costs more than it saves."""
 MEMORY = 32 * 1024 * 1024
-"""Bytes of the trees of larger ones; the oldest are given up first."""
+"""Bytes of their trees; the oldest are given up first."""
 MODELS = 100
 """Models whose cost is summed by name."""
 LINE = 300
@@ -43,8 +41,6 @@ class Entry:
     """The model as the client wrote it."""
     asked: str
     """The beginning of the question."""
-    size: int
-    """Bytes of the request."""
     version: int
     """Of the history when this entry changed last."""
     at: float = field(default_factory=time.time)
@@ -61,9 +57,9 @@ class Entry:
     seconds: float | None = None
     """Until it ended."""
     watched: Watched | None = None
-    """The search, as long as it runs; if it is small, also afterwards."""
+    """The search, as long as it runs."""
     tree: bytes = b""
-    """The search as JSON, if it was not small."""
+    """The search as JSON, once it has ended: one object, where many would be gone through with every collection."""
     _began: float = field(default_factory=time.monotonic)
 
     def row(self) -> dict[str, Any]:
@@ -105,11 +101,10 @@ class Entry:
         self.ledger, self.watched = search.ledger, Watched(search, upstream)
 
     def end(self, status: int) -> None:
-        """Keep what is shown, and let go of a large search."""
+        """Keep what is shown, and let go of the search."""
         self.status, self.seconds = status, time.monotonic() - self._began
-        if self.watched is None or self.size + self.watched.size <= SMALL:
-            return
-        self.tree, self.watched = self._packed_tree(), None
+        if self.watched is not None:
+            self.tree, self.watched = self._packed_tree(), None
         if self.answer is not None:
             self.answer = replace(self.answer, node=None)
 
@@ -124,12 +119,12 @@ class History:
         self._kept: dict[int, Entry] = {}
         self._held = self._count = 0
 
-    def begin(self, guest: Guest, path: str, body: Mapping[str, Any], size: int) -> Entry:
-        """Remember a request of so many bytes from now on."""
+    def begin(self, guest: Guest, path: str, body: Mapping[str, Any]) -> Entry:
+        """Remember a request from now on."""
         self.version += 1
         self._count += 1
         called = clipped(str(body.get("model")), LINE)
-        entry = Entry(self._count, guest, path, called, _asked(body), size, self.version)
+        entry = Entry(self._count, guest, path, called, _asked(body), self.version)
         self._kept[entry.number] = entry
         if len(self._kept) > REQUESTS:
             self._held -= len(self._kept.pop(next(iter(self._kept))).tree)

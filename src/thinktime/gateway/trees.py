@@ -15,8 +15,6 @@ from thinktime.generators.text import added_text
 
 NODES = 2000
 """Of one search; those beyond are counted."""
-NODE = 2000
-"""Bytes of one without its texts, about."""
 TEXT = 4000
 """Characters of a text; the rest is counted."""
 TURNS = 40
@@ -35,13 +33,6 @@ class Watched:
 
     def __init__(self, search: Search, upstream: str) -> None:
         self._search, self._upstream = search, upstream
-        self._answers: dict[str, tuple[str | None, Hashable]] = {}
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes."""
-        states = [record.node.state for record in self._search.trace.values()]
-        return sum(NODE + len(state.text) + len(getattr(state, "choice", "")) for state in states)
 
     def shown(self, known: int = 0, answer: Answer | None = None) -> dict[str, Any]:
         """The tree as JSON.
@@ -108,12 +99,12 @@ class Watched:
         for node in nodes:
             if not node.done or not self._search.is_answer(node):
                 continue
-            if node.key not in self._answers:
-                (candidate,) = self._search.candidates([node])
-                self._answers[node.key] = candidate.answer, candidate.key
-            answer, key = self._answers[node.key]
-            said = None if answer is None else clipped(answer)
-            groups.setdefault((answer is None, key), {"answer": said, "samples": []})["samples"].append(place[node.key])
+            (candidate,) = self._search.candidates([node])
+            group = (candidate.answer is None, candidate.key)
+            if group not in groups:
+                said = None if candidate.answer is None else clipped(candidate.answer)
+                groups[group] = {"answer": said, "samples": []}
+            groups[group]["samples"].append(place[node.key])
         return sorted(groups.values(), key=lambda group: group["answer"] is None)
 
 
@@ -147,7 +138,8 @@ def _text_of(message: Mapping[str, Any]) -> str:
 def _beside(state: Any) -> tuple[str, str]:
     """What a sample has beside its text: thoughts, and calls of tools."""
     choice = getattr(state, "choice", "")
-    message = json.loads(choice).get("message") if choice else None
+    has_more = any(name in choice for name in ('"reasoning', '"tool_calls"', '"function_call"'))
+    message = json.loads(choice).get("message") if has_more else None
     if not isinstance(message, Mapping):
         return "", ""
     thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
