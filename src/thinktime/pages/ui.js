@@ -262,8 +262,8 @@ const pairs = list => h("dl", { class: "facts-list" }, list.map(([term, value]) 
 
 function one(number) {
   const head = h("h1"), problem = h("p", { class: "problem", role: "alert", hidden: true }), question = h("div"), drawn = h("div"), note = h("p", { class: "note" });  // of its size
-  const result = h("div"), vote = h("ul", { class: "votes" }), voteHead = h("h2", {}, "Vote"), account = h("div"), log = h("ol", { class: "log" });
-  const logHead = h("h2", {}, "Notes of the strategy"), unread = h("p", { class: "problem", hidden: true });
+  const result = h("div"), vote = h("ul", { class: "votes" }), voteHead = h("h2", { hidden: true }, "Vote"), account = h("div"), log = h("ol", { class: "log" });
+  const logHead = h("h2", { hidden: true }, "Notes of the strategy"), unread = h("p", { class: "problem", hidden: true });
   const size = { nodes: 0 };
   const lines = tree("Tree of nodes", node => node.returned || node.parent === null || size.nodes <= UNFOLDED && size.steps);
   const treeHead = h("div", { class: "heading" }, h("h2", {}, "Tree"), note, h("button", { type: "button", onclick: () => lines.unfold(true) }, "open all"),
