@@ -19,7 +19,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# the report is tested in a real browser; where none can be installed those tests skip and say so
+# the report and the page of the gateway are tested in a real browser; where none can be installed those tests skip and say so
 browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	    apt-get install -y -qq chromium >/dev/null 2>&1; } || echo "no chromium: the browser tests will skip"

@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread costs more than it gives
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -98,6 +100,23 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             return endpoint, gateway
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(solver_directory: Path) -> Iterator[str]:
+    """llama.cpp's own server with the shipped solver: the root of its API."""
+    for needed in ("gguf", "xllamacpp"):
+        pytest.importorskip(needed)
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), *sys.path])
+    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(solver_directory)]
+    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip() + "/v1"
+    finally:
+        server.kill()
+        server.wait(10)
 
 
 @pytest.fixture(scope="session")

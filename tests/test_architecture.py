@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "core": ("core",),
     "answers": (),
     "skills": ("core",),
+    "pages": (),
     "bank": ("bank", "core"),
     "strategies": ("strategies", "core"),
     "testing": (
@@ -47,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "generators",
         "scorers",
         "answers",
+        "pages",
     ),
     "gateway": (
         "gateway",
@@ -55,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "answers",
         "skills",
         "strategies",
+        "pages",
         "remote",
         "generators.openai",
         "generators.text",

@@ -160,8 +160,9 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         sha256 = "{digest(KEY)}"
         budget = "5usd"
         requests_per_minute = 60
+        sees_all = true
     """
-    ann = Key("ann", digest(KEY), Budget(dollars=5), 60)
+    ann = Key("ann", digest(KEY), Budget(dollars=5), 60, sees_all=True)
     assert Config(**read_config(written(tmp_path, text))) == Config(
         UPSTREAM,
         port=9501,
@@ -185,6 +186,8 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         ("[keys.ann]\nsha256 = 'short'", "64 hexadecimal"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrate = 1", "requests_per_minute"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = 0", "1 or more"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = true", "type int"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nsees_all = 1", "type bool"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "tells no FLOPs"),
         ("upstream = ", "cannot read it as TOML"),
     ],

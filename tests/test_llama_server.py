@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from llama_server import serving
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Search
@@ -23,14 +20,10 @@ from thinktime.strategies import make
 
 GREEDY = Sampling(temperature=0.0, max_tokens=100)
 
-for needed in ("gguf", "xllamacpp"):
-    pytest.importorskip(needed)
 
-
-@pytest.fixture(scope="module")
-def url(solver_directory: Path) -> Iterator[str]:
-    with serving(solver_directory) as url:
-        yield url
+@pytest.fixture
+def url(llama_cpp: str) -> str:
+    return llama_cpp
 
 
 def search_for(

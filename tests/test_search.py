@@ -30,7 +30,7 @@ from toy import (
 )
 
 from thinktime.bench.trace import draw, records
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Child, Extension, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Budget, Usage
@@ -482,3 +482,36 @@ def test_a_sample_that_was_banked_as_it_arrived_is_not_written_again() -> None:
     search = toy_search(Early(drawn), None, journal=Counting())
     nodes = extend(search, [search.root], 3)
     assert sorted(written) == sorted(keys(nodes))
+
+
+def test_children_under_way_are_seen_before_their_siblings_have_come() -> None:
+    class Watching(ToyGenerator):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            children = await super().extend(extensions)
+            seen.append(dict(search.growing))
+            for extension, child in zip(extensions[:2], children, strict=False):
+                assert extension.arrived is not None
+                extension.arrived(child)
+            seen.append(dict(search.growing))
+            assert list(search.trace) == [search.root.key]
+            return children
+
+    seen: list[dict[str, tuple[Extension, Child | None]]] = []
+    search = toy_search(Watching(drawn), None)
+    nodes = extend(search, [search.root], 3)
+    before, after = seen
+    assert list(before) == keys(nodes) and [child for _, child in before.values()] == [None] * 3
+    assert [child and child.state for _, child in after.values()] == [nodes[0].state, nodes[1].state, None]
+    assert search.growing == {} and list(search.trace) == [search.root.key, *keys(nodes)]
+
+
+def test_the_trace_says_why_a_child_could_not_be_had() -> None:
+    class Failing(ToyGenerator):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            first, *others = await super().extend(extensions)
+            failed = replace(first, state=extensions[0].node.state, finish="error", error=ModelError("no connection"))
+            return [failed, *others]
+
+    search = toy_search(Failing(drawn), None)
+    first, second = extend(search, [search.root], 2)
+    assert str(search.trace[first.key].error) == "no connection" and search.trace[second.key].error is None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError
+from thinktime.pages import page
 
 SCHEMA = 1
 """The version of the result format this module reads."""
@@ -34,7 +34,8 @@ def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: P
     except ValueError as error:
         raise InputError("result", str(path), f"give null for an unknown number ({error})") from None
     text = text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})  # no text can end the script element
-    template = resources.files("thinktime.bench").joinpath("report.html").read_text(encoding="utf-8")
+    parts = page("parts.js").partition("\nexport {")[0]  # modules elsewhere, one script here
+    template = page("report.html").replace("{{look}}", page("look.css")).replace("{{parts}}", parts)
     try:
         path.write_text(template.replace(_PLACE, text), encoding="utf-8")
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -64,6 +64,8 @@ class Record:
     skill: Capability | None = None
     """What this root asks for, where it is not the problem itself."""
     about: tuple[Node, ...] = ()
+    error: ThinktimeError | None = None
+    """Why it could not be had."""
 
     @property
     def aside(self) -> bool:
@@ -99,11 +101,14 @@ class Search:
         self.ledger = Ledger(budget, within=within)
         self.exhausted = False
         self.trace: dict[str, Record] = {}
+        self.growing: dict[str, tuple[Extension, Child | None]] = {}
+        """Children that are sampled now and not yet in the trace, with what has arrived; for whoever looks on."""
         self.events: list[dict[str, Any]] = []
         """What the strategy said of itself, in order."""
         self.errors: list[ThinktimeError] = []
         """Why children could not be had."""
         self._children: Counter[str] = Counter()
+        self._answers: dict[str, tuple[str | None, Hashable]] = {}
         self._samples = Samples(journal, problem, generator)
         self.readings = Readings(scorer, self.ledger, journal) if scorer is not None else None
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
@@ -180,7 +185,7 @@ class Search:
                 parent = node.key if node.finish != "budget" else f"{node.key}+{self.generator.length(node.state)}"
                 key = _hash(f"{parent}/{kind}/{place}")
                 wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race))
-        made: dict[str, Node] = {}
+        made: dict[str, Record] = {}
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
             granted, wanted = ([], wanted) if over else self._grant(wanted)
@@ -192,7 +197,7 @@ class Search:
                 break
             for extension, child in await self._sample(granted):
                 self.exhausted |= child.finish == "budget"
-                made[extension.key] = Node(
+                node = Node(
                     extension.key,
                     (*extension.node.path, extension.index),
                     child.state,
@@ -201,10 +206,13 @@ class Search:
                     child.usage,
                     extension.node.passes + child.passes,
                 )
+                made[node.key] = Record(node, error=child.error)
         order = {node.key: place for place, node in enumerate(nodes)}
-        grown = sorted(made.values(), key=lambda node: (order[node.parent.key] if node.parent else 0, node.path[-1]))
+        grown = [record.node for record in made.values()]
+        grown.sort(key=lambda node: (order[node.parent.key] if node.parent else 0, node.path[-1]))
         for node in grown:
-            self.trace[node.key] = Record(node)
+            self.trace[node.key] = made[node.key]
+            del self.growing[node.key]
         return grown
 
     def ask(self, skill: Capability, about: Sequence[Node] = (), said: Sequence[Node] = ()) -> Node | None:
@@ -271,9 +279,11 @@ class Search:
         found: dict[str, Candidate] = {}
         for node, score in zip(nodes, scores or [None] * len(nodes), strict=True):
             if node.done:
-                answer = self.answers.read(node.state) if self.answers else ""
-                key = self.answers.key(answer) if self.answers and answer is not None else None
-                found[node.key] = Candidate(node, answer, key, score)
+                if node.key not in self._answers:
+                    answer = self.answers.read(node.state) if self.answers else ""
+                    key = self.answers.key(answer) if self.answers and answer is not None else None
+                    self._answers[node.key] = answer, key
+                found[node.key] = Candidate(node, *self._answers[node.key], score)
         return list(found.values())
 
     def finish(self, chosen: Candidate | None) -> Answer:
@@ -349,6 +359,7 @@ class Search:
                     children[extension.key] = left
         reserved = total(worst for _, worst in granted)
         new = [extension for extension in extensions if extension.key not in children]
+        self.growing |= {extension.key: (extension, children.get(extension.key)) for extension in extensions}
         if new:
             try:
                 children |= await self._fresh(new)
@@ -368,10 +379,10 @@ class Search:
 
         def keep(extension: Extension, child: Child) -> None:
             kept.add(extension.key)
+            self.growing[extension.key] = extension, child
             self._samples.add([(extension, child)])
 
-        told = new if self._samples.journal is None else [replace(e, arrived=partial(keep, e)) for e in new]
-        fresh = await self.generator.extend(told)
+        fresh = await self.generator.extend([replace(e, arrived=partial(keep, e)) for e in new])
         self.errors += [child.error for child in fresh if child.error is not None]
         self._samples.add([pair for pair in zip(new, fresh, strict=True) if pair[0].key not in kept])
         return {extension.key: child for extension, child in zip(new, fresh, strict=True)}

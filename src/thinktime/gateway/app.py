@@ -20,13 +20,16 @@ from starlette.types import Receive, Scope, Send
 from thinktime import strategies
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
+from thinktime.core.ledger import Ledger
 from thinktime.core.types import Capability, Scorer
 from thinktime.gateway import asks
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import Door, Guest
 from thinktime.gateway.errors import HttpError, http_error
+from thinktime.gateway.history import Entry, History
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
+from thinktime.gateway.page import Page
 from thinktime.gateway.passing import pass_on
 from thinktime.gateway.replies import Chunks, Outcome, completion, error_event
 from thinktime.gateway.responses import Response, as_chat
@@ -55,9 +58,15 @@ class Call:
     reply: Reply
     guest: Guest = field(init=False)
     raw: bytes = b""
-    strategy: str = ""
+    entry: Entry | None = None
+    """What is remembered of it."""
     facts: Facts = field(default_factory=dict)
     """What its span tells."""
+
+    @property
+    def strategy(self) -> str:
+        """The name of the method it asks for; empty if it asks for none."""
+        return self.entry.method.name if self.entry is not None and self.entry.method is not None else ""
 
 
 Answering = Callable[[Call], Coroutine[Any, Any, None]]
@@ -68,6 +77,7 @@ class Gateway:
 
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
+        self.history = History()
         self.bank = None if config.bank is None else Bank(config.bank)
         self.door = Door(config, self.bank)
         self.looks = self.door.account(LOOKS)
@@ -85,6 +95,7 @@ class Gateway:
                 Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
                 Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
+                *Page(self.door, self.history, self.looks).routes,
             ],
             exception_handlers={HTTPException: _no_such},
             lifespan=self._living,
@@ -102,50 +113,56 @@ class Gateway:
         async def answer(call: Call) -> None:
             body = parsed(call.raw, call.headers)
             call.guest.knock(time.monotonic())
+            entry = call.entry = self.history.begin(call.guest, f"/v1/{api}", body)
             method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+            entry.method, entry.model = method, model
             if method is None:
-                await self._pass_on(call, api, body, model)
+                await self._pass_on(call, entry, api, body)
                 return
-            ask = self._read(call, method, body, api, model)
+            ask = self._read(call, entry, method, body, api)
             if ask.stream:
-                await self._stream(call, ask, method, Chunks(ask))
+                await self._stream(call, entry, ask, method, Chunks(ask))
             else:
-                await call.reply.json(200, completion(await self._search(call, ask, method)))
+                await call.reply.json(200, completion(await self._search(call, entry, ask, method)))
 
         return answer
 
     async def _respond(self, call: Call) -> None:
         """The Responses API: the upstream's own, or where a method is named, or it has none, in words of a chat."""
         body = parsed(call.raw, call.headers)
-        method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
-        if method is None and await self.upstream.responds():
-            await self._pass_on(call, "responses", body, model)
+        call.guest.knock(time.monotonic())
+        entry = call.entry = self.history.begin(call.guest, "/v1/responses", body)
+        entry.method, entry.model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+        if entry.method is None and await self.upstream.responds():
+            await self._pass_on(call, entry, "responses", body)
             return
-        method = method or parse("single")
-        ask = self._read(call, method, as_chat(body), "chat/completions", model)
+        method = entry.method = entry.method or parse("single")
+        ask = self._read(call, entry, method, as_chat(body), "chat/completions")
         response = Response(ask, body)
         if ask.stream:
-            await self._stream(call, ask, method, response)
+            await self._stream(call, entry, ask, method, response)
         else:
-            await call.reply.json(200, response.whole(await self._search(call, ask, method)))
+            await call.reply.json(200, response.whole(await self._search(call, entry, ask, method)))
 
-    async def _pass_on(self, call: Call, path: str, body: Mapping[str, Any], model: str) -> None:
-        price, client = self.upstream.price(model), self.upstream.client
-        call.facts["gen_ai.request.model"] = model
-        watch = self.upstream.watch
-        await pass_on(client, path, call.raw, body, call.headers, call.guest, price, call.reply, watch)
+    async def _pass_on(self, call: Call, entry: Entry, path: str, body: Mapping[str, Any]) -> None:
+        entry.ledger = Ledger(within=call.guest.ledger)
+        price, client = self.upstream.price(entry.model), self.upstream.client
+        call.facts["gen_ai.request.model"] = entry.model
+        given = (call.raw, body, call.headers, call.guest, entry.ledger, price, call.reply)
+        await pass_on(client, path, *given, self.upstream.watch)
 
-    def _read(self, call: Call, method: Method, body: Mapping[str, Any], api: Api, model: str) -> asks.Ask:
-        call.strategy = method.name
+    def _read(self, call: Call, entry: Entry, method: Method, body: Mapping[str, Any], api: Api) -> asks.Ask:
         if method.options.get("n", 1) > self.config.max_samples:
             raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
-        ask = asks.read(body, api, model, asks.usual_limit(method, self.config.max_tokens))
+        ask = asks.read(body, api, entry.model, asks.usual_limit(method, self.config.max_tokens))
+        entry.seed = ask.seed
         call.facts |= asked(ask, method)
         return ask
 
     async def _search(
         self,
         call: Call,
+        entry: Entry,
         ask: asks.Ask,
         method: Method,
         heard: Heard | None = None,
@@ -167,11 +184,13 @@ class Gateway:
             upstream=self.upstream.url,
             scorer=self.scorer,
             journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
+            begun=lambda search: entry.watch(search, self.upstream.url),
         )
         call.facts |= answered(outcome)
+        entry.answer = outcome.answer
         return outcome
 
-    async def _stream(self, call: Call, ask: asks.Ask, method: Method, chunks: Chunks | Response) -> None:
+    async def _stream(self, call: Call, entry: Entry, ask: asks.Ask, method: Method, chunks: Chunks | Response) -> None:
         reply = call.reply
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
@@ -184,7 +203,7 @@ class Gateway:
                 ready.put_nowait(chunks.progress(text))
 
         told = (heard, None) if method.one_sample else (None, tell)
-        work = asyncio.create_task(self._search(call, ask, method, *told))
+        work = asyncio.create_task(self._search(call, entry, ask, method, *told))
         try:
             async for line in _until_done(ready, work):
                 if not reply.telling:
@@ -233,6 +252,8 @@ class Endpoint:
                 await self._answered(call, receive)
                 call.facts["http.response.status_code"] = call.reply.status
         finally:
+            if call.entry is not None:
+                gateway.history.end(call.entry, call.reply.status)
             metrics.in_flight -= 1
             metrics.answered[scope["path"], call.strategy, call.reply.status] += 1
             metrics.seconds[scope["path"], call.strategy] += time.monotonic() - began
@@ -245,8 +266,13 @@ class Endpoint:
             await while_waited_for(self._answer(call), receive, call.reply)
         except ClientLeftError:
             gateway.metrics.left += 1
+            if call.entry is not None:
+                call.entry.left = True
         except Exception as error:
-            await _fail(call.reply, http_error(error, gateway.upstream.url))
+            failed = http_error(error, gateway.upstream.url)
+            if call.entry is not None:
+                call.entry.error = failed.message
+            await _fail(call.reply, failed)
 
 
 async def _fail(reply: Reply, error: HttpError) -> None:

@@ -33,6 +33,8 @@ class Key:
     sha256: str = field(repr=False)
     budget: Budget = field(default_factory=Budget)
     requests_per_minute: int | None = None
+    sees_all: bool = False
+    """Whether the page shows it the requests of all keys."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -122,6 +124,8 @@ def given_key(text: str) -> Key:
 
 
 _NUMBERS = ("port", "max_tokens", "max_samples", "max_body")
+_KINDS = {"requests_per_minute": int, "sees_all": bool}
+"""Settings of a key that are no text."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -159,13 +163,13 @@ def _keys(table: object) -> Iterable[Key]:
         for setting, value in facts.items():
             if setting not in known:
                 raise UnknownNameError(f"keys.{name}", setting, known)
-            _check(f"keys.{name}.{setting}", value, (int,) if setting == "requests_per_minute" else (str,))
+            _check(f"keys.{name}.{setting}", value, (_KINDS.get(setting, str),))
         budget = Budget.parse(facts["budget"]) if "budget" in facts else Budget()
-        yield Key(name, facts["sha256"], budget, facts.get("requests_per_minute"))
+        yield Key(name, facts["sha256"], budget, facts.get("requests_per_minute"), facts.get("sees_all", False))
 
 
 def _check(name: str, value: object, types: tuple[type, ...]) -> None:
-    if not isinstance(value, types) or isinstance(value, bool):
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise InputError(name, value, f"give a value of type {types[0].__name__}")
 
 

@@ -15,7 +15,7 @@ from thinktime.gateway.config import Config, Key, digest, is_loopback
 from thinktime.gateway.errors import HttpError
 
 
-@dataclass
+@dataclass(eq=False)
 class Guest:
     """Who asks, how often, and on whose account."""
 
@@ -24,6 +24,8 @@ class Guest:
     limits: tuple[Budget, ...]
     """The key's and the gateway's."""
     per_minute: int | None = None
+    sees_all: bool = False
+    """Whether it may look at the requests of others."""
     _left: float = 0.0
     _seen: float = -60.0
 
@@ -31,6 +33,10 @@ class Guest:
     def limited(self) -> bool:
         """Whether what it spends may come to an end, in tokens or dollars."""
         return any(limit.tokens is not None or limit.dollars is not None for limit in self.limits)
+
+    def sees(self, other: Guest) -> bool:
+        """Whether it may look at what this one asked."""
+        return self.sees_all or other is self
 
     def timed(self, budget: Budget) -> Budget:
         """The budget of a request, with no more seconds than its key and the gateway allow."""
@@ -111,6 +117,7 @@ class Door:
         self._locked = bool(config.keys)
         self._guests = [(key.sha256, self._guest(key.name, key.budget, config, key)) for key in config.keys]
         self._anybody = self._guest("anybody", Budget(), config)
+        self._anybody.sees_all = True
 
     @property
     def guests(self) -> list[Guest]:
@@ -119,7 +126,20 @@ class Door:
 
     def _guest(self, name: str, budget: Budget, config: Config, key: Key | None = None) -> Guest:
         ledger = self.account(name, replace(budget, seconds=None))
-        return Guest(name, ledger, (budget, config.budget), key.requests_per_minute if key else None)
+        limits = (budget, config.budget)
+        return (
+            Guest(name, ledger, limits, key.requests_per_minute, key.sees_all) if key else Guest(name, ledger, limits)
+        )
+
+    def greet(self, headers: Mapping[str, str]) -> None:
+        """Let anybody see what is no secret; headers by lower-case name.
+
+        Raises:
+            HttpError: without keys, the server is called by a name that is not this machine's, by which a page in a
+                browser could reach it.
+        """
+        if not self._locked and not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
+            raise HttpError(403, "without keys it answers to localhost only; give the gateway a key", code="host")
 
     def account(self, name: str, budget: Budget | None = None) -> Ledger:
         """An account within that of all."""
@@ -131,12 +151,10 @@ class Door:
         """Who it is that asks; headers by lower-case name.
 
         Raises:
-            HttpError: no key, or a wrong one. Without keys: the server is called by a name that is not this machine's,
-                by which a page in a browser could reach it.
+            HttpError: no key, a wrong one, or see `greet`.
         """
+        self.greet(headers)
         if not self._locked:
-            if not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
-                raise HttpError(403, "without keys it answers to localhost only; give the gateway a key", code="host")
             return self._anybody
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not given.strip():

@@ -55,6 +55,11 @@ class HttpError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
+def told(reason: str, upstream: str) -> str:
+    """A reason without the upstream's address."""
+    return reason.replace(f"{upstream!r}", "upstream").replace(upstream, "the upstream")
+
+
 def http_error(error: Exception, upstream: str) -> HttpError:
     """What a client is told of an error; an unexpected one is logged and not told.
 
@@ -69,7 +74,7 @@ def http_error(error: Exception, upstream: str) -> HttpError:
     if not isinstance(error, ThinktimeError):
         _log.error("a request failed", exc_info=error)
         return HttpError(500, "the gateway failed; its log says why")
-    said = str(error).replace(f"{upstream!r}", "upstream").replace(upstream, "the upstream")
+    said = told(str(error), upstream)
     if isinstance(error, InputError):
         if error.field in _OURS:
             _log.error(str(error))

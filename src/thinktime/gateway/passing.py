@@ -39,11 +39,14 @@ async def pass_on(
     body: Mapping[str, Any],
     headers: Mapping[str, str],
     guest: Guest,
+    ledger: Ledger,
     price: Price | None,
     reply: Reply,
     watch: Watch,
 ) -> None:
     """Send a request on as it is, and its answer back as it comes.
+
+    What it costs is charged to a ledger within the guest's.
 
     Raises:
         InputError: the guest has a budget, and the request may cost anything.
@@ -54,7 +57,7 @@ async def pass_on(
     sent = {name: value for name, value in headers.items() if name not in NOT_SENT} | {"accept-encoding": "identity"}
     try:
         async with asyncio.timeout(guest.timed(Budget()).seconds):
-            ledger, spent = Ledger(within=guest.ledger), Usage()
+            spent = Usage()
             await obtain(ledger, worst)
             try:
                 with watch(path, body) as watched:

@@ -39,6 +39,7 @@ async def search_for(
     upstream: str,
     scorer: Scorer | None = None,
     journal: Journal | None = None,
+    begun: Callable[[Search], None] | None = None,
 ) -> Outcome:
     """Run a method on a request.
 
@@ -54,6 +55,7 @@ async def search_for(
         upstream: the address that errors do not tell.
         scorer: for a method that scores.
         journal: where samples go.
+        begun: is handed the search, for whoever looks on.
 
     Raises:
         HttpError: there is no answer; it says why, and what was spent.
@@ -74,6 +76,8 @@ async def search_for(
         check(method.name, method.strategy, search.capabilities)
     except ThinktimeError as error:
         raise http_error(error, upstream) from None
+    if begun is not None:
+        begun(search)
     try:
         return Outcome(await _answer(method, search), search, method, ask)
     except (HttpError, ThinktimeError) as error:

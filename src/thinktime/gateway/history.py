@@ -1,0 +1,184 @@
+"""The last requests, as the page shows them: a memory of bounded size that nothing else depends on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from thinktime import strategies
+from thinktime.core.ledger import Ledger
+from thinktime.core.search import Answer, Search
+from thinktime.core.usage import Budget, Usage
+from thinktime.gateway.door import Guest
+from thinktime.gateway.methods import Method
+from thinktime.gateway.trees import Watched, clipped, turns
+
+REQUESTS = 256
+"""Requests that are remembered."""
+MEMORY = 32 * 1024 * 1024
+"""Bytes of their trees; the oldest are given up first."""
+MODELS = 100
+"""Models whose cost is summed by name."""
+LINE = 300
+"""Characters of a question, an answer, a name in the list."""
+OTHERS = "(others)"
+"""The name of all further models."""
+_UNSPENT = Ledger()
+"""Of whoever has no account yet."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """One request."""
+
+    number: int
+    guest: Guest
+    path: str
+    called: str
+    """The model as the client wrote it."""
+    asked: str
+    """The beginning of the question."""
+    version: int
+    """Of the history when this entry changed last."""
+    at: float = field(default_factory=time.time)
+    model: str = ""
+    """The upstream's name of it."""
+    method: Method | None = None
+    seed: int | None = None
+    ledger: Ledger = _UNSPENT
+    answer: Answer | None = None
+    error: str = ""
+    left: bool = False
+    """Whether the client did not wait for its answer."""
+    status: int = 0
+    seconds: float | None = None
+    """Until it ended."""
+    watched: Watched | None = None
+    """The search, as long as it runs."""
+    tree: bytes = b""
+    """The search as JSON, once it has ended: one object, where many would be gone through with every collection."""
+    _began: float = field(default_factory=time.monotonic)
+
+    def row(self) -> dict[str, Any]:
+        """What the list tells of it."""
+        method, answer = self.method, self.answer
+        return {
+            "number": self.number,
+            "at": self.at,
+            "path": self.path,
+            "key": self.guest.name,
+            "called": self.called,
+            "model": self.model,
+            "asked": self.asked,
+            "strategy": method.name if method else None,
+            "options": method.options if method else {},
+            "chosen": _chosen(method) if method else {},
+            "budget": limits(method.budget) if method else {},
+            "seed": self.seed,
+            "running": self.seconds is None,
+            "status": self.status,
+            "left": self.left,
+            "seconds": time.monotonic() - self._began if self.seconds is None else self.seconds,
+            "usage": self.ledger.spent.as_dict(),
+            "finish": answer.finish if answer else None,
+            "answer": clipped(answer.value, LINE) if answer and answer.value is not None else None,
+            "share": answer.share if answer else None,
+            "error": self.error,
+        }
+
+    def whole(self, known: int) -> bytes:
+        """Everything, as JSON; of a search that runs, without the nodes that are known."""
+        return b'{"request": %s, "tree": %s}' % (_packed(self.row()), self.tree or self._packed_tree(known))
+
+    def _packed_tree(self, known: int = 0) -> bytes:
+        return _packed(self.watched.shown(known, self.answer) if self.watched else None)
+
+    def watch(self, search: Search, upstream: str) -> None:
+        """Show this search from now on."""
+        self.ledger, self.watched = search.ledger, Watched(search, upstream)
+
+    def end(self, status: int) -> None:
+        """Keep what is shown, and let go of the search."""
+        self.status, self.seconds = status, time.monotonic() - self._began
+        if self.watched is not None:
+            self.tree, self.watched = self._packed_tree(), None
+        if self.answer is not None:
+            self.answer = replace(self.answer, node=None)
+
+
+class History:
+    """The last requests of all keys, oldest first, and what each model has cost since the server began."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.models: dict[tuple[Guest, str], tuple[int, Usage]] = {}
+        """Requests and cost, by who asked and the upstream's name of the model."""
+        self._kept: dict[int, Entry] = {}
+        self._held = self._count = 0
+
+    def begin(self, guest: Guest, path: str, body: Mapping[str, Any]) -> Entry:
+        """Remember a request from now on."""
+        self.version += 1
+        self._count += 1
+        called = clipped(str(body.get("model")), LINE)
+        entry = Entry(self._count, guest, path, called, _asked(body), self.version)
+        self._kept[entry.number] = entry
+        if len(self._kept) > REQUESTS:
+            self._held -= len(self._kept.pop(next(iter(self._kept))).tree)
+        return entry
+
+    def end(self, entry: Entry, status: int) -> None:
+        """It was answered, or given up."""
+        self.version += 1
+        entry.version = self.version
+        entry.end(status)
+        spent = entry.ledger.spent
+        if spent.model_calls:
+            name = (entry.guest, clipped(entry.model, LINE))
+            if name not in self.models and len(self.models) >= MODELS:
+                name = (entry.guest, OTHERS)
+            count, before = self.models.get(name, (0, Usage()))
+            self.models[name] = count + 1, before + spent
+        if entry.number in self._kept:
+            self._held += len(entry.tree)
+        for old in self._kept.values():
+            if self._held <= MEMORY:
+                break
+            self._held -= len(old.tree)
+            old.tree = b""
+
+    def seen_by(self, guest: Guest) -> Iterator[Entry]:
+        """The requests that somebody may see, newest first."""
+        return (entry for entry in reversed(self._kept.values()) if guest.sees(entry.guest))
+
+    def find(self, guest: Guest, number: int) -> Entry | None:
+        """One of them."""
+        entry = self._kept.get(number)
+        return entry if entry is not None and guest.sees(entry.guest) else None
+
+
+def limits(budget: Budget) -> dict[str, float]:
+    """The limits that a budget has."""
+    return {name: limit for name, limit in vars(budget).items() if limit is not None}
+
+
+def _chosen(method: Method) -> dict[str, Any]:
+    """How many samples, and the options that are not as usual."""
+    usual = strategies.options(type(method.strategy))
+    return {name: value for name, value in method.options.items() if name == "n" or value != usual.get(name)}
+
+
+def _packed(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
+
+
+def _asked(body: Mapping[str, Any]) -> str:
+    """The beginning of the last message, or of the prompt."""
+    messages = body.get("messages") or body.get("input")
+    last = messages[-1:] if isinstance(messages, list) else str(messages or body.get("prompt") or "")
+    if isinstance(last, list) and not all(isinstance(message, Mapping) for message in last):
+        return ""
+    return "".join(turn["text"][:LINE] for turn in turns(last))
