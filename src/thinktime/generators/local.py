@@ -38,7 +38,9 @@ class LocalGenerator:
         InputError: the directory is missing or holds no language model.
     """
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
+    capabilities = frozenset(
+        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+    )
 
     def __init__(self, directory: Path | str, *, step: str = "\n", max_rows: int = 256, dtype: str = "float32") -> None:
         from thinktime.engine.models import load_language_model
