@@ -75,10 +75,10 @@ class DiffusionGenerator:
 
         if not 0 <= eta <= 1:
             raise InputError("eta", eta, "give 0 (the first noise decides) to 1")
-        if not 1 <= stride <= steps:
-            raise InputError("stride", stride, f"give 1 to steps={steps}")
         self.model = model if isinstance(model, DiffusionModel) else DiffusionModel(Path(model), device)
         self.levels = self.model.levels(steps)
+        if not 1 <= stride <= steps:
+            raise InputError("stride", stride, f"give 1 to steps={steps}")
         self.eta, self.guidance, self.stride = eta, guidance, stride
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
         noise = Capability.NOISE if eta else Capability.NO_NOISE

@@ -103,9 +103,11 @@ class SearchOverPaths:
 
     async def __call__(self, search: Search) -> Answer:
         steps = search.sampling.max_tokens
-        seen: dict[Node, float | None] = {}
-        level = self.level
-        paths = await search.extend([search.root], self.n, at_most=max(1, round((1 - level) * steps)))
+        level, early = self.level, max(1, round((1 - self.level) * steps))
+        paths = await search.extend([search.root], at_most=early)
+        whole = await search.extend(paths)  # so there is an answer, whenever the budget ends
+        seen = dict(zip(whole, await search.score(whole), strict=True))
+        paths += await search.extend([search.root], self.n - 1, at_most=early) if self.n > 1 else []
         while paths and level > 0:
             noisy = await search.extend(paths, self.width, move=Renoise(level + self.forward))
             far = round((level + self.forward) * steps) - round(max(0.0, level + self.forward - self.backward) * steps)
