@@ -24,9 +24,11 @@ class FKSteering(ParticleFilter):
             product the same for all of them.
         factor: of the reward in the exponent, above 0.
         ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
+        anneal: steps over which the factor rises to its full value.
         start: steps at the beginning that are not scored: what is seen there is a blur.
         every: steps from one that is scored to the next; the last is always scored.
-        reward: the score as it is, or its log-odds.
+        max_rounds: after so many steps the search ends with what has finished.
+        reward: the ``score`` as it is, or its ``log_odds``.
     """
 
     n: int = 4
