@@ -17,7 +17,7 @@ from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.strategies.diffusion_tree import Branch, DiffusionTree
+from thinktime.strategies.dts import DTS, Branch
 from thinktime.strategies.fk_steering import FKSteering
 from thinktime.strategies.particle_filter import Particle
 
@@ -108,7 +108,7 @@ def test_two_known_bugs_are_not_mended_by_more_particles(wrong: type[FKSteering]
 def descents(branch: Branch, factor: float, probability: float = 1.0) -> Counter[Path]:
     """The exact law of the ends that `Branch.draw` finds."""
     if not branch.known:
-        return Counter({branch.node.state: probability})  # type: ignore[dict-item]
+        return Counter({branch.node.state: probability})
     law: Counter[Path] = Counter()
     for child, share in zip(branch.known, normalised([factor * c.value for c in branch.known]), strict=True):
         law.update(descents(child, factor, probability * share))
@@ -117,7 +117,7 @@ def descents(branch: Branch, factor: float, probability: float = 1.0) -> Counter
 
 def tree_error(rounds: int, backup: str, chains: int = 6) -> float:
     """Mean total variation between what the tree draws and the tilted law, over random chains."""
-    strategy = DiffusionTree(n=rounds, variant="dts", factor=3.0, backup=backup)
+    strategy = DTS(n=rounds, variant="sample", factor=3.0, backup=backup)
     found = []
     for seed in range(chains):
         chain = drawn_chain(seed, levels=3)
@@ -135,14 +135,14 @@ def test_what_the_tree_draws_comes_nearer_to_the_tilted_law_and_with_sums_it_sta
 
 def test_a_draw_follows_the_values_of_the_tree() -> None:
     chain = drawn_chain(1, levels=3)
-    tree = asyncio.run(DiffusionTree(n=50, variant="dts", factor=3.0).grow(searching(chain, 1)))
+    tree = asyncio.run(DTS(n=50, variant="sample", factor=3.0).grow(searching(chain, 1)))
     dice = Random(0)
     drawn = Counter(tree.draw(3.0, dice).node.state for _ in range(4000))
     assert total_variation({path: n / 4000 for path, n in drawn.items()}, descents(tree, 3.0)) < 0.05
 
 
 def test_a_value_is_the_soft_mean_of_its_children() -> None:
-    tree = DiffusionTree(factor=2.0)
+    tree = DTS(factor=2.0)
     assert tree._value([1.0, 1.0, 1.0]) == pytest.approx(1.0)
     assert tree._value([0.0, 1.0]) == pytest.approx(0.7168, abs=1e-4)  # log((1 + e^2) / 2) / 2
     assert replace(tree, backup="sum")._value([1.0, 1.0]) == pytest.approx(1 + 0.3466, abs=1e-4)
@@ -152,7 +152,7 @@ def test_a_value_is_the_soft_mean_of_its_children() -> None:
 def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
     chain = drawn_chain(3, levels=4)
     search = searching(chain, 0)
-    answer = asyncio.run(DiffusionTree(n=30)(search))
+    answer = asyncio.run(DTS(n=30)(search))
     assert answer.node is not None
     seen = [record.score for record in search.trace.values() if record.score is not None]
     assert search.trace[answer.node.key].score == max(seen)
@@ -162,7 +162,7 @@ def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
 def test_a_tree_pays_for_what_it_grows_and_stops_with_its_budget(walks: int) -> None:
     chain = drawn_chain(5, levels=5)
     search = searching(chain, 0, Budget(nfe=42))
-    tree = asyncio.run(DiffusionTree(n=100, walks=walks).grow(search))
+    tree = asyncio.run(DTS(n=100, walks=walks).grow(search))
     grown = [record.node for record in search.trace.values() if record.node.parent is not None]
     assert search.ledger.spent.denoiser_calls == len(grown) <= 42
     assert search.exhausted
@@ -172,7 +172,7 @@ def test_a_tree_pays_for_what_it_grows_and_stops_with_its_budget(walks: int) -> 
 def test_a_round_that_ends_at_a_finished_picture_costs_nothing() -> None:
     chain = Chain(((0.0,), (1.0,)), stay=1.0)
     search = searching(chain, 0)
-    tree = asyncio.run(DiffusionTree(n=6, widen=0.1, alpha=0.1).grow(search))
+    tree = asyncio.run(DTS(n=6, widen=0.1, alpha=0.1).grow(search))
     assert search.ledger.spent.denoiser_calls == 2
     assert tree.visits == 6
 
@@ -180,12 +180,12 @@ def test_a_round_that_ends_at_a_finished_picture_costs_nothing() -> None:
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
-        (lambda: DiffusionTree(alpha=1.0), "alpha"),
-        (lambda: DiffusionTree(alpha=0.0), "alpha"),
-        (lambda: DiffusionTree(factor=0), "factor"),
-        (lambda: DiffusionTree(explore=-1), "explore"),
-        (lambda: DiffusionTree(n=0), "n"),
-        (lambda: DiffusionTree(variant="ts"), "variant"),
+        (lambda: DTS(alpha=1.0), "alpha"),
+        (lambda: DTS(alpha=0.0), "alpha"),
+        (lambda: DTS(factor=0), "factor"),
+        (lambda: DTS(explore=-1), "explore"),
+        (lambda: DTS(n=0), "n"),
+        (lambda: DTS(variant="dts"), "variant"),
         (lambda: FKSteering(n=1), "n"),
         (lambda: FKSteering(every=0), "every"),
         (lambda: FKSteering(factor=-1), "factor"),

@@ -2,9 +2,10 @@
 
     python -m training.digits shared/data/mnist --out runs/digits
 
-The folder holds MNIST's files as they are distributed (IDX, gzip; of the training or the test half, whichever is there).
-Of 10,000 images 7,000 train this model; the scorer's classifier and the judge's (`training.digit_classifiers`) are trained
-on 1,500 each, so no image serves two. A digit is what a 24 x 24 window around the middle shows, made smaller.
+The folder holds MNIST's files as they are distributed (IDX, gzip; of the training or the test half, whichever is
+there). Of 10,000 images 7,000 train this model; the scorer's classifier and the judge's (`training.digit_classifiers`)
+are trained on 1,500 each, so no image serves two. A digit is what a 24 x 24 window in the middle
+shows, made smaller.
 
 The model tells v (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule; one label in ten is hidden behind an
 eleventh, so it also draws digits nobody asked for. What ships are averaged weights, as a directory of ``diffusers``. A
@@ -87,8 +88,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     images, labels = digits(args.data, "generator")
     levels = scheduler().alphas_cumprod
-    model = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    model = network().to(memory_format=torch.channels_last)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(model.parameters(), args.rate, betas=(0.9, 0.99), weight_decay=0.01)
     checkpoint, step, running = args.out / "checkpoint.pt", 0, 1.0
     if checkpoint.exists():
@@ -109,7 +110,7 @@ def main() -> None:
         noise = torch.randn(clean.shape, generator=dice)
         signal, noisy = levels[level].sqrt()[:, None, None, None], (1 - levels[level]).sqrt()[:, None, None, None]
         with torch.autocast("cpu", torch.bfloat16):
-            told = compiled(signal * clean + noisy * noise, level, label).sample
+            told = compiled(signal * clean + noisy * noise, level, label).sample  # type: ignore[no-untyped-call]
         loss = F.mse_loss(told.float(), signal * noise - noisy * clean)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in optimizer.param_groups:

@@ -2,8 +2,8 @@
 
     python -m training.evaluate_digits shared/data/mnist --out src/thinktime/pocket/models/digits/quality.json
 
-The distance is between as many drawn as real digits (the images of the scorer and the judge, which the model never saw),
-and stands beside that of the images it was trained on, the least that a perfect model could be expected to have.
+The distance is between as many drawn as real digits (the images of the scorer and the judge, which the model never
+saw), and stands beside that of the images it was trained on, the least that a perfect model could be expected to have.
 """
 
 from __future__ import annotations
@@ -71,7 +71,11 @@ def main() -> None:
         }
         print(json.dumps(rows), flush=True)
     least = round(frechet(features(trained), features(unseen[: len(trained)])), 3)
-    out = {"command": "python -m training.evaluate_digits MNIST", "n": 10 * args.per_class, "frechet_of_training_images": least}
+    out = {
+        "command": "python -m training.evaluate_digits MNIST",
+        "n": 10 * args.per_class,
+        "frechet_of_training_images": least,
+    }
     args.out.write_text(json.dumps(out | {"settings": rows}, indent=1) + "\n")
 
 

@@ -59,8 +59,8 @@ class Levels:
     def step(self, x: Array, told: Array, position: int, eta: float) -> Step:
         """From a position to the next one, given what the model told there.
 
-        The next state is ``mean + sigma * noise``. With ``eta`` 0 sigma is 0 and the first noise decides everything; with
-        1 it is the noise of the forward process.
+        The next state is ``mean + sigma * noise``. With ``eta`` 0 sigma is 0 and the first noise decides everything;
+        with 1 it is the noise of the forward process.
         """
         here, there = self.alphas[position], self.alphas[position + 1]
         clean, noise = self._parts(x, told, here)
@@ -87,11 +87,11 @@ class Levels:
         """The picture and the noise in a state."""
         signal, spread = sqrt(alpha), sqrt(1 - alpha)
         if self.prediction == "epsilon":
-            clean, noise = (x - spread * told) / signal, told
+            clean, noise = np.asarray((x - spread * told) / signal), told
         elif self.prediction == "sample":
-            clean, noise = told, (x - signal * told) / spread
+            clean, noise = told, np.asarray((x - signal * told) / spread)
         else:
-            clean, noise = signal * x - spread * told, signal * told + spread * x
+            clean, noise = np.asarray(signal * x - spread * told), np.asarray(signal * told + spread * x)
         if self.clip is not None:
             clean = clean.clip(-self.clip, self.clip)
         return clean.astype(np.float32), noise.astype(np.float32)
@@ -110,4 +110,5 @@ def neighbour(noise: Array, direction: Array, cosine: float) -> Array:
     unit = pivot / length
     across = fresh - (fresh * unit).sum() * unit
     across /= np.linalg.norm(across)
-    return (length * (cosine * unit + sqrt(1 - cosine**2) * across)).astype(np.float32)
+    near: Array = (length * (cosine * unit + sqrt(1 - cosine**2) * across)).astype(np.float32)
+    return near

@@ -1,4 +1,4 @@
-"""Diffusion models from directories of ``diffusers``: with classes, without, and with text as Stable Diffusion has it."""
+"""Diffusion models from directories of ``diffusers``: with classes, without, or with text like Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DiffusionModel:
             raise InputError(
                 "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and their kin) are steered"
             )
-        self._sampler: Any = DDIMScheduler.from_config(sampler)  # type: ignore[no-untyped-call]
+        self._sampler: Any = DDIMScheduler.from_config(sampler)
         try:
             self._load(directory, index)
         except (OSError, ValueError) as error:

@@ -21,11 +21,11 @@ from thinktime.core.errors import InputError
 from thinktime.core.types import Capability, Child, Extension, Finish, Move, Node, Problem, Renoise
 from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
-from thinktime.diffusion.calls import Call
+from thinktime.diffusion.calls import Call, Condition
 from thinktime.diffusion.levels import Array, neighbour
 
 if TYPE_CHECKING:
-    from thinktime.diffusion.models import Condition, DiffusionModel
+    from thinktime.diffusion.models import DiffusionModel
 
 ROOT = -1
 """The position of a picture of which there is not even noise."""

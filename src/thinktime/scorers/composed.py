@@ -1,4 +1,4 @@
-"""Several scorers as one: their weighted sum, their product, or the least of them. Where one has no score, it has none."""
+"""Several scorers as one: their weighted sum, their product, or the least. Where one has no score, it has none."""
 
 from __future__ import annotations
 

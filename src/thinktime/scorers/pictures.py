@@ -1,7 +1,7 @@
 """Scores of pictures, read off the model's clean estimate of a state: class, ink, symmetry, compressibility, CLIP.
 
-Each is a scorer of any node from which a picture can be guessed, so searches over steps can steer by it; of a root there
-is nothing to be seen, and its score is missing. Higher is better for all of them.
+Each is a scorer of any node from which a picture can be guessed, so searches over steps can steer by it; of a root
+there is nothing to be seen, and its score is missing. Higher is better for all of them.
 """
 
 from __future__ import annotations

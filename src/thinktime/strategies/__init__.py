@@ -19,7 +19,7 @@ from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.diffusion_tree import DiffusionTree
+from thinktime.strategies.dts import DTS
 from thinktime.strategies.dvts import DVTS
 from thinktime.strategies.early_pruning import EarlyPruning
 from thinktime.strategies.early_rejection import EarlyRejection
@@ -72,7 +72,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "mcts": MCTS,
     "particle_filter": ParticleFilter,
     "fk_steering": FKSteering,
-    "diffusion_tree": DiffusionTree,
+    "dts": DTS,
     "zero_order": ZeroOrder,
     "search_over_paths": SearchOverPaths,
     "early_rejection": EarlyRejection,

@@ -70,8 +70,8 @@ class ZeroOrder:
 class SearchOverPaths:
     """``n`` pictures nearly done are made noisy again ``width`` ways each and denoised further; the best ``n`` stay.
 
-    Noise is counted as the share of the way that is left: 1 is pure noise. Each round goes ``forward`` back into noise and
-    ``backward`` out of it, so all come nearer to the end by the difference. Scored are clean estimates.
+    Noise is counted as the share of the way that is left: 1 is pure noise. Each round goes ``forward`` back into noise
+    and ``backward`` out of it, so all come nearer to the end by the difference. Scored are clean estimates.
 
     Args:
         n: paths.

@@ -68,25 +68,25 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class DiffusionTree:
-    """``n`` rounds of a tree; ``dts_star`` looks for the highest reward, ``dts`` samples from ``p * exp(factor * r)``.
+class DTS:
+    """``n`` rounds of a tree. DTS* looks for the highest reward, DTS samples from ``p * exp(factor * reward)``.
 
-    A child is drawn with fresh noise, so the sampler has to have some. The answer of ``dts_star`` is the best end that
-    was seen; that of ``dts`` is drawn from the tree.
+    A child is drawn with fresh noise, so the sampler has to have some. The answer of DTS* is the best end that was
+    seen; that of DTS is drawn from the tree.
 
     Args:
         n: rounds, an end each.
-        variant: ``dts_star`` goes down by upper confidence bounds, ``dts`` in proportion to ``exp(factor * value)``.
+        variant: ``star`` goes down by upper confidence bounds, ``sample`` in proportion to ``exp(factor * value)``.
         factor: of the reward in the exponent, above 0.
         widen: a node that was visited N times has at most ``widen * N ** alpha`` children, and at least one.
         alpha: see ``widen``; between 0 and 1.
-        explore: weight of the uncertainty in the bounds of ``dts_star``.
+        explore: weight of the uncertainty in the bounds of ``star``.
         backup: of values of children: their soft ``mean``; ``sum`` favours what has many children, ``max`` luck.
         walks: rounds at once; each makes the others look elsewhere.
     """
 
     n: int = 64
-    variant: str = "dts_star"
+    variant: str = "star"
     factor: float = 1.0
     widen: float = 1.0
     alpha: float = 0.5
@@ -99,7 +99,7 @@ class DiffusionTree:
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        one_of("variant", self.variant, ("dts_star", "dts"))
+        one_of("variant", self.variant, ("star", "sample"))
         above("factor", self.factor, 0)
         above("widen", self.widen, 0)
         if not 0 < self.alpha < 1:
@@ -115,7 +115,7 @@ class DiffusionTree:
         greedy, drawn = tree.climb(), tree.draw(self.factor, search.random("answer"))
         top = max(seen, key=lambda leaf: leaf.value, default=tree)
         search.log(ends=len(seen), best=top.node.path, greedy=greedy.node.path, root=tree.value)
-        chosen = (top if self.variant == "dts_star" else drawn).node
+        chosen = (top if self.variant == "star" else drawn).node
         return search.finish(best(search.candidates([chosen])))
 
     async def grow(self, search: Search) -> Branch:
@@ -140,7 +140,7 @@ class DiffusionTree:
         return tree
 
     def _select(self, tree: Branch, n: int, dice: Random) -> list[Branch]:
-        """Where the next rounds expand: nodes with too few children, or ends; those taken count as visited meanwhile."""
+        """Where the next rounds expand: nodes with too few children, or ends; those taken count as visits meanwhile."""
         found: list[Branch] = []
         for _ in range(n):
             branch = tree
@@ -159,7 +159,7 @@ class DiffusionTree:
         return 0 if branch.node.done else max(1, ceil(self.widen * max(1.0, branch.visits) ** self.alpha))
 
     def _child(self, branch: Branch, dice: Random) -> Branch:
-        if self.variant == "dts":
+        if self.variant == "sample":
             (child,) = dice.choices(branch.known, normalised([self.factor * child.value for child in branch.known]))
             return child
         return max(
