@@ -24,9 +24,8 @@ from thinktime.strategies import make
 HERE = Path(__file__).parent
 TARGET, STEPS, SIZES = 7, 20, (2, 4, 8)
 ARMS: dict[str, dict[str, str | float]] = {
-    "max, factor 1": {"potential": "max", "factor": 1.0},
-    "diff, factor 1": {"potential": "diff", "factor": 1.0},
-    "max, factor 10": {"potential": "max", "factor": 10.0},
+    "factor 10": {"factor": 10.0},
+    "factor 1": {"factor": 1.0},
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,12 +86,14 @@ class Levels:
     def _parts(self, x: Array, told: Array, alpha: float) -> tuple[Array, Array]:
         """The picture and the noise in a state."""
         signal, spread = sqrt(alpha), sqrt(1 - alpha)
+        clean: NDArray[Any]
+        noise: NDArray[Any]
         if self.prediction == "epsilon":
-            clean, noise = np.asarray((x - spread * told) / signal), told
+            clean, noise = (x - spread * told) / signal, told
         elif self.prediction == "sample":
-            clean, noise = told, np.asarray((x - signal * told) / spread)
+            clean, noise = told, (x - signal * told) / spread
         else:
-            clean, noise = np.asarray(signal * x - spread * told), np.asarray(signal * told + spread * x)
+            clean, noise = signal * x - spread * told, signal * told + spread * x
         if self.clip is not None:
             clean = clean.clip(-self.clip, self.clip)
         return clean.astype(np.float32), noise.astype(np.float32)
