@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "bank",
         "strategies",
         "engine",
+        "diffusion",
         "pocket",
         "generators",
         "scorers",

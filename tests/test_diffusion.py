@@ -23,6 +23,7 @@ from thinktime.core.usage import Budget
 from thinktime.diffusion.classifier import Classifier
 from thinktime.diffusion.levels import Array, Levels, neighbour
 from thinktime.diffusion.models import DiffusionModel
+from thinktime.diffusion.shelf import Kept, Shelf
 from thinktime.generators.diffusion import DiffusionGenerator
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward, ink, symmetry
@@ -123,6 +124,36 @@ def test_noise_put_back_has_the_variance_of_its_level() -> None:
     back = levels.renoise(x, 2, 0, random((1, 100, 100), 1))
     assert back.mean() == pytest.approx(np.sqrt(0.1), abs=0.02)
     assert back.var() == pytest.approx(0.9, abs=0.03)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
+@unhurried
+def test_a_shelf_gives_back_what_it_was_given_and_holds_no_more_than_it_may(moves: list[tuple[int, bool]]) -> None:
+    shelf = Shelf(3 * 16)
+    there: dict[int, tuple[Kept, int]] = {}
+
+    def check(name: int) -> None:
+        np.testing.assert_array_equal(there[name][0].take(), np.full((2, 2), there[name][1], np.float32))
+
+    for place, (name, keep) in enumerate(moves):
+        if keep or name not in there:
+            there[name] = (shelf.keep(np.full((2, 2), place, np.float32)), place)
+        else:
+            check(name)
+            del there[name]
+        assert shelf.held <= 3 * 16
+    for name in there:
+        check(name)
+    there.clear()
+    assert shelf.held == 0
+
+
+def test_a_tree_beyond_the_memory_for_its_states_grows_the_same(model: DiffusionModel) -> None:
+    wide, narrow = searching(model), searching(model, memory=2000)
+    one, other = (painted("dts:n=20", search) for search in (wide, narrow))
+    assert one.node is not None and other.node is not None
+    np.testing.assert_array_equal(one.node.state.x, other.node.state.x)
+    assert narrow.generator.shelf.held <= 2000 < wide.generator.shelf.held  # type: ignore[attr-defined]
 
 
 def test_children_share_what_the_model_told_of_their_parent(model: DiffusionModel) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
 from thinktime.diffusion.calls import Call, Condition
 from thinktime.diffusion.levels import Array, neighbour
+from thinktime.diffusion.shelf import Kept, Shelf
 
 if TYPE_CHECKING:
     from thinktime.diffusion.models import DiffusionModel
@@ -33,15 +34,26 @@ ROOT = -1
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A picture on its way: ``x`` [channels, height, width] at a position, and what the model told of it.
+    """A picture on its way, of which the generator's shelf keeps the numbers.
 
-    At the root there is neither; at the last position ``x`` is clean and nobody asks the model.
+    They are ``x`` [channels, height, width] at a position, and what the model told of it. At the root there is neither;
+    at the last position ``x`` is clean and nobody asks the model.
     """
 
     condition: Condition
     position: int = ROOT
-    x: Array | None = None
-    told: Array | None = None
+    kept: Kept | None = None
+
+    @property
+    def x(self) -> Array | None:
+        """The state."""
+        return None if self.kept is None else self.kept.take()[0]
+
+    @property
+    def told(self) -> Array | None:
+        """What the model told of it."""
+        numbers = () if self.kept is None else self.kept.take()
+        return numbers[1] if len(numbers) == 2 else None
 
 
 class DiffusionGenerator:
@@ -54,6 +66,7 @@ class DiffusionGenerator:
         guidance: above 1 the model is pushed to what was asked for, for two evaluations a step.
         stride: denoising steps that a search takes for one.
         max_batch: states in one forward pass.
+        memory: bytes of states; the longest unused of what is beyond goes to a temporary file.
         device: where the model runs; states are kept in memory.
 
     Raises:
@@ -69,6 +82,7 @@ class DiffusionGenerator:
         guidance: float = 1.0,
         stride: int = 1,
         max_batch: int = 128,
+        memory: int = 1 << 30,
         device: str = "cpu",
     ) -> None:
         from thinktime.diffusion.models import DiffusionModel
@@ -83,6 +97,7 @@ class DiffusionGenerator:
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
         noise = Capability.NOISE if eta else Capability.NO_NOISE
         self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.MOVES, noise})
+        self.shelf = Shelf(memory)
         self._batch: Batch[Call, tuple[Array, float]] = Batch(self._compute, max_batch)
 
     def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Latents:
@@ -123,27 +138,18 @@ class DiffusionGenerator:
 
     def pack(self, node_state: Latents, state: Latents) -> dict[str, Any]:
         """The position, and the numbers as base64 of float32."""
-        packed: dict[str, Any] = {"position": state.position}
-        for name, array in (("x", state.x), ("told", state.told)):
-            if array is not None:
-                packed[name] = base64.b64encode(array.tobytes()).decode()
-        return packed
+        assert state.kept is not None
+        return {"position": state.position, "numbers": base64.b64encode(state.kept.take().tobytes()).decode()}
 
     def unpack(self, node_state: Latents, packed: Mapping[str, Any]) -> Latents:
         """The state that `pack` described."""
-        x, told = (
-            np.frombuffer(base64.b64decode(packed[name]), np.float32).reshape(self.model.shape)
-            if name in packed
-            else None
-            for name in ("x", "told")
-        )
-        return Latents(node_state.condition, packed["position"], x, told)
+        numbers = np.frombuffer(base64.b64decode(packed["numbers"]), np.float32)
+        return self._state(node_state.condition, packed["position"], numbers.reshape(-1, *self.model.shape))
 
     def clean(self, state: Latents) -> Array | None:
         """The picture's state, or the model's estimate of it; None where nothing has been drawn."""
-        if state.x is None or state.told is None:
-            return state.x
-        return self.levels.clean(state.x, state.told, state.position)
+        x, told = state.x, state.told
+        return x if x is None or told is None else self.levels.clean(x, told, state.position)
 
     async def _child(self, extension: Extension) -> Child:
         state: Latents = extension.node.state
@@ -152,35 +158,42 @@ class DiffusionGenerator:
         finish: Finish = "budget"
         while extension.deadline is None or time.monotonic() < extension.deadline:
             noise = dice.standard_normal(self.model.shape, np.float32)
-            state = self._next(state, noise) if extension.move is None else self._moved(state, noise, extension.move)
-            steps += state.position > 0
-            if state.position < self.levels.steps:
-                timestep = self.levels.timesteps[state.position]
-                assert state.x is not None
-                told, took = await self._batch.ask(Call(state.x, timestep, state.condition, self.guidance))
-                state, calls, seconds = replace(state, told=told), calls + 1, seconds + took
+            position, x = (
+                self._next(state, noise) if extension.move is None else self._moved(state, noise, extension.move)
+            )
+            numbers = [x]
+            if position < self.levels.steps:
+                timestep = self.levels.timesteps[position]
+                told, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
+                numbers, calls, seconds = [x, told], calls + 1, seconds + took
+            state = self._state(state.condition, position, np.stack(numbers))
+            steps += position > 0
             if stopped := self._stopped(state, steps, extension):
                 finish = stopped
                 break
         return Child(state, finish, self._usage(state, calls, seconds), passes=calls)
 
-    def _next(self, state: Latents, noise: Array) -> Latents:
-        """One position on, what the model tells of it still unknown."""
-        if state.x is None or state.told is None:
-            return Latents(state.condition, 0, noise)
-        step = self.levels.step(state.x, state.told, state.position, self.eta)
-        x = step.mean + np.float32(step.sigma) * noise if step.sigma else step.mean
-        return Latents(state.condition, state.position + 1, x)
+    def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
+        return Latents(condition, position, self.shelf.keep(numbers))
 
-    def _moved(self, state: Latents, noise: Array, move: Move) -> Latents:
-        if state.x is None:
+    def _next(self, state: Latents, noise: Array) -> tuple[int, Array]:
+        """One position on."""
+        x, told = state.x, state.told
+        if x is None or told is None:
+            return 0, noise
+        mean, sigma, _ = self.levels.step(x, told, state.position, self.eta)
+        return state.position + 1, mean + np.float32(sigma) * noise if sigma else mean
+
+    def _moved(self, state: Latents, noise: Array, move: Move) -> tuple[int, Array]:
+        x = state.x
+        if x is None:
             raise InputError("move", move, "there is no noise yet to move; extend the root by a step first")
         if isinstance(move, Renoise):
             back_to = round((1 - move.left) * self.levels.steps)
-            return Latents(state.condition, back_to, self.levels.renoise(state.x, state.position, back_to, noise))
+            return back_to, self.levels.renoise(x, state.position, back_to, noise)
         if state.position != 0:
             raise InputError("move", move, f"only pure noise has neighbours, and this is position {state.position}")
-        return Latents(state.condition, 0, neighbour(state.x, noise, move.cosine))
+        return 0, neighbour(x, noise, move.cosine)
 
     def _stopped(self, state: Latents, steps: int, extension: Extension) -> Finish | None:
         if state.position == self.levels.steps:
