@@ -1,4 +1,4 @@
-# make demo   five strategies on the shipped model, in a few minutes
+# make demo   five strategies on the shipped model, in a few minutes, and a picture of the same on pictures
 # make test   lint, strict type check, tests
 # make bench  speed, side by side with peers
 PYTHON ?= python3.11
@@ -30,7 +30,7 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[local,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[images,dev]'
 	touch $@
 
 clean:

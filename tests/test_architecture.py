@@ -34,16 +34,27 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "scorers.embedding",
     ),  # laws on words, no model
     "engine": ("engine", "core.errors"),
+    "diffusion": ("diffusion", "core.errors"),
     "remote": ("remote", "core.errors"),
     "pocket": ("pocket", "core"),
-    "generators": ("generators", "core", "engine", "remote", "answers", "pocket"),
-    "scorers": ("scorers", "core", "engine", "remote", "answers", "pocket", "generators"),  # they read what those made
+    "generators": ("generators", "core", "engine", "diffusion", "remote", "answers", "pocket"),
+    "scorers": (
+        "scorers",
+        "core",
+        "engine",
+        "diffusion",
+        "remote",
+        "answers",
+        "pocket",
+        "generators",
+    ),  # they read what those made
     "bench": (
         "bench",
         "core",
         "bank",
         "strategies",
         "engine",
+        "diffusion",
         "pocket",
         "generators",
         "scorers",

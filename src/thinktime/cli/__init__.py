@@ -12,12 +12,13 @@ from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.info import models, strategies
 from thinktime.cli.look import look
+from thinktime.cli.paint import paint
 from thinktime.cli.replay import replay
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
 
-_EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve"}
+_EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve", "diffusers": "images", "PIL": "images"}
 """What to install where a module is missing."""
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, bench, serve, replay, report, models, look, demo, score_server):
+for command in (ask, paint, bench, serve, replay, report, models, look, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 

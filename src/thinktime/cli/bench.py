@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import shlex
 import signal
@@ -180,12 +181,25 @@ def demo(
     bench(out=out, problems=problems)
     result = read_json(out / "result.json")
     print(f"\n{headline(result)}")
+    _paint(out / "pictures.png")
     question = next(pocket_problems("test", 1, seed=1, levels=[3])).question
     me = shlex.quote(sys.argv[0])
     print("\nThree things to try next:")
     print(f"  {me} ask {shlex.quote(question)} --strategy beam_search --tree")
     print(f"  {me} bench pocket --levels 5 --problems 50 --strategies majority,beam_search --out runs/hard")
-    print(f"  {me} strategies")
+    print(f"  {me} paint 'digit 7, heavy ink' --strategy dts --budget 400nfe")
+
+
+def _paint(path: Path) -> None:
+    """The demo's picture, where what pictures need is installed."""
+    if importlib.util.find_spec("diffusers") is None or importlib.util.find_spec("PIL") is None:
+        print("\nThe same strategies paint: pip install 'thinktime[images]'")
+        return
+    from thinktime.bench.gallery import draw, paintings
+
+    print("\nThe same strategies on pictures: digits with heavy ink by the shipped image model, half a minute…")
+    draw(paintings(), path)
+    print(f"{path}: the same draws under each method, and scores against evaluations of the denoiser")
 
 
 def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:

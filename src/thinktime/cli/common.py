@@ -68,7 +68,9 @@ Dtype = Annotated[
 ]
 BudgetText = Annotated[
     str | None,
-    typer.Option("--budget", help="Hard limit per problem: 4000tok, 16calls, 2e12flops, 30s, 0.05usd, or several."),
+    typer.Option(
+        "--budget", help="Hard limit per problem: 4000tok, 400nfe, 16calls, 2e12flops, 30s, 0.05usd, or several."
+    ),
 ]
 
 

@@ -22,9 +22,9 @@ def models(as_json: Json = False) -> None:
     from thinktime.pocket.problems import DAYS, ITEMS, MAKERS, NAMES, problems
 
     shipped = {
-        path.name: read_json(path / "config.json").get("thinktime", {})
-        for path in sorted(MODELS.glob("*"))
-        if path.is_dir()
+        path.parent.name: facts
+        for path in sorted(MODELS.glob("*/config.json"))
+        if (facts := read_json(path).get("thinktime"))
     }
     example = next(iter(problems("test", 1, seed=1))).question
     if as_json:

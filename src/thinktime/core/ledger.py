@@ -100,6 +100,7 @@ class Ledger:
         for limit, used, field in (
             (self.budget.tokens, usage.generated_tokens, "tokens"),
             (self.budget.calls, usage.model_calls, "calls"),
+            (self.budget.nfe, usage.denoiser_calls, "nfe"),
             (self.budget.flops, _both(usage.flops, usage.scorer_flops), "flops"),
             (self.budget.dollars, usage.dollars, "dollars"),
         ):

@@ -13,6 +13,7 @@ POTENTIALS: dict[str, Callable[[Sequence[float]], float]] = {
     "max": max,
     "sum": sum,
     "rt": lambda rewards: rewards[-1],
+    "is": lambda _: 0.0,
 }
 """The logarithm of a potential from the rewards of a lineage so far, for a factor of 1."""
 

@@ -23,6 +23,7 @@ from thinktime.core.types import (
     Embedder,
     Extension,
     Generator,
+    Move,
     Node,
     Problem,
     Race,
@@ -114,7 +115,9 @@ class Search:
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
         self.trace[self.root.key] = Record(self.root)
-        self.ledger.check(generator.worst_case(self.root, 1))
+        least = generator.worst_case(self.root, 1)
+        _count_what_is_limited(self.ledger.budget, least)
+        self.ledger.check(least)
         if scorer is not None:
             self.ledger.check(scorer.worst_case(self.root, None))
 
@@ -137,6 +140,7 @@ class Search:
         at_most: int | None = None,
         temperature: float | None = None,
         race: Race | None = None,
+        move: Move | None = None,
     ) -> list[Node]:
         """Children of the nodes, grouped by parent in the given order.
 
@@ -151,6 +155,7 @@ class Search:
             at_most: tokens (or denoising steps) after which a child is cut.
             temperature: in place of the search's own.
             race: give the others up when enough have ended; their finish is ``pruned``.
+            move: what happens to a node instead of going on; its children are where it was moved to.
 
         Raises:
             InputError: a number is below its least, or several samples of one node would be the same.
@@ -169,8 +174,10 @@ class Search:
         self._need(Capability.STEPS, until == "step")
         self._need(Capability.PREFIX, any(node.parent is not None for node in nodes))
         self._need(Capability.CANCEL, race is not None)
+        self._need(Capability.MOVES, move is not None)
         kind = until if at_most is None else f"{until}:{at_most}"
         kind += "" if temperature is None else f"@{temperature}"
+        kind += "" if move is None else f"~{move}"
         wanted: list[Extension] = []
         for turn in range(max(counts, default=0)):
             for node, count in zip(nodes, counts, strict=True):
@@ -184,7 +191,9 @@ class Search:
                 # a node that the budget cut has the key of the whole sample; what grows from it is another thing
                 parent = node.key if node.finish != "budget" else f"{node.key}+{self.generator.length(node.state)}"
                 key = _hash(f"{parent}/{kind}/{place}")
-                wanted.append(Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race))
+                wanted.append(
+                    Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race, move)
+                )
         made: dict[str, Record] = {}
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
@@ -322,7 +331,7 @@ class Search:
         """
         granted: list[tuple[Extension, Usage]] = []
         for place, extension in enumerate(wanted):
-            worst = self.generator.worst_case(extension.node, extension.max_tokens)
+            worst = self._worst(extension)
             if not self.ledger.reserve(worst):
                 if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)
@@ -333,7 +342,13 @@ class Search:
         return granted, []
 
     def _held_by_others(self, extension: Extension) -> bool:
-        return self.ledger.held_by_others(self.generator.worst_case(extension.node, extension.max_tokens))
+        return self.ledger.held_by_others(self._worst(extension))
+
+    def _worst(self, extension: Extension) -> Usage:
+        """The most it can cost; a move makes one state, as a first step from the root does."""
+        if extension.move is not None:
+            return self.generator.worst_case(self.root, 1)
+        return self.generator.worst_case(extension.node, extension.max_tokens)
 
     def _shorter(self, extension: Extension) -> Extension | None:
         """The same extension cut to the tokens left, if a child of the usual length would still fit."""
@@ -405,6 +420,16 @@ class Search:
             raise CapabilityError(
                 f"generator={self.generator.name!r}: it lacks {capability}; take a strategy of whole samples"
             )
+
+
+def _count_what_is_limited(budget: Budget, least: Usage) -> None:
+    """Raise an `InputError` for a limit on tokens where there are none, or on a denoiser that there is not."""
+    if budget.tokens is not None and not least.generated_tokens:
+        raise InputError(
+            "budget.tokens", budget.tokens, "this model generates no tokens; limit its evaluations: 400nfe"
+        )
+    if budget.nfe is not None and not least.denoiser_calls:
+        raise InputError("budget.nfe", budget.nfe, "this model has no denoiser; limit its tokens: 4000tok")
 
 
 def refuse_copies(n: int) -> None:

@@ -90,6 +90,9 @@ class Capability(StrEnum):
     LOGPROBS = "log-probabilities"
     SCORES = "a scorer"
     CANCEL = "cancelling a row at once"
+    NOISE = "steps that are drawn (for pictures: eta above 0)"
+    NO_NOISE = "a sample that its first noise decides (for pictures: eta 0)"
+    MOVES = "moves of noise: to a neighbour, or back on the way"
     PROCESS_REWARD = "process rewards"
     PARTIAL_REWARD = "process rewards in mid-step"
     ANSWERS = "answers that can be read and compared"
@@ -125,6 +128,33 @@ class Race:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """To noise of the same length, at this cosine to the noise that the node is."""
+
+    cosine: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cosine < 1:
+            fix = "cosine must lie strictly between 0 and 1; 1 would return the pivot itself"
+            raise InputError("cosine", self.cosine, fix)
+
+
+@dataclass(frozen=True)
+class Renoise:
+    """Back on the way, by fresh noise, to where ``left`` of the generation (0 to 1) is still to come."""
+
+    left: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.left <= 1:
+            raise InputError("left", self.left, "give a share above 0; more than 1 is past pure noise")
+
+
+Move = Neighbour | Renoise
+"""What may happen to a node instead of going on; the child is a state to go on from."""
+
+
+@dataclass(frozen=True)
 class Extension:
     """One child to sample: from where, how far, with which noise, and until when (`time.monotonic`)."""
 
@@ -139,6 +169,7 @@ class Extension:
     """Where the caller wants it cut, in tokens or denoising steps; ``max_tokens`` is no more than that."""
     deadline: float | None = None
     race: Race | None = None
+    move: Move | None = None
     arrived: Callable[[Child], None] | None = None
     """May be called as soon as this child is there: it is then safe, whatever becomes of the others."""
 

@@ -39,6 +39,10 @@ class Usage:
     """Machine time: a batch's wall time is shared among its rows by their tokens."""
     dollars: float | None = 0.0
     """Money, by the price of the model."""
+    denoiser_calls: int = 0
+    """Forward passes of a denoiser, in the literature number of function evaluations (NFE); guidance takes two."""
+    decodes: int = 0
+    """Latents decoded to pictures."""
     uncounted_calls: int = 0
     """Calls whose cost nobody told: their tokens and dollars are charged at the most they can be."""
 
@@ -75,8 +79,8 @@ def total(parts: Iterable[Usage]) -> Usage:
 class Budget:
     """Hard limits. ``None`` is unlimited.
 
-    ``tokens`` bounds generated tokens; ``flops`` bounds generator and scorers together; ``seconds`` is wall
-    time since the search began.
+    ``tokens`` bounds generated tokens, ``nfe`` forward passes of a denoiser; ``flops`` bounds generator and scorers
+    together; ``seconds`` is wall time since the search began.
     """
 
     tokens: int | None = None
@@ -84,6 +88,7 @@ class Budget:
     flops: float | None = None
     seconds: float | None = None
     dollars: float | None = None
+    nfe: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -93,7 +98,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``4000tok``, ``16calls``, ``2e12flops``, ``30s``, ``0.05usd``, or several joined by commas.
+        """Read ``4000tok``, ``400nfe``, ``16calls``, ``2e12flops``, ``30s``, ``0.05usd``, or several joined by commas.
 
         Raises:
             InputError: a part has no known unit or no positive number.
@@ -103,17 +108,21 @@ class Budget:
             match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z$]+)\s*", part)
             name = _UNITS.get(match[2]) if match else None
             if match is None or name is None:
-                raise InputError("budget", part, "write a number and a unit: 4000tok, 16calls, 2e12flops, 30s, 0.05usd")
+                raise InputError(
+                    "budget", part, "write a number and a unit: 4000tok, 400nfe, 16calls, 2e12flops, 30s, 0.05usd"
+                )
             number = float(match[1])
             if number == float("inf"):
                 raise InputError("budget", part, "give a finite number, or leave it out for no limit")
-            if number < (1 if name in ("tokens", "calls") else 0):
+            if number < (1 if name in _WHOLE else 0):
                 raise InputError("budget", part, "give a limit above 0, or leave it out for no limit")
-            limits[name] = int(number) if name in ("tokens", "calls") else number
+            limits[name] = int(number) if name in _WHOLE else number
         return cls(**limits)  # type: ignore[arg-type]  # ints where ints are declared
 
 
+_WHOLE = ("tokens", "calls", "nfe")
 _UNITS = {
+    "nfe": "nfe",
     **dict.fromkeys(("tok", "toks", "token", "tokens"), "tokens"),
     **dict.fromkeys(("call", "calls"), "calls"),
     **dict.fromkeys(("flop", "flops"), "flops"),

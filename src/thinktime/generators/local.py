@@ -45,7 +45,9 @@ class LocalGenerator:
             write ``</think>``.
     """
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
+    capabilities = frozenset(
+        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+    )
 
     def __init__(
         self,

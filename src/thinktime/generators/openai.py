@@ -164,7 +164,7 @@ class RemoteGenerator:
     def capabilities(self) -> frozenset[Capability]:
         """What the endpoint was seen to do."""
         traits = self.traits
-        offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs}
+        offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs, Capability.NOISE: True}
         offered[Capability.STEPS] = traits.continues and traits.stops is not None
         return frozenset(capability for capability, seen in offered.items() if seen)
 

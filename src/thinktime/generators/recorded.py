@@ -89,7 +89,9 @@ _ONE_CALL = Usage(model_calls=1, flops=None, kv_bytes=None, dollars=None)
 class BankedGenerator:
     """Stands in for the model whose samples a bank holds: everything is found there, nothing is generated."""
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
+    capabilities = frozenset(
+        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -19,16 +19,19 @@ from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.best_of_n import BestOfN
+from thinktime.strategies.dts import DTS
 from thinktime.strategies.dvts import DVTS
 from thinktime.strategies.early_pruning import EarlyPruning
 from thinktime.strategies.early_rejection import EarlyRejection
 from thinktime.strategies.ets import ETS
 from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.fk_steering import FKSteering
 from thinktime.strategies.generative_reward import GenerativeReward
 from thinktime.strategies.length_vote import LengthVote
 from thinktime.strategies.likelihood import MostLikely, SummedProbability
 from thinktime.strategies.majority import Majority
 from thinktime.strategies.mcts import MCTS
+from thinktime.strategies.noise_search import SearchOverPaths, ZeroOrder
 from thinktime.strategies.particle_filter import ParticleFilter
 from thinktime.strategies.plan_then_solve import PlanThenSolve
 from thinktime.strategies.rebase import Rebase
@@ -68,6 +71,10 @@ BUILT_IN: dict[str, type[Any]] = {
     "a_star": AStar,
     "mcts": MCTS,
     "particle_filter": ParticleFilter,
+    "fk_steering": FKSteering,
+    "dts": DTS,
+    "zero_order": ZeroOrder,
+    "search_over_paths": SearchOverPaths,
     "early_rejection": EarlyRejection,
     "adaptive_sampling": AdaptiveSampling,
     "early_pruning": EarlyPruning,

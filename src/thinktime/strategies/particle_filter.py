@@ -8,15 +8,19 @@ the reward being the log-odds of the process reward model.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
 from thinktime.core.particles import POTENTIALS, effective_size, log_odds, log_potential, normalised, systematic
 from thinktime.core.search import Answer, Search
-from thinktime.core.selection import vote
+from thinktime.core.selection import Candidate, best, vote
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
+
+REWARDS: dict[str, Callable[[float], float]] = {"log_odds": log_odds, "score": float}
+"""What is in the exponent, from a score."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,12 @@ class ParticleFilter:
         n: particles.
         potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
             (``sum``) or itself (``rt``). The last potential of a solution makes the product the same for all of them.
-        factor: of the reward in the exponent; 0 is plain sampling.
-        ess: share of ``n`` below which the population is redrawn; 1 redraws at every step.
+        factor: of the reward in the exponent.
+        ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
         anneal: steps over which the factor rises to its full value, for rewards that mislead early.
+        start: steps at the beginning that are not scored.
+        every: steps from one that is scored to the next; what is complete is always scored.
+        reward: ``log_odds`` of the score, for probabilities, or the ``score`` itself.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -50,7 +57,10 @@ class ParticleFilter:
     factor: float = 1.0
     ess: float = 0.5
     anneal: int = 0
+    start: int = 0
+    every: int = 1
     max_rounds: int = 40
+    reward: str = "log_odds"
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
@@ -59,9 +69,17 @@ class ParticleFilter:
         above("factor", self.factor, 0)
         not_below("ess", self.ess, 0)
         at_least("anneal", self.anneal, 0)
+        at_least("start", self.start, 0)
+        at_least("every", self.every, 1)
         at_least("max_rounds", self.max_rounds, 1)
+        one_of("reward", self.reward, REWARDS)
 
     async def __call__(self, search: Search) -> Answer:
+        ended = [particle for particle in await self.filter(search) if particle.node.done]
+        return search.finish(self._chosen(search, ended))
+
+    async def filter(self, search: Search) -> list[Particle]:
+        """The population at the end, with the weights that it has not been redrawn by."""
         dice = search.random("resampling")
         population = [Particle(search.root)] * self.n
         for turn in range(1, self.max_rounds + 1):
@@ -69,7 +87,8 @@ class ParticleFilter:
             if not moving:
                 break
             children = await search.extend(list(moving), list(moving.values()), until="step")
-            scores = dict(zip(children, await search.score(children), strict=True))
+            looked_at = [child for child in children if child.done or self._looks(turn)]
+            scores = dict(zip(looked_at, await search.score(looked_at), strict=True)) if looked_at else {}
             born: dict[Node | None, deque[Node]] = {}
             for child in children:
                 born.setdefault(child.parent, deque()).append(child)
@@ -79,23 +98,33 @@ class ParticleFilter:
                     moved.append(particle)
                 elif siblings := born.get(particle.node):
                     child = siblings.popleft()
-                    moved.append(self._weighed(particle, child, scores[child], turn))
+                    moved.append(self._weighed(particle, child, scores.get(child), turn))
             population = moved
             if not population:
                 break
             weights = [particle.log_weight for particle in population]
             size = effective_size(weights)
-            search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population))
+            roots = len({next(node for node in p.node.lineage() if node.depth <= 1) for p in population})
+            search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population), roots=roots)
             if size < self.ess * len(population):
                 ancestors = systematic(weights, self.n, dice.random())
                 kept = {population[place].node for place in ancestors}
                 search.prune([p.node for p in population if p.node not in kept and not p.node.done])
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
-        ended = [particle for particle in population if particle.node.done]
+        return population
+
+    def _looks(self, turn: int) -> bool:
+        return turn > self.start and (turn - self.start - 1) % self.every == 0
+
+    def _chosen(self, search: Search, ended: list[Particle]) -> Candidate | None:
+        """The answer with the most weight; where answers cannot be compared, the highest reward."""
+        if search.answers is None:
+            nodes = list(dict.fromkeys(particle.node for particle in ended))
+            return best(search.candidates(nodes, [search.trace[node.key].score for node in nodes]))
         share: dict[Node, float] = {}
         for particle, weight in zip(ended, normalised([p.log_weight for p in ended]), strict=True):
             share[particle.node] = share.get(particle.node, 0.0) + weight
-        return search.finish(vote(search.candidates(share, share.values()), lambda candidate: candidate.score or 0.0))
+        return vote(search.candidates(share, share.values()), lambda candidate: candidate.score or 0.0)
 
     def _weighed(self, particle: Particle, child: Node, score: float | None, turn: int) -> Particle:
         """The particle after a step. A missing score is no news; what can't go on and isn't complete weighs nothing."""
@@ -104,6 +133,6 @@ class ParticleFilter:
         if score is None:
             return replace(particle, node=child)
         heat = 1.0 if child.done or not self.anneal else min(1.0, turn / self.anneal)
-        rewards = (*particle.rewards, self.factor * heat * log_odds(score))
+        rewards = (*particle.rewards, self.factor * heat * REWARDS[self.reward](score))
         gained = log_potential(self.potential, rewards, particle.log_product, child.done)
         return Particle(child, particle.log_weight + gained, rewards, particle.log_product + gained)

@@ -65,7 +65,9 @@ ANSWERS = TextAnswers(last_number)
 class WordGenerator:
     """Says what ``say`` has for an extension, a token a word. What would be too long is cut, as an engine cuts it."""
 
-    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL})
+    capabilities = frozenset(
+        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+    )
 
     def __init__(
         self, say: Callable[[Extension], Piece] = drawn, *, name: str = "words", price: float | None = DOLLARS
@@ -121,6 +123,8 @@ class WordGenerator:
     def _child(self, extension: Extension) -> Child:
         before: Text = extension.node.state
         piece = self._say(extension)
+        if extension.move is not None:  # words know no moves; another word will do
+            piece = Piece(piece.words.split()[-1], "step")
         words, finish = piece.words.split(), piece.finish
         if len(words) > extension.max_tokens:
             words = words[: extension.max_tokens]

@@ -124,6 +124,8 @@ class Trial:
 
 
 class _WatchedGenerator(WordGenerator):
+    capabilities = WordGenerator.capabilities | {Capability.NO_NOISE, Capability.MOVES}
+
     def __init__(self, trial: Trial) -> None:
         super().__init__(rambling)
         self._trial = trial
@@ -132,7 +134,10 @@ class _WatchedGenerator(WordGenerator):
         trial = self._trial
         parents = [extension.node for extension in extensions]
         trial.grown_from_pruned += [node for node in parents if _pruned(trial.search, node)]
-        worst = total(self.worst_case(extension.node, extension.max_tokens) for extension in extensions)
+        worst = total(
+            self.worst_case(trial.search.root, 1) if each.move else self.worst_case(each.node, each.max_tokens)
+            for each in extensions
+        )
         number = await trial.call(worst)
         order = list(range(len(extensions)))
         if trial.disorder:

@@ -1,0 +1,165 @@
+"""What experiments on pictures share: the shipped digits, a classifier to steer by, another to judge with.
+
+A draw is a prompt and a seed; all arms see the same draws, so they are compared in pairs. What an arm found is kept,
+and a killed run goes on with the arms that are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from experiments.facts import facts
+from thinktime import pocket
+from thinktime.bench.statistics import mean_interval, paired_difference
+from thinktime.core.search import Search
+from thinktime.core.types import Problem, Sampling
+from thinktime.core.usage import Budget
+from thinktime.diffusion.classifier import Classifier
+from thinktime.diffusion.models import DiffusionModel
+from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.scorers.pictures import PictureScorer, class_score
+from thinktime.strategies import Strategy
+
+AT_ONCE = 40
+"""Draws in flight."""
+COSTS = ("denoiser_calls", "scorer_calls", "decodes", "model_calls", "flops", "scorer_flops")
+Draw = dict[str, Any]
+"""One draw of an arm: what scorer and judge say of every picture that was finished, which was chosen, and costs."""
+
+
+class Easel:
+    """The models, and where what was found is kept.
+
+    Args:
+        steps: of the sampler.
+        eta: its noise.
+        target: the class to steer an unconditional model to; None paints the class of the prompt.
+    """
+
+    def __init__(self, steps: int, eta: float, target: int | None) -> None:
+        self.generator = DiffusionGenerator(DiffusionModel(pocket.directory("digits")), steps=steps, eta=eta)
+        self.target = target
+        self.scorer = PictureScorer(
+            self.generator, class_score(Classifier.load(pocket.directory("digits_scorer")), target), "class"
+        )
+        self._judge = Classifier.load(pocket.directory("digits_judge"))
+
+    async def draw(self, strategy: Strategy, prompt: int | None, seed: int, budget: Budget) -> Draw:
+        """One draw by one strategy."""
+        steps = self.generator.levels.steps
+        problem = Problem(f"digit/{prompt}", prompt)
+        search = Search(
+            problem, self.generator, scorer=self.scorer, sampling=Sampling(max_tokens=steps), budget=budget, seed=seed
+        )
+        answer = await strategy(search)
+        ended = [record for record in search.trace.values() if record.node.done]
+        told = self._look([record.node.state.x for record in ended], prompt)
+        pool = [{"reward": record.score, "judged": judged} for record, judged in zip(ended, told, strict=True)]
+        chosen = next((i for i, record in enumerate(ended) if answer.node and record.node is answer.node), None)
+        usage = {name: answer.usage.as_dict()[name] for name in COSTS}
+        found: Draw = {
+            "prompt": prompt,
+            "seed": seed,
+            "usage": usage,
+            "passes": answer.passes,
+            "events": search.events[-1:],
+        }
+        return found | {"pool": pool, "chosen": chosen}
+
+    def _look(self, states: Sequence[Any], prompt: int | None) -> list[list[float]]:
+        """What the judge says of each picture: the log-probability of what was wanted, and whether it comes first."""
+        if not states:
+            return []
+        table = self._judge.log_probabilities(self.generator.model.pictures(states))
+        wanted = prompt if self.target is None else self.target
+        return [[round(float(row[wanted]), 6), float(int(row.argmax()) == wanted)] for row in table]
+
+
+def run(
+    easel: Easel,
+    label: str,
+    strategy: Strategy,
+    draws: Sequence[tuple[int | None, int]],
+    budget: Budget,
+    kept: Path,
+) -> list[Draw]:
+    """An arm on all draws, many at once; found again if it was run before."""
+    path = kept / f"{label}-{len(draws)}.json"
+    if path.exists():
+        return list(json.loads(path.read_text()))
+    started = time.perf_counter()
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(prompt: int | None, seed: int) -> Draw:
+        async with gate:
+            return await easel.draw(strategy, prompt, seed, budget)
+
+    async def every() -> list[Draw]:
+        return list(await asyncio.gather(*(one(prompt, seed) for prompt, seed in draws)))
+
+    found = asyncio.run(every())
+    kept.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+    hits = fmean(hit(draw) for draw in found)
+    nfe = fmean(draw["usage"]["denoiser_calls"] for draw in found)
+    print(f"{label}: judge {hits:.3f}, {nfe:.0f} NFE, {time.perf_counter() - started:.0f} s", flush=True)
+    return found
+
+
+def of_first(draws: Sequence[Draw], n: int, steps: int) -> list[Draw]:
+    """Best-of-n from the first ``n`` of a larger best-of-n: the same samples, paid for alone."""
+    found = []
+    for draw in draws:
+        pool = draw["pool"][:n]
+        chosen = max(range(len(pool)), key=lambda i: pool[i]["reward"])
+        usage = dict.fromkeys(COSTS, 0.0) | {"denoiser_calls": n * steps, "scorer_calls": n, "model_calls": n}
+        share = n / len(draw["pool"])
+        usage |= {name: share * (draw["usage"][name] or 0.0) for name in ("flops", "scorer_flops")}
+        found.append(draw | {"pool": pool, "chosen": chosen, "usage": usage, "passes": steps})
+    return found
+
+
+def reward(draw: Draw) -> float:
+    """What the search saw of the picture it chose; where none was finished, the worst it could be."""
+    return -20.0 if draw["chosen"] is None else float(draw["pool"][draw["chosen"]]["reward"])
+
+
+def hit(draw: Draw) -> float:
+    """Whether the judge sees what was wanted in the picture that was chosen."""
+    return 0.0 if draw["chosen"] is None else float(draw["pool"][draw["chosen"]]["judged"][1])
+
+
+def seen_by_scorer(draw: Draw) -> float:
+    """Whether the scorer gives what was wanted more than half."""
+    return float(reward(draw) > np.log(0.5))
+
+
+def summary(draws: Sequence[Draw]) -> dict[str, Any]:
+    """Reward, hits and what the scorer believes, each with its interval, and mean costs."""
+    return {
+        "reward": mean_interval([reward(draw) for draw in draws]).as_dict(),
+        "hit": mean_interval([hit(draw) for draw in draws]).as_dict(),
+        "scorer_believes": mean_interval([seen_by_scorer(draw) for draw in draws]).as_dict(),
+        "usage": {name: fmean(draw["usage"][name] or 0.0 for draw in draws) for name in COSTS},
+        "passes": fmean(draw["passes"] for draw in draws),
+    }
+
+
+def minus(a: Sequence[Draw], b: Sequence[Draw], of: Callable[[Draw], float] = hit) -> dict[str, float]:
+    """Paired difference over draws, with its interval."""
+    return paired_difference([of(draw) for draw in a], [of(draw) for draw in b]).as_dict()
+
+
+def write(folder: Path, n: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    """``result.json`` with what it takes to repeat it; the whole of it is returned."""
+    whole = {**facts(folder, 0), "n_draws": n, **result}
+    (folder / "result.json").write_text(json.dumps(whole, indent=1) + "\n")
+    return whole

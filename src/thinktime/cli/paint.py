@@ -1,0 +1,151 @@
+"""``thinktime paint``: one prompt, one better picture, and its cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thinktime.cli.common import BudgetText, Json, Seed, budget_of, gflops
+from thinktime.core.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from thinktime.core.search import Answer, Search
+    from thinktime.core.types import Scorer
+    from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.strategies import Strategy
+
+POCKET = "pocket-digits"
+"""The shipped image model, by its name in ``--model``."""
+
+
+def paint(
+    prompt: Annotated[str, typer.Argument(help="What to paint: words, or a class ('digit 7, heavy ink').")],
+    strategy: Annotated[str, typer.Option(help="A strategy, with options: dts:n=64, fk_steering:n=8.")] = "dts",
+    model: Annotated[str, typer.Option(help="'pocket-digits' (shipped) or a diffusers directory.")] = POCKET,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="Measures and weights: class, ink, symmetry, compressibility, clip=DIR, image_reward=DIR, joined as "
+            "in class+10*ink; default: what the prompt of pocket-digits asks for."
+        ),
+    ] = None,
+    budget: BudgetText = "400nfe",
+    steps: Annotated[int, typer.Option(help="Denoising steps from noise to picture.")] = 20,
+    eta: Annotated[
+        float | None,
+        typer.Option(help="Noise of a step, 0 to 1; default: what the strategy needs, 1 if it may be any."),
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Above 1: nearer to the prompt, for two evaluations a step.")] = 1.0,
+    stride: Annotated[int, typer.Option(help="Denoising steps that a search takes for one.")] = 1,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("picture.png"),
+    side: Annotated[int, typer.Option(help="Least height of the PNG in pixels; small pictures are enlarged.")] = 256,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Paint one picture better, and say what it cost."""
+    from thinktime import pocket
+    from thinktime.core.search import Search
+    from thinktime.core.types import Capability, Problem, Sampling
+    from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.pocket.digits import scorer_for
+    from thinktime.strategies import check, parse
+
+    name, method = parse(strategy)
+    limits = budget_of(budget)
+    if out.suffix.lower() != ".png":
+        raise InputError("out", str(out), "pictures are written as PNG; give a name that ends in .png")
+    if eta is None:
+        eta = 0.0 if Capability.NO_NOISE in method.needs else 1.0
+    directory = pocket.directory("digits") if model == POCKET else Path(model)
+    generator = DiffusionGenerator(directory, steps=steps, eta=eta, guidance=guidance, stride=stride, device=device)
+    wanted = scorer or (scorer_for(prompt) if model == POCKET else None)
+    search = Search(
+        Problem("paint", prompt),
+        generator,
+        scorer=None if wanted is None else measures(wanted, generator),
+        sampling=Sampling(max_tokens=steps),
+        budget=limits,
+        seed=seed,
+    )
+    check(name, method, search.capabilities)
+    answer = asyncio.run(_watched(method, search, quiet=as_json))
+    if answer.node is None:
+        least = generator.worst_case(search.root, steps).denoiser_calls
+        raise InputError("budget", budget, f"not enough for one picture, which takes {least}nfe")
+    _write(generator.model.pictures([answer.node.state.x])[0], out, side)
+    score = search.trace[answer.node.key].score
+    usage = answer.usage
+    if as_json:
+        facts = {"picture": str(out), "score": score, "finish": answer.finish, "strategy": name}
+        print(json.dumps(facts | {"usage": usage.as_dict(), "passes": answer.passes}))
+        return
+    print(f"{out}: score {'none' if score is None else f'{score:.3f}'}  ({name}, {answer.finish})")
+    print(
+        f"{usage.denoiser_calls} evaluations of the denoiser in {usage.model_calls} calls, "
+        f"{usage.scorer_calls} pictures scored, {usage.decodes} decoded, {gflops(usage.as_dict())}, "
+        f"{usage.seconds:.1f} s"
+    )
+
+
+def measures(text: str, generator: DiffusionGenerator) -> Scorer:
+    """The scorer that ``--scorer`` describes.
+
+    Raises:
+        InputError: it names no measure, or one whose model is not there.
+    """
+    from thinktime import pocket
+    from thinktime.diffusion.classifier import Classifier
+    from thinktime.scorers.composed import Composed
+    from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward
+
+    parts: list[tuple[Scorer, float]] = []
+    for sign, weight, name, path in re.findall(r"([+-]?)(?:(\d+\.?\d*)\*)?([a-z_]+)(?:=([^+]+))?", text):
+        if name in SIMPLE:
+            measure, label = SIMPLE[name], name
+        elif name == "class":
+            folder = Path(path) if path else pocket.directory("digits_scorer")
+            measure, label = class_score(Classifier.load(folder)), f"class@{folder.name}"
+        elif name in ("clip", "image_reward"):
+            if not path:
+                raise InputError("scorer", name, f"say where its weights are: {name}=DIRECTORY")
+            measure, label = (clip_score if name == "clip" else image_reward)(Path(path)), f"{name}@{Path(path).name}"
+        else:
+            raise UnknownNameError("scorer", name, [*SIMPLE, "class", "clip", "image_reward"])
+        parts.append((PictureScorer(generator, measure, label), float(weight or 1) * (-1 if sign == "-" else 1)))
+    return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else Composed(parts)
+
+
+async def _watched(method: Strategy, search: Search, quiet: bool) -> Answer:
+    """The strategy's answer, with a bar of what is spent and the best score so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    work = asyncio.ensure_future(method(search))
+    size = "x".join(map(str, search.generator.model.shape[:0:-1]))  # type: ignore[attr-defined]
+    columns = (BarColumn(), TextColumn("{task.completed} NFE, {task.fields[seen]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("", total=search.ledger.budget.nfe, seen="nothing finished yet")
+        while not work.done():
+            await asyncio.wait({work}, timeout=0.1)
+            scores = [r.score for r in list(search.trace.values()) if r.node.done and r.score is not None]
+            seen = f"best so far {max(scores):.3f} ({size})" if scores else "nothing finished yet"
+            bar.update(task, completed=search.ledger.spent.denoiser_calls, seen=seen)
+    return await work
+
+
+def _write(picture: Any, out: Path, side: int) -> None:
+    """A PNG of a picture [channels, height, width] between 0 and 1, enlarged without smoothing to at least ``side``."""
+    import numpy as np
+    from PIL import Image
+
+    levels = np.round(picture * 255).astype(np.uint8).transpose(1, 2, 0)
+    image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    scale = max(1, -(-side // image.height))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out)

@@ -1,0 +1,1 @@
+"""Local diffusion: noise levels, models of ``diffusers`` directories, and one batch for whoever asks."""

@@ -1,0 +1,116 @@
+"""Noise levels of a sampler and the steps between them (Song et al. 2020, arXiv 2010.02502).
+
+A picture is made in ``steps`` steps: at position 0 it is pure noise, at position ``steps`` it is clean. Positions are
+what callers count in, whatever the model's own timesteps are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinktime.core.errors import InputError
+
+Array = NDArray[np.float32]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+class Step(NamedTuple):
+    """One denoising step: where it leads on average, how far the noise spreads it, and the clean estimate."""
+
+    mean: Array
+    sigma: float
+    clean: Array
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The levels of a variance-preserving sampler.
+
+    Args:
+        timesteps: what the model is told at every position but the last, strictly falling.
+        alphas: share of the signal's variance at every position; ``steps + 1`` of them, rising.
+        prediction: what the model tells.
+        clip: the clean estimate is kept between -clip and clip; None leaves it.
+
+    Raises:
+        InputError: timesteps do not fall, so the sampler would stand still.
+    """
+
+    timesteps: tuple[int, ...]
+    alphas: tuple[float, ...]
+    prediction: Prediction = "epsilon"
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if any(a <= b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)):
+            fix = "two steps would be at the same level; take no more steps than the model was trained on"
+            raise InputError("steps", len(self.timesteps), fix)
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps from noise to picture."""
+        return len(self.timesteps)
+
+    def step(self, x: Array, told: Array, position: int, eta: float) -> Step:
+        """From a position to the next one, given what the model told there.
+
+        The next state is ``mean + sigma * noise``. With ``eta`` 0 sigma is 0 and the first noise decides everything;
+        with 1 it is the noise of the forward process.
+        """
+        here, there = self.alphas[position], self.alphas[position + 1]
+        clean, noise = self._parts(x, told, here)
+        sigma = eta * sqrt(max(0.0, (1 - there) / (1 - here) * (1 - here / there)))
+        mean = sqrt(there) * clean + sqrt(max(0.0, 1 - there - sigma**2)) * noise
+        return Step(mean.astype(np.float32), sigma, clean)
+
+    def clean(self, x: Array, told: Array, position: int) -> Array:
+        """The model's estimate of the picture that this state will become."""
+        return self._parts(x, told, self.alphas[position])[0]
+
+    def renoise(self, x: Array, position: int, back_to: int, noise: Array) -> Array:
+        """A state further back on the way, from which it may go another way: the forward process.
+
+        Raises:
+            InputError: ``back_to`` is not before ``position``.
+        """
+        if not 0 <= back_to < position:
+            raise InputError("back_to", back_to, f"give a position from 0 to {position - 1}")
+        kept = self.alphas[back_to] / self.alphas[position]
+        return (sqrt(kept) * x + sqrt(1 - kept) * noise).astype(np.float32)
+
+    def _parts(self, x: Array, told: Array, alpha: float) -> tuple[Array, Array]:
+        """The picture and the noise in a state."""
+        signal, spread = sqrt(alpha), sqrt(1 - alpha)
+        clean: NDArray[Any]
+        noise: NDArray[Any]
+        if self.prediction == "epsilon":
+            clean, noise = (x - spread * told) / signal, told
+        elif self.prediction == "sample":
+            clean, noise = told, (x - signal * told) / spread
+        else:
+            clean, noise = signal * x - spread * told, signal * told + spread * x
+        if self.clip is not None:
+            clean = clean.clip(-self.clip, self.clip)
+        return clean.astype(np.float32), noise.astype(np.float32)
+
+
+def neighbour(noise: Array, direction: Array, cosine: float) -> Array:
+    """Noise of the same length at an angle: as typical a draw as the one it stems from.
+
+    Args:
+        noise: the pivot.
+        direction: fresh noise of the same shape; what it has in common with the pivot is taken out.
+        cosine: of the angle between the two, strictly between 0 and 1.
+    """
+    pivot, fresh = noise.astype(np.float64), direction.astype(np.float64)
+    length = np.linalg.norm(pivot)
+    unit = pivot / length
+    across = fresh - (fresh * unit).sum() * unit
+    across /= np.linalg.norm(across)
+    near: Array = (length * (cosine * unit + sqrt(1 - cosine**2) * across)).astype(np.float32)
+    return near

@@ -1,0 +1,217 @@
+"""Pictures by diffusion: nodes are noisy states, a step is some denoising, and everybody's states share one batch.
+
+A state knows what its model told of it, so all its children share that one evaluation, and a scorer finds the clean
+estimate of a state that has just been sampled. From noise to picture that makes one evaluation a step, none of them
+at the clean end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Capability, Child, Extension, Finish, Move, Node, Problem, Renoise
+from thinktime.core.usage import Usage
+from thinktime.diffusion.batch import Batch
+from thinktime.diffusion.calls import Call, Condition
+from thinktime.diffusion.levels import Array, neighbour
+from thinktime.diffusion.shelf import Kept, Shelf
+
+if TYPE_CHECKING:
+    from thinktime.diffusion.models import DiffusionModel
+
+ROOT = -1
+"""The position of a picture of which there is not even noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """A picture on its way, of which the generator's shelf keeps the numbers.
+
+    They are ``x`` [channels, height, width] at a position, and what the model told of it. At the root there is neither;
+    at the last position ``x`` is clean and nobody asks the model.
+    """
+
+    condition: Condition
+    position: int = ROOT
+    kept: Kept | None = None
+
+    @property
+    def x(self) -> Array | None:
+        """The state."""
+        return None if self.kept is None else self.kept.take()[0]
+
+    @property
+    def told(self) -> Array | None:
+        """What the model told of it."""
+        numbers = () if self.kept is None else self.kept.take()
+        return numbers[1] if len(numbers) == 2 else None
+
+
+class DiffusionGenerator:
+    """Samples from a diffusion model on this machine.
+
+    Args:
+        model: a directory of ``diffusers``, or the model loaded from it.
+        steps: of the sampler, from noise to picture.
+        eta: noise of a step; with 0 the first noise decides everything, with 1 every step draws as much as was added.
+        guidance: above 1 the model is pushed to what was asked for, for two evaluations a step.
+        stride: denoising steps that a search takes for one.
+        max_batch: states in one forward pass.
+        memory: bytes of states; the longest unused of what is beyond goes to a temporary file.
+        device: where the model runs; states are kept in memory.
+
+    Raises:
+        InputError: a value is out of range, or the directory cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel | Path | str,
+        *,
+        steps: int = 20,
+        eta: float = 1.0,
+        guidance: float = 1.0,
+        stride: int = 1,
+        max_batch: int = 128,
+        memory: int = 1 << 30,
+        device: str = "cpu",
+    ) -> None:
+        from thinktime.diffusion.models import DiffusionModel
+
+        if not 0 <= eta <= 1:
+            raise InputError("eta", eta, "give 0 (the first noise decides) to 1")
+        self.model = model if isinstance(model, DiffusionModel) else DiffusionModel(Path(model), device)
+        self.levels = self.model.levels(steps)
+        if not 1 <= stride <= steps:
+            raise InputError("stride", stride, f"give 1 to steps={steps}")
+        self.eta, self.guidance, self.stride = eta, guidance, stride
+        self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
+        noise = Capability.NOISE if eta else Capability.NO_NOISE
+        self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.MOVES, noise})
+        self.shelf = Shelf(memory)
+        self._batch: Batch[Call, tuple[Array, float]] = Batch(self._compute, max_batch)
+
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Latents:
+        """What the prompt asks for.
+
+        Raises:
+            InputError: it names no class of this model.
+        """
+        return Latents(self.model.condition(problem.prompt))
+
+    def length(self, state: Latents) -> int:
+        """Denoising steps done."""
+        return max(0, state.position)
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """An evaluation at every position that is still to come."""
+        return self._usage(node.state, min(max_tokens, self.levels.steps - 1 - node.state.position))
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Sample one child per extension; all of them, and whoever else samples, share their batches.
+
+        Raises:
+            InputError: the sampling asks for another number of steps than this sampler takes.
+        """
+        for extension in extensions:
+            if extension.sampling.max_tokens != self.levels.steps:
+                fix = f"this sampler takes {self.levels.steps} steps: Sampling(max_tokens={self.levels.steps})"
+                raise InputError("max_tokens", extension.sampling.max_tokens, fix)
+        return list(await asyncio.gather(*map(self._child, extensions)))
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """Nothing races here.
+
+        Raises:
+            NotImplementedError: always; `Capability.CANCEL` is not offered.
+        """
+        raise NotImplementedError
+
+    def pack(self, node_state: Latents, state: Latents) -> dict[str, Any]:
+        """The position, and the numbers as base64 of float32."""
+        assert state.kept is not None
+        return {"position": state.position, "numbers": base64.b64encode(state.kept.take().tobytes()).decode()}
+
+    def unpack(self, node_state: Latents, packed: Mapping[str, Any]) -> Latents:
+        """The state that `pack` described."""
+        numbers = np.frombuffer(base64.b64decode(packed["numbers"]), np.float32)
+        return self._state(node_state.condition, packed["position"], numbers.reshape(-1, *self.model.shape))
+
+    def clean(self, state: Latents) -> Array | None:
+        """The picture's state, or the model's estimate of it; None where nothing has been drawn."""
+        x, told = state.x, state.told
+        return x if x is None or told is None else self.levels.clean(x, told, state.position)
+
+    async def _child(self, extension: Extension) -> Child:
+        state: Latents = extension.node.state
+        dice = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
+        calls, steps, seconds = 0, 0, 0.0
+        finish: Finish = "budget"
+        while extension.deadline is None or time.monotonic() < extension.deadline:
+            noise = dice.standard_normal(self.model.shape, np.float32)
+            position, x = (
+                self._next(state, noise) if extension.move is None else self._moved(state, noise, extension.move)
+            )
+            numbers = [x]
+            if position < self.levels.steps:
+                timestep = self.levels.timesteps[position]
+                told, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
+                numbers, calls, seconds = [x, told], calls + 1, seconds + took
+            state = self._state(state.condition, position, np.stack(numbers))
+            steps += position > 0
+            if stopped := self._stopped(state, steps, extension):
+                finish = stopped
+                break
+        return Child(state, finish, self._usage(state, calls, seconds), passes=calls)
+
+    def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
+        return Latents(condition, position, self.shelf.keep(numbers))
+
+    def _next(self, state: Latents, noise: Array) -> tuple[int, Array]:
+        """One position on."""
+        x, told = state.x, state.told
+        if x is None or told is None:
+            return 0, noise
+        mean, sigma, _ = self.levels.step(x, told, state.position, self.eta)
+        return state.position + 1, mean + np.float32(sigma) * noise if sigma else mean
+
+    def _moved(self, state: Latents, noise: Array, move: Move) -> tuple[int, Array]:
+        x = state.x
+        if x is None:
+            raise InputError("move", move, "there is no noise yet to move; extend the root by a step first")
+        if isinstance(move, Renoise):
+            back_to = round((1 - move.left) * self.levels.steps)
+            return back_to, self.levels.renoise(x, state.position, back_to, noise)
+        if state.position != 0:
+            raise InputError("move", move, f"only pure noise has neighbours, and this is position {state.position}")
+        return 0, neighbour(x, noise, move.cosine)
+
+    def _stopped(self, state: Latents, steps: int, extension: Extension) -> Finish | None:
+        if state.position == self.levels.steps:
+            return "eos"
+        if extension.move or (extension.until == "step" and state.position % self.stride == 0):
+            return "step"
+        if steps == extension.max_tokens:
+            return "cut" if steps == extension.at_most else "length"
+        return None
+
+    def _usage(self, state: Latents, calls: int, seconds: float = 0.0) -> Usage:
+        evaluations = calls * self.model.evaluations(state.condition, self.guidance)
+        flops = evaluations * self.model.flops
+        return Usage(model_calls=1, denoiser_calls=evaluations, flops=flops, seconds=seconds, dollars=0.0)
+
+    def _compute(self, calls: Sequence[Call]) -> list[tuple[Array, float]]:
+        """What the model tells of each, and its share of the seconds."""
+        start = time.perf_counter()
+        told = self.model.predict(calls)
+        share = (time.perf_counter() - start) / len(calls)
+        return [(each, share) for each in told]

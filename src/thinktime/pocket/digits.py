@@ -1,0 +1,14 @@
+"""The shipped image model's own words: a digit, and what else its picture should have."""
+
+from __future__ import annotations
+
+WISHES = {"heavy ink": ("ink", 10.0), "light ink": ("ink", -10.0), "symmetric": ("symmetry", 10.0)}
+"""What may be asked for beside the digit: the measure and its weight against the log-probability of the digit."""
+STEPS = 20
+"""Denoising steps: more than that buy nothing (``quality.json`` beside the weights)."""
+
+
+def scorer_for(prompt: str) -> str:
+    """The measures of a prompt, as ``--scorer`` takes them: ``digit 7, heavy ink`` is ``class+10*ink``."""
+    wished = (f"{weight:+g}*{measure}" for words, (measure, weight) in WISHES.items() if words in prompt.lower())
+    return "class" + "".join(wished)

@@ -1,0 +1,54 @@
+"""Several scorers as one: their weighted sum, their product, or the least. Where one has no score, it has none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import prod
+
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import Capability, Node, Reading, Scorer
+from thinktime.core.usage import Usage, total
+
+HOW: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "product": prod, "min": min}
+
+
+class Composed:
+    """One score from several; ``Reading.steps`` has the parts.
+
+    Args:
+        parts: scorers with their weights.
+        how: ``sum`` or ``min`` of weight times score, or the ``product`` of scores, whose weights have to be 1.
+
+    Raises:
+        InputError: no parts, or weights with a product.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Scorer, float]], how: str = "sum") -> None:
+        if how not in HOW:
+            raise UnknownNameError("how", how, HOW)
+        if not parts:
+            raise InputError("scorer", "", "name at least one")
+        if how == "product" and any(weight != 1 for _, weight in parts):
+            raise InputError("how", how, "a product of weighted scores ranks as one without weights; leave them out")
+        self._parts, self._how = list(parts), HOW[how]
+        names = [scorer.name if weight == 1 else f"{weight:g}*{scorer.name}" for scorer, weight in parts]
+        self.name = f"{how}({','.join(names)})"
+        self.capabilities: frozenset[Capability] = frozenset.intersection(*(scorer.capabilities for scorer, _ in parts))
+
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """That of all parts."""
+        return total(scorer.worst_case(node, known) for scorer, _ in self._parts)
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        """One reading per node."""
+        found = await asyncio.gather(*(scorer.score(nodes, known) for scorer, _ in self._parts))
+        return [self._whole(readings) for readings in zip(*found, strict=True)]
+
+    def _whole(self, readings: Sequence[Reading]) -> Reading:
+        usage = total(reading.usage for reading in readings)
+        reasons = [reading.reason for reading in readings if reading.reason]
+        values = [w * r.value for (_, w), r in zip(self._parts, readings, strict=True) if r.value is not None]
+        if len(values) < len(readings):
+            return Reading(None, usage, reason=reasons[0] if reasons else "")
+        return Reading(self._how(values), usage, steps=tuple(values))

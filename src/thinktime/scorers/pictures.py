@@ -1,0 +1,172 @@
+"""Scores of pictures, read off the model's clean estimate of a state: class, ink, symmetry, compressibility, CLIP.
+
+Each is a scorer of any node from which a picture can be guessed, so searches over steps can steer by it; of a root
+there is nothing to be seen, and its score is missing. Higher is better for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thinktime.core.errors import InputError, ModelError
+from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.usage import Usage
+from thinktime.diffusion.batch import Batch
+from thinktime.diffusion.calls import Condition
+from thinktime.diffusion.levels import Array
+
+if TYPE_CHECKING:
+    from thinktime.diffusion.classifier import Classifier
+    from thinktime.generators.diffusion import DiffusionGenerator
+
+Measure = Callable[[Sequence[Array], Sequence[Condition]], Sequence[float]]
+"""From pictures [channels, height, width] between 0 and 1, and what they should show, to one number each."""
+
+
+class PictureScorer:
+    """Decodes the clean estimates of nodes and measures them; all searches share its batches.
+
+    Args:
+        generator: whose nodes are scored.
+        measure: of pictures.
+        name: of the measure, under which readings are banked.
+        flops: of one picture.
+        max_batch: pictures measured at once.
+    """
+
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+
+    def __init__(
+        self, generator: DiffusionGenerator, measure: Measure, name: str, *, flops: float = 0.0, max_batch: int = 256
+    ) -> None:
+        self.name = name
+        self._generator, self._measure = generator, measure
+        self._usage = Usage(scorer_calls=1, scorer_flops=flops, decodes=int(generator.model.text))
+        self._batch: Batch[tuple[Array, Condition], float] = Batch(self._compute, max_batch)
+
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """One picture."""
+        return self._usage
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        """One reading per node; none of a root."""
+        return list(await asyncio.gather(*map(self._reading, nodes)))
+
+    async def _reading(self, node: Node) -> Reading:
+        clean = self._generator.clean(node.state)
+        if clean is None:
+            return Reading(None, Usage())
+        return Reading(await self._batch.ask((clean, node.state.condition)), self._usage)
+
+    def _compute(self, asked: Sequence[tuple[Array, Condition]]) -> list[float]:
+        pictures = self._generator.model.pictures([state for state, _ in asked])
+        found = self._measure(pictures, [condition for _, condition in asked])
+        if len(found) != len(asked):
+            raise ModelError(f"scorer={self.name!r}: it gave {len(found)} numbers for {len(asked)} pictures")
+        return [float(value) for value in found]
+
+
+def class_score(classifier: Classifier, target: int | None = None) -> Measure:
+    """The log-probability of the class that was asked for, or of one that nobody told the model of.
+
+    Raises:
+        InputError: the classifier has no such class.
+    """
+    if target is not None and not 0 <= target < len(classifier.labels):
+        raise InputError("target", target, f"give a class from 0 to {len(classifier.labels) - 1}")
+
+    def measure(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+        wanted = [condition if target is None else target for condition in conditions]
+        if any(not isinstance(each, int) for each in wanted):
+            raise InputError("prompt", None, "no class was asked for, so none can be scored; name one")
+        table = classifier.log_probabilities(pictures)
+        return [float(row[int(each)]) for row, each in zip(table, wanted, strict=True)]  # type: ignore[arg-type]
+
+    return measure
+
+
+def ink(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+    """How bright a picture is on average, 0 to 1; of digits, how much ink there is."""
+    return [float(picture.mean()) for picture in pictures]
+
+
+def symmetry(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+    """Minus the mean difference between a picture and its mirror image."""
+    return [-float(np.abs(picture - picture[..., ::-1]).mean()) for picture in pictures]
+
+
+def compressibility(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+    """Minus the kilobytes of a picture of 8 bits, deflated."""
+    levels = [np.round(picture * 255).astype(np.uint8).tobytes() for picture in pictures]
+    return [-len(zlib.compress(each, 9)) / 1000 for each in levels]
+
+
+SIMPLE: dict[str, Measure] = {"ink": ink, "symmetry": symmetry, "compressibility": compressibility}
+"""Measures that need no model."""
+
+
+def clip_score(directory: Path) -> Measure:
+    """The cosine between a picture and its words by CLIP (Radford et al. 2021, arXiv 2103.00020).
+
+    Raises:
+        InputError: the directory holds no CLIP of ``transformers``.
+    """
+    import torch
+    from transformers import CLIPModel, CLIPProcessor
+
+    try:
+        model: Any = CLIPModel.from_pretrained(directory, local_files_only=True).eval()
+        processor: Any = CLIPProcessor.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        fix = f"no CLIP directory of transformers ({str(error).splitlines()[0]}); give one with weights and processor"
+        raise InputError("scorer", str(directory), fix) from None
+
+    @torch.inference_mode()
+    def measure(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+        shown = [_rgb(picture) for picture in pictures]
+        inputs = processor(
+            text=[str(c) for c in conditions], images=shown, return_tensors="pt", padding=True, truncation=True
+        )
+        out = model(**inputs)
+        return [float(value) for value in (out.image_embeds * out.text_embeds).sum(-1)]
+
+    return measure
+
+
+def image_reward(directory: Path) -> Measure:
+    """ImageReward (Xu et al. 2023, arXiv 2304.05977), by its own package ``image-reward``.
+
+    Raises:
+        InputError: the package is not installed, or the directory lacks its weights.
+    """
+    try:
+        import ImageReward
+    except ImportError:
+        fix = "its package is not installed: pip install image-reward"
+        raise InputError("scorer", "image_reward", fix) from None
+    weights, config = directory / "ImageReward.pt", directory / "med_config.json"
+    if not (weights.exists() and config.exists()):
+        raise InputError(
+            "scorer", str(directory), "ImageReward.pt and med_config.json are not in it; download them first"
+        )
+    model: Any = ImageReward.load(str(weights), med_config=str(config))
+
+    def measure(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+        from PIL import Image
+
+        shown = [Image.fromarray(_rgb(picture)) for picture in pictures]
+        return [float(model.score(str(words), each)) for words, each in zip(conditions, shown, strict=True)]
+
+    return measure
+
+
+def _rgb(picture: Array) -> Any:
+    """A picture [height, width, 3] of 8 bits."""
+    levels = np.round(picture * 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.repeat(levels, 3, axis=-1) if levels.shape[-1] == 1 else levels

@@ -1,0 +1,111 @@
+"""A small Markov chain as a generator: what steering should give can be worked out exactly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import exp
+from random import Random
+from typing import Any
+
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Reading
+from thinktime.core.usage import Usage
+
+Path = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Starts uniformly; stays with probability ``stay``; every state of every level has a reward."""
+
+    rewards: tuple[tuple[float, ...], ...]
+    stay: float = 0.9
+
+    @property
+    def levels(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def states(self) -> int:
+        return len(self.rewards[0])
+
+    def probability(self, before: Path, state: int) -> float:
+        if not before:
+            return 1 / self.states
+        return self.stay if state == before[-1] else (1 - self.stay) / (self.states - 1)
+
+    def tilted(self, factor: float) -> dict[Path, float]:
+        """The law of whole paths in proportion to their own probability times ``exp(factor * last reward)``."""
+        weights = {}
+        for path in product(range(self.states), repeat=self.levels):
+            weight = exp(factor * self.rewards[-1][path[-1]])
+            for place, state in enumerate(path):
+                weight *= self.probability(path[:place], state)
+            weights[path] = weight
+        total = sum(weights.values())
+        return {path: weight / total for path, weight in weights.items()}
+
+
+class ChainGenerator:
+    """Walks down a chain; a step is a level, and costs one evaluation."""
+
+    capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.NOISE})
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain, self.name = chain, f"chain{hash(chain)}"
+
+    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Path:
+        return ()
+
+    def length(self, state: Path) -> int:
+        return len(state)
+
+    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        return Usage(denoiser_calls=min(max_tokens, self.chain.levels - len(node.state)), model_calls=1)
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        await asyncio.sleep(0)
+        return [self._child(extension) for extension in extensions]
+
+    def _child(self, extension: Extension) -> Child:
+        dice, state = Random(extension.key), extension.node.state
+        while len(state) < self.chain.levels:
+            weights = [self.chain.probability(state, each) for each in range(self.chain.states)]
+            state = (*state, *dice.choices(range(self.chain.states), weights))
+            if extension.until == "step":
+                break
+        taken = len(state) - len(extension.node.state)
+        done = len(state) == self.chain.levels
+        return Child(state, "eos" if done else "step", Usage(denoiser_calls=taken, model_calls=1), taken)
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        raise NotImplementedError
+
+    def pack(self, node_state: Path, state: Path) -> dict[str, Any]:
+        return {"path": list(state)}
+
+    def unpack(self, node_state: Path, packed: Mapping[str, Any]) -> Path:
+        return tuple(packed["path"])
+
+
+class ChainScorer:
+    """The reward of where a path has got to."""
+
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+    name = "chain"
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+
+    def worst_case(self, node: Node, known: Node | None) -> Usage:
+        return Usage(scorer_calls=1)
+
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        return [Reading(self.chain.rewards[len(n.state) - 1][n.state[-1]], Usage(scorer_calls=1)) for n in nodes]
+
+
+def total_variation(found: Mapping[Path, float], exact: Mapping[Path, float]) -> float:
+    """Half the summed difference of two laws."""
+    return sum(abs(found.get(path, 0.0) - probability) for path, probability in exact.items()) / 2

@@ -1,0 +1,423 @@
+"""Pictures: the steps are those of ``diffusers``, states share their batches, and the account is what was computed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_diffusion
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import Notebook, unhurried
+
+from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Neighbour, Problem, Renoise, Sampling
+from thinktime.core.usage import Budget
+from thinktime.diffusion.classifier import Classifier
+from thinktime.diffusion.levels import Array, Levels, neighbour
+from thinktime.diffusion.models import DiffusionModel
+from thinktime.diffusion.shelf import Kept, Shelf
+from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.scorers.composed import Composed
+from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward, ink, symmetry
+from thinktime.strategies import check, parse
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_diffusion.classes(tmp_path_factory.mktemp("classes"))
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> DiffusionModel:
+    return DiffusionModel(directory)
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_diffusion.stable_diffusion(tmp_path_factory.mktemp("latent"))
+
+
+def searching(
+    model: DiffusionModel | Path, prompt: Any = "2", *, eta: float = 1.0, budget: Budget | None = None, **options: Any
+) -> Search:
+    generator = DiffusionGenerator(model, steps=STEPS, eta=eta, **options)
+    return Search(
+        Problem("picture", prompt),
+        generator,
+        scorer=PictureScorer(generator, ink, "ink"),
+        sampling=Sampling(max_tokens=STEPS),
+        budget=budget,
+    )
+
+
+def painted(strategy: str, search: Search) -> Answer:
+    name, method = parse(strategy)
+    check(name, method, search.capabilities)
+    return asyncio.run(method(search))
+
+
+def random(shape: tuple[int, ...], seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_step_is_that_of_diffusers(prediction: str, eta: float, clip: bool) -> None:
+    sampler: Any = DDIMScheduler(prediction_type=prediction, clip_sample=clip, timestep_spacing="trailing")
+    sampler.set_timesteps(10)
+    alphas = [float(sampler.alphas_cumprod[t]) for t in sampler.timesteps] + [1.0]
+    levels = Levels(tuple(map(int, sampler.timesteps)), tuple(alphas), prediction, 1.0 if clip else None)  # type: ignore[arg-type]
+    x, told, noise = (random((1, 4, 4), seed) for seed in range(3))
+    for position, timestep in enumerate(sampler.timesteps):
+        mean, sigma, clean = levels.step(x, told, position, eta)
+        theirs = sampler.step(
+            torch.from_numpy(told), timestep, torch.from_numpy(x), eta=eta, variance_noise=torch.from_numpy(noise)
+        )
+        np.testing.assert_allclose(mean + sigma * noise, theirs.prev_sample.numpy(), rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(clean, theirs.pred_original_sample.numpy(), rtol=2e-4, atol=2e-5)
+
+
+def test_a_whole_picture_is_that_of_the_pipeline_step_by_step(model: DiffusionModel, directory: Path) -> None:
+    """The same noises through the network and scheduler of ``diffusers``."""
+    search = searching(model, eta=0.5)
+    leaf = asyncio.run(search.extend([search.root]))[0]
+    dice = np.random.Generator(np.random.Philox(key=int(leaf.key, 16)))
+    noises = [torch.from_numpy(dice.standard_normal(model.shape, np.float32)) for _ in range(STEPS + 1)]
+    sampler: Any = DDIMScheduler.from_pretrained(directory / "scheduler")
+    sampler.set_timesteps(STEPS)
+    x = noises[0][None]
+    with torch.inference_mode():
+        for timestep, noise in zip(sampler.timesteps, noises[1:], strict=True):
+            told = model._net(x, timestep, class_labels=torch.tensor([2])).sample
+            x = sampler.step(told, timestep, x, eta=0.5, variance_noise=noise[None]).prev_sample
+    np.testing.assert_allclose(leaf.state.x, x[0].numpy(), rtol=1e-3, atol=1e-4)
+    assert leaf.usage.denoiser_calls == leaf.passes == STEPS
+    assert leaf.usage.flops == pytest.approx(STEPS * model.flops) and model.flops > 1e5
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 0.99))
+@unhurried
+def test_a_neighbour_has_the_length_and_the_angle_it_should(seed: int, cosine: float) -> None:
+    pivot, fresh = random((1, 8, 8), seed), random((1, 8, 8), seed + 1)
+    near = neighbour(pivot, fresh, cosine)
+    assert np.linalg.norm(near) == pytest.approx(np.linalg.norm(pivot), rel=1e-5)
+    dot = float((near.astype(float) * pivot).sum()) / float(np.linalg.norm(near) * np.linalg.norm(pivot))
+    assert dot == pytest.approx(cosine, abs=1e-5)
+
+
+def test_noise_put_back_has_the_variance_of_its_level() -> None:
+    levels = Levels((900, 600, 300), (0.1, 0.4, 0.8, 1.0))
+    x = np.float32(np.sqrt(0.8)) * np.ones((1, 100, 100), np.float32) + np.sqrt(np.float32(0.2)) * random(
+        (1, 100, 100), 0
+    )
+    back = levels.renoise(x, 2, 0, random((1, 100, 100), 1))
+    assert back.mean() == pytest.approx(np.sqrt(0.1), abs=0.02)
+    assert back.var() == pytest.approx(0.9, abs=0.03)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
+@unhurried
+def test_a_shelf_gives_back_what_it_was_given_and_holds_no_more_than_it_may(moves: list[tuple[int, bool]]) -> None:
+    shelf = Shelf(3 * 16)
+    there: dict[int, tuple[Kept, int]] = {}
+
+    def check(name: int) -> None:
+        np.testing.assert_array_equal(there[name][0].take(), np.full((2, 2), there[name][1], np.float32))
+
+    for place, (name, keep) in enumerate(moves):
+        if keep or name not in there:
+            there[name] = (shelf.keep(np.full((2, 2), place, np.float32)), place)
+        else:
+            check(name)
+            del there[name]
+        assert shelf.held <= 3 * 16
+    for name in there:
+        check(name)
+    there.clear()
+    assert shelf.held == 0
+
+
+def test_a_tree_beyond_the_memory_for_its_states_grows_the_same(model: DiffusionModel) -> None:
+    wide, narrow = searching(model), searching(model, memory=2000)
+    one, other = (painted("dts:n=20", search) for search in (wide, narrow))
+    assert one.node is not None and other.node is not None
+    np.testing.assert_array_equal(one.node.state.x, other.node.state.x)
+    assert narrow.generator.shelf.held <= 2000 < wide.generator.shelf.held  # type: ignore[attr-defined]
+
+
+def test_children_share_what_the_model_told_of_their_parent(model: DiffusionModel) -> None:
+    search = searching(model)
+
+    async def grow() -> list[int]:
+        noises = await search.extend([search.root], 2, until="step")
+        steps = await search.extend(noises, 3, until="step")
+        ends = await search.extend(steps[:1], 4)
+        return [sum(node.usage.denoiser_calls for node in nodes) for nodes in (noises, steps, ends)]
+
+    assert asyncio.run(grow()) == [2, 6, 4 * (STEPS - 2)]
+    assert search.ledger.spent.denoiser_calls == 2 + 6 + 4 * (STEPS - 2)
+
+
+def test_all_particles_of_all_prompts_share_their_batches(model: DiffusionModel) -> None:
+    generator = DiffusionGenerator(model, steps=STEPS)
+    sizes: list[int] = []
+    compute = generator._batch._compute
+    generator._batch._compute = lambda calls: sizes.append(len(calls)) or compute(calls)  # type: ignore[func-returns-value]
+    scorer = PictureScorer(generator, ink, "ink")
+    searches = [
+        Search(Problem(str(i), str(i % 4)), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
+        for i in range(8)
+    ]
+    method = parse("fk_steering:n=4,start=1,every=2")[1]
+
+    async def run() -> None:
+        await asyncio.gather(*(method(search) for search in searches))
+
+    asyncio.run(run())
+    assert sizes == [32] * STEPS
+
+
+def test_without_noise_the_first_draw_decides(model: DiffusionModel) -> None:
+    search = searching(model, eta=0)
+
+    async def twice() -> list[Array]:
+        noise = await search.extend([search.root], until="step")
+        return [node.state.x for node in await search.extend(noise, 2)]
+
+    one, other = asyncio.run(twice())
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_is_repeated_by_its_seed_and_resumed_from_its_journal(model: DiffusionModel) -> None:
+    first, notes = searching(model), Notebook()
+    first._journal = notes
+    answer = painted("dts:n=4", first)
+    again = searching(model)
+    again._journal = notes
+    again.generator._batch._compute = None  # type: ignore[attr-defined]  # nothing may be computed
+    assert answer.node is not None
+    repeated = painted("dts:n=4", again)
+    assert repeated.node is not None and repeated.node.key == answer.node.key
+    np.testing.assert_array_equal(repeated.node.state.x, answer.node.state.x)
+    assert replace(repeated.usage, seconds=0) == replace(answer.usage, seconds=0)
+
+
+def test_moves_go_to_a_neighbour_and_back_on_the_way(model: DiffusionModel) -> None:
+    search = searching(model, eta=0)
+
+    async def move() -> None:
+        (noise,) = await search.extend([search.root], until="step")
+        near = await search.extend([noise], 2, move=Neighbour(0.95))
+        assert [node.state.position for node in near] == [0, 0]
+        assert [node.usage.denoiser_calls for node in near] == [1, 1]
+        late = await search.extend(near, at_most=4)
+        assert [(node.finish, node.state.position) for node in late] == [("cut", 4)] * 2
+        (back,) = await search.extend(late[:1], move=Renoise(0.5))
+        assert back.state.position == 2
+        (done,) = await search.extend([back])
+        assert done.done
+        with pytest.raises(InputError, match="pure noise has neighbours"):
+            await search.extend(late, move=Neighbour(0.9))
+
+    asyncio.run(move())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "eta"),
+    [
+        ("single", 1.0),
+        ("best_of_n:n=4", 0.0),
+        ("beam_search:n=4,width=2", 1.0),
+        ("mcts:n=4,width=2", 1.0),
+        ("particle_filter:n=4,reward=score", 1.0),
+        ("fk_steering:n=4", 1.0),
+        ("dts:n=5,walks=2", 1.0),
+        ("dts:n=5,variant=sample", 1.0),
+        ("zero_order:n=3,rounds=2", 0.0),
+        ("search_over_paths:n=2,width=2,level=0.4,forward=0.4,backward=0.6", 0.0),
+    ],
+)
+@pytest.mark.parametrize("nfe", [STEPS, 20, 50, None])
+def test_every_strategy_paints_within_its_budget(
+    model: DiffusionModel, strategy: str, eta: float, nfe: int | None
+) -> None:
+    search = searching(model, eta=eta, budget=Budget(nfe=nfe))
+    answer = painted(strategy, search)
+    spent = sum(record.node.usage.denoiser_calls for record in search.trace.values())
+    assert answer.usage.denoiser_calls == spent
+    assert nfe is None or spent <= nfe
+    if nfe is None or nfe >= 20:
+        assert answer.node is not None and answer.node.state.position == STEPS
+        scores = [r.score for r in search.trace.values() if r.score is not None and r.node.done]
+        if "variant=sample" not in strategy and "single" not in strategy:
+            assert search.trace[answer.node.key].score == max(scores)
+
+
+def test_the_best_of_more_has_more_ink(model: DiffusionModel) -> None:
+    def reward(strategy: str) -> float:
+        search = searching(model)
+        answer = painted(strategy, search)
+        assert answer.node is not None
+        return search.trace[answer.node.key].score or 0.0
+
+    assert reward("best_of_n:n=16") > reward("best_of_n:n=1")
+
+
+def test_a_search_refuses_a_sampler_without_what_it_needs(model: DiffusionModel) -> None:
+    for strategy in ("fk_steering", "dts"):
+        with pytest.raises(CapabilityError, match="eta above 0"):
+            painted(strategy, searching(model, eta=0))
+    with pytest.raises(CapabilityError, match="eta 0"):
+        painted("zero_order", searching(model, eta=1))
+    with pytest.raises(CapabilityError, match="answers"):
+        painted("majority", searching(model))
+
+
+def test_a_budget_below_one_picture_and_a_limit_that_counts_nothing_are_refused(model: DiffusionModel) -> None:
+    search = searching(model, budget=Budget(nfe=STEPS - 1))
+    assert painted("best_of_n:n=2", search).finish == "incomplete"
+    assert search.ledger.spent.denoiser_calls == 0
+    with pytest.raises(InputError, match=r"budget.tokens=100: this model generates no tokens"):
+        searching(model, budget=Budget(tokens=100))
+    assert Budget.parse("400nfe,3s") == Budget(nfe=400, seconds=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eta": 1.5}, "eta=1.5: give 0"),
+        ({"stride": 0}, "stride=0: give 1 to"),
+        ({"steps": 0}, "steps=0: give 1 to 1000"),
+        ({"steps": 1001}, "steps=1001: give 1 to 1000"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(model: DiffusionModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        DiffusionGenerator(model, **options)
+
+
+def test_a_class_that_is_not_there_is_refused(model: DiffusionModel) -> None:
+    with pytest.raises(InputError, match="prompt='a cat': name one class: 0, 1, 2, 3"):
+        searching(model, "a cat")
+    assert searching(model, "class 3, please").root.state.condition == 3
+    assert searching(model, None).root.state.condition is None
+
+
+def test_another_number_of_steps_than_the_sampler_takes_is_refused(model: DiffusionModel) -> None:
+    generator = DiffusionGenerator(model, steps=STEPS)
+    search = Search(Problem("picture", "1"), generator)
+    with pytest.raises(InputError, match=rf"max_tokens=512: .*Sampling\(max_tokens={STEPS}\)"):
+        asyncio.run(search.extend([search.root]))
+
+
+def test_levels_that_stand_still_are_refused() -> None:
+    with pytest.raises(InputError, match="two steps would be at the same level"):
+        Levels((500, 500, 0), (0.2, 0.2, 0.9, 1.0))
+    with pytest.raises(InputError, match="back_to=3: give a position from 0 to 1"):
+        Levels((900, 500, 100), (0.2, 0.4, 0.9, 1.0)).renoise(random((1, 2, 2), 0), 2, 3, random((1, 2, 2), 1))
+
+
+def test_a_directory_that_is_none_is_refused(tmp_path: Path, directory: Path) -> None:
+    with pytest.raises(InputError, match="no diffusers directory"):
+        DiffusionModel(tmp_path)
+    flow = tmp_path / "flow"
+    (flow / "scheduler").mkdir(parents=True)
+    (flow / "model_index.json").write_text("{}")
+    (flow / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
+    with pytest.raises(InputError, match="scheduler='FlowMatchEulerDiscreteScheduler': only variance-preserving"):
+        DiffusionModel(flow)
+
+
+def test_stable_diffusion_is_steered_and_is_the_pipelines_own(latent: Path) -> None:
+    search = searching(latent, "a cat", eta=0, guidance=3.0)
+    answer = painted("best_of_n:n=2", search)
+    assert answer.node is not None
+    assert answer.usage.denoiser_calls == 2 * 2 * STEPS
+    assert answer.usage.decodes == 2
+    generator: Any = search.generator
+    (picture,) = generator.model.pictures([answer.node.state.x])
+    assert picture.shape == (3, 16, 16)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(latent, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    dice = np.random.Generator(np.random.Philox(key=int(answer.node.key, 16)))
+    latents = torch.from_numpy(dice.standard_normal(generator.model.shape, np.float32))[None]
+    theirs = pipeline("a cat", num_inference_steps=STEPS, guidance_scale=3.0, latents=latents, output_type="np").images[
+        0
+    ]
+    np.testing.assert_allclose(picture.transpose(1, 2, 0), theirs, atol=2e-3)
+
+
+def test_scores_of_pictures_by_hand() -> None:
+    half = np.zeros((1, 2, 4), np.float32)
+    half[..., 2:] = 1.0
+    assert ink([half], [None]) == [0.5]
+    assert symmetry([half], [None]) == [-1.0]
+    flat, noisy = np.zeros((1, 16, 16), np.float32), np.random.default_rng(0).random((1, 16, 16)).astype(np.float32)
+    plain, wild = SIMPLE["compressibility"]([flat, noisy], [None, None])
+    assert -0.03 < plain < 0 and wild < -0.2
+
+
+def test_a_class_is_scored_by_its_log_probability() -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(8, 1, (4,), 3, 8, ("0", "1", "2")).eval()
+    picture = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
+    table = classifier.log_probabilities([picture])
+    assert np.exp(table).sum() == pytest.approx(1)
+    assert list(class_score(classifier)([picture], [2])) == pytest.approx([float(table[0, 2])])
+    assert list(class_score(classifier, target=1)([picture], [None])) == pytest.approx([float(table[0, 1])])
+    with pytest.raises(InputError, match="no class was asked for"):
+        class_score(classifier)([picture], [None])
+    with pytest.raises(InputError, match="target=3: give a class from 0 to 2"):
+        class_score(classifier, target=3)
+
+
+def test_a_classifier_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(8, 1, (4, 6), 3, 8, ("0", "1")).eval()
+    classifier.save(tmp_path)
+    picture = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
+    read = Classifier.load(tmp_path)
+    np.testing.assert_allclose(read.log_probabilities([picture]), classifier.log_probabilities([picture]), atol=1e-2)
+    with pytest.raises(InputError, match="classifier="):
+        Classifier.load(tmp_path / "nothing")
+
+
+def test_scores_compose_and_what_is_missing_stays_missing(model: DiffusionModel) -> None:
+    search = searching(model)
+    generator: Any = search.generator
+    parts = [PictureScorer(generator, ink, "ink"), PictureScorer(generator, symmetry, "symmetry")]
+    both = Composed([(parts[0], 1.0), (parts[1], 0.5)])
+    assert both.name == "sum(ink,0.5*symmetry)"
+
+    async def run() -> None:
+        leaves = await search.extend([search.root], 3)
+        alone = [await part.score(leaves, [None] * 3) for part in parts]
+        for reading, a, b in zip(await both.score(leaves, [None] * 3), *alone, strict=True):
+            assert a.value is not None and b.value is not None
+            assert reading.value == pytest.approx(a.value + 0.5 * b.value)
+            assert reading.usage.scorer_calls == 2
+        assert [reading.value for reading in await both.score([search.root], [None])] == [None]
+
+    asyncio.run(run())
+    with pytest.raises(InputError, match="name at least one"):
+        Composed([])
+    with pytest.raises(InputError, match="how='product'"):
+        Composed([(parts[0], 2.0)], "product")
+
+
+def test_adapters_without_weights_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no CLIP directory"):
+        clip_score(tmp_path)
+    with pytest.raises(InputError, match="image-reward"):
+        image_reward(tmp_path)

@@ -1,0 +1,93 @@
+"""The shipped image model, from the command line to the picture."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thinktime import pocket
+from thinktime.bench import gallery
+from thinktime.diffusion.classifier import Classifier
+from thinktime.pocket.digits import scorer_for
+
+
+def paint(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "thinktime", "paint", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_digit_is_painted_as_asked_and_its_cost_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "seven.png"
+    ran = paint("digit 7, heavy ink", "--strategy", "fk_steering:n=4", "--out", str(out), "--json")
+    assert ran.returncode == 0, ran.stderr
+    told: dict[str, Any] = json.loads(ran.stdout)
+    assert told["usage"]["denoiser_calls"] == 80 and told["usage"]["generated_tokens"] == 0
+    assert told["finish"] == "done" and told["strategy"] == "fk_steering"
+    picture = np.asarray(Image.open(out), np.float32) / 255
+    assert picture.shape == (256, 256)
+    small = picture[8::16, 8::16][None]
+    for kind in ("digits_scorer", "digits_judge"):
+        assert Classifier.load(pocket.directory(kind)).log_probabilities([small])[0].argmax() == 7
+    score = Classifier.load(pocket.directory("digits_scorer")).log_probabilities([small])[0, 7] + 10 * small.mean()
+    assert told["score"] == pytest.approx(score, abs=0.05)
+
+
+def test_a_budget_is_kept_and_the_same_seed_paints_the_same(tmp_path: Path) -> None:
+    pictures = []
+    for name in ("one.png", "other.png"):
+        ran = paint("4", "--budget", "110nfe", "--seed", "3", "--out", str(tmp_path / name))
+        assert ran.returncode == 0, ran.stderr
+        nfe = re.search(r"(\d+) evaluations of the denoiser", ran.stdout)
+        assert nfe and 90 <= int(nfe[1]) <= 110 and "(dts, budget)" in ran.stdout
+        pictures.append(np.asarray(Image.open(tmp_path / name)))
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digit 12"], "prompt='digit 12': name one class: 0, 1,"),
+        (["5", "--budget", "10nfe"], "budget='10nfe': not enough for one picture, which takes 20nfe"),
+        (["5", "--budget", "100tok"], "budget.tokens=100: this model generates no tokens"),
+        (["5", "--out", "five.jpg"], "out='five.jpg': pictures are written as PNG"),
+        (["5", "--scorer", "beauty"], "scorer='beauty': unknown; there are: class,"),
+        (["5", "--scorer", "clip"], "scorer='clip': say where its weights are: clip=DIRECTORY"),
+        (["5", "--strategy", "fk_steering", "--eta", "0"], "it needs steps that are drawn"),
+        (["5", "--strategy", "zero_order", "--eta", "1"], "it needs a sample that its first noise decides"),
+        (["5", "--strategy", "majority"], "it needs answers that can be read and compared"),
+        (["5", "--model", "no/such/folder"], "no diffusers directory"),
+        (["5", "--steps", "5000"], "steps=5000: give 1 to 1000"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_nothing_is_painted(words: list[str], message: str, tmp_path: Path) -> None:
+    where = [] if "--out" in words else ["--out", str(tmp_path / "picture.png")]
+    ran = paint(*words, *where)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.strip().splitlines()
+    assert line.startswith("error: ") and message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_of_the_shipped_model_says_what_it_is_scored_by() -> None:
+    assert scorer_for("digit 7") == "class"
+    assert scorer_for("a 3 with Heavy Ink") == "class+10*ink"
+    assert scorer_for("8, light ink, symmetric") == "class-10*ink+10*symmetry"
+
+
+def test_the_gallery_shows_every_method_with_its_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "DIGITS", (4, 9))
+    monkeypatch.setattr(gallery, "BUDGETS", (80, 120))
+    found = gallery.paintings()
+    assert [name for name, _ in found] == ["single", *(name for name in gallery.METHODS for _ in range(2))]
+    plain = sum(painted.score for painted in found["single", 20])
+    assert all(sum(p.score for p in row) >= plain for (name, _), row in found.items() if name == "best_of_n")
+    gallery.draw(found, tmp_path / "sheet.png")
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).std() > 10

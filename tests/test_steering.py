@@ -1,0 +1,197 @@
+"""Steering on chains whose answer is known: the particle filter and the tree converge to it, and known bugs do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, replace
+from random import Random
+from statistics import fmean
+
+import pytest
+from chains import Chain, ChainGenerator, ChainScorer, Path, total_variation
+from toy import Notebook
+
+from thinktime.core.errors import InputError
+from thinktime.core.particles import normalised
+from thinktime.core.search import Search
+from thinktime.core.types import Problem, Sampling
+from thinktime.core.usage import Budget
+from thinktime.strategies.dts import DTS, Branch
+from thinktime.strategies.fk_steering import FKSteering
+from thinktime.strategies.particle_filter import Particle
+
+
+def searching(chain: Chain, seed: int, budget: Budget | None = None, journal: Notebook | None = None) -> Search:
+    return Search(
+        Problem("chain", "walk"),
+        ChainGenerator(chain),
+        scorer=ChainScorer(chain),
+        sampling=Sampling(max_tokens=chain.levels),
+        seed=seed,
+        budget=budget,
+        journal=journal,
+    )
+
+
+def drawn_chain(seed: int, levels: int, states: int = 3, *, stay: float = 0.9) -> Chain:
+    dice = Random(seed)
+    return Chain(tuple(tuple(dice.random() for _ in range(states)) for _ in range(levels)), stay)
+
+
+WALK = Chain(((0.3, -1.0, 0.8), (1.5, 0.2, -0.5), (-0.4, 1.2, 0.1), (0.0, 1.0, 2.0)), stay=0.8)
+"""Four steps of three states, with rewards on the way that say little of the last."""
+
+
+def filtered(strategy: FKSteering, runs: int) -> dict[Path, float]:
+    """The weighted law of last states, over many runs."""
+    law: Counter[Path] = Counter()
+
+    async def run(seed: int) -> None:
+        population = await strategy.filter(searching(WALK, seed))
+        for particle, weight in zip(population, normalised([p.log_weight for p in population]), strict=True):
+            law[particle.node.state[-1:]] += weight / runs  # type: ignore[assignment]
+
+    async def all_runs() -> None:
+        for seed in range(runs):
+            await run(seed)
+
+    asyncio.run(all_runs())
+    return dict(law)
+
+
+def last_states(law: dict[Path, float]) -> dict[Path, float]:
+    found: Counter[Path] = Counter()
+    for path, probability in law.items():
+        found[path[-1:]] += probability  # type: ignore[assignment]
+    return dict(found)
+
+
+def steering(potential: str, k: int) -> FKSteering:
+    return FKSteering(n=k, potential=potential, factor=1.0, ess=0.9, start=0, every=1)
+
+
+@pytest.mark.parametrize("potential", ["diff", "max", "is"])
+def test_the_filter_gives_the_tilted_law_and_nearer_with_more_particles(potential: str) -> None:
+    exact = last_states(WALK.tilted(1.0))
+    few = total_variation(filtered(steering(potential, 4), 300), exact)
+    many = total_variation(filtered(steering(potential, 256), 30), exact)
+    assert many < 0.02
+    assert many < few
+
+
+@dataclass(frozen=True)
+class Forgetful(FKSteering):
+    """Drops the weights where the population was not redrawn."""
+
+    def _weighed(self, particle: Particle, *rest: object) -> Particle:
+        return super()._weighed(replace(particle, log_weight=0.0), *rest)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class NeverCorrects(FKSteering):
+    """The last weight is one more of the potentials, not what makes their product the reward of the result."""
+
+    def _weighed(self, particle: Particle, *rest: object) -> Particle:
+        weighed = super()._weighed(particle, *rest)  # type: ignore[arg-type]
+        gained = max(weighed.rewards)
+        return replace(weighed, log_weight=particle.log_weight + gained)
+
+
+@pytest.mark.parametrize(("wrong", "potential"), [(Forgetful, "diff"), (NeverCorrects, "max")])
+def test_two_known_bugs_are_not_mended_by_more_particles(wrong: type[FKSteering], potential: str) -> None:
+    exact = last_states(WALK.tilted(1.0))
+    strategy = wrong(n=256, potential=potential, factor=1.0, ess=0.5, start=0, every=1)
+    assert total_variation(filtered(strategy, 30), exact) > 0.05
+
+
+def descents(branch: Branch, factor: float, probability: float = 1.0) -> Counter[Path]:
+    """The exact law of the ends that `Branch.draw` finds."""
+    if not branch.known:
+        return Counter({branch.node.state: probability})
+    law: Counter[Path] = Counter()
+    for child, share in zip(branch.known, normalised([factor * c.value for c in branch.known]), strict=True):
+        law.update(descents(child, factor, probability * share))
+    return law
+
+
+def tree_error(rounds: int, backup: str, chains: int = 6) -> float:
+    """Mean total variation between what the tree draws and the tilted law, over random chains."""
+    strategy = DTS(n=rounds, variant="sample", factor=3.0, backup=backup)
+    found = []
+    for seed in range(chains):
+        chain = drawn_chain(seed, levels=3)
+        tree = asyncio.run(strategy.grow(searching(chain, seed)))
+        found.append(total_variation(descents(tree, 3.0), chain.tilted(3.0)))
+    return fmean(found)
+
+
+def test_what_the_tree_draws_comes_nearer_to_the_tilted_law_and_with_sums_it_stays_away() -> None:
+    errors = [tree_error(rounds, "mean") for rounds in (10, 100, 1000)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.16
+    assert tree_error(1000, "sum") > errors[-1] + 0.08
+
+
+def test_a_draw_follows_the_values_of_the_tree() -> None:
+    chain = drawn_chain(1, levels=3)
+    tree = asyncio.run(DTS(n=50, variant="sample", factor=3.0).grow(searching(chain, 1)))
+    dice = Random(0)
+    drawn = Counter(tree.draw(3.0, dice).node.state for _ in range(4000))
+    assert total_variation({path: n / 4000 for path, n in drawn.items()}, descents(tree, 3.0)) < 0.05
+
+
+def test_a_value_is_the_soft_mean_of_its_children() -> None:
+    tree = DTS(factor=2.0)
+    assert tree._value([1.0, 1.0, 1.0]) == pytest.approx(1.0)
+    assert tree._value([0.0, 1.0]) == pytest.approx(0.7168, abs=1e-4)  # log((1 + e^2) / 2) / 2
+    assert replace(tree, backup="sum")._value([1.0, 1.0]) == pytest.approx(1 + 0.3466, abs=1e-4)
+    assert replace(tree, backup="max")._value([0.0, -3.0]) == 0.0
+
+
+def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
+    chain = drawn_chain(3, levels=4)
+    search = searching(chain, 0)
+    answer = asyncio.run(DTS(n=30)(search))
+    assert answer.node is not None
+    seen = [record.score for record in search.trace.values() if record.score is not None]
+    assert search.trace[answer.node.key].score == max(seen)
+
+
+@pytest.mark.parametrize("walks", [1, 4])
+def test_a_tree_pays_for_what_it_grows_and_stops_with_its_budget(walks: int) -> None:
+    chain = drawn_chain(5, levels=5)
+    search = searching(chain, 0, Budget(nfe=42))
+    tree = asyncio.run(DTS(n=100, walks=walks).grow(search))
+    grown = [record.node for record in search.trace.values() if record.node.parent is not None]
+    assert search.ledger.spent.denoiser_calls == len(grown) <= 42
+    assert search.exhausted
+    assert len(list(tree.leaves())) >= 8
+
+
+def test_a_round_that_ends_at_a_finished_picture_costs_nothing() -> None:
+    chain = Chain(((0.0,), (1.0,)), stay=1.0)
+    search = searching(chain, 0)
+    tree = asyncio.run(DTS(n=6, widen=0.1, alpha=0.1).grow(search))
+    assert search.ledger.spent.denoiser_calls == 2
+    assert tree.visits == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (lambda: DTS(alpha=1.0), "alpha"),
+        (lambda: DTS(alpha=0.0), "alpha"),
+        (lambda: DTS(factor=0), "factor"),
+        (lambda: DTS(explore=-1), "explore"),
+        (lambda: DTS(n=0), "n"),
+        (lambda: DTS(variant="dts"), "variant"),
+        (lambda: FKSteering(n=1), "n"),
+        (lambda: FKSteering(every=0), "every"),
+        (lambda: FKSteering(factor=-1), "factor"),
+        (lambda: FKSteering(potential="min"), "potential"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_name(wrong: object, field: str) -> None:
+    with pytest.raises(InputError, match=f"^{field}="):
+        wrong()  # type: ignore[operator]

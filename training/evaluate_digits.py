@@ -1,0 +1,83 @@
+"""How good the shipped image model is: what the judge recognises, and a Fréchet distance in the judge's features.
+
+    python -m training.evaluate_digits shared/data/mnist --out src/thinktime/pocket/models/digits/quality.json
+
+The distance is between as many drawn as real digits (the images of the scorer and the judge, which the model never
+saw), and stands beside that of the images it was trained on, the least that a perfect model could be expected to have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from thinktime.bench.statistics import mean_interval
+from thinktime.core.search import Search
+from thinktime.core.types import Problem, Sampling
+from thinktime.diffusion.classifier import Classifier
+from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.pocket import directory
+from training.digits import CLASSES, digits
+
+
+def frechet(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Of normal distributions fitted to two sets of features [n, width]."""
+    a, b = np.cov(one.T), np.cov(other.T)
+    roots = np.linalg.eigvals(a @ b).real.clip(0)
+    return float(((one.mean(0) - other.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * np.sqrt(roots).sum())
+
+
+async def drawn(generator: DiffusionGenerator, per_class: int) -> tuple[list[Any], list[int]]:
+    """Pictures and the classes that were asked for."""
+    labels = list(range(CLASSES))
+    sampling = Sampling(max_tokens=generator.levels.steps)
+    searches = [Search(Problem(f"quality/{label}", label), generator, sampling=sampling) for label in labels]
+    found = await asyncio.gather(*(search.extend([search.root], per_class) for search in searches))
+    states = [node.state.x for leaves in found for node in leaves]
+    return generator.model.pictures(states), [label for label in labels for _ in range(per_class)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--per-class", type=int, default=150)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    judge = Classifier.load(directory("digits_judge"))
+
+    def features(pictures: Any) -> NDArray[np.float64]:
+        with torch.inference_mode():
+            return judge.features(torch.as_tensor(np.stack(pictures))).double().numpy()
+
+    unseen = np.concatenate([digits(args.data, part)[0].numpy() for part in ("scorer", "judge")]) / 2 + 0.5
+    trained = digits(args.data, "generator")[0].numpy()[: 10 * args.per_class] / 2 + 0.5
+    rows = {}
+    for steps, eta, guidance in ((10, 1.0, 1.0), (20, 1.0, 1.0), (20, 0.0, 1.0), (20, 1.0, 2.0), (50, 1.0, 1.0)):
+        generator = DiffusionGenerator(directory("digits"), steps=steps, eta=eta, guidance=guidance)
+        pictures, labels = asyncio.run(drawn(generator, args.per_class))
+        right = judge.log_probabilities(pictures).argmax(-1) == np.array(labels)
+        rows[f"steps={steps},eta={eta:g},guidance={guidance:g}"] = {
+            "judge_accuracy": asdict(mean_interval([float(each) for each in right])),
+            "by_class": [round(float(right[np.array(labels) == label].mean()), 3) for label in range(CLASSES)],
+            "frechet": round(frechet(features(pictures), features(unseen[: len(pictures)])), 3),
+        }
+        print(json.dumps(rows), flush=True)
+    least = round(frechet(features(trained), features(unseen[: len(trained)])), 3)
+    out = {
+        "command": "python -m training.evaluate_digits MNIST",
+        "n": 10 * args.per_class,
+        "frechet_of_training_images": least,
+    }
+    args.out.write_text(json.dumps(out | {"settings": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
