@@ -32,7 +32,7 @@ from thinktime.core.types import (
     Skills,
     Until,
 )
-from thinktime.core.usage import Budget, Usage
+from thinktime.core.usage import Budget, Usage, total
 
 
 class Journal(Protocol):
@@ -369,9 +369,11 @@ class Search:
 
         A banked sample reserves its worst case too: a resumed run then decides as an undisturbed one.
         """
+        asked = [(extension, self.generator.worst_case(extension.node, extension.max_tokens)) for extension in wanted]
+        if self.ledger.reserve(total(worst for _, worst in asked)):
+            return asked, []
         granted: list[tuple[Extension, Usage]] = []
-        for place, extension in enumerate(wanted):
-            worst = self.generator.worst_case(extension.node, extension.max_tokens)
+        for place, (extension, worst) in enumerate(asked):
             if not self.ledger.reserve(worst):
                 if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)
@@ -420,19 +422,19 @@ class Search:
             try:
                 fresh = await self.generator.extend(told)
             except InputError:  # nothing came, and nothing of it was paid for
-                for _, worst in granted:
-                    self.ledger.settle(worst, Usage())
+                self.ledger.settle(total(worst for _, worst in granted), Usage())
                 raise
             for extension, child in zip(new, fresh, strict=True):
                 children[extension.key] = child
                 if child.error is not None:
                     self.errors.append(child.error)
             self._write([(extension, children[extension.key]) for extension in new if extension.key not in kept])
-        for extension, worst in granted:
+        for extension, _ in granted:
             child, limit = children[extension.key], extension.race.limit if extension.race else None
             if limit is not None and child.usage.generated_tokens > limit:
                 children[extension.key] = self._given_up(extension, child, limit)
-            self.ledger.settle(worst, children[extension.key].usage)
+        reserved = total(worst for _, worst in granted)
+        self.ledger.settle(reserved, total(children[extension.key].usage for extension, _ in granted))
         return [(extension, children[extension.key]) for extension, _ in granted]
 
     def _arrive(self, extension: Extension, child: Child) -> None:

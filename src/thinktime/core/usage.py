@@ -49,8 +49,10 @@ class Usage:
         return self._with(other, -1)
 
     def _with(self, other: Usage, sign: int) -> Usage:
-        pairs = zip(_counts(self), _counts(other), strict=True)
-        return Usage(*[None if a is None or b is None else a + sign * b for a, b in pairs])  # type: ignore[arg-type]
+        pairs = zip(_FIELDS, _counts(self), _counts(other), strict=True)
+        made = object.__new__(Usage)  # as __init__ would; twice as fast, and a sample is counted nine times
+        vars(made).update([(name, None if a is None or b is None else a + sign * b) for name, a, b in pairs])
+        return made
 
     def as_dict(self) -> dict[str, float | None]:
         """The counts by name."""

@@ -124,10 +124,11 @@ class Gateway:
                 generator = await self.upstream.generator(ask.model, ask.api)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
+        wanted = self.bank is not None or Capability.LOGPROBS in method.strategy.needs
         return await search_for(
             ask,
             method,
-            generator.sending(ask.fields, heard),
+            generator.sending(ask.fields, heard, logprobs=wanted),
             budget=budget,
             within=call.guest.ledger,
             upstream=self.upstream.url,

@@ -106,6 +106,7 @@ class RemoteGenerator:
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
         self._heard: Heard | None = None
+        self._logprobs = True
 
     @property
     def traits(self) -> Traits:
@@ -139,7 +140,9 @@ class RemoteGenerator:
         traits = self._traits
         return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
 
-    def sending(self, fields: Mapping[str, Any], heard: Heard | None = None) -> RemoteGenerator:
+    def sending(
+        self, fields: Mapping[str, Any], heard: Heard | None = None, *, logprobs: bool = True
+    ) -> RemoteGenerator:
         """This generator, on the same connections, for one request with fields of its own.
 
         Its samples keep all that the endpoint told of them (`RemoteText.choice`).
@@ -147,9 +150,11 @@ class RemoteGenerator:
         Args:
             fields: sent with every sample as they are: tools, penalties, a response format.
             heard: samples asked for one by one are streamed, and this is told every event.
+            logprobs: whether log-probabilities are asked for where only a strategy may want them. Those that count
+                tokens nobody else counts are asked for all the same.
         """
         one = copy(self)
-        one._fields, one._heard = fields, heard
+        one._fields, one._heard, one._logprobs = fields, heard, logprobs
         return one
 
     async def close(self) -> None:
@@ -317,7 +322,8 @@ class RemoteGenerator:
             body["n"] = n
         if traits.seeds:
             body["seed"] = int(extension.key[:7], 16)
-        if traits.logprobs:
+        counting = n > 1 or extension.until == "step" or not traits.usage
+        if traits.logprobs and (self._logprobs or counting):
             body["logprobs"] = True if self._api == "chat/completions" else 1
         body |= self._fields or {}
         if extension.until == "step":
@@ -337,14 +343,15 @@ class RemoteGenerator:
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
             cached = 0 if place or told is None else told.cached
             prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
-            flops = self._flops(prompt + count)
-            usage = Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds)
             if told is None:
                 worst = self.worst_case(extension.node, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
+                flops = self._flops(prompt + count)
                 money = self._price.dollars(prompt, cached or 0, count) if self._price else None
-                usage = replace(usage, dollars=money)
+                usage = Usage(
+                    prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money
+                )
             children.append(self._child(extension, choice, count, usage, traits))
         return children
 
@@ -358,12 +365,16 @@ class RemoteGenerator:
         said = before.text + text
         ends = tuple(match.end() for match in re.finditer(re.escape(self._step), said))
         ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
-        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=before.logprob + choice.logprob)
-        if self._fields is not None:
-            unasked = () if self._fields.get("logprobs") else ("logprobs",)
-            kept = {name: value for name, value in choice.whole.items() if name not in unasked}
-            state = replace(state, choice=json.dumps(kept))
+        logprob, kept = before.logprob + choice.logprob, self._kept(choice)
+        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
         return Child(state, finish, usage, count)
+
+    def _kept(self, choice: Choice) -> str:
+        """All that was told of a sample of `sending`, but for log-probabilities that its request did not ask for."""
+        if self._fields is None:
+            return ""
+        unasked = () if self._fields.get("logprobs") else ("logprobs",)
+        return json.dumps({name: value for name, value in choice.whole.items() if name not in unasked})
 
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
