@@ -209,8 +209,9 @@ def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_
     told: list[tuple[str, Any]] = []
 
     def completion(outcome: Outcome) -> dict[str, Any]:
-        told.append((outcome.ask.prompt[-1]["content"], replies.completion(outcome)))
-        return told[-1][1]
+        answer = replies.completion(outcome)
+        told.append((outcome.ask.prompt[-1]["content"], answer))
+        return answer
 
     monkeypatch.setattr(app, "completion", completion)
     with Serving(url) as gateway:
