@@ -1,6 +1,6 @@
 """The gateway beside its_hub 1.2.0 and optillm 0.4.0, in one run, before a fake upstream of 50 ms.
 
-    python -m benchmarks.gateway.peers        # ten minutes with the installation; writes peers.json and peers.png
+    python -m benchmarks.gateway.peers        # a quarter of an hour; writes peers.json and peers.png
 
 Peers are installed from PyPI into environments of their own, below ``runs/peers``. optillm declares 36 packages (3.2 GB
 with torch). What its server, ``bon`` and ``majority_voting`` import is installed and nothing else, so its start and its
@@ -295,15 +295,22 @@ def main() -> None:
         for name, process in processes.items():
             result["megabytes"][name]["after all"] = round(resident(process), 1)
     result["seconds"] = {what: {who: summary(v) for who, v in rows.items()} for what, rows in seconds.items()}
+    keep(result)
     result["left"] = {peer.name: leaving(peer, 9900 + 10 * place) for place, peer in enumerate(PEERS)}
+    keep(result)
     result["slow_streams"] = {}
     with endpoint("refused", latency=BEFORE, pace=PACE) as slow:
         for place, peer in enumerate(PEERS):
             with serving(peer, slow, 9950 + 10 * place) as (url, process, _):
                 result["slow_streams"][peer.name] = asyncio.run(streams(url, peer.one, process))
-    (HERE / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
+    keep(result)
     tell(result)
     plot(result, HERE / "peers.png")
+
+
+def keep(result: dict[str, Any]) -> None:
+    """Write what is there so far."""
+    (HERE / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def tell(result: dict[str, Any]) -> None:
