@@ -398,6 +398,7 @@ class Running:
 async def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--latency", type=float, default=0.0)
+    options.add_argument("--pace", type=float, default=0.0)
     options.add_argument("--n", default="honoured")
     endpoint = Endpoint(**vars(options.parse_args()))
     server = await endpoint.serve()

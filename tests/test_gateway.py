@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -69,6 +71,10 @@ def test_name_field_and_header_say_the_same(
         ({"thinktime": {"strategy": "majority", "budget": {"seconds": -1}}}, {}, "budget.seconds", "above 0"),
         ({"model": "majority/words"}, {"X_Thinktime": "single"}, "thinktime", "once"),
         ({"model": "majority/words", "n": 4}, {}, "n", "thinktime.n"),
+        ({"model": "majority/words", "n": 0}, {}, "n", "thinktime.n"),
+        ({"model": "majority/words", "n": -1}, {}, "n", "thinktime.n"),
+        ({"model": "majority/words", "n": "eight"}, {}, "n", "whole number"),
+        ({"thinktime": {"strategy": "majority", "n": -3}}, {}, "n", "1 or more"),
         ({"model": "majority/words", "temperature": 0}, {}, "temperature", "would be the same"),
         ({"model": "majority/words", "temperature": "hot"}, {}, "temperature", "number"),
         ({"model": "majority/words", "max_tokens": 0}, {}, "max_tokens", "1 or more"),
@@ -131,6 +137,9 @@ TALK = [
         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "count", "arguments": "{}"}}],
     },
     {"role": "tool", "tool_call_id": "c1", "content": "3 User: and Assistant: 4"},
+    {"role": "assistant", "tool_calls": [{"id": "c2", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+    {"role": "tool", "tool_call_id": "c2", "content": ""},
+    {"role": "user", "content": "and now?"},
 ]
 
 
@@ -141,6 +150,16 @@ def test_everything_but_the_method_reaches_every_sample_as_it_is(start_gateway: 
     for sent in endpoint.requests:
         assert sent["messages"] == TALK and {name: sent[name] for name in FIELDS} == FIELDS
         assert "thinktime" not in sent and sent["max_tokens"] == 64
+
+
+def test_requests_at_once_keep_their_own_settings(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored", latency=0.02)
+    bodies = [{**PLAIN, "model": f"majority:n={n}/words", "user": str(n), "top_p": n / 10} for n in range(1, 9)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: gateway.ask(body)[1]["thinktime"], bodies))
+    assert [(told["options"]["n"], told["samples"]) for told in answers] == [(n, n) for n in range(1, 9)]
+    sent = Counter((body["user"], body["top_p"]) for body in endpoint.requests)
+    assert sent == {(str(n), n / 10): n for n in range(1, 9)}
 
 
 def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start_gateway: Start) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import PLAIN, VOTE, Start
+from gateway_server import PLAIN, VOTE, Start, looked
 
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import Key, digest
@@ -144,6 +146,20 @@ def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: st
     assert 1000 - 64 < endpoint.generated_tokens - (looks if who == "key" else 0) <= 1000
     status, answer, headers = gateway.ask({**PLAIN, "model": model, "max_tokens": 500}, **BEARER)
     assert (status, answer["error"]["type"]) == (429, "insufficient_quota") and "retry-after" not in headers
+
+
+@pytest.mark.parametrize("model", ["majority:n=3/words", "single/words", "words"])
+def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, model: str) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), look=False)
+    looked(endpoint, gateway, KEY)
+    before = gateway.gateway.door.guests[0].ledger.spent.generated_tokens
+    body = {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}
+    data = json.dumps(body).encode()
+    request = Request(f"{gateway.url}/chat/completions", data, {"Content-Type": "application/json", **BEARER})
+    with urlopen(request, timeout=30) as reply:
+        reply.read()
+    spent = gateway.gateway.door.guests[0].ledger.spent
+    assert spent.generated_tokens - before == endpoint.generated_tokens > 0 and spent.uncounted_calls == 0
 
 
 @pytest.mark.parametrize("model", ["majority:n=4/words", "words"])

@@ -10,7 +10,7 @@ import pytest
 from fake_endpoint import Running
 from gateway_server import MESSAGES, Serving, Start
 from openai import APIError, AsyncOpenAI, NotFoundError, OpenAI, RateLimitError
-from openai.types.chat import ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 from thinktime.core.types import Node
@@ -35,6 +35,23 @@ def test_a_completion_is_read_with_its_usage_and_account(start_gateway: Start) -
     assert answer.model_extra is not None and answer.model_extra["thinktime"]["samples"] == 8
 
 
+def test_an_answer_is_a_whole_completion(start_gateway: Start) -> None:
+    _, gateway = start_gateway()
+    answer = client(gateway).chat.completions.create(model="majority:n=8/words", messages=TALK)
+    assert ChatCompletion.model_validate(answer.to_dict(), strict=True) == answer  # the client itself lets holes pass
+    assert answer.usage is not None and answer.id.startswith("chatcmpl-")
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+@pytest.mark.parametrize("model", ["majority:n=2/words", "single/words", "words"])
+def test_what_a_model_says_comes_back_letter_by_letter(start_gateway: Start, model: str) -> None:
+    endpoint, gateway = start_gateway()
+    endpoint.says = ["Step 1. User: asks.\nAssistant: says <think>42</think>. System: \u2713 The answer is 42"]
+    answer = client(gateway).chat.completions.create(model=model, messages=TALK)
+    assert answer.choices[0].message.content == endpoint.says[0]
+    assert "".join(said(streamed(gateway, model=model))) == endpoint.says[0]
+
+
 def test_the_method_goes_into_extra_body_with_any_model(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     client(gateway).chat.completions.create(
@@ -54,6 +71,20 @@ def test_many_at_once_are_answered_each_with_its_own_account(start_gateway: Star
     answers = asyncio.run(all_of_them())
     assert len({answer.id for answer in answers}) == 32
     assert sum(answer.usage.completion_tokens for answer in answers) == endpoint.generated_tokens
+
+
+def test_the_async_client_streams_and_parses(start_gateway: Start) -> None:
+    _, gateway = start_gateway(n="ignored")
+
+    async def both() -> tuple[str, Any]:
+        async with AsyncOpenAI(base_url=gateway.url, api_key="none", max_retries=0) as some:
+            ask: Any = {"model": "majority:n=3/words", "messages": TALK, "seed": 4}
+            stream = await some.chat.completions.create(**ask, stream=True)
+            parts = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            return "".join(parts), await some.chat.completions.parse(**ask, response_format=Sum)
+
+    text, parsed = asyncio.run(both())
+    assert "answer is" in text and parsed.choices[0].message.parsed.sum in (7, 8, 9)
 
 
 # streams
@@ -204,6 +235,13 @@ def test_texts_without_an_answer_are_chosen_by_agreement_else_the_first(start_ga
     told = (answer.model_extra or {})["thinktime"]
     assert answer.choices[0].message.content in ("I think so.", "I  think so.")
     assert (told["answer"], told["share"], told["finish"]) == (None, 0.5, "done")
+
+
+def test_one_value_is_one_answer_however_it_is_written(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.says = [f"The answer is {answer}" for answer in ("7", "0.5", "7", "1/2", r"\frac{1}{2}")]
+    answer = client(gateway).chat.completions.create(model="majority:n=5/words", messages=TALK)
+    assert (answer.model_extra or {})["thinktime"]["share"] == 0.6
 
 
 def test_texts_without_an_answer_never_outvote_one_that_has_one(start_gateway: Start) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Endpoint
-from gateway_server import PLAIN, VOTE, Serving, Start
+from gateway_server import PLAIN, VOTE, Serving, Start, looked
+
+from thinktime.gateway import app
 
 
 @pytest.mark.parametrize("fault", ["garbage", "cut", "html", "no choices", "no finish", "no text", "deep", "moved"])
@@ -21,6 +23,26 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start_gateway: Start, fa
     told = answer["thinktime"]
     assert (status, told["samples"], told["failed"], told["finish"]) == (200, 7, 1, "done")
     assert len(endpoint.requests) == 8 and told["answer"] in "789"
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429"])
+def test_one_refusal_of_eight_is_asked_again_and_only_that_one(start_gateway: Start, fault: str) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.extend(["", "", fault, "", "", "", "", "", fault])
+    status, answer, _ = gateway.ask(VOTE)
+    assert (status, answer["thinktime"]["samples"], answer["thinktime"]["failed"]) == (200, 8, 0)
+    assert len(endpoint.requests) == 10
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (endpoint.prompt_tokens, endpoint.generated_tokens)
+
+
+@pytest.mark.parametrize(("n", "requests"), [("ignored", 8), ("refused", 9)])
+def test_an_upstream_that_no_longer_takes_n_is_asked_one_by_one(start_gateway: Start, n: str, requests: int) -> None:
+    endpoint, gateway = start_gateway()
+    endpoint.n = n
+    answer = gateway.ask(VOTE)[1]
+    assert answer["thinktime"]["samples"] == 8 and len(endpoint.requests) == requests
+    assert answer["usage"]["completion_tokens"] == endpoint.generated_tokens
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -40,6 +62,13 @@ def test_what_fails_upstream_fails_here_with_its_status(
     assert ("retry-after" in headers) == fault.endswith(":0")
     assert "127.0.0.1" not in answer["error"]["message"] and "\n" not in answer["error"]["message"]
     assert answer["thinktime"]["finish"] == "error" and answer["thinktime"]["account"]["model_calls"] > 0
+
+
+def test_samples_that_all_lack_a_text_are_no_answer(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(n="ignored")
+    endpoint.faults.extend(["no text"] * 8)
+    status, answer, _ = gateway.ask(VOTE)
+    assert (status, answer["error"]["type"]) == (502, "server_error") and "no text" in answer["error"]["message"]
 
 
 def test_a_long_retry_after_is_the_clients_to_wait_for(start_gateway: Start) -> None:
@@ -103,10 +132,22 @@ def test_samples_that_were_all_cut_are_one_that_says_so(start_gateway: Start) ->
 
 
 def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
-    endpoint, _ = start_gateway(n="ignored", latency=0.01)
+    endpoint, _ = start_gateway(n="ignored")
     with Serving(f"http://localhost:{endpoint.port}/v1") as gateway:
-        status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=300/words"})
-        assert (status, answer["thinktime"]["samples"]) == (200, 300)
+        looked(endpoint, gateway)
+        status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=1000/words"})
+        assert (status, answer["thinktime"]["samples"]) == (200, 1000)
+        endpoint.latency, endpoint.connections = 60.0, 0
+        endpoint.requests.clear()
+        crowd = [_sent(gateway, VOTE) for _ in range(32)]
+        assert _until(lambda: len(endpoint.requests) == 256)  # none waits for another
+        crowd.append(_sent(gateway, {**VOTE, "model": "majority:n=744/words"}))
+        assert _until(lambda: len(endpoint.requests) == 1000)
+        for connection in crowd:
+            connection.close()
+        assert _until(lambda: endpoint.left == 1000)
+        endpoint.latency = 0.0
+        assert gateway.ask(VOTE)[0] == 200
 
 
 # clients that leave
@@ -161,6 +202,15 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(start_gateway: S
     endpoint.pace = 60.0
     connection.close()
     assert _until(lambda: endpoint.left == 1)
+
+
+def test_a_stream_says_that_it_is_alive_and_ends_with_done(
+    start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "SILENCE", 0.01)
+    _, gateway = start_gateway(latency=0.1)
+    text = raw(gateway, {**VOTE, "stream": True})[1]
+    assert app.WAITING in text and text.endswith(b"data: [DONE]\n\n")
 
 
 def test_a_stream_that_breaks_off_ends_in_an_error(start_gateway: Start) -> None:

@@ -279,6 +279,29 @@ def test_the_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     assert (out, err) == ("", "")
 
 
+def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> None:
+    with Running(n="ignored") as endpoint, Running(says=["Fine. 3", "Good. 9"]) as judge:
+        judging = ("--scorer", judge.url, "--scorer-name", "other-words")
+        program = serve("--upstream", endpoint.url, "--port", "0", *judging)
+        assert program.stdout is not None
+        url = program.stdout.readline().split()[0]
+        body = json.dumps({**VOTE, "model": "best_of_n:n=4/words"}).encode()
+        for _ in range(2):  # the first answer comes after a look at both
+            endpoint.prompt_tokens = endpoint.generated_tokens = judge.prompt_tokens = judge.generated_tokens = 0
+            judge.requests.clear()
+            request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                answer = json.loads(reply.read())
+        program.send_signal(signal.SIGTERM)
+        out, err = program.communicate(timeout=20)
+    assert (out, err) == ("", "")
+    account, usage = answer["thinktime"]["account"], answer["usage"]
+    assert (account["scorer_calls"], len(judge.requests)) == (4, 4)
+    assert account["scorer_tokens"] == judge.prompt_tokens + judge.generated_tokens > 0
+    assert usage["total_tokens"] == endpoint.prompt_tokens + endpoint.generated_tokens
+    assert all(body["model"] == "other-words" and "what is 3 + 4" in str(body["messages"]) for body in judge.requests)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -287,6 +310,8 @@ def test_the_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         (("--upstream", UPSTREAM, "--host", "0.0.0.0"), "host='0.0.0.0'"),
         (("--upstream", UPSTREAM, "--key", "short"), "16 characters"),
         (("--upstream", UPSTREAM, "--budget", "much"), "budget='much'"),
+        (("--upstream", UPSTREAM, "--scorer", "pocket", "--scorer-name", "words"), "scorer_name='words'"),
+        (("--upstream", UPSTREAM, "--scorer", "http://127.0.0.1:9/v1"), "cannot be reached"),
     ],
 )
 def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) -> None:

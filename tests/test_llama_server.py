@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +16,11 @@ from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability, Node, Problem, Reading, Sampling
 from thinktime.core.usage import Budget, total
+from thinktime.gateway import replies
+from thinktime.gateway.replies import Outcome
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.pocket.problems import read_answer
+from thinktime.pocket.problems import problems, read_answer
 from thinktime.remote.refusals import only_model
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.prm import ProcessReward
@@ -157,3 +165,54 @@ def test_a_judge_on_the_server_is_charged_what_the_server_counts(
     read = generator.worst_case(node, 1).prompt_tokens
     assert read is not None and read <= reading.usage.scorer_tokens <= judge.worst_case(node).scorer_tokens
     assert (reading.usage.scorer_calls, reading.usage.uncounted_calls, reading.reason) == (1, 0, "")
+
+
+TASK = """
+from inspect_ai import Task, task
+from inspect_ai.dataset import json_dataset
+from inspect_ai.scorer import pattern
+from inspect_ai.solver import generate
+
+
+@task
+def pocket() -> Task:
+    return Task(json_dataset("problems.jsonl"), solver=generate(), scorer=pattern(r"Answer: ([0-9]+)"))
+"""
+
+
+def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_tells(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """inspect_ai as a user runs it, on a task file of their own."""
+    pytest.importorskip("inspect_ai")
+    from gateway_server import Serving
+
+    from thinktime.gateway import app
+
+    asked = {problem.question: problem.answer for problem in problems("test", 6, seed=3)}
+    (tmp_path / "pocket.py").write_text(TASK)
+    lines = [json.dumps({"input": question, "target": str(answer)}) for question, answer in asked.items()]
+    (tmp_path / "problems.jsonl").write_text("\n".join(lines))
+    told: list[tuple[str, Any]] = []
+
+    def completion(outcome: Outcome) -> dict[str, Any]:
+        answer = replies.completion(outcome)
+        told.append((outcome.ask.prompt[-1]["content"], answer))
+        return answer
+
+    monkeypatch.setattr(app, "completion", completion)
+    with Serving(url) as gateway:
+        model = f"openai-api/gateway/majority:n=4/{only_model(url)}"
+        options = ("--model", model, "--max-tokens", "100", "--display", "none", "--log-format", "json")
+        command = [sys.executable, "-m", "inspect_ai", "eval", "pocket.py", *options, "--log-dir", str(tmp_path)]
+        settings = os.environ | {"GATEWAY_BASE_URL": gateway.url, "GATEWAY_API_KEY": "none"}
+        subprocess.run(command, env=settings, cwd=tmp_path, check=True, timeout=120)
+        spent = gateway.gateway.door.guests[0].ledger.spent
+    (log,) = tmp_path.glob("*.json")
+    seen = json.loads(log.read_text())
+    right = [answer["thinktime"]["answer"] == str(asked[question]) for question, answer in told]
+    (score,) = seen["results"]["scores"]
+    assert len(right) == 6 and score["metrics"]["accuracy"]["value"] == pytest.approx(sum(right) / 6)
+    (usage,) = seen["stats"]["model_usage"].values()
+    assert usage["total_tokens"] == sum(answer["usage"]["total_tokens"] for _, answer in told)
+    assert usage["output_tokens"] == spent.generated_tokens > 0 and spent.model_calls == 24

@@ -11,14 +11,18 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ENDPOINT = HERE.parents[1] / "tests" / "fake_endpoint.py"
+sys.path.append(str(ENDPOINT.parent))
+from fake_endpoint import Endpoint, Running  # noqa: E402
+
+__all__ = ["BODY", "ENDPOINT", "HERE", "LATENCY", "SAMPLES", "Endpoint", "Running", "endpoint"]
 LATENCY = 0.05
 SAMPLES = 8
 BODY: dict[str, Any] = {"model": "words", "max_tokens": 64, "messages": [{"role": "user", "content": "what is 3 + 4"}]}
 
 
 @contextmanager
-def endpoint(n: str) -> Iterator[str]:
-    command = [sys.executable, str(ENDPOINT), "--latency", str(LATENCY), "--n", n]
+def endpoint(n: str, latency: float = LATENCY, pace: float = 0.0) -> Iterator[str]:
+    command = [sys.executable, str(ENDPOINT), "--latency", str(latency), "--pace", str(pace), "--n", n]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

@@ -121,17 +121,15 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
     if chosen in ("oracle", "random"):
         why = "uses the reference answers" if chosen == "oracle" else "knows nothing"
         raise InputError("scorer", chosen, f"it {why}: a control for `thinktime bench`, no scorer of an answer")
-    if not _is_url(chosen):
-        _only_for_endpoints("--scorer", scorer_name=options.scorer_name, scorer_price=options.scorer_price)
+    if not is_url(chosen):
+        only_for_endpoints("--scorer", scorer_name=options.scorer_name, scorer_price=options.scorer_price)
     generator: Generator
-    if _is_url(model):
+    if is_url(model):
         generator = _remote(options)
     else:
         from thinktime.generators.local import LocalGenerator
 
-        _only_for_endpoints(
-            "--model", model_name=options.model_name, price=options.price, parameters=options.parameters
-        )
+        only_for_endpoints("--model", model_name=options.model_name, price=options.price, parameters=options.parameters)
         directory = pocket.directory(POCKET[model]) if model in POCKET else Path(model)
         generator = local = LocalGenerator(directory, dtype=number, thinking_tokens=options.thinking_tokens)
         if chosen == "meta":
@@ -144,8 +142,10 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
             return generator, VerdictProbability(local)
     if chosen == "none":
         return generator, None
-    if _is_url(chosen):
-        return generator, _remote_scorer(chosen, options)
+    if is_url(chosen):
+        return generator, remote_scorer(
+            chosen, model, name=options.scorer_name, price=options.scorer_price, aggregate=options.aggregate
+        )
     if chosen in ("meta", "verdicts"):
         raise InputError("scorer", chosen, "an endpoint does not show its inside; give a local --model")
     from thinktime.scorers.prm import ProcessReward
@@ -179,11 +179,18 @@ def answers_of(model: str) -> TextAnswers:
     return TextAnswers(read_answer) if model in POCKET else TextAnswers()
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether an option names an endpoint."""
     return text.startswith(("http://", "https://"))
 
 
-def _only_for_endpoints(option: str, **given: object) -> None:
+def only_for_endpoints(option: str, **given: object) -> None:
+    """Raise an `InputError` for the first of these that was given.
+
+    Args:
+        option: which would have to be a URL.
+        given: by name of a field.
+    """
     for field, value in given.items():
         if value is not None:
             raise InputError(field, value, f"this is for an endpoint; give its URL with {option}")
@@ -210,24 +217,30 @@ def _remote(options: Models) -> Generator:
     )
 
 
-def _remote_scorer(url: str, options: Models) -> Scorer:
-    """A reward model, if the URL names its call; else a judge."""
+def remote_scorer(url: str, model: str, *, name: str | None, price: str | None, aggregate: str = "last") -> Scorer:
+    """A reward model, if the URL names its call; else a judge.
+
+    Args:
+        url: of the scorer.
+        model: what is scored; its key is sent to its own host alone.
+        name: which of the scorer's models.
+        price: of the scorer, as it was given.
+        aggregate: how step rewards become one.
+    """
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.remote.prices import Price
     from thinktime.remote.refusals import only_model
     from thinktime.scorers.judge import Judge
     from thinktime.scorers.pooling import RemoteReward
 
-    cost = None if options.scorer_price is None else Price.parse(options.scorer_price)
+    cost = None if price is None else Price.parse(price)
     key = os.environ.get("THINKTIME_SCORER_API_KEY")
-    if key is None and (not _is_url(options.model) or urlsplit(options.model).netloc == urlsplit(url).netloc):
+    if key is None and (not is_url(model) or urlsplit(model).netloc == urlsplit(url).netloc):
         key = model_key()  # a key for one host is never sent to another
     root, _, call = url.rstrip("/").rpartition("/")
     if call in ("pooling", "classify", "score"):
-        name = options.scorer_name or only_model(f"{root}/v1", key)
-        return RemoteReward(url, name, key, aggregate=options.aggregate, price=cost)
-    name = options.scorer_name or only_model(url, key)
-    return Judge(RemoteGenerator(url, name, key, price=cost, looks=looks_of_this_user()))
+        return RemoteReward(url, name or only_model(f"{root}/v1", key), key, aggregate=aggregate, price=cost)
+    return Judge(RemoteGenerator(url, name or only_model(url, key), key, price=cost, looks=looks_of_this_user()))
 
 
 def looks_of_this_user() -> Looks:

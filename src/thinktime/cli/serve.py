@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thinktime.cli.common import PriceText
+from thinktime.cli.common import PriceText, ScorerName, ScorerPrice, is_url, only_for_endpoints, remote_scorer
 from thinktime.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,9 +32,17 @@ def serve(
     ] = None,
     price: PriceText = None,
     max_tokens: Annotated[int | None, typer.Option(help="Length limit of a sample if the request has none.")] = None,
-    reward_model: Annotated[
-        str | None, typer.Option(help="'pocket' or a reward model's directory, for the methods that score.")
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            "--scorer",
+            "--reward-model",
+            help="For the methods that score: 'pocket', a reward model's directory, a reward model behind HTTP "
+            "(http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt (http://host:port/v1).",
+        ),
     ] = None,
+    scorer_name: ScorerName = None,
+    scorer_price: ScorerPrice = None,
     bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
 ) -> None:
     """Serve better answers to any OpenAI client: a method in front of the model's name, its true cost behind."""
@@ -62,13 +70,18 @@ def serve(
     made_config = Config(**settings, upstream_key=upstream_key)
     from thinktime.gateway.server import serve as serve_forever
 
-    serve_forever(made_config, None if reward_model is None else _scorer(reward_model))
+    serve_forever(made_config, _scorer(scorer, made_config.upstream, scorer_name, scorer_price))
 
 
-def _scorer(name: str) -> Scorer:
+def _scorer(scorer: str | None, upstream: str, name: str | None, price: str | None) -> Scorer | None:
+    if scorer is not None and is_url(scorer):
+        return remote_scorer(scorer, upstream, name=name, price=price)
+    only_for_endpoints("--scorer", scorer_name=name, scorer_price=price)
+    if scorer is None:
+        return None
     from thinktime import pocket
     from thinktime.scorers.prm import ProcessReward
 
-    if name == "pocket":
+    if scorer == "pocket":
         return ProcessReward(pocket.directory("reward"), dtype="float64")
-    return ProcessReward(Path(name))
+    return ProcessReward(Path(scorer))

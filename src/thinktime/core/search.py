@@ -329,9 +329,11 @@ class Search:
 
         A banked sample reserves its worst case too: a resumed run then decides as an undisturbed one.
         """
+        asked = [(extension, self._worst(extension)) for extension in wanted]
+        if self.ledger.reserve(total(worst for _, worst in asked)):
+            return asked, []
         granted: list[tuple[Extension, Usage]] = []
-        for place, extension in enumerate(wanted):
-            worst = self._worst(extension)
+        for place, (extension, worst) in enumerate(asked):
             if not self.ledger.reserve(worst):
                 if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)

@@ -175,10 +175,11 @@ class Gateway:
                 generator = await self.upstream.generator(ask.model, ask.api, capped=capped)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
+        wanted = self.bank is not None or capped or Capability.LOGPROBS in method.strategy.needs
         outcome = await search_for(
             ask,
             method,
-            generator.sending(ask.fields, heard, method.thinking_tokens),
+            generator.sending(ask.fields, heard, method.thinking_tokens, logprobs=wanted),
             budget=budget,
             within=call.guest.ledger,
             upstream=self.upstream.url,

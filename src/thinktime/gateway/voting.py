@@ -82,7 +82,9 @@ def cut_short(search: Search) -> Node | None:
 
 def _calls(state: RemoteText) -> list[Any]:
     """The calls of a sample without their ids; arguments that are no JSON are compared as they are."""
-    message = json.loads(state.choice).get("message") if state.choice else None
+    if "_call" not in state.choice:  # neither tool_calls nor function_call; most are not worth parsing
+        return []
+    message = json.loads(state.choice).get("message")
     if not isinstance(message, dict):
         return []
     calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]

@@ -120,6 +120,7 @@ class RemoteGenerator:
         self._cap: Cap | None = None
         self._thinking: int | None = None
         self._limit_thoughts(thinking_tokens)
+        self._logprobs = True
 
     @property
     def traits(self) -> Traits:
@@ -179,7 +180,12 @@ class RemoteGenerator:
         return await asyncio.to_thread(lambda: self.cap) if cap is None else cap
 
     def sending(
-        self, fields: Mapping[str, Any], heard: Heard | None = None, thinking_tokens: int | None = None
+        self,
+        fields: Mapping[str, Any],
+        heard: Heard | None = None,
+        thinking_tokens: int | None = None,
+        *,
+        logprobs: bool = True,
     ) -> RemoteGenerator:
         """This generator, on the same connections, for one request with fields of its own.
 
@@ -189,9 +195,11 @@ class RemoteGenerator:
             fields: sent with every sample as they are: tools, penalties, a response format.
             heard: samples asked for one by one are streamed, and this is told every event.
             thinking_tokens: the most that a sample may think.
+            logprobs: whether log-probabilities are asked for where only a strategy may want them. Those that count
+                tokens nobody else counts are asked for all the same.
         """
         one = copy(self)
-        one._fields, one._heard = fields, heard
+        one._fields, one._heard, one._logprobs = fields, heard, logprobs
         one._limit_thoughts(thinking_tokens)
         return one
 
@@ -453,7 +461,8 @@ class RemoteGenerator:
             body["n"] = n
         if traits.seeds:
             body["seed"] = int(extension.key[:7], 16)
-        if traits.logprobs:
+        counting = n > 1 or extension.until == "step" or not traits.usage
+        if traits.logprobs and (self._logprobs or counting):
             body["logprobs"] = True if self._api == "chat/completions" else 1
         body |= self._fields or {}
         if self._thinking is not None:
@@ -475,14 +484,15 @@ class RemoteGenerator:
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
             cached = 0 if place or told is None else told.cached
             prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
-            flops = self._flops(prompt + count)
-            usage = Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds)
             if told is None:
                 worst = self._worst(extension.node.state, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
+                flops = self._flops(prompt + count)
                 money = self._price.dollars(prompt, cached or 0, count) if self._price else None
-                usage = replace(usage, dollars=money)
+                usage = Usage(
+                    prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money
+                )
             child = self._child(extension, choice, count, usage, traits)
             if self._thinking is not None and child.error is None:
                 thought = self._thought(extension.node.state, child.state, choice, told if len(choices) == 1 else None)
@@ -500,11 +510,8 @@ class RemoteGenerator:
         said = before.text + text
         ends = tuple(match.end() for match in re.finditer(re.escape(self._step), said))
         ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
-        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=before.logprob + choice.logprob)
-        if self._fields is not None:
-            unasked = () if self._fields.get("logprobs") else ("logprobs",)
-            kept = {name: value for name, value in choice.whole.items() if name not in unasked}
-            state = replace(state, choice=json.dumps(kept))
+        logprob, kept = before.logprob + choice.logprob, self._kept(choice)
+        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
         return Child(state, finish, usage, count)
 
     def _thought(self, before: RemoteText, state: RemoteText, choice: Choice, told: Told | None) -> int | None:
@@ -519,6 +526,13 @@ class RemoteGenerator:
         new = new if found is None else found
         exact = found is not None or before.tokens + new <= (self._thinking or 0)
         return before.tokens + new if exact else None
+
+    def _kept(self, choice: Choice) -> str:
+        """All that was told of a sample of `sending`, but for log-probabilities that its request did not ask for."""
+        if self._fields is None:
+            return ""
+        unasked = () if self._fields.get("logprobs") else ("logprobs",)
+        return json.dumps({name: value for name, value in choice.whole.items() if name not in unasked})
 
     def _finish(self, extension: Extension, choice: Choice, count: int, traits: Traits) -> Finish:
         """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
