@@ -119,7 +119,7 @@ def started_and_caught_in_the_middle(folder: Path) -> subprocess.Popen[str]:
         process.send_signal(signal.SIGCONT)
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 @pytest.fixture(scope="module")

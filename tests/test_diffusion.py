@@ -48,7 +48,13 @@ def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def searching(
-    model: DiffusionModel | Path, prompt: Any = "2", *, eta: float = 1.0, budget: Budget | None = None, **options: Any
+    model: DiffusionModel | Path,
+    prompt: Any = "2",
+    *,
+    eta: float = 1.0,
+    budget: Budget | None = None,
+    journal: Notebook | None = None,
+    **options: Any,
 ) -> Search:
     generator = DiffusionGenerator(model, steps=STEPS, eta=eta, **options)
     return Search(
@@ -57,6 +63,7 @@ def searching(
         scorer=PictureScorer(generator, ink, "ink"),
         sampling=Sampling(max_tokens=STEPS),
         budget=budget,
+        journal=journal,
     )
 
 
@@ -200,11 +207,10 @@ def test_without_noise_the_first_draw_decides(model: DiffusionModel) -> None:
 
 
 def test_a_run_is_repeated_by_its_seed_and_resumed_from_its_journal(model: DiffusionModel) -> None:
-    first, notes = searching(model), Notebook()
-    first._journal = notes
+    notes = Notebook()
+    first = searching(model, journal=notes)
     answer = painted("dts:n=4", first)
-    again = searching(model)
-    again._journal = notes
+    again = searching(model, journal=notes)
     again.generator._batch._compute = None  # type: ignore[attr-defined]  # nothing may be computed
     assert answer.node is not None
     repeated = painted("dts:n=4", again)

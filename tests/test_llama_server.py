@@ -35,10 +35,14 @@ def url(llama_cpp: str) -> str:
 
 
 def search_for(
-    question: str, generator: RemoteGenerator | LocalGenerator, sampling: Sampling, budget: Budget | None = None
+    question: str,
+    generator: RemoteGenerator | LocalGenerator,
+    sampling: Sampling,
+    budget: Budget | None = None,
+    scorer: ProcessReward | None = None,
 ) -> Search:
     answers = TextAnswers(read_answer)
-    return Search(Problem("q", question), generator, answers=answers, sampling=sampling, budget=budget)
+    return Search(Problem("q", question), generator, scorer=scorer, answers=answers, sampling=sampling, budget=budget)
 
 
 def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
@@ -119,8 +123,7 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=60))
-    search.scorer = reward
+    search = search_for(questions[0], remote, Sampling(max_tokens=60), scorer=reward)
 
     async def beam() -> Answer:
         answer = await make("beam_search", {"n": 2, "width": 1})(search)
@@ -135,8 +138,7 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=100), Budget(tokens=600))
-    search.scorer = reward
+    search = search_for(questions[0], remote, Sampling(max_tokens=100), Budget(tokens=600), reward)
 
     async def vote() -> Answer:
         answer = await make("weighted_majority", {"n": 16})(search)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thinktime import pocket
+from thinktime import cli, pocket
 from thinktime.bench import gallery
 from thinktime.diffusion.classifier import Classifier
 from thinktime.pocket.digits import scorer_for
@@ -31,7 +31,7 @@ def test_a_digit_is_painted_as_asked_and_its_cost_is_told(tmp_path: Path) -> Non
     told: dict[str, Any] = json.loads(ran.stdout)
     assert told["usage"]["denoiser_calls"] == 80 and told["usage"]["generated_tokens"] == 0
     assert told["finish"] == "done" and told["strategy"] == "fk_steering"
-    picture = np.asarray(Image.open(out), np.float32) / 255
+    picture = (np.asarray(Image.open(out), np.float32) / np.float32(255)).astype(np.float32)
     assert picture.shape == (256, 256)
     small = picture[8::16, 8::16][None]
     for kind in ("digits_scorer", "digits_judge"):
@@ -48,7 +48,7 @@ def test_a_budget_is_kept_and_the_same_seed_paints_the_same(tmp_path: Path) -> N
         nfe = re.search(r"(\d+) evaluations of the denoiser", ran.stdout)
         assert nfe and 90 <= int(nfe[1]) <= 110 and "(dts, budget)" in ran.stdout
         pictures.append(np.asarray(Image.open(tmp_path / name)))
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(pictures[0], pictures[1])
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,19 @@ def test_a_budget_is_kept_and_the_same_seed_paints_the_same(tmp_path: Path) -> N
         (["5", "--steps", "5000"], "steps=5000: give 1 to 1000"),
     ],
 )
-def test_what_cannot_work_is_one_line_and_nothing_is_painted(words: list[str], message: str, tmp_path: Path) -> None:
-    where = [] if "--out" in words else ["--out", str(tmp_path / "picture.png")]
-    ran = paint(*words, *where)
-    assert ran.returncode == 2
-    (line,) = ran.stderr.strip().splitlines()
+def test_what_cannot_work_is_one_line_and_nothing_is_painted(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["thinktime", "paint", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and message in line
     assert list(tmp_path.iterdir()) == []
 

@@ -117,7 +117,7 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
     generator.root(Problem("sum", QUESTION))
     assert endpoint.requests == []
     for _ in range(2):
-        assert generator.capabilities == {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS}
+        assert generator.capabilities == {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.NOISE}
     assert len(endpoint.requests) == 5 and endpoint.generated_tokens < 40
     assert generator.traits.spent.generated == endpoint.generated_tokens
     assert generator.traits.spent.prompt == endpoint.prompt_tokens
@@ -224,7 +224,7 @@ def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:
 
 def test_a_completions_endpoint_continues_any_text(start: Start) -> None:
     generator = RemoteGenerator(f"{start(continues=False).url}/completions", "words")
-    assert generator.capabilities == {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS}
+    assert generator.capabilities == {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.NOISE}
 
 
 def test_a_strategy_whose_needs_are_not_seen_is_refused_by_name(start: Start) -> None:

@@ -56,15 +56,25 @@ def url(solver_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         server.wait(10)
 
 
-def search_for(question: str, generator: RemoteGenerator | LocalGenerator, sampling: Sampling) -> Search:
-    return Search(Problem("q", question), generator, answers=TextAnswers(read_answer), sampling=sampling)
+def search_for(
+    question: str,
+    generator: RemoteGenerator | LocalGenerator,
+    sampling: Sampling,
+    scorer: ProcessReward | None = None,
+) -> Search:
+    answers = TextAnswers(read_answer)
+    return Search(Problem("q", question), generator, scorer=scorer, answers=answers, sampling=sampling)
 
 
 def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
     chat, text = (RemoteGenerator(address, only_model(url)) for address in (url, f"{url}/completions"))
     assert (chat.traits.n, chat.traits.usage, chat.traits.logprobs) == (False, True, False)
-    assert chat.capabilities == frozenset()
-    assert text.traits.stops == "echoed" and text.capabilities == {Capability.STEPS, Capability.PREFIX}
+    assert chat.capabilities == {Capability.NOISE}
+    assert text.traits.stops == "echoed" and text.capabilities == {
+        Capability.STEPS,
+        Capability.PREFIX,
+        Capability.NOISE,
+    }
 
 
 def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
@@ -125,8 +135,7 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(f"{url}/completions", only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=60))
-    search.scorer = reward
+    search = search_for(questions[0], remote, Sampling(max_tokens=60), reward)
 
     async def beam() -> Answer:
         answer = await make("beam_search", {"n": 2, "width": 1})(search)

@@ -46,7 +46,7 @@ from thinktime.strategies.majority import Majority
 from thinktime.strategies.particle_filter import ParticleFilter
 from thinktime.strategies.single import Single
 from thinktime.strategies.weighted_majority import WeightedMajority
-from thinktime.testing import check_strategy
+from thinktime.testing import WordGenerator, check_strategy
 
 FIVE = {
     "0": done("so 5"),
@@ -255,7 +255,7 @@ def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
 
 
 def test_capabilities_are_what_generator_scorer_answers_and_skills_offer_together() -> None:
-    generator = {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+    generator = WordGenerator.capabilities
     assert toy_search(scorer=None, answers=None, skills=None).capabilities == generator
     assert toy_search(scorer=None, skills=None).capabilities == generator | {Capability.ANSWERS}
     assert toy_search(answers=None, skills=None).capabilities == generator | ToyScorer.capabilities

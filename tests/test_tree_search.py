@@ -130,7 +130,7 @@ def test_the_potentials_of_a_lineage_come_to_its_last_reward(kind: str, rewards:
 def test_what_a_reward_on_the_way_weighs() -> None:
     rewards = [1.0, 3.0, 2.0]
     assert {kind: log_potential(kind, rewards, 0.0, last=False) for kind in POTENTIALS} == {
-        "diff": -1.0, "max": 3.0, "sum": 6.0, "rt": 2.0,
+        "diff": -1.0, "max": 3.0, "sum": 6.0, "rt": 2.0, "is": 0.0,
     }  # fmt: skip
 
 

@@ -219,6 +219,7 @@ def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
 
 
 def _banked(bank: Bank) -> tuple[Generator, Scorer | None]:
+    from thinktime.core.types import Capability
     from thinktime.generators.recorded import BankedGenerator
     from thinktime.scorers.recorded import BankedScorer
 
@@ -227,7 +228,11 @@ def _banked(bank: Bank) -> tuple[Generator, Scorer | None]:
         raise InputError(
             "bank", str(bank.path), f"replay needs one model and one scorer in it; it has {names} and {scorers}"
         )
-    return BankedGenerator(names[0]), BankedScorer(scorers[0]) if scorers else None
+    if not scorers:
+        return BankedGenerator(names[0]), None
+    if scorers[0] == f"{names[0]}/verdict":
+        return BankedGenerator(names[0]), BankedScorer(scorers[0], frozenset({Capability.VERDICTS}))
+    return BankedGenerator(names[0]), BankedScorer(scorers[0])
 
 
 def _run_with_progress(run: Bench) -> bool:

@@ -135,7 +135,7 @@ class Neighbour:
 
     def __post_init__(self) -> None:
         if not 0 < self.cosine < 1:
-            fix = "cosine must lie strictly between 0 and 1; 1 would return the pivot itself"
+            fix = "give a number strictly between 0 and 1; 1 would return the pivot itself"
             raise InputError("cosine", self.cosine, fix)
 
 

@@ -53,6 +53,7 @@ class Watched:
             records += [search.trace[node.key] for node in path if node.key not in shown]
         growing = [Record(_node(*each)) for each in islice(search.growing.values(), NODES)]
         place = {record.node.key: index for index, record in enumerate(records + growing)}
+        unread = search.readings.failed if search.readings is not None else []
         return {
             "first": known,
             "nodes": [self._facts(record, place) for record in records[known:]],
@@ -67,7 +68,7 @@ class Watched:
             "votes": self._votes([record.node for record in records + growing], place),
             "more": len(search.trace) - len(records),
             "log": [clipped(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
-            "unread": [told(reason, self._upstream) for reason in dict.fromkeys(search.unread[:EVENTS])],
+            "unread": [told(reason, self._upstream) for reason in dict.fromkeys(unread[:EVENTS])],
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),

@@ -52,7 +52,9 @@ class Latents:
     @property
     def told(self) -> Array | None:
         """What the model told of it."""
-        numbers = () if self.kept is None else self.kept.take()
+        if self.kept is None:
+            return None
+        numbers = self.kept.take()
         return numbers[1] if len(numbers) == 2 else None
 
 

@@ -40,7 +40,7 @@ class PictureScorer:
         max_batch: pictures measured at once.
     """
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
 
     def __init__(
         self, generator: DiffusionGenerator, measure: Measure, name: str, *, flops: float = 0.0, max_batch: int = 256

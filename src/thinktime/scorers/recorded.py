@@ -8,6 +8,8 @@ from thinktime.core.errors import ModelError
 from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
 
+_REWARDS = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
+
 
 class RecordedReward:
     """The reward that came with a recorded sample; missing stays missing."""
@@ -25,12 +27,15 @@ class RecordedReward:
 
 
 class BankedScorer:
-    """Stands in for the scorer whose readings a bank holds."""
+    """Stands in for the scorer whose readings a bank holds.
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
+    Args:
+        name: the scorer's.
+        capabilities: what it could do; a bank does not say.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, capabilities: frozenset[Capability] = _REWARDS) -> None:
+        self.name, self.capabilities = name, capabilities
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
         """One call; FLOPs and dollars are unknown without the model."""

@@ -103,7 +103,7 @@ class DTS:
         above("factor", self.factor, 0)
         above("widen", self.widen, 0)
         if not 0 < self.alpha < 1:
-            fix = "with 1 or more the tree never reuses a node, with 0 or less it never widens"
+            fix = "give a number between 0 and 1; with 1 the tree never reuses a node, with 0 it never widens"
             raise InputError("alpha", self.alpha, fix)
         not_below("explore", self.explore, 0)
         one_of("backup", self.backup, BACKUPS)

@@ -14,7 +14,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best, ranked
 from thinktime.core.types import Capability, Neighbour, Node, Renoise
-from thinktime.strategies.options import at_least, one_of
+from thinktime.strategies.options import above, at_least, one_of
 
 ZERO_ORDER: frozenset[Capability] = frozenset(
     {Capability.STEPS, Capability.PREFIX, Capability.SCORES, Capability.MOVES, Capability.NO_NOISE}
@@ -86,20 +86,19 @@ class SearchOverPaths:
     level: float = 0.11
     forward: float = 0.78
     backward: float = 0.81
-    needs: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD, Capability.MOVES}
-    )
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PREFIX, Capability.PROCESS_REWARD, Capability.MOVES})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("width", self.width, 1)
         if not 0 < self.level < 1:
             raise InputError("level", self.level, "give a share of the way between 0 and 1")
-        if not 0 < self.forward < self.backward:
-            fix = f"search over paths would never end; it must be above forward={self.forward}"
-            raise InputError("backward", self.backward, fix)
+        above("forward", self.forward, 0)
         if self.level + self.forward > 1:
-            raise InputError("forward", self.forward, f"from level={self.level} that is past pure noise; give less")
+            raise InputError("forward", self.forward, f"give less; from level={self.level} that is past pure noise")
+        if not self.forward < self.backward <= 1:
+            fix = f"give more than forward={self.forward}, at most 1; else the search would never end"
+            raise InputError("backward", self.backward, fix)
 
     async def __call__(self, search: Search) -> Answer:
         steps = search.sampling.max_tokens

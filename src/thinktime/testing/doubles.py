@@ -66,7 +66,10 @@ class WordGenerator:
     """Says what ``say`` has for an extension, a token a word. What would be too long is cut, as an engine cuts it."""
 
     capabilities = frozenset(
-        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+        {
+            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL),
+            *(Capability.NOISE, Capability.NO_NOISE, Capability.MOVES),
+        }
     )
 
     def __init__(

@@ -124,8 +124,6 @@ class Trial:
 
 
 class _WatchedGenerator(WordGenerator):
-    capabilities = WordGenerator.capabilities | {Capability.NO_NOISE, Capability.MOVES}
-
     def __init__(self, trial: Trial) -> None:
         super().__init__(rambling)
         self._trial = trial
