@@ -14,9 +14,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.facts import facts
+from experiments.plot import COLOURS, bars, save
 from thinktime import pocket
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.core.search import Search
@@ -156,6 +159,23 @@ def summary(draws: Sequence[Draw]) -> dict[str, Any]:
 def minus(a: Sequence[Draw], b: Sequence[Draw], of: Callable[[Draw], float] = hit) -> dict[str, float]:
     """Paired difference over draws, with its interval."""
     return paired_difference([of(draw) for draw in a], [of(draw) for draw in b]).as_dict()
+
+
+def plot(rows: Mapping[str, Any], lines: Mapping[str, Sequence[str]], titles: tuple[str, str], path: Path) -> None:
+    """Hits by the judge and by the scorer against evaluations; a line has a name and the labels of its rows."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), dpi=150, sharey=True)
+    for axes, measure, title in zip(panels, ("hit", "scorer_believes"), titles, strict=True):
+        for colour, (name, labels) in zip(COLOURS, lines.items(), strict=False):
+            y, whiskers = bars(rows[label][measure] for label in labels)
+            x = [rows[label]["usage"]["denoiser_calls"] for label in labels]
+            axes.errorbar(x, y, whiskers, label=name, color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_xlabel("evaluations of the denoiser")
+        axes.set_title(title, loc="left")
+    panels[0].set_ylabel("pictures, %")
+    panels[0].legend(frameon=False)
+    save(figure, path)
 
 
 def write(folder: Path, n: int, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread costs more than it gives
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from llama_server import serving
 
 from thinktime.pocket import directory
 from thinktime.pocket.problems import problems
@@ -107,16 +106,8 @@ def llama_cpp(solver_directory: Path) -> Iterator[str]:
     """llama.cpp's own server with the shipped solver: the root of its API."""
     for needed in ("gguf", "xllamacpp"):
         pytest.importorskip(needed)
-    root = Path(__file__).parents[1]
-    path = os.pathsep.join([str(root), *sys.path])
-    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(solver_directory)]
-    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip() + "/v1"
-    finally:
-        server.kill()
-        server.wait(10)
+    with serving(solver_directory) as root:
+        yield root
 
 
 @pytest.fixture(scope="session")

@@ -9,15 +9,11 @@ right by chance. Falsified, by the card, if steering is no better than the best 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from experiments.arms import points
-from experiments.pictures import Easel, minus, of_first, reward, run, summary, write
-from experiments.plot import COLOURS, bars, save
+from experiments.pictures import Easel, minus, of_first, plot, reward, run, summary, write
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
 
@@ -55,28 +51,9 @@ def main() -> None:
         verdict.append(f"{name}: {'holds' if holds else 'falsified'}; hits against best-of-n at as many NFE {told}")
     print(*verdict, sep="\n")
     write(HERE, len(draws), {"steps": STEPS, "target": TARGET, "rows": rows, "verdict": verdict})
-    plot(rows)
-
-
-def plot(rows: Mapping[str, Any]) -> None:
-    """Hits by the judge and by the scorer against evaluations."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), dpi=150, sharey=True)
     lines = {"best of n": [f"best of {n}" for n in (1, *SIZES)]}
     lines |= {name: [f"{name}, {n} particles" for n in SIZES] for name in ARMS}
-    for axes, measure in zip(panels, ("hit", "scorer_believes"), strict=True):
-        for colour, (name, labels) in zip(COLOURS, lines.items(), strict=False):
-            y, whiskers = bars(rows[label][measure] for label in labels)
-            x = [rows[label]["usage"]["denoiser_calls"] for label in labels]
-            axes.errorbar(x, y, whiskers, label=name, color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks([20, 40, 80, 160], ["20", "40", "80", "160"])
-        axes.set_xlabel("evaluations of the denoiser")
-        axes.set_title(
-            "a seven for the judge" if measure == "hit" else "a seven for the scorer that steered", loc="left"
-        )
-    panels[0].set_ylabel("draws, %")
-    panels[0].legend(frameon=False)
-    save(figure, HERE / "plot.png")
+    plot(rows, lines, ("a seven for the judge", "a seven for the scorer that steered"), HERE / "plot.png")
 
 
 if __name__ == "__main__":

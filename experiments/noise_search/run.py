@@ -10,15 +10,11 @@ best of 16 is not more than two standard errors above one sample, or more steps 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from experiments.arms import points
-from experiments.pictures import Easel, minus, of_first, run, summary, write
-from experiments.plot import COLOURS, bars, save
+from experiments.pictures import Easel, minus, of_first, plot, run, summary, write
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
 
@@ -65,29 +61,13 @@ def main() -> None:
     ]
     print(*verdict, sep="\n")
     write(HERE, len(draws), {"steps": STEPS, "rows": rows, "verdict": verdict})
-    plot(rows)
-
-
-def plot(rows: Mapping[str, Any]) -> None:
-    """The judge's and the verifier's accuracy against evaluations."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), dpi=150, sharey=True)
     lines = {
         "more steps": [f"{count} steps" for count in CURVE],
         "random search": [f"random, {n}" for n in (1, 2, 4, 8, MOST)],
         "zero order": ["zero order"],
         "paths": ["paths"],
     }
-    for axes, measure in zip(panels, ("hit", "scorer_believes"), strict=True):
-        for colour, (name, labels) in zip(COLOURS, lines.items(), strict=False):
-            y, whiskers = bars(rows[label][measure] for label in labels)
-            x = [rows[label]["usage"]["denoiser_calls"] for label in labels]
-            axes.errorbar(x, y, whiskers, label=name, color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7)
-        axes.set_xscale("log", base=2)
-        axes.set_xlabel("evaluations of the denoiser")
-        axes.set_title("the digit for the judge" if measure == "hit" else "the digit for the verifier", loc="left")
-    panels[0].set_ylabel("pictures, %")
-    panels[0].legend(frameon=False)
-    save(figure, HERE / "plot.png")
+    plot(rows, lines, ("the digit for the judge", "the digit for the verifier"), HERE / "plot.png")
 
 
 if __name__ == "__main__":
