@@ -326,6 +326,8 @@ def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start)
     ]
     assert [[each["key"] for each in told["models"]] for told in (ann, eve)] == [["ann"], ["ann", "bob"]]
     assert "server" not in ann and "server" in eve and ann["keys"][0]["budget"] == {"tokens": 5000}
+    counted = [fetched(gateway, "/metrics", Authorization=f"Bearer {key}")[2] for key in (ANN, EVE)]
+    assert ["bob" in text for text in counted] == [False, True] and all("ann" in text for text in counted)
     assert shown(gateway, "requests/2", BOB)["tree"] and shown(gateway, "requests/2", EVE)["tree"]
     status, _, others = fetched(gateway, "/ui/requests/2", Authorization=f"Bearer {ANN}")
     assert (status, json.loads(others)["error"]["message"]) == (404, "request 2 is not remembered")

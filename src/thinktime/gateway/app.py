@@ -232,8 +232,9 @@ class Gateway:
         await call.reply.json(200, listing)
 
     async def _metrics(self, call: Call) -> None:
-        spent = [(guest.name, guest.ledger.spent) for guest in self.door.guests]
-        text = self.metrics.text([*spent, (LOOKS, self.looks.spent)])
+        seen = [guest for guest in self.door.guests if call.guest.sees(guest)]
+        spent = [(guest.name, guest.ledger.spent) for guest in seen]
+        text = self.metrics.text([*spent, *([(LOOKS, self.looks.spent)] if call.guest.sees_all else [])])
         await call.reply.whole(200, text.encode(), KIND)
 
 
