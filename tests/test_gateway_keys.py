@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,8 @@ def test_what_is_in_the_bank_is_not_asked_for_again(start_gateway: Start, tmp_pa
 
 
 def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(KEYS, look=False)
+    ann, *others = KEYS["keys"]
+    endpoint, gateway = start_gateway({"keys": (replace(ann, sees_all=True), *others)}, look=False)
     gateway.ask(VOTE, **bearer(KEY))
     gateway.ask({**VOTE, "model": "majority:k=1/words"}, **bearer(KEY))
     gateway.ask(PLAIN, **bearer(OTHER))

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -78,7 +79,7 @@ def main() -> None:
     args = parser.parse_args()
     model = DiffusionModel(pocket.directory("digits"))
     generator = DiffusionGenerator(model, steps=STEPS)
-    runs = {
+    runs: dict[str, Callable[[int], float]] = {
         "pipeline": lambda seed: pipeline(PICTURES),
         "one search": lambda seed: ours(generator, 1, seed),
         "four searches": lambda seed: ours(generator, 4, seed),
