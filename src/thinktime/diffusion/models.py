@@ -70,7 +70,7 @@ class DiffusionModel:
             self._net = UNet2DModel.from_pretrained(directory / "unet", torch_dtype=torch.float32)
         else:
             raise ValueError(f"unet={kind!r} is neither UNet2DModel nor UNet2DConditionModel")
-        self._net.to(self.device, memory_format=torch.channels_last).eval()
+        self._net.to(self.device).eval()
         config = self._net.config
         side = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
         self.shape: tuple[int, ...] = (config.in_channels, *side)
@@ -125,7 +125,7 @@ class DiffusionModel:
         rows: list[tuple[Call, Condition]] = [(call, call.condition) for call in calls]
         guided = [place for place, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
         rows += [(calls[place], "" if self.text else None) for place in guided]
-        x = torch.from_numpy(np.stack([call.x for call, _ in rows])).to(self.device, memory_format=torch.channels_last)
+        x = torch.from_numpy(np.stack([call.x for call, _ in rows])).to(self.device)
         told = self._forward(x, [call.timestep for call, _ in rows], [condition for _, condition in rows])
         found = list(told[: len(calls)].float().cpu().numpy())
         for place, without in zip(guided, told[len(calls) :].float().cpu().numpy(), strict=True):
