@@ -9,7 +9,7 @@ import pytest
 from toy import PROBLEM, Notebook, Piece, Scores, ToyGenerator, ToyScorer, done, extend, solve, step, texts, toy_search
 
 from thinktime.bench.trace import draw, records
-from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.errors import CapabilityError, InputError, ModelError, TooLongError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Extension, Problem
 from thinktime.generators.text import Text
@@ -167,6 +167,26 @@ def test_the_allocator_asks_for_what_is_not_fitted() -> None:
     says = r"ratio=0: give a number above 0: lambda must be positive \(verification tokens / solution tokens\)"
     with pytest.raises(InputError, match=says):
         SolveOrVerify(16, ratio=0)
+
+
+# Questions that cannot be asked
+
+
+@pytest.mark.parametrize("error", [TooLongError("prompt", 900, "shorten it"), InputError("prompt", "?", "no words")])
+def test_a_question_that_does_not_fit_is_left_out_and_any_other_mistake_is_raised(error: InputError) -> None:
+    class Refusing(ToyGenerator):
+        def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+            if asked is not None:
+                raise error
+            return super().root(problem)
+
+    search = toy_search(Refusing({"0": done("so 7")}))
+    (leaf,) = extend(search, [search.root])
+    if isinstance(error, TooLongError):
+        assert search.ask(Capability.CHECK, [leaf]) is None
+    else:
+        with pytest.raises(InputError, match="no words"):
+            search.ask(Capability.CHECK, [leaf])
 
 
 # Generative reward
