@@ -515,3 +515,18 @@ def test_the_trace_says_why_a_child_could_not_be_had() -> None:
     search = toy_search(Failing(drawn), None)
     first, second = extend(search, [search.root], 2)
     assert str(search.trace[first.key].error) == "no connection" and search.trace[second.key].error is None
+
+
+def test_what_a_budget_cannot_cover_is_not_reckoned_again_and_again() -> None:
+    class Counting(ToyGenerator):
+        reckoned = 0
+
+        def worst_case(self, node: Node, max_tokens: int) -> Usage:
+            self.reckoned += 1
+            return super().worst_case(node, max_tokens)
+
+    generator = Counting(drawn)
+    search = toy_search(generator, budget=Budget(tokens=200), cap=8)
+    made = extend(search, [search.root], 3000)
+    assert search.exhausted and 20 < len(made) < 300
+    assert generator.reckoned < 2 * 3000

@@ -197,7 +197,7 @@ class Search:
         made: dict[str, Record] = {}
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
-            granted, wanted = ([], wanted) if over else self._grant(wanted)
+            granted, wanted = ([], wanted) if over else self._grant(wanted, whole=not made)
             if not granted and not over and self._held_by_others(wanted[0]):
                 await self.ledger.freed()
                 continue
@@ -324,16 +324,21 @@ class Search:
             passes=max(record.node.passes for record in self.trace.values()),
         )
 
-    def _grant(self, wanted: Sequence[Extension]) -> tuple[list[tuple[Extension, Usage]], list[Extension]]:
+    def _grant(self, wanted: Sequence[Extension], whole: bool) -> tuple[list[tuple[Extension, Usage]], list[Extension]]:
         """Split into what the budget covers now, each with its reservation, and the rest.
+
+        With ``whole`` all of it is tried at once first, which is cheaper if it fits; the rest of what did not is not
+        tried again and again.
 
         A banked sample reserves its worst case too: a resumed run then decides as an undisturbed one.
         """
-        asked = [(extension, self._worst(extension)) for extension in wanted]
-        if self.ledger.reserve(total(worst for _, worst in asked)):
-            return asked, []
+        if whole:
+            asked = [(extension, self._worst(extension)) for extension in wanted]
+            if self.ledger.reserve(total(worst for _, worst in asked)):
+                return asked, []
         granted: list[tuple[Extension, Usage]] = []
-        for place, (extension, worst) in enumerate(asked):
+        for place, extension in enumerate(wanted):
+            worst = self._worst(extension)
             if not self.ledger.reserve(worst):
                 if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
                     worst = self.generator.worst_case(extension.node, shorter.max_tokens)
