@@ -104,8 +104,6 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 @pytest.fixture(scope="module")
 def llama_cpp(solver_directory: Path) -> Iterator[str]:
     """llama.cpp's own server with the shipped solver: the root of its API."""
-    for needed in ("gguf", "xllamacpp"):
-        pytest.importorskip(needed)
     with serving(solver_directory) as root:
         yield root
 

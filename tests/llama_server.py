@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 
 @contextmanager
 def serving(directory: Path) -> Iterator[str]:
     """The server in a process of its own, for as long as the block lasts; gives the root of its API."""
+    for needed in ("gguf", "xllamacpp"):
+        pytest.importorskip(needed)
     root = Path(__file__).parents[1]
     path = os.pathsep.join([str(root), *sys.path])
     command = [sys.executable, str(root / "tests" / "llama_server.py"), str(directory)]

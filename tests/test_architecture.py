@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "scorers.embedding",
     ),  # laws on words, no model
     "engine": ("engine", "core.errors"),
-    "diffusion": ("diffusion", "core.errors"),
+    "diffusion": ("diffusion", "engine.models", "core.errors"),
     "remote": ("remote", "core.errors"),
     "pocket": ("pocket", "core"),
     "generators": ("generators", "core", "engine", "diffusion", "remote", "answers", "pocket"),

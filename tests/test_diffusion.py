@@ -306,11 +306,20 @@ def test_a_budget_below_one_picture_and_a_limit_that_counts_nothing_are_refused(
         ({"stride": 0}, "stride=0: give 1 to"),
         ({"steps": 0}, "steps=0: give 1 to 1000"),
         ({"steps": 1001}, "steps=1001: give 1 to 1000"),
+        ({"guidance": -1.0}, "guidance=-1.0: give 1 for none"),
+        ({"guidance": float("nan")}, "guidance=nan: give 1 for none"),
     ],
 )
 def test_options_that_cannot_work_are_refused(model: DiffusionModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         DiffusionGenerator(model, **options)
+
+
+def test_guidance_away_from_nothing_is_refused(tmp_path: Path) -> None:
+    plain = tiny_diffusion.classes(tmp_path)
+    (plain / "labels.json").unlink()
+    with pytest.raises(InputError, match="guidance=2: this model cannot paint without a class"):
+        DiffusionGenerator(plain, guidance=2)
 
 
 def test_a_class_that_is_not_there_is_refused(model: DiffusionModel) -> None:

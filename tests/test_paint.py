@@ -59,6 +59,8 @@ def test_a_budget_is_kept_and_the_same_seed_paints_the_same(tmp_path: Path) -> N
         (["5", "--budget", "100tok"], "budget.tokens=100: this model generates no tokens"),
         (["5", "--out", "five.jpg"], "out='five.jpg': pictures are written as PNG"),
         (["5", "--scorer", "beauty"], "scorer='beauty': unknown; there are: class,"),
+        (["5", "--scorer", "class+10**ink"], "scorer='class+10**ink': write measures with their weights"),
+        (["5", "--scorer", "class 10*ink"], "scorer='class 10*ink': write measures with their weights"),
         (["5", "--scorer", "clip"], "scorer='clip': say where its weights are: clip=DIRECTORY"),
         (["5", "--strategy", "fk_steering", "--eta", "0"], "it needs steps that are drawn"),
         (["5", "--strategy", "zero_order", "--eta", "1"], "it needs a sample that its first noise decides"),

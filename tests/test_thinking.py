@@ -415,8 +415,6 @@ def test_the_commands_tell_whether_the_cap_held(
 
 @pytest.fixture(scope="module")
 def llama_cpp(thinker: Path) -> Iterator[str]:
-    for needed in ("gguf", "xllamacpp"):
-        pytest.importorskip(needed)
     with serving(thinker) as url:
         yield url
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.arms import points
-from experiments.pictures import Easel, minus, of_first, plot, run, summary, write
+from experiments.pictures import Easel, minus, of_first, plot, run, seen_by_scorer, summary, write
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
 
@@ -50,7 +50,7 @@ def main() -> None:
     gain = minus(random[MOST], random[1])
     by_steps = minus(random[MOST], steps[CURVE[-1]])
     rows[f"random, {MOST}"] |= {"hit_minus_one_sample": gain, "hit_minus_most_steps": by_steps}
-    believes = minus(random[MOST], random[1], lambda draw: float(draw["pool"][draw["chosen"]]["reward"] > -0.6931))
+    believes = minus(random[MOST], random[1], seen_by_scorer)
     verdict = [
         f"{'holds' if gain['low'] > 0 and by_steps['low'] > 0 else 'falsified'}: best of {MOST} minus one sample "
         f"{points(gain)}, minus {CURVE[-1]} steps {points(by_steps)}",

@@ -104,8 +104,11 @@ def measures(text: str, generator: DiffusionGenerator) -> Scorer:
     from thinktime.scorers.composed import Composed
     from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward
 
+    term = r"([+-]?)(?:(\d+\.?\d*)\*)?([a-z_]+)(?:=([^+]+))?"
+    if not re.fullmatch(f"{term}(?:(?=[+-]){term})*", text):
+        raise InputError("scorer", text, "write measures with their weights, joined by + or -: class+10*ink")
     parts: list[tuple[Scorer, float]] = []
-    for sign, weight, name, path in re.findall(r"([+-]?)(?:(\d+\.?\d*)\*)?([a-z_]+)(?:=([^+]+))?", text):
+    for sign, weight, name, path in re.findall(term, text):
         if name in SIMPLE:
             measure, label = SIMPLE[name], name
         elif name == "class":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinktime.core.errors import InputError, ModelError
 from thinktime.diffusion.calls import Call, Condition
 from thinktime.diffusion.levels import Array, Levels
+from thinktime.engine.models import digest_of
 
 
 class DiffusionModel:
@@ -186,12 +186,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _fingerprint(directory: Path) -> str:
     """Twelve hexadecimal digits that change with the weights of any part, or with the sampler."""
-    digest = hashlib.blake2b(digest_size=6)
     paths = sorted([*directory.glob("*/*.safetensors"), directory / "scheduler" / "scheduler_config.json"])
     if len(paths) < 2:
         raise ModelError(f"model={str(directory)!r}: no weights in it (*.safetensors)")
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return digest_of(paths)

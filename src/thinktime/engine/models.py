@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,8 +205,13 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
 
 def fingerprint(directory: Path) -> str:
     """Twelve hexadecimal digits that change with the weights."""
+    return digest_of(sorted(directory.glob("*.safetensors")))
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """Twelve hexadecimal digits of what is in these files."""
     digest = hashlib.blake2b(digest_size=6)
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -111,11 +111,8 @@ class Gateway:
 
     def _ask(self, api: Api) -> Answering:
         async def answer(call: Call) -> None:
-            body = parsed(call.raw, call.headers)
-            call.guest.knock(time.monotonic())
-            entry = call.entry = self.history.begin(call.guest, f"/v1/{api}", body)
-            method, model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
-            entry.method, entry.model = method, model
+            entry, body = await self._begin(call, api)
+            method = entry.method
             if method is None:
                 await self._pass_on(call, entry, api, body)
                 return
@@ -129,10 +126,7 @@ class Gateway:
 
     async def _respond(self, call: Call) -> None:
         """The Responses API: the upstream's own, or where a method is named, or it has none, in words of a chat."""
-        body = parsed(call.raw, call.headers)
-        call.guest.knock(time.monotonic())
-        entry = call.entry = self.history.begin(call.guest, "/v1/responses", body)
-        entry.method, entry.model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+        entry, body = await self._begin(call, "responses")
         if entry.method is None and await self.upstream.responds():
             await self._pass_on(call, entry, "responses", body)
             return
@@ -143,6 +137,14 @@ class Gateway:
             await self._stream(call, entry, ask, method, response)
         else:
             await call.reply.json(200, response.whole(await self._search(call, entry, ask, method)))
+
+    async def _begin(self, call: Call, path: str) -> tuple[Entry, Mapping[str, Any]]:
+        """A request that is let in, and its body: what it asks for is known from now on."""
+        body = parsed(call.raw, call.headers)
+        call.guest.knock(time.monotonic())
+        entry = call.entry = self.history.begin(call.guest, f"/v1/{path}", body)
+        entry.method, entry.model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+        return entry, body
 
     async def _pass_on(self, call: Call, entry: Entry, path: str, body: Mapping[str, Any]) -> None:
         entry.ledger = Ledger(within=call.guest.ledger)

@@ -12,6 +12,7 @@ import base64
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +92,15 @@ class DiffusionGenerator:
 
         if not 0 <= eta <= 1:
             raise InputError("eta", eta, "give 0 (the first noise decides) to 1")
+        if not 0 <= guidance < inf:
+            raise InputError("guidance", guidance, "give 1 for none, or a number above")
         self.model = model if isinstance(model, DiffusionModel) else DiffusionModel(Path(model), device)
         self.levels = self.model.levels(steps)
         if not 1 <= stride <= steps:
             raise InputError("stride", stride, f"give 1 to steps={steps}")
+        if guidance != 1 and self.model.labels and self.model.hidden is None:
+            fix = "this model cannot paint without a class, so there is nothing to be guided away from; give 1"
+            raise InputError("guidance", guidance, fix)
         self.eta, self.guidance, self.stride = eta, guidance, stride
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
         noise = Capability.NOISE if eta else Capability.NO_NOISE
