@@ -696,7 +696,9 @@ def test_a_replay_without_the_models_is_charged_as_the_live_search(
         sampling=WARM,
         journal=bank,
     )
-    assert run(make("beam_search", {"n": 8})(search)).usage == live.usage
+    replayed = run(make("beam_search", {"n": 8})(search)).usage
+    # the live readings end in any order, and a sum of seconds is its order's in the last bit
+    assert replayed == replace(live.usage, seconds=pytest.approx(live.usage.seconds))
 
 
 def test_a_template_is_rendered_around_chat_messages(solver_directory: Path, questions: tuple[str, ...]) -> None:
