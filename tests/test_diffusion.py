@@ -20,14 +20,17 @@ from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Neighbour, Problem, Renoise, Sampling
 from thinktime.core.usage import Budget
+from thinktime.diffusion.calls import Call
 from thinktime.diffusion.classifier import Classifier
-from thinktime.diffusion.levels import Array, Levels, neighbour
+from thinktime.diffusion.gradient import Part, Pull
+from thinktime.diffusion.levels import Array, Levels, neighbour, parts
 from thinktime.diffusion.models import DiffusionModel
 from thinktime.diffusion.shelf import Kept, Shelf
 from thinktime.generators.diffusion import DiffusionGenerator
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward, ink, symmetry
 from thinktime.strategies import check, parse
+from thinktime.strategies.ensemble import mean_ranks
 
 STEPS = 5
 
@@ -280,6 +283,53 @@ def test_the_best_of_more_has_more_ink(model: DiffusionModel) -> None:
     assert reward("best_of_n:n=16") > reward("best_of_n:n=1")
 
 
+def test_a_random_search_of_noises_takes_the_best_and_paints_it_again_in_more_steps(model: DiffusionModel) -> None:
+    search = searching(model, eta=0)
+    answer = painted("zero_order:start=3,rounds=0,final_steps=9", search)
+    assert answer.node is not None and answer.node.parent is not None
+    *seen, again = (record for record in search.trace.values() if record.node.done)
+    assert again.node is answer.node and again.score == search.trace[answer.node.key].score
+    assert max(seen, key=lambda record: record.score or 0.0).node.parent is answer.node.parent
+    assert answer.usage.denoiser_calls == 3 * STEPS + 9
+    assert search.events == [{"nfe_search": 3 * STEPS, "nfe_final": 9}]
+    levels, x = model.levels(9), answer.node.parent.state.x
+    for position, timestep in enumerate(levels.timesteps):
+        (told,) = model.predict([Call(x, timestep, 2, 1.0)])
+        x = levels.step(x, told, position, 0.0).mean
+    np.testing.assert_allclose(answer.node.state.x, x, atol=1e-5)
+
+
+def test_without_room_for_the_final_steps_the_picture_of_the_search_is_the_answer(model: DiffusionModel) -> None:
+    search = searching(model, eta=0, budget=Budget(nfe=3 * STEPS + 8))
+    answer = painted("zero_order:start=3,rounds=0,final_steps=9", search)
+    assert (answer.finish, answer.usage.denoiser_calls) == ("budget", 3 * STEPS)
+    assert answer.node is not None
+    scores = [record.score for record in search.trace.values() if record.score is not None]
+    assert search.trace[answer.node.key].score == max(scores)
+
+
+def test_an_ensemble_compares_ranks_and_no_scale_drowns_another() -> None:
+    loud, quiet, calm = (900.0, 100.0, 500.0, 0.0), (0.1, 0.4, 0.3, 0.2), (0.0, 1.0, 1.0, 0.5)
+    assert mean_ranks([loud]) == [1, 3, 2, 4]
+    assert mean_ranks([loud, quiet, calm]) == [pytest.approx(r) for r in (3.0, 5.5 / 3, 5.5 / 3, 10 / 3)]
+
+
+def test_searches_choose_by_ranks_if_they_are_asked_to(model: DiffusionModel) -> None:
+    search = searching(model, eta=0)
+    generator: Any = search.generator
+    weights = {"ink": 1000.0, "symmetry": 1.0, "compressibility": 1.0}
+    scorer = Composed([(PictureScorer(generator, SIMPLE[name], name), weight) for name, weight in weights.items()])
+    found = {}
+    for strategy in ("best_of_n:n=6", "best_of_n:n=6,by=ranks", "zero_order:n=3,rounds=2,by=ranks"):
+        search = Search(search.problem, generator, scorer=scorer, sampling=search.sampling, seed=1)
+        answer = painted(strategy, search)
+        assert answer.node is not None
+        ends = [record for record in search.trace.values() if record.node.done]
+        ranks = mean_ranks(list(zip(*(end.steps for end in ends), strict=True)))
+        found[strategy] = ranks[[end.node for end in ends].index(answer.node)] == min(ranks)
+    assert list(found.values()) == [False, True, True]
+
+
 def test_a_search_refuses_a_sampler_without_what_it_needs(model: DiffusionModel) -> None:
     for strategy in ("fk_steering", "dts"):
         with pytest.raises(CapabilityError, match="eta above 0"):
@@ -373,28 +423,88 @@ def test_stable_diffusion_is_steered_and_is_the_pipelines_own(latent: Path) -> N
     np.testing.assert_allclose(picture.transpose(1, 2, 0), theirs, atol=2e-3)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Path, prediction: str) -> None:
+    model = DiffusionModel(tiny_diffusion.classes(tmp_path, prediction=prediction))
+    levels = replace(model.levels(STEPS), clip=None)
+    model._sampler.register_to_config(clip_sample=False)
+    x: Array = random(model.shape, 3) / np.float32(4)
+    call = Call(x, levels.timesteps[2], 1, 1.0)
+
+    def told(state: Array) -> Array:
+        return model.predict([call._replace(x=state)])[0]
+
+    def measured(state: Array) -> float:
+        clean = np.stack([levels.clean(state, told(state), 2)])
+        return float((torch.from_numpy(clean) / 2 + 0.5).clip(0, 1).square().sum())
+
+    pull = Pull([Part("square", lambda pictures, _: pictures.square().sum((1, 2, 3)))], 1.5)
+    (moved,) = model.predict([call], pull)
+    alpha = levels.alphas[2]
+    noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (told(x), moved)]
+    slope = (noises[0] - noises[1]) / (1.5 * (1 - alpha) ** 0.5)
+    for place in [(0, 1, 2), (0, 4, 4), (0, 6, 3)]:
+        above, below = x.copy(), x.copy()
+        above[place] += 0.02
+        below[place] -= 0.02
+        rise = (measured(above) - measured(below)) / 0.04
+        assert slope[place] == pytest.approx(rise, rel=0.05, abs=5e-3)
+
+
+def test_a_pull_makes_pictures_of_more_ink_and_its_passes_backwards_are_counted(model: DiffusionModel) -> None:
+    (free, plain), (pulled, strong) = (
+        (search := searching(model, pull=pull), painted("best_of_n:n=16", search))
+        for pull in (None, Pull([Part("ink", ink)], 100.0))
+    )
+    dark, bright = ([r.score for r in each.trace.values() if r.score is not None] for each in (free, pulled))
+    assert np.mean(bright) > np.mean(dark) + 0.1
+    assert plain.usage.denoiser_calls == strong.usage.denoiser_calls == 16 * STEPS
+    assert plain.usage.flops is not None and strong.usage.flops == 2 * plain.usage.flops
+    parts = [Part(name, SIMPLE[name]) for name in ("ink", "compressibility")]
+    with pytest.raises(InputError, match="pull='compressibility': this measure has no slope"):
+        painted("single", searching(model, pull=Pull(parts)))
+    with pytest.raises(InputError, match="pull=0: give a number above 0"):
+        Pull([Part("ink", ink)], 0)
+
+
+def test_words_pull_through_the_decoder(latent: Path) -> None:
+    search = searching(latent, "a cat", guidance=2.0, pull=Pull([Part("ink", ink)], 10.0))
+    assert painted("single", search).usage.denoiser_calls == 2 * STEPS
+
+
 def test_scores_of_pictures_by_hand() -> None:
-    half = np.zeros((1, 2, 4), np.float32)
+    half = torch.zeros(1, 1, 2, 4)
     half[..., 2:] = 1.0
-    assert ink([half], [None]) == [0.5]
-    assert symmetry([half], [None]) == [-1.0]
-    flat, noisy = np.zeros((1, 16, 16), np.float32), np.random.default_rng(0).random((1, 16, 16)).astype(np.float32)
-    plain, wild = SIMPLE["compressibility"]([flat, noisy], [None, None])
+    assert float(ink(half, [None])[0]) == 0.5
+    assert float(symmetry(half, [None])[0]) == -1.0
+    flat, noisy = torch.zeros(1, 16, 16), torch.from_numpy(np.random.default_rng(0).random((1, 16, 16), np.float32))
+    plain, wild = SIMPLE["compressibility"](torch.stack([flat, noisy]), [None, None])
     assert -0.03 < plain < 0 and wild < -0.2
 
 
 def test_a_class_is_scored_by_its_log_probability() -> None:
     torch.manual_seed(0)
-    classifier = Classifier(8, 1, (4,), 3, 8, ("0", "1", "2")).eval()
+    classifier = Classifier(8, 1, (4,), 3, 8, ("0", "1", "2")).eval().requires_grad_(False)
     picture = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
+    shown = torch.from_numpy(picture)[None]
     table = classifier.log_probabilities([picture])
     assert np.exp(table).sum() == pytest.approx(1)
-    assert list(class_score(classifier)([picture], [2])) == pytest.approx([float(table[0, 2])])
-    assert list(class_score(classifier, target=1)([picture], [None])) == pytest.approx([float(table[0, 1])])
+    assert float(class_score(classifier)(shown, [2])[0]) == pytest.approx(float(table[0, 2]))
+    assert float(class_score(classifier, target=1)(shown, [None])[0]) == pytest.approx(float(table[0, 1]))
     with pytest.raises(InputError, match="no class was asked for"):
-        class_score(classifier)([picture], [None])
+        class_score(classifier)(shown, [None])
     with pytest.raises(InputError, match="target=3: give a class from 0 to 2"):
         class_score(classifier, target=3)
+
+
+def test_a_score_counts_the_operations_of_its_classifier(model: DiffusionModel) -> None:
+    generator = DiffusionGenerator(model, steps=STEPS)
+    scorer = PictureScorer(generator, class_score(Classifier(8, 1, (4,), 3, 8, ("0", "1", "2", "3")).eval()), "class")
+    root = searching(model).root
+    convolution, inner, outer = 2 * 8 * 8 * 4 * 9, 2 * (4 * 4 * 4) * 8, 2 * 8 * 4
+    assert scorer.worst_case(root, None).scorer_flops == convolution + inner + outer
+    with pytest.raises(InputError, match="no class was asked for"):
+        Search(Problem("any", ""), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
 
 
 def test_a_classifier_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -429,6 +539,15 @@ def test_scores_compose_and_what_is_missing_stays_missing(model: DiffusionModel)
         Composed([])
     with pytest.raises(InputError, match="how='product'"):
         Composed([(parts[0], 2.0)], "product")
+
+
+def test_clip_tells_words_from_words_and_pulls(tmp_path: Path) -> None:
+    """Random weights: what it measures means nothing, but it is what CLIP's own model says of the same inputs."""
+    measure = clip_score(tiny_diffusion.clip(tmp_path))
+    shown = torch.from_numpy(np.random.default_rng(0).random((2, 1, 16, 16), np.float32))
+    cat, dog, *_ = measure(torch.cat([shown, shown]), ["a cat", "a dog", "a dog", "a cat"])
+    assert -1 <= float(cat) <= 1 and float(cat) != float(measure(shown[:1], ["a dog"])[0])
+    assert float(dog) == pytest.approx(float(measure(shown[1:], ["a dog"])[0]), abs=1e-5)
 
 
 def test_adapters_without_weights_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,31 @@ from thinktime.diffusion.classifier import Classifier
 from thinktime.pocket.digits import scorer_for
 
 
-def paint(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "thinktime", "paint", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def paint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """The command, run to its end: what it wrote to standard output and to standard error."""
+
+    def run(*words: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["thinktime", "paint", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run()
+        out, err = capsys.readouterr()
+        assert not stopped.value.code, err
+        return out, err
+
+    return run
 
 
-def test_a_digit_is_painted_as_asked_and_its_cost_is_told(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "seven.png"
-    ran = paint("digit 7, heavy ink", "--strategy", "fk_steering:n=4", "--out", str(out), "--json")
-    assert ran.returncode == 0, ran.stderr
-    told: dict[str, Any] = json.loads(ran.stdout)
+def test_a_digit_is_painted_as_asked_and_its_cost_is_told(
+    tmp_path: Path, paint: Callable[..., tuple[str, str]]
+) -> None:
+    path = tmp_path / "new" / "seven.png"
+    out, _ = paint("digit 7, heavy ink", "--strategy", "fk_steering:n=4", "--out", str(path), "--json")
+    told: dict[str, Any] = json.loads(out)
     assert told["usage"]["denoiser_calls"] == 80 and told["usage"]["generated_tokens"] == 0
+    assert told["usage"]["scorer_flops"] > 0
     assert told["finish"] == "done" and told["strategy"] == "fk_steering"
-    picture = (np.asarray(Image.open(out), np.float32) / np.float32(255)).astype(np.float32)
+    picture = (np.asarray(Image.open(path), np.float32) / np.float32(255)).astype(np.float32)
     assert picture.shape == (256, 256)
     small = picture[8::16, 8::16][None]
     for kind in ("digits_scorer", "digits_judge"):
@@ -40,15 +52,32 @@ def test_a_digit_is_painted_as_asked_and_its_cost_is_told(tmp_path: Path) -> Non
     assert told["score"] == pytest.approx(score, abs=0.05)
 
 
-def test_a_budget_is_kept_and_the_same_seed_paints_the_same(tmp_path: Path) -> None:
+def test_a_budget_is_kept_and_the_same_seed_paints_the_same(
+    tmp_path: Path, paint: Callable[..., tuple[str, str]]
+) -> None:
     pictures = []
     for name in ("one.png", "other.png"):
-        ran = paint("4", "--budget", "110nfe", "--seed", "3", "--out", str(tmp_path / name))
-        assert ran.returncode == 0, ran.stderr
-        nfe = re.search(r"(\d+) evaluations of the denoiser", ran.stdout)
-        assert nfe and 90 <= int(nfe[1]) <= 110 and "(dts, budget)" in ran.stdout
+        out, _ = paint("4", "--budget", "70nfe", "--seed", "3", "--out", str(tmp_path / name))
+        nfe = re.search(r"(\d+) evaluations of the denoiser", out)
+        assert nfe and 50 <= int(nfe[1]) <= 70 and "(dts, budget)" in out
         pictures.append(np.asarray(Image.open(tmp_path / name)))
     np.testing.assert_array_equal(pictures[0], pictures[1])
+
+
+def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
+    path = str(tmp_path / "one.png")
+    plain, pulled = (
+        json.loads(
+            paint("digit 2, heavy ink", "--strategy", "best_of_n:n=1", "--steps", "10", "--json", *more, "--out", path)[
+                0
+            ]
+        )
+        for more in ((), ("--pull", "3"))
+    )
+    assert pulled["score"] > plain["score"]
+    assert pulled["usage"]["flops"] == 2 * plain["usage"]["flops"]
+    _, told = paint("2", "--strategy", "fk_steering:n=2,start=9", "--steps", "5", "--out", path)
+    assert "warning: nothing is scored before the end with start=9, every=4: this is importance sampling" in told
 
 
 @pytest.mark.parametrize(
@@ -66,6 +95,8 @@ def test_a_budget_is_kept_and_the_same_seed_paints_the_same(tmp_path: Path) -> N
         (["5", "--strategy", "zero_order", "--eta", "1"], "it needs a sample that its first noise decides"),
         (["5", "--strategy", "majority"], "it needs answers that can be read and compared"),
         (["5", "--model", "no/such/folder"], "no diffusers directory"),
+        (["5", "--pull", "2", "--scorer", "compressibility"], "pull='compressibility': this measure has no slope"),
+        (["5", "--strategy", "best_of_n:by=ranks"], "by='ranks': an ensemble needs at least two verifiers"),
         (["5", "--steps", "5000"], "steps=5000: give 1 to 1000"),
     ],
 )

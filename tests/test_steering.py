@@ -80,6 +80,39 @@ def test_the_filter_gives_the_tilted_law_and_nearer_with_more_particles(potentia
     assert many < few
 
 
+def test_particles_that_are_judged_by_their_ends_give_the_same_law() -> None:
+    exact = last_states(WALK.tilted(1.0))
+    strategy = replace(steering("diff", 128), rollouts=2)
+    assert total_variation(filtered(strategy, 20), exact) < 0.04
+    search = searching(WALK, 0)
+    asyncio.run(strategy.filter(search))
+    partial = [record for record in search.trace.values() if record.node.finish == "step"]
+    assert partial and all(record.score is None for record in partial)
+
+
+def warnings(strategy: FKSteering | DTS, chain: Chain = WALK) -> list[str]:
+    search = searching(chain, 0)
+    asyncio.run(strategy(search))
+    return [event["warning"] for event in search.events if "warning" in event]
+
+
+def test_a_factor_under_which_the_weights_collapse_is_told() -> None:
+    (told,) = warnings(replace(steering("diff", 8), factor=1000.0))
+    assert "one particle had all the weight at" in told and "lower factor=1000" in told
+    assert warnings(steering("diff", 8)) == []
+
+
+def test_a_schedule_without_a_step_that_is_scored_is_told() -> None:
+    (told,) = warnings(replace(steering("diff", 4), start=4))
+    assert told == "nothing is scored before the end with start=4, every=1: this is importance sampling"
+    assert warnings(replace(steering("is", 4), start=4)) == []
+
+
+def test_a_tree_of_one_end_has_one_sample_and_says_so() -> None:
+    assert warnings(DTS(n=1, variant="sample")) == ["the tree has 1 end; every sample of it would be the same"]
+    assert warnings(DTS(n=1)) == []
+
+
 @dataclass(frozen=True)
 class Forgetful(FKSteering):
     """Drops the weights where the population was not redrawn."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+WORDS = ["<|startoftext|>", "<|endoftext|>", "a</w>", "cat</w>", "dog</w>", "red</w>", "c", "a", "t"]
+
 
 def classes(directory: Path, *, prediction: str = "epsilon", count: int = 4, side: int = 8) -> Path:
     """A class-conditional model with one class more, for pictures that nobody asked for."""
@@ -39,7 +41,7 @@ def classes(directory: Path, *, prediction: str = "epsilon", count: int = 4, sid
 def stable_diffusion(directory: Path) -> Path:
     """A latent text-to-image model of the format of Stable Diffusion: tokenizer, text encoder, VAE, UNet, scheduler."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -62,14 +64,9 @@ def stable_diffusion(directory: Path) -> Path:
         norm_num_groups=4,
         sample_size=16,
     )
-    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "cat</w>", "dog</w>", "red</w>", "c", "a", "t"]
-    folder = directory / "words"
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer: Any = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
+    tokenizer = _tokenizer(directory / "words")
     config = CLIPTextConfig(
-        vocab_size=len(words),
+        vocab_size=len(WORDS),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=1,
@@ -90,3 +87,28 @@ def stable_diffusion(directory: Path) -> Path:
     )
     pipeline.save_pretrained(directory / "pipeline")
     return directory / "pipeline"
+
+
+def clip(directory: Path) -> Path:
+    """A CLIP of ``transformers`` for pictures of 16 by 16 pixels."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, "vocab_size": len(WORDS), "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
+    vision = {**small, "image_size": 16, "patch_size": 8}
+    config: Any = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    size = {"height": 16, "width": 16}
+    pictures: Any = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
+    CLIPModel(config).save_pretrained(directory)
+    CLIPProcessor(pictures, _tokenizer(directory / "words")).save_pretrained(directory)
+    return directory
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(WORDS)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)

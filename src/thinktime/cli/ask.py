@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +32,7 @@ from thinktime.cli.common import (
     load_models,
     sampling_of,
     skills_of,
+    tell_warnings,
 )
 from thinktime.core.errors import InputError
 
@@ -102,8 +102,7 @@ def ask(
     )
     check(name, method, search.capabilities)
     answer = asyncio.run(closing((generator, judge), method(search)))
-    for warning in dict.fromkeys(event["warning"] for event in search.events if "warning" in event):
-        print(f"warning: {warning}", file=sys.stderr)
+    tell_warnings(search)
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
     nodes = [record.node for record in search.trace.values()]

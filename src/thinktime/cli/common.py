@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from thinktime.core.usage import Budget
 
 if TYPE_CHECKING:
     from thinktime.answers import TextAnswers
+    from thinktime.core.search import Search
     from thinktime.core.types import Generator, Sampling, Scorer, Skills
     from thinktime.remote.looks import Looks
 
@@ -298,6 +300,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError("file", str(path), f"cannot read it as JSON ({error})") from None
     return value if isinstance(value, dict) else {}
+
+
+def tell_warnings(search: Search) -> None:
+    """What a strategy warned of, each once, to standard error."""
+    for warning in dict.fromkeys(event["warning"] for event in search.events if "warning" in event):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def gflops(usage: dict[str, float | None]) -> str:

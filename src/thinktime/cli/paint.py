@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thinktime.cli.common import BudgetText, Json, Seed, budget_of, gflops
+from thinktime.cli.common import BudgetText, Json, Seed, budget_of, gflops, tell_warnings
 from thinktime.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from thinktime.core.search import Answer, Search
     from thinktime.core.types import Scorer
-    from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.diffusion.gradient import Part
     from thinktime.strategies import Strategy
 
 POCKET = "pocket-digits"
@@ -41,6 +42,10 @@ def paint(
         typer.Option(help="Noise of a step, 0 to 1; default: what the strategy needs, 1 if it may be any."),
     ] = None,
     guidance: Annotated[float, typer.Option(help="Above 1: nearer to the prompt, for two evaluations a step.")] = 1.0,
+    pull: Annotated[
+        float | None,
+        typer.Option(help="Every step follows the slope of the score, times this; for class, ink, symmetry."),
+    ] = None,
     stride: Annotated[int, typer.Option(help="Denoising steps that a search takes for one.")] = 1,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("picture.png"),
@@ -52,8 +57,10 @@ def paint(
     from thinktime import pocket
     from thinktime.core.search import Search
     from thinktime.core.types import Capability, Problem, Sampling
+    from thinktime.diffusion.gradient import Pull
     from thinktime.generators.diffusion import DiffusionGenerator
     from thinktime.pocket.digits import scorer_for
+    from thinktime.scorers.pictures import PictureScorer
     from thinktime.strategies import check, parse
 
     name, method = parse(strategy)
@@ -63,18 +70,28 @@ def paint(
     if eta is None:
         eta = 0.0 if Capability.NO_NOISE in method.needs else 1.0
     directory = pocket.directory("digits") if model == POCKET else Path(model)
-    generator = DiffusionGenerator(directory, steps=steps, eta=eta, guidance=guidance, stride=stride, device=device)
     wanted = scorer or (scorer_for(prompt) if model == POCKET else None)
+    measures = measures_of(wanted) if wanted else []
+    generator = DiffusionGenerator(
+        directory,
+        steps=steps,
+        eta=eta,
+        guidance=guidance,
+        pull=None if pull is None else Pull(measures, pull),
+        stride=stride,
+        device=device,
+    )
     search = Search(
         Problem("paint", prompt),
         generator,
-        scorer=None if wanted is None else measures(wanted, generator),
+        scorer=composed([(PictureScorer(generator, each.measure, each.name), each.weight) for each in measures]),
         sampling=Sampling(max_tokens=steps),
         budget=limits,
         seed=seed,
     )
     check(name, method, search.capabilities)
     answer = asyncio.run(_watched(method, search, quiet=as_json))
+    tell_warnings(search)
     if answer.node is None:
         least = generator.worst_case(search.root, steps).denoiser_calls
         raise InputError("budget", budget, f"not enough for one picture, which takes {least}nfe")
@@ -93,21 +110,21 @@ def paint(
     )
 
 
-def measures(text: str, generator: DiffusionGenerator) -> Scorer:
-    """The scorer that ``--scorer`` describes.
+def measures_of(text: str) -> list[Part]:
+    """The measures that ``--scorer`` names.
 
     Raises:
-        InputError: it names no measure, or one whose model is not there.
+        InputError: it names none, or one whose model is not there.
     """
     from thinktime import pocket
     from thinktime.diffusion.classifier import Classifier
-    from thinktime.scorers.composed import Composed
-    from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward
+    from thinktime.diffusion.gradient import Part
+    from thinktime.scorers.pictures import SIMPLE, class_score, clip_score, image_reward
 
     term = r"([+-]?)(?:(\d+\.?\d*)\*)?([a-z_]+)(?:=([^+]+))?"
     if not re.fullmatch(f"{term}(?:(?=[+-]){term})*", text):
         raise InputError("scorer", text, "write measures with their weights, joined by + or -: class+10*ink")
-    parts: list[tuple[Scorer, float]] = []
+    found = []
     for sign, weight, name, path in re.findall(term, text):
         if name in SIMPLE:
             measure, label = SIMPLE[name], name
@@ -120,8 +137,17 @@ def measures(text: str, generator: DiffusionGenerator) -> Scorer:
             measure, label = (clip_score if name == "clip" else image_reward)(Path(path)), f"{name}@{Path(path).name}"
         else:
             raise UnknownNameError("scorer", name, [*SIMPLE, "class", "clip", "image_reward"])
-        parts.append((PictureScorer(generator, measure, label), float(weight or 1) * (-1 if sign == "-" else 1)))
-    return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else Composed(parts)
+        found.append(Part(label, measure, float(weight or 1) * (-1 if sign == "-" else 1)))
+    return found
+
+
+def composed(parts: Sequence[tuple[Scorer, float]]) -> Scorer | None:
+    """One scorer of all, if there are any."""
+    from thinktime.scorers.composed import Composed
+
+    if len(parts) == 1 and parts[0][1] == 1:
+        return parts[0][0]
+    return Composed(parts) if parts else None
 
 
 async def _watched(method: Strategy, search: Search, quiet: bool) -> Answer:

@@ -42,6 +42,12 @@ def normalised(log_weights: Sequence[float]) -> list[float]:
     return [weight / total for weight in weights]
 
 
+def log_mean_exp(values: Sequence[float]) -> float:
+    """The logarithm of the mean of the exponentials, the highest taken out first."""
+    top = max(values)
+    return top + log(sum(exp(value - top) for value in values) / len(values))
+
+
 def effective_size(log_weights: Sequence[float]) -> float:
     """1 over the sum of squared weights: between 1, all in one particle, and their number."""
     return 1 / sum(weight * weight for weight in normalised(log_weights))

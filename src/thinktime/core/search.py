@@ -27,6 +27,7 @@ from thinktime.core.types import (
     Node,
     Problem,
     Race,
+    Redo,
     Sampling,
     Scorer,
     Skills,
@@ -352,9 +353,9 @@ class Search:
         return self.ledger.held_by_others(self._worst(extension))
 
     def _worst(self, extension: Extension) -> Usage:
-        """The most it can cost; a move makes one state, as a first step from the root does."""
+        """The most it can cost; a move makes one state, as a first step from the root does, or all of them."""
         if extension.move is not None:
-            return self.generator.worst_case(self.root, 1)
+            return self.generator.worst_case(self.root, extension.move.steps if isinstance(extension.move, Redo) else 1)
         return self.generator.worst_case(extension.node, extension.max_tokens)
 
     def _shorter(self, extension: Extension) -> Extension | None:

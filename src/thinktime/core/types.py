@@ -93,6 +93,7 @@ class Capability(StrEnum):
     NOISE = "steps that are drawn (for pictures: eta above 0)"
     NO_NOISE = "a sample that its first noise decides (for pictures: eta 0)"
     MOVES = "moves of noise: to a neighbour, or back on the way"
+    PARTS = "a score of several parts"
     PROCESS_REWARD = "process rewards"
     PARTIAL_REWARD = "process rewards in mid-step"
     ANSWERS = "answers that can be read and compared"
@@ -150,7 +151,18 @@ class Renoise:
             raise InputError("left", self.left, "give a share above 0; more than 1 is past pure noise")
 
 
-Move = Neighbour | Renoise
+@dataclass(frozen=True)
+class Redo:
+    """All of it again from its first noise to the end, in so many steps."""
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError("steps", self.steps, "give 1 or more")
+
+
+Move = Neighbour | Renoise | Redo
 """What may happen to a node instead of going on; the child is a state to go on from."""
 
 

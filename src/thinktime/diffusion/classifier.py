@@ -77,4 +77,4 @@ class Classifier(nn.Module):
             model.load_state_dict({name: value.float() for name, value in weights.items()})
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError("classifier", str(directory), f"cannot be loaded ({str(error).splitlines()[0]})") from None
-        return model.eval()
+        return model.eval().requires_grad_(False)

@@ -85,18 +85,27 @@ class Levels:
 
     def _parts(self, x: Array, told: Array, alpha: float) -> tuple[Array, Array]:
         """The picture and the noise in a state."""
-        signal, spread = sqrt(alpha), sqrt(1 - alpha)
-        clean: NDArray[Any]
-        noise: NDArray[Any]
-        if self.prediction == "epsilon":
-            clean, noise = (x - spread * told) / signal, told
-        elif self.prediction == "sample":
-            clean, noise = told, (x - signal * told) / spread
-        else:
-            clean, noise = signal * x - spread * told, signal * told + spread * x
+        clean, noise = parts(x, told, sqrt(alpha), sqrt(1 - alpha), self.prediction)
         if self.clip is not None:
             clean = clean.clip(-self.clip, self.clip)
         return clean.astype(np.float32), noise.astype(np.float32)
+
+
+def parts(x: Any, told: Any, signal: Any, spread: Any, prediction: Prediction) -> tuple[Any, Any]:
+    """The picture and the noise in ``x = signal * picture + spread * noise``, as arrays or as tensors.
+
+    Args:
+        x: the state.
+        told: by the model.
+        signal: share of the picture in it.
+        spread: of the noise.
+        prediction: what the model tells.
+    """
+    if prediction == "epsilon":
+        return (x - spread * told) / signal, told
+    if prediction == "sample":
+        return told, (x - signal * told) / spread
+    return signal * x - spread * told, signal * told + spread * x
 
 
 def neighbour(noise: Array, direction: Array, cosine: float) -> Array:

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.diffusion.calls import Call, Condition
-from thinktime.diffusion.levels import Array, Levels
+from thinktime.diffusion.gradient import Pull
+from thinktime.diffusion.levels import Array, Levels, parts
 from thinktime.engine.models import digest_of
 
 
@@ -65,12 +66,12 @@ class DiffusionModel:
             self._tokenizer: Any = CLIPTokenizer.from_pretrained(directory / "tokenizer")
             self._encoder: Any = CLIPTextModel.from_pretrained(directory / "text_encoder")
             for part in (self._vae, self._encoder):
-                part.to(self.device).eval()
+                part.to(self.device).eval().requires_grad_(False)
         elif kind == "UNet2DModel":
             self._net = UNet2DModel.from_pretrained(directory / "unet", torch_dtype=torch.float32)
         else:
             raise ValueError(f"unet={kind!r} is neither UNet2DModel nor UNet2DConditionModel")
-        self._net.to(self.device).eval()
+        self._net.to(self.device).eval().requires_grad_(False)
         config = self._net.config
         side = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
         self.shape: tuple[int, ...] = (config.in_channels, *side)
@@ -94,8 +95,13 @@ class DiffusionModel:
         alphas = [float(self._sampler.alphas_cumprod[t]) for t in timesteps] + [
             float(self._sampler.final_alpha_cumprod)
         ]
-        clip = float(config.clip_sample_range) if config.clip_sample else None
-        return Levels(timesteps, tuple(alphas), config.prediction_type, clip)
+        return Levels(timesteps, tuple(alphas), config.prediction_type, self.clip)
+
+    @property
+    def clip(self) -> float | None:
+        """Clean estimates are kept between minus this and this."""
+        config = self._sampler.config
+        return float(config.clip_sample_range) if config.clip_sample else None
 
     def condition(self, prompt: Any) -> Condition:
         """What a prompt asks of this model: the class it names, or its words.
@@ -119,18 +125,47 @@ class DiffusionModel:
         """Forward passes that one call takes."""
         return 2 if guidance != 1 and condition is not None else 1
 
-    @torch.inference_mode()
-    def predict(self, calls: Sequence[Call]) -> list[Array]:
-        """What the network tells of each, in one forward pass of all of them."""
-        rows: list[tuple[Call, Condition]] = [(call, call.condition) for call in calls]
+    def predict(self, calls: Sequence[Call], pull: Pull | None = None) -> list[Array]:
+        """What the network tells of each, in one forward pass of all of them.
+
+        Args:
+            calls: states, and what is asked of them.
+            pull: moves what is told by the gradient of a measure of the clean estimate, for a pass backwards.
+        """
+        x = torch.from_numpy(np.stack([call.x for call in calls])).to(self.device)
+        with torch.inference_mode(pull is None):
+            told = self._told(x, calls) if pull is None else self._pulled(x, calls, pull)
+        return list(told.float().cpu().numpy())
+
+    def _told(self, x: Tensor, calls: Sequence[Call]) -> Tensor:
+        conditions = [call.condition for call in calls]
         guided = [place for place, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
-        rows += [(calls[place], "" if self.text else None) for place in guided]
-        x = torch.from_numpy(np.stack([call.x for call, _ in rows])).to(self.device)
-        told = self._forward(x, [call.timestep for call, _ in rows], [condition for _, condition in rows])
-        found = list(told[: len(calls)].float().cpu().numpy())
-        for place, without in zip(guided, told[len(calls) :].float().cpu().numpy(), strict=True):
-            found[place] = without + calls[place].guidance * (found[place] - without)
-        return found
+        conditions += ["" if self.text else None] * len(guided)
+        rows = [*range(len(calls)), *guided]
+        told = self._forward(x[rows] if guided else x, [calls[row].timestep for row in rows], conditions)
+        if not guided:
+            return told
+        given, without = told[: len(calls)], told[len(calls) :]
+        strength = torch.tensor([calls[place].guidance for place in guided], device=self.device).view(-1, 1, 1, 1)
+        moved = given.clone()
+        moved[guided] = without + strength * (given[guided] - without)
+        return moved
+
+    def _pulled(self, x: Tensor, calls: Sequence[Call], pull: Pull) -> Tensor:
+        """What is told, less the noise that keeps the measure down: see `Pull`."""
+        x = x.requires_grad_()
+        told = self._told(x, calls)
+        alphas = self._sampler.alphas_cumprod[[call.timestep for call in calls]].view(-1, 1, 1, 1).to(self.device)
+        signal, spread = alphas.sqrt(), (1 - alphas).sqrt()
+        kind = self._sampler.config.prediction_type
+        clean, _ = parts(x, told, signal, spread, kind)
+        if self.clip is not None:
+            clean = clean.clip(-self.clip, self.clip)
+        (slope,) = torch.autograd.grad(pull.of(self._shown(clean).cpu(), [call.condition for call in calls]), x)
+        shift = spread * pull.scale * slope
+        in_its_terms = {"epsilon": shift, "sample": -spread / signal * shift, "v_prediction": shift / signal}
+        moved: Tensor = told - in_its_terms[kind]
+        return moved.detach()
 
     def _forward(self, x: Tensor, timesteps: Sequence[int], conditions: Sequence[Condition]) -> Tensor:
         t = torch.tensor(timesteps, device=self.device)
@@ -154,17 +189,19 @@ class DiffusionModel:
                 truncation=True,
                 return_tensors="pt",
             ).input_ids
-            self._encoded[words] = self._encoder(ids.to(self.device))[0]
+            with torch.inference_mode(False), torch.no_grad():  # kept for passes with gradients too
+                self._encoded[words] = self._encoder(ids.to(self.device))[0]
         return self._encoded[words]
 
     @torch.inference_mode()
     def pictures(self, states: Sequence[Array]) -> list[Array]:
         """Pictures [channels, height, width] between 0 and 1 from clean states, which a text model has to decode."""
-        x = np.stack(states)
-        if self.text:
-            latents = torch.from_numpy(x).to(self.device) / self._vae.config.scaling_factor
-            x = self._vae.decode(latents).sample.float().cpu().numpy()
-        return list((x / 2 + 0.5).clip(0, 1).astype(np.float32))
+        return list(self._shown(torch.from_numpy(np.stack(states)).to(self.device)).float().cpu().numpy())
+
+    def _shown(self, clean: Tensor) -> Tensor:
+        """Pictures [n, channels, height, width] between 0 and 1 of clean states."""
+        decoded: Tensor = self._vae.decode(clean / self._vae.config.scaling_factor).sample if self.text else clean
+        return (decoded / 2 + 0.5).clip(0, 1)
 
     @cached_property
     def flops(self) -> float:

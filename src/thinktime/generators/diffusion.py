@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Child, Extension, Finish, Move, Node, Problem, Renoise
+from thinktime.core.types import Capability, Child, Extension, Finish, Move, Neighbour, Node, Problem, Redo, Renoise
 from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
 from thinktime.diffusion.calls import Call, Condition
-from thinktime.diffusion.levels import Array, neighbour
+from thinktime.diffusion.levels import Array, Levels, neighbour
 from thinktime.diffusion.shelf import Kept, Shelf
 
 if TYPE_CHECKING:
+    from thinktime.diffusion.gradient import Pull
     from thinktime.diffusion.models import DiffusionModel
 
 ROOT = -1
@@ -67,6 +68,7 @@ class DiffusionGenerator:
         steps: of the sampler, from noise to picture.
         eta: noise of a step; with 0 the first noise decides everything, with 1 every step draws as much as was added.
         guidance: above 1 the model is pushed to what was asked for, for two evaluations a step.
+        pull: measures whose slope every step follows, for a pass backwards each.
         stride: denoising steps that a search takes for one.
         max_batch: states in one forward pass.
         memory: bytes of states; the longest unused of what is beyond goes to a temporary file.
@@ -83,6 +85,7 @@ class DiffusionGenerator:
         steps: int = 20,
         eta: float = 1.0,
         guidance: float = 1.0,
+        pull: Pull | None = None,
         stride: int = 1,
         max_batch: int = 128,
         memory: int = 1 << 30,
@@ -101,8 +104,9 @@ class DiffusionGenerator:
         if guidance != 1 and self.model.labels and self.model.hidden is None:
             fix = "this model cannot paint without a class, so there is nothing to be guided away from; give 1"
             raise InputError("guidance", guidance, fix)
-        self.eta, self.guidance, self.stride = eta, guidance, stride
+        self.eta, self.guidance, self.pull, self.stride = eta, guidance, pull, stride
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
+        self.name += "" if pull is None else f",pull={pull.name}"
         noise = Capability.NOISE if eta else Capability.NO_NOISE
         self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.MOVES, noise})
         self.shelf = Shelf(memory)
@@ -122,7 +126,9 @@ class DiffusionGenerator:
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
         """An evaluation at every position that is still to come."""
-        return self._usage(node.state, min(max_tokens, self.levels.steps - 1 - node.state.position))
+        position = node.state.position
+        left = max_tokens if position == ROOT else min(max_tokens, self.levels.steps - 1 - position)
+        return self._usage(node.state, left)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension; all of them, and whoever else samples, share their batches.
@@ -160,6 +166,8 @@ class DiffusionGenerator:
         return x if x is None or told is None else self.levels.clean(x, told, state.position)
 
     async def _child(self, extension: Extension) -> Child:
+        if isinstance(extension.move, Redo):
+            return await self._redone(extension, self.model.levels(extension.move.steps))
         state: Latents = extension.node.state
         dice = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
         calls, steps, seconds = 0, 0, 0.0
@@ -181,6 +189,18 @@ class DiffusionGenerator:
                 break
         return Child(state, finish, self._usage(state, calls, seconds), passes=calls)
 
+    async def _redone(self, extension: Extension, levels: Levels) -> Child:
+        """The picture that the first noise of a node becomes at these levels, no noise added on the way."""
+        state = next(node.state for node in extension.node.lineage() if node.state.position == 0)
+        x, seconds = state.x, 0.0
+        for position, timestep in enumerate(levels.timesteps):
+            if extension.deadline is not None and time.monotonic() >= extension.deadline:
+                return Child(extension.node.state, "budget", self._usage(state, position, seconds), passes=position)
+            told, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
+            x, seconds = levels.step(x, told, position, eta=0.0).mean, seconds + took
+        clean = self._state(state.condition, self.levels.steps, np.stack([x]))
+        return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps)
+
     def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
         return Latents(condition, position, self.shelf.keep(numbers))
 
@@ -199,6 +219,7 @@ class DiffusionGenerator:
         if isinstance(move, Renoise):
             back_to = round((1 - move.left) * self.levels.steps)
             return back_to, self.levels.renoise(x, state.position, back_to, noise)
+        assert isinstance(move, Neighbour)
         if state.position != 0:
             raise InputError("move", move, f"only pure noise has neighbours, and this is position {state.position}")
         return 0, neighbour(x, noise, move.cosine)
@@ -214,12 +235,12 @@ class DiffusionGenerator:
 
     def _usage(self, state: Latents, calls: int, seconds: float = 0.0) -> Usage:
         evaluations = calls * self.model.evaluations(state.condition, self.guidance)
-        flops = evaluations * self.model.flops
+        flops = evaluations * self.model.flops * (1 if self.pull is None else 2)
         return Usage(model_calls=1, denoiser_calls=evaluations, flops=flops, seconds=seconds, dollars=0.0)
 
     def _compute(self, calls: Sequence[Call]) -> list[tuple[Array, float]]:
         """What the model tells of each, and its share of the seconds."""
         start = time.perf_counter()
-        told = self.model.predict(calls)
+        told = self.model.predict(calls, self.pull)
         share = (time.perf_counter() - start) / len(calls)
         return [(each, share) for each in told]

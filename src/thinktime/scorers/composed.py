@@ -35,6 +35,7 @@ class Composed:
         names = [scorer.name if weight == 1 else f"{weight:g}*{scorer.name}" for scorer, weight in parts]
         self.name = f"{how}({','.join(names)})"
         self.capabilities: frozenset[Capability] = frozenset.intersection(*(scorer.capabilities for scorer, _ in parts))
+        self.capabilities |= {Capability.PARTS} if len(parts) > 1 else frozenset()
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
         """That of all parts."""

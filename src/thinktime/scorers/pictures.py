@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
 from thinktime.diffusion.calls import Condition
+from thinktime.diffusion.gradient import Measure
 from thinktime.diffusion.levels import Array
 
 if TYPE_CHECKING:
     from thinktime.diffusion.classifier import Classifier
     from thinktime.generators.diffusion import DiffusionGenerator
-
-Measure = Callable[[Sequence[Array], Sequence[Condition]], Sequence[float]]
-"""From pictures [channels, height, width] between 0 and 1, and what they should show, to one number each."""
 
 
 class PictureScorer:
@@ -36,23 +37,35 @@ class PictureScorer:
         generator: whose nodes are scored.
         measure: of pictures.
         name: of the measure, under which readings are banked.
-        flops: of one picture.
         max_batch: pictures measured at once.
     """
 
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
 
-    def __init__(
-        self, generator: DiffusionGenerator, measure: Measure, name: str, *, flops: float = 0.0, max_batch: int = 256
-    ) -> None:
+    def __init__(self, generator: DiffusionGenerator, measure: Measure, name: str, *, max_batch: int = 256) -> None:
         self.name = name
         self._generator, self._measure = generator, measure
-        self._usage = Usage(scorer_calls=1, scorer_flops=flops, decodes=int(generator.model.text))
+        self._usages: dict[type, Usage] = {}
         self._batch: Batch[tuple[Array, Condition], float] = Batch(self._compute, max_batch)
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
-        """One picture."""
-        return self._usage
+        """One picture.
+
+        Raises:
+            InputError: what the prompt asks for cannot be measured.
+        """
+        condition = node.state.condition
+        if type(condition) not in self._usages:
+            self._usages[type(condition)] = self._counted(condition)
+        return self._usages[type(condition)]
+
+    def _counted(self, condition: Condition) -> Usage:
+        """That of one picture, its operations counted on a grey one."""
+        model = self._generator.model
+        counter = FlopCounterMode(display=False)
+        with torch.inference_mode(), counter:
+            self._measure(torch.from_numpy(np.stack(model.pictures([np.zeros(model.shape, np.float32)]))), [condition])
+        return Usage(scorer_calls=1, scorer_flops=float(counter.get_total_flops()), decodes=int(model.text))
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """One reading per node; none of a root."""
@@ -62,10 +75,11 @@ class PictureScorer:
         clean = self._generator.clean(node.state)
         if clean is None:
             return Reading(None, Usage())
-        return Reading(await self._batch.ask((clean, node.state.condition)), self._usage)
+        return Reading(await self._batch.ask((clean, node.state.condition)), self.worst_case(node, None))
 
+    @torch.inference_mode()
     def _compute(self, asked: Sequence[tuple[Array, Condition]]) -> list[float]:
-        pictures = self._generator.model.pictures([state for state, _ in asked])
+        pictures = torch.from_numpy(np.stack(self._generator.model.pictures([state for state, _ in asked])))
         found = self._measure(pictures, [condition for _, condition in asked])
         if len(found) != len(asked):
             raise ModelError(f"scorer={self.name!r}: it gave {len(found)} numbers for {len(asked)} pictures")
@@ -81,29 +95,30 @@ def class_score(classifier: Classifier, target: int | None = None) -> Measure:
     if target is not None and not 0 <= target < len(classifier.labels):
         raise InputError("target", target, f"give a class from 0 to {len(classifier.labels) - 1}")
 
-    def measure(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
-        wanted = [condition if target is None else target for condition in conditions]
-        if any(not isinstance(each, int) for each in wanted):
+    def measure(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        asked = [condition if target is None else target for condition in conditions]
+        wanted = [each for each in asked if isinstance(each, int)]
+        if len(wanted) < len(asked):
             raise InputError("prompt", None, "no class was asked for, so none can be scored; name one")
-        table = classifier.log_probabilities(pictures)
-        return [float(row[int(each)]) for row, each in zip(table, wanted, strict=True)]  # type: ignore[arg-type]
+        table: Tensor = classifier(pictures).double().log_softmax(-1)
+        return table.gather(1, torch.tensor(wanted)[:, None])[:, 0]
 
     return measure
 
 
-def ink(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+def ink(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
     """How bright a picture is on average, 0 to 1; of digits, how much ink there is."""
-    return [float(picture.mean()) for picture in pictures]
+    return pictures.mean((1, 2, 3))
 
 
-def symmetry(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+def symmetry(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
     """Minus the mean difference between a picture and its mirror image."""
-    return [-float(np.abs(picture - picture[..., ::-1]).mean()) for picture in pictures]
+    return -(pictures - pictures.flip(-1)).abs().mean((1, 2, 3))
 
 
-def compressibility(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+def compressibility(pictures: Tensor, conditions: Sequence[Condition]) -> list[float]:
     """Minus the kilobytes of a picture of 8 bits, deflated."""
-    levels = [np.round(picture * 255).astype(np.uint8).tobytes() for picture in pictures]
+    levels = [np.round(picture.detach().numpy() * 255).astype(np.uint8).tobytes() for picture in pictures]
     return [-len(zlib.compress(each, 9)) / 1000 for each in levels]
 
 
@@ -117,24 +132,23 @@ def clip_score(directory: Path) -> Measure:
     Raises:
         InputError: the directory holds no CLIP of ``transformers``.
     """
-    import torch
     from transformers import CLIPModel, CLIPProcessor
 
     try:
-        model: Any = CLIPModel.from_pretrained(directory, local_files_only=True).eval()
+        model: Any = CLIPModel.from_pretrained(directory, local_files_only=True).eval().requires_grad_(False)
         processor: Any = CLIPProcessor.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError) as error:
         fix = f"no CLIP directory of transformers ({str(error).splitlines()[0]}); give one with weights and processor"
         raise InputError("scorer", str(directory), fix) from None
 
-    @torch.inference_mode()
-    def measure(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+    def measure(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
         shown = [_rgb(picture) for picture in pictures]
         inputs = processor(
             text=[str(c) for c in conditions], images=shown, return_tensors="pt", padding=True, truncation=True
         )
         out = model(**inputs)
-        return [float(value) for value in (out.image_embeds * out.text_embeds).sum(-1)]
+        cosine: Tensor = (out.image_embeds * out.text_embeds).sum(-1)
+        return cosine
 
     return measure
 
@@ -157,7 +171,7 @@ def image_reward(directory: Path) -> Measure:
         )
     model: Any = ImageReward.load(str(weights), med_config=str(config))
 
-    def measure(pictures: Sequence[Array], conditions: Sequence[Condition]) -> list[float]:
+    def measure(pictures: Tensor, conditions: Sequence[Condition]) -> list[float]:
         from PIL import Image
 
         shown = [Image.fromarray(_rgb(picture)) for picture in pictures]
@@ -166,7 +180,7 @@ def image_reward(directory: Path) -> Measure:
     return measure
 
 
-def _rgb(picture: Array) -> Any:
+def _rgb(picture: Tensor) -> Any:
     """A picture [height, width, 3] of 8 bits."""
-    levels = np.round(picture * 255).astype(np.uint8).transpose(1, 2, 0)
+    levels = np.round(picture.detach().numpy() * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.repeat(levels, 3, axis=-1) if levels.shape[-1] == 1 else levels

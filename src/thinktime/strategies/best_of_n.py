@@ -8,19 +8,30 @@ from typing import ClassVar
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best
 from thinktime.core.types import Capability
-from thinktime.strategies.options import at_least
+from thinktime.strategies.ensemble import BY, need_parts, ratings
+from thinktime.strategies.options import at_least, one_of
 
 
 @dataclass(frozen=True)
 class BestOfN:
-    """The highest-scored of ``n`` samples."""
+    """The highest-scored of ``n`` samples.
+
+    Args:
+        n: samples.
+        by: they are compared by their ``score``, or by the mean of their ``ranks`` under every part of a score that
+            is composed of several (an ensemble of verifiers, Ma et al. 2025, arXiv 2501.09732).
+    """
 
     n: int = 16
+    by: str = "score"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.SCORES})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
+        one_of("by", self.by, BY)
 
     async def __call__(self, search: Search) -> Answer:
+        need_parts(search, self.by)
         leaves = await search.extend([search.root], self.n)
-        return search.finish(best(search.candidates(leaves, await search.score(leaves))))
+        await search.score(leaves)
+        return search.finish(best(search.candidates(leaves, ratings(search, leaves, self.by))))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import ceil, exp, inf, log, sqrt
+from math import ceil, inf, log, sqrt
 from random import Random
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.particles import normalised
+from thinktime.core.particles import log_mean_exp, normalised
 from thinktime.core.search import Answer, Search, refuse_copies
 from thinktime.core.selection import best
 from thinktime.core.types import Capability, Node
@@ -114,6 +114,8 @@ class DTS:
         seen = list(tree.leaves())
         greedy, drawn = tree.climb(), tree.draw(self.factor, search.random("answer"))
         top = max(seen, key=lambda leaf: leaf.value, default=tree)
+        if self.variant == "sample" and len(seen) == 1:
+            search.log(warning="the tree has 1 end; every sample of it would be the same")
         search.log(ends=len(seen), best=top.node.path, greedy=greedy.node.path, root=tree.value)
         chosen = (top if self.variant == "star" else drawn).node
         return search.finish(best(search.candidates([chosen])))
@@ -188,8 +190,7 @@ class DTS:
                 branch.value = self._value([child.value for child in branch.known])
 
     def _value(self, values: list[float]) -> float:
-        top = max(values)
         if self.backup == "max":
-            return top
-        total = sum(exp(self.factor * (value - top)) for value in values)
-        return top + log(total / len(values) if self.backup == "mean" else total) / self.factor
+            return max(values)
+        mean = log_mean_exp([self.factor * value for value in values])
+        return (mean if self.backup == "mean" else mean + log(len(values))) / self.factor

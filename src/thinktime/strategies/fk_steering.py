@@ -29,6 +29,7 @@ class FKSteering(ParticleFilter):
         every: steps from one that is scored to the next; the last is always scored.
         max_rounds: after so many steps the search ends with what has finished.
         reward: the ``score`` as it is, or its ``log_odds``.
+        rollouts: pictures that a state on the way is judged by, finished for that; 0 judges its clean estimate.
     """
 
     n: int = 4

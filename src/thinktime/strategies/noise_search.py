@@ -6,14 +6,15 @@ paper's random search is `best_of_n`; here are the climb among neighbours of a n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best, ranked
-from thinktime.core.types import Capability, Neighbour, Node, Renoise
+from thinktime.core.types import Capability, Neighbour, Node, Redo, Renoise
+from thinktime.strategies.ensemble import BY, need_parts, ratings
 from thinktime.strategies.options import above, at_least, one_of
 
 ZERO_ORDER: frozenset[Capability] = frozenset(
@@ -27,43 +28,69 @@ class ZeroOrder:
 
     Args:
         n: neighbours a round.
-        rounds: of them; a budget may end it earlier.
+        rounds: of them; a budget may end it earlier. Without any this is the random search over ``start`` noises.
+        start: noises to begin with.
         cosine: of the angle between a noise and its neighbours, between 0 and 1.
-        on_stall: where no neighbour is better, ``keep`` the noise or ``restart`` from a fresh one.
+        on_stall: where no neighbour is better, ``keep`` the noise or ``restart`` from fresh ones.
+        by: pictures are compared by their ``score``, or by the mean of their ``ranks`` under every part of it.
+        final_steps: the winner is painted again from its noise in so many steps, and scored again; 0 leaves it.
     """
 
     n: int = 4
     rounds: int = 8
+    start: int = 1
     cosine: float = 0.95
     on_stall: str = "keep"
+    by: str = "score"
+    final_steps: int = 0
     needs: ClassVar[frozenset[Capability]] = ZERO_ORDER
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        at_least("rounds", self.rounds, 1)
+        at_least("rounds", self.rounds, 0)
+        at_least("start", self.start, 1)
         Neighbour(self.cosine)
         one_of("on_stall", self.on_stall, ("keep", "restart"))
+        one_of("by", self.by, BY)
+        at_least("final_steps", self.final_steps, 0)
 
     async def __call__(self, search: Search) -> Answer:
-        seen: dict[Node, float | None] = {}
-        noises = await search.extend([search.root], until="step")
-        pivot, height = search.root, -inf
-        for _ in range(self.rounds + 1):
+        need_parts(search, self.by)
+        seen: list[Node] = []
+        pivot: list[Node] = []
+        noises = await search.extend([search.root], self.start, until="step")
+        for turn in range(self.rounds + 1):
             pictures = await search.extend(noises)
-            scores = await search.score(pictures)
-            seen |= dict(zip(pictures, scores, strict=True))
-            top = max((score for score in scores if score is not None), default=-inf)
-            better = top > height
-            if better:
-                winner = pictures[scores.index(top)]
-                pivot, height = winner.parent or search.root, top
-            if search.exhausted:
+            await search.score(pictures)
+            seen += pictures
+            stalled, pivot = pivot, self._best(search, [*pivot, *pictures])
+            if search.exhausted or turn == self.rounds:
                 break
-            if better or self.on_stall == "keep":
-                noises = await search.extend([pivot], self.n, move=Neighbour(self.cosine))
+            if pivot != stalled or (pivot and self.on_stall == "keep"):
+                noises = await search.extend(
+                    [noise_of(picture) for picture in pivot], self.n, move=Neighbour(self.cosine)
+                )
             else:
-                noises, height = await search.extend([search.root], until="step"), -inf
-        return search.finish(best(search.candidates(seen, seen.values())))
+                noises, pivot = await search.extend([search.root], self.start, until="step"), []
+        winner = self._best(search, seen)
+        searched = search.ledger.spent.denoiser_calls
+        if self.final_steps:
+            again = await search.extend([noise_of(picture) for picture in winner], move=Redo(self.final_steps))
+            await search.score(again)
+            winner = again or winner
+        search.log(nfe_search=searched, nfe_final=search.ledger.spent.denoiser_calls - searched)
+        return search.finish(best(search.candidates(winner)))
+
+    def _best(self, search: Search, pictures: Sequence[Node]) -> list[Node]:
+        """The best of the pictures that have a score, if there is one; the first of equals."""
+        rated = [pair for pair in ranked(pictures, ratings(search, pictures, self.by)) if pair[1] is not None]
+        return [node for node, _ in rated[:1]]
+
+
+def noise_of(picture: Node) -> Node:
+    """The noise that a picture was painted from: its parent, for it was painted in one go."""
+    assert picture.parent is not None
+    return picture.parent
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
-from thinktime.core.particles import POTENTIALS, effective_size, log_odds, log_potential, normalised, systematic
+from thinktime.core.particles import (
+    POTENTIALS,
+    effective_size,
+    log_mean_exp,
+    log_odds,
+    log_potential,
+    normalised,
+    systematic,
+)
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, best, vote
 from thinktime.core.types import Capability, Node
@@ -21,6 +29,8 @@ from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below
 
 REWARDS: dict[str, Callable[[float], float]] = {"log_odds": log_odds, "score": float}
 """What is in the exponent, from a score."""
+ALL_IN_ONE = 1.01
+"""An effective number of particles below this is one particle."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class ParticleFilter:
         start: steps at the beginning that are not scored.
         every: steps from one that is scored to the next; what is complete is always scored.
         reward: ``log_odds`` of the score, for probabilities, or the ``score`` itself.
+        rollouts: what a partial solution is worth is told by so many ends of it, as the logarithm of the mean of
+            ``exp(factor * reward)``; 0 takes the score of what there is.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -61,6 +73,7 @@ class ParticleFilter:
     every: int = 1
     max_rounds: int = 40
     reward: str = "log_odds"
+    rollouts: int = 0
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
@@ -73,6 +86,7 @@ class ParticleFilter:
         at_least("every", self.every, 1)
         at_least("max_rounds", self.max_rounds, 1)
         one_of("reward", self.reward, REWARDS)
+        at_least("rollouts", self.rollouts, 0)
 
     async def __call__(self, search: Search) -> Answer:
         ended = [particle for particle in await self.filter(search) if particle.node.done]
@@ -82,13 +96,15 @@ class ParticleFilter:
         """The population at the end, with the weights that it has not been redrawn by."""
         dice = search.random("resampling")
         population = [Particle(search.root)] * self.n
+        redraws = collapses = partial = 0
         for turn in range(1, self.max_rounds + 1):
             moving = Counter(particle.node for particle in population if particle.node.finish in ("root", "step"))
             if not moving:
                 break
             children = await search.extend(list(moving), list(moving.values()), until="step")
             looked_at = [child for child in children if child.done or self._looks(turn)]
-            scores = dict(zip(looked_at, await search.score(looked_at), strict=True)) if looked_at else {}
+            partial += sum(not child.done for child in looked_at)
+            rewards = dict(zip(looked_at, await self._rewards(search, looked_at), strict=True))
             born: dict[Node | None, deque[Node]] = {}
             for child in children:
                 born.setdefault(child.parent, deque()).append(child)
@@ -98,7 +114,7 @@ class ParticleFilter:
                     moved.append(particle)
                 elif siblings := born.get(particle.node):
                     child = siblings.popleft()
-                    moved.append(self._weighed(particle, child, scores.get(child), turn))
+                    moved.append(self._weighed(particle, child, rewards.get(child), turn))
             population = moved
             if not population:
                 break
@@ -107,11 +123,38 @@ class ParticleFilter:
             roots = len({next(node for node in p.node.lineage() if node.depth <= 1) for p in population})
             search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population), roots=roots)
             if size < self.ess * len(population):
+                redraws += 1
+                collapses += size < ALL_IN_ONE
                 ancestors = systematic(weights, self.n, dice.random())
                 kept = {population[place].node for place in ancestors}
                 search.prune([p.node for p in population if p.node not in kept and not p.node.done])
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
+        if 2 * collapses > redraws:
+            told = f"one particle had all the weight at {collapses} of {redraws} redraws, and the others died"
+            search.log(warning=f"{told}; lower factor={self.factor:g}")
+        if not partial and self.potential != "is":
+            search.log(warning=f"nothing is scored before the end with {self._schedule}: this is importance sampling")
         return population
+
+    @property
+    def _schedule(self) -> str:
+        return f"start={self.start}, every={self.every}"
+
+    async def _rewards(self, search: Search, nodes: list[Node]) -> list[float | None]:
+        """The factor times the reward of each; of a partial solution by its score or by its ends."""
+        read = REWARDS[self.reward]
+        if not self.rollouts:
+            return [None if score is None else self.factor * read(score) for score in await search.score(nodes)]
+        ends = {node: [node] if node.done else [] for node in nodes}
+        for end in await search.extend([node for node in nodes if not node.done], self.rollouts):
+            if end.done and end.parent is not None:
+                ends[end.parent].append(end)
+        flat = [end for group in ends.values() for end in group]
+        scores = dict(zip(flat, await search.score(flat), strict=True))
+        known = [
+            [self.factor * read(score) for end in ends[node] if (score := scores[end]) is not None] for node in nodes
+        ]
+        return [log_mean_exp(rewards) if rewards else None for rewards in known]
 
     def _looks(self, turn: int) -> bool:
         return turn > self.start and (turn - self.start - 1) % self.every == 0
@@ -126,13 +169,13 @@ class ParticleFilter:
             share[particle.node] = share.get(particle.node, 0.0) + weight
         return vote(search.candidates(share, share.values()), lambda candidate: candidate.score or 0.0)
 
-    def _weighed(self, particle: Particle, child: Node, score: float | None, turn: int) -> Particle:
-        """The particle after a step. A missing score is no news; what can't go on and isn't complete weighs nothing."""
+    def _weighed(self, particle: Particle, child: Node, reward: float | None, turn: int) -> Particle:
+        """The particle after a step. A missing reward is no news; what is stuck before its end weighs nothing."""
         if child.finish not in ("step", "eos"):
             return Particle(child, -inf)
-        if score is None:
+        if reward is None:
             return replace(particle, node=child)
         heat = 1.0 if child.done or not self.anneal else min(1.0, turn / self.anneal)
-        rewards = (*particle.rewards, self.factor * heat * REWARDS[self.reward](score))
+        rewards = (*particle.rewards, heat * reward)
         gained = log_potential(self.potential, rewards, particle.log_product, child.done)
         return Particle(child, particle.log_weight + gained, rewards, particle.log_product + gained)
