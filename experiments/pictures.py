@@ -17,6 +17,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
 from experiments.facts import facts
 from experiments.plot import COLOURS, bars, save
@@ -26,9 +27,11 @@ from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.diffusion.classifier import Classifier
+from thinktime.diffusion.gradient import Part, Pull
 from thinktime.diffusion.models import DiffusionModel
 from thinktime.generators.diffusion import DiffusionGenerator
-from thinktime.scorers.pictures import PictureScorer, class_score
+from thinktime.scorers.composed import Composed
+from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score
 from thinktime.strategies import Strategy
 
 AT_ONCE = 40
@@ -45,13 +48,30 @@ class Easel:
         steps: of the sampler.
         eta: its noise.
         target: the class to steer an unconditional model to; None paints the class of the prompt.
+        beside: other measures and their weights in the score, beside the log-probability of the class.
+        pull: how strongly every step follows the slope of the score.
     """
 
-    def __init__(self, steps: int, eta: float, target: int | None) -> None:
-        self.generator = DiffusionGenerator(DiffusionModel(pocket.directory("digits")), steps=steps, eta=eta)
+    def __init__(
+        self,
+        steps: int,
+        eta: float,
+        target: int | None,
+        *,
+        beside: Mapping[str, float] | None = None,
+        pull: float | None = None,
+    ) -> None:
+        parts = [Part("class", class_score(Classifier.load(pocket.directory("digits_scorer")), target))]
+        parts += [Part(name, SIMPLE[name], weight) for name, weight in (beside or {}).items()]
+        self.generator = DiffusionGenerator(
+            DiffusionModel(pocket.directory("digits")),
+            steps=steps,
+            eta=eta,
+            pull=None if pull is None else Pull(parts, pull),
+        )
         self.target = target
-        self.scorer = PictureScorer(
-            self.generator, class_score(Classifier.load(pocket.directory("digits_scorer")), target), "class"
+        self.scorer = Composed(
+            [(PictureScorer(self.generator, part.measure, part.name), part.weight) for part in parts]
         )
         self._judge = Classifier.load(pocket.directory("digits_judge"))
 
@@ -65,7 +85,10 @@ class Easel:
         answer = await strategy(search)
         ended = [record for record in search.trace.values() if record.node.done]
         told = self._look([record.node.state.x for record in ended], prompt)
-        pool = [{"reward": record.score, "judged": judged} for record, judged in zip(ended, told, strict=True)]
+        pool = [
+            {"reward": record.score, "parts": record.steps, "judged": judged}
+            for record, judged in zip(ended, told, strict=True)
+        ]
         chosen = next((i for i, record in enumerate(ended) if answer.node and record.node is answer.node), None)
         usage = {name: answer.usage.as_dict()[name] for name in COSTS}
         found: Draw = {
@@ -75,7 +98,15 @@ class Easel:
             "passes": answer.passes,
             "events": search.events[-1:],
         }
+        if answer.node is not None:
+            found["features"] = self.features([answer.node.state.x])[0]
         return found | {"pool": pool, "chosen": chosen}
+
+    def features(self, states: Sequence[Any]) -> list[list[float]]:
+        """What the judge's last layer but one sees in clean states."""
+        with torch.inference_mode():
+            shown = torch.from_numpy(np.stack(self.generator.model.pictures(states)))
+            return [[round(float(value), 4) for value in row] for row in self._judge.features(shown)]
 
     def _look(self, states: Sequence[Any], prompt: int | None) -> list[list[float]]:
         """What the judge says of each picture: the log-probability of what was wanted, and whether it comes first."""
@@ -140,15 +171,42 @@ def hit(draw: Draw) -> float:
     return 0.0 if draw["chosen"] is None else float(draw["pool"][draw["chosen"]]["judged"][1])
 
 
+def class_of(draw: Draw) -> float:
+    """The part of the reward that the class has; where no picture was finished, the worst it could be."""
+    return -20.0 if draw["chosen"] is None else float(draw["pool"][draw["chosen"]]["parts"][0])
+
+
+def judged(draw: Draw) -> float:
+    """The reward with the judge's log-probability of the class in place of the scorer's."""
+    if draw["chosen"] is None:
+        return -20.0
+    return reward(draw) - class_of(draw) + float(draw["pool"][draw["chosen"]]["judged"][0])
+
+
 def seen_by_scorer(draw: Draw) -> float:
     """Whether the scorer gives what was wanted more than half."""
-    return float(reward(draw) > np.log(0.5))
+    return float(class_of(draw) > np.log(0.5))
+
+
+def diversity(draws: Sequence[Draw], group: Callable[[Draw], Any]) -> float:
+    """Mean distance in the judge's features between two chosen pictures of a group, over groups."""
+    groups: dict[Any, list[Any]] = {}
+    for draw in draws:
+        groups.setdefault(group(draw), []).append(draw["features"])
+    found = []
+    for features in groups.values():
+        points = np.array(features)
+        between = np.linalg.norm(points[:, None] - points[None], axis=-1)
+        found.append(between.sum() / (len(points) * (len(points) - 1)))
+    return float(np.mean(found))
 
 
 def summary(draws: Sequence[Draw]) -> dict[str, Any]:
     """Reward, hits and what the scorer believes, each with its interval, and mean costs."""
     return {
         "reward": mean_interval([reward(draw) for draw in draws]).as_dict(),
+        "judged": mean_interval([judged(draw) for draw in draws]).as_dict(),
+        "gap": mean_interval([reward(draw) - judged(draw) for draw in draws]).as_dict(),
         "hit": mean_interval([hit(draw) for draw in draws]).as_dict(),
         "scorer_believes": mean_interval([seen_by_scorer(draw) for draw in draws]).as_dict(),
         "usage": {name: fmean(draw["usage"][name] or 0.0 for draw in draws) for name in COSTS},
