@@ -4,7 +4,8 @@
 
 First the reward model is read at every prefix of dev steps: how its partial score goes with that of the whole step, and
 how many of the best quarter of 16 steps it keeps, by tokens read. The least tau that keeps 90% is then held
-to its promise on test problems: against beam search of the same size, and against giving up as many steps at random.
+to its promise on test problems: against beam search of the same size, against giving up as many steps at random, and
+against the weighted vote that takes as many operations.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from experiments.arms import (
     summary,
     times,
     tokens,
+    vote_of_equal_cost,
     write,
 )
 from experiments.plot import COLOURS, bars, save
@@ -44,6 +46,7 @@ from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 TAUS = (2, 4, 6, 8, 12, 16, 24)
+VOTE = "weighted_majority:n=16"
 
 
 def calibration(found: Sequence[Steps], share: float = 0.25) -> dict[str, Any]:
@@ -107,7 +110,10 @@ def main() -> None:
     labels += [f"early_rejection:n=16,tau={chosen},keep=random", f"early_rejection:n=8,tau={chosen}"]
     labels += [f"early_rejection:n=16,tau={tau}" for tau in others]
     task = load("pocket", args.problems, seed=0)
+    labels += [VOTE]
     outcomes = run_arms([Arm(label, parse(label)[1]) for label in labels], task, generator, scorer, args.bank)
+    equal = vote_of_equal_cost(outcomes[labels[2]], outcomes[VOTE], 16)
+    outcomes |= run_arms([Arm(equal, parse(equal)[1])], task, generator, scorer, args.bank)
     cost = {label: list(map(flops, found)) for label, found in outcomes.items()}
     rows = {}
     for label, found in outcomes.items():
@@ -120,9 +126,11 @@ def main() -> None:
             "beam_over_this_tokens": ratio([tokens(o) for o in beam], [tokens(o) for o in found]),
         }
     against_random = minus(outcomes[labels[2]], outcomes[labels[3]])
+    against_vote = minus(outcomes[labels[2]], outcomes[equal])
     lines = verdict(rows[labels[2]], against_random, kept, chosen)
-    result = {"calibration": calibrated, "tau": chosen, "arms": rows, "minus_random": against_random, "verdict": lines}
-    write(HERE, 0, task, result)
+    lines.append(f"{points(against_vote)} points against {equal}, which takes as many operations")
+    against = {"minus_random": against_random, "minus_vote_of_equal_cost": against_vote}
+    write(HERE, 0, task, {"calibration": calibrated, "tau": chosen, "arms": rows} | against | {"verdict": lines})
     plot(calibrated, rows)
     print("\n".join(lines))
 
