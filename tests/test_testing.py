@@ -54,7 +54,7 @@ SMALL = [
     "ets:n=4,min_children=1",
     "ets:n=6,coverage=0",
     "ets:n=4,cost_unit=token,vote=best",
-    "ets:n=4,keep=random,max_step_tokens=2",
+    "ets:n=4,coverage=0,keep=random,max_step_tokens=2,max_rounds=3",
     "best_first:k=2,n_goals=3",
     "a_star:k=2,n_goals=2,pop_width=2,max_frontier=3",
     "a_star:k=3,edge_cost=consistent,weight=2",

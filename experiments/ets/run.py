@@ -40,7 +40,7 @@ def labelled(method: str, n: int) -> str:
     return f"{name}:n={n}" + (f",{options}" if options else "")
 
 
-def size(label: str) -> int:
+def width_of(label: str) -> int:
     """The width of a labelled strategy."""
     return int(label.partition("n=")[2].partition(",")[0])
 
@@ -70,7 +70,7 @@ def main() -> None:
     sizes |= {arm.label: means_held(outcomes[arm.label], generator) for arm in arms}
     rows: dict[str, Any] = {}
     for label, found in outcomes.items():
-        rebase = labelled("rebase", size(label))
+        rebase = labelled("rebase", width_of(label))
         rows[label] = summary(found) | {
             "held_tokens": mean_interval(sizes[label]).as_dict(),
             "held_tokens_at_most": fmean(max(by_depth) for by_depth in all_held(found, generator)),
@@ -118,7 +118,7 @@ def means_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[floa
 
 def width_that_holds(tokens: float, sizes: Mapping[str, Sequence[float]]) -> int:
     """The width at which REBASE holds about so many, between the widths that were run."""
-    known = sorted((size(label), fmean(mine)) for label, mine in sizes.items() if label.startswith("rebase"))
+    known = sorted((width_of(label), fmean(mine)) for label, mine in sizes.items() if label.startswith("rebase"))
     return round(np.interp(tokens, [holds for _, holds in known], [width for width, _ in known]))
 
 
