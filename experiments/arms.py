@@ -114,6 +114,11 @@ def flops(outcome: Outcome) -> float:
     return (usage.flops or 0.0) + (usage.scorer_flops or 0.0)
 
 
+def vote_of_equal_cost(found: Sequence[Outcome], vote: Sequence[Outcome], n: int) -> str:
+    """The weighted vote that takes as many operations as these, by what one of ``n`` samples takes."""
+    return f"weighted_majority:n={max(1, round(n * fmean(map(flops, found)) / fmean(map(flops, vote))))}"
+
+
 def ratio(a: Sequence[float], b: Sequence[float], seed: int = 0) -> dict[str, float]:
     """Sum of ``a`` over sum of ``b``, with the interval from resampling problems."""
     x, y = np.array(a), np.array(b)
@@ -132,8 +137,8 @@ def times(estimate: Mapping[str, float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*(estimate[name] for name in ("value", "low", "high")))
 
 
-def held(outcome: Outcome, prompt: int) -> float:
-    """Mean over depths of the tokens a search holds: prompt, the nodes sampled at that depth, all their ancestors.
+def held(outcome: Outcome, prompt: int) -> list[int]:
+    """By depth the tokens that a search holds: prompt, the nodes sampled at that depth, all their ancestors.
 
     As in the published measurements of tree search, before that depth is pruned. For searches that go step by step.
     """
@@ -150,7 +155,7 @@ def held(outcome: Outcome, prompt: int) -> float:
                 on_path.add(key)
                 key = nodes[key]["parent"]
         sizes.append(prompt + sum(nodes[key]["tokens"] for key in on_path))
-    return fmean(sizes)
+    return sizes
 
 
 def write(folder: Path, seed: int, task: Task, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -365,6 +365,22 @@ def test_a_bench_takes_strategies_with_options_beside_those_without(thinktime: C
     assert runs[2]["options"]["n_goals"] == 2 and runs[3]["options"]["coverage"] == 0
 
 
+def test_a_bench_finds_tau_on_problems_that_it_does_not_test(
+    thinktime: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_questions(tmp_path)
+    monkeypatch.setattr("thinktime.bench.rejection.PROBLEMS", 3)
+    automatic = "early_rejection:n=4,tau=auto"
+    command = ("bench", "questions.jsonl", "--max-tokens", "60", "--strategies", f"single,{automatic}", "--out", "out")
+    for tested, kept in (("4", True), (str(N_QUESTIONS), False)):
+        done = thinktime(*command, "--n", "1", "--problems", tested)
+        assert done.code == 0, done.err
+        _, run = json.loads((tmp_path / "out/result.json").read_text())["runs"]
+        found = re.search(rf"{automatic}@4: tau=(\d+) keeps \d+% of the best 1 in 4 steps of 2 problems", done.err)
+        assert run["strategy"] == automatic and bool(found) == kept
+        assert run["options"]["tau"] == (int(found[1]) if found else "auto")
+
+
 def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: Command) -> None:
     found = thinktime("strategies", "--json").json()
     assert {"single", "best_of_n", "majority", "weighted_majority", "beam_search"} <= set(found)
@@ -384,7 +400,8 @@ def test_strategies_show_describes_one_with_its_options_explained(thinktime: Com
     assert text.endswith("process rewards, step boundaries\n")
     found = thinktime("strategies", "show", "beam_search", "--json").json()
     assert found["name"] == "beam_search"
-    assert found["options"]["width"] == {"default": 4, "about": "children of a kept step."}
+    about = "children of a kept step; ``sqrt`` is the square root of n, or the next smaller number that divides n."
+    assert found["options"]["width"] == {"default": 4, "about": about}
     assert thinktime("strategies", "--json", "show", "beam_search").json() == found
     assert thinktime("strategies", "show", "single").out.endswith("\nneeds: nothing\n")
 

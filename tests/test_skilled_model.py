@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -12,8 +13,10 @@ import pytest
 
 from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import load
+from thinktime.core.errors import InputError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node, Sampling
+from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
 from thinktime.pocket.skills import PocketSkills
@@ -75,6 +78,16 @@ def test_a_check_reads_only_what_the_solution_was_not_read_for(skilled: LocalGen
     new = len(check.prompt) - len(solution.prompt + solution.ids) + 1  # the last token of the solution was only drawn
     assert (first.usage.prompt_tokens, second.usage.prompt_tokens) == (new, 0)
     assert first.usage.cached_tokens == len(check.prompt) - new
+
+
+def test_a_solution_with_words_that_nobody_taught_the_model_is_checked_all_the_same(skilled: LocalGenerator) -> None:
+    search = searches(skilled)[0]
+    (leaf,) = asyncio.run(search.extend([search.root]))
+    odd = replace(leaf, key="odd", state=replace(leaf.state, text="ThenThen, zebras: 7"))
+    root = search.ask(Capability.CHECK, [odd])
+    assert root is not None and "ThenThen, zebras: 7" in ChatTokenizer(directory("skilled")).decode(root.state.prompt)
+    with pytest.raises(InputError, match="prompt='zebras': this model knows only the words of its own task"):
+        skilled.root(Problem("p", "How many zebras are there?"))
 
 
 def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerator, reward: ProcessReward) -> None:

@@ -20,7 +20,7 @@ from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.early_pruning import EarlyPruning
 from thinktime.strategies.generative_reward import GenerativeReward
 from thinktime.strategies.plan_then_solve import PlanThenSolve
-from thinktime.strategies.revision import Revision
+from thinktime.strategies.revision import SHIFT, Revision
 from thinktime.strategies.self_refine import SelfRefine
 from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify, cost
 from thinktime.strategies.stepwise_best_of_n import StepwiseBestOfN
@@ -282,6 +282,7 @@ def test_each_chain_sees_its_own_answers_and_the_verifier_chooses_within_then_am
     answer = solve(Revision(n=6, chains=2), search)
     # the first chain's groups weigh 1: .9, 3: .8, so "a 1" (.9); the second's 2: .9, 3: .7, so "b 2" (.6)
     assert (answer.value, answer.share) == pytest.approx(("1", 0.9 / 1.5))
+    assert {"warning": SHIFT} in search.events
 
 
 def test_a_majority_over_all_answers_is_flat() -> None:

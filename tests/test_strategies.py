@@ -37,10 +37,11 @@ import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.types import Capability
 from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse
-from thinktime.strategies.beam_search import BeamSearch
+from thinktime.strategies.beam_search import BeamSearch, root
 from thinktime.strategies.best_of_n import BestOfN
 from thinktime.strategies.cards import Option, card
 from thinktime.strategies.dvts import DVTS
+from thinktime.strategies.early_rejection import EarlyRejection
 from thinktime.strategies.likelihood import MostLikely, SummedProbability
 from thinktime.strategies.majority import Majority
 from thinktime.strategies.particle_filter import ParticleFilter
@@ -159,6 +160,18 @@ def test_beam_search_samples_n_then_width_children_of_each_kept_node() -> None:
         [((1,), 0), ((2,), 0), ((1,), 1), ((2,), 1)],
         [((2, 1), 0), ((2, 1), 1)],
     ]
+
+
+def test_the_root_of_n_is_rounded_down_to_what_divides_n_and_said_so() -> None:
+    assert [root(n) for n in (1, 2, 4, 8, 12, 16, 32, 7)] == [1, 1, 2, 2, 3, 4, 4, 1]
+    searches = [toy_search(drawn, drawn_score) for _ in range(4)]
+    solve(BeamSearch(n=4, width=2), searches[0])
+    solve(BeamSearch(n=4, width="sqrt"), searches[1])
+    assert list(searches[1].trace) == list(searches[0].trace) and searches[1].events == []
+    solve(BeamSearch(n=8, width=2), searches[2])
+    solve(BeamSearch(n=8, width="sqrt"), searches[3])
+    assert list(searches[3].trace) == list(searches[2].trace)
+    assert searches[3].events == [{"warning": "width=sqrt: n=8 is no square; a kept step has width=2"}]
 
 
 def test_beam_search_prunes_what_has_no_place_and_never_a_finished_solution() -> None:
@@ -307,6 +320,11 @@ def test_options_are_read_after_the_name() -> None:
     assert make("best_of_n", {"n": "4"}) == make("best_of_n", {"n": 4}) == BestOfN(n=4)
 
 
+def test_a_word_may_stand_for_a_number_where_there_is_one() -> None:
+    assert parse("beam_search:n=8,width=sqrt") == ("beam_search", BeamSearch(n=8, width="sqrt"))
+    assert parse("early_rejection:tau=auto") == ("early_rejection", EarlyRejection(tau="auto"))
+
+
 def test_options_lists_names_and_defaults() -> None:
     assert options(BeamSearch) == {"n": 16, "width": 4, "max_rounds": 40, "lookahead": 0}
     assert options(Single) == {}
@@ -346,6 +364,8 @@ def test_an_unknown_option_gets_the_nearest_one() -> None:
         ("beam_search:width=0", "width=0: give 1 or more"),
         ("beam_search:max_rounds=0", "max_rounds=0: give 1 or more"),
         ("beam_search:n=6,width=4", "n=6: give a multiple of width=4"),
+        ("beam_search:width=root", r"beam_search\.width='root': give a value of type int or sqrt"),
+        ("early_rejection:tau=0.5", r"early_rejection\.tau='0.5': give a value of type int or auto"),
     ],
 )
 def test_a_wrong_option_is_one_line_with_the_fix(text: str, message: str) -> None:

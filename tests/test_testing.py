@@ -47,12 +47,14 @@ SMALL = [
     "first_finish:n=4,min_tokens=6",
     "beam_search:n=4,width=2",
     "beam_search:n=1,width=1",
+    "beam_search:n=6,width=sqrt",
     "beam_search:n=4,width=2,lookahead=3,max_rounds=3",
     "dvts:n=4,width=2",
     "rebase:n=4",
     "ets:n=4,min_children=1",
     "ets:n=6,coverage=0",
     "ets:n=4,cost_unit=token,vote=best",
+    "ets:n=4,coverage=0,keep=random,max_step_tokens=2,max_rounds=3",
     "best_first:k=2,n_goals=3",
     "a_star:k=2,n_goals=2,pop_width=2,max_frontier=3",
     "a_star:k=3,edge_cost=consistent,weight=2",
@@ -87,6 +89,7 @@ SMALL = [
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
     "early_rejection:n=4,width=2,tau=3",
     "early_rejection:n=4,width=2,tau=1,keep=random",
+    "early_rejection:n=4,width=2,tau=auto",
     "early_rejection:n=4,width=2,tau=2,rank=partial,select=best",
 ]
 """Where many seeds are cheap, and what is rare at the defaults happens often."""

@@ -40,7 +40,7 @@ from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.dvts import DVTS
 from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.ets import ETS, clustered
+from thinktime.strategies.ets import ETS, at_random, clustered
 from thinktime.strategies.ets import solve as solve_program
 from thinktime.strategies.mcts import MCTS, Place
 from thinktime.strategies.particle_filter import ParticleFilter
@@ -386,6 +386,43 @@ def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for(le
     assert sorted(extension.node.path[0] for extension in generator.asked[1]) == parents
 
 
+def test_random_leaves_hold_no_more_nodes_than_the_chosen_ones() -> None:
+    """A, B and C with two leaves each, the root above: two leaves of one of them are four nodes with what they hold."""
+    ancestors = [[parent, "r"] for parent in "AABBCC"]
+    pair = [True, True, False, False, False, False]
+    found = {tuple(at_random(Random(seed), ancestors, pair)) for seed in range(40)}
+    assert found == {tuple(place // 2 == parent for place in range(6)) for parent in range(3)}
+    assert at_random(Random(0), ancestors, [True] * 6) == [True] * 6
+    one = {tuple(at_random(Random(seed), ancestors, [True] + [False] * 5)) for seed in range(40)}
+    assert one == {tuple(place == leaf for place in range(6)) for leaf in range(6)}
+
+
+def test_ets_may_keep_as_many_leaves_at_random() -> None:
+    """The program keeps the first two of four leaves; the control also keeps others."""
+    tree = {str(i): step(f"leaf {i}") for i in range(4)}
+    tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
+    scores = dict.fromkeys(tree, 0.5) | {"0": 0.9, "1": 0.9, "2": 0.1, "3": 0.1}
+    expanded: dict[str, set[tuple[int, ...]]] = {"best": set(), "random": set()}
+    for keep, seed in product(expanded, range(60)):
+        search = toy_search(generator := ToyGenerator(tree), scores, seed=seed)
+        solve(ETS(n=4, coverage=0, keep=keep), search)
+        assert search.events[0]["kept"] == 2
+        expanded[keep].add(tuple(sorted({extension.node.path[0] for extension in generator.asked[1]})))
+    assert expanded["best"] == {(0, 1)}
+    assert (2, 3) in expanded["random"] and len(expanded["random"]) > 2
+
+
+def test_a_step_longer_than_it_may_be_is_cut_and_goes_on_as_the_next() -> None:
+    tree = {"0": step("a b c d e"), "1": step("f"), "0/0": step("c d"), "0/1": step("c d e")}
+    tree |= {"0/0/0": done("is 7"), "0/1/0": done("is 7")}
+    search = toy_search(tree, dict.fromkeys(tree, 0.9) | {"1": 0.0})
+    assert solve(ETS(n=2, coverage=0, max_step_tokens=2), search).value == "7"
+    nodes = [record.node for record in search.trace.values() if record.node.depth]
+    assert [(node.finish, node.state.text) for node in nodes[:4]] == [
+        ("cut", "a b"), ("step", "f"), ("step", "a b c d"), ("cut", "a b c d"),
+    ]  # fmt: skip
+
+
 def test_ets_with_a_price_holds_fewer_nodes_than_without() -> None:
     held = {}
     for price in (0.0, 4.0):
@@ -675,6 +712,18 @@ def test_early_rejection_may_answer_with_the_best_alone() -> None:
     assert solve(EarlyRejection(n=4, width=1, tau=2, select="best"), toy_search(tree, scores)).value == "7"
 
 
+def test_without_a_tau_the_first_round_is_whole_and_half_of_its_median_step_is_the_tau_from_then_on() -> None:
+    """Steps of 1, 2, 4 and 4 tokens: half of 2, the lower of the two in the middle."""
+    tree = {"0": step("a"), "1": step("b c"), "2": step("d e f g"), "3": step("h i j k")}
+    tree |= {f"{i}/{j}": step("so 7") for i in range(4) for j in range(4)}
+    tree |= {f"{i}/{j}/0": done("7") for i in range(4) for j in range(4)}
+    search = toy_search(generator := ToyGenerator(tree), dict.fromkeys(tree, 0.5))
+    assert solve(EarlyRejection(n=4, width=2, tau="auto"), search).value == "7"
+    assert [event["tau"] for event in search.events[:2]] == [None, 1]
+    assert [batch[0].at_most for batch in generator.asked[:2]] == [None, 1]
+    assert [event["cut_short"] for event in search.events[:2]] == [0, 4]
+
+
 def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None:
     generator = ToyGenerator(drawn)
     with pytest.raises(InputError, match=r"tau=8: nothing is rejected before 8 tokens"):
@@ -709,6 +758,10 @@ def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None
         (lambda: EarlyRejection(n=6, width=4), "n=6: give a multiple of width=4"),
         (lambda: EarlyRejection(n=2, width=4), "n=2: give a multiple of width=4"),
         (lambda: EarlyRejection(tau=0), "tau=0: give 1 or more"),
+        (lambda: EarlyRejection(tau="half"), "tau='half': unknown; there are: auto"),  # type: ignore[arg-type]
+        (lambda: BeamSearch(width="root"), "width='root': unknown; there are: sqrt"),  # type: ignore[arg-type]
+        (lambda: ETS(max_step_tokens=-1), "max_step_tokens=-1: give 0 or more"),
+        (lambda: ETS(keep="worst"), "keep='worst': unknown"),
         (lambda: EarlyRejection(keep="worst"), "keep='worst': unknown"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinktime.bench.verification import Checked, Verdicts, best_split, budgets, crossover, fit, splits
+from thinktime.bench.verification import Checked, Verdicts, at_random, best_split, budgets, crossover, fit, splits
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.selection import Candidate
 from thinktime.core.types import Node
@@ -152,6 +152,16 @@ def test_nothing_beats_coverage_and_a_sure_verifier_reaches_it(seed: int, n: int
     guess = bank(answers, [[1.0], *([dice.choice([0.0, 1.0, nan])] for _ in answers[1:])])
     assert guess.success((n, 1), "best_of_n")[0] <= guess.coverage(n)[0] + 1e-9
     assert guess.success((6, 0))[0] <= guess.coverage(6)[0]
+
+
+def test_verdicts_at_random_are_those_of_the_same_problem_and_cost_the_same() -> None:
+    asked = checked(["r", "w", "x", None], [[1, 1], [0, nan], [0.5, 0], [nan, nan]])
+    problem = replace(asked, check_tokens=np.array([[20.0, 30.0], [20.0, 20.0], [5.0, 5.0], [0.0, 0.0]]))
+    found = {tuple(at_random(Verdicts((problem,)), seed).problems[0].scores(2)) for seed in range(40)}
+    assert len(found) == 6 and all(sorted(scores) == [0, 0, 0.25, 1] and scores[3] == 0 for scores in found)
+    moved = at_random(Verdicts((problem,)))
+    assert moved.tokens((2, 1)) == Verdicts((problem,)).tokens((2, 1))
+    assert problem.verdicts[0].tolist() == [1, 1]
 
 
 def test_every_split_of_a_budget_spends_it_as_far_as_whole_solutions_go() -> None:

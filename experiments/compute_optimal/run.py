@@ -5,7 +5,8 @@
 Weighted best-of-n, beam search of width 4, and lookahead of one and three steps, at up to 32 generations. Problems are
 put into five bins of equal size by the solver's own success on 16 other samples (oracle) or by the mean reward of their
 last steps (predicted). In each bin a policy picks the best arm on one half of the problems and is measured on the
-other.
+other. Controls: beam search with random numbers for rewards, and the weighted vote that costs as much: for a search
+by operations of solver and reward model, for a policy that predicts by the 16 samples that it looks at first.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.arms import Arm, minus, models, points, run_arms, summary, write
+from experiments.arms import Arm, minus, models, points, run_arms, summary, vote_of_equal_cost, write
 from experiments.plot import COLOURS, bars, save
+from thinktime.bench.controls import Scrambled
 from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
@@ -34,8 +36,11 @@ METHODS = {
     "beam": "beam_search:n={n},width=4",
     "lookahead 1": "beam_search:n={n},width=4,lookahead=1",
 }
-EXTRA = ("beam_search:n=16,width=4,lookahead=3", "beam_search:n=4,width=2")
-"""The longest lookahead, and the one width of sqrt(n) that is not 4 anyway."""
+EXTRA = ("beam_search:n=16,width=4,lookahead=3", "beam_search:n=4,width=sqrt", "beam_search:n=8,width=sqrt")
+"""The longest lookahead, and the sizes at which the root of n is not 4 anyway."""
+RANDOM = "random rewards, beam_search:n=16,width=4"
+SAMPLES = 16
+"""Of a problem, that tell how hard it is."""
 
 
 def last_rewards(found: Sequence[Outcome]) -> list[float]:
@@ -56,8 +61,18 @@ def main() -> None:
     labels = [text.format(n=n) for n in SIZES for name, text in METHODS.items() if name != "lookahead 1" or n < 32]
     arms = [Arm(label, parse(label)[1]) for label in (*labels, *EXTRA)]
     generator, scorer = models()
+    arms.append(Arm(RANDOM, parse(RANDOM.rpartition(" ")[2])[1], scorer=Scrambled(scorer)))
     outcomes = run_arms(arms, task, generator, scorer, args.bank)
-    other = Arm("16 other samples", parse("weighted_majority:n=16")[1])
+    largest = METHODS["vote"].format(n=SIZES[-1])
+    equals = {
+        label: vote_of_equal_cost(found, outcomes[largest], SIZES[-1])
+        for label, found in outcomes.items()
+        if "beam" in label
+    }
+    charged = {n: METHODS["vote"].format(n=n + SAMPLES) for n in SIZES}
+    votes = [vote for vote in {*equals.values(), *charged.values()} if vote not in outcomes]
+    voted = outcomes | run_arms([Arm(v, parse(v)[1]) for v in sorted(votes)], task, generator, scorer, args.bank)
+    other = Arm(f"{SAMPLES} other samples", parse(METHODS["vote"].format(n=SAMPLES))[1])
     sampled = run_arms([other], task, generator, scorer, args.bank, seed=1)[other.label]
     difficulty = {
         "oracle": binned(pass_rates(sampled)),
@@ -77,13 +92,26 @@ def main() -> None:
                 "minus_best_single": paired_difference(gained, choice[best]).as_dict(),
                 "picks": picks,
             }
+            if source == "predicted":
+                mine = [float(outcome.correct) for outcome in voted[charged[n]]]
+                policies[f"{source}, n={n}"] |= {
+                    "vote_of_equal_cost": charged[n],
+                    "minus_vote_of_equal_cost": paired_difference(gained, mine).as_dict(),
+                }
     look = {
         label: minus(outcomes[label], outcomes[label.partition(",lookahead")[0]])
         for label in outcomes
         if "lookahead" in label
     }
-    lines = verdict(by_bin, policies, look)
-    rows = {label: summary(found) for label, found in outcomes.items()}
+    rows: dict[str, dict[str, Any]] = {label: summary(found) for label, found in voted.items()}
+    for label, vote in equals.items():
+        rows[label] |= {
+            "vote_of_equal_cost": vote,
+            "minus_vote_of_equal_cost": minus(outcomes[label], voted[vote]),
+        }
+    guided = RANDOM.rpartition(" ")[2]
+    rows[guided]["minus_random_rewards"] = minus(outcomes[guided], outcomes[RANDOM])
+    lines = verdict(by_bin, policies, look, rows)
     bins = difficulty["oracle"]
     rates = pass_rates(sampled)
     pass_at_1 = [fmean(r for r, mine in zip(rates, bins, strict=True) if mine == number) for number in range(BINS)]
@@ -105,17 +133,27 @@ def difference(right: Mapping[str, Sequence[float]], bins: Sequence[int], number
     return paired_difference([beam[place] for place in members], [vote[place] for place in members]).as_dict()
 
 
-def verdict(by_bin: Mapping[str, Any], policies: Mapping[str, Any], look: Mapping[str, Any]) -> list[str]:
+def verdict(
+    by_bin: Mapping[str, Any], policies: Mapping[str, Any], look: Mapping[str, Any], rows: Mapping[str, Any]
+) -> list[str]:
     """Against the card: a policy by bins that is no better than the best arm for all, on held-out problems."""
     lines = []
     for name, policy in policies.items():
         gain = policy["minus_best_single"]
         lines.append(f"{name}: {points(gain)} points over {policy['best_single']} for all")
+        if "vote_of_equal_cost" in policy:
+            lost = policy["minus_vote_of_equal_cost"]
+            lines.append(f"{name}, its {SAMPLES} samples charged: {points(lost)} over {policy['vote_of_equal_cost']}")
     better = any(policy["minus_best_single"]["low"] > 0 for policy in policies.values())
     lines.append("holds" if better else "falsified: no gain from choosing by difficulty on this task")
     for n, bins in by_bin.items():
         lines.append(f"beam minus vote, n={n}, easiest to hardest: " + "; ".join(map(points, bins)))
     lines += [f"{label} minus no lookahead: {points(gain)}" for label, gain in look.items()]
+    for label, row in rows.items():
+        if "vote_of_equal_cost" in row:
+            lines.append(f"{label} minus {row['vote_of_equal_cost']}: {points(row['minus_vote_of_equal_cost'])}")
+        if "minus_random_rewards" in row:
+            lines.append(f"{label} minus the same with random rewards: {points(row['minus_random_rewards'])}")
     return lines
 
 

@@ -4,7 +4,8 @@
 
 First the reward model is read at every prefix of dev steps: how its partial score goes with that of the whole step, and
 how many of the best quarter of 16 steps it keeps, by tokens read. The least tau that keeps 90% is then held
-to its promise on test problems: against beam search of the same size, and against giving up as many steps at random.
+to its promise on test problems: against beam search of the same size, against giving up as many steps at random, and
+against the weighted vote that takes as many operations.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from math import ceil, sqrt
+from math import sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,89 +34,65 @@ from experiments.arms import (
     summary,
     times,
     tokens,
+    vote_of_equal_cost,
     write,
 )
 from experiments.plot import COLOURS, bars, save
+from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.bench.statistics import mean_interval
-from thinktime.bench.tasks import Task, load
-from thinktime.core.search import Search
+from thinktime.bench.tasks import load
 from thinktime.core.types import Node
-from thinktime.engine.models import load_reward_model
-from thinktime.engine.rows import Read
-from thinktime.generators.local import LocalGenerator
-from thinktime.pocket import directory
-from thinktime.scorers.prm import DIGITS, ProcessReward
 from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 TAUS = (2, 4, 6, 8, 12, 16, 24)
-RECALL = 0.9
+VOTE = "weighted_majority:n=16"
 
 
-def calibrate(
-    task: Task, generator: LocalGenerator, scorer: ProcessReward, n: int = 16, share: float = 0.25
-) -> dict[str, Any]:
-    """Partial against whole scores of ``n`` next steps behind a prefix of every problem, and how many they would keep.
+def calibration(found: Sequence[Steps], share: float = 0.25) -> dict[str, Any]:
+    """How partial scores go with whole ones by tokens read, and how many of the best steps they would keep.
 
-    Many of ``n`` steps are the same; ``recall`` counts them as a search does, ``recall_of_different`` once, over the
-    problems where there are two or more.
+    Many of the steps of a problem are the same; ``recall`` counts them as a search does, ``recall_of_different`` once,
+    over the problems where there are two or more.
     """
-    engine = load_reward_model(directory("reward"), "float64").engine()
-    found: dict[int, list[tuple[float, float]]] = {tau: [] for tau in TAUS}
-    pooled: dict[int, list[tuple[float, float]]] = {tau: [] for tau in TAUS}
-    different: dict[int, list[float]] = {tau: [] for tau in TAUS}
-    lengths: list[int] = []
-
-    async def steps_of(place: int) -> list[Node]:
-        search = Search(task.problems[place], generator, scorer=scorer, sampling=SAMPLING, seed=1)
-        node = search.root
-        for _ in range(place % 4):  # behind 0 to 3 steps
-            further = await search.extend([node], until="step")
-            node = further[0] if further and further[0].finish == "step" else node
-        return await search.extend([node], n, until="step")
-
-    async def all_steps() -> list[list[Node]]:
-        return list(await asyncio.gather(*(steps_of(place) for place in range(len(task.problems)))))
-
-    for children in asyncio.run(all_steps()):
-        reads = [Read(c.state.prompt + c.state.ids, len(c.state.prompt)) for c in children]
-        values = [output.values for output in engine.run(reads)]
-        right = [np.round(v.double().softmax(-1)[:, 1].numpy(), DIGITS) for v in values if v is not None]
-        starts = [len(child.parent.state.ids) if child.parent else 0 for child in children]
-        first = list({child.state: place for place, child in reversed(list(enumerate(children)))}.values())
-        lengths += [len(row) - start for row, start in zip(right, starts, strict=True)]
-        whole = [float(row[-1]) for row in right]
-        for tau in TAUS:
-            partial = [float(row[min(start + tau, len(row)) - 1]) for row, start in zip(right, starts, strict=True)]
-            rank = float(kendalltau(partial, whole).statistic) if len(set(partial)) > 1 < len(set(whole)) else 0.0
-            found[tau].append((recall(partial, whole, share), rank))
-            pooled[tau] += zip(partial, whole, strict=True)
-            if len(first) > 1:
-                different[tau].append(recall([partial[i] for i in first], [whole[i] for i in first], share))
+    lengths = [len(rewards) for steps in found for rewards in steps.values()]
+    several = [steps for steps in map(different, found) if len(steps) > 1]
     mean_length = fmean(lengths)
+
+    def recalls(some: Sequence[Steps], tau: int) -> dict[str, float]:
+        kept = [recall(partial(steps, tau), partial(steps, max(lengths)), share) for steps in some]
+        return mean_interval(kept).as_dict()
+
+    by_tau = {}
+    for tau in TAUS:
+        pairs = [(partial(steps, tau), partial(steps, max(lengths))) for steps in found]
+        ranks = [
+            float(kendalltau(early, whole).statistic) if len(set(early)) > 1 < len(set(whole)) else 0.0
+            for early, whole in pairs
+        ]
+        pooled = np.hstack(pairs)
+        by_tau[str(tau)] = {
+            "correlation": float(np.corrcoef(pooled)[0, 1]),
+            "if_tokens_were_independent": min(1.0, sqrt(tau / mean_length)),
+            "kendall": mean_interval(ranks).as_dict(),
+            "recall": recalls(found, tau),
+            "recall_of_different": recalls(several, tau),
+            "steps_ended_by_then": fmean(length <= tau for length in lengths),
+        }
     return {
-        "n_problems": len(task.problems),
-        "n_problems_with_different_steps": len(different[TAUS[0]]),
+        "n_problems": len(found),
+        "n_problems_with_different_steps": len(several),
         "step_tokens": {"mean": mean_length, "p10_p90": np.percentile(lengths, [10, 90]).tolist()},
-        "by_tau": {
-            str(tau): {
-                "correlation": float(np.corrcoef(np.array(pooled[tau]).T)[0, 1]),
-                "if_tokens_were_independent": min(1.0, sqrt(tau / mean_length)),
-                "kendall": mean_interval([rank for _, rank in found[tau]]).as_dict(),
-                "recall": mean_interval([kept for kept, _ in found[tau]]).as_dict(),
-                "recall_of_different": mean_interval(different[tau]).as_dict(),
-                "steps_ended_by_then": fmean(length <= tau for length in lengths),
-            }
-            for tau in TAUS
-        },
+        "by_tau": by_tau,
     }
 
 
-def recall(partial: Sequence[float], whole: Sequence[float], share: float) -> float:
-    """How many of the best by whole scores are the best by partial ones; ties go to the earlier, as in a search."""
-    keep = ceil(share * len(whole))
-    best, kept = (set(np.argsort([-v for v in side], kind="stable")[:keep].tolist()) for side in (whole, partial))
-    return len(best & kept) / keep
+def different(steps: Steps) -> Steps:
+    """The first of each that say the same."""
+    first: dict[Any, Node] = {}
+    for node in steps:
+        first.setdefault(node.state, node)
+    return {node: steps[node] for node in first.values()}
 
 
 def main() -> None:
@@ -124,16 +101,19 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
     args = parser.parse_args()
     generator, scorer = models()
-    calibration = calibrate(load("pocket", 200, split="dev", seed=3), generator, scorer)
-    recalls = {tau: calibration["by_tau"][str(tau)]["recall"]["value"] for tau in TAUS}
-    chosen = next((tau for tau in TAUS if recalls[tau] >= RECALL), TAUS[-1])
-    print({tau: round(recall, 3) for tau, recall in recalls.items()}, "tau", chosen, flush=True)
+    steps = asyncio.run(read_along(load("pocket", 200, split="dev", seed=3), generator, scorer, SAMPLING))
+    calibrated = calibration(steps)
+    chosen, kept = least_tau(steps, share=0.25)
+    print(f"tau {chosen} keeps {kept:.3f} of the best quarter", flush=True)
     others = [tau for tau in (4, 8, 16) if tau != chosen]
     labels = ["beam_search:n=16", "beam_search:n=8", f"early_rejection:n=16,tau={chosen}"]
     labels += [f"early_rejection:n=16,tau={chosen},keep=random", f"early_rejection:n=8,tau={chosen}"]
     labels += [f"early_rejection:n=16,tau={tau}" for tau in others]
     task = load("pocket", args.problems, seed=0)
+    labels += [VOTE]
     outcomes = run_arms([Arm(label, parse(label)[1]) for label in labels], task, generator, scorer, args.bank)
+    equal = vote_of_equal_cost(outcomes[labels[2]], outcomes[VOTE], 16)
+    outcomes |= run_arms([Arm(equal, parse(equal)[1])], task, generator, scorer, args.bank)
     cost = {label: list(map(flops, found)) for label, found in outcomes.items()}
     rows = {}
     for label, found in outcomes.items():
@@ -146,10 +126,12 @@ def main() -> None:
             "beam_over_this_tokens": ratio([tokens(o) for o in beam], [tokens(o) for o in found]),
         }
     against_random = minus(outcomes[labels[2]], outcomes[labels[3]])
-    lines = verdict(rows[labels[2]], against_random, recalls[chosen], chosen)
-    result = {"calibration": calibration, "tau": chosen, "arms": rows, "minus_random": against_random, "verdict": lines}
-    write(HERE, 0, task, result)
-    plot(calibration, rows)
+    against_vote = minus(outcomes[labels[2]], outcomes[equal])
+    lines = verdict(rows[labels[2]], against_random, kept, chosen)
+    lines.append(f"{points(against_vote)} points against {equal}, which takes as many operations")
+    against = {"minus_random": against_random, "minus_vote_of_equal_cost": against_vote}
+    write(HERE, 0, task, {"calibration": calibrated, "tau": chosen, "arms": rows} | against | {"verdict": lines})
+    plot(calibrated, rows)
     print("\n".join(lines))
 
 

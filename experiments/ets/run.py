@@ -4,7 +4,8 @@
 
 Beam search, DVTS, REBASE and ETS with the same model, rewards and seeds, at widths 8 and 16; ETS without its coverage
 term, and with node prices around the published one. What is held is counted as published: at each depth all nodes that
-were sampled there with their ancestors, before that depth is pruned; the prompt once.
+were sampled there with their ancestors, before that depth is pruned; the prompt once. Two controls: ETS that keeps
+leaves at random, as many nodes as the integer program would, and REBASE of the width that holds as many tokens as ETS.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from experiments.arms import Arm, held, minus, models, points, ratio, run_arms, summary, times, write
 from experiments.plot import COLOURS, bars, save
@@ -27,7 +30,7 @@ from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 LEVELS = (3, 4, 5)
-METHODS = ("beam_search", "dvts", "rebase", "ets", "ets:coverage=0")
+METHODS = ("beam_search", "dvts", "rebase", "ets", "ets:coverage=0", "ets:keep=random")
 PRICES = (0.5, 2, 4)
 
 
@@ -35,6 +38,11 @@ def labelled(method: str, n: int) -> str:
     """The strategy as it is typed."""
     name, _, options = method.partition(":")
     return f"{name}:n={n}" + (f",{options}" if options else "")
+
+
+def width_of(label: str) -> int:
+    """The width of a labelled strategy."""
+    return int(label.partition("n=")[2].partition(",")[0])
 
 
 def final_answers(outcome: Outcome) -> float:
@@ -53,17 +61,25 @@ def main() -> None:
     generator, scorer = models()
     labels = [labelled(method, n) for n in args.sizes for method in METHODS]
     labels += [labelled(f"ets:node_price={price}", max(args.sizes)) for price in PRICES]
+    labels += [labelled("rebase", max(1, min(args.sizes) // 2))]
     outcomes = run_arms([Arm(label, parse(label)[1]) for label in labels], task, generator, scorer, args.bank)
-    sizes = {label: held_by(found, generator) for label, found in outcomes.items()}
+    sizes = {label: means_held(found, generator) for label, found in outcomes.items()}
+    equals = {n: labelled("rebase", width_that_holds(fmean(sizes[labelled("ets", n)]), sizes)) for n in args.sizes}
+    arms = [Arm(label, parse(label)[1]) for label in equals.values() if label not in outcomes]
+    outcomes |= run_arms(arms, task, generator, scorer, args.bank)
+    sizes |= {arm.label: means_held(outcomes[arm.label], generator) for arm in arms}
     rows: dict[str, Any] = {}
     for label, found in outcomes.items():
-        rebase = labelled("rebase", int(label.partition("n=")[2].partition(",")[0]))
+        rebase = labelled("rebase", width_of(label))
         rows[label] = summary(found) | {
             "held_tokens": mean_interval(sizes[label]).as_dict(),
+            "held_tokens_at_most": fmean(max(by_depth) for by_depth in all_held(found, generator)),
             "rebase_over_this_held": ratio(sizes[rebase], sizes[label]),
             "minus_rebase": minus(found, outcomes[rebase]),
             "final_answers": mean_interval([final_answers(outcome) for outcome in found]).as_dict(),
         }
+        if label.startswith("ets"):
+            rows[label] |= program(found)
     ablation = {
         str(n): {
             "final_answers": minus(
@@ -73,28 +89,65 @@ def main() -> None:
         }
         for n in args.sizes
     }
-    lines = verdict(rows, ablation, args.sizes)
-    write(HERE, 0, task, {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "verdict": lines})
+    controls = {
+        str(n): {
+            control: {
+                "held_over_ets": ratio(sizes[control], sizes[labelled("ets", n)]),
+                "ets_minus_this": minus(outcomes[labelled("ets", n)], outcomes[control]),
+            }
+            for control in (labelled("ets:keep=random", n), equals[n])
+        }
+        for n in args.sizes
+    }
+    lines = verdict(rows, ablation, controls)
+    result = {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "controls": controls, "verdict": lines}
+    write(HERE, 0, task, result)
     plot({label: (row["held_tokens"]["value"], row["accuracy"]) for label, row in rows.items()})
     print("\n".join(lines))
 
 
-def held_by(found: Sequence[Outcome], generator: LocalGenerator) -> list[float]:
-    """Tokens held, problem by problem."""
+def all_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[list[int]]:
+    """Tokens held, problem by problem and depth by depth."""
     return [held(outcome, len(generator.root(outcome.problem).prompt)) for outcome in found]
 
 
-def verdict(rows: Mapping[str, Any], ablation: Mapping[str, Any], sizes: Sequence[int]) -> list[str]:
+def means_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[float]:
+    """Tokens held, problem by problem, the mean over depths."""
+    return [fmean(by_depth) for by_depth in all_held(found, generator)]
+
+
+def width_that_holds(tokens: float, sizes: Mapping[str, Sequence[float]]) -> int:
+    """The width at which REBASE holds about so many, between the widths that were run."""
+    known = sorted((width_of(label), fmean(mine)) for label, mine in sizes.items() if label.startswith("rebase"))
+    return round(np.interp(tokens, [holds for _, holds in known], [width for width, _ in known]))
+
+
+def program(found: Sequence[Outcome]) -> dict[str, float]:
+    """How often the integer program gives up a leaf, and how many of those it keeps REBASE gives no children."""
+    rounds = [event for outcome in found for event in outcome.events if "kept" in event]
+    kept = sum(event["kept"] for event in rounds)
+    return {
+        "rounds_with_a_leaf_given_up": fmean(event["kept"] < event["leaves"] for event in rounds),
+        "kept_without_children": 1 - sum(event["expanded"] for event in rounds) / kept,
+    }
+
+
+def verdict(rows: Mapping[str, Any], ablation: Mapping[str, Any], controls: Mapping[str, Any]) -> list[str]:
     """Against the card: under 1.1 times fewer tokens held at matched accuracy, or a coverage term without effect."""
     lines = []
-    for n in sizes:
-        row, term = rows[labelled("ets", n)], ablation[str(n)]["final_answers"]
+    for n, others in controls.items():
+        row, term = rows[labelled("ets", int(n))], ablation[n]["final_answers"]
         saved, lost = row["rebase_over_this_held"], row["minus_rebase"]
         holds = saved["value"] >= 1.1 and lost["value"] >= -0.02 and not term["low"] <= 0 <= term["high"]
         lines.append(
             f"width {n}: {'holds' if holds else 'falsified'}: REBASE holds {times(saved)} times as many tokens; "
             f"accuracy {points(lost)} points; the coverage term makes {times(term)} more different final answers"
         )
+        for control, found in others.items():
+            lines.append(
+                f"width {n}: {points(found['ets_minus_this'])} points against {control}, which holds "
+                f"{times(found['held_over_ets'])} times as many tokens"
+            )
     return lines
 
 

@@ -10,7 +10,18 @@ import numpy as np
 from experiments.arms import ratio
 from experiments.solve_or_verify.collect import Collected
 from thinktime.bench.statistics import auc, mean_interval, paired_difference
-from thinktime.bench.verification import Floats, Law, Split, Verdicts, best_split, budgets, crossover, fit, splits
+from thinktime.bench.verification import (
+    Floats,
+    Law,
+    Split,
+    Verdicts,
+    at_random,
+    best_split,
+    budgets,
+    crossover,
+    fit,
+    splits,
+)
 from thinktime.strategies.solve_or_verify import SELECT
 
 UNSEEN = (3 / 16, 3 / 8, 3 / 4)
@@ -103,7 +114,8 @@ class Budgets:
                 paid[mine] = self.bank.tokens(options[pick])[mine]
                 picks.append(options[pick])
             successes.append(success)
-            row = {"budget": budget, "splits": picks, "accuracy": interval(success)}
+            vote = min(budget, self.bank.solutions)
+            row = {"budget": budget, "vote": vote, "splits": picks, "accuracy": interval(success)}
             tokens = {"generated_tokens": float(generated.mean()), "tokens": float(paid.mean())}
             rows.append(row | tokens | {"minus_vote": difference(success, voted)})
         return successes, rows
@@ -166,7 +178,7 @@ def verifier(fitted: Collected, held: Collected) -> dict[str, Any]:
     bank, other = fitted.verdicts, held.verdicts
     lam = bank.ratio
     spent = budgets(bank, lam)
-    mine, theirs = Budgets(bank, spent, lam), Budgets(other, spent, lam)
+    mine, theirs, chance = (Budgets(some, spent, lam) for some in (bank, other, at_random(bank)))
     found: dict[str, Any] = {
         "missing_verdicts": {"fitted": bank.missing, "held_out": other.missing},
         "solutions_without_check": {"fitted": unchecked(bank), "held_out": unchecked(other)},
@@ -180,8 +192,11 @@ def verifier(fitted: Collected, held: Collected) -> dict[str, Any]:
     found["by_select"] = {}
     for select in SELECT:
         law, successes = mine.law(select), curves[select][0]
+        by_chance, rows = chance.curve(select)
         found["by_select"][select] = {
             "curve": curves[select][1],
+            "curve_of_random_verdicts": rows,
+            "minus_random_verdicts": [difference(a, b) for a, b in zip(successes, by_chance, strict=True)],
             "curve_of_held_out": others[select][1],
             "law": {name: estimate.as_dict() for name, estimate in vars(law).items()},
             "crossover": crossover(spent, successes, mine.voted),

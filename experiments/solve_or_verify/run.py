@@ -7,7 +7,9 @@ The skilled model solves and checks. On one half of the problems the law is fitt
 and checks, and curves over budgets are measured, each split chosen on one half of these problems and measured on the
 other; on the second half, sampled with another seed, the law is held to the best fixed split. Seeds are those of
 sampling: each model was trained once. Keys and values are shared: a check reads its solution on from where it was
-written, and all checks of a solution read their prompt once. A second verifier reads the solutions as well.
+written, and all checks of a solution read their prompt once. A second verifier reads the solutions as well. There are
+two controls at every budget: a vote of as many solutions as it buys, if the bank has them, and the same verdicts dealt
+out at random among the solutions of a problem.
 """
 
 from __future__ import annotations
@@ -64,6 +66,12 @@ def verdict(pass_at_1: Mapping[str, float], verifiers: Mapping[str, Any]) -> lis
             a, b = of["law"]["a"], of["law"]["b"]
             crossing = "not reached" if of["crossover"] is None else f"at {of['crossover']} solutions"
             lines.append(f"{name}, {select}: a {times(a)}, b {times(b)}; crossover {crossing}")
+            pairs = zip(of["curve"], of["minus_random_verdicts"], strict=True)
+            row, by_chance = [pair for pair in pairs if pair[0]["budget"] == pair[0]["vote"]][-1]
+            lines.append(
+                f"{name}, {select}, budget {row['budget']}: {points(row['minus_vote'])} points against a vote of as "
+                f"many solutions, {points(by_chance)} against random verdicts"
+            )
         lost = [row["minus_best_in_hindsight"] for row in found["allocator"]]
         flips = found["order_flips_with_the_seed"]
         holds = all(row["value"] >= -WORSE for row in lost) and not flips

@@ -54,6 +54,8 @@ class Outcome:
     trace: tuple[dict[str, Any], ...]
     thoughts: tuple[int | None, ...] = ()
     """Tokens that each sample thinks, where that is capped."""
+    events: tuple[dict[str, Any], ...] = ()
+    """What the strategy said of itself."""
 
 
 @dataclass
@@ -146,7 +148,8 @@ class Bench:
         samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
         capped = self.thinking_tokens is not None
         thoughts = thoughts_of(record.node for record in search.trace.values()) if capped else ()
-        return Outcome(problem, answer, correct, samples, tuple(records(search)), tuple(thoughts))
+        trace, events = tuple(records(search)), tuple(search.events)
+        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events)
 
     def _right(self, answer: str | None, problem: Problem) -> bool:
         return self.task.check(answer, problem.reference)

@@ -7,7 +7,7 @@ the law that shares a budget out between them, and where checks begin to pay, ca
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -146,6 +146,22 @@ class Verdicts:
             limits = f"1 to {self.solutions} solutions with 0 to {self.checks} checks of each"
             raise InputError("split", split, f"the bank holds {limits}")
         return split
+
+
+def at_random(bank: Verdicts, seed: int = 0) -> Verdicts:
+    """The control: each checked solution is given the verdicts on one of the same problem, itself perhaps, at random.
+
+    What a verifier says, how often and at what cost stays as it is; only whom it says it of does not.
+    """
+    rng = np.random.default_rng(seed)
+
+    def moved(problem: Checked) -> Checked:
+        asked = np.flatnonzero(problem.check_tokens.any(1))
+        verdicts = problem.verdicts.copy()
+        verdicts[asked] = problem.verdicts[rng.permutation(asked)]
+        return replace(problem, verdicts=verdicts)
+
+    return replace(bank, problems=tuple(map(moved, bank.problems)))
 
 
 def _best(problem: Checked, n: int, checks: int) -> float:

@@ -8,7 +8,9 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +49,8 @@ from thinktime.core.errors import InputError
 if TYPE_CHECKING:
     from thinktime.bank.store import Bank
     from thinktime.bench.runner import Bench, Entry, Outcome
-    from thinktime.core.types import Generator, Scorer
+    from thinktime.bench.tasks import Task
+    from thinktime.core.types import Generator, Sampling, Scorer
 
 DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
 
@@ -93,9 +96,10 @@ def bench(
     from thinktime.bench.tasks import load
 
     entries = _entries(strategies_in(strategies), numbers_in("n", n))
-    loaded = load(
-        task, problems, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
+    of_task = partial(
+        load, task, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
     )
+    loaded = of_task(problems)
     limits = budget_of(budget)
     sampling = sampling_of(model, temperature, max_tokens)
     with Bank(bank or out / "bank.db") as opened:
@@ -117,6 +121,7 @@ def bench(
             generator, judge = load_models(options)
             if scorer in NAMES:
                 judge = control(scorer, loaded, judge)
+        entries = _calibrated(entries, loaded, of_task, generator, judge, sampling, opened)
         run = Bench(
             loaded,
             generator,
@@ -216,6 +221,39 @@ def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
             method = make(name, values)
             entries.append(Entry(text, getattr(method, "n", 1), method))
     return entries
+
+
+def _calibrated(
+    entries: Sequence[Entry],
+    tested: Task,
+    first: Callable[[int], Task],
+    generator: Generator,
+    judge: Scorer | None,
+    sampling: Sampling,
+    bank: Bank,
+) -> list[Entry]:
+    """Early rejection's ``tau=auto`` as problems that are not tested tell it; left as it is where none can be read."""
+    from thinktime.bench.rejection import PROBLEMS, least_tau, read_along
+    from thinktime.scorers.prm import ProcessReward
+    from thinktime.strategies.early_rejection import EarlyRejection
+
+    found = list(entries)
+    steps = None
+    for place, entry in enumerate(entries):
+        method = entry.strategy
+        if not (isinstance(method, EarlyRejection) and method.tau == "auto" and isinstance(judge, ProcessReward)):
+            continue
+        if steps is None:
+            more = first(len(tested.problems) + PROBLEMS)
+            others = replace(more, problems=more.problems[len(tested.problems) :])
+            reading = read_along(others, generator, judge, sampling, bank)
+            steps = asyncio.run(closing((generator, judge), reading))
+        if steps:
+            tau, kept = least_tau(steps, 1 / method.width)
+            found[place] = replace(entry, strategy=replace(method, tau=tau))
+            how = f"keeps {kept:.0%} of the best 1 in {method.width} steps of {len(steps)} problems that are not tested"
+            print(f"{entry.label}: tau={tau} {how}", file=sys.stderr)
+    return found
 
 
 def _banked(bank: Bank) -> tuple[Generator, Scorer | None]:

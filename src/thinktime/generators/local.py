@@ -79,10 +79,11 @@ class LocalGenerator:
         """The chat template around the prompt (a string is one user turn).
 
         Raises:
-            InputError: the prompt is empty, or has words a closed vocabulary lacks.
+            InputError: the prompt is empty, or has words a closed vocabulary lacks; what a model made up and is asked
+                about is spelled out.
             TooLongError: it does not fit the context.
         """
-        ids = self._model.tokenizer.encode_chat(problem.prompt)
+        ids = self._model.tokenizer.encode_chat(problem.prompt, spell=asked is not None)
         limit = self._model.context
         if len(ids) >= limit:
             raise TooLongError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")

@@ -19,7 +19,10 @@ from thinktime.engine.worker import Worker
 from thinktime.generators.text import RemoteText, Text, shared
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from thinktime.engine.models import ChatTokenizer, RewardModel
+    from thinktime.engine.rows import Output
 
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda steps: steps[-1],
@@ -76,24 +79,38 @@ class ProcessReward:
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
         """One reading per node; none without any generated token, of one this model does not know, or of too many."""
-        from thinktime.engine.rows import Read
-
         states = [self._in_ids(node) for node in nodes]
-        fits = [self._fits(state.prompt + state.ids) for state in states]
-        reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
-        outputs = iter(await self._worker.run(reads))
         readings = []
-        for state, before, fit in zip(states, known, fits, strict=True):
-            if not fit:
+        for state, before, output in zip(states, known, await self._read(states), strict=True):
+            if output is None:
                 readings.append(Reading(None, Usage()))
                 continue
-            output = next(outputs)
-            assert output.values is not None
-            right = output.values.double().softmax(-1)[:, 1]
+            right = self._right(output)
             steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)
             usage = self._usage(state, before, output.seconds)
             readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
         return readings
+
+    async def along(self, nodes: Sequence[Node]) -> list[tuple[float, ...]]:
+        """The reward after each token of every node's newest step, for calibration; none where it cannot be read."""
+        states = [self._in_ids(node) for node in nodes]
+        starts = [len(self._in_ids(node.parent).ids) if node.parent else 0 for node in nodes]
+        return [
+            tuple(round(float(reward), DIGITS) for reward in self._right(output)[start:]) if output else ()
+            for start, output in zip(starts, await self._read(states), strict=True)
+        ]
+
+    async def _read(self, states: Sequence[Text]) -> list[Output | None]:
+        from thinktime.engine.rows import Read
+
+        fits = [self._fits(state.prompt + state.ids) for state in states]
+        reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
+        outputs = iter(await self._worker.run(reads))
+        return [next(outputs) if fit else None for fit in fits]
+
+    def _right(self, output: Output) -> Tensor:
+        assert output.values is not None
+        return output.values.double().softmax(-1)[:, 1]
 
     def _fits(self, ids: tuple[int, ...]) -> bool:
         return max(ids) < self._model.model.config.vocab_size and len(ids) <= self.context

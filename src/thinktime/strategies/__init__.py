@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, get_type_hints
+from typing import Any, ClassVar, Protocol, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.search import Answer, Search
@@ -123,12 +123,18 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
     for option, value in (values or {}).items():
         if option not in options(kind):
             raise UnknownNameError(f"{name} option", option, options(kind))
+        usual, *others = get_args(types[option]) or (types[option],)
+        words = [word for other in others for word in get_args(other)]
+        if value in words:
+            arguments[option] = value
+            continue
         try:
-            arguments[option] = types[option](value)
+            arguments[option] = usual(value)
             if isinstance(value, int | float) and arguments[option] != value:
                 raise ValueError
         except (ValueError, OverflowError):
-            raise InputError(f"{name}.{option}", value, f"give a value of type {types[option].__name__}") from None
+            fix = " or ".join([f"give a value of type {usual.__name__}", *words])
+            raise InputError(f"{name}.{option}", value, fix) from None
     strategy: Strategy = kind(**arguments)
     return strategy
 

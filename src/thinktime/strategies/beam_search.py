@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from math import isqrt
+from typing import ClassVar, Literal
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import ranked, weighted_majority
 from thinktime.core.types import Capability, Node
-from thinktime.strategies.options import TREE_SEARCH, at_least, divides
+from thinktime.strategies.options import TREE_SEARCH, at_least, divides, one_of
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,32 @@ class BeamSearch:
 
     Args:
         n: steps sampled in a round.
-        width: children of a kept step.
+        width: children of a kept step; ``sqrt`` is the square root of n, or the next smaller number that divides n.
         max_rounds: after so many steps the search ends with what has finished.
         lookahead: further steps of the greedy roll-out that a step is judged by; 0 judges the step itself.
     """
 
     n: int = 16
-    width: int = 4
+    width: int | Literal["sqrt"] = 4
     max_rounds: int = 40
     lookahead: int = 0
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        at_least("width", self.width, 1)
         at_least("max_rounds", self.max_rounds, 1)
         at_least("lookahead", self.lookahead, 0)
-        divides(self.width, self.n)
+        if isinstance(self.width, int):
+            at_least("width", self.width, 1)
+            divides(self.width, self.n)
+        else:
+            one_of("width", self.width, ("sqrt",))
 
     async def __call__(self, search: Search) -> Answer:
-        places = max(1, self.n // self.width)
+        width = self.width if isinstance(self.width, int) else root(self.n)
+        if self.width == "sqrt" and width**2 < self.n:
+            search.log(warning=f"width=sqrt: n={self.n} is no square; a kept step has width={width}")
+        places = max(1, self.n // width)
         finished: dict[Node, float | None] = {}
         frontier, children_each = [search.root], self.n
         for _ in range(self.max_rounds):
@@ -54,7 +61,7 @@ class BeamSearch:
             finished |= {node: score for node, score in order if node.done}
             search.prune([node for node, _ in rest if not node.done])
             frontier = [node for node, _ in kept if node.finish == "step"]
-            places, children_each = len(frontier), min(self.n, self.width)
+            places, children_each = len(frontier), min(self.n, width)
             if not frontier:
                 break
         return search.finish(weighted_majority(search.candidates(finished, finished.values())))
@@ -68,3 +75,8 @@ class BeamSearch:
             rolled_out += further
         search.prune(rolled_out)
         return await search.score(ends)
+
+
+def root(n: int) -> int:
+    """The largest divisor of ``n`` that is not above its square root."""
+    return next(width for width in range(isqrt(n), 0, -1) if n % width == 0)

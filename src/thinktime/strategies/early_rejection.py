@@ -7,7 +7,8 @@ branches. The reward model reads the cut step as it stands: it must have learnt 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from statistics import median_low
+from typing import ClassVar, Literal
 
 from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Answer, Search
@@ -28,7 +29,8 @@ class EarlyRejection:
     Args:
         n: steps begun in a round.
         width: children of a step that is kept.
-        tau: tokens after which a step is judged.
+        tau: tokens after which a step is judged; ``auto`` is what a bench finds on problems it does not test, where it
+            can, else half of the median step of the first round, which is not cut.
         keep: which are finished: the ``best``, or ``random`` ones, the control that shows what the reward is worth.
         rank: what orders the steps that were finished: the reward of the ``whole`` step, or the ``partial`` one.
         select: a weighted ``vote`` of all that finished, or the ``best`` alone.
@@ -38,7 +40,7 @@ class EarlyRejection:
 
     n: int = 16
     width: int = 4
-    tau: int = 8
+    tau: int | Literal["auto"] = 8
     keep: str = "best"
     rank: str = "whole"
     select: str = "vote"
@@ -49,8 +51,11 @@ class EarlyRejection:
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("width", self.width, 1)
-        at_least("tau", self.tau, 1)
         at_least("max_rounds", self.max_rounds, 1)
+        if isinstance(self.tau, int):
+            at_least("tau", self.tau, 1)
+        else:
+            one_of("tau", self.tau, ("auto",))
         one_of("keep", self.keep, ("best", "random"))
         one_of("rank", self.rank, ("whole", "partial"))
         one_of("select", self.select, SELECT)
@@ -59,10 +64,9 @@ class EarlyRejection:
             raise InputError("n", self.n, f"give a multiple of width={self.width}: n / width steps are kept")
 
     async def __call__(self, search: Search) -> Answer:
-        if self.tau >= search.sampling.max_tokens:
-            raise InputError(
-                "tau", self.tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over"
-            )
+        tau = self.tau if isinstance(self.tau, int) else None
+        if tau is not None and tau >= search.sampling.max_tokens:
+            raise InputError("tau", tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over")
         if self.cuts == "trained" and Capability.PARTIAL_REWARD not in search.capabilities:
             raise CapabilityError(
                 "early_rejection: this reward model was trained at step ends alone; see how its scores after tau "
@@ -73,7 +77,7 @@ class EarlyRejection:
         finished: dict[Node, float | None] = {}
         frontier, children_each = [search.root], self.n
         for _ in range(self.max_rounds):
-            begun = await search.extend(frontier, children_each, until="step", at_most=self.tau)
+            begun = await search.extend(frontier, children_each, until="step", at_most=tau)
             partial = await search.score(begun)
             order = ranked(begun, partial)
             if self.keep == "random":
@@ -87,11 +91,15 @@ class EarlyRejection:
             early = dict(kept)
             scores = early | {node: whole.get(node, early.get(node.parent)) for node in ended if node.parent}
             search.log(
-                partial=partial, kept=[node.key for node, _ in kept], cut_short=sum(n.finish == "cut" for n in begun)
+                tau=tau,
+                partial=partial,
+                kept=[node.key for node, _ in kept],
+                cut_short=sum(n.finish == "cut" for n in begun),
             )
             finished |= {node: scores[node] for node in ended if node.done}
             frontier = [node for node, _ in ranked(list(scores), list(scores.values())) if node.finish == "step"]
             places, children_each = len(frontier), self.width
             if not frontier:
                 break
+            tau = tau or max(1, median_low(node.usage.generated_tokens for node in begun) // 2)
         return search.finish(SELECT[self.select](search.candidates(finished, finished.values())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from thinktime.core.allocation import shares
@@ -40,7 +41,9 @@ class ETS:
         cluster_distance: cosine distance below which steps are the same kind; it belongs to the embedder.
         min_children: of a leaf that was kept; 0 lets REBASE give it none.
         cost_unit: a ``node`` has its share of the price whatever it says, or by its share of all ``token``s.
+        keep: the ``best`` choice, or ``random`` leaves that hold no more nodes: a control for what it is worth.
         vote: ``weighted`` by the last reward, a ``majority``, or the ``best`` alone.
+        max_step_tokens: a longer step is cut there and goes on as the next; 0 leaves its end to the model.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -51,7 +54,9 @@ class ETS:
     cluster_distance: float = 0.05
     min_children: int = 0
     cost_unit: str = "node"
+    keep: str = "best"
     vote: str = "weighted"
+    max_step_tokens: int = 0
     max_rounds: int = 40
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
@@ -63,7 +68,9 @@ class ETS:
         above("cluster_distance", self.cluster_distance, 0)
         at_least("min_children", self.min_children, 0)
         one_of("cost_unit", self.cost_unit, ("node", "token"))
+        one_of("keep", self.keep, ("best", "random"))
         one_of("vote", self.vote, VOTES)
+        at_least("max_step_tokens", self.max_step_tokens, 0)
         at_least("max_rounds", self.max_rounds, 1)
 
     async def __call__(self, search: Search) -> Answer:
@@ -72,10 +79,10 @@ class ETS:
         finished: dict[Node, float | None] = {}
         kept, counts, left = [search.root], [self.n], self.n
         for _ in range(self.max_rounds):
-            children = await search.extend(kept, counts, until="step")
+            children = await search.extend(kept, counts, until="step", at_most=self.max_step_tokens or None)
             scores = dict(zip(children, await search.score(children), strict=True))
             finished |= {node: scores[node] for node in children if node.done}
-            leaves = [node for node in children if node.finish == "step"]
+            leaves = [node for node in children if node.finish in ("step", "cut")]
             left -= len(children) - len(leaves)
             if not leaves or left <= 0:
                 break
@@ -111,10 +118,26 @@ class ETS:
         if chosen is None:
             search.log(warning="the integer program was not solved; this round is REBASE")
             return leaves, {}
+        if self.keep == "random":
+            chosen = at_random(search.random(f"keep/{leaves[0].key}"), ancestors, chosen)
         held = {above for line, keep in zip(ancestors, chosen, strict=True) if keep for above in line}
         everything = {above for line in ancestors for above in line}
         facts = {"held": len(held), "ancestors": len(everything), "clusters": len(set(clusters))}
         return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], facts
+
+
+def at_random(dice: Random, ancestors: Sequence[Sequence[object]], chosen: Sequence[bool]) -> list[bool]:
+    """Leaves in random order, each kept unless they would then hold more nodes than the chosen ones do."""
+
+    def nodes(leaves: Sequence[int]) -> int:
+        return len(leaves) + len({node for leaf in leaves for node in ancestors[leaf]})
+
+    room = nodes([leaf for leaf, keep in enumerate(chosen) if keep])
+    kept: list[int] = []
+    for leaf in dice.sample(range(len(chosen)), len(chosen)):
+        if nodes([*kept, leaf]) <= room:
+            kept.append(leaf)
+    return [leaf in kept for leaf in range(len(chosen))]
 
 
 def clustered(vectors: Sequence[Sequence[float]], distance: float) -> list[int]:

@@ -1,0 +1,70 @@
+"""After how many tokens a step can be judged (Cheshmi et al. 2025, arXiv 2508.01969).
+
+A reward model that is read along whole steps says of every cut which of them it would have kept there. Those steps are
+taken from problems that are not tested; no reference answer is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from math import ceil
+from statistics import fmean
+
+from thinktime.bench.tasks import Task
+from thinktime.core.journal import Journal
+from thinktime.core.search import Search
+from thinktime.core.types import Generator, Node, Problem, Sampling
+from thinktime.scorers.prm import ProcessReward
+
+TAUS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+RECALL = 0.9
+PROBLEMS, STEPS = 100, 16
+"""That a calibration reads, and next steps of each."""
+
+Steps = Mapping[Node, Sequence[float]]
+"""Next steps behind one prefix, and the reward after each of a step's tokens."""
+
+
+async def read_along(
+    task: Task, generator: Generator, scorer: ProcessReward, sampling: Sampling, journal: Journal | None = None
+) -> list[Steps]:
+    """Of every problem 16 next steps, behind a prefix of 0 to 3 steps in turn."""
+
+    async def behind(prefix: int, problem: Problem) -> Steps:
+        search = Search(problem, generator, sampling=sampling, seed=1, journal=journal)
+        node = search.root
+        for _ in range(prefix):
+            further = await search.extend([node], until="step")
+            node = further[0] if further and further[0].finish == "step" else node
+        children = await search.extend([node], STEPS, until="step")
+        return {node: rewards for node, rewards in zip(children, await scorer.along(children), strict=True) if rewards}
+
+    prefixes = (place % 4 for place in range(len(task.problems)))
+    found = await asyncio.gather(*map(behind, prefixes, task.problems))
+    return [steps for steps in found if steps]
+
+
+def partial(steps: Steps, tau: int) -> list[float]:
+    """The reward of every step after its first ``tau`` tokens, or of the whole step if it is shorter."""
+    return [rewards[min(tau, len(rewards)) - 1] for rewards in steps.values()]
+
+
+def recall(early: Sequence[float], whole: Sequence[float], share: float) -> float:
+    """How many of the best ``share`` by whole scores are so by early ones; ties go to the first, as in a search."""
+    keep = ceil(share * len(whole))
+    best, kept = (set(sorted(range(len(side)), key=lambda i: -side[i])[:keep]) for side in (whole, early))
+    return len(best & kept) / keep
+
+
+def least_tau(found: Sequence[Steps], share: float) -> tuple[int, float]:
+    """The least tau at which nine tenths of the best ``share`` of steps are kept, and how many are.
+
+    Where none of those tried is enough it is the length of the longest step: nothing is given up early then.
+    """
+    longest = max(len(rewards) for steps in found for rewards in steps.values())
+    for tau in (tau for tau in TAUS if tau < longest):
+        kept = fmean(recall(partial(steps, tau), partial(steps, longest), share) for steps in found)
+        if kept >= RECALL:
+            return tau, kept
+    return longest, 1.0

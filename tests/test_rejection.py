@@ -1,0 +1,72 @@
+"""After how many tokens a step can be judged: by hand, and as the shipped reward model says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from toy import extend
+
+from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
+from thinktime.bench.tasks import load
+from thinktime.core.search import Search
+from thinktime.core.types import Node, Sampling
+from thinktime.generators.local import LocalGenerator
+from thinktime.scorers.prm import ProcessReward
+
+SAMPLING = Sampling(max_tokens=300)
+
+
+def steps(*rewards: tuple[float, ...]) -> Steps:
+    return {Node(str(place), (place,), None): row for place, row in enumerate(rewards)}
+
+
+FOUR = steps((0.1, 0.2, 0.9, 0.9), (0.9, 0.1, 0.1), (0.5, 0.5, 0.5, 0.8), (0.2, 0.3))
+"""Best two: the first and the third. After one token they seem to be the second and the third."""
+
+
+def test_a_step_shorter_than_tau_is_judged_whole() -> None:
+    assert partial(FOUR, 1) == [0.1, 0.9, 0.5, 0.2]
+    assert partial(FOUR, 3) == [0.9, 0.1, 0.5, 0.3]
+
+
+def test_recall_is_the_share_of_the_best_that_are_kept_and_ties_go_to_the_first() -> None:
+    assert recall(partial(FOUR, 1), partial(FOUR, 4), 0.5) == 0.5
+    assert recall([0.5, 0.5, 0.1], [0.1, 0.5, 0.5], 1 / 3) == 0
+    assert recall([0.5, 0.5, 0.1], [0.5, 0.5, 0.5], 1 / 3) == 1
+
+
+def test_tau_is_the_least_that_keeps_nine_tenths_of_the_best() -> None:
+    """After 2 tokens the third and the fourth seem best; after 4 all are whole."""
+    longer = steps(*[(*row, row[-1]) for row in FOUR.values()])
+    assert least_tau([longer], 0.5) == (4, 1)
+    tau, kept = least_tau([longer] + [steps((0.5, 0.5, 0.5))] * 9, 0.5)
+    assert tau == 2 and kept == pytest.approx(0.95)
+
+
+def test_rewards_that_say_nothing_before_the_end_give_nothing_up_early() -> None:
+    late = [steps(*[(1 - place / 4, 0.5, 0.5, 0.5, place / 4) for place in range(4)])]
+    assert least_tau(late, 0.25) == (5, 1)
+
+
+def test_the_reward_along_a_step_is_that_of_the_step_cut_there(
+    generator: LocalGenerator, reward: ProcessReward
+) -> None:
+    problem = load("pocket", 1, levels=[3], split="dev").problems[0]
+    search = Search(problem, generator, scorer=reward, sampling=SAMPLING)
+    (first,) = extend(search, [search.root], until="step")
+    (second,) = extend(search, [first], until="step")
+    (cut,) = extend(search, [first], until="step", at_most=3)
+    along, along_cut = asyncio.run(reward.along([second, cut]))
+    whole, short = (reading.value for reading in asyncio.run(reward.score([second, cut], [None, None])))
+    assert len(along) == second.usage.generated_tokens and along[-1] == pytest.approx(whole, abs=1e-8)
+    assert len(along_cut) == 3 and along_cut[-1] == pytest.approx(short, abs=1e-8)
+
+
+def test_a_calibration_reads_steps_of_each_problem_at_several_depths(
+    generator: LocalGenerator, reward: ProcessReward
+) -> None:
+    found = asyncio.run(read_along(load("pocket", 3, split="dev"), generator, reward, SAMPLING))
+    assert [{node.depth for node in steps} for steps in found] == [{1}, {2}, {3}]
+    assert all(len(steps) == 16 for steps in found)
+    assert 1 <= least_tau(found, 0.25)[0] < 60
