@@ -31,6 +31,7 @@ from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import candidates, curve, length_vote
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.core.selection import majority, weighted_majority
+from thinktime.core.selection import tied as leaders
 from thinktime.scorers.markers import FEATURES, Markers, Weights
 
 HERE = Path(__file__).parent
@@ -80,8 +81,7 @@ def ties(problems: Sequence[Sampled], seed: int) -> float:
         rng = Random(f"{seed}/{problem.id}/ties")
         everything = candidates(problem.samples, lambda sample: None)
         for _ in range(DRAWS):
-            votes = Counter(c.key for c in rng.sample(everything, N) if c.answer is not None).most_common(2)
-            tied += len(votes) == 2 and votes[0][1] == votes[1][1]
+            tied += leaders(rng.sample(everything, N)) > 1
     return tied / (DRAWS * len(problems))
 
 
