@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -12,8 +13,9 @@ import pytest
 
 from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import load
+from thinktime.core.errors import InputError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node, Sampling
+from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
 from thinktime.pocket.skills import PocketSkills
@@ -77,6 +79,15 @@ def test_a_check_reads_only_what_the_solution_was_not_read_for(skilled: LocalGen
     assert first.usage.cached_tokens == len(check.prompt) - new
 
 
+def test_words_that_it_ran_together_itself_can_be_asked_about(skilled: LocalGenerator) -> None:
+    search = searches(skilled)[0]
+    odd = Node("odd", (0,), replace(search.root.state, text="ThenThen 3"), search.root, "eos")
+    root = search.ask(Capability.CHECK, [odd])
+    assert root is not None and skilled._model.tokenizer.decode(root.state.prompt).endswith("ThenThen 3Check")
+    with pytest.raises(InputError, match=r"ThenThen.*knows only the words of its own task"):
+        Search(Problem("p", "ThenThen 3"), skilled)
+
+
 def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerator, reward: ProcessReward) -> None:
     search = searches(skilled, reward)[0]
     answer = asyncio.run(make("revision", {"n": 4, "chains": 2})(search))
@@ -87,7 +98,14 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
 
 @pytest.mark.parametrize(
     "text",
-    ["generative_verification", "generative_reward", "self_refine", "stepwise_best_of_n", "plan_then_solve"],
+    [
+        "generative_verification",
+        "generative_reward",
+        "self_refine",
+        "stepwise_best_of_n",
+        "plan_then_solve",
+        "aggregate",
+    ],
 )
 def test_every_strategy_on_skills_answers_with_the_shipped_model(skilled: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:

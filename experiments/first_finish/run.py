@@ -170,17 +170,15 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             y, whiskers = bars(rows)
             axes.errorbar(x, y, whiskers, fmt=style, color=colour, ms=4, lw=1.6, elinewidth=0.7, label=label)
         predicted = [100 * pool["on_calibration"][str(n)]["predicted"] for n in sizes]
-        axes.plot(
-            sizes, predicted, "--", color=COLOURS[4], lw=1.6, label="first of n, predicted (calibration problems)"
-        )
+        axes.plot(sizes, predicted, "--", color=COLOURS[4], lw=1.6, label="first of n, predicted")
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(n) for n in sizes])
         axes.set_ylim(0, 102)
         axes.set_xlabel("samples started, n")
         gap = pool["lengths"]["gap"]
         axes.set_title(
-            f"{name}: {pool['tested_problems']} problems, 95% intervals over problems; on "
-            f"{pool['calibration_problems']} others\n"
+            f"{name}: {pool['tested_problems']} problems, 95% intervals over problems; predicted and diagnosed on "
+            f"{pool['calibration_problems']} others:\n"
             f"wrong longer by {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}] sd; advice: "
             f"{pool['diagnosis']['advice']}" + (" (too few problems)" if "refused" in pool["diagnosis"] else ""),
             loc="left",

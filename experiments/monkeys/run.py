@@ -262,7 +262,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         )
         beta = pool["forecast"]["rates_on_all_samples"]
         rates = Rates(beta["alpha"], beta["beta"])
-        axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[4], lw=1.4, label="Beta of success rates")
+        axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[6], lw=1.4, label="Beta of success rates")
         axes.plot(
             ks,
             [100 * pool["chance_coverage"][str(k)] for k in ks],

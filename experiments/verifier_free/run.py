@@ -145,7 +145,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
 def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Against the falsifier: with 0.5 inside the interval of the paired length AUC the feature vote is off by default.
 
-    The other half of the falsifier, revision against votes, takes a model and is not tested here.
+    The other half of the falsifier, revision against votes, takes a model: ``experiments.frontier.run``.
     """
     length = measured["shorter_is_right"]
     favoured = length["low"] > 0.5

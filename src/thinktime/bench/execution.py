@@ -59,7 +59,7 @@ def _holds(left: str, right: str) -> bool:
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
         return False
     _, _, digits = right.strip(" ()").partition(".")
-    return apart * 2 * 10 ** len(digits) <= 1
+    return bool(apart * 2 * 10 ** len(digits) <= 1)
 
 
 def _value(side: str) -> Fraction:

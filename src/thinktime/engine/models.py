@@ -52,17 +52,18 @@ class ChatTokenizer:
         self.eos_id: int = eos_id
         self._closed = bool(config.get("closed_vocabulary"))
 
-    def encode_chat(self, prompt: Any) -> list[int]:
+    def encode_chat(self, prompt: Any, *, any_words: bool = False) -> list[int]:
         """Ids of the prompt with the start of the assistant's turn; a string is one user message.
 
         Raises:
-            InputError: the prompt is empty, or has words that a closed vocabulary lacks.
+            InputError: the prompt is empty, or has words that a closed vocabulary lacks, unless ``any_words`` are
+                spelled out.
         """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         content = " ".join(str(message.get("content") or "") for message in messages)
         if not content.strip():
             raise InputError("prompt", prompt, "ask something")
-        if self._closed and (unknown := self._unknown_words(content)):
+        if self._closed and not any_words and (unknown := self._unknown_words(content)):
             raise InputError(
                 "prompt",
                 ", ".join(unknown),

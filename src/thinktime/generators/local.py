@@ -82,7 +82,8 @@ class LocalGenerator:
             InputError: the prompt is empty, or has words a closed vocabulary lacks.
             TooLongError: it does not fit the context.
         """
-        ids = self._model.tokenizer.encode_chat(problem.prompt)
+        # what it said itself may run words together that it knows
+        ids = self._model.tokenizer.encode_chat(problem.prompt, any_words=asked is not None)
         limit = self._model.context
         if len(ids) >= limit:
             raise TooLongError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
