@@ -177,8 +177,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         axes.set_xlabel("samples started, n")
         gap = pool["lengths"]["gap"]
         axes.set_title(
-            f"{name}: {pool['tested_problems']} problems, 95% intervals over problems; predicted and diagnosed on "
-            f"{pool['calibration_problems']} others:\n"
+            f"{name}: {pool['tested_problems']} problems, 95% intervals; advice of "
+            f"{pool['calibration_problems']} others\n"
             f"wrong longer by {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}] sd; advice: "
             f"{pool['diagnosis']['advice']}" + (" (too few problems)" if "refused" in pool["diagnosis"] else ""),
             loc="left",

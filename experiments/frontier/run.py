@@ -198,7 +198,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     left.set_xlabel("tokens a problem: generated, and read once")
     left.set_ylabel("right answers, %")
-    left.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=4)
+    left.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
     y, whiskers = bars(row["accuracy"] for row in found["cut_short"].values())
     right.errorbar([100 * kept for kept in KEPT], y, whiskers, fmt="o-", color=COLOURS[1], ms=4)
     right.set_xlabel("kept of the tokens before the answer, %")
