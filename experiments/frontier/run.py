@@ -3,10 +3,10 @@
     python -m experiments.frontier.run        # 300 problems; under an hour on two cores
 
 The skilled model alone: votes, its own verdict on each sample or its own choice among them, revisions one after another
-or side by side, one answer written out of several, votes of the shortest half; the frontier of accuracy against tokens
-and against FLOPs, a table at equal tokens, and how often revisions turn right answers wrong and wrong ones right. Then
-solutions that are cut short. An aggregation is, to this model, a revision that sees up to four answers. Whether length
-and marker words tell right from wrong is measured by ``experiments.verifier_free.run``.
+or side by side, one answer written out of several, votes of the shortest half; the frontier of accuracy against tokens,
+FLOPs and eFLOPs (Kinetics), a table at equal tokens, and how often revisions turn right answers wrong and wrong ones
+right. Then solutions that are cut short. An aggregation is, to this model, a revision that sees up to four answers.
+Whether length and marker words tell right from wrong is measured by ``experiments.verifier_free.run``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ TABLE = (2, 4, 8, 16)
 ABOUT = 1.05
 """Equal tokens are no more than five in a hundred beyond those of the vote."""
 KEPT = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+INTENSITY = 562.5
+"""Operations to the byte of the accelerator for which Kinetics plans (arXiv 2506.05333)."""
 CLEARLY = 0.02
 """The falsifier: revision ahead of a vote by more than two points."""
 
@@ -65,13 +67,18 @@ class Greedy:
 
     async def __call__(self, search: Search) -> Answer:
         """The answer of that sample."""
-        (candidate,) = search.candidates(await search.extend([search.root], temperature=0.0)) or [None]
-        return search.finish(candidate)
+        found = search.candidates(await search.extend([search.root], temperature=0.0))
+        return search.finish(next(iter(found), None))
 
 
 def read(outcome: Outcome) -> float:
     """Tokens generated, and prompt tokens read for the first time."""
     return float(outcome.answer.usage.generated_tokens + (outcome.answer.usage.prompt_tokens or 0))
+
+
+def eflops(outcome: Outcome) -> float:
+    """Operations, and the reading of keys and values in operations."""
+    return flops(outcome) + INTENSITY * (outcome.answer.usage.kv_bytes or 0.0)
 
 
 def dearest(points: Sequence[Point], budget: float) -> str | None:
@@ -119,7 +126,7 @@ def verdict_ties(outcomes: Sequence[Outcome]) -> float:
 def measured(outcomes: Mapping[str, Sequence[Outcome]], task: Task) -> dict[str, Any]:
     """Every arm, the frontiers, the table at equal tokens, and what revisions turn."""
     found: dict[str, Any] = {"arms": {label: summary(of) for label, of in outcomes.items()}}
-    for unit, cost in (("tokens", read), ("flops", flops)):
+    for unit, cost in (("tokens", read), ("flops", flops), ("eflops", eflops)):
         costs = {label: fmean(map(cost, of)) for label, of in outcomes.items()}
         right = {label: fmean(o.correct for o in of) for label, of in outcomes.items()}
         for label in outcomes:
@@ -138,9 +145,9 @@ def measured(outcomes: Mapping[str, Sequence[Outcome]], task: Task) -> dict[str,
         if unit == "tokens":
             found["equal_tokens"] = {
                 f"majority:n={n}": {
-                    name: {"label": label, "minus_vote": minus(outcomes[label], outcomes[f"majority:n={n}"])}
+                    name: {"label": peer, "minus_vote": minus(outcomes[peer], outcomes[f"majority:n={n}"])}
                     for name, of in families.items()
-                    if (label := dearest(of, ABOUT * costs[f"majority:n={n}"])) is not None
+                    if (peer := dearest(of, ABOUT * costs[f"majority:n={n}"])) is not None
                 }
                 for n in TABLE
             }
