@@ -65,7 +65,7 @@ class ChatSkills:
         self._show, self._judge = show, judge
         try:
             whole = "a1" in judge.format(n=1, answers="a1", example="7")
-        except (KeyError, IndexError, ValueError):
+        except (AttributeError, IndexError, KeyError, ValueError):
             whole = False
         if not whole:
             raise InputError("judge", judge, "give a prompt with {answers}, {n} and {example}, and no other braces")

@@ -57,7 +57,8 @@ def majority(candidates: Sequence[Candidate]) -> Candidate | None:
 def tied(candidates: Sequence[Candidate]) -> int:
     """How many answers share the most votes; 0 where none can be read."""
     votes = Counter(c.key for c in candidates if c.answer is not None)
-    return sum(count == max(votes.values()) for count in votes.values())
+    most = max(votes.values(), default=0)
+    return sum(count == most for count in votes.values())
 
 
 def weighted_majority(candidates: Sequence[Candidate]) -> Candidate | None:

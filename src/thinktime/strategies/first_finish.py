@@ -28,7 +28,7 @@ class FirstFinish:
     """Start ``n`` samples, stop all when ``k`` have ended with an answer, vote over those.
 
     Two that end at the same length are both in; of different answers with as many votes the shortest one wins. Where
-    samples cannot be cancelled, ``length_vote`` with a tiny ``keep`` and ``least=k`` chooses alike and pays for all.
+    samples cannot be cancelled, ``length_vote`` with a tiny ``keep`` and ``least=k`` is the nearest, and pays for all.
 
     Args:
         n: samples started.
