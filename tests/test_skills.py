@@ -497,7 +497,9 @@ def test_a_judge_may_be_given_principles_of_its_own() -> None:
     assert judged == "Units decide, nothing else.\n### Answer 1\nis 7\n\n### Answer 2\nis 5\nEnd with Scores: [7, 7]"
 
 
-@pytest.mark.parametrize("prompt", ["Judge them.", "{answers} by {principles}", "{answers} {}", "{answers", "{answers.all}"])
+@pytest.mark.parametrize(
+    "prompt", ["Judge them.", "{answers} by {principles}", "{answers} {}", "{answers", "{answers.all}"]
+)
 def test_a_prompt_of_a_judge_that_cannot_be_filled_is_refused(prompt: str) -> None:
     with pytest.raises(InputError, match=r"^judge=.*give a prompt with \{answers\}, \{n\} and \{example\}"):
         ChatSkills(judge=prompt)
