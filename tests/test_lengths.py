@@ -10,6 +10,7 @@ import pytest
 from thinktime.bench.lengths import diagnose, first_length, first_of, measure, normal_first, predict
 from thinktime.bench.samples import Sample
 from thinktime.core.errors import InputError
+from thinktime.strategies.first_finish import FirstFinish
 
 
 def right(length: int) -> Sample:
@@ -142,11 +143,14 @@ def test_short_and_right_is_advised_with_the_best_n() -> None:
     assert found.replayed[1] == 0.5
     assert found.replayed[3] == pytest.approx(1.0), "of three samples one is right"
     assert (found.advice, found.n) == ("use", 3)
+    assert found.strategy() == FirstFinish(n=3, advice="use")
 
 
 def test_long_and_right_is_advised_against() -> None:
     found = diagnose([[right(9), wrong(5), wrong(6)]] * 30)
     assert (found.advice, found.n) == ("do not use", 1)
+    with pytest.raises(InputError, match="advice='do not use'"):
+        found.strategy(guard="refuse")
 
 
 def test_lengths_without_spread_are_advised_against() -> None:

@@ -67,6 +67,22 @@ def test_an_end_that_comes_too_early_does_not_count() -> None:
     assert solve(FirstFinish(n=5, min_tokens=4), toy_search(RACE, None)).value == "9"
 
 
+@pytest.mark.parametrize(
+    ("advice", "says"),
+    [("unknown", "nobody has measured whether short samples"), ("do not use", "short samples of this model are not")],
+)
+def test_a_guard_warns_or_refuses_unless_lengths_were_seen_to_tell(advice: str, says: str) -> None:
+    search = toy_search(RACE, None)
+    assert solve(FirstFinish(n=5, advice=advice), search).value == "7"
+    (warning,) = [event["warning"] for event in search.events if "warning" in event]
+    assert warning.startswith(f"first_finish: {says}")
+    with pytest.raises(InputError, match=f"advice='{advice}': {says}.*; take majority, or guard=off"):
+        FirstFinish(n=5, advice=advice, guard="refuse")
+    for quiet in (FirstFinish(n=5, advice=advice, guard="off"), FirstFinish(n=5, advice="use", guard="refuse")):
+        solve(quiet, search := toy_search(RACE, None))
+        assert not any("warning" in event for event in search.events)
+
+
 def test_where_nobody_arrives_there_is_no_answer() -> None:
     tree = {"0": done("what"), "1": Piece("a b", "length")}
     answer = solve(FirstFinish(n=2), toy_search(tree, None))
@@ -167,6 +183,21 @@ def test_a_race_is_over_at_the_length_of_its_kth_arrival() -> None:
     assert race.limit == 5
 
 
+# Votes
+
+
+def test_a_vote_says_how_many_answers_lead() -> None:
+    """5 and 7 twice each, and a 9; what cannot be read leads nothing."""
+    said = ("so 5", "is 7", "be 9", "is 7", "so 5", "what", "what", "what")
+    tree = {str(i): done(text) for i, text in enumerate(said)}
+    for n, tied in ((8, 2), (4, 1), (1, 1)):
+        search = toy_search(tree, None)
+        solve(Majority(n=n), search)
+        assert search.events == [{"tied": tied}]
+    solve(Majority(n=1), search := toy_search({"0": done("what")}, None))
+    assert search.events == [{"tied": 0}]
+
+
 # Adaptive consistency
 
 
@@ -226,6 +257,8 @@ def test_the_shortest_half_votes_and_what_never_ended_does_not() -> None:
     [
         (lambda: FirstFinish(n=2, k=3), "k=3: give 1 to n=2"),
         (lambda: FirstFinish(n=0), "n=0: give 1 or more"),
+        (lambda: FirstFinish(advice="maybe"), "advice='maybe': unknown"),
+        (lambda: FirstFinish(guard="loud"), "guard='loud': unknown"),
         (lambda: FirstFinish(min_tokens=-1), "min_tokens=-1: give 0 or more"),
         (lambda: solve(FirstFinish(min_tokens=8), toy_search(drawn, None, cap=8)), "min_tokens=8: give less than"),
         (lambda: AdaptiveConsistency(confidence=1), "confidence=1: give a number below 1"),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from toy import solve
+from toy import ANSWERS, drawn, extend, solve, toy_search
 
 from thinktime.answers import canonical
 from thinktime.bench.samples import Sample, Sampled
-from thinktime.bench.selectors import candidates, curve, length_vote, plateau
+from thinktime.bench.selectors import candidates, curve, first_finish, length_vote, plateau
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.types import Problem
 from thinktime.generators.recorded import RecordedAnswers, RecordedGenerator, RecordedSample
+from thinktime.strategies.first_finish import FirstFinish
 from thinktime.strategies.length_vote import LengthVote
 
 
@@ -115,6 +116,25 @@ def test_at_least_three_have_a_length_vote() -> None:
 
 
 # Where it stops to pay
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_the_first_to_finish_are_those_of_the_strategy_of_that_name(k: int) -> None:
+    for seed in range(12):
+        search = toy_search(drawn, None, seed=seed)
+        samples = []
+        for leaf in extend(search, [search.root], 5):
+            answer = ANSWERS.read(leaf.state) if leaf.done else None
+            samples.append(Sample(len(leaf.state.ids), answer, answer == "7", leaf.done))
+        chosen = first_finish(k)(candidates(samples, lambda sample: None))
+        raced = solve(FirstFinish(n=5, k=k), toy_search(drawn, None, seed=seed))
+        assert (chosen and chosen.key) == raced.value
+
+
+def test_the_last_to_finish_are_a_control() -> None:
+    samples = [right(length=3), wrong(length=9), Sample(99, None, False, ended=False)]
+    found = [first_finish(1, last=last)(candidates(samples, lambda sample: None)) for last in (False, True)]
+    assert [chosen and chosen.key for chosen in found] == ["7", "8"]
 
 
 def test_the_plateau_is_where_no_later_doubling_pays() -> None:

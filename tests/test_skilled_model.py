@@ -100,7 +100,14 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
 
 @pytest.mark.parametrize(
     "text",
-    ["generative_verification", "generative_reward", "self_refine", "stepwise_best_of_n", "plan_then_solve"],
+    [
+        "generative_verification",
+        "generative_reward",
+        "self_refine",
+        "stepwise_best_of_n",
+        "plan_then_solve",
+        "aggregate",
+    ],
 )
 def test_every_strategy_on_skills_answers_with_the_shipped_model(skilled: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:

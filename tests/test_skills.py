@@ -12,11 +12,14 @@ from thinktime.bench.trace import draw, records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, TooLongError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Extension, Problem
+from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
 from thinktime.pocket import skills
 from thinktime.pocket.problems import check_steps, problems
 from thinktime.skills import ChatSkills
+from thinktime.strategies import check
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
+from thinktime.strategies.aggregate import Aggregate
 from thinktime.strategies.early_pruning import EarlyPruning
 from thinktime.strategies.generative_reward import GenerativeReward
 from thinktime.strategies.plan_then_solve import PlanThenSolve
@@ -299,6 +302,55 @@ def test_chains_share_the_answers_out_evenly() -> None:
         Revision(n=10, chains=4)
 
 
+def test_the_last_answers_of_the_chains_vote_and_no_scorer_is_needed() -> None:
+    assert solve(Revision(n=6, chains=2, select="last"), talk(CHAINS)).value == "3"
+    silent = CHAINS | {"a 1 c 3 revise#0": "e what", "b 2 d 3 revise#0": "f 4"}
+    assert solve(Revision(n=6, chains=2, select="last"), talk(silent)).value == "3", "of c 3, the last to be read"
+    offered = talk(CHAINS).capabilities - {Capability.SCORES}
+    for select in ("last", "majority"):
+        check("revision", Revision(select=select), offered)
+    with pytest.raises(CapabilityError, match="strategy='revision': it needs a scorer"):
+        check("revision", Revision(), offered)
+
+
+# Aggregate
+
+
+PROPOSALS = {"#0": "so 5", "#1": "is 7", "#2": "be 5", "so 5 is 7 be 5 aggregate#0": "well 9"}
+
+
+def test_one_answer_is_written_with_all_proposals_in_sight() -> None:
+    search = talk(PROPOSALS)
+    answer = solve(Aggregate(n=3), search)
+    assert (answer.value, answer.usage.model_calls, answer.finish) == ("9", 4, "done")
+    assert answer.node is not None and search.is_answer(answer.node)
+
+
+def test_layers_write_as_many_again_and_the_last_one_writes_one() -> None:
+    layers = {"so 5 is 7 be 5 aggregate#1": "oh 8", "so 5 is 7 be 5 aggregate#2": "ah 8"}
+    script = PROPOSALS | layers | {"well 9 oh 8 ah 8 aggregate#0": "now 1"}
+    answer = solve(Aggregate(n=3, layers=2), talk(script))
+    assert (answer.value, answer.usage.model_calls) == ("1", 7)
+
+
+@pytest.mark.parametrize("last", [done("well what"), Piece("well 9 9 9 9 9 9 9", "length")])
+def test_proposals_vote_where_what_was_written_cannot_be_read(last: Piece) -> None:
+    assert solve(Aggregate(n=3), talk(PROPOSALS | {"so 5 is 7 be 5 aggregate#0": last})).value == "5"
+
+
+def test_proposals_vote_where_they_do_not_fit_together_or_the_budget_is_over() -> None:
+    class Short(Talker):
+        def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+            if asked is not None:
+                raise TooLongError("prompt", 900, "shorten it")
+            return super().root(problem)
+
+    assert solve(Aggregate(n=3), toy_search(Short(PROPOSALS))).value == "5"
+    assert solve(Aggregate(n=3), talk(PROPOSALS, budget=Budget(calls=3))).value == "5"
+    silent = {"#0": Piece("so", "length"), "#1": Piece("is", "length"), "#2": Piece("be", "length")}
+    assert solve(Aggregate(n=3), talk(silent)).value is None
+
+
 # Self-refine, step by step, by a plan
 
 
@@ -432,6 +484,26 @@ def test_a_chat_model_is_shown_answers_without_their_thinking() -> None:
     assert "### Answer 2\nThe answer is 7." in judged and '"Scores: [7, 7]"' in judged
     revised = ChatSkills().ask(Capability.REVISE, PROBLEM, [state], [Text((), text="Verdict: No")])
     assert [message["role"] for message in revised] == ["user", "assistant", "user", "assistant", "user"]
+
+
+def test_a_chat_model_sees_all_proposals_and_the_question() -> None:
+    (question, proposals) = ChatSkills().ask(Capability.AGGREGATE, PROBLEM, [Text((), text="is 7"), Text((), text="5")])
+    assert question["content"] == QUESTION
+    assert "2 proposed answers" in proposals["content"] and "### Answer 2\n5" in proposals["content"]
+
+
+def test_a_judge_may_be_given_principles_of_its_own() -> None:
+    mine = ChatSkills(judge="Units decide, nothing else.\n{answers}\nEnd with Scores: [{example}]")
+    judged = mine.ask(Capability.JUDGE, PROBLEM, [Text((), text="is 7"), Text((), text="is 5")])[-1]["content"]
+    assert judged == "Units decide, nothing else.\n### Answer 1\nis 7\n\n### Answer 2\nis 5\nEnd with Scores: [7, 7]"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Judge them.", "{answers} by {principles}", "{answers} {}", "{answers", "{answers.all}"]
+)
+def test_a_prompt_of_a_judge_that_cannot_be_filled_is_refused(prompt: str) -> None:
+    with pytest.raises(InputError, match=r"^judge=.*give a prompt with \{answers\}, \{n\} and \{example\}"):
+        ChatSkills(judge=prompt)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,18 @@
     python -m experiments.first_finish.run [FOLDER]      # recorded samples; about a minute
     python -m experiments.first_finish.run --bank FILE   # the shipped model's samples
 
-The shortest of n that ended by itself with an answer is taken, exactly over all subsets; beside it the longest (a
-control) and the majority at equal n and at equal total length. Writes ``recorded.json`` and ``recorded.png`` (or
-``pocket.*``) beside this file.
+Three in ten problems are for the diagnosis and the predictor: lengths of right and wrong samples, and what follows from
+them. On the others the shortest of n that ended by itself with an answer is taken, exactly over all subsets; beside it
+the longest (a control), the majority at equal n and at equal total length, and votes of the first k of eight. Writes
+``recorded.json`` and ``recorded.png`` (or ``pocket.*``) beside this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +27,7 @@ from experiments.plot import COLOURS, bars, save
 from experiments.pools import arguments, describe, pools, run, text, write
 from thinktime.bench.lengths import Lengths, diagnose, first_length, first_of, measure, predict
 from thinktime.bench.samples import Pool, Sample
-from thinktime.bench.selectors import curve
+from thinktime.bench.selectors import DRAWS, curve, first_finish
 from thinktime.bench.statistics import expected_best, mean_interval, paired_difference
 from thinktime.core.errors import InputError
 from thinktime.core.selection import majority
@@ -33,7 +35,10 @@ from thinktime.core.selection import majority
 HERE = Path(__file__).parent
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 JUDGED_AT = 8
-"""The n of the verdict."""
+"""The n of the verdict, and of votes of the first k."""
+KS = (1, 2, 4, 8)
+CALIBRATION = 0.3
+"""Share of the problems that the diagnosis is taken on, and nothing else."""
 
 
 def lengths(found: Lengths) -> dict[str, Any]:
@@ -53,7 +58,6 @@ def measured_at(pool: Pool, traces: list[tuple[Sample, ...]], n: int, seed: int)
     votes = curve(pool.problems, sorted({n, affordable}), majority, seed=seed)
     return {
         "first": mean_interval(first, seed).as_dict(),
-        "predicted": round(fmean(predict(traces, n)), 6),
         "last": mean_interval(first_of(traces, n, last=True), seed).as_dict(),
         "majority_of_n": votes[n].accuracy.as_dict(),
         "majority_of_equal_total": votes[affordable].accuracy.as_dict() | {"k": affordable},
@@ -69,27 +73,67 @@ def measured_at(pool: Pool, traces: list[tuple[Sample, ...]], n: int, seed: int)
     }
 
 
+def first_k(pool: Pool, k: int, seed: int) -> dict[str, Any]:
+    """A vote of the first k of eight, and of the last k: accuracy, and the tokens that the first ones cost."""
+    waits, totals = [], []
+    for problem in pool.problems:
+        dice = Random(f"{seed}/{problem.id}")
+        for _ in range(DRAWS):
+            drawn = dice.sample(problem.samples, JUDGED_AT)
+            ends = sorted(sample.length for sample in drawn if sample.answered)
+            waits.append(ends[k - 1] if len(ends) >= k else max(sample.length for sample in drawn))
+            totals.append(sum(min(sample.length, waits[-1]) for sample in drawn))
+    first, last = (
+        curve(pool.problems, [JUDGED_AT], first_finish(k, last=last), seed=seed)[JUDGED_AT] for last in (False, True)
+    )
+    one = [problem.pass_rate for problem in pool.problems]
+    return {
+        "first": first.accuracy.as_dict(),
+        "last": last.accuracy.as_dict(),
+        "first_minus_one_sample": paired_difference(first.each, one, seed).as_dict(),
+        "total_length": round(fmean(totals), 2),
+        "sequential_length": round(fmean(waits), 2),
+    }
+
+
 def analyse(pool: Pool, seed: int) -> dict[str, Any]:
     """Everything about one pool; where there are too few problems to diagnose, the refusal is the diagnosis."""
-    traces = [problem.samples for problem in pool.problems]
+    shuffled = Random(seed).sample(pool.problems, len(pool.problems))
+    known = max(1, round(CALIBRATION * len(shuffled)))
+    kept = [problem.samples for problem in shuffled[:known]]
+    tested = replace(pool, problems=tuple(shuffled[known:]))
+    traces = [problem.samples for problem in tested.problems]
     sizes = [n for n in SIZES if n <= pool.fewest]
     try:
-        diagnosis = diagnose(traces, sizes, seed)
+        diagnosis = diagnose(kept, sizes, seed)
         advice: dict[str, Any] = {"advice": diagnosis.advice, "n": diagnosis.n}
     except InputError as error:
         advice = {"advice": "do not use", "refused": str(error)}
     return describe(pool) | {
-        "lengths": lengths(measure(traces, seed)),
+        "calibration_problems": len(kept),
+        "tested_problems": len(traces),
+        "lengths": lengths(measure(kept, seed)),
         "diagnosis": advice,
-        "by_n": {str(n): measured_at(pool, traces, n, seed) for n in sizes},
+        "on_calibration": {
+            str(n): {
+                "predicted": round(fmean(predict(kept, n)), 6),
+                "replayed": round(fmean(first_of(kept, n)), 6),
+            }
+            for n in sizes
+        },
+        "by_n": {str(n): measured_at(tested, traces, n, seed) for n in sizes},
+        f"first_k_of_{JUDGED_AT}": {str(k): first_k(tested, k, seed) for k in KS},
     }
 
 
 def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Against the falsifier: a gap without a gain, or a predictor more than 3 points off its replay."""
+    """Against the falsifier: a gap without a gain, or a predictor more than 3 points off its replay.
+
+    The gap, the predictor and its replay are of the calibration problems, the gain is of the others.
+    """
     gap = measured["lengths"]["gap"]
     gain = measured["by_n"][str(JUDGED_AT)]["first_minus_one_sample"]
-    off = {n: round(row["predicted"] - row["first"]["value"], 6) for n, row in measured["by_n"].items()}
+    off = {n: round(row["predicted"] - row["replayed"], 6) for n, row in measured["on_calibration"].items()}
     worst = max(off.values(), key=abs)
     if gap["low"] > 0:
         claim = "holds" if gain["low"] > 0 else "falsified"
@@ -125,7 +169,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             x = [n * 1.05 ** (place - 1.5) for n in sizes]  # whiskers side by side
             y, whiskers = bars(rows)
             axes.errorbar(x, y, whiskers, fmt=style, color=colour, ms=4, lw=1.6, elinewidth=0.7, label=label)
-        predicted = [100 * pool["by_n"][str(n)]["predicted"] for n in sizes]
+        predicted = [100 * pool["on_calibration"][str(n)]["predicted"] for n in sizes]
         axes.plot(sizes, predicted, "--", color=COLOURS[4], lw=1.6, label="first of n, predicted")
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -133,7 +177,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         axes.set_xlabel("samples started, n")
         gap = pool["lengths"]["gap"]
         axes.set_title(
-            f"{name}: {pool['n_problems']} problems, 95% intervals over problems\n"
+            f"{name}: {pool['tested_problems']} problems, 95% intervals; advice of "
+            f"{pool['calibration_problems']} others\n"
             f"wrong longer by {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}] sd; advice: "
             f"{pool['diagnosis']['advice']}" + (" (too few problems)" if "refused" in pool["diagnosis"] else ""),
             loc="left",
@@ -156,14 +201,19 @@ def main() -> None:
     result = {"pools": measured}
     plot(result, write(args, HERE, result))
     for name, facts in measured.items():
-        print(f"{name}: {facts['n_problems']} problems, length in {facts['length_unit']}")
+        print(
+            f"{name}: {facts['tested_problems']} problems, diagnosed on {facts['calibration_problems']} others; "
+            f"length in {facts['length_unit']}"
+        )
         print(f"  gap {text(facts['lengths']['gap'])}, shorter is right {text(facts['lengths']['shorter_is_right'])}")
         print(f"  diagnosis: {facts['diagnosis']}")
         for n, row in facts["by_n"].items():
             print(
-                f"  n={n:>2} first {text(row['first'])} predicted {row['predicted']:.3f} last {text(row['last'])} "
+                f"  n={n:>2} first {text(row['first'])} last {text(row['last'])} "
                 f"majority {text(row['majority_of_n'])} at equal total {text(row['majority_of_equal_total'])}"
             )
+        for k, row in facts[f"first_k_of_{JUDGED_AT}"].items():
+            print(f"  first {k} of {JUDGED_AT} {text(row['first'])} last {k} {text(row['last'])}")
         print(f"  verdict: {facts['verdict']}")
 
 

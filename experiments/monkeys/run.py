@@ -3,14 +3,17 @@
     python -m experiments.monkeys.run [FOLDER]      # recorded samples; about a minute
     python -m experiments.monkeys.run --bank FILE   # the shipped model's samples
 
-Coverage is an oracle's: the share of problems with a right answer among k samples. Writes ``recorded.json`` and
-``recorded.png`` (or ``pocket.*``) beside this file.
+Coverage is an oracle's: the share of problems with a right answer among k samples. Beside it stands a verifier that
+needs no reference, the arithmetic of a solution worked out again: how often it is wrong, what coverage it would claim,
+and what a vote of the samples it accepts is worth. No model here writes programs; a bench of any model that does takes
+``programs:FILE``. Writes ``recorded.json`` and ``recorded.png`` (or ``pocket.*``) beside this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from statistics import fmean, pstdev
@@ -37,6 +40,9 @@ from thinktime.bench.coverage import (
     grid,
     needles,
 )
+from thinktime.bench.execution import arithmetic
+from thinktime.bench.health import Judged
+from thinktime.bench.health import health as health_of
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import Point, Select, curve, plateau
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
@@ -91,6 +97,21 @@ def health(pool: Pool) -> dict[str, Any]:
         "needle_share": needles(pool.counts),
         "never_solved_share": fmean(right == 0 for _, right in pool.counts),
     }
+
+
+worked_out = lru_cache(maxsize=None)(arithmetic)
+
+
+def verifier(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, Any]:
+    """The health of the arithmetic as a verifier, and the coverage that it would claim."""
+    judged = [[s for s in problem.samples if s.judged] for problem in pool.problems]
+    found = health_of([[Judged((worked_out(s.text),), s.correct) for s in samples] for samples in judged], seed)
+    shares = {name: getattr(found, name) for name in ("false_positives", "false_negatives", "wrong_accepted")}
+    claims = {}
+    for k in ks:
+        accepted = [(len(p.samples), sum(worked_out(s.text) for s in p.samples)) for p in pool.problems]
+        claims[str(k)] = mean_interval([pass_at_k(n, count, k) for n, count in accepted], seed).as_dict()
+    return {name: share and share.as_dict() for name, share in shares.items()} | {"claimed_coverage": claims}
 
 
 def law(fit: PowerLaw | Rates) -> dict[str, float]:
@@ -163,6 +184,9 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
     ks = [2**i for i in range(pool.fewest.bit_length()) if 2**i <= pool.fewest]
     top = ks[-1]
     points = {name: curve(pool.problems, ks, select, seed=seed) for name, select in selectors(pool).items()}
+    points["arithmetic_majority"] = curve(
+        pool.problems, ks, weighted_majority, score=lambda sample: float(worked_out(sample.text)), seed=seed
+    )
     fine = grid(top)
     gap_k = min(GAP_AT, top)
     gaps = {
@@ -184,6 +208,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         "forecast": forecasts(pool, top, seed),
         "selectors": {name: selected(of, ks) for name, of in points.items()},
         "gap": {"k": gap_k} | gaps,
+        "arithmetic": verifier(pool, ks, seed),
         "sample_length": round(fmean(s.length for p in pool.problems for s in p.samples), 2),
     }
 
@@ -237,7 +262,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         )
         beta = pool["forecast"]["rates_on_all_samples"]
         rates = Rates(beta["alpha"], beta["beta"])
-        axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[4], lw=1.4, label="Beta of success rates")
+        axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[6], lw=1.4, label="Beta of success rates")
         axes.plot(
             ks,
             [100 * pool["chance_coverage"][str(k)] for k in ks],
@@ -280,7 +305,11 @@ def main() -> None:
             print(f"  k={k:>4} oracle coverage {text(facts['oracle_coverage'][k])}  majority {text(majority_at[k])}")
         seen, top = facts["forecast"]["seen"], facts["forecast"]["k"]
         print(f"  forecast of k={top} from k<={seen}: off by {ahead['error']:+.4f}")
-        print(f"  gap of majority at {facts['gap']['k']}: {text(facts['gap']['majority'])}")
+        for name, gap in facts["gap"].items():
+            if name != "k":
+                print(f"  gap of {name} at {facts['gap']['k']}: {text(gap)}")
+        known = {name: share for name, share in facts["arithmetic"].items() if share and name != "claimed_coverage"}
+        print("  arithmetic as a verifier: " + ", ".join(f"{name} {text(share)}" for name, share in known.items()))
         print(f"  verdict: {facts['verdict']}")
 
 

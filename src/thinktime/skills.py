@@ -1,4 +1,4 @@
-"""Asking any chat model to check, judge, revise or plan, in plain words, and reading what it replies.
+"""Asking any chat model to check, judge, revise, plan or aggregate, in plain words, and reading what it replies.
 
 A model that was trained in these skills does better with the words of its training: see `thinktime.pocket.skills`.
 """
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from thinktime.core.errors import InputError
 from thinktime.core.types import Capability, Problem
 
 Message = dict[str, Any]
@@ -30,18 +31,44 @@ question, in the format the question asks for."""
 PLAN = "Do not solve this yet. Write a short plan: what has to be worked out, in which order."
 SOLVE = "Now solve the question by this plan, in the format it asks for."
 
+AGGREGATE = """Here are {n} proposed answers to the question above. Some of them may be wrong, as may most of them.
+
+{answers}
+
+Weigh them against each other and against the question, then write one complete answer of your own, in the format the \
+question asks for."""
+
 _VERDICT = re.compile(r"verdict\W+(yes|no)\b", re.IGNORECASE)
 _SCORES = re.compile(r"scores\W*\[([^\]]*)\]", re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 class ChatSkills:
-    """The four skills as turns of a chat. ``show`` is what is shown of an answer: its text without its thinking."""
+    """All skills as turns of a chat.
 
-    capabilities = frozenset({Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN})
+    Args:
+        show: what is shown of an answer: its text without its thinking.
+        judge: the prompt of a judgement, with ``{answers}``, and if you like ``{n}`` and ``{example}`` (of scores). Put
+            your own principles here; by default the judge makes up criteria for every question.
 
-    def __init__(self, show: Callable[[str], str] = lambda text: _THOUGHT.sub("", text).strip()) -> None:
-        self._show = show
+    Raises:
+        InputError: the prompt lacks the answers, or has an unknown field.
+    """
+
+    capabilities = frozenset(
+        {Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN, Capability.AGGREGATE}
+    )
+
+    def __init__(
+        self, show: Callable[[str], str] = lambda text: _THOUGHT.sub("", text).strip(), judge: str = JUDGE
+    ) -> None:
+        self._show, self._judge = show, judge
+        try:
+            whole = "a1" in judge.format(n=1, answers="a1", example="7")
+        except (AttributeError, IndexError, KeyError, ValueError):
+            whole = False
+        if not whole:
+            raise InputError("judge", judge, "give a prompt with {answers}, {n} and {example}, and no other braces")
 
     def ask(self, skill: Capability, problem: Problem, about: Sequence[Any], said: Sequence[Any] = ()) -> list[Message]:
         """The conversation up to the reply that is wanted."""
@@ -50,9 +77,10 @@ class ChatSkills:
         if skill == Capability.CHECK:
             return [*messages, *(_assistant(answer) for answer in answers), _user(CHECK)]
         if skill == Capability.JUDGE:
-            listed = "\n\n".join(f"### Answer {place}\n{answer}" for place, answer in enumerate(answers, 1))
             example = ", ".join("7" for _ in answers)
-            return [*messages, _user(JUDGE.format(n=len(answers), answers=listed, example=example))]
+            return [*messages, _user(self._judge.format(n=len(answers), answers=_listed(answers), example=example))]
+        if skill == Capability.AGGREGATE:
+            return [*messages, _user(AGGREGATE.format(n=len(answers), answers=_listed(answers)))]
         if skill == Capability.REVISE:
             for place, answer in enumerate(answers):
                 checked = [_user(CHECK), _assistant(replies[place])] if place < len(replies) else []
@@ -75,6 +103,10 @@ class ChatSkills:
         if len(parts) != n or not all(part.isdecimal() and 1 <= int(part) <= 10 for part in parts):
             return None
         return [int(part) / 10 for part in parts]
+
+
+def _listed(answers: Sequence[str]) -> str:
+    return "\n\n".join(f"### Answer {place}\n{answer}" for place, answer in enumerate(answers, 1))
 
 
 def _user(content: Any) -> Message:

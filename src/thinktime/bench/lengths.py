@@ -18,6 +18,7 @@ from scipy.stats import norm
 from thinktime.bench.samples import Sample
 from thinktime.bench.statistics import Estimate, expected_best, mean_interval
 from thinktime.core.errors import InputError
+from thinktime.strategies.first_finish import FirstFinish
 
 LEAST_MIXED = 30
 NARROWEST = 0.5
@@ -53,6 +54,10 @@ class Diagnosis:
     advice: Literal["use", "do not use"]
     n: int
 
+    def strategy(self, guard: str = "warn") -> FirstFinish:
+        """First finish search as advised, which warns, or refuses, where the advice is against it."""
+        return FirstFinish(self.n, advice=self.advice, guard=guard)
+
 
 def measure(problems: Traces, seed: int = 0) -> Lengths:
     """Compare the lengths of right and wrong samples, within problems.
@@ -79,6 +84,8 @@ def measure(problems: Traces, seed: int = 0) -> Lengths:
 
 def diagnose(problems: Traces, sizes: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0) -> Diagnosis:
     """Say whether, and with what n, the first to finish should be taken.
+
+    Give it problems kept for this: on those that it is then judged by, the best n is partly luck.
 
     Raises:
         InputError: fewer than 30 problems have right and wrong samples.

@@ -93,6 +93,18 @@ def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
     return select
 
 
+def first_finish(k: int, *, last: bool = False) -> Select:
+    """`thinktime.strategies.first_finish` as a selector: a vote of the ``k`` first to end; or the last, a control."""
+
+    def select(drawn: Sequence[Candidate]) -> Candidate | None:
+        arrived = [candidate for candidate in drawn if candidate.answer is not None]
+        arrived.sort(key=lambda candidate: candidate.node.state.length, reverse=last)
+        ends = {candidate.node.state.length for candidate in arrived[:k]}
+        return majority([candidate for candidate in arrived if candidate.node.state.length in ends])
+
+    return select
+
+
 def plateau(accuracy: Mapping[int, float], least: float = PLATEAU) -> int | None:
     """The smallest k from which on no doubling gains as much as ``least``; None if the last one still does.
 

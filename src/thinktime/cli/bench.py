@@ -56,7 +56,13 @@ DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
 
 
 def bench(
-    task: Annotated[str, typer.Argument(help="'pocket' or a JSONL file (GSM8K's format, or your fields).")] = "pocket",
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="'pocket', a JSONL file (GSM8K's format, or your fields), or programs:FILE, whose 'tests' are run on "
+            "the programs that the model writes, on this machine."
+        ),
+    ] = "pocket",
     problems: Annotated[
         int | None, typer.Option("--problems", help="How many problems; default 100, or the whole file.")
     ] = None,

@@ -73,7 +73,7 @@ class Record:
     def aside(self) -> bool:
         """Whether the children of this root are no answers to the problem: checks, judgements, plans."""
         by_plan = self.skill == Capability.PLAN and bool(self.about)
-        return self.skill not in (None, Capability.REVISE) and not by_plan
+        return self.skill not in (None, Capability.REVISE, Capability.AGGREGATE) and not by_plan
 
 
 class Search:

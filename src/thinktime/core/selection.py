@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -51,6 +52,13 @@ def vote(candidates: Sequence[Candidate], weight: Callable[[Candidate], float]) 
 def majority(candidates: Sequence[Candidate]) -> Candidate | None:
     """Self-consistency (Wang et al. 2022, arXiv 2203.11171): plurality over equivalent answers."""
     return vote(candidates, lambda _: 1.0)
+
+
+def tied(candidates: Sequence[Candidate]) -> int:
+    """How many answers share the most votes; 0 where none can be read."""
+    votes = Counter(c.key for c in candidates if c.answer is not None)
+    most = max(votes.values(), default=0)
+    return sum(count == most for count in votes.values())
 
 
 def weighted_majority(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -101,6 +101,7 @@ class Capability(StrEnum):
     JUDGE = "a skill: judging solutions side by side"
     REVISE = "a skill: revising answers"
     PLAN = "a skill: planning, and solving by a plan"
+    AGGREGATE = "a skill: one answer out of several"
     SELF_EVALUATION = "a skill: saying whether another sample would be better"
     META_REWARD = "rewards of judgements"
     VERDICTS = "probabilities of verdicts"
@@ -294,7 +295,8 @@ class Skills(Protocol):
         Args:
             skill: a capability that is a skill.
             problem: what the generations answer.
-            about: states of the generations to check (one), to judge (in this order), or to revise (the oldest first).
+            about: states of the generations to check (one), to judge (in this order), to revise (the oldest first), or
+                to make one answer of.
             said: states of earlier replies: checks of what is to be revised, or the plan to solve by.
         """
         ...

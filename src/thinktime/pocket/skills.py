@@ -109,9 +109,11 @@ def solve_by(question: str, plan: str) -> list[Message]:
 
 
 class PocketSkills:
-    """The skilled pocket model's, over texts."""
+    """The skilled pocket model's, over texts. It was taught no word for aggregating: to it that is a revision."""
 
-    capabilities = frozenset({Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN})
+    capabilities = frozenset(
+        {Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN, Capability.AGGREGATE}
+    )
 
     def ask(self, skill: Capability, problem: Problem, about: Sequence[Any], said: Sequence[Any] = ()) -> list[Message]:
         """The messages that ask for it."""
@@ -120,7 +122,7 @@ class PocketSkills:
             return check(question, *texts)
         if skill == Capability.JUDGE:
             return judge(question, texts)
-        if skill == Capability.REVISE:
+        if skill in (Capability.REVISE, Capability.AGGREGATE):
             return revise(question, texts[-REVISED:], replies)
         return solve_by(question, *replies) if replies else plan(question)
 

@@ -16,6 +16,7 @@ from thinktime.core.types import Capability
 from thinktime.strategies.a_star import AStar
 from thinktime.strategies.adaptive_consistency import AdaptiveConsistency
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
+from thinktime.strategies.aggregate import Aggregate
 from thinktime.strategies.beam_search import BeamSearch
 from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.best_of_n import BestOfN
@@ -85,6 +86,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "self_refine": SelfRefine,
     "stepwise_best_of_n": StepwiseBestOfN,
     "plan_then_solve": PlanThenSolve,
+    "aggregate": Aggregate,
 }
 
 

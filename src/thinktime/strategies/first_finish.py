@@ -13,36 +13,54 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import majority
 from thinktime.core.types import Capability, Race
-from thinktime.strategies.options import at_least
+from thinktime.strategies.options import at_least, one_of
+
+WARNINGS = {
+    "use": "",
+    "do not use": "short samples of this model are not the right ones",
+    "unknown": "nobody has measured whether short samples of this model are the right ones (thinktime.bench.lengths)",
+}
+"""By advice."""
 
 
 @dataclass(frozen=True)
 class FirstFinish:
     """Start ``n`` samples, stop all when ``k`` have ended with an answer, vote over those.
 
-    Two that end at the same length are both in; of different answers with as many votes the shortest one wins.
+    Two that end at the same length are both in; of different answers with as many votes the shortest one wins. Where
+    samples cannot be cancelled, ``length_vote`` with a tiny ``keep`` and ``least=k`` is the nearest, and pays for all.
 
     Args:
         n: samples started.
         k: how many have to end.
         min_tokens: an end before that does not count, unless no other comes.
+        advice: what the diagnosis said of this model, on problems kept for it: ``use``, ``do not use``, or ``unknown``.
+        guard: unless that is ``use``: ``warn``, ``refuse``, or ``off``.
     """
 
     n: int = 4
     k: int = 1
     min_tokens: int = 0
+    advice: str = "unknown"
+    guard: str = "warn"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CANCEL, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("k", self.k, 1)
         at_least("min_tokens", self.min_tokens, 0)
+        one_of("advice", self.advice, tuple(WARNINGS))
+        one_of("guard", self.guard, ("warn", "refuse", "off"))
         if self.k > self.n:
             raise InputError("k", self.k, f"give 1 to n={self.n}")
+        if self.guard == "refuse" and (warning := WARNINGS[self.advice]):
+            raise InputError("advice", self.advice, f"{warning}; take majority, or guard=off")
 
     async def __call__(self, search: Search) -> Answer:
         if self.min_tokens >= search.sampling.max_tokens:
             raise InputError("min_tokens", self.min_tokens, f"give less than max_tokens={search.sampling.max_tokens}")
+        if self.guard == "warn" and (warning := WARNINGS[self.advice]):
+            search.log(warning=f"first_finish: {warning}")
         race = Race(self.k, lambda state: self._counts(search, state))
         leaves = await search.extend([search.root], self.n, race=race)
         arrived = [leaf for leaf in leaves if leaf.done and self._counts(search, leaf.state)]

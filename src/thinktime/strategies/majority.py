@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
-from thinktime.core.selection import majority
+from thinktime.core.selection import majority, tied
 from thinktime.core.types import Capability
 from thinktime.strategies.options import at_least
 
@@ -22,4 +22,6 @@ class Majority:
         at_least("n", self.n, 1)
 
     async def __call__(self, search: Search) -> Answer:
-        return search.finish(majority(search.candidates(await search.extend([search.root], self.n))))
+        candidates = search.candidates(await search.extend([search.root], self.n))
+        search.log(tied=tied(candidates))
+        return search.finish(majority(candidates))

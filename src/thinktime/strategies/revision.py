@@ -26,8 +26,8 @@ class Revision:
         n: answers in all.
         chains: chains side by side; 1 is all sequential, ``n`` all parallel.
         context: previous answers that a revision sees.
-        select: ``majority`` over all answers, or ``verifier``: the weighted vote within each chain, then among the
-            chains' winners.
+        select: ``majority`` over all answers, ``last``: a vote of the chains' last ones, or ``verifier``: the weighted
+            vote within each chain, then among the chains' winners. The first two need no scorer.
     """
 
     n: int = 16
@@ -41,7 +41,9 @@ class Revision:
         at_least("chains", self.chains, 1)
         at_least("context", self.context, 1)
         divides(self.chains, self.n, "chains")
-        one_of("select", self.select, ("verifier", "majority"))
+        one_of("select", self.select, ("verifier", "majority", "last"))
+        if self.select != "verifier":
+            object.__setattr__(self, "needs", self.needs - {Capability.SCORES})
 
     async def __call__(self, search: Search) -> Answer:
         count = min(self.chains, self.n)
@@ -60,6 +62,9 @@ class Revision:
         search.log(chains=[[leaf.key for leaf in chain] for chain in chains])
         if self.select == "majority":
             return search.finish(majority(search.candidates(everything)))
+        if self.select == "last":
+            read = [[c for c in search.candidates(chain) if c.answer is not None] for chain in chains]
+            return search.finish(majority([chain[-1] for chain in read if chain]))
         if self.n > count:
             search.log(warning=SHIFT)
         scores = dict(zip(everything, await search.score(everything), strict=True))

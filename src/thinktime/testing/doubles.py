@@ -139,7 +139,8 @@ class WordGenerator:
                 finish = "budget"
         text = " ".join([before.text, *words]).strip()
         ids = before.ids + _ids(" ".join(words))
-        state = Text(before.prompt, ids, text, (*before.step_ends, len(ids)), before.logprob + piece.logprob)
+        logprob, ends = before.logprob + piece.logprob, (*before.step_ends, len(ids))
+        state = replace(before, ids=ids, text=text, step_ends=ends, logprob=logprob)
         return Child(state, finish, self._usage(before, len(words)), passes=len(words))
 
     def _usage(self, before: Text, tokens: int) -> Usage:
@@ -188,7 +189,9 @@ class WordScorer:
 class WordSkills:
     """Asks in one word and takes whatever comes for a reply: it gives every generation its last number, in tenths."""
 
-    capabilities = frozenset({Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN})
+    capabilities = frozenset(
+        {Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN, Capability.AGGREGATE}
+    )
 
     def ask(self, skill: Capability, problem: Problem, about: Sequence[Text], said: Sequence[Text] = ()) -> str:
         """The problem, all texts, and the name of the skill."""

@@ -1,0 +1,238 @@
+"""Row 09: what is the best use of tokens where there is no verifier (Wang et al. 2025, arXiv 2504.14047)?
+
+    python -m experiments.frontier.run        # 300 problems; under an hour on two cores
+
+The skilled model alone: votes, its own verdict on each sample or its own choice among them, revisions one after another
+or side by side, one answer written out of several, votes of the shortest half; the frontier of accuracy against tokens,
+FLOPs and eFLOPs (Kinetics), a table at equal tokens, and how often revisions turn right answers wrong and wrong ones
+right. Then solutions that are cut short. An aggregation is, to this model, a revision that sees up to four answers.
+Whether length and marker words tell right from wrong is measured by ``experiments.verifier_free.run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar
+
+import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter
+
+from experiments.arms import Arm, flops, forgiving, minus, models, points, ratio, run_arms, skilled, summary, write
+from experiments.frontier.truncation import Truncated
+from experiments.plot import COLOURS, bars, save
+from thinktime.bench.frontier import Point, area, cost_to_reach, frontier
+from thinktime.bench.runner import Outcome
+from thinktime.bench.statistics import mean_interval
+from thinktime.bench.tasks import Task, load
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Capability
+from thinktime.generators.text import Text
+from thinktime.pocket import skills
+
+HERE = Path(__file__).parent
+FAMILIES = {
+    "one sample": ("single",),
+    "one greedy sample": ("greedy",),
+    "vote": tuple(f"majority:n={n}" for n in (2, 4, 8, 16, 32)),
+    "vote of the shortest half": tuple(f"length_vote:n={n}" for n in (4, 8, 16)),
+    "own verdict on each": tuple(
+        f"generative_verification:n={n},checks=1,select=best_of_n,verdict=text" for n in (2, 4, 8, 16)
+    ),
+    "own choice among four": tuple(f"generative_reward:n={n},k=1" for n in (2, 4, 8)),
+    "revision, the last": tuple(f"revision:n={n},chains=1,context=1,select=last" for n in (2, 4, 8, 16)),
+    "revision, all vote": tuple(f"revision:n={n},chains=1,context=1,select=majority" for n in (2, 4, 8, 16)),
+    "four chains of revisions": tuple(f"revision:n={n},chains=4,context=1,select=last" for n in (8, 16)),
+    "aggregation": (*(f"aggregate:n={n}" for n in (2, 4)), "aggregate:n=4,layers=2"),
+}
+TABLE = (2, 4, 8, 16)
+"""Votes of so many samples are the budgets of the table."""
+ABOUT = 1.05
+"""Equal tokens are no more than five in a hundred beyond those of the vote."""
+KEPT = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+INTENSITY = 562.5
+"""Operations to the byte of the accelerator for which Kinetics plans (arXiv 2506.05333)."""
+CLEARLY = 0.02
+"""The falsifier: revision ahead of a vote by more than two points."""
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """One sample at temperature 0."""
+
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+
+    async def __call__(self, search: Search) -> Answer:
+        """The answer of that sample."""
+        found = search.candidates(await search.extend([search.root], temperature=0.0))
+        return search.finish(next(iter(found), None))
+
+
+def read(outcome: Outcome) -> float:
+    """Tokens generated, and prompt tokens read for the first time."""
+    return float(outcome.answer.usage.generated_tokens + (outcome.answer.usage.prompt_tokens or 0))
+
+
+def eflops(outcome: Outcome) -> float:
+    """Operations, and the reading of keys and values in operations."""
+    return flops(outcome) + INTENSITY * (outcome.answer.usage.kv_bytes or 0.0)
+
+
+def dearest(points: Sequence[Point], budget: float) -> str | None:
+    """The one that costs most within a budget: what a family makes of it, whatever its accuracy turned out to be."""
+    paid = [point for point in points if point.cost <= budget]
+    return max(paid, key=lambda point: point.cost).label if paid else None
+
+
+def turned(outcomes: Sequence[Outcome], task: Task) -> dict[str, Any]:
+    """Shares of right answers that a revision turns wrong, and of wrong ones that it turns right."""
+    rows: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    for outcome in outcomes:
+        nodes = {node["key"]: node for node in outcome.trace}
+        pairs = []
+        for node in outcome.trace:
+            asked = nodes.get(node["parent"], {})
+            if asked.get("skill") == Capability.REVISE and asked["about"]:
+                pairs.append([_right(nodes[asked["about"][-1]], outcome, task), _right(node, outcome, task)])
+        for before, found in rows.items():
+            mine = [after for was, after in pairs if was is before]
+            found.append((sum(after is not before for after in mine), len(mine)))
+    shares = {}
+    for name, before in (("right_to_wrong", True), ("wrong_to_right", False)):
+        counted = [(part, whole) for part, whole in rows[before] if whole]  # others weigh nothing in a ratio of sums
+        shares[name] = ratio([a for a, _ in counted], [b for _, b in counted]) if counted else None
+    return shares
+
+
+def _right(node: Mapping[str, Any], outcome: Outcome, task: Task) -> bool:
+    answer = task.answers.read(Text((), text=node["text"])) if node["finish"] == "eos" else None
+    return task.check(answer, outcome.problem.reference)
+
+
+def verdict_ties(outcomes: Sequence[Outcome]) -> float:
+    """Share of problems in which the best verdict is that of several samples."""
+    tied = []
+    for outcome in outcomes:
+        asked = {node["key"] for node in outcome.trace if node.get("skill") == Capability.CHECK}
+        said = [skills.verdict(node["text"]) for node in outcome.trace if node["parent"] in asked]
+        known = [verdict for verdict in said if verdict is not None]
+        tied.append(bool(known) and known.count(max(known)) > 1)
+    return fmean(tied)
+
+
+def measured(outcomes: Mapping[str, Sequence[Outcome]], task: Task) -> dict[str, Any]:
+    """Every arm, the frontiers, the table at equal tokens, and what revisions turn."""
+    found: dict[str, Any] = {"arms": {label: summary(of) for label, of in outcomes.items()}}
+    for unit, cost in (("tokens", read), ("flops", flops), ("eflops", eflops)):
+        costs = {label: fmean(map(cost, of)) for label, of in outcomes.items()}
+        right = {label: fmean(o.correct for o in of) for label, of in outcomes.items()}
+        for label in outcomes:
+            found["arms"][label][unit] = costs[label]
+        families = {
+            name: [Point(label, costs[label], right[label]) for label in labels] for name, labels in FAMILIES.items()
+        }
+        least, most = costs["single"], max(costs.values())
+        goal = right["majority:n=8"]
+        found[f"by_{unit}"] = {
+            "frontier": [point.label for point in frontier([p for of in families.values() for p in of])],
+            "area": {"from": least, "to": most}
+            | {name: area([*families["one sample"], *of], least, most) for name, of in families.items()},
+            "cost_of_the_accuracy_of_8_votes": {name: cost_to_reach(of, goal) for name, of in families.items()},
+        }
+        if unit == "tokens":
+            found["equal_tokens"] = {
+                f"majority:n={n}": {
+                    name: {"label": peer, "minus_vote": minus(outcomes[peer], outcomes[f"majority:n={n}"])}
+                    for name, of in families.items()
+                    if (peer := dearest(of, ABOUT * costs[f"majority:n={n}"])) is not None
+                }
+                for n in TABLE
+            }
+    found["revisions"] = {label: turned(outcomes[label], task) for label in FAMILIES["revision, the last"]}
+    found["verdict_ties"] = {label: verdict_ties(outcomes[label]) for label in FAMILIES["own verdict on each"]}
+    return found
+
+
+def cut_short(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """Accuracy by the share that is kept of the tokens before the answer."""
+    return {
+        label: {"accuracy": mean_interval([float(o.correct) for o in of]).as_dict(), "minus_whole": minus(of, whole)}
+        for whole in [outcomes[_cut(1.0)]]
+        for label, of in outcomes.items()
+    }
+
+
+def _cut(kept: float) -> str:
+    return f"{kept:.0%} kept"
+
+
+def verdict(found: Mapping[str, Any]) -> list[str]:
+    """Against the card: revision that is surely ahead of a vote at equal tokens by more than two points."""
+    rows = [
+        (f"{row['label']} minus {vote}", row["minus_vote"])
+        for vote, table in found["equal_tokens"].items()
+        for name, row in table.items()
+        if "revision" in name
+    ]
+    ahead = [name for name, gain in rows if gain["low"] > CLEARLY]
+    lines = [f"falsified: {', '.join(ahead)}" if ahead else "holds: no revision is ahead of a vote at equal tokens"]
+    lines += [
+        f"{row['label']} minus {vote}: {points(row['minus_vote'])}"
+        for vote, table in found["equal_tokens"].items()
+        for name, row in table.items()
+        if row["label"] not in ("single", "greedy", vote)
+    ]
+    lines.append("frontier by tokens: " + ", ".join(found["by_tokens"]["frontier"]))
+    for label, row in found["revisions"].items():
+        lines.append(f"{label}: " + "; ".join(f"{name} {points(share)}" for name, share in row.items() if share))
+    lines.append("cut short: " + "; ".join(f"{name} {points(r['accuracy'])}" for name, r in found["cut_short"].items()))
+    return lines
+
+
+def plot(found: Mapping[str, Any], path: Path) -> None:
+    """Accuracy against tokens by family; accuracy against what is kept of a solution."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), dpi=150)
+    for place, (name, labels) in enumerate(FAMILIES.items()):
+        rows = [found["arms"][label] for label in labels]
+        y, whiskers = bars(row["accuracy"] for row in rows)
+        style = "oXs^Dvp<>h"[place] + ("-" if place < len(COLOURS) else "--")
+        x = [row["tokens"] for row in rows]
+        left.errorbar(x, y, whiskers, fmt=style, ms=4, elinewidth=0.6, color=COLOURS[place % len(COLOURS)], label=name)
+    left.set_xscale("log", base=2)
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    left.set_xlabel("tokens a problem: generated, and read once")
+    left.set_ylabel("right answers, %")
+    left.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
+    y, whiskers = bars(row["accuracy"] for row in found["cut_short"].values())
+    right.errorbar([100 * kept for kept in KEPT], y, whiskers, fmt="o-", color=COLOURS[1], ms=4)
+    right.set_xlabel("kept of the tokens before the answer, %")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/skilled.db"))
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and plot.png")
+    args = parser.parse_args()
+    task, model = load("pocket", args.problems, seed=0), skilled()
+    _, scorer = models()
+    labels = [label for labels in FAMILIES.values() for label in labels]
+    arms = [Arm(label, Greedy() if label == "greedy" else forgiving(label)) for label in labels]
+    outcomes = run_arms(arms, task, model, scorer, args.bank, skills=skills.PocketSkills())
+    cut = run_arms([Arm(_cut(kept), Truncated(kept)) for kept in KEPT], task, model, scorer, args.bank)
+    found = measured(outcomes, task) | {"cut_short": cut_short(cut)}
+    lines = verdict(found)
+    write(args.out, 0, task, found | {"verdict": lines})
+    plot(found, args.out / "plot.png")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Verifiers that execute, and how far they can be trusted: worked out by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import ToyGenerator, done
+
+from thinktime.bank.store import Bank
+from thinktime.bench.controls import Oracle
+from thinktime.bench.execution import Programs, arithmetic, passes
+from thinktime.bench.health import Judged, health
+from thinktime.bench.runner import Bench, Entry
+from thinktime.bench.tasks import load
+from thinktime.core.errors import InputError
+from thinktime.core.types import Problem, Sampling
+from thinktime.generators.text import Text, messages_of
+from thinktime.pocket.problems import problems
+from thinktime.strategies import make
+
+# Arithmetic
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("Then Ann buys 3 figs, 3 + 4 = 7.\nAnswer: 7", True),
+        ("3 + 4 = 7.\n7 - 2 = 4.", False),
+        ("60*3=<<60*3=180>>180 metres, 9 * $2 = $<<9*2=18>>18", True),
+        ("1,000 + 200 = 1,200 and (16 - 3) x 2 = 26 (so 10 - -4 = 14)", True),
+        ("1/3 = .33", True),
+        ("1/3 = .34", False),
+        ("2 + 3 = 6 - 1 = 5", True),
+        ("2 + 3 = 6 = 5", False),
+        ("5 / 0 = 3", False),
+        ("1.05 * 2 = 2.10 and 03 + 4 = 7", True),
+        ("He has 5. 3 + 4 = 7. 20% of 50 = 10", True),
+        ("The answer is 7, for x = 7", False),
+    ],
+)
+def test_a_solution_is_accepted_if_all_that_it_works_out_is_so(text: str, holds: bool) -> None:
+    assert arithmetic(text) is holds
+
+
+def test_reference_solutions_are_accepted() -> None:
+    assert all(arithmetic(problem.solution) for problem in problems("dev", 40))
+
+
+# Programs
+
+
+@pytest.mark.parametrize(
+    ("program", "passed"),
+    [
+        ("def f(x):\n    return x + 1", True),
+        ("def f(x):\n    return x", False),
+        ("def f(x) return", False),
+        ("import sys\nsys.exit(0)", False),
+        ("import os\nos._exit(0)", False),
+        ("print('no end of it' * 1000, input())", False),
+        ("waste = bytearray(1 << 31)\ndef f(x):\n    return x + 1", False),
+    ],
+)
+def test_a_program_passes_if_its_tests_are_run_to_their_end(program: str, passed: bool) -> None:
+    assert passes(program, "assert f(1) == 2", seconds=60) is passed
+
+
+def test_a_program_without_end_is_out_of_time_and_leaves_nothing_running(tmp_path: Path) -> None:
+    beat = tmp_path / "beat"
+    child = f"import time\nwhile True:\n    open({str(beat)!r}, 'a').write('x')\n    time.sleep(0.01)"
+    program = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+    seconds = 1.0
+    while not beat.exists():  # a busy machine may not have come to the child
+        assert passes(program, "", seconds) is None
+        seconds *= 2
+    sizes = []
+    for _ in range(2):
+        assert passes("import time\ntime.sleep(0.2)", "", 60) is True
+        sizes.append(beat.stat().st_size)
+    assert sizes[0] == sizes[1]
+
+
+def test_the_last_fenced_block_is_the_program_and_every_letter_of_it_counts() -> None:
+    answers = Programs()
+    assert answers.read(Text((), text="First\n```python\nx = 1\n```\nthen\n```\nif x:\n    y = 2\n```")) == (
+        "if x:\n    y = 2\n"
+    )
+    assert answers.read(Text((), text="x = 1")) == "x = 1"
+    assert answers.key("X = 1") != answers.key("x = 1")
+
+
+PROGRAMS = ("def f(x): return x", "def f(x): return 2 * x", "def f(x): return x + 1", "def f(x) return")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The first is passed by the third program, the second by the second, the third by none."""
+    path = tmp_path / "programs.jsonl"
+    tests = ("assert f(1) == 2 and f(2) == 3", "assert f(3) == 6", "assert f(1) == 9")
+    path.write_text("\n".join(json.dumps({"question": f"f {i}", "tests": test}) for i, test in enumerate(tests)))
+    return path
+
+
+def test_with_tests_for_a_verifier_what_is_selected_is_what_is_covered(file: Path, tmp_path: Path) -> None:
+    class Asked(ToyGenerator):
+        def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+            return replace(super().root(problem), asked=json.dumps(messages_of(problem.prompt)))
+
+    task = load(f"programs:{file}")
+    generator = Asked({str(i): done(program) for i, program in enumerate(PROGRAMS)})
+    with Bank(tmp_path / "bank.db") as bank:
+        entries = [Entry(name, 4, make(name, {"n": 4})) for name in ("best_of_n", "majority")]
+        bench = Bench(task, generator, Oracle(task), entries, Sampling(max_tokens=20), bank)
+        asyncio.run(bench.run())
+    selected = [outcome.correct for outcome in bench.outcomes["best_of_n@4"].values()]
+    assert selected == [any(outcome.samples) for outcome in bench.outcomes["best_of_n@4"].values()]
+    assert selected == [True, True, False]
+    assert [outcome.correct for outcome in bench.outcomes["majority@4"].values()] == [False] * 3, "all differ"
+
+
+def test_a_file_without_tests_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_text('{"question": "f", "answer": "7"}')
+    with pytest.raises(InputError, match=r"field='tests': .*line 1 lacks it; its fields are: answer, question"):
+        load(f"programs:{tmp_path / 'some.jsonl'}")
+
+
+# Health
+
+
+def test_the_health_of_a_verifier_by_hand() -> None:
+    """Wrong: accepted, rejected, out of time. Right: accepted, accepted, rejected (by its first run; flaky)."""
+    one = [Judged((True, True), False), Judged((False, False), False), Judged((True, True), True)]
+    two = [Judged((None, False), False), Judged((True, True), True), Judged((False, True), True)]
+    found = health([one, two])
+    assert found.false_positives and found.false_negatives and found.wrong_accepted and found.flaky
+    assert found.false_positives.value == pytest.approx(1 / 3)
+    assert found.false_negatives.value == pytest.approx(1 / 3)
+    assert found.wrong_accepted.value == pytest.approx(1 / 3)
+    assert found.flaky.value == pytest.approx(1 / 6)
+    assert (found.flaky_problems, found.out_of_time) == ((1,), 1)
+    # resampled are both, twice the first, or twice the second: 1/3, 1/2 and 0
+    assert (found.false_positives.low, found.false_positives.high) == (0.0, 0.5)
+
+
+def test_what_there_is_nothing_to_take_a_share_of_is_unknown() -> None:
+    found = health([[Judged((False,), True)], []])
+    assert found.false_negatives is not None and found.false_negatives.value == 1.0
+    assert (found.false_positives, found.wrong_accepted) == (None, None)
+
+
+def test_health_takes_samples_that_were_verified() -> None:
+    with pytest.raises(InputError, match="samples=0: the health of a verifier takes samples whose truth is known"):
+        health([[], []])
+    with pytest.raises(InputError, match=r"verdicts=\(\): problem 1 has a sample without any; run the verifier on it"):
+        health([[Judged((True,), True)], [Judged((), True)]])
