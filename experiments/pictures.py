@@ -75,19 +75,27 @@ class Easel:
         )
         self._judge = Classifier.load(pocket.directory("digits_judge"))
 
+    def search(self, prompt: int | None, seed: int, budget: Budget | None = None) -> Search:
+        """For one draw."""
+        return Search(
+            Problem(f"digit/{prompt}", prompt),
+            self.generator,
+            scorer=self.scorer,
+            sampling=Sampling(max_tokens=self.generator.levels.steps),
+            budget=budget,
+            seed=seed,
+        )
+
     async def draw(self, strategy: Strategy, prompt: int | None, seed: int, budget: Budget) -> Draw:
         """One draw by one strategy."""
-        steps = self.generator.levels.steps
-        problem = Problem(f"digit/{prompt}", prompt)
-        search = Search(
-            problem, self.generator, scorer=self.scorer, sampling=Sampling(max_tokens=steps), budget=budget, seed=seed
-        )
+        search = self.search(prompt, seed, budget)
         answer = await strategy(search)
         ended = [record for record in search.trace.values() if record.node.done]
-        told = self._look([record.node.state.x for record in ended], prompt)
+        told = self.look([record.node.state.x for record in ended], prompt)
+        seen = self.features([record.node.state.x for record in ended])
         pool = [
-            {"reward": record.score, "parts": record.steps, "judged": judged}
-            for record, judged in zip(ended, told, strict=True)
+            {"reward": record.score, "parts": record.steps, "judged": judged, "features": features}
+            for record, judged, features in zip(ended, told, seen, strict=True)
         ]
         chosen = next((i for i, record in enumerate(ended) if answer.node and record.node is answer.node), None)
         usage = {name: answer.usage.as_dict()[name] for name in COSTS}
@@ -98,17 +106,17 @@ class Easel:
             "passes": answer.passes,
             "events": search.events[-1:],
         }
-        if answer.node is not None:
-            found["features"] = self.features([answer.node.state.x])[0]
         return found | {"pool": pool, "chosen": chosen}
 
     def features(self, states: Sequence[Any]) -> list[list[float]]:
         """What the judge's last layer but one sees in clean states."""
+        if not states:
+            return []
         with torch.inference_mode():
             shown = torch.from_numpy(np.stack(self.generator.model.pictures(states)))
             return [[round(float(value), 4) for value in row] for row in self._judge.features(shown)]
 
-    def _look(self, states: Sequence[Any], prompt: int | None) -> list[list[float]]:
+    def look(self, states: Sequence[Any], prompt: int | None) -> list[list[float]]:
         """What the judge says of each picture: the log-probability of what was wanted, and whether it comes first."""
         if not states:
             return []
@@ -192,7 +200,7 @@ def diversity(draws: Sequence[Draw], group: Callable[[Draw], Any]) -> float:
     """Mean distance in the judge's features between two chosen pictures of a group, over groups."""
     groups: dict[Any, list[Any]] = {}
     for draw in draws:
-        groups.setdefault(group(draw), []).append(draw["features"])
+        groups.setdefault(group(draw), []).append(draw["pool"][draw["chosen"]]["features"])
     found = []
     for features in groups.values():
         points = np.array(features)

@@ -9,35 +9,14 @@ from random import Random
 from statistics import fmean
 
 import pytest
-from chains import Chain, ChainGenerator, ChainScorer, Path, total_variation
-from toy import Notebook
 
 from thinktime.core.errors import InputError
 from thinktime.core.particles import normalised
-from thinktime.core.search import Search
-from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.strategies.dts import DTS, Branch
+from thinktime.strategies.dts import DTS
 from thinktime.strategies.fk_steering import FKSteering
 from thinktime.strategies.particle_filter import Particle
-
-
-def searching(chain: Chain, seed: int, budget: Budget | None = None, journal: Notebook | None = None) -> Search:
-    return Search(
-        Problem("chain", "walk"),
-        ChainGenerator(chain),
-        scorer=ChainScorer(chain),
-        sampling=Sampling(max_tokens=chain.levels),
-        seed=seed,
-        budget=budget,
-        journal=journal,
-    )
-
-
-def drawn_chain(seed: int, levels: int, states: int = 3, *, stay: float = 0.9) -> Chain:
-    dice = Random(seed)
-    return Chain(tuple(tuple(dice.random() for _ in range(states)) for _ in range(levels)), stay)
-
+from thinktime.testing.chains import Chain, Path, descents, total_variation
 
 WALK = Chain(((0.3, -1.0, 0.8), (1.5, 0.2, -0.5), (-0.4, 1.2, 0.1), (0.0, 1.0, 2.0)), stay=0.8)
 """Four steps of three states, with rewards on the way that say little of the last."""
@@ -48,7 +27,7 @@ def filtered(strategy: FKSteering, runs: int) -> dict[Path, float]:
     law: Counter[Path] = Counter()
 
     async def run(seed: int) -> None:
-        population = await strategy.filter(searching(WALK, seed))
+        population = await strategy.filter(WALK.search(seed))
         for particle, weight in zip(population, normalised([p.log_weight for p in population]), strict=True):
             law[particle.node.state[-1:]] += weight / runs  # type: ignore[assignment]
 
@@ -84,14 +63,14 @@ def test_particles_that_are_judged_by_their_ends_give_the_same_law() -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = replace(steering("diff", 128), rollouts=2)
     assert total_variation(filtered(strategy, 20), exact) < 0.04
-    search = searching(WALK, 0)
+    search = WALK.search(0)
     asyncio.run(strategy.filter(search))
     partial = [record for record in search.trace.values() if record.node.finish == "step"]
     assert partial and all(record.score is None for record in partial)
 
 
 def warnings(strategy: FKSteering | DTS, chain: Chain = WALK) -> list[str]:
-    search = searching(chain, 0)
+    search = chain.search(0)
     asyncio.run(strategy(search))
     return [event["warning"] for event in search.events if "warning" in event]
 
@@ -138,23 +117,13 @@ def test_two_known_bugs_are_not_mended_by_more_particles(wrong: type[FKSteering]
     assert total_variation(filtered(strategy, 30), exact) > 0.05
 
 
-def descents(branch: Branch, factor: float, probability: float = 1.0) -> Counter[Path]:
-    """The exact law of the ends that `Branch.draw` finds."""
-    if not branch.known:
-        return Counter({branch.node.state: probability})
-    law: Counter[Path] = Counter()
-    for child, share in zip(branch.known, normalised([factor * c.value for c in branch.known]), strict=True):
-        law.update(descents(child, factor, probability * share))
-    return law
-
-
 def tree_error(rounds: int, backup: str, chains: int = 6) -> float:
     """Mean total variation between what the tree draws and the tilted law, over random chains."""
     strategy = DTS(n=rounds, variant="sample", factor=3.0, backup=backup)
     found = []
     for seed in range(chains):
-        chain = drawn_chain(seed, levels=3)
-        tree = asyncio.run(strategy.grow(searching(chain, seed)))
+        chain = Chain.drawn(seed, levels=3)
+        tree = asyncio.run(strategy.grow(chain.search(seed)))
         found.append(total_variation(descents(tree, 3.0), chain.tilted(3.0)))
     return fmean(found)
 
@@ -167,8 +136,8 @@ def test_what_the_tree_draws_comes_nearer_to_the_tilted_law_and_with_sums_it_sta
 
 
 def test_a_draw_follows_the_values_of_the_tree() -> None:
-    chain = drawn_chain(1, levels=3)
-    tree = asyncio.run(DTS(n=50, variant="sample", factor=3.0).grow(searching(chain, 1)))
+    chain = Chain.drawn(1, levels=3)
+    tree = asyncio.run(DTS(n=50, variant="sample", factor=3.0).grow(chain.search(1)))
     dice = Random(0)
     drawn = Counter(tree.draw(3.0, dice).node.state for _ in range(4000))
     assert total_variation({path: n / 4000 for path, n in drawn.items()}, descents(tree, 3.0)) < 0.05
@@ -183,8 +152,8 @@ def test_a_value_is_the_soft_mean_of_its_children() -> None:
 
 
 def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
-    chain = drawn_chain(3, levels=4)
-    search = searching(chain, 0)
+    chain = Chain.drawn(3, levels=4)
+    search = chain.search(0)
     answer = asyncio.run(DTS(n=30)(search))
     assert answer.node is not None
     seen = [record.score for record in search.trace.values() if record.score is not None]
@@ -193,8 +162,8 @@ def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
 
 @pytest.mark.parametrize("walks", [1, 4])
 def test_a_tree_pays_for_what_it_grows_and_stops_with_its_budget(walks: int) -> None:
-    chain = drawn_chain(5, levels=5)
-    search = searching(chain, 0, Budget(nfe=42))
+    chain = Chain.drawn(5, levels=5)
+    search = chain.search(0, Budget(nfe=42))
     tree = asyncio.run(DTS(n=100, walks=walks).grow(search))
     grown = [record.node for record in search.trace.values() if record.node.parent is not None]
     assert search.ledger.spent.denoiser_calls == len(grown) <= 42
@@ -204,7 +173,7 @@ def test_a_tree_pays_for_what_it_grows_and_stops_with_its_budget(walks: int) -> 
 
 def test_a_round_that_ends_at_a_finished_picture_costs_nothing() -> None:
     chain = Chain(((0.0,), (1.0,)), stay=1.0)
-    search = searching(chain, 0)
+    search = chain.search(0)
     tree = asyncio.run(DTS(n=6, widen=0.1, alpha=0.1).grow(search))
     assert search.ledger.spent.denoiser_calls == 2
     assert tree.visits == 6

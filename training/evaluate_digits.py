@@ -28,11 +28,17 @@ from thinktime.pocket import directory
 from training.digits import CLASSES, digits
 
 
-def frechet(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Of normal distributions fitted to two sets of features [n, width]."""
-    a, b = np.cov(one.T), np.cov(other.T)
+def frechet(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
+    others: NDArray[np.float64] | None = None,
+) -> float:
+    """Of normal distributions fitted to two sets of features [n, width], where given with weights [n]."""
+    a, b = np.cov(one.T, aweights=weights), np.cov(other.T, aweights=others)
     roots = np.linalg.eigvals(a @ b).real.clip(0)
-    return float(((one.mean(0) - other.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * np.sqrt(roots).sum())
+    apart = np.average(one, 0, weights) - np.average(other, 0, others)
+    return float((apart**2).sum() + np.trace(a) + np.trace(b) - 2 * np.sqrt(roots).sum())
 
 
 async def drawn(generator: DiffusionGenerator, per_class: int) -> tuple[list[Any], list[int]]:

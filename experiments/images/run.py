@@ -20,8 +20,6 @@ import numpy as np
 
 from experiments.pictures import Draw, Easel, judged, minus, of_first, reward, run, summary, write
 from experiments.plot import COLOURS, bars, save
-from thinktime.core.search import Search
-from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
 
@@ -111,13 +109,7 @@ def correlations(easel: Easel, draws: Sequence[tuple[int | None, int]], n: int =
     """By level, how the score of the clean estimate goes with that of the picture: over all, and within a prompt."""
 
     async def scored(prompt: int | None, seed: int) -> list[list[float]]:
-        search = Search(
-            Problem(f"digit/{prompt}", prompt),
-            easel.generator,
-            scorer=easel.scorer,
-            sampling=Sampling(max_tokens=STEPS),
-            seed=seed + 10_000,
-        )
+        search = easel.search(prompt, seed + 10_000)
         nodes = await search.extend([search.root], n, until="step")
         levels = []
         while True:

@@ -1,8 +1,13 @@
-"""A small Markov chain as a generator: what steering should give can be worked out exactly."""
+"""A small Markov chain as a generator: what steering should give can be worked out exactly.
+
+A sampler of ``p * exp(factor * reward)`` is right if `total_variation` between what it draws and `Chain.tilted` goes
+to nothing as it is given more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,8 +15,11 @@ from math import exp
 from random import Random
 from typing import Any
 
-from thinktime.core.types import Capability, Child, Extension, Node, Problem, Reading
-from thinktime.core.usage import Usage
+from thinktime.core.particles import normalised
+from thinktime.core.search import Search
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.usage import Budget, Usage
+from thinktime.strategies.dts import Branch
 
 Path = tuple[int, ...]
 
@@ -23,15 +31,37 @@ class Chain:
     rewards: tuple[tuple[float, ...], ...]
     stay: float = 0.9
 
+    @classmethod
+    def drawn(cls, seed: int, levels: int, states: int = 3) -> Chain:
+        """One with rewards between 0 and 1 that tends to stay."""
+        dice = Random(seed)
+        return cls(tuple(tuple(dice.random() for _ in range(states)) for _ in range(levels)))
+
     @property
     def levels(self) -> int:
+        """Steps of a walk."""
         return len(self.rewards)
 
     @property
     def states(self) -> int:
+        """Of a level."""
         return len(self.rewards[0])
 
+    def search(self, seed: int, budget: Budget | None = None, **options: Any) -> Search:
+        """A search on this chain, whose scorer gives the reward of where a walk has got to."""
+        sampling = Sampling(max_tokens=self.levels)
+        return Search(
+            Problem("chain", "walk"),
+            ChainGenerator(self),
+            scorer=ChainScorer(self),
+            sampling=sampling,
+            seed=seed,
+            budget=budget,
+            **options,
+        )
+
     def probability(self, before: Path, state: int) -> float:
+        """Of a state after a walk."""
         if not before:
             return 1 / self.states
         return self.stay if state == before[-1] else (1 - self.stay) / (self.states - 1)
@@ -57,15 +87,19 @@ class ChainGenerator:
         self.chain, self.name = chain, f"chain{hash(chain)}"
 
     def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Path:
+        """Nowhere yet."""
         return ()
 
     def length(self, state: Path) -> int:
+        """Levels walked."""
         return len(state)
 
     def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        """One evaluation a level."""
         return Usage(denoiser_calls=min(max_tokens, self.chain.levels - len(node.state)), model_calls=1)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Walk on, by the dice of the key."""
         await asyncio.sleep(0)
         return [self._child(extension) for extension in extensions]
 
@@ -81,12 +115,15 @@ class ChainGenerator:
         return Child(state, "eos" if done else "step", Usage(denoiser_calls=taken, model_calls=1), taken)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """Nothing races here."""
         raise NotImplementedError
 
     def pack(self, node_state: Path, state: Path) -> dict[str, Any]:
+        """The walk."""
         return {"path": list(state)}
 
     def unpack(self, node_state: Path, packed: Mapping[str, Any]) -> Path:
+        """The walk that `pack` described."""
         return tuple(packed["path"])
 
 
@@ -100,10 +137,22 @@ class ChainScorer:
         self.chain = chain
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
+        """One look."""
         return Usage(scorer_calls=1)
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+        """One reading per node."""
         return [Reading(self.chain.rewards[len(n.state) - 1][n.state[-1]], Usage(scorer_calls=1)) for n in nodes]
+
+
+def descents(branch: Branch, factor: float, probability: float = 1.0) -> dict[Path, float]:
+    """The exact law of the ends that `Branch.draw` finds below a branch of a tree over a chain."""
+    if not branch.known:
+        return {branch.node.state: probability}
+    law: Counter[Path] = Counter()
+    for child, share in zip(branch.known, normalised([factor * c.value for c in branch.known]), strict=True):
+        law.update(descents(child, factor, probability * share))
+    return dict(law)
 
 
 def total_variation(found: Mapping[Path, float], exact: Mapping[Path, float]) -> float:
