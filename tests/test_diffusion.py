@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,12 @@ import numpy as np
 import pytest
 import tiny_diffusion
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import Notebook, unhurried
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Neighbour, Problem, Renoise, Sampling
 from thinktime.core.usage import Budget
@@ -402,6 +404,45 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path, directory: Path) ->
     (flow / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
     with pytest.raises(InputError, match="scheduler='FlowMatchEulerDiscreteScheduler': only variance-preserving"):
         DiffusionModel(flow)
+
+
+def test_parts_whose_states_have_other_shapes_are_refused(tmp_path: Path, directory: Path, latent: Path) -> None:
+    for source, part, wrong, message in (
+        (directory, "unet", {"out_channels": 2}, "it tells 2 channels of states of 1"),
+        (latent, "vae", {"latent_channels": 3}, "its decoder takes 3 channels, its states have 4"),
+    ):
+        copy = shutil.copytree(source, tmp_path / part)
+        config = json.loads((copy / part / "config.json").read_text()) | wrong
+        parts = {"unet": UNet2DModel, "vae": AutoencoderKL}
+        parts[part].from_config(config).save_pretrained(copy / part)
+        with pytest.raises(InputError, match=message):
+            DiffusionModel(copy)
+
+
+@pytest.mark.parametrize("strategy", ["best_of_n:n=3", "fk_steering:n=3", "dts:n=3", "beam_search:n=4", "zero_order"])
+def test_scores_that_are_no_numbers_are_missing_and_a_picture_comes_all_the_same(
+    model: DiffusionModel, strategy: str
+) -> None:
+    eta = 0.0 if strategy == "zero_order" else 1.0
+    generator = DiffusionGenerator(model, steps=STEPS, eta=eta)
+    search = Search(
+        Problem("picture", "2"),
+        generator,
+        scorer=PictureScorer(generator, lambda pictures, _: pictures.mean((1, 2, 3)) * float("nan"), "broken"),
+        sampling=Sampling(max_tokens=STEPS),
+        budget=Budget(nfe=30),
+    )
+    answer = painted(strategy, search)
+    assert answer.node is not None and answer.node.done
+    assert all(record.score is None for record in search.trace.values())
+
+
+def test_a_measure_of_too_few_numbers_is_named(model: DiffusionModel) -> None:
+    generator = DiffusionGenerator(model, steps=STEPS)
+    scorer = PictureScorer(generator, lambda pictures, _: pictures[:1].mean((1, 2, 3)), "lazy")
+    search = Search(Problem("p", "2"), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
+    with pytest.raises(ModelError, match="scorer='lazy': it gave 1 numbers for 3 pictures"):
+        painted("best_of_n:n=3", search)
 
 
 def test_stable_diffusion_is_steered_and_is_the_pipelines_own(latent: Path) -> None:

@@ -75,6 +75,14 @@ class DiffusionModel:
         config = self._net.config
         side = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
         self.shape: tuple[int, ...] = (config.in_channels, *side)
+        if config.out_channels != config.in_channels:
+            told = f"it tells {config.out_channels} channels of states of {config.in_channels}"
+            raise InputError("model", str(directory), f"{told}; take one that tells no variances")
+        if self.text and self._vae.config.latent_channels != config.in_channels:
+            told = (
+                f"its decoder takes {self._vae.config.latent_channels} channels, its states have {config.in_channels}"
+            )
+            raise InputError("model", str(directory), f"{told}; take parts of one pipeline")
         described = directory / "labels.json"
         labels = _json(described) if described.exists() else {}
         classes = getattr(config, "num_class_embeds", None) or 0
