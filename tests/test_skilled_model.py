@@ -32,6 +32,12 @@ def skilled() -> LocalGenerator:
     return LocalGenerator(directory("skilled"), dtype="float64")
 
 
+@pytest.fixture(scope="module")
+def quick() -> LocalGenerator:
+    """In half the digits, where no digit matters."""
+    return LocalGenerator(directory("skilled"), dtype="float32")
+
+
 def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> list[Search]:
     """One a problem, the levels in turn from the easiest."""
     return [
@@ -42,7 +48,7 @@ def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> 
     ]
 
 
-def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(skilled: LocalGenerator) -> None:
+def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(quick: LocalGenerator) -> None:
     async def checked(search: Search) -> list[tuple[float | None, bool]]:
         found = []
         for leaf in await search.extend([search.root], 2):
@@ -54,7 +60,7 @@ def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(skilled
         return found
 
     async def everything() -> list[list[tuple[float | None, bool]]]:
-        return await asyncio.gather(*(checked(search) for search in searches(skilled)))
+        return await asyncio.gather(*(checked(search) for search in searches(quick)))
 
     pairs = [pair for found in asyncio.run(everything()) for pair in found]
     read = [(verdict, right) for verdict, right in pairs if verdict is not None]
@@ -109,9 +115,9 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
         "aggregate",
     ],
 )
-def test_every_strategy_on_skills_answers_with_the_shipped_model(skilled: LocalGenerator, text: str) -> None:
+def test_every_strategy_on_skills_answers_with_the_shipped_model(quick: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:
-        some = searches(skilled)[:3]
+        some = searches(quick)[:3]
         answers = await asyncio.gather(*(make(text)(search) for search in some))
         return [answer.value is not None for answer in answers]
 

@@ -53,8 +53,8 @@ def steering(potential: str, k: int) -> FKSteering:
 @pytest.mark.parametrize("potential", ["diff", "max", "is"])
 def test_the_filter_gives_the_tilted_law_and_nearer_with_more_particles(potential: str) -> None:
     exact = last_states(WALK.tilted(1.0))
-    few = total_variation(filtered(steering(potential, 4), 300), exact)
-    many = total_variation(filtered(steering(potential, 256), 30), exact)
+    few = total_variation(filtered(steering(potential, 4), 150), exact)
+    many = total_variation(filtered(steering(potential, 256), 16), exact)
     assert many < 0.02
     assert many < few
 
@@ -62,7 +62,7 @@ def test_the_filter_gives_the_tilted_law_and_nearer_with_more_particles(potentia
 def test_particles_that_are_judged_by_their_ends_give_the_same_law() -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = replace(steering("diff", 128), rollouts=2)
-    assert total_variation(filtered(strategy, 20), exact) < 0.04
+    assert total_variation(filtered(strategy, 12), exact) < 0.04
     search = WALK.search(0)
     asyncio.run(strategy.filter(search))
     partial = [record for record in search.trace.values() if record.node.finish == "step"]
@@ -114,7 +114,7 @@ class NeverCorrects(FKSteering):
 def test_two_known_bugs_are_not_mended_by_more_particles(wrong: type[FKSteering], potential: str) -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = wrong(n=256, potential=potential, factor=1.0, ess=0.5, start=0, every=1)
-    assert total_variation(filtered(strategy, 30), exact) > 0.05
+    assert total_variation(filtered(strategy, 8), exact) > 0.05
 
 
 def tree_error(rounds: int, backup: str, chains: int = 6) -> float:
