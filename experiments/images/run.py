@@ -66,11 +66,11 @@ def main() -> None:
             kept = label.replace(", ", "-").replace(" ", "_").replace("*", "")
             found[label] = run(easels[eta], kept, strategy, draws, Budget(nfe=nfe), args.kept)
     for label, chosen in found.items():
-        plain = found[f"best of n, {label.rpartition(' ')[2]}"]
-        rows[label] = summary(chosen) | {
-            "reward_minus_best_of_n": minus(chosen, plain, reward),
-            "judged_minus_best_of_n": minus(chosen, plain, judged),
-        }
+        rows[label] = summary(chosen)
+        for name in ("best of n", "best of noises"):
+            plain = found[f"{name}, {label.rpartition(' ')[2]}"]
+            for of in (reward, judged):
+                rows[label][f"{of.__name__}_minus_{name.replace(' ', '_')}"] = minus(chosen, plain, of)
     foretold = correlations(easels[1.0], draws)
     verdict = [
         f"{label}: reward {told(rows[label]['reward_minus_best_of_n'])}, by the judge "
@@ -78,6 +78,11 @@ def main() -> None:
         f"{rows[label]['usage']['denoiser_calls']:.0f} NFE"
         for label in rows
         if not label.startswith("best of n, ") or "pulled" in label
+    ]
+    verdict += [
+        f"{name}, {nfe}: reward {told(rows[f'{name}, {nfe}']['reward_minus_best_of_noises'])} against best of noises"
+        for name in ("zero order", "paths")
+        for nfe in BUDGETS
     ]
     verdict += [reached(rows, name) for name in SEARCHES]
     print(*verdict, sep="\n")
