@@ -101,13 +101,16 @@ def told(difference: Mapping[str, float]) -> str:
 
 
 def reached(rows: Mapping[str, Any], name: str) -> str:
-    """The least budget at which best-of-n has what a method has at each of its budgets."""
-    plain = {nfe: rows[f"best of n, {nfe}"]["reward"]["value"] for nfe in (STEPS, *BUDGETS)}
+    """How many times a method's evaluations best-of-n takes for its reward, between budgets by their logarithms."""
+    budgets = (STEPS, *BUDGETS)
+    plain = [rows[f"best of n, {nfe}"]["reward"]["value"] for nfe in budgets]
     parts = []
     for nfe in BUDGETS:
-        enough = [budget for budget, value in plain.items() if value >= rows[f"{name}, {nfe}"]["reward"]["value"]]
-        parts.append(f"{nfe}: {f'{min(enough):,}' if enough else f'more than {BUDGETS[-1]:,}'}")
-    return f"{name}: best-of-n takes as many evaluations for the same reward: " + "; ".join(parts)
+        row = rows[f"{name}, {nfe}"]
+        value, spent = row["reward"]["value"], row["usage"]["denoiser_calls"]
+        enough = np.exp(np.interp(value, plain, np.log(budgets)))
+        parts.append(f"{nfe}: {'more than ' if value > plain[-1] else ''}{enough / spent:.1f}")
+    return f"{name}: times its evaluations that best-of-n takes for the same reward: " + "; ".join(parts)
 
 
 def correlations(easel: Easel, draws: Sequence[tuple[int | None, int]], n: int = 8) -> list[dict[str, float]]:
