@@ -68,7 +68,7 @@ class Rows:
     def __init__(self, heads: int, kv_heads: int, head_dim: int = 4, n_blocks: int = 80, block_size: int = 4) -> None:
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.pool = BlockPool(n_blocks, block_size)
-        self.store = KVStore(1, kv_heads, head_dim, n_blocks, block_size, torch.float64, torch.device("cpu"))
+        self.store = KVStore(1, heads, kv_heads, head_dim, n_blocks, block_size, torch.float64, torch.device("cpu"))
         self.prefixes: list[Prefix] = []
         self.history: list[tuple[Tensor, Tensor]] = []
         self.names = 0
@@ -164,7 +164,7 @@ def test_a_store_that_was_never_written_holds_numbers() -> None:
     """A masked place has weight 0, and 0 times what is not a number is not a number."""
     dirt = [torch.full((64, 64), float("nan"), dtype=torch.float64) for _ in range(50)]
     del dirt
-    store = KVStore(2, 2, 8, 32, 8, torch.float64, torch.device("cpu"))
+    store = KVStore(2, 2, 2, 8, 32, 8, torch.float64, torch.device("cpu"))
     assert all(bool((x == 0).all()) for layer in store._layers for x in layer)
 
 

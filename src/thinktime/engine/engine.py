@@ -95,7 +95,8 @@ class Engine:
         self._model, self._context, self._eos_id, self._decode = model, context, eos_id, decode
         self._device = torch.device(device)
         self._pool = BlockPool(n_blocks, BLOCK_SIZE)
-        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype, self._device)
+        heads = (shape.heads, shape.kv_heads, shape.head_dim)
+        self._store = KVStore(shape.layers, *heads, n_blocks, BLOCK_SIZE, dtype, self._device)
         self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
         self._deadlines: list[tuple[float, int, weakref.ref[Job]]] = []  # a heap; the number settles ties
