@@ -59,7 +59,8 @@ class Piece:
 class Plan:
     """An iteration's pieces.
 
-    ``slots`` ``[tokens]`` is where its keys and values go. ``parts`` ``[tokens * heads, m]`` are the places of a
+    ``slots`` ``[tokens]`` is where its keys and values go. ``span`` is what the only token of the iteration looks at, if
+    that lies side by side; there are no pieces then. ``parts`` ``[tokens * heads, m]`` are the places of a
     head's outputs among those of all pieces (padding: one past their end; None: one piece is all there is).
     ``read`` counts the tokens whose keys and values are read, those of a shared run once.
     """
@@ -68,10 +69,11 @@ class Plan:
     pieces: tuple[Piece, ...]
     parts: Tensor | None
     read: int
+    span: slice | None = None
 
 
 class KVStore:
-    """Keys and values of all layers, ``[kv_heads * n_blocks, block_size * head_dim]`` each.
+    """Keys and values of all layers, ``[kv_heads, n_blocks * block_size, head_dim]`` each.
 
     Memory is reserved, not touched: what is never written costs nothing. It reads as zeros, for a place that a row must
     not look at has weight 0, and 0 times what is not a number is not a number.
@@ -91,9 +93,9 @@ class KVStore:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         self._device, self._dtype, self._group = device, dtype, heads // kv_heads
         self._sparse = device.type == "cpu" and dtype in (torch.float32, torch.float64)
-        shape = (kv_heads * n_blocks, block_size * head_dim)
+        shape = (kv_heads, n_blocks * block_size, head_dim)
         self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
-        self._gathered = [torch.empty(0, shape[1], dtype=dtype, device=device)] * 2
+        self._gathered = [torch.empty(0, block_size * head_dim, dtype=dtype, device=device)] * 2
         self._heads = np.arange(kv_heads, dtype=np.int64)[:, None]
         self._nothing = (
             torch.zeros(1, head_dim, dtype=dtype, device=device),
@@ -103,14 +105,14 @@ class KVStore:
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (from, to)."""
         source, target = (self._there(self._rows(np.array(side))) for side in zip(*pairs, strict=True))
-        for keys, values in self._layers:
-            keys[target], values[target] = keys[source], values[source]
+        for side in (side.view(-1, self.block_size * self.head_dim) for layer in self._layers for side in layer):
+            side[target] = side[source]
 
     def clear(self, slots: Sequence[int]) -> None:
         """Write zeros, over what may not be numbers."""
         places = torch.tensor(slots, device=self._device)
         for side in (side for layer in self._layers for side in layer):
-            side.view(self.kv_heads, self.n_blocks * self.block_size, self.head_dim).index_fill_(1, places, 0.0)
+            side.index_fill_(1, places, 0.0)
 
     def attend(self, plan: Plan, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write the new keys and values, then attend.
@@ -118,9 +120,11 @@ class KVStore:
         Shapes: q ``[tokens, heads, head_dim]``, k and v ``[tokens, kv_heads, head_dim]``; the result is like q.
         """
         keys, values = self._layers[layer]
-        by_slot = (self.kv_heads, self.n_blocks * self.block_size, self.head_dim)
-        keys.view(by_slot).index_copy_(1, plan.slots, k.transpose(0, 1))
-        values.view(by_slot).index_copy_(1, plan.slots, v.transpose(0, 1))
+        keys.index_copy_(1, plan.slots, k.transpose(0, 1))
+        values.index_copy_(1, plan.slots, v.transpose(0, 1))
+        if plan.span is not None:
+            mine = q.view(1, self.kv_heads, -1, self.head_dim)
+            return F.scaled_dot_product_attention(mine, keys[None, :, plan.span], values[None, :, plan.span]).view(q.shape)
         attended = [self._attend_piece(piece, keys, values, q) for piece in plan.pieces]
         if plan.parts is None:
             return attended[0][0].view(q.shape)
@@ -131,6 +135,9 @@ class KVStore:
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
         """Group what an iteration attends to: rows with one token, whose prefixes may be shared, and longer chunks."""
+        span = _span(views, self.block_size)
+        if span is not None:
+            return Plan(torch.tensor(slots, device=self._device), (), None, views[0].length, span)
         decoding = [view for view in views if view.count == 1]
         chunks = [view for view in views if view.count > 1]
         pieces: list[tuple[Ints, Sequence[Ints], Ints | None]] = []
@@ -251,9 +258,10 @@ class KVStore:
 
     def _gather(self, side: int, stored: Tensor, rows: Tensor) -> Tensor:
         """Rows of a layer, in memory that is used again: getting new pages would cost more than the copy."""
+        blocks = stored.view(-1, self.block_size * self.head_dim)
         if len(rows) > len(self._gathered[side]):
-            self._gathered[side] = stored.new_empty(len(rows) * 5 // 4, stored.shape[1])
-        return torch.index_select(stored, 0, rows, out=self._gathered[side][: len(rows)])
+            self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
+        return torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
 
 
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
@@ -298,15 +306,24 @@ def _alike(sizes: Ints) -> list[Ints]:
     return [np.flatnonzero(magnitude == m) for m in np.unique(magnitude)]
 
 
+def _span(views: Sequence[View], block_size: int) -> slice | None:
+    """Where what an iteration of one token looks at lies side by side; see `Plan`."""
+    blocks = views[0].blocks
+    first = blocks[0]
+    if len(views) > 1 or views[0].count > 1 or any(block != first + i for i, block in enumerate(blocks)):
+        return None
+    return slice(first * block_size, first * block_size + views[0].length)
+
+
 def _table(views: Sequence[View]) -> Ints:
     return _rectangle([np.array(view.blocks) for view in views], -1)
 
 
-def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _zeros(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """On a CPU zeros that the system hands out page by page as they are used; those of torch are written at once."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def _rectangle(lists: Sequence[Ints], padding: int) -> Ints:

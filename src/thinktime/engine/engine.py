@@ -193,7 +193,7 @@ class Engine:
             return late + self._fail(iteration, error)
         self._pool.settle()
         failed: list[Job] = []
-        if not bool(hidden.isfinite().all()):
+        if not math.isfinite(hidden.sum()):
             iteration, views, broken = _without_broken(hidden, iteration, views)
             failed = self._fail(broken, _no_numbers())
         self._count(iteration)
@@ -353,17 +353,7 @@ class Engine:
         if len(distinct) < len(rows):
             logits = logits[torch.tensor([distinct[place] for _, place in rows])]
         tasks = [job.task for job in jobs if isinstance(job.task, Row)]
-        noise = uniform(
-            np.array([task.key for task in tasks], dtype=np.uint64),
-            np.array([len(job.ids) for job in jobs], dtype=np.uint64),
-        )
-        drawn = sample(
-            logits,
-            torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=self._device),
-            torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=self._device),
-            torch.tensor([task.top_k for task in tasks], device=self._device),
-            torch.from_numpy(noise).to(self._device),
-        )
+        drawn = _sample(logits, tasks, [len(job.ids) for job in jobs])
         logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
         finished: list[Job] = []
         for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
@@ -417,6 +407,20 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
         ids += trunk.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
+
+
+def _sample(logits: Tensor, tasks: Sequence[Row], positions: Sequence[int]) -> Tensor:
+    """A token for each task, with the noise of its key."""
+    if all(task.temperature == 0 for task in tasks):
+        return logits.argmax(-1)
+    noise = uniform(np.array([task.key for task in tasks], dtype=np.uint64), np.array(positions, dtype=np.uint64))
+    return sample(
+        logits,
+        torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=logits.device),
+        torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=logits.device),
+        torch.tensor([task.top_k for task in tasks], device=logits.device),
+        torch.from_numpy(noise).to(logits.device),
+    )
 
 
 def _layers(iteration: Iteration) -> set[int]:

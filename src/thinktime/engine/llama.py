@@ -164,7 +164,8 @@ class _Flat:
     def __init__(self, model: LlamaModel) -> None:
         self._config, self._embedding, self._norm = model.config, model.embed_tokens.weight, model.norm.weight
         every = torch.arange(model.config.max_position_embeddings, device=self._embedding.device)
-        self._cos, self._sin = model.rotations(every, self._embedding.dtype)
+        cos, sin = model.rotations(every, self._embedding.dtype)
+        self._cos, self._sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         self._layers = []
         for layer in model.layers:
             assert isinstance(layer, Layer)
@@ -172,28 +173,30 @@ class _Flat:
             self._layers.append(
                 (
                     layer.input_layernorm.weight,
-                    _joined(a.q_proj, a.k_proj, a.v_proj),
-                    a.o_proj.weight,
+                    _joined(a.q_proj, a.k_proj, a.v_proj).t(),
+                    a.o_proj.weight.t(),
                     layer.post_attention_layernorm.weight,
-                    _joined(m.gate_proj, m.up_proj),
-                    m.down_proj.weight,
+                    _joined(m.gate_proj, m.up_proj).t(),
+                    m.down_proj.weight.t(),
                 )
             )
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None) -> Tensor:
         c = self._config
-        x, cos, sin = self._embedding[ids], self._cos[positions], self._sin[positions]
-        size, eps, heads = (c.hidden_size,), c.rms_norm_eps, (c.num_attention_heads, c.num_key_value_heads)
+        x, cos, sin = (table.index_select(0, at) for table, at in ((self._embedding, ids), (self._cos, positions), (self._sin, positions)))
+        tokens, size, eps = len(ids), (c.hidden_size,), c.rms_norm_eps
+        heads, kv_heads, turn = c.num_attention_heads, c.num_key_value_heads, c.head_dim // 2
         for index, (norm, qkv, o, second_norm, gate_up, down) in enumerate(self._layers):
-            mixed = F.linear(F.rms_norm(x, size, norm, eps), qkv).view(len(x), -1, c.head_dim)
-            q, k, v = torch.split(mixed, [*heads, heads[1]], dim=1)
-            out = attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
-            x = x + F.linear(out.flatten(1), o)
-            gate, up = F.linear(F.rms_norm(x, size, second_norm, eps), gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate) * up, down)
+            mixed = torch.mm(torch.rms_norm(x, size, norm, eps), qkv).view(tokens, -1, c.head_dim)
+            turned, v = mixed.split_with_sizes((heads + kv_heads, kv_heads), 1)
+            turned = torch.addcmul(turned * cos, turned.roll(turn, -1), sin)
+            q, k = turned.split_with_sizes((heads, kv_heads), 1)
+            x = torch.addmm(x, attend(index, q, k, v).reshape(tokens, -1), o)
+            gate, up = torch.mm(torch.rms_norm(x, size, second_norm, eps), gate_up).chunk(2, dim=-1)
+            x = torch.addmm(x, F.silu(gate).mul_(up), down)
             if tap is not None:
                 tap(index, x)
-        return F.rms_norm(x, size, self._norm, eps)
+        return torch.rms_norm(x, size, self._norm, eps)
 
 
 def _joined(*projections: nn.Linear) -> Tensor:
