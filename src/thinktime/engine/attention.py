@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,8 @@ class KVStore:
         if plan.parts is None:
             return attended[0][0].view(q.shape)
         outs = torch.cat([*(out for out, _, _ in attended), self._nothing[0]])
+        if plan.parts.shape[1] == 1:
+            return outs.index_select(0, plan.parts[:, 0]).view(q.shape)
         totals = [(scores.amax(-1) - weights.amax(-1).log()).flatten() for _, scores, weights in attended]
         shares = torch.cat([*totals, self._nothing[1]])[plan.parts].softmax(-1)
         return F.embedding_bag(plan.parts, outs, mode="sum", per_sample_weights=shares).view(q.shape)
@@ -140,10 +143,10 @@ class KVStore:
             return Plan(torch.tensor(slots, device=self._device), (), None, views[0].length, span)
         decoding = [view for view in views if view.count == 1]
         chunks = [view for view in views if view.count > 1]
-        pieces: list[tuple[Ints, Sequence[Ints], Ints | None]] = []
+        pieces: list[tuple[Ints, Ints, Ints | None]] = []
         read, past_end = 0, len(slots)
         if decoding:
-            table = _table(decoding)
+            table = _rectangle([view.blocks for view in decoding], -1)
             own, runs = shared_runs(table)
             by_size = defaultdict(list)
             for rows, blocks in runs:
@@ -152,13 +155,16 @@ class KVStore:
             starts = np.array([view.start for view in decoding], dtype=np.int64)
             for group in by_size.values():
                 queries = _rectangle([starts[rows] for rows, _ in group], past_end)
-                pieces.append((queries, [blocks for _, blocks in group], None))
+                lengths = np.array([len(blocks) for _, blocks in group]) * self.block_size
+                sees = lengths[:, None] if lengths.min() < lengths.max() else None
+                pieces.append((queries, _rectangle([blocks for _, blocks in group], 0), sees))
             lengths = np.array([view.length for view in decoding], dtype=np.int64) - own * self.block_size
             blocks = -(-lengths // self.block_size)
             some = np.flatnonzero(blocks)  # a row has none when another one started behind its last token
             for rows in (some[places] for places in _alike(blocks[some])) if len(some) else ():
-                private = [table[row, own[row] : own[row] + blocks[row]] for row in rows]
-                pieces.append((starts[rows, None], private, lengths[rows, None]))
+                columns = own[rows, None] + np.arange(blocks[rows].max())
+                private = table[rows[:, None], np.minimum(columns, table.shape[1] - 1)]
+                pieces.append((starts[rows, None], np.maximum(private, 0), lengths[rows, None]))
             read += int(lengths.sum())
         alike = defaultdict(list)
         for view in chunks:
@@ -167,18 +173,14 @@ class KVStore:
         for views in alike.values():
             queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
-            pieces.append((queries, [np.array(v.blocks) for v in views], sees))
+            pieces.append((queries, _rectangle([v.blocks for v in views], 0), sees))
         done = tuple(self._piece(*piece, past_end) for piece in pieces)
         alone = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
         parts = None if alone else self._there(self._parts([q for q, _, _ in pieces], past_end))
         return Plan(torch.tensor(slots, device=self._device), done, parts, read)
 
-    def _piece(self, queries: Ints, runs: Sequence[Ints], sees: Ints | None, tokens: int) -> Piece:
-        """``sees`` ``[n, q]`` counts the tokens of its run that a query looks at; None: all of it."""
-        lengths = np.array([len(run) for run in runs])
-        blocks = _rectangle(runs, 0)
-        if sees is None and (lengths < blocks.shape[1]).any():
-            sees = (lengths * self.block_size)[:, None]
+    def _piece(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> Piece:
+        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens of them that a query looks at; None: all."""
         hidden = None
         if sees is not None:
             hidden = np.arange(blocks.shape[1] * self.block_size) >= sees[:, None, :, None, None]
@@ -315,10 +317,6 @@ def _span(views: Sequence[View], block_size: int) -> slice | None:
     return slice(first * block_size, first * block_size + views[0].length)
 
 
-def _table(views: Sequence[View]) -> Ints:
-    return _rectangle([np.array(view.blocks) for view in views], -1)
-
-
 def _zeros(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """On a CPU zeros that the system hands out page by page as they are used; those of torch are written at once."""
     if device.type != "cpu":
@@ -326,8 +324,8 @@ def _zeros(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
-def _rectangle(lists: Sequence[Ints], padding: int) -> Ints:
-    out = np.full((len(lists), max(map(len, lists))), padding, dtype=np.int64)
-    for row, values in enumerate(lists):
-        out[row, : len(values)] = values
+def _rectangle(lists: Sequence[Sequence[int] | Ints], padding: int) -> Ints:
+    lengths = np.array([len(values) for values in lists])
+    out = np.full((len(lists), lengths.max()), padding, dtype=np.int64)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = np.fromiter(chain.from_iterable(lists), np.int64, lengths.sum())
     return out

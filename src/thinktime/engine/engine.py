@@ -251,7 +251,8 @@ class Engine:
                 source, target = map(list, zip(*self._pool.copies, strict=True))
                 self._labels[target] = self._labels[source]
         plan: Plan = self._store.plan(views, slots)
-        positions = np.concatenate([np.arange(view.length - view.count, view.length) for view in views])
+        counts, ends = (np.array([getattr(view, name) for view in views]) for name in ("count", "length"))
+        positions = np.repeat(ends - counts.cumsum(), counts) + np.arange(len(ids))
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return self._store.attend(plan, layer, q, k, v)
