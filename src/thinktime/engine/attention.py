@@ -41,16 +41,17 @@ class View:
 
 @dataclass(frozen=True)
 class Piece:
-    """``n`` groups of ``q`` queries against ``n`` runs of blocks, padded to a rectangle.
+    """``n`` groups of ``q`` queries against ``n`` runs of blocks, of which they look at up to ``length`` tokens.
 
     ``queries`` ``[n, q]`` are places in the flat batch (padding: its last); ``in_order`` says that they are the whole
-    batch as it is. ``rows`` ``[n * kv_heads * b]`` are the rows of the store that they look at, ``hidden``
-    ``[n, 1, q or 1, 1, b * block_size]`` is true where a query must not (None: nowhere). Groups of one query may have
-    a ``pattern`` in place of both: a sparse matrix of their heads by places of the store, minus infinity where hidden.
+    batch as it is. ``rows`` ``[n * kv_heads * b]`` are the rows of the store to gather, ``hidden``
+    ``[n, 1, q or 1, 1, length]`` is true where a query must not look (None: nowhere). Groups of one query may have a
+    ``pattern`` in place of both: a sparse matrix of their heads by places of the store, minus infinity where hidden.
     """
 
     queries: Tensor
     in_order: bool
+    length: int
     rows: Tensor | None
     hidden: Tensor | None
     pattern: Tensor | None
@@ -60,21 +61,20 @@ class Piece:
 class Plan:
     """An iteration's pieces.
 
-    ``slots`` ``[tokens]`` is where its keys and values go. ``span`` is what the only token of the iteration looks at, if
-    that lies side by side; there are no pieces then. ``parts`` ``[tokens * heads, m]`` are the places of a
-    head's outputs among those of all pieces (padding: one past their end; None: one piece is all there is).
-    ``read`` counts the tokens whose keys and values are read, those of a shared run once.
+    ``places`` ``[tokens * kv_heads]`` are those of the store where its keys and values go. ``parts``
+    ``[tokens * heads, m]`` are the places of a head's outputs among those of all pieces (padding: one past their end;
+    None: one piece is all there is). ``read`` counts the tokens whose keys and values are read, those of a shared run
+    once.
     """
 
-    slots: Tensor
+    places: Tensor
     pieces: tuple[Piece, ...]
     parts: Tensor | None
     read: int
-    span: slice | None = None
 
 
 class KVStore:
-    """Keys and values of all layers, ``[kv_heads, n_blocks * block_size, head_dim]`` each.
+    """Keys and values of all layers, ``[n_blocks * kv_heads * block_size, head_dim]`` each.
 
     Memory is reserved, not touched: what is never written costs nothing. It reads as zeros, for a place that a row must
     not look at has weight 0, and 0 times what is not a number is not a number.
@@ -94,7 +94,7 @@ class KVStore:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         self._device, self._dtype, self._group = device, dtype, heads // kv_heads
         self._sparse = device.type == "cpu" and dtype in (torch.float32, torch.float64)
-        shape = (kv_heads, n_blocks * block_size, head_dim)
+        shape = (n_blocks * kv_heads * block_size, head_dim)
         self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
         self._gathered = [torch.empty(0, block_size * head_dim, dtype=dtype, device=device)] * 2
         self._heads = np.arange(kv_heads, dtype=np.int64)[:, None]
@@ -105,15 +105,15 @@ class KVStore:
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (from, to)."""
-        source, target = (self._there(self._rows(np.array(side))) for side in zip(*pairs, strict=True))
-        for side in (side.view(-1, self.block_size * self.head_dim) for layer in self._layers for side in layer):
+        source, target = (torch.tensor(side, device=self._device) for side in zip(*pairs, strict=True))
+        for side in (side.view(self.n_blocks, -1) for layer in self._layers for side in layer):
             side[target] = side[source]
 
     def clear(self, slots: Sequence[int]) -> None:
         """Write zeros, over what may not be numbers."""
-        places = torch.tensor(slots, device=self._device)
+        places = self._places(slots)
         for side in (side for layer in self._layers for side in layer):
-            side.index_fill_(1, places, 0.0)
+            side.index_fill_(0, places, 0.0)
 
     def attend(self, plan: Plan, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write the new keys and values, then attend.
@@ -121,11 +121,13 @@ class KVStore:
         Shapes: q ``[tokens, heads, head_dim]``, k and v ``[tokens, kv_heads, head_dim]``; the result is like q.
         """
         keys, values = self._layers[layer]
-        keys.index_copy_(1, plan.slots, k.transpose(0, 1))
-        values.index_copy_(1, plan.slots, v.transpose(0, 1))
-        if plan.span is not None:
-            mine = q.view(1, self.kv_heads, -1, self.head_dim)
-            return F.scaled_dot_product_attention(mine, keys[None, :, plan.span], values[None, :, plan.span]).view(q.shape)
+        keys.index_copy_(0, plan.places, k.reshape(-1, self.head_dim))
+        values.index_copy_(0, plan.places, v.reshape(-1, self.head_dim))
+        if plan.parts is None and plan.pieces[0].pattern is None:
+            hidden = plan.pieces[0].hidden
+            k, v = (x.view(len(q), self.kv_heads, -1, self.head_dim) for x in self._gather(plan.pieces[0], keys, values))
+            seen = None if hidden is None else ~hidden[:, :, 0]
+            return F.scaled_dot_product_attention(q.view(len(q), self.kv_heads, -1, self.head_dim), k, v, seen).view(q.shape)
         attended = [self._attend_piece(piece, keys, values, q) for piece in plan.pieces]
         if plan.parts is None:
             return attended[0][0].view(q.shape)
@@ -138,9 +140,6 @@ class KVStore:
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
         """Group what an iteration attends to: rows with one token, whose prefixes may be shared, and longer chunks."""
-        span = _span(views, self.block_size)
-        if span is not None:
-            return Plan(torch.tensor(slots, device=self._device), (), None, views[0].length, span)
         decoding = [view for view in views if view.count == 1]
         chunks = [view for view in views if view.count > 1]
         pieces: list[tuple[Ints, Ints, Ints | None]] = []
@@ -177,36 +176,33 @@ class KVStore:
         done = tuple(self._piece(*piece, past_end) for piece in pieces)
         alone = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
         parts = None if alone else self._there(self._parts([q for q, _, _ in pieces], past_end))
-        return Plan(torch.tensor(slots, device=self._device), done, parts, read)
+        return Plan(self._places(slots), done, parts, read)
 
     def _piece(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> Piece:
         """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens of them that a query looks at; None: all."""
-        hidden = None
+        length, hidden = blocks.shape[1] * self.block_size, None
         if sees is not None:
-            hidden = np.arange(blocks.shape[1] * self.block_size) >= sees[:, None, :, None, None]
+            length = int(sees.max())
+            hidden = np.arange(length) >= sees[:, None, :, None, None] if sees.min() < length else None
         in_order = queries.size == tokens and bool((queries.ravel() == np.arange(tokens)).all())
         places, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)
-        if self._sparse and queries.shape[1] == 1:
-            return Piece(places, in_order, None, None, self._pattern(rows, hidden))
+        if self._sparse and queries.shape[1] == 1 < len(queries):
+            return Piece(places, in_order, length, None, None, self._pattern(rows, length, hidden))
         hides = None if hidden is None else self._there(hidden)
-        return Piece(places, in_order, self._there(rows.ravel()), hides, None)
+        return Piece(places, in_order, length, self._there(rows.ravel()), hides, None)
 
-    def _pattern(self, rows: Ints, hidden: npt.NDArray[np.bool_] | None) -> Tensor:
+    def _pattern(self, rows: Ints, length: int, hidden: npt.NDArray[np.bool_] | None) -> Tensor:
         """A sparse matrix of heads of queries by places of the store, of what they look at."""
         n, kv_heads, _ = rows.shape
         places = (rows[..., None] * self.block_size + np.arange(self.block_size)).reshape(n, kv_heads, 1, -1)
-        shape = (n, kv_heads, self._group, places.shape[-1])
-        columns = torch.from_numpy(places).expand(shape).flatten()
+        shape = (n, kv_heads, self._group, length)
+        columns = torch.from_numpy(places)[..., :length].expand(shape).flatten()
         values = torch.zeros(shape, dtype=self._dtype)
         if hidden is not None:
             values.masked_fill_(torch.from_numpy(hidden[:, 0]), -math.inf)
-        return torch.sparse_csr_tensor(
-            torch.arange(0, len(columns) + 1, shape[-1]),
-            columns,
-            values.flatten(),
-            (len(columns) // shape[-1], kv_heads * self.n_blocks * self.block_size),
-            check_invariants=False,
-        )
+        starts = torch.arange(0, len(columns) + 1, length)
+        size = (len(starts) - 1, kv_heads * self.n_blocks * self.block_size)
+        return torch.sparse_csr_tensor(starts, columns, values.flatten(), size, check_invariants=False)
 
     def _parts(self, queries: Sequence[Ints], tokens: int) -> Ints:
         """Where the outputs of each head of each token lie among those of all pieces; see `Plan`."""
@@ -229,8 +225,13 @@ class KVStore:
 
     def _rows(self, blocks: Ints) -> Ints:
         """Rows of the store ``[…, kv_heads, b]`` that hold ``blocks`` ``[…, b]``."""
-        rows: Ints = self._heads * self.n_blocks + blocks[..., None, :]
+        rows: Ints = blocks[..., None, :] * self.kv_heads + self._heads
         return rows
+
+    def _places(self, slots: Sequence[int]) -> Tensor:
+        """Where the heads ``[tokens * kv_heads]`` of tokens in these slots lie."""
+        blocks, places = np.divmod(np.array(slots), self.block_size)
+        return self._there(((blocks * self.kv_heads + self._heads) * self.block_size + places).T.ravel())
 
     def _attend_piece(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax, a row for each of these."""
@@ -247,23 +248,27 @@ class KVStore:
             weights = scores.softmax(-1)
             out = F.embedding_bag(columns, values.view(-1, size), mode="sum", per_sample_weights=weights)
             return out, scores, weights
-        assert piece.rows is not None
         groups = n * self.kv_heads
         mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(groups, -1, size)
-        k = self._gather(0, keys, piece.rows).view(groups, -1, size)
+        k, v = self._gather(piece, keys, values)
         scores = (mine * size**-0.5) @ k.transpose(1, 2)
         if piece.hidden is not None:
-            scores.view(n, self.kv_heads, width, -1, k.shape[1]).masked_fill_(piece.hidden, -math.inf)
+            scores.view(n, self.kv_heads, width, -1, piece.length).masked_fill_(piece.hidden, -math.inf)
         weights = scores.softmax(-1)
-        out = weights @ self._gather(1, values, piece.rows).view(groups, -1, size)
-        return out.view(-1, size), scores, weights
+        return (weights @ v).view(-1, size), scores, weights
 
-    def _gather(self, side: int, stored: Tensor, rows: Tensor) -> Tensor:
-        """Rows of a layer, in memory that is used again: getting new pages would cost more than the copy."""
-        blocks = stored.view(-1, self.block_size * self.head_dim)
-        if len(rows) > len(self._gathered[side]):
-            self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
-        return torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
+    def _gather(self, piece: Piece, *sides: Tensor) -> list[Tensor]:
+        """Each side's ``[n * kv_heads, length, head_dim]``, in memory that is used again: getting new pages would cost
+        more than the copy."""
+        assert piece.rows is not None
+        gathered = []
+        for place, side in enumerate(sides):
+            rows = side.view(-1, self.block_size * self.head_dim)
+            if len(piece.rows) > len(self._gathered[place]):
+                self._gathered[place] = rows.new_empty(len(piece.rows) * 5 // 4, rows.shape[1])
+            out = torch.index_select(rows, 0, piece.rows, out=self._gathered[place][: len(piece.rows)])
+            gathered.append(out.view(-1, len(piece.rows) // (len(piece.queries) * self.kv_heads) * self.block_size, self.head_dim)[:, : piece.length])
+        return gathered
 
 
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
@@ -308,20 +313,11 @@ def _alike(sizes: Ints) -> list[Ints]:
     return [np.flatnonzero(magnitude == m) for m in np.unique(magnitude)]
 
 
-def _span(views: Sequence[View], block_size: int) -> slice | None:
-    """Where what an iteration of one token looks at lies side by side; see `Plan`."""
-    blocks = views[0].blocks
-    first = blocks[0]
-    if len(views) > 1 or views[0].count > 1 or any(block != first + i for i, block in enumerate(blocks)):
-        return None
-    return slice(first * block_size, first * block_size + views[0].length)
-
-
-def _zeros(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """On a CPU zeros that the system hands out page by page as they are used; those of torch are written at once."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+    return torch.from_numpy(np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def _rectangle(lists: Sequence[Sequence[int] | Ints], padding: int) -> Ints:
