@@ -9,9 +9,10 @@ took part in several pieces is their average, weighted by the exponentials.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -24,6 +25,10 @@ from torch import Tensor
 Ints = npt.NDArray[np.int64]
 PADDING_WORTH_A_PIECE = 128
 """Blocks; measured on a CPU."""
+
+with warnings.catch_warnings():  # torch calls sparse matrices beta, at the first of a process
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor(torch.tensor([0]), torch.tensor([0])[:0], torch.empty(0), (0, 0), check_invariants=False)
 
 
 @dataclass(frozen=True)
@@ -123,11 +128,12 @@ class KVStore:
         keys, values = self._layers[layer]
         keys.index_copy_(0, plan.places, k.reshape(-1, self.head_dim))
         values.index_copy_(0, plan.places, v.reshape(-1, self.head_dim))
-        if plan.parts is None and plan.pieces[0].pattern is None:
-            hidden = plan.pieces[0].hidden
-            k, v = (x.view(len(q), self.kv_heads, -1, self.head_dim) for x in self._gather(plan.pieces[0], keys, values))
-            seen = None if hidden is None else ~hidden[:, :, 0]
-            return F.scaled_dot_product_attention(q.view(len(q), self.kv_heads, -1, self.head_dim), k, v, seen).view(q.shape)
+        first = plan.pieces[0]
+        if plan.parts is None and first.pattern is None:
+            k, v = self._gather(0, first, keys), self._gather(1, first, values)
+            mine = q.view(len(k), self.kv_heads, -1, self.head_dim)
+            seen = None if first.hidden is None else ~first.hidden[:, :, 0]
+            return F.scaled_dot_product_attention(mine, k, v, seen).view(q.shape)
         attended = [self._attend_piece(piece, keys, values, q) for piece in plan.pieces]
         if plan.parts is None:
             return attended[0][0].view(q.shape)
@@ -140,6 +146,9 @@ class KVStore:
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
         """Group what an iteration attends to: rows with one token, whose prefixes may be shared, and longer chunks."""
+        if len(slots) == 1:
+            alone = self._piece(np.zeros((1, 1), dtype=np.int64), np.array([views[0].blocks]), None, 1)
+            return Plan(self._places(slots), (replace(alone, length=views[0].length),), None, views[0].length)
         decoding = [view for view in views if view.count == 1]
         chunks = [view for view in views if view.count > 1]
         pieces: list[tuple[Ints, Ints, Ints | None]] = []
@@ -179,7 +188,7 @@ class KVStore:
         return Plan(self._places(slots), done, parts, read)
 
     def _piece(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> Piece:
-        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens of them that a query looks at; None: all."""
+        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens that a query looks at; None: all."""
         length, hidden = blocks.shape[1] * self.block_size, None
         if sees is not None:
             length = int(sees.max())
@@ -248,27 +257,23 @@ class KVStore:
             weights = scores.softmax(-1)
             out = F.embedding_bag(columns, values.view(-1, size), mode="sum", per_sample_weights=weights)
             return out, scores, weights
-        groups = n * self.kv_heads
-        mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(groups, -1, size)
-        k, v = self._gather(piece, keys, values)
-        scores = (mine * size**-0.5) @ k.transpose(1, 2)
+        mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
+        k, v = self._gather(0, piece, keys), self._gather(1, piece, values)
+        scores = (mine * size**-0.5) @ k.transpose(2, 3)
         if piece.hidden is not None:
             scores.view(n, self.kv_heads, width, -1, piece.length).masked_fill_(piece.hidden, -math.inf)
         weights = scores.softmax(-1)
         return (weights @ v).view(-1, size), scores, weights
 
-    def _gather(self, piece: Piece, *sides: Tensor) -> list[Tensor]:
-        """Each side's ``[n * kv_heads, length, head_dim]``, in memory that is used again: getting new pages would cost
-        more than the copy."""
-        assert piece.rows is not None
-        gathered = []
-        for place, side in enumerate(sides):
-            rows = side.view(-1, self.block_size * self.head_dim)
-            if len(piece.rows) > len(self._gathered[place]):
-                self._gathered[place] = rows.new_empty(len(piece.rows) * 5 // 4, rows.shape[1])
-            out = torch.index_select(rows, 0, piece.rows, out=self._gathered[place][: len(piece.rows)])
-            gathered.append(out.view(-1, len(piece.rows) // (len(piece.queries) * self.kv_heads) * self.block_size, self.head_dim)[:, : piece.length])
-        return gathered
+    def _gather(self, side: int, piece: Piece, stored: Tensor) -> Tensor:
+        """``[n, kv_heads, length, head_dim]`` in memory that is used again: new pages cost more than the copy."""
+        rows = piece.rows
+        assert rows is not None
+        blocks = stored.view(-1, self.block_size * self.head_dim)
+        if len(rows) > len(self._gathered[side]):
+            self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
+        out = torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
+        return out.view(len(piece.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, piece.length)
 
 
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:

@@ -251,8 +251,7 @@ class Engine:
                 source, target = map(list, zip(*self._pool.copies, strict=True))
                 self._labels[target] = self._labels[source]
         plan: Plan = self._store.plan(views, slots)
-        counts, ends = (np.array([getattr(view, name) for view in views]) for name in ("count", "length"))
-        positions = np.repeat(ends - counts.cumsum(), counts) + np.arange(len(ids))
+        positions = [place for view in views for place in range(view.length - view.count, view.length)]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return self._store.attend(plan, layer, q, k, v)
@@ -263,10 +262,9 @@ class Engine:
             if layer in layers:
                 states[layer] = state
 
-        inputs = (torch.tensor(ids, device=self._device), torch.from_numpy(positions).to(self._device))
+        inputs = (torch.tensor(ids, device=self._device), torch.tensor(positions, device=self._device))
         hidden = self._model.hidden(*inputs, attend, tap if layers else None)
-        attended = int((positions + 1).sum())
-        self.account.iteration(len(ids), attended, plan.read, self._pool.held * BLOCK_SIZE)
+        self.account.iteration(len(ids), sum(positions) + len(positions), plan.read, self._pool.held * BLOCK_SIZE)
         if self._labels is not None:
             self._labels.view(-1, self._labels.shape[-1])[torch.tensor(slots)] = self._model.head(hidden)
         return hidden, states

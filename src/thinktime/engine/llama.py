@@ -183,7 +183,10 @@ class _Flat:
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None) -> Tensor:
         c = self._config
-        x, cos, sin = (table.index_select(0, at) for table, at in ((self._embedding, ids), (self._cos, positions), (self._sin, positions)))
+        x, cos, sin = (
+            table.index_select(0, at)
+            for table, at in ((self._embedding, ids), (self._cos, positions), (self._sin, positions))
+        )
         tokens, size, eps = len(ids), (c.hidden_size,), c.rms_norm_eps
         heads, kv_heads, turn = c.num_attention_heads, c.num_key_value_heads, c.head_dim // 2
         for index, (norm, qkv, o, second_norm, gate_up, down) in enumerate(self._layers):
