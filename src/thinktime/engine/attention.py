@@ -133,7 +133,7 @@ class KVStore:
             k, v = self._gather(0, first, keys), self._gather(1, first, values)
             mine = q.view(len(k), self.kv_heads, -1, self.head_dim)
             seen = None if first.hidden is None else ~first.hidden[:, :, 0]
-            return F.scaled_dot_product_attention(mine, k, v, seen).view(q.shape)
+            return F.scaled_dot_product_attention(mine, k, v, seen).reshape(q.shape)
         attended = [self._attend_piece(piece, keys, values, q) for piece in plan.pieces]
         if plan.parts is None:
             return attended[0][0].view(q.shape)
@@ -183,8 +183,8 @@ class KVStore:
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
             pieces.append((queries, _rectangle([v.blocks for v in views], 0), sees))
         done = tuple(self._piece(*piece, past_end) for piece in pieces)
-        alone = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
-        parts = None if alone else self._there(self._parts([q for q, _, _ in pieces], past_end))
+        whole = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
+        parts = None if whole else self._there(self._parts([q for q, _, _ in pieces], past_end))
         return Plan(self._places(slots), done, parts, read)
 
     def _piece(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> Piece:
@@ -249,14 +249,12 @@ class KVStore:
         if not piece.in_order:
             q = q.index_select(0, piece.queries.flatten())
         if piece.pattern is not None:
-            scores = torch.sparse.sampled_addmm(
-                piece.pattern, q.reshape(-1, size), keys.view(-1, size).t(), alpha=size**-0.5
-            ).values()
-            columns = piece.pattern.col_indices().view(n * heads, -1)
-            scores = scores.view(columns.shape)
+            mine = q.reshape(-1, size)
+            scored = torch.sparse.sampled_addmm(piece.pattern, mine, keys.t(), alpha=size**-0.5)
+            scores = scored.values().view(n * heads, -1)
             weights = scores.softmax(-1)
-            out = F.embedding_bag(columns, values.view(-1, size), mode="sum", per_sample_weights=weights)
-            return out, scores, weights
+            columns = piece.pattern.col_indices().view(weights.shape)
+            return F.embedding_bag(columns, values, mode="sum", per_sample_weights=weights), scores, weights
         mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
         k, v = self._gather(0, piece, keys), self._gather(1, piece, values)
         scores = (mine * size**-0.5) @ k.transpose(2, 3)
