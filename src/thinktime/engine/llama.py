@@ -158,8 +158,8 @@ class LlamaModel(nn.Module):
 class _Flat:
     """The backbone for flat batches of few tokens, where every call costs: fewer, larger products, no modules between.
 
-    The projections of a layer that read the same input lie in one matrix; the modules keep views of it. The weights of norms are
-    copies: a model that is trained on after this goes on with the old ones.
+    The projections of a layer that read the same input lie in one matrix; the modules keep views of it. The weights of
+    norms are copies, so it is made of a model that has been trained.
     """
 
     def __init__(self, model: LlamaModel) -> None:
