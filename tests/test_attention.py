@@ -65,10 +65,18 @@ def test_runs_are_those_of_prefix_by_prefix(table: list[list[int]]) -> None:
 class Rows:
     """Rows over one store, and beside it all that each of them should attend to."""
 
-    def __init__(self, heads: int, kv_heads: int, head_dim: int = 4, n_blocks: int = 80, block_size: int = 4) -> None:
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+    def __init__(
+        self,
+        heads: int,
+        kv_heads: int,
+        dtype: torch.dtype = torch.float64,
+        head_dim: int = 4,
+        n_blocks: int = 80,
+        block_size: int = 4,
+    ) -> None:
+        self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
         self.pool = BlockPool(n_blocks, block_size)
-        self.store = KVStore(1, kv_heads, head_dim, n_blocks, block_size, torch.float64, torch.device("cpu"))
+        self.store = KVStore(1, heads, kv_heads, head_dim, n_blocks, block_size, dtype, torch.device("cpu"))
         self.prefixes: list[Prefix] = []
         self.history: list[tuple[Tensor, Tensor]] = []
         self.names = 0
@@ -84,7 +92,7 @@ class Rows:
         return self.start(self.pool.fork(self.prefixes[row]), *self.history[row])
 
     def numbers(self, heads: int) -> Tensor:
-        return torch.randn(heads, self.head_dim, generator=self.random, dtype=torch.float64)
+        return torch.randn(heads, self.head_dim, generator=self.random, dtype=torch.float64).to(self.dtype).double()
 
     def iterate(self, counts: list[tuple[int, int]]) -> int:
         """Read ``count`` tokens of each row, check every output, and return how many tokens were read."""
@@ -109,7 +117,8 @@ class Rows:
         if self.pool.copies:
             self.store.copy(self.pool.copies)
         plan = self.store.plan(views, slots)
-        torch.testing.assert_close(self.store.attend(plan, 0, q, k, v), expected, atol=1e-10, rtol=0)
+        out = self.store.attend(plan, 0, *(x.to(self.dtype) for x in (q, k, v)))
+        torch.testing.assert_close(out.double(), expected, atol=8 * torch.finfo(self.dtype).eps, rtol=0)
         self.pool.settle()
         return plan.read
 
@@ -120,9 +129,10 @@ class Rows:
         return torch.einsum("hn,nhd->hd", weights, values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (3, 1)])
-def test_rows_of_a_tree_attend_as_if_they_were_alone(heads: int, kv_heads: int) -> None:
-    rows = Rows(heads, kv_heads)
+def test_rows_of_a_tree_attend_as_if_they_were_alone(heads: int, kv_heads: int, dtype: torch.dtype) -> None:
+    rows = Rows(heads, kv_heads, dtype)
     root = rows.start()
     rows.iterate([(root, 9)])
     left, right = rows.fork(root), rows.fork(root)
@@ -132,6 +142,8 @@ def test_rows_of_a_tree_attend_as_if_they_were_alone(heads: int, kv_heads: int) 
     stranger = rows.start()
     for _ in range(5):
         rows.iterate([(stranger, 7), (root, 1), (right, 2), *((leaf, 1) for leaf in leaves)])
+        rows.iterate([(stranger, 1), (root, 1)])
+        rows.iterate([(stranger, 1)])
 
 
 def test_what_several_rows_share_is_read_once() -> None:
@@ -164,7 +176,7 @@ def test_a_store_that_was_never_written_holds_numbers() -> None:
     """A masked place has weight 0, and 0 times what is not a number is not a number."""
     dirt = [torch.full((64, 64), float("nan"), dtype=torch.float64) for _ in range(50)]
     del dirt
-    store = KVStore(2, 2, 8, 32, 8, torch.float64, torch.device("cpu"))
+    store = KVStore(2, 2, 2, 8, 32, 8, torch.float64, torch.device("cpu"))
     assert all(bool((x == 0).all()) for layer in store._layers for x in layer)
 
 

@@ -9,19 +9,26 @@ took part in several pieces is their average, weighted by the exponentials.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
 PADDING_WORTH_A_PIECE = 128
 """Blocks; measured on a CPU."""
+
+with warnings.catch_warnings():  # torch calls sparse matrices beta, at the first of a process
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor(torch.tensor([0]), torch.tensor([0])[:0], torch.empty(0), (0, 0), check_invariants=False)
 
 
 @dataclass(frozen=True)
@@ -39,39 +46,40 @@ class View:
 
 @dataclass(frozen=True)
 class Piece:
-    """``n`` groups of queries against ``n`` runs of blocks, padded to a rectangle.
+    """``n`` groups of ``q`` queries against ``n`` runs of blocks, of which they look at up to ``length`` tokens.
 
-    ``queries`` ``[n, q]`` are places in the flat batch (padding: one past its end), ``rows`` ``[kv_heads * n * b]``
-    the rows of the store to gather, and ``hidden`` ``[n, q or 1, b * block_size]`` is true where a query must not
-    look (None: nowhere). ``in_order`` says that the queries are the whole batch as it is.
+    ``queries`` ``[n, q]`` are places in the flat batch (padding: its last); ``in_order`` says that they are the whole
+    batch as it is. ``rows`` ``[n * kv_heads * b]`` are the rows of the store to gather, ``hidden``
+    ``[n, 1, q or 1, 1, length]`` is true where a query must not look (None: nowhere). Groups of one query may have a
+    ``pattern`` in place of both: a sparse matrix of their heads by places of the store, minus infinity where hidden.
     """
 
     queries: Tensor
-    rows: Tensor
-    hidden: Tensor | None
     in_order: bool
+    length: int
+    rows: Tensor | None
+    hidden: Tensor | None
+    pattern: Tensor | None
 
 
 @dataclass(frozen=True)
 class Plan:
     """An iteration's pieces.
 
-    ``slots`` ``[tokens]`` is where its keys and values go; ``read`` counts the tokens whose keys and values are read,
-    those of a shared run once.
+    ``places`` ``[tokens * kv_heads]`` are those of the store where its keys and values go. ``parts``
+    ``[tokens * heads, m]`` are the places of a head's outputs among those of all pieces (padding: one past their end;
+    None: one piece is all there is). ``read`` counts the tokens whose keys and values are read, those of a shared run
+    once.
     """
 
-    slots: Tensor
+    places: Tensor
     pieces: tuple[Piece, ...]
+    parts: Tensor | None
     read: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether one piece is all there is, so that nothing has to be merged."""
-        return len(self.pieces) == 1 and self.pieces[0].in_order
 
 
 class KVStore:
-    """Keys and values of all layers, ``[kv_heads * n_blocks, block_size * head_dim]`` each.
+    """Keys and values of all layers, ``[n_blocks * kv_heads * block_size, head_dim]`` each.
 
     Memory is reserved, not touched: what is never written costs nothing. It reads as zeros, for a place that a row must
     not look at has weight 0, and 0 times what is not a number is not a number.
@@ -80,6 +88,7 @@ class KVStore:
     def __init__(
         self,
         layers: int,
+        heads: int,
         kv_heads: int,
         head_dim: int,
         n_blocks: int,
@@ -88,23 +97,28 @@ class KVStore:
         device: torch.device,
     ) -> None:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
-        self._device = device
-        shape = (kv_heads * n_blocks, block_size * head_dim)
+        self._device, self._dtype, self._group = device, dtype, heads // kv_heads
+        self._sparse = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+        shape = (n_blocks * kv_heads * block_size, head_dim)
         self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
-        self._gathered = [torch.empty(0, shape[1], dtype=dtype, device=device)] * 2
-        self._heads = np.arange(kv_heads, dtype=np.int64)
+        self._gathered = [torch.empty(0, block_size * head_dim, dtype=dtype, device=device)] * 2
+        self._heads = np.arange(kv_heads, dtype=np.int64)[:, None]
+        self._nothing = (
+            torch.zeros(1, head_dim, dtype=dtype, device=device),
+            torch.full((1,), -math.inf, dtype=dtype, device=device),
+        )
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (from, to)."""
-        source, target = (self._there(self._rows(np.array(side))) for side in zip(*pairs, strict=True))
-        for keys, values in self._layers:
-            keys[target], values[target] = keys[source], values[source]
+        source, target = (torch.tensor(side, device=self._device) for side in zip(*pairs, strict=True))
+        for side in (side.view(self.n_blocks, -1) for layer in self._layers for side in layer):
+            side[target] = side[source]
 
     def clear(self, slots: Sequence[int]) -> None:
         """Write zeros, over what may not be numbers."""
-        places = torch.tensor(slots, device=self._device)
+        places = self._places(slots)
         for side in (side for layer in self._layers for side in layer):
-            side.view(self.kv_heads, self.n_blocks * self.block_size, self.head_dim).index_fill_(1, places, 0.0)
+            side.index_fill_(0, places, 0.0)
 
     def attend(self, plan: Plan, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write the new keys and values, then attend.
@@ -112,28 +126,35 @@ class KVStore:
         Shapes: q ``[tokens, heads, head_dim]``, k and v ``[tokens, kv_heads, head_dim]``; the result is like q.
         """
         keys, values = self._layers[layer]
-        by_slot = (self.kv_heads, self.n_blocks * self.block_size, self.head_dim)
-        keys.view(by_slot).index_copy_(1, plan.slots, k.transpose(0, 1))
-        values.view(by_slot).index_copy_(1, plan.slots, v.transpose(0, 1))
-        tokens, heads, _ = q.shape
-        grouped = q.view(tokens, self.kv_heads, heads // self.kv_heads, self.head_dim).transpose(0, 1)
-        if plan.whole:
-            scores, v = self._scores(plan.pieces[0], keys, values, grouped)
-            out = (scores.softmax(-1) @ v).view(grouped.shape)
-        else:
-            out = _merge(
-                plan.pieces, [self._attend_piece(piece, keys, values, grouped) for piece in plan.pieces], tokens
-            )
-        return out.transpose(0, 1).reshape(q.shape)
+        keys.index_copy_(0, plan.places, k.reshape(-1, self.head_dim))
+        values.index_copy_(0, plan.places, v.reshape(-1, self.head_dim))
+        first = plan.pieces[0]
+        if plan.parts is None and first.pattern is None:
+            k, v = self._gather(0, first, keys), self._gather(1, first, values)
+            mine = q.view(len(k), self.kv_heads, -1, self.head_dim)
+            seen = None if first.hidden is None else ~first.hidden[:, :, 0]
+            return F.scaled_dot_product_attention(mine, k, v, seen).reshape(q.shape)
+        attended = [self._attend_piece(piece, keys, values, q) for piece in plan.pieces]
+        if plan.parts is None:
+            return attended[0][0].view(q.shape)
+        outs = torch.cat([*(out for out, _, _ in attended), self._nothing[0]])
+        if plan.parts.shape[1] == 1:
+            return outs.index_select(0, plan.parts[:, 0]).view(q.shape)
+        totals = [(scores.amax(-1) - weights.amax(-1).log()).flatten() for _, scores, weights in attended]
+        shares = torch.cat([*totals, self._nothing[1]])[plan.parts].softmax(-1)
+        return F.embedding_bag(plan.parts, outs, mode="sum", per_sample_weights=shares).view(q.shape)
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
         """Group what an iteration attends to: rows with one token, whose prefixes may be shared, and longer chunks."""
+        if len(slots) == 1:
+            alone = self._piece(np.zeros((1, 1), dtype=np.int64), np.array([views[0].blocks]), None, 1)
+            return Plan(self._places(slots), (replace(alone, length=views[0].length),), None, views[0].length)
         decoding = [view for view in views if view.count == 1]
         chunks = [view for view in views if view.count > 1]
-        pieces: list[Piece] = []
+        pieces: list[tuple[Ints, Ints, Ints | None]] = []
         read, past_end = 0, len(slots)
         if decoding:
-            table = _table(decoding)
+            table = _rectangle([view.blocks for view in decoding], -1)
             own, runs = shared_runs(table)
             by_size = defaultdict(list)
             for rows, blocks in runs:
@@ -142,13 +163,16 @@ class KVStore:
             starts = np.array([view.start for view in decoding], dtype=np.int64)
             for group in by_size.values():
                 queries = _rectangle([starts[rows] for rows, _ in group], past_end)
-                pieces.append(self._piece(queries, [blocks for _, blocks in group], None, past_end))
+                lengths = np.array([len(blocks) for _, blocks in group]) * self.block_size
+                sees = lengths[:, None] if lengths.min() < lengths.max() else None
+                pieces.append((queries, _rectangle([blocks for _, blocks in group], 0), sees))
             lengths = np.array([view.length for view in decoding], dtype=np.int64) - own * self.block_size
             blocks = -(-lengths // self.block_size)
             some = np.flatnonzero(blocks)  # a row has none when another one started behind its last token
             for rows in (some[places] for places in _alike(blocks[some])) if len(some) else ():
-                private = [table[row, own[row] : own[row] + blocks[row]] for row in rows]
-                pieces.append(self._piece(starts[rows, None], private, lengths[rows, None], past_end))
+                columns = own[rows, None] + np.arange(blocks[rows].max())
+                private = table[rows[:, None], np.minimum(columns, table.shape[1] - 1)]
+                pieces.append((starts[rows, None], np.maximum(private, 0), lengths[rows, None]))
             read += int(lengths.sum())
         alike = defaultdict(list)
         for view in chunks:
@@ -157,56 +181,97 @@ class KVStore:
         for views in alike.values():
             queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
-            pieces.append(self._piece(queries, [np.array(v.blocks) for v in views], sees, past_end))
-        return Plan(torch.tensor(slots, device=self._device), tuple(pieces), read)
+            pieces.append((queries, _rectangle([v.blocks for v in views], 0), sees))
+        done = tuple(self._piece(*piece, past_end) for piece in pieces)
+        whole = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
+        parts = None if whole else self._there(self._parts([q for q, _, _ in pieces], past_end))
+        return Plan(self._places(slots), done, parts, read)
 
-    def _piece(self, queries: Ints, runs: Sequence[Ints], sees: Ints | None, past_end: int) -> Piece:
-        """``sees`` ``[n, q]`` counts the tokens of its run that a query looks at; None: all of it."""
-        lengths = np.array([len(run) for run in runs])
-        blocks = _rectangle(runs, 0)
-        if sees is None and (lengths < blocks.shape[1]).any():
-            sees = (lengths * self.block_size)[:, None]
-        hidden = None
+    def _piece(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> Piece:
+        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens that a query looks at; None: all."""
+        length, hidden = blocks.shape[1] * self.block_size, None
         if sees is not None:
-            hidden = self._there(np.arange(blocks.shape[1] * self.block_size) >= sees[..., None])
-        in_order = queries.size == past_end and bool((queries.ravel() == np.arange(past_end)).all())
-        return Piece(self._there(queries), self._there(self._rows(blocks.ravel())), hidden, in_order)
+            length = int(sees.max())
+            hidden = np.arange(length) >= sees[:, None, :, None, None] if sees.min() < length else None
+        in_order = queries.size == tokens and bool((queries.ravel() == np.arange(tokens)).all())
+        places, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)
+        if self._sparse and queries.shape[1] == 1 < len(queries):
+            return Piece(places, in_order, length, None, None, self._pattern(rows, length, hidden))
+        hides = None if hidden is None else self._there(hidden)
+        return Piece(places, in_order, length, self._there(rows.ravel()), hides, None)
+
+    def _pattern(self, rows: Ints, length: int, hidden: npt.NDArray[np.bool_] | None) -> Tensor:
+        """A sparse matrix of heads of queries by places of the store, of what they look at."""
+        n, kv_heads, _ = rows.shape
+        places = (rows[..., None] * self.block_size + np.arange(self.block_size)).reshape(n, kv_heads, 1, -1)
+        shape = (n, kv_heads, self._group, length)
+        columns = torch.from_numpy(places)[..., :length].expand(shape).flatten()
+        values = torch.zeros(shape, dtype=self._dtype)
+        if hidden is not None:
+            values.masked_fill_(torch.from_numpy(hidden[:, 0]), -math.inf)
+        starts = torch.arange(0, len(columns) + 1, length)
+        size = (len(starts) - 1, kv_heads * self.n_blocks * self.block_size)
+        return torch.sparse_csr_tensor(starts, columns, values.flatten(), size, check_invariants=False)
+
+    def _parts(self, queries: Sequence[Ints], tokens: int) -> Ints:
+        """Where the outputs of each head of each token lie among those of all pieces; see `Plan`."""
+        heads, end = (self.kv_heads, self._group), 0
+        places = []
+        for n, width in (q.shape for q in queries):
+            of_piece = np.arange(end, end + n * width * heads[0] * heads[1]).reshape(n, heads[0], width, heads[1])
+            places.append(of_piece.swapaxes(1, 2).reshape(n * width, -1))
+            end += of_piece.size
+        token = np.concatenate([q.ravel() for q in queries])
+        order = np.argsort(token, kind="stable")[: (token < tokens).sum()]
+        token = token[order]
+        nth = np.arange(len(token)) - np.searchsorted(token, token)
+        parts = np.full((tokens, nth.max() + 1, heads[0] * heads[1]), end)
+        parts[token, nth] = np.concatenate(places)[order]
+        return parts.swapaxes(1, 2).reshape(tokens * heads[0] * heads[1], -1)
 
     def _there(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
     def _rows(self, blocks: Ints) -> Ints:
-        rows: Ints = (self._heads[:, None] * self.n_blocks + blocks).ravel()
+        """Rows of the store ``[…, kv_heads, b]`` that hold ``blocks`` ``[…, b]``."""
+        rows: Ints = blocks[..., None, :] * self.kv_heads + self._heads
         return rows
 
-    def _scores(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled scores ``[kv_heads, n, q * group, tokens]`` and the values they weigh."""
+    def _places(self, slots: Sequence[int]) -> Tensor:
+        """Where the heads ``[tokens * kv_heads]`` of tokens in these slots lie."""
+        blocks, places = np.divmod(np.array(slots), self.block_size)
+        return self._there(((blocks * self.kv_heads + self._heads) * self.block_size + places).T.ravel())
+
+    def _attend_piece(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax, a row for each of these."""
         n, width = piece.queries.shape
-        heads, tokens, group, size = q.shape
+        _, heads, size = q.shape
         if not piece.in_order:
-            q = q.index_select(1, piece.queries.flatten().clamp(max=tokens - 1))
-        mine = (q * size**-0.5).reshape(heads, n, width * group, size)
-        k = self._gather(0, keys, piece.rows).view(heads, n, -1, size)
-        scores = mine @ k.transpose(2, 3)
+            q = q.index_select(0, piece.queries.flatten())
+        if piece.pattern is not None:
+            mine = q.reshape(-1, size)
+            scored = torch.sparse.sampled_addmm(piece.pattern, mine, keys.t(), alpha=size**-0.5)
+            scores = scored.values().view(n * heads, -1)
+            weights = scores.softmax(-1)
+            columns = piece.pattern.col_indices().view(weights.shape)
+            return F.embedding_bag(columns, values, mode="sum", per_sample_weights=weights), scores, weights
+        mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
+        k, v = self._gather(0, piece, keys), self._gather(1, piece, values)
+        scores = (mine * size**-0.5) @ k.transpose(2, 3)
         if piece.hidden is not None:
-            hidden = piece.hidden if piece.hidden.shape[1] == 1 else piece.hidden.repeat_interleave(group, 1)
-            scores.masked_fill_(hidden, -math.inf)
-        return scores, self._gather(1, values, piece.rows).view(heads, n, -1, size)
+            scores.view(n, self.kv_heads, width, -1, piece.length).masked_fill_(piece.hidden, -math.inf)
+        weights = scores.softmax(-1)
+        return (weights @ v).view(-1, size), scores, weights
 
-    def _attend_piece(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs ``[kv_heads, n * q, group, head_dim]`` and log-sum-exps ``[kv_heads, n * q, group]``."""
-        scores, v = self._scores(piece, keys, values, q)
-        total = scores.logsumexp(-1)
-        out = (scores - total[..., None]).exp_() @ v
-        heads, n, rows, size = out.shape
-        group = q.shape[2]
-        return out.view(heads, n * rows // group, group, size), total.view(heads, n * rows // group, group)
-
-    def _gather(self, side: int, stored: Tensor, rows: Tensor) -> Tensor:
-        """Rows of a layer, in memory that is used again: getting new pages would cost more than the copy."""
+    def _gather(self, side: int, piece: Piece, stored: Tensor) -> Tensor:
+        """``[n, kv_heads, length, head_dim]`` in memory that is used again: new pages cost more than the copy."""
+        rows = piece.rows
+        assert rows is not None
+        blocks = stored.view(-1, self.block_size * self.head_dim)
         if len(rows) > len(self._gathered[side]):
-            self._gathered[side] = stored.new_empty(len(rows) * 5 // 4, stored.shape[1])
-        return torch.index_select(stored, 0, rows, out=self._gathered[side][: len(rows)])
+            self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
+        out = torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
+        return out.view(len(piece.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, piece.length)
 
 
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
@@ -251,10 +316,6 @@ def _alike(sizes: Ints) -> list[Ints]:
     return [np.flatnonzero(magnitude == m) for m in np.unique(magnitude)]
 
 
-def _table(views: Sequence[View]) -> Ints:
-    return _rectangle([np.array(view.blocks) for view in views], -1)
-
-
 def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """On a CPU zeros that the system hands out page by page as they are used; those of torch are written at once."""
     if device.type != "cpu":
@@ -262,23 +323,8 @@ def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
-def _rectangle(lists: Sequence[Ints], padding: int) -> Ints:
-    out = np.full((len(lists), max(map(len, lists))), padding, dtype=np.int64)
-    for row, values in enumerate(lists):
-        out[row, : len(values)] = values
+def _rectangle(lists: Sequence[Sequence[int] | Ints], padding: int) -> Ints:
+    lengths = np.array([len(values) for values in lists])
+    out = np.full((len(lists), lengths.max()), padding, dtype=np.int64)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = np.fromiter(chain.from_iterable(lists), np.int64, lengths.sum())
     return out
-
-
-def _merge(pieces: Sequence[Piece], parts: Sequence[tuple[Tensor, Tensor]], tokens: int) -> Tensor:
-    """Average the outputs of a token's pieces, weighted by the exponentials of their log-sum-exps."""
-    places = torch.cat([piece.queries.flatten() for piece in pieces])
-    outs, totals = (torch.cat(side, 1) for side in zip(*parts, strict=True))
-    heads, _, group, size = outs.shape
-    at = places[None, :, None].expand(heads, -1, group)
-    highest = totals.new_full((heads, tokens + 1, group), -math.inf)
-    highest.scatter_reduce_(1, at, totals, "amax")
-    weights = (totals - highest[:, places]).exp_()
-    weight = torch.zeros_like(highest).index_add_(1, places, weights)
-    summed = outs.new_zeros((heads, tokens + 1, group, size))
-    summed.index_add_(1, places, outs.mul_(weights[..., None]))
-    return (summed / weight[..., None])[:, :tokens]

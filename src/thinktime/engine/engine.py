@@ -95,7 +95,8 @@ class Engine:
         self._model, self._context, self._eos_id, self._decode = model, context, eos_id, decode
         self._device = torch.device(device)
         self._pool = BlockPool(n_blocks, BLOCK_SIZE)
-        self._store = KVStore(shape.layers, shape.kv_heads, shape.head_dim, n_blocks, BLOCK_SIZE, dtype, self._device)
+        heads = (shape.heads, shape.kv_heads, shape.head_dim)
+        self._store = KVStore(shape.layers, *heads, n_blocks, BLOCK_SIZE, dtype, self._device)
         self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
         self._deadlines: list[tuple[float, int, weakref.ref[Job]]] = []  # a heap; the number settles ties
@@ -192,7 +193,7 @@ class Engine:
             return late + self._fail(iteration, error)
         self._pool.settle()
         failed: list[Job] = []
-        if not bool(hidden.isfinite().all()):
+        if not math.isfinite(hidden.sum()):
             iteration, views, broken = _without_broken(hidden, iteration, views)
             failed = self._fail(broken, _no_numbers())
         self._count(iteration)
@@ -250,7 +251,7 @@ class Engine:
                 source, target = map(list, zip(*self._pool.copies, strict=True))
                 self._labels[target] = self._labels[source]
         plan: Plan = self._store.plan(views, slots)
-        positions = np.concatenate([np.arange(view.length - view.count, view.length) for view in views])
+        positions = [place for view in views for place in range(view.length - view.count, view.length)]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return self._store.attend(plan, layer, q, k, v)
@@ -261,10 +262,9 @@ class Engine:
             if layer in layers:
                 states[layer] = state
 
-        inputs = (torch.tensor(ids, device=self._device), torch.from_numpy(positions).to(self._device))
+        inputs = (torch.tensor(ids, device=self._device), torch.tensor(positions, device=self._device))
         hidden = self._model.hidden(*inputs, attend, tap if layers else None)
-        attended = int((positions + 1).sum())
-        self.account.iteration(len(ids), attended, plan.read, self._pool.held * BLOCK_SIZE)
+        self.account.iteration(len(ids), sum(positions) + len(positions), plan.read, self._pool.held * BLOCK_SIZE)
         if self._labels is not None:
             self._labels.view(-1, self._labels.shape[-1])[torch.tensor(slots)] = self._model.head(hidden)
         return hidden, states
@@ -352,17 +352,7 @@ class Engine:
         if len(distinct) < len(rows):
             logits = logits[torch.tensor([distinct[place] for _, place in rows])]
         tasks = [job.task for job in jobs if isinstance(job.task, Row)]
-        noise = uniform(
-            np.array([task.key for task in tasks], dtype=np.uint64),
-            np.array([len(job.ids) for job in jobs], dtype=np.uint64),
-        )
-        drawn = sample(
-            logits,
-            torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=self._device),
-            torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=self._device),
-            torch.tensor([task.top_k for task in tasks], device=self._device),
-            torch.from_numpy(noise).to(self._device),
-        )
+        drawn = _sample(logits, tasks, [len(job.ids) for job in jobs])
         logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
         finished: list[Job] = []
         for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
@@ -416,6 +406,20 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
         ids += trunk.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
+
+
+def _sample(logits: Tensor, tasks: Sequence[Row], positions: Sequence[int]) -> Tensor:
+    """A token for each task, with the noise of its key."""
+    if all(task.temperature == 0 for task in tasks):
+        return logits.argmax(-1)
+    noise = uniform(np.array([task.key for task in tasks], dtype=np.uint64), np.array(positions, dtype=np.uint64))
+    return sample(
+        logits,
+        torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=logits.device),
+        torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=logits.device),
+        torch.tensor([task.top_k for task in tasks], device=logits.device),
+        torch.from_numpy(noise).to(logits.device),
+    )
 
 
 def _layers(iteration: Iteration) -> set[int]:

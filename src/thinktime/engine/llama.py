@@ -158,42 +158,59 @@ class LlamaModel(nn.Module):
 class _Flat:
     """The backbone for flat batches of few tokens, where every call costs: fewer, larger products, no modules between.
 
-    The projections of a layer that read the same input lie in one matrix; the modules keep views of it.
+    The projections of a layer that read the same input lie in one matrix; the modules keep views of it. The weights of
+    norms are copies, so it is made of a model that has been trained.
     """
 
     def __init__(self, model: LlamaModel) -> None:
         self._config, self._embedding, self._norm = model.config, model.embed_tokens.weight, model.norm.weight
         every = torch.arange(model.config.max_position_embeddings, device=self._embedding.device)
-        self._cos, self._sin = model.rotations(every, self._embedding.dtype)
+        cos, sin = model.rotations(every, self._embedding.dtype)
+        self._cos, self._sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+        root = model.config.hidden_size**0.5
+        self._norm = model.norm.weight * root
+        least, wide = model.config.rms_norm_eps**0.5 * root, torch.promote_types(self._embedding.dtype, torch.float32)
+        self._least = torch.tensor(least, dtype=wide, device=self._embedding.device)
         self._layers = []
         for layer in model.layers:
             assert isinstance(layer, Layer)
             a, m = layer.self_attn, layer.mlp
             self._layers.append(
                 (
-                    layer.input_layernorm.weight,
-                    _joined(a.q_proj, a.k_proj, a.v_proj),
-                    a.o_proj.weight,
-                    layer.post_attention_layernorm.weight,
-                    _joined(m.gate_proj, m.up_proj),
-                    m.down_proj.weight,
+                    layer.input_layernorm.weight * root,
+                    _joined(a.q_proj, a.k_proj, a.v_proj).t(),
+                    a.o_proj.weight.t(),
+                    layer.post_attention_layernorm.weight * root,
+                    _joined(m.gate_proj, m.up_proj).t(),
+                    m.down_proj.weight.t(),
                 )
             )
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None) -> Tensor:
         c = self._config
-        x, cos, sin = self._embedding[ids], self._cos[positions], self._sin[positions]
-        size, eps, heads = (c.hidden_size,), c.rms_norm_eps, (c.num_attention_heads, c.num_key_value_heads)
+        x, cos, sin = (
+            table.index_select(0, at)
+            for table, at in ((self._embedding, ids), (self._cos, positions), (self._sin, positions))
+        )
+        tokens, least = len(ids), self._least
+        heads, kv_heads, turn = c.num_attention_heads, c.num_key_value_heads, c.head_dim // 2
         for index, (norm, qkv, o, second_norm, gate_up, down) in enumerate(self._layers):
-            mixed = F.linear(F.rms_norm(x, size, norm, eps), qkv).view(len(x), -1, c.head_dim)
-            q, k, v = torch.split(mixed, [*heads, heads[1]], dim=1)
-            out = attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
-            x = x + F.linear(out.flatten(1), o)
-            gate, up = F.linear(F.rms_norm(x, size, second_norm, eps), gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate) * up, down)
+            mixed = torch.mm(_scaled(x, norm, least), qkv).view(tokens, -1, c.head_dim)
+            turned, v = mixed.split_with_sizes((heads + kv_heads, kv_heads), 1)
+            turned = torch.addcmul(turned * cos, turned.roll(turn, -1), sin)
+            q, k = turned.split_with_sizes((heads, kv_heads), 1)
+            x = torch.addmm(x, attend(index, q, k, v).reshape(tokens, -1), o)
+            gate, up = torch.mm(_scaled(x, second_norm, least), gate_up).chunk(2, dim=-1)
+            x = torch.addmm(x, F.silu(gate).mul_(up), down)
             if tap is not None:
                 tap(index, x)
-        return F.rms_norm(x, size, self._norm, eps)
+        return _scaled(x, self._norm, least)
+
+
+def _scaled(x: Tensor, weight: Tensor, least: Tensor) -> Tensor:
+    """`RMSNorm` in half as many operations; ``weight`` and ``least`` (of epsilon) carry the root of the size."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=least.dtype).hypot_(least)
+    return x.div(norm).mul_(weight).to(x.dtype)
 
 
 def _joined(*projections: nn.Linear) -> Tensor:
