@@ -26,9 +26,20 @@ Ints = npt.NDArray[np.int64]
 PADDING_WORTH_A_PIECE = 128
 """Blocks; measured on a CPU."""
 
-with warnings.catch_warnings():  # torch calls sparse matrices beta, at the first of a process
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor(torch.tensor([0]), torch.tensor([0])[:0], torch.empty(0), (0, 0), check_invariants=False)
+
+def _has_sparse_products() -> bool:
+    """Whether this build of torch has them on a CPU; it also takes the warning, one a process, that they are beta."""
+    one = torch.ones(1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.sparse.sampled_addmm(one.to_sparse_csr(), one, one)
+        except RuntimeError:
+            return False
+    return True
+
+
+SPARSE = _has_sparse_products()
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class KVStore:
     ) -> None:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         self._device, self._dtype, self._group = device, dtype, heads // kv_heads
-        self._sparse = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+        self._sparse = SPARSE and device.type == "cpu" and dtype in (torch.float32, torch.float64)
         shape = (n_blocks * kv_heads * block_size, head_dim)
         self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
         self._gathered = [torch.empty(0, block_size * head_dim, dtype=dtype, device=device)] * 2
