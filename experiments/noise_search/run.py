@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,12 @@ def chosen_by(pool: list[Draw]) -> dict[str, list[Draw]]:
             found.append(draw | {"chosen": max(range(len(rated)), key=rated.__getitem__), "pool": pictures})
         return found
 
+    def scores(part: int, draw: Draw) -> list[float]:
+        return [picture["parts"][part] for picture in draw["pool"]]
+
     names = ["class", *VERIFIERS]
     ways = {
-        f"random, {MOST}" if name == "class" else f"random, {MOST}, by {name}": by(
-            lambda draw, part=part: [picture["parts"][part] for picture in draw["pool"]]  # type: ignore[misc]
-        )
+        f"random, {MOST}" if name == "class" else f"random, {MOST}, by {name}": by(partial(scores, part))
         for part, name in enumerate(names)
     }
     ways[f"random, {MOST}, ensemble"] = by(
