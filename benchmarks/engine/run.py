@@ -1,6 +1,6 @@
 """The engine beside its peers: every claim about its speed is a ratio of this run.
 
-    python -m benchmarks.engine.run            # about ten minutes on two idle cores
+    python -m benchmarks.engine.run            # a quarter of an hour on two idle cores
     python -m benchmarks.engine.run --quick    # every section, tiny: does it work at all
 
 Writes ``result.json`` and ``plot.png`` beside this file (``--quick``: in a folder of its own, to be thrown away).
@@ -42,7 +42,11 @@ def sections(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     if quick:
         sizes, load, budgets = (1, 4), prefill.Load(tokens=12, arrivals=2, length=256), (64, 128)
     else:
-        sizes, load, budgets = (1, 16, 64, 512), prefill.Load(tokens=128, arrivals=4, length=2048), (64, 128, 256, 512)
+        sizes, load, budgets = (
+            (1, 16, 64, 128, 512),
+            prefill.Load(tokens=128, arrivals=4, length=2048),
+            (64, 128, 256, 512),
+        )
     return {
         "sampling": lambda: sampling.measure(solver, peer, llama, sizes, 2 if quick else 3, 4 if quick else 32),
         "tree": lambda: tree.measure(solver, peer, *((2, 4, 2, 2) if quick else (32, 16, 8, 3))),
