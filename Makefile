@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/thinktime demo
 
 test: $(READY) lint browser
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
