@@ -62,7 +62,7 @@ class Piece:
     ``queries`` ``[n, q]`` are places in the flat batch (padding: its last); ``in_order`` says that they are the whole
     batch as it is. ``rows`` ``[n * kv_heads * b]`` are the rows of the store to gather, ``hidden``
     ``[n, 1, q or 1, 1, length]`` is true where a query must not look (None: nowhere). Groups of one query may have a
-    ``pattern`` in place of both: a sparse matrix of their heads by places of the store, minus infinity where hidden.
+    ``pattern`` in place of the rows: a sparse matrix of their heads by places of the store, where scores are written.
     """
 
     queries: Tensor
@@ -123,7 +123,7 @@ class KVStore:
         """Copy whole blocks, (from, to)."""
         source, target = (torch.tensor(side, device=self._device) for side in zip(*pairs, strict=True))
         for side in (side.view(self.n_blocks, -1) for layer in self._layers for side in layer):
-            side[target] = side[source]
+            side.index_copy_(0, target, side.index_select(0, source))
 
     def clear(self, slots: Sequence[int]) -> None:
         """Write zeros, over what may not be numbers."""
@@ -206,23 +206,21 @@ class KVStore:
             hidden = np.arange(length) >= sees[:, None, :, None, None] if sees.min() < length else None
         in_order = queries.size == tokens and bool((queries.ravel() == np.arange(tokens)).all())
         places, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)
-        if self._sparse and queries.shape[1] == 1 < len(queries):
-            return Piece(places, in_order, length, None, None, self._pattern(rows, length, hidden))
         hides = None if hidden is None else self._there(hidden)
+        if self._sparse and queries.shape[1] == 1 < len(queries):
+            return Piece(places, in_order, length, None, hides, self._pattern(rows, length))
         return Piece(places, in_order, length, self._there(rows.ravel()), hides, None)
 
-    def _pattern(self, rows: Ints, length: int, hidden: npt.NDArray[np.bool_] | None) -> Tensor:
+    def _pattern(self, rows: Ints, length: int) -> Tensor:
         """A sparse matrix of heads of queries by places of the store, of what they look at."""
         n, kv_heads, _ = rows.shape
         places = (rows[..., None] * self.block_size + np.arange(self.block_size)).reshape(n, kv_heads, 1, -1)
         shape = (n, kv_heads, self._group, length)
         columns = torch.from_numpy(places)[..., :length].expand(shape).flatten()
-        values = torch.zeros(shape, dtype=self._dtype)
-        if hidden is not None:
-            values.masked_fill_(torch.from_numpy(hidden[:, 0]), -math.inf)
+        values = torch.zeros(len(columns), dtype=self._dtype)
         starts = torch.arange(0, len(columns) + 1, length)
         size = (len(starts) - 1, kv_heads * self.n_blocks * self.block_size)
-        return torch.sparse_csr_tensor(starts, columns, values.flatten(), size, check_invariants=False)
+        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
 
     def _parts(self, queries: Sequence[Ints], tokens: int) -> Ints:
         """Where the outputs of each head of each token lie among those of all pieces; see `Plan`."""
@@ -260,12 +258,14 @@ class KVStore:
         if not piece.in_order:
             q = q.index_select(0, piece.queries.flatten())
         if piece.pattern is not None:
-            mine = q.reshape(-1, size)
-            scored = torch.sparse.sampled_addmm(piece.pattern, mine, keys.t(), alpha=size**-0.5)
-            scores = scored.values().view(n * heads, -1)
+            pattern, mine = piece.pattern, q.reshape(-1, size)
+            torch.sparse.sampled_addmm(pattern, mine, keys.t(), beta=0.0, alpha=size**-0.5, out=pattern)
+            scores = pattern.values().view(n, heads, -1)
+            if piece.hidden is not None:  # not in place: what is there is multiplied by beta in the next layer
+                scores = scores.masked_fill(piece.hidden[:, 0, 0], -math.inf)
+            scores = scores.view(n * heads, -1)
             weights = scores.softmax(-1)
-            columns = piece.pattern.col_indices().view(weights.shape)
-            return F.embedding_bag(columns, values, mode="sum", per_sample_weights=weights), scores, weights
+            return _weighted_sums(values, pattern.col_indices(), pattern.crow_indices(), weights), scores, weights
         mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
         k, v = self._gather(0, piece, keys), self._gather(1, piece, values)
         scores = (mine * size**-0.5) @ k.transpose(2, 3)
@@ -283,6 +283,12 @@ class KVStore:
             self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
         out = torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
         return out.view(len(piece.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, piece.length)
+
+
+def _weighted_sums(values: Tensor, places: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    """Sums of ``values`` at ``places``, from ``starts[i]`` to ``starts[i + 1]``; `F.embedding_bag`, unchecked."""
+    out: Tensor = torch.embedding_bag(values, places, starts, False, 0, False, weights.flatten(), True)[0]
+    return out
 
 
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
