@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
@@ -145,6 +146,14 @@ def verdict(row: dict[str, Any], random: dict[str, float], recall: float, tau: i
     ]
 
 
+def line_of(label: str) -> str:
+    """Arms of one line: all taus of a width, all widths of the others."""
+    name, _, options = label.partition(":")
+    if name == "early_rejection":
+        name += " of " + re.sub(r"n=|,tau=\d+", "", options).replace(",keep=random", " at random")
+    return name.replace("_", " ")
+
+
 def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
     """What a partial score knows, and what acting on it costs and saves."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=150)
@@ -161,16 +170,17 @@ def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
         left.plot(TAUS, values, "o-", ms=4, color=COLOURS[place], label=name)
     left.set_xlabel("tokens of the step that are read")
     left.set_ylim(0, 1.02)
-    labels = {label: label.replace("early_rejection:", "early rejection, ").replace("_", " ") for label in rows}
-    for place, (label, row) in enumerate(rows.items()):
-        x = [row["flops"] / 1e9]
-        right.errorbar(
-            x, *bars([row["accuracy"]]), fmt="o", ms=5, color=COLOURS[place % len(COLOURS)], label=labels[label]
-        )
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for label, row in sorted(rows.items(), key=lambda item: item[1]["flops"]):
+        lines.setdefault(line_of(label), []).append(row)
+    for place, (name, mine) in enumerate(sorted(lines.items())):
+        x = [row["flops"] / 1e9 for row in mine]
+        y, whiskers = bars(row["accuracy"] for row in mine)
+        right.errorbar(x, y, whiskers, fmt="o-", ms=4, elinewidth=0.7, color=COLOURS[place], label=name)
     right.set_xlabel("GFLOPs a problem, generator and reward model")
     right.set_ylabel("right answers, %")
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, HERE / "plot.png")
