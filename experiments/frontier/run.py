@@ -1,6 +1,6 @@
 """Row 09: what is the best use of tokens where there is no verifier (Wang et al. 2025, arXiv 2504.14047)?
 
-    python -m experiments.frontier.run        # 300 problems; under an hour on two cores
+    python -m experiments.frontier.run        # 500 problems; an hour on one core
 
 The skilled model alone: votes, its own verdict on each sample or its own choice among them, revisions one after another
 or side by side, one answer written out of several, votes of the shortest half; the frontier of accuracy against tokens,
@@ -217,7 +217,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments/skilled.db"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and plot.png")
     args = parser.parse_args()

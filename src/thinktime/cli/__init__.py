@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -20,6 +21,9 @@ from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
 
 _EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve", "diffusers": "images", "PIL": "images"}
 """What to install where a module is missing."""
+_SPINS = "10000"
+"""How long threads of torch spin for each other before they sleep. GNU's default is thirty times as long: beside other
+busy processes that keeps the cores from those that are waited for."""
 
 app = typer.Typer(
     help="Spend a budget of inference-time compute on better answers, and see exactly what it cost.",
@@ -35,6 +39,7 @@ app.add_typer(strategies, name="strategies")
 
 def run() -> None:
     """Entry point: errors become one line on stderr and an exit code (2: your input, 1: something failed)."""
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is loaded, which is later
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
