@@ -2,7 +2,8 @@
 
     python -m experiments.compute_optimal.run        # 500 problems; half an hour on two idle cores
 
-Weighted best-of-n, beam search of width 4, and lookahead of one and three steps, at up to 32 generations. Problems are
+Weighted best-of-n, beam search of width 4 as published and of width 2 (n/4 and n/2 steps are kept), and lookahead of
+one and three steps, at up to 32 generations. Problems are
 put into five bins of equal size by the solver's own success on 16 other samples (oracle) or by the mean reward of their
 last steps (predicted). In each bin a policy picks the best arm on one half of the problems and is measured on the
 other. Controls: beam search with random numbers for rewards, and the weighted vote that costs as much: for a search
@@ -34,10 +35,11 @@ SIZES = (4, 8, 16, 32)
 METHODS = {
     "vote": "weighted_majority:n={n}",
     "beam": "beam_search:n={n},width=4",
+    "beam of 2": "beam_search:n={n},width=2",
     "lookahead 1": "beam_search:n={n},width=4,lookahead=1",
 }
-EXTRA = ("beam_search:n=16,width=4,lookahead=3", "beam_search:n=4,width=sqrt", "beam_search:n=8,width=sqrt")
-"""The longest lookahead, and the sizes at which the root of n is not 4 anyway."""
+EXTRA = ("beam_search:n=16,width=4,lookahead=3",)
+"""The longest lookahead. A width of the root of n is 2 at 4 and 8, and 4 at 16 and 32: these are there."""
 RANDOM = "random rewards, beam_search:n=16,width=4"
 SAMPLES = 16
 """Of a problem, that tell how hard it is."""
@@ -79,7 +81,9 @@ def main() -> None:
         "predicted": binned(last_rewards(sampled)),
     }
     right = {label: [float(outcome.correct) for outcome in found] for label, found in outcomes.items()}
-    by_bin = {str(n): [difference(right, difficulty["oracle"], number, n) for number in range(BINS)] for n in SIZES}
+    by_bin, of_2_by_bin = (
+        {str(n): differences(name, n, right, difficulty["oracle"]) for n in SIZES} for name in ("beam", "beam of 2")
+    )
     policies = {}
     for source, bins in difficulty.items():
         for n in SIZES:
@@ -111,13 +115,17 @@ def main() -> None:
         }
     guided = RANDOM.rpartition(" ")[2]
     rows[guided]["minus_random_rewards"] = minus(outcomes[guided], outcomes[RANDOM])
+    named = {name: {n: outcomes[METHODS[name].format(n=n)] for n in SIZES} for name in ("beam of 2", "vote")}
+    of_2 = {str(n): minus(named["beam of 2"][n], named["vote"][n]) for n in SIZES}
     lines = verdict(by_bin, policies, look, rows)
+    lines += [f"beam of 2 minus vote, n={n}: {points(gain)}" for n, gain in of_2.items()]
     bins = difficulty["oracle"]
     rates = pass_rates(sampled)
     pass_at_1 = [fmean(r for r, mine in zip(rates, bins, strict=True) if mine == number) for number in range(BINS)]
     result = {"arms": rows, "pass_at_1_by_bin": pass_at_1, "beam_minus_vote_by_bin": by_bin, "policies": policies}
+    result |= {"beam_of_2_minus_vote": of_2, "beam_of_2_minus_vote_by_bin": of_2_by_bin}
     write(HERE, 0, task, result | {"lookahead_minus_beam": look, "verdict": lines})
-    plot(by_bin, pass_at_1)
+    plot({4: by_bin, 2: of_2_by_bin}, pass_at_1)
     print("\n".join(lines))
 
 
@@ -126,11 +134,11 @@ def pass_rates(sampled: Sequence[Outcome]) -> list[float]:
     return [fmean(outcome.samples) if outcome.samples else 0.0 for outcome in sampled]
 
 
-def difference(right: Mapping[str, Sequence[float]], bins: Sequence[int], number: int, n: int) -> dict[str, float]:
-    """Beam search minus the weighted vote on the problems of one bin."""
-    members = [place for place, mine in enumerate(bins) if mine == number]
-    beam, vote = (right[METHODS[name].format(n=n)] for name in ("beam", "vote"))
-    return paired_difference([beam[place] for place in members], [vote[place] for place in members]).as_dict()
+def differences(name: str, n: int, right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> list[dict[str, float]]:
+    """A beam search minus the weighted vote, bin by bin."""
+    beam, vote = (right[METHODS[method].format(n=n)] for method in (name, "vote"))
+    members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
+    return [paired_difference([beam[i] for i in some], [vote[i] for i in some]).as_dict() for some in members]
 
 
 def verdict(
@@ -157,20 +165,22 @@ def verdict(
     return lines
 
 
-def plot(by_bin: Mapping[str, Any], pass_at_1: Sequence[float]) -> None:
-    """Beam search minus the vote, bin by bin."""
-    figure, axes = plt.subplots(figsize=(8, 4.2), dpi=150)
-    width = 0.8 / len(by_bin)
-    for place, (n, bins) in enumerate(by_bin.items()):
-        x = np.arange(BINS) + (place - (len(by_bin) - 1) / 2) * width
-        y, whiskers = bars(bins)
-        axes.bar(x, y, width * 0.9, yerr=whiskers, color=COLOURS[place + 1], label=f"n = {n}", error_kw={"lw": 0.7})
-    axes.axhline(0, color="#555555", lw=0.8)
-    axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
-    axes.set_xlabel("bins of problems by the solver's own success: mean share of right samples")
-    axes.set_ylabel("beam search minus weighted vote, points")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
+def plot(by_width: Mapping[int, Mapping[str, Any]], pass_at_1: Sequence[float]) -> None:
+    """Beam search minus the vote, bin by bin, a panel for each width."""
+    figure, panels = plt.subplots(1, len(by_width), figsize=(12, 4.2), dpi=150, sharey=True)
+    for axes, (width, by_bin) in zip(panels, by_width.items(), strict=True):
+        thick = 0.8 / len(by_bin)
+        for place, (n, bins) in enumerate(by_bin.items()):
+            x = np.arange(BINS) + (place - (len(by_bin) - 1) / 2) * thick
+            y, whiskers = bars(bins)
+            axes.bar(x, y, thick * 0.9, yerr=whiskers, color=COLOURS[place + 1], label=f"n = {n}", error_kw={"lw": 0.7})
+        axes.axhline(0, color="#555555", lw=0.8)
+        axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
+        axes.set_xlabel("bins of problems by the solver's own success: mean share of right samples")
+        axes.set_title(f"width {width}: n/{width} steps are kept", loc="left", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("beam search minus weighted vote, points")
+    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
     save(figure, HERE / "plot.png")
 
 
