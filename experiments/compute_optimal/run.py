@@ -45,6 +45,11 @@ SAMPLES = 16
 """Of a problem, that tell how hard it is."""
 
 
+def label_of(name: str, n: int) -> str:
+    """A method at a size, as it is typed."""
+    return METHODS[name].format(n=n)
+
+
 def last_rewards(found: Sequence[Outcome]) -> list[float]:
     """Mean reward of a problem's complete samples: its difficulty as it can be known without labels."""
     means = []
@@ -60,21 +65,21 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
     args = parser.parse_args()
     task = load("pocket", args.problems, seed=0)
-    labels = [text.format(n=n) for n in SIZES for name, text in METHODS.items() if name != "lookahead 1" or n < 32]
+    labels = [label_of(name, n) for n in SIZES for name in METHODS if name != "lookahead 1" or n < 32]
     arms = [Arm(label, parse(label)[1]) for label in (*labels, *EXTRA)]
     generator, scorer = models()
     arms.append(Arm(RANDOM, parse(RANDOM.rpartition(" ")[2])[1], scorer=Scrambled(scorer)))
     outcomes = run_arms(arms, task, generator, scorer, args.bank)
-    largest = METHODS["vote"].format(n=SIZES[-1])
+    largest = label_of("vote", SIZES[-1])
     equals = {
         label: vote_of_equal_cost(found, outcomes[largest], SIZES[-1])
         for label, found in outcomes.items()
         if "beam" in label
     }
-    charged = {n: METHODS["vote"].format(n=n + SAMPLES) for n in SIZES}
+    charged = {n: label_of("vote", n + SAMPLES) for n in SIZES}
     votes = [vote for vote in {*equals.values(), *charged.values()} if vote not in outcomes]
     voted = outcomes | run_arms([Arm(v, parse(v)[1]) for v in sorted(votes)], task, generator, scorer, args.bank)
-    other = Arm(f"{SAMPLES} other samples", parse(METHODS["vote"].format(n=SAMPLES))[1])
+    other = Arm(f"{SAMPLES} other samples", parse(label_of("vote", SAMPLES))[1])
     sampled = run_arms([other], task, generator, scorer, args.bank, seed=1)[other.label]
     difficulty = {
         "oracle": binned(pass_rates(sampled)),
@@ -115,8 +120,7 @@ def main() -> None:
         }
     guided = RANDOM.rpartition(" ")[2]
     rows[guided]["minus_random_rewards"] = minus(outcomes[guided], outcomes[RANDOM])
-    named = {name: {n: outcomes[METHODS[name].format(n=n)] for n in SIZES} for name in ("beam of 2", "vote")}
-    of_2 = {str(n): minus(named["beam of 2"][n], named["vote"][n]) for n in SIZES}
+    of_2 = {str(n): minus(outcomes[label_of("beam of 2", n)], outcomes[label_of("vote", n)]) for n in SIZES}
     lines = verdict(by_bin, policies, look, rows)
     lines += [f"beam of 2 minus vote, n={n}: {points(gain)}" for n, gain in of_2.items()]
     bins = difficulty["oracle"]
@@ -136,7 +140,7 @@ def pass_rates(sampled: Sequence[Outcome]) -> list[float]:
 
 def differences(name: str, n: int, right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> list[dict[str, float]]:
     """A beam search minus the weighted vote, bin by bin."""
-    beam, vote = (right[METHODS[method].format(n=n)] for method in (name, "vote"))
+    beam, vote = right[label_of(name, n)], right[label_of("vote", n)]
     members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
     return [paired_difference([beam[i] for i in some], [vote[i] for i in some]).as_dict() for some in members]
 
