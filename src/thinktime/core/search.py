@@ -192,9 +192,8 @@ class Search:
                 # a node that the budget cut has the key of the whole sample; what grows from it is another thing
                 parent = node.key if node.finish != "budget" else f"{node.key}+{self.generator.length(node.state)}"
                 key = _hash(f"{parent}/{kind}/{place}")
-                wanted.append(
-                    Extension(node, index, key, until, sampling, cap, at_most, self.ledger.deadline, race, move)
-                )
+                deadline, arrived = self.ledger.deadline, partial(self._keep, key)
+                wanted.append(Extension(node, index, key, until, sampling, cap, at_most, deadline, race, move, arrived))
         made: dict[str, Record] = {}
         while wanted:
             over = race is not None and race.limit is not None and bool(made)
@@ -398,17 +397,16 @@ class Search:
 
     async def _fresh(self, new: Sequence[Extension]) -> dict[str, Child]:
         """Children from the generator, written down before anyone sees them."""
-        kept: set[str] = set()
-
-        def keep(extension: Extension, child: Child) -> None:
-            kept.add(extension.key)
-            self.growing[extension.key] = extension, child
-            self._samples.add([(extension, child)])
-
-        fresh = await self.generator.extend([replace(e, arrived=partial(keep, e)) for e in new])
+        fresh = await self.generator.extend(new)
         self.errors += [child.error for child in fresh if child.error is not None]
-        self._samples.add([pair for pair in zip(new, fresh, strict=True) if pair[0].key not in kept])
+        self._samples.add([pair for pair in zip(new, fresh, strict=True) if self.growing[pair[0].key][1] is None])
         return {extension.key: child for extension, child in zip(new, fresh, strict=True)}
+
+    def _keep(self, key: str, child: Child) -> None:
+        """A child is there before its siblings are."""
+        extension, _ = self.growing[key]
+        self.growing[key] = extension, child
+        self._samples.add([(extension, child)])
 
     def _arrive(self, extension: Extension, child: Child) -> None:
         if extension.race and child.finish == "eos" and extension.race.counts(child.state):
