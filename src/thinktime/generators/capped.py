@@ -1,0 +1,71 @@
+"""Samples whose thoughts are capped by going on from where they were cut, with their thought closed for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Child, Extension
+from thinktime.core.usage import Usage
+from thinktime.generators.requests import Requests, failed
+from thinktime.generators.text import RemoteText
+from thinktime.generators.thoughts import Thoughts
+from thinktime.remote.thoughts import CLOSING
+
+
+def worst_behind(requests: Requests, state: RemoteText, max_tokens: int) -> Usage:
+    """The most it costs beside the sample itself to close a thought: prompt and thought are read again."""
+    return replace(requests.worst(state, 0, max_tokens + len(CLOSING)), model_calls=0)
+
+
+async def sampled(requests: Requests, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
+    """Children of one node. Those that still think at the cap have their thought closed, and go on behind it."""
+    first, thoughts = wanted[0], requests.thoughts
+    limit = first.max_tokens if thoughts is None else thoughts.first_limit(first.node.state, first.max_tokens)
+    if thoughts is None or limit == first.max_tokens:
+        return await requests.sample(wanted)
+    made: dict[str, Child | InputError] = {e.key: Child(e.node.state, "cut", Usage(), 0) for e in wanted}
+    if limit:
+        made = await requests.sample([replace(e, max_tokens=limit, arrived=None) for e in wanted])
+    whole = await asyncio.gather(*(_rest(requests, thoughts, e, made[e.key]) for e in wanted))
+    return dict(zip((e.key for e in wanted), whole, strict=True))
+
+
+async def _rest(
+    requests: Requests, thoughts: Thoughts, extension: Extension, child: Child | InputError
+) -> Child | InputError:
+    """What follows the tokens that a sample may think in; a sample that ended in them is whole."""
+    if not isinstance(child, InputError) and child.error is None and child.finish in ("length", "cut", "budget"):
+        state, ending = thoughts.closed(child.state)
+        if ending and requests.heard is not None:
+            part = {"delta": {"content": ending}} if state.chat else {"text": ending}
+            await requests.heard({"choices": [{"index": 0, **part}]})
+        left = extension.max_tokens - child.usage.generated_tokens
+        node = replace(extension.node, state=state)
+        after = await requests.sample([replace(extension, node=node, max_tokens=left, arrived=None)])
+        made = after[extension.key]
+        made = failed(extension, made) if isinstance(made, InputError) else made
+        cost = made.usage
+        if cost.uncounted_calls:
+            reread = child.usage.generated_tokens + len(CLOSING)
+            worst = requests.worst(extension.node.state, cost.generated_tokens, reread)
+            cost = replace(cost, dollars=worst.dollars, flops=worst.flops)
+        usage = replace(child.usage + cost, model_calls=1)
+        whole = replace(made.state, choice=_joined(child.state.choice, made.state.choice))
+        whole = extension.node.state if made.finish == "error" else whole
+        child = replace(made, state=whole, usage=usage, passes=child.passes + made.passes)
+    if extension.arrived is not None and not isinstance(child, InputError):
+        extension.arrived(child)
+    return child
+
+
+def _joined(first: str, second: str) -> str:
+    """A sample of two parts as the endpoint would tell it: the log-probabilities of both, all else of the second."""
+    parts = [json.loads(part) if part else {} for part in (first, second)]
+    listed, more = ((part.get("logprobs") or {}).get("content") for part in parts)
+    if listed and more:
+        parts[1]["logprobs"]["content"] = listed + more
+    return json.dumps(parts[1]) if second else second

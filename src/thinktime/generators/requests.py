@@ -1,0 +1,254 @@
+"""Requests for samples to an OpenAI-compatible endpoint, and the children that its answers are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from thinktime.core.errors import InputError
+from thinktime.core.types import Child, Extension, Finish
+from thinktime.core.usage import Usage
+from thinktime.generators.text import RemoteText
+from thinktime.generators.thoughts import Thoughts
+from thinktime.remote.client import Client, Heard, RefusedError, RemoteError, Reply, TooLateError, UnreadableError
+from thinktime.remote.prices import Price
+from thinktime.remote.probe import ECHO, Traits
+from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares, unechoed, unlisted
+from thinktime.remote.refusals import about_length, explained
+from thinktime.remote.streams import Assembly, without_echo
+from thinktime.remote.watching import Watch
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Asks one model of an endpoint; what it was seen to do decides what it is sent.
+
+    Args:
+        client: of the endpoint.
+        api: which of its calls.
+        model: which of its models.
+        step: what ends a step.
+        price: dollars per million tokens.
+        parameters: that a token is multiplied with.
+        traits: what the endpoint was seen to do.
+        thoughts: how they are capped, if they are.
+        fields: sent with every sample.
+        heard: told every event of samples that are asked for one by one.
+        logprobs: whether they are asked for where nothing is counted by them.
+        watch: goes around every request.
+    """
+
+    client: Client
+    api: Api
+    model: str
+    step: str
+    price: Price | None
+    parameters: float | None
+    traits: Traits
+    thoughts: Thoughts | None
+    fields: Mapping[str, Any] | None
+    heard: Heard | None
+    logprobs: bool
+    watch: Watch
+
+    def worst(self, state: RemoteText, max_tokens: int, more: int = 0) -> Usage:
+        """The most that one request can cost; ``more`` tokens are read behind the state."""
+        dollars = flops = None
+        priced = self.price is not None or self.parameters is not None
+        if priced and _is_text(state) and self.traits.overhead is not None:
+            prompt = self.most_read(state) + more
+            flops = self._flops(prompt + max_tokens)
+            if self.price is not None:
+                dollars = max(self.price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
+        return Usage(None, None, max_tokens, model_calls=1, flops=flops, kv_bytes=None, dollars=dollars)
+
+    def most_read(self, state: RemoteText) -> int:
+        """The most tokens a prefix can be: one a byte, as of any byte-level tokenizer, and its template."""
+        return len(state.prompt.encode()) + len(state.text.encode()) + (self.traits.overhead or 0)
+
+    def _flops(self, tokens: int) -> float | None:
+        return None if self.parameters is None else 2 * self.parameters * tokens
+
+    async def sample(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
+        """One request for several children of one node, and more where fewer came; by key."""
+        first = wanted[0]
+        try:
+            echoed = len(self._said(first.node.state)) if self.traits.echoes else 0
+            reply = await self._ask(self._body(first, len(wanted)), first.deadline, echoed)
+            choices = read_choices(reply.body, self.client.url)[: len(wanted)]
+            if self.traits.echoes and (said := self._said(first.node.state)):
+                choices = [unechoed(choice, said) for choice in choices]
+            others = (self.fields or {}).get("stop")  # nobody tells them from ours
+            if (
+                self.traits.stops == "unlisted"
+                and not others
+                and len(choices) == 1
+                and unlisted(choices[0], read_usage(reply.body))
+            ):
+                choices = [replace(choices[0], stop=self.step)]
+        except RefusedError as error:
+            if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
+                return await self._one_by_one(wanted)
+            return await self._refused(wanted, error)
+        except TooLateError as error:
+            over = first.deadline is not None and time.monotonic() >= first.deadline
+            return {e.key: self._unknown(e, "budget" if over else "error", error, charged=error.billed) for e in wanted}
+        except RemoteError as error:
+            return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
+        answered, rest = wanted[: len(choices)], wanted[len(choices) :]
+        made = dict(zip((e.key for e in answered), self._children(answered, choices, reply), strict=True))
+        for extension in answered:
+            if extension.arrived is not None:
+                extension.arrived(made[extension.key])
+        return made | await self._one_by_one(rest)
+
+    def _said(self, state: RemoteText) -> str:
+        return state.text if self.thoughts is None else self.thoughts.cap.sent(state.text)
+
+    async def _ask(self, body: Mapping[str, Any], deadline: float | None, echoed: int) -> Reply:
+        """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens."""
+        if self.heard is None or "n" in body:
+            with self.watch(self.api, body) as watched:
+                reply = await self.client.post(self.api, body, deadline=deadline, headers=watched.headers)
+                watched.reply = reply.body
+            return reply
+        whole, tell = Assembly(), self.heard
+
+        async def heard(event: Mapping[str, Any]) -> None:
+            nonlocal echoed
+            whole.add(event)
+            event, echoed = without_echo(event, echoed)
+            await tell(event)
+
+        streamed = {**body, "stream": True} | ({"stream_options": {"include_usage": True}} if self.traits.usage else {})
+        with self.watch(self.api, body) as watched:
+            reply = await self.client.post(self.api, streamed, deadline=deadline, heard=heard, headers=watched.headers)
+            reply = reply if reply.body else replace(reply, body=whole.body)
+            watched.reply = reply.body
+        return reply
+
+    async def _one_by_one(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
+        made: dict[str, Child | InputError] = {}
+        for some in await asyncio.gather(*(self.sample([extension]) for extension in wanted)):
+            made |= some
+        return made
+
+    def _body(self, extension: Extension, n: int) -> dict[str, Any]:
+        state: RemoteText = extension.node.state
+        body = {"model": self.model, **prompt_of(state.prompt, self.api, self._said(state))}
+        body |= {"temperature": extension.sampling.temperature, self.traits.limit_field: extension.max_tokens}
+        if extension.sampling.top_p != 1:
+            body["top_p"] = extension.sampling.top_p
+        if n > 1:
+            body["n"] = n
+        if self.traits.seeds:
+            body["seed"] = int(extension.key[:7], 16)
+        counting = n > 1 or extension.until == "step" or not self.traits.usage
+        if self.traits.logprobs and (self.logprobs or counting):
+            body["logprobs"] = True if self.api == "chat/completions" else 1
+        body |= self.fields or {}
+        if self.thoughts is not None:
+            body |= self.thoughts.cap.fields(self.thoughts.most)
+        if extension.until == "step":
+            others = body.get("stop") or []
+            body["stop"] = [self.step, *([others] if isinstance(others, str) else others)]
+            if self.traits.stops == "echoed if asked":
+                body |= ECHO
+        return body
+
+    def _children(self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply) -> list[Child]:
+        """The children of one reply; what it cost is shared among them, the prompt is the first one's."""
+        most, told, seconds = extensions[0].max_tokens, read_usage(reply.body), reply.seconds / len(choices)
+        tokens = shares(told.generated, choices, most) if told else [_at_most(choice, most) for choice in choices]
+        children = []
+        for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
+            cached = 0 if place or told is None else told.cached
+            prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
+            if told is None:
+                worst = self.worst(extension.node.state, most)
+                usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
+            else:
+                flops = self._flops(prompt + count)
+                money = self.price.dollars(prompt, cached or 0, count) if self.price else None
+                usage = Usage(
+                    prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money
+                )
+            child = self._child(extension, choice, count, usage)
+            if self.thoughts is not None and child.error is None:
+                alone = told if len(choices) == 1 else None
+                thought = self.thoughts.count(extension.node.state, child.state, choice, alone)
+                child = replace(child, state=replace(child.state, thinking=thought))
+            children.append(child)
+        return children
+
+    def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
+        before: RemoteText = extension.node.state
+        if choice.error is not None:
+            return Child(
+                before, "error", usage, count, UnreadableError(f"endpoint={self.client.url!r}: {choice.error}")
+            )
+        text, finish, tokens = choice.text, self._finish(extension, choice, count), before.tokens + count
+        if finish == "step" and not text.endswith(self.step):
+            text += self.step  # it was generated, and taken off
+        said = before.text + text
+        ends = tuple(match.end() for match in re.finditer(re.escape(self.step), said))
+        ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
+        logprob, kept = before.logprob + choice.logprob, self._kept(choice)
+        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
+        return Child(state, finish, usage, count)
+
+    def _kept(self, choice: Choice) -> str:
+        """All that was told of a sample of `sending`, but for log-probabilities that its request did not ask for."""
+        if self.fields is None:
+            return ""
+        unasked = () if self.fields.get("logprobs") else ("logprobs",)
+        return json.dumps({name: value for name, value in choice.whole.items() if name not in unasked})
+
+    def _finish(self, extension: Extension, choice: Choice, count: int) -> Finish:
+        """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
+        if choice.reason == "stop":
+            named = choice.stop is not None and choice.stop in self.step
+            stopped = named if self.traits.stops in ("named", "unlisted") else choice.text.endswith(self.step)
+            return "step" if extension.until == "step" and stopped else "eos"
+        room = extension.sampling.max_tokens - extension.node.state.tokens
+        if count < extension.max_tokens or extension.max_tokens >= room:
+            return "length"  # the endpoint's own limit, or that of the generation
+        return "cut" if extension.max_tokens == extension.at_most else "budget"
+
+    def _unknown(self, extension: Extension, finish: Finish, error: RemoteError, *, charged: bool) -> Child:
+        """A child that did not come. If it may have been paid for, it is charged the most it can have cost."""
+        cost = Usage(model_calls=1)
+        if charged:
+            cost = replace(self.worst(extension.node.state, extension.max_tokens), uncounted_calls=1)
+        return Child(extension.node.state, finish, cost, 0, error)
+
+    async def _refused(self, wanted: Sequence[Extension], error: RefusedError) -> dict[str, Child | InputError]:
+        before: RemoteText = wanted[0].node.state
+        if error.status == 429 or error.status >= 500:
+            return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
+        if before.text and about_length(error):  # it began, and has grown as long as can be
+            return {e.key: self._unknown(e, "length", error, charged=False) for e in wanted}
+        mistake = await explained(error, self.client, self.model)
+        if isinstance(mistake, InputError):
+            return dict.fromkeys((e.key for e in wanted), mistake)
+        return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
+
+
+def _is_text(state: RemoteText) -> bool:
+    """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
+    return not state.chat or all(isinstance(m.get("content") or "", str) for m in json.loads(state.prompt))
+
+
+def failed(extension: Extension, mistake: InputError) -> Child:
+    """A child that could not be had for a reason that lies with what was asked."""
+    return Child(extension.node.state, "error", Usage(model_calls=1), 0, mistake)
+
+
+def _at_most(choice: Choice, most: int) -> int:
+    """Tokens of a sample nobody counted: those with a log-probability and an end token, or as many as can be."""
+    return most if choice.tokens is None else min(most, choice.tokens + 1)
