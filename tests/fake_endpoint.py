@@ -30,6 +30,7 @@ class Endpoint:
     n: str = "honoured"
     """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
     usage: bool = True
+    streams: bool = True
     logprobs: bool = True
     seeds: bool = True
     continues: bool | str = True
@@ -112,7 +113,7 @@ class Endpoint:
                 head, *events = answer if isinstance(answer, list) else [answer]
                 writer.write(head)
                 for event in events:
-                    if self.pace:
+                    if self.pace and event:
                         await asyncio.wait({gone}, timeout=self.pace)
                     if gone.done():
                         break
@@ -213,7 +214,7 @@ class Endpoint:
             choices[0]["message"]["content"] = None
         if fault == "no choices":
             reply["choices"] = []
-        if body.get("stream") and fault in STREAMED:
+        if body.get("stream") and self.streams and fault in STREAMED:
             return _events(reply, bool((body.get("stream_options") or {}).get("include_usage")), fault)
         if fault == "html":
             return _raw(200, b"<html>Sign in</html>", "text/html")
@@ -313,6 +314,9 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
         if "reasoning_content" in message:
             told.append({**place, "delta": {"reasoning_content": message["reasoning_content"]}})
         told += [{**place, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
+        listed = (choice.get("logprobs") or {}).get("content") or []
+        for event, token in zip(told[-len(listed) :], listed, strict=False):  # none of a thought
+            event["logprobs"] = {"content": [token]}
         for number, call in enumerate(message.get("tool_calls", [])):
             arguments = call["function"]["arguments"]
             start = {**call, "index": number, "function": {**call["function"], "arguments": ""}}
@@ -325,6 +329,9 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
     lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
     if fault == "cut":
         lines = [*lines[: len(lines) // 2], HALF]
+    elif fault == "slow":
+        wait = [b": not yet\n\n"] * 7
+        lines = [line for each in [*lines, b"data: [DONE]\n\n"] for line in (*wait, each)] + [b""]
     elif fault == "broken":
         lines = [*lines[: len(lines) // 2], b'data: {"error": {"message": "out of memory"}}\n\n', b""]
     else:
@@ -333,7 +340,7 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
     return [head.encode(), *lines]
 
 
-STREAMED = ("", "cut", "broken", "no usage", "no finish", "no text")
+STREAMED = ("", "cut", "broken", "slow", "no usage", "no finish", "no text")
 """Faults that a stream can have; with the others there is none."""
 HALF = b"data: {"
 """Ends a stream that is cut off."""

@@ -329,7 +329,7 @@ def test_who_skips_the_check_is_refused_by_the_search_before_the_first_step(name
 
 def test_a_race_without_a_way_to_give_rows_up_is_refused_before_it_begins() -> None:
     generator = lacking(Capability.CANCEL)
-    with pytest.raises(CapabilityError, match="it lacks cancelling a row at once"):
+    with pytest.raises(CapabilityError, match="it lacks cancelling a sample at once"):
         solve(make("first_finish"), toy_search(generator))
     assert generator.asked == []
 

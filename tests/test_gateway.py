@@ -179,6 +179,15 @@ def test_a_request_without_a_method_passes_untouched(start_gateway: Start) -> No
     assert answer["id"] == "x" and len(answer["choices"]) == 2 and "thinktime" not in answer
 
 
+def test_a_race_answers_with_the_shortest_and_says_what_it_could_not_count(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(pace=0.02)
+    endpoint.replies.extend(" ".join(["so"] * n) + f" The answer is {n}" for n in (60, 4, 50))
+    status, answer, _ = gateway.ask({**PLAIN, "thinktime": {"strategy": "first_finish", "n": 3}})
+    assert (status, answer["thinktime"]["answer"], answer["thinktime"]["usage"]["model_calls"]) == (200, "4", 3)
+    assert answer["thinktime"]["usage"]["uncounted_calls"] == 2
+    assert all("n" not in body and body["stream"] for body in endpoint.requests)
+
+
 def test_completions_vote_too(start_gateway: Start) -> None:
     _, gateway = start_gateway(look=False)
     body = {"model": "majority:n=4/words", "prompt": "what is 3 + 4\n", "max_tokens": 64}

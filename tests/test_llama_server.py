@@ -48,6 +48,7 @@ def search_for(
 def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
     traits = RemoteGenerator(url, only_model(url)).traits
     assert (traits.n, traits.seeds, traits.logprobs, traits.usage) == (True, True, True, True)
+    assert traits.streams
     assert (traits.continues, traits.echoes, traits.stops, traits.thinks) == (True, True, "unlisted", None)
 
 
@@ -148,6 +149,23 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
     answer = asyncio.run(vote())
     assert answer.value is not None and answer.usage.generated_tokens <= 600
     assert answer.usage.scorer_calls > 4 and answer.usage.uncounted_calls == 0
+
+
+def test_the_first_of_several_to_end_answers_and_the_others_are_left(url: str, questions: tuple[str, ...]) -> None:
+    remote = RemoteGenerator(url, only_model(url))
+    search = search_for(questions[0], remote, Sampling(max_tokens=200))
+
+    async def race() -> Answer:
+        answer = await make("first_finish", {"n": 4, "guard": "off"})(search)
+        await remote.close()
+        return answer
+
+    answer = asyncio.run(race())
+    leaves = [record.node for record in search.trace.values() if record.node.depth]
+    ended = [leaf for leaf in leaves if leaf.finish == "eos"]
+    assert answer.value is not None and answer.node in ended and len(leaves) == 4
+    assert answer.node is not None and answer.node.passes == min(leaf.passes for leaf in ended)
+    assert all(leaf.passes > answer.node.passes for leaf in leaves if leaf.finish == "pruned")
 
 
 def test_a_judge_on_the_server_is_charged_what_the_server_counts(

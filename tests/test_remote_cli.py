@@ -68,11 +68,12 @@ def test_the_account_in_words_tells_what_is_unknown_and_what_it_cost(endpoint: E
 
 @pytest.mark.parametrize(
     ("strategy", "lacks"),
-    [("first_finish", "cancelling a row at once"), ("best_of_n", "a scorer"), ("beam_search", "process rewards")],
+    [("first_finish", "cancelling a sample at once"), ("best_of_n", "a scorer"), ("beam_search", "process rewards")],
 )
 def test_what_cannot_run_is_refused_before_anything_is_sampled_and_the_nearest_named(
     endpoint: Endpoint, thinktime: Command, strategy: str, lacks: str
 ) -> None:
+    endpoint.streams = False
     code, _, err = thinktime(*ask(endpoint, "--model-name", "words", "--strategy", strategy))
     assert code == 2 and lacks in err and "what would work, the nearest first:" in err and err.count("\n") == 1
     assert all("what is 3 + 4" not in json.dumps(body) for body in endpoint.requests)
@@ -162,7 +163,7 @@ def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
     (tmp_path / "sums.jsonl").write_text("\n".join(questions))
     bench = ("bench", "sums.jsonl", "--strategies", "single", "--n", "1", "--max-tokens", "64", "--json")
     remote = (*bench, "--model", endpoint.url, "--model-name", "words")
-    looks = 5
+    looks = 6
     endpoint.faults.extend([*[""] * looks, "garbage"])
     code, out, err = thinktime(*remote)
     assert code == 1 and "1 problems could not be asked: endpoint=" in err and err.count("\n") == 1
@@ -259,7 +260,7 @@ def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thi
         endpoint.requests.clear()
         assert thinktime(*single)[0] == 0
         asked.append(len(endpoint.requests))
-    assert asked == [6, 1]
+    assert asked == [7, 1]
     endpoint.n = "ignored"
     code, out, err = thinktime("look", endpoint.url, "--model-name", "words", "--json")
     assert (code, err) == (0, "") and json.loads(out)["n"] is False

@@ -36,6 +36,7 @@ def look(
         ("goes on inside what was said", traits.continues),
         ("says again what was said", traits.echoes),
         ("tells a stop string from the end", traits.stops),
+        ("tells a sample as it comes", traits.streams),
         ("reports usage", traits.usage),
         ("length limit is called", traits.limit_field),
         ("tokens its template adds", traits.overhead),

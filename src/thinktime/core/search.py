@@ -417,7 +417,8 @@ class Search:
         left = self._samples.left(extension, limit, limit, "pruned")
         if left is None:
             left = self.generator.cut(extension, child, limit)
-            if left.usage.flops is not None:  # a replay knows only its tokens, which the bank has anyway
+            shorter = left.usage.generated_tokens < child.usage.generated_tokens
+            if shorter and left.usage.flops is not None:  # a replay knows only its tokens, which the bank has anyway
                 self._samples.add([(extension, left)])
         return left
 

@@ -89,7 +89,7 @@ class Capability(StrEnum):
     PREFIX = "prefix continuation"
     LOGPROBS = "log-probabilities"
     SCORES = "a scorer"
-    CANCEL = "cancelling a row at once"
+    CANCEL = "cancelling a sample at once"
     NOISE = "steps that are drawn (for pictures: eta above 0)"
     NO_NOISE = "a sample that its first noise decides (for pictures: eta 0)"
     MOVES = "moves of noise: to a neighbour, or back on the way"
@@ -111,13 +111,15 @@ class Capability(StrEnum):
 class Race:
     """Children of which the first ``k`` to end are wanted: the others are given up as soon as they are as long.
 
-    First means shortest, whatever ran when. ``counts`` says whether a complete state is an arrival at all.
+    First means shortest, whatever ran when; with ``at_once``, where children do not run in step, it means whatever came
+    first, and the others are given up then. ``counts`` says whether a complete state is an arrival at all.
     """
 
     k: int
     counts: Callable[[Any], bool]
     lengths: list[int] = field(default_factory=list)
     """Tokens of every arrival so far, from the parent on; the generator adds those of what it samples."""
+    at_once: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -245,7 +247,10 @@ class Generator(Protocol):
         ...
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """What is left of a child that is given up after so many tokens; only for those that can `CANCEL`."""
+        """What is left of a child that is given up after so many tokens; only for those that can `CANCEL`.
+
+        Where nobody tells its tokens apart it is all that came, and was paid for.
+        """
         ...
 
     def pack(self, node_state: Any, state: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Usage:
     decodes: int = 0
     """Latents decoded to pictures."""
     uncounted_calls: int = 0
-    """Calls whose cost nobody told: their tokens and dollars are charged at the most they can be."""
+    """Calls whose cost nobody told: charged at the most they can be; one that was left, at what had come of it."""
 
     def __add__(self, other: Usage) -> Usage:
         return self._with(other, add)

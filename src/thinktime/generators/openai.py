@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from threading import Event, Lock
 from typing import Any, TypeVar
 
-from thinktime.core.errors import InputError, ModelError
+from thinktime.core.errors import InputError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.capped import sampled, worst_behind
@@ -154,6 +155,7 @@ class RemoteGenerator:
         traits = self.traits
         offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs, Capability.NOISE: True}
         offered[Capability.STEPS] = traits.continues and traits.stops is not None
+        offered[Capability.CANCEL] = traits.streams
         return frozenset(capability for capability, seen in offered.items() if seen)
 
     async def look(self) -> Traits:
@@ -268,7 +270,7 @@ class RemoteGenerator:
         for place, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
             alone = e.until == "step" and traits.stops == "unlisted"  # of several, nobody tells whose tokens are whose
-            groups[same if traits.n and not alone else place].append(e)
+            groups[same if traits.n and not alone and e.race is None else place].append(e)
         parts = [
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
         ]
@@ -284,14 +286,8 @@ class RemoteGenerator:
         return came
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """Refuse: nobody tells where the tokens of a text end.
-
-        Raises:
-            ModelError: always; `Capability.CANCEL` is not offered.
-        """
-        raise ModelError(
-            f"model={self._model!r}: samples of an endpoint cannot be cut; choose a strategy without a race"
-        )
+        """All that came, for it was paid: nobody tells where the tokens of a text end."""
+        return replace(child, finish="pruned")
 
     def pack(self, node_state: RemoteText, state: RemoteText) -> dict[str, Any]:
         """See `thinktime.generators.text.pack_remote`."""

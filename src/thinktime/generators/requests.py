@@ -20,8 +20,15 @@ from thinktime.remote.prices import Price
 from thinktime.remote.probe import ECHO, Traits
 from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares, unechoed, unlisted
 from thinktime.remote.refusals import about_length, explained
-from thinktime.remote.streams import Assembly, without_echo
+from thinktime.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
 from thinktime.remote.watching import Watch
+
+
+class OvertakenError(Exception):
+    """A stream was left because others had ended first; what had come of it by then."""
+
+    def __init__(self, body: Mapping[str, Any], tokens: int, seconds: float) -> None:
+        self.body, self.tokens, self.seconds = body, tokens, seconds
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,16 @@ class Requests:
         return None if self.parameters is None else 2 * self.parameters * tokens
 
     async def sample(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
-        """One request for several children of one node, and more where fewer came; by key."""
+        """One request for several children of one node, and more where fewer came; by key.
+
+        One that races is asked for alone: it can be left without the others.
+        """
         first = wanted[0]
+        if first.race is not None and first.race.at_once and first.race.limit is not None:
+            return {first.key: Child(first.node.state, "pruned", Usage(), 0)}
         try:
             echoed = len(self._said(first.node.state)) if self.traits.echoes else 0
-            reply = await self._ask(self._body(first, len(wanted)), first.deadline, echoed)
+            reply = await self._ask(self._body(first, len(wanted)), first, echoed)
             choices = read_choices(reply.body, self.client.url)[: len(wanted)]
             if self.traits.echoes and (said := self._said(first.node.state)):
                 choices = [unechoed(choice, said) for choice in choices]
@@ -91,6 +103,8 @@ class Requests:
                 and unlisted(choices[0], read_usage(reply.body))
             ):
                 choices = [replace(choices[0], stop=self.step)]
+        except OvertakenError as left:
+            return {first.key: self._left(first, left)}
         except RefusedError as error:
             if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
                 return await self._one_by_one(wanted)
@@ -103,31 +117,45 @@ class Requests:
         answered, rest = wanted[: len(choices)], wanted[len(choices) :]
         made = dict(zip((e.key for e in answered), self._children(answered, choices, reply), strict=True))
         for extension in answered:
+            child, race = made[extension.key], extension.race
+            if race is not None and child.finish == "eos" and race.counts(child.state):
+                race.lengths.append(child.usage.generated_tokens)
             if extension.arrived is not None:
-                extension.arrived(made[extension.key])
+                extension.arrived(child)
         return made | await self._one_by_one(rest)
 
     def _said(self, state: RemoteText) -> str:
         return state.text if self.thoughts is None else self.thoughts.cap.sent(state.text)
 
-    async def _ask(self, body: Mapping[str, Any], deadline: float | None, echoed: int) -> Reply:
-        """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens."""
-        if self.heard is None or "n" in body:
+    async def _ask(self, body: Mapping[str, Any], first: Extension, echoed: int) -> Reply:
+        """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens.
+
+        Raises:
+            OvertakenError: its race was over first.
+        """
+        if (self.heard is None and first.race is None) or "n" in body:
             with self.watch(self.api, body) as watched:
-                reply = await self.client.post(self.api, body, deadline=deadline, headers=watched.headers)
+                reply = await self.client.post(self.api, body, deadline=first.deadline, headers=watched.headers)
                 watched.reply = reply.body
             return reply
-        whole, tell = Assembly(), self.heard
+        whole, tokens, began = Assembly(), 0, time.monotonic()
 
         async def heard(event: Mapping[str, Any]) -> None:
-            nonlocal echoed
+            nonlocal echoed, tokens
             whole.add(event)
             event, echoed = without_echo(event, echoed)
-            await tell(event)
+            if self.heard is not None:
+                await self.heard(event)
+            tokens += tokens_of(event)
+            race = first.race
+            if race is not None and race.limit is not None and (race.at_once or tokens > race.limit):
+                raise OvertakenError(whole.body, tokens, time.monotonic() - began)
 
-        streamed = {**body, "stream": True} | ({"stream_options": {"include_usage": True}} if self.traits.usage else {})
+        streamed = {**body, "stream": True} | (WITH_USAGE if self.traits.usage else {})
         with self.watch(self.api, body) as watched:
-            reply = await self.client.post(self.api, streamed, deadline=deadline, heard=heard, headers=watched.headers)
+            reply = await self.client.post(
+                self.api, streamed, deadline=first.deadline, heard=heard, headers=watched.headers
+            )
             reply = reply if reply.body else replace(reply, body=whole.body)
             watched.reply = reply.body
         return reply
@@ -148,7 +176,7 @@ class Requests:
             body["n"] = n
         if self.traits.seeds:
             body["seed"] = int(extension.key[:7], 16)
-        counting = n > 1 or extension.until == "step" or not self.traits.usage
+        counting = n > 1 or extension.until == "step" or extension.race is not None or not self.traits.usage
         if self.traits.logprobs and (self.logprobs or counting):
             body["logprobs"] = True if self.api == "chat/completions" else 1
         body |= self.fields or {}
@@ -173,11 +201,7 @@ class Requests:
                 worst = self.worst(extension.node.state, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
-                flops = self._flops(prompt + count)
-                money = self.price.dollars(prompt, cached or 0, count) if self.price else None
-                usage = Usage(
-                    prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money
-                )
+                usage = self._counted(prompt, cached, count, seconds)
             child = self._child(extension, choice, count, usage)
             if self.thoughts is not None and child.error is None:
                 alone = told if len(choices) == 1 else None
@@ -185,6 +209,22 @@ class Requests:
                 child = replace(child, state=replace(child.state, thinking=thought))
             children.append(child)
         return children
+
+    def _counted(self, prompt: int, cached: int | None, count: int, seconds: float) -> Usage:
+        flops = self._flops(prompt + count)
+        money = self.price.dollars(prompt, cached or 0, count) if self.price else None
+        return Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money)
+
+    def _left(self, extension: Extension, left: OvertakenError) -> Child:
+        """What had come of a sample that was left. That much it is charged; what is billed behind it nobody tells."""
+        told, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
+        if told is None:
+            usage = self.worst(extension.node.state, left.tokens)
+            usage = replace(usage, seconds=left.seconds, uncounted_calls=1)
+        else:
+            usage = self._counted(told.prompt - (told.cached or 0), told.cached, told.generated, left.seconds)
+        (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
+        return replace(self._child(extension, choice, usage.generated_tokens, usage), finish="pruned")
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
         before: RemoteText = extension.node.state

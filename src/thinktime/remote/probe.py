@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from thinktime.remote.client import Client, RefusedError, RemoteError
 from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage, unlisted
+from thinktime.remote.streams import WITH_USAGE, Assembly
 
 TOKENS = 3
 """Of each of the samples that are compared."""
@@ -44,6 +45,8 @@ class Traits:
     stops: Stops | None
     """How it tells a stop string from the end: it names it, or leaves it in the text, or counts it without listing its
     log-probability, which the end's it lists (llama.cpp). None: it was not seen to."""
+    streams: bool
+    """Whether a sample can be told as it comes, and be left."""
     usage: bool
     limit_field: str
     """What it calls the length limit."""
@@ -57,7 +60,7 @@ class Traits:
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
-    """Look at an endpoint; eight requests or fewer of a few tokens each.
+    """Look at an endpoint; nine requests or fewer of a few tokens each.
 
     Args:
         client: of the endpoint.
@@ -78,6 +81,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
             texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
     overhead = looks.last.prompt if looks.last else None
+    streams = await looks.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
     continues, echoes, stops = await _steps(looks, limit_field, step, overhead, told)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
@@ -86,6 +90,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         continues=continues,
         echoes=echoes,
         stops=stops,
+        streams=streams,
         usage=overhead is not None,
         limit_field=limit_field,
         overhead=overhead,
@@ -173,12 +178,33 @@ class Looking:
     ) -> list[Choice]:
         """Samples after a fixed prompt, and after what is said to have been said."""
         asked = asked or (ASKED_FOR_STEPS if said else ASKED)
-        messages = json.dumps([{"role": "user", "content": asked}])
-        prompt = messages if self.api == "chat/completions" else f"{asked}\n"
+        prompt = self._prompt(asked)
         body = {"model": self._model, **prompt_of(prompt, self.api, said), **options}
         reply = await self._client.post(self.api, body, tries=tries)
-        self.last = read_usage(reply.body)
-        if self.last is not None:
-            cost = self.spent
-            self.spent = Told(cost.prompt + self.last.prompt, cost.generated + self.last.generated)
+        self.last = self._charged(reply.body)
         return read_choices(reply.body, self._client.url)
+
+    async def stream(self, options: Mapping[str, Any]) -> bool:
+        """Whether a sample comes as a stream of events where that is asked for."""
+        whole, prompt = Assembly(), self._prompt(ASKED)
+        body = {"model": self._model, **prompt_of(prompt, self.api, ""), **options, "stream": True}
+
+        async def heard(event: Mapping[str, Any]) -> None:
+            whole.add(event)
+
+        try:
+            reply = await self._client.post(self.api, body, tries=2, heard=heard)
+        except RemoteError:
+            return False
+        self._charged(reply.body or whole.body)
+        return not reply.body and bool(whole.body["choices"])
+
+    def _prompt(self, asked: str) -> str:
+        messages = json.dumps([{"role": "user", "content": asked}])
+        return messages if self.api == "chat/completions" else f"{asked}\n"
+
+    def _charged(self, body: Mapping[str, Any]) -> Told | None:
+        told = read_usage(body)
+        if told is not None:
+            self.spent = Told(self.spent.prompt + told.prompt, self.spent.generated + told.generated)
+        return told

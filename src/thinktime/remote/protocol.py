@@ -14,6 +14,8 @@ from thinktime.remote.client import UnreadableError
 
 Api = Literal["chat/completions", "completions"]
 """The path of a call below the base URL."""
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Where thoughts are told apart from the text: vLLM's older and newer spelling."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
 
 def _thoughts(message: object) -> str:
     found = message if isinstance(message, Mapping) else {}
-    thoughts = found.get("reasoning_content") or found.get("reasoning")  # vLLM's older and newer spelling
+    thoughts = next((found[name] for name in THOUGHTS if found.get(name)), None)
     return thoughts if isinstance(thoughts, str) else ""
 
 

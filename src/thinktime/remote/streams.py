@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thinktime.remote.protocol import THOUGHTS
+
 ONCE = ("role", "id", "type", "name", "finish_reason", "stop_reason", "matched_stop")
 """Texts that are told once, or every time the same; all others grow."""
+WITH_USAGE = {"stream_options": {"include_usage": True}}
+"""What asks for the cost of a streamed answer, behind its last event."""
 
 
 class Assembly:
@@ -47,6 +51,16 @@ def without_echo(event: Mapping[str, Any], echoed: int) -> tuple[Mapping[str, An
         rest, echoed = text[echoed:], max(0, echoed - len(text))
         choices.append({**choice, "delta": {**part, name: rest}} if "delta" in choice else {**choice, name: rest})
     return {**event, "choices": choices}, echoed
+
+
+def tokens_of(event: Mapping[str, Any]) -> int:
+    """At least how many tokens an event brings: those it lists with a log-probability, or one if it says a word."""
+    count = 0
+    for choice in event.get("choices") or ():
+        part, listed = choice.get("delta", choice), choice.get("logprobs") or {}
+        tokens = listed.get("content") or listed.get("tokens") or ()
+        count += len(tokens) or any(part.get(name) for name in ("content", "text", *THOUGHTS, "tool_calls"))
+    return count
 
 
 def _grow(whole: dict[str, Any], part: Mapping[str, Any]) -> None:

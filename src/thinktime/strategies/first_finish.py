@@ -33,6 +33,10 @@ class FirstFinish:
     Args:
         n: samples started.
         k: how many have to end.
+        by: what ends first: the shortest in ``length``, for which an endpoint's other samples run until they are as
+            long (the paper's grace); or whatever it sends first in ``time``, and all others are left then. One batch
+            of a local model runs in step, where both are the same.
+        counts: an end with an ``answer`` that can be read, or ``any`` end.
         min_tokens: an end before that does not count, unless no other comes.
         advice: what the diagnosis said of this model, on problems kept for it: ``use``, ``do not use``, or ``unknown``.
         guard: unless that is ``use``: ``warn``, ``refuse``, or ``off``.
@@ -40,6 +44,8 @@ class FirstFinish:
 
     n: int = 4
     k: int = 1
+    by: str = "length"
+    counts: str = "answer"
     min_tokens: int = 0
     advice: str = "unknown"
     guard: str = "warn"
@@ -49,6 +55,8 @@ class FirstFinish:
         at_least("n", self.n, 1)
         at_least("k", self.k, 1)
         at_least("min_tokens", self.min_tokens, 0)
+        one_of("by", self.by, ("length", "time"))
+        one_of("counts", self.counts, ("answer", "any"))
         one_of("advice", self.advice, tuple(WARNINGS))
         one_of("guard", self.guard, ("warn", "refuse", "off"))
         if self.k > self.n:
@@ -61,7 +69,7 @@ class FirstFinish:
             raise InputError("min_tokens", self.min_tokens, f"give less than max_tokens={search.sampling.max_tokens}")
         if self.guard == "warn" and (warning := WARNINGS[self.advice]):
             search.log(warning=f"first_finish: {warning}")
-        race = Race(self.k, lambda state: self._counts(search, state))
+        race = Race(self.k, lambda state: self._counts(search, state), at_once=self.by == "time")
         leaves = await search.extend([search.root], self.n, race=race)
         arrived = [leaf for leaf in leaves if leaf.done and self._counts(search, leaf.state)]
         arrived = sorted(arrived, key=lambda leaf: leaf.passes)
@@ -71,4 +79,5 @@ class FirstFinish:
 
     def _counts(self, search: Search, state: Any) -> bool:
         assert search.answers is not None
-        return search.generator.length(state) >= self.min_tokens and search.answers.read(state) is not None
+        long_enough = search.generator.length(state) >= self.min_tokens
+        return long_enough and (self.counts == "any" or search.answers.read(state) is not None)
