@@ -183,8 +183,8 @@ def test_a_race_answers_with_the_shortest_and_says_what_it_could_not_count(start
     endpoint, gateway = start_gateway(pace=0.02)
     endpoint.replies.extend(" ".join(["so"] * n) + f" The answer is {n}" for n in (60, 4, 50))
     status, answer, _ = gateway.ask({**PLAIN, "thinktime": {"strategy": "first_finish", "n": 3}})
-    assert (status, answer["thinktime"]["answer"], answer["thinktime"]["usage"]["model_calls"]) == (200, "4", 3)
-    assert answer["thinktime"]["usage"]["uncounted_calls"] == 2
+    assert (status, answer["thinktime"]["answer"], answer["thinktime"]["account"]["model_calls"]) == (200, "4", 3)
+    assert answer["thinktime"]["account"]["uncounted_calls"] == 2
     assert all("n" not in body and body["stream"] for body in endpoint.requests)
 
 

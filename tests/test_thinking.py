@@ -393,6 +393,16 @@ def test_a_race_under_a_cap_is_refused(thinker: Path) -> None:
         asyncio.run(make("first_finish", {"n": 2})(search))
 
 
+def test_a_race_of_streams_under_a_cap_is_refused_where_thoughts_are_closed_and_run_where_a_field_does_it(
+    start: Start,
+) -> None:
+    search = searching(capped(start(thinks="marked"), 3))
+    with pytest.raises(InputError, match="thinking_tokens=3: a race compares lengths; leave the cap out"):
+        asyncio.run(make("first_finish", {"n": 2})(search))
+    search = searching(capped(start(thinks="apart", caps="thinking_budget"), 3))
+    assert asyncio.run(make("first_finish", {"n": 2, "guard": "off"})(search)).finish == "done"
+
+
 def test_the_commands_tell_whether_the_cap_held(
     thinker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

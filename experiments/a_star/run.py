@@ -66,7 +66,7 @@ class Control:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=834, help="of all levels; those of 3 to 5, three in five, are used")
+    parser.add_argument("--problems", type=int, default=834, help="of all levels; levels 3 to 5 are used")
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
     args = parser.parse_args()
     task = load("pocket", args.problems, seed=0)

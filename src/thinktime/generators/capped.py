@@ -22,11 +22,17 @@ def worst_behind(requests: Requests, state: RemoteText, max_tokens: int) -> Usag
 
 
 async def sampled(requests: Requests, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
-    """Children of one node. Those that still think at the cap have their thought closed, and go on behind it."""
+    """Children of one node. Those that still think at the cap have their thought closed, and go on behind it.
+
+    Raises:
+        InputError: they race.
+    """
     first, thoughts = wanted[0], requests.thoughts
     limit = first.max_tokens if thoughts is None else thoughts.first_limit(first.node.state, first.max_tokens)
     if thoughts is None or limit == first.max_tokens:
         return await requests.sample(wanted)
+    if first.race is not None:
+        raise InputError("thinking_tokens", thoughts.most, "a race compares lengths; leave the cap out")
     made: dict[str, Child | InputError] = {e.key: Child(e.node.state, "cut", Usage(), 0) for e in wanted}
     if limit:
         made = await requests.sample([replace(e, max_tokens=limit, arrived=None) for e in wanted])
