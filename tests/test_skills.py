@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from toy import PROBLEM, Notebook, Piece, Scores, ToyGenerator, ToyScorer, done,
 from thinktime.bench.trace import draw, records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, TooLongError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Extension, Problem
+from thinktime.core.types import Capability, Extension, Node, Problem
 from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
 from thinktime.pocket import skills
@@ -259,6 +260,28 @@ def test_the_meta_reward_says_which_judgements_vote() -> None:
         solve(GenerativeReward(n=3, k=6, keep=2), talk(JUDGED))
     with pytest.raises(InputError, match="keep=3: of k=2 judgements so many cannot vote"):
         GenerativeReward(k=2, keep=3)
+
+
+def test_of_equal_sums_the_one_is_taken_that_the_better_judgement_gave() -> None:
+    """Each gives whoever was shown second .2 and the other .1; shown in both orders, the answers are level."""
+    replies = {key: "1" if "judge" in key else text for key, text in JUDGED.items()}
+    level = 0
+    for seed in range(8):
+        for better, answer in (("so 5 is 7", "7"), ("is 7 so 5", "5")):
+            talker = Talker(replies)
+            asked = f"{better} judge"
+            search = toy_search(talker, partial(worth_of, talker, asked), seed=seed)
+            found = solve(GenerativeReward(n=3, k=2, keep=2), search)
+            (told,) = [event for event in search.events if "scores" in event]
+            if len({tuple(scores) for scores in told["scores"]}) == 2:
+                level += 1
+                assert found.value == answer
+    assert level > 0
+
+
+def worth_of(talker: Talker, asked: str, node: Node) -> float:
+    """More for replies to this question."""
+    return 0.9 if talker.prompts[node.state.prompt] == asked else 0.1
 
 
 def test_one_answer_needs_no_judge() -> None:

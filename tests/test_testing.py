@@ -45,6 +45,7 @@ SMALL = [
     "first_finish:n=5,k=2",
     "first_finish:n=12,k=5,min_tokens=3",
     "first_finish:n=4,min_tokens=6",
+    "first_finish:n=6,k=2,by=time,counts=any",
     "beam_search:n=4,width=2",
     "beam_search:n=1,width=1",
     "beam_search:n=6,width=sqrt",

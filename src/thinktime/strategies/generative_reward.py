@@ -26,7 +26,8 @@ SHOWN = 4
 class GenerativeReward:
     """Judge the most frequent answers of ``n`` samples side by side, ``k`` times; the highest sum of scores answers.
 
-    Each judgement sees the answers in an order of its own. One that does not give every answer a score is left out.
+    Each judgement sees the answers in an order of its own. One that does not give every answer a score is left out. Of
+    equal sums the one is taken that the judgements of more worth gave, where that was asked for, else any.
 
     Args:
         n: samples; of those with the same answer the first is shown, and of the answers the four most frequent.
@@ -74,20 +75,27 @@ class GenerativeReward:
                 f"generative_reward: not one of {len(strange)} judgements gives each of {len(shown)} answers a score; "
                 f"they say {examples}; take a model that judges, or unreadable=plurality"
             )
+        worth = dict.fromkeys(judgements, 0.0)
         if self.keep:
-            judgements = await self._kept(search, judgements)
+            worth = await self._kept(search, judgements)
+            judgements = {node: judgements[node] for node in worth}
         search.log(scores=list(judgements.values()), shown=[candidate.answer for candidate in shown])
         if not judgements:
             return search.finish(majority(search.candidates(leaves)))
-        sums = [sum(column) for column in zip(*judgements.values(), strict=True)]
+        sums, weighted = [0.0] * len(shown), [0.0] * len(shown)
+        for node, scores in judgements.items():
+            for place, score in enumerate(scores):
+                sums[place] += score
+                weighted[place] += worth[node] * score
         dice = search.random("ties")
-        place = max(range(len(shown)), key=lambda i: (round(sums[i], 9), dice.random()))
-        return search.finish(shown[place])
+        best = max(range(len(shown)), key=lambda i: (round(sums[i], 9), round(weighted[i], 9), dice.random()))
+        return search.finish(shown[best])
 
-    async def _kept(self, search: Search, judgements: dict[Node, list[float]]) -> dict[Node, list[float]]:
+    async def _kept(self, search: Search, judgements: dict[Node, list[float]]) -> dict[Node, float]:
+        """Those that may vote, and what each is worth."""
         nodes, dice = list(judgements), search.random("keep")
         worth = await search.score(nodes) if self.by == "meta" else [dice.random() for _ in nodes]
-        return {node: judgements[node] for node, _ in ranked(nodes, worth)[: self.keep]}
+        return {node: score or 0.0 for node, score in ranked(nodes, worth)[: self.keep]}
 
 
 def most_frequent(candidates: Sequence[Candidate]) -> list[Candidate]:
