@@ -27,7 +27,6 @@ def stages(runs: Path, out: Path) -> list[tuple[Path, str]]:
     """What each stage makes, and the module and arguments that make it."""
     samples = f"training.sample --model {out}/solver --samples 8"
     own = f"--samples {runs}/own --dev {runs}/own_dev --out"
-    retry = f"--samples {runs}/own"
     reward = f"--init {runs}/compare/final --samples {runs}/samples --dev {runs}/dev"
     return [
         (runs / "solver/final", f"training.solver --compile {SCHEDULE} --out {runs}/solver"),
@@ -43,8 +42,6 @@ def stages(runs: Path, out: Path) -> list[tuple[Path, str]]:
         (runs / "skills/final", f"training.skills --steps 1100 --init {runs}/own_compare/final {own} {runs}/skills"),
         (runs / "skilled/final", f"training.skills {AGAIN} --init {runs}/skills/final {own} {runs}/skilled"),
         (out / "skilled", f"training.ship skilled {runs}/skilled/final --out {out}/skilled"),
-        (runs / "retry/final", f"training.retry --steps 700 --init {out}/skilled {retry} --out {runs}/retry"),
-        (out / "retry", f"training.ship retry {runs}/retry/final --out {out}/retry"),
         (
             runs / "self/final",
             f"training.self_evaluation --steps 700 --init {runs}/own_compare/final {own} {runs}/self",
