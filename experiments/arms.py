@@ -68,6 +68,7 @@ def run_arms(
     bank: Path,
     seed: int = 0,
     skills: Skills | None = None,
+    sampling: Sampling = SAMPLING,
 ) -> dict[str, list[Outcome]]:
     """Every arm on every problem; outcomes in the order of the problems."""
     found: dict[str, list[Outcome]] = {}
@@ -76,7 +77,7 @@ def run_arms(
             started = time.perf_counter()
             entry = Entry(arm.label, 1, arm.strategy)
             judge = arm.scorer or scorer
-            bench = Bench(task, generator, judge, [entry], SAMPLING, opened, arm.budget, seed, skills=skills)
+            bench = Bench(task, generator, judge, [entry], sampling, opened, arm.budget, seed, skills=skills)
             asyncio.run(bench.run())
             found[arm.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
             right = fmean(outcome.correct for outcome in found[arm.label])

@@ -423,7 +423,7 @@ def test_strategies_show_of_an_unknown_name_gives_the_nearest(thinktime: Command
 
 def test_models_describes_the_shipped_models_and_gives_a_question_that_works(thinktime: Command) -> None:
     found = thinktime("models", "--json").json()
-    assert set(found["pocket"]) == {"solver", "reward", "skilled", "self_evaluation", "digits"}
+    assert set(found["pocket"]) == {"solver", "reward", "skilled", "retry", "self_evaluation", "digits"}
     assert all("parameters" in facts["description"] for facts in found["pocket"].values())
     assert thinktime("ask", found["example"], "--strategy", "single", "--json").code == 0
 

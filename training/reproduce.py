@@ -19,6 +19,8 @@ SOLVER = "018.1M"
 SCHEDULE = "--steps 4600 --save-every 1e6"
 AGAIN = "--steps 700 --seed 1 --muon-rate 0.008 --adam-rate 0.0015"
 """The second run of the skills. The first one of the shipped weights had another task among its rows: see the log."""
+ON = "--steps 750 --seed 1 --adam-rate 0.0012"
+"""The second run of the retries."""
 SCALE = "--scale 1.848"
 """What ``training.calibrate`` printed."""
 
@@ -27,6 +29,7 @@ def stages(runs: Path, out: Path) -> list[tuple[Path, str]]:
     """What each stage makes, and the module and arguments that make it."""
     samples = f"training.sample --model {out}/solver --samples 8"
     own = f"--samples {runs}/own --dev {runs}/own_dev --out"
+    retry = f"--samples {runs}/retry_samples --out {runs}/retry"
     reward = f"--init {runs}/compare/final --samples {runs}/samples --dev {runs}/dev"
     return [
         (runs / "solver/final", f"training.solver --compile {SCHEDULE} --out {runs}/solver"),
@@ -42,6 +45,10 @@ def stages(runs: Path, out: Path) -> list[tuple[Path, str]]:
         (runs / "skills/final", f"training.skills --steps 1100 --init {runs}/own_compare/final {own} {runs}/skills"),
         (runs / "skilled/final", f"training.skills {AGAIN} --init {runs}/skills/final {own} {runs}/skilled"),
         (out / "skilled", f"training.ship skilled {runs}/skilled/final --out {out}/skilled"),
+        (runs / "retry_samples", f"{samples} --problems 4000 --seed 17 --out {runs}/retry_samples"),
+        (runs / "retry_first/final", f"training.retry --steps 1300 --until 300 --init {out}/reward {retry}_first"),
+        (runs / "retry/final", f"training.retry {ON} --init {runs}/retry_first/final {retry}"),
+        (out / "retry", f"training.ship retry {runs}/retry/final --out {out}/retry"),
         (
             runs / "self/final",
             f"training.self_evaluation --steps 700 --init {runs}/own_compare/final {own} {runs}/self",

@@ -3,6 +3,7 @@
 python -m training.ship solver runs/solver/final
 python -m training.ship reward runs/reward/final
 python -m training.ship skilled runs/skills/run/final
+python -m training.ship retry runs/retry/final
 python -m training.ship self_evaluation runs/skills/self/final --scale 0.9
 """
 
@@ -26,7 +27,9 @@ DESCRIPTION = {
     "self_evaluation": "the solver's own layers and two more: the probability, at every token, that no other sample "
     "would be better",
     "skilled": "solves, checks, judges, revises and plans",
+    "retry": "solves, says of every step whether it is right, and writes it again where it is not",
 }
+MORE_WORDS = ("skilled", "retry")
 LABELS = {"reward": ("wrong", "right"), "self_evaluation": ("worse", NO_WORSE)}
 
 
@@ -42,7 +45,7 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     said: dict[str, object] = {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}
     extra: dict[str, object] = {"thinktime": said}
-    tokenizer = pocket_tokenizer.build(skills.WORDS if args.kind == "skilled" else ())
+    tokenizer = pocket_tokenizer.build(skills.WORDS if args.kind in MORE_WORDS else ())
     eos, pad = tokenizer.token_to_id(pocket_tokenizer.END), tokenizer.token_to_id(pocket_tokenizer.PAD)
     extra |= {"eos_token_id": eos, "pad_token_id": pad, "bos_token_id": None}
     if args.kind in LABELS:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from thinktime.remote.looks import Looks
 
 Result = TypeVar("Result")
-POCKET = {"pocket": "solver", "pocket-skilled": "skilled"}
+POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retry"}
 """The shipped models that can be asked, by their name in ``--model``."""
 SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
 """The shipped models that judge, by their name in ``--scorer``."""
@@ -33,7 +33,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Model = Annotated[
     str,
     typer.Option(
-        help="'pocket' or 'pocket-skilled' (shipped), a Hugging Face model directory, or an endpoint: http://host/v1."
+        help="'pocket', 'pocket-skilled' or 'pocket-retry' (shipped), a Hugging Face model directory, or an endpoint: "
+        "http://host/v1."
     ),
 ]
 ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
@@ -164,11 +165,11 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
 
 
 def skills_of(model: str) -> Skills | None:
-    """What else the model can be asked. The pocket solver only solves."""
+    """What else the model can be asked. Two of the pocket models only solve."""
     from thinktime.pocket.skills import PocketSkills
     from thinktime.skills import ChatSkills
 
-    if model == "pocket":
+    if model in ("pocket", "pocket-retry"):
         return None
     return PocketSkills() if model == "pocket-skilled" else ChatSkills()
 

@@ -1,0 +1,160 @@
+"""Row 59 with a model that checks its steps and writes wrong ones again, so that errors make it longer (2505.18149).
+
+    python -m experiments.first_finish.retry       # 500 problems, 32 samples each; half an hour on one core
+
+Both shipped models that solve, the plain one and the one that retries, are diagnosed on three in ten problems and
+measured on the others, as in ``experiments.first_finish.run``. Then the search itself runs live on the retrying one, no
+sample banked: does it return the sample that the replay returns, token for token, and what does giving up the others
+save in time? Writes ``retry.json`` and ``retry.png`` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from experiments.arms import Arm, run_arms
+from experiments.facts import facts
+from experiments.first_finish.run import JUDGED_AT, analyse, plot, verdict
+from experiments.pools import text
+from thinktime import pocket
+from thinktime.bank.store import Bank
+from thinktime.bench.samples import Pool, banked_pool
+from thinktime.bench.statistics import paired_difference
+from thinktime.bench.tasks import Task, load
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Node, Sampling
+from thinktime.generators.local import LocalGenerator
+from thinktime.pocket.problems import WordProblem, problems
+from thinktime.pocket.skills import NO
+from thinktime.scorers.prm import ProcessReward
+from thinktime.strategies import make, parse
+from training.sample import able_lines
+
+HERE = Path(__file__).parent
+MODELS = ("solver", "retry")
+SAMPLES = 32
+SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_tokens=800)
+LIVE, ROUNDS = 32, 3
+"""Problems answered at once, without a bank, and how often; the arms take turns."""
+ARMS = (
+    "single",
+    f"first_finish:n={JUDGED_AT},guard=off",
+    f"first_finish:n={JUDGED_AT},k=3,guard=off",
+    f"majority:n={JUDGED_AT}",
+)
+
+
+def generator_of(name: str) -> LocalGenerator:
+    """In float64: a sample never depends on what shares its batch."""
+    return LocalGenerator(pocket.directory(name), dtype="float64")
+
+
+def pool_of(name: str, task: Task, path: Path) -> Pool:
+    """The samples of one model, drawn where the bank lacks them."""
+    generator, reward = generator_of(name), ProcessReward(pocket.directory("reward"))
+    run_arms([Arm(name, make("majority", {"n": SAMPLES}))], task, generator, reward, path, sampling=SAMPLING)
+    with Bank(path) as bank:
+        return banked_pool(bank, task, SAMPLING, SAMPLES, model=generator.name)
+
+
+def marks(pool: Pool, problems_of_task: Mapping[str, WordProblem]) -> dict[str, float]:
+    """Shares of the wrong and of the right lines that the model marks as wrong, up to a wrong one that it keeps."""
+    seen: Counter[tuple[bool, bool]] = Counter()
+    for problem in pool.problems:
+        for sample in problem.samples:
+            kept: list[str] = []
+            for line in sample.text.splitlines():
+                text, marked = line.removesuffix(f" {NO}"), line.endswith(f" {NO}")
+                right = text in able_lines(problems_of_task[problem.id], kept)
+                seen[right, marked] += 1
+                if not marked and (not right or text.startswith("Answer")):
+                    break
+                kept += [] if marked else [text]
+    lines = {right: seen[right, True] + seen[right, False] for right in (True, False)}
+    return {
+        "wrong_lines": lines[False],
+        "wrong_lines_marked": seen[False, True] / lines[False],
+        "right_lines": lines[True],
+        "right_lines_marked": seen[True, True] / lines[True],
+    }
+
+
+async def live(label: str, task: Task) -> tuple[list[Answer], list[list[Node]], float]:
+    """Answers and leaves of all problems at once, and the seconds that took a problem."""
+    generator = generator_of("retry")
+    searches = [Search(p, generator, answers=task.answers, sampling=SAMPLING) for p in task.problems]
+    strategy, started = parse(label)[1], time.perf_counter()
+    answers = await asyncio.gather(*(strategy(search) for search in searches))
+    seconds = (time.perf_counter() - started) / len(searches)
+    leaves = [[record.node for record in search.trace.values() if record.node.depth] for search in searches]
+    return list(answers), leaves, seconds
+
+
+def measured_live(task: Task) -> dict[str, Any]:
+    """Tokens, passes and seconds of the arms; how often the race returns what the shortest of the whole samples is."""
+    rounds: dict[str, list[float]] = {label: [] for label in ARMS}
+    found: dict[str, tuple[list[Answer], list[list[Node]]]] = {}
+    for _ in range(ROUNDS):
+        for label in ARMS:
+            answers, leaves, seconds = asyncio.run(live(label, task))
+            rounds[label].append(seconds)
+            found[label] = answers, leaves
+    _, whole = found[ARMS[-1]]
+    same = []
+    for answer, samples in zip(found[ARMS[1]][0], whole, strict=True):
+        ended = [leaf for leaf in samples if leaf.done and task.answers.read(leaf.state) is not None]
+        least = min((leaf.passes for leaf in ended), default=None)
+        shortest = [leaf.state.ids for leaf in ended if leaf.passes == least]
+        same.append(answer.node.state.ids in shortest if answer.node else not shortest)
+    rows: dict[str, Any] = {}
+    for label, (answers, _) in found.items():
+        times = sorted(rounds[label])
+        rows[label] = {
+            "right": fmean(task.check(a.value, p.reference) for a, p in zip(answers, task.problems, strict=True)),
+            "generated_tokens": fmean(a.usage.generated_tokens for a in answers),
+            "passes": fmean(a.passes for a in answers),
+            "flops": fmean(a.usage.flops or 0.0 for a in answers),
+            "seconds": {"value": times[ROUNDS // 2], "low": times[0], "high": times[-1]},
+        }
+    return {"n_problems": len(task.problems), "rounds": ROUNDS, "live_is_replay": fmean(same), "arms": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
+    args = parser.parse_args()
+    task = load("pocket", args.problems, seed=0)
+    pools = {name: pool_of(name, task, args.bank) for name in MODELS}
+    measured = {name: analyse(pool, 0) for name, pool in pools.items()}
+    for one in measured.values():
+        one["verdict"] = verdict(one)
+    rates = [[problem.pass_rate for problem in pools[name].problems] for name in MODELS]
+    result = facts(HERE, 0) | {
+        "command": "python -m experiments.first_finish.retry",
+        "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_tokens},
+        "pools": measured,
+        "marks": marks(pools["retry"], {p.id: p for p in problems("test", args.problems, seed=0)}),
+        "retry_minus_solver": paired_difference(rates[1], rates[0]).as_dict(),
+        "live": measured_live(replace(task, problems=task.problems[:LIVE])),
+    }
+    (HERE / "retry.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, HERE / "retry.png")
+    for name, one in measured.items():
+        print(f"{name}: gap {text(one['lengths']['gap'])}, {one['diagnosis']}, {one['verdict']}")
+        for n, row in one["by_n"].items():
+            print(f"  n={n:>2} first {text(row['first'])} majority {text(row['majority_of_n'])}")
+    print(json.dumps({name: result[name] for name in ("marks", "retry_minus_solver", "live")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

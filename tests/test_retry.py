@@ -1,0 +1,83 @@
+"""The retrying model: the traces it is taught, in which a wrong step is marked and comes again, and what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from thinktime.answers import TextAnswers
+from thinktime.core.search import Answer, Search
+from thinktime.core.types import Node, Problem, Sampling
+from thinktime.generators.local import LocalGenerator
+from thinktime.pocket import directory, skills
+from thinktime.pocket import tokenizer as pocket_tokenizer
+from thinktime.pocket.problems import check_steps, problems, read_answer
+from thinktime.strategies.first_finish import FirstFinish
+from training.retry import MOST, Course, row_of, slipped, trace
+
+PROBLEMS = tuple(problems("train", 10))
+
+
+def course(place: int, failing: float) -> Course:
+    """A problem at whose every step nine samples arrived, of which so large a share went wrong the same way."""
+    problem = PROBLEMS[place]
+    wrong = [[slipped(step.text, Random(0))] * round(9 * failing) for step in problem.steps]
+    return Course(problem, [9] * len(problem.steps), wrong)
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_without_its_wrong_lines_a_trace_is_the_solution(place: int) -> None:
+    lines = trace(course(place, 0.5), Random(place))
+    right = [line.text for line in lines if line.right]
+    assert right == [step.text for step in PROBLEMS[place].steps]
+    assert all(line.text not in right for line in lines if not line.right)
+    assert all(check_steps(PROBLEMS[place], "\n".join([*right, f"Answer: {PROBLEMS[place].answer}"])))
+
+
+def test_a_step_goes_wrong_as_often_as_the_solver_did_there_but_not_for_ever() -> None:
+    assert course(0, 0.0).risk(0) == pytest.approx(0.01) and course(0, 1 / 3).risk(0) == pytest.approx(0.31)
+    assert course(0, 1.0).risk(0) == MOST
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_row_says_the_trace_and_labels_every_token_from_where_its_line_goes_wrong(place: int) -> None:
+    tokenizer = pocket_tokenizer.build(skills.WORDS)
+    made, lines = row_of(course(place, 0.4), tokenizer, Random(1)), trace(course(place, 0.4), Random(1))
+    said = tokenizer.decode([token for token, is_said in zip(made.ids, made.said, strict=True) if is_said])
+    mine = [f"{line.text * line.own}{'' if line.right else f' {skills.NO}'}" for line in lines]
+    assert said == "\n".join([*mine, f"Answer: {PROBLEMS[place].answer}"])
+    starts_wrong = [place for place, label in made.judged.items() if not label and made.judged.get(place - 1)]
+    assert len(starts_wrong) == sum(not line.right for line in lines) > 0
+    digits = [tokenizer.decode([made.ids[place]]).strip() for place in starts_wrong]
+    assert all(digit.isdigit() for digit in digits)
+
+
+def test_the_shipped_model_writes_what_it_marks_again_and_a_race_of_it_ends_as_its_samples_say(
+    questions: tuple[str, ...],
+) -> None:
+    generator, n = LocalGenerator(directory("retry"), dtype="float64"), 6
+
+    def search_of(place: int) -> Search:
+        answers, sampling = TextAnswers(read_answer), Sampling(max_tokens=400)
+        return Search(Problem(str(place), questions[place]), generator, answers=answers, sampling=sampling)
+
+    async def both(place: int) -> tuple[list[Node], Answer]:
+        whole, race = search_of(place), search_of(place)
+        return await whole.extend([whole.root], n), await FirstFinish(n, guard="off")(race)
+
+    async def all_of_them() -> list[tuple[list[Node], Answer]]:
+        return list(await asyncio.gather(*map(both, range(8))))
+
+    marked = again = 0
+    for leaves, answer in asyncio.run(all_of_them()):
+        ended = [leaf for leaf in leaves if leaf.done and read_answer(leaf.state.text) is not None]
+        shortest = [leaf.state.ids for leaf in ended if leaf.passes == min(leaf.passes for leaf in ended)]
+        assert answer.node is not None and answer.node.state.ids in shortest
+        for leaf in leaves:
+            for line, following in pairwise(leaf.state.text.splitlines()):
+                marked += line.endswith(f" {skills.NO}")
+                again += line.endswith(f" {skills.NO}") and line.split()[:3] == following.split()[:3]
+    assert marked > 10 and again > marked / 2
