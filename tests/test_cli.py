@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,9 +86,16 @@ def write_questions(folder: Path) -> None:
     (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, in_background: bool = False) -> subprocess.Popen[str]:
+    """The program as a shell starts it: a job in the background ignores Ctrl-C, whatever these tests themselves are."""
+    interrupt = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if in_background else signal.SIG_DFL)
     return subprocess.Popen(
-        [str(PROGRAM), *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(PROGRAM), *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interrupt,
     )
 
 
@@ -107,14 +115,16 @@ def banked(bank: Path) -> int:
             return 0
 
 
-def started_and_caught_in_the_middle(folder: Path, undisturbed: Path) -> subprocess.Popen[str]:
+def started_and_caught_in_the_middle(
+    folder: Path, undisturbed: Path, *, in_background: bool = False
+) -> subprocess.Popen[str]:
     """A bench of which at least one strategy, and not all, is done; it stands still until it is told to go on.
 
     On a machine that is busy enough it may have got past the middle before we look; then another one is started.
     """
     write_questions(folder)
     limit, late = time.monotonic() + 100, banked(undisturbed / "run" / "bank.db") - N_QUESTIONS
-    process = start(folder, *BENCH)
+    process = start(folder, *BENCH, in_background=in_background)
     while True:
         process.send_signal(signal.SIGSTOP)  # however busy the machine is, it does not run on while we look
         done = banked(folder / "run" / "bank.db")
@@ -124,7 +134,7 @@ def started_and_caught_in_the_middle(folder: Path, undisturbed: Path) -> subproc
             process.kill()
             process.communicate()
             shutil.rmtree(folder / "run")
-            process = start(folder, *BENCH)
+            process = start(folder, *BENCH, in_background=in_background)
         process.send_signal(signal.SIGCONT)
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
@@ -475,11 +485,20 @@ def test_a_killed_bench_that_is_run_again_gives_the_same_result_byte_for_byte(
     assert banked(run / "bank.db") == banked(reference / "bank.db")
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("kind", "in_background"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+    ids=["SIGINT", "SIGTERM", "SIGTERM in the background"],
+)
 def test_an_interrupted_bench_shows_what_it_has_keeps_its_bank_and_goes_on_when_run_again(
-    kind: signal.Signals, undisturbed: Path, tmp_path: Path, thinktime: Command, monkeypatch: pytest.MonkeyPatch
+    kind: signal.Signals,
+    in_background: bool,
+    undisturbed: Path,
+    tmp_path: Path,
+    thinktime: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process = started_and_caught_in_the_middle(tmp_path, undisturbed)
+    process = started_and_caught_in_the_middle(tmp_path, undisturbed, in_background=in_background)
     process.send_signal(kind)
     process.send_signal(signal.SIGCONT)
     stopped = finish(process)

@@ -8,7 +8,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -280,13 +280,12 @@ def _banked(bank: Bank) -> tuple[Generator, Scorer | None]:
 
 
 def _run_with_progress(run: Bench) -> bool:
-    """Run to the end, or to Ctrl-C; say which."""
+    """Run to the end, or until it is told to stop; say which."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # asyncio stops cleanly on it
     right = TextColumn("{task.fields[right]}")
     with Progress(*columns, right, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("loading", total=len(run.entries) * len(run.task.problems), right="")
@@ -304,10 +303,18 @@ def _run_with_progress(run: Bench) -> bool:
 
         run.on_outcome = show
         try:
-            asyncio.run(closing((run.generator, run.scorer), run.run()))
-        except KeyboardInterrupt:
+            asyncio.run(_until_told_to_stop(closing((run.generator, run.scorer), run.run())))
+        except (KeyboardInterrupt, asyncio.CancelledError):
             return False
     return True
+
+
+async def _until_told_to_stop(work: Awaitable[None]) -> None:
+    """Stop at SIGTERM as at Ctrl-C, which a job in the background may not hear."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
 
 
 def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
