@@ -21,18 +21,11 @@ from thinktime.generators.capped import sampled, worst_behind
 from thinktime.generators.requests import Requests, failed
 from thinktime.generators.text import RemoteText, messages_of, pack_remote, unpack_remote
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import (
-    PATIENCE,
-    Client,
-    Heard,
-    RefusedError,
-)
+from thinktime.remote.client import PATIENCE, Client, Heard, RefusedError
 from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits, probe
-from thinktime.remote.protocol import (
-    root_and_api,
-)
+from thinktime.remote.protocol import root_and_api
 from thinktime.remote.refusals import explained
 from thinktime.remote.sizes import multiplied
 from thinktime.remote.thoughts import Cap

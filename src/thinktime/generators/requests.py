@@ -224,6 +224,8 @@ class Requests:
         else:
             usage = self._counted(told.prompt - (told.cached or 0), told.cached, told.generated, left.seconds)
         (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
+        if self.traits.echoes and (said := self._said(extension.node.state)):
+            choice = unechoed(choice, said)
         return replace(self._child(extension, choice, usage.generated_tokens, usage), finish="pruned")
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
