@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from thinktime.engine.llama import Llama
+from thinktime.generators.text import shared
 from thinktime.pocket import skills
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem
@@ -106,7 +107,7 @@ def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> Row:
     step = next(steps)
     for line, right, own in trace(course, rng):
         ids, should = tokenizer.encode(line).ids, tokenizer.encode(step.text).ids
-        common = next((i for i, (x, y) in enumerate(zip(ids, should, strict=False)) if x != y), len(should))
+        common = shared(ids, should)
         row.judged |= {len(row.ids) + i: float(right or i < common) for i in range(len(ids))}
         row.add(ids, said=own)
         row.add(tokenizer.encode("\n" if right else f" {skills.NO}\n").ids, said=True)

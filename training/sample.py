@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from thinktime import pocket
 from thinktime.engine.models import load_language_model
 from thinktime.engine.rows import Row
+from thinktime.generators.text import shared
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem, check_steps, problems, read_answer
 from thinktime.pocket.tokenizer import END, STEP
@@ -51,7 +52,7 @@ def first_wrong(problem: WordProblem, tokenizer: Tokenizer, ids: Sequence[int], 
     right = [tokenizer.decode(list(ids[start : end - 1])) for start, end in pairwise(starts[: wrong + 1])]
     able = [text + (END if text.startswith("Answer") else STEP) for text in able_lines(problem, right)]
     line_ids = ids[starts[wrong] :]
-    return starts[wrong] + max(_common(line_ids, tokenizer.encode(text).ids) for text in able)
+    return starts[wrong] + max(shared(line_ids, tokenizer.encode(text).ids) for text in able)
 
 
 def able_lines(problem: WordProblem, right: Sequence[str]) -> list[str]:
@@ -60,11 +61,6 @@ def able_lines(problem: WordProblem, right: Sequence[str]) -> list[str]:
     for line in right:
         del left[next(index for index, step in left.items() if step.text == line)]
     return [step.text for step in left.values() if not set(step.needs) & set(left)] or [f"Answer: {problem.answer}"]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of their common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def main() -> None:

@@ -177,17 +177,14 @@ class Looking:
         self, options: Mapping[str, Any], said: str = "", *, asked: str | None = None, tries: int = 5
     ) -> list[Choice]:
         """Samples after a fixed prompt, and after what is said to have been said."""
-        asked = asked or (ASKED_FOR_STEPS if said else ASKED)
-        prompt = self._prompt(asked)
-        body = {"model": self._model, **prompt_of(prompt, self.api, said), **options}
+        body = self._body(options, asked or (ASKED_FOR_STEPS if said else ASKED), said)
         reply = await self._client.post(self.api, body, tries=tries)
         self.last = self._charged(reply.body)
         return read_choices(reply.body, self._client.url)
 
     async def stream(self, options: Mapping[str, Any]) -> bool:
         """Whether a sample comes as a stream of events where that is asked for."""
-        whole, prompt = Assembly(), self._prompt(ASKED)
-        body = {"model": self._model, **prompt_of(prompt, self.api, ""), **options, "stream": True}
+        whole, body = Assembly(), self._body({**options, "stream": True}, ASKED)
 
         async def heard(event: Mapping[str, Any]) -> None:
             whole.add(event)
@@ -199,9 +196,10 @@ class Looking:
         self._charged(reply.body or whole.body)
         return not reply.body and bool(whole.body["choices"])
 
-    def _prompt(self, asked: str) -> str:
+    def _body(self, options: Mapping[str, Any], asked: str, said: str = "") -> dict[str, Any]:
         messages = json.dumps([{"role": "user", "content": asked}])
-        return messages if self.api == "chat/completions" else f"{asked}\n"
+        prompt = messages if self.api == "chat/completions" else f"{asked}\n"
+        return {"model": self._model, **prompt_of(prompt, self.api, said), **options}
 
     def _charged(self, body: Mapping[str, Any]) -> Told | None:
         told = read_usage(body)
