@@ -23,14 +23,15 @@ from thinktime.bank.store import Bank
 from thinktime.bench.runner import Bench, Entry, Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
-from thinktime.core.types import Sampling, Scorer, Skills
+from thinktime.core.protocols import Scorer
+from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import Strategy, parse
 from thinktime.strategies.generative_reward import GenerativeReward
 
-SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_tokens=pocket.MAX_TOKENS)
+SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def write(folder: Path, seed: int, task: Task, result: Mapping[str, Any]) -> dic
     whole = {
         **facts(folder, seed),
         "n_problems": len(task.problems),
-        "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_tokens},
+        "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length},
         **result,
     }
     (folder / "result.json").write_text(json.dumps(whole, indent=1) + "\n")

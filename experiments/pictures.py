@@ -80,8 +80,8 @@ class Easel:
         return Search(
             Problem(f"digit/{prompt}", prompt),
             self.generator,
-            scorer=self.scorer,
-            sampling=Sampling(max_tokens=self.generator.levels.steps),
+            scorers=self.scorer,
+            sampling=Sampling(max_length=self.generator.levels.steps),
             budget=budget,
             seed=seed,
         )

@@ -45,7 +45,7 @@ def pools(args: argparse.Namespace) -> dict[str, Pool]:
         if not args.bank.exists():
             sys.exit(f"bank={str(args.bank)!r}: it is not there; fill it with the shipped model's samples first")
         task = load("pocket", args.problems, split=args.split, seed=args.seed)
-        sampling = Sampling(temperature=args.temperature, max_tokens=args.max_tokens)
+        sampling = Sampling(temperature=args.temperature, max_length=args.max_tokens)
         with Bank(args.bank) as bank:
             return {"pocket": banked_pool(bank, task, sampling, args.samples, args.seed, args.model)}
     files = sorted(args.folder.glob("*.jsonl"))

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from fake_endpoint import Endpoint
 
-from thinktime.core.types import Scorer
+from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import Config
 from thinktime.gateway.server import bound, listening

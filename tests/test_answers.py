@@ -176,7 +176,7 @@ def test_equivalence_is_symmetric_and_transitive(answers: list[str]) -> None:
     assert not (equivalent(a, b) and equivalent(b, c)) or equivalent(a, c)
 
 
-# Reading the answer off a solution
+# Score the answer off a solution
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ from toy import (
 from thinktime.core.allocation import shares
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Extension, Node, Race, Reading, Sampling
+from thinktime.core.transitions import Race
+from thinktime.core.types import Capability, Extension, Node, Sampling, Score
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, check, make, options, parse
 from thinktime.strategies.a_star import AStar
@@ -149,10 +150,10 @@ class Misfit(ToyScorer):
         super().__init__(lambda node: 0.5)
         self._some = some
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         readings = await super().score(nodes, known)
         pairs = zip(nodes, readings, strict=True)
-        return [Reading(None, r.usage, reason=self.reason) if self._some(node) else r for node, r in pairs]
+        return [Score(None, r.usage, reason=self.reason) if self._some(node) else r for node, r in pairs]
 
 
 @pytest.mark.parametrize("name", SCORING)

@@ -18,7 +18,7 @@ from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, exten
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError, InputError, ModelError
 from thinktime.core.search import Answer
-from thinktime.core.types import Capability, Reading
+from thinktime.core.types import Capability, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.recorded import BankedScorer
@@ -55,10 +55,10 @@ def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
 
 
 def test_a_reading_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
-    scored, missing = Reading(0.1, USAGE, (0.3, 0.1)), Reading(None, USAGE)
-    bank.add_readings("prm", [("a", scored), ("b", missing)])
-    assert bank.find_reading("a", "prm") == scored
-    assert bank.find_reading("b", "prm") == missing
+    scored, missing = Score(0.1, USAGE, (0.3, 0.1)), Score(None, USAGE)
+    bank.add_scores("prm", [("a", scored), ("b", missing)])
+    assert bank.find_score("a", "prm") == scored
+    assert bank.find_score("b", "prm") == missing
 
 
 def test_verdicts_come_back_by_checker(bank: Bank) -> None:
@@ -71,17 +71,17 @@ def test_verdicts_come_back_by_checker(bank: Bank) -> None:
 
 def test_what_is_not_there_is_none(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
-    bank.add_readings("prm", [("k", Reading(0.5, USAGE))])
+    bank.add_scores("prm", [("k", Score(0.5, USAGE))])
     assert bank.find_sample("other") is None
-    assert bank.find_reading("other", "prm") is None
-    assert bank.find_reading("k", "other") is None
+    assert bank.find_score("other", "prm") is None
+    assert bank.find_score("k", "other") is None
 
 
 def test_the_bank_knows_how_many_samples_it_has_and_whose(bank: Bank) -> None:
     assert (len(bank), bank.models(), bank.scorers()) == (0, [], [])
     bank.add_samples(PROBLEM, "b", [("1", sample("x")), ("2", sample("y"))])
     bank.add_samples(PROBLEM, "a", [("3", sample("z"))])
-    bank.add_readings("prm", [("1", Reading(0.5, USAGE)), ("2", Reading(0.5, USAGE))])
+    bank.add_scores("prm", [("1", Score(0.5, USAGE)), ("2", Score(0.5, USAGE))])
     assert (len(bank), bank.models(), bank.scorers()) == (3, ["a", "b"], ["prm"])
 
 
@@ -101,13 +101,13 @@ def test_the_samples_of_a_problem_are_found_by_its_id(bank: Bank) -> None:
 def test_the_first_sample_reading_and_verdict_of_a_key_win(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("first"))])
     bank.add_samples(PROBLEM, "toy", [("k", sample("second")), ("l", sample("new"))])
-    bank.add_readings("prm", [("k", Reading(0.1, USAGE))])
-    bank.add_readings("prm", [("k", Reading(0.9, USAGE))])
+    bank.add_scores("prm", [("k", Score(0.1, USAGE))])
+    bank.add_scores("prm", [("k", Score(0.9, USAGE))])
     bank.add_verdict("k", "exact", True)
     bank.add_verdict("k", "exact", False)
     assert bank.find_sample("k") == sample("first")
     assert bank.find_sample("l") == sample("new"), "a key that is there does not hold up the others"
-    assert bank.find_reading("k", "prm") == Reading(0.1, USAGE)
+    assert bank.find_score("k", "prm") == Score(0.1, USAGE)
     assert bank.verdicts("exact") == {"k": True}
 
 
@@ -117,10 +117,10 @@ def test_the_first_sample_reading_and_verdict_of_a_key_win(bank: Bank) -> None:
 def test_a_closed_bank_opens_again_with_everything_in_it(path: Path) -> None:
     with Bank(path) as bank:
         bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
-        bank.add_readings("prm", [("k", Reading(0.5, USAGE, (0.5,)))])
+        bank.add_scores("prm", [("k", Score(0.5, USAGE, (0.5,)))])
     with Bank(path) as bank:
         assert bank.find_sample("k") == sample("so 7")
-        assert bank.find_reading("k", "prm") == Reading(0.5, USAGE, (0.5,))
+        assert bank.find_score("k", "prm") == Score(0.5, USAGE, (0.5,))
 
 
 def test_a_search_fills_an_empty_bank(bank: Bank) -> None:
@@ -277,7 +277,7 @@ def replayed(bank: Bank, **options: Any) -> Any:
     )
 
 
-TEXT = [name for name, kind in BUILT_IN.items() if Capability.MOVES not in kind.needs]
+TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in kind.needs]
 """What a bank of texts can replay."""
 
 

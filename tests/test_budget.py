@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-# Reading a budget
+# Score a budget
 
 
 @pytest.mark.parametrize(

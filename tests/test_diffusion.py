@@ -20,7 +20,8 @@ from toy import Notebook, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Neighbour, Problem, Renoise, Sampling
+from thinktime.core.transitions import Neighbour, Renoise
+from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.diffusion.calls import Call
 from thinktime.diffusion.classifier import Classifier
@@ -65,8 +66,8 @@ def searching(
     return Search(
         Problem("picture", prompt),
         generator,
-        scorer=PictureScorer(generator, ink, "ink"),
-        sampling=Sampling(max_tokens=STEPS),
+        scorers=PictureScorer(generator, ink, "ink"),
+        sampling=Sampling(max_length=STEPS),
         budget=budget,
         journal=journal,
     )
@@ -188,7 +189,7 @@ def test_all_particles_of_all_prompts_share_their_batches(model: DiffusionModel)
     generator._batch._compute = lambda calls: sizes.append(len(calls)) or compute(calls)  # type: ignore[func-returns-value]
     scorer = PictureScorer(generator, ink, "ink")
     searches = [
-        Search(Problem(str(i), str(i % 4)), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
+        Search(Problem(str(i), str(i % 4)), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
         for i in range(8)
     ]
     method = parse("fk_steering:n=4,start=1,every=2")[1]
@@ -229,17 +230,17 @@ def test_moves_go_to_a_neighbour_and_back_on_the_way(model: DiffusionModel) -> N
 
     async def move() -> None:
         (noise,) = await search.extend([search.root], until="step")
-        near = await search.extend([noise], 2, move=Neighbour(0.95))
+        near = await search.extend([noise], 2, transition=Neighbour(0.95))
         assert [node.state.position for node in near] == [0, 0]
         assert [node.usage.denoiser_calls for node in near] == [1, 1]
         late = await search.extend(near, at_most=4)
         assert [(node.finish, node.state.position) for node in late] == [("cut", 4)] * 2
-        (back,) = await search.extend(late[:1], move=Renoise(0.5))
+        (back,) = await search.extend(late[:1], transition=Renoise(0.5))
         assert back.state.position == 2
         (done,) = await search.extend([back])
         assert done.done
         with pytest.raises(InputError, match="pure noise has neighbours"):
-            await search.extend(late, move=Neighbour(0.9))
+            await search.extend(late, transition=Neighbour(0.9))
 
     asyncio.run(move())
 
@@ -323,7 +324,7 @@ def test_searches_choose_by_ranks_if_they_are_asked_to(model: DiffusionModel) ->
     scorer = Composed([(PictureScorer(generator, SIMPLE[name], name), weight) for name, weight in weights.items()])
     found = {}
     for strategy in ("best_of_n:n=6", "best_of_n:n=6,by=ranks", "zero_order:n=3,rounds=2,by=ranks"):
-        search = Search(search.problem, generator, scorer=scorer, sampling=search.sampling, seed=1)
+        search = Search(search.problem, generator, scorers=scorer, sampling=search.sampling, seed=1)
         answer = painted(strategy, search)
         assert answer.node is not None
         ends = [record for record in search.trace.values() if record.node.done]
@@ -428,8 +429,8 @@ def test_scores_that_are_no_numbers_are_missing_and_a_picture_comes_all_the_same
     search = Search(
         Problem("picture", "2"),
         generator,
-        scorer=PictureScorer(generator, lambda pictures, _: pictures.mean((1, 2, 3)) * float("nan"), "broken"),
-        sampling=Sampling(max_tokens=STEPS),
+        scorers=PictureScorer(generator, lambda pictures, _: pictures.mean((1, 2, 3)) * float("nan"), "broken"),
+        sampling=Sampling(max_length=STEPS),
         budget=Budget(nfe=30),
     )
     answer = painted(strategy, search)
@@ -440,7 +441,7 @@ def test_scores_that_are_no_numbers_are_missing_and_a_picture_comes_all_the_same
 def test_a_measure_of_too_few_numbers_is_named(model: DiffusionModel) -> None:
     generator = DiffusionGenerator(model, steps=STEPS)
     scorer = PictureScorer(generator, lambda pictures, _: pictures[:1].mean((1, 2, 3)), "lazy")
-    search = Search(Problem("p", "2"), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
+    search = Search(Problem("p", "2"), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
     with pytest.raises(ModelError, match="scorer='lazy': it gave 1 numbers for 3 pictures"):
         painted("best_of_n:n=3", search)
 
@@ -545,7 +546,7 @@ def test_a_score_counts_the_operations_of_its_classifier(model: DiffusionModel) 
     convolution, inner, outer = 2 * 8 * 8 * 4 * 9, 2 * (4 * 4 * 4) * 8, 2 * 8 * 4
     assert scorer.worst_case(root, None).scorer_flops == convolution + inner + outer
     with pytest.raises(InputError, match="no class was asked for"):
-        Search(Problem("any", ""), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
+        Search(Problem("any", ""), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
 
 
 def test_a_classifier_is_read_back_as_it_was_written(tmp_path: Path) -> None:

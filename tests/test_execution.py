@@ -116,7 +116,7 @@ def test_with_tests_for_a_verifier_what_is_selected_is_what_is_covered(file: Pat
     generator = Asked({str(i): done(program) for i, program in enumerate(PROGRAMS)})
     with Bank(tmp_path / "bank.db") as bank:
         entries = [Entry(name, 4, make(name, {"n": 4})) for name in ("best_of_n", "majority")]
-        bench = Bench(task, generator, Oracle(task), entries, Sampling(max_tokens=20), bank)
+        bench = Bench(task, generator, Oracle(task), entries, Sampling(max_length=20), bank)
         asyncio.run(bench.run())
     selected = [outcome.correct for outcome in bench.outcomes["best_of_n@4"].values()]
     assert selected == [any(outcome.samples) for outcome in bench.outcomes["best_of_n@4"].values()]

@@ -19,8 +19,9 @@ from browser import PATIENCE, Browser, chromium
 from fake_endpoint import Running
 from gateway_server import MESSAGES, PLAIN, VOTE, Serving, Start
 
+from thinktime.core.protocols import Scorer
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Node, Problem, Reading, Scorer
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway import history, trees
 from thinktime.gateway.config import Key, digest
@@ -57,14 +58,14 @@ class Gate:
     def worst_case(self, node: Node, known: Node | None) -> Usage:
         return self.scorer.worst_case(node, known) if self.scorer else Usage(scorer_calls=1, scorer_tokens=1)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         self.readings += 1
         while self.readings == self.at and not self.open.is_set():
             await asyncio.sleep(0.01)
         if self.scorer:
             return await self.scorer.score(nodes, known)
         cost = Usage(scorer_calls=1, scorer_tokens=1)
-        return [Reading(Random(node.key).random(), cost, (0.25, 0.5)) for node in nodes]
+        return [Score(Random(node.key).random(), cost, (0.25, 0.5)) for node in nodes]
 
 
 def fetched(gateway: Serving, path: str, **headers: str) -> tuple[int, dict[str, str], str]:

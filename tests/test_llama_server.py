@@ -14,7 +14,7 @@ import pytest
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Node, Problem, Reading, Sampling
+from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total
 from thinktime.gateway import replies
 from thinktime.gateway.replies import Outcome
@@ -26,7 +26,7 @@ from thinktime.scorers.judge import Judge
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
-GREEDY = Sampling(temperature=0.0, max_tokens=100)
+GREEDY = Sampling(temperature=0.0, max_length=100)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def search_for(
     scorer: ProcessReward | None = None,
 ) -> Search:
     answers = TextAnswers(read_answer)
-    return Search(Problem("q", question), generator, scorer=scorer, answers=answers, sampling=sampling, budget=budget)
+    return Search(Problem("q", question), generator, scorers=scorer, answers=answers, sampling=sampling, budget=budget)
 
 
 def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
@@ -74,7 +74,7 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
     remote = RemoteGenerator(url, only_model(url))
 
     async def sample() -> list[Node]:
-        search = search_for("Say what comes to mind", remote, Sampling(max_tokens=60))  # on problems it is too sure
+        search = search_for("Say what comes to mind", remote, Sampling(max_length=60))  # on problems it is too sure
         nodes = await search.extend([search.root], 8)
         await remote.close()
         return nodes
@@ -124,7 +124,7 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=60), scorer=reward)
+    search = search_for(questions[0], remote, Sampling(max_length=60), scorer=reward)
 
     async def beam() -> Answer:
         answer = await make("beam_search", {"n": 2, "width": 1})(search)
@@ -139,7 +139,7 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=100), Budget(tokens=600), reward)
+    search = search_for(questions[0], remote, Sampling(max_length=100), Budget(tokens=600), reward)
 
     async def vote() -> Answer:
         answer = await make("weighted_majority", {"n": 16})(search)
@@ -153,7 +153,7 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
 
 def test_the_first_of_several_to_end_answers_and_the_others_are_left(url: str, questions: tuple[str, ...]) -> None:
     remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=200))
+    search = search_for(questions[0], remote, Sampling(max_length=200))
 
     async def race() -> Answer:
         answer = await make("first_finish", {"n": 4, "guard": "off"})(search)
@@ -174,8 +174,8 @@ def test_a_judge_on_the_server_is_charged_what_the_server_counts(
     remote = RemoteGenerator(url, only_model(url))
     judge = Judge(remote, template="{question} {solution}", samples=4, retries=0, max_tokens=20)
 
-    async def judged() -> tuple[Node, Reading]:
-        search = search_for(questions[0], generator, Sampling(temperature=0.0, max_tokens=100))
+    async def judged() -> tuple[Node, Score]:
+        search = search_for(questions[0], generator, Sampling(temperature=0.0, max_length=100))
         (node,) = await search.extend([search.root])
         (reading,) = await judge.score([node])
         await judge.close()

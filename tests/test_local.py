@@ -17,7 +17,8 @@ from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.journal import Journal
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Extension, Node, Problem, Race, Sampling
+from thinktime.core.transitions import Race
+from thinktime.core.types import Extension, Node, Problem, Sampling
 from thinktime.core.usage import Budget, total
 from thinktime.engine.engine import BLOCK_SIZE, Engine
 from thinktime.engine.llama import Llama, LlamaConfig
@@ -37,8 +38,8 @@ from thinktime.strategies.majority import Majority
 from thinktime.testing import Notebook
 
 Result = TypeVar("Result")
-GREEDY = Sampling(temperature=0.0, max_tokens=200)
-WARM = Sampling(temperature=0.8, max_tokens=200)
+GREEDY = Sampling(temperature=0.0, max_length=200)
+WARM = Sampling(temperature=0.8, max_length=200)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def search_for(
     return Search(
         Problem(question, question),
         generator,
-        scorer=reward,
+        scorers=reward,
         answers=TextAnswers(read_answer),
         sampling=sampling,
         budget=budget,
@@ -390,7 +391,7 @@ def test_flops_and_kv_bytes_are_those_counted_by_hand(
 
 
 def test_no_child_costs_more_than_its_worst_case(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
-    search = search_for(questions[5], generator, Sampling(0.8, max_tokens=30))
+    search = search_for(questions[5], generator, Sampling(0.8, max_length=30))
     worst = generator.worst_case(search.root, 30).as_dict()
     for child in run(search.extend([search.root], 8)):
         for name, value in child.usage.as_dict().items():
@@ -403,7 +404,7 @@ def test_no_child_costs_more_than_its_worst_case(generator: LocalGenerator, ques
 def test_a_token_budget_is_never_exceeded_and_every_token_is_counted(
     strategy: str, tokens: int, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    search = search_for(questions[2], generator, Sampling(0.8, max_tokens=60), reward, Budget(tokens=tokens))
+    search = search_for(questions[2], generator, Sampling(0.8, max_length=60), reward, Budget(tokens=tokens))
     answer = run(make(strategy, {"n": 16})(search))
     sampled = [record.node for record in search.trace.values() if record.node.depth]
     assert answer.usage.generated_tokens == sum(node.usage.generated_tokens for node in sampled) <= tokens
@@ -417,11 +418,11 @@ def test_a_token_budget_is_never_exceeded_and_every_token_is_counted(
 def test_a_flops_budget_bounds_generator_and_scorer_together(
     strategy: str, share: float, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    free = search_for(questions[2], generator, Sampling(0.8, max_tokens=60), reward)
+    free = search_for(questions[2], generator, Sampling(0.8, max_length=60), reward)
     one_sample = generator.worst_case(free.root, 60).flops
     assert one_sample is not None
     limited = search_for(
-        questions[2], generator, Sampling(0.8, max_tokens=60), reward, Budget(flops=share * one_sample)
+        questions[2], generator, Sampling(0.8, max_length=60), reward, Budget(flops=share * one_sample)
     )
     usage = run(make(strategy, {"n": 16})(limited)).usage
     assert usage.flops is not None and usage.scorer_flops is not None
@@ -441,7 +442,7 @@ def test_a_budget_of_seconds_ends_the_search_with_the_nodes_it_has(
 
 
 def test_a_generation_that_fills_the_context_ends_there_as_at_its_length(short_context: LocalGenerator) -> None:
-    search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_tokens=1000))
+    search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_length=1000))
     room = 64 - len(search.root.state.prompt)
     (full,) = run(search.extend([search.root]))
     assert len(full.state.ids) == room
@@ -450,7 +451,7 @@ def test_a_generation_that_fills_the_context_ends_there_as_at_its_length(short_c
 
 
 def test_a_piece_that_reaches_the_end_of_the_context_cannot_go_on(short_context: LocalGenerator) -> None:
-    search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_tokens=1000))
+    search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_length=1000))
     room = 64 - len(search.root.state.prompt)
     (piece,) = run(search.extend([search.root], at_most=room - 3))
     assert piece.finish == "cut"
@@ -691,7 +692,7 @@ def test_a_replay_without_the_models_is_charged_as_the_live_search(
     search = Search(
         Problem(questions[3], questions[3]),
         banked,
-        scorer=BankedScorer(reward.name),
+        scorers=BankedScorer(reward.name),
         answers=TextAnswers(read_answer),
         sampling=WARM,
         journal=bank,

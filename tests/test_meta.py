@@ -22,7 +22,7 @@ from thinktime.engine.costs import forward_flops
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.meta import MetaReward
 from thinktime.scorers.prm import ProcessReward
 from training.meta import Judged, fit, is_right, measure
@@ -119,9 +119,9 @@ def test_it_stands_beside_the_other_skills_of_a_search(
     search = Search(
         Problem("p", questions[0]),
         judge,
-        scorer=MetaReward(judge, head(tmp_path, judge)),
-        skills=PocketSkills(),
-        sampling=Sampling(max_tokens=8),
+        scorers=MetaReward(judge, head(tmp_path, judge)),
+        prompts=PROMPTS,
+        sampling=Sampling(max_length=8),
         budget=Budget(flops=1e12),
     )
     assert search.capabilities >= {Capability.META_REWARD, Capability.JUDGE}

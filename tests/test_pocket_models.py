@@ -60,7 +60,7 @@ def _greedy(generator: LocalGenerator, questions: tuple[str, ...], n_tokens: int
     """Greedy continuations of all questions, sampled in one batch."""
 
     async def one(question: str) -> tuple[int, ...]:
-        search = Search(Problem(question, question), generator, sampling=Sampling(0.0, max_tokens=n_tokens))
+        search = Search(Problem(question, question), generator, sampling=Sampling(0.0, max_length=n_tokens))
         (child,) = await search.extend([search.root])
         ids: tuple[int, ...] = child.state.ids
         return ids

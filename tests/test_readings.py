@@ -23,7 +23,7 @@ from toy import (
     unhurried,
 )
 
-from thinktime.core.readings import reading_key
+from thinktime.core.scores import score_key
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node
 from thinktime.core.usage import Budget
@@ -171,7 +171,7 @@ def test_a_reading_is_banked_under_its_node_and_what_was_known() -> None:
     first, _, left, right, _ = grown(search)
     score(search, [first, left, right])
     second = left.parent
-    keys = [reading_key(first, None), reading_key(left, first), reading_key(right, second)]
+    keys = [score_key(first, None), score_key(left, first), score_key(right, second)]
     assert [key for key, _ in journal.readings] == keys
     assert [reading.usage.scorer_tokens for reading in journal.readings.values()] == [PROMPT + 2, 3 + 1, 2]
 

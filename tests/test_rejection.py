@@ -14,7 +14,7 @@ from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 
-SAMPLING = Sampling(max_tokens=300)
+SAMPLING = Sampling(max_length=300)
 
 
 def steps(*rewards: tuple[float, ...]) -> Steps:
@@ -53,7 +53,7 @@ def test_the_reward_along_a_step_is_that_of_the_step_cut_there(
     generator: LocalGenerator, reward: ProcessReward
 ) -> None:
     problem = load("pocket", 1, levels=[3], split="dev").problems[0]
-    search = Search(problem, generator, scorer=reward, sampling=SAMPLING)
+    search = Search(problem, generator, scorers=reward, sampling=SAMPLING)
     (first,) = extend(search, [search.root], until="step")
     (second,) = extend(search, [first], until="step")
     (cut,) = extend(search, [first], until="step", at_most=3)

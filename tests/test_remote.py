@@ -22,7 +22,8 @@ from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
 from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node, Problem, Race, Sampling
+from thinktime.core.transitions import Race
+from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
@@ -37,7 +38,7 @@ from thinktime.testing import Notebook, WordScorer
 
 Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
-SAMPLING = Sampling(max_tokens=64)
+SAMPLING = Sampling(max_length=64)
 QUESTION = "what is 3 + 4"
 CLIENTS: list[Client] = []
 ALL = {
@@ -522,7 +523,7 @@ def test_a_sample_stops_at_its_limit_and_says_which(start: Start) -> None:
     generator = opened(endpoint)
 
     async def cut() -> list[Node]:
-        search = search_on(generator, sampling=Sampling(max_tokens=5))
+        search = search_on(generator, sampling=Sampling(max_length=5))
         nodes = await search.extend([search.root], at_most=2)
         return nodes + await search.extend(nodes)
 

@@ -127,7 +127,7 @@ def test_the_judge_is_shown_what_a_local_model_was_asked(
     judge = judge_on(endpoint)
 
     async def judged() -> None:
-        search = Search(Problem("q", questions[0]), generator, sampling=Sampling(max_tokens=20))
+        search = Search(Problem("q", questions[0]), generator, sampling=Sampling(max_length=20))
         await judge.score(await search.extend([search.root], until="step"))
 
     run(judge, judged())
@@ -203,9 +203,9 @@ def test_a_budget_in_dollars_holds_for_generator_and_judge_under_faults(start: S
     search = Search(
         Problem("sum", QUESTION),
         generator,
-        scorer=judge,
+        scorers=judge,
         answers=TextAnswers(),
-        sampling=Sampling(max_tokens=64),
+        sampling=Sampling(max_length=64),
         budget=budget,
     )
 
@@ -221,7 +221,7 @@ def test_a_budget_in_dollars_holds_for_generator_and_judge_under_faults(start: S
 
 def searching(start: Start, judge: Judge, **options: Any) -> Search:
     generator = RemoteGenerator(start().url, "words")
-    options = {"scorer": judge, "answers": TextAnswers(), "sampling": Sampling(max_tokens=64), **options}
+    options = {"scorer": judge, "answers": TextAnswers(), "sampling": Sampling(max_length=64), **options}
     return Search(Problem("sum", QUESTION), generator, **options)
 
 
@@ -235,7 +235,12 @@ def test_one_reading_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_
     assert sorted(record.score is None for record in search.trace.values() if record.node.done) == [False] * 3 + [True]
     endpoint.requests.clear()
     again = Search(
-        search.problem, search.generator, scorer=judge, answers=TextAnswers(), sampling=search.sampling, journal=journal
+        search.problem,
+        search.generator,
+        scorers=judge,
+        answers=TextAnswers(),
+        sampling=search.sampling,
+        journal=journal,
     )
     run(judge, make("best_of_n", {"n": 4})(again))
     assert len(endpoint.requests) == 1 and again.readings and again.readings.failed == []
@@ -496,7 +501,7 @@ def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
     assert Capability.PROCESS_REWARD in remote.capabilities
 
     async def both(question: str) -> None:
-        search = Search(Problem("q", question), generator, sampling=Sampling(max_tokens=200))
+        search = Search(Problem("q", question), generator, sampling=Sampling(max_length=200))
         nodes = await search.extend([search.root], 2) + await search.extend([search.root], 2, until="step")
         nodes += await search.extend([search.root], at_most=7)
         here, there = await reward.score(nodes, [None] * len(nodes)), await remote.score(nodes)
@@ -523,9 +528,9 @@ def test_a_beam_search_by_the_server_is_the_one_by_the_local_model(
         search = Search(
             Problem("q", questions[1]),
             generator,
-            scorer=scorer,
+            scorers=scorer,
             answers=TextAnswers(),
-            sampling=Sampling(max_tokens=200),
+            sampling=Sampling(max_length=200),
         )
         answer = await make("beam_search", {"n": 4, "width": 2})(search)
         return answer.value, [record.score for record in search.trace.values()]

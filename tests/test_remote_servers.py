@@ -25,7 +25,7 @@ from thinktime.remote.refusals import only_model
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
-GREEDY = Sampling(temperature=0.0, max_tokens=100)
+GREEDY = Sampling(temperature=0.0, max_length=100)
 
 for needed in ("accelerate", "fastapi", "openai", "uvicorn"):
     pytest.importorskip(needed)
@@ -63,7 +63,7 @@ def search_for(
     scorer: ProcessReward | None = None,
 ) -> Search:
     answers = TextAnswers(read_answer)
-    return Search(Problem("q", question), generator, scorer=scorer, answers=answers, sampling=sampling)
+    return Search(Problem("q", question), generator, scorers=scorer, answers=answers, sampling=sampling)
 
 
 def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
@@ -136,7 +136,7 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(f"{url}/completions", only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_tokens=60), reward)
+    search = search_for(questions[0], remote, Sampling(max_length=60), reward)
 
     async def beam() -> Answer:
         answer = await make("beam_search", {"n": 2, "width": 1})(search)
@@ -151,7 +151,7 @@ def test_a_vote_asks_the_server_for_every_sample_and_counts_them(url: str, quest
     remote = RemoteGenerator(url, only_model(url))
 
     async def vote() -> Answer:
-        answer = await make("majority", {"n": 4})(search_for(questions[0], remote, Sampling(max_tokens=100)))
+        answer = await make("majority", {"n": 4})(search_for(questions[0], remote, Sampling(max_length=100)))
         await remote.close()
         return answer
 

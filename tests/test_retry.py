@@ -61,7 +61,7 @@ def test_the_shipped_model_writes_what_it_marks_again_and_a_race_of_it_ends_as_i
     generator, n = LocalGenerator(directory("retry"), dtype="float64"), 6
 
     def search_of(place: int) -> Search:
-        answers, sampling = TextAnswers(read_answer), Sampling(max_tokens=400)
+        answers, sampling = TextAnswers(read_answer), Sampling(max_length=400)
         return Search(Problem(str(place), questions[place]), generator, answers=answers, sampling=sampling)
 
     async def both(place: int) -> tuple[list[Node], Answer]:

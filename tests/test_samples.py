@@ -18,7 +18,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.types import Sampling
 
 TASK = Task("toy", (PROBLEM,), ANSWERS)
-SAMPLING = Sampling(max_tokens=CAP)
+SAMPLING = Sampling(max_length=CAP)
 
 
 def pool(generator: str = "m", setting: str = "s", id: str = "p") -> Pool:

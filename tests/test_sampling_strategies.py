@@ -15,7 +15,8 @@ from toy import ANSWERS, Notebook, Piece, ToyGenerator, done, drawn, extend, sol
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
-from thinktime.core.types import Child, Extension, Race
+from thinktime.core.transitions import Race
+from thinktime.core.types import Child, Extension
 from thinktime.core.usage import Budget
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.strategies import Strategy

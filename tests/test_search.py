@@ -32,7 +32,7 @@ from toy import (
 from thinktime.bench.trace import draw, records
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
-from thinktime.core.types import Child, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.recorded import BankedScorer
@@ -262,7 +262,7 @@ class Broken(Notebook):
 class KeepsNoReadings(Notebook):
     """A journal that is full by the time a reading comes."""
 
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
         raise OSError("full")
 
 

@@ -19,11 +19,11 @@ from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
-SAMPLING = Sampling(max_tokens=400)
+SAMPLING = Sampling(max_length=400)
 TASK = load("pocket", 15, split="dev")
 
 
@@ -41,9 +41,7 @@ def quick() -> LocalGenerator:
 def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> list[Search]:
     """One a problem, the levels in turn from the easiest."""
     return [
-        Search(
-            problem, generator, scorer=scorer, answers=TASK.answers, skills=PocketSkills(), sampling=SAMPLING, seed=1
-        )
+        Search(problem, generator, scorers=scorer, answers=TASK.answers, prompts=PROMPTS, sampling=SAMPLING, seed=1)
         for problem in TASK.problems
     ]
 

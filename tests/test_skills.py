@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from thinktime.skills import ChatSkills
 from toy import PROBLEM, Notebook, Piece, Scores, ToyGenerator, ToyScorer, done, extend, solve, step, texts, toy_search
 
 from thinktime.bench.trace import draw, records
@@ -17,7 +18,6 @@ from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
 from thinktime.pocket import skills
 from thinktime.pocket.problems import check_steps, problems
-from thinktime.skills import ChatSkills
 from thinktime.strategies import check
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.aggregate import Aggregate

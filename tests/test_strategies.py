@@ -250,7 +250,9 @@ class Needing(Single):
     needs = frozenset({Capability.LOGPROBS, Capability.ANSWERS, Capability.CANCEL})
 
 
-@pytest.mark.parametrize("name", sorted(name for name in BUILT_IN if Capability.MOVES not in BUILT_IN[name].needs))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in BUILT_IN if Capability.TRANSITIONS not in BUILT_IN[name].needs)
+)
 def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
     """Nothing beyond its needs is handed to it, and it chooses a complete generation all the same."""
     needs = BUILT_IN[name].needs

@@ -53,7 +53,7 @@ def capped(endpoint: Endpoint, tokens: int, path: str = "", **options: Any) -> R
 
 
 def searching(generator: RemoteGenerator, prompt: Any = "what is 3 + 4", **options: Any) -> Search:
-    sampling = Sampling(max_tokens=options.pop("max_tokens", 200))
+    sampling = Sampling(max_length=options.pop("max_tokens", 200))
     return Search(Problem("q", prompt), generator, answers=TextAnswers(), sampling=sampling, **options)
 
 
@@ -323,7 +323,7 @@ def thinker(solver_directory: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 LONG = "Today: stamps 10 coins, keys 4 coins. Jon buys 6 keys. Jon buys 7 stamps. How many coins does Jon pay?"
-GREEDY = Sampling(temperature=0.0, max_tokens=200)
+GREEDY = Sampling(temperature=0.0, max_length=200)
 
 
 def thinking_locally(model: Path, cap: int | None, sampling: Sampling = GREEDY, at_most: int | None = None) -> Node:
@@ -371,7 +371,7 @@ def test_a_local_thought_is_closed_at_the_cap_however_it_was_cut_before(thinker:
 
 @pytest.mark.parametrize("limit", [11, 12, 13, 16])
 def test_a_local_thought_that_the_limit_ends_is_within_the_cap(thinker: Path, limit: int) -> None:
-    node = thinking_locally(thinker, 12, Sampling(temperature=0.0, max_tokens=limit))
+    node = thinking_locally(thinker, 12, Sampling(temperature=0.0, max_length=limit))
     assert (node.finish, node.state.thinking) == ("length", min(limit, 12)) and "</think>" not in node.state.text
 
 

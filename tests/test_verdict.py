@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Node, Reading
+from thinktime.core.types import Node, Score
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.llama import Llama
 from thinktime.engine.models import load_language_model
@@ -25,7 +25,7 @@ def skilled() -> LocalGenerator:
     return LocalGenerator(directory("skilled"), dtype="float64")
 
 
-def read(scorer: VerdictProbability, node: Node) -> Reading:
+def read(scorer: VerdictProbability, node: Node) -> Score:
     (reading,) = asyncio.run(scorer.score([node], [None]))
     return reading
 

@@ -16,19 +16,9 @@ from hypothesis import settings
 
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
+from thinktime.core.protocols import Answers, Generator, Scorer
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import (
-    Answers,
-    Capability,
-    Child,
-    Extension,
-    Generator,
-    Node,
-    Problem,
-    Sampling,
-    Scorer,
-    Skills,
-)
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, make
@@ -133,11 +123,11 @@ def toy_search(
     return Search(
         problem,
         ToyGenerator(generator) if callable(generator) or isinstance(generator, Mapping) else generator,
-        scorer=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
+        scorers=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
         embedder=HashedNgrams(),
-        skills=skills,
-        sampling=Sampling(temperature, max_tokens=cap),
+        prompts=skills,
+        sampling=Sampling(temperature, max_length=cap),
         budget=budget,
         seed=seed,
         journal=journal,

@@ -28,7 +28,7 @@ from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
-SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_tokens=pocket.MAX_TOKENS)
+SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
 Array = npt.NDArray[np.float64]
 
 

@@ -44,7 +44,7 @@ def frechet(
 async def drawn(generator: DiffusionGenerator, per_class: int) -> tuple[list[Any], list[int]]:
     """Pictures and the classes that were asked for."""
     labels = list(range(CLASSES))
-    sampling = Sampling(max_tokens=generator.levels.steps)
+    sampling = Sampling(max_length=generator.levels.steps)
     searches = [Search(Problem(f"quality/{label}", label), generator, sampling=sampling) for label in labels]
     found = await asyncio.gather(*(search.extend([search.root], per_class) for search in searches))
     states = [node.state.x for leaves in found for node in leaves]

@@ -30,7 +30,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 from thinktime.strategies.generative_reward import judge, most_frequent
 
 SAMPLES = 4
@@ -62,8 +62,8 @@ def is_right(scores: Sequence[float], right: Sequence[bool]) -> bool:
 
 async def judged(problem: Problem, task: Task, generator: LocalGenerator, k: int) -> Judged | None:
     """Judgements of a problem's samples, or None where not both right and wrong answers are among them."""
-    sampling = Sampling(temperature=pocket.TEMPERATURE, max_tokens=pocket.MAX_TOKENS)
-    search = Search(problem, generator, answers=task.answers, skills=PocketSkills(), sampling=sampling, seed=SEED)
+    sampling = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
+    search = Search(problem, generator, answers=task.answers, prompts=PROMPTS, sampling=sampling, seed=SEED)
     shown = most_frequent(search.candidates(await search.extend([search.root], SAMPLES)))
     right = [task.check(candidate.answer, problem.reference) for candidate in shown]
     if len(set(right)) < 2:

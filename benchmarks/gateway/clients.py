@@ -106,7 +106,7 @@ async def searches(url: str) -> AsyncIterator[All]:
 
     async def vote(number: int) -> None:
         problem = Problem(str(number), f"what is {number} + 4")
-        search = Search(problem, generator, answers=TextAnswers(), sampling=Sampling(max_tokens=64))
+        search = Search(problem, generator, answers=TextAnswers(), sampling=Sampling(max_length=64))
         answer = await Majority(n=SAMPLES)(search)
         assert answer.usage.model_calls == SAMPLES
 

@@ -53,7 +53,7 @@ def ours(generator: DiffusionGenerator, searches: int, seed: int) -> float:
     """Seconds of as many pictures by searches that know nothing of each other."""
 
     async def run() -> None:
-        sampling = Sampling(max_tokens=STEPS)
+        sampling = Sampling(max_length=STEPS)
         found = [Search(Problem(str(i), i % 10), generator, sampling=sampling, seed=seed) for i in range(searches)]
         leaves = await asyncio.gather(*(each.extend([each.root], PICTURES // searches) for each in found))
         generator.model.pictures([leaf.state.x for each in leaves for leaf in each])
@@ -67,7 +67,7 @@ def held(model: DiffusionModel, rounds: int) -> dict[str, float]:
     """Nodes of a tree, and bytes of states in memory and in all."""
     generator = DiffusionGenerator(model, steps=STEPS, memory=MEMORY)
     scorer = PictureScorer(generator, ink, "ink")
-    search = Search(Problem("tree", 3), generator, scorer=scorer, sampling=Sampling(max_tokens=STEPS))
+    search = Search(Problem("tree", 3), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
     asyncio.run(make("dts", {"n": rounds, "walks": 8})(search))
     size = 4 * 2 * int(torch.tensor(model.shape).prod())
     return {"nodes": len(search.trace), "in_memory": generator.shelf.held, "in_all": size * len(search.trace)}

@@ -21,7 +21,7 @@ import numpy as np
 
 from thinktime.bench.environment import environment
 from thinktime.core.search import Search
-from thinktime.core.types import Child, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Usage
 from thinktime.strategies.mcts import MCTS
 from thinktime.testing import PROBLEM, WordGenerator, WordScorer
@@ -61,14 +61,14 @@ class InstantScorer(WordScorer):
         """What every reading costs."""
         return READ
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """A number between 0 and 1 by the node's key."""
-        return [Reading(int(node.key[:8], 16) / 2**32, READ) for node in nodes]
+        return [Score(int(node.key[:8], 16) / 2**32, READ) for node in nodes]
 
 
 def search() -> Search:
     """A search that never ends by itself."""
-    return Search(PROBLEM, Instant(), scorer=InstantScorer(), sampling=Sampling(max_tokens=10**9))
+    return Search(PROBLEM, Instant(), scorers=InstantScorer(), sampling=Sampling(max_length=10**9))
 
 
 def levels(nodes: int) -> float:

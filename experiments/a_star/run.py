@@ -24,7 +24,7 @@ from experiments.arms import Arm, minus, models, points, ratio, run_arms, summar
 from experiments.plot import COLOURS, bars, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import load
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Score
 from thinktime.core.usage import Usage
 from thinktime.pocket.problems import WordProblem, check_steps, problems
 from thinktime.strategies import parse
@@ -51,10 +51,10 @@ class Control:
         whole, before = ((len(n.state.prompt) + len(n.state.ids) if n else 0) for n in (node, known))
         return Usage(scorer_tokens=whole - before, scorer_calls=1)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One number a node."""
         costs = map(self.worst_case, nodes, known)
-        return [Reading(self._score(node), cost) for node, cost in zip(nodes, costs, strict=True)]
+        return [Score(self._score(node), cost) for node, cost in zip(nodes, costs, strict=True)]
 
     def _score(self, node: Node) -> float:
         noise = Random(f"{self.name}/{node.key}").random()

@@ -34,7 +34,7 @@ from thinktime.core.search import Answer, Search
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.problems import WordProblem, problems
-from thinktime.pocket.skills import NO
+from thinktime.pocket.prompts import NO
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make, parse
 from training.sample import able_lines
@@ -42,7 +42,7 @@ from training.sample import able_lines
 HERE = Path(__file__).parent
 MODELS = ("solver", "retry")
 SAMPLES = 32
-SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_tokens=800)
+SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=800)
 LIVE, ROUNDS = 32, 3
 """Problems answered at once, without a bank, and how often; the arms take turns."""
 ARMS = (
@@ -141,7 +141,7 @@ def main() -> None:
     rates = [[problem.pass_rate for problem in pools[name].problems] for name in MODELS]
     result = facts(HERE, 0) | {
         "command": "python -m experiments.first_finish.retry",
-        "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_tokens},
+        "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length},
         "pools": measured,
         "marks": marks(pools["retry"], {p.id: p for p in problems("test", args.problems, seed=0)}),
         "retry_minus_solver": paired_difference(rates[1], rates[0]).as_dict(),

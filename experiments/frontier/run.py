@@ -225,7 +225,7 @@ def main() -> None:
     _, scorer = models()
     labels = [label for labels in FAMILIES.values() for label in labels]
     arms = [Arm(label, Greedy() if label == "greedy" else forgiving(label)) for label in labels]
-    outcomes = run_arms(arms, task, model, scorer, args.bank, skills=skills.PocketSkills())
+    outcomes = run_arms(arms, task, model, scorer, args.bank, skills=skills.PROMPTS)
     cut = run_arms([Arm(_cut(kept), Truncated(kept)) for kept in KEPT], task, model, scorer, args.bank)
     found = measured(outcomes, task) | {"cut_short": cut_short(cut)}
     lines = verdict(found)

@@ -38,7 +38,7 @@ from thinktime import pocket
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import auc, mean_interval, paired_difference
 from thinktime.bench.tasks import load
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.meta import MetaReward
 from thinktime.scorers.prm import ProcessReward
 from training.meta import is_right
@@ -186,7 +186,7 @@ def main() -> None:
     labels += [f"majority:n={n}" for n in VOTES] + ["best_of_n:n=4", "weighted_majority:n=4"]
     arms = [Arm("all judgements", judging, scorer=meta)]
     arms += [Arm(label, forgiving(label), scorer=meta if "keep" in label else None) for label in labels]
-    outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PocketSkills())
+    outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PROMPTS)
     del outcomes["all judgements"]
     found = [judging.found[problem.id] for problem in task.problems]
     contested = [judged for judged in found if judged.contested]

@@ -156,7 +156,7 @@ def main() -> None:
 
     def run(labels: Sequence[str]) -> dict[str, list[Outcome]]:
         arms = [Arm(label, forgiving(label)) for label in labels]
-        return run_arms(arms, task, model, scorer, args.bank, skills=skills.PocketSkills())
+        return run_arms(arms, task, model, scorer, args.bank, skills=skills.PROMPTS)
 
     outcomes = run(list(dict.fromkeys([*SCAFFOLDS, *pooled])))
     once = fmean(map(paid, outcomes["single"]))

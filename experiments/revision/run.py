@@ -34,7 +34,7 @@ from thinktime.bench.statistics import auc, mean_interval, paired_difference
 from thinktime.bench.tasks import Task, load
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import parse
 from thinktime.strategies.revision import Revision
@@ -184,9 +184,9 @@ def main() -> None:
     }
     arms = [Arm(label, strategy) for label, strategy in noted.items()]
     arms += [Arm(label, parse(label)[1]) for label in REFERENCES]
-    outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PocketSkills())
+    outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PROMPTS)
     other = Noted(Revision(n=N, chains=N, select="majority"), task)
-    run_arms([Arm("16 other first answers", other)], task, generator, reward, args.bank, seed=1, skills=PocketSkills())
+    run_arms([Arm("16 other first answers", other)], task, generator, reward, args.bank, seed=1, skills=PROMPTS)
     rates = [fmean(chain[0].right for chain in problem) for problem in other.chains()]
     bins = binned(rates)
     steps = {str(c): by_step(noted[label_of(c, "verifier")].chains()) for c in CHAINS if c < N}

@@ -17,7 +17,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem
 from thinktime.core.usage import total
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 
 IN_FLIGHT = 32
 TAILS = 3
@@ -54,7 +54,7 @@ def collect(
 
     def search_with(problem: Problem, model: LocalGenerator) -> Search:
         return Search(
-            problem, model, answers=task.answers, skills=PocketSkills(), sampling=SAMPLING, seed=seed, journal=bank
+            problem, model, answers=task.answers, prompts=PROMPTS, sampling=SAMPLING, seed=seed, journal=bank
         )
 
     async def one(problem: Problem) -> dict[str, _Part]:

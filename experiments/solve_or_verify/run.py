@@ -27,7 +27,7 @@ from experiments.solve_or_verify.measure import NEVER, interval, verifier, votes
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import Task, load
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket.skills import PocketSkills
+from thinktime.pocket.prompts import PROMPTS
 from thinktime.strategies.majority import Majority
 from thinktime.strategies.solve_or_verify import SolveOrVerify
 
@@ -45,7 +45,7 @@ def live(found: Mapping[str, Any], task: Task, solver: LocalGenerator, bank: Pat
         for n in (row["budget"] for row in found["allocator"])
     ]
     vote = [Arm(f"majority:n={row['budget']}", Majority(row["budget"])) for row in found["allocator"]]
-    outcomes = run_arms([*arms, *vote], task, solver, models()[1], bank, seed=1, skills=PocketSkills())
+    outcomes = run_arms([*arms, *vote], task, solver, models()[1], bank, seed=1, skills=PROMPTS)
     rows = {label: summary(outcome) for label, outcome in outcomes.items()}
     for arm, other in zip(arms, vote, strict=True):
         rows[arm.label]["minus_vote"] = minus(outcomes[arm.label], outcomes[other.label])

@@ -33,7 +33,7 @@ async def measured(arm: Arm, task: Task) -> tuple[float, float]:
     """Seconds a problem by the clock and of the processor, all problems at once."""
     generator, scorer = models()
     searches = [
-        Search(p, generator, scorer=scorer, answers=task.answers, embedder=HashedNgrams(), sampling=SAMPLING)
+        Search(p, generator, scorers=scorer, answers=task.answers, embedder=HashedNgrams(), sampling=SAMPLING)
         for p in task.problems
     ]
     clock, processor = time.perf_counter(), time.process_time()

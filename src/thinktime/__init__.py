@@ -7,20 +7,10 @@ answer = await Majority(n=8)(search)
 
 from thinktime.core.errors import BankError, CapabilityError, InputError, ModelError, ThinktimeError, UnknownNameError
 from thinktime.core.ledger import Ledger
+from thinktime.core.protocols import Answers, Generator, Scorer
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, best, majority, weighted_majority
-from thinktime.core.types import (
-    Answers,
-    Capability,
-    Child,
-    Extension,
-    Generator,
-    Node,
-    Problem,
-    Reading,
-    Sampling,
-    Scorer,
-)
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
 
 __version__ = "0.1.0"
@@ -41,8 +31,8 @@ __all__ = [
     "ModelError",
     "Node",
     "Problem",
-    "Reading",
     "Sampling",
+    "Score",
     "Scorer",
     "Search",
     "ThinktimeError",

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from thinktime.core.errors import BankError
-from thinktime.core.types import Problem, Reading
+from thinktime.core.types import Problem, Score
 from thinktime.core.usage import Usage
 
 _SCHEMA = """
@@ -122,14 +122,14 @@ class Bank:
             rows,
         )
 
-    def find_reading(self, key: str, scorer: str) -> Reading | None:
+    def find_score(self, key: str, scorer: str) -> Score | None:
         """The reading by a scorer that was banked under this key."""
         row = self._db.execute(
             "SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", (key, scorer)
         ).fetchone()
-        return Reading(row[0], Usage(**json.loads(row[2])), tuple(json.loads(row[1]))) if row else None
+        return Score(row[0], Usage(**json.loads(row[2])), tuple(json.loads(row[1]))) if row else None
 
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
         """Bank readings in one transaction."""
         rows = [(key, scorer, r.value, json.dumps(r.steps), json.dumps(r.usage.as_dict())) for key, r in readings]
         self._write("INSERT OR IGNORE INTO readings (key, scorer, value, steps, usage) VALUES (?, ?, ?, ?, ?)", rows)

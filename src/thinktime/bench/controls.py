@@ -5,16 +5,15 @@ Between what a method gains with the first and with the second lies all that its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Node, Reading, Scorer
+from thinktime.core.protocols import Scorer
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.generators.text import asked_of, messages_of
 
 NAMES = ("oracle", "random")
 """As ``--scorer`` of a bench."""
@@ -31,21 +30,19 @@ class Oracle:
     def __init__(self, task: Task) -> None:
         self.name = task.evaluator
         self._task = task
-        self._references = {json.dumps(messages_of(problem.prompt)): problem.reference for problem in task.problems}
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """A look at the reference costs nothing."""
         return Usage(scorer_calls=1)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node; none of an incomplete one."""
-        return [Reading(self._score(node), Usage(scorer_calls=1)) for node in nodes]
+        return [Score(self._score(problem, node), Usage(scorer_calls=1)) for node in nodes]
 
-    def _score(self, node: Node) -> float | None:
+    def _score(self, problem: Problem, node: Node) -> float | None:
         if not node.done:
             return None
-        reference = self._references[json.dumps(asked_of(node.state))]
-        return float(self._task.check(self._task.answers.read(node.state), reference))
+        return float(self._task.check(self._task.answers.read(node.state), problem.reference))
 
 
 class Scrambled:
@@ -59,17 +56,17 @@ class Scrambled:
         self.name = f"random in place of {scorer.name}"
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
+    def capabilities(self) -> frozenset[str]:
         """Those of the scorer."""
         return self._scorer.capabilities
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """As the scorer's."""
-        return self._scorer.worst_case(node, known)
+        return self._scorer.worst_case(problem, node, known)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """The scorer's readings, their numbers drawn from 0 to 1; a missing one stays missing."""
-        readings = await self._scorer.score(nodes, known)
+        readings = await self._scorer.score(problem, nodes, known)
         return [
             reading if reading.value is None else replace(reading, value=Random(f"{self.name}/{node.key}").random())
             for node, reading in zip(nodes, readings, strict=True)

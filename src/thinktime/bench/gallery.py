@@ -58,8 +58,8 @@ def paintings() -> dict[tuple[str, int], list[Painted]]:
         search = Search(
             Problem(f"gallery/{digit}", digit),
             generator,
-            scorer=scorer,
-            sampling=Sampling(max_tokens=STEPS),
+            scorers=scorer,
+            sampling=Sampling(max_length=STEPS),
             budget=Budget(nfe=nfe),
         )
         answer = await make("best_of_n" if name == "single" else name, values)(search)

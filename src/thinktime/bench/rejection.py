@@ -13,8 +13,9 @@ from statistics import fmean
 
 from thinktime.bench.tasks import Task
 from thinktime.core.journal import Journal
+from thinktime.core.protocols import Generator
 from thinktime.core.search import Search
-from thinktime.core.types import Generator, Node, Problem, Sampling
+from thinktime.core.types import Node, Problem, Sampling
 from thinktime.scorers.prm import ProcessReward
 
 TAUS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -38,7 +39,11 @@ async def read_along(
             further = await search.extend([node], until="step")
             node = further[0] if further and further[0].finish == "step" else node
         children = await search.extend([node], STEPS, until="step")
-        return {node: rewards for node, rewards in zip(children, await scorer.along(children), strict=True) if rewards}
+        return {
+            node: rewards
+            for node, rewards in zip(children, await scorer.along(problem, children), strict=True)
+            if rewards
+        }
 
     prefixes = (place % 4 for place in range(len(task.problems)))
     found = await asyncio.gather(*map(behind, prefixes, task.problems))

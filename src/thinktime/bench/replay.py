@@ -146,7 +146,7 @@ async def _is_right(problem: RecordedProblem, strategy: Strategy) -> bool:
     search = Search(
         problem.problem,
         RecordedGenerator(problem.samples),
-        scorer=RecordedReward(),
+        scorers=RecordedReward(),
         answers=RecordedAnswers(),
     )
     answer = await strategy(search)

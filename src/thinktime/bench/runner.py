@@ -16,8 +16,9 @@ from thinktime.bench.statistics import mean_interval, paired_difference, pass_at
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError, ModelError
+from thinktime.core.protocols import Generator, Scorer
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Generator, Problem, Sampling, Scorer, Skills
+from thinktime.core.types import Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.text import held, thoughts_of
 from thinktime.scorers.embedding import HashedNgrams
@@ -70,7 +71,7 @@ class Bench:
     bank: Bank
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
-    skills: Skills | None = None
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
     thinking_tokens: int | None = None
     """The cap that the generator keeps; the result says whether it held."""
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
@@ -97,13 +98,13 @@ class Bench:
                 search = self._search(problem)
             except InputError as error:
                 raise InputError(error.field, error.value, f"problem {problem.id}: {error.fix}") from None
-            worst = self.generator.worst_case(search.root, self.sampling.max_tokens)
+            worst = self.generator.worst_case(search.root, self.sampling.max_length)
             if not search.ledger.reserve(worst):
                 raise InputError("budget", self.budget_text(), f"not enough for one sample of problem {problem.id}")
         if self.task.problems:
-            offered = self._search(self.task.problems[0]).capabilities
+            search = self._search(self.task.problems[0])
             for entry in self.entries:
-                check(entry.name, entry.strategy, offered)
+                check(entry.name, entry.strategy, search)
         for entry in self.entries:
             free = asyncio.Semaphore(IN_FLIGHT)
             async with asyncio.TaskGroup() as group:
@@ -128,10 +129,10 @@ class Bench:
         return Search(
             problem,
             self.generator,
-            scorer=self.scorer,
+            scorers=self.scorer,
             answers=self.task.answers,
             embedder=HashedNgrams(),
-            skills=self.skills,
+            prompts=self.prompts,
             sampling=self.sampling,
             budget=self.budget,
             seed=self.seed,
@@ -144,10 +145,10 @@ class Bench:
         correct = self._right(answer.value, problem)
         if answer.node is not None:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
-        leaves = [r.node for r in search.trace.values() if r.node.done and r.node.parent is search.root]
+        leaves = [r.node for r in search.records() if r.node.done and r.node.parent is search.root]
         samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
         capped = self.thinking_tokens is not None
-        thoughts = thoughts_of(record.node for record in search.trace.values()) if capped else ()
+        thoughts = thoughts_of(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events)
 
@@ -172,12 +173,18 @@ class Bench:
             "model": {"generator": self.generator.name, "scorer": self.scorer.name if self.scorer else None},
             "evaluator": self.task.evaluator,
             "stamp": STAMP if self.scorer and self.scorer.name == self.task.evaluator else None,
-            "sampling": asdict(self.sampling),
+            "sampling": self._sampling_result(),
             "budget": asdict(self.budget),
             "runs": [self._run_result(entry) for entry in finished],
             "coverage": self._coverage(finished),
             "traces": self._traces(finished),
         }
+
+    def _sampling_result(self) -> dict[str, Any]:
+        """The sampling options, the length limit named by the model's unit."""
+        named = asdict(self.sampling)
+        named[f"max_{self.generator.unit}"] = named.pop("max_length")
+        return named
 
     def timing(self) -> dict[str, float]:
         """Mean machine seconds per problem of every entry, by label; banked samples keep their first time."""

@@ -17,7 +17,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.replay import Fields, read_recorded
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError, ModelError
-from thinktime.core.readings import reading_key
+from thinktime.core.scores import score_key
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.generators.recorded import BankedGenerator
@@ -178,7 +178,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
             leaves = await search.extend([search.root], n)
         except ModelError:
             kept = (
-                f"temperature {sampling.temperature}, top_p {sampling.top_p}, {sampling.max_tokens} tokens, seed {seed}"
+                f"temperature {sampling.temperature}, top_p {sampling.top_p}, {sampling.max_length} tokens, seed {seed}"
             )
             raise InputError("n", n, f"the bank lacks some of these samples of {problem.id} at {kept}") from None
         return Sampled(problem.id, tuple(banked(leaf, problem) for leaf in leaves), canonical(problem.reference or ""))
@@ -196,12 +196,12 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
 
     def reward(leaf: Node, scorer: str) -> float | None:
         """By whatever reading there is: they differ in cost alone."""
-        keys = [reading_key(leaf, known) for known in (None, *leaf.lineage())]
-        readings = (bank.find_reading(key, scorer) for key in keys)
+        keys = [score_key(leaf, known) for known in (None, *leaf.lineage())]
+        readings = (bank.find_score(key, scorer) for key in keys)
         return next((reading.value for reading in readings if reading), None)
 
     async def everything() -> list[Sampled]:
         return [await sampled(problem) for problem in task.problems]
 
-    setting = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_tokens} tokens"
+    setting = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_length} tokens"
     return Pool(generator.name, setting, "tokens", tuple(asyncio.run(everything())))

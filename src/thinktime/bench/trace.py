@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text as RichText
 from rich.tree import Tree
 
-from thinktime.core.search import Search
+from thinktime.core.search import Record, Search
 from thinktime.generators.text import added_text
 
 
@@ -24,10 +24,16 @@ def records(search: Search) -> list[dict[str, Any]]:
             "finish": record.node.finish,
             "tokens": record.node.usage.generated_tokens,
             "pruned": record.pruned,
-            **({"skill": record.skill, "about": [node.key for node in record.about]} if record.skill else {}),
+            **(_asked(record) if record.prompt else {}),
         }
-        for record in search.trace.values()
+        for record in search.records()
     ]
+
+
+def _asked(record: Record) -> dict[str, Any]:
+    """What a root asks, about which nodes, quoting which replies."""
+    about, said = ([node.key for node in nodes] for nodes in (record.about, record.said))
+    return {"prompt": record.prompt, "about": about, **({"said": said} if said else {})}
 
 
 def draw(search: Search, returned: str | None = None) -> Tree:
@@ -36,10 +42,11 @@ def draw(search: Search, returned: str | None = None) -> Tree:
     if returned is not None:
         on_path = {node.key for node in search.trace[returned].node.lineage()}
     branches = {search.root.key: Tree("question")}
-    for record in search.trace.values():
-        if record.skill:
-            above = branches[record.about[-1].key if record.about else search.root.key]
-            branches[record.node.key] = above.add(RichText(record.skill.name.lower(), style="italic"))
+    for record in search.records():
+        if record.prompt:
+            quoted = (*record.about, *record.said)
+            above = branches[quoted[-1].key if quoted else search.root.key]
+            branches[record.node.key] = above.add(RichText(record.prompt, style="italic"))
         if record.node.parent is None:
             continue
         score = "     " if record.score is None else f"{record.score:.3f}"

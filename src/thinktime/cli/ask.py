@@ -30,8 +30,8 @@ from thinktime.cli.common import (
     closing,
     gflops,
     load_models,
+    prompts_of,
     sampling_of,
-    skills_of,
     tell_warnings,
 )
 from thinktime.core.errors import InputError
@@ -92,15 +92,15 @@ def ask(
     search = Search(
         Problem("ask", question),
         generator,
-        scorer=judge,
+        scorers=judge,
         answers=answers_of(model),
         embedder=HashedNgrams(),
-        skills=skills_of(model),
+        prompts=prompts_of(model),
         sampling=sampling,
         budget=limits,
         seed=seed,
     )
-    check(name, method, search.capabilities)
+    check(name, method, search)
     answer = asyncio.run(closing((generator, judge), method(search)))
     tell_warnings(search)
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
@@ -150,5 +150,5 @@ def _money(usage: Usage) -> str:
 
 
 def _one_sample(search: Search) -> str:
-    worst = search.generator.worst_case(search.root, search.sampling.max_tokens)
+    worst = search.generator.worst_case(search.root, search.sampling.max_length)
     return f"{worst.generated_tokens} tokens and {gflops(worst.as_dict())}; lower --max-tokens or raise --budget"

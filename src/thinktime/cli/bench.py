@@ -39,9 +39,9 @@ from thinktime.cli.common import (
     closing,
     load_models,
     numbers_in,
+    prompts_of,
     read_json,
     sampling_of,
-    skills_of,
     strategies_in,
 )
 from thinktime.core.errors import InputError
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from thinktime.bank.store import Bank
     from thinktime.bench.runner import Bench, Entry, Outcome
     from thinktime.bench.tasks import Task
-    from thinktime.core.types import Generator, Sampling, Scorer
+    from thinktime.core.protocols import Generator, Scorer
+    from thinktime.core.types import Sampling
 
 DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
 
@@ -137,7 +138,7 @@ def bench(
             opened,
             limits,
             seed,
-            skills=skills_of(model),
+            prompts=prompts_of(model),
             thinking_tokens=thinking_tokens,
         )
         complete = _run_with_progress(run)

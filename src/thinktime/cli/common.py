@@ -18,8 +18,9 @@ from thinktime.core.usage import Budget
 
 if TYPE_CHECKING:
     from thinktime.answers import TextAnswers
+    from thinktime.core.protocols import Generator, Scorer
     from thinktime.core.search import Search
-    from thinktime.core.types import Generator, Sampling, Scorer, Skills
+    from thinktime.core.types import Prompt, Sampling
     from thinktime.remote.looks import Looks
 
 Result = TypeVar("Result")
@@ -93,7 +94,7 @@ def sampling_of(model: str, temperature: float, max_tokens: int | None) -> Sampl
         raise InputError("temperature", temperature, "give a number from 0 to 5")
     if limit < 1:
         raise InputError("max_tokens", limit, "give 1 or more")
-    return Sampling(temperature=temperature, max_tokens=limit)
+    return Sampling(temperature=temperature, max_length=limit)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
 
         only_for_endpoints("--model", model_name=options.model_name, price=options.price, parameters=options.parameters)
         directory = pocket.directory(POCKET[model]) if model in POCKET else Path(model)
-        generator = local = LocalGenerator(directory, dtype=number, thinking_tokens=options.thinking_tokens)
+        generator = local = LocalGenerator(
+            directory, dtype=number, thinking_tokens=options.thinking_tokens, chat=model not in POCKET
+        )
         if chosen == "meta":
             from thinktime.scorers.meta import MetaReward
 
@@ -164,14 +167,11 @@ def load_models(options: Models) -> tuple[Generator, Scorer | None]:
     return generator, ProcessReward(directory, aggregate=options.aggregate, dtype=number)
 
 
-def skills_of(model: str) -> Skills | None:
-    """What else the model can be asked. Two of the pocket models only solve."""
-    from thinktime.pocket.skills import PocketSkills
-    from thinktime.skills import ChatSkills
+def prompts_of(model: str) -> dict[str, Prompt]:
+    """The prompts in the words of the model's training. Two of the pocket models only solve."""
+    from thinktime.pocket.prompts import PROMPTS
 
-    if model in ("pocket", "pocket-retry"):
-        return None
-    return PocketSkills() if model == "pocket-skilled" else ChatSkills()
+    return PROMPTS if model == "pocket-skilled" else {}
 
 
 def answers_of(model: str) -> TextAnswers:

@@ -15,8 +15,8 @@ from thinktime.cli.common import BudgetText, Json, Seed, budget_of, gflops, tell
 from thinktime.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from thinktime.core.protocols import Scorer
     from thinktime.core.search import Answer, Search
-    from thinktime.core.types import Scorer
     from thinktime.diffusion.gradient import Part
     from thinktime.strategies import Strategy
 
@@ -84,12 +84,12 @@ def paint(
     search = Search(
         Problem("paint", prompt),
         generator,
-        scorer=composed([(PictureScorer(generator, each.measure, each.name), each.weight) for each in measures]),
-        sampling=Sampling(max_tokens=steps),
+        scorers=composed([(PictureScorer(generator, each.measure, each.name), each.weight) for each in measures]),
+        sampling=Sampling(max_length=steps),
         budget=limits,
         seed=seed,
     )
-    check(name, method, search.capabilities)
+    check(name, method, search)
     answer = asyncio.run(_watched(method, search, quiet=as_json))
     tell_warnings(search)
     if answer.node is None:

@@ -12,7 +12,7 @@ from thinktime.cli.common import PriceText, ScorerName, ScorerPrice, is_url, onl
 from thinktime.core.errors import InputError
 
 if TYPE_CHECKING:
-    from thinktime.core.types import Scorer
+    from thinktime.core.protocols import Scorer
 
 
 def serve(

@@ -6,56 +6,57 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from thinktime.core.types import Child, Extension, Finish, Generator, Problem, Reading
+from thinktime.core.protocols import Generator
+from thinktime.core.types import Child, Extension, Finish, Problem, Score
 from thinktime.core.usage import Usage
 
 
 class Journal(Protocol):
-    """Where finished work is written; the bank is one."""
+    """Where finished work is written; the bank is one. Values of a sample's ``state`` are JSON values and bytes."""
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        """The banked sample of this key: ``state``, ``finish``, ``usage`` and ``passes``."""
+        """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``."""
         ...
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Bank finished samples under their keys."""
         ...
 
-    def find_reading(self, key: str, scorer: str) -> Reading | None:
-        """The reading by a scorer that was banked under this `reading_key`."""
+    def find_score(self, key: str, scorer: str) -> Score | None:
+        """The score by a scorer that was banked under this `score_key`."""
         ...
 
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
-        """Bank readings, each under its `reading_key`."""
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
+        """Bank scores, each under its `score_key`."""
         ...
 
 
 class Samples:
-    """The samples of one problem in a journal; without a journal there are none.
+    """The samples of one problem by one model in a journal; without a journal there are none.
 
-    What a race or the tokens left of a child is no sample and has a key of its own.
+    A child that a race or a budget cut short is no sample: it is banked under a key of its own.
     """
 
     def __init__(self, journal: Journal | None, problem: Problem, generator: Generator) -> None:
         self.journal, self._problem, self._generator = journal, problem, generator
 
     def find(self, extension: Extension) -> Child | None:
-        """The child as it was sampled, or cut to as many tokens as are left for it now."""
+        """The child as it was sampled, or cut to the length that is left for it now."""
         if self.journal is None:
             return None
         child = self._banked(extension, extension.key)
-        if child is None or child.usage.generated_tokens > extension.max_tokens:
-            child = self.left(extension, extension.max_tokens, extension.max_tokens, "budget")
+        if child is None or child.length > extension.max_length:
+            child = self.cut_short(extension, extension.max_length, extension.max_length, "budget")
         return child
 
-    def left(self, extension: Extension, least: int, most: int, finish: Finish) -> Child | None:
-        """The shortest of so many tokens that a race or a budget has left of this child before."""
+    def cut_short(self, extension: Extension, least: int, most: int, finish: Finish) -> Child | None:
+        """The shortest child within these lengths that an earlier race or budget cut here."""
         found, key = [], f"{extension.key}/cut"
         while (child := self._banked(extension, key)) is not None:
             found.append(child)
             key += "/cut"
-        long_enough = [child for child in found if least <= child.usage.generated_tokens <= most]
-        shortest = min(long_enough, key=lambda child: child.usage.generated_tokens, default=None)
+        long_enough = [child for child in found if least <= child.length <= most]
+        shortest = min(long_enough, key=lambda child: child.length, default=None)
         return shortest and replace(shortest, finish=finish)
 
     def add(self, made: Sequence[tuple[Extension, Child]]) -> None:
@@ -64,8 +65,8 @@ class Samples:
             return
         samples = []
         for extension, child in made:
-            in_full = child.usage.generated_tokens == extension.max_tokens
-            if child.finish == "error" or (child.finish == "budget" and not in_full):  # the clock cuts where it likes
+            in_full = child.length == extension.max_length
+            if child.finish == "error" or (child.finish == "budget" and not in_full):  # the clock cuts anywhere
                 continue
             key = extension.key
             while child.finish in ("pruned", "budget") and (
@@ -73,13 +74,16 @@ class Samples:
             ):
                 key += "/cut"
             packed = self._generator.pack(extension.node.state, child.state)
-            facts = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict()}
-            samples.append((key, {**facts, "passes": child.passes}))
+            row = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict(), "passes": child.passes}
+            samples.append((key, row | {"log_weight": child.log_weight}))
         self.journal.add_samples(self._problem, self._generator.name, samples)
 
     def _banked(self, extension: Extension, key: str) -> Child | None:
         banked = self.journal.find_sample(key) if self.journal is not None else None
         if banked is None:
             return None
-        state = self._generator.unpack(extension.node.state, banked["state"])
-        return Child(state, banked["finish"], Usage(**banked["usage"]), banked["passes"])
+        before, generator = extension.node.state, self._generator
+        state = generator.unpack(before, banked["state"])
+        length = generator.length(state) - generator.length(before)
+        usage, log_weight = Usage(**banked["usage"]), banked.get("log_weight", 0.0)
+        return Child(state, banked["finish"], usage, banked["passes"], length=length, log_weight=log_weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,28 +13,42 @@ from thinktime.core.usage import Budget, Usage
 if TYPE_CHECKING:
     import asyncio
 
+Clock = Callable[[], float]
+"""Seconds since some moment; never goes back."""
+
 
 class Ledger:
     """A hard budget. What is spent plus what is reserved never exceeds it.
 
     Args:
         budget: the limits.
-        within: a ledger that several others share; what is reserved and spent here is so there too.
+        within: an outer ledger that several others share; every reservation and charge here counts there too.
+        clock: for the limit of seconds; by default that of the outer ledger, or `time.monotonic`.
     """
 
-    def __init__(self, budget: Budget | None = None, *, within: Ledger | None = None) -> None:
+    def __init__(
+        self, budget: Budget | None = None, *, within: Ledger | None = None, clock: Clock | None = None
+    ) -> None:
         self.budget = budget or Budget()
         self.spent = Usage()
+        self.clock: Clock = clock or (within.clock if within is not None else time.monotonic)
         self._limited = self.budget != Budget()
         self._within = within
         self._reserved = Usage()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._started = time.monotonic()
+        self._started = self.clock()
 
     @property
     def deadline(self) -> float | None:
-        """When the seconds are over, on the clock of `time.monotonic`."""
-        return None if self.budget.seconds is None else self._started + self.budget.seconds
+        """When the seconds are over, on this ledger's clock; the earliest of this and the outer ledgers."""
+        own = None if self.budget.seconds is None else self._started + self.budget.seconds
+        outer = None if self._within is None else self._within.deadline
+        return own if outer is None else outer if own is None else min(own, outer)
+
+    @property
+    def late(self) -> bool:
+        """Whether the seconds are over."""
+        return self.deadline is not None and self.clock() >= self.deadline
 
     def room_for_tokens(self) -> int | None:
         """Generated tokens neither spent nor reserved; None if tokens are not limited."""
@@ -44,45 +58,47 @@ class Ledger:
         room = self.budget.tokens - self.spent.generated_tokens - self._reserved.generated_tokens
         return room if outside is None else min(room, outside)
 
-    def held_by_others(self, worst_case: Usage) -> bool:
-        """Whether it does not fit only as long as others have reserved of a ledger outside and not settled."""
-        late = self.deadline is not None and time.monotonic() >= self.deadline
-        return self._crowded and not late and self.check(self.spent + self._reserved + worst_case)
+    def fits_later(self, worst_case: Usage) -> bool:
+        """True if this would fit once the other calls under this ledger, and under the outer ones, settle.
+
+        The caller holds no reservation itself.
+        """
+        if self.late:
+            return False
+        return any(map(_open, self._chain())) and all(
+            ledger.check(ledger.spent + worst_case) for ledger in self._chain()
+        )
 
     async def freed(self) -> None:
-        """Wait until something outside is settled, or the seconds are over.
+        """Wait until a call settles under this ledger or an outer one, or until the seconds are over.
 
-        Whoever waits has settled all of its own, so somebody else always will.
+        Only callers that hold no reservation wait, so another call always settles.
         """
         import asyncio
 
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        outside = list(self._outside())
-        for ledger in outside:
+        ledgers = list(self._chain())
+        for ledger in ledgers:
             ledger._waiting.add(waiting)
         try:
-            await asyncio.wait({waiting}, timeout=None if self.deadline is None else self.deadline - time.monotonic())
+            await asyncio.wait({waiting}, timeout=None if self.deadline is None else self.deadline - self.clock())
         finally:
-            for ledger in outside:
+            for ledger in ledgers:
                 ledger._waiting.discard(waiting)
 
-    def _outside(self) -> Iterator[Ledger]:
-        ledger = self._within
+    def _chain(self) -> Iterator[Ledger]:
+        ledger: Ledger | None = self
         while ledger is not None:
             yield ledger
             ledger = ledger._within
 
-    @property
-    def _crowded(self) -> bool:
-        return any(ledger._reserved.model_calls > self._reserved.model_calls for ledger in self._outside())
-
     def reserve(self, worst_case: Usage) -> bool:
-        """Set the worst case aside if it fits; otherwise change nothing and say False.
+        """Set the worst case aside if it fits; otherwise change nothing and return False.
 
         Raises:
             InputError: a limited count is unknown for this model, so the limit could not be kept.
         """
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if self.late:
             return False
         if self._limited and not self.check(self.spent + self._reserved + worst_case):
             return False
@@ -100,6 +116,7 @@ class Ledger:
         for limit, used, field in (
             (self.budget.tokens, usage.generated_tokens, "tokens"),
             (self.budget.calls, usage.model_calls, "calls"),
+            (self.budget.actions, usage.actions, "actions"),
             (self.budget.nfe, usage.denoiser_calls, "nfe"),
             (self.budget.flops, _both(usage.flops, usage.scorer_flops), "flops"),
             (self.budget.dollars, usage.dollars, "dollars"),
@@ -113,7 +130,7 @@ class Ledger:
         return True
 
     def settle(self, reserved: Usage, actual: Usage) -> None:
-        """Give a reservation back and charge what it really cost."""
+        """Give a reservation back and charge what the call cost."""
         self._reserved = self._reserved - reserved
         self.spent = self.spent + actual
         for waiting in self._waiting:
@@ -123,10 +140,16 @@ class Ledger:
             self._within.settle(reserved, actual)
 
     def forfeit(self) -> None:
-        """Charge what is still reserved: whoever asked is gone, and nobody will know what it cost."""
+        """Charge everything that is still reserved: the caller left, so the real cost stays unknown."""
         left = self._reserved
-        if left.model_calls:
+        if _open(self):
             self.settle(left, replace(left, uncounted_calls=left.model_calls))
+
+
+def _open(ledger: Ledger) -> bool:
+    """Whether any call is under way. Sums of whole numbers tell; sums of dollars leave remainders."""
+    held = ledger._reserved
+    return bool(held.model_calls or held.scorer_calls or held.embeddings or held.actions)
 
 
 def _both(a: float | None, b: float | None) -> float | None:

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import asyncio
 from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import copy
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
+from thinktime.core import meter
+from thinktime.core.actions import Acting, Action
+from thinktime.core.context import canonical_json, digest
+from thinktime.core.environment import Environment, Places
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError, TooLongError
 from thinktime.core.journal import Journal, Samples
-from thinktime.core.ledger import Ledger
-from thinktime.core.readings import Readings
+from thinktime.core.ledger import Clock, Ledger
+from thinktime.core.meter import Account, Meter
+from thinktime.core.protocols import Answers, Comparer, Embedder, Generator, Scorer
+from thinktime.core.samples import Drawing
+from thinktime.core.scores import Comparing, Embeddings, ScoreCache
 from thinktime.core.selection import Candidate, best
-from thinktime.core.types import (
-    Answers,
-    Capability,
-    Child,
-    Embedder,
-    Extension,
-    Generator,
-    Move,
-    Node,
-    Problem,
-    Race,
-    Redo,
-    Sampling,
-    Scorer,
-    Skills,
-    Until,
-)
-from thinktime.core.usage import Budget, Usage, total
+from thinktime.core.transitions import Race, Transition
+from thinktime.core.types import MAIN, Capability, Child, Extension, Node, Problem, Prompt, Sampling, Until, missing
+from thinktime.core.usage import Budget, Usage
 
 
 @dataclass(frozen=True)
@@ -50,9 +42,19 @@ class Answer:
     node: Node | None = None
     share: float | None = None
     path_tokens: int = 0
-    """Tokens on the returned path; ``usage.generated_tokens`` counts the whole tree."""
+    """Length of the returned path; ``usage.generated_tokens`` counts the whole tree."""
     passes: int = 0
     """Sequential forward passes on the longest chain of the tree."""
+    accounts: Mapping[Account, Usage] = field(default_factory=dict)
+    """What each role spent in each phase; together they are ``usage``."""
+
+
+class Method(Protocol):
+    """What `Search.run` runs: a configured strategy."""
+
+    async def __call__(self, search: Search) -> Answer:
+        """The answer to the search's problem."""
+        ...
 
 
 @dataclass
@@ -60,76 +62,123 @@ class Record:
     """One node of the trace."""
 
     node: Node
+    turn: int = 0
+    """The call of a verb that made it; calls count when they begin, so concurrent ones keep their order."""
     score: float | None = None
     steps: tuple[float, ...] = ()
     pruned: bool = False
-    skill: Capability | None = None
-    """What this root asks for, where it is not the problem itself."""
+    prompt: str | None = None
+    """What this root asks, where it is not the problem itself."""
     about: tuple[Node, ...] = ()
+    """The generations that it asks about."""
+    said: tuple[Node, ...] = ()
+    """The earlier replies that it quotes."""
+    question: Problem | None = None
+    """The problem that the root stands for."""
+    is_answer: bool = True
+    """Whether the children of this root answer the problem: no checks, judgements, plans."""
     error: ThinktimeError | None = None
-    """Why it could not be had."""
-
-    @property
-    def aside(self) -> bool:
-        """Whether the children of this root are no answers to the problem: checks, judgements, plans."""
-        by_plan = self.skill == Capability.PLAN and bool(self.about)
-        return self.skill not in (None, Capability.REVISE, Capability.AGGREGATE) and not by_plan
+    """Why the child failed."""
 
 
 class Search:
-    """One problem under one budget, with the generator and the scorer to spend it on.
+    """One problem under one budget, with the models, scorers and environments to spend it on.
 
-    ``within`` is a ledger that other searches share: all of them together keep its limits.
+    Args:
+        problem: what is asked.
+        models: generators by role; a single one is the role ``main``.
+        scorers: reward models and judges by role; a single one is ``main``.
+        environments: by name, for `act`; a single one is ``main``.
+        answers: reads and compares answers.
+        embedder: for strategies that cluster steps.
+        prompts: by name, in place of the strategies' own: a user's words, or those a model was trained in.
+        sampling: how children are drawn.
+        budget: hard limits.
+        seed: the same seed gives the same samples.
+        journal: where finished work is written, and found again.
+        within: a ledger that several searches share; together they keep its limits.
+        clock: of the budget's seconds.
+
+    Raises:
+        InputError: a limit cannot be kept for these models, or the prompt does not fit.
     """
 
     def __init__(
         self,
         problem: Problem,
-        generator: Generator,
+        models: Generator | Mapping[str, Generator],
         *,
-        scorer: Scorer | None = None,
+        scorers: Scorer | Mapping[str, Scorer] | None = None,
+        environments: Environment | Mapping[str, Environment] | None = None,
         answers: Answers | None = None,
         embedder: Embedder | None = None,
-        skills: Skills | None = None,
+        prompts: Mapping[str, Prompt] | None = None,
         sampling: Sampling | None = None,
         budget: Budget | None = None,
         seed: int = 0,
         journal: Journal | None = None,
         within: Ledger | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.problem, self.generator, self.scorer, self.answers = problem, generator, scorer, answers
-        self.embedder, self.skills = embedder, skills
+        self.problem, self.answers, self.journal = problem, answers, journal
+        self.models: Mapping[str, Generator] = _by_role(models)
+        self.scorers: Mapping[str, Scorer] = _by_role(scorers)
+        self.environments: Mapping[str, Environment] = _by_role(environments)
+        self.prompts: Mapping[str, Prompt] = prompts or {}
         self.sampling = sampling or Sampling()
-        self.ledger = Ledger(budget, within=within)
+        self.ledger = Ledger(budget, within=within, clock=clock)
+        self.meter = Meter(self.ledger)
         self.exhausted = False
         self.trace: dict[str, Record] = {}
-        self.growing: dict[str, tuple[Extension, Child | None]] = {}
-        """Children that are sampled now and not yet in the trace, with what has arrived; for whoever looks on."""
+        self.in_flight: dict[str, tuple[Extension, Child | None]] = {}
+        """In-flight children and their partial output, for observers."""
         self.events: list[dict[str, Any]] = []
-        """What the strategy said of itself, in order."""
+        """What the strategy logged, in order."""
         self.errors: list[ThinktimeError] = []
-        """Why children could not be had."""
+        """Why children failed."""
+        self.embedder = embedder
+        self._turns = [0]
         self._children: Counter[str] = Counter()
         self._answers: dict[str, tuple[str | None, Hashable]] = {}
-        self._samples = Samples(journal, problem, generator)
-        self.readings = Readings(scorer, self.ledger, journal) if scorer is not None else None
+        if MAIN not in self.models:
+            raise InputError("models", sorted(self.models), f"one of them has to be the role {MAIN!r}")
+        self._samples = {role: Samples(journal, problem, model) for role, model in self.models.items()}
+        self._embeddings = Embeddings(embedder) if embedder is not None else None
+        self._caches: dict[str, ScoreCache] = {}
+        self._comparing: dict[str, Comparing] = {}
+        self._places: dict[str, Places] = {}
+        self._outer: Search | None = None
+        self._alias: Mapping[str, str] = {}
+        """Roles by the name that an inner search gives them."""
+        self._scope = ""
+        """Tells the scores of an inner search about another problem apart."""
+        generator = self.models[MAIN]
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
-        self.root = Node(_hash(json.dumps([*identity, self.sampling.max_tokens])), (), generator.root(problem))
-        self.trace[self.root.key] = Record(self.root)
+        identity += [self.sampling.max_length, *([problem.context] if problem.context else [])]
+        self.root = Node(digest(canonical_json(identity)), (), generator.root(problem))
+        self.trace[self.root.key] = Record(self.root, question=problem)
         least = generator.worst_case(self.root, 1)
         _count_what_is_limited(self.ledger.budget, least)
         self.ledger.check(least)
-        if scorer is not None:
-            self.ledger.check(scorer.worst_case(self.root, None))
+        if MAIN in self.scorers:
+            self.ledger.check(self.scorers[MAIN].worst_case(problem, self.root, None))
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What generator, scorer, skills and answers offer together."""
-        offered = self.generator.capabilities
+    def generator(self) -> Generator:
+        """The main model."""
+        return self.models[self._role(MAIN)]
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The main scorer."""
+        return self.scorers.get(MAIN)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the main model, the main scorer, the prompts and the answers offer together."""
+        offered = self.generator.capabilities | {prompt.capability for prompt in self.prompts.values()}
         if self.scorer is not None:
             offered |= self.scorer.capabilities
-        if self.skills is not None:
-            offered |= self.skills.capabilities
         return offered | {Capability.ANSWERS} if self.answers is not None else offered
 
     async def extend(
@@ -141,7 +190,8 @@ class Search:
         at_most: int | None = None,
         temperature: float | None = None,
         race: Race | None = None,
-        move: Move | None = None,
+        transition: Transition | None = None,
+        model: str | None = None,
     ) -> list[Node]:
         """Children of the nodes, grouped by parent in the given order.
 
@@ -153,122 +203,299 @@ class Search:
             nodes: the parents.
             n: how many children each gets, or one number a parent (0 is none).
             until: where a child ends if nothing else ends it.
-            at_most: tokens (or denoising steps) after which a child is cut.
+            at_most: the length at which a child is cut.
             temperature: in place of the search's own.
-            race: give the others up when enough have ended; their finish is ``pruned``.
-            move: what happens to a node instead of going on; its children are where it was moved to.
+            race: cancel the others when enough have ended; their finish is ``pruned``.
+            transition: what happens to a node in place of going on.
+            model: the role that continues the nodes, whoever wrote them; by default the role that made each of them,
+                which for the root is ``main``.
 
         Raises:
             InputError: a number is below its least, or several samples of one node would be the same.
-            CapabilityError: the generator knows no steps, cannot go on from a prefix, or cannot cancel a row.
+            CapabilityError: there is no such role, or its model knows no steps, cannot go on from a prefix, or cannot
+                cancel a row.
         """
-        counts = [n] * len(nodes) if isinstance(n, int) else n
-        sampling = self.sampling if temperature is None else replace(self.sampling, temperature=temperature)
+        counts = [n] * len(nodes) if isinstance(n, int) else list(n)
         if isinstance(n, int) and n < 1:
             raise InputError("n", n, "ask for at least 1 child")
         if min(counts, default=0) < 0:
             raise InputError("n", min(counts), "ask for 0 children or more of each node")
         if at_most is not None and at_most < 1:
             raise InputError("at_most", at_most, "give 1 or more")
+        sampling = self.sampling if temperature is None else replace(self.sampling, temperature=temperature)
         if sampling.temperature == 0:
             refuse_copies(max(counts, default=0))
-        self._need(Capability.STEPS, until == "step")
-        self._need(Capability.PREFIX, any(node.parent is not None for node in nodes))
-        self._need(Capability.CANCEL, race is not None)
-        self._need(Capability.MOVES, move is not None)
+        self._turns[0] += 1
+        parts: dict[str, list[int]] = {}
+        for place, node in enumerate(nodes):
+            parts.setdefault(self._role(model) if model else node.model, []).append(place)
+        for role, places in parts.items():
+            self._need(role, Capability.STEPS, until == "step")
+            self._need(role, Capability.PREFIX, any(nodes[place].parent is not None for place in places))
+            self._need(role, Capability.CANCEL, race is not None)
+            self._need(role, Capability.TRANSITIONS, transition is not None)
         kind = until if at_most is None else f"{until}:{at_most}"
         kind += "" if temperature is None else f"@{temperature}"
-        kind += "" if move is None else f"~{move}"
-        wanted: list[Extension] = []
-        for turn in range(max(counts, default=0)):
-            for node, count in zip(nodes, counts, strict=True):
-                room = self.sampling.max_tokens - self.generator.length(node.state)
-                if turn >= count or node.finish not in ("root", "step", "cut", "budget") or room <= 0:
-                    continue
-                index = self._children[node.key]
-                place = self._children[f"{node.key}/{kind}"]
-                self._children.update((node.key, f"{node.key}/{kind}"))
-                cap = room if at_most is None else min(room, at_most)
-                # a node that the budget cut has the key of the whole sample; what grows from it is another thing
-                parent = node.key if node.finish != "budget" else f"{node.key}+{self.generator.length(node.state)}"
-                key = _hash(f"{parent}/{kind}/{place}")
-                deadline, arrived = self.ledger.deadline, partial(self._keep, key)
-                wanted.append(Extension(node, index, key, until, sampling, cap, at_most, deadline, race, move, arrived))
-        made: dict[str, Record] = {}
-        while wanted:
-            over = race is not None and race.limit is not None and bool(made)
-            granted, wanted = ([], wanted) if over else self._grant(wanted, whole=not made)
-            if not granted and not over and self._held_by_others(wanted[0]):
-                await self.ledger.freed()
-                continue
-            if not granted:
-                self.exhausted = True
-                break
-            for extension, child in await self._sample(granted):
-                self.exhausted |= child.finish == "budget"
-                node = Node(
-                    extension.key,
-                    (*extension.node.path, extension.index),
-                    child.state,
-                    extension.node,
-                    child.finish,
-                    child.usage,
-                    extension.node.passes + child.passes,
-                )
-                made[node.key] = Record(node, error=child.error)
+        kind += "" if transition is None else f"~{transition}"
+        options = {"until": until, "sampling": sampling, "at_most": at_most, "race": race, "transition": transition}
+        calls = [
+            self._extend(role, [nodes[place] for place in places], [counts[place] for place in places], kind, options)
+            for role, places in parts.items()
+        ]
+        if len(calls) == 1:
+            return await calls[0]
         order = {node.key: place for place, node in enumerate(nodes)}
-        grown = [record.node for record in made.values()]
+        grown = [node for part in await asyncio.gather(*calls) for node in part]
+        return sorted(grown, key=lambda node: order[node.parent.key] if node.parent else 0)
+
+    async def _extend(
+        self, role: str, nodes: Sequence[Node], counts: Sequence[int], kind: str, options: Mapping[str, Any]
+    ) -> list[Node]:
+        """Children of the nodes by one model."""
+        turn, generator, race = self._turns[0], self.models[role], options["race"]
+        work = Drawing(f"model {role}", generator, self.root, self._samples[role], self.ledger, self.in_flight, race)
+        wanted: list[Extension] = []
+        parents: dict[str, tuple[Node, int]] = {}
+        sources = {node.key: self._in_words_of(role, node) for node in nodes}
+        for number in range(max(counts, default=0)):
+            for node, count in zip(nodes, counts, strict=True):
+                source = sources[node.key]
+                room = self.sampling.max_length - generator.length(source.state)
+                if number >= count or node.finish not in ("root", "step", "cut", "budget") or room <= 0:
+                    continue
+                of_kind = f"{kind}|{generator.name}" if source is not node else kind
+                index = self._children[f"{node.key}|{role}"]
+                path, place = self._children[node.key], self._children[f"{node.key}/{of_kind}"]
+                self._children.update((f"{node.key}|{role}", node.key, f"{node.key}/{of_kind}"))
+                # a node that the budget cut has the key of the whole sample, so its children need another one
+                parent = node.key if node.finish != "budget" else f"{node.key}+{generator.length(source.state)}"
+                key = digest(f"{parent}/{of_kind}/{place}")
+                most = room if options["at_most"] is None else min(room, options["at_most"])
+                wanted.append(
+                    Extension(
+                        source,
+                        index,
+                        key,
+                        max_length=most,
+                        deadline=self.ledger.deadline,
+                        arrived=work.arrived(key),
+                        **options,
+                    )
+                )
+                parents[key] = node, path
+        bought, covered = await self.meter.buy(work, wanted)
+        self.exhausted |= not covered
+        grown = []
+        for extension, child in bought:
+            self.exhausted |= child.finish == "budget"
+            parent_node, path = parents[extension.key]
+            node = Node(
+                extension.key,
+                (*parent_node.path, path),
+                child.state,
+                parent_node,
+                child.finish,
+                child.usage,
+                parent_node.passes + child.passes,
+                role,
+                child.length,
+                child.log_weight,
+            )
+            grown.append(node)
+            self._fail(child)
+        order = {node.key: place for place, node in enumerate(nodes)}
+        errors = {extension.key: child.error for extension, child in bought}
         grown.sort(key=lambda node: (order[node.parent.key] if node.parent else 0, node.path[-1]))
         for node in grown:
-            self.trace[node.key] = made[node.key]
-            del self.growing[node.key]
+            self._record(Record(node, turn, error=errors[node.key]))
+            del self.in_flight[node.key]
         return grown
 
-    def ask(self, skill: Capability, about: Sequence[Node] = (), said: Sequence[Node] = ()) -> Node | None:
-        """Another root, whose children are replies: see `Skills.ask`. The same question is the same root.
+    def ask(
+        self, prompt: Prompt, about: Sequence[Node] = (), said: Sequence[Node] = (), *, model: str = MAIN
+    ) -> Node | None:
+        """Another root, whose children are replies to a prompt. The same question is the same root.
 
-        None where the question does not fit the model's context.
+        A prompt of this name in `prompts` takes the place of the given one. Where it renders to the problem's own
+        prompt, the search's root is returned. None where the question does not fit the model's context.
+
+        Args:
+            prompt: what is asked.
+            about: the generations that it is about.
+            said: earlier replies that it quotes.
+            model: the role that replies.
 
         Raises:
-            CapabilityError: the model lacks the skill.
+            CapabilityError: there is no such role, or its model does not answer this prompt.
         """
-        if self.skills is None or skill not in self.skills.capabilities:
-            raise CapabilityError(f"generator={self.generator.name!r}: it lacks {skill}")
-        key = _hash(json.dumps([self.root.key, skill.name, *([node.key for node in nodes] for nodes in (about, said))]))
+        role = self._role(model)
+        prompt = self.prompts.get(prompt.name, prompt)
+        offered = self._model(role).capabilities | {own.capability for own in self.prompts.values()}
+        if missing({prompt.capability}, offered):
+            raise CapabilityError(f"model={self.models[role].name!r}: it does not answer {prompt.capability}")
+        question = prompt.render(self.problem, [node.state for node in about], [node.state for node in said])
+        if question == self.problem.prompt and role == self.root.model:
+            return self.root
+        asked = canonical_json([prompt.name, question, [node.key for node in about], [node.key for node in said]])
+        key = digest(f"{self.root.key}/{asked}" + ("" if role == self.root.model else f"|{self.models[role].name}"))
         if key not in self.trace:
-            states = [node.state for node in about], [node.state for node in said]
-            question = replace(self.problem, prompt=self.skills.ask(skill, self.problem, *states))
-            known = [*([self.root.state] if self._children[self.root.key] else []), *states[0], *states[1]]
+            problem = replace(self.problem, prompt=question)
+            before = [self.root] if self._children[self.root.key] else []
+            known = [node.state for node in (*before, *about, *said) if node.model == role]
             try:
-                state = self.generator.root(question, self.root.state, known)
+                state = self.models[role].root(problem, known, quotes=True)
             except TooLongError:
                 return None
-            self.trace[key] = Record(Node(key, (), state), skill=skill, about=(*about, *said))
+            root = Node(key, (), state, model=role)
+            self._turns[0] += 1
+            self._record(
+                Record(
+                    root,
+                    self._turns[0],
+                    prompt=prompt.name,
+                    about=tuple(about),
+                    said=tuple(said),
+                    question=problem,
+                    is_answer=prompt.is_answer,
+                )
+            )
         return self.trace[key].node
 
-    def read(self, skill: Capability, reply: Node, n: int = 1) -> list[float] | None:
-        """What a reply gives each of the ``n`` generations asked about; None where it is incomplete or unreadable."""
-        return self.skills.read(skill, reply.state, n) if self.skills is not None and reply.done else None
+    def read(self, prompt: Prompt, reply: Node) -> Any:
+        """The value of a reply to a prompt; None where the reply is incomplete or unreadable."""
+        if not reply.done:
+            return None
+        *_, root = reply.lineage()
+        return self.prompts.get(prompt.name, prompt).read(reply.state, len(self.trace[root.key].about))
 
     def is_answer(self, node: Node) -> bool:
         """Whether this node answers the problem, and not a question about answers of it."""
         *_, root = node.lineage()
-        return not self.trace[root.key].aside
+        return node.finish != "observed" and self.trace[root.key].is_answer
 
-    async def score(self, nodes: Sequence[Node]) -> list[float | None]:
+    async def score(self, nodes: Sequence[Node], *, scorer: str = MAIN) -> list[float | None]:
         """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
 
-        A node that was read before is not read again; see `Readings` for what is charged.
+        A node is scored once; see `ScoreCache` for what is charged. The trace shows the scores of the main scorer.
+
+        Raises:
+            CapabilityError: there is no scorer of this role.
         """
-        if self.readings is None:
-            raise CapabilityError("this strategy scores nodes, but no scorer was given")
-        self.exhausted |= not await self.readings.read(nodes)
+        cache = self._cache(scorer)
+        _, covered = await self.meter.buy(cache, cache.unscored(nodes))
+        self.exhausted |= not covered
         scores: list[float | None] = []
         for node in nodes:
-            record = self.trace[node.key]
-            record.score, record.steps = self.readings.of(node)
-            scores.append(record.score)
+            score, steps = cache.of(node)
+            if scorer == MAIN:
+                record = self.trace[node.key]
+                record.score, record.steps = score, steps
+            scores.append(score)
         return scores
+
+    async def compare(self, nodes: Sequence[Node], *, scorer: str = MAIN) -> list[float | None]:
+        """One score per node from a judge that sees all of them side by side; they rank within this call alone.
+
+        None everywhere where the judge gave none, or the budget is over.
+
+        Raises:
+            CapabilityError: there is no scorer of this role, or it does not compare.
+        """
+        judge = self._cache(scorer).scorer
+        if Capability.COMPARE not in judge.capabilities:
+            raise CapabilityError(f"scorer={judge.name!r}: it is not {Capability.COMPARE}")
+        if scorer not in self._comparing:
+            judge_of_several = cast(Comparer, judge)
+            work = Comparing(f"scorer {scorer}", judge_of_several, self.problem, self.journal, self._scope)
+            self._comparing[scorer] = work
+        bought, covered = await self.meter.buy(self._comparing[scorer], [tuple(nodes)])
+        self.exhausted |= not covered
+        steps = bought[0][1].steps if bought else ()
+        return list(steps) if len(steps) == len(nodes) else [None] * len(nodes)
+
+    async def embed(self, nodes: Sequence[Node]) -> list[tuple[float, ...] | None]:
+        """The vector of each node's newest step; None where the budget is over.
+
+        Raises:
+            CapabilityError: there is no embedder.
+        """
+        if self._embeddings is None:
+            raise CapabilityError("embedder: this strategy compares steps, but the search has no embedder")
+        _, covered = await self.meter.buy(self._embeddings, self._embeddings.missing(nodes))
+        self.exhausted |= not covered
+        return [self._embeddings.of(node) for node in nodes]
+
+    async def act(self, node: Node, action: Any, *, env: str = MAIN) -> Node | None:
+        """The node behind an action in an environment; its state is what the environment said (`Observed`).
+
+        A failed action is a node whose finish is ``error``. None where the budget is over.
+
+        Args:
+            node: where the environment is: a node that `act` made, or the root for the environment's start.
+            action: a JSON value that the environment reads.
+            env: the environment's name in this search.
+
+        Raises:
+            CapabilityError: there is no such environment.
+        """
+        if env not in self.environments:
+            raise CapabilityError(f"environment={env!r}: the search has {_names(self.environments)}")
+        if node.finish == "error":
+            raise InputError("node", node.key, "the action that led here failed; act from an earlier node")
+        self._turns[0] += 1
+        turn, index = self._turns[0], self._children[f"{node.key}!{env}"]
+        asked = canonical_json([self.environments[env].name, action])
+        place = self._children[f"{node.key}!{asked}"]
+        path = self._children[node.key]
+        self._children.update((f"{node.key}!{env}", f"{node.key}!{asked}", node.key))
+        item = Action(node, digest(f"{node.key}/act/{asked}/{place}"), action, index)
+        work = Acting(f"environment {env}", self._place(env), self.problem, self.journal)
+        bought, covered = await self.meter.buy(work, [item])
+        self.exhausted |= not covered
+        if not bought:
+            return None
+        child = bought[0][1]
+        made = Node(
+            item.key,
+            (*node.path, path),
+            child.state,
+            node,
+            child.finish,
+            child.usage,
+            node.passes,
+            f"environment {env}",
+        )
+        self._fail(child)
+        self._record(Record(made, turn, error=child.error))
+        return made
+
+    async def run(
+        self, strategy: Method, *, root: Node | None = None, budget: Budget | None = None, model: str = MAIN
+    ) -> Answer:
+        """A strategy inside this one: a search with its own root, in the same ledger, trace and bank.
+
+        Args:
+            strategy: what runs.
+            root: a root from `ask`, whose prompt is the inner problem; by default the problem itself, with samples of
+                its own.
+            budget: a limit within this search's limits.
+            model: the role that is ``main`` inside.
+
+        Raises:
+            ThinktimeError: as the strategy raises.
+        """
+        inner = self._inner(root, budget, self._role(model))
+        answer = await strategy(inner)
+        self.exhausted |= inner.exhausted and budget is None
+        return answer
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Charge everything inside to a phase of this name, as in ``with search.phase("offline"):``."""
+        return meter.phase(name)
+
+    def charge(self, role: str, usage: Usage) -> None:
+        """Charge work that a strategy does itself, such as solving an integer program."""
+        self.meter.settle(role, Usage(), usage)
 
     def prune(self, nodes: Sequence[Node]) -> None:
         """Give nodes up; the trace says so."""
@@ -276,12 +503,16 @@ class Search:
             self.trace[node.key].pruned = True
 
     def log(self, **facts: Any) -> None:
-        """Note what happened, for whoever studies the method; nothing else depends on it."""
+        """Note what happened, for readers of the trace; nothing else depends on it."""
         self.events.append(facts)
 
     def random(self, name: str) -> Random:
-        """The strategy's own dice: keyed by model, problem and seed, so a run can be repeated."""
+        """The strategy's own random numbers: keyed by model, problem and seed, so a run can be repeated."""
         return Random(f"{self.root.key}/{name}")
+
+    def records(self) -> list[Record]:
+        """The trace in the order in which its nodes were asked for, whatever ended first."""
+        return sorted(self.trace.values(), key=lambda record: record.turn)
 
     def candidates(self, nodes: Collection[Node], scores: Collection[float | None] | None = None) -> list[Candidate]:
         """The complete nodes among these, with their answers and scores, each once."""
@@ -298,21 +529,21 @@ class Search:
     def finish(self, chosen: Candidate | None) -> Answer:
         """Close the account and return the chosen candidate as the answer.
 
-        A strategy that chose none answers with the best-scored sample of the trace that can be read, so what was
-        sampled on the way is never lost to a budget that ran out, or to a rule that nothing fitted.
+        A strategy that chose none answers with the best-scored sample of the trace that can be read, so no paid
+        sample is lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ThinktimeError: nothing was sampled to its end, and a child could not be had for this reason; or not one
-                reading could be had.
+            ThinktimeError: no sample is complete, and a child failed for this reason; or all scores failed.
         """
-        failed = self.readings.failed if self.readings is not None else []
-        if failed and all(record.score is None for record in self.trace.values()):
+        failed = [reason for cache in self._caches.values() for reason in cache.failed]
+        records = self.records()
+        if failed and all(record.score is None for record in records):
             raise ModelError(failed[0])
         if chosen is None:
-            records = [record for record in self.trace.values() if self.is_answer(record.node)]
-            if self.errors and not any(record.node.done for record in records):
+            answers = [record for record in records if self.is_answer(record.node)]
+            if self.errors and not any(record.node.done for record in answers):
                 raise self.errors[0]
-            chosen = best(self.candidates([record.node for record in records], [record.score for record in records]))
+            chosen = best(self.candidates([record.node for record in answers], [record.score for record in answers]))
         node = chosen.node if chosen else None
         return Answer(
             value=(chosen.answer or None) if chosen else None,
@@ -320,113 +551,95 @@ class Search:
             usage=self.ledger.spent,
             node=node,
             share=chosen.share if chosen else None,
-            path_tokens=self.generator.length(node.state) if node else 0,
-            passes=max(record.node.passes for record in self.trace.values()),
+            path_tokens=self.models[node.model].length(node.state) if node else 0,
+            passes=max(record.node.passes for record in records),
+            accounts=dict(self.meter.accounts),
         )
 
-    def _grant(self, wanted: Sequence[Extension], whole: bool) -> tuple[list[tuple[Extension, Usage]], list[Extension]]:
-        """Split into what the budget covers now, each with its reservation, and the rest.
+    def _role(self, name: str) -> str:
+        """A role as the outermost search names it."""
+        return self._alias.get(name, name)
 
-        With ``whole`` all of it is tried at once first, which is cheaper if it fits; the rest of what did not is not
-        tried again and again.
+    def _model(self, role: str) -> Generator:
+        if role not in self.models:
+            raise CapabilityError(f"model={role!r}: no model has this role; the search has {_names(self.models)}")
+        return self.models[role]
 
-        A banked sample reserves its worst case too: a resumed run then decides as an undisturbed one.
-        """
-        if whole:
-            asked = [(extension, self._worst(extension)) for extension in wanted]
-            if self.ledger.reserve(total(worst for _, worst in asked)):
-                return asked, []
-        granted: list[tuple[Extension, Usage]] = []
-        for place, extension in enumerate(wanted):
-            worst = self._worst(extension)
-            if not self.ledger.reserve(worst):
-                if not granted and not self._held_by_others(extension) and (shorter := self._shorter(extension)):
-                    worst = self.generator.worst_case(extension.node, shorter.max_tokens)
-                    if self.ledger.reserve(worst):
-                        return [(shorter, worst)], list(wanted[place + 1 :])
-                return granted, list(wanted[place:])
-            granted.append((extension, worst))
-        return granted, []
+    def _cache(self, role: str) -> ScoreCache:
+        if role not in self.scorers:
+            roles = f"; the search has {_names(self.scorers)}" if self.scorers else ""
+            which = "" if role == MAIN else f" of the role {role!r}"
+            raise CapabilityError(f"this strategy scores nodes, but no scorer{which} was given{roles}")
+        if role not in self._caches:
+            scorer = self.scorers[role]
+            self._caches[role] = ScoreCache(f"scorer {role}", scorer, self.problem, self.journal, self._scope)
+        return self._caches[role]
 
-    def _held_by_others(self, extension: Extension) -> bool:
-        return self.ledger.held_by_others(self._worst(extension))
+    def _place(self, env: str) -> Places:
+        if env not in self._places:
+            self._places[env] = Places(self.environments[env], self.problem)
+        return self._places[env]
 
-    def _worst(self, extension: Extension) -> Usage:
-        """The most it can cost; a move makes one state, as a first step from the root does, or all of them."""
-        if extension.move is not None:
-            return self.generator.worst_case(self.root, extension.move.steps if isinstance(extension.move, Redo) else 1)
-        return self.generator.worst_case(extension.node, extension.max_tokens)
+    def _in_words_of(self, role: str, node: Node) -> Node:
+        """The node itself, or a stand-in whose state this role's model can continue."""
+        if node.model == role:
+            return node
+        *_, root = node.lineage()
+        generator, question = self.models[role], self.trace[root.key].question
+        assert question is not None
+        own = generator.root(question, quotes=root is not self.root)
+        known = [above.state for above in node.lineage() if above.model == role]
+        return replace(node, state=generator.adopt(own, node.state, known) if node.parent else own, model=role)
 
-    def _shorter(self, extension: Extension) -> Extension | None:
-        """The same extension cut to the tokens left, if a child of the usual length would still fit."""
-        room = self.ledger.room_for_tokens()
-        calls = self.ledger.spent.model_calls
-        if room is None or not calls or room < self.ledger.spent.generated_tokens / calls:
-            return None
-        return replace(extension, max_tokens=room)
+    def _inner(self, root: Node | None, budget: Budget | None, role: str) -> Search:
+        inner = copy(self)
+        inner.ledger = Ledger(budget, within=self.ledger)
+        inner.meter = Meter(inner.ledger, outer=self.meter)
+        inner.exhausted, inner.trace, inner.errors = False, {}, []
+        inner._outer, inner._alias = self, {**self._alias, MAIN: role}
+        inner.models = {**self.models}
+        record = self.trace[root.key] if root is not None else None
+        if record is not None and record.question is not None:
+            inner.root, inner.problem = record.node, record.question
+            inner._scope = f"{record.node.key}:"
+            inner._caches, inner._comparing = {}, {}
+        else:
+            self._children[f"{self.root.key}/run"] += 1
+            name = f"{self.root.key}/run/{self._children[f'{self.root.key}/run']}"
+            if role != self.root.model:
+                name += f"|{self._model(role).name}"
+            inner.root = Node(digest(name), (), self._model(role).root(self.problem), model=role)
+        self._turns[0] += 1
+        inner._record(Record(inner.root, self._turns[0], question=inner.problem))
+        return inner
 
-    async def _sample(self, granted: Sequence[tuple[Extension, Usage]]) -> list[tuple[Extension, Child]]:
-        extensions = [extension for extension, _ in granted]
-        children: dict[str, Child] = {}
-        for extension in extensions:
-            child = self._samples.find(extension)
-            if child is not None:
-                children[extension.key] = child
-                self._arrive(extension, child)
-        for extension in extensions:  # what was given up before may do for a race that is over by then
-            limit = extension.race.limit if extension.race else None
-            if limit is not None and extension.key not in children:
-                left = self._samples.left(extension, limit, extension.max_tokens, "pruned")
-                if left is not None:
-                    children[extension.key] = left
-        reserved = total(worst for _, worst in granted)
-        new = [extension for extension in extensions if extension.key not in children]
-        self.growing |= {extension.key: (extension, children.get(extension.key)) for extension in extensions}
-        if new:
-            try:
-                children |= await self._fresh(new)
-            except InputError:  # nothing came, and nothing of it was paid for
-                self.ledger.settle(reserved, Usage())
-                raise
-        for extension in extensions:
-            child, limit = children[extension.key], extension.race.limit if extension.race else None
-            if limit is not None and child.usage.generated_tokens > limit:
-                children[extension.key] = self._given_up(extension, child, limit)
-        self.ledger.settle(reserved, total(child.usage for child in children.values()))
-        return [(extension, children[extension.key]) for extension in extensions]
+    def _record(self, record: Record) -> None:
+        """Put a node into the trace of this search and of those around it."""
+        search: Search | None = self
+        while search is not None:
+            search.trace.setdefault(record.node.key, record)
+            search = search._outer
 
-    async def _fresh(self, new: Sequence[Extension]) -> dict[str, Child]:
-        """Children from the generator, written down before anyone sees them."""
-        fresh = await self.generator.extend(new)
-        self.errors += [child.error for child in fresh if child.error is not None]
-        self._samples.add([pair for pair in zip(new, fresh, strict=True) if self.growing[pair[0].key][1] is None])
-        return {extension.key: child for extension, child in zip(new, fresh, strict=True)}
+    def _fail(self, child: Child) -> None:
+        if child.error is not None:
+            self.errors.append(child.error)
 
-    def _keep(self, key: str, child: Child) -> None:
-        """A child is there before its siblings are."""
-        extension, _ = self.growing[key]
-        self.growing[key] = extension, child
-        self._samples.add([(extension, child)])
-
-    def _arrive(self, extension: Extension, child: Child) -> None:
-        if extension.race and child.finish == "eos" and extension.race.counts(child.state):
-            extension.race.lengths.append(child.usage.generated_tokens)
-
-    def _given_up(self, extension: Extension, child: Child, limit: int) -> Child:
-        """The child as far as its race went, whatever it had run ahead of others; that much it is charged."""
-        left = self._samples.left(extension, limit, limit, "pruned")
-        if left is None:
-            left = self.generator.cut(extension, child, limit)
-            shorter = left.usage.generated_tokens < child.usage.generated_tokens
-            if shorter and left.usage.flops is not None:  # a replay knows only its tokens, which the bank has anyway
-                self._samples.add([(extension, left)])
-        return left
-
-    def _need(self, capability: Capability, needed: bool) -> None:
-        if needed and capability not in self.generator.capabilities:
+    def _need(self, role: str, capability: Capability, needed: bool) -> None:
+        if needed and capability not in self._model(role).capabilities:
             raise CapabilityError(
-                f"generator={self.generator.name!r}: it lacks {capability}; take a strategy of whole samples"
+                f"generator={self.models[role].name!r}: it lacks {capability}; take a strategy of whole samples"
             )
+
+
+def _by_role(given: Any) -> Mapping[str, Any]:
+    """The things by role; a single one is ``main``."""
+    if given is None:
+        return {}
+    return given if isinstance(given, Mapping) else {MAIN: given}
+
+
+def _names(roles: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(roles)) or "none"
 
 
 def _count_what_is_limited(budget: Budget, least: Usage) -> None:
@@ -443,7 +656,3 @@ def refuse_copies(n: int) -> None:
     """Raise an `InputError` for more than one sample at temperature 0."""
     if n > 1:
         raise InputError("temperature", 0, f"{n} samples would be the same; give more than 0, or n=1")
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

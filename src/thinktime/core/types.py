@@ -1,30 +1,40 @@
-"""The nouns of a search: problems, nodes, and what generators and scorers promise. Nothing here knows text."""
+"""The nouns of a search: problems, nodes, children, prompts. Nothing here knows text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from thinktime.core.context import Part
 from thinktime.core.errors import InputError, ThinktimeError
+from thinktime.core.transitions import Race, Transition
 from thinktime.core.usage import Usage
+
+MAIN = "main"
+"""The role that a verb of a search uses unless it names another one."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is asked. ``prompt`` is whatever the generator takes: a string, chat messages, a class label."""
+    """What is asked. ``prompt`` is whatever the model takes: a string, chat messages, a class label, bytes.
+
+    ``context`` holds what the question is about, as typed parts (see `thinktime.core.context`).
+    """
 
     id: str
     prompt: Any
     reference: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    context: tuple[Part, ...] = ()
 
 
-Finish = Literal["root", "eos", "step", "cut", "length", "pruned", "budget", "error"]
-"""Why a node's last extension stopped. ``eos`` alone means the generation is complete; a ``step`` was reached, or the
-child was ``cut`` at as many tokens as were asked for."""
+Finish = Literal["root", "eos", "step", "cut", "length", "pruned", "budget", "observed", "error"]
+"""Why a node's last extension stopped. ``eos`` alone means that the generation is complete. ``step``: a step boundary.
+``cut``: the length that the caller asked for. ``length``: the length limit. ``pruned``: another child won the race.
+``budget``: the budget ended it. ``observed``: an environment answered an action. ``error``: the call failed."""
 
 Until = Literal["done", "step"]
 """How far to extend: to the end, or to the next step boundary."""
@@ -32,7 +42,8 @@ Until = Literal["done", "step"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How children are drawn. ``max_tokens`` bounds a whole generation from the root.
+    """How children are drawn. ``max_length`` bounds a whole generation from the root, in the model's own unit
+    (`Generator.unit`): tokens, denoising steps.
 
     Raises:
         InputError: a value is out of range.
@@ -40,15 +51,15 @@ class Sampling:
 
     temperature: float = 1.0
     top_p: float = 1.0
-    max_tokens: int = 512
+    max_length: int = 512
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf:
             raise InputError("temperature", self.temperature, "give 0 (greedy) or a finite number above")
         if not 0 < self.top_p <= 1:
             raise InputError("top_p", self.top_p, "give a number above 0, at most 1")
-        if self.max_tokens < 1:
-            raise InputError("max_tokens", self.max_tokens, "give 1 or more")
+        if self.max_length < 1:
+            raise InputError("max_length", self.max_length, "give 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +74,12 @@ class Node:
     usage: Usage = field(default_factory=Usage)
     passes: int = 0
     """Sequential forward passes on the chain from the root."""
+    model: str = MAIN
+    """The role that made it: of a model, or of an environment for what that observed."""
+    length: int = 0
+    """What its last extension added, in the model's unit."""
+    log_weight: float = 0.0
+    """Log target minus log proposal of its last extension, see `Child`."""
 
     @property
     def done(self) -> bool:
@@ -83,7 +100,7 @@ class Node:
 
 
 class Capability(StrEnum):
-    """What a strategy may need of its generator or scorer."""
+    """What a strategy may need of models and scorers. Capabilities are strings; packages may add their own."""
 
     STEPS = "step boundaries"
     PREFIX = "prefix continuation"
@@ -92,240 +109,113 @@ class Capability(StrEnum):
     CANCEL = "cancelling a sample at once"
     NOISE = "steps that are drawn (for pictures: eta above 0)"
     NO_NOISE = "a sample that its first noise decides (for pictures: eta 0)"
-    MOVES = "moves of noise: to a neighbour, or back on the way"
+    TRANSITIONS = "transitions of noise: to a neighbour, or back to an earlier noise level"
     PARTS = "a score of several parts"
     PROCESS_REWARD = "process rewards"
     PARTIAL_REWARD = "process rewards in mid-step"
     ANSWERS = "answers that can be read and compared"
-    CHECK = "a skill: checking a solution"
-    JUDGE = "a skill: judging solutions side by side"
-    REVISE = "a skill: revising answers"
-    PLAN = "a skill: planning, and solving by a plan"
-    AGGREGATE = "a skill: one answer out of several"
-    SELF_EVALUATION = "a skill: saying whether another sample would be better"
+    CHAT = "a chat model, which answers any prompt"
+    COMPARE = "a judge that compares several candidates"
+    SELF_EVALUATION = "self-evaluation: whether another sample would be better"
     META_REWARD = "rewards of judgements"
     VERDICTS = "probabilities of verdicts"
 
 
-@dataclass(eq=False)
-class Race:
-    """Children of which the first ``k`` to end are wanted: the others are given up as soon as they are as long.
+_ASKS = "the prompt "
 
-    First means shortest, whatever ran when; with ``at_once``, where children do not run in step, it means whatever came
-    first, and the others are given up then. ``counts`` says whether a complete state is an arrival at all.
+
+def asks(prompt: str) -> str:
+    """The capability of answering the prompt of this name."""
+    return f"{_ASKS}{prompt!r}"
+
+
+def missing(needs: Set[str], offered: Set[str]) -> frozenset[str]:
+    """The needs that are not offered. A chat model answers any prompt."""
+    lacking = frozenset(needs) - offered
+    return frozenset(need for need in lacking if not (need.startswith(_ASKS) and Capability.CHAT in offered))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about generations of a problem, as data. A strategy owns its prompts; a user replaces one by name.
+
+    Args:
+        name: what it is overridden by.
+        render: the prompt for the model, from the problem, the states it is about, and the states of earlier replies.
+            It returns the problem's own prompt where there is nothing to add to it.
+        read: the value of a complete reply's state, given how many generations the prompt is about; None where the
+            reply cannot be read.
+        is_answer: whether a reply answers the problem itself.
     """
 
-    k: int
-    counts: Callable[[Any], bool]
-    lengths: list[int] = field(default_factory=list)
-    """Tokens of every arrival so far, from the parent on; the generator adds those of what it samples."""
-    at_once: bool = False
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError("k", self.k, "a race ends when 1 or more have ended")
+    name: str
+    render: Callable[[Problem, Sequence[Any], Sequence[Any]], Any]
+    read: Callable[[Any, int], Any] = lambda state, n: None
+    is_answer: bool = False
 
     @property
-    def limit(self) -> int | None:
-        """The length at which the race is over, once it is known."""
-        return sorted(self.lengths)[self.k - 1] if len(self.lengths) >= self.k else None
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """To noise of the same length, at this cosine to the noise that the node is."""
-
-    cosine: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.cosine < 1:
-            fix = "give a number strictly between 0 and 1; 1 would return the pivot itself"
-            raise InputError("cosine", self.cosine, fix)
-
-
-@dataclass(frozen=True)
-class Renoise:
-    """Back on the way, by fresh noise, to where ``left`` of the generation (0 to 1) is still to come."""
-
-    left: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.left <= 1:
-            raise InputError("left", self.left, "give a share above 0; more than 1 is past pure noise")
-
-
-@dataclass(frozen=True)
-class Redo:
-    """All of it again from its first noise to the end, in so many steps."""
-
-    steps: int
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError("steps", self.steps, "give 1 or more")
-
-
-Move = Neighbour | Renoise | Redo
-"""What may happen to a node instead of going on; the child is a state to go on from."""
+    def capability(self) -> str:
+        """What a strategy with this prompt needs of the model."""
+        return asks(self.name)
 
 
 @dataclass(frozen=True)
 class Extension:
-    """One child to sample: from where, how far, with which noise, and until when (`time.monotonic`)."""
+    """One child to sample: from where, how far, with which noise, and until when (on the search's clock)."""
 
     node: Node
     index: int
-    """Place among the children of ``node``."""
+    """Place among the children that this model makes of ``node``."""
     key: str
     until: Until
     sampling: Sampling
-    max_tokens: int
+    max_length: int
     at_most: int | None = None
-    """Where the caller wants it cut, in tokens or denoising steps; ``max_tokens`` is no more than that."""
+    """The length at which the caller wants it cut; ``max_length`` is never above that."""
     deadline: float | None = None
     race: Race | None = None
-    move: Move | None = None
+    transition: Transition | None = None
     arrived: Callable[[Child], None] | None = None
-    """May be called as soon as this child is there: it is then safe, whatever becomes of the others."""
+    """A generator may call this when the child is complete; the child is then banked, also if its siblings fail."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """One sampled child. ``passes`` are the sequential forward passes it took.
+    """One sampled child.
 
-    A child that could not be had has its parent's state, finish ``error``, and the ``error`` that says why.
+    A failed child has its parent's state, the finish ``error``, and the ``error`` itself.
     """
 
     state: Any
     finish: Finish
     usage: Usage
     passes: int
+    """Sequential forward passes it took."""
     error: ThinktimeError | None = None
+    length: int = 0
+    """What this extension added, in the model's unit."""
+    log_weight: float = 0.0
+    """Log target minus log proposal: not 0 where the child is drawn from another distribution than the model's own."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One judgement of a node. ``None`` is a missing score, never 0; ``steps`` are the parts it was made of.
+class Score:
+    """One judgement of a node, or of several nodes side by side.
 
-    One that could not be had has the ``reason`` in one line; it is not banked, so a later run asks again.
+    A failed reading has a one-line ``reason``. It is not banked, so a later run asks again.
     """
 
     value: float | None
+    """None is a missing score, never 0."""
     usage: Usage
     steps: tuple[float, ...] = ()
+    """The parts that ``value`` is made of; of a comparison, one score a candidate."""
     reason: str = ""
 
 
-class Generator(Protocol):
-    """Extends partial generations. ``name`` identifies the weights: samples are banked under it."""
+@dataclass(frozen=True)
+class Embedding:
+    """The vector of one node, and what it cost."""
 
-    name: str
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What it can do; this is asked before anything is sampled."""
-        ...
-
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Any:
-        """The state before anything is generated.
-
-        Where the prompt is not the problem's own but about it, ``asked`` is the problem's own root. What the prompt
-        shares with ``known`` states, which have been read, is not read again.
-        """
-        ...
-
-    def length(self, state: Any) -> int:
-        """Tokens (or denoising steps) generated so far."""
-        ...
-
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
-        """The most that a continuation of this many tokens can cost."""
-        ...
-
-    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """Sample one child per extension, in order."""
-        ...
-
-    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """What is left of a child that is given up after so many tokens; only for those that can `CANCEL`.
-
-        Where nobody tells its tokens apart it is all that came, and was paid for.
-        """
-        ...
-
-    def pack(self, node_state: Any, state: Any) -> dict[str, Any]:
-        """What the bank stores of a child's state: JSON values, relative to its parent's state."""
-        ...
-
-    def unpack(self, node_state: Any, packed: Mapping[str, Any]) -> Any:
-        """The state that `pack` described."""
-        ...
-
-
-class Scorer(Protocol):
-    """Judges nodes: process reward, outcome reward, confidence, tests."""
-
-    name: str
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What it can do; this is asked before anything is sampled."""
-        ...
-
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
-        """The most that one reading of this node can cost where all of ``known`` has been read before.
-
-        ``known`` is an ancestor of the node, or the node itself. Of a node of another root it is the first that was
-        read, with which it may share a beginning; None is nothing, not even the prompt.
-        """
-        ...
-
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        """One reading per node, in order, each charged only what is new to its ``known``.
-
-        Its value does not depend on ``known``.
-        """
-        ...
-
-
-class Skills(Protocol):
-    """What else a model can be asked: prompts about generations of a problem, and what the replies say."""
-
-    capabilities: frozenset[Capability]
-    """Of those that name a skill."""
-
-    def ask(self, skill: Capability, problem: Problem, about: Sequence[Any], said: Sequence[Any] = ()) -> Any:
-        """The prompt.
-
-        Args:
-            skill: a capability that is a skill.
-            problem: what the generations answer.
-            about: states of the generations to check (one), to judge (in this order), to revise (the oldest first), or
-                to make one answer of.
-            said: states of earlier replies: checks of what is to be revised, or the plan to solve by.
-        """
-        ...
-
-    def read(self, skill: Capability, reply: Any, n: int = 1) -> list[float] | None:
-        """What a complete reply gives each of ``n`` generations, from 0 to 1; None where it gives nothing."""
-        ...
-
-
-class Embedder(Protocol):
-    """Says how alike the newest parts of nodes are: near vectors, similar steps."""
-
-    async def embed(self, nodes: Sequence[Node]) -> Sequence[Sequence[float]]:
-        """One vector a node, all of one length, none of them zero."""
-        ...
-
-
-class Answers(Protocol):
-    """Reads answers off complete generations and says when two are the same."""
-
-    def read(self, state: Any) -> str | None:
-        """The final answer, or None where there is none to be read."""
-        ...
-
-    def key(self, answer: str) -> Hashable:
-        """Equal keys mean equivalent answers."""
-        ...
+    vector: tuple[float, ...]
+    usage: Usage

@@ -18,17 +18,17 @@ class Usage:
     """
 
     prompt_tokens: int | None = 0
-    """Prompt and prefix tokens computed; where an endpoint does not tell those it reused, all of them."""
+    """Prompt and prefix tokens computed; all of them where an endpoint does not report which it reused."""
     cached_tokens: int | None = 0
     """Prompt and prefix tokens whose keys and values were reused."""
     generated_tokens: int = 0
     """Tokens sampled, once per tree node, pruned branches included."""
     scorer_tokens: int = 0
-    """Tokens read by scorers, what an earlier reading of the search went through not again, and written by judges."""
+    """Tokens that scorers read, each once in a search, and tokens that judges write."""
     model_calls: int = 0
     """Continuations asked of the generator."""
     scorer_calls: int = 0
-    """Readings asked of scorers."""
+    """ScoreCache asked of scorers."""
     flops: float | None = 0.0
     """Floating-point operations of the generator: linear layers and attention."""
     scorer_flops: float | None = 0.0
@@ -44,7 +44,11 @@ class Usage:
     decodes: int = 0
     """Latents decoded to pictures."""
     uncounted_calls: int = 0
-    """Calls whose cost nobody told: charged at the most they can be; one that was left, at what had come of it."""
+    """Calls of unknown cost: charged the most that they can cost, or what had arrived where the search left them."""
+    embeddings: int = 0
+    """Nodes mapped to vectors."""
+    actions: int = 0
+    """Actions carried out in environments."""
 
     def __add__(self, other: Usage) -> Usage:
         return self._with(other, add)
@@ -79,8 +83,8 @@ def total(parts: Iterable[Usage]) -> Usage:
 class Budget:
     """Hard limits. ``None`` is unlimited.
 
-    ``tokens`` bounds generated tokens, ``nfe`` forward passes of a denoiser; ``flops`` bounds generator and scorers
-    together; ``seconds`` is wall time since the search began.
+    ``tokens`` bounds generated tokens, ``nfe`` forward passes of a denoiser, ``actions`` those in environments;
+    ``flops`` bounds models and scorers together; ``seconds`` is wall time since the search began.
     """
 
     tokens: int | None = None
@@ -89,6 +93,7 @@ class Budget:
     seconds: float | None = None
     dollars: float | None = None
     nfe: int | None = None
+    actions: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -98,7 +103,8 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``4000tok``, ``400nfe``, ``16calls``, ``2e12flops``, ``30s``, ``0.05usd``, or several joined by commas.
+        """Read ``4000tok``, ``400nfe``, ``16calls``, ``20actions``, ``2e12flops``, ``30s``, ``0.05usd``, or several joined
+        by commas.
 
         Raises:
             InputError: a part has no known unit or no positive number.
@@ -120,11 +126,12 @@ class Budget:
         return cls(**limits)  # type: ignore[arg-type]  # ints where ints are declared
 
 
-_WHOLE = ("tokens", "calls", "nfe")
+_WHOLE = ("tokens", "calls", "nfe", "actions")
 _UNITS = {
     "nfe": "nfe",
     **dict.fromkeys(("tok", "toks", "token", "tokens"), "tokens"),
     **dict.fromkeys(("call", "calls"), "calls"),
+    **dict.fromkeys(("action", "actions"), "actions"),
     **dict.fromkeys(("flop", "flops"), "flops"),
     **dict.fromkeys(("s", "sec", "seconds"), "seconds"),
     **dict.fromkeys(("usd", "$", "dollars"), "dollars"),

@@ -21,7 +21,8 @@ from thinktime import strategies
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.types import Capability, Scorer
+from thinktime.core.protocols import Scorer
+from thinktime.core.types import Capability
 from thinktime.gateway import asks
 from thinktime.gateway.config import Config
 from thinktime.gateway.door import Door, Guest

@@ -10,9 +10,10 @@ from typing import Any
 from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
+from thinktime.core.protocols import Scorer
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate
-from thinktime.core.types import Capability, Problem, Reading, Scorer
+from thinktime.core.types import Capability, Problem, Score
 from thinktime.core.usage import Budget
 from thinktime.gateway.asks import Ask
 from thinktime.gateway.door import over_budget
@@ -64,16 +65,16 @@ async def search_for(
         search = Search(
             ask.problem,
             generator,
-            scorer=scorer if method.strategy.needs & _SCORED else None,
+            scorers=scorer if method.strategy.needs & _SCORED else None,
             answers=SampleAnswers(as_json=ask.json, tools=ask.tools),
-            skills=None if isinstance(ask.problem.prompt, str) else ChatSkills(),
+            prompts=None if isinstance(ask.problem.prompt, str) else ChatSkills(),
             sampling=ask.sampling,
             budget=budget,
             seed=ask.seed,
             journal=journal,
             within=within,
         )
-        check(method.name, method.strategy, search.capabilities)
+        check(method.name, method.strategy, search)
     except ThinktimeError as error:
         raise http_error(error, upstream) from None
     if begun is not None:
@@ -108,7 +109,7 @@ async def _answer(method: Method, search: Search) -> Answer:
 
 def _nothing(search: Search) -> HttpError | InputError:
     """Why there is nothing to show."""
-    worst = search.generator.worst_case(search.root, search.sampling.max_tokens)
+    worst = search.generator.worst_case(search.root, search.sampling.max_length)
     ledger = search.ledger
     late = ledger.deadline is not None and time.monotonic() >= ledger.deadline
     if ledger.spent.model_calls or late:
@@ -141,11 +142,11 @@ class Progress:
             answer = self._answers.read(unpack_remote(RemoteText(""), sample["state"]))
             self._tell(f"sample {self._count}: {answer or 'no answer'}\n")
 
-    def find_reading(self, key: str, scorer: str) -> Reading | None:
+    def find_score(self, key: str, scorer: str) -> Score | None:
         """What the bank has."""
-        return self._bank.find_reading(key, scorer) if self._bank else None
+        return self._bank.find_score(key, scorer) if self._bank else None
 
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
         """Into the bank."""
         if self._bank is not None:
-            self._bank.add_readings(scorer, readings)
+            self._bank.add_scores(scorer, readings)

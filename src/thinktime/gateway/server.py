@@ -10,7 +10,7 @@ from contextlib import suppress
 import uvicorn
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Scorer
+from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import Config
 

@@ -96,7 +96,7 @@ class Tracing:
 def asked(ask: Ask, method: Method) -> Facts:
     """What is told of a request."""
     sampling = ask.sampling
-    facts = {"gen_ai.request.model": ask.model, "gen_ai.request.max_tokens": sampling.max_tokens}
+    facts = {"gen_ai.request.model": ask.model, "gen_ai.request.max_tokens": sampling.max_length}
     facts |= {"gen_ai.request.temperature": sampling.temperature, "gen_ai.request.top_p": sampling.top_p}
     return {**facts, "gen_ai.request.seed": ask.seed, "thinktime.strategy": method.name}
 

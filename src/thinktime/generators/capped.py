@@ -28,14 +28,14 @@ async def sampled(requests: Requests, wanted: Sequence[Extension]) -> dict[str, 
         InputError: they race.
     """
     first, thoughts = wanted[0], requests.thoughts
-    limit = first.max_tokens if thoughts is None else thoughts.first_limit(first.node.state, first.max_tokens)
-    if thoughts is None or limit == first.max_tokens:
+    limit = first.max_length if thoughts is None else thoughts.first_limit(first.node.state, first.max_length)
+    if thoughts is None or limit == first.max_length:
         return await requests.sample(wanted)
     if first.race is not None:
         raise InputError("thinking_tokens", thoughts.most, "a race compares lengths; leave the cap out")
     made: dict[str, Child | InputError] = {e.key: Child(e.node.state, "cut", Usage(), 0) for e in wanted}
     if limit:
-        made = await requests.sample([replace(e, max_tokens=limit, arrived=None) for e in wanted])
+        made = await requests.sample([replace(e, max_length=limit, arrived=None) for e in wanted])
     whole = await asyncio.gather(*(_rest(requests, thoughts, e, made[e.key]) for e in wanted))
     return dict(zip((e.key for e in wanted), whole, strict=True))
 
@@ -49,9 +49,9 @@ async def _rest(
         if ending and requests.heard is not None:
             part = {"delta": {"content": ending}} if state.chat else {"text": ending}
             await requests.heard({"choices": [{"index": 0, **part}]})
-        left = extension.max_tokens - child.usage.generated_tokens
+        left = extension.max_length - child.usage.generated_tokens
         node = replace(extension.node, state=state)
-        after = await requests.sample([replace(extension, node=node, max_tokens=left, arrived=None)])
+        after = await requests.sample([replace(extension, node=node, max_length=left, arrived=None)])
         made = after[extension.key]
         made = failed(extension, made) if isinstance(made, InputError) else made
         cost = made.usage
@@ -62,7 +62,8 @@ async def _rest(
         usage = replace(child.usage + cost, model_calls=1)
         whole = replace(made.state, choice=_joined(child.state.choice, made.state.choice))
         whole = extension.node.state if made.finish == "error" else whole
-        child = replace(made, state=whole, usage=usage, passes=child.passes + made.passes)
+        length = whole.tokens - extension.node.state.tokens
+        child = replace(made, state=whole, usage=usage, passes=child.passes + made.passes, length=length)
     if extension.arrived is not None and not isinstance(child, InputError):
         extension.arrived(child)
     return child

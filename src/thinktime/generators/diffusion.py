@@ -8,7 +8,6 @@ at the clean end.
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Child, Extension, Finish, Move, Neighbour, Node, Problem, Redo, Renoise
+from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.transitions import Neighbour, Redo, Renoise, Transition
+from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
 from thinktime.diffusion.calls import Call, Condition
@@ -78,6 +78,8 @@ class DiffusionGenerator:
         InputError: a value is out of range, or the directory cannot be loaded.
     """
 
+    unit = "steps"
+
     def __init__(
         self,
         model: DiffusionModel | Path | str,
@@ -108,11 +110,11 @@ class DiffusionGenerator:
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
         self.name += "" if pull is None else f",pull={pull.name}"
         noise = Capability.NOISE if eta else Capability.NO_NOISE
-        self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.MOVES, noise})
+        self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.TRANSITIONS, noise})
         self.shelf = Shelf(memory)
         self._batch: Batch[Call, tuple[Array, float]] = Batch(self._compute, max_batch)
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Latents:
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Latents:
         """What the prompt asks for.
 
         Raises:
@@ -120,14 +122,22 @@ class DiffusionGenerator:
         """
         return Latents(self.model.condition(problem.prompt))
 
+    def adopt(self, root: Latents, state: Any, known: Sequence[Any] = ()) -> Latents:
+        """Refuse.
+
+        Raises:
+            CapabilityError: always; latents of another model mean something else.
+        """
+        raise CapabilityError(f"model={self.name!r}: it cannot go on from the latents of another model")
+
     def length(self, state: Latents) -> int:
         """Denoising steps done."""
         return max(0, state.position)
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """An evaluation at every position that is still to come."""
         position = node.state.position
-        left = max_tokens if position == ROOT else min(max_tokens, self.levels.steps - 1 - position)
+        left = max_length if position == ROOT else min(max_length, self.levels.steps - 1 - position)
         return self._usage(node.state, left)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
@@ -137,9 +147,9 @@ class DiffusionGenerator:
             InputError: the sampling asks for another number of steps than this sampler takes.
         """
         for extension in extensions:
-            if extension.sampling.max_tokens != self.levels.steps:
-                fix = f"this sampler takes {self.levels.steps} steps: Sampling(max_tokens={self.levels.steps})"
-                raise InputError("max_tokens", extension.sampling.max_tokens, fix)
+            if extension.sampling.max_length != self.levels.steps:
+                fix = f"this sampler takes {self.levels.steps} steps: Sampling(max_length={self.levels.steps})"
+                raise InputError("max_length", extension.sampling.max_length, fix)
         return list(await asyncio.gather(*map(self._child, extensions)))
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
@@ -151,13 +161,13 @@ class DiffusionGenerator:
         raise NotImplementedError
 
     def pack(self, node_state: Latents, state: Latents) -> dict[str, Any]:
-        """The position, and the numbers as base64 of float32."""
+        """The position, and the numbers as bytes of float32."""
         assert state.kept is not None
-        return {"position": state.position, "numbers": base64.b64encode(state.kept.take().tobytes()).decode()}
+        return {"position": state.position, "numbers": state.kept.take().tobytes()}
 
     def unpack(self, node_state: Latents, packed: Mapping[str, Any]) -> Latents:
         """The state that `pack` described."""
-        numbers = np.frombuffer(base64.b64decode(packed["numbers"]), np.float32)
+        numbers = np.frombuffer(packed["numbers"], np.float32)
         return self._state(node_state.condition, packed["position"], numbers.reshape(-1, *self.model.shape))
 
     def clean(self, state: Latents) -> Array | None:
@@ -166,8 +176,8 @@ class DiffusionGenerator:
         return x if x is None or told is None else self.levels.clean(x, told, state.position)
 
     async def _child(self, extension: Extension) -> Child:
-        if isinstance(extension.move, Redo):
-            return await self._redone(extension, self.model.levels(extension.move.steps))
+        if isinstance(extension.transition, Redo):
+            return await self._redone(extension, self.model.levels(extension.transition.steps))
         state: Latents = extension.node.state
         dice = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
         calls, steps, seconds = 0, 0, 0.0
@@ -175,7 +185,9 @@ class DiffusionGenerator:
         while extension.deadline is None or time.monotonic() < extension.deadline:
             noise = dice.standard_normal(self.model.shape, np.float32)
             position, x = (
-                self._next(state, noise) if extension.move is None else self._moved(state, noise, extension.move)
+                self._next(state, noise)
+                if extension.transition is None
+                else self._moved(state, noise, extension.transition)
             )
             numbers = [x]
             if position < self.levels.steps:
@@ -187,7 +199,8 @@ class DiffusionGenerator:
             if stopped := self._stopped(state, steps, extension):
                 finish = stopped
                 break
-        return Child(state, finish, self._usage(state, calls, seconds), passes=calls)
+        length = self.length(state) - self.length(extension.node.state)
+        return Child(state, finish, self._usage(state, calls, seconds), passes=calls, length=length)
 
     async def _redone(self, extension: Extension, levels: Levels) -> Child:
         """The picture that the first noise of a node becomes at these levels, no noise added on the way."""
@@ -199,7 +212,8 @@ class DiffusionGenerator:
             told, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
             x, seconds = levels.step(x, told, position, eta=0.0).mean, seconds + took
         clean = self._state(state.condition, self.levels.steps, np.stack([x]))
-        return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps)
+        length = self.length(clean) - self.length(extension.node.state)
+        return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps, length=length)
 
     def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
         return Latents(condition, position, self.shelf.keep(numbers))
@@ -212,24 +226,26 @@ class DiffusionGenerator:
         mean, sigma, _ = self.levels.step(x, told, state.position, self.eta)
         return state.position + 1, mean + np.float32(sigma) * noise if sigma else mean
 
-    def _moved(self, state: Latents, noise: Array, move: Move) -> tuple[int, Array]:
+    def _moved(self, state: Latents, noise: Array, transition: Transition) -> tuple[int, Array]:
         x = state.x
         if x is None:
-            raise InputError("move", move, "there is no noise yet to move; extend the root by a step first")
-        if isinstance(move, Renoise):
-            back_to = round((1 - move.left) * self.levels.steps)
+            raise InputError("transition", transition, "there is no noise yet; extend the root by a step first")
+        if isinstance(transition, Renoise):
+            back_to = round((1 - transition.left) * self.levels.steps)
             return back_to, self.levels.renoise(x, state.position, back_to, noise)
-        assert isinstance(move, Neighbour)
+        assert isinstance(transition, Neighbour)
         if state.position != 0:
-            raise InputError("move", move, f"only pure noise has neighbours, and this is position {state.position}")
-        return 0, neighbour(x, noise, move.cosine)
+            raise InputError(
+                "transition", transition, f"only pure noise has neighbours, and this is position {state.position}"
+            )
+        return 0, neighbour(x, noise, transition.cosine)
 
     def _stopped(self, state: Latents, steps: int, extension: Extension) -> Finish | None:
         if state.position == self.levels.steps:
             return "eos"
-        if extension.move or (extension.until == "step" and state.position % self.stride == 0):
+        if extension.transition or (extension.until == "step" and state.position % self.stride == 0):
             return "step"
-        if steps == extension.max_tokens:
+        if steps == extension.max_length:
             return "cut" if steps == extension.at_most else "length"
         return None
 

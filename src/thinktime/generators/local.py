@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinktime.core.errors import InputError, TooLongError
+from thinktime.core.errors import CapabilityError, InputError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
-from thinktime.generators.text import Text, messages_of, pack, shared, unpack
+from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, with_context
 from thinktime.remote.probe import THINK
 from thinktime.remote.thoughts import CLOSING, END, thinking, thinks_again
 
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from thinktime.engine.rows import Output, Race, Row
 
 
+_CAPABILITIES: frozenset[str] = frozenset(
+    {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+)
 FINISH: dict[str, Finish] = {"eos": "eos", "stop": "step", "length": "length", "cancelled": "budget"}
 
 
@@ -39,15 +41,14 @@ class LocalGenerator:
             as fast, rounding may now and then change a token.
         thinking_tokens: the most that a sample may think; at that length its thought is closed and it goes on (budget
             forcing, Muennighoff et al. 2025, arXiv 2501.19393). None is no cap.
+        chat: whether it answers any prompt, as a chat model does; False for a model of one task.
 
     Raises:
         InputError: the directory is missing or holds no language model; or the cap is below 0, or the model does not
             write ``</think>``.
     """
 
-    capabilities = frozenset(
-        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
-    )
+    unit = "tokens"
 
     def __init__(
         self,
@@ -57,9 +58,11 @@ class LocalGenerator:
         max_rows: int = 256,
         dtype: str = "float32",
         thinking_tokens: int | None = None,
+        chat: bool = True,
     ) -> None:
         from thinktime.engine.models import load_language_model
 
+        self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{dtype}"
         self.fingerprint = self._model.fingerprint
@@ -75,30 +78,48 @@ class LocalGenerator:
             if END not in tokenizer.decode(self._closing):
                 raise InputError("thinking_tokens", thinking_tokens, f"this model does not write {END}; leave it out")
 
-    def root(self, problem: Problem, asked: Text | None = None, known: Sequence[Text] = ()) -> Text:
-        """The chat template around the prompt (a string is one user turn).
+    def root(self, problem: Problem, known: Sequence[Text] = (), *, quotes: bool = False) -> Text:
+        """The chat template around the prompt (a string is one user turn), behind what the problem's context says.
 
         Raises:
-            InputError: the prompt is empty, or has words a closed vocabulary lacks; what a model made up and is asked
-                about is spelled out.
+            InputError: the prompt is empty, or has words a closed vocabulary lacks (if it ``quotes`` a model, these are
+                spelled); or the context has a part that is no text.
             TooLongError: it does not fit the context.
         """
-        ids = self._model.tokenizer.encode_chat(problem.prompt, spell=asked is not None)
+        ids = self._model.tokenizer.encode_chat(with_context(problem), spell=quotes)
         limit = self._model.context
         if len(ids) >= limit:
             raise TooLongError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
-        read = max((_shared(ids, state) for state in known), default=0)
-        if asked is not None:
-            return Text(tuple(ids), question=asked.prompt, asked=asked.asked, known=read)
-        return Text(tuple(ids), asked=json.dumps(messages_of(problem.prompt)))
+        return Text(tuple(ids), known=max((_shared(ids, state) for state in known), default=0))
+
+    def adopt(self, root: Text, state: Any, known: Sequence[Text] = ()) -> Text:
+        """What another model wrote, in the ids of this one; ids of a shared tokenizer are kept as they are.
+
+        Raises:
+            CapabilityError: the state is no text.
+        """
+        if not isinstance(state, Text | RemoteText):
+            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot go on from a {type(state).__name__}")
+        tokenizer = self._model.tokenizer
+        ids: list[int] = []
+        ends: list[int] = []
+        if isinstance(state, Text) and state.ids and tokenizer.decode(state.ids) == state.text:
+            ids, ends = list(state.ids), list(state.step_ends)
+        else:
+            for step in steps_of(state):
+                ids += tokenizer.encode(step)
+                ends.append(len(ids))
+        whole = (*root.prompt, *ids)
+        read = max((_shared(whole, each) for each in known), default=0)
+        return replace(root, ids=tuple(ids), text=state.text, step_ends=tuple(ends), known=read, adopted=bool(ids))
 
     def length(self, state: Text) -> int:
         """Tokens generated so far."""
         return len(state.ids)
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """The prefix computed, every token used."""
-        return self._usage(node.state, min(max_tokens, self._room(node.state)), first=True, seconds=0.0)
+        return self._usage(node.state, min(max_length, self._room(node.state)), first=True, seconds=0.0)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension, in one running batch with every other caller."""
@@ -118,7 +139,7 @@ class LocalGenerator:
         from thinktime.engine.rows import Row
 
         state: Text = extension.node.state
-        most = extension.max_tokens if most is None else most
+        most = extension.max_length if most is None else most
         return Row(
             state.prompt + state.ids + said,
             key=int(extension.key[:16], 16),
@@ -137,7 +158,7 @@ class LocalGenerator:
         if extension.race is not None:
             raise InputError("thinking_tokens", self._thinking, "a race compares lengths; leave the cap out")
         before: Text = extension.node.state
-        limit, most = extension.max_tokens, min(extension.max_tokens, self._room(before))
+        limit, most = extension.max_length, min(extension.max_length, self._room(before))
         begun = self._model.tokenizer.decode(before.prompt[-8:]).rstrip().endswith(THINK)
         if not before.text or thinking(before.text, begun=begun):
             limit = min(limit, max(0, (self._thinking or 0) - len(before.ids)))
@@ -145,16 +166,16 @@ class LocalGenerator:
         if limit:
             (output,) = await self._worker.run([self._row(extension, most=limit)])
         child = self._child(extension, output)
-        if output.finish != "length" or limit == extension.max_tokens:
+        if output.finish != "length" or limit == extension.max_length:
             return replace(child, state=replace(child.state, thinking=self._thought(before, child.state, begun)))
         closing: tuple[int, ...] = ()
         if not child.state.text or thinking(child.state.text, begun=begun):
             closing = self._closing if child.state.text or begun else self._opening + self._closing
         said = output.ids + closing
         if len(said) >= most:  # no room to close it
-            room = extension.sampling.max_tokens - len(before.ids)
-            ended: Finish = "cut" if extension.max_tokens == extension.at_most else "budget"
-            ended = "length" if extension.max_tokens >= room or most < extension.max_tokens else ended
+            room = extension.sampling.max_length - len(before.ids)
+            ended: Finish = "cut" if extension.max_length == extension.at_most else "budget"
+            ended = "length" if extension.max_length >= room or most < extension.max_length else ended
             return replace(child, finish=ended, state=replace(child.state, thinking=len(before.ids) + len(output.ids)))
         (rest,) = await self._worker.run([self._row(extension, said, most - len(said))])
         logprobs, seconds = output.logprobs + rest.logprobs, output.seconds + rest.seconds
@@ -215,7 +236,7 @@ class LocalGenerator:
         before: Text = extension.node.state
         state = self._state(before, child.state.ids[len(before.ids) :][:tokens], math.nan)
         usage = self._usage(before, tokens, first=extension.index == 0, seconds=child.usage.seconds)
-        return Child(state, "pruned", usage, passes=tokens)
+        return Child(state, "pruned", usage, passes=tokens, length=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
         """See `thinktime.generators.text.pack`."""
@@ -240,9 +261,9 @@ class LocalGenerator:
             finish = "pruned"
         if finish == "step" and not self._room(state):
             finish = "length"
-        elif finish == "length" and self._room(state) and len(state.ids) < extension.sampling.max_tokens:
+        elif finish == "length" and self._room(state) and len(state.ids) < extension.sampling.max_length:
             finish = "cut" if len(output.ids) == extension.at_most else "budget"
-        return Child(state, finish, usage, passes=len(output.ids))
+        return Child(state, finish, usage, passes=len(output.ids), length=len(output.ids))
 
     def _room(self, state: Text) -> int:
         """Tokens that the context still takes."""
@@ -253,17 +274,18 @@ class LocalGenerator:
         ends = [place + 1 for place, token in enumerate(ids) if token in self._step_ids]
         if not ends or ends[-1] != len(ids):
             ends.append(len(ids))
-        return replace(before, ids=ids, text=self._model.tokenizer.decode(ids), step_ends=tuple(ends), logprob=logprob)
+        text = self._model.tokenizer.decode(ids)
+        return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False)
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
-        """What is new in a node's prefix is charged to its first child; all else is found in the store.
+        """A node's first child pays for what is new in the prefix; all else is found in the store.
 
-        New is what a root's prompt says for the first time, and the last token of any other node: it was drawn, but
-        not yet read.
+        New in a root is what the model has not read of its prompt. New in any other node is the last token, which was
+        drawn but not read; where another model wrote the node, it is everything that this one has not read.
         """
         shape = self._model.shape
         prefix = len(before.prompt) + len(before.ids)
-        new = 0 if not first else 1 if before.ids else prefix - before.known
+        new = 0 if not first else 1 if before.ids and not before.adopted else prefix - before.known
         read = generated * prefix + generated * (generated - 1) // 2
         return Usage(
             prompt_tokens=new,

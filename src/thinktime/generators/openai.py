@@ -11,15 +11,24 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from threading import Event, Lock
 from typing import Any, TypeVar
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.capped import sampled, worst_behind
 from thinktime.generators.requests import Requests, failed
-from thinktime.generators.text import RemoteText, messages_of, pack_remote, unpack_remote
+from thinktime.generators.text import (
+    RemoteText,
+    Text,
+    messages_of,
+    pack_remote,
+    steps_of,
+    unpack_remote,
+    with_context,
+)
 from thinktime.generators.thoughts import Thoughts
 from thinktime.remote.client import PATIENCE, Client, Heard, RefusedError
 from thinktime.remote.looks import Looks
@@ -64,6 +73,8 @@ class RemoteGenerator:
     Raises:
         InputError: the URL or the name cannot be one, or the cap is below 0.
     """
+
+    unit = "tokens"
 
     def __init__(
         self,
@@ -143,10 +154,11 @@ class RemoteGenerator:
             return cap
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
+    def capabilities(self) -> frozenset[str]:
         """What the endpoint was seen to do."""
         traits = self.traits
         offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs, Capability.NOISE: True}
+        offered[Capability.CHAT] = self._api == "chat/completions"
         offered[Capability.STEPS] = traits.continues and traits.stops is not None
         offered[Capability.CANCEL] = traits.streams
         return frozenset(capability for capability, seen in offered.items() if seen)
@@ -197,37 +209,49 @@ class RemoteGenerator:
         """Close all connections; the next sample opens new ones."""
         await self._client.close()
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> RemoteText:
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> RemoteText:
         """The prompt: a text (for a chat, one user turn), or the messages of a chat.
 
         Raises:
             InputError: it is empty, or not what this call of the endpoint takes.
         """
-        prompt = problem.prompt
-        if not prompt:
-            raise InputError("prompt", prompt, "ask something")
+        if not problem.prompt:
+            raise InputError("prompt", problem.prompt, "ask something")
+        prompt = with_context(problem)
         if self._thinking is not None and self.cap.by is None:
             fix = "leave it out, or serve the model so that its thoughts are in the text, where they can be closed"
             raise InputError("thinking_tokens", self._thinking, f"no way to cap the thoughts of {self._model}; {fix}")
         if self._api == "chat/completions":
-            return RemoteText(json.dumps(messages_of(prompt)), chat=True, question=asked.prompt if asked else "")
+            return RemoteText(json.dumps(messages_of(prompt)), chat=True)
         if not isinstance(prompt, str):
             raise InputError(
                 "prompt", "messages", f"{self._api} takes a text; leave {self._api} out of the URL to chat"
             )
         return RemoteText(prompt)
 
+    def adopt(self, root: RemoteText, state: Any, known: Sequence[Any] = ()) -> RemoteText:
+        """What another model wrote, as text; its tokens are counted as the other model counted them.
+
+        Raises:
+            CapabilityError: the state is no text.
+        """
+        if not isinstance(state, Text | RemoteText):
+            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot go on from a {type(state).__name__}")
+        ends = tuple(accumulate(map(len, steps_of(state))))
+        tokens = state.tokens if isinstance(state, RemoteText) else len(state.ids)
+        return replace(root, text=state.text, tokens=tokens, step_ends=ends)
+
     def length(self, state: RemoteText) -> int:
         """Tokens generated so far."""
         return state.tokens
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """All tokens used, and what `most_read` says; where a thought is closed, prompt and thought are read again."""
         requests = self._requests()
-        worst, thoughts = requests.worst(node.state, max_tokens), requests.thoughts
-        if thoughts is None or thoughts.first_limit(node.state, max_tokens) == max_tokens:
+        worst, thoughts = requests.worst(node.state, max_length), requests.thoughts
+        if thoughts is None or thoughts.first_limit(node.state, max_length) == max_length:
             return worst
-        return worst + worst_behind(requests, node.state, max_tokens)
+        return worst + worst_behind(requests, node.state, max_length)
 
     def most_read(self, state: RemoteText) -> int:
         """The most tokens a prefix can be: one a byte, as of any byte-level tokenizer, and its template."""
@@ -261,7 +285,7 @@ class RemoteGenerator:
         requests = self._requests()
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
-            same = (e.node.key, e.until, e.sampling, e.max_tokens, e.at_most, e.deadline)
+            same = (e.node.key, e.until, e.sampling, e.max_length, e.at_most, e.deadline)
             alone = e.until == "step" and traits.stops == "unlisted"  # of several, nobody tells whose tokens are whose
             groups[same if traits.n and not alone and e.race is None else place].append(e)
         parts = [

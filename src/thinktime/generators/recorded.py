@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from thinktime.answers import canonical
-from thinktime.core.errors import ModelError
+from thinktime.core.errors import CapabilityError, ModelError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, Text, pack, unpack, unpack_remote
@@ -39,20 +39,29 @@ class RecordedGenerator:
     """Hands out the recorded samples of one problem in order. What they cost is unknown, but for their number."""
 
     name = "recorded"
-    capabilities: frozenset[Capability] = frozenset()
+    unit = "samples"
+    capabilities: frozenset[str] = frozenset()
 
     def __init__(self, samples: Sequence[RecordedSample]) -> None:
         self._samples = samples
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> RecordedSample:
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> RecordedSample:
         """Nothing said yet."""
         return RecordedSample("", None)
+
+    def adopt(self, root: RecordedSample, state: Any, known: Sequence[Any] = ()) -> RecordedSample:
+        """Refuse.
+
+        Raises:
+            CapabilityError: always; nothing can be sampled behind a recorded sample.
+        """
+        raise CapabilityError("model='recorded': recorded samples cannot continue what another model wrote")
 
     def length(self, state: RecordedSample) -> int:
         """Unknown, so no length limit binds."""
         return 0
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """One call."""
         return _ONE_CALL
 
@@ -90,23 +99,33 @@ class BankedGenerator:
     """Stands in for the model whose samples a bank holds: everything is found there, nothing is generated."""
 
     capabilities = frozenset(
-        {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+        {
+            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL),
+            *(Capability.NOISE, Capability.CHAT),
+        }
     )
+
+    unit = "tokens"
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
         """Nothing said yet; the prompt's ids are not needed."""
         return Text(())
+
+    def adopt(self, root: Text, state: Any, known: Sequence[Any] = ()) -> Text | RemoteText:
+        """The other model's state as it is: every child that follows it is in the bank."""
+        adopted: Text | RemoteText = state
+        return adopted
 
     def length(self, state: Text | RemoteText) -> int:
         """Tokens generated so far."""
         return state.tokens if isinstance(state, RemoteText) else len(state.ids)
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """As the live model's in tokens and calls; FLOPs and dollars are unknown without the model."""
-        return Usage(generated_tokens=max_tokens, model_calls=1, flops=None, dollars=None)
+        return Usage(generated_tokens=max_length, model_calls=1, flops=None, dollars=None)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Refuse.
@@ -121,7 +140,7 @@ class BankedGenerator:
         before: Text = extension.node.state
         state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
         usage = replace(child.usage, generated_tokens=tokens, flops=None, kv_bytes=None)
-        return Child(state, "pruned", usage, passes=tokens)
+        return Child(state, "pruned", usage, passes=tokens, length=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
         """See `thinktime.generators.text.pack`."""

@@ -119,7 +119,7 @@ class Requests:
         for extension in answered:
             child, race = made[extension.key], extension.race
             if race is not None and child.finish == "eos" and race.counts(child.state):
-                race.lengths.append(child.usage.generated_tokens)
+                race.lengths.append(child.length)
             if extension.arrived is not None:
                 extension.arrived(child)
         return made | await self._one_by_one(rest)
@@ -169,7 +169,7 @@ class Requests:
     def _body(self, extension: Extension, n: int) -> dict[str, Any]:
         state: RemoteText = extension.node.state
         body = {"model": self.model, **prompt_of(state.prompt, self.api, self._said(state))}
-        body |= {"temperature": extension.sampling.temperature, self.traits.limit_field: extension.max_tokens}
+        body |= {"temperature": extension.sampling.temperature, self.traits.limit_field: extension.max_length}
         if extension.sampling.top_p != 1:
             body["top_p"] = extension.sampling.top_p
         if n > 1:
@@ -191,7 +191,7 @@ class Requests:
 
     def _children(self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply) -> list[Child]:
         """The children of one reply; what it cost is shared among them, the prompt is the first one's."""
-        most, told, seconds = extensions[0].max_tokens, read_usage(reply.body), reply.seconds / len(choices)
+        most, told, seconds = extensions[0].max_length, read_usage(reply.body), reply.seconds / len(choices)
         tokens = shares(told.generated, choices, most) if told else [_at_most(choice, most) for choice in choices]
         children = []
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
@@ -242,7 +242,7 @@ class Requests:
         ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
         logprob, kept = before.logprob + choice.logprob, self._kept(choice)
         state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
-        return Child(state, finish, usage, count)
+        return Child(state, finish, usage, count, length=count)
 
     def _kept(self, choice: Choice) -> str:
         """All that was told of a sample of `sending`, but for log-probabilities that its request did not ask for."""
@@ -257,16 +257,16 @@ class Requests:
             named = choice.stop is not None and choice.stop in self.step
             stopped = named if self.traits.stops in ("named", "unlisted") else choice.text.endswith(self.step)
             return "step" if extension.until == "step" and stopped else "eos"
-        room = extension.sampling.max_tokens - extension.node.state.tokens
-        if count < extension.max_tokens or extension.max_tokens >= room:
+        room = extension.sampling.max_length - extension.node.state.tokens
+        if count < extension.max_length or extension.max_length >= room:
             return "length"  # the endpoint's own limit, or that of the generation
-        return "cut" if extension.max_tokens == extension.at_most else "budget"
+        return "cut" if extension.max_length == extension.at_most else "budget"
 
     def _unknown(self, extension: Extension, finish: Finish, error: RemoteError, *, charged: bool) -> Child:
         """A child that did not come. If it may have been paid for, it is charged the most it can have cost."""
         cost = Usage(model_calls=1)
         if charged:
-            cost = replace(self.worst(extension.node.state, extension.max_tokens), uncounted_calls=1)
+            cost = replace(self.worst(extension.node.state, extension.max_length), uncounted_calls=1)
         return Child(extension.node.state, finish, cost, 0, error)
 
     async def _refused(self, wanted: Sequence[Extension], error: RefusedError) -> dict[str, Child | InputError]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from thinktime.core.errors import ModelError
-from thinktime.core.types import Node
+from thinktime.core.context import Document, FileTree, Part, Start, Table
+from thinktime.core.errors import InputError
+from thinktime.core.types import Node, Problem
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,10 @@ class Text:
     text: str = ""
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
-    question: tuple[int, ...] = ()
-    """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
-    asked: str = field(default="", compare=False)
-    """The problem's own prompt as messages of a chat, in JSON; empty where nobody kept it."""
     known: int = field(default=0, compare=False)
-    """How many of the prompt's ids the search had read before."""
+    """How many of the first ids the model has read before: of the prompt, and where ``adopted`` also of ``ids``."""
+    adopted: bool = field(default=False, compare=False)
+    """Whether another model wrote ``ids``, so that this one still has to read them."""
     thinking: int | None = field(default=None, compare=False)
     """At most how many of its ids are thoughts, where those are capped."""
 
@@ -65,7 +63,7 @@ def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
     facts = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
-    return replace(before, ids=ids, step_ends=ends, **facts)
+    return replace(before, ids=ids, step_ends=ends, adopted=False, **facts)
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,6 @@ class RemoteText:
     """NaN where the endpoint tells none."""
     chat: bool = False
     """Whether ``prompt`` is messages."""
-    question: str = ""
-    """The problem's own prompt, where this one asks for something else about it; what a scorer reads."""
     choice: str = ""
     """The last sample as the endpoint told it, as JSON, where that is asked for: tool calls, thoughts, its finish."""
     thinking: int | None = None
@@ -131,27 +127,40 @@ def messages_of(prompt: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
-def asked_of(state: Text | RemoteText) -> list[dict[str, Any]]:
-    """What a partial solution answers, as messages.
+def with_context(problem: Problem) -> Any:
+    """The problem's prompt behind its context as text: documents, tables and files, each under its id.
 
     Raises:
-        ModelError: it was sampled by a generator that keeps token ids alone.
+        InputError: a part is no text.
     """
-    if isinstance(state, RemoteText):
-        prompt = state.question or state.prompt
-        return list(json.loads(prompt)) if state.chat else messages_of(prompt)
-    if not state.asked:
-        raise ModelError("scorer: these samples do not say what was asked; a scorer behind HTTP cannot read them")
-    return list(json.loads(state.asked))
+    if not problem.context:
+        return problem.prompt
+    shown = "\n\n".join(text for part in problem.context if (text := _shown(part)))
+    if not shown:
+        return problem.prompt
+    if isinstance(problem.prompt, str):
+        return f"{shown}\n\n{problem.prompt}"
+    return [{"role": "user", "content": shown}, *problem.prompt]
 
 
-def question_of(state: Text | RemoteText) -> str:
-    """What a partial solution answers, as a text; pictures and sounds are left out.
+def _shown(part: Part) -> str:
+    """A part of a context as text."""
+    if isinstance(part, Document):
+        return f"# {part.title or part.id}\n{part.text}"
+    if isinstance(part, Table):
+        rows = [part.columns, *part.rows]
+        return f"# {part.id}\n" + "\n".join(" | ".join(map(str, row)) for row in rows)
+    if isinstance(part, FileTree) and all(isinstance(content, str) for content in part.files.values()):
+        return "\n\n".join(f"# {part.id}/{path}\n{content!s}" for path, content in part.files.items())
+    if isinstance(part, Start):
+        return ""
+    fix = "this model reads text: give documents, tables, or files of text"
+    raise InputError("context", f"{type(part).__name__} {part.id}", fix)
 
-    Raises:
-        ModelError: it was sampled by a generator that keeps token ids alone.
-    """
-    return "\n\n".join(_words(message) for message in asked_of(state))
+
+def question_of(problem: Problem) -> str:
+    """What a problem asks, as a text; pictures and sounds are left out."""
+    return "\n\n".join(_words(message) for message in messages_of(problem.prompt))
 
 
 def _words(message: Mapping[str, Any]) -> str:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.core.types import Capability, Node, Reading, Scorer
+from thinktime.core.protocols import Scorer
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage, total
 
 HOW: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "product": prod, "min": min}
 
 
 class Composed:
-    """One score from several; ``Reading.steps`` has the parts.
+    """One score from several; ``Score.steps`` has the parts.
 
     Args:
         parts: scorers with their weights.
@@ -34,22 +35,22 @@ class Composed:
         self._parts, self._how = list(parts), HOW[how]
         names = [scorer.name if weight == 1 else f"{weight:g}*{scorer.name}" for scorer, weight in parts]
         self.name = f"{how}({','.join(names)})"
-        self.capabilities: frozenset[Capability] = frozenset.intersection(*(scorer.capabilities for scorer, _ in parts))
+        self.capabilities: frozenset[str] = frozenset.intersection(*(scorer.capabilities for scorer, _ in parts))
         self.capabilities |= {Capability.PARTS} if len(parts) > 1 else frozenset()
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """That of all parts."""
-        return total(scorer.worst_case(node, known) for scorer, _ in self._parts)
+        return total(scorer.worst_case(problem, node, known) for scorer, _ in self._parts)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node."""
-        found = await asyncio.gather(*(scorer.score(nodes, known) for scorer, _ in self._parts))
+        found = await asyncio.gather(*(scorer.score(problem, nodes, known) for scorer, _ in self._parts))
         return [self._whole(readings) for readings in zip(*found, strict=True)]
 
-    def _whole(self, readings: Sequence[Reading]) -> Reading:
+    def _whole(self, readings: Sequence[Score]) -> Score:
         usage = total(reading.usage for reading in readings)
         reasons = [reading.reason for reading in readings if reading.reason]
         values = [w * r.value for (_, w), r in zip(self._parts, readings, strict=True) if r.value is not None]
         if len(values) < len(readings):
-            return Reading(None, usage, reason=reasons[0] if reasons else "")
-        return Reading(self._how(values), usage, steps=tuple(values))
+            return Score(None, usage, reason=reasons[0] if reasons else "")
+        return Score(self._how(values), usage, steps=tuple(values))

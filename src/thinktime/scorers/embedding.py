@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from zlib import crc32
 
-from thinktime.core.types import Node
+from thinktime.core.types import Embedding, Node
+from thinktime.core.usage import Usage
 from thinktime.generators.text import added_text
 
 
@@ -14,10 +16,20 @@ class HashedNgrams:
 
     def __init__(self, n: int = 3, size: int = 512) -> None:
         self.n, self.size = n, size
+        self.name = f"hashed {n}-grams/{size}"
 
-    async def embed(self, nodes: Sequence[Node]) -> list[list[float]]:
-        """One vector a node; that of an empty step is all ones."""
-        return [self._vector(added_text(node)) for node in nodes]
+    def worst_case(self, node: Node) -> Usage:
+        """One embedding; hashing takes no floating-point operations."""
+        return Usage(embeddings=1)
+
+    async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
+        """One embedding per node; the vector of an empty step is all ones."""
+        found = []
+        for node in nodes:
+            start = time.perf_counter()
+            vector = tuple(self._vector(added_text(node)))
+            found.append(Embedding(vector, Usage(embeddings=1, seconds=time.perf_counter() - start)))
+        return found
 
     def _vector(self, text: str) -> list[float]:
         padded = f" {text.lower().strip()} "

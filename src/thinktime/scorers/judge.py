@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from thinktime.core.errors import InputError, TooLongError
-from thinktime.core.types import Capability, Child, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, question_of
@@ -78,7 +78,7 @@ class Judge:
         warmth = temperature if temperature is not None else 0.0 if samples == 1 else 1.0
         self._generator, self._template = generator, template
         self._grades, self._samples, self._retries = tuple(grades), samples, retries
-        self._sampling = Sampling(warmth, max_tokens=max_tokens)
+        self._sampling = Sampling(warmth, max_length=max_tokens)
         self._places = {grade.casefold(): place / (len(grades) - 1) for place, grade in enumerate(grades)}
         alternatives = "|".join(map(re.escape, sorted(self._places, key=len, reverse=True)))
         self._pattern = re.compile(rf"(?<![\w./-])(?<!of )(?:{alternatives})(?!\w|\.\d)")  # of 8/10, it is the 8
@@ -86,20 +86,19 @@ class Judge:
         facts = json.dumps([template, self._grades, samples, retries, warmth, max_tokens])
         self.name = f"judge:{generator.name}/{hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()}"
 
-    def worst_case(self, node: Node, known: Node | None = None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
         """Every reply at its longest, and every retry needed."""
-        asked = self._asked(node)
-        one = self._generator.worst_case(asked, self._sampling.max_tokens)
+        asked = self._asked(problem, node)
+        one = self._generator.worst_case(asked, self._sampling.max_length)
         return self._usage(asked, [one] * (self._samples * (1 + self._retries)))
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
         """One reading per node.
 
         Raises:
             InputError: the endpoint does not take the key, or has no such model.
-            ModelError: a node does not say what was asked.
         """
-        return list(await asyncio.gather(*(self._read(node) for node in nodes)))
+        return list(await asyncio.gather(*(self._read(problem, node) for node in nodes)))
 
     async def close(self) -> None:
         """Close all connections; the next score opens new ones."""
@@ -114,8 +113,8 @@ class Judge:
         found = self._pattern.findall(reply.casefold())
         return self._places[found[-1]] if found else None
 
-    async def _read(self, node: Node) -> Reading:
-        asked = self._asked(node)
+    async def _read(self, problem: Problem, node: Node) -> Score:
+        asked = self._asked(problem, node)
         places: list[float] = []
         costs: list[Usage] = []
         reason = ""
@@ -138,15 +137,15 @@ class Judge:
             if len(places) == self._samples:
                 break
         usage = self._usage(asked, costs)
-        return Reading(sum(places) / len(places) if places else None, usage, reason="" if places else reason)
+        return Score(sum(places) / len(places) if places else None, usage, reason="" if places else reason)
 
     def _extension(self, asked: Node, place: str, sampling: Sampling) -> Extension:
         key = hashlib.blake2b(f"{asked.key}/{place}".encode(), digest_size=16).hexdigest()
-        return Extension(asked, 0, key, "done", sampling, sampling.max_tokens)
+        return Extension(asked, 0, key, "done", sampling, sampling.max_length)
 
-    def _asked(self, node: Node) -> Node:
+    def _asked(self, problem: Problem, node: Node) -> Node:
         """What the judge is asked of a node, as the root of its own generation."""
-        prompt = self._filled(question_of(node.state), node.state.text)
+        prompt = self._filled(question_of(problem), node.state.text)
         key = hashlib.blake2b(f"{node.key}/{self.name}".encode(), digest_size=16).hexdigest()
         return Node(key, (), self._generator.root(Problem(key, prompt)))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 
 HEDGING = ("maybe", "perhaps", "possibly", "might", "could be", "seems", "probably", "i think", "i guess", "not sure")
@@ -138,13 +138,13 @@ class MarkerScorer:
         digest = hashlib.blake2b(json.dumps(asdict(weights)).encode(), digest_size=6).hexdigest()
         self.name = f"markers@{digest}"
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """A reading runs no model."""
         return _READING
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node, from ``state.text``."""
-        return [Reading(self._weights.weight(node.state.text) if node.done else None, _READING) for node in nodes]
+        return [Score(self._weights.weight(node.state.text) if node.done else None, _READING) for node in nodes]
 
 
 _READING = Usage(scorer_calls=1)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.generators.local import LocalGenerator
 
@@ -46,16 +46,16 @@ class MetaReward:
             raise InputError("meta_reward", str(path), fix)
         self.name = f"{generator.name}/meta@{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """The last token of the judgement."""
         return self._generator.looking(node.state)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """The probability that each judgement scores every right answer above every wrong one."""
         told = [node for node in nodes if node.state.ids]
         found = dict(zip(told, await self._generator.hidden([node.state for node in told]), strict=True))
         return [
-            Reading(self._probability(found[node][0]), found[node][1]) if node in found else Reading(None, Usage())
+            Score(self._probability(found[node][0]), found[node][1]) if node in found else Score(None, Usage())
             for node in nodes
         ]
 

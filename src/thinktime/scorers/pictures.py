@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
 from thinktime.diffusion.calls import Condition
@@ -48,13 +48,15 @@ class PictureScorer:
         self._usages: dict[type, Usage] = {}
         self._batch: Batch[tuple[Array, Condition], float] = Batch(self._compute, max_batch)
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """One picture.
 
         Raises:
             InputError: what the prompt asks for cannot be measured.
         """
-        condition = node.state.condition
+        return self._cost(node.state.condition)
+
+    def _cost(self, condition: Condition) -> Usage:
         if type(condition) not in self._usages:
             self._usages[type(condition)] = self._counted(condition)
         return self._usages[type(condition)]
@@ -67,15 +69,15 @@ class PictureScorer:
             self._measure(torch.from_numpy(np.stack(model.pictures([np.zeros(model.shape, np.float32)]))), [condition])
         return Usage(scorer_calls=1, scorer_flops=float(counter.get_total_flops()), decodes=int(model.text))
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node; none of a root."""
         return list(await asyncio.gather(*map(self._reading, nodes)))
 
-    async def _reading(self, node: Node) -> Reading:
+    async def _reading(self, node: Node) -> Score:
         clean = self._generator.clean(node.state)
         if clean is None:
-            return Reading(None, Usage())
-        return Reading(await self._batch.ask((clean, node.state.condition)), self.worst_case(node, None))
+            return Score(None, Usage())
+        return Score(await self._batch.ask((clean, node.state.condition)), self._cost(node.state.condition))
 
     @torch.inference_mode()
     def _compute(self, asked: Sequence[tuple[Array, Condition]]) -> list[float]:

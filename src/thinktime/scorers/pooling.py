@@ -11,9 +11,9 @@ from threading import Lock
 from typing import Any, Literal
 
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.generators.text import asked_of, question_of, steps_of
+from thinktime.generators.text import messages_of, question_of, steps_of
 from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.refusals import about_length
@@ -98,25 +98,24 @@ class RemoteReward:
             return self._style
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
+    def capabilities(self) -> frozenset[str]:
         """What the endpoint was seen to do."""
         steps = {Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD} if self.style != "whole" else set()
         return frozenset({Capability.SCORES, *steps})
 
-    def worst_case(self, node: Node, known: Node | None = None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
         """The whole text, at a token a byte, the most of any byte-level tokenizer."""
-        body = self._body(asked_of(node.state), steps_of(node.state), "tags", closed=True)
+        body = self._body(messages_of(problem.prompt), steps_of(node.state), "tags", closed=True)
         return self._usage(len(json.dumps(body, ensure_ascii=False).encode()))
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
         """One reading per node; a node without any generated text has none.
 
         Raises:
             InputError: the endpoint refuses what is sent.
-            ModelError: a node does not say what was asked.
         """
         style = await asyncio.to_thread(lambda: self.style) if self._style is None else self._style
-        return list(await asyncio.gather(*(self._read(node, style) for node in nodes)))
+        return list(await asyncio.gather(*(self._read(problem, node, style) for node in nodes)))
 
     async def close(self) -> None:
         """Close all connections; the next reading opens new ones."""
@@ -138,13 +137,13 @@ class RemoteReward:
         finally:
             await client.close()
 
-    async def _read(self, node: Node, style: Style) -> Reading:
-        steps, worst = steps_of(node.state), self.worst_case(node)
+    async def _read(self, problem: Problem, node: Node, style: Style) -> Score:
+        steps, worst = steps_of(node.state), self.worst_case(problem, node)
         if not steps:
-            return Reading(None, Usage())
-        body = self._body(asked_of(node.state), steps, style, closed=node.done)
+            return Score(None, Usage())
+        body = self._body(messages_of(problem.prompt), steps, style, closed=node.done)
         if self._call == "score":
-            body = {"model": self._model, "text_1": question_of(node.state), "text_2": node.state.text}
+            body = {"model": self._model, "text_1": question_of(problem), "text_2": node.state.text}
         try:
             reply = await self._client.post(self._call, body)
             vectors = _vectors(reply.body, self._root)
@@ -152,18 +151,18 @@ class RemoteReward:
             passes = error.status == 429 or error.status >= 500 or about_length(error)
             if not passes:
                 raise self._refused(error) from None
-            return Reading(None, worst if error.billed else Usage(scorer_calls=1), reason=str(error))
+            return Score(None, worst if error.billed else Usage(scorer_calls=1), reason=str(error))
         except RemoteError as error:
-            return Reading(None, _uncounted(worst) if error.billed else Usage(scorer_calls=1), reason=str(error))
+            return Score(None, _uncounted(worst) if error.billed else Usage(scorer_calls=1), reason=str(error))
         tokens = _tokens(reply.body)
         usage = _uncounted(worst) if tokens is None else self._usage(tokens, reply.seconds)
         if style == "whole" and vectors:
-            return Reading(self._reward(vectors[-1]), usage)
+            return Score(self._reward(vectors[-1]), usage)
         if len(vectors) != len(steps):
             reason = f"endpoint={self._root!r}: it gives {len(vectors)} rewards for {len(steps)} steps; see step_tag"
-            return Reading(None, usage, reason=reason)
+            return Score(None, usage, reason=reason)
         rewards = tuple(self._reward(vector) for vector in vectors)
-        return Reading(self._aggregate(rewards), usage, rewards)
+        return Score(self._aggregate(rewards), usage, rewards)
 
     def _body(self, asked: Sequence[Mapping[str, Any]], steps: Sequence[str], style: Style, *, closed: bool) -> Any:
         tagged = "".join(step.rstrip("\n") + self._tag for step in steps)

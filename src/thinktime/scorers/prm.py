@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinktime.core.errors import UnknownNameError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.worker import Worker
-from thinktime.generators.text import RemoteText, Text, shared
+from thinktime.generators.text import RemoteText, Text, messages_of, shared, with_context
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
 
 NO_WORSE = "no worse"
 """The second label of a model that says of a sample whether another would be better, not whether it is right."""
+PROMPTS_KEPT = 1024
 DIGITS = 9
 """Rewards are rounded: two nodes that say the same are a tie, whatever shared the batch of either reading."""
 
@@ -41,8 +42,8 @@ DIGITS = 9
 class ProcessReward:
     """Scores a node by the rewards of its steps, an unfinished last step included.
 
-    Of a local generator it reads the ids, so both have to share a tokenizer; the text of an endpoint it encodes itself,
-    step by step. A classifier whose second label is "no worse" judges a sample beside others that could be drawn, and
+    It reads the ids of a local generator, so both have to share a tokenizer; it encodes the text of an endpoint itself,
+    step by step. The question is the problem's own, whatever prompt the node was sampled from. A classifier whose second label is "no worse" judges a sample beside others that could be drawn, and
     not whether it is right: it offers self-evaluation in place of process rewards. One whose ``config.json`` says
     ``"step_end_only": true`` offers no rewards in mid-step.
 
@@ -72,29 +73,30 @@ class ProcessReward:
         self.context = self._model.context
         """Tokens it reads at most, those of the question included."""
         self._worker = Worker(self._model.engine())
+        self._prompts: dict[str, tuple[int, ...]] = {}
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """What it will cost: the ids that are new are read, and attend to all."""
-        return self._usage(self._in_ids(node), known, 0.0)
+        return self._usage(self._in_ids(problem, node), self._in_ids(problem, known), 0.0)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node; none without any generated token, of one this model does not know, or of too many."""
-        states = [self._in_ids(node) for node in nodes]
+        states = [self._in_ids(problem, node) for node in nodes]
         readings = []
         for state, before, output in zip(states, known, await self._read(states), strict=True):
             if output is None:
-                readings.append(Reading(None, Usage()))
+                readings.append(Score(None, Usage()))
                 continue
             right = self._right(output)
             steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)
-            usage = self._usage(state, before, output.seconds)
-            readings.append(Reading(self._aggregate(steps) if steps else None, usage, steps))
+            usage = self._usage(state, self._in_ids(problem, before), output.seconds)
+            readings.append(Score(self._aggregate(steps) if steps else None, usage, steps))
         return readings
 
-    async def along(self, nodes: Sequence[Node]) -> list[tuple[float, ...]]:
+    async def along(self, problem: Problem, nodes: Sequence[Node]) -> list[tuple[float, ...]]:
         """The reward after each token of every node's newest step, for calibration; none where it cannot be read."""
-        states = [self._in_ids(node) for node in nodes]
-        starts = [len(self._in_ids(node.parent).ids) if node.parent else 0 for node in nodes]
+        states = [self._in_ids(problem, node) for node in nodes]
+        starts = [len(self._in_ids(problem, node.parent).ids) for node in nodes]
         return [
             tuple(round(float(reward), DIGITS) for reward in self._right(output)[start:]) if output else ()
             for start, output in zip(starts, await self._read(states), strict=True)
@@ -115,12 +117,14 @@ class ProcessReward:
     def _fits(self, ids: tuple[int, ...]) -> bool:
         return max(ids) < self._model.model.config.vocab_size and len(ids) <= self.context
 
-    def _in_ids(self, node: Node) -> Text:
+    def _in_ids(self, problem: Problem, node: Node | None) -> Text:
+        """What the model reads of a node: the problem's prompt and the generation. Nothing of no node."""
+        if node is None:
+            return Text(())
         state: Text | RemoteText = node.state
+        prompt = self._prompt(problem)
         if isinstance(state, Text):
-            return replace(state, prompt=state.question) if state.question else state
-        asked = state.question or state.prompt
-        prompt = self._tokenizer.encode_chat(json.loads(asked) if state.chat else asked)
+            return replace(state, prompt=prompt)
         ids: list[int] = []
         ends: list[int] = []
         for start, end in pairwise((0, *state.step_ends)):
@@ -129,7 +133,16 @@ class ProcessReward:
         if node.done and ends:
             ids.append(self._tokenizer.eos_id)
             ends[-1] = len(ids)
-        return Text(tuple(prompt), tuple(ids), state.text, tuple(ends))
+        return Text(prompt, tuple(ids), state.text, tuple(ends))
+
+    def _prompt(self, problem: Problem) -> tuple[int, ...]:
+        """The ids of a problem's prompt, which are kept for as many problems as run at once."""
+        asked = json.dumps(messages_of(with_context(problem)))
+        if asked not in self._prompts:
+            if len(self._prompts) >= PROMPTS_KEPT:
+                self._prompts.clear()
+            self._prompts[asked] = tuple(self._tokenizer.encode_chat(json.loads(asked)))
+        return self._prompts[asked]
 
     @cached_property
     def _tokenizer(self) -> ChatTokenizer:
@@ -137,8 +150,7 @@ class ProcessReward:
 
         return ChatTokenizer(self._directory)
 
-    def _usage(self, state: Text, known: Node | None, seconds: float) -> Usage:
-        earlier = self._in_ids(known) if known else Text(())
+    def _usage(self, state: Text, earlier: Text, seconds: float) -> Usage:
         ids, before = state.prompt + state.ids, earlier.prompt + earlier.ids
         cached = shared(ids, before)  # all of an ancestor, unless its text is encoded otherwise as it goes on
         new = len(ids) - cached

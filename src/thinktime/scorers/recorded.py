@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thinktime.core.errors import ModelError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 
 _REWARDS = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
@@ -17,13 +17,13 @@ class RecordedReward:
     name = "recorded"
     capabilities = frozenset({Capability.SCORES})
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """Nothing is computed."""
         return Usage()
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """The recorded rewards."""
-        return [Reading(node.state.reward, Usage()) for node in nodes]
+        return [Score(node.state.reward, Usage()) for node in nodes]
 
 
 class BankedScorer:
@@ -34,14 +34,14 @@ class BankedScorer:
         capabilities: what it could do; a bank does not say.
     """
 
-    def __init__(self, name: str, capabilities: frozenset[Capability] = _REWARDS) -> None:
+    def __init__(self, name: str, capabilities: frozenset[str] = _REWARDS) -> None:
         self.name, self.capabilities = name, capabilities
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """One call; FLOPs and dollars are unknown without the model."""
         return Usage(scorer_calls=1, scorer_flops=None, dollars=None)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """Refuse.
 
         Raises:

@@ -46,8 +46,8 @@ def application(reward: ProcessReward, name: str) -> Starlette:
             if len(raw) > LARGEST:
                 return _error(413, f"body: longer than {LARGEST} bytes; send less")
         try:
-            node = _node(raw, name)
-            (reading,) = await reward.score([node], [None])
+            problem, node = _solution(raw, name)
+            (reading,) = await reward.score(problem, [node], [None])
         except LookupError as error:
             return _error(404, str(error.args[0]))
         except InputError as error:
@@ -85,8 +85,8 @@ def application(reward: ProcessReward, name: str) -> Starlette:
     )
 
 
-def _node(raw: bytes, name: str) -> Node:
-    """The solution in a request, as a node of a search.
+def _solution(raw: bytes, name: str) -> tuple[Problem, Node]:
+    """The problem and the solution in a request, the latter as a node of a search.
 
     Raises:
         InputError: it is no request for the rewards of a solution.
@@ -113,7 +113,9 @@ def _node(raw: bytes, name: str) -> Node:
     ends = [match.end() for match in re.finditer("\n", text)]
     ends += [] if ends and ends[-1] == len(text) else [len(text)]
     state = RemoteText(json.dumps(messages[:-1]), text, step_ends=tuple(ends), chat=True)
-    return Node("", (), state, finish="step" if body.get("continue_final_message") else "eos")
+    return Problem("", messages[:-1]), Node(
+        "", (), state, finish="step" if body.get("continue_final_message") else "eos"
+    )
 
 
 def _is_text(message: object) -> bool:

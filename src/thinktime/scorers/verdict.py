@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Capability, Node, Reading
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
@@ -43,11 +43,11 @@ class VerdictProbability:
             raise InputError("scorer", "verdicts", fix)
         self.name = f"{generator.name}/verdict"
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """The token before the verdict, read once more for what may follow it."""
         return self._generator.looking(node.state)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per check."""
         places = [self._place(node.state) for node in nodes]
         behind: list[tuple[int, ...]] = []
@@ -60,11 +60,11 @@ class VerdictProbability:
         readings = []
         for node, place in zip(nodes, places, strict=True):
             if place is None:
-                readings.append(Reading(None, Usage()))
+                readings.append(Score(None, Usage()))
                 continue
             yes, no = next(chances), next(chances)
             probability = 1 / (1 + math.exp(max(-700.0, min(700.0, no - yes))))
-            readings.append(Reading(round(probability, DIGITS), self._generator.looking(node.state)))
+            readings.append(Score(round(probability, DIGITS), self._generator.looking(node.state)))
         return readings
 
     def _place(self, state: Text) -> int | None:

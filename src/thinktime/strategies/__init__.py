@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability
+from thinktime.core.types import Prompt, missing
 from thinktime.strategies.a_star import AStar
 from thinktime.strategies.adaptive_consistency import AdaptiveConsistency
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
@@ -47,7 +47,7 @@ from thinktime.strategies.weighted_majority import WeightedMajority
 class Strategy(Protocol):
     """A configured method: a frozen dataclass of its options that runs on a search."""
 
-    needs: ClassVar[frozenset[Capability]]
+    needs: ClassVar[frozenset[str]]
 
     async def __call__(self, search: Search) -> Answer:
         """Spend the search's budget and answer."""
@@ -157,18 +157,32 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     return name, {option.strip(): value.strip() for option, _, value in pairs}
 
 
-def check(name: str, strategy: Strategy, offered: frozenset[Capability]) -> None:
-    """Refuse a strategy whose needs are not met, before anything is spent.
+def prompts() -> dict[str, Prompt]:
+    """The prompts of all strategies by name."""
+    owned = (getattr(kind, "prompts", ()) for kind in known().values())
+    return {prompt.name: prompt for some in owned for prompt in some}
+
+
+def check(name: str, strategy: Strategy, search: Search) -> None:
+    """Refuse a strategy that this search cannot run, before anything is spent.
+
+    What the strategy needs is compared with what the search offers; then its own ``validate(search)`` runs, if it has
+    one.
 
     Raises:
         CapabilityError: names what is missing and the strategies that would work, first those that share most of
             this one's needs.
+        InputError: an option does not fit this search.
     """
-    missing = strategy.needs - offered
-    if missing:
-        runnable = {other: kind.needs for other, kind in known().items() if kind.needs <= offered}
+    offered = search.capabilities
+    lacking = missing(strategy.needs, offered)
+    if lacking:
+        runnable = {other: kind.needs for other, kind in known().items() if not missing(kind.needs, offered)}
         nearest = sorted(runnable, key=lambda other: (-len(runnable[other] & strategy.needs), other))
         raise CapabilityError(
-            f"strategy={name!r}: it needs {', '.join(sorted(missing))}, which this model or scorer does not have; "
+            f"strategy={name!r}: it needs {', '.join(sorted(lacking))}, which this model or scorer does not have; "
             f"what would work, the nearest first: {', '.join(nearest)}"
         )
+    validate = getattr(strategy, "validate", None)
+    if validate is not None:
+        validate(search)

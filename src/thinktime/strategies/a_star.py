@@ -17,7 +17,7 @@ from typing import ClassVar
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import weighted_majority
-from thinktime.core.types import Capability, Node, Until
+from thinktime.core.types import Node, Until
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
@@ -64,7 +64,7 @@ class AStar:
     segment_tokens: int = 0
     reserve_tokens: int = 0
     score_map: str = "none"
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         for name in ("k", "n_goals", "pop_width", "max_frontier", "max_depth"):
@@ -154,7 +154,7 @@ class AStar:
         room, spent = search.ledger.room_for_tokens(), search.ledger.spent
         if room is None or not spent.model_calls:
             return True
-        solution = self.reserve_tokens or longest or search.sampling.max_tokens // 4
+        solution = self.reserve_tokens or longest or search.sampling.max_length // 4
         return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
 
     async def _forced(self, search: Search, queue: list[State]) -> dict[Node, float | None]:

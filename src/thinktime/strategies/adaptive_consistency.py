@@ -36,7 +36,7 @@ class AdaptiveConsistency:
     n: int = 16
     confidence: float = 0.95
     batch: int = 1
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ANSWERS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -39,7 +39,7 @@ class AdaptiveSampling:
     anneal: str = "power2"
     batching: str = "one"
     select: str = "self_eval"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.SELF_EVALUATION})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.SELF_EVALUATION})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

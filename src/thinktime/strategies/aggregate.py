@@ -5,13 +5,29 @@ A mixture of agents with one model: a way to use many samples where there is no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import majority
-from thinktime.core.types import Capability
+from thinktime.core.types import Capability, Problem, Prompt
+from thinktime.prompts.turns import Message, conversation, listed, user
 from thinktime.strategies.options import at_least
+
+WORDS = """Here are {n} proposed answers to the question above. Some of them may be wrong, as may most of them.
+
+{answers}
+
+Weigh them against each other and against the question, then write one complete answer of your own, in the format the \
+question asks for."""
+
+
+def _aggregate(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
+    return [*conversation(problem), user(WORDS.format(n=len(about), answers=listed(about)))]
+
+
+AGGREGATE = Prompt("aggregate", _aggregate, is_answer=True)
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,8 @@ class Aggregate:
 
     n: int = 4
     layers: int = 1
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.AGGREGATE, Capability.ANSWERS})
+    prompts: ClassVar[tuple[Prompt, ...]] = (AGGREGATE,)
+    needs: ClassVar[frozenset[str]] = frozenset({AGGREGATE.capability, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -37,7 +54,7 @@ class Aggregate:
         written = [await search.extend([search.root], self.n)]
         for left in reversed(range(self.layers)):
             shown = [leaf for leaf in written[-1] if leaf.done]
-            question = search.ask(Capability.AGGREGATE, shown) if shown else None
+            question = search.ask(AGGREGATE, shown) if shown else None
             if question is None:
                 break
             written.append(await search.extend([question], self.n if left else 1))

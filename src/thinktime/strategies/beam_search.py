@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import ranked, weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, divides, one_of
 
 
@@ -35,7 +35,7 @@ class BeamSearch:
     width: int | Literal["sqrt"] = 4
     max_rounds: int = 40
     lookahead: int = 0
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability
 from thinktime.strategies.a_star import AStar
 from thinktime.strategies.options import TREE_SEARCH
 
@@ -22,7 +21,7 @@ class BestFirst:
 
     k: int = 4
     n_goals: int = 1
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         self._search()

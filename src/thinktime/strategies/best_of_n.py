@@ -24,7 +24,7 @@ class BestOfN:
 
     n: int = 16
     by: str = "score"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.SCORES})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.SCORES})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -93,7 +93,7 @@ class DTS:
     explore: float = 1.0
     backup: str = "mean"
     walks: int = 1
-    needs: ClassVar[frozenset[Capability]] = frozenset(
+    needs: ClassVar[frozenset[str]] = frozenset(
         {Capability.STEPS, Capability.PREFIX, Capability.NOISE, Capability.SCORES}
     )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import ranked, weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, divides
 
 
@@ -27,7 +27,7 @@ class DVTS:
     n: int = 16
     width: int = 4
     max_rounds: int = 40
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -31,9 +31,7 @@ class EarlyPruning:
     t_check: int = 16
     keep_frac: float = 0.5
     keep: str = "best"
-    needs: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.SELF_EVALUATION, Capability.PREFIX, Capability.LOGPROBS}
-    )
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.SELF_EVALUATION, Capability.PREFIX, Capability.LOGPROBS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -46,7 +44,7 @@ class EarlyPruning:
             raise InputError("keep_frac", self.keep_frac, f"with n={self.n} it keeps no sample")
 
     async def __call__(self, search: Search) -> Answer:
-        limit = search.sampling.max_tokens
+        limit = search.sampling.max_length
         if self.t_check >= limit:
             raise InputError("t_check", self.t_check, f"the early check would never run: a sample has {limit} at most")
         begun = await search.extend([search.root], self.n, at_most=self.t_check)

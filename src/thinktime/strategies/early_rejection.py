@@ -46,7 +46,7 @@ class EarlyRejection:
     select: str = "vote"
     cuts: str = "trained"
     max_rounds: int = 40
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -65,8 +65,8 @@ class EarlyRejection:
 
     async def __call__(self, search: Search) -> Answer:
         tau = self.tau if isinstance(self.tau, int) else None
-        if tau is not None and tau >= search.sampling.max_tokens:
-            raise InputError("tau", tau, f"nothing is rejected before {search.sampling.max_tokens} tokens are over")
+        if tau is not None and tau >= search.sampling.max_length:
+            raise InputError("tau", tau, f"nothing is rejected before {search.sampling.max_length} tokens are over")
         if self.cuts == "trained" and Capability.PARTIAL_REWARD not in search.capabilities:
             raise CapabilityError(
                 "early_rejection: this reward model was trained at step ends alone; see how its scores after tau "

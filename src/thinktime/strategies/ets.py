@@ -15,7 +15,7 @@ from thinktime.core.allocation import shares
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best, majority, weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ETS:
     vote: str = "weighted"
     max_step_tokens: int = 0
     max_rounds: int = 40
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -104,8 +104,9 @@ class ETS:
         given = shares(scores, width, self.balance)
         ancestors = [list(leaf.lineage())[1:] for leaf in leaves]
         clusters = [0] * len(leaves)
-        if self.coverage and search.embedder is not None:
-            clusters = clustered(await search.embedder.embed(leaves), self.cluster_distance)
+        vectors = [vector for vector in await search.embed(leaves) if vector is not None] if self.coverage else []
+        if len(vectors) == len(leaves):
+            clusters = clustered(vectors, self.cluster_distance)
         coverage = self.coverage if len(set(clusters)) > 1 else 0.0
         worth = [count / sum(given) for count in given]
         sizes = None

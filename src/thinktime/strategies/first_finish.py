@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import majority
-from thinktime.core.types import Capability, Race
+from thinktime.core.transitions import Race
+from thinktime.core.types import Capability
 from thinktime.strategies.options import at_least, one_of
 
 WARNINGS = {
@@ -49,7 +50,7 @@ class FirstFinish:
     min_tokens: int = 0
     advice: str = "unknown"
     guard: str = "warn"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CANCEL, Capability.ANSWERS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.CANCEL, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -65,8 +66,8 @@ class FirstFinish:
             raise InputError("advice", self.advice, f"{warning}; take majority, or guard=off")
 
     async def __call__(self, search: Search) -> Answer:
-        if self.min_tokens >= search.sampling.max_tokens:
-            raise InputError("min_tokens", self.min_tokens, f"give less than max_tokens={search.sampling.max_tokens}")
+        if self.min_tokens >= search.sampling.max_length:
+            raise InputError("min_tokens", self.min_tokens, f"give less than max_tokens={search.sampling.max_length}")
         if self.guard == "warn" and (warning := WARNINGS[self.advice]):
             search.log(warning=f"first_finish: {warning}")
         race = Race(self.k, lambda state: self._counts(search, state), at_once=self.by == "time")

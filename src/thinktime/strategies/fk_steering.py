@@ -39,7 +39,7 @@ class FKSteering(ParticleFilter):
     every: int = 4
     max_rounds: int = 1001
     reward: str = "score"
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH | {Capability.NOISE}
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH | {Capability.NOISE}
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 2)

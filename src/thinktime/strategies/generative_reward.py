@@ -15,7 +15,8 @@ from typing import ClassVar
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, majority, ranked
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Capability, Node, Prompt
+from thinktime.prompts.common import JUDGE
 from thinktime.strategies.options import at_least, one_of
 
 SHOWN = 4
@@ -46,7 +47,8 @@ class GenerativeReward:
     by: str = "meta"
     stop: str = "all"
     unreadable: str = "raise"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS})
+    prompts: ClassVar[tuple[Prompt, ...]] = (JUDGE,)
+    needs: ClassVar[frozenset[str]] = frozenset({JUDGE.capability, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -118,11 +120,11 @@ async def judge(
     found: dict[Node, list[float]] = {}
     for start in range(0, k, 1 if one_by_one else k):
         turn = Counter(orders[start : start + 1] if one_by_one else orders)
-        roots = {search.ask(Capability.JUDGE, [shown[i] for i in order]): order for order in turn}
+        roots = {search.ask(JUDGE, [shown[i] for i in order]): order for order in turn}
         asked = [root for root in roots if root is not None]
         new = await search.extend(asked, [turn[roots[root]] for root in asked])
         for reply in new:
-            scores, order = search.read(Capability.JUDGE, reply, len(shown)), roots[reply.parent]
+            scores, order = search.read(JUDGE, reply), roots[reply.parent]
             if scores is not None:
                 found[reply] = [score for _, score in sorted(zip(order, scores, strict=True))]
         replies += new

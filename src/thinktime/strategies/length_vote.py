@@ -38,7 +38,7 @@ class LengthVote:
     keep: float = 0.5
     least: int = 3
     side: str = "short"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ANSWERS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -27,7 +27,7 @@ class MostLikely:
     """The one of ``n`` samples that the generator itself finds most probable."""
 
     n: int = 16
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.LOGPROBS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -42,7 +42,7 @@ class SummedProbability:
     """The answer with the most probability in the *distinct* ones of ``n`` samples that reach it."""
 
     n: int = 16
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

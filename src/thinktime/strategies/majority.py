@@ -16,7 +16,7 @@ class Majority:
     """Vote over ``n`` samples; equivalent answers are one answer, unreadable ones have no vote."""
 
     n: int = 16
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ANSWERS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from thinktime.core.search import Answer, Search, refuse_copies
 from thinktime.core.selection import ranked, weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, not_below
 
 
@@ -70,7 +70,7 @@ class MCTS:
     width: int = 4
     explore: float = 0.5
     batch: int = 8
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -13,12 +13,13 @@ from typing import ClassVar
 from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best, ranked
-from thinktime.core.types import Capability, Neighbour, Node, Redo, Renoise
+from thinktime.core.transitions import Neighbour, Redo, Renoise
+from thinktime.core.types import Capability, Node
 from thinktime.strategies.ensemble import BY, need_parts, ratings
 from thinktime.strategies.options import above, at_least, one_of
 
-ZERO_ORDER: frozenset[Capability] = frozenset(
-    {Capability.STEPS, Capability.PREFIX, Capability.SCORES, Capability.MOVES, Capability.NO_NOISE}
+ZERO_ORDER: frozenset[str] = frozenset(
+    {Capability.STEPS, Capability.PREFIX, Capability.SCORES, Capability.TRANSITIONS, Capability.NO_NOISE}
 )
 
 
@@ -43,7 +44,7 @@ class ZeroOrder:
     on_stall: str = "keep"
     by: str = "score"
     final_steps: int = 0
-    needs: ClassVar[frozenset[Capability]] = ZERO_ORDER
+    needs: ClassVar[frozenset[str]] = ZERO_ORDER
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -68,14 +69,14 @@ class ZeroOrder:
                 break
             if pivot != stalled or (pivot and self.on_stall == "keep"):
                 noises = await search.extend(
-                    [noise_of(picture) for picture in pivot], self.n, move=Neighbour(self.cosine)
+                    [noise_of(picture) for picture in pivot], self.n, transition=Neighbour(self.cosine)
                 )
             else:
                 noises, pivot = await search.extend([search.root], self.start, until="step"), []
         winner = self._best(search, seen)
         searched = search.ledger.spent.denoiser_calls
         if self.final_steps:
-            again = await search.extend([noise_of(picture) for picture in winner], move=Redo(self.final_steps))
+            again = await search.extend([noise_of(picture) for picture in winner], transition=Redo(self.final_steps))
             await search.score(again)
             winner = again or winner
         search.log(nfe_search=searched, nfe_final=search.ledger.spent.denoiser_calls - searched)
@@ -113,7 +114,7 @@ class SearchOverPaths:
     level: float = 0.11
     forward: float = 0.78
     backward: float = 0.81
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PREFIX, Capability.PROCESS_REWARD, Capability.MOVES})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.PREFIX, Capability.PROCESS_REWARD, Capability.TRANSITIONS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -128,14 +129,14 @@ class SearchOverPaths:
             raise InputError("backward", self.backward, fix)
 
     async def __call__(self, search: Search) -> Answer:
-        steps = search.sampling.max_tokens
+        steps = search.sampling.max_length
         level, early = self.level, max(1, round((1 - self.level) * steps))
         paths = await search.extend([search.root], at_most=early)
         whole = await search.extend(paths)  # so there is an answer, whenever the budget ends
         seen = dict(zip(whole, await search.score(whole), strict=True))
         paths += await search.extend([search.root], self.n - 1, at_most=early) if self.n > 1 else []
         while paths and level > 0:
-            noisy = await search.extend(paths, self.width, move=Renoise(level + self.forward))
+            noisy = await search.extend(paths, self.width, transition=Renoise(level + self.forward))
             far = round((level + self.forward) * steps) - round(max(0.0, level + self.forward - self.backward) * steps)
             level = max(0.0, level + self.forward - self.backward)
             ends = await search.extend(noisy, at_most=max(1, far))

@@ -11,7 +11,7 @@ from thinktime.core.types import Capability
 MOST = 65_536
 """More samples than this of one problem are taken for a slip of the keyboard."""
 
-TREE_SEARCH: frozenset[Capability] = frozenset({Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD})
+TREE_SEARCH: frozenset[str] = frozenset({Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD})
 """What every search over steps with a process reward model needs."""
 
 

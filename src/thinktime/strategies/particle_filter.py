@@ -24,7 +24,7 @@ from thinktime.core.particles import (
 )
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, best, vote
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 REWARDS: dict[str, Callable[[float], float]] = {"log_odds": log_odds, "score": float}
@@ -74,7 +74,7 @@ class ParticleFilter:
     max_rounds: int = 40
     reward: str = "log_odds"
     rollouts: int = 0
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

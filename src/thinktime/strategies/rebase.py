@@ -8,7 +8,7 @@ from typing import ClassVar
 from thinktime.core.allocation import shares
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least
 
 
@@ -28,7 +28,7 @@ class Rebase:
     n: int = 16
     balance: float = 0.2
     max_rounds: int = 40
-    needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
+    needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

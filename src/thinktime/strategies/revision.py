@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import majority, weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Capability, Node, Prompt
+from thinktime.prompts.common import REVISE
 from thinktime.strategies.options import at_least, divides, one_of
 
 SHIFT = "a reward model of first answers is outside of what it was trained on when it judges revisions"
@@ -34,7 +35,8 @@ class Revision:
     chains: int = 4
     context: int = 4
     select: str = "verifier"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.REVISE, Capability.SCORES, Capability.ANSWERS})
+    prompts: ClassVar[tuple[Prompt, ...]] = (REVISE,)
+    needs: ClassVar[frozenset[str]] = frozenset({REVISE.capability, Capability.SCORES, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -47,7 +49,7 @@ class Revision:
 
     async def __call__(self, search: Search) -> Answer:
         count = min(self.chains, self.n)
-        first = search.ask(Capability.REVISE)
+        first = search.ask(REVISE)
         chains = [[leaf] for leaf in await search.extend([first], count)] if first else []
         for _ in range(self.n // count - 1):
             roots = {chain: self._ask(search, chain) for chain in map(tuple, chains)}
@@ -74,6 +76,6 @@ class Revision:
     def _ask(self, search: Search, chain: tuple[Node, ...]) -> Node | None:
         """The newest answers that fit into the context; an answer that never ended is not shown."""
         shown = [leaf for leaf in chain if leaf.done][-self.context :]
-        while shown and (root := search.ask(Capability.REVISE, shown)) is None:
+        while shown and (root := search.ask(REVISE, shown)) is None:
             shown = shown[1:]
-        return root if shown else search.ask(Capability.REVISE)
+        return root if shown else search.ask(REVISE)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability
+from thinktime.core.types import Prompt
+from thinktime.prompts.common import CHECK, REVISE
 from thinktime.strategies.options import at_least
 
 
@@ -19,7 +20,8 @@ class SelfRefine:
     """
 
     rounds: int = 3
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CHECK, Capability.REVISE})
+    prompts: ClassVar[tuple[Prompt, ...]] = (CHECK, REVISE)
+    needs: ClassVar[frozenset[str]] = frozenset({CHECK.capability, REVISE.capability})
 
     def __post_init__(self) -> None:
         at_least("rounds", self.rounds, 0)
@@ -27,9 +29,9 @@ class SelfRefine:
     async def __call__(self, search: Search) -> Answer:
         drafts = await search.extend([search.root])
         for _ in range(self.rounds):
-            question = search.ask(Capability.CHECK, drafts[-1:]) if drafts and drafts[-1].done else None
+            question = search.ask(CHECK, drafts[-1:]) if drafts and drafts[-1].done else None
             feedback = await search.extend([question]) if question else []
-            again = search.ask(Capability.REVISE, drafts[-1:], feedback) if feedback and feedback[0].done else None
+            again = search.ask(REVISE, drafts[-1:], feedback) if feedback and feedback[0].done else None
             revised = await search.extend([again]) if again else []
             if not revised:
                 break

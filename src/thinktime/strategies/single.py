@@ -7,14 +7,13 @@ from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best
-from thinktime.core.types import Capability
 
 
 @dataclass(frozen=True)
 class Single:
     """Sample once and answer."""
 
-    needs: ClassVar[frozenset[Capability]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     async def __call__(self, search: Search) -> Answer:
         return search.finish(best(search.candidates(await search.extend([search.root]))))

@@ -16,7 +16,8 @@ from typing import ClassVar
 from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import best, majority, weighted_majority
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Capability, Node, Prompt
+from thinktime.prompts.common import CHECK
 from thinktime.strategies.options import above, at_least, not_below, one_of
 
 VERDICTS = ("hybrid", "logprob", "text")
@@ -45,7 +46,8 @@ class GenerativeVerification:
     checks: int = 4
     select: str = "weighted"
     verdict: str = "hybrid"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.CHECK, Capability.ANSWERS})
+    prompts: ClassVar[tuple[Prompt, ...]] = (CHECK,)
+    needs: ClassVar[frozenset[str]] = frozenset({CHECK.capability, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
@@ -71,7 +73,7 @@ class GenerativeVerification:
 
 async def verify(search: Search, solutions: Sequence[Node], checks: int, by: str = "text") -> list[list[float]]:
     """The verdicts on each solution, those that could not be read left out; ``by`` is one of `VERDICTS`."""
-    roots = [search.ask(Capability.CHECK, [leaf]) if leaf.done else None for leaf in solutions]
+    roots = [search.ask(CHECK, [leaf]) if leaf.done else None for leaf in solutions]
     replies = await search.extend([root for root in roots if root is not None], checks)
     ended = [reply for reply in replies if reply.done]
     sure = dict(zip(ended, await search.score(ended), strict=True)) if by != "text" else {}
@@ -79,7 +81,7 @@ async def verify(search: Search, solutions: Sequence[Node], checks: int, by: str
     for reply in ended:
         said = sure.get(reply)
         if said is None and by != "logprob":
-            said = next(iter(search.read(Capability.CHECK, reply) or ()), None)
+            said = search.read(CHECK, reply)
         verdicts.setdefault(reply.parent, []).extend([] if said is None else [said])
     search.log(checks=len(replies), missing=len(replies) - sum(map(len, verdicts.values())))
     return [verdicts.get(root, []) if root is not None else [] for root in roots]
@@ -108,7 +110,7 @@ class SolveOrVerify:
     b: float = 0.39
     crossover: float = 1.0
     integer: str = "round"
-    needs: ClassVar[frozenset[Capability]] = GenerativeVerification.needs
+    needs: ClassVar[frozenset[str]] = GenerativeVerification.needs
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import ranked
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Capability, Node, Prompt
+from thinktime.prompts.common import JUDGE
 from thinktime.strategies.generative_reward import SHOWN, judge
 from thinktime.strategies.options import at_least
 
@@ -25,8 +26,9 @@ class StepwiseBestOfN:
 
     n: int = 4
     max_steps: int = 25
-    needs: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.STEPS, Capability.PREFIX, Capability.ANSWERS, Capability.JUDGE}
+    prompts: ClassVar[tuple[Prompt, ...]] = (JUDGE,)
+    needs: ClassVar[frozenset[str]] = frozenset(
+        {Capability.STEPS, Capability.PREFIX, Capability.ANSWERS, JUDGE.capability}
     )
 
     def __post_init__(self) -> None:

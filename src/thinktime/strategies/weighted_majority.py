@@ -19,7 +19,7 @@ class WeightedMajority:
     """Vote over ``n`` samples, each weighted by its score."""
 
     n: int = 16
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.SCORES, Capability.ANSWERS})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.SCORES, Capability.ANSWERS})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)

@@ -17,7 +17,7 @@ from typing import Any
 
 from thinktime.core.particles import normalised
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Child, Extension, Node, Problem, Reading, Sampling
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.strategies.dts import Branch
 
@@ -49,11 +49,11 @@ class Chain:
 
     def search(self, seed: int, budget: Budget | None = None, **options: Any) -> Search:
         """A search on this chain, whose scorer gives the reward of where a walk has got to."""
-        sampling = Sampling(max_tokens=self.levels)
+        sampling = Sampling(max_length=self.levels)
         return Search(
             Problem("chain", "walk"),
             ChainGenerator(self),
-            scorer=ChainScorer(self),
+            scorers=ChainScorer(self),
             sampling=sampling,
             seed=seed,
             budget=budget,
@@ -82,21 +82,26 @@ class ChainGenerator:
     """Walks down a chain; a step is a level, and costs one evaluation."""
 
     capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.NOISE})
+    unit = "steps"
 
     def __init__(self, chain: Chain) -> None:
         self.chain, self.name = chain, f"chain{hash(chain)}"
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Path:
-        """Nowhere yet."""
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Path:
+        """The empty path."""
         return ()
+
+    def adopt(self, root: Path, state: Any, known: Sequence[Any] = ()) -> Path:
+        """The path of another chain of the same states."""
+        return tuple(state)
 
     def length(self, state: Path) -> int:
         """Levels walked."""
         return len(state)
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """One evaluation a level."""
-        return Usage(denoiser_calls=min(max_tokens, self.chain.levels - len(node.state)), model_calls=1)
+        return Usage(denoiser_calls=min(max_length, self.chain.levels - len(node.state)), model_calls=1)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Walk on, by the dice of the key."""
@@ -112,7 +117,7 @@ class ChainGenerator:
                 break
         taken = len(state) - len(extension.node.state)
         done = len(state) == self.chain.levels
-        return Child(state, "eos" if done else "step", Usage(denoiser_calls=taken, model_calls=1), taken)
+        return Child(state, "eos" if done else "step", Usage(denoiser_calls=taken, model_calls=1), taken, length=taken)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """Nothing races here."""
@@ -136,13 +141,13 @@ class ChainScorer:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """One look."""
         return Usage(scorer_calls=1)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node."""
-        return [Reading(self.chain.rewards[len(n.state) - 1][n.state[-1]], Usage(scorer_calls=1)) for n in nodes]
+        return [Score(self.chain.rewards[len(n.state) - 1][n.state[-1]], Usage(scorer_calls=1)) for n in nodes]
 
 
 def descents(branch: Branch, factor: float, probability: float = 1.0) -> dict[Path, float]:

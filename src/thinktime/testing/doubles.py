@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from random import Random
 from typing import Any
 from zlib import crc32
 
 from thinktime.answers import TextAnswers
-from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem, Reading
+from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem, Prompt, Score
 from thinktime.core.usage import Usage
-from thinktime.generators.text import Text, pack, shared, unpack
+from thinktime.generators.text import Text, pack, shared, steps_of, unpack
 
 PROBLEM = Problem("sum", "what is 3 + 4", "7")
 FLOPS = 2.0
@@ -68,9 +69,11 @@ class WordGenerator:
     capabilities = frozenset(
         {
             *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL),
-            *(Capability.NOISE, Capability.NO_NOISE, Capability.MOVES),
+            *(Capability.NOISE, Capability.NO_NOISE, Capability.TRANSITIONS),
         }
     )
+
+    unit = "tokens"
 
     def __init__(
         self, say: Callable[[Extension], Piece] = drawn, *, name: str = "words", price: float | None = DOLLARS
@@ -81,17 +84,22 @@ class WordGenerator:
         self._say = say
         self._price = price
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
         """Nothing said yet."""
         return Text(_ids(str(problem.prompt)))
+
+    def adopt(self, root: Text, state: Any, known: Sequence[Any] = ()) -> Text:
+        """The words of another model, which are the same ids here."""
+        ends = tuple(accumulate(len(step.split()) for step in steps_of(state)))
+        return replace(root, ids=_ids(state.text), text=state.text, step_ends=ends)
 
     def length(self, state: Text) -> int:
         """Words said so far."""
         return len(state.ids)
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """What so many words cost."""
-        return self._usage(node.state, max_tokens)
+        return self._usage(node.state, max_length)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """All children at once."""
@@ -109,7 +117,7 @@ class WordGenerator:
         ids = child.state.ids[: len(before.ids) + tokens]
         text = " ".join(child.state.text.split()[: len(ids)])
         state = replace(child.state, ids=ids, text=text, step_ends=(*before.step_ends, len(ids)))
-        return Child(state, "pruned", self._usage(before, tokens), tokens)
+        return Child(state, "pruned", self._usage(before, tokens), tokens, length=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
         """As every text is packed."""
@@ -126,14 +134,14 @@ class WordGenerator:
     def _child(self, extension: Extension) -> Child:
         before: Text = extension.node.state
         piece = self._say(extension)
-        if extension.move is not None:  # words know no moves; another word will do
+        if extension.transition is not None:  # words have no noise; another word will do
             piece = Piece(piece.words.split()[-1], "step")
         words, finish = piece.words.split(), piece.finish
-        if len(words) > extension.max_tokens:
-            words = words[: extension.max_tokens]
-            if len(before.ids) + len(words) == extension.sampling.max_tokens:
+        if len(words) > extension.max_length:
+            words = words[: extension.max_length]
+            if len(before.ids) + len(words) == extension.sampling.max_length:
                 finish = "length"
-            elif extension.max_tokens == extension.at_most:
+            elif extension.max_length == extension.at_most:
                 finish = "cut"
             else:
                 finish = "budget"
@@ -141,7 +149,7 @@ class WordGenerator:
         ids = before.ids + _ids(" ".join(words))
         logprob, ends = before.logprob + piece.logprob, (*before.step_ends, len(ids))
         state = replace(before, ids=ids, text=text, step_ends=ends, logprob=logprob)
-        return Child(state, finish, self._usage(before, len(words)), passes=len(words))
+        return Child(state, finish, self._usage(before, len(words)), passes=len(words), length=len(words))
 
     def _usage(self, before: Text, tokens: int) -> Usage:
         return Usage(
@@ -172,35 +180,47 @@ class WordScorer:
         self._judge = judge
         self._price = price
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """Exactly what the reading will cost."""
         ids, before = (each.state.prompt + each.state.ids if each else () for each in (node, known))
         tokens = len(ids) - shared(ids, before)
         return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=float(tokens), dollars=self._price)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        """All readings at once."""
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        """All scores at once."""
         self.asked.append(list(nodes))
         await asyncio.sleep(0)
-        costs = map(self.worst_case, nodes, known)
-        return [Reading(self._judge(node), cost, steps=(0.5,)) for node, cost in zip(nodes, costs, strict=True)]
+        costs = [self.worst_case(problem, node, before) for node, before in zip(nodes, known, strict=True)]
+        return [Score(self._judge(node), cost, steps=(0.5,)) for node, cost in zip(nodes, costs, strict=True)]
 
 
-class WordSkills:
-    """Asks in one word and takes whatever comes for a reply: it gives every generation its last number, in tenths."""
+def _word_prompt(name: str, is_answer: bool) -> Prompt:
+    """A prompt that is the problem, all texts, and its own name; a reply gives each generation its last number."""
 
-    capabilities = frozenset(
-        {Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN, Capability.AGGREGATE}
-    )
+    def render(problem: Problem, about: Sequence[Text], said: Sequence[Text]) -> str:
+        return " ".join([str(problem.prompt), *(state.text for state in (*about, *said)), name])
 
-    def ask(self, skill: Capability, problem: Problem, about: Sequence[Text], said: Sequence[Text] = ()) -> str:
-        """The problem, all texts, and the name of the skill."""
-        return " ".join([str(problem.prompt), *(state.text for state in (*about, *said)), skill.name.lower()])
+    def read(state: Text, n: int) -> float | list[float] | None:
+        """In tenths; for the generations behind the first one that differs."""
+        last = last_number(state.text)
+        given = None if last is None else [(int(last) + i) % 10 / 10 for i in range(n)]
+        return given[0] if given and name == "check" else given
 
-    def read(self, skill: Capability, reply: Text, n: int = 1) -> list[float] | None:
-        """Its last number, for the others one that differs; None where it does not end in a number."""
-        last = last_number(reply.text)
-        return None if last is None else [(int(last) + i) % 10 / 10 for i in range(n)]
+    return Prompt(name, render, read, is_answer)
+
+
+WORD_PROMPTS = {
+    name: _word_prompt(name, is_answer)
+    for name, is_answer in {
+        "check": False,
+        "judge": False,
+        "plan": False,
+        "revise": True,
+        "solve": True,
+        "aggregate": True,
+    }.items()
+}
+"""The prompts of all strategies for a `WordGenerator`."""
 
 
 @dataclass
@@ -208,7 +228,7 @@ class Notebook:
     """A journal in memory."""
 
     samples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
+    readings: dict[tuple[str, str], Score] = field(default_factory=dict)
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
         """The sample of this key, if it was noted."""
@@ -218,11 +238,11 @@ class Notebook:
         """Note samples."""
         self.samples.update(samples)
 
-    def find_reading(self, key: str, scorer: str) -> Reading | None:
+    def find_score(self, key: str, scorer: str) -> Score | None:
         """The reading of a node by a scorer, if it was noted."""
         return self.readings.get((key, scorer))
 
-    def add_readings(self, scorer: str, readings: Sequence[tuple[str, Reading]]) -> None:
+    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
         """Note readings."""
         self.readings.update({(key, scorer): reading for key, reading in readings})
 

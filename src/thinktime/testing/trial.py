@@ -9,11 +9,11 @@ from typing import Any
 
 from thinktime.core.journal import Journal
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Child, Extension, Node, Reading, Sampling
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
-from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WordGenerator, WordScorer, WordSkills, rambling
+from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WORD_PROMPTS, WordGenerator, WordScorer, rambling
 
 
 class Killed(BaseException):
@@ -46,7 +46,7 @@ class Trial:
         self.calls = 0
         self.sampled: list[tuple[str, Child]] = []
         """Every child the generator returned, with its key."""
-        self.readings: list[Reading] = []
+        self.readings: list[Score] = []
         self.moments: list[Usage] = []
         """What was spent and under way whenever something was asked."""
         self.grown_from_pruned: list[Node] = []
@@ -54,11 +54,11 @@ class Trial:
         self.search = Search(
             PROBLEM,
             _WatchedGenerator(self),
-            scorer=_WatchedScorer(self),
+            scorers=_WatchedScorer(self),
             answers=ANSWERS,
             embedder=HashedNgrams(),
-            skills=WordSkills(),
-            sampling=Sampling(max_tokens=20),
+            prompts=WORD_PROMPTS,
+            sampling=Sampling(max_length=20),
             budget=budget,
             seed=seed,
             journal=journal,
@@ -118,7 +118,7 @@ class Trial:
         told = vars(answer) | {"usage": counts(answer.usage), "node": answer.node and answer.node.key}
         trace = [
             (record.node.key, record.node.path, record.node.finish, record.node.state, record.score, record.pruned)
-            for record in self.search.trace.values()
+            for record in self.search.records()
         ]
         return told | {"trace": trace}
 
@@ -133,7 +133,7 @@ class _WatchedGenerator(WordGenerator):
         parents = [extension.node for extension in extensions]
         trial.grown_from_pruned += [node for node in parents if _pruned(trial.search, node)]
         worst = total(
-            self.worst_case(trial.search.root, 1) if each.move else self.worst_case(each.node, each.max_tokens)
+            self.worst_case(trial.search.root, 1) if each.transition else self.worst_case(each.node, each.max_length)
             for each in extensions
         )
         number = await trial.call(worst)
@@ -154,9 +154,10 @@ class _WatchedScorer(WordScorer):
         super().__init__()
         self._trial = trial
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        number = await self._trial.call(total(map(self.worst_case, nodes, known)))
-        readings = await super().score(nodes, known)
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        pairs = zip(nodes, known, strict=True)
+        number = await self._trial.call(total(self.worst_case(problem, node, before) for node, before in pairs))
+        readings = await super().score(problem, nodes, known)
         self._trial.readings += readings
         self._trial.settle(number)
         return readings

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from thinktime.core.types import Capability, Problem
+from thinktime.core.types import Problem, Prompt
 
 WORDS = ("Check", "Judge", "No", "Plan", "Restart", "Revise", "Scores", "Solve", "Verdict", "Yes")
 """Added to the vocabulary of the solver, each with and without a space before it. Restart is not in use: see
@@ -108,28 +108,33 @@ def solve_by(question: str, plan: str) -> list[Message]:
     return [user(question), user("Plan"), assistant(plan), user("Solve")]
 
 
-class PocketSkills:
-    """The skilled pocket model's, over texts. It was taught no word for aggregating: to it that is a revision."""
+def _texts(states: Sequence[Any]) -> list[str]:
+    return [state.text for state in states]
 
-    capabilities = frozenset(
-        {Capability.CHECK, Capability.JUDGE, Capability.REVISE, Capability.PLAN, Capability.AGGREGATE}
+
+def _verdict(state: Any, n: int) -> float | None:
+    found = verdict(state.text)
+    return None if found is None else float(found)
+
+
+def _judged(state: Any, n: int) -> list[float] | None:
+    found = scores(state.text, n)
+    return None if found is None else [score / 10 for score in found]
+
+
+def _revised(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
+    return revise(str(problem.prompt), _texts(about)[-REVISED:], _texts(said))
+
+
+PROMPTS = {
+    prompt.name: prompt
+    for prompt in (
+        Prompt("check", lambda problem, about, said: check(str(problem.prompt), *_texts(about)), _verdict),
+        Prompt("judge", lambda problem, about, said: judge(str(problem.prompt), _texts(about)), _judged),
+        Prompt("revise", _revised, is_answer=True),
+        Prompt("aggregate", _revised, is_answer=True),
+        Prompt("plan", lambda problem, about, said: plan(str(problem.prompt))),
+        Prompt("solve", lambda problem, about, said: solve_by(str(problem.prompt), *_texts(said)), is_answer=True),
     )
-
-    def ask(self, skill: Capability, problem: Problem, about: Sequence[Any], said: Sequence[Any] = ()) -> list[Message]:
-        """The messages that ask for it."""
-        question, texts, replies = str(problem.prompt), [s.text for s in about], [s.text for s in said]
-        if skill == Capability.CHECK:
-            return check(question, *texts)
-        if skill == Capability.JUDGE:
-            return judge(question, texts)
-        if skill in (Capability.REVISE, Capability.AGGREGATE):
-            return revise(question, texts[-REVISED:], replies)
-        return solve_by(question, *replies) if replies else plan(question)
-
-    def read(self, skill: Capability, reply: Any, n: int = 1) -> list[float] | None:
-        """A verdict is 0 or 1, a score of a judgement its tenth."""
-        if skill == Capability.CHECK:
-            said = verdict(reply.text)
-            return None if said is None else [float(said)]
-        found = scores(reply.text, n)
-        return None if found is None else [score / 10 for score in found]
+}
+"""The skilled model's prompts in the words of its training. It was taught no word for aggregating, so it revises."""

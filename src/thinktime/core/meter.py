@@ -1,0 +1,174 @@
+"""The one way to spend: reserve the worst case, look in the bank, run, write down, settle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Generic, Protocol, TypeVar
+
+from thinktime.core.errors import InputError
+from thinktime.core.ledger import Ledger
+from thinktime.core.usage import Usage, total
+
+ONLINE = "online"
+"""The phase of all work that no other phase is named for."""
+
+_phase: ContextVar[str] = ContextVar("phase", default=ONLINE)
+
+Account = tuple[str, str]
+"""A phase, and a role with its kind: ``("online", "model main")``."""
+
+
+class Costs(Protocol):
+    """Any result that says what it cost."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it cost."""
+        ...
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result", bound=Costs)
+
+
+class Work(Generic[Item, Result]):
+    """One kind of call, as the meter sees it: items in, results out. Each verb of a search has one.
+
+    Args:
+        role: which account pays, for example ``model main``.
+    """
+
+    in_order = True
+    """Whether an item that does not fit the budget also stops those behind it."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+
+    def worst_case(self, item: Item) -> Usage:
+        """The most that this item can cost."""
+        raise NotImplementedError
+
+    def shorter(self, item: Item) -> Item | None:
+        """A smaller item for the last of a budget, or None."""
+        return None
+
+    def granted(self, item: Item) -> None:
+        """The item's worst case is reserved."""
+
+    def over(self) -> bool:
+        """Whether results so far make further items pointless."""
+        return False
+
+    def find(self, items: Sequence[Item]) -> Mapping[int, Result]:
+        """Banked results by the place of their item."""
+        return {}
+
+    async def run(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Results of the items that the bank lacks, in order; they are banked when this returns."""
+        raise NotImplementedError
+
+    def trim(self, items: Sequence[Item], results: Sequence[Result]) -> Sequence[Result]:
+        """The results as they count, once all of a batch are known."""
+        return results
+
+
+class Meter:
+    """The account of one search: every verb buys through it.
+
+    Args:
+        ledger: the budget.
+        outer: of the search that this one runs in; its accounts grow with this one's.
+    """
+
+    def __init__(self, ledger: Ledger, outer: Meter | None = None) -> None:
+        self.ledger = ledger
+        self.accounts: dict[Account, Usage] = {}
+        """What each role spent in each phase; all of them sum to ``ledger.spent``."""
+        self._outer = outer
+
+    async def buy(self, work: Work[Item, Result], items: Sequence[Item]) -> tuple[list[tuple[Item, Result]], bool]:
+        """Run as many items as the budget covers, and return them with their results.
+
+        What does not fit waits until earlier items settle at their real cost, and until concurrent calls of this search
+        and of others under the same ledger settle. The second value says whether all items fitted.
+        """
+        bought: list[tuple[Item, Result]] = []
+        wanted, covered = list(items), True
+        while wanted:
+            if bought and work.over():
+                return bought, False
+            granted, wanted = self._grant(work, wanted, whole=not bought)
+            if granted:
+                bought += await self._run(work, granted)
+            elif self.ledger.fits_later(work.worst_case(wanted[0])):
+                await self.ledger.freed()
+            elif work.in_order:
+                return bought, False
+            else:
+                covered = False
+                del wanted[0]
+        return bought, covered
+
+    def settle(self, role: str, reserved: Usage, actual: Usage) -> None:
+        """Give a reservation back and charge the account of a role."""
+        self.ledger.settle(reserved, actual)
+        self._note((_phase.get(), role), actual)
+
+    def _note(self, account: Account, usage: Usage) -> None:
+        self.accounts[account] = self.accounts.get(account, Usage()) + usage
+        if self._outer is not None:
+            self._outer._note(account, usage)
+
+    def _grant(
+        self, work: Work[Item, Result], wanted: Sequence[Item], whole: bool
+    ) -> tuple[list[tuple[Item, Usage]], list[Item]]:
+        """Split into what the budget covers now, each with its reservation, and the rest.
+
+        With ``whole`` all of it is tried at once first, which is cheaper if it fits. A banked item reserves its worst
+        case too, so a resumed run decides as an undisturbed one.
+        """
+        if whole and work.in_order:
+            asked = [(item, work.worst_case(item)) for item in wanted]
+            if self.ledger.reserve(total(worst for _, worst in asked)):
+                for item in wanted:
+                    work.granted(item)
+                return asked, []
+        granted: list[tuple[Item, Usage]] = []
+        for place, item in enumerate(wanted):
+            worst = work.worst_case(item)
+            if not self.ledger.reserve(worst):
+                if not granted and not self.ledger.fits_later(worst) and (shorter := work.shorter(item)) is not None:
+                    worst = work.worst_case(shorter)
+                    if self.ledger.reserve(worst):
+                        return [(shorter, worst)], list(wanted[place + 1 :])
+                return granted, list(wanted[place:])
+            work.granted(item)
+            granted.append((item, worst))
+        return granted, []
+
+    async def _run(self, work: Work[Item, Result], granted: Sequence[tuple[Item, Usage]]) -> list[tuple[Item, Result]]:
+        items = [item for item, _ in granted]
+        reserved = total(worst for _, worst in granted)
+        found = work.find(items)
+        new = [item for place, item in enumerate(items) if place not in found]
+        try:
+            fresh = iter(await work.run(new) if new else ())
+        except InputError:  # the call was refused, and nothing was paid
+            self.settle(work.role, reserved, Usage())
+            raise
+        every = [found[place] if place in found else next(fresh) for place in range(len(items))]
+        results = work.trim(items, every)
+        self.settle(work.role, reserved, total(result.usage for result in results))
+        return list(zip(items, results, strict=True))
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Charge everything inside to this phase."""
+    token = _phase.set(name)
+    try:
+        yield
+    finally:
+        _phase.reset(token)

@@ -1,0 +1,153 @@
+"""What a search asks of models, scorers, judges, embedders and readers of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+from thinktime.core.types import Child, Embedding, Extension, Node, Problem, Score
+from thinktime.core.usage import Usage
+
+
+class Generator(Protocol):
+    """Extends partial generations. ``name`` identifies the weights: samples are banked under it.
+
+    ``unit`` names what lengths count: ``tokens``, ``steps``.
+    """
+
+    name: str
+    unit: str
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can do. Searches ask this before anything is sampled."""
+        ...
+
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Any:
+        """The state before anything is generated.
+
+        Args:
+            problem: what is asked.
+            known: states that the model has read; what the prompt shares with them is not charged again.
+            quotes: whether the prompt quotes what a model wrote, so that words outside a closed vocabulary are spelled
+                and not refused.
+
+        Raises:
+            InputError: the model cannot take this prompt, or a part of its context.
+            TooLongError: the prompt does not fit.
+        """
+        ...
+
+    def adopt(self, root: Any, state: Any, known: Sequence[Any] = ()) -> Any:
+        """The state that continues what another model wrote.
+
+        Args:
+            root: of this model, for the same prompt.
+            state: of the other model.
+            known: states that this model has read.
+
+        Raises:
+            CapabilityError: it cannot read states of that kind.
+        """
+        ...
+
+    def length(self, state: Any) -> int:
+        """Length of the generation so far, in `unit`."""
+        ...
+
+    def worst_case(self, node: Node, max_length: int) -> Usage:
+        """The most that a continuation of this length can cost."""
+        ...
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        """Sample one child per extension, in order."""
+        ...
+
+    def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
+        """The first ``tokens`` of a child that loses a race; only for models that can `CANCEL`.
+
+        A model behind HTTP that does not count its tokens keeps the whole child, since all of it was paid.
+        """
+        ...
+
+    def pack(self, node_state: Any, state: Any) -> dict[str, Any]:
+        """What the bank stores of a child's state, relative to its parent's: JSON values, and bytes."""
+        ...
+
+    def unpack(self, node_state: Any, packed: Mapping[str, Any]) -> Any:
+        """The state that `pack` described."""
+        ...
+
+
+class Scorer(Protocol):
+    """Judges nodes: process reward, outcome reward, confidence, tests."""
+
+    name: str
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can do. Searches ask this before anything is sampled."""
+        ...
+
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
+        """The most that one reading of this node can cost where all of ``known`` has been read before.
+
+        ``known`` is an ancestor of the node, or the node itself. Under another root it is the first node that was
+        read, which may share a beginning with this one. None is nothing, not even the prompt.
+        """
+        ...
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        """One reading per node, in order, each charged only what is new to its ``known``.
+
+        Args:
+            problem: what the nodes answer, whatever prompt they were sampled from.
+            nodes: to judge.
+            known: see `worst_case`; a value does not depend on it.
+        """
+        ...
+
+
+class Comparer(Protocol):
+    """Judges several candidates side by side; a scorer that offers `Capability.COMPARE` is one."""
+
+    name: str
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can do."""
+        ...
+
+    def worst_case_of_comparison(self, problem: Problem, nodes: Sequence[Node]) -> Usage:
+        """The most that one comparison of these nodes can cost."""
+        ...
+
+    async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
+        """One reading whose ``steps`` are the candidates' scores, in order; they rank within this comparison alone."""
+        ...
+
+
+class Embedder(Protocol):
+    """Maps the newest step of a node to a vector; similar steps are near each other."""
+
+    name: str
+
+    def worst_case(self, node: Node) -> Usage:
+        """The most that embedding this node can cost."""
+        ...
+
+    async def embed(self, nodes: Sequence[Node]) -> Sequence[Embedding]:
+        """One embedding per node, in order; all vectors have the same length, and none is zero."""
+        ...
+
+
+class Answers(Protocol):
+    """Reads answers off complete generations and says when two are the same."""
+
+    def read(self, state: Any) -> str | None:
+        """The final answer, or None where there is none to be read."""
+        ...
+
+    def key(self, answer: str) -> Hashable:
+        """Equal keys mean equivalent answers."""
+        ...

@@ -1,0 +1,66 @@
+"""A user's own words in place of a prompt's: a text with fields, from a file or from TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from string import Formatter
+from typing import Any
+
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import Problem, Prompt
+from thinktime.prompts.turns import Message, conversation, listed, shown, user
+
+FIELDS = ("question", "answer", "answers", "reply", "replies", "n", "example")
+"""``question``: the problem's turns as text. ``answer`` and ``answers``: the last and all of the generations that it is
+about. ``reply`` and ``replies``: the same of earlier replies. ``n``: how many answers. ``example``: ``7, 7, 7``."""
+
+
+def with_words(prompt: Prompt, words: str) -> Prompt:
+    """The prompt as one user turn in these words; replies are read as before.
+
+    Args:
+        prompt: what it stands for.
+        words: a text with `FIELDS` in braces; other braces are doubled.
+
+    Raises:
+        InputError: a field is unknown, or a brace is alone.
+    """
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(words) if name is not None]
+    except ValueError as error:
+        raise InputError(f"prompt.{prompt.name}", words[:60], f"double braces that are no field ({error})") from None
+    for name in names:
+        if name not in FIELDS:
+            raise UnknownNameError(f"prompt.{prompt.name} field", name, FIELDS)
+
+    def render(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
+        values = {
+            "question": "\n\n".join(str(turn["content"]) for turn in conversation(problem)),
+            "answer": shown(about[-1]) if about else "",
+            "answers": listed(about),
+            "reply": shown(said[-1]) if said else "",
+            "replies": "\n\n".join(map(shown, said)),
+            "n": len(about),
+            "example": ", ".join("7" for _ in about),
+        }
+        return [user(words.format(**values))]
+
+    return replace(prompt, render=render)
+
+
+def overridden(known: Mapping[str, Prompt], words: Mapping[str, str]) -> dict[str, Prompt]:
+    """Prompts by name in a user's words.
+
+    Args:
+        known: the prompts of all strategies by name.
+        words: a template for some of them.
+
+    Raises:
+        UnknownNameError: there is no prompt of a name.
+        InputError: a template is broken.
+    """
+    for name in words:
+        if name not in known:
+            raise UnknownNameError("prompt", name, known)
+    return {name: with_words(known[name], text) for name, text in words.items()}

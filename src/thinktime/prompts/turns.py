@@ -1,0 +1,38 @@
+"""The turns of a conversation, and generations as they are shown in one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from thinktime.core.types import Problem
+
+Message = dict[str, Any]
+
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+
+
+def user(content: Any) -> Message:
+    """A turn of the user."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Message:
+    """A turn of the model."""
+    return {"role": "assistant", "content": content}
+
+
+def conversation(problem: Problem) -> list[Message]:
+    """The problem's own messages; a text is one user turn."""
+    return [user(problem.prompt)] if isinstance(problem.prompt, str) else list(problem.prompt)
+
+
+def shown(state: Any) -> str:
+    """The text of a generation without its thoughts."""
+    return _THOUGHT.sub("", state.text).strip()
+
+
+def listed(states: Sequence[Any]) -> str:
+    """Generations one under the other, each under a heading with its number."""
+    return "\n\n".join(f"### Answer {place}\n{shown(state)}" for place, state in enumerate(states, 1))
