@@ -39,7 +39,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(KEYS, look=False)
+    endpoint, gateway = start_gateway(KEYS, probed=False)
     wrong = [{}, bearer("wrong"), bearer(""), {"Authorization": KEY}, {"Authorization": f"Basic {KEY}"}]
     for path in ("chat/completions", "completions"):
         for headers in [*wrong, bearer(digest(KEY))]:
@@ -51,7 +51,7 @@ def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> No
 
 
 def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(KEYS, look=False)
+    endpoint, gateway = start_gateway(KEYS, probed=False)
     statuses = [gateway.ask(PLAIN, **bearer(OTHER))[0] for _ in range(3)]
     status, answer, headers = gateway.ask(PLAIN, **bearer(OTHER))
     assert statuses == [200, 200, 429] and len(endpoint.requests) == 2
@@ -84,7 +84,7 @@ def test_no_secret_is_logged_or_shown(
     start_gateway: Start, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    endpoint, gateway = start_gateway({**KEYS, "upstream_key": "sk-of-the-upstream"}, look=False)
+    endpoint, gateway = start_gateway({**KEYS, "upstream_key": "sk-of-the-upstream"}, probed=False)
     for fault in ("", "500", "garbage", "html", "cut"):
         for model in ("words", "single/words", "majority:n=2/words"):
             endpoint.faults.extend([fault] * 8)
@@ -110,7 +110,7 @@ def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
 
 
 def test_without_keys_only_this_machine_is_answered_and_only_by_its_name(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(look=False)
+    endpoint, gateway = start_gateway(probed=False)
     for host in ("localhost", "127.0.0.1:8080", "[::1]:80", "LOCALHOST:1"):
         assert gateway.ask(PLAIN, Host=host)[0] == 200
     for host in ("evil.example:8080", "evil.example", "10.0.0.1:80"):
@@ -228,7 +228,7 @@ def test_what_is_in_the_bank_is_not_asked_for_again(start_gateway: Start, tmp_pa
 
 def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Start) -> None:
     ann, *others = KEYS["keys"]
-    endpoint, gateway = start_gateway({"keys": (replace(ann, sees_all=True), *others)}, look=False)
+    endpoint, gateway = start_gateway({"keys": (replace(ann, sees_all=True), *others)}, probed=False)
     gateway.ask(VOTE, **bearer(KEY))
     gateway.ask({**VOTE, "model": "majority:k=1/words"}, **bearer(KEY))
     gateway.ask(PLAIN, **bearer(OTHER))
@@ -243,8 +243,8 @@ def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Sta
     assert counters["thinktime_clients_left_total"] == 0 and counters["thinktime_requests_in_flight"] == 1
     assert counters[f'thinktime_requests_total{{{path},strategy="",status="400"}}'] == 1
     spent = sum(counters[f'thinktime_spent_total{{key="{key}",what="generated_tokens"}}'] for key in ("ann", "bob"))
-    looks = counters['thinktime_spent_total{key="(looks at models)",what="generated_tokens"}']
-    assert spent + looks == endpoint.generated_tokens and looks > 0
+    probes = counters['thinktime_spent_total{key="(model probes)",what="generated_tokens"}']
+    assert spent + probes == endpoint.generated_tokens and probes > 0
     assert _text(gateway, None, "wrong").startswith("HTTP Error 401")
 
 

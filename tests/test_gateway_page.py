@@ -126,8 +126,8 @@ def test_each_request_is_told_with_its_method_its_cost_and_its_end(start_gateway
     gateway.ask(PLAIN)
     gateway.ask({**PLAIN, "model": "majorty:n=3/words"})
     told = shown(gateway, "requests")
-    wrong, plain, voted, look = told["requests"]
-    assert [row["number"] for row in told["requests"]] == [4, 3, 2, 1] and look["strategy"] == "single"
+    wrong, plain, voted, first = told["requests"]
+    assert [row["number"] for row in told["requests"]] == [4, 3, 2, 1] and first["strategy"] == "single"
     account = vote["thinktime"]
     assert voted["usage"] == account["account"] and voted["usage"]["dollars"] > 0
     assert (voted["answer"], voted["share"], voted["finish"]) == (account["answer"], account["share"], "done")
@@ -313,7 +313,7 @@ def test_models_beyond_a_number_are_summed_together(start_gateway: Start, monkey
 
 
 def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start) -> None:
-    _, gateway = start_gateway({"keys": KEYS}, look=False)
+    _, gateway = start_gateway({"keys": KEYS}, probed=False)
     for key in (ANN, BOB, BOB):
         assert gateway.ask({**PLAIN, "model": "single/words"}, Authorization=f"Bearer {key}")[0] == 200
     ann, bob, eve = (shown(gateway, "requests", key) for key in (ANN, BOB, EVE))
@@ -334,7 +334,7 @@ def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start)
 
 
 def test_without_a_key_nothing_is_told_but_the_page_itself(start_gateway: Start) -> None:
-    _, gateway = start_gateway({"keys": KEYS}, look=False)
+    _, gateway = start_gateway({"keys": KEYS}, probed=False)
     for path in ("requests", "requests/1"):
         for headers in ({}, {"Authorization": "Bearer a wrong key, long enough"}):
             assert fetched(gateway, f"/ui/{path}", **headers)[0] == 401
@@ -370,7 +370,7 @@ def test_the_files_refer_to_nothing_outside_and_write_no_html() -> None:
 
 
 def test_no_key_and_no_address_is_shown(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway({"keys": KEYS, "upstream_key": "sk-of-the-upstream"}, look=False)
+    endpoint, gateway = start_gateway({"keys": KEYS, "upstream_key": "sk-of-the-upstream"}, probed=False)
     for fault in ("", "500", "garbage", "cut"):
         endpoint.faults.extend([fault] * 8)
         for model in ("words", "majority:n=2/words"):
@@ -450,7 +450,7 @@ def test_what_a_model_says_is_never_markup(start_gateway: Start, tab: Browser) -
 
 
 def test_a_key_is_asked_for_and_stays_in_the_tab(start_gateway: Start, browser: Browser) -> None:
-    _, gateway = start_gateway({"keys": KEYS}, look=False)
+    _, gateway = start_gateway({"keys": KEYS}, probed=False)
     gateway.ask({**PLAIN, "model": "single/words"}, Authorization=f"Bearer {ANN}")
     gateway.ask({**PLAIN, "model": "single/words"}, Authorization=f"Bearer {BOB}")
     browser.open(address(gateway))
@@ -480,7 +480,7 @@ def test_a_gateway_that_goes_away_is_waited_for(tab: Browser) -> None:
 
 
 def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, tab: Browser) -> None:
-    _, gateway = start_gateway(look=False)
+    _, gateway = start_gateway(probed=False)
 
     async def grown() -> tuple[Search, Answer]:
         search = Search(Problem("p", "count"), WordGenerator(), answers=ANSWERS)

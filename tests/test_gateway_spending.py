@@ -93,7 +93,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         program.kill()
         program.wait(20)
         asking.join(20)
-        done = endpoint.generated_tokens  # by the endpoint's own count, looks and what it never finished apart
+        done = endpoint.generated_tokens  # by the endpoint's own count, probes and what it never finished apart
     with Bank(tmp_path / "bank.db") as bank:
         spent = bank.spending()
     charged = sum(usage.generated_tokens for usage in spent.values())

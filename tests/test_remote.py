@@ -27,9 +27,9 @@ from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
 from thinktime.remote.client import Client, Heard, RefusedError, TooLateError, UnreachableError, UnreadableError
-from thinktime.remote.looks import Looks
 from thinktime.remote.prices import LISTED, Price, listed
 from thinktime.remote.probe import Traits
+from thinktime.remote.probe_cache import ProbeCache
 from thinktime.remote.protocol import Choice, read_usage, shares
 from thinktime.remote.streams import Assembly
 from thinktime.strategies import make
@@ -176,55 +176,55 @@ def test_the_look_sees_what_the_endpoint_does(
 
 
 def test_a_look_is_kept_on_disk_and_taken_once_for_all_runs(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(), Looks(tmp_path / "cache" / "looks.json")
-    first = RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    endpoint, cache = start(), ProbeCache(tmp_path / "cache" / "probes.json")
+    first = RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     endpoint.requests.clear()
-    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits == first and endpoint.requests == []
+    assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits == first and endpoint.requests == []
 
 
 def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(), Looks(tmp_path / "looks.json")
-    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
+    assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     for url, model, step in (
         (f"{endpoint.url}/completions", "words", "\n"),
         (endpoint.url, "other-words", "\n"),
         (endpoint.url, "words", "."),
     ):
         endpoint.requests.clear()
-        assert RemoteGenerator(url, model, step=step, looks=looks).traits and endpoint.requests
-    assert len(json.loads(looks.path.read_text())) == 4
+        assert RemoteGenerator(url, model, step=step, probe_cache=cache).traits and endpoint.requests
+    assert len(json.loads(cache.path.read_text())) == 4
 
 
 def test_a_look_of_yesterday_is_taken_again(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(), Looks(tmp_path / "looks.json")
-    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
-    kept = json.loads(looks.path.read_text())
+    endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
+    assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
+    kept = json.loads(cache.path.read_text())
     for entry in kept.values():
         entry["seen"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
-    looks.path.write_text(json.dumps(kept))
+    cache.path.write_text(json.dumps(kept))
     endpoint.n = "ignored"
-    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
-    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+    assert not RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
+    assert not RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"X": 3}', '{"X": {"seen": "x", "traits": {}}}', "[" * 99_999])
 def test_a_broken_cache_is_an_empty_one(start: Start, tmp_path: Path, text: str) -> None:
-    looks = Looks(tmp_path / "looks.json")
-    generator = RemoteGenerator(start().url, "words", looks=looks)
-    looks.path.write_text(text.replace("X", generator.look_name.replace('"', "")))
-    assert generator.traits.n and looks.find(generator.look_name, Traits) == generator.traits
+    cache = ProbeCache(tmp_path / "probes.json")
+    generator = RemoteGenerator(start().url, "words", probe_cache=cache)
+    cache.path.write_text(text.replace("X", generator.probe_key.replace('"', "")))
+    assert generator.traits.n and cache.find(generator.probe_key, Traits) == generator.traits
 
 
 def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert RemoteGenerator(start().url, "words", looks=Looks(tmp_path / "file" / "looks.json")).traits.n
+    assert RemoteGenerator(start().url, "words", probe_cache=ProbeCache(tmp_path / "file" / "probes.json")).traits.n
 
 
 def test_a_failed_look_is_not_kept(start: Start, tmp_path: Path) -> None:
-    looks = Looks(tmp_path / "looks.json")
+    cache = ProbeCache(tmp_path / "probes.json")
     with pytest.raises(UnknownNameError):
-        assert RemoteGenerator(start().url, "word", looks=looks).traits
-    assert not looks.path.exists()
+        assert RemoteGenerator(start().url, "word", probe_cache=cache).traits
+    assert not cache.path.exists()
 
 
 def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:

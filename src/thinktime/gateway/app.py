@@ -44,7 +44,7 @@ from thinktime.remote.protocol import Api
 SILENCE = 15.0
 """Seconds after which a stream says that it is alive."""
 WAITING = b": waiting\n\n"
-LOOKS = "(looks at models)"
+PROBES = "(model probes)"
 """The account of what no key asked for."""
 AHEAD = 64
 """Events that a stream may be ahead of its client; then the upstream waits."""
@@ -80,9 +80,9 @@ class Gateway:
         self.history = History()
         self.bank = None if config.bank is None else Bank(config.bank)
         self.door = Door(config, self.bank)
-        self.looks = self.door.account(LOOKS)
+        self.probes = self.door.account(PROBES)
         self.tracing = Tracing(config.upstream)
-        self.upstream = Upstream(config, self.looks, self.tracing.sampling)
+        self.upstream = Upstream(config, self.probes, self.tracing.sampling)
         self.metrics = Metrics()
 
     def app(self) -> Starlette:
@@ -95,7 +95,7 @@ class Gateway:
                 Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
                 Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
-                *Page(self.door, self.history, self.looks).routes,
+                *Page(self.door, self.history, self.probes).routes,
             ],
             exception_handlers={HTTPException: _no_such},
             lifespan=self._living,
@@ -236,7 +236,7 @@ class Gateway:
     async def _metrics(self, call: Call) -> None:
         seen = [guest for guest in self.door.guests if call.guest.sees(guest)]
         spent = [(guest.name, guest.ledger.spent) for guest in seen]
-        text = self.metrics.text([*spent, *([(LOOKS, self.looks.spent)] if call.guest.sees_all else [])])
+        text = self.metrics.text([*spent, *([(PROBES, self.probes.spent)] if call.guest.sees_all else [])])
         await call.reply.whole(200, text.encode(), KIND)
 
 

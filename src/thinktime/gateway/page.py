@@ -43,11 +43,11 @@ class Page:
     Args:
         door: who may come in.
         history: the requests.
-        looks: what looks at models have cost.
+        probes: what probes at models have cost.
     """
 
-    def __init__(self, door: Door, history: History, looks: Ledger) -> None:
-        self._door, self._history, self._looks = door, history, looks
+    def __init__(self, door: Door, history: History, probes: Ledger) -> None:
+        self._door, self._history, self._probes = door, history, probes
         self._began = time.time()
 
     @property
@@ -100,7 +100,7 @@ class Page:
         }
         if guest.sees_all:
             told["server"] = _account("", self._door.ledger)
-            told["looks"] = _account("", self._looks)
+            told["probes"] = _account("", self._probes)
         return json.dumps(told).encode()
 
     def _request(self, guest: Guest, request: Request) -> bytes:

@@ -25,8 +25,8 @@ CONNECTIONS = 1024
 """To the upstream at once, for each model; what is beyond waits."""
 PATIENCE = 10.0
 """Seconds that a refused sample waits for another try; a longer wait is the client's, who is told how long."""
-LOOK, LOOK_AT_THOUGHTS = (1000, 64), (2000, 2000)
-"""Prompt and generated tokens that a look at a model, and one at its thoughts, takes at the most."""
+PROBE, CAP_PROBE = (1000, 64), (2000, 2000)
+"""Prompt and generated tokens that a probe at a model, and one at its thoughts, takes at the most."""
 
 
 class Upstream:
@@ -34,7 +34,7 @@ class Upstream:
 
     Args:
         config: its address, key and price.
-        ledger: what a look at a model is charged to.
+        ledger: what a probe at a model is charged to.
         watch: goes around every request for samples.
     """
 
@@ -80,12 +80,12 @@ class Upstream:
         return self._responds
 
     async def generator(self, model: str, api: Api, *, capped: bool = False) -> RemoteGenerator:
-        """A generator that has looked at its model; whoever asks while it looks waits for the same look.
+        """A generator that has probed at its model; whoever asks while it looks waits for the same probe.
 
         Args:
             model: its name.
             api: which call of it.
-            capped: whether it has also to have looked how thoughts can be capped.
+            capped: whether it has also to have probed how thoughts can be capped.
 
         Raises:
             InputError: there is no such model, or the key is not taken.
@@ -93,12 +93,12 @@ class Upstream:
             HttpError: the gateway's budget is spent.
         """
         name = (api, model, capped)
-        looking = self._generators.get(name)
-        if looking is None:
-            look = self._look_at_thoughts(model, api) if capped else self._look(model, api)
-            looking = self._generators[name] = asyncio.create_task(look)
-            looking.add_done_callback(lambda task: self._keep(name, task))
-        return await asyncio.shield(looking)
+        probing = self._generators.get(name)
+        if probing is None:
+            probe = self._probe_cap(model, api) if capped else self._probe(model, api)
+            probing = self._generators[name] = asyncio.create_task(probe)
+            probing.add_done_callback(lambda task: self._keep(name, task))
+        return await asyncio.shield(probing)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -110,11 +110,11 @@ class Upstream:
                 await generator.close()
         await self.client.close()
 
-    def _keep(self, name: tuple[Api, str, bool], looked: asyncio.Task[RemoteGenerator]) -> None:
-        if looked.cancelled() or looked.exception() is not None:
+    def _keep(self, name: tuple[Api, str, bool], probed: asyncio.Task[RemoteGenerator]) -> None:
+        if probed.cancelled() or probed.exception() is not None:
             self._generators.pop(name, None)
 
-    async def _look(self, model: str, api: Api) -> RemoteGenerator:
+    async def _probe(self, model: str, api: Api) -> RemoteGenerator:
         price = self.price(model)
         generator = RemoteGenerator(
             f"{self.url}/{api}",
@@ -125,22 +125,22 @@ class Upstream:
             patience=PATIENCE,
             watch=self.watch,
         )
-        await self._charged(price, LOOK, generator.look())
+        await self._charged(price, PROBE, generator.probe())
         return generator
 
-    async def _look_at_thoughts(self, model: str, api: Api) -> RemoteGenerator:
+    async def _probe_cap(self, model: str, api: Api) -> RemoteGenerator:
         generator = await self.generator(model, api)
-        await self._charged(self.price(model), LOOK_AT_THOUGHTS, generator.look_at_thoughts())
+        await self._charged(self.price(model), CAP_PROBE, generator.probe_cap())
         return generator
 
-    async def _charged(self, price: Price | None, most: tuple[int, int], look: Awaitable[Traits | Cap]) -> None:
-        """Take a look, charged what it says that it cost, or the most that it can have."""
+    async def _charged(self, price: Price | None, most: tuple[int, int], probe: Awaitable[Traits | Cap]) -> None:
+        """Take a probe, charged what it says that it cost, or the most that it can have."""
         prompt, new = most
         worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
         await obtain(self._ledger, worst)
         spent = worst
         try:
-            told = (await look).spent
+            told = (await probe).spent
             money = price.dollars(told.prompt, 0, told.generated) if price else None
             spent = Usage(told.prompt, 0, told.generated, dollars=money)
         finally:

@@ -22,14 +22,13 @@ from thinktime.generators.requests import Requests, failed
 from thinktime.generators.text import RemoteText, messages_of, pack_remote, unpack_remote
 from thinktime.generators.thoughts import Thoughts
 from thinktime.remote.client import PATIENCE, Client, Heard, RefusedError
-from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits, probe
+from thinktime.remote.probe_cache import ProbeCache
 from thinktime.remote.protocol import root_and_api
 from thinktime.remote.refusals import explained
 from thinktime.remote.sizes import multiplied
-from thinktime.remote.thoughts import Cap
-from thinktime.remote.thoughts import look as look_at_thoughts
+from thinktime.remote.thoughts import Cap, probe_cap
 from thinktime.remote.watching import Watch, unwatched
 
 MOST_AT_ONCE = 64
@@ -56,7 +55,7 @@ class RemoteGenerator:
         parameters: that a token is multiplied with, in place of the listed ones; FLOPs are twice that a token.
         connections: requests at once; what is beyond waits.
         timeout: seconds for one sample.
-        looks: where what was seen of endpoints is kept; a look that is there is not taken again.
+        probe_cache: where what was seen of endpoints is kept; a look that is there is not taken again.
         patience: seconds that a refused request waits for another try.
         thinking_tokens: the most that a sample may think; None is no cap. How it is kept is looked at once (`cap`).
         watch: goes around every request for samples.
@@ -76,7 +75,7 @@ class RemoteGenerator:
         parameters: float | None = None,
         connections: int = 256,
         timeout: float = 600.0,
-        looks: Looks | None = None,
+        probe_cache: ProbeCache | None = None,
         patience: float = PATIENCE,
         thinking_tokens: int | None = None,
         watch: Watch = unwatched,
@@ -89,11 +88,11 @@ class RemoteGenerator:
         self._client = Client(root, api_key, connections=connections, timeout=timeout, patience=patience)
         self._price = price or listed(root, model)
         self._parameters = parameters or multiplied(model)
-        self.look_name = f"{self.name} {step!r}"
+        self.probe_key = f"{self.name} {step!r}"
         """What its look is kept under."""
-        self._looks = looks
+        self._probe_cache = probe_cache
         self._traits: Traits | None = None
-        self._looking = Lock()
+        self._probing = Lock()
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
         self._heard: Heard | None = None
@@ -111,15 +110,15 @@ class RemoteGenerator:
             InputError: it does not take the key, or has no such model.
             ModelError: it cannot be reached, or makes no sense.
         """
-        with self._looking:
-            if self._traits is None and self._looks is not None:
-                self._traits = self._looks.find(self.look_name, Traits)
+        with self._probing:
+            if self._traits is None and self._probe_cache is not None:
+                self._traits = self._probe_cache.find(self.probe_key, Traits)
             traits = self._traits
             if traits is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
-                    traits = self._traits = pool.submit(asyncio.run, self._look()).result()
-                if self._looks is not None:
-                    self._looks.keep(self.look_name, traits)
+                    traits = self._traits = pool.submit(asyncio.run, self._probe()).result()
+                if self._probe_cache is not None:
+                    self._probe_cache.keep(self.probe_key, traits)
             return traits
 
     @property
@@ -130,16 +129,16 @@ class RemoteGenerator:
             InputError, ModelError: as `traits`.
         """
         traits = self.traits
-        with self._looking:
-            if self._cap is None and self._looks is not None:
-                self._cap = self._looks.find(self.look_name, Cap)
+        with self._probing:
+            if self._cap is None and self._probe_cache is not None:
+                self._cap = self._probe_cache.find(self.probe_key, Cap)
             cap = self._cap
             if cap is None:
                 with ThreadPoolExecutor(1) as pool:
-                    look = partial(look_at_thoughts, api=self._api, model=self._model, traits=traits)
-                    cap = self._cap = pool.submit(asyncio.run, self._look_with(look)).result()
-                if self._looks is not None:
-                    self._looks.keep(self.look_name, cap)
+                    probing = partial(probe_cap, api=self._api, model=self._model, traits=traits)
+                    cap = self._cap = pool.submit(asyncio.run, self._probe_with(probing)).result()
+                if self._probe_cache is not None:
+                    self._probe_cache.keep(self.probe_key, cap)
             return cap
 
     @property
@@ -151,12 +150,12 @@ class RemoteGenerator:
         offered[Capability.CANCEL] = traits.streams
         return frozenset(capability for capability, seen in offered.items() if seen)
 
-    async def look(self) -> Traits:
+    async def probe(self) -> Traits:
         """`traits` for whoever may not block; asked for once, they are there for everybody."""
         traits = self._traits
         return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
 
-    async def look_at_thoughts(self) -> Cap:
+    async def probe_cap(self) -> Cap:
         """`cap` for whoever may not block."""
         cap = self._cap
         return await asyncio.to_thread(lambda: self.cap) if cap is None else cap
@@ -257,7 +256,7 @@ class RemoteGenerator:
         Raises:
             InputError: none came, for a reason that lies with what was asked.
         """
-        traits = await self.look()
+        traits = await self.probe()
         requests = self._requests()
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
@@ -290,18 +289,18 @@ class RemoteGenerator:
         """The state that `pack` described."""
         return unpack_remote(node_state, packed)
 
-    async def _look_with(self, look: Callable[[Client], Awaitable[Seen]]) -> Seen:
+    async def _probe_with(self, probing: Callable[[Client], Awaitable[Seen]]) -> Seen:
         """Look at the endpoint, through connections of its own: the samples may be another event loop's."""
         client = Client(self._root, self._api_key, timeout=60.0)
         try:
-            return await look(client)
+            return await probing(client)
         except RefusedError as error:
             raise await explained(error, client, self._model) from None
         finally:
             await client.close()
 
-    async def _look(self) -> Traits:
-        traits = await self._look_with(partial(probe, api=self._api, model=self._model, step=self._step))
+    async def _probe(self) -> Traits:
+        traits = await self._probe_with(partial(probe, api=self._api, model=self._model, step=self._step))
         if not traits.usage:
             _log.warning(
                 f"endpoint={self._root!r}: it reports no usage; every sample is charged the most it can have cost"

@@ -71,18 +71,18 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     Raises:
         RemoteError: it cannot be reached, or refuses the plainest request.
     """
-    looks = Looking(client, api, model)
+    prober = Prober(client, api, model)
     told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
-    limit_field, choices = await looks.sample_plainly(told)
+    limit_field, choices = await prober.sample_plainly(told)
     texts = [[choice.thoughts + choice.text for choice in choices]]
     if "seed" in told:
         for seed in (1, 2):
-            again = await looks.sample({limit_field: TOKENS, **told, "seed": seed})
+            again = await prober.sample({limit_field: TOKENS, **told, "seed": seed})
             texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
-    overhead = looks.last.prompt if looks.last else None
-    streams = await looks.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
-    continues, echoes, stops = await _steps(looks, limit_field, step, overhead, told)
+    overhead = prober.last.prompt if prober.last else None
+    streams = await prober.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
+    continues, echoes, stops = await _steps(prober, limit_field, step, overhead, told)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
         logprobs="logprobs" in told and all(choice.tokens for choice in choices),
@@ -95,7 +95,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         limit_field=limit_field,
         overhead=overhead,
         thinks=_thinks(choices[0]),
-        spent=looks.spent,
+        spent=prober.spent,
     )
 
 
@@ -108,37 +108,37 @@ def _thinks(choice: Choice) -> Thinks | None:
 
 
 async def _steps(
-    looks: Looking, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
+    prober: Prober, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
 ) -> tuple[bool, bool, Stops | None]:
     """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
     plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: told[n] for n in ("logprobs",) if n in told}
     options: dict[str, Any] = {**plain, "stop": [step]}
     try:
-        choice = (await looks.sample(options, said))[0]
+        choice = (await prober.sample(options, said))[0]
     except RemoteError:
         return False, False, None
-    read, stops, echoes = looks.last, _told(choice, step), choice.text.startswith(said)
+    read, stops, echoes = prober.last, _told(choice, step), choice.text.startswith(said)
     if choice.reason == "stop" and stops is None:
         with suppress(RemoteError):
-            asked = (await looks.sample(options | ECHO, said))[0]
+            asked = (await prober.sample(options | ECHO, said))[0]
             stops = "echoed if asked" if _told(asked, step) else None
     if stops is None and unlisted(choice, read):
         with suppress(RemoteError):
-            end = (await looks.sample({**plain, limit_field: END_TOKENS}))[0]
-            stops = "unlisted" if end.reason == "stop" and looks.last and end.tokens == looks.last.generated else None
-    if looks.api == "completions":
+            end = (await prober.sample({**plain, limit_field: END_TOKENS}))[0]
+            stops = "unlisted" if end.reason == "stop" and prober.last and end.tokens == prober.last.generated else None
+    if prober.api == "completions":
         return True, echoes, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}
     try:  # an answer to what was said needs the start of a new message; going on inside it does not
-        await looks.sample({limit_field: 1, "temperature": 0, **answer}, said)
-        if read is not None and looks.last is not None and read.prompt < looks.last.prompt:
+        await prober.sample({limit_field: 1, "temperature": 0, **answer}, said)
+        if read is not None and prober.last is not None and read.prompt < prober.last.prompt:
             return True, echoes, stops
         # who always goes on, asked or not, reads a word of one token as one more than nothing
-        await looks.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
+        await prober.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
     except RemoteError:
         return False, echoes, None
-    return overhead is not None and looks.last is not None and looks.last.prompt == overhead + 1, echoes, stops
+    return overhead is not None and prober.last is not None and prober.last.prompt == overhead + 1, echoes, stops
 
 
 def _told(choice: Choice, step: str) -> Stops | None:
@@ -147,7 +147,7 @@ def _told(choice: Choice, step: str) -> Stops | None:
     return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
 
 
-class Looking:
+class Prober:
     """Sends the requests of a look and adds up what they cost."""
 
     def __init__(self, client: Client, api: Api, model: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinktime.remote.client import Client, RemoteError
-from thinktime.remote.probe import THINK, Looking, Traits
+from thinktime.remote.probe import THINK, Prober, Traits
 from thinktime.remote.protocol import Api, Choice, Told
 
 END = "</think>"
@@ -94,56 +94,56 @@ def thought_tokens(
     return count
 
 
-async def look(client: Client, api: Api, model: str, traits: Traits) -> Cap:
+async def probe_cap(client: Client, api: Api, model: str, traits: Traits) -> Cap:
     """See how a chat model's thoughts can be capped; nine requests or fewer.
 
     Raises:
         RemoteError: it cannot be reached, or refuses the plainest request.
     """
-    looking = Looking(client, api, model)
+    prober = Prober(client, api, model)
     if api == "completions":
-        return Cap("continuation", begun=False, spent=looking.spent)
+        return Cap("continuation", begun=False, spent=prober.spent)
     options = {traits.limit_field: WHOLE, "temperature": 0} | ({"logprobs": True} if traits.logprobs else {})
-    (free,) = await looking.sample(options, asked=ASKED)
+    (free,) = await prober.sample(options, asked=ASKED)
     marked = free.text.lstrip().startswith(THINK)
     begun = END in free.text and not marked
-    if (begun or marked) and traits.continues and await _goes_on(looking, traits):
-        return Cap("continuation", begun, looking.spent)
+    if (begun or marked) and traits.continues and await _goes_on(prober, traits):
+        return Cap("continuation", begun, prober.spent)
     hidden = traits.thinks == "hidden" or not (free.text or free.thoughts)
-    return Cap(await _field_that_holds(looking, options, free, begun=begun, hidden=hidden), begun, looking.spent)
+    return Cap(await _field_that_holds(prober, options, free, begun=begun, hidden=hidden), begun, prober.spent)
 
 
-async def _goes_on(looking: Looking, traits: Traits) -> bool:
+async def _goes_on(prober: Prober, traits: Traits) -> bool:
     """Whether it answers behind a thought that was closed for it, and reads that thought."""
     read = []
     for thought in SAID:
         try:
             said = f"{THINK}\n{thought}{CLOSING}"
-            (choice,) = await looking.sample({traits.limit_field: ANSWER, "temperature": 0}, said, asked=ASKED)
+            (choice,) = await prober.sample({traits.limit_field: ANSWER, "temperature": 0}, said, asked=ASKED)
         except RemoteError:
             return False
         answer = choice.text[len(said) :] if traits.echoes and choice.text.startswith(said) else choice.text
-        if looking.last is None or choice.thoughts or not answer.strip() or thinks_again(END + answer):
+        if prober.last is None or choice.thoughts or not answer.strip() or thinks_again(END + answer):
             return False
-        read.append(looking.last.prompt)
+        read.append(prober.last.prompt)
     return read[0] < read[1]
 
 
 async def _field_that_holds(
-    looking: Looking, options: Mapping[str, Any], free: Choice, *, begun: bool, hidden: bool
+    prober: Prober, options: Mapping[str, Any], free: Choice, *, begun: bool, hidden: bool
 ) -> str | None:
     """The first field under which a thought that was longer is as short as it is to be, and an answer follows."""
 
     def short(choice: Choice) -> bool | None:
-        generated = looking.last.generated if looking.last else WHOLE
-        count = thought_tokens(choice, generated, looking.last, begun=begun, hidden=hidden)
+        generated = prober.last.generated if prober.last else WHOLE
+        count = thought_tokens(choice, generated, prober.last, begun=begun, hidden=hidden)
         return None if count is None else count <= CAP
 
     if short(free) is not False:
         return None
     for name in FIELDS:
         with suppress(RemoteError):
-            (capped,) = await looking.sample({**options, **_field(name, CAP)}, asked=ASKED)
+            (capped,) = await prober.sample({**options, **_field(name, CAP)}, asked=ASKED)
             if short(capped) and capped.text:
                 return name
     return None

@@ -20,8 +20,8 @@ LASTS = timedelta(days=1)
 """An older look is taken again: another server may listen there by now."""
 
 
-class Looks:
-    """Looks by endpoint and model, each with its date, in a JSON file.
+class ProbeCache:
+    """ProbeCache by endpoint and model, each with its date, in a JSON file.
 
     It is a cache: what cannot be read counts as not there, and what cannot be written is forgotten.
     """
