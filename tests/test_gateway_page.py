@@ -25,7 +25,7 @@ from thinktime.core.usage import Budget, Usage
 from thinktime.gateway import history, trees
 from thinktime.gateway.config import Key, digest
 from thinktime.gateway.page import FILES
-from thinktime.gateway.trees import Watched
+from thinktime.gateway.trees import SearchView
 from thinktime.pages import page
 from thinktime.remote.prices import Price
 from thinktime.scorers.prm import ProcessReward
@@ -294,7 +294,7 @@ def test_long_texts_and_large_trees_are_cut_and_the_answer_stays(monkeypatch: py
         return search, search.finish(search.candidates([last])[0])
 
     search, answer = asyncio.run(grown())
-    told = Watched(search, "http://upstream").shown(answer=answer)
+    told = SearchView(search, "http://upstream").shown(answer=answer)
     assert len(told["nodes"]) == 12 and told["more"] == len(search.trace) - 12
     assert [told["nodes"][index]["ordinal"] for index in told["path"]] == ["", "19", "19.7"]
     assert trees.clipped("x" * 12, 10) == "x" * 10 + "… (2 more characters)"

@@ -26,7 +26,7 @@ from thinktime.core.types import Capability, Node, Problem, Race, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
-from thinktime.remote.client import Client, Heard, RefusedError, TooLateError, UnreachableError, UnreadableError
+from thinktime.remote.client import Client, OnEvent, RefusedError, TooLateError, UnreachableError, UnreadableError
 from thinktime.remote.prices import LISTED, Price, listed
 from thinktime.remote.probe import Traits
 from thinktime.remote.probe_cache import ProbeCache
@@ -347,12 +347,12 @@ def test_a_thought_told_apart_counts_as_it_comes(start: Start) -> None:
 
 def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Start) -> None:
     endpoint = start(reasons=True)
-    generator, heard = opened(endpoint), []
+    generator, events = opened(endpoint), []
 
     async def hear(event: Mapping[str, Any]) -> None:
-        heard.append(event)
+        events.append(event)
 
-    def nodes(listener: Heard | None) -> list[Node]:
+    def nodes(listener: OnEvent | None) -> list[Node]:
         search = search_on(generator.sending({"user": "Ann"}, listener))
         return run(search.extend([search.root]))
 
@@ -360,7 +360,7 @@ def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Sta
     assert streamed.state.text == whole.state.text and streamed.usage.generated_tokens == whole.usage.generated_tokens
     told, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
     assert told["message"] == expected["message"] and told["finish_reason"] == expected["finish_reason"] == "stop"
-    assert len(heard) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
+    assert len(events) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
 
 
 def test_parts_of_several_samples_and_calls_find_their_places() -> None:

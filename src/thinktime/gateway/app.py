@@ -38,7 +38,7 @@ from thinktime.gateway.tracing import Facts, Tracing, answered, asked
 from thinktime.gateway.upstream import Upstream
 from thinktime.gateway.voting import SampleAnswers
 from thinktime.gateway.wire import ClientLeftError, Reply, parsed, read_body, while_waited_for
-from thinktime.remote.client import Heard
+from thinktime.remote.client import OnEvent
 from thinktime.remote.protocol import Api
 
 SILENCE = 15.0
@@ -151,7 +151,7 @@ class Gateway:
         price, client = self.upstream.price(entry.model), self.upstream.client
         call.facts["gen_ai.request.model"] = entry.model
         given = (call.raw, body, call.headers, call.guest, entry.ledger, price, call.reply)
-        await pass_on(client, path, *given, self.upstream.watch)
+        await pass_on(client, path, *given, self.upstream.observer)
 
     def _read(self, call: Call, entry: Entry, method: Method, body: Mapping[str, Any], api: Api) -> asks.Ask:
         if method.options.get("n", 1) > self.config.max_samples:
@@ -167,7 +167,7 @@ class Gateway:
         entry: Entry,
         ask: asks.Ask,
         method: Method,
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> Outcome:
         budget = call.guest.timed(method.budget)
@@ -181,13 +181,13 @@ class Gateway:
         outcome = await search_for(
             ask,
             method,
-            generator.sending(ask.fields, heard, method.thinking_tokens, logprobs=wanted),
+            generator.sending(ask.fields, on_event, method.thinking_tokens, logprobs=wanted),
             budget=budget,
             within=call.guest.ledger,
             upstream=self.upstream.url,
             scorer=self.scorer,
             journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
-            begun=lambda search: entry.watch(search, self.upstream.url),
+            begun=lambda search: entry.show(search, self.upstream.url),
         )
         call.facts |= answered(outcome)
         entry.answer = outcome.answer
@@ -197,7 +197,7 @@ class Gateway:
         reply = call.reply
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
-        async def heard(event: Mapping[str, Any]) -> None:
+        async def on_event(event: Mapping[str, Any]) -> None:
             if lines := chunks.forwarded(event):
                 await ready.put(lines)
 
@@ -205,7 +205,7 @@ class Gateway:
             with suppress(asyncio.QueueFull):  # a client so slow can do without
                 ready.put_nowait(chunks.progress(text))
 
-        told = (heard, None) if method.one_sample else (None, tell)
+        told = (on_event, None) if method.one_sample else (None, tell)
         work = asyncio.create_task(self._search(call, entry, ask, method, *told))
         try:
             async for line in _until_done(ready, work):

@@ -14,7 +14,7 @@ from thinktime.core.search import Answer, Search
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.door import Guest
 from thinktime.gateway.methods import Method
-from thinktime.gateway.trees import Watched, clipped, turns
+from thinktime.gateway.trees import SearchView, clipped, turns
 
 REQUESTS = 256
 """Requests that are remembered."""
@@ -56,7 +56,7 @@ class Entry:
     status: int = 0
     seconds: float | None = None
     """Until it ended."""
-    watched: Watched | None = None
+    view: SearchView | None = None
     """The search, as long as it runs."""
     tree: bytes = b""
     """The search as JSON, once it has ended: one object, where many would be gone through with every collection."""
@@ -94,17 +94,17 @@ class Entry:
         return b'{"request": %s, "tree": %s}' % (_packed(self.row()), self.tree or self._packed_tree(known))
 
     def _packed_tree(self, known: int = 0) -> bytes:
-        return _packed(self.watched.shown(known, self.answer) if self.watched else None)
+        return _packed(self.view.shown(known, self.answer) if self.view else None)
 
-    def watch(self, search: Search, upstream: str) -> None:
+    def show(self, search: Search, upstream: str) -> None:
         """Show this search from now on."""
-        self.ledger, self.watched = search.ledger, Watched(search, upstream)
+        self.ledger, self.view = search.ledger, SearchView(search, upstream)
 
     def end(self, status: int) -> None:
         """Keep what is shown, and let go of the search."""
         self.status, self.seconds = status, time.monotonic() - self._began
-        if self.watched is not None:
-            self.tree, self.watched = self._packed_tree(), None
+        if self.view is not None:
+            self.tree, self.view = self._packed_tree(), None
         if self.answer is not None:
             self.answer = replace(self.answer, node=None)
 

@@ -17,9 +17,9 @@ from thinktime.gateway.door import Guest, obtain
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.wire import Reply
 from thinktime.remote.client import Client, UnreadableError
+from thinktime.remote.observers import Observer
 from thinktime.remote.prices import Price
-from thinktime.remote.protocol import Told, read_usage
-from thinktime.remote.watching import Watch
+from thinktime.remote.protocol import ReportedUsage, read_usage
 
 NOT_SENT = frozenset(
     {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization"}
@@ -42,7 +42,7 @@ async def pass_on(
     ledger: Ledger,
     price: Price | None,
     reply: Reply,
-    watch: Watch,
+    observer: Observer,
 ) -> None:
     """Send a request on as it is, and its answer back as it comes.
 
@@ -60,13 +60,13 @@ async def pass_on(
             spent = Usage()
             await obtain(ledger, worst)
             try:
-                with watch(path, body) as watched:
-                    async with client.raw(path, raw, {**sent, **watched.headers}) as response:
+                with observer(path, body) as observed:
+                    async with client.raw(path, raw, {**sent, **observed.headers}) as response:
                         spent = replace(worst, uncounted_calls=1)  # unless it says
                         counted = await _tell(response, reply)
                     if counted is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
-                        watched.reply, spent = {"usage": usage}, _cost(counted, price)
+                        observed.reply, spent = {"usage": usage}, _cost(counted, price)
                     elif response.status >= 300:
                         spent = Usage(model_calls=1)
             except asyncio.CancelledError:
@@ -82,7 +82,7 @@ async def pass_on(
         raise UnreadableError(f"endpoint={client.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
-async def _tell(response: aiohttp.ClientResponse, reply: Reply) -> Told | None:
+async def _tell(response: aiohttp.ClientResponse, reply: Reply) -> ReportedUsage | None:
     """Send an answer on but for its end, and return what it says that it cost."""
     told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
     await reply.start(response.status, told)
@@ -93,7 +93,7 @@ async def _tell(response: aiohttp.ClientResponse, reply: Reply) -> Told | None:
     return usage.told
 
 
-def _cost(counted: Told, price: Price | None) -> Usage:
+def _cost(counted: ReportedUsage, price: Price | None) -> Usage:
     prompt = counted.prompt - (counted.cached or 0)
     money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
     return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
@@ -105,7 +105,7 @@ class UsageReader:
     def __init__(self, stream: bool) -> None:
         self._stream = stream
         self._rest = bytearray()
-        self._told: Told | None = None
+        self._told: ReportedUsage | None = None
 
     def feed(self, piece: bytes) -> None:
         """Look at the next bytes."""
@@ -117,12 +117,12 @@ class UsageReader:
                     self._told = _usage(bytes(line).removeprefix(b"data:")) or self._told
 
     @property
-    def told(self) -> Told | None:
+    def told(self) -> ReportedUsage | None:
         """The cost, or None if it was not told."""
         return self._told if self._stream else _usage(bytes(self._rest))
 
 
-def _usage(text: bytes) -> Told | None:
+def _usage(text: bytes) -> ReportedUsage | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -13,8 +13,8 @@ from thinktime.gateway.asks import Ask
 from thinktime.gateway.methods import Method
 from thinktime.gateway.replies import Outcome, usage
 from thinktime.remote.client import RefusedError
+from thinktime.remote.observers import ObservedRequest
 from thinktime.remote.protocol import read_usage
-from thinktime.remote.watching import Watched
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -62,10 +62,10 @@ class Tracing:
                     _fail(span, str(status) if status else "client_left", failed=status >= 500)
 
     @contextmanager
-    def sampling(self, path: str, body: Mapping[str, Any]) -> Iterator[Watched]:
+    def sampling(self, path: str, body: Mapping[str, Any]) -> Iterator[ObservedRequest]:
         """A span for one request for samples; the upstream is told of it."""
         if self._provider is None:
-            yield Watched()
+            yield ObservedRequest()
             return
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -78,14 +78,14 @@ class Tracing:
         ) as span:
             headers: dict[str, str] = {}
             TraceContextTextMapPropagator().inject(headers)
-            watched = Watched(headers)
+            observed = ObservedRequest(headers)
             try:
-                yield watched
+                yield observed
             except BaseException as error:
                 _fail(span, str(error.status) if isinstance(error, RefusedError) else type(error).__name__, failed=True)
                 raise
             finally:
-                _tell(span, operation, {**facts, **_requested(body), **_replied(watched.reply)})
+                _tell(span, operation, {**facts, **_requested(body), **_replied(observed.reply)})
 
     def close(self) -> None:
         """Send what is left; this blocks for as long as the collector takes."""

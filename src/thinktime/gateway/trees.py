@@ -23,7 +23,7 @@ EVENTS = 200
 """Notes of a strategy, the last ones."""
 
 
-class Watched:
+class SearchView:
     """A search that somebody may look at while it runs.
 
     Args:

@@ -12,12 +12,12 @@ from thinktime.gateway.config import Config
 from thinktime.gateway.door import obtain
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client, RefusedError, RemoteError
+from thinktime.remote.observers import Observer
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Api, root_and_api
 from thinktime.remote.refusals import models
 from thinktime.remote.thoughts import Cap
-from thinktime.remote.watching import Watch
 
 FRESH = 60.0
 """Seconds for which a list of models is believed."""
@@ -35,13 +35,13 @@ class Upstream:
     Args:
         config: its address, key and price.
         ledger: what a probe at a model is charged to.
-        watch: goes around every request for samples.
+        observer: goes around every request for samples.
     """
 
-    def __init__(self, config: Config, ledger: Ledger, watch: Watch) -> None:
+    def __init__(self, config: Config, ledger: Ledger, observer: Observer) -> None:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
-        self._config, self._ledger, self.watch = config, ledger, watch
+        self._config, self._ledger, self.observer = config, ledger, observer
         self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
@@ -123,7 +123,7 @@ class Upstream:
             price=price,
             connections=CONNECTIONS,
             patience=PATIENCE,
-            watch=self.watch,
+            observer=self.observer,
         )
         await self._charged(price, PROBE, generator.probe())
         return generator

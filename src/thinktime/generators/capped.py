@@ -46,9 +46,9 @@ async def _rest(
     """What follows the tokens that a sample may think in; a sample that ended in them is whole."""
     if not isinstance(child, InputError) and child.error is None and child.finish in ("length", "cut", "budget"):
         state, ending = thoughts.closed(child.state)
-        if ending and requests.heard is not None:
+        if ending and requests.on_event is not None:
             part = {"delta": {"content": ending}} if state.chat else {"text": ending}
-            await requests.heard({"choices": [{"index": 0, **part}]})
+            await requests.on_event({"choices": [{"index": 0, **part}]})
         left = extension.max_tokens - child.usage.generated_tokens
         node = replace(extension.node, state=state)
         after = await requests.sample([replace(extension, node=node, max_tokens=left, arrived=None)])

@@ -21,7 +21,8 @@ from thinktime.generators.capped import sampled, worst_behind
 from thinktime.generators.requests import Requests, failed
 from thinktime.generators.text import RemoteText, messages_of, pack_remote, unpack_remote
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import PATIENCE, Client, Heard, RefusedError
+from thinktime.remote.client import PATIENCE, Client, OnEvent, RefusedError
+from thinktime.remote.observers import Observer, unobserved
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits, probe
 from thinktime.remote.probe_cache import ProbeCache
@@ -29,7 +30,6 @@ from thinktime.remote.protocol import root_and_api
 from thinktime.remote.refusals import explained
 from thinktime.remote.sizes import multiplied
 from thinktime.remote.thoughts import Cap, probe_cap
-from thinktime.remote.watching import Watch, unwatched
 
 MOST_AT_ONCE = 64
 """Samples of one request."""
@@ -58,7 +58,7 @@ class RemoteGenerator:
         probe_cache: where what was seen of endpoints is kept; a look that is there is not taken again.
         patience: seconds that a refused request waits for another try.
         thinking_tokens: the most that a sample may think; None is no cap. How it is kept is looked at once (`cap`).
-        watch: goes around every request for samples.
+        observer: goes around every request for samples.
 
     Raises:
         InputError: the URL or the name cannot be one, or the cap is below 0.
@@ -78,7 +78,7 @@ class RemoteGenerator:
         probe_cache: ProbeCache | None = None,
         patience: float = PATIENCE,
         thinking_tokens: int | None = None,
-        watch: Watch = unwatched,
+        observer: Observer = unobserved,
     ) -> None:
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
@@ -95,8 +95,8 @@ class RemoteGenerator:
         self._probing = Lock()
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
-        self._heard: Heard | None = None
-        self._watch = watch
+        self._on_event: OnEvent | None = None
+        self._observer = observer
         self._cap: Cap | None = None
         self._thinking: int | None = None
         self._limit_thoughts(thinking_tokens)
@@ -163,7 +163,7 @@ class RemoteGenerator:
     def sending(
         self,
         fields: Mapping[str, Any],
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         thinking_tokens: int | None = None,
         *,
         logprobs: bool = True,
@@ -174,13 +174,13 @@ class RemoteGenerator:
 
         Args:
             fields: sent with every sample as they are: tools, penalties, a response format.
-            heard: samples asked for one by one are streamed, and this is told every event.
+            on_event: samples asked for one by one are streamed, and this is told every event.
             thinking_tokens: the most that a sample may think.
             logprobs: whether log-probabilities are asked for where only a strategy may want them. Those that count
                 tokens nobody else counts are asked for all the same.
         """
         one = copy(self)
-        one._fields, one._heard, one._logprobs = fields, heard, logprobs
+        one._fields, one._on_event, one._logprobs = fields, on_event, logprobs
         one._limit_thoughts(thinking_tokens)
         return one
 
@@ -245,9 +245,9 @@ class RemoteGenerator:
             traits=traits,
             thoughts=None if most is None else Thoughts(most, self.cap, self._api, traits),
             fields=self._fields,
-            heard=self._heard,
+            on_event=self._on_event,
             logprobs=self._logprobs,
-            watch=self._watch,
+            observer=self._observer,
         )
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:

@@ -15,13 +15,13 @@ from thinktime.core.types import Child, Extension, Finish
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import Client, Heard, RefusedError, RemoteError, Reply, TooLateError, UnreadableError
+from thinktime.remote.client import Client, OnEvent, RefusedError, RemoteError, Reply, TooLateError, UnreadableError
+from thinktime.remote.observers import Observer
 from thinktime.remote.prices import Price
 from thinktime.remote.probe import ECHO, Traits
 from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares, unechoed, unlisted
 from thinktime.remote.refusals import about_length, explained
 from thinktime.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
-from thinktime.remote.watching import Watch
 
 
 class OvertakenError(Exception):
@@ -45,9 +45,9 @@ class Requests:
         traits: what the endpoint was seen to do.
         thoughts: how they are capped, if they are.
         fields: sent with every sample.
-        heard: told every event of samples that are asked for one by one.
+        on_event: reported every event of samples that are asked for one by one.
         logprobs: whether they are asked for where nothing is counted by them.
-        watch: goes around every request.
+        observer: goes around every request.
     """
 
     client: Client
@@ -59,9 +59,9 @@ class Requests:
     traits: Traits
     thoughts: Thoughts | None
     fields: Mapping[str, Any] | None
-    heard: Heard | None
+    on_event: OnEvent | None
     logprobs: bool
-    watch: Watch
+    observer: Observer
 
     def worst(self, state: RemoteText, max_tokens: int, more: int = 0) -> Usage:
         """The most that one request can cost; ``more`` tokens are read behind the state."""
@@ -128,36 +128,36 @@ class Requests:
         return state.text if self.thoughts is None else self.thoughts.cap.sent(state.text)
 
     async def _ask(self, body: Mapping[str, Any], first: Extension, echoed: int) -> Reply:
-        """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens.
+        """The answer in one piece, however it comes; its first ``echoed`` characters are not reported to who listens.
 
         Raises:
             OvertakenError: its race was over first.
         """
-        if (self.heard is None and first.race is None) or "n" in body:
-            with self.watch(self.api, body) as watched:
-                reply = await self.client.post(self.api, body, deadline=first.deadline, headers=watched.headers)
-                watched.reply = reply.body
+        if (self.on_event is None and first.race is None) or "n" in body:
+            with self.observer(self.api, body) as observed:
+                reply = await self.client.post(self.api, body, deadline=first.deadline, headers=observed.headers)
+                observed.reply = reply.body
             return reply
         whole, tokens, began = Assembly(), 0, time.monotonic()
 
-        async def heard(event: Mapping[str, Any]) -> None:
+        async def on_event(event: Mapping[str, Any]) -> None:
             nonlocal echoed, tokens
             whole.add(event)
             event, echoed = without_echo(event, echoed)
-            if self.heard is not None:
-                await self.heard(event)
+            if self.on_event is not None:
+                await self.on_event(event)
             tokens += tokens_of(event)
             race = first.race
             if race is not None and race.limit is not None and (race.at_once or tokens > race.limit):
                 raise OvertakenError(whole.body, tokens, time.monotonic() - began)
 
         streamed = {**body, "stream": True} | (WITH_USAGE if self.traits.usage else {})
-        with self.watch(self.api, body) as watched:
+        with self.observer(self.api, body) as observed:
             reply = await self.client.post(
-                self.api, streamed, deadline=first.deadline, heard=heard, headers=watched.headers
+                self.api, streamed, deadline=first.deadline, on_event=on_event, headers=observed.headers
             )
             reply = reply if reply.body else replace(reply, body=whole.body)
-            watched.reply = reply.body
+            observed.reply = reply.body
         return reply
 
     async def _one_by_one(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
@@ -191,20 +191,22 @@ class Requests:
 
     def _children(self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply) -> list[Child]:
         """The children of one reply; what it cost is shared among them, the prompt is the first one's."""
-        most, told, seconds = extensions[0].max_tokens, read_usage(reply.body), reply.seconds / len(choices)
-        tokens = shares(told.generated, choices, most) if told else [_at_most(choice, most) for choice in choices]
+        most, reported, seconds = extensions[0].max_tokens, read_usage(reply.body), reply.seconds / len(choices)
+        tokens = (
+            shares(reported.generated, choices, most) if reported else [_at_most(choice, most) for choice in choices]
+        )
         children = []
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
-            cached = 0 if place or told is None else told.cached
-            prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
-            if told is None:
+            cached = 0 if place or reported is None else reported.cached
+            prompt = 0 if place or reported is None else reported.prompt - (reported.cached or 0)
+            if reported is None:
                 worst = self.worst(extension.node.state, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
                 usage = self._counted(prompt, cached, count, seconds)
             child = self._child(extension, choice, count, usage)
             if self.thoughts is not None and child.error is None:
-                alone = told if len(choices) == 1 else None
+                alone = reported if len(choices) == 1 else None
                 thought = self.thoughts.count(extension.node.state, child.state, choice, alone)
                 child = replace(child, state=replace(child.state, thinking=thought))
             children.append(child)
@@ -217,12 +219,14 @@ class Requests:
 
     def _left(self, extension: Extension, left: OvertakenError) -> Child:
         """What had come of a sample that was left. That much it is charged; what is billed behind it nobody tells."""
-        told, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
-        if told is None:
+        reported, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
+        if reported is None:
             usage = self.worst(extension.node.state, left.tokens)
             usage = replace(usage, seconds=left.seconds, uncounted_calls=1)
         else:
-            usage = self._counted(told.prompt - (told.cached or 0), told.cached, told.generated, left.seconds)
+            usage = self._counted(
+                reported.prompt - (reported.cached or 0), reported.cached, reported.generated, left.seconds
+            )
         (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
         if self.traits.echoes and (said := self._said(extension.node.state)):
             choice = unechoed(choice, said)
@@ -245,7 +249,7 @@ class Requests:
         return Child(state, finish, usage, count)
 
     def _kept(self, choice: Choice) -> str:
-        """All that was told of a sample of `sending`, but for log-probabilities that its request did not ask for."""
+        """All that was reported of a sample of `sending`, but for log-probabilities that its request did not ask for."""
         if self.fields is None:
             return ""
         unasked = () if self.fields.get("logprobs") else ("logprobs",)

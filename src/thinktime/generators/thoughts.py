@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from thinktime.generators.text import RemoteText
 from thinktime.remote.probe import THINK, Traits
-from thinktime.remote.protocol import Api, Choice, Told
+from thinktime.remote.protocol import Api, Choice, ReportedUsage
 from thinktime.remote.thoughts import CLOSING, Cap, thinking, thinks_again, thought_tokens
 
 
@@ -32,7 +32,9 @@ class Thoughts:
         ending = CLOSING if state.text or self._begun(state) else f"{THINK}\n{CLOSING}"
         return replace(state, text=state.text + ending, thinking=state.tokens), ending
 
-    def count(self, before: RemoteText, state: RemoteText, choice: Choice, told: Told | None) -> int | None:
+    def count(
+        self, before: RemoteText, state: RemoteText, choice: Choice, reported: ReportedUsage | None
+    ) -> int | None:
         """At most how many tokens of a sample are thoughts; None where nobody counted more than may be."""
         if thinks_again(state.text):
             return state.tokens  # it thought again, behind the end of its thought
@@ -40,7 +42,7 @@ class Thoughts:
             return before.thinking
         begun, hidden = bool(before.text) or self._begun(before), self.traits.thinks == "hidden"
         new = state.tokens - before.tokens
-        found = thought_tokens(choice, new, told, begun=begun, hidden=hidden)
+        found = thought_tokens(choice, new, reported, begun=begun, hidden=hidden)
         new = new if found is None else found
         exact = found is not None or before.tokens + new <= self.most
         return before.tokens + new if exact else None

@@ -24,8 +24,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds before a second try, and before any later one that is not told how long to wait."""
 PATIENCE = 120.0
 """A wait that is longer than this is left to the caller."""
-Heard = Callable[[Mapping[str, Any]], Awaitable[None]]
-"""Told every event of a streamed answer, in order; the next is read when it returns."""
+OnEvent = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""ReportedUsage every event of a streamed answer, in order; the next is read when it returns."""
 
 
 class RemoteError(ModelError):
@@ -121,7 +121,7 @@ class Client:
         *,
         deadline: float | None = None,
         tries: int = TRIES,
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """The answer to a body.
@@ -131,13 +131,13 @@ class Client:
             body: sent as JSON.
             deadline: on the clock of `time.monotonic`.
             tries: attempts, the first included.
-            heard: told the events if the answer is a stream; the reply is then an empty object.
+            on_event: told the events if the answer is a stream; the reply is then an empty object.
             headers: sent beside those of every request.
 
         Raises:
             RemoteError: see the subclasses.
         """
-        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, heard, headers)
+        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, on_event, headers)
 
     @asynccontextmanager
     async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
@@ -173,7 +173,7 @@ class Client:
         body: bytes | None,
         deadline: float | None,
         tries: int,
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         began, waiting = time.monotonic(), True  # for our turn to try, not for an answer
@@ -187,7 +187,7 @@ class Client:
                             ask = session.request(
                                 method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
                             )
-                            return await self._attempt(ask, turn, heard)
+                            return await self._attempt(ask, turn, on_event)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
                         wait = self._wait(error, turn)
@@ -200,19 +200,21 @@ class Client:
         raise AssertionError("the last try returns or raises")
 
     def _wait(self, error: UnreachableError | RefusedError, turn: int) -> float:
-        told = error.retry_after if isinstance(error, RefusedError) else None
+        requested = error.retry_after if isinstance(error, RefusedError) else None
         jitter = self._dice.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn - 1)))
-        return jitter + (told or 0.0)
+        return jitter + (requested or 0.0)
 
-    async def _attempt(self, request: AbstractAsyncContextManager[Response], turn: int, heard: Heard | None) -> Reply:
+    async def _attempt(
+        self, request: AbstractAsyncContextManager[Response], turn: int, on_event: OnEvent | None
+    ) -> Reply:
         import aiohttp
 
         started, answered = time.monotonic(), False
         try:
             async with request as response:
                 answered = True
-                if heard is not None and response.status < 300 and response.content_type == "text/event-stream":
-                    await self._hear(response, heard)
+                if on_event is not None and response.status < 300 and response.content_type == "text/event-stream":
+                    await self._read_events(response, on_event)
                     return Reply({}, time.monotonic() - started)
                 raw = await response.read()
         except aiohttp.ClientError as error:
@@ -240,7 +242,7 @@ class Client:
             )
         return Reply(value, time.monotonic() - started)
 
-    async def _hear(self, response: Response, heard: Heard) -> None:
+    async def _read_events(self, response: Response, on_event: OnEvent) -> None:
         """Tell the events of a stream until it says that it is done, or ends."""
         rest = b""
         async for piece in response.content.iter_any():
@@ -255,7 +257,7 @@ class Client:
                 if event is None or event.get("error"):
                     said = self._without_key(_message(event, data))
                     raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({said}); ask again")
-                await heard(event)
+                await on_event(event)
 
     def _unreachable(self, error: aiohttp.ClientError) -> UnreachableError:
         reason = _one_line(str(error)) or type(error).__name__

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinktime.remote.client import Client, RefusedError, RemoteError
-from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage, unlisted
+from thinktime.remote.protocol import Api, Choice, ReportedUsage, prompt_of, read_choices, read_usage, unlisted
 from thinktime.remote.streams import WITH_USAGE, Assembly
 
 TOKENS = 3
@@ -46,7 +46,7 @@ class Traits:
     """How it tells a stop string from the end: it names it, or leaves it in the text, or counts it without listing its
     log-probability, which the end's it lists (llama.cpp). None: it was not seen to."""
     streams: bool
-    """Whether a sample can be told as it comes, and be left."""
+    """Whether a sample can be optional as it comes, and be left."""
     usage: bool
     limit_field: str
     """What it calls the length limit."""
@@ -55,8 +55,8 @@ class Traits:
     thinks: Thinks | None
     """Where thoughts are that come first: in the text behind ``<think>``, in a field apart from it, or not shown though
     they are counted. None: none were seen, as where the template itself begins them."""
-    spent: Told
-    """What the look cost, as far as it was told."""
+    spent: ReportedUsage
+    """What the look cost, as far as it was optional."""
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
@@ -72,20 +72,20 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         RemoteError: it cannot be reached, or refuses the plainest request.
     """
     prober = Prober(client, api, model)
-    told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
-    limit_field, choices = await prober.sample_plainly(told)
+    optional: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
+    limit_field, choices = await prober.sample_plainly(optional)
     texts = [[choice.thoughts + choice.text for choice in choices]]
-    if "seed" in told:
+    if "seed" in optional:
         for seed in (1, 2):
-            again = await prober.sample({limit_field: TOKENS, **told, "seed": seed})
+            again = await prober.sample({limit_field: TOKENS, **optional, "seed": seed})
             texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
     overhead = prober.last.prompt if prober.last else None
     streams = await prober.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
-    continues, echoes, stops = await _steps(prober, limit_field, step, overhead, told)
+    continues, echoes, stops = await _steps(prober, limit_field, step, overhead, optional)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
-        logprobs="logprobs" in told and all(choice.tokens for choice in choices),
+        logprobs="logprobs" in optional and all(choice.tokens for choice in choices),
         seeds=seeds,
         continues=continues,
         echoes=echoes,
@@ -108,21 +108,21 @@ def _thinks(choice: Choice) -> Thinks | None:
 
 
 async def _steps(
-    prober: Prober, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
+    prober: Prober, limit_field: str, step: str, overhead: int | None, optional: Mapping[str, Any]
 ) -> tuple[bool, bool, Stops | None]:
     """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
-    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: told[n] for n in ("logprobs",) if n in told}
+    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: optional[n] for n in ("logprobs",) if n in optional}
     options: dict[str, Any] = {**plain, "stop": [step]}
     try:
         choice = (await prober.sample(options, said))[0]
     except RemoteError:
         return False, False, None
-    read, stops, echoes = prober.last, _told(choice, step), choice.text.startswith(said)
+    read, stops, echoes = prober.last, _stop_kind(choice, step), choice.text.startswith(said)
     if choice.reason == "stop" and stops is None:
         with suppress(RemoteError):
             asked = (await prober.sample(options | ECHO, said))[0]
-            stops = "echoed if asked" if _told(asked, step) else None
+            stops = "echoed if asked" if _stop_kind(asked, step) else None
     if stops is None and unlisted(choice, read):
         with suppress(RemoteError):
             end = (await prober.sample({**plain, limit_field: END_TOKENS}))[0]
@@ -141,7 +141,7 @@ async def _steps(
     return overhead is not None and prober.last is not None and prober.last.prompt == overhead + 1, echoes, stops
 
 
-def _told(choice: Choice, step: str) -> Stops | None:
+def _stop_kind(choice: Choice, step: str) -> Stops | None:
     if choice.reason == "stop" and choice.stop is not None and choice.stop in step:
         return "named"
     return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
@@ -152,24 +152,24 @@ class Prober:
 
     def __init__(self, client: Client, api: Api, model: str) -> None:
         self.api = api
-        self.spent = Told(0, 0)
-        self.last: Told | None = None
+        self.spent = ReportedUsage(0, 0)
+        self.last: ReportedUsage | None = None
         self._client, self._model = client, model
 
-    async def sample_plainly(self, told: dict[str, Any]) -> tuple[str, list[Choice]]:
-        """The first samples, with as many of the optional fields as it takes; ``told`` keeps those it took."""
+    async def sample_plainly(self, optional: dict[str, Any]) -> tuple[str, list[Choice]]:
+        """The first samples, with as many of the optional fields as it takes; ``optional`` keeps those it took."""
         limit_field = "max_tokens"
         while True:
             try:
-                return limit_field, await self.sample({limit_field: TOKENS, **told}, tries=2)
+                return limit_field, await self.sample({limit_field: TOKENS, **optional}, tries=2)
             except RefusedError as error:
                 if error.status not in (400, 422):
                     raise
                 if "max_completion_tokens" in error.message and limit_field == "max_tokens":
                     limit_field = "max_completion_tokens"
-                elif told:
-                    named = [name for name in told if len(name) > 1 and name in error.message]
-                    del told[(named or list(told))[0]]
+                elif optional:
+                    named = [name for name in optional if len(name) > 1 and name in error.message]
+                    del optional[(named or list(optional))[0]]
                 else:
                     raise
 
@@ -186,11 +186,11 @@ class Prober:
         """Whether a sample comes as a stream of events where that is asked for."""
         whole, body = Assembly(), self._body({**options, "stream": True}, ASKED)
 
-        async def heard(event: Mapping[str, Any]) -> None:
+        async def on_event(event: Mapping[str, Any]) -> None:
             whole.add(event)
 
         try:
-            reply = await self._client.post(self.api, body, tries=2, heard=heard)
+            reply = await self._client.post(self.api, body, tries=2, on_event=on_event)
         except RemoteError:
             return False
         self._charged(reply.body or whole.body)
@@ -201,8 +201,8 @@ class Prober:
         prompt = messages if self.api == "chat/completions" else f"{asked}\n"
         return {"model": self._model, **prompt_of(prompt, self.api, said), **options}
 
-    def _charged(self, body: Mapping[str, Any]) -> Told | None:
-        told = read_usage(body)
-        if told is not None:
-            self.spent = Told(self.spent.prompt + told.prompt, self.spent.generated + told.generated)
-        return told
+    def _charged(self, body: Mapping[str, Any]) -> ReportedUsage | None:
+        reported = read_usage(body)
+        if reported is not None:
+            self.spent = ReportedUsage(self.spent.prompt + reported.prompt, self.spent.generated + reported.generated)
+        return reported

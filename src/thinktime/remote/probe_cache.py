@@ -12,7 +12,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 from thinktime.remote.probe import Traits
-from thinktime.remote.protocol import Told
+from thinktime.remote.protocol import ReportedUsage
 from thinktime.remote.thoughts import Cap
 
 Seen = TypeVar("Seen", Traits, Cap)
@@ -35,7 +35,7 @@ class ProbeCache:
         try:
             fields = dict(entry["traits"])
             fresh = timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(entry["seen"]) < LASTS
-            return kind(**fields | {"spent": Told(**fields["spent"])}) if fresh else None
+            return kind(**fields | {"spent": ReportedUsage(**fields["spent"])}) if fresh else None
         except (KeyError, TypeError, ValueError):  # none, or of another version
             return None
 

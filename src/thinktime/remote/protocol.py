@@ -15,7 +15,7 @@ from thinktime.remote.client import UnreadableError
 Api = Literal["chat/completions", "completions"]
 """The path of a call below the base URL."""
 THOUGHTS = ("reasoning_content", "reasoning")
-"""Where thoughts are told apart from the text: vLLM's older and newer spelling."""
+"""Where thoughts are reported apart from the text: vLLM's older and newer spelling."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Choice:
     thoughts: str = ""
     """What it thought before, where the endpoint tells that apart from the text."""
     whole: Mapping[str, Any] = field(default_factory=dict)
-    """All that was told of it."""
+    """All that was reported of it."""
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportedUsage:
     """What an endpoint says a request cost. ``cached`` is a part of ``prompt``, ``thoughts`` of ``generated``."""
 
     prompt: int
@@ -98,12 +98,17 @@ def unechoed(choice: Choice, said: str) -> Choice:
     return replace(choice, error="the sample does not begin with what was said, as those before it did")
 
 
-def unlisted(choice: Choice, told: Told | None) -> bool:
+def unlisted(choice: Choice, reported: ReportedUsage | None) -> bool:
     """Whether the only sample of a request had a token more than it has log-probabilities: a stop string."""
-    return choice.reason == "stop" and choice.tokens is not None and told is not None and told.generated > choice.tokens
+    return (
+        choice.reason == "stop"
+        and choice.tokens is not None
+        and reported is not None
+        and reported.generated > choice.tokens
+    )
 
 
-def read_usage(body: Mapping[str, Any]) -> Told | None:
+def read_usage(body: Mapping[str, Any]) -> ReportedUsage | None:
     """What the request cost; None where the answer does not say, or says nonsense."""
     usage = body.get("usage")
     if not isinstance(usage, Mapping):
@@ -113,7 +118,9 @@ def read_usage(body: Mapping[str, Any]) -> Told | None:
     if prompt is None or generated is None:
         return None
     cached = _detail(usage, f"{before}_tokens_details", "cached_tokens", prompt)
-    return Told(prompt, generated, cached, _detail(usage, f"{after}_tokens_details", "reasoning_tokens", generated))
+    return ReportedUsage(
+        prompt, generated, cached, _detail(usage, f"{after}_tokens_details", "reasoning_tokens", generated)
+    )
 
 
 def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int | None:

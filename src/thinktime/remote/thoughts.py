@@ -9,7 +9,7 @@ from typing import Any
 
 from thinktime.remote.client import Client, RemoteError
 from thinktime.remote.probe import THINK, Prober, Traits
-from thinktime.remote.protocol import Api, Choice, Told
+from thinktime.remote.protocol import Api, Choice, ReportedUsage
 
 END = "</think>"
 CLOSING = f"\n{END}\n\n"
@@ -39,11 +39,11 @@ class Cap:
 
     by: str | None
     begun: bool
-    spent: Told
-    """What the look cost, as far as it was told."""
+    spent: ReportedUsage
+    """What the look cost, as far as it was reported."""
 
     def sent(self, said: str) -> str:
-        """What an endpoint has to be told was said: with the beginning of a thought that its template began."""
+        """What an endpoint has to be reported was said: with the beginning of a thought that its template began."""
         return f"{THINK}\n{said}" if self.begun and said else said
 
     def fields(self, tokens: int) -> dict[str, Any]:
@@ -63,20 +63,20 @@ def thinks_again(said: str) -> bool:
 
 
 def thought_tokens(
-    choice: Choice, generated: int, told: Told | None, *, begun: bool, hidden: bool = False
+    choice: Choice, generated: int, reported: ReportedUsage | None, *, begun: bool, hidden: bool = False
 ) -> int | None:
     """How many tokens of a sample are thoughts, without the marks around them; None where nobody counted.
 
     Args:
         choice: the sample.
         generated: its tokens.
-        told: of its request, if it is the only sample of that.
+        reported: of its request, if it is the only sample of that.
         begun: whether the template begins its thought.
         hidden: whether thoughts are not shown.
     """
     seen = bool(choice.thoughts) or thinking(choice.text, begun=begun) or END in choice.text
-    if told is not None and told.thoughts is not None and (told.thoughts or not seen):  # some say 0 of all
-        return told.thoughts
+    if reported is not None and reported.thoughts is not None and (reported.thoughts or not seen):  # some say 0 of all
+        return reported.thoughts
     if thinking(choice.text, begun=begun) or (choice.thoughts and not choice.text and choice.reason == "length"):
         return generated  # cut before the end
     if not seen:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 @dataclass
-class Watched:
+class ObservedRequest:
     """One request: what else it is sent with, and what came back."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -17,15 +17,15 @@ class Watched:
     """The answer as far as it was read; empty where there was none."""
 
 
-class Watch(Protocol):
+class Observer(Protocol):
     """Goes around one request; what that raises passes through."""
 
-    def __call__(self, path: str, body: Mapping[str, Any]) -> AbstractContextManager[Watched]:
+    def __call__(self, path: str, body: Mapping[str, Any]) -> AbstractContextManager[ObservedRequest]:
         """Around the request of this body for this path."""
         ...
 
 
 @contextmanager
-def unwatched(path: str, body: Mapping[str, Any]) -> Iterator[Watched]:
-    """Watch nothing."""
-    yield Watched()
+def unobserved(path: str, body: Mapping[str, Any]) -> Iterator[ObservedRequest]:
+    """Observer nothing."""
+    yield ObservedRequest()
