@@ -209,11 +209,11 @@ def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start
 @pytest.mark.parametrize(
     ("raw", "kind", "status", "says"),
     [
-        (b"{", "application/json", 400, "no JSON"),
+        (b"{", "application/json", 400, "not JSON"),
         (b"[]", "application/json", 400, "send an object"),
         (b"[" * 100_000, "application/json", 400, "nested"),
         (b'{"temperature": NaN}', "application/json", 400, "NaN"),
-        (b"\xff", "application/json", 400, "no JSON"),
+        (b"\xff", "application/json", 400, "not JSON"),
         (b'{"model": "words"}', "text/plain", 415, "application/json"),
         (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "200000 bytes"),
     ],

@@ -84,7 +84,7 @@ def test_a_budget_below_one_sample_is_refused_before_anything_is_spent(start_gat
     endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**PLAIN, "model": "majority@20tok/words"})
     assert (status, answer["error"]["param"]) == (400, "budget")
-    assert "one sample may take 64 tokens" in answer["error"]["message"] and endpoint.requests == []
+    assert "one sample may cost 64 tokens" in answer["error"]["message"] and endpoint.requests == []
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: st
 def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False)
     looked(endpoint, gateway, KEY)
-    before = gateway.gateway.door.guests[0].ledger.spent.generated_tokens
+    before = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
     body = {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     request = Request(f"{gateway.url}/chat/completions", data, {"Content-Type": "application/json", **BEARER})
     with urlopen(request, timeout=30) as reply:
         reply.read()
-    spent = gateway.gateway.door.guests[0].ledger.spent
+    spent = gateway.gateway.auth.clients[0].ledger.spent
     assert spent.generated_tokens - before == endpoint.generated_tokens > 0 and spent.uncounted_calls == 0
 
 

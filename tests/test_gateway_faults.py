@@ -189,7 +189,7 @@ def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
     connection.close()
     assert _until(lambda: endpoint.left == requests)
     assert _until(lambda: gateway.gateway.metrics.left == 1)
-    spent = gateway.gateway.door.ledger.spent
+    spent = gateway.gateway.auth.ledger.spent
     assert spent.uncounted_calls == requests
 
 

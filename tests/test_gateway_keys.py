@@ -24,8 +24,8 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
+from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.config import Config, Key, digest, given_key, is_loopback, new_key, read_config
-from thinktime.gateway.door import Guest
 from thinktime.gateway.errors import HttpError
 from thinktime.remote.prices import Price
 
@@ -60,15 +60,15 @@ def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
 
 
 def test_the_rate_comes_back_with_time() -> None:
-    guest = Guest("ann", Ledger(), (), per_minute=6)
+    client = ApiClient("ann", Ledger(), (), per_minute=6)
     for _ in range(6):
-        guest.knock(1000.0)
+        client.check_rate_limit(1000.0)
     with pytest.raises(HttpError) as refused:
-        guest.knock(1001.0)
+        client.check_rate_limit(1001.0)
     assert refused.value.retry_after == pytest.approx(9.0)
-    guest.knock(1010.0)
+    client.check_rate_limit(1010.0)
     with pytest.raises(HttpError):
-        guest.knock(1010.5)
+        client.check_rate_limit(1010.5)
 
 
 def test_the_keys_of_clients_and_of_the_upstream_do_not_meet(start_gateway: Start) -> None:
@@ -189,7 +189,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = 0", "1 or more"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = true", "type int"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nsees_all = 1", "type bool"),
-        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "tells no FLOPs"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "report no FLOPs"),
         ("upstream = ", "cannot read it as TOML"),
     ],
 )

@@ -271,8 +271,8 @@ def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
 def test_the_oldest_requests_and_trees_are_forgotten(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     _, gateway = start_gateway()
     gateway.ask(VOTE)
-    (guest,), kept = gateway.gateway.door.guests, gateway.gateway.history
-    size = len(eventually(lambda: (entry := kept.find(guest, 2)) and entry.tree))
+    (client,), kept = gateway.gateway.auth.clients, gateway.gateway.history
+    size = len(eventually(lambda: (entry := kept.find(client, 2)) and entry.tree))
     monkeypatch.setattr(history, "REQUESTS", 4)
     monkeypatch.setattr(history, "MEMORY", 2 * size + size // 2)
     for _ in range(6):
@@ -330,7 +330,7 @@ def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start)
     assert ["bob" in text for text in counted] == [False, True] and all("ann" in text for text in counted)
     assert shown(gateway, "requests/2", BOB)["tree"] and shown(gateway, "requests/2", EVE)["tree"]
     status, _, others = fetched(gateway, "/ui/requests/2", Authorization=f"Bearer {ANN}")
-    assert (status, json.loads(others)["error"]["message"]) == (404, "request 2 is not remembered")
+    assert (status, json.loads(others)["error"]["message"]) == (404, "request 2 is not kept")
 
 
 def test_without_a_key_nothing_is_told_but_the_page_itself(start_gateway: Start) -> None:
@@ -490,9 +490,9 @@ def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, ta
         return search, search.finish(None)
 
     search, answer = asyncio.run(grown())
-    kept, (guest,) = gateway.gateway.history, gateway.gateway.door.guests
-    entry = kept.begin(guest, "/v1/completions", {"model": "words", "prompt": "count"})
-    entry.watch(search, "upstream")
+    kept, (client,) = gateway.gateway.history, gateway.gateway.auth.clients
+    entry = kept.begin(client, "/v1/completions", {"model": "words", "prompt": "count"})
+    entry.show(search, "upstream")
     entry.answer = answer
     kept.end(entry, 200)
     tab.open(address(gateway, 1))

@@ -227,7 +227,7 @@ def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_
         command = [sys.executable, "-m", "inspect_ai", "eval", "pocket.py", *options, "--log-dir", str(tmp_path)]
         settings = os.environ | {"GATEWAY_BASE_URL": gateway.url, "GATEWAY_API_KEY": "none"}
         subprocess.run(command, env=settings, cwd=tmp_path, check=True, timeout=120)
-        spent = gateway.gateway.door.guests[0].ledger.spent
+        spent = gateway.gateway.auth.clients[0].ledger.spent
     (log,) = tmp_path.glob("*.json")
     seen = json.loads(log.read_text())
     right = [answer["thinktime"]["answer"] == str(asked[question]) for question, answer in told]

@@ -715,16 +715,16 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("garbage", "'application/json' that is no JSON object"),
+        ("garbage", "'application/json' that is not a JSON object"),
         ("cut", "was cut off"),
-        ("html", "'text/html' that is no JSON object (<html>Sign in</html>)"),
-        ("deep", "'application/json' that is no JSON object"),
+        ("html", "'text/html' that is not a JSON object (<html>Sign in</html>)"),
+        ("deep", "'application/json' that is not a JSON object"),
         ("moved", "answers 301 (<html>Moved</html>)"),
         ("no choices", "choices=[]"),
         ("no finish", "finish_reason=None"),
         ("no text", "content=None"),
         ("500", "answers 500 after 5 tries (not now)"),
-        ("429", "answers 429 after 5 tries (not now); ask for less at once, or wait"),
+        ("429", "answers 429 after 5 tries (not now); send fewer requests at once, or wait"),
     ],
 )
 def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str, says: str) -> None:

@@ -1,4 +1,4 @@
-"""The endpoint behind a gateway: its models, and a generator for each that was asked for."""
+"""The endpoint behind a gateway: its models, and a generator for each model in use."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Sequence
 
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
+from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import Config
-from thinktime.gateway.door import obtain
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client, RefusedError, RemoteError
 from thinktime.remote.observers import Observer
@@ -20,22 +20,22 @@ from thinktime.remote.refusals import models
 from thinktime.remote.thoughts import Cap
 
 FRESH = 60.0
-"""Seconds for which a list of models is believed."""
+"""Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
-"""To the upstream at once, for each model; what is beyond waits."""
+"""Most connections to the upstream for each model; further requests wait."""
 PATIENCE = 10.0
-"""Seconds that a refused sample waits for another try; a longer wait is the client's, who is told how long."""
+"""Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
 PROBE, CAP_PROBE = (1000, 64), (2000, 2000)
-"""Prompt and generated tokens that a probe at a model, and one at its thoughts, takes at the most."""
+"""Most prompt and generated tokens of a probe of a model, and of a probe of its thoughts."""
 
 
 class Upstream:
     """Connections to one endpoint.
 
     Args:
-        config: its address, key and price.
-        ledger: what a probe at a model is charged to.
-        observer: goes around every request for samples.
+        config: address, key and price.
+        ledger: pays for probes.
+        observer: called around every request for samples.
     """
 
     def __init__(self, config: Config, ledger: Ledger, observer: Observer) -> None:
@@ -48,11 +48,11 @@ class Upstream:
         self._responds: bool | None = None
 
     def price(self, model: str) -> Price | None:
-        """What a model costs, where somebody said so."""
+        """The configured or listed price of a model; None if it is unknown."""
         return self._config.price or listed(self.url, model)
 
     async def names(self) -> Sequence[str]:
-        """The names of its models; none where it does not list them."""
+        """The names of the upstream's models; empty if it does not list them."""
         if time.monotonic() - self._listed >= FRESH:
             try:
                 self._names = await models(self.client)
@@ -62,10 +62,10 @@ class Upstream:
         return self._names
 
     async def responds(self) -> bool:
-        """Whether it has the Responses API; seen once, by a request of nothing.
+        """Whether the upstream has the Responses API. An empty request finds out once.
 
         Raises:
-            RemoteError: there is no answer.
+            RemoteError: the upstream does not answer.
         """
         if self._responds is None:
             try:
@@ -80,16 +80,16 @@ class Upstream:
         return self._responds
 
     async def generator(self, model: str, api: Api, *, capped: bool = False) -> RemoteGenerator:
-        """A generator that has probed at its model; whoever asks while it looks waits for the same probe.
+        """A generator that has probed its model. Concurrent callers share one probe.
 
         Args:
-            model: its name.
-            api: which call of it.
-            capped: whether it has also to have probed how thoughts can be capped.
+            model: the upstream's name of the model.
+            api: the endpoint's call.
+            capped: whether to probe how thoughts can be capped, too.
 
         Raises:
-            InputError: there is no such model, or the key is not taken.
-            RemoteError: there is no answer.
+            InputError: the model is unknown, or the key is rejected.
+            RemoteError: the upstream does not answer.
             HttpError: the gateway's budget is spent.
         """
         name = (api, model, capped)
@@ -134,14 +134,14 @@ class Upstream:
         return generator
 
     async def _charged(self, price: Price | None, most: tuple[int, int], probe: Awaitable[Traits | Cap]) -> None:
-        """Take a probe, charged what it says that it cost, or the most that it can have."""
+        """Await a probe, and charge the usage that it reports, or ``most`` tokens if it fails."""
         prompt, new = most
         worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
-        await obtain(self._ledger, worst)
+        await reserve(self._ledger, worst)
         spent = worst
         try:
-            told = (await probe).spent
-            money = price.dollars(told.prompt, 0, told.generated) if price else None
-            spent = Usage(told.prompt, 0, told.generated, dollars=money)
+            reported = (await probe).spent
+            money = price.dollars(reported.prompt, 0, reported.generated) if price else None
+            spent = Usage(reported.prompt, 0, reported.generated, dollars=money)
         finally:
             self._ledger.settle(worst, spent)

@@ -1,4 +1,4 @@
-"""What whoever watches requests for samples is told of them; by default nobody does."""
+"""Observers of sampling requests, for tracing. By default there is none."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, Protocol
 
 @dataclass
 class ObservedRequest:
-    """One request: what else it is sent with, and what came back."""
+    """One request, as its observer sees it: headers to add, and the reply."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     reply: Mapping[str, Any] = field(default_factory=dict)
-    """The answer as far as it was read; empty where there was none."""
+    """The reply as far as it was read; empty if there was none."""
 
 
 class Observer(Protocol):
-    """Goes around one request; what that raises passes through."""
+    """Makes a context around each request; exceptions of the request pass through it."""
 
     def __call__(self, path: str, body: Mapping[str, Any]) -> AbstractContextManager[ObservedRequest]:
-        """Around the request of this body for this path."""
+        """The context around a request with this body to this path."""
         ...
 
 
 @contextmanager
 def unobserved(path: str, body: Mapping[str, Any]) -> Iterator[ObservedRequest]:
-    """Observer nothing."""
+    """Observe nothing."""
     yield ObservedRequest()

@@ -1,4 +1,4 @@
-"""How the thoughts of an endpoint's model can be capped, and how long they were: seen and counted, never believed."""
+"""Finds out how to cap the thoughts of an endpoint's model, and counts the thoughts of samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thinktime.remote.protocol import Api, Choice, ReportedUsage
 
 END = "</think>"
 CLOSING = f"\n{END}\n\n"
-"""What ends a thought for its model, spelt as it ends them itself."""
+"""The text that closes a thought, spelt as models do."""
 FIELDS = (
     "thinking_token_budget",  # vLLM, Dynamo
     "reasoning_budget_tokens",  # llama.cpp
@@ -22,42 +22,42 @@ FIELDS = (
     "custom_params.thinking_budget",  # SGLang
     "nvext.max_thinking_tokens",  # NIM
 )
-"""Spellings of a cap that engines may honour; a dot is an object in the body."""
+"""Names of the field for a cap in various engines; a dot means a nested object."""
 CAP, WHOLE, ANSWER = 4, 256, 16
-"""Tokens of the cap that is tried, in which a thought that nothing begins has to end to be seen, and of an answer."""
+"""Token limits of the probe: of a capped thought, of a whole uncapped sample, and of an answer after a thought."""
 ASKED = "Today: stamps 10 coins, keys 4 coins. Jon buys 6 keys. Jon buys 7 stamps. How many coins does Jon pay?"
 SAID = ("Jon buys 6 keys.", "Jon buys 6 keys, 6 * 4 = 24. Jon buys 7 stamps, 7 * 10 = 70. 24 + 70 = 94.")
 
 
 @dataclass(frozen=True)
 class Cap:
-    """How thoughts are capped.
+    """The way to cap the thoughts of a model.
 
-    ``by`` is ``continuation`` (a sample is cut at the cap, its thought is closed, and it goes on from there), the name
-    of a field that was seen to hold, or None where nothing was. ``begun``: the template begins the thought.
+    ``by`` is ``continuation`` (a sample is cut at the cap, its thought is closed, and it continues from there), the
+    name of a field that caps thoughts, or None if there is no way. ``begun``: the chat template begins the thought.
     """
 
     by: str | None
     begun: bool
     spent: ReportedUsage
-    """What the look cost, as far as it was reported."""
+    """The cost of the probe, as far as the endpoint reports it."""
 
     def sent(self, said: str) -> str:
-        """What an endpoint has to be reported was said: with the beginning of a thought that its template began."""
+        """The prefix to send for the text ``said``: with the ``<think>`` that the template writes itself."""
         return f"{THINK}\n{said}" if self.begun and said else said
 
     def fields(self, tokens: int) -> dict[str, Any]:
-        """What a body has beside the rest."""
+        """The fields of a request that cap thoughts at this number of tokens."""
         return {} if self.by in (None, "continuation") else _field(self.by or "", tokens)
 
 
 def thinking(said: str, *, begun: bool) -> bool:
-    """Whether a text ends within its thought."""
+    """Whether a text ends inside a thought."""
     return (begun or said.lstrip().startswith(THINK)) and END not in said
 
 
 def thinks_again(said: str) -> bool:
-    """Whether a text thinks behind the end of its thought; some models say that end twice."""
+    """Whether a text thinks again after its thought has ended. A repeated end mark alone does not count."""
     after = said.partition(END)[2].lstrip().removeprefix(END)
     return after.lstrip().startswith(THINK) or END in after
 
@@ -65,20 +65,22 @@ def thinks_again(said: str) -> bool:
 def thought_tokens(
     choice: Choice, generated: int, reported: ReportedUsage | None, *, begun: bool, hidden: bool = False
 ) -> int | None:
-    """How many tokens of a sample are thoughts, without the marks around them; None where nobody counted.
+    """Number of a sample's tokens that are thoughts, without the marks around them; None if it is unknown.
 
     Args:
         choice: the sample.
-        generated: its tokens.
-        reported: of its request, if it is the only sample of that.
-        begun: whether the template begins its thought.
-        hidden: whether thoughts are not shown.
+        generated: the number of its tokens.
+        reported: the usage of its request, if that has no other sample.
+        begun: whether the template begins the thought.
+        hidden: whether the endpoint hides thoughts.
     """
     seen = bool(choice.thoughts) or thinking(choice.text, begun=begun) or END in choice.text
-    if reported is not None and reported.thoughts is not None and (reported.thoughts or not seen):  # some say 0 of all
+    if (
+        reported is not None and reported.thoughts is not None and (reported.thoughts or not seen)
+    ):  # some endpoints always report 0
         return reported.thoughts
     if thinking(choice.text, begun=begun) or (choice.thoughts and not choice.text and choice.reason == "length"):
-        return generated  # cut before the end
+        return generated  # the sample was cut inside its thought
     if not seen:
         return None if hidden or not choice.text else 0
     listed = (choice.whole.get("logprobs") or {}).get("content") or []
@@ -95,10 +97,10 @@ def thought_tokens(
 
 
 async def probe_cap(client: Client, api: Api, model: str, traits: Traits) -> Cap:
-    """See how a chat model's thoughts can be capped; nine requests or fewer.
+    """Probe how to cap the thoughts of a model, with at most nine requests.
 
     Raises:
-        RemoteError: it cannot be reached, or refuses the plainest request.
+        RemoteError: the endpoint cannot be reached, or refuses the simplest request.
     """
     prober = Prober(client, api, model)
     if api == "completions":
@@ -114,7 +116,7 @@ async def probe_cap(client: Client, api: Api, model: str, traits: Traits) -> Cap
 
 
 async def _goes_on(prober: Prober, traits: Traits) -> bool:
-    """Whether it answers behind a thought that was closed for it, and reads that thought."""
+    """Whether the model answers after a thought that we closed, and reads that thought."""
     read = []
     for thought in SAID:
         try:
@@ -132,7 +134,7 @@ async def _goes_on(prober: Prober, traits: Traits) -> bool:
 async def _field_that_holds(
     prober: Prober, options: Mapping[str, Any], free: Choice, *, begun: bool, hidden: bool
 ) -> str | None:
-    """The first field under which a thought that was longer is as short as it is to be, and an answer follows."""
+    """The first field that shortens a thought to the cap and is followed by an answer; None if none does."""
 
     def short(choice: Choice) -> bool | None:
         generated = prober.last.generated if prober.last else WHOLE
