@@ -138,7 +138,7 @@ def distinct(problem: Sampled) -> float:
 
 
 @dataclass(frozen=True)
-class Model:
+class SampledModel:
     """A model's samples and what they cost, in FLOPs or another shared unit: the prompt once, then each sample."""
 
     name: str
@@ -148,7 +148,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """A model and how often to sample it, with the coverage (of an oracle) this gives and its cost a problem."""
 
     model: str
@@ -157,7 +157,7 @@ class Choice:
     cost: float
 
 
-def cheapest(models: Sequence[Model], target: float) -> Choice | None:
+def cheapest(models: Sequence[SampledModel], target: float) -> ModelChoice | None:
     """The model and number of samples that reach a coverage at the least cost; None if none does."""
     reached = []
     for model in models:
@@ -166,5 +166,5 @@ def cheapest(models: Sequence[Model], target: float) -> Choice | None:
         if place < len(ks):
             k = ks[place]
             cost = model.prompt_cost + k * model.sample_cost
-            reached.append(Choice(model.name, k, coverage(model.counts, k), cost))
+            reached.append(ModelChoice(model.name, k, coverage(model.counts, k), cost))
     return min(reached, key=lambda choice: choice.cost, default=None)

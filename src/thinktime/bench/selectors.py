@@ -23,7 +23,7 @@ Score = Callable[[Sample], float | None]
 
 
 @dataclass(frozen=True)
-class Point:
+class SelectorPoint:
     """A selector at one k: its accuracy with the interval over problems, and how much subsets differ.
 
     ``sd`` is of the mean accuracy over subsets. It shrinks as k nears n, since subsets overlap: no interval.
@@ -56,7 +56,7 @@ def curve(
     score: Score = lambda sample: sample.reward,
     draws: int = DRAWS,
     seed: int = 0,
-) -> dict[int, Point]:
+) -> dict[int, SelectorPoint]:
     """A selector's accuracy at every k over random subsets without replacement, the same ones for every selector.
 
     Raises:
@@ -79,7 +79,7 @@ def curve(
     for k, rows in hits.items():
         each = tuple(fmean(row) for row in rows)
         by_subset = [fmean(row[draw] for row in rows) for draw in range(draws)]
-        points[k] = Point(mean_interval(each, seed), pstdev(by_subset), each)
+        points[k] = SelectorPoint(mean_interval(each, seed), pstdev(by_subset), each)
     return points
 
 

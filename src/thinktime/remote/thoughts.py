@@ -75,10 +75,8 @@ def thought_tokens(
         hidden: whether the endpoint hides thoughts.
     """
     seen = bool(choice.thoughts) or thinking(choice.text, begun=begun) or END in choice.text
-    if (
-        reported is not None and reported.thoughts is not None and (reported.thoughts or not seen)
-    ):  # some endpoints always report 0
-        return reported.thoughts
+    if reported is not None and reported.thoughts is not None and (reported.thoughts or not seen):
+        return reported.thoughts  # a 0 beside visible thoughts does not count; some endpoints always report 0
     if thinking(choice.text, begun=begun) or (choice.thoughts and not choice.text and choice.reason == "length"):
         return generated  # the sample was cut inside its thought
     if not seen:
