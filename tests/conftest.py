@@ -91,10 +91,10 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
     with ExitStack() as running:
 
-        def start(settings: dict[str, Any] | None = None, look: bool = True, **behaviour: Any) -> Any:
+        def start(settings: dict[str, Any] | None = None, probed: bool = True, **behaviour: Any) -> Any:
             endpoint = running.enter_context(Running(**behaviour))
             gateway = running.enter_context(Serving(endpoint.url, **(settings or {})))
-            if look:
+            if probed:
                 looked(endpoint, gateway)
             return endpoint, gateway
 

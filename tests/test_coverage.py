@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from thinktime.bench.coverage import (
-    Choice,
-    Model,
+    ModelChoice,
     PowerLaw,
     Rates,
+    SampledModel,
     chance,
     cheapest,
     coverage,
@@ -139,18 +139,18 @@ def test_equal_texts_show() -> None:
 # What to buy
 
 
-SMALL, LARGE = Model("small", [(10, 2)] * 3, 5.0, 1.0), Model("large", [(10, 9)] * 3, 50.0, 10.0)
+SMALL, LARGE = SampledModel("small", [(10, 2)] * 3, 5.0, 1.0), SampledModel("large", [(10, 9)] * 3, 50.0, 10.0)
 
 
 def test_the_cheapest_way_to_a_coverage_counts_the_prompt_once_and_every_sample() -> None:
     """Small: pass@k of 2 in 10 is 1/5, 17/45, 24/45: 3 samples for one half, at 8; large: 1 sample, at 60."""
-    assert cheapest([SMALL, LARGE], 0.5) == Choice("small", 3, coverage(SMALL.counts, 3), 8.0)
-    dear = Model("small", SMALL.counts, 5.0, 20.0)
-    assert cheapest([dear, LARGE], 0.5) == Choice("large", 1, coverage(LARGE.counts, 1), 60.0)
+    assert cheapest([SMALL, LARGE], 0.5) == ModelChoice("small", 3, coverage(SMALL.counts, 3), 8.0)
+    dear = SampledModel("small", SMALL.counts, 5.0, 20.0)
+    assert cheapest([dear, LARGE], 0.5) == ModelChoice("large", 1, coverage(LARGE.counts, 1), 60.0)
 
 
 def test_a_coverage_out_of_reach_is_not_extrapolated_to() -> None:
-    assert cheapest([Model("half", [(10, 0), (10, 10)], 0.0, 1.0)], 0.6) is None
+    assert cheapest([SampledModel("half", [(10, 0), (10, 10)], 0.0, 1.0)], 0.6) is None
 
 
 def test_a_law_is_called_with_any_k() -> None:

@@ -28,7 +28,7 @@ from thinktime.diffusion.classifier import Classifier
 from thinktime.diffusion.gradient import Part, Pull
 from thinktime.diffusion.levels import Array, Levels, neighbour, parts
 from thinktime.diffusion.models import DiffusionModel
-from thinktime.diffusion.shelf import Kept, Shelf
+from thinktime.diffusion.spill_store import SpillStore, StoredArray
 from thinktime.generators.diffusion import DiffusionGenerator
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward, ink, symmetry
@@ -105,8 +105,8 @@ def test_a_whole_picture_is_that_of_the_pipeline_step_by_step(model: DiffusionMo
     """The same noises through the network and scheduler of ``diffusers``."""
     search = searching(model, eta=0.5)
     leaf = asyncio.run(search.extend([search.root]))[0]
-    dice = np.random.Generator(np.random.Philox(key=int(leaf.key, 16)))
-    noises = [torch.from_numpy(dice.standard_normal(model.shape, np.float32)) for _ in range(STEPS + 1)]
+    rng = np.random.Generator(np.random.Philox(key=int(leaf.key, 16)))
+    noises = [torch.from_numpy(rng.standard_normal(model.shape, np.float32)) for _ in range(STEPS + 1)]
     sampler: Any = DDIMScheduler.from_pretrained(directory / "scheduler")
     sampler.set_timesteps(STEPS)
     x = noises[0][None]
@@ -142,23 +142,23 @@ def test_noise_put_back_has_the_variance_of_its_level() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
 @unhurried
 def test_a_shelf_gives_back_what_it_was_given_and_holds_no_more_than_it_may(moves: list[tuple[int, bool]]) -> None:
-    shelf = Shelf(3 * 16)
-    there: dict[int, tuple[Kept, int]] = {}
+    store = SpillStore(3 * 16)
+    there: dict[int, tuple[StoredArray, int]] = {}
 
     def check(name: int) -> None:
-        np.testing.assert_array_equal(there[name][0].take(), np.full((2, 2), there[name][1], np.float32))
+        np.testing.assert_array_equal(there[name][0].get(), np.full((2, 2), there[name][1], np.float32))
 
     for place, (name, keep) in enumerate(moves):
         if keep or name not in there:
-            there[name] = (shelf.keep(np.full((2, 2), place, np.float32)), place)
+            there[name] = (store.put(np.full((2, 2), place, np.float32)), place)
         else:
             check(name)
             del there[name]
-        assert shelf.held <= 3 * 16
+        assert store.held <= 3 * 16
     for name in there:
         check(name)
     there.clear()
-    assert shelf.held == 0
+    assert store.held == 0
 
 
 def test_a_tree_beyond_the_memory_for_its_states_grows_the_same(model: DiffusionModel) -> None:
@@ -166,7 +166,7 @@ def test_a_tree_beyond_the_memory_for_its_states_grows_the_same(model: Diffusion
     one, other = (painted("dts:n=20", search) for search in (wide, narrow))
     assert one.node is not None and other.node is not None
     np.testing.assert_array_equal(one.node.state.x, other.node.state.x)
-    assert narrow.generator.shelf.held <= 2000 < wide.generator.shelf.held  # type: ignore[attr-defined]
+    assert narrow.generator.store.held <= 2000 < wide.generator.store.held  # type: ignore[attr-defined]
 
 
 def test_children_share_what_the_model_told_of_their_parent(model: DiffusionModel) -> None:
@@ -359,8 +359,8 @@ def test_a_budget_below_one_picture_and_a_limit_that_counts_nothing_are_refused(
         ({"stride": 0}, "stride=0: give 1 to"),
         ({"steps": 0}, "steps=0: give 1 to 1000"),
         ({"steps": 1001}, "steps=1001: give 1 to 1000"),
-        ({"guidance": -1.0}, "guidance=-1.0: give 1 for none"),
-        ({"guidance": float("nan")}, "guidance=nan: give 1 for none"),
+        ({"guidance": -1.0}, "guidance=-1.0: give 1 for no guidance"),
+        ({"guidance": float("nan")}, "guidance=nan: give 1 for no guidance"),
     ],
 )
 def test_options_that_cannot_work_are_refused(model: DiffusionModel, options: dict[str, Any], message: str) -> None:
@@ -371,7 +371,7 @@ def test_options_that_cannot_work_are_refused(model: DiffusionModel, options: di
 def test_guidance_away_from_nothing_is_refused(tmp_path: Path) -> None:
     plain = tiny_diffusion.classes(tmp_path)
     (plain / "labels.json").unlink()
-    with pytest.raises(InputError, match="guidance=2: this model cannot paint without a class"):
+    with pytest.raises(InputError, match="guidance=2: guidance needs predictions without a class"):
         DiffusionGenerator(plain, guidance=2)
 
 
@@ -409,7 +409,7 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path, directory: Path) ->
 
 def test_parts_whose_states_have_other_shapes_are_refused(tmp_path: Path, directory: Path, latent: Path) -> None:
     for source, part, wrong, message in (
-        (directory, "unet", {"out_channels": 2}, "it tells 2 channels of states of 1"),
+        (directory, "unet", {"out_channels": 2}, "it predicts 2 channels for states of 1"),
         (latent, "vae", {"latent_channels": 3}, "its decoder takes 3 channels, its states have 4"),
     ):
         copy = shutil.copytree(source, tmp_path / part)
@@ -457,8 +457,8 @@ def test_stable_diffusion_is_steered_and_is_the_pipelines_own(latent: Path) -> N
     assert picture.shape == (3, 16, 16)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(latent, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    dice = np.random.Generator(np.random.Philox(key=int(answer.node.key, 16)))
-    latents = torch.from_numpy(dice.standard_normal(generator.model.shape, np.float32))[None]
+    rng = np.random.Generator(np.random.Philox(key=int(answer.node.key, 16)))
+    latents = torch.from_numpy(rng.standard_normal(generator.model.shape, np.float32))[None]
     theirs = pipeline("a cat", num_inference_steps=STEPS, guidance_scale=3.0, latents=latents, output_type="np").images[
         0
     ]
@@ -503,7 +503,7 @@ def test_a_pull_makes_pictures_of_more_ink_and_its_passes_backwards_are_counted(
     assert plain.usage.denoiser_calls == strong.usage.denoiser_calls == 16 * STEPS
     assert plain.usage.flops is not None and strong.usage.flops == 2 * plain.usage.flops
     parts = [Part(name, SIMPLE[name]) for name in ("ink", "compressibility")]
-    with pytest.raises(InputError, match="pull='compressibility': this measure has no slope"):
+    with pytest.raises(InputError, match="pull='compressibility': it has no gradient"):
         painted("single", searching(model, pull=Pull(parts)))
     with pytest.raises(InputError, match="pull=0: give a number above 0"):
         Pull([Part("ink", ink)], 0)

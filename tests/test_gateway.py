@@ -106,7 +106,7 @@ def test_spellings_of_optillm_are_read(start_gateway: Start, model: str, samples
 
 
 def test_a_model_whose_name_has_a_slash_is_the_upstreams(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(look=False)
+    endpoint, gateway = start_gateway(probed=False)
     status, answer, _ = gateway.ask({**PLAIN, "model": "Maker/words-7B"})
     assert status == 404 and "Maker/words-7B" in answer["error"]["message"]
     assert endpoint.requests[0]["model"] == "Maker/words-7B"
@@ -172,7 +172,7 @@ def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start_gateway:
 
 
 def test_a_request_without_a_method_passes_untouched(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(look=False)
+    endpoint, gateway = start_gateway(probed=False)
     raw = b'{"model":"words",  "messages":[{"role":"user","content":"hi"}],"n":2,"seed":1,"max_tokens":9}'
     status, answer, _ = gateway.ask(raw)
     assert status == 200 and len(endpoint.requests) == 1 and endpoint.requests[0] == json.loads(raw)
@@ -189,7 +189,7 @@ def test_a_race_answers_with_the_shortest_and_says_what_it_could_not_count(start
 
 
 def test_completions_vote_too(start_gateway: Start) -> None:
-    _, gateway = start_gateway(look=False)
+    _, gateway = start_gateway(probed=False)
     body = {"model": "majority:n=4/words", "prompt": "what is 3 + 4\n", "max_tokens": 64}
     status, answer, _ = gateway.ask(body, "completions")
     assert status == 200 and answer["object"] == "text_completion"
@@ -199,7 +199,7 @@ def test_completions_vote_too(start_gateway: Start) -> None:
 
 
 def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start_gateway: Start) -> None:
-    _, gateway = start_gateway(look=False)
+    _, gateway = start_gateway(probed=False)
     status, listing, _ = gateway.ask(b"", "models")
     names = [model["id"] for model in listing["data"]]
     assert status == 200 and names[:2] == ["words", "other-words"]
@@ -209,23 +209,23 @@ def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start
 @pytest.mark.parametrize(
     ("raw", "kind", "status", "says"),
     [
-        (b"{", "application/json", 400, "no JSON"),
+        (b"{", "application/json", 400, "not JSON"),
         (b"[]", "application/json", 400, "send an object"),
         (b"[" * 100_000, "application/json", 400, "nested"),
         (b'{"temperature": NaN}', "application/json", 400, "NaN"),
-        (b"\xff", "application/json", 400, "no JSON"),
+        (b"\xff", "application/json", 400, "not JSON"),
         (b'{"model": "words"}', "text/plain", 415, "application/json"),
         (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "200000 bytes"),
     ],
 )
 def test_a_body_that_is_none_is_told_so(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
-    endpoint, gateway = start_gateway({"max_body": 200_000}, look=False)
+    endpoint, gateway = start_gateway({"max_body": 200_000}, probed=False)
     found, answer, _ = gateway.ask(raw, Content_Type=kind)
     assert found == status and says in answer["error"]["message"] and endpoint.requests == []
 
 
 def test_paths_and_verbs_that_are_not_there_are_told_in_the_same_shape(start_gateway: Start) -> None:
-    _, gateway = start_gateway(look=False)
+    _, gateway = start_gateway(probed=False)
     assert gateway.ask(b"{}", "embeddings")[0] == 404
     status, answer, _ = gateway.ask(b"", "chat/completions")
     assert status == 405 and answer["error"]["type"] == "invalid_request_error"

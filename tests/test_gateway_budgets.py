@@ -84,7 +84,7 @@ def test_a_budget_below_one_sample_is_refused_before_anything_is_spent(start_gat
     endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**PLAIN, "model": "majority@20tok/words"})
     assert (status, answer["error"]["param"]) == (400, "budget")
-    assert "one sample may take 64 tokens" in answer["error"]["message"] and endpoint.requests == []
+    assert "one sample may cost 64 tokens" in answer["error"]["message"] and endpoint.requests == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_sample_without_a_limit_gets_one_that_leaves_room_for_others(
 
 
 def test_a_look_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(look=False)
+    endpoint, gateway = start_gateway(probed=False)
     endpoint.faults.append("never")
     assert gateway.ask({**PLAIN, "model": "single@0.2s/words"})[0] == 504
 
@@ -130,7 +130,7 @@ def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: St
 def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: str, model: str) -> None:
     limit = Budget(tokens=1000)
     settings = keyed(limit) if who == "key" else {**keyed(Budget()), "budget": limit}
-    endpoint, gateway = start_gateway(settings, look=False, n="ignored", latency=0.02)
+    endpoint, gateway = start_gateway(settings, probed=False, n="ignored", latency=0.02)
 
     def ask(_: int) -> dict[str, Any]:
         status, answer, headers = gateway.ask({**PLAIN, "model": model}, **BEARER)
@@ -141,30 +141,30 @@ def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: st
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(ask, range(120)))
     spent = sum(answer["usage"]["completion_tokens"] for answer in answers if "usage" in answer)
-    looks = gateway.gateway.looks.spent.generated_tokens
-    assert spent + looks == endpoint.generated_tokens
-    assert 1000 - 64 < endpoint.generated_tokens - (looks if who == "key" else 0) <= 1000
+    probes = gateway.gateway.probes.spent.generated_tokens
+    assert spent + probes == endpoint.generated_tokens
+    assert 1000 - 64 < endpoint.generated_tokens - (probes if who == "key" else 0) <= 1000
     status, answer, headers = gateway.ask({**PLAIN, "model": model, "max_tokens": 500}, **BEARER)
     assert (status, answer["error"]["type"]) == (429, "insufficient_quota") and "retry-after" not in headers
 
 
 @pytest.mark.parametrize("model", ["majority:n=3/words", "single/words", "words"])
 def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, model: str) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), look=False)
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False)
     looked(endpoint, gateway, KEY)
-    before = gateway.gateway.door.guests[0].ledger.spent.generated_tokens
+    before = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
     body = {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     request = Request(f"{gateway.url}/chat/completions", data, {"Content-Type": "application/json", **BEARER})
     with urlopen(request, timeout=30) as reply:
         reply.read()
-    spent = gateway.gateway.door.guests[0].ledger.spent
+    spent = gateway.gateway.auth.clients[0].ledger.spent
     assert spent.generated_tokens - before == endpoint.generated_tokens > 0 and spent.uncounted_calls == 0
 
 
 @pytest.mark.parametrize("model", ["majority:n=4/words", "words"])
 def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_gateway: Start, model: str) -> None:
-    _, gateway = start_gateway(keyed(Budget(tokens=3000)), look=False, n="ignored", latency=0.01)
+    _, gateway = start_gateway(keyed(Budget(tokens=3000)), probed=False, n="ignored", latency=0.01)
     body = {**PLAIN, "model": model, "max_tokens": 1000}  # two samples reserve nearly all of it
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: gateway.ask(body, **BEARER), range(8)))
@@ -175,31 +175,31 @@ def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_ga
 
 
 def test_the_last_tokens_of_a_key_are_an_answer_that_says_so(start_gateway: Start) -> None:
-    _, gateway = start_gateway(keyed(Budget(tokens=130)), look=False)
+    _, gateway = start_gateway(keyed(Budget(tokens=130)), probed=False)
     answer = gateway.ask({**PLAIN, "model": "majority:n=16/words"}, **BEARER)[1]
     assert answer["thinktime"]["finish"] == "budget" and answer["usage"]["completion_tokens"] <= 130
     assert answer["choices"][0]["message"]["content"]
 
 
 def test_a_key_with_a_budget_has_to_say_how_long_an_answer_may_be(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(tokens=200)), look=False)
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=200)), probed=False)
     status, answer, _ = gateway.ask({"model": "words", "messages": PLAIN["messages"]}, **BEARER)
     assert (status, answer["error"]["param"]) == (400, "max_tokens") and endpoint.requests == []
 
 
 def test_dollars_of_a_key_need_a_price_and_a_prompt_that_has_one(start_gateway: Start) -> None:
-    _, gateway = start_gateway(keyed(Budget(dollars=1)), look=False)
+    _, gateway = start_gateway(keyed(Budget(dollars=1)), probed=False)
     for model in ("words", "single/words"):
         status, answer, _ = gateway.ask({**PLAIN, "model": model}, **BEARER)
         assert status == 400 and "dollars are unknown" in answer["error"]["message"]
-    _, priced = start_gateway({**keyed(Budget(dollars=0.01)), "price": Price(1, 10)}, look=False)
+    _, priced = start_gateway({**keyed(Budget(dollars=0.01)), "price": Price(1, 10)}, probed=False)
     for model in ("words", "single/words"):
         assert priced.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
         assert priced.ask({**PLAIN, "model": model, "messages": PICTURE}, **BEARER)[0] == 400
 
 
 def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(tokens=130)), look=False)
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=130)), probed=False)
     for _ in range(5):
         assert gateway.ask({**PLAIN, "model": "single/nothing"}, **BEARER)[0] == 404
         assert gateway.ask({**PLAIN, "model": "nothing"}, **BEARER)[0] == 404
@@ -210,7 +210,7 @@ def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Sta
 
 
 def test_seconds_of_a_key_are_for_each_request(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(seconds=1.5)), look=False)
+    endpoint, gateway = start_gateway(keyed(Budget(seconds=1.5)), probed=False)
     for model in ("single/words", "words"):
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
         endpoint.faults.append("never")

@@ -148,7 +148,7 @@ def test_an_upstream_that_does_not_stream_is_told_at_once(start_gateway: Start) 
 
 
 def test_completions_stream_too(start_gateway: Start) -> None:
-    _, gateway = start_gateway(look=False)
+    _, gateway = start_gateway(probed=False)
     for model in ("majority:n=3/words", "single/words", "words"):
         stream = client(gateway).completions.create(model=model, prompt="what is 3 + 4\n", max_tokens=64, stream=True)
         chunks = [chunk.choices[0] for chunk in stream]

@@ -105,7 +105,7 @@ def test_an_upstream_that_is_not_there_is_a_502(start_gateway: Start) -> None:
 
 
 def test_a_key_that_the_upstream_does_not_take_is_not_the_clients_fault(start_gateway: Start) -> None:
-    _, gateway = start_gateway({"upstream_key": "sk-of-the-gateway"}, look=False, key="another")
+    _, gateway = start_gateway({"upstream_key": "sk-of-the-gateway"}, probed=False, key="another")
     status, answer, _ = gateway.ask(VOTE)
     assert status == 502 and "sk-of-the-gateway" not in json.dumps(answer)
 
@@ -189,7 +189,7 @@ def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
     connection.close()
     assert _until(lambda: endpoint.left == requests)
     assert _until(lambda: gateway.gateway.metrics.left == 1)
-    spent = gateway.gateway.door.ledger.spent
+    spent = gateway.gateway.auth.ledger.spent
     assert spent.uncounted_calls == requests
 
 

@@ -24,8 +24,8 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
+from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.config import Config, Key, digest, given_key, is_loopback, new_key, read_config
-from thinktime.gateway.door import Guest
 from thinktime.gateway.errors import HttpError
 from thinktime.remote.prices import Price
 
@@ -39,7 +39,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(KEYS, look=False)
+    endpoint, gateway = start_gateway(KEYS, probed=False)
     wrong = [{}, bearer("wrong"), bearer(""), {"Authorization": KEY}, {"Authorization": f"Basic {KEY}"}]
     for path in ("chat/completions", "completions"):
         for headers in [*wrong, bearer(digest(KEY))]:
@@ -51,7 +51,7 @@ def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> No
 
 
 def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(KEYS, look=False)
+    endpoint, gateway = start_gateway(KEYS, probed=False)
     statuses = [gateway.ask(PLAIN, **bearer(OTHER))[0] for _ in range(3)]
     status, answer, headers = gateway.ask(PLAIN, **bearer(OTHER))
     assert statuses == [200, 200, 429] and len(endpoint.requests) == 2
@@ -60,15 +60,15 @@ def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
 
 
 def test_the_rate_comes_back_with_time() -> None:
-    guest = Guest("ann", Ledger(), (), per_minute=6)
+    client = ApiClient("ann", Ledger(), (), per_minute=6)
     for _ in range(6):
-        guest.knock(1000.0)
+        client.check_rate_limit(1000.0)
     with pytest.raises(HttpError) as refused:
-        guest.knock(1001.0)
+        client.check_rate_limit(1001.0)
     assert refused.value.retry_after == pytest.approx(9.0)
-    guest.knock(1010.0)
+    client.check_rate_limit(1010.0)
     with pytest.raises(HttpError):
-        guest.knock(1010.5)
+        client.check_rate_limit(1010.5)
 
 
 def test_the_keys_of_clients_and_of_the_upstream_do_not_meet(start_gateway: Start) -> None:
@@ -84,7 +84,7 @@ def test_no_secret_is_logged_or_shown(
     start_gateway: Start, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    endpoint, gateway = start_gateway({**KEYS, "upstream_key": "sk-of-the-upstream"}, look=False)
+    endpoint, gateway = start_gateway({**KEYS, "upstream_key": "sk-of-the-upstream"}, probed=False)
     for fault in ("", "500", "garbage", "html", "cut"):
         for model in ("words", "single/words", "majority:n=2/words"):
             endpoint.faults.extend([fault] * 8)
@@ -110,7 +110,7 @@ def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
 
 
 def test_without_keys_only_this_machine_is_answered_and_only_by_its_name(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(look=False)
+    endpoint, gateway = start_gateway(probed=False)
     for host in ("localhost", "127.0.0.1:8080", "[::1]:80", "LOCALHOST:1"):
         assert gateway.ask(PLAIN, Host=host)[0] == 200
     for host in ("evil.example:8080", "evil.example", "10.0.0.1:80"):
@@ -189,7 +189,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = 0", "1 or more"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = true", "type int"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nsees_all = 1", "type bool"),
-        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "tells no FLOPs"),
+        (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "report no FLOPs"),
         ("upstream = ", "cannot read it as TOML"),
     ],
 )
@@ -228,7 +228,7 @@ def test_what_is_in_the_bank_is_not_asked_for_again(start_gateway: Start, tmp_pa
 
 def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Start) -> None:
     ann, *others = KEYS["keys"]
-    endpoint, gateway = start_gateway({"keys": (replace(ann, sees_all=True), *others)}, look=False)
+    endpoint, gateway = start_gateway({"keys": (replace(ann, sees_all=True), *others)}, probed=False)
     gateway.ask(VOTE, **bearer(KEY))
     gateway.ask({**VOTE, "model": "majority:k=1/words"}, **bearer(KEY))
     gateway.ask(PLAIN, **bearer(OTHER))
@@ -243,8 +243,8 @@ def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Sta
     assert counters["thinktime_clients_left_total"] == 0 and counters["thinktime_requests_in_flight"] == 1
     assert counters[f'thinktime_requests_total{{{path},strategy="",status="400"}}'] == 1
     spent = sum(counters[f'thinktime_spent_total{{key="{key}",what="generated_tokens"}}'] for key in ("ann", "bob"))
-    looks = counters['thinktime_spent_total{key="(looks at models)",what="generated_tokens"}']
-    assert spent + looks == endpoint.generated_tokens and looks > 0
+    probes = counters['thinktime_spent_total{key="(model probes)",what="generated_tokens"}']
+    assert spent + probes == endpoint.generated_tokens and probes > 0
     assert _text(gateway, None, "wrong").startswith("HTTP Error 401")
 
 

@@ -26,7 +26,7 @@ from thinktime.core.usage import Budget, Usage
 from thinktime.gateway import history, trees
 from thinktime.gateway.config import Key, digest
 from thinktime.gateway.page import FILES
-from thinktime.gateway.trees import Watched
+from thinktime.gateway.trees import SearchView
 from thinktime.pages import page
 from thinktime.remote.prices import Price
 from thinktime.scorers.prm import ProcessReward
@@ -127,8 +127,8 @@ def test_each_request_is_told_with_its_method_its_cost_and_its_end(start_gateway
     gateway.ask(PLAIN)
     gateway.ask({**PLAIN, "model": "majorty:n=3/words"})
     told = shown(gateway, "requests")
-    wrong, plain, voted, look = told["requests"]
-    assert [row["number"] for row in told["requests"]] == [4, 3, 2, 1] and look["strategy"] == "single"
+    wrong, plain, voted, first = told["requests"]
+    assert [row["number"] for row in told["requests"]] == [4, 3, 2, 1] and first["strategy"] == "single"
     account = vote["thinktime"]
     assert voted["usage"] == account["account"] and voted["usage"]["dollars"] > 0
     assert (voted["answer"], voted["share"], voted["finish"]) == (account["answer"], account["share"], "done")
@@ -272,8 +272,8 @@ def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
 def test_the_oldest_requests_and_trees_are_forgotten(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     _, gateway = start_gateway()
     gateway.ask(VOTE)
-    (guest,), kept = gateway.gateway.door.guests, gateway.gateway.history
-    size = len(eventually(lambda: (entry := kept.find(guest, 2)) and entry.tree))
+    (client,), kept = gateway.gateway.auth.clients, gateway.gateway.history
+    size = len(eventually(lambda: (entry := kept.find(client, 2)) and entry.tree))
     monkeypatch.setattr(history, "REQUESTS", 4)
     monkeypatch.setattr(history, "MEMORY", 2 * size + size // 2)
     for _ in range(6):
@@ -295,7 +295,7 @@ def test_long_texts_and_large_trees_are_cut_and_the_answer_stays(monkeypatch: py
         return search, search.finish(search.candidates([last])[0])
 
     search, answer = asyncio.run(grown())
-    told = Watched(search, "http://upstream").shown(answer=answer)
+    told = SearchView(search, "http://upstream").shown(answer=answer)
     assert len(told["nodes"]) == 12 and told["more"] == len(search.trace) - 12
     assert [told["nodes"][index]["ordinal"] for index in told["path"]] == ["", "19", "19.7"]
     assert trees.clipped("x" * 12, 10) == "x" * 10 + "… (2 more characters)"
@@ -314,7 +314,7 @@ def test_models_beyond_a_number_are_summed_together(start_gateway: Start, monkey
 
 
 def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start) -> None:
-    _, gateway = start_gateway({"keys": KEYS}, look=False)
+    _, gateway = start_gateway({"keys": KEYS}, probed=False)
     for key in (ANN, BOB, BOB):
         assert gateway.ask({**PLAIN, "model": "single/words"}, Authorization=f"Bearer {key}")[0] == 200
     ann, bob, eve = (shown(gateway, "requests", key) for key in (ANN, BOB, EVE))
@@ -331,11 +331,11 @@ def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start)
     assert ["bob" in text for text in counted] == [False, True] and all("ann" in text for text in counted)
     assert shown(gateway, "requests/2", BOB)["tree"] and shown(gateway, "requests/2", EVE)["tree"]
     status, _, others = fetched(gateway, "/ui/requests/2", Authorization=f"Bearer {ANN}")
-    assert (status, json.loads(others)["error"]["message"]) == (404, "request 2 is not remembered")
+    assert (status, json.loads(others)["error"]["message"]) == (404, "request 2 is not kept")
 
 
 def test_without_a_key_nothing_is_told_but_the_page_itself(start_gateway: Start) -> None:
-    _, gateway = start_gateway({"keys": KEYS}, look=False)
+    _, gateway = start_gateway({"keys": KEYS}, probed=False)
     for path in ("requests", "requests/1"):
         for headers in ({}, {"Authorization": "Bearer a wrong key, long enough"}):
             assert fetched(gateway, f"/ui/{path}", **headers)[0] == 401
@@ -371,7 +371,7 @@ def test_the_files_refer_to_nothing_outside_and_write_no_html() -> None:
 
 
 def test_no_key_and_no_address_is_shown(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway({"keys": KEYS, "upstream_key": "sk-of-the-upstream"}, look=False)
+    endpoint, gateway = start_gateway({"keys": KEYS, "upstream_key": "sk-of-the-upstream"}, probed=False)
     for fault in ("", "500", "garbage", "cut"):
         endpoint.faults.extend([fault] * 8)
         for model in ("words", "majority:n=2/words"):
@@ -451,7 +451,7 @@ def test_what_a_model_says_is_never_markup(start_gateway: Start, tab: Browser) -
 
 
 def test_a_key_is_asked_for_and_stays_in_the_tab(start_gateway: Start, browser: Browser) -> None:
-    _, gateway = start_gateway({"keys": KEYS}, look=False)
+    _, gateway = start_gateway({"keys": KEYS}, probed=False)
     gateway.ask({**PLAIN, "model": "single/words"}, Authorization=f"Bearer {ANN}")
     gateway.ask({**PLAIN, "model": "single/words"}, Authorization=f"Bearer {BOB}")
     browser.open(address(gateway))
@@ -481,7 +481,7 @@ def test_a_gateway_that_goes_away_is_waited_for(tab: Browser) -> None:
 
 
 def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, tab: Browser) -> None:
-    _, gateway = start_gateway(look=False)
+    _, gateway = start_gateway(probed=False)
 
     async def grown() -> tuple[Search, Answer]:
         search = Search(Problem("p", "count"), WordGenerator(), answers=ANSWERS)
@@ -491,9 +491,9 @@ def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, ta
         return search, search.finish(None)
 
     search, answer = asyncio.run(grown())
-    kept, (guest,) = gateway.gateway.history, gateway.gateway.door.guests
-    entry = kept.begin(guest, "/v1/completions", {"model": "words", "prompt": "count"})
-    entry.watch(search, "upstream")
+    kept, (client,) = gateway.gateway.history, gateway.gateway.auth.clients
+    entry = kept.begin(client, "/v1/completions", {"model": "words", "prompt": "count"})
+    entry.show(search, "upstream")
     entry.answer = answer
     kept.end(entry, 200)
     tab.open(address(gateway, 1))

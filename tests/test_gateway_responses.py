@@ -273,5 +273,5 @@ def test_without_a_method_the_upstreams_own_call_answers_and_is_charged(native: 
         answer = client(gateway).responses.create(**body)  # type: ignore[call-overload]
         told = list(answer)[-1].response if stream else answer
         assert told.told == body
-        spent = gateway.gateway.door.ledger.spent
+        spent = gateway.gateway.auth.ledger.spent
         assert (spent.prompt_tokens, spent.cached_tokens, spent.generated_tokens) == (3, 2, 7)

@@ -24,8 +24,8 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage
+from thinktime.gateway.auth import Auth, KeptLedger
 from thinktime.gateway.config import Config, Key, digest
-from thinktime.gateway.door import Door, KeptLedger
 
 KEY = "tt-a-key-that-is-long-enough"
 ALICE = {"Authorization": f"Bearer {KEY}"}
@@ -41,19 +41,19 @@ def test_a_key_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:
         with Serving(endpoint.url, **settings) as gateway:
             looked(endpoint, gateway, KEY)
             account = gateway.ask({**VOTE, "max_tokens": 20}, **ALICE)[1]["thinktime"]["account"]
-            spent = gateway.gateway.door.guests[0].ledger.spent
+            spent = gateway.gateway.auth.clients[0].ledger.spent
             assert spent.generated_tokens > account["generated_tokens"] > 0
-            everything = gateway.gateway.door.ledger.spent
+            everything = gateway.gateway.auth.ledger.spent
         with Serving(endpoint.url, **settings) as gateway:
-            assert gateway.gateway.door.guests[0].ledger.spent == spent
-            assert gateway.gateway.door.ledger.spent == everything != spent  # the look is nobody's
+            assert gateway.gateway.auth.clients[0].ledger.spent == spent
+            assert gateway.gateway.auth.ledger.spent == everything != spent  # the look is nobody's
             left = 300 - spent.generated_tokens
             status, answer, _ = gateway.ask({**PLAIN, "model": "single/words", "max_tokens": left + 1}, **ALICE)
             assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
             assert gateway.ask({**PLAIN, "model": "single/words", "max_tokens": left}, **ALICE)[0] == 200
         with Serving(endpoint.url, **{**settings, "keys": (Key("bob", digest(KEY), Budget(tokens=30)),)}) as gateway:
-            assert gateway.gateway.door.guests[0].ledger.spent == Usage()
-            assert gateway.gateway.door.ledger.spent.generated_tokens > everything.generated_tokens
+            assert gateway.gateway.auth.clients[0].ledger.spent == Usage()
+            assert gateway.gateway.auth.ledger.spent.generated_tokens > everything.generated_tokens
 
 
 def test_a_gateway_budget_holds_over_restarts_for_keys_that_are_gone(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         program.kill()
         program.wait(20)
         asking.join(20)
-        done = endpoint.generated_tokens  # by the endpoint's own count, looks and what it never finished apart
+        done = endpoint.generated_tokens  # by the endpoint's own count, probes and what it never finished apart
     with Bank(tmp_path / "bank.db") as bank:
         spent = bank.spending()
     charged = sum(usage.generated_tokens for usage in spent.values())
@@ -126,8 +126,8 @@ def test_whenever_it_ends_the_bank_has_what_was_spent_and_the_worst_of_the_rest(
 
 def test_what_cannot_be_written_is_not_reserved(tmp_path: Path) -> None:
     bank = Bank(tmp_path / "bank.db")
-    door = Door(Config("http://127.0.0.1:9/v1", keys=key(100)), bank)
-    ledger = door.guests[0].ledger
+    auth = Auth(Config("http://127.0.0.1:9/v1", keys=key(100)), bank)
+    ledger = auth.clients[0].ledger
     bank.close()
     with pytest.raises(BankError):
         ledger.reserve(Usage(generated_tokens=100, model_calls=1))

@@ -180,7 +180,7 @@ def test_a_collector_that_cannot_be_reached_or_a_switch_changes_no_answer(monkey
 def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    with pytest.raises(InputError, match=r"OTEL_EXPORTER_OTLP_PROTOCOL='grpc': spans go by http/protobuf"):
+    with pytest.raises(InputError, match=r"OTEL_EXPORTER_OTLP_PROTOCOL='grpc': only http/protobuf works"):
         Tracing("http://x/v1")
 
 

@@ -17,7 +17,7 @@ from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total
 from thinktime.gateway import replies
-from thinktime.gateway.replies import Outcome
+from thinktime.gateway.replies import SearchOutcome
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.pocket.problems import problems, read_answer
@@ -213,11 +213,11 @@ def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_
     (tmp_path / "pocket.py").write_text(TASK)
     lines = [json.dumps({"input": question, "target": str(answer)}) for question, answer in asked.items()]
     (tmp_path / "problems.jsonl").write_text("\n".join(lines))
-    told: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
 
-    def completion(outcome: Outcome) -> dict[str, Any]:
+    def completion(outcome: SearchOutcome) -> dict[str, Any]:
         answer = replies.completion(outcome)
-        told.append((outcome.ask.prompt[-1]["content"], answer))
+        pairs.append((outcome.request.prompt[-1]["content"], answer))
         return answer
 
     monkeypatch.setattr(app, "completion", completion)
@@ -227,12 +227,12 @@ def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_
         command = [sys.executable, "-m", "inspect_ai", "eval", "pocket.py", *options, "--log-dir", str(tmp_path)]
         settings = os.environ | {"GATEWAY_BASE_URL": gateway.url, "GATEWAY_API_KEY": "none"}
         subprocess.run(command, env=settings, cwd=tmp_path, check=True, timeout=120)
-        spent = gateway.gateway.door.guests[0].ledger.spent
+        spent = gateway.gateway.auth.clients[0].ledger.spent
     (log,) = tmp_path.glob("*.json")
     seen = json.loads(log.read_text())
-    right = [answer["thinktime"]["answer"] == str(asked[question]) for question, answer in told]
+    right = [answer["thinktime"]["answer"] == str(asked[question]) for question, answer in pairs]
     (score,) = seen["results"]["scores"]
     assert len(right) == 6 and score["metrics"]["accuracy"]["value"] == pytest.approx(sum(right) / 6)
     (usage,) = seen["stats"]["model_usage"].values()
-    assert usage["total_tokens"] == sum(answer["usage"]["total_tokens"] for _, answer in told)
+    assert usage["total_tokens"] == sum(answer["usage"]["total_tokens"] for _, answer in pairs)
     assert usage["output_tokens"] == spent.generated_tokens > 0 and spent.model_calls == 24

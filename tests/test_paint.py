@@ -95,7 +95,7 @@ def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Cal
         (["5", "--strategy", "zero_order", "--eta", "1"], "it needs a sample that its first noise decides"),
         (["5", "--strategy", "majority"], "it needs answers that can be read and compared"),
         (["5", "--model", "no/such/folder"], "no diffusers directory"),
-        (["5", "--pull", "2", "--scorer", "compressibility"], "pull='compressibility': this measure has no slope"),
+        (["5", "--pull", "2", "--scorer", "compressibility"], "pull='compressibility': it has no gradient"),
         (["5", "--strategy", "best_of_n:by=ranks"], "by='ranks': an ensemble needs at least two verifiers"),
         (["5", "--steps", "5000"], "steps=5000: give 1 to 1000"),
     ],

@@ -27,10 +27,10 @@ from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote import client as client_module
-from thinktime.remote.client import Client, Heard, RefusedError, TooLateError, UnreachableError, UnreadableError
-from thinktime.remote.looks import Looks
+from thinktime.remote.client import Client, OnEvent, RefusedError, TooLateError, UnreachableError, UnreadableError
 from thinktime.remote.prices import LISTED, Price, listed
 from thinktime.remote.probe import Traits
+from thinktime.remote.probe_cache import ProbeCache
 from thinktime.remote.protocol import Choice, read_usage, shares
 from thinktime.remote.streams import Assembly
 from thinktime.strategies import make
@@ -177,55 +177,55 @@ def test_the_look_sees_what_the_endpoint_does(
 
 
 def test_a_look_is_kept_on_disk_and_taken_once_for_all_runs(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(), Looks(tmp_path / "cache" / "looks.json")
-    first = RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    endpoint, cache = start(), ProbeCache(tmp_path / "cache" / "probes.json")
+    first = RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     endpoint.requests.clear()
-    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits == first and endpoint.requests == []
+    assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits == first and endpoint.requests == []
 
 
 def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(), Looks(tmp_path / "looks.json")
-    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits
+    endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
+    assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     for url, model, step in (
         (f"{endpoint.url}/completions", "words", "\n"),
         (endpoint.url, "other-words", "\n"),
         (endpoint.url, "words", "."),
     ):
         endpoint.requests.clear()
-        assert RemoteGenerator(url, model, step=step, looks=looks).traits and endpoint.requests
-    assert len(json.loads(looks.path.read_text())) == 4
+        assert RemoteGenerator(url, model, step=step, probe_cache=cache).traits and endpoint.requests
+    assert len(json.loads(cache.path.read_text())) == 4
 
 
 def test_a_look_of_yesterday_is_taken_again(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(), Looks(tmp_path / "looks.json")
-    assert RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
-    kept = json.loads(looks.path.read_text())
+    endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
+    assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
+    kept = json.loads(cache.path.read_text())
     for entry in kept.values():
         entry["seen"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
-    looks.path.write_text(json.dumps(kept))
+    cache.path.write_text(json.dumps(kept))
     endpoint.n = "ignored"
-    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
-    assert not RemoteGenerator(endpoint.url, "words", looks=looks).traits.n
+    assert not RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
+    assert not RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"X": 3}', '{"X": {"seen": "x", "traits": {}}}', "[" * 99_999])
 def test_a_broken_cache_is_an_empty_one(start: Start, tmp_path: Path, text: str) -> None:
-    looks = Looks(tmp_path / "looks.json")
-    generator = RemoteGenerator(start().url, "words", looks=looks)
-    looks.path.write_text(text.replace("X", generator.look_name.replace('"', "")))
-    assert generator.traits.n and looks.find(generator.look_name, Traits) == generator.traits
+    cache = ProbeCache(tmp_path / "probes.json")
+    generator = RemoteGenerator(start().url, "words", probe_cache=cache)
+    cache.path.write_text(text.replace("X", generator.probe_key.replace('"', "")))
+    assert generator.traits.n and cache.find(generator.probe_key, Traits) == generator.traits
 
 
 def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert RemoteGenerator(start().url, "words", looks=Looks(tmp_path / "file" / "looks.json")).traits.n
+    assert RemoteGenerator(start().url, "words", probe_cache=ProbeCache(tmp_path / "file" / "probes.json")).traits.n
 
 
 def test_a_failed_look_is_not_kept(start: Start, tmp_path: Path) -> None:
-    looks = Looks(tmp_path / "looks.json")
+    cache = ProbeCache(tmp_path / "probes.json")
     with pytest.raises(UnknownNameError):
-        assert RemoteGenerator(start().url, "word", looks=looks).traits
-    assert not looks.path.exists()
+        assert RemoteGenerator(start().url, "word", probe_cache=cache).traits
+    assert not cache.path.exists()
 
 
 def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:
@@ -348,12 +348,12 @@ def test_a_thought_told_apart_counts_as_it_comes(start: Start) -> None:
 
 def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Start) -> None:
     endpoint = start(reasons=True)
-    generator, heard = opened(endpoint), []
+    generator, events = opened(endpoint), []
 
     async def hear(event: Mapping[str, Any]) -> None:
-        heard.append(event)
+        events.append(event)
 
-    def nodes(listener: Heard | None) -> list[Node]:
+    def nodes(listener: OnEvent | None) -> list[Node]:
         search = search_on(generator.sending({"user": "Ann"}, listener))
         return run(search.extend([search.root]))
 
@@ -361,7 +361,7 @@ def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Sta
     assert streamed.state.text == whole.state.text and streamed.usage.generated_tokens == whole.usage.generated_tokens
     told, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
     assert told["message"] == expected["message"] and told["finish_reason"] == expected["finish_reason"] == "stop"
-    assert len(heard) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
+    assert len(events) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
 
 
 def test_parts_of_several_samples_and_calls_find_their_places() -> None:
@@ -716,16 +716,16 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("garbage", "'application/json' that is no JSON object"),
+        ("garbage", "'application/json' that is not a JSON object"),
         ("cut", "was cut off"),
-        ("html", "'text/html' that is no JSON object (<html>Sign in</html>)"),
-        ("deep", "'application/json' that is no JSON object"),
+        ("html", "'text/html' that is not a JSON object (<html>Sign in</html>)"),
+        ("deep", "'application/json' that is not a JSON object"),
         ("moved", "answers 301 (<html>Moved</html>)"),
         ("no choices", "choices=[]"),
         ("no finish", "finish_reason=None"),
         ("no text", "content=None"),
         ("500", "answers 500 after 5 tries (not now)"),
-        ("429", "answers 429 after 5 tries (not now); ask for less at once, or wait"),
+        ("429", "answers 429 after 5 tries (not now); send fewer requests at once, or wait"),
     ],
 )
 def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str, says: str) -> None:

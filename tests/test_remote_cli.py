@@ -163,8 +163,8 @@ def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
     (tmp_path / "sums.jsonl").write_text("\n".join(questions))
     bench = ("bench", "sums.jsonl", "--strategies", "single", "--n", "1", "--max-tokens", "64", "--json")
     remote = (*bench, "--model", endpoint.url, "--model-name", "words")
-    looks = 6
-    endpoint.faults.extend([*[""] * looks, "garbage"])
+    probes = 6
+    endpoint.faults.extend([*[""] * probes, "garbage"])
     code, out, err = thinktime(*remote)
     assert code == 1 and "1 problems could not be asked: endpoint=" in err and err.count("\n") == 1
     assert (json.loads(out)["complete"], json.loads(out)["runs"][0]["n_problems"]) == (False, 4)
@@ -262,7 +262,7 @@ def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thi
         asked.append(len(endpoint.requests))
     assert asked == [7, 1]
     endpoint.n = "ignored"
-    code, out, err = thinktime("look", endpoint.url, "--model-name", "words", "--json")
+    code, out, err = thinktime("probe", endpoint.url, "--model-name", "words", "--json")
     assert (code, err) == (0, "") and json.loads(out)["n"] is False
     endpoint.requests.clear()
     assert thinktime(*single)[0] == 0
@@ -271,9 +271,9 @@ def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thi
 
 def test_a_look_is_told_in_words(endpoint: Endpoint, thinktime: Command) -> None:
     endpoint.thinks = "apart"
-    code, out, _ = thinktime("look", endpoint.url, "--model-name", "words")
+    code, out, _ = thinktime("probe", endpoint.url, "--model-name", "words")
     assert code == 0 and re.search(r"thinks first +apart", out) and re.search(r"seeds +yes", out)
-    code, _, err = thinktime("look", "http://127.0.0.1:9/v1")
+    code, _, err = thinktime("probe", "http://127.0.0.1:9/v1")
     assert code == 1 and "cannot be reached" in err and err.count("\n") == 1
 
 

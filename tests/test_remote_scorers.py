@@ -250,7 +250,7 @@ def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start
     endpoint = start(n="ignored")
     judge = judge_on(endpoint, retries=0)
     endpoint.faults.extend(["garbage"] * 99)
-    with pytest.raises(ModelError, match="no JSON object"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         run(judge, make("best_of_n", {"n": 4})(searching(start, judge)))
 
 

@@ -521,9 +521,9 @@ def test_what_a_budget_cannot_cover_is_not_reckoned_again_and_again() -> None:
     class Counting(ToyGenerator):
         reckoned = 0
 
-        def worst_case(self, node: Node, max_tokens: int) -> Usage:
+        def worst_case(self, node: Node, max_length: int) -> Usage:
             self.reckoned += 1
-            return super().worst_case(node, max_tokens)
+            return super().worst_case(node, max_length)
 
     generator = Counting(drawn)
     search = toy_search(generator, budget=Budget(tokens=200), cap=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinktime.remote.sizes import LISTED, Shape, multiplied
+from thinktime.remote.sizes import LISTED, DecoderShape, active_parameters
 
 BEHIND_THE_TABLE = {
     "llama-3.1-8b": 7.0,
@@ -25,38 +25,38 @@ BEHIND_THE_TABLE = {
 
 
 def test_a_shape_counts_every_matrix_a_token_goes_through() -> None:
-    one = Shape(layers=2, hidden=4, heads=2, kv_heads=1, head_dim=3, intermediate=5, vocabulary=7)
+    one = DecoderShape(layers=2, hidden=4, heads=2, kv_heads=1, head_dim=3, intermediate=5, vocabulary=7)
     attention = 4 * 6 + 4 * 3 + 4 * 3 + 6 * 4  # queries, keys, values, output
-    assert one.multiplied == 2 * (attention + 3 * 4 * 5) + 4 * 7
-    mixture = Shape(2, 4, 2, 1, 3, 5, 7, experts=2, of=8)
-    assert mixture.multiplied == 2 * (attention + 2 * 3 * 4 * 5 + 4 * 8) + 4 * 7
+    assert one.active == 2 * (attention + 3 * 4 * 5) + 4 * 7
+    mixture = DecoderShape(2, 4, 2, 1, 3, 5, 7, experts=2, of=8)
+    assert mixture.active == 2 * (attention + 2 * 3 * 4 * 5 + 4 * 8) + 4 * 7
 
 
 @pytest.mark.parametrize("name", BEHIND_THE_TABLE)
 def test_shapes_add_up_to_what_the_model_cards_say(name: str) -> None:
     shape = LISTED[name]
-    inner = (shape.multiplied - shape.hidden * shape.vocabulary) / 1e9
+    inner = (shape.active - shape.hidden * shape.vocabulary) / 1e9
     assert inner == pytest.approx(BEHIND_THE_TABLE[name], rel=0.015)
 
 
 def test_of_a_mixture_only_what_a_token_meets_counts() -> None:
-    assert 3.0e9 < LISTED["qwen3-30b-a3b"].multiplied < 3.35e9
-    assert 21e9 < LISTED["qwen3-235b-a22b"].multiplied < 22.5e9
+    assert 3.0e9 < LISTED["qwen3-30b-a3b"].active < 3.35e9
+    assert 21e9 < LISTED["qwen3-235b-a22b"].active < 22.5e9
 
 
 @pytest.mark.parametrize(
     "name", ["Qwen/Qwen3-8B", "qwen3:8b", "qwen3-8b", "Qwen/Qwen3-8B-FP8", "/models/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-Base"]
 )
 def test_spellings_of_one_model_are_one(name: str) -> None:
-    assert multiplied(name) == LISTED["qwen3-8b"].multiplied
+    assert active_parameters(name) == LISTED["qwen3-8b"].active
 
 
 @pytest.mark.parametrize("name", ["", "words", "my-qwen3-8b", "qwen3-8b-draft", "qwen3-9b", "gpt-5", "qwen3"])
 def test_a_model_that_is_not_listed_has_no_size(name: str) -> None:
-    assert multiplied(name) is None
+    assert active_parameters(name) is None
 
 
 def test_a_version_and_a_tuning_are_no_part_of_the_size() -> None:
-    assert multiplied("mistralai/Mistral-7B-Instruct-v0.3") == LISTED["mistral-7b-v0.3"].multiplied
-    assert multiplied("mistralai/Mistral-7B-Instruct-v0.1") is None
-    assert multiplied("meta-llama/Meta-Llama-3.1-8B-Instruct") == LISTED["llama-3.1-8b"].multiplied
+    assert active_parameters("mistralai/Mistral-7B-Instruct-v0.3") == LISTED["mistral-7b-v0.3"].active
+    assert active_parameters("mistralai/Mistral-7B-Instruct-v0.1") is None
+    assert active_parameters("meta-llama/Meta-Llama-3.1-8B-Instruct") == LISTED["llama-3.1-8b"].active

@@ -420,7 +420,7 @@ def test_a_strategy_that_says_nothing_of_itself_has_a_card_all_the_same() -> Non
     @dataclass(frozen=True)
     class Silent:
         n: int = 3
-        needs: ClassVar[frozenset[Capability]] = frozenset()
+        needs: ClassVar[frozenset[str]] = frozenset()
 
     Silent.__module__ = "toy"
     found = card("silent", Silent)
@@ -475,7 +475,7 @@ def test_the_strategy_of_an_installed_package_is_found_by_name_and_keeps_every_l
     assert "first_words" in refusal_of("majority", Majority(), frozenset({Capability.PREFIX, Capability.SCORES}))
 
 
-def refusal_of(name: str, strategy: Strategy, offered: frozenset[Capability]) -> str:
+def refusal_of(name: str, strategy: Strategy, offered: frozenset[str]) -> str:
     with pytest.raises(CapabilityError) as refused:
         check(name, strategy, offered)
     return str(refused.value)

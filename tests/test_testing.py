@@ -15,7 +15,7 @@ from toy import configured
 from thinktime.core.ledger import Ledger
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import majority
-from thinktime.core.types import Capability, Extension, Node
+from thinktime.core.types import Extension, Node
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, Strategy, parse
 from thinktime.testing import (
@@ -120,7 +120,7 @@ def test_every_strategy_with_options_is_tried_with_small_ones() -> None:
 class Vote:
     """A vote over four samples that the broken ones below are made from."""
 
-    needs: ClassVar[frozenset[Capability]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     async def __call__(self, search: Search) -> Answer:
         return self.chosen(search, await search.extend([search.root], 4))

@@ -29,8 +29,8 @@ from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import held, pack, thoughts_of, unpack
-from thinktime.remote.looks import Looks
 from thinktime.remote.prices import Price
+from thinktime.remote.probe_cache import ProbeCache
 from thinktime.remote.refusals import only_model
 from thinktime.remote.thoughts import CLOSING, FIELDS
 from thinktime.strategies import make
@@ -201,9 +201,9 @@ def test_dollars_cover_the_prompt_that_is_read_twice(start: Start, usage: bool) 
 
 
 def test_a_look_at_thoughts_is_kept_on_disk_beside_the_other(start: Start, tmp_path: Path) -> None:
-    endpoint, looks = start(**MARKED), Looks(tmp_path / "looks.json")
-    first = capped(endpoint, 20, looks=looks)
-    again = RemoteGenerator(endpoint.url, "words", thinking_tokens=7, looks=looks)
+    endpoint, cache = start(**MARKED), ProbeCache(tmp_path / "probes.json")
+    first = capped(endpoint, 20, probe_cache=cache)
+    again = RemoteGenerator(endpoint.url, "words", thinking_tokens=7, probe_cache=cache)
     assert (again.cap, again.traits) == (first.cap, first.traits) and endpoint.requests == []
 
 
@@ -246,7 +246,7 @@ def test_the_gateway_caps_by_name_and_field_and_says_that_it_held(
     start_gateway: StartGateway, named: dict[str, Any]
 ) -> None:
     endpoint, gateway = start_gateway(**MARKED)
-    gateway.ask({**PLAIN, "model": CAPPED})  # looks at the thoughts
+    gateway.ask({**PLAIN, "model": CAPPED})  # cache at the thoughts
     endpoint.prompt_tokens = endpoint.generated_tokens = 0
     status, answer, _ = gateway.ask({**PLAIN, "max_tokens": 200, **named})
     told = answer["thinktime"]

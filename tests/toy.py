@@ -18,7 +18,7 @@ from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Generator, Scorer
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, make
@@ -28,11 +28,9 @@ from thinktime.testing import FLOPS as FLOPS
 from thinktime.testing import PROBLEM as PROBLEM
 from thinktime.testing import Notebook as Notebook
 from thinktime.testing import Piece as Piece
-from thinktime.testing import WordGenerator, WordScorer, WordSkills
+from thinktime.testing import WORD_PROMPTS, WordGenerator, WordScorer
 from thinktime.testing import drawn as drawn
 from thinktime.testing import drawn_score as drawn_score
-
-WORD_SKILLS = WordSkills()
 
 unhurried = settings(deadline=None)
 """For properties: a busy machine is no failure."""
@@ -110,7 +108,7 @@ def toy_search(
     scorer: Scorer | Scores | None = drawn_score,
     *,
     answers: Answers | None = ANSWERS,
-    skills: Skills | None = WORD_SKILLS,
+    prompts: Mapping[str, Prompt] | None = WORD_PROMPTS,
     problem: Problem = PROBLEM,
     budget: Budget | None = None,
     seed: int = 0,
@@ -126,7 +124,7 @@ def toy_search(
         scorers=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
         embedder=HashedNgrams(),
-        prompts=skills,
+        prompts=prompts,
         sampling=Sampling(temperature, max_length=cap),
         budget=budget,
         seed=seed,

@@ -70,7 +70,7 @@ def held(model: DiffusionModel, rounds: int) -> dict[str, float]:
     search = Search(Problem("tree", 3), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
     asyncio.run(make("dts", {"n": rounds, "walks": 8})(search))
     size = 4 * 2 * int(torch.tensor(model.shape).prod())
-    return {"nodes": len(search.trace), "in_memory": generator.shelf.held, "in_all": size * len(search.trace)}
+    return {"nodes": len(search.trace), "in_memory": generator.store.held, "in_all": size * len(search.trace)}
 
 
 def main() -> None:

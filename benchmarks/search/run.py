@@ -45,7 +45,7 @@ class Instant(WordGenerator):
         """Steps taken."""
         return state
 
-    def worst_case(self, node: Node, max_tokens: int) -> Usage:
+    def worst_case(self, node: Node, max_length: int) -> Usage:
         """What every step costs."""
         return ONE
 

@@ -63,7 +63,7 @@ CLEARLY = 0.02
 class Greedy:
     """One sample at temperature 0."""
 
-    needs: ClassVar[frozenset[Capability]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     async def __call__(self, search: Search) -> Answer:
         """The answer of that sample."""

@@ -24,7 +24,7 @@ class Truncated:
     """A share ``kept`` of the tokens before the answer of one sample, and an answer to that."""
 
     kept: float
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ANSWERS, Capability.PREFIX})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, Capability.PREFIX})
 
     async def __call__(self, search: Search) -> Answer:
         """The answer behind the cut; none where the sample never ended."""

@@ -62,7 +62,7 @@ class Judging:
     task: Task
     found: dict[str, Judged] = field(default_factory=dict)
     """By problem."""
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS, Capability.META_REWARD})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.JUDGE, Capability.ANSWERS, Capability.META_REWARD})
 
     def __post_init__(self) -> None:
         tokenizer = ChatTokenizer(directory("skilled"))

@@ -28,9 +28,9 @@ from experiments.plot import COLOURS, bars, save
 from experiments.pools import arguments, describe, pools, run, text, write
 from thinktime.answers import canonical, extract
 from thinktime.bench.coverage import (
-    Model,
     PowerLaw,
     Rates,
+    SampledModel,
     chance,
     cheapest,
     coverage,
@@ -44,7 +44,7 @@ from thinktime.bench.execution import arithmetic
 from thinktime.bench.health import Judged
 from thinktime.bench.health import health as health_of
 from thinktime.bench.samples import Pool, Sample, Sampled
-from thinktime.bench.selectors import Point, Select, curve, plateau
+from thinktime.bench.selectors import Select, SelectorPoint, curve, plateau
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
 from thinktime.core.errors import InputError
 from thinktime.core.selection import best, majority, weighted_majority
@@ -158,7 +158,7 @@ def selectors(pool: Pool) -> dict[str, Select]:
     return found
 
 
-def selected(points: Mapping[int, Point], ks: Sequence[int]) -> dict[str, Any]:
+def selected(points: Mapping[int, SelectorPoint], ks: Sequence[int]) -> dict[str, Any]:
     return {
         "by_k": {str(k): points[k].accuracy.as_dict() | {"sd_over_subsets": round(points[k].sd, 6)} for k in ks},
         "plateau_k": plateau({k: points[k].accuracy.value for k in ks}),
@@ -291,7 +291,7 @@ def main() -> None:
     measured = {name: measure(pool, args.seed) for name, pool in found.items()}
     for facts in measured.values():
         facts["verdict"] = verdict(facts)
-    models = [Model(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()]
+    models = [SampledModel(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()]
     prices = {str(target): choice and asdict(choice) for target in (0.8, 0.9) for choice in [cheapest(models, target)]}
     unit = next(iter(found.values())).unit
     result = {"pools": measured, "cheapest_for_oracle_coverage": {"cost_unit": f"{unit} generated"} | prices}

@@ -69,7 +69,7 @@ class Noted:
     strategy: Revision
     task: Task
     found: dict[str, list[list[Said]]] = field(default_factory=dict)
-    needs: ClassVar[frozenset[Capability]] = Revision.needs
+    needs: ClassVar[frozenset[str]] = Revision.needs
 
     async def __call__(self, search: Search) -> Answer:
         """The strategy's answer."""

@@ -19,7 +19,7 @@ class FirstWords:
 
     n: int = 4
     words: int = 3
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PREFIX, Capability.SCORES})
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.PREFIX, Capability.SCORES})
 
     async def __call__(self, search: Search) -> Answer:
         """Begin, score, finish."""

@@ -1,4 +1,4 @@
-"""The tree of a search: as records for result files, and drawn in the terminal."""
+"""The tree of a search, as records for result files and as a drawing for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thinktime.generators.text import added_text
 
 
 def records(search: Search) -> list[dict[str, Any]]:
-    """Every node in the order of sampling; a node's text is what it adds to its parent's."""
+    """Every node in the order of sampling; the text of a node is what it adds to its parent's."""
     return [
         {
             "key": record.node.key,
@@ -24,16 +24,10 @@ def records(search: Search) -> list[dict[str, Any]]:
             "finish": record.node.finish,
             "tokens": record.node.usage.generated_tokens,
             "pruned": record.pruned,
-            **(_asked(record) if record.prompt else {}),
+            **({"prompt": record.prompt, "about": _quoted(record)} if record.prompt else {}),
         }
         for record in search.records()
     ]
-
-
-def _asked(record: Record) -> dict[str, Any]:
-    """What a root asks, about which nodes, quoting which replies."""
-    about, said = ([node.key for node in nodes] for nodes in (record.about, record.said))
-    return {"prompt": record.prompt, "about": about, **({"said": said} if said else {})}
 
 
 def draw(search: Search, returned: str | None = None) -> Tree:
@@ -54,3 +48,8 @@ def draw(search: Search, returned: str | None = None) -> Tree:
         label = RichText(f"{score} {added_text(record.node).strip()}  ({record.node.finish})", style=style)
         branches[record.node.key] = branches[record.node.parent.key].add(label)
     return branches[search.root.key]
+
+
+def _quoted(record: Record) -> list[str]:
+    """The keys of the nodes that a prompt shows to the model."""
+    return [node.key for node in (*record.about, *record.said)]

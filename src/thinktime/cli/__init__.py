@@ -12,8 +12,8 @@ from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.info import models, strategies
-from thinktime.cli.look import look
 from thinktime.cli.paint import paint
+from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, models, look, demo, score_server):
+for command in (ask, paint, bench, serve, replay, report, models, probe, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from thinktime.core.protocols import Generator, Scorer
     from thinktime.core.search import Search
     from thinktime.core.types import Prompt, Sampling
-    from thinktime.remote.looks import Looks
+    from thinktime.remote.probe_cache import ProbeCache
 
 Result = TypeVar("Result")
 POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retry"}
@@ -215,7 +215,7 @@ def _remote(options: Models) -> Generator:
         key,
         price=cost,
         parameters=options.parameters,
-        looks=looks_of_this_user(),
+        probe_cache=user_probe_cache(),
         thinking_tokens=options.thinking_tokens,
     )
 
@@ -243,15 +243,15 @@ def remote_scorer(url: str, model: str, *, name: str | None, price: str | None, 
     root, _, call = url.rstrip("/").rpartition("/")
     if call in ("pooling", "classify", "score"):
         return RemoteReward(url, name or only_model(f"{root}/v1", key), key, aggregate=aggregate, price=cost)
-    return Judge(RemoteGenerator(url, name or only_model(url, key), key, price=cost, looks=looks_of_this_user()))
+    return Judge(RemoteGenerator(url, name or only_model(url, key), key, price=cost, probe_cache=user_probe_cache()))
 
 
-def looks_of_this_user() -> Looks:
+def user_probe_cache() -> ProbeCache:
     """What endpoints were seen to do, in the user's cache folder."""
-    from thinktime.remote.looks import Looks
+    from thinktime.remote.probe_cache import ProbeCache
 
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Looks(Path(folder) / "thinktime" / "endpoints.json")
+    return ProbeCache(Path(folder) / "thinktime" / "endpoints.json")
 
 
 def model_key() -> str | None:

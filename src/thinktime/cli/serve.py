@@ -22,7 +22,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings and keys; options here win.")] = None,
     key: Annotated[
         str | None,
-        typer.Option(envvar="THINKTIME_GATEWAY_KEY", help="Who asks must send it; better in the environment."),
+        typer.Option(envvar="THINKTIME_GATEWAY_KEY", help="Clients must send it; better in the environment."),
     ] = None,
     new_key: Annotated[
         bool, typer.Option("--new-key", help="Print a new key and what to write into --config.")
@@ -45,7 +45,7 @@ def serve(
     scorer_price: ScorerPrice = None,
     bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
 ) -> None:
-    """Serve better answers to any OpenAI client: a method in front of the model's name, its true cost behind."""
+    """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
     from thinktime.core.usage import Budget
     from thinktime.gateway.config import Config, digest, given_key, read_config
     from thinktime.gateway.config import new_key as make_key

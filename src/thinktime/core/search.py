@@ -514,6 +514,10 @@ class Search:
         """The trace in the order in which its nodes were asked for, whatever ended first."""
         return sorted(self.trace.values(), key=lambda record: record.turn)
 
+    def failed_scores(self) -> list[str]:
+        """Why scores are missing, one line each."""
+        return [reason for cache in self._caches.values() for reason in cache.failed]
+
     def candidates(self, nodes: Collection[Node], scores: Collection[float | None] | None = None) -> list[Candidate]:
         """The complete nodes among these, with their answers and scores, each once."""
         found: dict[str, Candidate] = {}
@@ -535,8 +539,7 @@ class Search:
         Raises:
             ThinktimeError: no sample is complete, and a child failed for this reason; or all scores failed.
         """
-        failed = [reason for cache in self._caches.values() for reason in cache.failed]
-        records = self.records()
+        failed, records = self.failed_scores(), self.records()
         if failed and all(record.score is None for record in records):
             raise ModelError(failed[0])
         if chosen is None:

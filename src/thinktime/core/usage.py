@@ -103,8 +103,9 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``4000tok``, ``400nfe``, ``16calls``, ``20actions``, ``2e12flops``, ``30s``, ``0.05usd``, or several joined
-        by commas.
+        """Read ``4000tok``, ``400nfe``, ``16calls``, ``20actions``, ``2e12flops``, ``30s``, ``0.05usd``.
+
+        Several are joined by commas.
 
         Raises:
             InputError: a part has no known unit or no positive number.

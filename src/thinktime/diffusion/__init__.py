@@ -1,1 +1,1 @@
-"""Local diffusion: noise levels, models of ``diffusers`` directories, and one batch for whoever asks."""
+"""Local diffusion: noise levels, models from ``diffusers`` directories, batching, and storage of states."""

@@ -1,4 +1,4 @@
-"""What is asked of a diffusion model."""
+"""The input of a diffusion model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from thinktime.diffusion.levels import Array
 
 Condition = int | str | None
-"""What a picture should show: a class, words, or nothing in particular."""
+"""What a picture should show: a class, a text, or None for an unconditional picture."""
 
 
 class Call(NamedTuple):
-    """One question to the network: what noise is in ``x`` at this timestep, for a picture of this condition?"""
+    """One evaluation of the network: a state ``x`` [channels, height, width], its timestep and its condition."""
 
     x: Array
     timestep: int
     condition: Condition
     guidance: float
-    """Above 1: away from what it would say without the condition, so two passes (Ho and Salimans 2022)."""
+    """Strength of classifier-free guidance, which takes two passes; 1 is none (Ho and Salimans 2022)."""

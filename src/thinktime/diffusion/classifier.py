@@ -19,14 +19,14 @@ from thinktime.diffusion.levels import Array
 
 
 class Classifier(nn.Module):
-    """Convolutions that halve the picture, then two linear layers; the first of these gives the features.
+    """Convolutions that each halve the picture, then two linear layers; the first of these gives the features.
 
     Args:
-        side: of the picture in pixels.
-        channels: of the picture.
-        widths: of the convolutions.
-        kernel: their side.
-        features: width of the linear layer before the classes.
+        side: side of the picture in pixels.
+        channels: channels of the picture.
+        widths: output channels of each convolution.
+        kernel: side of the kernels in pixels.
+        features: width of the first linear layer.
         labels: names of the classes.
     """
 
@@ -66,10 +66,10 @@ class Classifier(nn.Module):
 
     @classmethod
     def load(cls, directory: Path) -> Classifier:
-        """Read what `save` wrote.
+        """Load a directory that `save` wrote.
 
         Raises:
-            InputError: the directory holds no such classifier.
+            InputError: the directory cannot be loaded.
         """
         try:
             model = cls(**json.loads((directory / "config.json").read_text()))

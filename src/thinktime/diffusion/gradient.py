@@ -1,4 +1,4 @@
-"""Guidance by gradients: the reference that needs a measure with a slope, where searches need only its values."""
+"""Guidance by gradients. It needs a differentiable measure, while a search needs only the measure's values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from thinktime.core.errors import InputError
 from thinktime.diffusion.calls import Condition
 
 Measure = Callable[[Tensor, Sequence[Condition]], Tensor | Sequence[float]]
-"""From pictures [n, channels, height, width] between 0 and 1, and what they should show, to n numbers.
+"""Maps pictures [n, channels, height, width] between 0 and 1, and their conditions, to n numbers.
 
-One that gives a tensor with a gradient has a slope to follow."""
+A differentiable measure returns a tensor with a gradient."""
 
 
 class Part(NamedTuple):
-    """One of the measures that make up a score."""
+    """A measure with its weight in a score."""
 
     name: str
     measure: Measure
@@ -28,14 +28,17 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Pull:
-    """Every step goes up the slope of the measures at the clean estimate (Chung et al. 2023, arXiv 2209.14687).
+    """Moves every step along the gradient of the measures at the clean estimate (Chung et al. 2023, arXiv 2209.14687).
 
-    With their value at the clean estimate in place of their expectation the noise of ``p(x) * exp(scale * measures)``
-    is what the model tells, less ``spread * scale`` times the gradient by the state.
+    The target is ``p(x) * exp(scale * measures)``. If the measures' expectation is replaced by their value at the clean
+    estimate, its noise is the predicted noise minus ``spread * scale`` times the gradient with respect to the state.
 
     Args:
-        parts: the measures, whose weighted sum it is.
-        scale: of that in the exponent, above 0.
+        parts: measures, whose weighted sum is followed.
+        scale: factor of the sum in the exponent, above 0.
+
+    Raises:
+        InputError: the scale is not above 0, or there are no measures.
     """
 
     parts: Sequence[Part]
@@ -43,25 +46,25 @@ class Pull:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < inf:
-            raise InputError("pull", self.scale, "give a number above 0; negate the measure to be pulled away from it")
+            raise InputError("pull", self.scale, "give a number above 0; negate the measure to lower it")
         if not self.parts:
-            raise InputError("pull", self.scale, "there is no measure whose slope could be followed; name one")
+            raise InputError("pull", self.scale, "there is no measure to follow; name one")
 
     @property
     def name(self) -> str:
-        """What is followed, and how strongly."""
+        """The scale, and the measures with their weights."""
         return f"{self.scale:g}*({'+'.join(f'{part.weight:g}*{part.name}' for part in self.parts)})"
 
     def of(self, pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        """The weighted sum over measures and pictures.
+        """The weighted sum over measures and pictures, as a scalar tensor with a gradient.
 
         Raises:
-            InputError: one of the measures has no slope.
+            InputError: a measure is not differentiable.
         """
         whole = pictures.new_zeros(())
         for part in self.parts:
             found = part.measure(pictures, conditions)
             if not isinstance(found, Tensor) or not found.requires_grad:
-                raise InputError("pull", part.name, "this measure has no slope; take class, ink, symmetry, or search")
+                raise InputError("pull", part.name, "it has no gradient; use class, ink or symmetry, or search instead")
             whole = whole + part.weight * found.sum()
         return whole

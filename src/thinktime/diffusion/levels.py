@@ -1,7 +1,7 @@
 """Noise levels of a sampler and the steps between them (Song et al. 2020, arXiv 2010.02502).
 
-A picture is made in ``steps`` steps: at position 0 it is pure noise, at position ``steps`` it is clean. Positions are
-what callers count in, whatever the model's own timesteps are.
+A picture takes ``steps`` steps: at position 0 it is pure noise, at position ``steps`` it is clean. Callers count in
+positions, whatever the model's own timesteps are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Array = NDArray[np.float32]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
-class Step(NamedTuple):
-    """One denoising step: where it leads on average, how far the noise spreads it, and the clean estimate."""
+class DenoisingStep(NamedTuple):
+    """One denoising step: the mean and standard deviation of the next state, and the clean estimate."""
 
     mean: Array
     sigma: float
@@ -32,13 +32,13 @@ class Levels:
     """The levels of a variance-preserving sampler.
 
     Args:
-        timesteps: what the model is told at every position but the last, strictly falling.
-        alphas: share of the signal's variance at every position; ``steps + 1`` of them, rising.
-        prediction: what the model tells.
-        clip: the clean estimate is kept between -clip and clip; None leaves it.
+        timesteps: the model's timestep at every position but the last, strictly decreasing.
+        alphas: share of the signal's variance at every position; ``steps + 1`` numbers, increasing.
+        prediction: the quantity that the model predicts.
+        clip: bound on the absolute value of the clean estimate; None does not clip.
 
     Raises:
-        InputError: timesteps do not fall, so the sampler would stand still.
+        InputError: the timesteps do not decrease strictly.
     """
 
     timesteps: tuple[int, ...]
@@ -56,24 +56,24 @@ class Levels:
         """Denoising steps from noise to picture."""
         return len(self.timesteps)
 
-    def step(self, x: Array, told: Array, position: int, eta: float) -> Step:
-        """From a position to the next one, given what the model told there.
+    def step(self, x: Array, predicted: Array, position: int, eta: float) -> DenoisingStep:
+        """The step from a position to the next one, given the model's prediction at the position.
 
-        The next state is ``mean + sigma * noise``. With ``eta`` 0 sigma is 0 and the first noise decides everything;
-        with 1 it is the noise of the forward process.
+        The next state is ``mean + sigma * noise``. With ``eta`` 0, sigma is 0 and the first noise decides everything;
+        with ``eta`` 1, sigma is that of the forward process (DDPM).
         """
         here, there = self.alphas[position], self.alphas[position + 1]
-        clean, noise = self._parts(x, told, here)
+        clean, noise = self._parts(x, predicted, here)
         sigma = eta * sqrt(max(0.0, (1 - there) / (1 - here) * (1 - here / there)))
         mean = sqrt(there) * clean + sqrt(max(0.0, 1 - there - sigma**2)) * noise
-        return Step(mean.astype(np.float32), sigma, clean)
+        return DenoisingStep(mean.astype(np.float32), sigma, clean)
 
-    def clean(self, x: Array, told: Array, position: int) -> Array:
+    def clean(self, x: Array, predicted: Array, position: int) -> Array:
         """The model's estimate of the picture that this state will become."""
-        return self._parts(x, told, self.alphas[position])[0]
+        return self._parts(x, predicted, self.alphas[position])[0]
 
     def renoise(self, x: Array, position: int, back_to: int, noise: Array) -> Array:
-        """A state further back on the way, from which it may go another way: the forward process.
+        """Add noise by the forward process, which moves a state from ``position`` back to ``back_to``.
 
         Raises:
             InputError: ``back_to`` is not before ``position``.
@@ -83,38 +83,38 @@ class Levels:
         kept = self.alphas[back_to] / self.alphas[position]
         return (sqrt(kept) * x + sqrt(1 - kept) * noise).astype(np.float32)
 
-    def _parts(self, x: Array, told: Array, alpha: float) -> tuple[Array, Array]:
+    def _parts(self, x: Array, predicted: Array, alpha: float) -> tuple[Array, Array]:
         """The picture and the noise in a state."""
-        clean, noise = parts(x, told, sqrt(alpha), sqrt(1 - alpha), self.prediction)
+        clean, noise = parts(x, predicted, sqrt(alpha), sqrt(1 - alpha), self.prediction)
         if self.clip is not None:
             clean = clean.clip(-self.clip, self.clip)
         return clean.astype(np.float32), noise.astype(np.float32)
 
 
-def parts(x: Any, told: Any, signal: Any, spread: Any, prediction: Prediction) -> tuple[Any, Any]:
+def parts(x: Any, predicted: Any, signal: Any, spread: Any, prediction: Prediction) -> tuple[Any, Any]:
     """The picture and the noise in ``x = signal * picture + spread * noise``, as arrays or as tensors.
 
     Args:
         x: the state.
-        told: by the model.
-        signal: share of the picture in it.
-        spread: of the noise.
-        prediction: what the model tells.
+        predicted: the model's output.
+        signal: factor of the picture.
+        spread: factor of the noise.
+        prediction: the quantity that the model predicts.
     """
     if prediction == "epsilon":
-        return (x - spread * told) / signal, told
+        return (x - spread * predicted) / signal, predicted
     if prediction == "sample":
-        return told, (x - signal * told) / spread
-    return signal * x - spread * told, signal * told + spread * x
+        return predicted, (x - signal * predicted) / spread
+    return signal * x - spread * predicted, signal * predicted + spread * x
 
 
 def neighbour(noise: Array, direction: Array, cosine: float) -> Array:
-    """Noise of the same length at an angle: as typical a draw as the one it stems from.
+    """Noise of the same norm at an angle to the given noise, so it is as typical a draw.
 
     Args:
         noise: the pivot.
-        direction: fresh noise of the same shape; what it has in common with the pivot is taken out.
-        cosine: of the angle between the two, strictly between 0 and 1.
+        direction: fresh noise of the same shape; its component along the pivot is removed.
+        cosine: cosine of the angle to the pivot, strictly between 0 and 1.
     """
     pivot, fresh = noise.astype(np.float64), direction.astype(np.float64)
     length = np.linalg.norm(pivot)

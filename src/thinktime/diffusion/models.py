@@ -1,4 +1,4 @@
-"""Diffusion models from directories of ``diffusers``: with classes, without, or with text like Stable Diffusion."""
+"""Diffusion models from ``diffusers`` directories: unconditional, by class, or by text like Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from thinktime.engine.models import digest_of
 
 
 class DiffusionModel:
-    """A pipeline's directory, its parts loaded but not its loop: the steps are taken by whoever searches.
+    """The networks and noise schedule of a pipeline. Callers take the denoising steps.
 
     Args:
-        directory: with ``model_index.json``, ``unet`` and ``scheduler``; for text also ``vae``, ``text_encoder`` and
-            ``tokenizer``. A model with classes may have ``labels.json``: ``{"labels": [...], "hidden": 10}``, the class
-            of pictures that nobody asked for.
-        device: where the network is.
+        directory: has ``model_index.json``, ``unet`` and ``scheduler``; for text also ``vae``, ``text_encoder`` and
+            ``tokenizer``. A model with classes may have ``labels.json``: ``{"labels": [...], "hidden": 10}``, where
+            ``hidden`` is the class of unconditional pictures.
+        device: the device of the networks.
 
     Raises:
-        InputError: the directory lacks a part, or has a sampler of another kind.
+        InputError: the directory lacks a part, or its sampler is not variance-preserving.
     """
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
@@ -43,7 +43,7 @@ class DiffusionModel:
         if "beta_schedule" not in sampler:
             kind = sampler.get("_class_name", "unknown")
             raise InputError(
-                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and their kin) are steered"
+                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and their kin) are supported"
             )
         self._sampler: Any = DDIMScheduler.from_config(sampler)
         try:
@@ -76,13 +76,12 @@ class DiffusionModel:
         side = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
         self.shape: tuple[int, ...] = (config.in_channels, *side)
         if config.out_channels != config.in_channels:
-            told = f"it tells {config.out_channels} channels of states of {config.in_channels}"
-            raise InputError("model", str(directory), f"{told}; take one that tells no variances")
+            found = f"it predicts {config.out_channels} channels for states of {config.in_channels}"
+            raise InputError("model", str(directory), f"{found}; use a model that predicts no variances")
         if self.text and self._vae.config.latent_channels != config.in_channels:
-            told = (
-                f"its decoder takes {self._vae.config.latent_channels} channels, its states have {config.in_channels}"
-            )
-            raise InputError("model", str(directory), f"{told}; take parts of one pipeline")
+            channels = self._vae.config.latent_channels
+            found = f"its decoder takes {channels} channels, its states have {config.in_channels}"
+            raise InputError("model", str(directory), f"{found}; use the parts of one pipeline")
         described = directory / "labels.json"
         labels = _json(described) if described.exists() else {}
         classes = getattr(config, "num_class_embeds", None) or 0
@@ -90,14 +89,14 @@ class DiffusionModel:
         self.labels: tuple[str, ...] = tuple(labels.get("labels") or map(str, range(classes)))
 
     def levels(self, steps: int) -> Levels:
-        """The levels of a sampler of so many steps.
+        """The noise levels of a sampler with this number of steps.
 
         Raises:
-            InputError: the model was trained on fewer.
+            InputError: the number is below 1, or above the timesteps of the training.
         """
         config = self._sampler.config
         if not 1 <= steps <= config.num_train_timesteps:
-            raise InputError("steps", steps, f"give 1 to {config.num_train_timesteps}, what the model was trained on")
+            raise InputError("steps", steps, f"give 1 to {config.num_train_timesteps}, the timesteps of the training")
         self._sampler.set_timesteps(steps)
         timesteps = tuple(int(t) for t in self._sampler.timesteps)
         alphas = [float(self._sampler.alphas_cumprod[t]) for t in timesteps] + [
@@ -107,15 +106,15 @@ class DiffusionModel:
 
     @property
     def clip(self) -> float | None:
-        """Clean estimates are kept between minus this and this."""
+        """Bound on the absolute value of clean estimates; None does not clip."""
         config = self._sampler.config
         return float(config.clip_sample_range) if config.clip_sample else None
 
     def condition(self, prompt: Any) -> Condition:
-        """What a prompt asks of this model: the class it names, or its words.
+        """The condition of a prompt: the index of the class that it names, or its text.
 
         Raises:
-            InputError: no such class.
+            InputError: the prompt does not name exactly one class.
         """
         if self.text:
             return str(prompt)
@@ -130,65 +129,65 @@ class DiffusionModel:
         raise InputError("prompt", prompt, f"name one class: {', '.join(self.labels)}")
 
     def evaluations(self, condition: Condition, guidance: float) -> int:
-        """Forward passes that one call takes."""
+        """Number of forward passes of one call."""
         return 2 if guidance != 1 and condition is not None else 1
 
     def predict(self, calls: Sequence[Call], pull: Pull | None = None) -> list[Array]:
-        """What the network tells of each, in one forward pass of all of them.
+        """The network's predictions [channels, height, width] for all calls, in one forward pass.
 
         Args:
-            calls: states, and what is asked of them.
-            pull: moves what is told by the gradient of a measure of the clean estimate, for a pass backwards.
+            calls: states with their timesteps and conditions.
+            pull: shifts the predictions by the gradient of a measure, which takes a backward pass.
         """
         x = torch.from_numpy(np.stack([call.x for call in calls])).to(self.device)
         with torch.inference_mode(pull is None):
-            told = self._told(x, calls) if pull is None else self._pulled(x, calls, pull)
-        return list(told.float().cpu().numpy())
+            predicted = self._predicted(x, calls) if pull is None else self._pulled(x, calls, pull)
+        return list(predicted.float().cpu().numpy())
 
-    def _told(self, x: Tensor, calls: Sequence[Call]) -> Tensor:
+    def _predicted(self, x: Tensor, calls: Sequence[Call]) -> Tensor:
         conditions = [call.condition for call in calls]
         guided = [place for place, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
         conditions += ["" if self.text else None] * len(guided)
         rows = [*range(len(calls)), *guided]
-        told = self._forward(x[rows] if guided else x, [calls[row].timestep for row in rows], conditions)
+        predicted = self._forward(x[rows] if guided else x, [calls[row].timestep for row in rows], conditions)
         if not guided:
-            return told
-        given, without = told[: len(calls)], told[len(calls) :]
+            return predicted
+        given, without = predicted[: len(calls)], predicted[len(calls) :]
         strength = torch.tensor([calls[place].guidance for place in guided], device=self.device).view(-1, 1, 1, 1)
         moved = given.clone()
         moved[guided] = without + strength * (given[guided] - without)
         return moved
 
     def _pulled(self, x: Tensor, calls: Sequence[Call], pull: Pull) -> Tensor:
-        """What is told, less the noise that keeps the measure down: see `Pull`."""
+        """The predictions, shifted along the gradient of the measures (`Pull`)."""
         x = x.requires_grad_()
-        told = self._told(x, calls)
+        predicted = self._predicted(x, calls)
         alphas = self._sampler.alphas_cumprod[[call.timestep for call in calls]].view(-1, 1, 1, 1).to(self.device)
         signal, spread = alphas.sqrt(), (1 - alphas).sqrt()
         kind = self._sampler.config.prediction_type
-        clean, _ = parts(x, told, signal, spread, kind)
+        clean, _ = parts(x, predicted, signal, spread, kind)
         if self.clip is not None:
             clean = clean.clip(-self.clip, self.clip)
         (slope,) = torch.autograd.grad(pull.of(self._shown(clean).cpu(), [call.condition for call in calls]), x)
         shift = spread * pull.scale * slope
         in_its_terms = {"epsilon": shift, "sample": -spread / signal * shift, "v_prediction": shift / signal}
-        moved: Tensor = told - in_its_terms[kind]
+        moved: Tensor = predicted - in_its_terms[kind]
         return moved.detach()
 
     def _forward(self, x: Tensor, timesteps: Sequence[int], conditions: Sequence[Condition]) -> Tensor:
         t = torch.tensor(timesteps, device=self.device)
         if self.text:
             hidden = torch.cat([self._encode(str(condition)) for condition in conditions])
-            told: Tensor = self._net(x, t, encoder_hidden_states=hidden).sample
+            predicted: Tensor = self._net(x, t, encoder_hidden_states=hidden).sample
         elif self.labels:
             classes = [self.hidden if condition is None else condition for condition in conditions]
-            told = self._net(x, t, class_labels=torch.tensor(classes, device=self.device)).sample
+            predicted = self._net(x, t, class_labels=torch.tensor(classes, device=self.device)).sample
         else:
-            told = self._net(x, t).sample
-        return told
+            predicted = self._net(x, t).sample
+        return predicted
 
     def _encode(self, words: str) -> Tensor:
-        """The encoder's states for a prompt [1, tokens, width], kept."""
+        """The text encoder's states for a prompt [1, tokens, width], cached."""
         if words not in self._encoded:
             ids = self._tokenizer(
                 words,
@@ -197,13 +196,13 @@ class DiffusionModel:
                 truncation=True,
                 return_tensors="pt",
             ).input_ids
-            with torch.inference_mode(False), torch.no_grad():  # kept for passes with gradients too
+            with torch.inference_mode(False), torch.no_grad():  # passes with gradients use the cache, too
                 self._encoded[words] = self._encoder(ids.to(self.device))[0]
         return self._encoded[words]
 
     @torch.inference_mode()
     def pictures(self, states: Sequence[Array]) -> list[Array]:
-        """Pictures [channels, height, width] between 0 and 1 from clean states, which a text model has to decode."""
+        """Pictures [channels, height, width] between 0 and 1 of clean states, which a text model decodes."""
         return list(self._shown(torch.from_numpy(np.stack(states)).to(self.device)).float().cpu().numpy())
 
     def _shown(self, clean: Tensor) -> Tensor:

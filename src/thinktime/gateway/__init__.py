@@ -1,1 +1,1 @@
-"""An OpenAI-compatible server in front of an endpoint: same client, a strategy in between, and its true cost."""
+"""An OpenAI-compatible server in front of an endpoint. It answers requests by searches and reports their cost."""

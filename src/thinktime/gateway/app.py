@@ -1,4 +1,4 @@
-"""The server: which path is answered by what, under which account, and for as long as somebody waits."""
+"""The server: routes, the account of each request, and cancellation when a client disconnects."""
 
 from __future__ import annotations
 
@@ -23,67 +23,67 @@ from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import Capability
-from thinktime.gateway import asks
+from thinktime.gateway.answers import SampleAnswers
+from thinktime.gateway.asgi import ClientLeftError, ResponseWriter, parse_json, read_body, run_while_connected
+from thinktime.gateway.auth import ApiClient, Auth
 from thinktime.gateway.config import Config
-from thinktime.gateway.door import Door, Guest
 from thinktime.gateway.errors import HttpError, http_error
-from thinktime.gateway.history import Entry, History
+from thinktime.gateway.history import History, HistoryEntry
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
-from thinktime.gateway.passing import pass_on
-from thinktime.gateway.replies import Chunks, Outcome, completion, error_event
+from thinktime.gateway.proxy import proxy_request
+from thinktime.gateway.replies import Chunks, SearchOutcome, completion, error_event
+from thinktime.gateway.request import CompletionRequest, default_max_tokens, read_request
 from thinktime.gateway.responses import Response, as_chat
 from thinktime.gateway.searching import Progress, search_for
-from thinktime.gateway.tracing import Facts, Tracing, answered, asked
+from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Upstream
-from thinktime.gateway.voting import SampleAnswers
-from thinktime.gateway.wire import ClientLeftError, Reply, parsed, read_body, while_waited_for
-from thinktime.remote.client import Heard
+from thinktime.remote.client import OnEvent
 from thinktime.remote.protocol import Api
 
 SILENCE = 15.0
-"""Seconds after which a stream says that it is alive."""
+"""Seconds without an event after which a stream sends a comment to keep the connection open."""
 WAITING = b": waiting\n\n"
-LOOKS = "(looks at models)"
-"""The account of what no key asked for."""
+PROBES = "(model probes)"
+"""The account that pays for probes, which no key asks for."""
 AHEAD = 64
-"""Events that a stream may be ahead of its client; then the upstream waits."""
+"""Events that a stream buffers for a slow client; beyond them the upstream waits."""
 
 
 @dataclass
-class Call:
-    """One request on its way."""
+class RequestContext:
+    """One request while it is answered."""
 
     headers: Mapping[str, str]
-    reply: Reply
-    guest: Guest = field(init=False)
+    writer: ResponseWriter
+    client: ApiClient = field(init=False)
     raw: bytes = b""
-    entry: Entry | None = None
-    """What is remembered of it."""
-    facts: Facts = field(default_factory=dict)
-    """What its span tells."""
+    entry: HistoryEntry | None = None
+    """Its entry in the history, once the body is read."""
+    attributes: Attributes = field(default_factory=dict)
+    """The attributes of its span."""
 
     @property
     def strategy(self) -> str:
-        """The name of the method it asks for; empty if it asks for none."""
+        """The name of the method that the request names; empty if it names none."""
         return self.entry.method.name if self.entry is not None and self.entry.method is not None else ""
 
 
-Answering = Callable[[Call], Coroutine[Any, Any, None]]
+Answering = Callable[[RequestContext], Coroutine[Any, Any, None]]
 
 
 class Gateway:
-    """Answers requests by searches on an upstream; ``scorer`` is for the methods that score."""
+    """Answers requests by searches on an upstream. Methods that score use ``scorer``."""
 
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
         self.history = History()
         self.bank = None if config.bank is None else Bank(config.bank)
-        self.door = Door(config, self.bank)
-        self.looks = self.door.account(LOOKS)
+        self.auth = Auth(config, self.bank)
+        self.probes = self.auth.account(PROBES)
         self.tracing = Tracing(config.upstream)
-        self.upstream = Upstream(config, self.looks, self.tracing.sampling)
+        self.upstream = Upstream(config, self.probes, self.tracing.sampling)
         self.metrics = Metrics()
 
     def app(self) -> Starlette:
@@ -96,7 +96,7 @@ class Gateway:
                 Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
                 Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
-                *Page(self.door, self.history, self.looks).routes,
+                *Page(self.auth, self.history, self.probes).routes,
             ],
             exception_handlers={HTTPException: _no_such},
             lifespan=self._living,
@@ -111,119 +111,133 @@ class Gateway:
             self.bank.close()
 
     def _ask(self, api: Api) -> Answering:
-        async def answer(call: Call) -> None:
-            entry, body = await self._begin(call, api)
+        async def answer(context: RequestContext) -> None:
+            entry, body = await self._begin(context, api)
             method = entry.method
             if method is None:
-                await self._pass_on(call, entry, api, body)
+                await self._proxy(context, entry, api, body)
                 return
-            ask = self._read(call, entry, method, body, api)
-            if ask.stream:
-                await self._stream(call, entry, ask, method, Chunks(ask))
+            request = self._read(context, entry, method, body, api)
+            if request.stream:
+                await self._stream(context, entry, request, method, Chunks(request))
             else:
-                await call.reply.json(200, completion(await self._search(call, entry, ask, method)))
+                await context.writer.send_json(200, completion(await self._search(context, entry, request, method)))
 
         return answer
 
-    async def _respond(self, call: Call) -> None:
-        """The Responses API: the upstream's own, or where a method is named, or it has none, in words of a chat."""
-        entry, body = await self._begin(call, "responses")
+    async def _respond(self, context: RequestContext) -> None:
+        """Answer a request of the Responses API.
+
+        Without a method it goes to the upstream, if the upstream has this API. Otherwise it becomes a chat request.
+        """
+        entry, body = await self._begin(context, "responses")
         if entry.method is None and await self.upstream.responds():
-            await self._pass_on(call, entry, "responses", body)
+            await self._proxy(context, entry, "responses", body)
             return
         method = entry.method = entry.method or parse("single")
-        ask = self._read(call, entry, method, as_chat(body), "chat/completions")
-        response = Response(ask, body)
-        if ask.stream:
-            await self._stream(call, entry, ask, method, response)
+        request = self._read(context, entry, method, as_chat(body), "chat/completions")
+        response = Response(request, body)
+        if request.stream:
+            await self._stream(context, entry, request, method, response)
         else:
-            await call.reply.json(200, response.whole(await self._search(call, entry, ask, method)))
+            await context.writer.send_json(200, response.whole(await self._search(context, entry, request, method)))
 
-    async def _begin(self, call: Call, path: str) -> tuple[Entry, Mapping[str, Any]]:
-        """A request that is let in, and its body: what it asks for is known from now on."""
-        body = parsed(call.raw, call.headers)
-        call.guest.knock(time.monotonic())
-        entry = call.entry = self.history.begin(call.guest, f"/v1/{path}", body)
-        entry.method, entry.model = await method_of(body, call.headers.get(HEADER), self.upstream.names)
+    async def _begin(self, context: RequestContext, path: str) -> tuple[HistoryEntry, Mapping[str, Any]]:
+        """Parse a request, check its rate limit, and add it to the history."""
+        body = parse_json(context.raw, context.headers)
+        context.client.check_rate_limit(time.monotonic())
+        entry = context.entry = self.history.begin(context.client, f"/v1/{path}", body)
+        entry.method, entry.model = await method_of(body, context.headers.get(HEADER), self.upstream.names)
         return entry, body
 
-    async def _pass_on(self, call: Call, entry: Entry, path: str, body: Mapping[str, Any]) -> None:
-        entry.ledger = Ledger(within=call.guest.ledger)
+    async def _proxy(self, context: RequestContext, entry: HistoryEntry, path: str, body: Mapping[str, Any]) -> None:
+        entry.ledger = Ledger(within=context.client.ledger)
         price, client = self.upstream.price(entry.model), self.upstream.client
-        call.facts["gen_ai.request.model"] = entry.model
-        given = (call.raw, body, call.headers, call.guest, entry.ledger, price, call.reply)
-        await pass_on(client, path, *given, self.upstream.watch)
+        context.attributes["gen_ai.request.model"] = entry.model
+        given = (context.raw, body, context.headers, context.client, entry.ledger, price, context.writer)
+        await proxy_request(client, path, *given, self.upstream.observer)
 
-    def _read(self, call: Call, entry: Entry, method: Method, body: Mapping[str, Any], api: Api) -> asks.Ask:
+    def _read(
+        self, context: RequestContext, entry: HistoryEntry, method: Method, body: Mapping[str, Any], api: Api
+    ) -> CompletionRequest:
         if method.options.get("n", 1) > self.config.max_samples:
             raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
-        ask = asks.read(body, api, entry.model, asks.usual_limit(method, self.config.max_tokens))
-        entry.seed = ask.seed
-        call.facts |= asked(ask, method)
-        return ask
+        request = read_request(body, api, entry.model, default_max_tokens(method, self.config.max_tokens))
+        entry.seed = request.seed
+        context.attributes |= request_attributes(request, method)
+        return request
 
     async def _search(
         self,
-        call: Call,
-        entry: Entry,
-        ask: asks.Ask,
+        context: RequestContext,
+        entry: HistoryEntry,
+        request: CompletionRequest,
         method: Method,
-        heard: Heard | None = None,
-        tell: Callable[[str], None] | None = None,
-    ) -> Outcome:
-        budget = call.guest.timed(method.budget)
+        on_event: OnEvent | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> SearchOutcome:
+        budget = context.client.timed(method.budget)
         try:
             async with asyncio.timeout(budget.seconds):
                 capped = method.thinking_tokens is not None
-                generator = await self.upstream.generator(ask.model, ask.api, capped=capped)
+                generator = await self.upstream.generator(request.model, request.api, capped=capped)
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
         wanted = self.bank is not None or capped or Capability.LOGPROBS in method.strategy.needs
         outcome = await search_for(
-            ask,
+            request,
             method,
-            generator.sending(ask.fields, heard, method.thinking_tokens, logprobs=wanted),
+            generator.sending(request.fields, on_event, method.thinking_tokens, logprobs=wanted),
             budget=budget,
-            within=call.guest.ledger,
+            within=context.client.ledger,
             upstream=self.upstream.url,
             scorer=self.scorer,
-            journal=Progress(tell, SampleAnswers(as_json=ask.json, tools=ask.tools), self.bank) if tell else self.bank,
-            begun=lambda search: entry.watch(search, self.upstream.url),
+            journal=Progress(on_progress, SampleAnswers(as_json=request.json, tools=request.tools), self.bank)
+            if on_progress
+            else self.bank,
+            on_start=lambda search: entry.show(search, self.upstream.url),
         )
-        call.facts |= answered(outcome)
+        context.attributes |= outcome_attributes(outcome)
         entry.answer = outcome.answer
         return outcome
 
-    async def _stream(self, call: Call, entry: Entry, ask: asks.Ask, method: Method, chunks: Chunks | Response) -> None:
-        reply = call.reply
+    async def _stream(
+        self,
+        context: RequestContext,
+        entry: HistoryEntry,
+        request: CompletionRequest,
+        method: Method,
+        chunks: Chunks | Response,
+    ) -> None:
+        writer = context.writer
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
-        async def heard(event: Mapping[str, Any]) -> None:
+        async def on_event(event: Mapping[str, Any]) -> None:
             if lines := chunks.forwarded(event):
                 await ready.put(lines)
 
-        def tell(text: str) -> None:
-            with suppress(asyncio.QueueFull):  # a client so slow can do without
+        def on_progress(text: str) -> None:
+            with suppress(asyncio.QueueFull):  # a slow client may miss progress
                 ready.put_nowait(chunks.progress(text))
 
-        told = (heard, None) if method.one_sample else (None, tell)
-        work = asyncio.create_task(self._search(call, entry, ask, method, *told))
+        callbacks = (on_event, None) if method.one_sample else (None, on_progress)
+        work = asyncio.create_task(self._search(context, entry, request, method, *callbacks))
         try:
             async for line in _until_done(ready, work):
-                if not reply.telling:
-                    await reply.tell(chunks.opening())
-                await reply.more(line)
+                if not writer.streaming:
+                    await writer.start_stream(chunks.opening())
+                await writer.write(line)
             outcome = await work
-            if not reply.telling:
-                await reply.tell(chunks.opening())
+            if not writer.streaming:
+                await writer.start_stream(chunks.opening())
             for line in chunks.closing(outcome):
-                await reply.more(line)
-            await reply.end()
+                await writer.write(line)
+            await writer.end()
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _models(self, call: Call) -> None:
+    async def _models(self, context: RequestContext) -> None:
         listing = dict((await self.upstream.client.get("models")).body)
         offered = {Capability.ANSWERS, *([Capability.SCORES] if self.scorer else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
@@ -232,17 +246,17 @@ class Gateway:
             *models,
             *({**model, "id": f"{name}/{model['id']}", "owned_by": "thinktime"} for name in simple for model in models),
         ]
-        await call.reply.json(200, listing)
+        await context.writer.send_json(200, listing)
 
-    async def _metrics(self, call: Call) -> None:
-        seen = [guest for guest in self.door.guests if call.guest.sees(guest)]
-        spent = [(guest.name, guest.ledger.spent) for guest in seen]
-        text = self.metrics.text([*spent, *([(LOOKS, self.looks.spent)] if call.guest.sees_all else [])])
-        await call.reply.whole(200, text.encode(), KIND)
+    async def _metrics(self, context: RequestContext) -> None:
+        seen = [client for client in self.auth.clients if context.client.sees(client)]
+        spent = [(client.name, client.ledger.spent) for client in seen]
+        text = self.metrics.text([*spent, *([(PROBES, self.probes.spent)] if context.client.sees_all else [])])
+        await context.writer.send(200, text.encode(), KIND)
 
 
 class Endpoint:
-    """One path: lets a guest in, reads, answers while somebody waits, and turns errors into answers."""
+    """One route: it authenticates, reads the body, answers while the client is connected, and reports errors."""
 
     def __init__(self, gateway: Gateway, answer: Answering) -> None:
         self._gateway, self._answer = gateway, answer
@@ -250,47 +264,47 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         gateway, metrics, began = self._gateway, self._gateway.metrics, time.monotonic()
-        call = Call(dict(Request(scope).headers), Reply(send))
+        context = RequestContext(dict(Request(scope).headers), ResponseWriter(send))
         metrics.in_flight += 1
         try:
-            with gateway.tracing.request(scope["method"], scope["path"], call.headers) as call.facts:
-                await self._answered(call, receive)
-                call.facts["http.response.status_code"] = call.reply.status
+            with gateway.tracing.request(scope["method"], scope["path"], context.headers) as context.attributes:
+                await self._answered(context, receive)
+                context.attributes["http.response.status_code"] = context.writer.status
         finally:
-            if call.entry is not None:
-                gateway.history.end(call.entry, call.reply.status)
+            if context.entry is not None:
+                gateway.history.end(context.entry, context.writer.status)
             metrics.in_flight -= 1
-            metrics.answered[scope["path"], call.strategy, call.reply.status] += 1
-            metrics.seconds[scope["path"], call.strategy] += time.monotonic() - began
+            metrics.answered[scope["path"], context.strategy, context.writer.status] += 1
+            metrics.seconds[scope["path"], context.strategy] += time.monotonic() - began
 
-    async def _answered(self, call: Call, receive: Receive) -> None:
+    async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway
         try:
-            call.guest = gateway.door.enter(call.headers)
-            call.raw = await read_body(receive, call.headers, gateway.config.max_body)
-            await while_waited_for(self._answer(call), receive, call.reply)
+            context.client = gateway.auth.authenticate(context.headers)
+            context.raw = await read_body(receive, context.headers, gateway.config.max_body)
+            await run_while_connected(self._answer(context), receive, context.writer)
         except ClientLeftError:
             gateway.metrics.left += 1
-            if call.entry is not None:
-                call.entry.left = True
+            if context.entry is not None:
+                context.entry.left = True
         except Exception as error:
             failed = http_error(error, gateway.upstream.url)
-            if call.entry is not None:
-                call.entry.error = failed.message
-            await _fail(call.reply, failed)
+            if context.entry is not None:
+                context.entry.error = failed.message
+            await _fail(context.writer, failed)
 
 
-async def _fail(reply: Reply, error: HttpError) -> None:
-    """Answer with an error. An answer that has begun and is no stream of ours is left off, as the upstream left it."""
-    if not reply.status:
+async def _fail(writer: ResponseWriter, error: HttpError) -> None:
+    """Reply with an error. A proxied answer that has already begun is left incomplete, as the upstream left it."""
+    if not writer.status:
         more = {"Connection": "close"} if error.status == 413 else {}
-        await reply.json(error.status, error.body, error.headers | more)
-    elif reply.telling:
-        await reply.end(error_event(error.body))
+        await writer.send_json(error.status, error.body, error.headers | more)
+    elif writer.streaming:
+        await writer.end(error_event(error.body))
 
 
-async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[Outcome]) -> AsyncIterator[bytes]:
-    """What is ready to be sent until the work is done, and a sign of life where nothing is for long."""
+async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[SearchOutcome]) -> AsyncIterator[bytes]:
+    """Yield what is ready until the work is done, and a comment after each long silence."""
     while not (work.done() and ready.empty()):
         getting = asyncio.ensure_future(ready.get())
         try:
@@ -309,7 +323,7 @@ async def _health(_: Request) -> HttpResponse:
 
 
 async def _no_such(request: Request, error: Exception) -> HttpResponse:
-    """Paths and verbs that are not there, in the shape of all other errors."""
+    """Reply to unknown paths and methods in the shape of all other errors."""
     assert isinstance(error, HTTPException)
     found = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found")
     return JSONResponse(found.body, error.status_code, headers=error.headers)

@@ -1,4 +1,4 @@
-"""What a gateway is told: its upstream, who may ask, and what may be spent."""
+"""The settings of a gateway: upstream, keys, budgets and limits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from thinktime.remote.prices import Price
 from thinktime.remote.protocol import root_and_api
 
 LEAST_KEY = 16
-"""Characters of a key; a shorter one can be guessed."""
+"""Least characters of a key; a shorter one can be guessed."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """Who may ask. Of the key itself only the SHA-256 is known.
+    """A client's key. The gateway knows only its SHA-256.
 
-    ``budget`` is for all requests under this name, in the bank's time or, without one, since the server began; its
-    seconds are for each of them.
+    ``budget`` covers all requests with this key since the server started, or since the bank was created if there is
+    one; its seconds limit each request.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Key:
     budget: Budget = field(default_factory=Budget)
     requests_per_minute: int | None = None
     sees_all: bool = False
-    """Whether the page shows it the requests of all keys."""
+    """Whether the page shows this key the requests of all keys."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -50,18 +50,19 @@ class Config:
 
     Args:
         upstream: the root of an OpenAI-compatible API.
-        host, port: where it listens; beyond this machine only with a key.
-        keys: who may ask; none means everybody on this machine.
-        budget: for all requests in the bank's time or, without one, since the server began; its seconds are for each.
-        price: dollars per million tokens, in place of the listed ones.
-        max_tokens: length limit of a sample whose request gives none.
-        max_samples: of one request.
-        max_body: bytes of a request.
-        bank: where samples are kept, and what was spent.
-        upstream_key: sent to the upstream.
+        host, port: the address to listen on; beyond this machine only with a key.
+        keys: the clients' keys; without keys everybody on this machine may use the gateway.
+        budget: limit of all requests since the server started, or since the bank was created; its seconds limit each
+            request.
+        price: dollars per million tokens, in place of the listed price.
+        max_tokens: length limit of a sample if its request gives none.
+        max_samples: most samples of one request.
+        max_body: most bytes of a request.
+        bank: file that keeps samples and spending.
+        upstream_key: the key sent to the upstream.
 
     Raises:
-        InputError: a value is out of range, or it would listen beyond this machine without a key.
+        InputError: a value is out of range, or the address is beyond this machine and there is no key.
     """
 
     upstream: str
@@ -84,16 +85,16 @@ class Config:
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
         if not self.keys and not is_loopback(self.host):
-            raise InputError("host", self.host, "without a key it listens on this machine only; add one, see --new-key")
+            raise InputError("host", self.host, "without a key the gateway serves only this machine; see --new-key")
 
 
 def _refuse_flops(field: str, budget: Budget) -> None:
     if budget.flops is not None:
-        raise InputError(field, budget.flops, "an endpoint tells no FLOPs; limit tokens, calls, dollars or seconds")
+        raise InputError(field, budget.flops, "endpoints report no FLOPs; limit tokens, calls, dollars or seconds")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody beyond this machine reaches this address."""
+    """Whether only this machine can reach the address."""
     if host == "localhost":
         return True
     try:
@@ -103,7 +104,7 @@ def is_loopback(host: str) -> bool:
 
 
 def digest(key: str) -> str:
-    """What is kept of a key. Keys are random and long, so one round of SHA-256 is enough."""
+    """The hash of a key. Keys are random and long, so one round of SHA-256 is enough."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -113,10 +114,10 @@ def new_key() -> str:
 
 
 def given_key(text: str) -> Key:
-    """The key of a command line or an environment.
+    """The key given on the command line or in the environment.
 
     Raises:
-        InputError: it is too short.
+        InputError: the key is too short.
     """
     if len(text) < LEAST_KEY:
         raise InputError("key", "…", f"give {LEAST_KEY} characters or more; --new-key makes one")
@@ -125,14 +126,14 @@ def given_key(text: str) -> Key:
 
 _NUMBERS = ("port", "max_tokens", "max_samples", "max_body")
 _KINDS = {"requests_per_minute": int, "sees_all": bool}
-"""Settings of a key that are no text."""
+"""Settings of a key that are not text."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, as arguments of `Config`.
 
     Raises:
-        InputError: it cannot be read, or a setting is unknown, secret or of the wrong type.
+        InputError: the file cannot be read, or a setting is unknown, secret or of the wrong type.
     """
     try:
         table = tomllib.loads(path.read_text())
@@ -142,7 +143,7 @@ def read_config(path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in table.items():
         if name == "upstream_key":
-            raise InputError(name, "…", "secrets are no settings; put it into THINKTIME_API_KEY")
+            raise InputError(name, "…", "a secret does not belong in this file; put it into THINKTIME_API_KEY")
         if name not in known:
             raise UnknownNameError("config", name, known)
         if name == "keys":
@@ -155,17 +156,18 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _keys(table: object) -> Iterable[Key]:
     if not isinstance(table, Mapping):
-        raise InputError("keys", table, "write a table for each: [keys.alice]")
+        raise InputError("keys", table, "write a table for each key: [keys.alice]")
     known = [f.name for f in fields(Key) if f.name != "name"]
-    for name, facts in table.items():
-        if not isinstance(facts, Mapping) or "sha256" not in facts:
+    for name, settings in table.items():
+        if not isinstance(settings, Mapping) or "sha256" not in settings:
             raise InputError(f"keys.{name}", "…", 'give sha256 = "…"; see --new-key')
-        for setting, value in facts.items():
+        for setting, value in settings.items():
             if setting not in known:
                 raise UnknownNameError(f"keys.{name}", setting, known)
             _check(f"keys.{name}.{setting}", value, (_KINDS.get(setting, str),))
-        budget = Budget.parse(facts["budget"]) if "budget" in facts else Budget()
-        yield Key(name, facts["sha256"], budget, facts.get("requests_per_minute"), facts.get("sees_all", False))
+        budget = Budget.parse(settings["budget"]) if "budget" in settings else Budget()
+        rate, sees_all = settings.get("requests_per_minute"), settings.get("sees_all", False)
+        yield Key(name, settings["sha256"], budget, rate, sees_all)
 
 
 def _check(name: str, value: object, types: tuple[type, ...]) -> None:

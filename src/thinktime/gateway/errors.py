@@ -1,4 +1,4 @@
-"""Errors as answers: a status, and a body in the shape that OpenAI's clients read."""
+"""Errors as HTTP replies: a status, and a body in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from thinktime.core.errors import BankError, CapabilityError, InputError, ModelE
 from thinktime.remote.client import RefusedError, RemoteError, TooLateError
 
 _log = logging.getLogger("thinktime")
-_OURS = {"api_key": "the upstream does not take the gateway's key", "base_url": "the upstream is no API of this kind"}
-"""What a client cannot help."""
+_OURS = {
+    "api_key": "the upstream rejects the gateway's key",
+    "base_url": "the upstream is not an OpenAI-compatible API",
+}
+"""Messages for mistakes in the gateway's own settings, by field."""
 
 
 class HttpError(Exception):
-    """An answer that is an error.
+    """A request that is answered by an error.
 
     Args:
-        status: of HTTP.
-        message: one line.
-        param: which field of the request is meant.
+        status: the HTTP status.
+        message: one line for humans.
+        param: the field of the request that is wrong.
         code: a name for programs.
-        retry_after: seconds.
+        retry_after: seconds until a retry may succeed.
     """
 
     def __init__(
@@ -38,11 +41,11 @@ class HttpError(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
         self.account: Mapping[str, Any] | None = None
-        """What was spent all the same."""
+        """The account of a search that spent something before it failed."""
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the client reads."""
+        """The JSON body."""
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, "invalid_request_error")
         kind = "insufficient_quota" if self.code == "insufficient_quota" else kind
         kind = "server_error" if self.status >= 500 else kind
@@ -55,17 +58,17 @@ class HttpError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
-def told(reason: str, upstream: str) -> str:
-    """A reason without the upstream's address."""
+def redacted(reason: str, upstream: str) -> str:
+    """The reason without the upstream's address, which clients may not see."""
     return reason.replace(f"{upstream!r}", "upstream").replace(upstream, "the upstream")
 
 
 def http_error(error: Exception, upstream: str) -> HttpError:
-    """What a client is told of an error; an unexpected one is logged and not told.
+    """The HTTP error for an exception. An unexpected one is logged, and its text is not sent.
 
     Args:
-        error: what was raised.
-        upstream: its address, which is nobody's business.
+        error: the exception.
+        upstream: the upstream's address, which is removed from the message.
     """
     if isinstance(error, HttpError):
         return error
@@ -73,25 +76,25 @@ def http_error(error: Exception, upstream: str) -> HttpError:
         return HttpError(400, "the body is nested too deeply", code="invalid_json")
     if not isinstance(error, ThinktimeError):
         _log.error("a request failed", exc_info=error)
-        return HttpError(500, "the gateway failed; its log says why")
-    said = told(str(error), upstream)
+        return HttpError(500, "the gateway failed; see its log")
+    reason = redacted(str(error), upstream)
     if isinstance(error, InputError):
         if error.field in _OURS:
             _log.error(str(error))
             return HttpError(502, _OURS[error.field])
         if error.field == "model_name":
             unknown = isinstance(error, UnknownNameError)
-            return HttpError(404, said, param="model", code="model_not_found" if unknown else None)
+            return HttpError(404, reason, param="model", code="model_not_found" if unknown else None)
         long = error.field == "prompt" and error.value == "too long"
-        return HttpError(400, said, param=error.field, code="context_length_exceeded" if long else None)
+        return HttpError(400, reason, param=error.field, code="context_length_exceeded" if long else None)
     if isinstance(error, CapabilityError):
-        return HttpError(400, said, param="strategy")
+        return HttpError(400, reason, param="strategy")
     if isinstance(error, RefusedError) and (error.status == 429 or error.status >= 500):
-        return HttpError(error.status, said, code="upstream_refused", retry_after=error.retry_after)
+        return HttpError(error.status, reason, code="upstream_refused", retry_after=error.retry_after)
     if isinstance(error, TooLateError):
-        return HttpError(504, said, code="upstream_too_late")
+        return HttpError(504, reason, code="upstream_too_late")
     if isinstance(error, RemoteError | ModelError):
-        return HttpError(502, said, code="upstream_failed")
+        return HttpError(502, reason, code="upstream_failed")
     assert isinstance(error, BankError), error
     _log.error(str(error))
-    return HttpError(500, "the gateway cannot write its bank; its log says why")
+    return HttpError(500, "the gateway cannot write its bank; see its log")

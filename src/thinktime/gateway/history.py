@@ -1,4 +1,4 @@
-"""The last requests, as the page shows them: a memory of bounded size that nothing else depends on."""
+"""The last requests, for the page. The memory is bounded, and nothing else depends on it."""
 
 from __future__ import annotations
 
@@ -12,64 +12,65 @@ from thinktime import strategies
 from thinktime.core.ledger import Ledger
 from thinktime.core.search import Answer, Search
 from thinktime.core.usage import Budget, Usage
-from thinktime.gateway.door import Guest
+from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.methods import Method
-from thinktime.gateway.trees import Watched, clipped, turns
+from thinktime.gateway.trees import SearchView, clipped, turns
 
 REQUESTS = 256
-"""Requests that are remembered."""
+"""Requests that are kept."""
 MEMORY = 32 * 1024 * 1024
-"""Bytes of their trees; the oldest are given up first."""
+"""Bytes of their trees; the oldest trees are dropped first."""
 MODELS = 100
 """Models whose cost is summed by name."""
 LINE = 300
-"""Characters of a question, an answer, a name in the list."""
+"""Characters of a question, an answer, or a name in the list."""
 OTHERS = "(others)"
-"""The name of all further models."""
+"""The name under which further models are summed."""
 _UNSPENT = Ledger()
-"""Of whoever has no account yet."""
+"""The ledger of a request that has none yet."""
 
 
 @dataclass(eq=False)
-class Entry:
+class HistoryEntry:
     """One request."""
 
     number: int
-    guest: Guest
+    client: ApiClient
     path: str
     called: str
     """The model as the client wrote it."""
     asked: str
     """The beginning of the question."""
     version: int
-    """Of the history when this entry changed last."""
+    """Version of the history at the last change of this entry."""
     at: float = field(default_factory=time.time)
+    """Unix time of arrival."""
     model: str = ""
-    """The upstream's name of it."""
+    """The upstream's name of the model."""
     method: Method | None = None
     seed: int | None = None
     ledger: Ledger = _UNSPENT
     answer: Answer | None = None
     error: str = ""
     left: bool = False
-    """Whether the client did not wait for its answer."""
+    """Whether the client disconnected before its answer."""
     status: int = 0
     seconds: float | None = None
-    """Until it ended."""
-    watched: Watched | None = None
-    """The search, as long as it runs."""
+    """Duration of the request; None while it runs."""
+    view: SearchView | None = None
+    """The search while it runs."""
     tree: bytes = b""
-    """The search as JSON, once it has ended: one object, where many would be gone through with every collection."""
+    """The ended search as JSON. One bytes object costs the garbage collector less than many small ones."""
     _began: float = field(default_factory=time.monotonic)
 
     def row(self) -> dict[str, Any]:
-        """What the list tells of it."""
+        """The entry as a row of the page's list."""
         method, answer = self.method, self.answer
         return {
             "number": self.number,
             "at": self.at,
             "path": self.path,
-            "key": self.guest.name,
+            "key": self.client.name,
             "called": self.called,
             "model": self.model,
             "asked": self.asked,
@@ -90,56 +91,56 @@ class Entry:
         }
 
     def whole(self, known: int) -> bytes:
-        """Everything, as JSON; of a search that runs, without the nodes that are known."""
+        """The row and the tree as JSON; a running search is without its first ``known`` nodes."""
         return b'{"request": %s, "tree": %s}' % (_packed(self.row()), self.tree or self._packed_tree(known))
 
     def _packed_tree(self, known: int = 0) -> bytes:
-        return _packed(self.watched.shown(known, self.answer) if self.watched else None)
+        return _packed(self.view.shown(known, self.answer) if self.view else None)
 
-    def watch(self, search: Search, upstream: str) -> None:
-        """Show this search from now on."""
-        self.ledger, self.watched = search.ledger, Watched(search, upstream)
+    def show(self, search: Search, upstream: str) -> None:
+        """Show this search on the page from now on."""
+        self.ledger, self.view = search.ledger, SearchView(search, upstream)
 
     def end(self, status: int) -> None:
-        """Keep what is shown, and let go of the search."""
+        """Keep the tree as JSON, and release the search."""
         self.status, self.seconds = status, time.monotonic() - self._began
-        if self.watched is not None:
-            self.tree, self.watched = self._packed_tree(), None
+        if self.view is not None:
+            self.tree, self.view = self._packed_tree(), None
         if self.answer is not None:
             self.answer = replace(self.answer, node=None)
 
 
 class History:
-    """The last requests of all keys, oldest first, and what each model has cost since the server began."""
+    """The last requests of all keys, oldest first, and the cost of each model since the server started."""
 
     def __init__(self) -> None:
         self.version = 0
-        self.models: dict[tuple[Guest, str], tuple[int, Usage]] = {}
-        """Requests and cost, by who asked and the upstream's name of the model."""
-        self._kept: dict[int, Entry] = {}
+        self.models: dict[tuple[ApiClient, str], tuple[int, Usage]] = {}
+        """Number of requests and cost, by client and the upstream's name of the model."""
+        self._kept: dict[int, HistoryEntry] = {}
         self._held = self._count = 0
 
-    def begin(self, guest: Guest, path: str, body: Mapping[str, Any]) -> Entry:
-        """Remember a request from now on."""
+    def begin(self, client: ApiClient, path: str, body: Mapping[str, Any]) -> HistoryEntry:
+        """Add a request; the oldest one is dropped if there are too many."""
         self.version += 1
         self._count += 1
         called = clipped(str(body.get("model")), LINE)
-        entry = Entry(self._count, guest, path, called, _asked(body), self.version)
+        entry = HistoryEntry(self._count, client, path, called, _asked(body), self.version)
         self._kept[entry.number] = entry
         if len(self._kept) > REQUESTS:
             self._held -= len(self._kept.pop(next(iter(self._kept))).tree)
         return entry
 
-    def end(self, entry: Entry, status: int) -> None:
-        """It was answered, or given up."""
+    def end(self, entry: HistoryEntry, status: int) -> None:
+        """Note that a request was answered or cancelled, and add up its cost."""
         self.version += 1
         entry.version = self.version
         entry.end(status)
         spent = entry.ledger.spent
         if spent.model_calls:
-            name = (entry.guest, clipped(entry.model, LINE))
+            name = (entry.client, clipped(entry.model, LINE))
             if name not in self.models and len(self.models) >= MODELS:
-                name = (entry.guest, OTHERS)
+                name = (entry.client, OTHERS)
             count, before = self.models.get(name, (0, Usage()))
             self.models[name] = count + 1, before + spent
         if entry.number in self._kept:
@@ -150,25 +151,25 @@ class History:
             self._held -= len(old.tree)
             old.tree = b""
 
-    def seen_by(self, guest: Guest) -> Iterator[Entry]:
-        """The requests that somebody may see, newest first."""
-        return (entry for entry in reversed(self._kept.values()) if guest.sees(entry.guest))
+    def seen_by(self, client: ApiClient) -> Iterator[HistoryEntry]:
+        """The requests that a client may see, newest first."""
+        return (entry for entry in reversed(self._kept.values()) if client.sees(entry.client))
 
-    def find(self, guest: Guest, number: int) -> Entry | None:
-        """One of them."""
+    def find(self, client: ApiClient, number: int) -> HistoryEntry | None:
+        """A request by number; None if it is not kept or the client may not see it."""
         entry = self._kept.get(number)
-        return entry if entry is not None and guest.sees(entry.guest) else None
+        return entry if entry is not None and client.sees(entry.client) else None
 
 
 def limits(budget: Budget) -> dict[str, float]:
-    """The limits that a budget has."""
+    """The limits that a budget sets."""
     return {name: limit for name, limit in vars(budget).items() if limit is not None}
 
 
 def _chosen(method: Method) -> dict[str, Any]:
-    """How many samples, and the options that are not as usual."""
-    usual = strategies.options(type(method.strategy))
-    return {name: value for name, value in method.options.items() if name == "n" or value != usual.get(name)}
+    """The number of samples, and the options that differ from their defaults."""
+    defaults = strategies.options(type(method.strategy))
+    return {name: value for name, value in method.options.items() if name == "n" or value != defaults.get(name)}
 
 
 def _packed(value: object) -> bytes:

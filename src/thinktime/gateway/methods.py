@@ -1,9 +1,9 @@
-"""Which method a request asks for: by the name of its model, by a field of its body, or by a header.
+"""Reads the method that a request names: in the model's name, in a field of the body, or in a header.
 
-``majority:n=8@4000tok/qwen3-8b`` is a vote of 8 samples of ``qwen3-8b`` within 4,000 tokens. The same without a model
-goes into the header ``X-Thinktime``, or into the body as ``{"strategy": "majority", "n": 8, "budget": "4000tok"}``.
-``thinking_tokens=500`` among the options is for every method: no sample thinks longer than that.
-The spellings of optillm (``bon-qwen3-8b``, ``optillm_approach``) are read too, where there is such a method here.
+``majority:n=8@4000tok/qwen3-8b`` is a vote of 8 samples of ``qwen3-8b`` within 4,000 tokens. The header ``X-Thinktime``
+takes the same without the model, and the body takes ``{"strategy": "majority", "n": 8, "budget": "4000tok"}``.
+Every method accepts the option ``thinking_tokens=500``, which limits the thinking of each sample.
+Names of optillm (``bon-qwen3-8b``, ``optillm_approach``) work for the methods that this package has.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ OPTILLM = {
     "self_consistency": "majority:n=5",
     "majority_voting": "majority:n=8",
 }
-"""Their approaches that are here, with their defaults."""
+"""Approaches of optillm that this package has, with optillm's defaults."""
 ELSEWHERE = (
     *("mcts", "moa", "rto", "z3", "cot_reflection", "plansearch", "leap", "rstar", "re2", "cepo", "pvg", "mars"),
     *("autothink", "deepthink", "deepconf", "genselect", "thinkdeeper", "spl", "router", "proxy"),
 )
-"""Their approaches that are not."""
+"""Approaches of optillm that this package lacks."""
 
 Listing = Callable[[], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A strategy with its options, and what it may spend."""
+    """A strategy with its options and its budget."""
 
     name: str
     strategy: Strategy
     budget: Budget
     thinking_tokens: int | None = None
-    """The most that a sample may think."""
+    """Most tokens that a sample may think; None is no limit."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,20 +56,20 @@ class Method:
 
     @property
     def one_sample(self) -> bool:
-        """Whether it draws one sample and no more, which can be told token by token."""
+        """Whether it draws exactly one sample, whose tokens can be streamed as they come."""
         return isinstance(self.strategy, Single) or self.options.get("n") == 1
 
 
 async def method_of(body: Mapping[str, Any], header: str | None, listing: Listing) -> tuple[Method | None, str]:
-    """The method that a request names, or None; and the model to ask.
+    """The method that a request names (None if it names none), and the upstream's model.
 
     Args:
-        body: of the request.
+        body: the JSON body.
         header: the value of ``X-Thinktime``.
-        listing: the names of the upstream's models; asked only where a name could be two things.
+        listing: returns the names of the upstream's models; called only if a name is ambiguous.
 
     Raises:
-        InputError: no such method, option or limit; or it is named twice.
+        InputError: the method, option or limit is unknown, or the request names two methods.
     """
     model = body.get("model")
     if not isinstance(model, str) or not model:
@@ -87,17 +87,17 @@ async def method_of(body: Mapping[str, Any], header: str | None, listing: Listin
     return (named[0] if named else None), rest
 
 
-@lru_cache(maxsize=4096)  # looking for installed strategies takes longer than all else in a request
+@lru_cache(maxsize=4096)  # the search for installed strategies is the slowest part of a request
 def parse(text: str) -> Method:
-    """Read ``name``, ``name:option=value``, ``name@budget``, or all of it.
+    """Parse ``name``, ``name:option=value``, ``name@budget``, or ``name:option=value@budget``.
 
     Raises:
-        InputError: there is no such strategy, option or limit.
+        InputError: the strategy, option or limit is unknown.
     """
     head, at, limits = text.strip().partition("@")
     name, values = strategies.split(head)
     if name == "auto":
-        raise InputError("strategy", "auto", f"reserved, and not there yet; name one of: {', '.join(_names())}")
+        raise InputError("strategy", "auto", f"reserved and not built yet; name one of: {', '.join(_names())}")
     thinking = _thinking(values)
     return Method(name, strategies.make(name, values), Budget.parse(limits) if at else Budget(), thinking)
 
@@ -123,7 +123,7 @@ def _approach(name: object) -> Method:
     """A method by its name in optillm."""
     if not isinstance(name, str) or name not in OPTILLM:
         raise InputError(
-            "optillm_approach", name, f"of optillm's there are: {', '.join(OPTILLM)}; of ours: {', '.join(_names())}"
+            "optillm_approach", name, f"optillm's names: {', '.join(OPTILLM)}; ours: {', '.join(_names())}"
         )
     return parse(OPTILLM[name])
 
@@ -147,7 +147,7 @@ def _in_field(value: object) -> Method:
 
 
 def _thinking(options: dict[str, Any]) -> int | None:
-    """The cap on thinking among a method's options, taken out of them."""
+    """Remove the cap on thinking from a method's options, and return it."""
     value = options.pop("thinking_tokens", None)
     if value is None:
         return None

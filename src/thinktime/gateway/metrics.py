@@ -8,27 +8,27 @@ from collections.abc import Iterable
 from thinktime.core.usage import Usage
 
 COUNTS = ("generated_tokens", "prompt_tokens", "cached_tokens", "model_calls", "uncounted_calls", "dollars")
-"""Of an account; what is unknown is left out."""
+"""Fields of an account that are exported; unknown values are left out."""
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """What has been answered. What was spent is read off the accounts when somebody asks."""
+    """Counts requests. Spending is read from the ledgers on demand."""
 
     def __init__(self) -> None:
         self.answered: Counter[tuple[str, str, int]] = Counter()
-        """By path, strategy (empty: none) and status."""
+        """Number of requests by path, strategy (empty: none) and status."""
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
-        """By path and strategy."""
+        """Total duration by path and strategy."""
         self.in_flight = 0
         self.left = 0
-        """Clients that did not wait for their answer."""
+        """Clients that disconnected before their answer."""
 
     def text(self, spent: Iterable[tuple[str, Usage]]) -> str:
-        """All counters.
+        """All counters as text.
 
         Args:
-            spent: by name of a key.
+            spent: pairs of a key's name and its spending.
         """
         lines = ["# TYPE thinktime_requests_total counter"]
         for (path, strategy, status), count in sorted(self.answered.items()):

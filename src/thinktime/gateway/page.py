@@ -1,4 +1,4 @@
-"""The page `/ui`: its files, which are no secret, and what it reads, for which a key is needed where there are keys."""
+"""The page `/ui`: its public files, and its data, which need a key if the gateway has keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from thinktime.core.ledger import Ledger
-from thinktime.gateway.door import Door, Guest
+from thinktime.gateway.auth import ApiClient, Auth
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.history import REQUESTS, History, limits
 from thinktime.pages import page
@@ -24,7 +24,7 @@ FILES = {
     "map.js": "text/javascript",
     "ui.js": "text/javascript",
 }
-"""Beside the page itself, with their kinds."""
+"""Files beside the page itself, with their content types."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -38,77 +38,77 @@ HEADERS = {
 
 
 class Page:
-    """Shows requests to whoever may see them; see `Guest.sees`.
+    """Serves the page, and shows each client the requests that it may see (`ApiClient.sees`).
 
     Args:
-        door: who may come in.
-        history: the requests.
-        looks: what looks at models have cost.
+        auth: authenticates clients.
+        history: the last requests.
+        probes: the ledger of model probes.
     """
 
-    def __init__(self, door: Door, history: History, looks: Ledger) -> None:
-        self._door, self._history, self._looks = door, history, looks
+    def __init__(self, auth: Auth, history: History, probes: Ledger) -> None:
+        self._auth, self._history, self._probes = auth, history, probes
         self._began = time.time()
 
     @property
     def routes(self) -> list[Route]:
-        """Paths, and who answers them."""
+        """The routes of the page."""
         return [
             Route("/ui", self._files, methods=["GET"]),
-            Route("/ui/requests", self._for_guests(self._requests), methods=["GET"]),
-            Route("/ui/requests/{number:int}", self._for_guests(self._request), methods=["GET"]),
+            Route("/ui/requests", self._for_clients(self._requests), methods=["GET"]),
+            Route("/ui/requests/{number:int}", self._for_clients(self._request), methods=["GET"]),
             Route("/ui/{name}", self._files, methods=["GET"]),
         ]
 
     async def _files(self, request: Request) -> Response:
         name = request.path_params.get("name", "ui.html")
         try:
-            self._door.greet(dict(request.headers))
+            self._auth.check_host(dict(request.headers))
             if name not in {"ui.html", *FILES}:
                 raise HttpError(404, f"{request.url.path}: there is no such file", code="not_found")
         except HttpError as error:
             return _refusal(error)
         return Response(page(name), media_type=FILES.get(name, "text/html"), headers=HEADERS)
 
-    def _for_guests(self, show: Callable[[Guest, Request], bytes]) -> Callable[[Request], Awaitable[Response]]:
+    def _for_clients(self, show: Callable[[ApiClient, Request], bytes]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                told = show(self._door.enter(dict(request.headers)), request)
+                body = show(self._auth.authenticate(dict(request.headers)), request)
             except HttpError as error:
                 return _refusal(error)
-            return Response(told, media_type="application/json", headers=HEADERS)
+            return Response(body, media_type="application/json", headers=HEADERS)
 
         return answer
 
-    def _requests(self, guest: Guest, request: Request) -> bytes:
-        """What has changed since a version of the history, and what was spent."""
+    def _requests(self, client: ApiClient, request: Request) -> bytes:
+        """Requests that changed since a version of the history, and the spending of keys and models."""
         since, history = _number(request, "since"), self._history
-        seen = list(history.seen_by(guest))
+        seen = list(history.seen_by(client))
         changed = [entry.row() for entry in seen if entry.version > since or entry.seconds is None]
-        told: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "began": self._began,
             "version": history.version,
             "kept": REQUESTS,
             "oldest": seen[-1].number if seen else None,
             "requests": changed,
-            "keys": [_account(each.name, each.ledger) for each in self._door.guests if guest.sees(each)],
+            "keys": [_account(each.name, each.ledger) for each in self._auth.clients if client.sees(each)],
             "models": [
                 {"key": who.name, "model": model, "requests": count, "usage": spent.as_dict()}
                 for (who, model), (count, spent) in history.models.items()
-                if guest.sees(who)
+                if client.sees(who)
             ],
         }
-        if guest.sees_all:
-            told["server"] = _account("", self._door.ledger)
-            told["looks"] = _account("", self._looks)
-        return json.dumps(told).encode()
+        if client.sees_all:
+            shown["server"] = _account("", self._auth.ledger)
+            shown["probes"] = _account("", self._probes)
+        return json.dumps(shown).encode()
 
-    def _request(self, guest: Guest, request: Request) -> bytes:
-        """One request with its tree; of a search that runs, only nodes that are not known yet."""
+    def _request(self, client: ApiClient, request: Request) -> bytes:
+        """One request with its tree; a running search sends only the nodes that the page does not have."""
         number = request.path_params["number"]
-        entry = self._history.find(guest, number)
+        entry = self._history.find(client, number)
         if entry is None:
-            raise HttpError(404, f"request {number} is not remembered", code="not_found")
+            raise HttpError(404, f"request {number} is not kept", code="not_found")
         return entry.whole(_number(request, "known"))
 
 

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shapes: an object, or the events of a stream."""
+"""Builds answers in OpenAI's shapes: an object, or the events of a stream."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinktime.core.search import Answer, Search
-from thinktime.gateway.asks import Ask
 from thinktime.gateway.methods import Method
+from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.text import RemoteText, held, thoughts_of
 
 DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a search came to: its answer, and the search itself for its account."""
+class SearchOutcome:
+    """A finished search with its answer."""
 
     answer: Answer
     search: Search
     method: Method
-    ask: Ask
+    request: CompletionRequest
 
     @property
     def state(self) -> RemoteText:
-        """The sample that is the answer."""
+        """The state of the chosen sample."""
         assert self.answer.node is not None
         state: RemoteText = self.answer.node.state
         return state
 
 
 def account(search: Search, method: Method, seed: int, answer: Answer | None = None) -> dict[str, Any]:
-    """The object ``thinktime`` of an answer, or of an error."""
+    """The object ``thinktime`` of an answer or of an error."""
     return {
         "strategy": method.name,
         "options": method.options,
@@ -55,16 +55,16 @@ def _thinking(search: Search, limit: int) -> dict[str, Any]:
 
 
 def usage(search: Search) -> dict[str, Any] | None:
-    """All tokens of all samples, as far as they were counted; None where none were.
+    """All tokens of all samples in OpenAI's shape; None if the upstream counted none.
 
-    Those nobody counted are in ``completion_tokens`` at the most they can be, and the account says how often.
+    Uncounted samples are in ``completion_tokens`` at their upper bound, and the account has their number.
     """
     spent = [record.node.usage for record in search.trace.values()]
-    told = [part for part in spent if part.model_calls and part.prompt_tokens is not None]
-    if not told and any(part.model_calls for part in spent):
+    counted = [part for part in spent if part.model_calls and part.prompt_tokens is not None]
+    if not counted and any(part.model_calls for part in spent):
         return None
-    cached = sum(part.cached_tokens or 0 for part in told)
-    prompt = sum(part.prompt_tokens or 0 for part in told) + cached
+    cached = sum(part.cached_tokens or 0 for part in counted)
+    prompt = sum(part.prompt_tokens or 0 for part in counted) + cached
     generated = search.ledger.spent.generated_tokens
     return {
         "prompt_tokens": prompt,
@@ -74,64 +74,64 @@ def usage(search: Search) -> dict[str, Any] | None:
     }
 
 
-def completion(outcome: Outcome) -> dict[str, Any]:
-    """The answer in one piece: the chosen sample whole, as the upstream told it."""
-    chat = outcome.ask.api == "chat/completions"
+def completion(outcome: SearchOutcome) -> dict[str, Any]:
+    """The answer as one object: the whole chosen sample as the upstream sent it."""
+    chat = outcome.request.api == "chat/completions"
     return {
-        **_head(outcome.ask, "chat.completion" if chat else "text_completion"),
+        **_head(outcome.request, "chat.completion" if chat else "text_completion"),
         "choices": [_choice(outcome.state, chat)],
         "usage": usage(outcome.search),
-        "thinktime": account(outcome.search, outcome.method, outcome.ask.seed, outcome.answer),
+        "thinktime": account(outcome.search, outcome.method, outcome.request.seed, outcome.answer),
     }
 
 
 def _choice(state: RemoteText, chat: bool) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(state.choice) if state.choice else {}
-    choice = {"logprobs": None, "finish_reason": "stop", **told, "index": 0}
+    received: dict[str, Any] = json.loads(state.choice) if state.choice else {}
+    choice = {"logprobs": None, "finish_reason": "stop", **received, "index": 0}
     if not chat:
         return {**choice, "text": state.text}
-    message = {"role": "assistant", "content": None, **(told.get("message") or {})}
+    message = {"role": "assistant", "content": None, **(received.get("message") or {})}
     return {**choice, "message": {**message, "content": state.text or message["content"]}}
 
 
 @dataclass
 class Chunks:
-    """The events of one stream, one after the other, all with the same head."""
+    """Builds the events of one stream."""
 
-    ask: Ask
+    request: CompletionRequest
     said: bool = False
-    """Whether a part of the answer was told."""
+    """Whether a part of the answer was sent."""
     _head: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        chat = self.ask.api == "chat/completions"
-        self._chat, self._head = chat, _head(self.ask, "chat.completion.chunk" if chat else "text_completion")
+        chat = self.request.api == "chat/completions"
+        self._chat, self._head = chat, _head(self.request, "chat.completion.chunk" if chat else "text_completion")
 
     def opening(self) -> bytes:
-        """The first event of a chat says who speaks."""
+        """The first event of a chat, which has the role."""
         return self._event({"delta": {"role": "assistant", "content": ""}}) if self._chat else b""
 
     def progress(self, text: str) -> bytes:
-        """What the search has come to so far, as thoughts that a client may show or leave."""
+        """Progress of the search, as thoughts that a client may show."""
         return self._event({"delta": {"reasoning_content": text}}) if self._chat else b": " + text.encode() + b"\n"
 
     def forwarded(self, event: Mapping[str, Any]) -> bytes:
-        """An event of the upstream's: its part of the answer, without its head, its end and its usage."""
+        """An event of the upstream, reduced to its part of the answer."""
         parts = [choice for choice in event.get("choices") or () if isinstance(choice, Mapping)]
         lines = [self._event({**part, "finish_reason": None, "index": 0}) for part in parts if _says(part)]
         self.said |= bool(lines)
         return b"".join(lines)
 
-    def closing(self, outcome: Outcome) -> Iterator[bytes]:
-        """The answer, if it was not told before, why it ended, and the account."""
+    def closing(self, outcome: SearchOutcome) -> Iterator[bytes]:
+        """The answer unless it was streamed, then the reason it ended, and the account."""
         choice = _choice(outcome.state, self._chat)
         if not self.said:
             yield self._event({**_as_delta(choice), "logprobs": choice["logprobs"]})
         end: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
-        told = account(outcome.search, outcome.method, outcome.ask.seed, outcome.answer)
-        yield self._event({**end, "finish_reason": choice["finish_reason"]}, thinktime=told)
-        if self.ask.with_usage:
-            yield _line({**self._head, "choices": [], "usage": usage(outcome.search), "thinktime": told})
+        spending = account(outcome.search, outcome.method, outcome.request.seed, outcome.answer)
+        yield self._event({**end, "finish_reason": choice["finish_reason"]}, thinktime=spending)
+        if self.request.with_usage:
+            yield _line({**self._head, "choices": [], "usage": usage(outcome.search), "thinktime": spending})
         yield DONE
 
     def _event(self, part: Mapping[str, Any], **more: Any) -> bytes:
@@ -139,7 +139,7 @@ class Chunks:
 
 
 def error_event(body: Mapping[str, Any]) -> bytes:
-    """An error after the stream began; OpenAI's client raises it."""
+    """An error in a stream; OpenAI's client raises it."""
     return _line(body)
 
 
@@ -151,7 +151,7 @@ def _says(part: Mapping[str, Any]) -> bool:
 
 
 def _as_delta(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole choice as one part of a stream: tool calls have an index there."""
+    """A whole choice as one part of a stream, in which tool calls have an index."""
     if "message" not in choice:
         return {"text": choice["text"]}
     delta = {name: value for name, value in choice["message"].items() if name != "role" and value is not None}
@@ -160,9 +160,9 @@ def _as_delta(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {"delta": delta}
 
 
-def _head(ask: Ask, kind: str) -> dict[str, Any]:
-    name = "chatcmpl" if ask.api == "chat/completions" else "cmpl"
-    return {"id": f"{name}-{ask.problem.id}", "object": kind, "created": int(time.time()), "model": ask.called}
+def _head(request: CompletionRequest, kind: str) -> dict[str, Any]:
+    name = "chatcmpl" if request.api == "chat/completions" else "cmpl"
+    return {"id": f"{name}-{request.problem.id}", "object": kind, "created": int(time.time()), "model": request.called}
 
 
 def _line(value: object) -> bytes:

@@ -1,6 +1,6 @@
-"""OpenAI's Responses API, translated: a request into one for chat completions, the answer back into items and events.
+"""OpenAI's Responses API: requests become chat completions, and answers become items and events.
 
-Nothing is stored, so what would need a store is refused by name; so is what runs elsewhere than in the model.
+The gateway stores nothing and runs no tools, so it refuses fields that need either.
 """
 
 from __future__ import annotations
@@ -12,49 +12,48 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.gateway.asks import Ask
-from thinktime.gateway.replies import Outcome, completion
+from thinktime.gateway.replies import SearchOutcome, completion
+from thinktime.gateway.request import CompletionRequest
 
-UNSTORED = "nothing is stored here; leave it out and send the whole conversation as input"
-ELSEWHERE = "only what the model itself says runs here; leave it out"
+UNSTORED = "the gateway stores nothing; leave it out and send the whole conversation as input"
 REFUSED = {
-    "background": "no answer is kept here; leave it out, and wait or stream",
+    "background": "the gateway keeps no answers; leave it out, and wait or stream",
     "conversation": UNSTORED,
-    "max_tool_calls": ELSEWHERE,
+    "max_tool_calls": "the gateway runs no tools; leave it out",
     "previous_response_id": UNSTORED,
-    "prompt": "no templates are kept here; send their text as instructions and input",
+    "prompt": "the gateway keeps no templates; send their text as instructions and input",
     "store": UNSTORED,
 }
 """Fields that have to be absent, null or false."""
 INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
-"""What may be asked for beside the answer; thoughts come as they are, so there is nothing to encrypt."""
+"""Values that ``include`` may have. Thoughts are sent unencrypted, so the second one changes nothing."""
 SENT_ON = ("parallel_tool_calls", "stream", "temperature", "top_logprobs", "top_p")
-"""Fields of a chat that have the same name."""
-TOLD = (
+"""Fields that have the same name in a chat request."""
+REPEATED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "reasoning", "temperature", "text"),
     *("tool_choice", "tools", "top_p", "user"),
 )
 """Fields that the answer repeats."""
-READ = frozenset({"include", "input", "stream_options", "truncation", *REFUSED, *SENT_ON, *TOLD}) - {"user"}
+READ = frozenset({"include", "input", "stream_options", "truncation", *REFUSED, *SENT_ON, *REPEATED}) - {"user"}
 DEFAULTS: dict[str, Any] = {"metadata": {}, "parallel_tool_calls": True, "text": {"format": {"type": "text"}}}
 DEFAULTS |= {"tool_choice": "auto", "tools": [], "temperature": 1.0, "top_p": 1.0}
 
 
 def as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same request for chat completions; fields that are not of this API go on as they are.
+    """Translate a request into one for chat completions. Unknown fields pass through.
 
     Raises:
-        InputError: a field cannot be what it is, or what it asks for cannot be had here.
+        InputError: a field has an invalid value, or asks for something that the gateway cannot do.
     """
     for name, fix in REFUSED.items():
         if body.get(name):
             raise InputError(name, _short(body[name]), fix)
     if body.get("truncation") not in (None, "disabled"):
         raise InputError(
-            "truncation", body["truncation"], 'nothing is cut here; give "disabled", and shorten the input'
+            "truncation", body["truncation"], 'the gateway does not truncate; give "disabled", and shorten the input'
         )
     if _object(body, "stream_options").get("include_obfuscation"):
-        raise InputError("stream_options.include_obfuscation", True, "events are as long as their text; give false")
+        raise InputError("stream_options.include_obfuscation", True, "the gateway does not pad events; give false")
     chat = {name: value for name, value in body.items() if name not in READ}
     chat |= {name: body[name] for name in SENT_ON if body.get(name) is not None}
     chat["messages"] = _messages(body)
@@ -74,7 +73,7 @@ def as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
         chat["logprobs"] = True
     reasoning, text = _object(body, "reasoning"), _object(body, "text")
     if reasoning.get("summary") is not None:
-        raise InputError("reasoning.summary", reasoning["summary"], "thoughts come whole or not at all; leave it out")
+        raise InputError("reasoning.summary", reasoning["summary"], "the gateway makes no summaries; leave it out")
     if reasoning.get("effort") is not None:
         chat["reasoning_effort"] = reasoning["effort"]
     if text.get("verbosity") is not None:
@@ -131,7 +130,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _content(name: str, content: object) -> Any:
-    """The content of a chat's message: a text, or parts if there is more than a text."""
+    """The content of a chat message: a string if it is one text, else a list of parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
@@ -145,7 +144,7 @@ def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     if kind in ("input_text", "output_text", "refusal"):
         return {"type": "text", "text": part.get("refusal" if kind == "refusal" else "text")}
     if part.get("file_id") or part.get("file_url"):
-        raise InputError(f"{name}.file", "…", "no files are kept or fetched here; send image_url, or file_data")
+        raise InputError(f"{name}.file", "…", "the gateway fetches no files; send image_url, or file_data")
     if kind == "input_image":
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": part.get("image_url"), **detail}}
@@ -159,7 +158,7 @@ def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
 def _tool(place: int, tool: object) -> dict[str, Any]:
     if not isinstance(tool, Mapping) or tool.get("type") != "function":
         kind = tool.get("type") if isinstance(tool, Mapping) else tool
-        raise InputError(f"tools[{place}].type", _short(kind), "only the client's own functions; give function tools")
+        raise InputError(f"tools[{place}].type", _short(kind), "the gateway runs no tools; give function tools")
     return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 
@@ -191,17 +190,17 @@ def _short(value: object) -> object:
 
 @dataclass
 class Items:
-    """The output of one answer, as it grows by the deltas of a chat; each brings the events that tell of it."""
+    """Collects the deltas of a chat into the output items of one answer, and yields their events."""
 
     name: str
-    """What all its ids have in common."""
+    """The common part of all item ids."""
     output: list[dict[str, Any]] = field(default_factory=list)
     _open: bool = False
     _calls: dict[int, int] = field(default_factory=dict)
-    """Places of tool calls in the output, by their index."""
+    """Position of each tool call in the output, by its index."""
 
     def add(self, delta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Take a part of a message."""
+        """Add a delta of a message."""
         if thoughts := delta.get("reasoning_content") or delta.get("reasoning"):
             yield from self._say("reasoning", "reasoning_text", thoughts)
         if content := delta.get("content"):
@@ -212,7 +211,7 @@ class Items:
             yield from self._call(call.get("index", place), call)
 
     def close(self, logprobs: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
-        """End what has begun; an answer that says nothing is an empty message."""
+        """End the open item; an answer without output becomes an empty message."""
         if not self.output:
             yield from self._begin("message", "output_text")
         for item in self.output:
@@ -249,8 +248,8 @@ class Items:
         if arguments := function.get("arguments"):
             item = self.output[self._calls[index]]
             item["arguments"] += arguments
-            told = {"item_id": item["id"], "output_index": self._calls[index], "delta": arguments}
-            yield {"type": "response.function_call_arguments.delta", **told}
+            fields = {"item_id": item["id"], "output_index": self._calls[index], "delta": arguments}
+            yield {"type": "response.function_call_arguments.delta", **fields}
 
     def _end(self) -> Iterator[dict[str, Any]]:
         if not self._open:
@@ -258,14 +257,14 @@ class Items:
         self._open, item = False, self.output[-1]
         item["status"] = "completed"
         if item["type"] == "function_call":
-            told = {"item_id": item["id"], "output_index": len(self.output) - 1}
-            told |= {"name": item["name"], "arguments": item["arguments"]}
-            yield {"type": "response.function_call_arguments.done", **told}
+            fields = {"item_id": item["id"], "output_index": len(self.output) - 1}
+            fields |= {"name": item["name"], "arguments": item["arguments"]}
+            yield {"type": "response.function_call_arguments.done", **fields}
         else:
             part = item["content"][0]
-            told = {_word(part["type"]): part[_word(part["type"])]}
-            told |= {"logprobs": part["logprobs"]} if "logprobs" in part else {}
-            yield self._of_part(f"response.{part['type']}.done", **told)
+            fields = {_word(part["type"]): part[_word(part["type"])]}
+            fields |= {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+            yield self._of_part(f"response.{part['type']}.done", **fields)
             yield self._of_part("response.content_part.done", part=dict(part))
         yield self._of_item("response.output_item.done")
 
@@ -275,7 +274,7 @@ class Items:
         self._open = True
 
     def _of_item(self, kind: str) -> dict[str, Any]:
-        item = json.loads(json.dumps(self.output[-1]))  # as it is now
+        item = json.loads(json.dumps(self.output[-1]))  # a copy, because the item still grows
         return {"type": kind, "output_index": len(self.output) - 1, "item": item}
 
     def _of_part(self, kind: str, **more: Any) -> dict[str, Any]:
@@ -288,43 +287,43 @@ def _word(part: str) -> str:
 
 
 class Response:
-    """One answer in this API: whole, or as the events of a stream."""
+    """Builds one answer in this API: an object, or the events of a stream."""
 
-    def __init__(self, ask: Ask, body: Mapping[str, Any]) -> None:
-        self._items, self._sent = Items(ask.problem.id), 0
-        told = {name: DEFAULTS.get(name) if body.get(name) is None else body[name] for name in TOLD}
-        head = {"id": f"resp_{ask.problem.id}", "object": "response", "created_at": int(time.time())}
+    def __init__(self, request: CompletionRequest, body: Mapping[str, Any]) -> None:
+        self._items, self._sent = Items(request.problem.id), 0
+        repeated = {name: DEFAULTS.get(name) if body.get(name) is None else body[name] for name in REPEATED}
+        head = {"id": f"resp_{request.problem.id}", "object": "response", "created_at": int(time.time())}
         fixed = {"previous_response_id": None, "store": False, "truncation": "disabled"}
-        self._head = {**head, "model": ask.called, **told, **fixed, "error": None}
+        self._head = {**head, "model": request.called, **repeated, **fixed, "error": None}
         begun = {**self._head, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
         kinds = ("response.created", "response.in_progress")
         self._opening = b"".join(self._event({"type": kind, "response": begun}) for kind in kinds)
 
-    def whole(self, outcome: Outcome) -> dict[str, Any]:
-        """The answer in one piece."""
+    def whole(self, outcome: SearchOutcome) -> dict[str, Any]:
+        """The answer as one object."""
         *_, last = self._closing(outcome)
         found: dict[str, Any] = last["response"]
         return found
 
     def opening(self) -> bytes:
-        """The first events say what is being answered."""
+        """The first events, which repeat the request."""
         return self._opening
 
     def progress(self, text: str) -> bytes:
-        """What the search has come to so far, as a comment; it is no item of the answer."""
+        """Progress of the search, as a comment in the stream."""
         return b": " + text.encode() + b"\n"
 
     def forwarded(self, event: Mapping[str, Any]) -> bytes:
-        """An event of the upstream's chat: its part of the answer."""
+        """The events for a chat event of the upstream."""
         deltas = [choice.get("delta") for choice in event.get("choices") or () if isinstance(choice, Mapping)]
-        told = [found for delta in deltas if isinstance(delta, Mapping) for found in self._items.add(delta)]
-        return b"".join(self._event(found) for found in told)
+        events = [found for delta in deltas if isinstance(delta, Mapping) for found in self._items.add(delta)]
+        return b"".join(self._event(found) for found in events)
 
-    def closing(self, outcome: Outcome) -> Iterator[bytes]:
-        """The answer, if it was not told before, and the whole of it at the end."""
+    def closing(self, outcome: SearchOutcome) -> Iterator[bytes]:
+        """The events of the answer unless it was streamed, then the whole answer."""
         return (self._event(event) for event in self._closing(outcome))
 
-    def _closing(self, outcome: Outcome) -> Iterator[dict[str, Any]]:
+    def _closing(self, outcome: SearchOutcome) -> Iterator[dict[str, Any]]:
         chat = completion(outcome)
         (choice,) = chat["choices"]
         if not self._items.output:
@@ -343,10 +342,10 @@ class Response:
         return f"event: {event['type']}\ndata: {json.dumps(line)}\n\n".encode()
 
 
-def _usage(chat: Mapping[str, Any] | None, outcome: Outcome) -> dict[str, Any] | None:
-    """The usage of a chat in the words of this API, whose clients want numbers: 0 where nobody counted thoughts.
+def _usage(chat: Mapping[str, Any] | None, outcome: SearchOutcome) -> dict[str, Any] | None:
+    """The usage of a chat in the shape of this API.
 
-    Nothing is charged for writing into a cache.
+    Its clients expect numbers, so uncounted thoughts are 0. Cache writes are always 0.
     """
     if chat is None:
         return None

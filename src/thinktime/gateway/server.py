@@ -1,4 +1,4 @@
-"""The gateway as a process: its socket, its connections, its end."""
+"""Runs the gateway as a process: socket, connections, shutdown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import Config
 
 BACKLOG = 2048
-"""Connections that may wait to be taken."""
+"""Connections that may wait to be accepted."""
 GARBAGE = 20_000
-"""Objects that may be made, and not freed, before unreachable cycles are looked for."""
+"""Net object allocations between two runs of the garbage collector's youngest generation."""
 
 
 def listening(gateway: Gateway) -> uvicorn.Config:
-    """How the gateway is served."""
+    """The settings of the HTTP server."""
     return uvicorn.Config(
         gateway.app(),
         log_level="warning",
@@ -34,42 +34,42 @@ def listening(gateway: Gateway) -> uvicorn.Config:
 
 
 def bound(config: Config) -> socket.socket:
-    """A socket at which clients may knock from now on.
+    """A socket that listens on the configured address.
 
     Raises:
-        InputError: the address is not free, or not one of this machine's.
+        InputError: the address is taken, or not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # asyncio turns delays off only for what is said to be TCP; else the end of an answer waits 40 ms for its beginning
-    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # asyncio disables Nagle's algorithm only if the protocol is explicit; otherwise answers wait 40 ms for an ACK
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((config.host.strip("[]"), config.port))
+        listener.bind((config.host.strip("[]"), config.port))
     except OSError as error:
-        door.close()
+        listener.close()
         raise InputError("port", config.port, f"cannot listen at {config.host!r} ({error.strerror})") from None
-    door.listen(BACKLOG)
-    return door
+    listener.listen(BACKLOG)
+    return listener
 
 
 def serve(config: Config, scorer: Scorer | None = None) -> None:
-    """Answer until told to stop.
+    """Serve requests until a signal stops the process.
 
     Raises:
-        InputError: the address is not free.
+        InputError: the address is taken.
         BankError: the bank cannot be opened.
     """
     _allow_connections()
-    gateway, door = Gateway(config, scorer), bound(config)
+    gateway, listener = Gateway(config, scorer), bound(config)
     host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
-    print(f"http://{host}:{door.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
-    gc.freeze()  # what is there stays; requests leave few cycles, and looking for them is a sixth of a crowd's time
+    print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
+    gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
     gc.set_threshold(GARBAGE)
-    uvicorn.Server(listening(gateway)).run([door])
+    uvicorn.Server(listening(gateway)).run([listener])
 
 
 def _allow_connections() -> None:
-    """As many open files as the system grants: each client is one, and each of its samples another."""
+    """Raise the limit of open files to the system's maximum; each client needs one, and each of its samples another."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

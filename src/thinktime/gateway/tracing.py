@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry, where its standard environment variables name a collector: numbers and names, no content."""
+"""OpenTelemetry spans, if the standard environment variables name a collector. They contain no prompts or answers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from thinktime.core.errors import InputError
-from thinktime.gateway.asks import Ask
 from thinktime.gateway.methods import Method
-from thinktime.gateway.replies import Outcome, usage
+from thinktime.gateway.replies import SearchOutcome, usage
+from thinktime.gateway.request import CompletionRequest
 from thinktime.remote.client import RefusedError
+from thinktime.remote.observers import ObservedRequest
 from thinktime.remote.protocol import read_usage
-from thinktime.remote.watching import Watched
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-Facts = dict[str, Any]
+Attributes = dict[str, Any]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "responses": "chat"}
 
 
 class Tracing:
-    """A span for each request, and one in it for each request for samples; none where no collector is named.
+    """Makes a span for each request, and one inside it for each request to the upstream; none without a collector.
 
     Raises:
-        InputError: a collector is named, but the packages are missing, or it does not speak HTTP.
+        InputError: a collector is configured, but the packages are missing, or the protocol is not HTTP.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -38,11 +38,11 @@ class Tracing:
         self._server = {"server.address": urlsplit(upstream).hostname, "server.port": urlsplit(upstream).port}
 
     @contextmanager
-    def request(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[Facts]:
-        """A span for one request, in the trace that its client names; what the facts hold in the end is told of it."""
-        facts: Facts = {}
+    def request(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[Attributes]:
+        """A span around one request, in the client's trace. Attributes that the caller adds become the span's."""
+        attributes: Attributes = {}
         if self._provider is None or method != "POST":
-            yield facts
+            yield attributes
             return
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -55,54 +55,54 @@ class Tracing:
             operation, above, SpanKind.SERVER, known, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                yield facts
+                yield attributes
             finally:
-                _tell(span, operation, facts)
-                if (status := facts.get("http.response.status_code", 0)) >= 400 or not status:
+                _record(span, operation, attributes)
+                if (status := attributes.get("http.response.status_code", 0)) >= 400 or not status:
                     _fail(span, str(status) if status else "client_left", failed=status >= 500)
 
     @contextmanager
-    def sampling(self, path: str, body: Mapping[str, Any]) -> Iterator[Watched]:
-        """A span for one request for samples; the upstream is told of it."""
+    def sampling(self, path: str, body: Mapping[str, Any]) -> Iterator[ObservedRequest]:
+        """A span around one request to the upstream, which receives the trace context in a header."""
         if self._provider is None:
-            yield Watched()
+            yield ObservedRequest()
             return
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         operation = OPERATIONS.get(path, path)
-        facts: Facts = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "openai", **self._server}
+        attributes: Attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "openai", **self._server}
         tracer = self._provider.get_tracer("thinktime")
         with tracer.start_as_current_span(
             operation, kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
         ) as span:
             headers: dict[str, str] = {}
             TraceContextTextMapPropagator().inject(headers)
-            watched = Watched(headers)
+            observed = ObservedRequest(headers)
             try:
-                yield watched
+                yield observed
             except BaseException as error:
                 _fail(span, str(error.status) if isinstance(error, RefusedError) else type(error).__name__, failed=True)
                 raise
             finally:
-                _tell(span, operation, {**facts, **_requested(body), **_replied(watched.reply)})
+                _record(span, operation, {**attributes, **_requested(body), **_replied(observed.reply)})
 
     def close(self) -> None:
-        """Send what is left; this blocks for as long as the collector takes."""
+        """Send the remaining spans; this blocks until the collector has them."""
         if self._provider is not None:
             self._provider.shutdown()
 
 
-def asked(ask: Ask, method: Method) -> Facts:
-    """What is told of a request."""
-    sampling = ask.sampling
-    facts = {"gen_ai.request.model": ask.model, "gen_ai.request.max_tokens": sampling.max_length}
-    facts |= {"gen_ai.request.temperature": sampling.temperature, "gen_ai.request.top_p": sampling.top_p}
-    return {**facts, "gen_ai.request.seed": ask.seed, "thinktime.strategy": method.name}
+def request_attributes(request: CompletionRequest, method: Method) -> Attributes:
+    """Span attributes of a request."""
+    sampling = request.sampling
+    attributes = {"gen_ai.request.model": request.model, "gen_ai.request.max_tokens": sampling.max_length}
+    attributes |= {"gen_ai.request.temperature": sampling.temperature, "gen_ai.request.top_p": sampling.top_p}
+    return {**attributes, "gen_ai.request.seed": request.seed, "thinktime.strategy": method.name}
 
 
-def answered(outcome: Outcome) -> Facts:
-    """What is told of an answer."""
+def outcome_attributes(outcome: SearchOutcome) -> Attributes:
+    """Span attributes of an answer."""
     spent = usage(outcome.search) or {}
     return {
         "gen_ai.usage.input_tokens": spent.get("prompt_tokens"),
@@ -112,28 +112,30 @@ def answered(outcome: Outcome) -> Facts:
     }
 
 
-def _requested(body: Mapping[str, Any]) -> Facts:
+def _requested(body: Mapping[str, Any]) -> Attributes:
     names = {"model": "model", "temperature": "temperature", "top_p": "top_p", "seed": "seed", "n": "choice.count"}
     names |= dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), "max_tokens")
-    found = {told: body.get(name) for name, told in names.items() if isinstance(body.get(name), str | int | float)}
-    return {f"gen_ai.request.{name}": value for name, value in found.items()}
+    values = [(attribute, body.get(name)) for name, attribute in names.items()]
+    return {f"gen_ai.request.{name}": value for name, value in values if isinstance(value, str | int | float)}
 
 
-def _replied(reply: Mapping[str, Any]) -> Facts:
-    told, choices = read_usage(reply), reply.get("choices") or ()
+def _replied(reply: Mapping[str, Any]) -> Attributes:
+    reported, choices = read_usage(reply), reply.get("choices") or ()
     reasons = [choice.get("finish_reason") for choice in choices if isinstance(choice, Mapping)]
-    facts: Facts = {"gen_ai.response.finish_reasons": [reason for reason in reasons if isinstance(reason, str)] or None}
-    facts |= {name: reply.get(name.rpartition(".")[2]) for name in ("gen_ai.response.id", "gen_ai.response.model")}
-    if told is not None:
-        facts |= {"gen_ai.usage.input_tokens": told.prompt, "gen_ai.usage.output_tokens": told.generated}
-    return facts
+    attributes: Attributes = {
+        "gen_ai.response.finish_reasons": [reason for reason in reasons if isinstance(reason, str)] or None
+    }
+    attributes |= {name: reply.get(name.rpartition(".")[2]) for name in ("gen_ai.response.id", "gen_ai.response.model")}
+    if reported is not None:
+        attributes |= {"gen_ai.usage.input_tokens": reported.prompt, "gen_ai.usage.output_tokens": reported.generated}
+    return attributes
 
 
-def _tell(span: Span, operation: str, facts: Facts) -> None:
-    """Note what is known of a span, and name it by its operation and model."""
-    if model := facts.get("gen_ai.request.model"):
+def _record(span: Span, operation: str, attributes: Attributes) -> None:
+    """Set the attributes of a span, and name it by its operation and model."""
+    if model := attributes.get("gen_ai.request.model"):
         span.update_name(f"{operation} {model}")
-    span.set_attributes({name: value for name, value in facts.items() if value is not None})
+    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
 
 def _fail(span: Span, kind: str, *, failed: bool) -> None:
@@ -151,7 +153,7 @@ def _provider() -> TracerProvider | None:
         return None
     protocol = next((os.environ[name] for name in PROTOCOLS if os.environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
-        raise InputError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "spans go by http/protobuf; set that, or unset it")
+        raise InputError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "only http/protobuf works; set that, or unset it")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource

@@ -1,4 +1,4 @@
-"""A search as the page shows it: its nodes, scores, pruned branches and vote, while it runs and afterwards."""
+"""A search as JSON for the page: nodes, scores, pruned branches and votes, while it runs and afterwards."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 from thinktime.core.search import Answer, Record, Search
 from thinktime.core.types import Child, Extension, Node
-from thinktime.gateway.errors import told
+from thinktime.gateway.errors import redacted
 from thinktime.generators.text import added_text
 
 NODES = 2000
-"""Of one search; those beyond are counted."""
+"""Most nodes of one search; further ones are only counted."""
 TEXT = 4000
-"""Characters of a text; the rest is counted."""
+"""Most characters of a text; further ones are only counted."""
 TURNS = 40
-"""Messages of a prompt, the last ones."""
+"""Most messages of a prompt, the last ones."""
 EVENTS = 200
-"""Notes of a strategy, the last ones."""
+"""Most log events of a strategy, the last ones."""
 
 
-class Watched:
-    """A search that somebody may look at while it runs.
+class SearchView:
+    """Shows a search while it runs.
 
     Args:
-        search: it is read and never changed.
-        upstream: the address that reasons do not tell.
+        search: the search, which is never changed here.
+        upstream: the upstream's address, which is removed from error messages.
     """
 
     def __init__(self, search: Search, upstream: str) -> None:
@@ -37,13 +37,13 @@ class Watched:
     def shown(self, known: int = 0, answer: Answer | None = None) -> dict[str, Any]:
         """The tree as JSON.
 
-        Nodes are referred to by their places in ``nodes`` and, behind those, ``growing``. What a node says never
-        changes, so whoever knows the first ones is told the others; scores and prunings are told of all. What is
-        growing has no ``finish`` before it has come.
+        Nodes are referred to by their index in ``nodes`` followed by ``growing``. A node's text never changes, so
+        ``nodes`` leaves out those that the reader has; scores and prunings cover all nodes. A node in ``growing`` has
+        no ``finish`` until its sample ends.
 
         Args:
-            known: how many nodes the reader has.
-            answer: what it came to, once it ended.
+            known: number of nodes that the reader has.
+            answer: the answer, once the search has ended.
         """
         search = self._search
         records = list(islice(search.trace.values(), NODES))
@@ -51,13 +51,13 @@ class Watched:
         if len(search.trace) > NODES:
             shown = {record.node.key for record in records}
             records += [search.trace[node.key] for node in path if node.key not in shown]
-        growing = [Record(_node(*each)) for each in islice(search.growing.values(), NODES)]
+        growing = [Record(_node(*each)) for each in islice(search.in_flight.values(), NODES)]
         place = {record.node.key: index for index, record in enumerate(records + growing)}
-        unread = search.readings.failed if search.readings is not None else []
+        unread = search.failed_scores()
         return {
             "first": known,
-            "nodes": [self._facts(record, place) for record in records[known:]],
-            "growing": [self._facts(record, place) for record in growing],
+            "nodes": [self._node_json(record, place) for record in records[known:]],
+            "growing": [self._node_json(record, place) for record in growing],
             "judged": [
                 [index, record.score, [step if isfinite(step) else None for step in record.steps]]
                 for index, record in enumerate(records)
@@ -68,16 +68,16 @@ class Watched:
             "votes": self._votes([record.node for record in records + growing], place),
             "more": len(search.trace) - len(records),
             "log": [clipped(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
-            "unread": [told(reason, self._upstream) for reason in dict.fromkeys(unread[:EVENTS])],
+            "unread": [redacted(reason, self._upstream) for reason in dict.fromkeys(unread[:EVENTS])],
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),
         }
 
-    def _facts(self, record: Record, place: Mapping[str, int]) -> dict[str, Any]:
+    def _node_json(self, record: Record, place: Mapping[str, int]) -> dict[str, Any]:
         node = record.node
-        thoughts, calls = _beside(node.state)
-        facts: dict[str, Any] = {
+        thoughts, calls = _thoughts_and_calls(node.state)
+        fields: dict[str, Any] = {
             "key": node.key,
             "parent": None if node.parent is None else place.get(node.parent.key),
             "ordinal": ".".join(map(str, node.path)),
@@ -86,16 +86,17 @@ class Watched:
             "tokens": node.usage.generated_tokens,
         }
         if thoughts:
-            facts["thoughts"] = clipped(thoughts)
-        if record.skill:
-            facts["skill"] = record.skill.name.lower()
-            facts["about"] = [place[about.key] for about in record.about if about.key in place]
+            fields["thoughts"] = clipped(thoughts)
+        if record.prompt:
+            fields["prompt"] = record.prompt
+            quoted = (*record.about, *record.said)
+            fields["about"] = [place[about.key] for about in quoted if about.key in place]
         if record.error is not None:
-            facts["error"] = clipped(told(str(record.error), self._upstream))
-        return facts
+            fields["error"] = clipped(redacted(str(record.error), self._upstream))
+        return fields
 
     def _votes(self, nodes: Iterable[Node], place: Mapping[str, int]) -> list[dict[str, Any]]:
-        """Complete samples by the answer they give; those of which none can be read come last."""
+        """Complete samples grouped by answer; samples without a readable answer come last."""
         groups: dict[Hashable, dict[str, Any]] = {}
         for node in nodes:
             if not node.done or not self._search.is_answer(node):
@@ -103,26 +104,26 @@ class Watched:
             (candidate,) = self._search.candidates([node])
             group = (candidate.answer is None, candidate.key)
             if group not in groups:
-                said = None if candidate.answer is None else clipped(candidate.answer)
-                groups[group] = {"answer": said, "samples": []}
+                answer = None if candidate.answer is None else clipped(candidate.answer)
+                groups[group] = {"answer": answer, "samples": []}
             groups[group]["samples"].append(place[node.key])
         return sorted(groups.values(), key=lambda group: group["answer"] is None)
 
 
 def turns(prompt: Any) -> list[dict[str, str]]:
-    """A prompt as messages of texts; what is no text is named."""
+    """A prompt as messages of text; other parts are shown by their type."""
     if isinstance(prompt, str):
         return [{"role": "prompt", "text": clipped(prompt)}]
     return [{"role": str(m.get("role", ""))[:40], "text": clipped(_text_of(m))} for m in list(prompt)[-TURNS:]]
 
 
 def clipped(text: str, most: int = TEXT) -> str:
-    """A text that is no longer than it may be."""
+    """The text, cut to ``most`` characters, with the number of those cut off."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
 
 
 def _node(extension: Extension, child: Child | None) -> Node:
-    """The node that a child will be; one that has not come has its parent's state, and no finish yet."""
+    """A provisional node for a child; one without output has its parent's state."""
     path = (*extension.node.path, extension.index)
     if child is None:
         return Node(extension.key, path, extension.node.state, extension.node, "root")
@@ -136,8 +137,8 @@ def _text_of(message: Mapping[str, Any]) -> str:
     return "\n".join([*map(str, texts), *_calls(message)])
 
 
-def _beside(state: Any) -> tuple[str, str]:
-    """What a sample has beside its text: thoughts, and calls of tools."""
+def _thoughts_and_calls(state: Any) -> tuple[str, str]:
+    """The thoughts and the tool calls of a sample, which its text lacks."""
     choice = getattr(state, "choice", "")
     has_more = any(name in choice for name in ('"reasoning', '"tool_calls"', '"function_call"'))
     message = json.loads(choice).get("message") if has_more else None

@@ -1,4 +1,4 @@
-"""The endpoint behind a gateway: its models, and a generator for each that was asked for."""
+"""The endpoint behind a gateway: its models, and a generator for each model in use."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from collections.abc import Awaitable, Sequence
 
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
+from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import Config
-from thinktime.gateway.door import obtain
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.remote.client import Client, RefusedError, RemoteError
+from thinktime.remote.observers import Observer
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits
 from thinktime.remote.protocol import Api, root_and_api
 from thinktime.remote.refusals import models
 from thinktime.remote.thoughts import Cap
-from thinktime.remote.watching import Watch
 
 FRESH = 60.0
-"""Seconds for which a list of models is believed."""
+"""Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
-"""To the upstream at once, for each model; what is beyond waits."""
+"""Most connections to the upstream for each model; further requests wait."""
 PATIENCE = 10.0
-"""Seconds that a refused sample waits for another try; a longer wait is the client's, who is told how long."""
-LOOK, LOOK_AT_THOUGHTS = (1000, 64), (2000, 2000)
-"""Prompt and generated tokens that a look at a model, and one at its thoughts, takes at the most."""
+"""Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
+PROBE, CAP_PROBE = (1000, 64), (2000, 2000)
+"""Most prompt and generated tokens of a probe of a model, and of a probe of its thoughts."""
 
 
 class Upstream:
     """Connections to one endpoint.
 
     Args:
-        config: its address, key and price.
-        ledger: what a look at a model is charged to.
-        watch: goes around every request for samples.
+        config: address, key and price.
+        ledger: pays for probes.
+        observer: called around every request for samples.
     """
 
-    def __init__(self, config: Config, ledger: Ledger, watch: Watch) -> None:
+    def __init__(self, config: Config, ledger: Ledger, observer: Observer) -> None:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
-        self._config, self._ledger, self.watch = config, ledger, watch
+        self._config, self._ledger, self.observer = config, ledger, observer
         self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
         self._responds: bool | None = None
 
     def price(self, model: str) -> Price | None:
-        """What a model costs, where somebody said so."""
+        """The configured or listed price of a model; None if it is unknown."""
         return self._config.price or listed(self.url, model)
 
     async def names(self) -> Sequence[str]:
-        """The names of its models; none where it does not list them."""
+        """The names of the upstream's models; empty if it does not list them."""
         if time.monotonic() - self._listed >= FRESH:
             try:
                 self._names = await models(self.client)
@@ -62,10 +62,10 @@ class Upstream:
         return self._names
 
     async def responds(self) -> bool:
-        """Whether it has the Responses API; seen once, by a request of nothing.
+        """Whether the upstream has the Responses API. An empty request finds out once.
 
         Raises:
-            RemoteError: there is no answer.
+            RemoteError: the upstream does not answer.
         """
         if self._responds is None:
             try:
@@ -80,25 +80,25 @@ class Upstream:
         return self._responds
 
     async def generator(self, model: str, api: Api, *, capped: bool = False) -> RemoteGenerator:
-        """A generator that has looked at its model; whoever asks while it looks waits for the same look.
+        """A generator that has probed its model. Concurrent callers share one probe.
 
         Args:
-            model: its name.
-            api: which call of it.
-            capped: whether it has also to have looked how thoughts can be capped.
+            model: the upstream's name of the model.
+            api: the endpoint's call.
+            capped: whether to probe how thoughts can be capped, too.
 
         Raises:
-            InputError: there is no such model, or the key is not taken.
-            RemoteError: there is no answer.
+            InputError: the model is unknown, or the key is rejected.
+            RemoteError: the upstream does not answer.
             HttpError: the gateway's budget is spent.
         """
         name = (api, model, capped)
-        looking = self._generators.get(name)
-        if looking is None:
-            look = self._look_at_thoughts(model, api) if capped else self._look(model, api)
-            looking = self._generators[name] = asyncio.create_task(look)
-            looking.add_done_callback(lambda task: self._keep(name, task))
-        return await asyncio.shield(looking)
+        probing = self._generators.get(name)
+        if probing is None:
+            probe = self._probe_cap(model, api) if capped else self._probe(model, api)
+            probing = self._generators[name] = asyncio.create_task(probe)
+            probing.add_done_callback(lambda task: self._keep(name, task))
+        return await asyncio.shield(probing)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -110,11 +110,11 @@ class Upstream:
                 await generator.close()
         await self.client.close()
 
-    def _keep(self, name: tuple[Api, str, bool], looked: asyncio.Task[RemoteGenerator]) -> None:
-        if looked.cancelled() or looked.exception() is not None:
+    def _keep(self, name: tuple[Api, str, bool], probed: asyncio.Task[RemoteGenerator]) -> None:
+        if probed.cancelled() or probed.exception() is not None:
             self._generators.pop(name, None)
 
-    async def _look(self, model: str, api: Api) -> RemoteGenerator:
+    async def _probe(self, model: str, api: Api) -> RemoteGenerator:
         price = self.price(model)
         generator = RemoteGenerator(
             f"{self.url}/{api}",
@@ -123,25 +123,25 @@ class Upstream:
             price=price,
             connections=CONNECTIONS,
             patience=PATIENCE,
-            watch=self.watch,
+            observer=self.observer,
         )
-        await self._charged(price, LOOK, generator.look())
+        await self._charged(price, PROBE, generator.probe())
         return generator
 
-    async def _look_at_thoughts(self, model: str, api: Api) -> RemoteGenerator:
+    async def _probe_cap(self, model: str, api: Api) -> RemoteGenerator:
         generator = await self.generator(model, api)
-        await self._charged(self.price(model), LOOK_AT_THOUGHTS, generator.look_at_thoughts())
+        await self._charged(self.price(model), CAP_PROBE, generator.probe_cap())
         return generator
 
-    async def _charged(self, price: Price | None, most: tuple[int, int], look: Awaitable[Traits | Cap]) -> None:
-        """Take a look, charged what it says that it cost, or the most that it can have."""
+    async def _charged(self, price: Price | None, most: tuple[int, int], probe: Awaitable[Traits | Cap]) -> None:
+        """Await a probe, and charge the usage that it reports, or ``most`` tokens if it fails."""
         prompt, new = most
         worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
-        await obtain(self._ledger, worst)
+        await reserve(self._ledger, worst)
         spent = worst
         try:
-            told = (await look).spent
-            money = price.dollars(told.prompt, 0, told.generated) if price else None
-            spent = Usage(told.prompt, 0, told.generated, dollars=money)
+            reported = (await probe).spent
+            money = price.dollars(reported.prompt, 0, reported.generated) if price else None
+            spent = Usage(reported.prompt, 0, reported.generated, dollars=money)
         finally:
             self._ledger.settle(worst, spent)

@@ -1,4 +1,4 @@
-"""Samples whose thoughts are capped by going on from where they were cut, with their thought closed for them."""
+"""Caps thoughts by continuation: a sample is cut at the cap, its thought is closed, and it continues from there."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from thinktime.remote.thoughts import CLOSING
 
 
 def worst_behind(requests: Requests, state: RemoteText, max_tokens: int) -> Usage:
-    """The most it costs beside the sample itself to close a thought: prompt and thought are read again."""
+    """The most that closing a thought costs beside the sample itself: prompt and thought are read again."""
     return replace(requests.worst(state, 0, max_tokens + len(CLOSING)), model_calls=0)
 
 
 async def sampled(requests: Requests, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
-    """Children of one node. Those that still think at the cap have their thought closed, and go on behind it.
+    """Sample children of one node. A thought that is open at the cap is closed, and the sample continues after it.
 
     Raises:
-        InputError: they race.
+        InputError: the children race, which a cap does not support.
     """
     first, thoughts = wanted[0], requests.thoughts
     limit = first.max_length if thoughts is None else thoughts.first_limit(first.node.state, first.max_length)
@@ -43,12 +43,12 @@ async def sampled(requests: Requests, wanted: Sequence[Extension]) -> dict[str, 
 async def _rest(
     requests: Requests, thoughts: Thoughts, extension: Extension, child: Child | InputError
 ) -> Child | InputError:
-    """What follows the tokens that a sample may think in; a sample that ended in them is whole."""
+    """Continue a sample after the cap; one that ended before is returned unchanged."""
     if not isinstance(child, InputError) and child.error is None and child.finish in ("length", "cut", "budget"):
         state, ending = thoughts.closed(child.state)
-        if ending and requests.heard is not None:
+        if ending and requests.on_event is not None:
             part = {"delta": {"content": ending}} if state.chat else {"text": ending}
-            await requests.heard({"choices": [{"index": 0, **part}]})
+            await requests.on_event({"choices": [{"index": 0, **part}]})
         left = extension.max_length - child.usage.generated_tokens
         node = replace(extension.node, state=state)
         after = await requests.sample([replace(extension, node=node, max_length=left, arrived=None)])
@@ -70,7 +70,7 @@ async def _rest(
 
 
 def _joined(first: str, second: str) -> str:
-    """A sample of two parts as the endpoint would tell it: the log-probabilities of both, all else of the second."""
+    """Join the raw choices of two parts: the log-probabilities of both, all other fields of the second."""
     parts = [json.loads(part) if part else {} for part in (first, second)]
     listed, more = ((part.get("logprobs") or {}).get("content") for part in parts)
     if listed and more:

@@ -1,8 +1,7 @@
-"""Pictures by diffusion: nodes are noisy states, a step is some denoising, and everybody's states share one batch.
+"""Pictures by diffusion: nodes are noisy states, a step is some denoising, and all states share one batch.
 
-A state knows what its model told of it, so all its children share that one evaluation, and a scorer finds the clean
-estimate of a state that has just been sampled. From noise to picture that makes one evaluation a step, none of them
-at the clean end.
+A state keeps the model's prediction for it. All its children share that evaluation, and a scorer can compute the clean
+estimate of a new state without another one. A picture takes one evaluation per step, and none for the clean state.
 """
 
 from __future__ import annotations
@@ -24,39 +23,39 @@ from thinktime.core.usage import Usage
 from thinktime.diffusion.batch import Batch
 from thinktime.diffusion.calls import Call, Condition
 from thinktime.diffusion.levels import Array, Levels, neighbour
-from thinktime.diffusion.shelf import Kept, Shelf
+from thinktime.diffusion.spill_store import SpillStore, StoredArray
 
 if TYPE_CHECKING:
     from thinktime.diffusion.gradient import Pull
     from thinktime.diffusion.models import DiffusionModel
 
 ROOT = -1
-"""The position of a picture of which there is not even noise."""
+"""The position of the root, before the first noise is drawn."""
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A picture on its way, of which the generator's shelf keeps the numbers.
+    """A partly denoised picture, whose arrays are in the generator's store.
 
-    They are ``x`` [channels, height, width] at a position, and what the model told of it. At the root there is neither;
-    at the last position ``x`` is clean and nobody asks the model.
+    The arrays are ``x`` and the model's prediction for it, both [channels, height, width]. The root has neither; at the
+    last position ``x`` is clean and has no prediction.
     """
 
     condition: Condition
     position: int = ROOT
-    kept: Kept | None = None
+    kept: StoredArray | None = None
 
     @property
     def x(self) -> Array | None:
         """The state."""
-        return None if self.kept is None else self.kept.take()[0]
+        return None if self.kept is None else self.kept.get()[0]
 
     @property
-    def told(self) -> Array | None:
-        """What the model told of it."""
+    def predicted(self) -> Array | None:
+        """The model's prediction for ``x``."""
         if self.kept is None:
             return None
-        numbers = self.kept.take()
+        numbers = self.kept.get()
         return numbers[1] if len(numbers) == 2 else None
 
 
@@ -65,14 +64,14 @@ class DiffusionGenerator:
 
     Args:
         model: a directory of ``diffusers``, or the model loaded from it.
-        steps: of the sampler, from noise to picture.
-        eta: noise of a step; with 0 the first noise decides everything, with 1 every step draws as much as was added.
-        guidance: above 1 the model is pushed to what was asked for, for two evaluations a step.
-        pull: measures whose slope every step follows, for a pass backwards each.
-        stride: denoising steps that a search takes for one.
-        max_batch: states in one forward pass.
-        memory: bytes of states; the longest unused of what is beyond goes to a temporary file.
-        device: where the model runs; states are kept in memory.
+        steps: denoising steps from noise to picture.
+        eta: noise of each step; with 0 the first noise decides everything, with 1 it is that of the forward process.
+        guidance: strength of classifier-free guidance, which takes two evaluations a step; 1 is none.
+        pull: measures whose gradient every step follows, which takes a backward pass a step.
+        stride: denoising steps that form one step of a search.
+        max_batch: most states in one forward pass.
+        memory: bytes of states in memory; beyond it the least recently used ones move to a temporary file.
+        device: the device of the model; states are in the memory of the CPU.
 
     Raises:
         InputError: a value is out of range, or the directory cannot be loaded.
@@ -98,27 +97,27 @@ class DiffusionGenerator:
         if not 0 <= eta <= 1:
             raise InputError("eta", eta, "give 0 (the first noise decides) to 1")
         if not 0 <= guidance < inf:
-            raise InputError("guidance", guidance, "give 1 for none, or a number above")
+            raise InputError("guidance", guidance, "give 1 for no guidance, or a number above 1")
         self.model = model if isinstance(model, DiffusionModel) else DiffusionModel(Path(model), device)
         self.levels = self.model.levels(steps)
         if not 1 <= stride <= steps:
             raise InputError("stride", stride, f"give 1 to steps={steps}")
         if guidance != 1 and self.model.labels and self.model.hidden is None:
-            fix = "this model cannot paint without a class, so there is nothing to be guided away from; give 1"
+            fix = "guidance needs predictions without a class, which this model cannot make; give 1"
             raise InputError("guidance", guidance, fix)
         self.eta, self.guidance, self.pull, self.stride = eta, guidance, pull, stride
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
         self.name += "" if pull is None else f",pull={pull.name}"
         noise = Capability.NOISE if eta else Capability.NO_NOISE
         self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.TRANSITIONS, noise})
-        self.shelf = Shelf(memory)
+        self.store = SpillStore(memory)
         self._batch: Batch[Call, tuple[Array, float]] = Batch(self._compute, max_batch)
 
     def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Latents:
-        """What the prompt asks for.
+        """The root state for a prompt.
 
         Raises:
-            InputError: it names no class of this model.
+            InputError: the prompt names no class of this model.
         """
         return Latents(self.model.condition(problem.prompt))
 
@@ -135,16 +134,16 @@ class DiffusionGenerator:
         return max(0, state.position)
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """An evaluation at every position that is still to come."""
+        """One evaluation at every remaining position."""
         position = node.state.position
         left = max_length if position == ROOT else min(max_length, self.levels.steps - 1 - position)
         return self._usage(node.state, left)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """Sample one child per extension; all of them, and whoever else samples, share their batches.
+        """Sample one child per extension. Concurrent calls share batches.
 
         Raises:
-            InputError: the sampling asks for another number of steps than this sampler takes.
+            InputError: the sampling's limit differs from the sampler's number of steps.
         """
         for extension in extensions:
             if extension.sampling.max_length != self.levels.steps:
@@ -153,7 +152,7 @@ class DiffusionGenerator:
         return list(await asyncio.gather(*map(self._child, extensions)))
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """Nothing races here.
+        """Not supported, because children do not race.
 
         Raises:
             NotImplementedError: always; `Capability.CANCEL` is not offered.
@@ -161,9 +160,9 @@ class DiffusionGenerator:
         raise NotImplementedError
 
     def pack(self, node_state: Latents, state: Latents) -> dict[str, Any]:
-        """The position, and the numbers as bytes of float32."""
+        """The position, and the arrays as bytes of float32."""
         assert state.kept is not None
-        return {"position": state.position, "numbers": state.kept.take().tobytes()}
+        return {"position": state.position, "numbers": state.kept.get().tobytes()}
 
     def unpack(self, node_state: Latents, packed: Mapping[str, Any]) -> Latents:
         """The state that `pack` described."""
@@ -171,19 +170,19 @@ class DiffusionGenerator:
         return self._state(node_state.condition, packed["position"], numbers.reshape(-1, *self.model.shape))
 
     def clean(self, state: Latents) -> Array | None:
-        """The picture's state, or the model's estimate of it; None where nothing has been drawn."""
-        x, told = state.x, state.told
-        return x if x is None or told is None else self.levels.clean(x, told, state.position)
+        """The clean state, or the model's estimate of it; None at the root."""
+        x, predicted = state.x, state.predicted
+        return x if x is None or predicted is None else self.levels.clean(x, predicted, state.position)
 
     async def _child(self, extension: Extension) -> Child:
         if isinstance(extension.transition, Redo):
             return await self._redone(extension, self.model.levels(extension.transition.steps))
         state: Latents = extension.node.state
-        dice = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
+        rng = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
         calls, steps, seconds = 0, 0, 0.0
         finish: Finish = "budget"
         while extension.deadline is None or time.monotonic() < extension.deadline:
-            noise = dice.standard_normal(self.model.shape, np.float32)
+            noise = rng.standard_normal(self.model.shape, np.float32)
             position, x = (
                 self._next(state, noise)
                 if extension.transition is None
@@ -192,8 +191,8 @@ class DiffusionGenerator:
             numbers = [x]
             if position < self.levels.steps:
                 timestep = self.levels.timesteps[position]
-                told, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
-                numbers, calls, seconds = [x, told], calls + 1, seconds + took
+                predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
+                numbers, calls, seconds = [x, predicted], calls + 1, seconds + took
             state = self._state(state.condition, position, np.stack(numbers))
             steps += position > 0
             if stopped := self._stopped(state, steps, extension):
@@ -203,33 +202,33 @@ class DiffusionGenerator:
         return Child(state, finish, self._usage(state, calls, seconds), passes=calls, length=length)
 
     async def _redone(self, extension: Extension, levels: Levels) -> Child:
-        """The picture that the first noise of a node becomes at these levels, no noise added on the way."""
+        """The picture that a node's first noise becomes at these levels, without further noise."""
         state = next(node.state for node in extension.node.lineage() if node.state.position == 0)
         x, seconds = state.x, 0.0
         for position, timestep in enumerate(levels.timesteps):
             if extension.deadline is not None and time.monotonic() >= extension.deadline:
                 return Child(extension.node.state, "budget", self._usage(state, position, seconds), passes=position)
-            told, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
-            x, seconds = levels.step(x, told, position, eta=0.0).mean, seconds + took
+            predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
+            x, seconds = levels.step(x, predicted, position, eta=0.0).mean, seconds + took
         clean = self._state(state.condition, self.levels.steps, np.stack([x]))
         length = self.length(clean) - self.length(extension.node.state)
         return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps, length=length)
 
     def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
-        return Latents(condition, position, self.shelf.keep(numbers))
+        return Latents(condition, position, self.store.put(numbers))
 
     def _next(self, state: Latents, noise: Array) -> tuple[int, Array]:
-        """One position on."""
-        x, told = state.x, state.told
-        if x is None or told is None:
+        """The next position and its state."""
+        x, predicted = state.x, state.predicted
+        if x is None or predicted is None:
             return 0, noise
-        mean, sigma, _ = self.levels.step(x, told, state.position, self.eta)
+        mean, sigma, _ = self.levels.step(x, predicted, state.position, self.eta)
         return state.position + 1, mean + np.float32(sigma) * noise if sigma else mean
 
     def _moved(self, state: Latents, noise: Array, transition: Transition) -> tuple[int, Array]:
         x = state.x
         if x is None:
-            raise InputError("transition", transition, "there is no noise yet; extend the root by a step first")
+            raise InputError("transition", transition, "the root has no noise to move; extend it by a step first")
         if isinstance(transition, Renoise):
             back_to = round((1 - transition.left) * self.levels.steps)
             return back_to, self.levels.renoise(x, state.position, back_to, noise)
@@ -255,8 +254,8 @@ class DiffusionGenerator:
         return Usage(model_calls=1, denoiser_calls=evaluations, flops=flops, seconds=seconds, dollars=0.0)
 
     def _compute(self, calls: Sequence[Call]) -> list[tuple[Array, float]]:
-        """What the model tells of each, and its share of the seconds."""
+        """The model's predictions, each with its share of the seconds."""
         start = time.perf_counter()
-        told = self.model.predict(calls, self.pull)
+        predicted = self.model.predict(calls, self.pull)
         share = (time.perf_counter() - start) / len(calls)
-        return [(each, share) for each in told]
+        return [(each, share) for each in predicted]

@@ -30,48 +30,47 @@ from thinktime.generators.text import (
     with_context,
 )
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import PATIENCE, Client, Heard, RefusedError
-from thinktime.remote.looks import Looks
+from thinktime.remote.client import PATIENCE, Client, OnEvent, RefusedError
+from thinktime.remote.observers import Observer, unobserved
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.probe import Traits, probe
+from thinktime.remote.probe_cache import ProbeCache
 from thinktime.remote.protocol import root_and_api
 from thinktime.remote.refusals import explained
-from thinktime.remote.sizes import multiplied
-from thinktime.remote.thoughts import Cap
-from thinktime.remote.thoughts import look as look_at_thoughts
-from thinktime.remote.watching import Watch, unwatched
+from thinktime.remote.sizes import active_parameters
+from thinktime.remote.thoughts import Cap, probe_cap
 
 MOST_AT_ONCE = 64
-"""Samples of one request."""
+"""Most samples of one request."""
 SUSPICIOUS = 3
-"""So many samples of one node that are all the same are reported."""
+"""Number of identical samples of one node that triggers a warning."""
 
-Seen = TypeVar("Seen")
+Result = TypeVar("Result")
 _log = logging.getLogger("thinktime")
 
 
 class RemoteGenerator:
     """Samples from a model behind HTTP.
 
-    What the endpoint can do is looked at once, when it is first needed (`traits`), for a few tokens.
+    The endpoint is probed once, when its traits are first needed, for a few tokens.
 
     Args:
-        base_url: the root of the API, as ``http://127.0.0.1:8000/v1``. It is asked to chat; with ``/completions`` at
-            its end, to complete a text, without a chat template.
-        model: its name there.
-        api_key: sent as a bearer token; it is in no message, name or bank.
-        step: what ends a step.
-        price: dollars per million tokens, in place of the listed ones.
-        parameters: that a token is multiplied with, in place of the listed ones; FLOPs are twice that a token.
-        connections: requests at once; what is beyond waits.
+        base_url: the root of the API, such as ``http://127.0.0.1:8000/v1``. The default call is chat; with
+            ``/completions`` at its end, the endpoint completes a text without a chat template.
+        model: the endpoint's name of the model.
+        api_key: sent as a bearer token; it appears in no message, name or bank.
+        step: the string that ends a step.
+        price: dollars per million tokens, in place of the listed price.
+        parameters: active parameters of the model, in place of the listed number; a token costs two FLOPs for each.
+        connections: most requests at once; further ones wait.
         timeout: seconds for one sample.
-        looks: where what was seen of endpoints is kept; a look that is there is not taken again.
-        patience: seconds that a refused request waits for another try.
-        thinking_tokens: the most that a sample may think; None is no cap. How it is kept is looked at once (`cap`).
-        watch: goes around every request for samples.
+        probe_cache: keeps probe results between runs.
+        patience: most seconds that a refused request waits for another try.
+        thinking_tokens: most tokens that a sample may think; None is no cap. A probe finds the way to enforce it.
+        observer: called around every request for samples.
 
     Raises:
-        InputError: the URL or the name cannot be one, or the cap is below 0.
+        InputError: the URL or the model's name is invalid, or the cap is below 0.
     """
 
     unit = "tokens"
@@ -87,10 +86,10 @@ class RemoteGenerator:
         parameters: float | None = None,
         connections: int = 256,
         timeout: float = 600.0,
-        looks: Looks | None = None,
+        probe_cache: ProbeCache | None = None,
         patience: float = PATIENCE,
         thinking_tokens: int | None = None,
-        watch: Watch = unwatched,
+        observer: Observer = unobserved,
     ) -> None:
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
@@ -99,16 +98,16 @@ class RemoteGenerator:
         self._root, self._model, self._api_key, self._step = root, model, api_key, step
         self._client = Client(root, api_key, connections=connections, timeout=timeout, patience=patience)
         self._price = price or listed(root, model)
-        self._parameters = parameters or multiplied(model)
-        self.look_name = f"{self.name} {step!r}"
-        """What its look is kept under."""
-        self._looks = looks
+        self._parameters = parameters or active_parameters(model)
+        self.probe_key = f"{self.name} {step!r}"
+        """The name of this endpoint in the probe cache."""
+        self._probe_cache = probe_cache
         self._traits: Traits | None = None
-        self._looking = Lock()
+        self._probing = Lock()
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
-        self._heard: Heard | None = None
-        self._watch = watch
+        self._on_event: OnEvent | None = None
+        self._observer = observer
         self._cap: Cap | None = None
         self._thinking: int | None = None
         self._limit_thoughts(thinking_tokens)
@@ -116,46 +115,46 @@ class RemoteGenerator:
 
     @property
     def traits(self) -> Traits:
-        """What the endpoint does; the first look blocks the caller.
+        """The probed behaviour of the endpoint. The first probe blocks the caller.
 
         Raises:
-            InputError: it does not take the key, or has no such model.
-            ModelError: it cannot be reached, or makes no sense.
+            InputError: the endpoint rejects the key, or does not have the model.
+            ModelError: the endpoint cannot be reached, or its answer is malformed.
         """
-        with self._looking:
-            if self._traits is None and self._looks is not None:
-                self._traits = self._looks.find(self.look_name, Traits)
+        with self._probing:
+            if self._traits is None and self._probe_cache is not None:
+                self._traits = self._probe_cache.find(self.probe_key, Traits)
             traits = self._traits
             if traits is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
-                    traits = self._traits = pool.submit(asyncio.run, self._look()).result()
-                if self._looks is not None:
-                    self._looks.keep(self.look_name, traits)
+                    traits = self._traits = pool.submit(asyncio.run, self._probe()).result()
+                if self._probe_cache is not None:
+                    self._probe_cache.keep(self.probe_key, traits)
             return traits
 
     @property
     def cap(self) -> Cap:
-        """How the thoughts of the model can be capped; the first look, of up to nine short requests, blocks the caller.
+        """How to cap the model's thoughts. The first probe, of at most nine requests, blocks the caller.
 
         Raises:
             InputError, ModelError: as `traits`.
         """
         traits = self.traits
-        with self._looking:
-            if self._cap is None and self._looks is not None:
-                self._cap = self._looks.find(self.look_name, Cap)
+        with self._probing:
+            if self._cap is None and self._probe_cache is not None:
+                self._cap = self._probe_cache.find(self.probe_key, Cap)
             cap = self._cap
             if cap is None:
                 with ThreadPoolExecutor(1) as pool:
-                    look = partial(look_at_thoughts, api=self._api, model=self._model, traits=traits)
-                    cap = self._cap = pool.submit(asyncio.run, self._look_with(look)).result()
-                if self._looks is not None:
-                    self._looks.keep(self.look_name, cap)
+                    probing = partial(probe_cap, api=self._api, model=self._model, traits=traits)
+                    cap = self._cap = pool.submit(asyncio.run, self._probe_with(probing)).result()
+                if self._probe_cache is not None:
+                    self._probe_cache.keep(self.probe_key, cap)
             return cap
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the endpoint was seen to do."""
+        """The capabilities that the probe observed."""
         traits = self.traits
         offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs, Capability.NOISE: True}
         offered[Capability.CHAT] = self._api == "chat/completions"
@@ -163,37 +162,37 @@ class RemoteGenerator:
         offered[Capability.CANCEL] = traits.streams
         return frozenset(capability for capability, seen in offered.items() if seen)
 
-    async def look(self) -> Traits:
-        """`traits` for whoever may not block; asked for once, they are there for everybody."""
+    async def probe(self) -> Traits:
+        """`traits` without blocking the event loop."""
         traits = self._traits
         return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
 
-    async def look_at_thoughts(self) -> Cap:
-        """`cap` for whoever may not block."""
+    async def probe_cap(self) -> Cap:
+        """`cap` without blocking the event loop."""
         cap = self._cap
         return await asyncio.to_thread(lambda: self.cap) if cap is None else cap
 
     def sending(
         self,
         fields: Mapping[str, Any],
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         thinking_tokens: int | None = None,
         *,
         logprobs: bool = True,
     ) -> RemoteGenerator:
-        """This generator, on the same connections, for one request with fields of its own.
+        """A copy of this generator for one client request, on the same connections.
 
-        Its samples keep all that the endpoint told of them (`RemoteText.choice`).
+        Its samples keep the raw choice of the endpoint (`RemoteText.choice`).
 
         Args:
-            fields: sent with every sample as they are: tools, penalties, a response format.
-            heard: samples asked for one by one are streamed, and this is told every event.
-            thinking_tokens: the most that a sample may think.
-            logprobs: whether log-probabilities are asked for where only a strategy may want them. Those that count
-                tokens nobody else counts are asked for all the same.
+            fields: sent unchanged with every sample: tools, penalties, a response format.
+            on_event: called with each event; samples that are requested alone are then streamed.
+            thinking_tokens: most tokens that a sample may think.
+            logprobs: whether to request log-probabilities for a strategy. Those needed to count tokens are always
+                requested.
         """
         one = copy(self)
-        one._fields, one._heard, one._logprobs = fields, heard, logprobs
+        one._fields, one._on_event, one._logprobs = fields, on_event, logprobs
         one._limit_thoughts(thinking_tokens)
         return one
 
@@ -210,16 +209,16 @@ class RemoteGenerator:
         await self._client.close()
 
     def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> RemoteText:
-        """The prompt: a text (for a chat, one user turn), or the messages of a chat.
+        """The root state for a prompt: a text (for a chat, one user turn), or the messages of a chat.
 
         Raises:
-            InputError: it is empty, or not what this call of the endpoint takes.
+            InputError: the prompt is empty or has the wrong form for this call, or thoughts cannot be capped.
         """
         if not problem.prompt:
-            raise InputError("prompt", problem.prompt, "ask something")
+            raise InputError("prompt", problem.prompt, "give a prompt that is not empty")
         prompt = with_context(problem)
         if self._thinking is not None and self.cap.by is None:
-            fix = "leave it out, or serve the model so that its thoughts are in the text, where they can be closed"
+            fix = "leave it out, or serve the model so that its thoughts are part of the text"
             raise InputError("thinking_tokens", self._thinking, f"no way to cap the thoughts of {self._model}; {fix}")
         if self._api == "chat/completions":
             return RemoteText(json.dumps(messages_of(prompt)), chat=True)
@@ -246,7 +245,7 @@ class RemoteGenerator:
         return state.tokens
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """All tokens used, and what `most_read` says; where a thought is closed, prompt and thought are read again."""
+        """The most that a child can cost; if its thought is closed, prompt and thought are read twice."""
         requests = self._requests()
         worst, thoughts = requests.worst(node.state, max_length), requests.thoughts
         if thoughts is None or thoughts.first_limit(node.state, max_length) == max_length:
@@ -254,11 +253,11 @@ class RemoteGenerator:
         return worst + worst_behind(requests, node.state, max_length)
 
     def most_read(self, state: RemoteText) -> int:
-        """The most tokens a prefix can be: one a byte, as of any byte-level tokenizer, and its template."""
+        """Upper bound of a prefix's tokens: one per byte, for a byte-level tokenizer, plus the template."""
         return self._requests().most_read(state)
 
     def _requests(self) -> Requests:
-        """What is sent and how its answers are read; the first look at the endpoint blocks the caller."""
+        """The request sender for the current settings. The first probe blocks the caller."""
         traits, most = self.traits, self._thinking
         return Requests(
             client=self._client,
@@ -270,23 +269,23 @@ class RemoteGenerator:
             traits=traits,
             thoughts=None if most is None else Thoughts(most, self.cap, self._api, traits),
             fields=self._fields,
-            heard=self._heard,
+            on_event=self._on_event,
             logprobs=self._logprobs,
-            watch=self._watch,
+            observer=self._observer,
         )
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """Sample one child per extension. One that fails is an ``error`` that says why; the others are not lost.
+        """Sample one child per extension. A failed one becomes a child with an ``error``; the others are returned.
 
         Raises:
-            InputError: none came, for a reason that lies with what was asked.
+            InputError: all failed because the request is invalid.
         """
-        traits = await self.look()
+        traits = await self.probe()
         requests = self._requests()
         groups: dict[object, list[Extension]] = defaultdict(list)
         for place, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_length, e.at_most, e.deadline)
-            alone = e.until == "step" and traits.stops == "unlisted"  # of several, nobody tells whose tokens are whose
+            alone = e.until == "step" and traits.stops == "unlisted"  # a shared usage would not show who stopped
             groups[same if traits.n and not alone and e.race is None else place].append(e)
         parts = [
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
@@ -303,7 +302,7 @@ class RemoteGenerator:
         return came
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """All that came, for it was paid: nobody tells where the tokens of a text end."""
+        """The whole child as pruned. Token boundaries in its text are unknown, so it cannot be cut, and it was paid."""
         return replace(child, finish="pruned")
 
     def pack(self, node_state: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -314,26 +313,24 @@ class RemoteGenerator:
         """The state that `pack` described."""
         return unpack_remote(node_state, packed)
 
-    async def _look_with(self, look: Callable[[Client], Awaitable[Seen]]) -> Seen:
-        """Look at the endpoint, through connections of its own: the samples may be another event loop's."""
+    async def _probe_with(self, probing: Callable[[Client], Awaitable[Result]]) -> Result:
+        """Run a probe with its own connections, because those for samples may belong to another event loop."""
         client = Client(self._root, self._api_key, timeout=60.0)
         try:
-            return await look(client)
+            return await probing(client)
         except RefusedError as error:
             raise await explained(error, client, self._model) from None
         finally:
             await client.close()
 
-    async def _look(self) -> Traits:
-        traits = await self._look_with(partial(probe, api=self._api, model=self._model, step=self._step))
+    async def _probe(self) -> Traits:
+        traits = await self._probe_with(partial(probe, api=self._api, model=self._model, step=self._step))
         if not traits.usage:
-            _log.warning(
-                f"endpoint={self._root!r}: it reports no usage; every sample is charged the most it can have cost"
-            )
+            _log.warning(f"endpoint={self._root!r}: it reports no usage; every sample is charged its upper bound")
         return traits
 
     def _report_identical(self, extensions: Sequence[Extension], children: Sequence[Child]) -> None:
-        """Say once that samples that should differ do not."""
+        """Warn once if samples that should differ are identical."""
         texts: dict[str, list[str]] = defaultdict(list)
         for extension, child in zip(extensions, children, strict=True):
             if extension.sampling.temperature > 0 and child.finish != "error":
@@ -344,5 +341,5 @@ class RemoteGenerator:
             warmth = extensions[0].sampling.temperature
             _log.warning(
                 f"endpoint={self._root!r}: {same} samples at temperature {warmth:g} are all the same text; "
-                "if answers should differ, see whether it caches them or fixes the seed"
+                "check whether the endpoint caches answers or fixes the seed"
             )

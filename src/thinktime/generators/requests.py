@@ -1,4 +1,4 @@
-"""Requests for samples to an OpenAI-compatible endpoint, and the children that its answers are."""
+"""Sends sampling requests to an OpenAI-compatible endpoint, and turns its answers into children."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from thinktime.core.types import Child, Extension, Finish
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import Client, Heard, RefusedError, RemoteError, Reply, TooLateError, UnreadableError
+from thinktime.remote.client import Client, OnEvent, RefusedError, RemoteError, Reply, TooLateError, UnreadableError
+from thinktime.remote.observers import Observer
 from thinktime.remote.prices import Price
 from thinktime.remote.probe import ECHO, Traits
 from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares, unechoed, unlisted
 from thinktime.remote.refusals import about_length, explained
 from thinktime.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
-from thinktime.remote.watching import Watch
 
 
 class OvertakenError(Exception):
-    """A stream was left because others had ended first; what had come of it by then."""
+    """The race ended while a stream was running. It has the partial answer, its tokens and its seconds."""
 
     def __init__(self, body: Mapping[str, Any], tokens: int, seconds: float) -> None:
         self.body, self.tokens, self.seconds = body, tokens, seconds
@@ -33,21 +33,21 @@ class OvertakenError(Exception):
 
 @dataclass(frozen=True)
 class Requests:
-    """Asks one model of an endpoint; what it was seen to do decides what it is sent.
+    """Samples from one model of an endpoint, by requests that fit its probed behaviour.
 
     Args:
-        client: of the endpoint.
-        api: which of its calls.
-        model: which of its models.
-        step: what ends a step.
-        price: dollars per million tokens.
-        parameters: that a token is multiplied with.
-        traits: what the endpoint was seen to do.
-        thoughts: how they are capped, if they are.
-        fields: sent with every sample.
-        heard: told every event of samples that are asked for one by one.
-        logprobs: whether they are asked for where nothing is counted by them.
-        watch: goes around every request.
+        client: connected to the endpoint.
+        api: the endpoint's call.
+        model: the endpoint's name of the model.
+        step: the string that ends a step.
+        price: dollars per million tokens; None if unknown.
+        parameters: active parameters of the model, for FLOPs; None if unknown.
+        traits: the result of the probe.
+        thoughts: the cap on thoughts; None without one.
+        fields: further fields of every request.
+        on_event: called with each event of a sample that is requested alone.
+        logprobs: whether to request log-probabilities even if token counts do not need them.
+        observer: called around every request.
     """
 
     client: Client
@@ -59,12 +59,12 @@ class Requests:
     traits: Traits
     thoughts: Thoughts | None
     fields: Mapping[str, Any] | None
-    heard: Heard | None
+    on_event: OnEvent | None
     logprobs: bool
-    watch: Watch
+    observer: Observer
 
     def worst(self, state: RemoteText, max_tokens: int, more: int = 0) -> Usage:
-        """The most that one request can cost; ``more`` tokens are read behind the state."""
+        """The most that one request can cost, with ``more`` prompt tokens after the state."""
         dollars = flops = None
         priced = self.price is not None or self.parameters is not None
         if priced and _is_text(state) and self.traits.overhead is not None:
@@ -75,16 +75,16 @@ class Requests:
         return Usage(None, None, max_tokens, model_calls=1, flops=flops, kv_bytes=None, dollars=dollars)
 
     def most_read(self, state: RemoteText) -> int:
-        """The most tokens a prefix can be: one a byte, as of any byte-level tokenizer, and its template."""
+        """Upper bound of a prefix's tokens: one per byte, for a byte-level tokenizer, plus the template."""
         return len(state.prompt.encode()) + len(state.text.encode()) + (self.traits.overhead or 0)
 
     def _flops(self, tokens: int) -> float | None:
         return None if self.parameters is None else 2 * self.parameters * tokens
 
     async def sample(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
-        """One request for several children of one node, and more where fewer came; by key.
+        """Sample children of one node, by key: in one request, and further ones if it returns fewer samples.
 
-        One that races is asked for alone: it can be left without the others.
+        A child that races has to come alone, so that its stream can be closed.
         """
         first = wanted[0]
         if first.race is not None and first.race.at_once and first.race.limit is not None:
@@ -95,7 +95,7 @@ class Requests:
             choices = read_choices(reply.body, self.client.url)[: len(wanted)]
             if self.traits.echoes and (said := self._said(first.node.state)):
                 choices = [unechoed(choice, said) for choice in choices]
-            others = (self.fields or {}).get("stop")  # nobody tells them from ours
+            others = (self.fields or {}).get("stop")  # the client's stop strings, which look the same as ours
             if (
                 self.traits.stops == "unlisted"
                 and not others
@@ -128,36 +128,38 @@ class Requests:
         return state.text if self.thoughts is None else self.thoughts.cap.sent(state.text)
 
     async def _ask(self, body: Mapping[str, Any], first: Extension, echoed: int) -> Reply:
-        """The answer in one piece, however it comes; its first ``echoed`` characters are not told to who listens.
+        """Send a request, as a stream if needed, and return the whole answer.
+
+        ``on_event`` does not get the first ``echoed`` characters, which repeat the prefix.
 
         Raises:
-            OvertakenError: its race was over first.
+            OvertakenError: the race ended first.
         """
-        if (self.heard is None and first.race is None) or "n" in body:
-            with self.watch(self.api, body) as watched:
-                reply = await self.client.post(self.api, body, deadline=first.deadline, headers=watched.headers)
-                watched.reply = reply.body
+        if (self.on_event is None and first.race is None) or "n" in body:
+            with self.observer(self.api, body) as observed:
+                reply = await self.client.post(self.api, body, deadline=first.deadline, headers=observed.headers)
+                observed.reply = reply.body
             return reply
         whole, tokens, began = Assembly(), 0, time.monotonic()
 
-        async def heard(event: Mapping[str, Any]) -> None:
+        async def on_event(event: Mapping[str, Any]) -> None:
             nonlocal echoed, tokens
             whole.add(event)
             event, echoed = without_echo(event, echoed)
-            if self.heard is not None:
-                await self.heard(event)
+            if self.on_event is not None:
+                await self.on_event(event)
             tokens += tokens_of(event)
             race = first.race
             if race is not None and race.limit is not None and (race.at_once or tokens > race.limit):
                 raise OvertakenError(whole.body, tokens, time.monotonic() - began)
 
         streamed = {**body, "stream": True} | (WITH_USAGE if self.traits.usage else {})
-        with self.watch(self.api, body) as watched:
+        with self.observer(self.api, body) as observed:
             reply = await self.client.post(
-                self.api, streamed, deadline=first.deadline, heard=heard, headers=watched.headers
+                self.api, streamed, deadline=first.deadline, on_event=on_event, headers=observed.headers
             )
             reply = reply if reply.body else replace(reply, body=whole.body)
-            watched.reply = reply.body
+            observed.reply = reply.body
         return reply
 
     async def _one_by_one(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
@@ -190,21 +192,23 @@ class Requests:
         return body
 
     def _children(self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply) -> list[Child]:
-        """The children of one reply; what it cost is shared among them, the prompt is the first one's."""
-        most, told, seconds = extensions[0].max_length, read_usage(reply.body), reply.seconds / len(choices)
-        tokens = shares(told.generated, choices, most) if told else [_at_most(choice, most) for choice in choices]
+        """The children of one reply. Generated tokens are shared among them; the first one is charged the prompt."""
+        most, reported, seconds = extensions[0].max_length, read_usage(reply.body), reply.seconds / len(choices)
+        tokens = (
+            shares(reported.generated, choices, most) if reported else [_at_most(choice, most) for choice in choices]
+        )
         children = []
         for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
-            cached = 0 if place or told is None else told.cached
-            prompt = 0 if place or told is None else told.prompt - (told.cached or 0)
-            if told is None:
+            cached = 0 if place or reported is None else reported.cached
+            prompt = 0 if place or reported is None else reported.prompt - (reported.cached or 0)
+            if reported is None:
                 worst = self.worst(extension.node.state, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
                 usage = self._counted(prompt, cached, count, seconds)
             child = self._child(extension, choice, count, usage)
             if self.thoughts is not None and child.error is None:
-                alone = told if len(choices) == 1 else None
+                alone = reported if len(choices) == 1 else None
                 thought = self.thoughts.count(extension.node.state, child.state, choice, alone)
                 child = replace(child, state=replace(child.state, thinking=thought))
             children.append(child)
@@ -216,13 +220,15 @@ class Requests:
         return Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money)
 
     def _left(self, extension: Extension, left: OvertakenError) -> Child:
-        """What had come of a sample that was left. That much it is charged; what is billed behind it nobody tells."""
-        told, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
-        if told is None:
+        """Partial output of a cancelled request, charged as received; the endpoint may bill more."""
+        reported, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
+        if reported is None:
             usage = self.worst(extension.node.state, left.tokens)
             usage = replace(usage, seconds=left.seconds, uncounted_calls=1)
         else:
-            usage = self._counted(told.prompt - (told.cached or 0), told.cached, told.generated, left.seconds)
+            usage = self._counted(
+                reported.prompt - (reported.cached or 0), reported.cached, reported.generated, left.seconds
+            )
         (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
         if self.traits.echoes and (said := self._said(extension.node.state)):
             choice = unechoed(choice, said)
@@ -236,7 +242,7 @@ class Requests:
             )
         text, finish, tokens = choice.text, self._finish(extension, choice, count), before.tokens + count
         if finish == "step" and not text.endswith(self.step):
-            text += self.step  # it was generated, and taken off
+            text += self.step  # the model generated it, and the endpoint removed it
         said = before.text + text
         ends = tuple(match.end() for match in re.finditer(re.escape(self.step), said))
         ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
@@ -245,25 +251,28 @@ class Requests:
         return Child(state, finish, usage, count, length=count)
 
     def _kept(self, choice: Choice) -> str:
-        """All that was told of a sample of `sending`, but for log-probabilities that its request did not ask for."""
+        """The raw choice as JSON, for `RemoteGenerator.sending`, without log-probabilities that the client did not ask.
+
+        It is empty for other samples.
+        """
         if self.fields is None:
             return ""
         unasked = () if self.fields.get("logprobs") else ("logprobs",)
         return json.dumps({name: value for name, value in choice.whole.items() if name not in unasked})
 
     def _finish(self, extension: Extension, choice: Choice, count: int) -> Finish:
-        """Why it ended: an endpoint says ``stop`` for two things and ``length`` for four."""
+        """Why a sample ended. Endpoints report ``stop`` for two different reasons, and ``length`` for four."""
         if choice.reason == "stop":
             named = choice.stop is not None and choice.stop in self.step
             stopped = named if self.traits.stops in ("named", "unlisted") else choice.text.endswith(self.step)
             return "step" if extension.until == "step" and stopped else "eos"
         room = extension.sampling.max_length - extension.node.state.tokens
         if count < extension.max_length or extension.max_length >= room:
-            return "length"  # the endpoint's own limit, or that of the generation
+            return "length"  # the limit of the endpoint, or of the whole generation
         return "cut" if extension.max_length == extension.at_most else "budget"
 
     def _unknown(self, extension: Extension, finish: Finish, error: RemoteError, *, charged: bool) -> Child:
-        """A child that did not come. If it may have been paid for, it is charged the most it can have cost."""
+        """A failed child. If the endpoint may bill it, it is charged its worst case."""
         cost = Usage(model_calls=1)
         if charged:
             cost = replace(self.worst(extension.node.state, extension.max_length), uncounted_calls=1)
@@ -273,7 +282,7 @@ class Requests:
         before: RemoteText = wanted[0].node.state
         if error.status == 429 or error.status >= 500:
             return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
-        if before.text and about_length(error):  # it began, and has grown as long as can be
+        if before.text and about_length(error):  # the generation has filled the context
             return {e.key: self._unknown(e, "length", error, charged=False) for e in wanted}
         mistake = await explained(error, self.client, self.model)
         if isinstance(mistake, InputError):
@@ -282,15 +291,15 @@ class Requests:
 
 
 def _is_text(state: RemoteText) -> bool:
-    """Whether no part of the prompt is a picture or a sound, of which nobody can say how many tokens it is."""
+    """Whether the prompt is only text. The tokens of pictures and sounds have no known bound."""
     return not state.chat or all(isinstance(m.get("content") or "", str) for m in json.loads(state.prompt))
 
 
 def failed(extension: Extension, mistake: InputError) -> Child:
-    """A child that could not be had for a reason that lies with what was asked."""
+    """A child that failed because its request is invalid."""
     return Child(extension.node.state, "error", Usage(model_calls=1), 0, mistake)
 
 
 def _at_most(choice: Choice, most: int) -> int:
-    """Tokens of a sample nobody counted: those with a log-probability and an end token, or as many as can be."""
+    """Upper bound of an uncounted sample's tokens: its log-probabilities and an end token, or the limit."""
     return most if choice.tokens is None else min(most, choice.tokens + 1)

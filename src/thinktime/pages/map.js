@@ -7,7 +7,7 @@ const GAP = { least: 4, most: 24 };  // between leaves
 /* Place all nodes: x counts steps, y counts leaves. */
 function layout(nodes) {
   const keys = new Map(nodes.map(node => [node.key, node])), below = new Map();
-  const above = node => keys.get(node.parent) ?? keys.get(node.about?.at(-1)) ?? (node.skill ? nodes[0] : undefined);
+  const above = node => keys.get(node.parent) ?? keys.get(node.about?.at(-1)) ?? (node.prompt ? nodes[0] : undefined);
   const places = new Map(nodes.map(node => {
     const parent = above(node);
     if (parent) below.set(parent.key, [...(below.get(parent.key) ?? []), node]);
@@ -41,7 +41,7 @@ export function map(nodes, width, pick) {
     const { node } = place, score = known(node.score) ? Math.min(1, Math.max(0, node.score)) : null;
     const kind = ["dot", node.pruned && "pruned", node.returned && "returned", node.finish === null && "growing", node.finish === "error" && "failed",
       node.answer !== undefined && "ended"].filter(Boolean).join(" ");
-    const words = node.parent === null ? node.skill ?? "root" : (node.text ?? "").trim().split("\n")[0].slice(0, 160) || "…";
+    const words = node.parent === null ? node.prompt ?? "root" : (node.text ?? "").trim().split("\n")[0].slice(0, 160) || "…";
     return s("circle", { class: kind, cx: px(place), cy: py(place), r: node.answer !== undefined ? radius + 1 : radius, onclick: () => pick(node.key),
       style: `--group: ${node.color ?? "var(--accent)"}; --score: ${score ?? 0.35}` },
       s("title", {}, `${node.ordinal ?? ""} ${words}${score === null ? "" : `\nscore ${fixed(node.score, 2)}`}${node.pruned ? "\npruned" : ""}`));

@@ -45,7 +45,7 @@ function tree(label, opens = node => node.returned || node.parent === null) {
   function draw(line, node, scored) {
     const text = (node.text ?? "").trim(), line1 = text.split("\n")[0];
     const first = line1.length > LONG ? line1.slice(0, line1.lastIndexOf(" ", LONG) >>> 0).slice(0, LONG) : line1, rest = text.slice(first.length).trim();
-    const more = Boolean(rest || node.thoughts), named = node.skill ?? (node.parent === null ? "root" : node.finish === null ? "" : "(no text)");
+    const more = Boolean(rest || node.thoughts), named = node.prompt ?? (node.parent === null ? "root" : node.finish === null ? "" : "(no text)");
     const classes = ["line", node.pruned && "pruned", node.returned && "returned", node.finish === null && "growing"].filter(Boolean).join(" ");
     const head = [
       node.ordinal ? h("span", { class: "ordinal", title: `key ${node.key}` }, node.ordinal) : null,
@@ -67,7 +67,7 @@ function tree(label, opens = node => node.returned || node.parent === null) {
 
   function add(node, scored) {
     const line = { item: h("li"), kids: h("ul") }, first = lines.values().next().value;
-    const above = lines.get(node.parent ?? node.about?.at(-1)) ?? (node.skill ? first : undefined);
+    const above = lines.get(node.parent ?? node.about?.at(-1)) ?? (node.prompt ? first : undefined);
     lines.set(node.key, line);
     (above?.kids ?? element).append(line.item);
     if (above && above.kids.childElementCount === 1) draw(above, above.node, scored);

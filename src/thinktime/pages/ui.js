@@ -204,11 +204,11 @@ function costs(told, remembered, cards, spent) {
     card(count(usage.model_calls), "calls upstream"),
     card(dollars(usage.dollars), "spent"),
     Object.keys(all.budget).some(name => name !== "seconds") ? h("div", { class: "card" }, h("span", {}, told.server ? "budget of the gateway" : "budget of this key", left(all))) : "");
-  const looks = told.looks ? [{ ...told.looks, name: "(looks at models)" }] : [];
+  const probes = told.probes ? [{ ...told.probes, name: "(model probes)" }] : [];
   spent.replaceChildren(
     h("h2", {}, "Cost by key"),
     costTable("keys", ["Key", ...COST.map(([label]) => label), "Budget"],
-      [...told.keys, ...looks].map(key => [key.name, ...COST.map(([, content]) => content(key.usage)), left(key)])),
+      [...told.keys, ...probes].map(key => [key.name, ...COST.map(([, content]) => content(key.usage)), left(key)])),
     h("h2", {}, "Cost by model"),
     costTable("models", ["Model", "Key", "Requests", ...COST.map(([label]) => label)],
       told.models.map(each => [each.model, each.key, count(each.requests), ...COST.map(([, content]) => content(each.usage))])),
@@ -311,7 +311,7 @@ function one(number) {
     if (changed("prompt", told.prompt)) question.replaceChildren(h("h2", {}, "Question"), ...told.prompt.map(turn => h("div", { class: "turn", tabindex: 0 }, h("b", {}, turn.role), h("p", {}, turn.text))));
     const nodes = whole(told, request);
     if (changed("nodes", [nodes, request.running])) {
-      Object.assign(size, { nodes: nodes.length, steps: nodes.some(node => node.ordinal.includes(".") || node.skill) });
+      Object.assign(size, { nodes: nodes.length, steps: nodes.some(node => node.ordinal.includes(".") || node.prompt) });
       lines.show(nodes);
       size.all = nodes;
       picture();

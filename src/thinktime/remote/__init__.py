@@ -1,1 +1,1 @@
-"""What speaks to OpenAI-compatible endpoints: one HTTP client, the wire format, a probe, prices."""
+"""Access to OpenAI-compatible endpoints: an HTTP client, the wire format, probes, prices."""

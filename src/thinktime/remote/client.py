@@ -1,4 +1,4 @@
-"""One HTTP client for an endpoint: a pool of connections, deadlines, and retries that do what they are told."""
+"""An HTTP client for one endpoint: a connection pool, deadlines, and retries that honour Retry-After."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
-"""Seconds before a second try, and before any later one that is not told how long to wait."""
+"""Upper bounds in seconds of the random wait before the second try, and of later waits, which double up to here."""
 PATIENCE = 120.0
-"""A wait that is longer than this is left to the caller."""
-Heard = Callable[[Mapping[str, Any]], Awaitable[None]]
-"""Told every event of a streamed answer, in order; the next is read when it returns."""
+"""Longest wait in seconds before another try; if a longer one is needed, the error is raised."""
+OnEvent = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Called with each event of a streamed answer, in order. The next event is read when it returns."""
 
 
 class RemoteError(ModelError):
-    """A request that brought nothing. ``billed`` says whether it may have been paid for all the same."""
+    """A failed request. ``billed`` says whether the endpoint may charge for it."""
 
     billed = False
 
 
 class UnreachableError(RemoteError):
-    """No connection, or one that closed before it answered."""
+    """The connection failed, or closed before an answer began."""
 
 
 class RefusedError(RemoteError):
@@ -45,47 +45,49 @@ class RefusedError(RemoteError):
         self, url: str, status: int, message: str, *, tries: int, usage: object, retry_after: float | None
     ) -> None:
         after = f" after {tries} tries" if tries > 1 else ""
-        fix = {429: "; ask for less at once, or wait"}.get(status, "; see the server's log" if status >= 500 else "")
+        fix = {429: "; send fewer requests at once, or wait"}.get(
+            status, "; see the server's log" if status >= 500 else ""
+        )
         super().__init__(f"endpoint={url!r}: it answers {status}{after} ({message}){fix}")
         self.status, self.message, self.usage, self.retry_after = status, message, usage, retry_after
         self.billed = isinstance(usage, Mapping)
 
 
 class UnreadableError(RemoteError):
-    """An answer that is cut off, is no JSON, or lacks what was asked for."""
+    """The answer is cut off, is not JSON, or lacks a required field."""
 
     billed = True
 
 
 class TooLateError(RemoteError):
-    """The deadline came first."""
+    """The deadline passed before the answer was complete."""
 
     def __init__(self, url: str, seconds: float, *, billed: bool) -> None:
-        super().__init__(f"endpoint={url!r}: no answer in {seconds:.1f} s; raise the limit, or ask for fewer tokens")
+        super().__init__(f"endpoint={url!r}: no answer in {seconds:.1f} s; raise the limit, or request fewer tokens")
         self.billed = billed
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A JSON object, and how long the attempt took that brought it."""
+    """A JSON object, and the duration of the successful attempt."""
 
     body: Mapping[str, Any]
     seconds: float
 
 
 class Client:
-    """Sends JSON to one endpoint and brings JSON back.
+    """Sends JSON to one endpoint and returns JSON.
 
-    Repeated are 429, 5xx and connections that fail before they answer, each after a random wait that doubles, or
-    after what Retry-After says. An attempt that may have been paid for is never repeated. A caller that is cancelled,
-    or whose deadline comes, closes its connection.
+    The client retries 429, 5xx, and connections that fail before an answer. It waits for a random time whose bound
+    doubles, plus the time in Retry-After. It never repeats an attempt that may be billed. When the caller is cancelled
+    or its deadline passes, the connection closes.
 
     Args:
-        base_url: what paths are added to, as ``http://127.0.0.1:8000/v1``.
-        api_key: sent as a bearer token; it is in no message.
-        connections: open at once; what is beyond waits.
-        timeout: seconds for one attempt, not counting the wait for a connection.
-        patience: seconds that it waits for another try; if more are needed, the refusal is the answer.
+        base_url: the root of the API, such as ``http://127.0.0.1:8000/v1``.
+        api_key: sent as a bearer token; it appears in no message.
+        connections: most requests at once; further ones wait.
+        timeout: seconds for one attempt, without the wait for a connection.
+        patience: longest wait in seconds before another try; if a longer one is needed, the error is raised.
     """
 
     def __init__(
@@ -103,15 +105,19 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._free = asyncio.Semaphore(connections)
-        self._dice = Random()
+        self._rng = Random()
 
     @property
     def has_key(self) -> bool:
-        """Whether a key is sent."""
+        """Whether requests carry a key."""
         return self._api_key is not None
 
     async def get(self, path: str) -> Reply:
-        """What is at a path; tried once."""
+        """GET a path below the base URL, without retries.
+
+        Raises:
+            RemoteError: see the subclasses.
+        """
         return await self._send("GET", path, None, None, tries=1)
 
     async def post(
@@ -121,32 +127,32 @@ class Client:
         *,
         deadline: float | None = None,
         tries: int = TRIES,
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """The answer to a body.
+        """POST a body as JSON, and return the answer.
 
         Args:
             path: below the base URL.
-            body: sent as JSON.
+            body: the request.
             deadline: on the clock of `time.monotonic`.
-            tries: attempts, the first included.
-            heard: told the events if the answer is a stream; the reply is then an empty object.
-            headers: sent beside those of every request.
+            tries: most attempts, including the first.
+            on_event: called with each event if the answer is a stream; the reply is then an empty object.
+            headers: further headers.
 
         Raises:
             RemoteError: see the subclasses.
         """
-        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, heard, headers)
+        return await self._send("POST", path, json.dumps(body).encode(), deadline, tries, on_event, headers)
 
     @asynccontextmanager
     async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
-        """The answer to bytes as it comes, whatever it says; tried once.
+        """POST bytes, and yield the response whatever its status, without retries.
 
-        What fails while it is read raises as aiohttp does.
+        Errors while the body is read are those of aiohttp.
 
         Raises:
-            UnreachableError: there is no answer.
+            UnreachableError: there is no response.
         """
         import aiohttp
 
@@ -173,10 +179,10 @@ class Client:
         body: bytes | None,
         deadline: float | None,
         tries: int,
-        heard: Heard | None = None,
+        on_event: OnEvent | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        began, waiting = time.monotonic(), True  # for our turn to try, not for an answer
+        began, waiting = time.monotonic(), True  # waiting for a connection or a retry, so nothing is billed
         try:
             async with asyncio.timeout(None if deadline is None else deadline - began):
                 session, free = self._opened()
@@ -187,7 +193,7 @@ class Client:
                             ask = session.request(
                                 method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
                             )
-                            return await self._attempt(ask, turn, heard)
+                            return await self._attempt(ask, turn, on_event)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
                         wait = self._wait(error, turn)
@@ -200,25 +206,27 @@ class Client:
         raise AssertionError("the last try returns or raises")
 
     def _wait(self, error: UnreachableError | RefusedError, turn: int) -> float:
-        told = error.retry_after if isinstance(error, RefusedError) else None
-        jitter = self._dice.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn - 1)))
-        return jitter + (told or 0.0)
+        requested = error.retry_after if isinstance(error, RefusedError) else None
+        jitter = self._rng.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn - 1)))
+        return jitter + (requested or 0.0)
 
-    async def _attempt(self, request: AbstractAsyncContextManager[Response], turn: int, heard: Heard | None) -> Reply:
+    async def _attempt(
+        self, request: AbstractAsyncContextManager[Response], turn: int, on_event: OnEvent | None
+    ) -> Reply:
         import aiohttp
 
         started, answered = time.monotonic(), False
         try:
             async with request as response:
                 answered = True
-                if heard is not None and response.status < 300 and response.content_type == "text/event-stream":
-                    await self._hear(response, heard)
+                if on_event is not None and response.status < 300 and response.content_type == "text/event-stream":
+                    await self._read_events(response, on_event)
                     return Reply({}, time.monotonic() - started)
                 raw = await response.read()
         except aiohttp.ClientError as error:
             reason = _one_line(str(error)) or type(error).__name__
             if answered:
-                raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); ask again") from None
+                raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); try again") from None
             raise self._unreachable(error) from None
         value = _json_object(raw)
         if response.status >= 300:
@@ -235,13 +243,13 @@ class Client:
             kind = response.headers.get("Content-Type", "no content type")
             start = self._without_key(_one_line(raw[:60].decode(errors="replace")))
             raise UnreadableError(
-                f"endpoint={self.url!r}: it answers {kind!r} that is no JSON object ({start}); "
+                f"endpoint={self.url!r}: it answers {kind!r} that is not a JSON object ({start}); "
                 "is this the root of an OpenAI-compatible API?"
             )
         return Reply(value, time.monotonic() - started)
 
-    async def _hear(self, response: Response, heard: Heard) -> None:
-        """Tell the events of a stream until it says that it is done, or ends."""
+    async def _read_events(self, response: Response, on_event: OnEvent) -> None:
+        """Pass the events of a stream to ``on_event`` until ``[DONE]`` or the end."""
         rest = b""
         async for piece in response.content.iter_any():
             *lines, rest = (rest + piece).split(b"\n")
@@ -253,9 +261,9 @@ class Client:
                     return
                 event = _json_object(data)
                 if event is None or event.get("error"):
-                    said = self._without_key(_message(event, data))
-                    raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({said}); ask again")
-                await heard(event)
+                    reason = self._without_key(_message(event, data))
+                    raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({reason}); try again")
+                await on_event(event)
 
     def _unreachable(self, error: aiohttp.ClientError) -> UnreachableError:
         reason = _one_line(str(error)) or type(error).__name__
@@ -264,7 +272,7 @@ class Client:
         )
 
     def _opened(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
-        """The connections of the running event loop, and who may use one."""
+        """The session of the running event loop, and the semaphore that limits its connections."""
         import aiohttp
 
         loop = asyncio.get_running_loop()
@@ -295,7 +303,7 @@ def _json_object(raw: bytes) -> dict[str, Any] | None:
 
 
 def _message(value: Mapping[str, Any] | None, raw: bytes) -> str:
-    """What an error says, wherever it says it."""
+    """The message of an error, from any of the fields that servers use."""
     found: Any = raw.decode(errors="replace")
     for source in (value or {}, (value or {}).get("error")):
         if isinstance(source, Mapping):
@@ -309,7 +317,7 @@ def _one_line(text: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds: a number, or a date."""
+    """Retry-After, a number or a date, in seconds from now."""
     if retry_after is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What tokens cost, where somebody says so: a small snapshot of list prices, and your own in their place."""
+"""Prices of tokens: a small snapshot of list prices, which users can override."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thinktime.core.errors import InputError
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars per million tokens. Prompt tokens that were reused cost ``cached``, or as much as others."""
+    """Dollars per million tokens. Cached prompt tokens cost ``cached``, or as much as others if that is None."""
 
     prompt: float
     generated: float
@@ -23,16 +23,16 @@ class Price:
                 raise InputError("price", value, "give dollars per million tokens, 0 or more")
 
     def dollars(self, prompt: int, cached: int, generated: int) -> float:
-        """What so many tokens cost; ``prompt`` does not include ``cached``."""
+        """The cost of these token counts in dollars; ``prompt`` does not include ``cached``."""
         reused = self.prompt if self.cached is None else self.cached
         return (self.prompt * prompt + reused * cached + self.generated * generated) / 1e6
 
     @classmethod
     def parse(cls, text: str) -> Price:
-        """Read ``0.15/0.60`` or, with a price for reused prompt tokens, ``0.15/0.60/0.075``.
+        """Parse ``0.15/0.60`` or, with a price for cached prompt tokens, ``0.15/0.60/0.075``.
 
         Raises:
-            InputError: it is neither.
+            InputError: the text has another form.
         """
         try:
             return cls(*[float(part) for part in text.split("/")])
@@ -57,14 +57,13 @@ LISTED: dict[str, dict[str, Price]] = {
         "o4-mini": Price(1.10, 4.40, 0.275),
     },
 }
-"""By host and model; standard rates, compared in November 2026 with tables that others keep of the vendor's page.
+"""Standard rates by host and model, compared in November 2026 with public tables of the vendor's page.
 
-Left out is what costs more beyond some length of prompt (gpt-5.4 and gpt-5.5), for a budget could not be kept with one
-rate, and names with a date, some of which have prices of their own. A host of your own has no price but the one you
-give.
+The list omits models whose price depends on the prompt's length (gpt-5.4 and gpt-5.5), because one rate could not keep
+a budget. It also omits names with a date, because some of them have other prices. Other hosts have no listed price.
 """
 
 
 def listed(url: str, model: str) -> Price | None:
-    """The price of a model at this URL; None where nobody said."""
+    """The listed price of a model at this URL; None if it is not listed."""
     return LISTED.get(urlsplit(url).hostname or "", {}).get(model)

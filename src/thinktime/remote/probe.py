@@ -1,4 +1,4 @@
-"""One look at what an endpoint does, for a few tokens: what it honours, what it ignores, what it tells."""
+"""Probes an endpoint with a few short requests, to learn which fields it honours and what it reports."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinktime.remote.client import Client, RefusedError, RemoteError
-from thinktime.remote.protocol import Api, Choice, Told, prompt_of, read_choices, read_usage, unlisted
+from thinktime.remote.protocol import Api, Choice, ReportedUsage, prompt_of, read_choices, read_usage, unlisted
 from thinktime.remote.streams import WITH_USAGE, Assembly
 
 TOKENS = 3
-"""Of each of the samples that are compared."""
+"""Length of each sample that is compared."""
 STEP_TOKENS = 12
-"""In which a model that writes sums, one a line, has to end a line."""
+"""Length limit in which a model that writes one sum a line should end a line."""
 
 END_TOKENS = 32
-"""In which a model that is asked for a word has to end."""
+"""Length limit in which a model that is asked for one word should end."""
 
 Stops = Literal["named", "echoed", "echoed if asked", "unlisted"]
 Thinks = Literal["marked", "apart", "hidden"]
@@ -26,66 +26,66 @@ THINK = "<think>"
 ASKED, ASKED_FOR_STEPS = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
 ONE_TOKEN = "4"
 ECHO = {"include_stop_str_in_output": True}
-"""What asks for it."""
+"""Field that asks an engine to leave the stop string in the text."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What an endpoint was seen to do. What could not be seen counts as not done."""
+    """The observed behaviour of an endpoint. What the probe does not observe counts as missing."""
 
     n: bool
-    """Several samples of one request, and not one of them several times."""
+    """Whether one request returns several different samples."""
     logprobs: bool
     seeds: bool
-    """The same seed gave the same sample, and another one another."""
+    """Whether equal seeds return equal samples, and different seeds different ones."""
     continues: bool
-    """It goes on inside what was said so far."""
+    """Whether the endpoint continues a given beginning of the answer."""
     echoes: bool
-    """It then begins with what was said, as llama.cpp does."""
+    """Whether such a continuation repeats the beginning, as llama.cpp does."""
     stops: Stops | None
-    """How it tells a stop string from the end: it names it, or leaves it in the text, or counts it without listing its
-    log-probability, which the end's it lists (llama.cpp). None: it was not seen to."""
+    """How the endpoint distinguishes a stop string from the end of the answer. It names the string, leaves it in the
+    text, leaves it there if asked, or counts it without a log-probability (llama.cpp). None: it does not."""
     streams: bool
-    """Whether a sample can be told as it comes, and be left."""
+    """Whether the endpoint streams a sample as events."""
     usage: bool
     limit_field: str
-    """What it calls the length limit."""
+    """The name of the length limit."""
     overhead: int | None
-    """At least the tokens that its template adds to a message; None where it does not count."""
+    """Upper bound of the tokens that the chat template adds to a message; None without usage."""
     thinks: Thinks | None
-    """Where thoughts are that come first: in the text behind ``<think>``, in a field apart from it, or not shown though
-    they are counted. None: none were seen, as where the template itself begins them."""
-    spent: Told
-    """What the look cost, as far as it was told."""
+    """Where the endpoint returns thoughts: in the text after ``<think>``, in a field apart, or hidden but counted.
+    None: the probe saw no thoughts, for example because the template itself begins them."""
+    spent: ReportedUsage
+    """The cost of the probe, as far as the endpoint reports it."""
 
 
 async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
-    """Look at an endpoint; nine requests or fewer of a few tokens each.
+    """Probe an endpoint with at most nine requests of a few tokens each.
 
     Args:
-        client: of the endpoint.
-        api: which of its calls.
-        model: which of its models.
-        step: what ends a step.
+        client: connected to the endpoint.
+        api: the call to probe.
+        model: the model to probe.
+        step: the string that ends a step.
 
     Raises:
-        RemoteError: it cannot be reached, or refuses the plainest request.
+        RemoteError: the endpoint cannot be reached, or refuses the simplest request.
     """
-    looks = Looking(client, api, model)
-    told: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
-    limit_field, choices = await looks.sample_plainly(told)
+    prober = Prober(client, api, model)
+    optional: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
+    limit_field, choices = await prober.sample_plainly(optional)
     texts = [[choice.thoughts + choice.text for choice in choices]]
-    if "seed" in told:
+    if "seed" in optional:
         for seed in (1, 2):
-            again = await looks.sample({limit_field: TOKENS, **told, "seed": seed})
+            again = await prober.sample({limit_field: TOKENS, **optional, "seed": seed})
             texts.append([choice.thoughts + choice.text for choice in again])
     seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
-    overhead = looks.last.prompt if looks.last else None
-    streams = await looks.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
-    continues, echoes, stops = await _steps(looks, limit_field, step, overhead, told)
+    overhead = prober.last.prompt if prober.last else None
+    streams = await prober.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
+    continues, echoes, stops = await _steps(prober, limit_field, step, overhead, optional)
     return Traits(
         n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
-        logprobs="logprobs" in told and all(choice.tokens for choice in choices),
+        logprobs="logprobs" in optional and all(choice.tokens for choice in choices),
         seeds=seeds,
         continues=continues,
         echoes=echoes,
@@ -95,7 +95,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         limit_field=limit_field,
         overhead=overhead,
         thinks=_thinks(choices[0]),
-        spent=looks.spent,
+        spent=prober.spent,
     )
 
 
@@ -108,89 +108,89 @@ def _thinks(choice: Choice) -> Thinks | None:
 
 
 async def _steps(
-    looks: Looking, limit_field: str, step: str, overhead: int | None, told: Mapping[str, Any]
+    prober: Prober, limit_field: str, step: str, overhead: int | None, optional: Mapping[str, Any]
 ) -> tuple[bool, bool, Stops | None]:
-    """Whether it goes on inside what was said, whether it says that again, and how it tells the end of a step."""
+    """The traits ``continues``, ``echoes`` and ``stops``."""
     said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
-    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: told[n] for n in ("logprobs",) if n in told}
+    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: optional[n] for n in ("logprobs",) if n in optional}
     options: dict[str, Any] = {**plain, "stop": [step]}
     try:
-        choice = (await looks.sample(options, said))[0]
+        choice = (await prober.sample(options, said))[0]
     except RemoteError:
         return False, False, None
-    read, stops, echoes = looks.last, _told(choice, step), choice.text.startswith(said)
+    read, stops, echoes = prober.last, _stop_kind(choice, step), choice.text.startswith(said)
     if choice.reason == "stop" and stops is None:
         with suppress(RemoteError):
-            asked = (await looks.sample(options | ECHO, said))[0]
-            stops = "echoed if asked" if _told(asked, step) else None
+            asked = (await prober.sample(options | ECHO, said))[0]
+            stops = "echoed if asked" if _stop_kind(asked, step) else None
     if stops is None and unlisted(choice, read):
         with suppress(RemoteError):
-            end = (await looks.sample({**plain, limit_field: END_TOKENS}))[0]
-            stops = "unlisted" if end.reason == "stop" and looks.last and end.tokens == looks.last.generated else None
-    if looks.api == "completions":
+            end = (await prober.sample({**plain, limit_field: END_TOKENS}))[0]
+            stops = "unlisted" if end.reason == "stop" and prober.last and end.tokens == prober.last.generated else None
+    if prober.api == "completions":
         return True, echoes, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}
-    try:  # an answer to what was said needs the start of a new message; going on inside it does not
-        await looks.sample({limit_field: 1, "temperature": 0, **answer}, said)
-        if read is not None and looks.last is not None and read.prompt < looks.last.prompt:
+    try:  # the prompt of a new message is longer than that of a continuation
+        await prober.sample({limit_field: 1, "temperature": 0, **answer}, said)
+        if read is not None and prober.last is not None and read.prompt < prober.last.prompt:
             return True, echoes, stops
-        # who always goes on, asked or not, reads a word of one token as one more than nothing
-        await looks.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
+        # an endpoint that always continues reads a message of one token as one token more than none
+        await prober.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
     except RemoteError:
         return False, echoes, None
-    return overhead is not None and looks.last is not None and looks.last.prompt == overhead + 1, echoes, stops
+    return overhead is not None and prober.last is not None and prober.last.prompt == overhead + 1, echoes, stops
 
 
-def _told(choice: Choice, step: str) -> Stops | None:
+def _stop_kind(choice: Choice, step: str) -> Stops | None:
     if choice.reason == "stop" and choice.stop is not None and choice.stop in step:
         return "named"
     return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
 
 
-class Looking:
-    """Sends the requests of a look and adds up what they cost."""
+class Prober:
+    """Sends the requests of a probe and adds up their cost."""
 
     def __init__(self, client: Client, api: Api, model: str) -> None:
         self.api = api
-        self.spent = Told(0, 0)
-        self.last: Told | None = None
+        self.spent = ReportedUsage(0, 0)
+        self.last: ReportedUsage | None = None
         self._client, self._model = client, model
 
-    async def sample_plainly(self, told: dict[str, Any]) -> tuple[str, list[Choice]]:
-        """The first samples, with as many of the optional fields as it takes; ``told`` keeps those it took."""
+    async def sample_plainly(self, optional: dict[str, Any]) -> tuple[str, list[Choice]]:
+        """The first samples, with those of the ``optional`` fields that the endpoint accepts; others are removed."""
         limit_field = "max_tokens"
         while True:
             try:
-                return limit_field, await self.sample({limit_field: TOKENS, **told}, tries=2)
+                return limit_field, await self.sample({limit_field: TOKENS, **optional}, tries=2)
             except RefusedError as error:
                 if error.status not in (400, 422):
                     raise
                 if "max_completion_tokens" in error.message and limit_field == "max_tokens":
                     limit_field = "max_completion_tokens"
-                elif told:
-                    named = [name for name in told if len(name) > 1 and name in error.message]
-                    del told[(named or list(told))[0]]
+                elif optional:
+                    named = [name for name in optional if len(name) > 1 and name in error.message]
+                    del optional[(named or list(optional))[0]]
                 else:
                     raise
 
     async def sample(
         self, options: Mapping[str, Any], said: str = "", *, asked: str | None = None, tries: int = 5
     ) -> list[Choice]:
-        """Samples after a fixed prompt, and after what is said to have been said."""
+        """Samples for a fixed prompt, continued from ``said``."""
         body = self._body(options, asked or (ASKED_FOR_STEPS if said else ASKED), said)
         reply = await self._client.post(self.api, body, tries=tries)
         self.last = self._charged(reply.body)
         return read_choices(reply.body, self._client.url)
 
     async def stream(self, options: Mapping[str, Any]) -> bool:
-        """Whether a sample comes as a stream of events where that is asked for."""
+        """Whether the endpoint returns a stream of events when asked to."""
         whole, body = Assembly(), self._body({**options, "stream": True}, ASKED)
 
-        async def heard(event: Mapping[str, Any]) -> None:
+        async def on_event(event: Mapping[str, Any]) -> None:
             whole.add(event)
 
         try:
-            reply = await self._client.post(self.api, body, tries=2, heard=heard)
+            reply = await self._client.post(self.api, body, tries=2, on_event=on_event)
         except RemoteError:
             return False
         self._charged(reply.body or whole.body)
@@ -201,8 +201,8 @@ class Looking:
         prompt = messages if self.api == "chat/completions" else f"{asked}\n"
         return {"model": self._model, **prompt_of(prompt, self.api, said), **options}
 
-    def _charged(self, body: Mapping[str, Any]) -> Told | None:
-        told = read_usage(body)
-        if told is not None:
-            self.spent = Told(self.spent.prompt + told.prompt, self.spent.generated + told.generated)
-        return told
+    def _charged(self, body: Mapping[str, Any]) -> ReportedUsage | None:
+        reported = read_usage(body)
+        if reported is not None:
+            self.spent = ReportedUsage(self.spent.prompt + reported.prompt, self.spent.generated + reported.generated)
+        return reported

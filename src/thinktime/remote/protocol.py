@@ -1,4 +1,4 @@
-"""The two sampling calls of an OpenAI-compatible endpoint, as bodies to send and answers to read."""
+"""Request bodies and answers of the two sampling calls of an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from thinktime.remote.client import UnreadableError
 Api = Literal["chat/completions", "completions"]
 """The path of a call below the base URL."""
 THOUGHTS = ("reasoning_content", "reasoning")
-"""Where thoughts are told apart from the text: vLLM's older and newer spelling."""
+"""Fields that hold thoughts apart from the text: vLLM's older and newer spelling."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One sample as it came. ``error`` says why it cannot be used."""
+    """One sample of an answer. ``error`` is the reason if it cannot be used, else None."""
 
     text: str = ""
     reason: str = ""
     stop: str | None = None
-    """The stop string that ended it, where the endpoint names it."""
+    """The stop string that ended the sample, if the endpoint names it."""
     tokens: int | None = None
-    """How many log-probabilities came with it; None where none did."""
+    """Number of tokens with a log-probability; None without log-probabilities."""
     logprob: float = math.nan
     error: str | None = None
     thoughts: str = ""
-    """What it thought before, where the endpoint tells that apart from the text."""
+    """The thoughts, if the endpoint returns them apart from the text."""
     whole: Mapping[str, Any] = field(default_factory=dict)
-    """All that was told of it."""
+    """The sample as the endpoint returned it."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What an endpoint says a request cost. ``cached`` is a part of ``prompt``, ``thoughts`` of ``generated``."""
+class ReportedUsage:
+    """Token counts that an endpoint reports. ``cached`` is a part of ``prompt``, ``thoughts`` a part of ``generated``.
+
+    None is an unreported count.
+    """
 
     prompt: int
     generated: int
@@ -47,10 +50,10 @@ class Told:
 
 
 def root_and_api(url: str) -> tuple[str, Api]:
-    """The root of an API and which call of it a URL names; one that names none is asked to chat.
+    """Split a URL into the root of the API and the call that it names; the default is chat.
 
     Raises:
-        InputError: it cannot be a URL, or has a key in it.
+        InputError: the text is not an HTTP URL, or contains a key.
     """
     if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", url):
         raise InputError("base_url", url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
@@ -63,12 +66,12 @@ def root_and_api(url: str) -> tuple[str, Api]:
 
 
 def prompt_of(prompt: str, api: Api, said: str) -> dict[str, Any]:
-    """The part of a body that says what to continue.
+    """The fields of a request body that contain the prompt and the text to continue.
 
     Args:
         prompt: a text, or for a chat its messages as JSON.
-        api: which of the calls.
-        said: what has been generated so far; a chat is asked to go on inside it.
+        api: the endpoint's call.
+        said: the text generated so far; a chat continues it as its last message.
     """
     if api == "completions":
         return {"prompt": prompt + said}
@@ -83,7 +86,7 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
     """The samples of an answer, in order of their index.
 
     Raises:
-        UnreadableError: there are none.
+        UnreadableError: the answer has no samples.
     """
     choices = body.get("choices")
     if not isinstance(choices, Sequence) or not choices or not all(isinstance(c, Mapping) for c in choices):
@@ -92,19 +95,24 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
 
 
 def unechoed(choice: Choice, said: str) -> Choice:
-    """A sample of an endpoint that begins with what was said, without that."""
+    """A sample without the prefix ``said``, which the endpoint repeats."""
     if choice.error is not None or choice.text.startswith(said):
         return replace(choice, text=choice.text[len(said) :])
-    return replace(choice, error="the sample does not begin with what was said, as those before it did")
+    return replace(choice, error="the sample does not repeat its prefix, although the endpoint's probe did")
 
 
-def unlisted(choice: Choice, told: Told | None) -> bool:
-    """Whether the only sample of a request had a token more than it has log-probabilities: a stop string."""
-    return choice.reason == "stop" and choice.tokens is not None and told is not None and told.generated > choice.tokens
+def unlisted(choice: Choice, reported: ReportedUsage | None) -> bool:
+    """Whether the only sample of a request ended at a stop string that has no log-probability."""
+    return (
+        choice.reason == "stop"
+        and choice.tokens is not None
+        and reported is not None
+        and reported.generated > choice.tokens
+    )
 
 
-def read_usage(body: Mapping[str, Any]) -> Told | None:
-    """What the request cost; None where the answer does not say, or says nonsense."""
+def read_usage(body: Mapping[str, Any]) -> ReportedUsage | None:
+    """The usage that an answer reports; None if it is missing or malformed."""
     usage = body.get("usage")
     if not isinstance(usage, Mapping):
         return None
@@ -113,7 +121,9 @@ def read_usage(body: Mapping[str, Any]) -> Told | None:
     if prompt is None or generated is None:
         return None
     cached = _detail(usage, f"{before}_tokens_details", "cached_tokens", prompt)
-    return Told(prompt, generated, cached, _detail(usage, f"{after}_tokens_details", "reasoning_tokens", generated))
+    return ReportedUsage(
+        prompt, generated, cached, _detail(usage, f"{after}_tokens_details", "reasoning_tokens", generated)
+    )
 
 
 def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int | None:
@@ -126,17 +136,17 @@ def _choice(choice: Mapping[str, Any]) -> Choice:
     reason, message = choice.get("finish_reason"), choice.get("message")
     text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
     if not isinstance(reason, str) or not reason:
-        return Choice(error=f"finish_reason={reason!r}: the sample does not say why it ended, so it may be cut off")
+        return Choice(error=f"finish_reason={reason!r}: the sample has no finish reason, so it may be cut off")
     calls = isinstance(message, Mapping) and bool(message.get("tool_calls") or message.get("function_call"))
     if reason in ("tool_calls", "function_call") and calls:
         reason = "stop"
     if reason not in ("stop", "length"):
-        return Choice(error=f"finish_reason={reason!r}: no sample of text; expected 'stop' or 'length'")
+        return Choice(error=f"finish_reason={reason!r}: the sample is not text; expected 'stop' or 'length'")
     if text is None and (reason == "length" or calls):
-        text = ""  # all tokens went into thoughts that are not shown, or into the call of a tool
+        text = ""  # all tokens are hidden thoughts, or a tool call
     if not isinstance(text, str):
         return Choice(error=f"content={text!r}: the sample has no text")
-    text = text.encode(errors="replace").decode()  # half of a surrogate pair can be neither kept nor shown
+    text = text.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
     logprobs = _logprobs(choice.get("logprobs"), text)
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
@@ -150,7 +160,7 @@ def _thoughts(message: object) -> str:
 
 
 def _logprobs(found: object, text: str) -> list[float] | None:
-    """One number a token, in a chat's spelling or in the older one; an empty text has none of them."""
+    """One log-probability per token, in the format of chats or of completions; None without them."""
     if not isinstance(found, Mapping):
         return None
     content = found.get("content")
@@ -167,19 +177,19 @@ def _whole(value: object) -> int | None:
 
 
 def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
-    """How many of a request's tokens each of its samples had; they sum to the total.
+    """Share the generated tokens of a request among its samples; the shares sum to the total.
 
-    A sample that was cut at the limit had all of them. The others have as many as log-probabilities came with them;
-    what is left (an end token is often counted but not shown), and all where there are none, goes by length of text.
+    A sample cut at the limit gets the limit. Others get their number of log-probabilities. The rest (an end token is
+    often counted but not listed, or there are no log-probabilities) is shared in proportion to the length of the text.
 
     Args:
-        total: as the endpoint counts.
-        choices: of one request.
-        most: the limit it was sent.
+        total: generated tokens that the endpoint reports.
+        choices: the samples of the request.
+        most: the limit of each sample.
     """
     known = [most if c.reason == "length" and not c.error else min(c.tokens or 0, most) for c in choices]
     rest = total - sum(known)
-    if rest < 0:  # it counts otherwise than we do: its total stands
+    if rest < 0:  # the endpoint counts differently, and its total is charged
         known, rest = [0] * len(choices), total
     weights = [len(c.text) + 1 if n < most else 0 for c, n in zip(choices, known, strict=True)]
     if not any(weights):

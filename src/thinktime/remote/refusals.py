@@ -1,4 +1,4 @@
-"""What an endpoint's refusal means for whoever asked: the key, the model, the length, or the request."""
+"""Finds out why an endpoint refuses a request: the key, the model, the length, or another field."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LENGTH = re.compile(r"context|too long|too large|exceeds? the (?:maximum|limit)
 
 
 def about_length(error: RefusedError) -> bool:
-    """Whether the prompt, or the prompt and what may follow it, is longer than the model reads."""
+    """Whether the prompt and the tokens requested after it exceed the model's context."""
     return error.status == 413 or (error.status in (400, 422) and bool(_LENGTH.search(error.message)))
 
 
 async def explained(error: RefusedError, client: Client, model: str) -> ModelError | InputError:
-    """The error to raise: the refusal itself if it may pass, else what the user has to change."""
+    """The error to raise: the refusal itself if a retry may succeed, else what the user has to change."""
     if error.status == 429 or error.status >= 500:
         return error
     says = f"{client.url} answers {error.status} ({error.message})"
@@ -36,15 +36,15 @@ async def explained(error: RefusedError, client: Client, model: str) -> ModelErr
     if error.status == 404:
         return InputError("base_url", client.url, f"{says}; give the root of an OpenAI-compatible API")
     if about_length(error):
-        return TooLongError("prompt", "too long", f"{error.message}; ask less, or lower max_tokens")
-    return InputError("request", model, f"{says}; change what is sent")
+        return TooLongError("prompt", "too long", f"{error.message}; shorten the prompt, or lower max_tokens")
+    return InputError("request", model, f"{says}; change the request")
 
 
 async def models(client: Client) -> list[str]:
-    """The names of an endpoint's models, as far as it lists them.
+    """The names of the models that an endpoint lists.
 
     Raises:
-        RemoteError: it cannot be reached, or refuses to list them.
+        RemoteError: the endpoint cannot be reached, or refuses the request.
     """
     listing = (await client.get("models")).body.get("data")
     entries = listing if isinstance(listing, Sequence) else []
@@ -52,11 +52,11 @@ async def models(client: Client) -> list[str]:
 
 
 def only_model(base_url: str, api_key: str | None = None) -> str:
-    """The name of an endpoint's model, if it has one alone.
+    """The name of the only model of an endpoint.
 
     Raises:
-        InputError: it has several, does not say, or does not take the key.
-        RemoteError: it cannot be reached.
+        InputError: the endpoint lists no model or several, or rejects the key.
+        RemoteError: the endpoint cannot be reached.
     """
 
     async def ask() -> list[str]:
@@ -72,4 +72,4 @@ def only_model(base_url: str, api_key: str | None = None) -> str:
     if len(names) == 1:
         return names[0]
     there_are = f"it has: {', '.join(names[:20])}" if names else "it lists none"
-    raise InputError("model_name", None, f"say which model of {base_url} to ask; {there_are}")
+    raise InputError("model_name", None, f"name a model of {base_url}; {there_are}")

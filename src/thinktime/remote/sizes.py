@@ -1,7 +1,7 @@
-"""How many parameters a token is multiplied with, in open models of a published shape; FLOPs are twice that a token.
+"""Active parameters of open models, for FLOPs: one token costs two FLOPs for each active parameter.
 
-All but the table that a token is looked up in, and of a mixture of experts those that a token goes through. Computed
-from each model's ``config.json``; attention over the context, which grows with its length, is not part of it.
+Active are all parameters except the embedding table and, in a mixture of experts, the experts that a token skips. The
+counts come from each model's ``config.json``. They exclude attention over the context, whose cost grows with length.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ _VARIANT = re.compile(r"-(?:instruct|chat|base|it|thinking|awq|gptq|fp8|gguf|int
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A decoder of gated layers, in the words of a ``config.json``; ``experts`` a token goes through, of ``of``."""
+class DecoderShape:
+    """The sizes of a decoder with gated layers, as in its ``config.json``; a token uses ``experts`` of ``of``."""
 
     layers: int
     hidden: int
@@ -27,44 +27,44 @@ class Shape:
     of: int = 0
 
     @property
-    def multiplied(self) -> int:
-        """Parameters of its matrices that one token meets, the output head included."""
+    def active(self) -> int:
+        """Parameters of the matrices that one token is multiplied with, including the output head."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         layer = attention + 3 * self.experts * self.hidden * self.intermediate + self.of * self.hidden
         return self.layers * layer + self.hidden * self.vocabulary
 
 
-LISTED: dict[str, Shape] = {
-    "llama-3.1-8b": Shape(32, 4096, 32, 8, 128, 14336, 128256),
-    "llama-3.1-70b": Shape(80, 8192, 64, 8, 128, 28672, 128256),
-    "llama-3.2-1b": Shape(16, 2048, 32, 8, 64, 8192, 128256),
-    "llama-3.2-3b": Shape(28, 3072, 24, 8, 128, 8192, 128256),
-    "llama-3.3-70b": Shape(80, 8192, 64, 8, 128, 28672, 128256),
-    "mistral-7b-v0.3": Shape(32, 4096, 32, 8, 128, 14336, 32768),
-    "qwen2.5-0.5b": Shape(24, 896, 14, 2, 64, 4864, 151936),
-    "qwen2.5-1.5b": Shape(28, 1536, 12, 2, 128, 8960, 151936),
-    "qwen2.5-3b": Shape(36, 2048, 16, 2, 128, 11008, 151936),
-    "qwen2.5-7b": Shape(28, 3584, 28, 4, 128, 18944, 152064),
-    "qwen2.5-14b": Shape(48, 5120, 40, 8, 128, 13824, 152064),
-    "qwen2.5-32b": Shape(64, 5120, 40, 8, 128, 27648, 152064),
-    "qwen2.5-72b": Shape(80, 8192, 64, 8, 128, 29568, 152064),
-    "qwen3-0.6b": Shape(28, 1024, 16, 8, 128, 3072, 151936),
-    "qwen3-1.7b": Shape(28, 2048, 16, 8, 128, 6144, 151936),
-    "qwen3-4b": Shape(36, 2560, 32, 8, 128, 9728, 151936),
-    "qwen3-8b": Shape(36, 4096, 32, 8, 128, 12288, 151936),
-    "qwen3-14b": Shape(40, 5120, 40, 8, 128, 17408, 151936),
-    "qwen3-32b": Shape(64, 5120, 64, 8, 128, 25600, 151936),
-    "qwen3-30b-a3b": Shape(48, 2048, 32, 4, 128, 768, 151936, experts=8, of=128),
-    "qwen3-235b-a22b": Shape(94, 4096, 64, 4, 128, 1536, 151936, experts=8, of=128),
+LISTED: dict[str, DecoderShape] = {
+    "llama-3.1-8b": DecoderShape(32, 4096, 32, 8, 128, 14336, 128256),
+    "llama-3.1-70b": DecoderShape(80, 8192, 64, 8, 128, 28672, 128256),
+    "llama-3.2-1b": DecoderShape(16, 2048, 32, 8, 64, 8192, 128256),
+    "llama-3.2-3b": DecoderShape(28, 3072, 24, 8, 128, 8192, 128256),
+    "llama-3.3-70b": DecoderShape(80, 8192, 64, 8, 128, 28672, 128256),
+    "mistral-7b-v0.3": DecoderShape(32, 4096, 32, 8, 128, 14336, 32768),
+    "qwen2.5-0.5b": DecoderShape(24, 896, 14, 2, 64, 4864, 151936),
+    "qwen2.5-1.5b": DecoderShape(28, 1536, 12, 2, 128, 8960, 151936),
+    "qwen2.5-3b": DecoderShape(36, 2048, 16, 2, 128, 11008, 151936),
+    "qwen2.5-7b": DecoderShape(28, 3584, 28, 4, 128, 18944, 152064),
+    "qwen2.5-14b": DecoderShape(48, 5120, 40, 8, 128, 13824, 152064),
+    "qwen2.5-32b": DecoderShape(64, 5120, 40, 8, 128, 27648, 152064),
+    "qwen2.5-72b": DecoderShape(80, 8192, 64, 8, 128, 29568, 152064),
+    "qwen3-0.6b": DecoderShape(28, 1024, 16, 8, 128, 3072, 151936),
+    "qwen3-1.7b": DecoderShape(28, 2048, 16, 8, 128, 6144, 151936),
+    "qwen3-4b": DecoderShape(36, 2560, 32, 8, 128, 9728, 151936),
+    "qwen3-8b": DecoderShape(36, 4096, 32, 8, 128, 12288, 151936),
+    "qwen3-14b": DecoderShape(40, 5120, 40, 8, 128, 17408, 151936),
+    "qwen3-32b": DecoderShape(64, 5120, 64, 8, 128, 25600, 151936),
+    "qwen3-30b-a3b": DecoderShape(48, 2048, 32, 4, 128, 768, 151936, experts=8, of=128),
+    "qwen3-235b-a22b": DecoderShape(94, 4096, 64, 4, 128, 1536, 151936, experts=8, of=128),
 }
-"""By name, without the organisation, and without what says how it was tuned or packed."""
+"""Shapes by name, without the organisation and without suffixes for tuning or quantization."""
 
 
-def multiplied(model: str) -> float | None:
-    """Parameters that one token of a model is multiplied with; None where the model is not listed.
+def active_parameters(model: str) -> float | None:
+    """Parameters that one token of a model is multiplied with; None if the model is not listed.
 
-    ``Qwen/Qwen3-8B-FP8``, ``qwen3:8b`` and ``qwen3-8b`` are one; a name that says more is another model.
+    ``Qwen/Qwen3-8B-FP8``, ``qwen3:8b`` and ``qwen3-8b`` are the same model; a name with other parts is another one.
     """
     name = model.rpartition("/")[2].lower().replace(":", "-").removeprefix("meta-")
     shape = LISTED.get(_VARIANT.sub("", name))
-    return None if shape is None else float(shape.multiplied)
+    return None if shape is None else float(shape.active)

@@ -1,4 +1,4 @@
-"""A streamed answer, put together again as it would have come in one piece."""
+"""Assembles the events of a streamed answer into the answer that a plain request would return."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from thinktime.remote.protocol import THOUGHTS
 
 ONCE = ("role", "id", "type", "name", "finish_reason", "stop_reason", "matched_stop")
-"""Texts that are told once, or every time the same; all others grow."""
+"""Text fields that come once, or repeat; all other texts are concatenated."""
 WITH_USAGE = {"stream_options": {"include_usage": True}}
-"""What asks for the cost of a streamed answer, behind its last event."""
+"""Field of a request that asks for the usage at the end of a stream."""
 
 
 class Assembly:
-    """Takes the events of a stream; ``body`` is the whole answer."""
+    """Collects the events of a stream; ``body`` is the whole answer."""
 
     def __init__(self) -> None:
         self._choices: dict[int, dict[str, Any]] = {}
@@ -22,12 +22,12 @@ class Assembly:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What a request without a stream would have brought."""
+        """The answer in the shape of a request without a stream."""
         choices = [self._choices[index] for index in sorted(self._choices)]
         return {"choices": choices} | ({} if self._usage is None else {"usage": self._usage})
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Take one event; what makes no sense is left out, and is missed when the whole is read."""
+        """Add one event. Malformed parts are skipped; `read_choices` reports what is then missing."""
         self._usage = event.get("usage") or self._usage
         choices = event.get("choices")
         for choice in choices if isinstance(choices, Sequence) else ():
@@ -40,7 +40,15 @@ class Assembly:
 
 
 def without_echo(event: Mapping[str, Any], echoed: int) -> tuple[Mapping[str, Any], int]:
-    """An event without the part of what was said before that it says again, and how much of that is still to come."""
+    """Remove the echo of the prefix from an event.
+
+    Args:
+        event: one event of a stream.
+        echoed: characters of the prefix that the stream still repeats.
+
+    Returns:
+        The event without its part of the echo, and the characters that later events still repeat.
+    """
     if not echoed:
         return event, 0
     choices = []
@@ -54,7 +62,7 @@ def without_echo(event: Mapping[str, Any], echoed: int) -> tuple[Mapping[str, An
 
 
 def tokens_of(event: Mapping[str, Any]) -> int:
-    """At least how many tokens an event brings: those it lists with a log-probability, or one if it says a word."""
+    """A lower bound of an event's tokens: those with a log-probability, or one if the event has any text."""
     count = 0
     for choice in event.get("choices") or ():
         part, listed = choice.get("delta", choice), choice.get("logprobs") or {}
@@ -85,7 +93,7 @@ def _grow(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
 
 
 def _grow_call(calls: list[dict[str, Any]], part: Mapping[str, Any]) -> None:
-    """A part of a tool call belongs to the one of its index; one without an index is a call of its own."""
+    """Add a part of a tool call to the call of the same index; a part without an index is a new call."""
     index = part.get("index")
     same = next((call for call in calls if index is not None and call["index"] == index), None)
     if same is None:

@@ -17,7 +17,7 @@ from thinktime.generators.text import messages_of, question_of, steps_of
 from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.refusals import about_length
-from thinktime.remote.sizes import multiplied
+from thinktime.remote.sizes import active_parameters
 from thinktime.scorers.prm import AGGREGATES
 
 STEP_TAG = "<extra_0>"
@@ -79,7 +79,7 @@ class RemoteReward:
         self.name = f"{model}@{self._root}/{self._call}/{aggregate}"
         self._client = Client(self._root, api_key, connections=connections, timeout=timeout)
         self._price = price or listed(self._root, model)
-        self._parameters = parameters or multiplied(model)
+        self._parameters = parameters or active_parameters(model)
         self._style: Style | None = None if self._call == "pooling" else "whole"
         self._looking = Lock()
 

@@ -43,9 +43,11 @@ class ProcessReward:
     """Scores a node by the rewards of its steps, an unfinished last step included.
 
     It reads the ids of a local generator, so both have to share a tokenizer; it encodes the text of an endpoint itself,
-    step by step. The question is the problem's own, whatever prompt the node was sampled from. A classifier whose second label is "no worse" judges a sample beside others that could be drawn, and
-    not whether it is right: it offers self-evaluation in place of process rewards. One whose ``config.json`` says
-    ``"step_end_only": true`` offers no rewards in mid-step.
+    step by step. The question is the problem's own, whatever prompt the node was sampled from.
+
+    A classifier whose second label is "no worse" compares a sample with others that could be drawn, so it offers
+    self-evaluation in place of process rewards. A model whose ``config.json`` says ``"step_end_only": true`` offers no
+    rewards inside a step.
 
     Args:
         directory: a token classifier.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.core.types import Node
+from thinktime.core.types import Node, Problem
 from thinktime.generators.text import RemoteText
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Where states are kept: in memory up to a limit, the longest unused of the rest in a temporary file.
+"""Keeps states in memory up to a limit; beyond it the least recently used ones move to a temporary file.
 
-A tree over denoising steps has a state at every node. What counts against the limit is what is alive: a state that
-nobody holds any more leaves memory, and its place in the file is used again.
+A tree over denoising steps has a state at every node. A state without references leaves memory, and its place in the
+file is reused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from thinktime.diffusion.levels import Array
 
 
 class Slot:
-    """One array on a shelf: in memory, or at an offset of the file."""
+    """The place of one array: in memory, or at an offset of the file."""
 
     def __init__(self, array: Array) -> None:
         self.array: Array | None = array
@@ -24,41 +24,41 @@ class Slot:
         self.offset: int | None = None
 
 
-class Kept:
-    """An array that a `Shelf` keeps for as long as somebody holds this."""
+class StoredArray:
+    """A handle of an array in a `SpillStore`, which keeps the array as long as the handle lives."""
 
-    def __init__(self, shelf: Shelf, array: Array) -> None:
-        self._shelf, self._slot = shelf, Slot(array)
-        weakref.finalize(self, shelf.forget, self._slot).atexit = False
-        shelf.touch(self._slot)
+    def __init__(self, store: SpillStore, array: Array) -> None:
+        self._store, self._slot = store, Slot(array)
+        weakref.finalize(self, store.forget, self._slot).atexit = False
+        store.load(self._slot)
 
-    def take(self) -> Array:
-        """The array, from wherever it is."""
-        return self._shelf.touch(self._slot)
+    def get(self) -> Array:
+        """The array, loaded from the file if needed."""
+        return self._store.load(self._slot)
 
 
-class Shelf:
-    """Keeps arrays of float32 for one thread.
+class SpillStore:
+    """Stores float32 arrays, for use by one thread.
 
     Args:
-        most_bytes: in memory; the one that was used last stays there, whatever its size.
+        most_bytes: most bytes in memory; the array used last stays there, whatever its size.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self._in_memory: OrderedDict[Slot, None] = OrderedDict()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the shelf
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the store
         self._end = 0
         self._free: dict[int, list[int]] = {}
         self.held = 0
         """Bytes in memory now."""
 
-    def keep(self, array: Array) -> Kept:
-        """Put an array on the shelf."""
-        return Kept(self, array)
+    def put(self, array: Array) -> StoredArray:
+        """Store an array."""
+        return StoredArray(self, array)
 
-    def touch(self, slot: Slot) -> Array:
-        """The array of a slot, which becomes the last that may leave memory."""
+    def load(self, slot: Slot) -> Array:
+        """The array of a slot, which becomes the most recently used."""
         if slot.array is None:
             assert slot.offset is not None
             self._file.seek(slot.offset)
@@ -68,18 +68,18 @@ class Shelf:
             self.held += slot.size
         self._in_memory.move_to_end(slot)
         while self.held > self._most and len(self._in_memory) > 1:
-            self._put_away(next(iter(self._in_memory)))
+            self._spill(next(iter(self._in_memory)))
         return slot.array
 
     def forget(self, slot: Slot) -> None:
-        """Nobody holds this any more."""
+        """Release a slot whose handle is gone."""
         if slot in self._in_memory:
             del self._in_memory[slot]
             self.held -= slot.size
         if slot.offset is not None:
             self._free.setdefault(slot.size, []).append(slot.offset)
 
-    def _put_away(self, slot: Slot) -> None:
+    def _spill(self, slot: Slot) -> None:
         if slot.offset is None and slot.array is not None:
             places = self._free.get(slot.size)
             slot.offset = places.pop() if places else self._end

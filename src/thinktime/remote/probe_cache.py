@@ -1,4 +1,4 @@
-"""What endpoints were seen to do, kept in a file between runs."""
+"""Keeps the results of endpoint probes in a file between runs."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 from thinktime.remote.probe import Traits
-from thinktime.remote.protocol import Told
+from thinktime.remote.protocol import ReportedUsage
 from thinktime.remote.thoughts import Cap
 
-Seen = TypeVar("Seen", Traits, Cap)
+Result = TypeVar("Result", Traits, Cap)
 LASTS = timedelta(days=1)
-"""An older look is taken again: another server may listen there by now."""
+"""Older results expire, because another server may listen at the address by now."""
 
 
-class Looks:
-    """Looks by endpoint and model, each with its date, in a JSON file.
+class ProbeCache:
+    """Probe results by endpoint and model, with their dates, in a JSON file.
 
-    It is a cache: what cannot be read counts as not there, and what cannot be written is forgotten.
+    An unreadable file counts as empty, and a failed write is ignored.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def find(self, name: str, kind: type[Seen]) -> Seen | None:
-        """What was seen of this kind of this endpoint, if that was not too long ago."""
+    def find(self, name: str, kind: type[Result]) -> Result | None:
+        """The result of this kind for this endpoint; None if there is none or it has expired."""
         entry: Any = self._read().get(f"{kind.__name__} {name}")
         try:
             fields = dict(entry["traits"])
             fresh = timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(entry["seen"]) < LASTS
-            return kind(**fields | {"spent": Told(**fields["spent"])}) if fresh else None
-        except (KeyError, TypeError, ValueError):  # none, or of another version
+            return kind(**fields | {"spent": ReportedUsage(**fields["spent"])}) if fresh else None
+        except (KeyError, TypeError, ValueError):  # there is no entry, or another version wrote it
             return None
 
-    def keep(self, name: str, seen: Traits | Cap) -> None:
-        """Write down what was seen just now."""
-        name = f"{type(seen).__name__} {name}"
-        entry = {"seen": datetime.now(UTC).isoformat(timespec="seconds"), "traits": asdict(seen)}
+    def keep(self, name: str, result: Traits | Cap) -> None:
+        """Store a new result."""
+        name = f"{type(result).__name__} {name}"
+        entry = {"seen": datetime.now(UTC).isoformat(timespec="seconds"), "traits": asdict(result)}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:

@@ -1,4 +1,4 @@
-"""The two ends of an HTTP request under ASGI: its body, its answer, and whether anybody still waits for that."""
+"""Reads request bodies and writes responses under ASGI, and cancels work when the client disconnects."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from starlette.types import Receive, Send
 from thinktime.gateway.errors import HttpError
 
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-"""Headers of a stream; proxies are not to keep it back."""
+"""Headers of a stream. They ask proxies not to buffer it."""
 
 
 class ClientLeftError(Exception):
-    """Nobody waits for the answer."""
+    """The client disconnected before its answer was complete."""
 
 
-class Reply:
-    """Writes one answer."""
+class ResponseWriter:
+    """Writes one HTTP response."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
-        """Of the answer, once it has begun."""
+        """HTTP status of the response; 0 before it begins."""
         self.ended = False
-        """Whether all of it was sent."""
-        self.telling = False
-        """Whether it is a stream of events, which can end in an error."""
+        """Whether the last byte was sent."""
+        self.streaming = False
+        """Whether the response is a stream of the gateway's own events, which can end in an error event."""
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """Begin an answer."""
+        """Send the status and headers."""
         self.status = status
-        told = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": told})
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
-    async def tell(self, opening: bytes) -> None:
-        """Begin a stream of events."""
-        self.telling = True
+    async def start_stream(self, opening: bytes) -> None:
+        """Begin a stream of events with the bytes ``opening``."""
+        self.streaming = True
         await self.start(200, EVENTS)
-        await self.more(opening)
+        await self.write(opening)
 
-    async def more(self, data: bytes) -> None:
-        """Send a part of it."""
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
-        """Send the last part."""
+        """Send the last part of the body."""
         self.ended = True
         await self._send({"type": "http.response.body", "body": data})
 
-    async def whole(self, status: int, data: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
-        """Send an answer in one piece."""
+    async def send(self, status: int, data: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        """Send a whole response; ``kind`` is its content type."""
         await self.start(status, {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})})
         await self.end(data)
 
-    async def json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
-        """Send an object."""
-        await self.whole(status, json.dumps(value).encode(), "application/json", headers)
+    async def send_json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
+        """Send a value as JSON."""
+        await self.send(status, json.dumps(value).encode(), "application/json", headers)
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
-    """The body of a request.
+    """Read the body of a request of at most ``most`` bytes.
 
     Raises:
-        HttpError: it is longer than it may be.
-        ClientLeftError: it did not come to its end.
+        HttpError: the body is too long.
+        ClientLeftError: the client disconnected before the end of the body.
     """
-    too_long = HttpError(413, f"a request may have {most} bytes", code="request_too_large")
+    too_long = HttpError(413, f"a request may have at most {most} bytes", code="request_too_large")
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > most:
         raise too_long
@@ -86,17 +86,17 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
             return b"".join(parts)
 
 
-async def while_waited_for(work: Coroutine[Any, Any, None], receive: Receive, reply: Reply) -> None:
-    """Do the work; if the client leaves before its reply has ended, cancel it at once.
+async def run_while_connected(work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter) -> None:
+    """Run the work, and cancel it at once if the client disconnects before the response has ended.
 
     Raises:
-        ClientLeftError: it left.
+        ClientLeftError: the client disconnected.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done() and not reply.ended:
+        if not working.done() and not writer.ended:
             raise ClientLeftError
         await working
     finally:
@@ -110,11 +110,13 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-def parsed(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON object that a body is.
+def parse_json(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Parse a body as a JSON object.
+
+    The content type has to be ``application/json``, which a page of another site cannot send without permission.
 
     Raises:
-        HttpError: it is none, or does not say that it is. A page in a browser cannot say so of its own accord.
+        HttpError: the content type is another one, or the body is not a JSON object.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -122,11 +124,11 @@ def parsed(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     try:
         value = json.loads(raw, parse_constant=_no_constant)
     except ValueError as error:
-        raise HttpError(400, f"the body is no JSON: {error}", code="invalid_json") from None
+        raise HttpError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise HttpError(400, f"the body is a JSON {type(value).__name__}; send an object", code="invalid_json")
     return value
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""What of a sample has a vote: the tools that it calls, the JSON that it is, or the answer that its text ends in."""
+"""Reads the answer that a sample votes for: its tool calls, its JSON value, or the answer at the end of its text."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from thinktime.generators.text import RemoteText
 
 
 class Exact(str):
-    """An answer that is the same as another if it is spelt the same, as JSON in one spelling is."""
+    """An answer compared by its exact spelling, such as canonical JSON."""
 
     @classmethod
     def of(cls, value: Any) -> Exact:
-        """A JSON value, its members sorted."""
+        """A JSON value with sorted members."""
         return cls(json.dumps(value, sort_keys=True))
 
 
 IN_WORDS = Exact("")
-"""The answer of a sample that could have called a tool and says something instead."""
+"""The answer of a sample that replies in words although it could call a tool."""
 
 
 class SampleAnswers:
-    """Reads answers off the samples of an endpoint.
+    """Reads the answers of an endpoint's samples.
 
-    Tool calls are the same if names and arguments are, however the JSON is spelt and whatever their ids are; order
-    matters. Where JSON is asked for, answers are the same if their values are. Else texts are compared by the answer
-    that they end in (`thinktime.answers`); where there are tools, all that end in none are one answer: not to call any.
+    Tool calls are equal if their names and arguments are equal, in the same order; ids and JSON spelling do not matter.
+    If the request asks for JSON, answers are equal if their values are. Otherwise texts are compared by the answer at
+    their end (`thinktime.answers`). If the request offers tools, all texts without a readable answer are one answer:
+    to call no tool.
     """
 
     def __init__(self, *, as_json: bool, tools: bool) -> None:
@@ -41,7 +42,7 @@ class SampleAnswers:
         self._texts = TextAnswers()
 
     def read(self, state: RemoteText) -> str | None:
-        """The answer, or None where none can be read."""
+        """The answer, or None if none can be read."""
         calls = _calls(state)
         if calls:
             return Exact.of(calls)
@@ -58,10 +59,10 @@ class SampleAnswers:
         return answer if isinstance(answer, Exact) else self._texts.key(answer)
 
 
-def stand_in(search: Search) -> Candidate | None:
-    """A complete sample where no answer can be read of any.
+def fallback_sample(search: Search) -> Candidate | None:
+    """A complete sample to return when no sample has a readable answer; None if no sample is complete.
 
-    That is the best-scored one if there are scores, else the text that most agree on, else the first.
+    It is the best-scored sample if there are scores, else a sample of the most frequent text, else the first.
     """
     records = [record for record in search.trace.values() if record.node.done and search.is_answer(record.node)]
     texts = [record.node.state.text for record in records]
@@ -73,22 +74,22 @@ def stand_in(search: Search) -> Candidate | None:
     return None if chosen is None else replace(chosen, answer="")
 
 
-def cut_short(search: Search) -> Node | None:
-    """The first sample that was cut by its limit or by the budget, if there is one; rather one that says something."""
+def truncated_sample(search: Search) -> Node | None:
+    """The first sample cut by its limit or by the budget, preferably one with text; None if there is none."""
     nodes = [record.node for record in search.trace.values() if record.node.finish in ("length", "budget")]
     nodes = [node for node in nodes if node.state.tokens > 0 and search.is_answer(node)]
     return next((node for node in nodes if node.state.text), next(iter(nodes), None))
 
 
 def _calls(state: RemoteText) -> list[Any]:
-    """The calls of a sample without their ids; arguments that are no JSON are compared as they are."""
-    if "_call" not in state.choice:  # neither tool_calls nor function_call; most are not worth parsing
+    """The tool calls of a sample without their ids. Arguments that are not JSON stay strings."""
+    if "_call" not in state.choice:  # it has neither tool_calls nor function_call, so skip the parsing
         return []
     message = json.loads(state.choice).get("message")
     if not isinstance(message, dict):
         return []
     calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
-    if isinstance(message.get("function_call"), dict):  # as it was spelt before there were tools
+    if isinstance(message.get("function_call"), dict):  # the older spelling
         calls.append({"function": message["function_call"]})
     return [
         {name: _parsed(part) for name, part in call.items() if name not in ("id", "index", "type")} for call in calls

@@ -1,4 +1,4 @@
-"""``thinktime look``: what an endpoint does, seen again and kept for the commands that use it."""
+"""``thinktime probe``: what an endpoint does, seen again and kept for the commands that use it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from thinktime.cli.common import Json, ModelName, looks_of_this_user, model_key
+from thinktime.cli.common import Json, ModelName, model_key, user_probe_cache
 
 
-def look(
+def probe(
     url: Annotated[str, typer.Argument(help="An endpoint: http://host:port/v1, or with /completions at its end.")],
     model_name: ModelName = None,
     as_json: Json = False,
@@ -20,9 +20,9 @@ def look(
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.remote.refusals import only_model
 
-    key, looks = model_key(), looks_of_this_user()
+    key, cache = model_key(), user_probe_cache()
     generator = RemoteGenerator(url, model_name or only_model(url, key), key)
-    looks.keep(generator.look_name, traits := generator.traits)
+    cache.keep(generator.probe_key, traits := generator.traits)
     seen = {"endpoint": generator.name, **asdict(traits), "capabilities": sorted(generator.capabilities)}
     if as_json:
         print(json.dumps(seen))

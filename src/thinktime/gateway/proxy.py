@@ -1,4 +1,4 @@
-"""Requests without a method: to the upstream and back, byte for byte, on the same accounts as all others."""
+"""Forwards requests without a method to the upstream and back, byte for byte, on the client's account."""
 
 from __future__ import annotations
 
@@ -13,129 +13,129 @@ import aiohttp
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage
-from thinktime.gateway.door import Guest, obtain
+from thinktime.gateway.asgi import ResponseWriter
+from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
-from thinktime.gateway.wire import Reply
 from thinktime.remote.client import Client, UnreadableError
+from thinktime.remote.observers import Observer
 from thinktime.remote.prices import Price
-from thinktime.remote.protocol import Told, read_usage
-from thinktime.remote.watching import Watch
+from thinktime.remote.protocol import ReportedUsage, read_usage
 
 NOT_SENT = frozenset(
     {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization"}
     | {"accept-encoding", "te", "trailer", "transfer-encoding", "upgrade", "x-thinktime"}
 )
-"""Headers of a request that are between client and gateway."""
-TOLD = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")
-"""Beginnings of headers of an answer that the client is told."""
+"""Request headers that concern only client and gateway."""
+FORWARDED = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")
+"""Prefixes of response headers that reach the client."""
 TEMPLATE = 1000
-"""Prompt tokens that a chat template may add to the bytes of a request."""
+"""Upper bound of the prompt tokens that a chat template adds to the bytes of a request."""
 
 
-async def pass_on(
-    client: Client,
+async def proxy_request(
+    upstream: Client,
     path: str,
     raw: bytes,
     body: Mapping[str, Any],
     headers: Mapping[str, str],
-    guest: Guest,
+    client: ApiClient,
     ledger: Ledger,
     price: Price | None,
-    reply: Reply,
-    watch: Watch,
+    writer: ResponseWriter,
+    observer: Observer,
 ) -> None:
-    """Send a request on as it is, and its answer back as it comes.
+    """Forward a request unchanged, and stream its answer back.
 
-    What it costs is charged to a ledger within the guest's.
+    The cost is charged to ``ledger``, which lies within the client's.
 
     Raises:
-        InputError: the guest has a budget, and the request may cost anything.
-        HttpError: the budget is spent, or the upstream took too long.
-        RemoteError: there is no answer, or it broke off before it began.
+        InputError: the client has a budget, and the cost of the request has no bound.
+        HttpError: the budget is spent, or the upstream takes too long.
+        RemoteError: the upstream does not answer, or its answer breaks off.
     """
-    worst = _worst_case(raw, body, guest, price)
+    worst = _worst_case(raw, body, client, price)
     sent = {name: value for name, value in headers.items() if name not in NOT_SENT} | {"accept-encoding": "identity"}
     try:
-        async with asyncio.timeout(guest.timed(Budget()).seconds):
+        async with asyncio.timeout(client.timed(Budget()).seconds):
             spent = Usage()
-            await obtain(ledger, worst)
+            await reserve(ledger, worst)
             try:
-                with watch(path, body) as watched:
-                    async with client.raw(path, raw, {**sent, **watched.headers}) as response:
-                        spent = replace(worst, uncounted_calls=1)  # unless it says
-                        counted = await _tell(response, reply)
+                with observer(path, body) as observed:
+                    async with upstream.raw(path, raw, {**sent, **observed.headers}) as response:
+                        spent = replace(worst, uncounted_calls=1)  # until the answer reports its usage
+                        counted = await _forward(response, writer)
                     if counted is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
-                        watched.reply, spent = {"usage": usage}, _cost(counted, price)
+                        observed.reply, spent = {"usage": usage}, _cost(counted, price)
                     elif response.status >= 300:
                         spent = Usage(model_calls=1)
             except asyncio.CancelledError:
-                if not spent.model_calls:  # it was on its way
+                if not spent.model_calls:  # the request may have reached the upstream
                     spent = replace(worst, uncounted_calls=1)
                 raise
             finally:
                 ledger.settle(worst, spent)
-        await reply.end()
+        await writer.end()
     except TimeoutError:
         raise HttpError(504, "budget.seconds: the upstream took longer", code="upstream_too_late") from None
     except aiohttp.ClientError as error:
-        raise UnreadableError(f"endpoint={client.url!r}: its answer was cut off ({type(error).__name__})") from None
+        raise UnreadableError(f"endpoint={upstream.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
-async def _tell(response: aiohttp.ClientResponse, reply: Reply) -> Told | None:
-    """Send an answer on but for its end, and return what it says that it cost."""
-    told = {name: value for name, value in response.headers.items() if name.lower().startswith(TOLD)}
-    await reply.start(response.status, told)
+async def _forward(response: aiohttp.ClientResponse, writer: ResponseWriter) -> ReportedUsage | None:
+    """Forward an answer except for its end, and return the usage that it reports."""
+    headers = {name: value for name, value in response.headers.items() if name.lower().startswith(FORWARDED)}
+    await writer.start(response.status, headers)
     usage = UsageReader(response.content_type == "text/event-stream")
     async for piece in response.content.iter_any():
         usage.feed(piece)
-        await reply.more(piece)
-    return usage.told
+        await writer.write(piece)
+    return usage.reported
 
 
-def _cost(counted: Told, price: Price | None) -> Usage:
+def _cost(counted: ReportedUsage, price: Price | None) -> Usage:
     prompt = counted.prompt - (counted.cached or 0)
     money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
     return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
 
 
 class UsageReader:
-    """Finds what an answer says that it cost, as it passes by."""
+    """Finds the reported usage in an answer while it is forwarded."""
 
     def __init__(self, stream: bool) -> None:
         self._stream = stream
         self._rest = bytearray()
-        self._told: Told | None = None
+        self._reported: ReportedUsage | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next bytes."""
+        """Read the next bytes."""
         self._rest += piece
         if self._stream:
             *lines, self._rest = self._rest.split(b"\n")
             for line in lines:
                 if b'"usage"' in line:
-                    self._told = _usage(bytes(line).removeprefix(b"data:")) or self._told
+                    self._reported = _usage(bytes(line).removeprefix(b"data:")) or self._reported
 
     @property
-    def told(self) -> Told | None:
-        """The cost, or None if it was not told."""
-        return self._told if self._stream else _usage(bytes(self._rest))
+    def reported(self) -> ReportedUsage | None:
+        """The usage, or None if the answer does not report it."""
+        return self._reported if self._stream else _usage(bytes(self._rest))
 
 
-def _usage(text: bytes) -> Told | None:
+def _usage(text: bytes) -> ReportedUsage | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
-    inner = value.get("response")  # of the last event of a stream of the Responses API
+    inner = value.get("response")  # in the last event of a stream of the Responses API
     return read_usage(inner if isinstance(inner, dict) else value)
 
 
-def _worst_case(raw: bytes, body: Mapping[str, Any], guest: Guest, price: Price | None) -> Usage:
-    """The most a request can cost, where that matters."""
-    if not guest.limited:
+def _worst_case(raw: bytes, body: Mapping[str, Any], client: ApiClient, price: Price | None) -> Usage:
+    """The most that a request can cost. It is computed only for a client with a budget."""
+    if not client.limited:
         return Usage(model_calls=1, dollars=None)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     samples = [body.get("n") or 1, body.get("best_of") or 1]
@@ -148,7 +148,7 @@ def _worst_case(raw: bytes, body: Mapping[str, Any], guest: Guest, price: Price 
 
 
 def _is_text(body: Mapping[str, Any]) -> bool:
-    """Whether all of the prompt is text in the body; how long a picture is, or what is stored, nobody can say."""
+    """Whether the body contains the whole prompt as text. The tokens of pictures and stored prompts have no bound."""
     if any(body.get(name) for name in ("previous_response_id", "conversation", "prompt")) and "input" in body:
         return False
     messages = body.get("messages") or body.get("input") or []

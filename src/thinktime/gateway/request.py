@@ -1,4 +1,4 @@
-"""A request for samples, read: what a search needs to know of it, and what is sent on as it is."""
+"""Parses a completion request: fields that a search uses, and fields that pass through to each sample."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ READ = frozenset(
     {"model", "messages", "prompt", "n", "best_of", "stream", "stream_options", "temperature", "top_p", "seed"}
     | {"max_tokens", "max_completion_tokens", "thinktime", "optillm_approach"}
 )
-"""Fields that are read here; every other is sent with each sample as it is."""
+"""Fields that are parsed here; all others go with each sample unchanged."""
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One answer that is wanted."""
+class CompletionRequest:
+    """A parsed request for one answer."""
 
     api: Api
     model: str
-    """The upstream's name of it."""
+    """The upstream's name of the model."""
     called: str
-    """What the client called it."""
+    """The model as the client wrote it."""
     prompt: Any
-    """Messages, or for completions a text."""
+    """Messages of a chat, or the text of a completion."""
     sampling: Sampling
     fields: Mapping[str, Any]
     seed: int
@@ -41,46 +41,46 @@ class Ask:
     with_usage: bool
     """Whether the stream ends with the usage."""
     json: bool
-    """Whether the answer is to be JSON."""
+    """Whether the request asks for JSON."""
 
     @property
     def tools(self) -> bool:
-        """Whether the answer may be to call a tool."""
+        """Whether the answer may call a tool."""
         return bool(self.fields.get("tools") or self.fields.get("functions"))
 
     @cached_property
     def problem(self) -> Problem:
-        """What is asked, under a name that the same request with the same seed has again."""
-        facts = [self.api, self.model, self.prompt, self.fields, self.seed]
-        name = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
+        """The problem. Its id is a hash of the request and its seed, so a repeated request has the same id."""
+        identity = [self.api, self.model, self.prompt, self.fields, self.seed]
+        name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=12).hexdigest()
         return Problem(name, self.prompt)
 
 
-def usual_limit(method: Method, most: int) -> int:
-    """The length limit of a sample whose request gives none.
+def default_max_tokens(method: Method, most: int) -> int:
+    """The length limit in tokens of a sample whose request gives none.
 
-    A sample reserves all that it may take. So that the first of many does not reserve the whole budget, each may take a
-    quarter of it, or its share if there are fewer than four.
+    A sample reserves its whole limit. So that the first of several does not reserve the whole budget, the limit is a
+    quarter of the budget, or an equal share if there are fewer than four samples.
 
     Args:
-        method: with its budget.
-        most: the gateway's own limit.
+        method: the method with its options and budget.
+        most: the gateway's own limit in tokens.
     """
     tokens = method.budget.tokens
     return most if tokens is None else max(1, min(most, tokens // min(4, method.options.get("n", 1))))
 
 
-def read(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> Ask:
-    """Read a request.
+def read_request(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> CompletionRequest:
+    """Parse a request.
 
     Args:
-        body: of the request.
-        api: which call it is.
-        model: to ask the upstream for.
-        max_tokens: where the request gives no limit.
+        body: the JSON body.
+        api: the endpoint's call.
+        model: the upstream's name of the model.
+        max_tokens: the length limit if the request gives none.
 
     Raises:
-        InputError: a field cannot be what it is.
+        InputError: a field has an invalid value.
     """
     for name in ("n", "best_of"):
         if _number(body, name, 1, whole=True) != 1:
@@ -89,14 +89,14 @@ def read(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> Ask:
     sampling = Sampling(
         temperature=_number(body, "temperature", 1.0),
         top_p=_number(body, "top_p", 1.0),
-        max_tokens=int(_number(body, limit_field, max_tokens, whole=True)),
+        max_length=int(_number(body, limit_field, max_tokens, whole=True)),
     )
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, Mapping):
         raise InputError("stream_options", stream_options, "give an object")
     response_format = body.get("response_format")
     kind = response_format.get("type") if isinstance(response_format, Mapping) else None
-    return Ask(
+    return CompletionRequest(
         api=api,
         model=model,
         called=body["model"],
@@ -121,7 +121,7 @@ def _text(body: Mapping[str, Any]) -> str:
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise InputError("prompt", _short(prompt), "a method completes one text; give a string that is not empty")
-    return prompt.encode(errors="replace").decode()  # half of a surrogate pair can be sent to nobody
+    return prompt.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
 
 
 def _number(body: Mapping[str, Any], name: str, default: float, *, whole: bool = False) -> float:
@@ -141,5 +141,5 @@ def _flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def _short(value: object) -> object:
-    """A value fit for one line."""
+    """The value, shortened to fit an error message."""
     return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"

@@ -1,0 +1,190 @@
+"""Authentication by key, rate limits, the host check, and the ledger of each client."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from thinktime.bank.store import Bank
+from thinktime.core.errors import BankError
+from thinktime.core.ledger import Ledger
+from thinktime.core.usage import Budget, Usage, total
+from thinktime.gateway.config import Config, Key, digest, is_loopback
+from thinktime.gateway.errors import HttpError
+
+
+@dataclass(eq=False)
+class ApiClient:
+    """The holder of a key, or anybody if the gateway has no keys."""
+
+    name: str
+    ledger: Ledger
+    limits: tuple[Budget, ...]
+    """The budgets of the key and of the gateway."""
+    per_minute: int | None = None
+    """Requests a minute; None is no limit."""
+    sees_all: bool = False
+    """Whether this client may see the requests of others."""
+    _left: float = 0.0
+    _seen: float = -60.0
+
+    @property
+    def limited(self) -> bool:
+        """Whether a budget limits its tokens or dollars."""
+        return any(limit.tokens is not None or limit.dollars is not None for limit in self.limits)
+
+    def sees(self, other: ApiClient) -> bool:
+        """Whether this client may see the requests of the other."""
+        return self.sees_all or other is self
+
+    def timed(self, budget: Budget) -> Budget:
+        """The budget of a request, its seconds capped by those of the key and of the gateway."""
+        seconds = [limit.seconds for limit in (budget, *self.limits) if limit.seconds is not None]
+        return replace(budget, seconds=min(seconds, default=None))
+
+    def check_rate_limit(self, now: float) -> None:
+        """Count one request at the time ``now`` in seconds (a token bucket).
+
+        Raises:
+            HttpError: the rate limit is exceeded.
+        """
+        if self.per_minute is None:
+            return
+        rate = self.per_minute / 60
+        self._left = min(self.per_minute, self._left + rate * (now - self._seen))
+        self._seen = now
+        if self._left < 1:
+            wait = (1 - self._left) / rate
+            limit = f"this key may send {self.per_minute} requests a minute"
+            raise HttpError(429, f"{limit}; wait {wait:.1f} s", code="rate_limit_exceeded", retry_after=wait)
+        self._left -= 1
+
+
+class KeptLedger(Ledger):
+    """A ledger that survives a restart.
+
+    It writes a reservation to the bank before it is used, and the actual cost as soon as it is known. So whenever the
+    process is killed, the bank has at least what was spent, and at most that plus the reservations of running samples.
+    """
+
+    def __init__(self, budget: Budget, account: str, bank: Bank, within: Ledger) -> None:
+        super().__init__(budget, within=within)
+        self._account, self._bank = account, bank
+        self.spent = bank.spending().get(account, Usage())
+
+    def reserve(self, worst_case: Usage) -> bool:
+        """As `Ledger.reserve`, and write the reservation to the bank.
+
+        Raises:
+            BankError: the bank cannot be written; nothing is reserved then.
+        """
+        if not super().reserve(worst_case):
+            return False
+        try:
+            self._keep()
+        except BankError:
+            super().settle(worst_case, Usage())
+            raise
+        return True
+
+    def settle(self, reserved: Usage, actual: Usage) -> None:
+        """As `Ledger.settle`, and write the actual cost to the bank.
+
+        Raises:
+            BankError: the bank cannot be written; it then still has the reservation.
+        """
+        super().settle(reserved, actual)
+        self._keep()
+
+    def _keep(self) -> None:
+        running = self._reserved.model_calls or self._reserved.scorer_calls  # without calls, unknown counts remain
+        self._bank.keep_spending(self._account, self.spent, self._reserved if running else Usage())
+
+
+class Auth:
+    """Authenticates clients by the configured keys; without keys, everybody on this machine is one client.
+
+    With a bank, earlier spending counts as well. The gateway's total is the sum of all accounts in the bank, including
+    those of keys that are no longer configured.
+    """
+
+    def __init__(self, config: Config, bank: Bank | None = None) -> None:
+        self._bank = bank
+        self.ledger = Ledger(replace(config.budget, seconds=None))
+        """The spending of all clients together."""
+        self.ledger.spent = Usage() if bank is None else total(bank.spending().values())
+        self._requires_key = bool(config.keys)
+        self._clients = [(key.sha256, self._client(key.name, key.budget, config, key)) for key in config.keys]
+        self._anonymous = self._client("anybody", Budget(), config)
+        self._anonymous.sees_all = True
+
+    @property
+    def clients(self) -> list[ApiClient]:
+        """All clients that may send requests."""
+        return [client for _, client in self._clients] if self._requires_key else [self._anonymous]
+
+    def _client(self, name: str, budget: Budget, config: Config, key: Key | None = None) -> ApiClient:
+        ledger = self.account(name, replace(budget, seconds=None))
+        limits = (budget, config.budget)
+        return (
+            ApiClient(name, ledger, limits, key.requests_per_minute, key.sees_all)
+            if key
+            else ApiClient(name, ledger, limits)
+        )
+
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Check the Host header of a gateway without keys; ``headers`` are by lower-case name.
+
+        Only names of this machine are accepted, so a page in a browser cannot reach the gateway by DNS rebinding.
+
+        Raises:
+            HttpError: the gateway has no keys, and Host is not a name of this machine.
+        """
+        if not self._requires_key and not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
+            raise HttpError(403, "without keys the gateway answers to localhost only; give it a key", code="host")
+
+    def account(self, name: str, budget: Budget | None = None) -> Ledger:
+        """A ledger within that of all clients."""
+        if self._bank is None:
+            return Ledger(budget, within=self.ledger)
+        return KeptLedger(budget or Budget(), name, self._bank, self.ledger)
+
+    def authenticate(self, headers: Mapping[str, str]) -> ApiClient:
+        """The client that sends these headers, which are by lower-case name.
+
+        Raises:
+            HttpError: the key is missing or unknown, or as `check_host`.
+        """
+        self.check_host(headers)
+        if not self._requires_key:
+            return self._anonymous
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given.strip():
+            raise HttpError(401, "the key is missing; send Authorization: Bearer KEY", code="invalid_api_key")
+        hashed, found = digest(given.strip()), None
+        for sha256, client in self._clients:  # compare all, so the time does not depend on the key
+            if hmac.compare_digest(sha256, hashed):
+                found = client
+        if found is None:
+            raise HttpError(401, "the key is unknown", code="invalid_api_key")
+        return found
+
+
+async def reserve(ledger: Ledger, worst_case: Usage) -> None:
+    """Reserve on a ledger; if reservations of others are in the way, wait until they settle.
+
+    Raises:
+        HttpError: too little of the budget is left.
+    """
+    while not ledger.reserve(worst_case):
+        if not ledger.fits_later(worst_case):
+            raise over_budget()
+        await ledger.freed()
+
+
+def over_budget() -> HttpError:
+    """The reply when the budget of the key or of the gateway is too small."""
+    reason = "the rest of the budget of this key, or of the gateway, does not cover the request; lower max_tokens"
+    return HttpError(429, reason, code="insufficient_quota")
