@@ -31,9 +31,9 @@ from thinktime.core.allocation import shares
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.transitions import Race
-from thinktime.core.types import Capability, Extension, Node, Sampling, Score
+from thinktime.core.types import Capability, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget
-from thinktime.strategies import BUILT_IN, check, make, options, parse
+from thinktime.strategies import BUILT_IN, check, make, options, parse, require
 from thinktime.strategies.a_star import AStar
 from thinktime.strategies.early_rejection import EarlyRejection
 from thinktime.strategies.ets import ETS
@@ -150,8 +150,8 @@ class Misfit(ToyScorer):
         super().__init__(lambda node: 0.5)
         self._some = some
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        readings = await super().score(nodes, known)
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        readings = await super().score(problem, nodes, known)
         pairs = zip(nodes, readings, strict=True)
         return [Score(None, r.usage, reason=self.reason) if self._some(node) else r for node, r in pairs]
 
@@ -303,7 +303,7 @@ def test_a_strategy_is_refused_where_a_single_one_of_its_needs_is_missing(name: 
     offered = frozenset(Capability) - {need}
     with pytest.raises(CapabilityError, match=re.escape(f"strategy='{name}': it needs {need}, which this model or")):
         check(name, make(name), offered)
-    check(name, make(name), frozenset(Capability))
+    require(name, make(name), frozenset(Capability))
 
 
 @pytest.mark.parametrize("name", TREE)
@@ -311,7 +311,7 @@ def test_a_search_over_steps_refuses_a_scorer_of_outcomes(name: str) -> None:
     scorer = ToyScorer(drawn_score)
     scorer.capabilities = frozenset({Capability.SCORES})
     with pytest.raises(CapabilityError, match="it needs process rewards"):
-        check(name, make(name), toy_search(scorer=scorer).capabilities)
+        check(name, make(name), toy_search(scorer=scorer))
 
 
 def lacking(capability: Capability) -> ToyGenerator:

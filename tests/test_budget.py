@@ -123,11 +123,13 @@ def test_ledgers_within_a_ledger_keep_its_limits_together_and_their_own_each() -
     shared = Ledger(Budget(tokens=100))
     first, second = Ledger(Budget(tokens=70), within=shared), Ledger(within=shared)
     sixty, twenty, fifty = (Usage(generated_tokens=count, model_calls=1) for count in (60, 20, 50))
-    assert first.reserve(sixty) and not first.reserve(twenty) and not first.held_by_others(twenty)
+    assert first.reserve(sixty) and not first.reserve(twenty) and first.fits_later(twenty)
+    assert not first.fits_later(Usage(generated_tokens=71, model_calls=1)), "its own limit is 70"
     assert (first.room_for_tokens(), second.room_for_tokens()) == (10, 40)
-    assert not second.reserve(fifty) and second.held_by_others(fifty)
+    assert not second.reserve(fifty) and second.fits_later(fifty)
     first.settle(sixty, Usage(generated_tokens=5, model_calls=1))
-    assert second.reserve(fifty) and not second.reserve(fifty) and not second.held_by_others(fifty)
+    assert not second.fits_later(fifty), "no call is under way, so nothing will be given back"
+    assert second.reserve(fifty) and not second.reserve(fifty) and second.fits_later(fifty)
     assert shared.spent == first.spent == Usage(generated_tokens=5, model_calls=1) and second.spent == Usage()
 
 

@@ -75,7 +75,7 @@ def searching(
 
 def painted(strategy: str, search: Search) -> Answer:
     name, method = parse(strategy)
-    check(name, method, search.capabilities)
+    check(name, method, search)
     return asyncio.run(method(search))
 
 

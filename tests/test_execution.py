@@ -109,7 +109,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_with_tests_for_a_verifier_what_is_selected_is_what_is_covered(file: Path, tmp_path: Path) -> None:
     class Asked(ToyGenerator):
-        def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
+        def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
             return replace(super().root(problem), asked=json.dumps(messages_of(problem.prompt)))
 
     task = load(f"programs:{file}")

@@ -13,7 +13,7 @@ from openai import APIError, AsyncOpenAI, NotFoundError, OpenAI, RateLimitError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from thinktime.core.types import Node
+from thinktime.core.types import Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.testing import WordScorer
 
@@ -257,7 +257,7 @@ class LengthScorer(WordScorer):
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         return Usage(scorer_calls=1)
 
 

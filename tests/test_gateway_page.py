@@ -55,15 +55,15 @@ class Gate:
         self.scorer, self.at, self.open = scorer, at, threading.Event()
         self.readings = 0
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
-        return self.scorer.worst_case(node, known) if self.scorer else Usage(scorer_calls=1, scorer_tokens=1)
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
+        return self.scorer.worst_case(problem, node, known) if self.scorer else Usage(scorer_calls=1, scorer_tokens=1)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         self.readings += 1
         while self.readings == self.at and not self.open.is_set():
             await asyncio.sleep(0.01)
         if self.scorer:
-            return await self.scorer.score(nodes, known)
+            return await self.scorer.score(problem, nodes, known)
         cost = Usage(scorer_calls=1, scorer_tokens=1)
         return [Score(Random(node.key).random(), cost, (0.25, 0.5)) for node in nodes]
 

@@ -79,7 +79,7 @@ class LengthScorer(WordScorer):
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         return Usage(scorer_calls=1)
 
 

@@ -268,7 +268,7 @@ def test_a_judge_gives_no_step_scores_and_a_search_that_needs_them_is_refused(st
     assert judge.capabilities == {Capability.SCORES}
     search = searching(start, judge)
     with pytest.raises(CapabilityError, match="process rewards"):
-        check("beam_search", make("beam_search", {}), search.capabilities)
+        check("beam_search", make("beam_search", {}), search)
 
 
 @pytest.mark.parametrize(

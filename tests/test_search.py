@@ -150,7 +150,7 @@ def test_a_generation_at_its_length_limit_has_no_children() -> None:
     short, cut = extend(search, [search.root], 2, until="step")
     assert (cut.state.text, cut.finish, cut.done) == ("a b c d", "length", False)
     (full,) = extend(search, [short], until="step")
-    assert generator.asked[-1][0].max_tokens == 1, "what is left of the generation's limit"
+    assert generator.asked[-1][0].max_length == 1, "what is left of the generation's limit"
     assert extend(search, [cut, full], until="step") == []
     assert not search.exhausted, "a length limit is not a budget"
     assert len(generator.asked) == 2
@@ -488,11 +488,11 @@ def test_children_under_way_are_seen_before_their_siblings_have_come() -> None:
     class Watching(ToyGenerator):
         async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
             children = await super().extend(extensions)
-            seen.append(dict(search.growing))
+            seen.append(dict(search.in_flight))
             for extension, child in zip(extensions[:2], children, strict=False):
                 assert extension.arrived is not None
                 extension.arrived(child)
-            seen.append(dict(search.growing))
+            seen.append(dict(search.in_flight))
             assert list(search.trace) == [search.root.key]
             return children
 
@@ -502,7 +502,7 @@ def test_children_under_way_are_seen_before_their_siblings_have_come() -> None:
     before, after = seen
     assert list(before) == keys(nodes) and [child for _, child in before.values()] == [None] * 3
     assert [child and child.state for _, child in after.values()] == [nodes[0].state, nodes[1].state, None]
-    assert search.growing == {} and list(search.trace) == [search.root.key, *keys(nodes)]
+    assert search.in_flight == {} and list(search.trace) == [search.root.key, *keys(nodes)]
 
 
 def test_the_trace_says_why_a_child_could_not_be_had() -> None:

@@ -7,8 +7,21 @@ from functools import partial
 from typing import Any
 
 import pytest
-from thinktime.skills import ChatSkills
-from toy import PROBLEM, Notebook, Piece, Scores, ToyGenerator, ToyScorer, done, extend, solve, step, texts, toy_search
+from toy import (
+    PROBLEM,
+    Notebook,
+    Piece,
+    Scores,
+    ToyGenerator,
+    ToyScorer,
+    done,
+    drawn,
+    extend,
+    solve,
+    step,
+    texts,
+    toy_search,
+)
 
 from thinktime.bench.trace import draw, records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, TooLongError
@@ -16,11 +29,13 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Extension, Node, Problem
 from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
-from thinktime.pocket import skills
+from thinktime.pocket import prompts as pocket_prompts
 from thinktime.pocket.problems import check_steps, problems
-from thinktime.strategies import check
+from thinktime.prompts.common import CHECK, JUDGE, REVISE
+from thinktime.prompts.templates import overridden, with_words
+from thinktime.strategies import check, prompts
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
-from thinktime.strategies.aggregate import Aggregate
+from thinktime.strategies.aggregate import AGGREGATE, Aggregate
 from thinktime.strategies.early_pruning import EarlyPruning
 from thinktime.strategies.generative_reward import GenerativeReward
 from thinktime.strategies.plan_then_solve import PlanThenSolve
@@ -40,8 +55,8 @@ class Talker(ToyGenerator):
         self.script = script
         super().__init__(self._reply)
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
-        state = super().root(problem, asked, known)
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
+        state = super().root(problem, known, quotes=quotes)
         self.prompts[state.prompt] = str(problem.prompt).removeprefix(QUESTION).strip()
         return state
 
@@ -61,17 +76,17 @@ def talk(script: Mapping[str, str | Piece], scores: Scores | None = None, **opti
 def test_a_reply_hangs_below_a_root_of_its_own_and_is_no_answer() -> None:
     search = talk({"#0": "so 5", "so 5 check#0": "no 3"})
     (leaf,) = extend(search, [search.root])
-    root = search.ask(Capability.CHECK, [leaf])
+    root = search.ask(CHECK, [leaf])
     assert root is not None
     (reply,) = extend(search, [root])
-    assert search.read(Capability.CHECK, reply) == [0.3]
+    assert search.read(CHECK, reply) == 0.3
     assert (search.is_answer(leaf), search.is_answer(reply)) == (True, False)
     assert search.finish(None).value == "5"
-    assert search.ask(Capability.CHECK, [leaf]) is root
+    assert search.ask(CHECK, [leaf]) is root
     told = records(search)
-    assert [(record.get("skill"), record.get("about")) for record in told if record["parent"] is None] == [
+    assert [(record.get("prompt"), record.get("about")) for record in told if record["parent"] is None] == [
         (None, None),
-        (Capability.CHECK, [leaf.key]),
+        ("check", [leaf.key]),
     ]
     assert [str(branch.label) for branch in draw(search).children[0].children] == ["check"]
 
@@ -84,18 +99,18 @@ def test_a_reply_is_banked_and_found_again_under_the_same_key() -> None:
     assert isinstance(again.generator, Talker) and again.generator.asked == []
 
 
-def test_a_model_without_the_skill_is_not_asked() -> None:
-    search = toy_search({"0": done("so 5")}, None, skills=None)
-    with pytest.raises(CapabilityError, match="it lacks a skill: checking a solution"):
-        search.ask(Capability.CHECK, extend(search, [search.root]))
+def test_a_model_that_does_not_answer_a_prompt_is_not_asked() -> None:
+    search = toy_search({"0": done("so 5")}, None, prompts=None)
+    with pytest.raises(CapabilityError, match="it does not answer the prompt 'check'"):
+        search.ask(CHECK, extend(search, [search.root]))
 
 
 def test_an_incomplete_reply_says_nothing() -> None:
     search = talk({"#0": "so 5", "so 5 check#0": Piece("a b c d e f 9 9", "length")})
-    root = search.ask(Capability.CHECK, extend(search, [search.root]))
+    root = search.ask(CHECK, extend(search, [search.root]))
     assert root is not None
     (reply,) = extend(search, [root])
-    assert search.read(Capability.CHECK, reply) is None
+    assert search.read(CHECK, reply) is None
 
 
 # Generative verification
@@ -179,18 +194,18 @@ def test_the_allocator_asks_for_what_is_not_fitted() -> None:
 @pytest.mark.parametrize("error", [TooLongError("prompt", 900, "shorten it"), InputError("prompt", "?", "no words")])
 def test_a_question_that_does_not_fit_is_left_out_and_any_other_mistake_is_raised(error: InputError) -> None:
     class Refusing(ToyGenerator):
-        def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
-            if asked is not None:
+        def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
+            if quotes:
                 raise error
             return super().root(problem)
 
     search = toy_search(Refusing({"0": done("so 7")}))
     (leaf,) = extend(search, [search.root])
     if isinstance(error, TooLongError):
-        assert search.ask(Capability.CHECK, [leaf]) is None
+        assert search.ask(CHECK, [leaf]) is None
     else:
         with pytest.raises(InputError, match="no words"):
-            search.ask(Capability.CHECK, [leaf])
+            search.ask(CHECK, [leaf])
 
 
 # Generative reward
@@ -363,8 +378,8 @@ def test_proposals_vote_where_what_was_written_cannot_be_read(last: Piece) -> No
 
 def test_proposals_vote_where_they_do_not_fit_together_or_the_budget_is_over() -> None:
     class Short(Talker):
-        def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> Text:
-            if asked is not None:
+        def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
+            if quotes:
                 raise TooLongError("prompt", 900, "shorten it")
             return super().root(problem)
 
@@ -414,7 +429,7 @@ def test_a_judgement_is_asked_for_twice_then_the_most_frequent_step_is_taken() -
 
 
 def test_the_plan_is_no_answer_but_what_is_solved_by_it() -> None:
-    script = {"plan#0": "first 1", "plan#1": "then 2", "first 1 plan#0": "so 5", "then 2 plan#0": "is 7"}
+    script = {"plan#0": "first 1", "plan#1": "then 2", "first 1 solve#0": "so 5", "then 2 solve#0": "is 7"}
     assert solve(PlanThenSolve(n=2), talk(script)).value == "5"
 
 
@@ -476,22 +491,26 @@ def test_checks_that_would_do_nothing_are_refused() -> None:
 def test_a_check_of_a_reference_solution_reads_as_right_and_stops_at_the_first_error() -> None:
     for problem in problems("dev", 20):
         lines = list(zip(problem.solution.splitlines(), check_steps(problem, problem.solution), strict=True))
-        assert skills.verdict(skills.checked(lines)) is True
-        assert skills.verdict(skills.checked([*lines[:-1], (lines[-1][0], False)])) is False
-    assert skills.verdict("Then Ann buys 3 figs, 3 + 4 = 7. Yes") is None
+        assert pocket_prompts.verdict(pocket_prompts.checked(lines)) is True
+        assert pocket_prompts.verdict(pocket_prompts.checked([*lines[:-1], (lines[-1][0], False)])) is False
+    assert pocket_prompts.verdict("Then Ann buys 3 figs, 3 + 4 = 7. Yes") is None
 
 
 def test_a_judgement_gives_each_solution_a_score_or_none() -> None:
-    reply = skills.judged([(1, 0, "Answer: 7", False)], [9, 1])
+    reply = pocket_prompts.judged([(1, 0, "Answer: 7", False)], [9, 1])
     assert reply == "B 1: Answer: 7 No\nScores: [9, 1]"
-    assert (skills.scores(reply, 2), skills.scores(reply, 3), skills.scores("Scores: [11]", 1)) == ([9, 1], None, None)
+    assert (
+        pocket_prompts.scores(reply, 2),
+        pocket_prompts.scores(reply, 3),
+        pocket_prompts.scores("Scores: [11]", 1),
+    ) == ([9, 1], None, None)
     with pytest.raises(ValueError, match="solutions=5: judge 1 to 4 at a time"):
-        skills.judge("what", ["a"] * 5)
+        pocket_prompts.judge("what", ["a"] * 5)
 
 
 def test_a_plan_gives_nothing_away() -> None:
     for problem in problems("dev", 40):
-        plan = skills.planned([step.text for step in problem.steps])
+        plan = pocket_prompts.planned([step.text for step in problem.steps])
         assert "=" not in plan and len(plan.splitlines()) == len(problem.steps)
 
 
@@ -500,47 +519,79 @@ def test_a_plan_gives_nothing_away() -> None:
 
 def test_a_chat_model_is_shown_answers_without_their_thinking() -> None:
     state = Text((), text="<think>hm 8</think>\nThe answer is 7.")
-    (question, answer, check) = ChatSkills().ask(Capability.CHECK, PROBLEM, [state])
+    (question, answer, check) = CHECK.render(PROBLEM, [state], [])
     assert (question["content"], answer["content"]) == (QUESTION, "The answer is 7.")
     assert "Verdict: Yes" in check["content"]
-    judged = ChatSkills().ask(Capability.JUDGE, PROBLEM, [state, state])[-1]["content"]
+    judged = JUDGE.render(PROBLEM, [state, state], [])[-1]["content"]
     assert "### Answer 2\nThe answer is 7." in judged and '"Scores: [7, 7]"' in judged
-    revised = ChatSkills().ask(Capability.REVISE, PROBLEM, [state], [Text((), text="Verdict: No")])
+    revised = REVISE.render(PROBLEM, [state], [Text((), text="Verdict: No")])
     assert [message["role"] for message in revised] == ["user", "assistant", "user", "assistant", "user"]
 
 
 def test_a_chat_model_sees_all_proposals_and_the_question() -> None:
-    (question, proposals) = ChatSkills().ask(Capability.AGGREGATE, PROBLEM, [Text((), text="is 7"), Text((), text="5")])
+    (question, proposals) = AGGREGATE.render(PROBLEM, [Text((), text="is 7"), Text((), text="5")], [])
     assert question["content"] == QUESTION
     assert "2 proposed answers" in proposals["content"] and "### Answer 2\n5" in proposals["content"]
 
 
-def test_a_judge_may_be_given_principles_of_its_own() -> None:
-    mine = ChatSkills(judge="Units decide, nothing else.\n{answers}\nEnd with Scores: [{example}]")
-    judged = mine.ask(Capability.JUDGE, PROBLEM, [Text((), text="is 7"), Text((), text="is 5")])[-1]["content"]
-    assert judged == "Units decide, nothing else.\n### Answer 1\nis 7\n\n### Answer 2\nis 5\nEnd with Scores: [7, 7]"
+def test_a_prompt_with_nothing_to_add_is_the_problem_itself_so_first_answers_are_shared() -> None:
+    search = toy_search(drawn, None, prompts={"revise": REVISE})
+    assert search.ask(REVISE) is search.root
+    ((leaf,), again) = extend(search, [search.root]), search.ask(REVISE, [])
+    assert again is search.root and leaf.parent is search.root
+
+
+def test_a_user_s_words_take_the_place_of_a_prompt_and_replies_are_read_as_before() -> None:
+    mine = overridden(prompts(), {"judge": "Units decide in {question}.\n{answers}\nEnd with Scores: [{example}]"})
+    (turn,) = mine["judge"].render(PROBLEM, [Text((), text="is 7"), Text((), text="is 5")], [])
+    listed = "### Answer 1\nis 7\n\n### Answer 2\nis 5"
+    assert turn["content"] == f"Units decide in {QUESTION}.\n{listed}\nEnd with Scores: [7, 7]"
+    assert mine["judge"].read(Text((), text="Scores: [3, 9]"), 2) == [0.3, 0.9]
+
+
+def test_other_words_are_another_question_with_samples_of_its_own() -> None:
+    keys = set()
+    for words in (None, "Is {answer} right?", "Is {answer} wrong?"):
+        mine = {"check": CHECK if words is None else with_words(CHECK, words)}
+        search = toy_search({"0": done("so 5")}, None, prompts=mine)
+        root = search.ask(CHECK, extend(search, [search.root]))
+        assert root is not None
+        keys.add(root.key)
+    assert len(keys) == 3
 
 
 @pytest.mark.parametrize(
-    "prompt", ["Judge them.", "{answers} by {principles}", "{answers} {}", "{answers", "{answers.all}"]
+    ("words", "message"),
+    [
+        ("{answers} by {principles}", "prompt.check field='principles': unknown; "),
+        ("{answers} {}", "prompt.check field='': unknown; "),
+        ("{answers", "prompt.check='{answers': double braces that are no field"),
+        ("{answers.all}", "prompt.check field='answers.all': unknown; did you mean 'answers'"),
+    ],
 )
-def test_a_prompt_of_a_judge_that_cannot_be_filled_is_refused(prompt: str) -> None:
-    with pytest.raises(InputError, match=r"^judge=.*give a prompt with \{answers\}, \{n\} and \{example\}"):
-        ChatSkills(judge=prompt)
+def test_words_that_cannot_be_filled_are_refused_by_field(words: str, message: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        overridden(prompts(), {"check": words})
+    assert str(refusal.value).startswith(message)
+
+
+def test_words_for_a_prompt_that_no_strategy_has_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="prompt='chek': unknown; did you mean 'check'"):
+        overridden(prompts(), {"chek": "{answer}"})
 
 
 @pytest.mark.parametrize(
     ("reply", "verdict"),
     [
-        ("Step 1 is right. Verdict: Yes", [1.0]),
-        ("Verdict: Yes? No, wait.\n**Verdict:** no", [0.0]),
-        ("This is incorrect.", [0.0]),
-        ("All steps are correct.", [1.0]),
+        ("Step 1 is right. Verdict: Yes", 1.0),
+        ("Verdict: Yes? No, wait.\n**Verdict:** no", 0.0),
+        ("This is incorrect.", 0.0),
+        ("All steps are correct.", 1.0),
         ("I cannot say.", None),
     ],
 )
-def test_the_last_verdict_counts(reply: str, verdict: list[float] | None) -> None:
-    assert ChatSkills().read(Capability.CHECK, Text((), text=reply)) == verdict
+def test_the_last_verdict_counts(reply: str, verdict: float | None) -> None:
+    assert CHECK.read(Text((), text=reply), 1) == verdict
 
 
 @pytest.mark.parametrize(
@@ -553,4 +604,4 @@ def test_the_last_verdict_counts(reply: str, verdict: list[float] | None) -> Non
     ],
 )
 def test_scores_are_as_many_as_answers_or_none(reply: str, scores: list[float] | None) -> None:
-    assert ChatSkills().read(Capability.JUDGE, Text((), text=reply), 2) == scores
+    assert JUDGE.read(Text((), text=reply), 2) == scores

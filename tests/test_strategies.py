@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import (
     ANSWERS,
-    WORD_SKILLS,
+    WORD_PROMPTS,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -36,7 +36,7 @@ from toy import (
 import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.types import Capability
-from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse
+from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse, require
 from thinktime.strategies.beam_search import BeamSearch, root
 from thinktime.strategies.best_of_n import BestOfN
 from thinktime.strategies.cards import Option, card
@@ -244,6 +244,9 @@ def test_no_finished_solution_is_lost_and_no_round_exceeds_n(places: int, width:
 # What a strategy needs
 
 
+ASKED = frozenset(prompt.capability for prompt in WORD_PROMPTS.values())
+
+
 class Needing(Single):
     """Needs what nothing here offers together."""
 
@@ -260,26 +263,26 @@ def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
         {str(i): done("so 7") for i in range(16)},
         (lambda node: 0.5) if needs & ToyScorer.capabilities else None,
         answers=ANSWERS if Capability.ANSWERS in needs else None,
-        skills=WORD_SKILLS if needs & WORD_SKILLS.capabilities else None,
+        prompts=WORD_PROMPTS if needs & ASKED else None,
         cap=20,
     )
-    check(name, configured(name), search.capabilities)
+    check(name, configured(name), search)
     answer = solve(configured(name), search)
     assert answer.node is not None and answer.node.done
     assert answer.finish == "done"
 
 
-def test_capabilities_are_what_generator_scorer_answers_and_skills_offer_together() -> None:
+def test_capabilities_are_what_generator_scorer_answers_and_prompts_offer_together() -> None:
     generator = WordGenerator.capabilities
-    assert toy_search(scorer=None, answers=None, skills=None).capabilities == generator
-    assert toy_search(scorer=None, skills=None).capabilities == generator | {Capability.ANSWERS}
-    assert toy_search(answers=None, skills=None).capabilities == generator | ToyScorer.capabilities
-    assert toy_search(scorer=None, answers=None).capabilities == generator | WORD_SKILLS.capabilities
+    assert toy_search(scorer=None, answers=None, prompts=None).capabilities == generator
+    assert toy_search(scorer=None, prompts=None).capabilities == generator | {Capability.ANSWERS}
+    assert toy_search(answers=None, prompts=None).capabilities == generator | ToyScorer.capabilities
+    assert toy_search(scorer=None, answers=None).capabilities == generator | ASKED
 
 
 def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
     with pytest.raises(CapabilityError) as refused:
-        check("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
+        require("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
     assert str(refused.value) == (
         "strategy='beam_search': it needs prefix continuation, process rewards, step boundaries, which this model or "
         "scorer does not have; what would work, the nearest first: adaptive_consistency, best_of_n, length_vote, "
@@ -290,11 +293,11 @@ def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
 def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
     """Needs that are shared count, whichever they are; then names do."""
     with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, most_likely, single$"):
-        check("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
+        require("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
     with pytest.raises(
         CapabilityError, match=r"the nearest first: summed_probability, .*, majority, most_likely, single$"
     ):
-        check("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
+        require("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
 
 
 def test_whatever_an_error_suggests_passes_the_check() -> None:
@@ -471,7 +474,7 @@ def test_the_strategy_of_an_installed_package_is_found_by_name_and_keeps_every_l
     assert name in known()
     check_strategy(strategy, seeds=range(10))
     with pytest.raises(CapabilityError, match="strategy='first_words': it needs a scorer"):
-        check(name, strategy, frozenset({Capability.PREFIX}))
+        require(name, strategy, frozenset({Capability.PREFIX}))
     assert "first_words" in refusal_of("majority", Majority(), frozenset({Capability.PREFIX, Capability.SCORES}))
 
 

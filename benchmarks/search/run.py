@@ -37,7 +37,7 @@ SLOW = 10_000
 class Instant(WordGenerator):
     """Says how many steps it has taken and nothing else, at once, at a cost that is always the same."""
 
-    def root(self, problem: Problem, asked: Any = None, known: Sequence[Any] = ()) -> int:  # type: ignore[override]
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> int:  # type: ignore[override]
         """No step taken."""
         return 0
 
@@ -57,11 +57,11 @@ class Instant(WordGenerator):
 class InstantScorer(WordScorer):
     """A number a node, at once."""
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """What every reading costs."""
         return READ
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """A number between 0 and 1 by the node's key."""
         return [Score(int(node.key[:8], 16) / 2**32, READ) for node in nodes]
 

@@ -166,15 +166,26 @@ def prompts() -> dict[str, Prompt]:
 def check(name: str, strategy: Strategy, search: Search) -> None:
     """Refuse a strategy that this search cannot run, before anything is spent.
 
-    What the strategy needs is compared with what the search offers; then its own ``validate(search)`` runs, if it has
-    one.
+    Its needs are compared with what the search offers (see `require`); then its own ``validate(search)`` runs, if it
+    has one.
+
+    Raises:
+        CapabilityError: a need is not met.
+        InputError: an option does not fit this search.
+    """
+    require(name, strategy, search.capabilities)
+    validate = getattr(strategy, "validate", None)
+    if validate is not None:
+        validate(search)
+
+
+def require(name: str, strategy: Strategy, offered: frozenset[str]) -> None:
+    """Refuse a strategy whose needs are not offered.
 
     Raises:
         CapabilityError: names what is missing and the strategies that would work, first those that share most of
             this one's needs.
-        InputError: an option does not fit this search.
     """
-    offered = search.capabilities
     lacking = missing(strategy.needs, offered)
     if lacking:
         runnable = {other: kind.needs for other, kind in known().items() if not missing(kind.needs, offered)}
@@ -183,6 +194,3 @@ def check(name: str, strategy: Strategy, search: Search) -> None:
             f"strategy={name!r}: it needs {', '.join(sorted(lacking))}, which this model or scorer does not have; "
             f"what would work, the nearest first: {', '.join(nearest)}"
         )
-    validate = getattr(strategy, "validate", None)
-    if validate is not None:
-        validate(search)

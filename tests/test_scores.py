@@ -25,9 +25,10 @@ from toy import (
 
 from thinktime.core.scores import score_key
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node
+from thinktime.core.types import Node
 from thinktime.core.usage import Budget
 from thinktime.generators.recorded import BankedGenerator
+from thinktime.prompts.common import REVISE
 from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import Strategy, parse
 
@@ -103,7 +104,7 @@ def test_below_a_root_of_its_own_a_node_is_charged_what_differs_from_the_first_t
     """A revision reads "what is 3 + 4", a leaf of two words, "revise", and says one word."""
     search = toy_search(lambda e: done("8" if len(e.node.state.prompt) > PROMPT else ("so 7", "well 7")[e.index]))
     leaves = extend(search, [search.root], 2)
-    roots = [search.ask(Capability.REVISE, [leaf]) for leaf in leaves]
+    roots = [search.ask(REVISE, [leaf]) for leaf in leaves]
     revised = extend(search, [root for root in roots if root])
     assert charged(search, [revised[1]], [leaves[0]], [leaves[1]], [revised[0]]) == [PROMPT + 3 + 1, 2, 2, 3 + 1]
 
