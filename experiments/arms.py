@@ -24,7 +24,7 @@ from thinktime.bench.runner import Bench, Entry, Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
 from thinktime.core.protocols import Scorer
-from thinktime.core.types import Sampling
+from thinktime.core.types import Prompt, Sampling
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
@@ -68,7 +68,7 @@ def run_arms(
     scorer: Scorer,
     bank: Path,
     seed: int = 0,
-    skills: Skills | None = None,
+    prompts: Mapping[str, Prompt] | None = None,
     sampling: Sampling = SAMPLING,
 ) -> dict[str, list[Outcome]]:
     """Every arm on every problem; outcomes in the order of the problems."""
@@ -78,7 +78,7 @@ def run_arms(
             started = time.perf_counter()
             entry = Entry(arm.label, 1, arm.strategy)
             judge = arm.scorer or scorer
-            bench = Bench(task, generator, judge, [entry], sampling, opened, arm.budget, seed, skills=skills)
+            bench = Bench(task, generator, judge, [entry], sampling, opened, arm.budget, seed, prompts=prompts or {})
             asyncio.run(bench.run())
             found[arm.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
             right = fmean(outcome.correct for outcome in found[arm.label])

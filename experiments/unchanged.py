@@ -58,10 +58,11 @@ def main() -> None:
         EXPECTED.write_text(json.dumps(whole) + "\n")
         return
     expected, found = dict(values(json.loads(EXPECTED.read_text()))), dict(values(whole))
-    moved = [place for place in expected | found if expected.get(place) != found.get(place)]
+    moved = [place for place, value in expected.items() if found.get(place) != value]
     for place in moved:
-        print(f"{place}: {expected.get(place)} before, {found.get(place)} now")
-    print(f"{len(found) - len(moved)} of {len(found)} values are the same")
+        print(f"{place}: {expected[place]} before, {found.get(place)} now")
+    same, new = len(expected) - len(moved), len(found.keys() - expected.keys())
+    print(f"{same} of {len(expected)} values are the same; {new} are new")
     sys.exit(bool(moved))
 
 

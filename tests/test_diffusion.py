@@ -297,7 +297,7 @@ def test_a_random_search_of_noises_takes_the_best_and_paints_it_again_in_more_st
     assert search.events == [{"nfe_search": 3 * STEPS, "nfe_final": 9}]
     levels, x = model.levels(9), answer.node.parent.state.x
     for position, timestep in enumerate(levels.timesteps):
-        (told,) = model.predict([Call(x, timestep, 2, 1.0)])
+        ((told,),) = model.predict([Call(x, timestep, 2, 1.0)])
         x = levels.step(x, told, position, 0.0).mean
     np.testing.assert_allclose(answer.node.state.x, x, atol=1e-5)
 
@@ -474,14 +474,14 @@ def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Pat
     call = Call(x, levels.timesteps[2], 1, 1.0)
 
     def told(state: Array) -> Array:
-        return model.predict([call._replace(x=state)])[0]
+        return model.predict([call._replace(x=state)])[0][0]
 
     def measured(state: Array) -> float:
         clean = np.stack([levels.clean(state, told(state), 2)])
         return float((torch.from_numpy(clean) / 2 + 0.5).clip(0, 1).square().sum())
 
     pull = Pull([Part("square", lambda pictures, _: pictures.square().sum((1, 2, 3)))], 1.5)
-    (moved,) = model.predict([call], pull)
+    ((moved, _),) = model.predict([call], pull)
     alpha = levels.alphas[2]
     noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (told(x), moved)]
     slope = (noises[0] - noises[1]) / (1.5 * (1 - alpha) ** 0.5)
