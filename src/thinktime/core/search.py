@@ -252,7 +252,7 @@ class Search:
         self, role: str, nodes: Sequence[Node], counts: Sequence[int], kind: str, options: Mapping[str, Any]
     ) -> list[Node]:
         """Children of the nodes by one model."""
-        turn, generator, race = self._turns[0], self.models[role], options["race"]
+        turn, generator, race = self._turns[0], self._model(role), options["race"]
         work = Drawing(f"model {role}", generator, self.root, self._samples[role], self.ledger, self.in_flight, race)
         wanted: list[Extension] = []
         parents: dict[str, tuple[Node, int]] = {}
