@@ -558,8 +558,11 @@ def test_a_star_by_segments_of_so_many_tokens_and_no_deeper_than_it_may() -> Non
     generator = ToyGenerator(tell)
     answer = solve(AStar(k=1, segment_tokens=2), toy_search(generator, lambda node: 0.5))
     assert answer.value == "7" and [len(batch[0].node.state.ids) for batch in generator.asked] == [0, 2, 4]
-    shallow = solve(AStar(k=1, segment_tokens=2, max_depth=2), toy_search(tell, lambda node: 0.5))
-    assert (shallow.value, shallow.usage.generated_tokens) == (None, 4)
+    shallow = solve(
+        AStar(k=1, segment_tokens=2, max_depth=2), toy_search(generator := ToyGenerator(tell), lambda _: 0.5)
+    )
+    assert (shallow.value, shallow.finish) == ("7", "done")
+    assert [(batch[0].node.depth, batch[0].at_most) for batch in generator.asked] == [(0, 2), (1, 2), (2, None)]
 
 
 def test_what_is_kept_back_is_what_was_asked_for() -> None:

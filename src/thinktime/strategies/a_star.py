@@ -7,6 +7,7 @@ readings are here. The heuristic is learned: nothing says that the first goal is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -30,11 +31,11 @@ State = tuple[float, float, int, int, float, Node]
 
 @dataclass(frozen=True)
 class AStar:
-    """Extend the state of smallest ``f`` by ``k`` steps until ``n_goals`` complete solutions have been its turn.
+    """Extend the state of smallest ``f`` by ``k`` steps, until ``n_goals`` complete solutions have had the smallest.
 
     A solution counts when its turn comes, not when it is found. A missing score says nothing: the state is as far as
-    the one it comes from. When the budget runs low, the most promising state is continued to its end with what was
-    kept back for that.
+    the one it comes from. When the budget runs low or no state is left to extend, the most promising state is continued
+    to its end with what was kept back for that.
 
     Args:
         k: steps sampled from a state that is extended.
@@ -46,7 +47,7 @@ class AStar:
         n_goals: solutions to reach; several are put to a weighted vote.
         pop_width: states extended at once; 1 is the exact order.
         max_frontier: states waiting; the worst beyond that are dropped.
-        max_depth: a state so deep is not extended.
+        max_depth: a state so deep is not extended by steps; it may still be continued to its end.
         segment_tokens: tokens of a step, in place of where the model ends one; 0 leaves it to the model.
         reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had.
         score_map: ``sigmoid`` for rewards that are no probabilities, or ``none``.
@@ -81,18 +82,21 @@ class AStar:
         queue: list[State] = [(self.weight * 0.5, 0.5, 0, 0, 0.0, search.root)]
         goals: dict[Node, float | None] = {}
         seen: set[object] = set()
+        deep: list[State] = []
         age = count(1)
         longest = 0
         while queue and len(goals) < self.n_goals:
             turns = [heappop(queue) for _ in range(min(self.pop_width, len(queue)))]
             goals |= {node: self._reward(search.trace[node.key].score) for *_, node in turns if node.done}
-            states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done and node.depth < self.max_depth}
+            partial = [turn for turn in turns if not turn[-1].done]
+            deep += [turn for turn in partial if turn[-1].depth >= self.max_depth]
+            extended = [turn for turn in partial if turn[-1].depth < self.max_depth]
+            states = {node: (h, g) for _, h, _, _, g, node in extended}
             if not states:
                 continue
             if not self._affordable(search, longest):
                 search.exhausted = True
-                for turn in turns:
-                    heappush(queue, turn)
+                queue += extended
                 break
             search.log(extended=[node.key for node in states], waiting=len(queue), depth=[n.depth for n in states])
             until: Until = "done" if self.segment_tokens else "step"
@@ -120,7 +124,7 @@ class AStar:
             if search.exhausted:
                 break
         if not goals:
-            goals = await self._forced(search, queue)
+            goals = await self._forced(search, [*queue, *deep])
         return search.finish(weighted_majority(search.candidates(goals, goals.values())))
 
     def price(self, h: float, h_next: float, tokens: int = 0) -> float:
@@ -157,9 +161,9 @@ class AStar:
         solution = self.reserve_tokens or longest or search.sampling.max_tokens // 4
         return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
 
-    async def _forced(self, search: Search, queue: list[State]) -> dict[Node, float | None]:
+    async def _forced(self, search: Search, waiting: Sequence[State]) -> dict[Node, float | None]:
         """The most promising states, one after the other, until one reaches its end."""
-        for _, h, *_, node in sorted(queue, key=lambda state: state[1]):
+        for _, h, *_, node in sorted(waiting, key=lambda state: state[1]):
             ends = [node] if node.done else await search.extend([node])
             search.log(forced=node.key)
             if ends and ends[0].done:
