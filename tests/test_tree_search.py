@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import (
+    DOLLARS,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -45,6 +46,7 @@ from thinktime.strategies.ets import solve as solve_program
 from thinktime.strategies.mcts import MCTS, Place
 from thinktime.strategies.particle_filter import ParticleFilter
 from thinktime.strategies.rebase import Rebase
+from thinktime.testing.chains import Chain
 
 Rounds = list[list[tuple[tuple[int, ...], int]]]
 
@@ -523,13 +525,14 @@ def test_a_state_reached_twice_is_scored_and_extended_once() -> None:
     assert [len(batch) for batch in scorer.asked] == [1, 1]
 
 
+def endless(extension: Extension) -> Piece:
+    """Steps of two words for ever; a solution only where one is asked for."""
+    return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
+
+
 def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_end() -> None:
     """Two words a step, a budget of 12: after two expansions the best state is continued with what was kept back."""
-
-    def endless(extension: Extension) -> object:
-        return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
-
-    search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)  # type: ignore[arg-type]
+    search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
     assert answer.usage.generated_tokens <= 12
@@ -567,14 +570,66 @@ def test_a_star_by_segments_of_so_many_tokens_and_no_deeper_than_it_may() -> Non
 
 def test_what_is_kept_back_is_what_was_asked_for() -> None:
     """Two words a step and a budget of 20; 14 are kept back, so there is room for one expansion alone."""
-
-    def endless(extension: Extension) -> Piece:
-        return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
-
     generator = ToyGenerator(endless)
     search = toy_search(generator, lambda node: 0.5, budget=Budget(tokens=20), cap=8)
     assert solve(AStar(k=2, reserve_tokens=14), search).value == "7"
     assert [len(batch) for batch in generator.asked] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expansions"),
+    [
+        (Budget(calls=1), 0),  # the root is continued at once
+        (Budget(calls=6), 2),  # 2 steps each; a third expansion would leave no call for the solution
+        (Budget(calls=7), 3),
+        (Budget(dollars=DOLLARS * 8), 0),  # a solution can be 8 words
+        (Budget(dollars=DOLLARS * 14), 2),  # 4 words each; then 6 words may be to come, which a third would not leave
+        (Budget(flops=45.0), 1),  # 8 and 9 to score; as much again and 12 for the solution are 46
+        (Budget(flops=46.0), 2),
+    ],
+)
+def test_a_solution_is_kept_back_of_whatever_is_limited(budget: Budget, expansions: int) -> None:
+    search = toy_search(endless, lambda node: 0.5, budget=budget, cap=8)
+    answer = solve(AStar(k=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
+    assert search.ledger.check(answer.usage)
+    assert sum("extended" in event for event in search.events) == expansions
+
+
+@pytest.mark.parametrize("evaluations", range(4, 20))
+def test_a_solution_is_kept_back_of_evaluations(evaluations: int) -> None:
+    """A walk of four levels: from 4 evaluations on there is always one to its end."""
+    search = Chain.drawn(0, levels=4).search(0, Budget(nfe=evaluations))
+    answer = solve(AStar(k=2), search)
+    assert answer.node is not None and answer.node.done
+    assert answer.usage.denoiser_calls <= evaluations
+
+
+FORCED = {
+    "0": step("a"), "1": step("b"), "0/0": step("aa"), "0/1": step("ab"),
+    "0/0/0": done("is 9"), "0/1/0": done("is 7"), "1/0": done("is 5"),
+}  # fmt: skip
+FORCED_SCORES = {"0": 0.6, "1": 0.5, "0/0": 0.55, "0/1": 0.9}
+"""With a price of .5 a step, f is 1.0 for b, 1.1 for ab and 1.45 for aa; h is .5, .1 and .45."""
+
+
+def test_the_state_of_smallest_h_is_forced_though_another_has_a_smaller_f() -> None:
+    search = toy_search(FORCED, FORCED_SCORES, budget=Budget(calls=5))
+    assert solve(AStar(k=2, edge_cost="steps", step_cost=0.5), search).value == "7"
+
+
+def test_where_forcing_fails_the_next_by_h_is_forced() -> None:
+    tree = FORCED | {"0/1/0": Piece("c d e f g h", "length")}
+    search = toy_search(tree, FORCED_SCORES, budget=Budget(calls=6))
+    assert solve(AStar(k=2, edge_cost="steps", step_cost=0.5), search).value == "9"
+
+
+def test_a_state_too_dear_to_force_leaves_the_turn_to_a_cheaper_one() -> None:
+    """5 words of 10 are left: a is nearer to a solution, but may go on for 7; ``b c d e`` for 4."""
+    tree = {"0": step("a"), "1": step("b c d e"), "0/0": done("is 5"), "1/0": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "1": 0.5}, budget=Budget(dollars=DOLLARS * 10))
+    answer = solve(AStar(k=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
 
 
 def test_scores_too_much_alike_to_tell_siblings_apart_are_noted() -> None:

@@ -8,7 +8,7 @@ readings are here. The heuristic is learned: nothing says that the first goal is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 from math import exp
@@ -19,6 +19,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import weighted_majority
 from thinktime.core.types import Capability, Node, Until
+from thinktime.core.usage import Usage
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
@@ -49,7 +50,8 @@ class AStar:
         max_frontier: states waiting; the worst beyond that are dropped.
         max_depth: a state so deep is not extended by steps; it may still be continued to its end.
         segment_tokens: tokens of a step, in place of where the model ends one; 0 leaves it to the model.
-        reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had.
+        reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had. Of calls, evaluations,
+            FLOPs and dollars, where these are limited, as much is kept back as a solution can cost.
         score_map: ``sigmoid`` for rewards that are no probabilities, or ``none``.
     """
 
@@ -94,7 +96,7 @@ class AStar:
             states = {node: (h, g) for _, h, _, _, g, node in extended}
             if not states:
                 continue
-            if not self._affordable(search, longest):
+            if not self._affordable(search, list(states), longest):
                 search.exhausted = True
                 queue += extended
                 break
@@ -153,21 +155,38 @@ class AStar:
             raise InputError("score", score, f"{fix}score_map=sigmoid")
         return score
 
-    def _affordable(self, search: Search, longest: int) -> bool:
-        """Whether another expansion leaves enough for one more solution, as long as the longest so far."""
-        room, spent = search.ledger.room_for_tokens(), search.ledger.spent
-        if room is None or not spent.model_calls:
-            return True
-        solution = self.reserve_tokens or longest or search.sampling.max_tokens // 4
-        return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
+    def _affordable(self, search: Search, nodes: Sequence[Node], longest: int) -> bool:
+        """Whether extending these nodes leaves enough of every limited count to continue one state to its end.
+
+        A child is estimated by the mean so far. The solution needs as many tokens as the longest so far, because the
+        search shortens it to the tokens left; of every other count it needs the most it can cost, because the ledger
+        reserves that much.
+        """
+        generator, spent = search.generator, search.ledger.spent
+        first = not spent.model_calls
+        known, calls = (generator.worst_case(nodes[0], 1), 1) if first else (spent, spent.model_calls)
+        expansion = scaled(known, self.k * len(nodes), calls)
+        tokens = self.reserve_tokens or longest or search.sampling.max_tokens // 4
+        room = search.ledger.room_for_tokens()
+        if room is not None and room < expansion.generated_tokens + tokens:
+            return False
+        left = search.sampling.max_tokens - generator.length(nodes[0].state)
+        solution = generator.worst_case(nodes[0], left)
+        return search.ledger.check(replace(spent + expansion + solution, generated_tokens=0))
 
     async def _forced(self, search: Search, waiting: Sequence[State]) -> dict[Node, float | None]:
         """The most promising states, one after the other, until one reaches its end."""
         for _, h, *_, node in sorted(waiting, key=lambda state: state[1]):
             ends = [node] if node.done else await search.extend([node])
+            if not ends:  # at the length limit, or dearer than what is left; a deeper state may still be covered
+                continue
             search.log(forced=node.key)
-            if ends and ends[0].done:
+            if ends[0].done:
                 return {ends[0]: 1 - h}
-            if search.exhausted and not ends:
-                break
         return {}
+
+
+def scaled(usage: Usage, times: int, over: int) -> Usage:
+    """``times / over`` of every count; an unknown one stays unknown."""
+    counts = {name: count and count * times / over for name, count in usage.as_dict().items()}
+    return Usage(**counts)  # type: ignore[arg-type]  # fractions of calls and tokens too
