@@ -499,6 +499,20 @@ def test_a_star_goes_back_when_the_line_turns_bad_and_takes_a_goal_when_its_turn
     answer = solve(AStar(k=2), search)
     assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((0,), 1)], [((1,), 0), ((1,), 1)]]
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "done", 6)
+    expansions = [event for event in search.events if "extended" in event]
+    root, a, b = (next(r.node.key for r in search.trace.values() if r.node.path == path) for path in [(), (0,), (1,)])
+    assert [(event["extended"], event["depth"]) for event in expansions] == [([root], [0]), ([a], [1]), ([b], [1])]
+    found = [(*event["f"], *event["g"], *event["h"]) for event in expansions]
+    assert found == [pytest.approx(row) for row in [(0.5, 0, 0.5), (0.1, 0, 0.1), (0.2, 0, 0.2)]]
+
+
+def test_the_log_has_f_g_and_h_of_each_state_that_is_extended() -> None:
+    """From .9 to .7: the fall of .2 is g, and twice h is .6."""
+    tree = {"0": step("a"), "0/0": step("aa"), "0/0/0": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "0/0": 0.7, "0/0/0": 0.7})
+    solve(AStar(k=1, weight=2), search)
+    *_, last = [event for event in search.events if "extended" in event]
+    assert [*last["f"], *last["g"], *last["h"]] == pytest.approx([0.8, 0.2, 0.3])
 
 
 def test_several_goals_are_put_to_the_vote() -> None:

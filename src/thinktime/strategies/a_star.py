@@ -100,7 +100,14 @@ class AStar:
                 search.exhausted = True
                 queue += extended
                 break
-            search.log(extended=[node.key for node in states], waiting=len(queue), depth=[n.depth for n in states])
+            search.log(
+                extended=[node.key for node in states],
+                waiting=len(queue),
+                depth=[node.depth for node in states],
+                f=[turn[0] for turn in extended],
+                g=[g for _, g in states.values()],
+                h=[h for h, _ in states.values()],
+            )
             until: Until = "done" if self.segment_tokens else "step"
             children = await search.extend(list(states), self.k, until=until, at_most=self.segment_tokens or None)
             longest = max([longest, *(search.generator.length(child.state) for child in children if child.done)])
