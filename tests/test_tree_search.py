@@ -504,6 +504,7 @@ def test_a_star_goes_back_when_the_line_turns_bad_and_takes_a_goal_when_its_turn
     assert [(event["extended"], event["depth"]) for event in expansions] == [([root], [0]), ([a], [1]), ([b], [1])]
     found = [(*event["f"], *event["g"], *event["h"]) for event in expansions]
     assert found == [pytest.approx(row) for row in [(0.5, 0, 0.5), (0.1, 0, 0.1), (0.2, 0, 0.2)]]
+    assert not any("warning" in event for event in search.events)
 
 
 def test_the_log_has_f_g_and_h_of_each_state_that_is_extended() -> None:
@@ -550,7 +551,8 @@ def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
     assert answer.usage.generated_tokens <= 12
-    assert any("forced" in event for event in search.events)
+    assert sum("forced" in event for event in search.events) == 1
+    assert search.events[-1]["warning"].startswith("no solution had its turn in the search; the answer is forced")
 
 
 @pytest.mark.parametrize("wrong", [1.5, -0.1])

@@ -25,6 +25,7 @@ from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below
 EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
 FLAT = 0.01
 """Standard deviation of siblings' scores below which the order is that of age."""
+FORCED = "no solution had its turn in the search; the answer is forced: the most promising state continued to its end"
 
 State = tuple[float, float, int, int, float, Node]
 """f, h, -depth, age, g, node: in this order the heap breaks its ties."""
@@ -134,6 +135,8 @@ class AStar:
                 break
         if not goals:
             goals = await self._forced(search, [*queue, *deep])
+            if goals:
+                search.log(warning=FORCED)
         return search.finish(weighted_majority(search.candidates(goals, goals.values())))
 
     def price(self, h: float, h_next: float, tokens: int = 0) -> float:
