@@ -383,9 +383,50 @@ def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for(le
     generator = ToyGenerator(tree)
     search = ets_search(generator, scores)
     solve(ETS(n=3, min_children=least), search)
-    facts = {"leaves": 3, "kept": 3, "expanded": len(set(parents)), "held": 1, "ancestors": 1, "clusters": 2}
+    facts = {
+        "leaves": 3,
+        "merged": 0,
+        "kept": 3,
+        "expanded": len(set(parents)),
+        "held": 1,
+        "ancestors": 1,
+        "clusters": 2,
+    }
     assert search.events == [facts]
     assert sorted(extension.node.path[0] for extension in generator.asked[1]) == parents
+
+
+def test_siblings_that_are_the_same_step_are_one_leaf_and_the_others_are_pruned() -> None:
+    """Of 4 a comes three times: with b there are 2 leaves of equal scores, so each gets 2 children, not 3 and 1."""
+    tree = {str(i): step("b" if i == 2 else "a") for i in range(4)}
+    tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
+    generator, scorer = ToyGenerator(tree), ToyScorer(dict.fromkeys(tree, 0.5))
+    search = toy_search(generator, scorer)
+    solve(ETS(n=4, coverage=0, node_price=0), search)
+    assert rounds(generator)[1] == [((0,), 0), ((2,), 0), ((0,), 1), ((2,), 1)]
+    assert sorted(record.node.path for record in search.trace.values() if record.pruned) == [(1,), (3,)]
+    assert [len(batch) for batch in scorer.asked] == [2, 4], "a copy is not scored, a finished one is"
+    assert (search.events[0]["leaves"], search.events[0]["merged"]) == (2, 2)
+
+
+def test_the_same_step_below_other_parents_and_the_same_solutions_are_not_merged() -> None:
+    tree = {"0": step("a"), "1": step("b"), "0/0": step("c"), "1/0": step("c"), "0/0/0": done("7"), "1/0/0": done("7")}
+    search = toy_search(generator := ToyGenerator(tree), dict.fromkeys(tree, 0.5))
+    assert solve(ETS(n=2, coverage=0, node_price=0), search).share == 1.0
+    assert [len(batch) for batch in generator.asked] == [2, 2, 2]
+    twice = toy_search({"0": done("is 7"), "1": done("is 7"), "2": done("is 5")}, {"0": 0.3, "1": 0.3, "2": 0.5})
+    assert solve(ETS(n=3), twice).value == "7"
+
+
+def test_what_ends_takes_its_place_once_and_a_copy_takes_none() -> None:
+    """4 places: one ends in each of the first two rounds, so the third has 2; a copy's place is given again."""
+    tree = {"0": step("a"), "1": done("is 9"), "2": step("a"), "3": step("b")}
+    tree |= {f"0/{i}": piece for i, piece in enumerate([step("c"), done("is 9"), step("d")])}
+    tree |= {f"{path}/{i}": done("is 7") for path in ("0/0", "0/2") for i in range(2)}
+    scores = dict.fromkeys(tree, 0.5) | {"0": 0.9, "3": -9.0}
+    search = toy_search(generator := ToyGenerator(tree), scores)
+    solve(ETS(n=4, coverage=0, node_price=0), search)
+    assert [len(batch) for batch in generator.asked] == [4, 3, 2]
 
 
 def test_random_leaves_hold_no_more_nodes_than_the_chosen_ones() -> None:

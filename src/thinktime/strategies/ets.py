@@ -30,8 +30,9 @@ VOTES = {"weighted": weighted_majority, "majority": majority, "best": best}
 class ETS:
     """Every round, keep the leaves that are worth the nodes they hold, then share ``n`` steps out as REBASE does.
 
-    A solution that finishes, or reaches the length limit, takes its place along. The answer is the weighted vote of all
-    that finished.
+    A solution that finishes, or reaches the length limit, keeps its place, so less is left to share out. Siblings that
+    are the same step are one leaf: the first of them is scored, the others are pruned. The answer is the weighted vote
+    of all that finished.
 
     Args:
         n: steps sampled in the first round.
@@ -80,17 +81,21 @@ class ETS:
         kept, counts, left = [search.root], [self.n], self.n
         for _ in range(self.max_rounds):
             children = await search.extend(kept, counts, until="step", at_most=self.max_step_tokens or None)
-            scores = dict(zip(children, await search.score(children), strict=True))
-            finished |= {node: scores[node] for node in children if node.done}
             leaves = [node for node in children if node.finish in ("step", "cut")]
             left -= len(children) - len(leaves)
+            same = copies(leaves)
+            search.prune(same)
+            distinct = [node for node in children if node not in same]
+            leaves = [leaf for leaf in leaves if leaf not in same]
+            scores = dict(zip(distinct, await search.score(distinct), strict=True))
+            finished |= {node: scores[node] for node in distinct if node.done}
             if not leaves or left <= 0:
                 break
             kept, facts = await self._worth_keeping(search, leaves, [scores[leaf] for leaf in leaves], left)
             counts = [max(self.min_children, c) for c in shares([scores[leaf] for leaf in kept], left, self.balance)]
             expanded = {leaf for leaf, count in zip(kept, counts, strict=True) if count}
             search.prune([leaf for leaf in leaves if leaf not in expanded])
-            search.log(leaves=len(leaves), kept=len(kept), expanded=len(expanded), **facts)
+            search.log(leaves=len(leaves), merged=len(same), kept=len(kept), expanded=len(expanded), **facts)
             if any(score is not None and not 0 <= score <= 1 for score in scores.values()):
                 search.log(warning=f"scores outside 0 to 1: balance={self.balance} is meant for rewards between these")
         return search.finish(VOTES[self.vote](search.candidates(finished, finished.values())))
@@ -124,6 +129,12 @@ class ETS:
         everything = {above for line in ancestors for above in line}
         facts = {"held": len(held), "ancestors": len(everything), "clusters": len(set(clusters))}
         return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], facts
+
+
+def copies(leaves: Sequence[Node]) -> list[Node]:
+    """The leaves that are the same step as an earlier sibling."""
+    first: dict[tuple[Node | None, str, Any], Node] = {}
+    return [leaf for leaf in leaves if first.setdefault((leaf.parent, leaf.finish, leaf.state), leaf) is not leaf]
 
 
 def at_random(dice: Random, ancestors: Sequence[Sequence[object]], chosen: Sequence[bool]) -> list[bool]:
