@@ -332,6 +332,15 @@ def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: 
     assert {"warning": "the integer program was not solved; this round is REBASE"} in search.events
 
 
+def test_a_program_that_takes_too_long_is_not_solved() -> None:
+    """64 leaves of clusters that cut across their parents; no machine does that within a microsecond."""
+    dice = Random(0)
+    worth = [dice.random() / 100 for _ in range(64)]
+    ancestors = [[dice.choice("ABCDEFGH"), dice.choice("STUVWXYZ"), "r"] for _ in worth]
+    clusters = [dice.randint(1, 60) for _ in worth]
+    assert solve_program(worth, ancestors, clusters, 1.0, 0.5, None, 1e-6) is None
+
+
 def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
     tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
     search = toy_search(tree, dict.fromkeys(tree, 3.2))
@@ -877,6 +886,7 @@ def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None
         (lambda: BeamSearch(width="root"), "width='root': unknown; there are: sqrt"),  # type: ignore[arg-type]
         (lambda: ETS(max_step_tokens=-1), "max_step_tokens=-1: give 0 or more"),
         (lambda: ETS(keep="worst"), "keep='worst': unknown"),
+        (lambda: ETS(solver_seconds=0), "solver_seconds=0: give a number above 0"),
         (lambda: EarlyRejection(keep="worst"), "keep='worst': unknown"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +47,7 @@ class ETS:
         vote: ``weighted`` by the last reward, a ``majority``, or the ``best`` alone.
         max_step_tokens: a longer step is cut there and goes on as the next; 0 leaves its end to the model.
         max_rounds: after so many steps the search ends with what has finished.
+        solver_seconds: of one integer program; a round whose program takes longer is REBASE, and says so.
     """
 
     n: int = 16
@@ -59,6 +61,7 @@ class ETS:
     vote: str = "weighted"
     max_step_tokens: int = 0
     max_rounds: int = 40
+    solver_seconds: float = 10.0
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
@@ -73,6 +76,7 @@ class ETS:
         one_of("vote", self.vote, VOTES)
         at_least("max_step_tokens", self.max_step_tokens, 0)
         at_least("max_rounds", self.max_rounds, 1)
+        above("solver_seconds", self.solver_seconds, 0)
 
     async def __call__(self, search: Search) -> Answer:
         if self.coverage and search.embedder is None:
@@ -119,7 +123,7 @@ class ETS:
                 [leaf.usage.generated_tokens for leaf in leaves],
                 {above: above.usage.generated_tokens for line in ancestors for above in line},
             )
-        chosen = solve(worth, ancestors, clusters, self.node_price, coverage, sizes)
+        chosen = solve(worth, ancestors, clusters, self.node_price, coverage, sizes, self.solver_seconds)
         if chosen is None:
             search.log(warning="the integer program was not solved; this round is REBASE")
             return leaves, {}
@@ -166,12 +170,13 @@ def solve(
     node_price: float,
     coverage: float,
     sizes: tuple[Sequence[float], Mapping[Any, float]] | None = None,
+    seconds: float = inf,
 ) -> list[bool] | None:
     """Which leaves to keep, by the integer program.
 
     The best value of sum(worth of kept leaves) - node_price / nodes * (ancestors and leaves kept)
-    + coverage / clusters * (clusters with a kept leaf), at least one leaf being kept. None without an answer from the
-    solver.
+    + coverage / clusters * (clusters with a kept leaf), at least one leaf being kept. None where the solver fails or
+    its time is over, also where it has found a choice by then: which one would depend on the machine.
 
     Args:
         worth: of a leaf, its share of REBASE's children.
@@ -180,6 +185,7 @@ def solve(
         node_price: of all nodes together.
         coverage: worth of all clusters together.
         sizes: of leaves, and of ancestors, in place of 1 each; the price is shared out by them.
+        seconds: the most that the solver may take.
     """
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
@@ -205,5 +211,6 @@ def solve(
     some[:n] = -1
     limits = np.concatenate([np.zeros(len(rows)), [-1.0]])
     constraint = LinearConstraint(np.array([*rows, some]), ub=limits)
-    found = milp(-gain, integrality=np.ones(n + m + k), bounds=Bounds(0, 1), constraints=constraint)
-    return None if found.x is None else [bool(x > 0.5) for x in found.x[:n]]
+    whole, limit = np.ones(n + m + k), {"time_limit": seconds}
+    found = milp(-gain, integrality=whole, bounds=Bounds(0, 1), constraints=constraint, options=limit)
+    return [bool(x > 0.5) for x in found.x[:n]] if found.success else None
