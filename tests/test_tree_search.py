@@ -42,6 +42,7 @@ from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.dvts import DVTS
 from thinktime.strategies.early_rejection import EarlyRejection
 from thinktime.strategies.ets import ETS, at_random, clustered
+from thinktime.strategies.ets import objective as objective_parts
 from thinktime.strategies.ets import solve as solve_program
 from thinktime.strategies.mcts import MCTS, Place
 from thinktime.strategies.particle_filter import ParticleFilter
@@ -299,6 +300,20 @@ def test_the_integer_program_keeps_what_the_card_says() -> None:
     assert ets_fixture(3, 0.3)[0] == [True, True, False, False]
 
 
+def test_the_parts_of_the_objective_as_worked_out_by_hand() -> None:
+    """Of the fixture keep a1 and a2: 14 of 16 children, 4 of 7 nodes, 1 of 3 clusters."""
+    worth, ancestors, clusters = (
+        [7 / 16, 7 / 16, 0, 2 / 16],
+        [["A", "r"], ["A", "r"], ["A", "r"], ["B", "r"]],
+        [1, 1, 2, 3],
+    )
+    parts = objective_parts([True, True, False, False], worth, ancestors, clusters, 1.4, 0.6)
+    assert parts == pytest.approx({"reward": 14 / 16, "price": 0.8, "coverage": 0.2})
+    sizes = [3.0, 1.0, 1.0, 1.0], {"A": 2.0, "B": 1.0, "r": 0.0}
+    parts = objective_parts([True, False, False, False], worth, ancestors, clusters, 1.8, 0.0, sizes)
+    assert parts == pytest.approx({"reward": 7 / 16, "price": 1.0, "coverage": 0.0}), "5 tokens of 9"
+
+
 @unhurried
 @given(st.integers(2, 7), st.floats(0, 4), st.floats(0, 3), st.integers(0, 1000))
 def test_the_integer_program_finds_the_best_of_all_choices(n: int, price: float, coverage: float, seed: int) -> None:
@@ -392,16 +407,10 @@ def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for(le
     generator = ToyGenerator(tree)
     search = ets_search(generator, scores)
     solve(ETS(n=3, min_children=least), search)
-    facts = {
-        "leaves": 3,
-        "merged": 0,
-        "kept": 3,
-        "expanded": len(set(parents)),
-        "held": 1,
-        "ancestors": 1,
-        "clusters": 2,
-    }
-    assert search.events == [facts]
+    (facts,) = search.events
+    counts = {"leaves": 3, "merged": 0, "kept": 3, "expanded": len(set(parents))}
+    counts |= {"held": 1, "ancestors": 1, "clusters": 2}
+    assert facts == counts | {"reward": pytest.approx(1), "price": pytest.approx(1), "coverage": pytest.approx(1.5)}
     assert sorted(extension.node.path[0] for extension in generator.asked[1]) == parents
 
 

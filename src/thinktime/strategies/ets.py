@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+Sizes = tuple[Sequence[float], Mapping[Any, float]]
+"""Of leaves in their order, and of their ancestors."""
 VOTES = {"weighted": weighted_majority, "majority": majority, "best": best}
 
 
@@ -106,8 +108,10 @@ class ETS:
 
     async def _worth_keeping(
         self, search: Search, leaves: list[Node], scores: list[float | None], width: int
-    ) -> tuple[list[Node], dict[str, int]]:
-        """The leaves that are kept; how many ancestors they hold of how many, and how many clusters there are."""
+    ) -> tuple[list[Node], dict[str, float]]:
+        """The leaves that are kept; and for the log how many ancestors they hold of how many, how many clusters there
+        are, and the parts of the objective.
+        """
         if len(leaves) == 1:
             return leaves, {}
         given = shares(scores, width, self.balance)
@@ -131,7 +135,8 @@ class ETS:
             chosen = at_random(search.random(f"keep/{leaves[0].key}"), ancestors, chosen)
         held = {above for line, keep in zip(ancestors, chosen, strict=True) if keep for above in line}
         everything = {above for line in ancestors for above in line}
-        facts = {"held": len(held), "ancestors": len(everything), "clusters": len(set(clusters))}
+        counts = {"held": len(held), "ancestors": len(everything), "clusters": len(set(clusters))}
+        facts = counts | objective(chosen, worth, ancestors, clusters, self.node_price, coverage, sizes)
         return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], facts
 
 
@@ -163,13 +168,49 @@ def clustered(vectors: Sequence[Sequence[float]], distance: float) -> list[int]:
     return [int(number) for number in fcluster(tree.clip(min=0), distance, criterion="distance")]
 
 
+def prices(
+    ancestors: Sequence[Sequence[Any]], node_price: float, sizes: Sizes | None = None
+) -> tuple[list[float], dict[Any, float]]:
+    """What each leaf costs, and each ancestor: the price of all nodes shared out evenly, or by their sizes."""
+    inner = dict.fromkeys(node for line in ancestors for node in line)
+    own, above = sizes or ([1] * len(ancestors), dict.fromkeys(inner, 1))
+    everything = max(1, sum(own) + sum(above.values()))
+    held = {node: above[node] * node_price / everything for node in inner}
+    return [size * node_price / everything for size in own], held
+
+
+def objective(
+    kept: Sequence[bool],
+    worth: Sequence[float],
+    ancestors: Sequence[Sequence[Any]],
+    clusters: Sequence[int],
+    node_price: float,
+    coverage: float,
+    sizes: Sizes | None = None,
+) -> dict[str, float]:
+    """The parts of the value that `solve` makes as high as it can: ``reward - price + coverage``.
+
+    Args:
+        kept: whether a leaf is.
+        worth, ancestors, clusters, node_price, coverage, sizes: see `solve`.
+    """
+    leaves = [leaf for leaf, keep in enumerate(kept) if keep]
+    own, above = prices(ancestors, node_price, sizes)
+    held = {node for leaf in leaves for node in ancestors[leaf]}
+    return {
+        "reward": sum(worth[leaf] for leaf in leaves),
+        "price": sum(own[leaf] for leaf in leaves) + sum(above[node] for node in held),
+        "coverage": coverage * len({clusters[leaf] for leaf in leaves}) / len(set(clusters)),
+    }
+
+
 def solve(
     worth: Sequence[float],
     ancestors: Sequence[Sequence[object]],
     clusters: Sequence[int],
     node_price: float,
     coverage: float,
-    sizes: tuple[Sequence[float], Mapping[Any, float]] | None = None,
+    sizes: Sizes | None = None,
     seconds: float = inf,
 ) -> list[bool] | None:
     """Which leaves to keep, by the integer program.
@@ -190,12 +231,11 @@ def solve(
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    inner = list(dict.fromkeys(node for line in ancestors for node in line))
-    kinds = list(dict.fromkeys(clusters))
+    own, above = prices(ancestors, node_price, sizes)
+    inner, kinds = list(above), list(dict.fromkeys(clusters))
     n, m, k = len(worth), len(inner), len(kinds)
-    own, above = sizes or ([1] * n, dict.fromkeys(inner, 1))
-    price = np.array([*own, *(above[node] for node in inner)]) * node_price / max(1, sum(own) + sum(above.values()))
-    gain = np.concatenate([np.asarray(worth) - price[:n], -price[n:], np.full(k, coverage / k)])
+    gain = np.array([*(w - price for w, price in zip(worth, own, strict=True)), *(-price for price in above.values())])
+    gain = np.concatenate([gain, np.full(k, coverage / k)])
     rows: list[npt.NDArray[np.float64]] = []
     for leaf, line in enumerate(ancestors):
         for node in line:  # an ancestor is held if the leaf is
