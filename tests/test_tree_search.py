@@ -356,6 +356,12 @@ def test_a_program_that_takes_too_long_is_not_solved() -> None:
     assert solve_program(worth, ancestors, clusters, 1.0, 0.5, None, 1e-6) is None
 
 
+def test_ets_goes_25_steps_deep_unless_it_is_told_otherwise() -> None:
+    generator = ToyGenerator(lambda extension: step("on"))
+    solve(ETS(n=1, coverage=0), toy_search(generator, lambda node: 0.5, cap=40))
+    assert len(generator.asked) == 25
+
+
 def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
     tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
     search = toy_search(tree, dict.fromkeys(tree, 3.2))

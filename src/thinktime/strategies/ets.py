@@ -62,7 +62,7 @@ class ETS:
     keep: str = "best"
     vote: str = "weighted"
     max_step_tokens: int = 0
-    max_rounds: int = 40
+    max_rounds: int = 25
     solver_seconds: float = 10.0
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
