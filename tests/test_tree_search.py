@@ -186,6 +186,17 @@ def test_a_particle_that_cannot_end_weighs_nothing() -> None:
     assert (answer.value, answer.share) == ("7", 1.0)
 
 
+def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
+    """Both are stuck at the length limit; beside a third that ends they only weigh nothing."""
+    stuck = {"0": step("a b c d e f g h i"), "1": step("a b c d e f g h i")}
+    search = toy_search(stuck, dict.fromkeys(stuck, 0.9))
+    assert solve(ParticleFilter(n=2), search).value is None
+    assert {"warning": "step 1: no particle has a finite weight, so all of them count alike"} in search.events
+    search = toy_search(stuck | {"2": done("is 7")}, dict.fromkeys([*stuck, "2"], 0.9))
+    assert solve(ParticleFilter(n=3), search).value == "7"
+    assert not any("finite weight" in event.get("warning", "") for event in search.events)
+
+
 # Beam search with lookahead
 
 

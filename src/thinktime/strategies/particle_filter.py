@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from typing import ClassVar
 
 from thinktime.core.particles import (
@@ -119,6 +119,8 @@ class ParticleFilter:
             if not population:
                 break
             weights = [particle.log_weight for particle in population]
+            if not isfinite(max(weights)):
+                search.log(warning=f"step {turn}: no particle has a finite weight, so all of them count alike")
             size = effective_size(weights)
             roots = len({next(node for node in p.node.lineage() if node.depth <= 1) for p in population})
             search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population), roots=roots)
