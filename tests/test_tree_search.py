@@ -197,6 +197,17 @@ def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
     assert not any("finite weight" in event.get("warning", "") for event in search.events)
 
 
+def test_particles_that_have_not_finished_after_the_last_round_are_counted() -> None:
+    tree = {"0": step("a"), "1": step("b"), "2": done("is 7"), "0/0": step("c"), "1/0": done("is 5")}
+    search = toy_search(tree, dict.fromkeys(tree, 0.5))
+    solve(ParticleFilter(n=3, max_rounds=2), search)
+    told = "1 of 3 particles had not finished after max_rounds=2 steps; the answer leaves them out"
+    assert [event["warning"] for event in search.events if "warning" in event] == [told]
+    search = toy_search(tree | {"0/0/0": done("is 5")}, dict.fromkeys([*tree, "0/0/0"], 0.5))
+    solve(ParticleFilter(n=3, max_rounds=3), search)
+    assert not any("warning" in event for event in search.events)
+
+
 # Beam search with lookahead
 
 

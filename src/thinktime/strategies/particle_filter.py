@@ -42,6 +42,11 @@ class Particle:
     rewards: tuple[float, ...] = ()
     log_product: float = 0.0
 
+    @property
+    def moving(self) -> bool:
+        """Whether it can go on."""
+        return self.node.finish in ("root", "step")
+
 
 @dataclass(frozen=True)
 class ParticleFilter:
@@ -98,7 +103,7 @@ class ParticleFilter:
         population = [Particle(search.root)] * self.n
         redraws = collapses = partial = 0
         for turn in range(1, self.max_rounds + 1):
-            moving = Counter(particle.node for particle in population if particle.node.finish in ("root", "step"))
+            moving = Counter(particle.node for particle in population if particle.moving)
             if not moving:
                 break
             children = await search.extend(list(moving), list(moving.values()), until="step")
@@ -131,6 +136,10 @@ class ParticleFilter:
                 kept = {population[place].node for place in ancestors}
                 search.prune([p.node for p in population if p.node not in kept and not p.node.done])
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
+        unfinished = sum(particle.moving for particle in population)
+        if unfinished:
+            told = f"{unfinished} of {len(population)} particles had not finished after max_rounds={self.max_rounds}"
+            search.log(warning=f"{told} steps; the answer leaves them out")
         if 2 * collapses > redraws:
             told = f"one particle had all the weight at {collapses} of {redraws} redraws, and the others died"
             search.log(warning=f"{told}; lower factor={self.factor:g}")
