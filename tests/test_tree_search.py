@@ -30,7 +30,15 @@ from toy import (
 
 from thinktime.core.allocation import shares
 from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.particles import POTENTIALS, effective_size, log_odds, log_potential, normalised, systematic
+from thinktime.core.particles import (
+    POTENTIALS,
+    RESAMPLERS,
+    effective_size,
+    log_odds,
+    log_potential,
+    normalised,
+    systematic,
+)
 from thinktime.core.search import Search
 from thinktime.core.selection import ranked
 from thinktime.core.types import Capability, Extension, Node
@@ -112,6 +120,34 @@ def test_the_comb_is_even() -> None:
     assert systematic([log(0.5), log(0.25), log(0.25)], 4, 0.5) == [0, 0, 1, 2]
     assert systematic([log(0.1), log(0.9)], 2, 0.1) == [0, 1]
     assert systematic([log(0.1), log(0.9)], 2, 0.3) == [1, 1]
+
+
+class Dice(Random):
+    """Gives these numbers, one after the other."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__()
+        self.numbers = list(numbers)
+
+    def random(self) -> float:
+        return self.numbers.pop(0)
+
+
+def test_the_resamplers_as_worked_out_by_hand() -> None:
+    """Weights .5, .25, .25 end at .5, .75 and 1."""
+    weights = [log(0.5), log(0.25), log(0.25)]
+    assert RESAMPLERS["systematic"](weights, 4, Dice(0.5)) == [0, 0, 1, 2]
+    assert RESAMPLERS["stratified"](weights, 2, Dice(0.9, 0.4)) == [0, 1], "at .45 and .7"
+    assert RESAMPLERS["stratified"](weights, 2, Dice(0.1, 0.6)) == [0, 2], "at .05 and .8"
+    assert RESAMPLERS["multinomial"](weights, 3, Dice(0.8, 0.1, 0.2)) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("resampler", sorted(RESAMPLERS))
+def test_a_resampler_gives_each_particle_its_weight_on_average(resampler: str) -> None:
+    weights, dice, runs = [log(0.6), log(0.1), log(0.3)], Random(0), 2000
+    ancestors = [RESAMPLERS[resampler](weights, 5, dice) for _ in range(runs)]
+    for place, weight in enumerate([0.6, 0.1, 0.3]):
+        assert sum(drawn.count(place) for drawn in ancestors) / (5 * runs) == pytest.approx(weight, abs=0.02)
 
 
 def test_the_effective_size_lies_between_one_and_all() -> None:
@@ -915,6 +951,7 @@ def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None
         (lambda: MCTS(n=0), "n=0: give 1 or more"),
         (lambda: MCTS(batch=0), "batch=0: give 1 or more"),
         (lambda: ParticleFilter(potential="maximum"), "potential='maximum': unknown"),
+        (lambda: ParticleFilter(resampler="wheel"), "resampler='wheel': unknown"),
         (lambda: ParticleFilter(factor=0), "factor=0: give a number above 0"),
         (lambda: EarlyRejection(n=6, width=4), "n=6: give a multiple of width=4"),
         (lambda: EarlyRejection(n=2, width=4), "n=2: give a multiple of width=4"),

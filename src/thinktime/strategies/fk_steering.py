@@ -30,6 +30,8 @@ class FKSteering(ParticleFilter):
         max_rounds: after so many steps the search ends with what has finished.
         reward: the ``score`` as it is, or its ``log_odds``.
         rollouts: pictures that a state on the way is judged by, finished for that; 0 judges its clean estimate.
+        resampler: how the population is redrawn: ``systematic`` by one draw for all, ``stratified`` by one in each
+            ``n``-th of the weight, ``multinomial`` (the paper's code) by independent ones.
     """
 
     n: int = 4

@@ -15,12 +15,12 @@ from typing import ClassVar
 
 from thinktime.core.particles import (
     POTENTIALS,
+    RESAMPLERS,
     effective_size,
     log_mean_exp,
     log_odds,
     log_potential,
     normalised,
-    systematic,
 )
 from thinktime.core.search import Answer, Search
 from thinktime.core.selection import Candidate, best, vote
@@ -66,6 +66,8 @@ class ParticleFilter:
         reward: ``log_odds`` of the score, for probabilities, or the ``score`` itself.
         rollouts: what a partial solution is worth is told by so many ends of it, as the logarithm of the mean of
             ``exp(factor * reward)``; 0 takes the score of what there is.
+        resampler: how the population is redrawn: ``systematic`` by one draw for all, ``stratified`` by one in each
+            ``n``-th of the weight, ``multinomial`` by independent ones.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -79,6 +81,7 @@ class ParticleFilter:
     max_rounds: int = 40
     reward: str = "log_odds"
     rollouts: int = 0
+    resampler: str = "systematic"
     needs: ClassVar[frozenset[Capability]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
@@ -92,6 +95,7 @@ class ParticleFilter:
         at_least("max_rounds", self.max_rounds, 1)
         one_of("reward", self.reward, REWARDS)
         at_least("rollouts", self.rollouts, 0)
+        one_of("resampler", self.resampler, RESAMPLERS)
 
     async def __call__(self, search: Search) -> Answer:
         ended = [particle for particle in await self.filter(search) if particle.node.done]
@@ -132,7 +136,7 @@ class ParticleFilter:
             if size < self.ess * len(population):
                 redraws += 1
                 collapses += size < ALL_IN_ONE
-                ancestors = systematic(weights, self.n, dice.random())
+                ancestors = RESAMPLERS[self.resampler](weights, self.n, dice)
                 kept = {population[place].node for place in ancestors}
                 search.prune([p.node for p in population if p.node not in kept and not p.node.done])
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
