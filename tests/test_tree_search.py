@@ -244,6 +244,20 @@ def test_particles_that_have_not_finished_after_the_last_round_are_counted() -> 
     assert not any("warning" in event for event in search.events)
 
 
+def test_bon_scores_the_ends_alone_redraws_nothing_and_answers_with_the_best() -> None:
+    """Two say 5 with .6 each, which is more weight than the .7 of the 7; even at ess=1 nobody dies."""
+    tree = {"0": step("a"), "1": step("b"), "2": step("c")}
+    tree |= {"0/0": done("is 5"), "1/0": done("so 5"), "2/0": done("is 7")}
+    scores = {"0": 0.9, "1": 0.1, "2": 0.01, "0/0": 0.6, "1/0": 0.6, "2/0": 0.7}
+    search = toy_search(ToyGenerator(tree), scorer := ToyScorer(scores))
+    assert solve(ParticleFilter(n=3, potential="bon", ess=1), search).value == "7"
+    assert [len(batch) for batch in scorer.asked] == [3]
+    assert not any(record.pruned for record in search.trace.values())
+    assert not any("warning" in event for event in search.events)
+    weighted = toy_search(tree, scores)
+    assert solve(ParticleFilter(n=3, potential="is", ess=0), weighted).value == "5"
+
+
 # Beam search with lookahead
 
 

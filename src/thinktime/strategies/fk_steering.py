@@ -21,7 +21,7 @@ class FKSteering(ParticleFilter):
         n: particles, 2 or more.
         potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
             (``sum``), itself (``rt``), or nothing before the end (``is``). The last potential of a picture makes the
-            product the same for all of them.
+            product the same for all of them. ``bon`` is best-of-n, the baseline: no redraw, no score before the end.
         factor: of the reward in the exponent, above 0.
         ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
         anneal: steps over which the factor rises to its full value.

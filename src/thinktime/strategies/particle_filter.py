@@ -57,7 +57,9 @@ class ParticleFilter:
     Args:
         n: particles.
         potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
-            (``sum``) or itself (``rt``). The last potential of a solution makes the product the same for all of them.
+            (``sum``), itself (``rt``), or nothing before the end (``is``). The last potential of a solution makes the
+            product the same for all of them. ``bon`` is best-of-n, the baseline: no redraw, no score before the end,
+            and the highest reward answers.
         factor: of the reward in the exponent.
         ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
         anneal: steps over which the factor rises to its full value, for rewards that mislead early.
@@ -86,7 +88,7 @@ class ParticleFilter:
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        one_of("potential", self.potential, POTENTIALS)
+        one_of("potential", self.potential, (*POTENTIALS, "bon"))
         above("factor", self.factor, 0)
         not_below("ess", self.ess, 0)
         at_least("anneal", self.anneal, 0)
@@ -133,7 +135,7 @@ class ParticleFilter:
             size = effective_size(weights)
             roots = len({next(node for node in p.node.lineage() if node.depth <= 1) for p in population})
             search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population), roots=roots)
-            if size < self.ess * len(population):
+            if size < self.ess * len(population) and self.potential != "bon":
                 redraws += 1
                 collapses += size < ALL_IN_ONE
                 ancestors = RESAMPLERS[self.resampler](weights, self.n, dice)
@@ -147,7 +149,7 @@ class ParticleFilter:
         if 2 * collapses > redraws:
             told = f"one particle had all the weight at {collapses} of {redraws} redraws, and the others died"
             search.log(warning=f"{told}; lower factor={self.factor:g}")
-        if not partial and self.potential != "is":
+        if not partial and self.potential not in ("is", "bon"):
             search.log(warning=f"nothing is scored before the end with {self._schedule}: this is importance sampling")
         return population
 
@@ -172,11 +174,13 @@ class ParticleFilter:
         return [log_mean_exp(rewards) if rewards else None for rewards in known]
 
     def _looks(self, turn: int) -> bool:
-        return turn > self.start and (turn - self.start - 1) % self.every == 0
+        return self.potential != "bon" and turn > self.start and (turn - self.start - 1) % self.every == 0
 
     def _chosen(self, search: Search, ended: list[Particle]) -> Candidate | None:
-        """The answer with the most weight; where answers cannot be compared, the highest reward."""
-        if search.answers is None:
+        """The answer with the most weight; where answers cannot be compared or the best of n is asked for, the highest
+        reward.
+        """
+        if search.answers is None or self.potential == "bon":
             nodes = list(dict.fromkeys(particle.node for particle in ended))
             return best(search.candidates(nodes, [search.trace[node.key].score for node in nodes]))
         share: dict[Node, float] = {}
