@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise, product
 from math import inf, log
 from random import Random
@@ -220,6 +221,48 @@ def test_a_particle_that_cannot_end_weighs_nothing() -> None:
     search = toy_search(tree, {"0": 0.9, "1": 0.2})
     answer = solve(ParticleFilter(n=2), search)
     assert (answer.value, answer.share) == ("7", 1.0)
+
+
+def weights_on_the_way(strategy: ParticleFilter, scores: list[float]) -> list[float]:
+    """The log-weight of a single particle after each of its steps, each with a score; none of them is the last."""
+    found = []
+    for rounds in range(1, len(scores) + 1):
+        search = toy_search(lambda extension: step("on"), lambda node: scores[node.depth - 1])
+        (particle,) = asyncio.run(replace(strategy, n=1, ess=0, max_rounds=rounds).filter(search))
+        found.append(particle.log_weight)
+    return found
+
+
+def test_annealing_takes_a_growing_share_of_the_rewards_on_the_way() -> None:
+    """Log-odds of .8, .8, .8 are log 4 each; over 2 steps the factor has 1/2 of its value, then all of it."""
+    scores = [0.8, 0.8, 0.8]
+    halves = weights_on_the_way(ParticleFilter(anneal=2, potential="rt"), scores)
+    assert halves == pytest.approx([0.5 * log(4), 1.5 * log(4), 2.5 * log(4)])
+    quarters = weights_on_the_way(ParticleFilter(anneal=4, factor=2.0, potential="diff"), scores)
+    assert quarters == pytest.approx([0.5 * log(4), 1.0 * log(4), 1.5 * log(4)])
+    assert weights_on_the_way(ParticleFilter(anneal=0, potential="diff"), scores) == pytest.approx([log(4)] * 3)
+
+
+def test_annealing_is_over_at_the_end() -> None:
+    """The reward of a solution counts in full, whatever its steps had counted."""
+    tree = {"0": step("a"), "0/0": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "0/0": 0.8})
+    (particle,) = asyncio.run(ParticleFilter(n=1, ess=0, anneal=40).filter(search))
+    assert particle.log_weight == pytest.approx(log(4))
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "scored"),
+    [(0, 1, [1, 2, 3, 4, 5, 6, 7]), (0, 3, [1, 4, 7]), (1, 2, [2, 4, 6, 7]), (3, 1, [4, 5, 6, 7]), (9, 1, [7])],
+)
+def test_steps_are_scored_from_start_on_and_then_every_so_many_and_the_end_always(
+    start: int, every: int, scored: list[int]
+) -> None:
+    """Six steps and an end."""
+    generator = ToyGenerator(lambda extension: done("7") if extension.node.depth == 6 else step("on"))
+    search = toy_search(generator, scorer := ToyScorer(lambda node: 0.5))
+    solve(ParticleFilter(n=1, start=start, every=every), search)
+    assert [node.depth for batch in scorer.asked for node in batch] == scored
 
 
 def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
@@ -833,6 +876,26 @@ def test_mcts_rolls_the_best_step_out_and_comes_back_when_the_values_fall() -> N
     answer = solve(MCTS(n=2, width=2, batch=1, explore=0), toy_search(generator, scores))
     assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0)], [((1,), 0), ((1,), 1)], [((1, 0), 0)]]
     assert (answer.value, answer.share) == pytest.approx(("7", 0.9 / 1.1))
+
+
+def test_the_upper_bound_as_worked_out_by_hand() -> None:
+    """Mean .6 after 2 of 8 visits: .6 + .5 * sqrt(log 8 / 2) = 1.1099."""
+    search = toy_search({"0": step("a")}, None)
+    (node,) = extend(search, [search.root], until="step")
+    root = Place(search.root, visits=8)
+    assert Place(node, root, visits=2, value=1.2).bound(0.5) == pytest.approx(1.1099, abs=1e-4)
+    assert Place(node, root, visits=2, value=1.2).bound(0.0) == pytest.approx(0.6)
+    assert Place(node, root).bound(0.0) == root.bound(0.5) == inf
+
+
+@pytest.mark.parametrize(("explore", "second"), [(0.0, 0), (1.0, 1)])
+def test_mcts_explores_what_it_has_visited_less(explore: float, second: int) -> None:
+    """a was rolled out: .7 after 2 visits of 3; b has .6 after 1. sqrt(log 3 / 2) = .741, sqrt(log 3) = 1.048."""
+    tree = {"0": step("a"), "1": step("b"), "0/0": done("is 5")}
+    tree |= {f"{i}/{j}": done("is 7") for i in range(2) for j in range(1, 3)} | {"1/0": done("is 7")}
+    scores = dict.fromkeys(tree, 0.5) | {"0": 0.7, "1": 0.6, "0/0": 0.7}
+    solve(MCTS(n=2, width=2, batch=1, explore=explore), toy_search(generator := ToyGenerator(tree), scores))
+    assert [batch[0].node.path for batch in generator.asked] == [(), (0,), (second,)]
 
 
 def test_mcts_ends_when_everything_has_ended() -> None:
