@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 from toy import (
     DOLLARS,
     Piece,
@@ -475,6 +476,19 @@ def test_ets_goes_25_steps_deep_unless_it_is_told_otherwise() -> None:
     generator = ToyGenerator(lambda extension: step("on"))
     solve(ETS(n=1, coverage=0), toy_search(generator, lambda node: 0.5, cap=40))
     assert len(generator.asked) == 25
+
+
+def test_a_choice_found_when_the_time_is_over_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one the solver has by then depends on the machine."""
+    limits = []
+
+    def late(gain: list[float], *, options: dict[str, float], **_: object) -> OptimizeResult:
+        limits.append(options["time_limit"])
+        return OptimizeResult(success=False, x=[1.0] * len(gain))
+
+    monkeypatch.setattr("scipy.optimize.milp", late)
+    assert solve_program([0.5, 0.5], [["r"], ["r"]], [1, 1], 1.0, 0.0, None, 3.0) is None
+    assert limits == [3.0]
 
 
 def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
