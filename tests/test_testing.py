@@ -91,6 +91,8 @@ SMALL = [
     "plan_then_solve:n=2",
     "particle_filter:n=4,ess=1",
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
+    "particle_filter:n=4,ess=1,resampler=multinomial,max_rounds=3",
+    "particle_filter:n=4,potential=bon",
     "early_rejection:n=4,width=2,tau=3",
     "early_rejection:n=4,width=2,tau=1,keep=random",
     "early_rejection:n=4,width=2,tau=auto",

@@ -9,7 +9,7 @@ from typing import Any
 
 from thinktime.core.journal import Journal
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
+from thinktime.core.types import Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
@@ -46,7 +46,8 @@ class Trial:
         self.calls = 0
         self.sampled: list[tuple[str, Child]] = []
         """Every child the generator returned, with its key."""
-        self.readings: list[Score] = []
+        self.scores: list[Score] = []
+        self.embeddings: list[Embedding] = []
         self.moments: list[Usage] = []
         """What was spent and under way whenever something was asked."""
         self.grown_from_pruned: list[Node] = []
@@ -56,7 +57,7 @@ class Trial:
             _WatchedGenerator(self),
             scorers=_WatchedScorer(self),
             answers=ANSWERS,
-            embedder=HashedNgrams(),
+            embedder=_WatchedEmbedder(self),
             prompts=WORD_PROMPTS,
             sampling=Sampling(max_length=20),
             budget=budget,
@@ -70,7 +71,12 @@ class Trial:
     @property
     def spent(self) -> Usage:
         """The cost of all that was returned."""
-        return total([*(child.usage for _, child in self.sampled), *(reading.usage for reading in self.readings)])
+        return total([*(child.usage for _, child in self.sampled), self.judged])
+
+    @property
+    def judged(self) -> Usage:
+        """The cost of all scores and embeddings that were returned."""
+        return total([score.usage for score in self.scores] + [each.usage for each in self.embeddings])
 
     async def run(self) -> Trial:
         """Run the strategy to its end.
@@ -158,9 +164,22 @@ class _WatchedScorer(WordScorer):
         pairs = zip(nodes, known, strict=True)
         number = await self._trial.call(total(self.worst_case(problem, node, before) for node, before in pairs))
         readings = await super().score(problem, nodes, known)
-        self._trial.readings += readings
+        self._trial.scores += readings
         self._trial.settle(number)
         return readings
+
+
+class _WatchedEmbedder(HashedNgrams):
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
+        number = await self._trial.call(total(map(self.worst_case, nodes)))
+        embeddings = await super().embed(nodes)
+        self._trial.embeddings += embeddings
+        self._trial.settle(number)
+        return embeddings
 
 
 def _pruned(search: Search, node: Node) -> bool:
