@@ -82,5 +82,5 @@ def test_a_missing_score_stays_missing() -> None:
 
 
 def test_there_must_be_a_scorer_to_stand_for() -> None:
-    with pytest.raises(InputError, match="scorer='random': it stands for a scorer that fits --model"):
+    with pytest.raises(InputError, match="scorer='random': it replaces a scorer that fits --model"):
         control("random", TASK, None)

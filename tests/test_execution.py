@@ -155,7 +155,9 @@ def test_what_there_is_nothing_to_take_a_share_of_is_unknown() -> None:
 
 
 def test_health_takes_samples_that_were_verified() -> None:
-    with pytest.raises(InputError, match="samples=0: the health of a verifier takes samples whose truth is known"):
+    with pytest.raises(InputError, match="samples=0: give samples of known correctness"):
         health([[], []])
-    with pytest.raises(InputError, match=r"verdicts=\(\): problem 1 has a sample without any; run the verifier on it"):
+    with pytest.raises(
+        InputError, match=r"verdicts=\(\): problem 1 has a sample without a verdict; run the verifier on it"
+    ):
         health([[Judged((True,), True)], [Judged((), True)]])

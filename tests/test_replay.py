@@ -122,7 +122,7 @@ def test_unjudged_samples_can_be_dropped(file: Path) -> None:
 
 
 def test_dropping_every_sample_is_an_error_not_an_empty_result(file: Path) -> None:
-    with pytest.raises(InputError, match="no sample is left; is every one of them unjudged"):
+    with pytest.raises(InputError, match="no sample is left; all of them may be unjudged"):
         read_recorded(write(file, outputs(("7", "?"))), Fields(), drop_unjudged=True)
 
 
@@ -154,7 +154,7 @@ def test_a_line_that_is_not_json_is_named(file: Path) -> None:
 
 
 def test_a_line_that_is_no_object_is_named(file: Path) -> None:
-    with pytest.raises(InputError, match=r"line 2'?: give one JSON object a line"):
+    with pytest.raises(InputError, match=r"line 2'?: give one JSON object per line"):
         read_recorded(write(file, outputs(("7", True)), [1, 2]), Fields())
 
 

@@ -139,5 +139,5 @@ def test_a_bank_of_two_models_is_read_one_at_a_time(bank: Bank) -> None:
     with pytest.raises(InputError, match=r"one \| two.*not pooled; name one"):
         banked_pool(bank, TASK, SAMPLING, 2)
     assert banked_pool(bank, TASK, SAMPLING, 2, model="two").generator == "two"
-    with pytest.raises(InputError, match="the bank holds samples of: one, two"):
+    with pytest.raises(InputError, match="the bank has samples of: one, two"):
         banked_pool(bank, TASK, SAMPLING, 2, model="three")

@@ -105,7 +105,7 @@ def test_what_the_bank_does_not_hold_is_refused_with_its_limits() -> None:
         two.success((1, 1), "median")
     with pytest.raises(InputError, match="at least one problem"):
         Verdicts(())
-    with pytest.raises(InputError, match="as many solutions and checks as the others"):
+    with pytest.raises(InputError, match="the same number of solutions and checks"):
         Verdicts((checked(["r"], [[1]]), checked(["r"], [[1, 1]])))
 
 

@@ -1,6 +1,6 @@
-"""Scorers that no method could have: one that knows every answer, and one that knows nothing.
+"""Control scorers: an oracle that knows every answer, and random scores.
 
-Between what a method gains with the first and with the second lies all that its own scorer can be worth to it.
+The difference between a method's results with the two is the most that its own scorer can contribute.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from thinktime.core.usage import Usage
 from thinktime.generators.text import asked_of, messages_of
 
 NAMES = ("oracle", "random")
-"""As ``--scorer`` of a bench."""
+"""Values of ``--scorer`` in a bench."""
 
 
 class Oracle:
-    """Scores a complete sample 1 if the task's own check says it is right, else 0: the selector is the evaluator.
+    """Scores a complete sample 1 if the task's check accepts its answer, else 0.
 
-    What is selected by it is an upper bound, and a report of it is stamped.
+    The selector is then the evaluator, so results are an upper bound, and their reports carry a stamp.
     """
 
     capabilities = frozenset({Capability.SCORES})
@@ -34,11 +34,11 @@ class Oracle:
         self._references = {json.dumps(messages_of(problem.prompt)): problem.reference for problem in task.problems}
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
-        """A look at the reference costs nothing."""
+        """One scorer call, without tokens."""
         return Usage(scorer_calls=1)
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        """One reading per node; none of an incomplete one."""
+        """One reading per node; its value is None for an incomplete sample."""
         return [Reading(self._score(node), Usage(scorer_calls=1)) for node in nodes]
 
     def _score(self, node: Node) -> float | None:
@@ -49,9 +49,9 @@ class Oracle:
 
 
 class Scrambled:
-    """A scorer whose readings cost what they cost and say nothing: in place of each number another at random.
+    """Runs a scorer at its normal cost, and replaces each score by a random number.
 
-    The random number is the node's own, so a run can be repeated. What a method gains with it is not the scorer's.
+    The number depends on the node's key, so a run can be repeated. Gains that remain do not come from the scorer.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -60,15 +60,15 @@ class Scrambled:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Those of the scorer."""
+        """The scorer's capabilities."""
         return self._scorer.capabilities
 
     def worst_case(self, node: Node, known: Node | None) -> Usage:
-        """As the scorer's."""
+        """The scorer's worst case."""
         return self._scorer.worst_case(node, known)
 
     async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Reading]:
-        """The scorer's readings, their numbers drawn from 0 to 1; a missing one stays missing."""
+        """The scorer's readings with uniform values in [0, 1]; missing values stay missing."""
         readings = await self._scorer.score(nodes, known)
         return [
             reading if reading.value is None else replace(reading, value=Random(f"{self.name}/{node.key}").random())
@@ -77,13 +77,13 @@ class Scrambled:
 
 
 def control(name: str, task: Task, scorer: Scorer | None) -> Scorer:
-    """``oracle``, or ``random`` numbers at the cost of the scorer they stand for.
+    """The control scorer ``oracle``, or ``random`` in place of ``scorer``.
 
     Raises:
-        InputError: there is no scorer to stand for.
+        InputError: ``random`` has no scorer to replace.
     """
     if name == "oracle":
         return Oracle(task)
     if scorer is None:
-        raise InputError("scorer", name, "it stands for a scorer that fits --model, and there is none")
+        raise InputError("scorer", name, "it replaces a scorer that fits --model, and there is none")
     return Scrambled(scorer)

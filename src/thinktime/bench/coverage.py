@@ -1,6 +1,6 @@
 """The law of repeated sampling (Brown et al. 2024, arXiv 2407.21787): how coverage grows with samples.
 
-Coverage is what an oracle would reach: the share of problems with a right answer among k samples.
+Coverage is the share of problems with a right answer among k samples, the accuracy of an oracle.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
 
 NEEDLE = 0.01
-"""A problem whose right samples are fewer than this share is one a vote can't solve."""
+"""Share of right samples below which a vote cannot solve a problem."""
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """coverage(k) = exp(a * k**-b), with the errors of the fit in points of coverage."""
+    """coverage(k) = exp(a * k**-b), with the mean and maximum absolute error of the fitted coverage."""
 
     a: float
     b: float
@@ -49,12 +49,12 @@ def coverage(counts: Sequence[tuple[int, int]], k: int) -> float:
 
 
 def grid(most: int, points: int = 40) -> list[int]:
-    """Different whole numbers from 1 to ``most``, spread evenly in logarithms."""
+    """Distinct whole numbers from 1 to ``most``, spaced evenly on a logarithmic scale."""
     return sorted({round(k) for k in np.geomspace(1, most, points)})
 
 
 def fit_power_law(ks: Sequence[int], values: Sequence[float]) -> PowerLaw:
-    """Least squares in log coverage; values of 0 before the first success are left out.
+    """Fit by least squares in log coverage. Points with coverage 0 are left out.
 
     Raises:
         InputError: fewer than five different k have a coverage above 0.
@@ -74,7 +74,7 @@ def fit_power_law(ks: Sequence[int], values: Sequence[float]) -> PowerLaw:
 
 @dataclass(frozen=True)
 class Rates:
-    """A Beta distribution of the problems' success rates: a second, better behaved forecast."""
+    """A Beta distribution of the problems' success rates, which extrapolates more robustly than the power law."""
 
     alpha: float
     beta: float
@@ -110,12 +110,12 @@ def fit_rates(counts: Sequence[tuple[int, int]]) -> Rates:
 
 
 def chance(answers: Sequence[Sequence[Hashable]], references: Sequence[Hashable], k: int) -> list[float]:
-    """What guessing gives, problem by problem: coverage by k draws from the answers given to the *other* problems.
+    """Coverage by guessing: the chance per problem that k draws from the *other* problems' answers hit the right one.
 
     Args:
         answers: keys of the answers to each problem; None is unreadable.
         references: the key of each right answer.
-        k: guesses.
+        k: number of guesses.
     """
     pool = Counter(key for keys in answers for key in keys)
     total = pool.total()
@@ -128,18 +128,21 @@ def chance(answers: Sequence[Sequence[Hashable]], references: Sequence[Hashable]
 
 
 def needles(counts: Sequence[tuple[int, int]]) -> float:
-    """Share of problems that have right samples, but fewer than 1%."""
+    """Share of problems that have right samples, but less than 1% of them."""
     return sum(0 < right < NEEDLE * n for n, right in counts) / len(counts)
 
 
 def distinct(problem: Sampled) -> float:
-    """Different texts among a problem's samples, as a share; much below 1 at some length, seeds were used twice."""
+    """Share of distinct texts among a problem's samples. For long texts, a share far below 1 means repeated seeds."""
     return len({sample.text for sample in problem.samples}) / len(problem.samples)
 
 
 @dataclass(frozen=True)
 class SampledModel:
-    """A model's samples and what they cost, in FLOPs or another shared unit: the prompt once, then each sample."""
+    """A model's samples (number, right ones) per problem, and its costs in FLOPs or another common unit.
+
+    A problem costs ``prompt_cost`` once, and ``sample_cost`` for each sample.
+    """
 
     name: str
     counts: Sequence[tuple[int, int]]
@@ -149,7 +152,7 @@ class SampledModel:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model and how often to sample it, with the coverage (of an oracle) this gives and its cost a problem."""
+    """A model and its number of samples, with the resulting coverage and the cost per problem."""
 
     model: str
     k: int
@@ -158,7 +161,7 @@ class ModelChoice:
 
 
 def cheapest(models: Sequence[SampledModel], target: float) -> ModelChoice | None:
-    """The model and number of samples that reach a coverage at the least cost; None if none does."""
+    """The model and number of samples that reach a coverage at the least cost; None if no model reaches it."""
     reached = []
     for model in models:
         ks = range(1, min(n for n, _ in model.counts) + 1)

@@ -1,6 +1,6 @@
-"""Which method for which difficulty, and what a larger model would cost instead (Snell et al. 2024, arXiv 2408.03314).
+"""The best method for each difficulty, and the exchange rate to a larger model (Snell et al. 2024, arXiv 2408.03314).
 
-Difficulty is that of a problem for one model, so its bins belong to that model.
+Difficulty is measured for one model, so its bins are valid only for that model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BINS = 5
 
 
 def binned(difficulty: Sequence[float], bins: int = BINS) -> list[int]:
-    """Bins of equal size by success, 0 the easiest; of equal success the earlier problem counts as easier."""
+    """Bin problems into equal sizes by success rate; bin 0 is the easiest. Ties go by order."""
     order = np.argsort([-value for value in difficulty], kind="stable")
     found = np.empty(len(order), dtype=int)
     found[order] = np.arange(len(order)) * bins // len(order)
@@ -23,11 +23,14 @@ def binned(difficulty: Sequence[float], bins: int = BINS) -> list[int]:
 
 
 def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> tuple[list[float], list[str]]:
-    """What a policy gets that picks each bin's best arm on the other half; and its picks, bin by bin and fold.
+    """Two-fold cross-validation of a policy that picks the best arm of each bin on the other half.
 
     Args:
         right: by arm, whether (or how often) it solves each problem.
-        bins: of each problem, counted from 0.
+        bins: the bin of each problem, from 0.
+
+    Returns:
+        The success of the policy on each problem, and its picks by bin and fold.
 
     Raises:
         InputError: half of a bin has fewer than two problems.
@@ -49,17 +52,17 @@ def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -
 
 
 def exchange_rate(times: float, pretraining_tokens: float | None, inference_tokens: float | None) -> float:
-    """How many times its own inference compute a model may spend before one ``times`` as large costs no more.
+    """Factor of inference compute at which a small model costs as much as one that is ``times`` as large.
 
-    Training takes 6 operations a parameter and token, inference 2.
+    Training takes 6 FLOPs per parameter and token, inference 2.
 
     Args:
-        times: parameters of the larger model over those of this one.
-        pretraining_tokens: that either is trained on.
-        inference_tokens: that the smaller one will generate in its life.
+        times: parameters of the larger model over those of the smaller one.
+        pretraining_tokens: training tokens of either model.
+        inference_tokens: tokens that the smaller model generates over its lifetime.
 
     Raises:
-        InputError: a number is missing or not positive; neither is assumed.
+        InputError: a number is missing or not positive.
     """
     for name, value in (
         ("times", times),
@@ -67,6 +70,6 @@ def exchange_rate(times: float, pretraining_tokens: float | None, inference_toke
         ("inference_tokens", inference_tokens),
     ):
         if value is None or not value > 0:
-            raise InputError(name, value, "give a number above 0: the rate depends on training and on use alike")
+            raise InputError(name, value, "give a number above 0; the rate depends on training and on inference")
     assert pretraining_tokens is not None and inference_tokens is not None
     return times + 3 * pretraining_tokens / inference_tokens * (times - 1)

@@ -1,4 +1,4 @@
-"""Where a result was measured."""
+"""Describes the machine and the versions behind a result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def environment() -> dict[str, str | None]:
-    """Versions of what computes, the platform and the processor; the same on every run on one machine."""
+    """Versions of the computing packages, platform and processor; equal for every run on one machine."""
     return {
         "thinktime": _version("thinktime"),
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Verifiers without a reference answer: arithmetic is worked out again, programs are put to their tests."""
+"""Verifiers without a reference answer: they recompute arithmetic, and run programs against tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thinktime.answers import TextAnswers
 SECONDS = 5.0
 MEGABYTES = 1024
 PASSED = 77
-"""Exit status after the last test; a program that ends before has not passed, whatever its status."""
+"""Exit status after the last test. A program that exits earlier with another status has not passed."""
 
 _BEGIN = f"""\
 import os, resource, sys
@@ -44,9 +44,9 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 
 
 def arithmetic(text: str) -> bool:
-    """Whether a text works something out, and all that it works out is so.
+    """Whether a text contains calculations such as ``3 + 4 = 7``, and all of them are right.
 
-    What it works out are equations between numbers, such as ``3 + 4 = 7``, to the digits that are written.
+    A result is right if it agrees to the number of digits that is written.
     """
     found = [equation.split("=") for equation in _EQUATION.findall(_TIMES.sub("*", _NOTES.sub("", text)))]
     worked_out = [sides for sides in found if re.search(r"[\d)] ?[-+*/]", sides[0])]
@@ -73,16 +73,16 @@ def _value(side: str) -> Fraction:
                 return Fraction(ast.unparse(node))
         raise ValueError(side)
 
-    if side.count("(") != side.count(")"):  # those of the sentence around it
+    if side.count("(") != side.count(")"):  # a parenthesis of the surrounding sentence
         side = side.strip(" ()")
     return of(ast.parse(re.sub(r"(?<![\d.])0+(?=\d)", "", side.strip()), mode="eval").body)
 
 
 def passes(program: str, tests: str, seconds: float = SECONDS) -> bool | None:
-    """Whether a Python program passes its tests (assertions, run behind it); None where its time is over first.
+    """Whether a Python program passes its tests (assertions that run after it); None if it runs out of time.
 
-    It runs in a process, an empty folder and an environment of its own, with an end to its time and memory. That keeps
-    mistakes in, not malice: it is no sandbox. Run programs of models you do not trust in a container.
+    The program runs in its own process, in an empty folder, without environment variables, and with limits of time and
+    memory. This contains mistakes but not malice. Run untrusted programs in a container.
     """
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
@@ -99,19 +99,19 @@ def passes(program: str, tests: str, seconds: float = SECONDS) -> bool | None:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            with suppress(ProcessLookupError, PermissionError):  # it, and whatever it has started
+            with suppress(ProcessLookupError, PermissionError):  # the process and its children
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def program_of(text: str) -> str:
-    """The last fenced block of a reply; all of it where nothing is fenced."""
+    """The last fenced code block of a reply, or the whole reply if there is none."""
     blocks = _FENCED.findall(text)
     return blocks[-1] if blocks else text
 
 
 class Programs(TextAnswers):
-    """Programs as answers. Two are the same where they are letter for letter, so votes hardly help."""
+    """Reads programs as answers. Two are equal only if they are identical, so votes hardly help."""
 
     def __init__(self) -> None:
         super().__init__(program_of)

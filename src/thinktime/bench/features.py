@@ -1,6 +1,6 @@
-"""Do right solutions read differently from wrong ones? Length and marker words, within problems (arXiv 2504.14047).
+"""Measures how length and marker words relate to correctness, within problems (arXiv 2504.14047).
 
-Samples cut at the limit are left out: they are long and wrong by construction.
+Samples cut at the limit are left out, because they are long and wrong by construction.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from thinktime.core.errors import InputError
 from thinktime.scorers.markers import FEATURES, Markers, Weights
 
 RIDGE = 1.0
-"""Penalty on squared coefficients, in units of one sample's log-likelihood; it keeps rare markers from running away."""
+"""Ridge penalty, in units of one sample's log-likelihood. It bounds the coefficients of rare markers."""
 
 
 @dataclass(frozen=True)
 class Association:
-    """How one feature goes with being right.
+    """The association of one feature with correctness.
 
-    ``auc`` is the chance that, of a right and a wrong sample of the same problem, the right one has more of it (ties
-    half), averaged over mixed problems; ``difference`` the mean of right minus wrong. ``pooled`` takes samples of all
-    problems together, which mostly measures difficulty.
+    ``auc`` is the chance that a right sample has a higher value than a wrong sample of the same problem (ties count
+    half), averaged over the ``mixed`` problems that have both. ``difference`` is the mean of right minus wrong.
+    ``pooled`` is the AUC over the samples of all problems together, which mostly measures difficulty.
     """
 
     auc: Estimate
@@ -39,7 +39,7 @@ class Association:
 
 
 def association(problems: Sequence[Sampled], markers: Markers, seed: int = 0) -> dict[str, Association]:
-    """Length in the samples' own unit, and marker rates per 100 words, against being right.
+    """Association of correctness with length (in the samples' unit) and with marker rates (per 100 words).
 
     Raises:
         InputError: no problem has right and wrong samples that ended.
@@ -71,10 +71,10 @@ def _features(ended: Sequence[Sequence[Sample]], markers: Markers) -> dict[str, 
 
 
 def fit_weights(problems: Sequence[Sampled], generator: str, markers: Markers) -> Weights:
-    """Fit `Weights` on calibration problems, those with right and wrong samples.
+    """Fit `Weights` by logistic regression on the problems that have right and wrong samples.
 
-    Every problem has an intercept of its own, so that the coefficients compare samples of one problem and do not learn
-    which problems are hard; the saved intercept is their mean.
+    Every problem has its own intercept, so the coefficients compare samples of one problem and do not learn which
+    problems are hard. The saved intercept is the mean.
 
     Raises:
         InputError: the samples are all right or all wrong, or no problem has both.
@@ -93,7 +93,7 @@ def fit_weights(problems: Sequence[Sampled], generator: str, markers: Markers) -
     right = np.array([sample.correct for samples in mixed for sample in samples], dtype=np.float64)
     owner = np.repeat(np.arange(len(mixed)), [len(samples) for samples in mixed])
     means, spreads = raw.mean(axis=0), raw.std(axis=0)
-    spreads[spreads < 1e-12] = 1.0  # a marker that never varies keeps coefficient 0
+    spreads[spreads < 1e-12] = 1.0  # a constant marker gets coefficient 0
     x = (raw - means) / spreads
     width = x.shape[1]
 

@@ -1,4 +1,4 @@
-"""Quality against cost: which ways of spending nothing cheaper beats (Wang et al. 2025, arXiv 2504.14047)."""
+"""The Pareto frontier of accuracy against cost (Wang et al. 2025, arXiv 2504.14047)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thinktime.core.errors import InputError
 
 @dataclass(frozen=True)
 class Point:
-    """A way of spending: its mean cost, in any one unit, and the accuracy that buys."""
+    """A configuration with its mean cost, in any common unit, and its accuracy."""
 
     label: str
     cost: float
@@ -20,7 +20,7 @@ class Point:
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """The points that are more accurate than all that cost no more, the cheapest first."""
+    """The points that are more accurate than every point of at most their cost, the cheapest first."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
         if not kept or point.accuracy > kept[-1].accuracy:
@@ -29,19 +29,19 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def within(points: Sequence[Point], cost: float) -> Point | None:
-    """The most accurate point that costs no more, the cheaper of equals; None if there is none."""
+    """The most accurate point of at most this cost, the cheaper one of ties; None if there is none."""
     return next((point for point in reversed(frontier(points)) if point.cost <= cost), None)
 
 
 def cost_to_reach(points: Sequence[Point], accuracy: float) -> float | None:
-    """The least cost of a point that is as accurate; None if none is."""
+    """The least cost of a point with at least this accuracy; None if there is none."""
     return next((point.cost for point in frontier(points) if point.accuracy >= accuracy), None)
 
 
 def area(points: Sequence[Point], low: float, high: float) -> float:
-    """Mean accuracy of what a cost buys, over costs from ``low`` to ``high`` that are even in logarithms.
+    """Mean of the best accuracy within a cost, over costs from ``low`` to ``high`` on a logarithmic scale.
 
-    Below the cheapest point it buys nothing.
+    Below the cheapest point the accuracy is 0.
 
     Raises:
         InputError: not ``0 < low < high``.

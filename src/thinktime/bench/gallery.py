@@ -1,4 +1,4 @@
-"""One picture of what steering does: the same draws under each method with their scores, and scores against cost."""
+"""Draws a figure of steering: the same draws under each method with their scores, and scores against cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DIGITS = (2, 4, 5, 7, 8, 9)
 BUDGETS = (80, 160, 320)
-"""Evaluations of the denoiser for one picture."""
+"""Denoiser evaluations for one picture."""
 METHODS: Mapping[str, Mapping[str, int | str]] = {
     "best_of_n": {},
     "beam_search": {"width": 2},
@@ -47,7 +47,7 @@ class Painted:
 
 
 def paintings() -> dict[tuple[str, int], list[Painted]]:
-    """Every digit with heavy ink by every method at every budget; ``single`` takes one picture's."""
+    """Digits with heavy ink, by method and budget; ``single`` spends the evaluations of one picture."""
     generator = DiffusionGenerator(DiffusionModel(pocket.directory("digits")), steps=STEPS)
     digit = PictureScorer(generator, class_score(Classifier.load(pocket.directory("digits_scorer"))), "class")
     scorer = Composed([(digit, 1.0), (PictureScorer(generator, ink, "ink"), 10.0)])
@@ -77,7 +77,7 @@ def paintings() -> dict[tuple[str, int], list[Painted]]:
 
 
 def draw(found: Mapping[tuple[str, int], Sequence[Painted]], path: Path) -> None:
-    """Write the picture: a row of digits for each method at the largest budget, and under them the curve."""
+    """Write the figure: a row of digits for each method at the largest budget, and below them the curves."""
     from PIL import Image, ImageDraw
 
     rows = [arm for arm in found if arm[1] in (STEPS, BUDGETS[-1])]
@@ -100,7 +100,7 @@ def draw(found: Mapping[tuple[str, int], Sequence[Painted]], path: Path) -> None
 def _curve(
     canvas: ImageDraw, found: Mapping[tuple[str, int], Sequence[Painted]], box: tuple[int, int, int, int]
 ) -> None:
-    """Mean scores against evaluations, on a logarithmic axis."""
+    """Draw mean scores against evaluations, on a logarithmic axis."""
     left, top, right, bottom = box
     means = {arm: fmean(painted.score for painted in row) for arm, row in found.items()}
     low, high = min(means.values()), max(means.values())

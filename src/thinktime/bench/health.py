@@ -1,5 +1,6 @@
-"""How far a verifier can be trusted (Brown et al. 2024, arXiv 2407.21787): what it accepts wrongly, rejects wrongly,
-and says differently when it is asked again. Coverage is accuracy only as far as its verifier is sound.
+"""Measures the errors of a verifier: false positives, false negatives and flaky verdicts.
+
+Coverage equals accuracy only as far as the verifier is sound (Brown et al. 2024, arXiv 2407.21787).
 """
 
 from __future__ import annotations
@@ -13,34 +14,34 @@ from thinktime.bench.statistics import RESAMPLES, Estimate
 from thinktime.core.errors import InputError
 
 Verdict = bool | None
-"""None is a verifier that ran out of time: a rejection, and counted."""
+"""None means that the verifier ran out of time. This counts as a rejection."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One sample: what each run of the verifier said of it, and whether it is right in truth."""
+    """One sample: the verdict of each run of the verifier, and whether the sample is right."""
 
     verdicts: tuple[Verdict, ...]
     right: bool
 
     @property
     def accepted(self) -> bool:
-        """By the first run."""
+        """Whether the first run accepts the sample."""
         return self.verdicts[0] is True
 
     @property
     def flaky(self) -> bool:
-        """Whether runs differ; out of time is a rejection."""
+        """Whether runs differ; a timeout counts as a rejection."""
         return len({verdict is True for verdict in self.verdicts}) > 1
 
 
 @dataclass(frozen=True)
 class Health:
-    """Shares over all samples, their intervals from resampling problems; None where there is nothing to take them of.
+    """Error rates over all samples, with intervals from resampling problems; None if the denominator is 0.
 
-    ``false_positives`` are of the wrong samples, ``false_negatives`` of the right ones, ``wrong_accepted`` of those
-    that were accepted: what coverage by this verifier claims too much. ``flaky_problems`` are places of problems with
-    a sample whose verdict changes, ``out_of_time`` counts runs.
+    ``false_positives`` is the share of wrong samples that are accepted, ``false_negatives`` the share of right samples
+    that are rejected. ``wrong_accepted`` is the share of accepted samples that are wrong, by which coverage is too
+    high. ``flaky_problems`` are indexes of problems with a flaky sample; ``out_of_time`` counts runs.
     """
 
     false_positives: Estimate | None
@@ -52,16 +53,16 @@ class Health:
 
 
 def health(problems: Sequence[Sequence[Judged]], seed: int = 0) -> Health:
-    """Of a verifier that was put to samples whose truth is known: by hand, a better checker, or for being references.
+    """The error rates of a verifier on samples of known correctness, grouped by problem.
 
     Raises:
-        InputError: there is no sample, or one that the verifier did not look at; names its problem.
+        InputError: there is no sample, or a sample has no verdict.
     """
     if not any(problems):
-        raise InputError("samples", 0, "the health of a verifier takes samples whose truth is known")
+        raise InputError("samples", 0, "give samples of known correctness")
     for place, samples in enumerate(problems):
         if not all(sample.verdicts for sample in samples):
-            raise InputError("verdicts", (), f"problem {place} has a sample without any; run the verifier on it")
+            raise InputError("verdicts", (), f"problem {place} has a sample without a verdict; run the verifier on it")
 
     def share(of: Callable[[Judged], bool], among: Callable[[Judged], bool]) -> Estimate | None:
         chosen = [[of(sample) for sample in samples if among(sample)] for samples in problems]
@@ -78,7 +79,7 @@ def health(problems: Sequence[Sequence[Judged]], seed: int = 0) -> Health:
 
 
 def _share(counted: Sequence[int], among: Sequence[int], seed: int) -> Estimate | None:
-    """Sum over sum; resamples without anything to count among say nothing."""
+    """Ratio of the sums; resamples with a denominator of 0 are skipped."""
     if not any(among):
         return None
     shares = np.random.default_rng(seed).multinomial(len(among), np.full(len(among), 1 / len(among)), RESAMPLES)

@@ -1,4 +1,4 @@
-"""One JSON object a line, with errors that name the line."""
+"""Reads JSONL files, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file with their line numbers.
 
     Raises:
-        InputError: the file cannot be read or holds nothing, or a line is not a JSON object; names the line.
+        InputError: the file cannot be read or is empty, or a line is not a JSON object.
     """
     seen = False
     try:
@@ -27,10 +27,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except ValueError as error:
                     raise InputError("file", f"{path}, line {number}", f"not JSON ({error})") from None
                 if not isinstance(value, dict):
-                    raise InputError("file", f"{path}, line {number}", "give one JSON object a line")
+                    raise InputError("file", f"{path}, line {number}", "give one JSON object per line")
                 seen = True
                 yield number, value
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("file", str(path), f"cannot read it ({error})") from None
     if not seen:
-        raise InputError("file", str(path), "it is empty; give one JSON object a line")
+        raise InputError("file", str(path), "it is empty; give one JSON object per line")

@@ -1,7 +1,7 @@
-"""Are the right solutions of a problem shorter than its wrong ones? First finish search must know before it is used.
+"""Diagnoses whether right solutions are shorter than wrong ones, the assumption of first finish search.
 
-Everything is within a problem: over problems, hard ones are long and wrong, which says nothing (arXiv 2505.18149).
-Only samples that ended by themselves with an answer arrive; the others are neither short nor long.
+All comparisons are within a problem, because across problems the hard ones are long and wrong (arXiv 2505.18149).
+Only samples that ended by themselves with an answer count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from thinktime.strategies.first_finish import FirstFinish
 
 LEAST_MIXED = 30
 NARROWEST = 0.5
-"""Tokens: no fitted spread is narrower, as lengths are whole numbers."""
+"""Least fitted spread in tokens, because lengths are whole numbers."""
 
 Traces = Sequence[Sequence[Sample]]
 """The samples of every problem."""
@@ -30,11 +30,12 @@ Traces = Sequence[Sequence[Sample]]
 
 @dataclass(frozen=True)
 class Lengths:
-    """What lengths say about correctness.
+    """How lengths relate to correctness.
 
-    ``gap`` is the mean over mixed problems of (wrong - right) length over their common spread; ``shorter_is_right`` the
-    share of (right, wrong) pairs in which the right one is shorter, ties half; ``spread`` the ratio of the spreads,
-    wrong over right; ``cut`` the share of samples that did not end by themselves.
+    ``gap`` is the mean over mixed problems of (wrong - right) length, divided by the standard deviation of all lengths.
+    ``shorter_is_right`` is the share of (right, wrong) pairs in which the right one is shorter; ties count half.
+    ``spread`` is the ratio of the standard deviations, wrong over right. ``cut`` is the share of samples that did not
+    end by themselves.
     """
 
     gap: Estimate
@@ -46,7 +47,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What first finish search would make of the lengths, by n: replayed, and predicted by `predict`."""
+    """Accuracy of first finish search by n, replayed on the samples and predicted by `predict`, with advice."""
 
     lengths: Lengths
     replayed: dict[int, float]
@@ -55,7 +56,7 @@ class Diagnosis:
     n: int
 
     def strategy(self, guard: str = "warn") -> FirstFinish:
-        """First finish search as advised, which warns, or refuses, where the advice is against it."""
+        """First finish search with the advised n. It warns, or refuses, if the advice is against it."""
         return FirstFinish(self.n, advice=self.advice, guard=guard)
 
 
@@ -63,7 +64,7 @@ def measure(problems: Traces, seed: int = 0) -> Lengths:
     """Compare the lengths of right and wrong samples, within problems.
 
     Raises:
-        InputError: no problem has both.
+        InputError: no problem has both right and wrong samples.
     """
     mixed = _mixed(problems)
     if not mixed:
@@ -83,9 +84,9 @@ def measure(problems: Traces, seed: int = 0) -> Lengths:
 
 
 def diagnose(problems: Traces, sizes: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0) -> Diagnosis:
-    """Say whether, and with what n, the first to finish should be taken.
+    """Advise whether to use first finish search, and with which n.
 
-    Give it problems kept for this: on those that it is then judged by, the best n is partly luck.
+    Use separate problems for the diagnosis, because the best n on the test problems is partly luck.
 
     Raises:
         InputError: fewer than 30 problems have right and wrong samples.
@@ -108,10 +109,10 @@ def diagnose(problems: Traces, sizes: Sequence[int] = (1, 2, 4, 8, 16), seed: in
 
 
 def first_of(problems: Traces, n: int, *, last: bool = False) -> list[float]:
-    """Chance, problem by problem, that the shortest of ``n`` samples is right; with ``last`` the longest, a control.
+    """The chance per problem that the shortest of ``n`` samples is right; with ``last`` the longest, as a control.
 
     Raises:
-        InputError: a problem has fewer samples.
+        InputError: a problem has fewer than ``n`` samples.
     """
     sign = -1 if last else 1
     return [
@@ -121,9 +122,9 @@ def first_of(problems: Traces, n: int, *, last: bool = False) -> list[float]:
 
 
 def first_length(problems: Traces, n: int) -> list[float]:
-    """Expected length, problem by problem, at which the first of ``n`` ends and the others are given up.
+    """The expected length per problem at which the first of ``n`` samples ends and the others are cancelled.
 
-    Where none ends, the longest is what has been waited for.
+    If none ends, it is the length of the longest one.
     """
     waited: list[float] = []
     for samples in problems:
@@ -136,9 +137,9 @@ def first_length(problems: Traces, n: int) -> list[float]:
 
 
 def predict(problems: Traces, n: int) -> list[float]:
-    """`first_of` if the lengths of each problem's right and wrong samples were two normal distributions.
+    """`first_of` under the assumption that lengths of right and of wrong samples are normally distributed.
 
-    A class with one sample takes the problem's common spread.
+    A class with one sample uses the standard deviation of all samples of the problem.
     """
     found = []
     for samples in problems:
@@ -156,9 +157,9 @@ def predict(problems: Traces, n: int) -> list[float]:
 
 
 def normal_first(p: float, right: tuple[float, float], wrong: tuple[float, float], n: int) -> float:
-    """Chance that the shortest of ``n`` is right, for lengths of two normal distributions (mean, spread).
+    """The chance that the shortest of ``n`` is right, for two normal distributions of lengths (mean, deviation).
 
-    It is the integral of n p f_right(x) P(longer than x)^(n-1).
+    It is the integral of n p f_right(x) P(longer than x)^(n-1), where ``p`` is the share of right samples.
     """
     (m1, s1), (m2, s2) = right, wrong
     x = np.union1d(np.linspace(m1 - 9 * s1, m1 + 9 * s1, 4001), np.linspace(m2 - 9 * s2, m2 + 9 * s2, 4001))

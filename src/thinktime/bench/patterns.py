@@ -1,7 +1,7 @@
-"""Patterns of reasoning in a trace, and which problems are hard (Wu et al. 2024, arXiv 2410.13639).
+"""Finds reasoning patterns in traces, and hard problems (Wu et al. 2024, arXiv 2410.13639).
 
-The paper counts six patterns by hand. Here they are found by cues: phrases that go with a pattern in English. A model
-whose traces have a fixed format shows none of them, so they are of use for models that think in words.
+The paper labels six patterns by hand. This module finds them by cues, which are English phrases that accompany a
+pattern. Traces in a fixed format show none, so the module only suits models that think in words.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from thinktime.core.errors import InputError, UnknownNameError
 
 PATTERNS = {
-    "SA": "systematic analysis: looks at the whole, its inputs, outputs and constraints, before it chooses an approach",
+    "SA": "systematic analysis: studies inputs, outputs and constraints before it chooses an approach",
     "MR": "method reuse: maps the problem to a known method",
     "DC": "divide and conquer: splits the problem, and combines the parts",
-    "SR": "self-refinement: questions a step of its own, and mends it",
-    "CI": "context identification: says which parts of what is given matter",
-    "EC": "emphasising constraints: repeats on the way what the output must be like",
+    "SR": "self-refinement: questions one of its steps, and corrects it",
+    "CI": "context identification: names the parts of the input that matter",
+    "EC": "emphasising constraints: repeats the requirements on the output",
 }
 
 CUES = {
@@ -56,7 +56,7 @@ CUES = {
         r"the (?:required|requested) (?:format|form|length)|as (?:required|requested)",
     ),
 }
-"""Regular expressions, whatever the case of letters."""
+"""Regular expressions, which ignore case."""
 
 _FOUND = {code: re.compile("|".join(cues), re.IGNORECASE) for code, cues in CUES.items()}
 
@@ -67,10 +67,10 @@ def tagged(trace: str) -> frozenset[str]:
 
 
 def counted(traces: Iterable[str], codes: Sequence[str] = tuple(PATTERNS)) -> dict[str, int]:
-    """How many of the traces show each pattern.
+    """The number of traces that show each pattern.
 
     Raises:
-        UnknownNameError: there is no such code; names the six.
+        UnknownNameError: a code is unknown.
     """
     for code in codes:
         if code not in PATTERNS:
@@ -80,14 +80,14 @@ def counted(traces: Iterable[str], codes: Sequence[str] = tuple(PATTERNS)) -> di
 
 
 def hard(solved: Mapping[str, Sequence[bool]], most: int = 2) -> list[int]:
-    """Places of the problems that at most so many models solve, each asked once.
+    """Indexes of the hard problems, which at most ``most`` models solve in one attempt.
 
     Args:
         solved: by model, whether it solved each problem.
-        most: models that may solve a problem that counts as hard.
+        most: most models that solve a hard problem.
 
     Raises:
-        InputError: there are so few models that every problem would be hard.
+        InputError: there are at most ``most`` models, so every problem would be hard.
     """
     if len(solved) <= most:
         raise InputError("models", len(solved), f"give {most + 1} or more: with fewer every problem counts as hard")

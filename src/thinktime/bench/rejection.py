@@ -1,7 +1,7 @@
-"""After how many tokens a step can be judged (Cheshmi et al. 2025, arXiv 2508.01969).
+"""Calibrates the number of tokens after which a step can be judged (Cheshmi et al. 2025, arXiv 2508.01969).
 
-A reward model that is read along whole steps says of every cut which of them it would have kept there. Those steps are
-taken from problems that are not tested; no reference answer is looked at.
+A reward model scores every prefix of sampled steps, which shows the steps that each cut would keep. The steps come from
+calibration problems, and the calibration needs no reference answers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from thinktime.scorers.prm import ProcessReward
 TAUS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 RECALL = 0.9
 PROBLEMS, STEPS = 100, 16
-"""That a calibration reads, and next steps of each."""
+"""Number of calibration problems, and of next steps for each."""
 
 Steps = Mapping[Node, Sequence[float]]
-"""Next steps behind one prefix, and the reward after each of a step's tokens."""
+"""Next steps after one prefix, each with the reward after every token."""
 
 
 async def read_along(
     task: Task, generator: Generator, scorer: ProcessReward, sampling: Sampling, journal: Journal | None = None
 ) -> list[Steps]:
-    """Of every problem 16 next steps, behind a prefix of 0 to 3 steps in turn."""
+    """Sample 16 next steps for every problem, after prefixes of 0 to 3 steps in turn, and score their prefixes."""
 
     async def behind(prefix: int, problem: Problem) -> Steps:
         search = Search(problem, generator, sampling=sampling, seed=1, journal=journal)
@@ -51,16 +51,16 @@ def partial(steps: Steps, tau: int) -> list[float]:
 
 
 def recall(early: Sequence[float], whole: Sequence[float], share: float) -> float:
-    """How many of the best ``share`` by whole scores are so by early ones; ties go to the first, as in a search."""
+    """Share of the best ``share`` of steps by whole scores that early scores keep; ties go to the first."""
     keep = ceil(share * len(whole))
     best, kept = (set(sorted(range(len(side)), key=lambda i: -side[i])[:keep]) for side in (whole, early))
     return len(best & kept) / keep
 
 
 def least_tau(found: Sequence[Steps], share: float) -> tuple[int, float]:
-    """The least tau at which nine tenths of the best ``share`` of steps are kept, and how many are.
+    """The least tau at which at least 90% of the best ``share`` of steps are kept, and the kept share.
 
-    Where none of those tried is enough it is the length of the longest step: nothing is given up early then.
+    If no candidate suffices, tau is the length of the longest step, so nothing is rejected early.
     """
     longest = max(len(rewards) for steps in found for rewards in steps.values())
     for tau in (tau for tau in TAUS if tau < longest):

@@ -1,7 +1,7 @@
-"""Replay of recorded samples: coverage, votes and reward selection of other people's runs, without a model.
+"""Replays recorded samples without a model: coverage, votes and selection by reward.
 
-A file holds one problem a line. Its samples are either a list of objects or parallel lists on the problem itself;
-values may be one-element lists. Field names are options.
+A file has one problem per line. Its samples are either a list of objects or parallel lists of the problem; values may
+be one-element lists. Field names are options.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from thinktime.scorers.recorded import RecordedReward
 from thinktime.strategies import Strategy, make
 
 UNREADABLE = ("", "[invalid]")
-"""What files hold in place of an answer that could not be read; it has no vote."""
+"""Values that stand for an unreadable answer, which has no vote."""
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Where a file keeps what: the list of samples, and the fields of one sample."""
+    """The names of a file's fields: the list of samples, and the fields of one sample."""
 
     samples: str = "outputs"
     text: str = "response"
@@ -51,10 +51,10 @@ class RecordedProblem:
 
 
 def read_recorded(path: Path, fields: Fields, *, drop_unjudged: bool = False) -> list[RecordedProblem]:
-    """Import recorded samples.
+    """Read recorded samples.
 
     Raises:
-        InputError: a line is broken or lacks a named field; names the line and the fields it has.
+        InputError: a line is malformed or lacks a field. The message has the line and its fields.
     """
     problems = []
     for number, row in read_jsonl(path):
@@ -69,7 +69,7 @@ def read_recorded(path: Path, fields: Fields, *, drop_unjudged: bool = False) ->
         if samples:
             problems.append(RecordedProblem(Problem(f"{identity}/{number}", prompt, reference), samples))
     if not problems:
-        raise InputError("file", str(path), "no sample is left; is every one of them unjudged?")
+        raise InputError("file", str(path), "no sample is left; all of them may be unjudged")
     return problems
 
 
@@ -111,10 +111,10 @@ def _single(value: Any) -> Any:
 
 
 def replay(problems: Sequence[RecordedProblem], ks: Sequence[int], *, rewards: bool, seed: int = 0) -> dict[str, Any]:
-    """Coverage at every ``k``, and what votes (and with rewards, selections) over all samples answer.
+    """Coverage at every ``k``, and the accuracy of votes (and with ``rewards``, of selection) over all samples.
 
     Raises:
-        InputError: a ``k`` exceeds the number of samples of some problem.
+        InputError: a ``k`` exceeds the number of samples of a problem.
     """
     fewest = min(len(problem.samples) for problem in problems)
     if bad := [k for k in ks if not 1 <= k <= fewest]:
@@ -142,7 +142,7 @@ def _accuracy(problems: Sequence[RecordedProblem], strategy: str, seed: int) -> 
 
 
 async def _is_right(problem: RecordedProblem, strategy: Strategy) -> bool:
-    """Whether the strategy's answer is right: as the samples that give this answer were judged."""
+    """Whether the strategy's answer is right, by the majority of labels of the samples with this answer."""
     search = Search(
         problem.problem,
         RecordedGenerator(problem.samples),

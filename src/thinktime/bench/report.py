@@ -1,4 +1,4 @@
-"""A bench result as one HTML file that works offline: the accuracy-against-cost plot, tables and traces."""
+"""Writes a bench result as one HTML file that works offline: a plot of accuracy against cost, tables, traces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COSTS = (("FLOPs", ("flops", "scorer_flops")), ("generated tokens", ("generated
 
 
 def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: Path) -> None:
-    """Write ``path``, self-contained: no request leaves it, and text from models stays text.
+    """Write a self-contained report. It loads nothing, and shows text from models only as text.
 
     ``timing`` maps ``strategy@n`` to mean machine seconds per problem; a missing key is unknown.
 
@@ -33,8 +33,8 @@ def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: P
         text = json.dumps(data, allow_nan=False)
     except ValueError as error:
         raise InputError("result", str(path), f"give null for an unknown number ({error})") from None
-    text = text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})  # no text can end the script element
-    parts = page("parts.js").partition("\nexport {")[0]  # modules elsewhere, one script here
+    text = text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})  # so that no text ends the script element
+    parts = page("parts.js").partition("\nexport {")[0]  # the report is one script without modules
     template = page("report.html").replace("{{look}}", page("look.css")).replace("{{parts}}", parts)
     try:
         path.write_text(template.replace(_PLACE, text), encoding="utf-8")
@@ -43,10 +43,7 @@ def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: P
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """One sentence: the best strategy at the largest budget against ``single``, with intervals and cost factor.
-
-    Before it stands the result's stamp, if it has one.
-    """
+    """One sentence that compares the best strategy at the largest budget with ``single``, after the result's stamp."""
     return f"{result['stamp']} {_comparison(result)}" if result.get("stamp") else _comparison(result)
 
 

@@ -1,7 +1,7 @@
-"""Runs strategies over a task with many problems in flight, and sums up what came out.
+"""Runs strategies over a task with many problems in flight, and summarises the outcomes.
 
-Everything in the result is a function of the samples: two runs with the same command give the same file, whether
-or not one of them was killed and resumed. What differs from run to run, the seconds, goes to a second file.
+The result is a function of the samples. Two runs of the same command write the same file, even if one was killed and
+resumed. Seconds differ from run to run, so they are in a second file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from thinktime.strategies import Strategy, check
 
 SCHEMA = 1
 IN_FLIGHT = 256
-STAMP = "The selector is the evaluator: what it selects is an upper bound, no result of a method."
+STAMP = "The selector is the evaluator: this is an upper bound, not the result of a method."
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A configured strategy of a bench. ``n`` is its sample budget, what the plots call its size."""
+    """A configured strategy of a bench. ``n`` is its sample budget, the size in plots."""
 
     name: str
     n: int
@@ -44,23 +44,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy made of one problem."""
+    """The outcome of a strategy on one problem."""
 
     problem: Problem
     answer: Answer
     correct: bool
     samples: tuple[bool, ...]
-    """Whether each complete independent sample of the tree was right."""
+    """Whether each complete independent sample of the tree is right."""
     trace: tuple[dict[str, Any], ...]
     thoughts: tuple[int | None, ...] = ()
-    """Tokens that each sample thinks, where that is capped."""
+    """Thought tokens of each sample, if thoughts are capped."""
     events: tuple[dict[str, Any], ...] = ()
-    """What the strategy said of itself."""
+    """The strategy's log."""
 
 
 @dataclass
 class Bench:
-    """A run in progress; `result` may be called at any time, also after an interruption."""
+    """A run in progress; `result` works at any time, even after an interruption."""
 
     task: Task
     generator: Generator
@@ -72,25 +72,25 @@ class Bench:
     seed: int = 0
     skills: Skills | None = None
     thinking_tokens: int | None = None
-    """The cap that the generator keeps; the result says whether it held."""
+    """The cap of the generator; the result reports whether it held."""
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    """Why problems have no outcome; a later run asks them again."""
+    """Reasons why problems have no outcome; a later run tries them again."""
 
     def budget_text(self) -> str:
-        """The limits that are set."""
+        """The limits of the budget as text."""
         return ", ".join(f"{value:g} {name}" for name, value in asdict(self.budget).items() if value is not None)
 
     async def run(self) -> None:
-        """Run all entries, one after another; each finds the samples of those before it in the bank.
+        """Run all entries, one after another; each finds the earlier entries' samples in the bank.
 
-        A problem of which not one sample could be had is left out and noted in `failures`.
+        A problem whose samples all fail is left out and noted in `failures`.
 
         Raises:
-            ModelError: no problem of an entry could be asked.
-            CapabilityError: an entry's needs are not met; raised before anything is sampled.
-            InputError: a problem cannot be asked; raised before anything is sampled.
+            ModelError: all problems of an entry failed.
+            CapabilityError: an entry's needs are not met; raised before sampling.
+            InputError: a problem is invalid, or the budget does not cover one sample; raised before sampling.
         """
         for problem in self.task.problems:
             try:
@@ -114,7 +114,7 @@ class Bench:
             self.failures += [str(failure) for failure in failed]
 
     async def _one(self, entry: Entry, problem: Problem, free: asyncio.Semaphore) -> ModelError | None:
-        """Note what becomes of one problem; return why there is nothing to note."""
+        """Store the outcome of one problem, or return the error."""
         async with free:
             try:
                 outcome = await self._solve(entry, problem)
@@ -251,21 +251,21 @@ class Bench:
         }
 
     def _traces(self, finished: Sequence[Entry]) -> list[dict[str, Any]]:
-        """The trees of up to four telling problems, from the search with the largest budget."""
+        """The trees of up to four contrasting problems, from the search with the largest budget."""
         searches = [entry for entry in finished if any(o.answer.passes and _deep(o) for o in self._ordered(entry))]
         if not searches:
             return []
         entry = max(searches, key=lambda e: e.n)
         single = self.outcomes.get("single@1", {})
-        told: dict[tuple[bool, bool], Outcome] = {}
+        examples: dict[tuple[bool, bool], Outcome] = {}
         for o in self._ordered(entry):
             before = single[o.problem.id].correct if o.problem.id in single else False
-            told.setdefault((before, o.correct), o)
+            examples.setdefault((before, o.correct), o)
         order = [(False, True), (False, False), (True, True), (True, False)]
-        return [_told(entry, told[kind]) for kind in order if kind in told]
+        return [_trace(entry, examples[kind]) for kind in order if kind in examples]
 
 
-def _told(entry: Entry, o: Outcome) -> dict[str, Any]:
+def _trace(entry: Entry, o: Outcome) -> dict[str, Any]:
     return {
         "problem": {
             "id": o.problem.id,

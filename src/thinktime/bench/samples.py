@@ -1,6 +1,6 @@
-"""Independent samples of many problems under one setting: what laws, votes and diagnoses are measured on.
+"""Pools of independent samples of many problems, for coverage laws, votes and diagnoses.
 
-They come from a file of recorded samples or from a bank. Samples of two models or two settings are never pooled.
+A pool comes from a file of recorded samples or from a bank. It never mixes models or settings.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Unit = Literal["tokens", "words"]
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole sample: its length, its answer's key (None: unreadable), whether it was right and ended by itself.
+    """A whole sample: its length, its answer's key (None: unreadable), and whether it is right and ended by itself.
 
-    ``correct`` is False where nobody judged it, and ``judged`` says so. ``reward`` is None where there is none.
+    ``correct`` is False if ``judged`` is. ``reward`` is None without a reward.
     """
 
     length: int
@@ -42,13 +42,13 @@ class Sample:
 
     @property
     def answered(self) -> bool:
-        """Whether it ended by itself with an answer: what can win a race or a vote."""
+        """Whether it ended by itself with an answer, so that it can win a race or a vote."""
         return self.ended and self.key is not None
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A problem with its samples. ``reference`` is the key of the right answer, None where it is unknown."""
+    """A problem with its samples. ``reference`` is the key of the right answer, or None if it is unknown."""
 
     id: str
     samples: tuple[Sample, ...]
@@ -56,7 +56,7 @@ class Sampled:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Samples, and right ones among them."""
+        """Number of samples, and of right ones."""
         return len(self.samples), sum(sample.correct for sample in self.samples)
 
     @property
@@ -67,7 +67,7 @@ class Sampled:
 
     @cached_property
     def right(self) -> frozenset[Hashable]:
-        """The answers that are right: those whose judged samples mostly were."""
+        """The right answers: those whose judged samples are mostly right."""
         lead: dict[Hashable, int] = {}
         for sample in self.samples:
             if sample.judged and sample.key is not None:
@@ -77,10 +77,10 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Pool:
-    """Problems sampled under one setting; ``generator`` names the model, ``setting`` all that samples depend on.
+    """Problems sampled under one setting; ``generator`` names the model, ``setting`` describes the sampling.
 
     Raises:
-        InputError: there is no problem, or one has no samples or no verdict on any; names it.
+        InputError: there is no problem, or a problem has no samples or none that is judged.
     """
 
     generator: str
@@ -99,12 +99,12 @@ class Pool:
 
     @property
     def counts(self) -> list[tuple[int, int]]:
-        """Samples and right ones of every problem."""
+        """Number of samples and of right ones, for every problem."""
         return [problem.counts for problem in self.problems]
 
     @property
     def fewest(self) -> int:
-        """Samples of the problem that has fewest: the largest k that all problems allow."""
+        """The least number of samples of a problem, which is the largest k that all problems allow."""
         return min(len(problem.samples) for problem in self.problems)
 
 
@@ -117,21 +117,21 @@ def merge(pools: Sequence[Pool]) -> Pool:
     kinds = sorted({f"{pool.generator}, {pool.setting}, {pool.unit}" for pool in pools})
     if len(kinds) > 1:
         raise InputError(
-            "setting", " | ".join(kinds), "samples of different settings are not pooled; measure each alone"
+            "setting", " | ".join(kinds), "samples of different settings cannot be pooled; measure each alone"
         )
     problems = tuple(problem for pool in pools for problem in pool.problems)
     ids = [problem.id for problem in problems]
     if twice := next((id for id in ids if ids.count(id) > 1), None):
-        raise InputError("problem", twice, "it is in two pools; its samples would count twice")
+        raise InputError("problem", twice, "it is in two pools, so its samples would count twice")
     if not pools:
         raise InputError("pools", 0, "give at least one")
     return Pool(pools[0].generator, pools[0].setting, pools[0].unit, problems)
 
 
 def recorded_pool(path: Path) -> Pool:
-    """Samples of a JSONL file. Lengths are in words: files hold texts, not tokens.
+    """Samples of a JSONL file. Lengths are in words, because files contain no tokens.
 
-    Files say nothing of why a sample stopped; one without a readable answer is taken to have been cut.
+    Files do not say why a sample stopped, so one without a readable answer counts as cut.
 
     Raises:
         InputError: as `thinktime.bench.replay.read_recorded`.
@@ -156,18 +156,18 @@ def recorded_pool(path: Path) -> Pool:
 
 
 def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 0, model: str | None = None) -> Pool:
-    """The first ``n`` whole samples of every problem of the task, as one search over this bank would find them.
+    """The first ``n`` whole samples of every problem of the task in a bank.
 
-    A sample's key is a function of model, problem, sampling and seed, so no other setting's samples can be among them.
+    A sample's key depends on model, problem, sampling and seed, so samples of other settings are never included.
 
     Raises:
-        InputError: the bank holds several models and none is named, lacks the named one or some of the samples.
+        InputError: the bank has several models and none is named, or it lacks the model or some of the samples.
     """
     models = bank.models()
     if model is None and len(models) != 1:
-        raise InputError("model", " | ".join(models), "samples of different models are not pooled; name one")
+        raise InputError("model", " | ".join(models), "samples of different models cannot be pooled; name one")
     if model is not None and model not in models:
-        raise InputError("model", model, f"the bank holds samples of: {', '.join(models) or 'none'}")
+        raise InputError("model", model, f"the bank has samples of: {', '.join(models) or 'none'}")
     generator = BankedGenerator(model or models[0])
     scorers = bank.scorers()
     scorer = scorers[0] if len(scorers) == 1 else None
@@ -195,7 +195,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
         )
 
     def reward(leaf: Node, scorer: str) -> float | None:
-        """By whatever reading there is: they differ in cost alone."""
+        """The reward of any reading of the leaf; readings of one node differ only in cost."""
         keys = [reading_key(leaf, known) for known in (None, *leaf.lineage())]
         readings = (bank.find_reading(key, scorer) for key in keys)
         return next((reading.value for reading in readings if reading), None)

@@ -1,4 +1,4 @@
-"""What selectors make of k samples: accuracy over random subsets, beside the coverage an oracle would reach."""
+"""Accuracy of selectors on k samples, over random subsets."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Score = Callable[[Sample], float | None]
 
 @dataclass(frozen=True)
 class SelectorPoint:
-    """A selector at one k: its accuracy with the interval over problems, and how much subsets differ.
+    """A selector at one k: its accuracy with an interval over problems, and the spread over subsets.
 
-    ``sd`` is of the mean accuracy over subsets. It shrinks as k nears n, since subsets overlap: no interval.
-    ``each`` is every problem's mean over the subsets, for paired differences.
+    ``sd`` is the standard deviation of the mean accuracy over subsets. It is not an interval, because subsets overlap
+    and it shrinks as k approaches n. ``each`` is the mean of every problem over the subsets, for paired differences.
     """
 
     accuracy: Estimate
@@ -36,7 +36,7 @@ class SelectorPoint:
 
 
 def candidates(samples: Sequence[Sample], score: Score) -> list[Candidate]:
-    """Samples as a search would hand them to a selector; those cut at the limit have no answer."""
+    """Samples as the candidates of a search; those cut at the limit have no answer."""
     return [
         Candidate(
             Node(str(place), (place,), sample, finish="eos" if sample.ended else "length"),
@@ -57,10 +57,10 @@ def curve(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[int, SelectorPoint]:
-    """A selector's accuracy at every k over random subsets without replacement, the same ones for every selector.
+    """The accuracy of a selector at every k over random subsets without replacement, which all selectors share.
 
     Raises:
-        InputError: a k exceeds the samples of some problem.
+        InputError: a k exceeds the samples of a problem.
     """
     for problem in problems:
         if bad := [k for k in ks if not 1 <= k <= len(problem.samples)]:
@@ -84,7 +84,7 @@ def curve(
 
 
 def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
-    """`thinktime.strategies.length_vote` as a selector: a vote of the shortest, or the longest, that ended."""
+    """`thinktime.strategies.length_vote` as a selector: a vote of the shortest or longest samples that ended."""
 
     def select(drawn: Sequence[Candidate]) -> Candidate | None:
         ended = [candidate for candidate in drawn if candidate.node.done]
@@ -94,7 +94,7 @@ def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
 
 
 def first_finish(k: int, *, last: bool = False) -> Select:
-    """`thinktime.strategies.first_finish` as a selector: a vote of the ``k`` first to end; or the last, a control."""
+    """`thinktime.strategies.first_finish` as a selector: a vote of the first ``k`` to end, or as a control the last."""
 
     def select(drawn: Sequence[Candidate]) -> Candidate | None:
         arrived = [candidate for candidate in drawn if candidate.answer is not None]
@@ -106,9 +106,9 @@ def first_finish(k: int, *, last: bool = False) -> Select:
 
 
 def plateau(accuracy: Mapping[int, float], least: float = PLATEAU) -> int | None:
-    """The smallest k from which on no doubling gains as much as ``least``; None if the last one still does.
+    """The smallest k after which no doubling gains ``least`` or more; None if the last doubling still does.
 
-    Every later doubling counts: two votes are no better than one, so the first alone would tell nothing.
+    All later doublings count, because the first one never helps a vote: two votes are no better than one.
     """
     ks = sorted(accuracy)
     found = None

@@ -1,4 +1,4 @@
-"""Estimates with intervals. The unit is the problem: intervals come from resampling problems, never samples."""
+"""Estimates with intervals, which come from resampling problems, never samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Estimate:
 def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """Mean of one value per problem with its percentile bootstrap interval (Efron and Tibshirani 1993).
 
-    For a paired difference give the differences: resampling them keeps the pairs together.
+    For a paired difference pass the differences, so that resampling keeps the pairs together.
 
     Raises:
         InputError: there is no value.
@@ -73,14 +73,14 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def expected_best(ranked: Sequence[tuple[float, float]], n: int, k: int) -> float:
-    """Value of the first-ranked of ``k`` out of ``n`` samples: the mean over all subsets, exactly.
+    """Expected value of the best-ranked of ``k`` out of ``n`` samples, exactly over all subsets.
 
-    With 1 for right and 0 for wrong it is the chance that the winner is right.
+    With value 1 for right and 0 for wrong samples, it is the chance that the winner is right.
 
     Args:
-        ranked: rank (lower is better) and value of the samples that can win; of equal ranks each wins as often.
-            A subset without any of them has value 0.
-        n: all samples of the problem.
+        ranked: rank (lower is better) and value of the samples that can win; ties win equally often. A subset without
+            any of them has value 0.
+        n: number of samples of the problem.
         k: samples drawn, without replacement.
 
     Raises:

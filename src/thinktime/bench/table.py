@@ -38,7 +38,7 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
 
 
 def interval(estimate: Mapping[str, float]) -> str:
-    """A share with its interval, in percent."""
+    """A share and its interval, in percent."""
     return f"{100 * estimate['value']:.1f}% [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
 

@@ -1,4 +1,4 @@
-"""Tasks: problems with references, and how their answers are read."""
+"""Tasks: problems with references, and readers for their answers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Task:
     problems: tuple[Problem, ...]
     answers: TextAnswers
     check: Callable[[str | None, str | None], bool] = equivalent
-    """Whether an answer is right: `thinktime.answers.equivalent`, the same notion that votes use."""
+    """Whether an answer is right; the default is the equivalence that votes use."""
 
     @property
     def evaluator(self) -> str:
-        """Who says what is right. A scorer of this name selects by the reference."""
+        """The name of the evaluator. A scorer of the same name selects by the reference."""
         return f"reference answers of {self.name}"
 
 
 PROGRAMS = "programs:"
-"""Before the path of a file whose references are tests: what a model writes is run."""
+"""Prefix for the path of a file whose references are tests. It runs programs that a model writes."""
 
 
 def load(
@@ -45,16 +45,16 @@ def load(
     question: str = "question",
     answer: str = "answer",
 ) -> Task:
-    """``pocket`` (n problems of the split, levels in turn) or the path of a JSONL file (its first n problems).
+    """Load a task: ``pocket`` (n problems of the split, levels in turn) or a JSONL file (its first n problems).
 
-    A file's answers may be GSM8K's (``…#### 18``), boxed, or bare. With ``programs:`` before the path answers are
-    programs in Python; the file has ``tests`` in place of answers, and an answer is right if it passes them.
+    A file's answers may be in the format of GSM8K (``…#### 18``), boxed, or bare. After the prefix ``programs:``,
+    answers are Python programs, and the file has ``tests`` in place of answers; an answer is right if it passes them.
 
     Raises:
-        InputError: no such task or file, a broken line, a missing field, or n is not positive.
+        InputError: the task or file does not exist, a line is malformed, a field is missing, or n is not positive.
     """
     if n is not None and n < 1:
-        raise InputError("problems", n, "ask for 1 or more")
+        raise InputError("problems", n, "give 1 or more")
     if name == "pocket":
         if split not in ("train", "dev", "test"):
             raise InputError("split", split, "give train, dev or test")
@@ -94,6 +94,6 @@ def load(
     )
 
 
-@lru_cache(maxsize=4096)  # equal samples are run once, and a bench that is asked again says the same
+@lru_cache(maxsize=4096)  # equal samples run once and get the same verdict
 def _passes(program: str | None, tests: str | None) -> bool:
     return program is not None and tests is not None and passes(program, tests) is True

@@ -1,4 +1,4 @@
-"""The tree of a search: as records for result files, and drawn in the terminal."""
+"""The tree of a search, as records for result files and as a drawing for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thinktime.generators.text import added_text
 
 
 def records(search: Search) -> list[dict[str, Any]]:
-    """Every node in the order of sampling; a node's text is what it adds to its parent's."""
+    """Every node in the order of sampling; the text of a node is what it adds to its parent's."""
     return [
         {
             "key": record.node.key,

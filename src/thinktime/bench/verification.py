@@ -1,7 +1,7 @@
-"""What solutions and checks of them are worth (Singhi et al. 2025, arXiv 2504.01005), from a bank that holds both.
+"""Fits how to split a budget between solutions and checks (Singhi et al. 2025, arXiv 2504.01005).
 
-A bank has S solutions of every problem and V verdicts on each. From it follows what fewer of both would have given, so
-the law that shares a budget out between them, and where checks begin to pay, can be fitted without sampling again.
+The input has S solutions of every problem and V verdicts on each. Subsets show the accuracy of fewer solutions and
+checks, so the law of the best split, and the budget at which checks pay off, follow without new samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from thinktime.strategies.solve_or_verify import SELECT, SolveOrVerify, cost
 
 Floats = npt.NDArray[np.float64]
 Split = tuple[int, int]
-"""Solutions, and checks of each; no checks is a vote."""
+"""Number of solutions, and of checks of each; 0 checks is a vote."""
 
 SUBSETS = 25
 RESAMPLES = 1000
@@ -28,11 +28,11 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Checked:
-    """The solutions of one problem and what was said of them; arrays by solution, or by solution and check.
+    """The solutions of one problem and their verdicts; arrays are by solution, or by solution and check.
 
-    ``answers`` are keys, None where unreadable; ``verdicts`` lie in 0..1, NaN where missing. Tokens are generated ones,
-    0 for a check not asked for; ``solution_read`` are prompt tokens read for all solutions, ``check_read`` those that
-    the checks of a solution read anew, once for all of them.
+    ``answers`` are keys, None if unreadable. ``verdicts`` lie in 0..1, NaN if missing. ``solution_tokens`` and
+    ``check_tokens`` are generated tokens, 0 for a check that was not run. ``solution_read`` are the prompt tokens read
+    once for all solutions; ``check_read`` are those that all checks of a solution read once.
     """
 
     id: str
@@ -47,14 +47,14 @@ class Checked:
 
     @cached_property
     def codes(self) -> npt.NDArray[np.int64]:
-        """Answers as numbers, -1 for the unreadable."""
+        """Answers as numbers, -1 if unreadable."""
         numbers = {key: place for place, key in enumerate(dict.fromkeys(k for k in self.answers if k is not None))}
         return np.array([-1 if key is None else numbers[key] for key in self.answers], dtype=np.int64)
 
     def scores(self, checks: int) -> Floats:
-        """Of each solution the mean of what is not missing of its first verdicts; 0 where all are, or it is unreadable.
+        """Mean of the first ``checks`` verdicts of each solution; 0 if all are missing, or the answer is unreadable.
 
-        A missing verdict was paid for, so it uses up one of the checks.
+        A missing verdict does not enter the mean, but was paid, so it uses up one of the checks.
         """
         seen = self.verdicts[:, :checks]
         known = ~np.isnan(seen)
@@ -64,10 +64,10 @@ class Checked:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Equally many checked solutions of each problem. ``tails`` are ends of checks that gave no verdict.
+    """Equally many checked solutions of each problem. ``tails`` are the ends of checks without a verdict.
 
     Raises:
-        InputError: there is no problem, problems differ in size, or no check of any gave a verdict.
+        InputError: there is no problem, problems differ in size, or all verdicts are missing.
     """
 
     problems: tuple[Checked, ...]
@@ -78,26 +78,24 @@ class Verdicts:
             raise InputError("problems", 0, "a bank of verdicts needs at least one problem")
         sizes = {problem.verdicts.shape for problem in self.problems}
         if len(sizes) > 1:
-            raise InputError(
-                "verdicts", sorted(sizes), "every problem needs as many solutions and checks as the others"
-            )
+            raise InputError("verdicts", sorted(sizes), "every problem needs the same number of solutions and checks")
         if self.checks and all(np.isnan(problem.verdicts).all() for problem in self.problems):
             ends = "; ".join(repr(tail) for tail in self.tails[:3])
-            raise InputError("verdicts", "all missing", f"no check ended with one that can be read; they end: {ends}")
+            raise InputError("verdicts", "all missing", f"no check ends with a readable verdict; they end: {ends}")
 
     @property
     def solutions(self) -> int:
-        """Solutions of each problem."""
+        """Number of solutions of each problem."""
         return int(self.problems[0].verdicts.shape[0])
 
     @property
     def checks(self) -> int:
-        """Checks of each solution."""
+        """Number of checks of each solution."""
         return int(self.problems[0].verdicts.shape[1])
 
     @property
     def missing(self) -> float:
-        """Share of the checks asked for that gave no verdict."""
+        """Share of the checks without a readable verdict."""
         asked = sum(int((p.check_tokens > 0).sum()) for p in self.problems)
         without = sum(int(np.isnan(p.verdicts[p.check_tokens > 0]).sum()) for p in self.problems)
         return without / asked if asked else 0.0
@@ -109,13 +107,13 @@ class Verdicts:
         return float(checks.mean() / np.concatenate([p.solution_tokens for p in self.problems]).mean())
 
     def success(self, split: Split, select: str = "weighted", seed: int = 0) -> Floats:
-        """The chance that the answer to each problem is right, over subsets of its solutions.
+        """The chance per problem that the chosen answer is right, over subsets of its solutions.
 
-        Best-of-n is the mean over all subsets and orders of ties, exactly; a vote the mean over 25 random subsets, the
-        same ones whatever the checks. A tie goes to the answer drawn first, an unreadable answer never wins.
+        Best-of-n is exact: the mean over all subsets and orders of ties. A vote is the mean over 25 random subsets, the
+        same for any number of checks. Ties go to the answer drawn first, and an unreadable answer never wins.
 
         Raises:
-            InputError: the bank holds fewer solutions or checks.
+            InputError: there are fewer solutions or checks.
             UnknownNameError: ``select`` is neither ``best_of_n`` nor ``weighted``.
         """
         one_of("select", select, SELECT)
@@ -127,12 +125,12 @@ class Verdicts:
         return np.array([_vote(p, w, n, np.random.default_rng([seed, place])) for place, (p, w) in pairs])
 
     def coverage(self, n: int) -> Floats:
-        """The chance that one of ``n`` solutions is right: what an oracle would reach."""
+        """The chance per problem that one of ``n`` solutions is right, the accuracy of an oracle."""
         n, _ = self._within((n, 0))
         return np.array([pass_at_k(self.solutions, int(p.correct.sum()), n) for p in self.problems])
 
     def tokens(self, split: Split, *, read: bool = True) -> Floats:
-        """Mean tokens that each problem's subsets cost: generated, and with ``read`` also prompt tokens read anew."""
+        """Mean tokens of each problem's subsets: generated ones, and with ``read`` also uncached prompt tokens."""
         n, checks = self._within(split)
         per_solution = [p.solution_tokens.mean() + p.check_tokens[:, :checks].sum(1).mean() for p in self.problems]
         found: Floats = n * np.array(per_solution)
@@ -149,9 +147,9 @@ class Verdicts:
 
 
 def at_random(bank: Verdicts, seed: int = 0) -> Verdicts:
-    """The control: each checked solution is given the verdicts on one of the same problem, itself perhaps, at random.
+    """A control that permutes the verdicts among the checked solutions of each problem.
 
-    What a verifier says, how often and at what cost stays as it is; only whom it says it of does not.
+    It keeps the verdicts' values, number and cost, and breaks only their relation to the solutions.
     """
     rng = np.random.default_rng(seed)
 
@@ -184,10 +182,15 @@ def _vote(problem: Checked, weights: Floats, n: int, rng: np.random.Generator) -
 
 
 def splits(bank: Verdicts, budget: float, ratio: float) -> list[Split]:
-    """For each number of checks the most solutions that the budget, in solutions, pays, if the bank holds as many.
+    """For each number of checks, the most solutions within a budget, if the bank has as many.
+
+    Args:
+        bank: solutions with verdicts.
+        budget: the budget in units of one solution.
+        ratio: cost of a check over that of a solution (lambda).
 
     Raises:
-        InputError: the budget buys no solution, or the ratio is not positive.
+        InputError: the budget is below one solution, or the ratio is not positive.
     """
     _positive(ratio)
     if budget < 1:
@@ -197,7 +200,7 @@ def splits(bank: Verdicts, budget: float, ratio: float) -> list[Split]:
 
 
 def budgets(bank: Verdicts, ratio: float) -> list[int]:
-    """Half octaves at which a bank holds every way of spending: from two checked solutions to all, checked once."""
+    """Budgets in half octaves that the bank covers: from two checked solutions to all solutions, checked once."""
     _positive(ratio)
     least, most = cost(2, 1, ratio), cost(bank.solutions, 1, ratio)
     return [n for n in (round(2 ** (i / 2)) for i in range(2, 64)) if least <= n <= most]
@@ -209,13 +212,16 @@ def _positive(ratio: float) -> None:
 
 
 def best_split(bank: Verdicts, options: Sequence[Split], select: str = "weighted") -> Split:
-    """Which of these is right most often; of equals the first."""
+    """The split that is right most often, the first of ties."""
     return max(options, key=lambda split: float(bank.success(split, select).mean()))
 
 
 @dataclass(frozen=True)
 class Law:
-    """Solutions ``alpha_s * budget**a``, checks of each ``alpha_v * budget**b``, the budget in solutions."""
+    """The best split as power laws of the budget, which is in units of one solution.
+
+    There are ``alpha_s * budget**a`` solutions with ``alpha_v * budget**b`` checks of each.
+    """
 
     alpha_s: Estimate
     a: Estimate
@@ -223,25 +229,25 @@ class Law:
     b: Estimate
 
     def strategy(self, budget: int, ratio: float, crossover: float = 1.0) -> SolveOrVerify:
-        """What spends a budget by this law."""
+        """The strategy that spends a budget by this law."""
         alpha_s, a, alpha_v, b = (each.value for each in (self.alpha_s, self.a, self.alpha_v, self.b))
         return SolveOrVerify(budget, ratio, alpha_s=alpha_s, a=a, alpha_v=alpha_v, b=b, crossover=crossover)
 
 
 def fit(spent: Sequence[float], options: Sequence[Sequence[Split]], right: Sequence[Floats], seed: int = 0) -> Law:
-    """The law of the best splits: least squares in logarithms, its mean and percentiles over resampled problems.
+    """Fit the law of the best splits by least squares in logarithms, with percentiles over resampled problems.
 
     Args:
         spent: budgets.
-        options: the splits of each, with checks.
+        options: the splits with checks at each budget.
         right: by budget, the success of each split (rows) on every problem.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Raises:
-        InputError: there are fewer than three budgets with splits to choose from.
+        InputError: fewer than three budgets have several splits.
     """
     if sum(len(found) > 1 for found in options) < 3:
-        raise InputError("budgets", list(spent), "a law needs 3 or more with splits to choose from; enlarge the bank")
+        raise InputError("budgets", list(spent), "a law needs 3 or more with several splits; enlarge the bank")
     n = right[0].shape[1]
     shares = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
     logs = np.empty((2, len(spent), RESAMPLES))
@@ -259,7 +265,7 @@ def _over(draws: Floats, log: bool = False) -> Estimate:
 
 
 def crossover(spent: Sequence[float], checked: Sequence[Floats], voted: Sequence[Floats]) -> float | None:
-    """The least budget at which checks are surely no worse than votes, by paired intervals; None if there is none."""
+    """The least budget at which the paired interval of checks minus votes is not below 0; None if there is none."""
     for budget, mine, theirs in zip(spent, checked, voted, strict=True):
         if paired_difference(list(mine), list(theirs)).low >= 0:
             return budget

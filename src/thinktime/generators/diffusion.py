@@ -1,8 +1,7 @@
-"""Pictures by diffusion: nodes are noisy states, a step is some denoising, and everybody's states share one batch.
+"""Pictures by diffusion: nodes are noisy states, a step is some denoising, and all states share one batch.
 
-A state knows what its model predicted of it, so all its children share that one evaluation, and a scorer finds the clean
-estimate of a state that has just been sampled. From noise to picture that makes one evaluation a step, none of them
-at the clean end.
+A state keeps the model's prediction for it. All its children share that evaluation, and a scorer can compute the clean
+estimate of a new state without another one. A picture takes one evaluation per step, and none for the clean state.
 """
 
 from __future__ import annotations
