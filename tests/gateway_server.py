@@ -74,8 +74,8 @@ class Serving:
 Start = Callable[..., tuple[Endpoint, Serving]]
 
 
-def looked(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
-    """Have the gateway look at its endpoint, which then forgets it."""
+def probed_before(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
+    """Have the gateway probe its endpoint, and forget those requests."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()

@@ -140,7 +140,7 @@ def test_noise_put_back_has_the_variance_of_its_level() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
 @unhurried
-def test_a_shelf_gives_back_what_it_was_given_and_holds_no_more_than_it_may(moves: list[tuple[int, bool]]) -> None:
+def test_a_spill_store_returns_its_arrays_and_keeps_within_its_limit(moves: list[tuple[int, bool]]) -> None:
     store = SpillStore(3 * 16)
     there: dict[int, tuple[StoredArray, int]] = {}
 
@@ -168,7 +168,7 @@ def test_a_tree_beyond_the_memory_for_its_states_grows_the_same(model: Diffusion
     assert narrow.generator.store.held <= 2000 < wide.generator.store.held  # type: ignore[attr-defined]
 
 
-def test_children_share_what_the_model_told_of_their_parent(model: DiffusionModel) -> None:
+def test_children_share_the_prediction_for_their_parent(model: DiffusionModel) -> None:
     search = searching(model)
 
     async def grow() -> list[int]:

@@ -218,13 +218,13 @@ def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start
         (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "200000 bytes"),
     ],
 )
-def test_a_body_that_is_none_is_told_so(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
+def test_an_invalid_body_is_an_error(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
     endpoint, gateway = start_gateway({"max_body": 200_000}, probed=False)
     found, answer, _ = gateway.ask(raw, Content_Type=kind)
     assert found == status and says in answer["error"]["message"] and endpoint.requests == []
 
 
-def test_paths_and_verbs_that_are_not_there_are_told_in_the_same_shape(start_gateway: Start) -> None:
+def test_paths_and_verbs_that_are_not_there_are_reported_in_the_same_shape(start_gateway: Start) -> None:
     _, gateway = start_gateway(probed=False)
     assert gateway.ask(b"{}", "embeddings")[0] == 404
     status, answer, _ = gateway.ask(b"", "chat/completions")

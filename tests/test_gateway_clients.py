@@ -141,7 +141,7 @@ def test_a_stream_without_usage_options_has_no_usage(start_gateway: Start) -> No
         assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
-def test_an_upstream_that_does_not_stream_is_told_at_once(start_gateway: Start) -> None:
+def test_an_upstream_that_does_not_stream_is_reported_at_once(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     endpoint.faults.append("no stream")
     assert len(said(streamed(gateway, model="single/words"))) == 1
@@ -252,7 +252,7 @@ def test_texts_without_an_answer_never_outvote_one_that_has_one(start_gateway: S
 
 
 class LengthScorer(WordScorer):
-    """Likes whoever says most."""
+    """Prefers the longest text."""
 
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)

@@ -1,4 +1,4 @@
-"""The page `/ui`: what it is told of requests, who is told it, and that a browser draws it as it happens."""
+"""The page `/ui`: its data, who may see it, and how a browser draws it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def fetched(gateway: Serving, path: str, **headers: str) -> tuple[int, dict[str,
 
 
 def shown(gateway: Serving, path: str, key: str | None = None) -> Any:
-    """What the page is told."""
+    """The data of the page."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     status, _, told = fetched(gateway, f"/ui/{path}", **headers)
     assert status == 200, told
@@ -117,10 +117,10 @@ class Asking:
         return self.answer
 
 
-# what the page is told
+# the data of the page
 
 
-def test_each_request_is_told_with_its_method_its_cost_and_its_end(start_gateway: Start) -> None:
+def test_each_request_is_shown_with_its_method_its_cost_and_its_end(start_gateway: Start) -> None:
     _, gateway = start_gateway({"price": Price.parse("1/2"), "budget": Budget(tokens=100_000)}, n="ignored")
     vote = gateway.ask({**VOTE, "model": "majority:n=4@2000tok/words", "seed": 5})[1]
     gateway.ask(PLAIN)
@@ -149,7 +149,7 @@ def generated(told: dict[str, Any]) -> int:
     return sum(row["usage"]["generated_tokens"] for row in told["requests"])
 
 
-def test_only_what_changed_is_told_again(start_gateway: Start) -> None:
+def test_only_changes_are_sent_again(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     first = shown(gateway, "requests")
     gateway.ask(VOTE)
@@ -181,7 +181,7 @@ def test_a_tree_has_scores_prunings_the_answers_path_and_the_vote(start_gateway:
     assert tree["prompt"] == [{"role": "prompt", "text": "what is 3 + 4"}]
 
 
-def test_nodes_are_told_while_the_search_runs_and_only_once(start_gateway: Start) -> None:
+def test_nodes_are_sent_while_the_search_runs_and_only_once(start_gateway: Start) -> None:
     gate = Gate(at=2)
     _, gateway = start_gateway({"scorer": gate})
     asking = Asking(gateway, BEAM, "completions")
@@ -200,7 +200,7 @@ def test_nodes_are_told_while_the_search_runs_and_only_once(start_gateway: Start
     assert whole["tree"]["nodes"][:known] == tree["nodes"] and whole["tree"]["path"]
 
 
-def test_samples_of_one_vote_are_told_one_by_one_and_what_never_came_is_none(start_gateway: Start) -> None:
+def test_samples_of_one_vote_are_sent_one_by_one_and_a_failed_one_is_none(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "", "never", ""])
     address = urlsplit(gateway.url)
@@ -234,7 +234,7 @@ def test_a_sample_that_failed_says_why_and_not_where(start_gateway: Start) -> No
     assert str(endpoint.port) not in json.dumps(nodes)
 
 
-def test_thoughts_tools_and_messages_are_told(start_gateway: Start) -> None:
+def test_thoughts_tools_and_messages_are_shown(start_gateway: Start) -> None:
     _, gateway = start_gateway(n="ignored", reasons=True)
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     messages = [
@@ -309,7 +309,7 @@ def test_models_beyond_a_number_are_summed_together(start_gateway: Start, monkey
     assert [(each["model"], each["requests"]) for each in models] == [("words", 1), ("(others)", 2)]
 
 
-# who is told
+# who may see it
 
 
 def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start) -> None:
@@ -333,7 +333,7 @@ def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start)
     assert (status, json.loads(others)["error"]["message"]) == (404, "request 2 is not kept")
 
 
-def test_without_a_key_nothing_is_told_but_the_page_itself(start_gateway: Start) -> None:
+def test_without_a_key_only_the_page_itself_is_sent(start_gateway: Start) -> None:
     _, gateway = start_gateway({"keys": KEYS}, probed=False)
     for path in ("requests", "requests/1"):
         for headers in ({}, {"Authorization": "Bearer a wrong key, long enough"}):
@@ -474,7 +474,7 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(start_gateway: Start, browser: 
 def test_a_gateway_that_goes_away_is_waited_for(tab: Browser) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         tab.open(address(gateway))
-        tab.wait(lambda: "No request so far" in tab.text)
+        tab.wait(lambda: "No requests yet" in tab.text)
     tab.wait(lambda: "does not answer; trying again" in tab.text)
     tab.complaints.clear()  # a browser says that it could not connect
 
