@@ -74,7 +74,7 @@ class Serving:
 Start = Callable[..., tuple[Endpoint, Serving]]
 
 
-def probed_before(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
+def probe_first(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
     """Have the gateway probe its endpoint, and forget those requests."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200

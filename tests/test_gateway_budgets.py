@@ -8,7 +8,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import PLAIN, VOTE, Start, probed_before
+from gateway_server import PLAIN, VOTE, Start, probe_first
 
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import Key, digest
@@ -151,7 +151,7 @@ def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: st
 @pytest.mark.parametrize("model", ["majority:n=3/words", "single/words", "words"])
 def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False)
-    probed_before(endpoint, gateway, KEY)
+    probe_first(endpoint, gateway, KEY)
     before = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
     body = {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()

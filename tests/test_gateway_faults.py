@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Endpoint
-from gateway_server import PLAIN, VOTE, Serving, Start, probed_before
+from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
 
 from thinktime.gateway import app
 
@@ -134,7 +134,7 @@ def test_samples_that_were_all_cut_are_one_that_says_so(start_gateway: Start) ->
 def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
     endpoint, _ = start_gateway(n="ignored")
     with Serving(f"http://localhost:{endpoint.port}/v1") as gateway:
-        probed_before(endpoint, gateway)
+        probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=1000/words"})
         assert (status, answer["thinktime"]["samples"]) == (200, 1000)
         endpoint.latency, endpoint.connections = 60.0, 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Running
-from gateway_server import PLAIN, VOTE, Serving, probed_before
+from gateway_server import PLAIN, VOTE, Serving, probe_first
 
 from thinktime.core.errors import InputError
 from thinktime.gateway.tracing import Tracing
@@ -90,7 +90,7 @@ def of_kind(collector: Collector, kind: int) -> list[Span]:
 
 def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Collector) -> None:
     with Running(n="ignored") as endpoint, Serving(endpoint.url) as gateway:
-        probed_before(endpoint, gateway)
+        probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=3/words", "seed": 5}, traceparent=CLIENTS)
         assert status == 200 and len(endpoint.requests) == 3
         told = [headers["traceparent"].split("-") for headers in endpoint.headers[-3:]]
@@ -135,7 +135,7 @@ def test_no_word_of_question_or_answer_is_in_a_span(collector: Collector) -> Non
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collector, stream: bool) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
-        probed_before(endpoint, gateway)
+        probe_first(endpoint, gateway)
         for model in ("words", "single/words"):
             body = {**PLAIN, "model": model, "stream": stream}
             body |= {"stream_options": {"include_usage": True}} if stream else {}
@@ -150,7 +150,7 @@ def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collect
 
 def test_errors_have_a_type_and_only_ours_are_failures(collector: Collector) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
-        probed_before(endpoint, gateway)
+        probe_first(endpoint, gateway)
         assert gateway.ask({**PLAIN, "model": "majorty/words"})[0] == 400
         endpoint.faults.extend(["500"] * 5)
         assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 500

@@ -98,7 +98,7 @@ def search_on(generator: RemoteGenerator, budget: Budget | None = None, **option
 
 
 def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
-    """A generator that has probed_before at its endpoint; what the look asked for is forgotten."""
+    """A generator that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", **options)
     assert generator.traits
     endpoint.requests.clear()

@@ -62,7 +62,7 @@ def run(scorer: Judge | RemoteReward, coroutine: Coroutine[Any, Any, Result]) ->
 
 
 def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) -> Judge:
-    """A judge that has probed_before at its endpoint; what the look asked for is forgotten."""
+    """A judge that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", price=price)
     assert generator.traits
     endpoint.requests.clear()
