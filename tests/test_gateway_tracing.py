@@ -93,12 +93,12 @@ def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Colle
         probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=3/words", "seed": 5}, traceparent=CLIENTS)
         assert status == 200 and len(endpoint.requests) == 3
-        told = [headers["traceparent"].split("-") for headers in endpoint.headers[-3:]]
+        received = [headers["traceparent"].split("-") for headers in endpoint.headers[-3:]]
     (request,) = [span for span in of_kind(collector, SERVER) if span.trace == CLIENTS.split("-")[1]]
     samples = [span for span in of_kind(collector, CLIENT) if span.parent == request.id]
     assert (request.name, request.parent, request.status) == ("chat words", CLIENTS.split("-")[2], 0)
     assert {span.trace for span in samples} == {request.trace} and len(samples) == 3
-    assert sorted((trace, parent) for _, trace, parent, _ in told) == sorted((s.trace, s.id) for s in samples)
+    assert sorted((trace, parent) for _, trace, parent, _ in received) == sorted((s.trace, s.id) for s in samples)
     usage = answer["usage"]
     assert request.facts == {
         "http.request.method": "POST",

@@ -41,7 +41,7 @@ SAID = "so 3 well\nso 4\nThe answer is 7"
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts endpoints that behave as told."""
+    """Starts endpoints with the given behaviour."""
     with ExitStack() as running:
         yield lambda **behaviour: running.enter_context(Running(**behaviour))
 
