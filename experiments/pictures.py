@@ -41,7 +41,7 @@ Draw = dict[str, Any]
 """One draw of an arm: what scorer and judge say of every picture that was finished, which was chosen, and costs."""
 
 
-class Easel:
+class ImageBench:
     """The models, and where what was found is kept.
 
     Args:
@@ -126,7 +126,7 @@ class Easel:
 
 
 def run(
-    easel: Easel,
+    bench: ImageBench,
     label: str,
     strategy: Strategy,
     draws: Sequence[tuple[int | None, int]],
@@ -142,7 +142,7 @@ def run(
 
     async def one(prompt: int | None, seed: int) -> Draw:
         async with gate:
-            return await easel.draw(strategy, prompt, seed, budget)
+            return await bench.draw(strategy, prompt, seed, budget)
 
     async def every() -> list[Draw]:
         return list(await asyncio.gather(*(one(prompt, seed) for prompt, seed in draws)))

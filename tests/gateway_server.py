@@ -55,8 +55,8 @@ class Serving:
     ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         """Status, object and headers of an answer, without any client's help."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        told = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(f"{self.url}/{path}", data or None, told)
+        sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.url}/{path}", data or None, sent)
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
                 return reply.status, json.loads(reply.read()), dict(reply.headers)
@@ -65,8 +65,8 @@ class Serving:
 
     def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
         """A whole answer as it came, events or not."""
-        told = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), told)
+        sent = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), sent)
         with urllib.request.urlopen(request, timeout=30) as reply:
             return bytes(reply.read())
 
@@ -74,8 +74,8 @@ class Serving:
 Start = Callable[..., tuple[Endpoint, Serving]]
 
 
-def looked(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
-    """Have the gateway look at its endpoint, which then forgets it."""
+def probe_first(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
+    """Have the gateway probe its endpoint, and forget those requests."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()

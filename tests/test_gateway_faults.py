@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Endpoint
-from gateway_server import PLAIN, VOTE, Serving, Start, looked
+from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
 
 from thinktime.gateway import app
 
@@ -20,9 +20,9 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start_gateway: Start, fa
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "", fault])
     status, answer, _ = gateway.ask(VOTE)
-    told = answer["thinktime"]
-    assert (status, told["samples"], told["failed"], told["finish"]) == (200, 7, 1, "done")
-    assert len(endpoint.requests) == 8 and told["answer"] in "789"
+    received = answer["thinktime"]
+    assert (status, received["samples"], received["failed"], received["finish"]) == (200, 7, 1, "done")
+    assert len(endpoint.requests) == 8 and received["answer"] in "789"
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429"])
@@ -134,7 +134,7 @@ def test_samples_that_were_all_cut_are_one_that_says_so(start_gateway: Start) ->
 def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
     endpoint, _ = start_gateway(n="ignored")
     with Serving(f"http://localhost:{endpoint.port}/v1") as gateway:
-        looked(endpoint, gateway)
+        probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=1000/words"})
         assert (status, answer["thinktime"]["samples"]) == (200, 1000)
         endpoint.latency, endpoint.connections = 60.0, 0

@@ -1,4 +1,4 @@
-"""Who may ask the gateway: keys, limits, addresses; and that no secret is told."""
+"""Keys, rate limits and addresses of the gateway; no secret is shown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> None:
+def test_a_client_without_a_key_is_refused_and_costs_nothing(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(KEYS, probed=False)
     wrong = [{}, bearer("wrong"), bearer(""), {"Authorization": KEY}, {"Authorization": f"Basic {KEY}"}]
     for path in ("chat/completions", "completions"):
@@ -96,7 +96,7 @@ def test_no_secret_is_logged_or_shown(
 
 
 def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
-    """Everything that a client is told, whatever it is; without a body, the counters."""
+    """Everything that a client receives; without a body, the counters."""
     url = gateway.url.removesuffix("/v1") + "/metrics" if body is None else f"{gateway.url}/chat/completions"
     headers = {"Content-Type": "application/json", **bearer(key)}
     data = None if body is None else json.dumps(body).encode()
@@ -193,17 +193,17 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         ("upstream = ", "cannot read it as TOML"),
     ],
 )
-def test_a_setting_that_cannot_be_is_told(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises((InputError, UnknownNameError), match=says) as told:
+def test_an_invalid_setting_is_reported(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises((InputError, UnknownNameError), match=says) as received:
         read_config(written(tmp_path, text))
-    assert "sk-1" not in str(told.value) and "\n" not in str(told.value)
+    assert "sk-1" not in str(received.value) and "\n" not in str(received.value)
 
 
 @pytest.mark.parametrize("settings", [{"upstream": "localhost:80"}, {"upstream": "http://u:sk@host/v1"}, {"port": -1}])
-def test_a_gateway_that_cannot_be_is_told_before_it_listens(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError) as told:
+def test_an_invalid_gateway_is_reported_before_it_listens(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as received:
         Config(**({"upstream": UPSTREAM} | settings))
-    assert "u:sk" not in str(told.value)
+    assert "u:sk" not in str(received.value)
 
 
 # the bank, the counters, the program
@@ -260,7 +260,7 @@ def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_program_serves_until_a_signal_stops_it(tmp_path: Path) -> None:
     with Running() as endpoint:
         file = written(tmp_path, f'upstream = "{endpoint.url}"\nmax_tokens = 50')
         program = serve("--config", str(file), "--port", "0", THINKTIME_GATEWAY_KEY=KEY)
@@ -288,7 +288,7 @@ def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> 
         assert program.stdout is not None
         url = program.stdout.readline().split()[0]
         body = json.dumps({**VOTE, "model": "best_of_n:n=4/words"}).encode()
-        for _ in range(2):  # the first answer comes after a look at both
+        for _ in range(2):  # the first answer comes after a probe of both
             endpoint.prompt_tokens = endpoint.generated_tokens = judge.prompt_tokens = judge.generated_tokens = 0
             judge.requests.clear()
             request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
@@ -321,7 +321,7 @@ def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) ->
     assert out == "" and says in err and err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+def test_a_port_that_is_taken_is_reported_in_one_line() -> None:
     with Serving(UPSTREAM) as gateway:
         port = gateway.url.split(":")[2].removesuffix("/v1")
         out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=20)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Running
-from gateway_server import PLAIN, VOTE, Serving, looked
+from gateway_server import PLAIN, VOTE, Serving, probe_first
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,14 +39,14 @@ def test_a_key_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"bank": tmp_path / "bank.db", "keys": key(300)}
     with Running() as endpoint:
         with Serving(endpoint.url, **settings) as gateway:
-            looked(endpoint, gateway, KEY)
+            probe_first(endpoint, gateway, KEY)
             account = gateway.ask({**VOTE, "max_tokens": 20}, **ALICE)[1]["thinktime"]["account"]
             spent = gateway.gateway.auth.clients[0].ledger.spent
             assert spent.generated_tokens > account["generated_tokens"] > 0
             everything = gateway.gateway.auth.ledger.spent
         with Serving(endpoint.url, **settings) as gateway:
             assert gateway.gateway.auth.clients[0].ledger.spent == spent
-            assert gateway.gateway.auth.ledger.spent == everything != spent  # the look is nobody's
+            assert gateway.gateway.auth.ledger.spent == everything != spent  # the probe belongs to no key
             left = 300 - spent.generated_tokens
             status, answer, _ = gateway.ask({**PLAIN, "model": "single/words", "max_tokens": left + 1}, **ALICE)
             assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
@@ -93,7 +93,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         program.kill()
         program.wait(20)
         asking.join(20)
-        done = endpoint.generated_tokens  # by the endpoint's own count, probes and what it never finished apart
+        done = endpoint.generated_tokens  # by the endpoint's own count, without probes, with unfinished samples
     with Bank(tmp_path / "bank.db") as bank:
         spent = bank.spending()
     charged = sum(usage.generated_tokens for usage in spent.values())

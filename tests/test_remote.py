@@ -54,7 +54,7 @@ BODY = {"model": "words", "max_tokens": 9, "messages": [{"role": "user", "conten
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts endpoints that behave as told."""
+    """Starts endpoints with the given behaviour."""
     with ExitStack() as running:
         yield lambda **behaviour: running.enter_context(Running(**behaviour))
 
@@ -74,7 +74,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class LengthScorer(WordScorer):
-    """Likes whoever has said most."""
+    """Prefers the longest text."""
 
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)
@@ -99,7 +99,7 @@ def search_on(generator: RemoteGenerator, budget: Budget | None = None, **option
 
 
 def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
-    """A generator that has looked at its endpoint; what the look asked for is forgotten."""
+    """A generator that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", **options)
     assert generator.traits
     endpoint.requests.clear()
@@ -119,7 +119,7 @@ def solved(strategy: str, search: Search, **options: str | int | float) -> Any:
 # what an endpoint is seen to do
 
 
-def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) -> None:
+def test_the_probe_costs_a_few_tokens_and_runs_once_and_late(start: Start) -> None:
     endpoint = start()
     generator = RemoteGenerator(endpoint.url, "words")
     generator.root(Problem("sum", QUESTION))
@@ -170,20 +170,18 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({"thinks": "hidden"}, "thinks", "hidden"),
     ],
 )
-def test_the_look_sees_what_the_endpoint_does(
-    start: Start, behaviour: dict[str, Any], trait: str, value: object
-) -> None:
+def test_the_probe_observes_the_endpoint(start: Start, behaviour: dict[str, Any], trait: str, value: object) -> None:
     assert getattr(RemoteGenerator(start(**behaviour).url, "words").traits, trait) == value
 
 
-def test_a_look_is_kept_on_disk_and_taken_once_for_all_runs(start: Start, tmp_path: Path) -> None:
+def test_a_probe_is_kept_on_disk_and_runs_once_for_all_runs(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(), ProbeCache(tmp_path / "cache" / "probes.json")
     first = RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     endpoint.requests.clear()
     assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits == first and endpoint.requests == []
 
 
-def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Start, tmp_path: Path) -> None:
+def test_another_call_model_or_step_of_the_same_host_is_another_probe(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
     assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     for url, model, step in (
@@ -196,7 +194,7 @@ def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Star
     assert len(json.loads(cache.path.read_text())) == 4
 
 
-def test_a_look_of_yesterday_is_taken_again(start: Start, tmp_path: Path) -> None:
+def test_a_probe_of_yesterday_expires(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
     assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
     kept = json.loads(cache.path.read_text())
@@ -221,7 +219,7 @@ def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) ->
     assert RemoteGenerator(start().url, "words", probe_cache=ProbeCache(tmp_path / "file" / "probes.json")).traits.n
 
 
-def test_a_failed_look_is_not_kept(start: Start, tmp_path: Path) -> None:
+def test_a_failed_probe_is_not_kept(start: Start, tmp_path: Path) -> None:
     cache = ProbeCache(tmp_path / "probes.json")
     with pytest.raises(UnknownNameError):
         assert RemoteGenerator(start().url, "word", probe_cache=cache).traits
@@ -335,7 +333,7 @@ def test_a_stream_that_breaks_loses_its_own_sample_only(start: Start) -> None:
     assert answer.finish == "done" and len(search.errors) == 2
 
 
-def test_a_thought_told_apart_counts_as_it_comes(start: Start) -> None:
+def test_a_thought_in_a_field_apart_counts_as_it_comes(start: Start) -> None:
     endpoint = start(pace=0.02, thinks="apart", thought=3)
     generator = opened(endpoint)
     endpoint.replies.extend([of_length(40, 1), of_length(8, 2)])
@@ -359,8 +357,10 @@ def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Sta
 
     (streamed,), (whole,) = nodes(hear), nodes(None)
     assert streamed.state.text == whole.state.text and streamed.usage.generated_tokens == whole.usage.generated_tokens
-    told, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
-    assert told["message"] == expected["message"] and told["finish_reason"] == expected["finish_reason"] == "stop"
+    received, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
+    assert (
+        received["message"] == expected["message"] and received["finish_reason"] == expected["finish_reason"] == "stop"
+    )
     assert len(events) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
 
 
@@ -666,10 +666,10 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     assert len(endpoint.requests) == (9 if passes else 8) and answer.value is not None
     assert len(search.errors) == (0 if passes else 1)
     assert all(str(error).startswith("endpoint=") and "\n" not in str(error) for error in search.errors)
-    told = fault in ("no finish", "no text", "500")
-    assert answer.usage.uncounted_calls == (0 if told else 1)
+    counted = fault in ("no finish", "no text", "500")
+    assert answer.usage.uncounted_calls == (0 if counted else 1)
     assert answer.usage.generated_tokens >= endpoint.generated_tokens
-    assert not told or answer.usage.generated_tokens == endpoint.generated_tokens
+    assert not counted or answer.usage.generated_tokens == endpoint.generated_tokens
 
 
 def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> None:
@@ -709,8 +709,8 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
     if budget.dollars is not None:
         paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
         assert spent.dollars is not None and paid <= spent.dollars + 1e-12 and spent.dollars <= budget.dollars
-    told = total(record.node.usage for record in search.trace.values())
-    assert told.generated_tokens == spent.generated_tokens
+    traced = total(record.node.usage for record in search.trace.values())
+    assert traced.generated_tokens == spent.generated_tokens
 
 
 @pytest.mark.parametrize(
@@ -750,7 +750,7 @@ def test_an_unknown_model_is_named_with_those_there_are(start: Start) -> None:
         assert RemoteGenerator(start().url, "word").traits
 
 
-def test_a_key_that_is_not_taken_is_told_without_telling_it(start: Start) -> None:
+def test_a_key_that_is_rejected_is_reported_without_showing_it(start: Start) -> None:
     endpoint = start(key="secret-1")
     assert RemoteGenerator(endpoint.url, "words", "secret-1").traits.n
     for key in (None, "secret-2"):
@@ -797,13 +797,13 @@ def test_a_url_that_cannot_be_one_is_refused_at_once(url: str, says: str) -> Non
     assert "secret" not in str(caught.value)
 
 
-def test_a_path_that_is_no_api_is_told(start: Start) -> None:
+def test_a_path_that_is_no_api_is_reported(start: Start) -> None:
     url = start().url.removesuffix("/v1")
     with pytest.raises(InputError, match=r"base_url=.*404"):
         assert RemoteGenerator(url, "words").traits
 
 
-def test_an_endpoint_that_is_not_there_is_told(start: Start) -> None:
+def test_an_endpoint_that_is_not_there_is_reported(start: Start) -> None:
     with pytest.raises(ModelError, match=r"cannot be reached.*start the server"):
         assert RemoteGenerator("http://127.0.0.1:9/v1", "words").traits
 
@@ -907,8 +907,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, expected: float | 
 
 
 def test_retry_after_may_be_a_date_to_come() -> None:
-    told = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
-    assert told is not None and 25 < told <= 30
+    wait = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
+    assert wait is not None and 25 < wait <= 30
 
 
 # arithmetic

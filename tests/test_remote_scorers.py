@@ -41,7 +41,7 @@ SAID = "so 3 well\nso 4\nThe answer is 7"
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts endpoints that behave as told."""
+    """Starts endpoints with the given behaviour."""
     with ExitStack() as running:
         yield lambda **behaviour: running.enter_context(Running(**behaviour))
 
@@ -62,7 +62,7 @@ def run(scorer: Judge | RemoteReward, coroutine: Coroutine[Any, Any, Result]) ->
 
 
 def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) -> Judge:
-    """A judge that has looked at its endpoint; what the look asked for is forgotten."""
+    """A judge that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", price=price)
     assert generator.traits
     endpoint.requests.clear()
@@ -153,7 +153,7 @@ def test_a_score_is_the_mean_of_its_samples_and_costs_what_the_endpoint_counts(s
     assert (spent.scorer_calls, spent.model_calls, spent.generated_tokens, spent.scorer_flops) == (1, 0, 0, None)
 
 
-def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_told(start: Start) -> None:
+def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_allowed(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=2)
     endpoint.replies.extend(["no idea", "good", "Grade 4"])
@@ -370,7 +370,7 @@ def test_where_rewards_come_is_seen_and_step_scores_are_offered_only_there(
     assert scorer.capabilities == {Capability.SCORES} | by_step
 
 
-def test_the_look_is_two_short_requests_taken_once_and_late(start: Start) -> None:
+def test_the_probe_is_two_short_requests_that_run_once_and_late(start: Start) -> None:
     endpoint = start(rewards="tags")
     scorer = RemoteReward(f"http://127.0.0.1:{endpoint.port}/pooling", "words")
     assert endpoint.requests == []

@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.pictures import Easel, hit, minus, of_first, reward, run, summary, write
+from experiments.pictures import ImageBench, hit, minus, of_first, reward, run, summary, write
 from experiments.plot import COLOURS, bars, save
 from thinktime.core.particles import normalised
 from thinktime.core.search import Search
@@ -74,10 +74,10 @@ class Cloud:
         self.states += states
         self.weights += normalised(log_weights)
 
-    def against(self, law: Cloud, easel: Easel) -> dict[str, float]:
+    def against(self, law: Cloud, bench: ImageBench) -> dict[str, float]:
         """The distance in features, and the share of what the judge takes for the target."""
-        mine, theirs = (np.array(easel.features(cloud.states)) for cloud in (self, law))
-        seen = np.array([hits for _, hits in easel.look(self.states, None)])
+        mine, theirs = (np.array(bench.features(cloud.states)) for cloud in (self, law))
+        seen = np.array([hits for _, hits in bench.look(self.states, None)])
         return {
             "frechet": frechet(mine, theirs, np.array(self.weights), np.array(law.weights)),
             "sevens": float(np.average(seen, weights=self.weights)),
@@ -85,11 +85,11 @@ class Cloud:
         }
 
 
-def sets(easel: Easel) -> dict[str, dict[str, float]]:
+def sets(bench: ImageBench) -> dict[str, dict[str, float]]:
     """Pictures drawn by trees, by populations of particles, and by weights of plain samples, against the law."""
-    law = asyncio.run(populations(easel, partial(plain, n=LAW // POPULATIONS), Budget(), 1000))
-    again = asyncio.run(populations(easel, partial(plain, n=LAW // POPULATIONS), Budget(), 2000))
-    rows = {f"weights, {LAW * STEPS // POPULATIONS}": again.against(law, easel)}
+    law = asyncio.run(populations(bench, partial(plain, n=LAW // POPULATIONS), Budget(), 1000))
+    again = asyncio.run(populations(bench, partial(plain, n=LAW // POPULATIONS), Budget(), 2000))
+    rows = {f"weights, {LAW * STEPS // POPULATIONS}": again.against(law, bench)}
     for nfe in BUDGETS:
         ways: dict[str, Callable[[Search], Awaitable[Found]]] = {
             "weights": partial(plain, n=nfe // STEPS),
@@ -97,14 +97,16 @@ def sets(easel: Easel) -> dict[str, dict[str, float]]:
             "DTS": tree,
         }
         for name, way in ways.items():
-            rows[f"{name}, {nfe}"] = asyncio.run(populations(easel, way, Budget(nfe=nfe), 0)).against(law, easel)
+            rows[f"{name}, {nfe}"] = asyncio.run(populations(bench, way, Budget(nfe=nfe), 0)).against(law, bench)
             print(name, nfe, rows[f"{name}, {nfe}"], flush=True)
     return rows
 
 
-async def populations(easel: Easel, way: Callable[[Search], Awaitable[Found]], budget: Budget, first: int) -> Cloud:
+async def populations(
+    bench: ImageBench, way: Callable[[Search], Awaitable[Found]], budget: Budget, first: int
+) -> Cloud:
     """One cloud of several runs."""
-    searches = [easel.search(None, first + seed, budget) for seed in range(POPULATIONS)]
+    searches = [bench.search(None, first + seed, budget) for seed in range(POPULATIONS)]
     cloud = Cloud()
     for nodes, log_weights in await asyncio.gather(*map(way, searches)):
         cloud.add([node.state.x for node in nodes], log_weights)
@@ -134,10 +136,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--kept", type=Path, default=Path("runs/experiments/dts"))
     args = parser.parse_args()
-    easel = Easel(STEPS, 1.0, TARGET)
+    bench = ImageBench(STEPS, 1.0, TARGET)
     draws: list[tuple[int | None, int]] = [(None, seed) for seed in range(args.draws)]
     most = BUDGETS[-1] // STEPS
-    pool = run(easel, "best_of_n", make("best_of_n", {"n": most}), draws, Budget(), args.kept)
+    pool = run(bench, "best_of_n", make("best_of_n", {"n": most}), draws, Budget(), args.kept)
     sizes = [n for n in (1, 2, 4, 8, 12, 25, 50, 100, 200) if n <= most]
     plain = {n * STEPS: of_first(pool, n, STEPS) for n in sizes}
     rows: dict[str, Any] = {f"best of n, {nfe}": summary(found) for nfe, found in plain.items()}
@@ -146,7 +148,7 @@ def main() -> None:
             ("DTS*", make("dts", {"n": 65536, "walks": 4})),
             ("FK", make("fk_steering", {"n": nfe // STEPS, "factor": 1.0})),
         ):
-            found = run(easel, f"{name[:3]}-{nfe}", strategy, draws, Budget(nfe=nfe), args.kept)
+            found = run(bench, f"{name[:3]}-{nfe}", strategy, draws, Budget(nfe=nfe), args.kept)
             against = {"reward_minus_best_of_n": minus(found, plain[nfe], reward)}
             against["hit_minus_best_of_n"] = minus(found, plain[nfe], hit)
             rows[f"{name}, {nfe}"] = summary(found) | against
@@ -164,7 +166,7 @@ def main() -> None:
     exact = chains()
     for name, errors in exact.items():
         verdict.append(f"chains, {name}: total variation {', '.join(f'{error:.3f}' for error in errors.values())}")
-    law = sets(easel)
+    law = sets(bench)
     for name, row in law.items():
         verdict.append(
             f"as a sampler, {name}: distance {row['frechet']:.2f}, {100 * row['sevens']:.0f}% sevens, "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.arms import points
-from experiments.pictures import Easel, minus, of_first, plot, reward, run, summary, write
+from experiments.pictures import ImageBench, minus, of_first, plot, reward, run, summary, write
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
 
@@ -30,16 +30,16 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=600)
     parser.add_argument("--kept", type=Path, default=Path("runs/experiments/fk_steering"))
     args = parser.parse_args()
-    easel = Easel(STEPS, 1.0, TARGET)
+    bench = ImageBench(STEPS, 1.0, TARGET)
     draws: list[tuple[int | None, int]] = [(None, seed) for seed in range(args.draws)]
-    most = run(easel, f"best_of_{SIZES[-1]}", make("best_of_n", {"n": SIZES[-1]}), draws, Budget(), args.kept)
+    most = run(bench, f"best_of_{SIZES[-1]}", make("best_of_n", {"n": SIZES[-1]}), draws, Budget(), args.kept)
     plain = {n: of_first(most, n, STEPS) for n in (1, *SIZES)}
     rows: dict[str, Any] = {f"best of {n}": summary(found) for n, found in plain.items()}
     for name, options in ARMS.items():
         for n in SIZES:
             label = f"{name}, {n} particles"
             strategy = make("fk_steering", {"n": n, **options})
-            found = run(easel, label.replace(", ", "-").replace(" ", ""), strategy, draws, Budget(), args.kept)
+            found = run(bench, label.replace(", ", "-").replace(" ", ""), strategy, draws, Budget(), args.kept)
             against = {"hit_minus_best_of_n": minus(found, plain[n]), "reward_minus": minus(found, plain[n], reward)}
             roots = [draw["events"][-1]["roots"] for draw in found]
             rows[label] = summary(found) | against | {"roots_alive": sum(roots) / len(roots)}

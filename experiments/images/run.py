@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.pictures import Draw, Easel, judged, minus, of_first, reward, run, summary, write
+from experiments.pictures import Draw, ImageBench, judged, minus, of_first, reward, run, summary, write
 from experiments.plot import COLOURS, bars, save
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
@@ -49,13 +49,13 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path("runs/experiments/images"))
     args = parser.parse_args()
     draws: list[tuple[int | None, int]] = [(digit, seed) for digit in DIGITS for seed in range(args.draws // 3)]
-    easels = {eta: Easel(STEPS, eta, None, beside=INK) for eta in (0.0, 1.0)}
+    benches = {eta: ImageBench(STEPS, eta, None, beside=INK) for eta in (0.0, 1.0)}
     most = BUDGETS[-1] // STEPS
     rows: dict[str, Any] = {}
     found: dict[str, list[Draw]] = {}
     for name, (eta, pull) in SAMPLED.items():
-        easel = easels[eta] if pull is None else Easel(STEPS, eta, None, beside=INK, pull=pull)
-        pool = run(easel, name.replace(" ", "_"), make("best_of_n", {"n": most}), draws, Budget(), args.kept)
+        bench = benches[eta] if pull is None else ImageBench(STEPS, eta, None, beside=INK, pull=pull)
+        pool = run(bench, name.replace(" ", "_"), make("best_of_n", {"n": most}), draws, Budget(), args.kept)
         found |= {f"{name}, {nfe}": of_first(pool, nfe // STEPS, STEPS) for nfe in (STEPS, *BUDGETS)}
     for name, (kind, eta, given) in SEARCHES.items():
         for nfe in BUDGETS:
@@ -64,14 +64,14 @@ def main() -> None:
             label = f"{name}, {nfe}"
             strategy = make(kind, options)
             kept = label.replace(", ", "-").replace(" ", "_").replace("*", "")
-            found[label] = run(easels[eta], kept, strategy, draws, Budget(nfe=nfe), args.kept)
+            found[label] = run(benches[eta], kept, strategy, draws, Budget(nfe=nfe), args.kept)
     for label, chosen in found.items():
         rows[label] = summary(chosen)
         for name in ("best of n", "best of noises"):
             plain = found[f"{name}, {label.rpartition(' ')[2]}"]
             for of in (reward, judged):
                 rows[label][f"{of.__name__}_minus_{name.replace(' ', '_')}"] = minus(chosen, plain, of)
-    foretold = correlations(easels[1.0], draws)
+    foretold = correlations(benches[1.0], draws)
     verdict = [
         f"{label}: reward {told(rows[label]['reward_minus_best_of_n'])}, by the judge "
         f"{told(rows[label]['judged_minus_best_of_n'])} against best of n; gap {told(rows[label]['gap'])}; "
@@ -113,11 +113,11 @@ def reached(rows: Mapping[str, Any], name: str) -> str:
     return f"{name}: times its evaluations that best-of-n takes for the same reward: " + "; ".join(parts)
 
 
-def correlations(easel: Easel, draws: Sequence[tuple[int | None, int]], n: int = 8) -> list[dict[str, float]]:
+def correlations(bench: ImageBench, draws: Sequence[tuple[int | None, int]], n: int = 8) -> list[dict[str, float]]:
     """By level, how the score of the clean estimate goes with that of the picture: over all, and within a prompt."""
 
     async def scored(prompt: int | None, seed: int) -> list[list[float]]:
-        search = easel.search(prompt, seed + 10_000)
+        search = bench.search(prompt, seed + 10_000)
         nodes = await search.extend([search.root], n, until="step")
         levels = []
         while True:

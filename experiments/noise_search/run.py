@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.arms import points
-from experiments.pictures import Draw, Easel, diversity, minus, of_first, plot, run, seen_by_scorer, summary, write
+from experiments.pictures import Draw, ImageBench, diversity, minus, of_first, plot, run, seen_by_scorer, summary, write
 from thinktime.core.usage import Budget
 from thinktime.strategies import make
 from thinktime.strategies.ensemble import mean_ranks
@@ -41,13 +41,13 @@ def untold(each: int, kept: Path) -> dict[str, list[Draw]]:
     for digit in range(10):
         draws: list[tuple[int | None, int]] = [(None, 1000 * digit + seed) for seed in range(each)]
         here = kept / f"untold-{digit}"
-        easel, half = Easel(STEPS, 0.0, digit), Easel(STEPS // 2, 0.0, digit)
-        several = Easel(STEPS, 0.0, digit, beside=VERIFIERS)
+        bench, half = ImageBench(STEPS, 0.0, digit), ImageBench(STEPS // 2, 0.0, digit)
+        several = ImageBench(STEPS, 0.0, digit, beside=VERIFIERS)
         pool = run(several, f"random-{MOST}", make("best_of_n", {"n": MOST}), draws, Budget(), here)
         mine = chosen_by(pool)
         for name, (kind, options) in SEARCHES.items():
             budget = Budget(nfe=MOST * STEPS)
-            mine[name] = run(easel, name.replace(" ", "_"), make(kind, options), draws, budget, here)
+            mine[name] = run(bench, name.replace(" ", "_"), make(kind, options), draws, budget, here)
         again = make("zero_order", {"start": MOST, "rounds": 0, "final_steps": STEPS})
         mine[f"random, {MOST}, 10 steps, winner again in {STEPS}"] = run(half, "again", again, draws, Budget(), here)
         for name, some in mine.items():
@@ -92,18 +92,18 @@ def main() -> None:
     rows: dict[str, Any] = {}
     steps = {}
     for count in CURVE:
-        easel = Easel(count, 0.0, None)
-        steps[count] = run(easel, f"steps-{count}", make("best_of_n", {"n": 1}), draws, Budget(), args.kept)
+        bench = ImageBench(count, 0.0, None)
+        steps[count] = run(bench, f"steps-{count}", make("best_of_n", {"n": 1}), draws, Budget(), args.kept)
         rows[f"{count} steps"] = summary(steps[count])
-    easel = Easel(STEPS, 0.0, None)
-    pool = run(easel, f"random-{MOST}", make("best_of_n", {"n": MOST}), draws, Budget(), args.kept)
+    bench = ImageBench(STEPS, 0.0, None)
+    pool = run(bench, f"random-{MOST}", make("best_of_n", {"n": MOST}), draws, Budget(), args.kept)
     random = {n: of_first(pool, n, STEPS) for n in (1, 2, 4, 8, MOST)}
     rows |= {f"random, {n}": summary(found) for n, found in random.items()}
     nfe = MOST * STEPS
     easy = {f"random, {MOST}": random[MOST]}
     for name, (kind, options) in SEARCHES.items():
         strategy = make(kind, options)
-        easy[name] = found = run(easel, name.replace(" ", "_"), strategy, draws, Budget(nfe=nfe), args.kept)
+        easy[name] = found = run(bench, name.replace(" ", "_"), strategy, draws, Budget(nfe=nfe), args.kept)
         rows[name] = summary(found) | {"hit_minus_random": minus(found, random[MOST])}
     gain = minus(random[MOST], random[1])
     by_steps = minus(random[MOST], steps[CURVE[-1]])
