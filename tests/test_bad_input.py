@@ -172,8 +172,7 @@ def test_rewards_that_do_not_fit_the_steps_are_missing_and_where_all_are_it_is_a
             solve(configured(name, **JUDGED.get(name, {})), search)
         except ModelError as error:
             why = str(error)
-        assert search.readings is not None
-        assert why == (Misfit.reason if search.readings.failed else "")
+        assert why == (Misfit.reason if search.failed_scores() else "")
 
 
 # Temperature 0
@@ -302,7 +301,7 @@ def test_steps_that_never_end_are_no_answer_and_no_error(name: str) -> None:
 def test_a_strategy_is_refused_where_a_single_one_of_its_needs_is_missing(name: str, need: Capability) -> None:
     offered = frozenset(Capability) - {need}
     with pytest.raises(CapabilityError, match=re.escape(f"strategy='{name}': it needs {need}, which this model or")):
-        check(name, make(name), offered)
+        require(name, make(name), offered)
     require(name, make(name), frozenset(Capability))
 
 

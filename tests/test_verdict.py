@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Node, Score
+from thinktime.core.types import Node, Problem, Score
 from thinktime.engine.costs import forward_flops
 from thinktime.engine.llama import Llama
 from thinktime.engine.models import load_language_model
@@ -19,6 +19,8 @@ from thinktime.generators.text import Text
 from thinktime.pocket import directory
 from thinktime.scorers.verdict import VerdictProbability
 
+PROBLEM = Problem("p", "what is 3 + 4")
+
 
 @pytest.fixture(scope="module")
 def skilled() -> LocalGenerator:
@@ -26,7 +28,7 @@ def skilled() -> LocalGenerator:
 
 
 def read(scorer: VerdictProbability, node: Node) -> Score:
-    (reading,) = asyncio.run(scorer.score([node], [None]))
+    (reading,) = asyncio.run(scorer.score(PROBLEM, [node], [None]))
     return reading
 
 
@@ -55,7 +57,7 @@ def test_a_reading_is_charged_one_token(skilled: LocalGenerator) -> None:
     assert (usage.scorer_tokens, usage.scorer_calls, usage.generated_tokens) == (1, 1, 0)
     length = len(node.state.prompt + node.state.ids)
     assert usage.scorer_flops == forward_flops(skilled._model.shape, 1, length - 1)
-    assert scorer.worst_case(node, None).scorer_flops == usage.scorer_flops
+    assert scorer.worst_case(PROBLEM, node, None).scorer_flops == usage.scorer_flops
 
 
 def test_what_came_to_no_verdict_has_no_probability(skilled: LocalGenerator) -> None:
