@@ -151,8 +151,8 @@ class Misfit(ToyScorer):
         self._some = some
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        readings = await super().score(problem, nodes, known)
-        pairs = zip(nodes, readings, strict=True)
+        scores = await super().score(problem, nodes, known)
+        pairs = zip(nodes, scores, strict=True)
         return [Score(None, r.usage, reason=self.reason) if self._some(node) else r for node, r in pairs]
 
 

@@ -54,7 +54,7 @@ def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
     assert found is not None and Usage(**found["usage"]) == USAGE
 
 
-def test_a_reading_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
+def test_a_score_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
     scored, missing = Score(0.1, USAGE, (0.3, 0.1)), Score(None, USAGE)
     bank.add_scores("prm", [("a", scored), ("b", missing)])
     assert bank.find_score("a", "prm") == scored
@@ -98,7 +98,7 @@ def test_the_samples_of_a_problem_are_found_by_its_id(bank: Bank) -> None:
 # Append-only
 
 
-def test_the_first_sample_reading_and_verdict_of_a_key_win(bank: Bank) -> None:
+def test_the_first_sample_score_and_verdict_of_a_key_win(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("first"))])
     bank.add_samples(PROBLEM, "toy", [("k", sample("second")), ("l", sample("new"))])
     bank.add_scores("prm", [("k", Score(0.1, USAGE))])

@@ -31,7 +31,7 @@ def remote(text: str, finish: str = "eos") -> Node:
 
 
 def values(scorer: Scorer, nodes: list[Node]) -> list[float | None]:
-    return [reading.value for reading in asyncio.run(scorer.score(PROBLEM, nodes, [None] * len(nodes)))]
+    return [score.value for score in asyncio.run(scorer.score(PROBLEM, nodes, [None] * len(nodes)))]
 
 
 def test_the_oracle_says_what_the_evaluator_says_and_nothing_of_what_is_incomplete() -> None:

@@ -119,8 +119,8 @@ def test_the_shipped_reward_model_reads_a_text_as_it_reads_the_ids_it_came_from(
 
     async def steps(maker: RemoteGenerator | LocalGenerator, question: str) -> tuple[float, ...]:
         search = search_for(question, maker, GREEDY)
-        (reading,) = await reward.score(search.problem, await search.extend([search.root]), [None])
-        return reading.steps
+        (score,) = await reward.score(search.problem, await search.extend([search.root]), [None])
+        return score.steps
 
     async def both(question: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         there, here = await steps(remote, question), await steps(generator, question)

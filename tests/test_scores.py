@@ -74,7 +74,7 @@ def charged(search: Search, *calls: list[Node]) -> list[int]:
     return costs
 
 
-def test_the_first_reading_pays_for_the_prompt_and_each_for_what_it_adds() -> None:
+def test_the_first_score_pays_for_the_prompt_and_each_for_what_it_adds() -> None:
     search = toy_search(TREE, lambda node: 0.5)
     first, second, left, right, other = grown(search)
     assert charged(search, [first], [other], [second], [left], [right]) == [PROMPT + 2, 2, 3, 1, 2]
@@ -166,7 +166,7 @@ def test_what_other_searches_left_in_the_journal_changes_no_account(labels: list
         assert told(shared, solve(parsed(label), shared)) == told(alone, solve(parsed(label), alone))
 
 
-def test_a_reading_is_banked_under_its_node_and_what_was_known() -> None:
+def test_a_score_is_banked_under_its_node_and_what_was_known() -> None:
     journal = Notebook()
     search = toy_search(TREE, lambda node: 0.5, journal=journal)
     first, _, left, right, _ = grown(search)
@@ -177,7 +177,7 @@ def test_a_reading_is_banked_under_its_node_and_what_was_known() -> None:
     assert [reading.usage.scorer_tokens for reading in journal.readings.values()] == [PROMPT + 2, 3 + 1, 2]
 
 
-def test_the_reading_of_a_generation_that_the_budget_cut_is_not_that_of_its_sample() -> None:
+def test_the_score_of_a_generation_that_the_budget_cut_is_not_that_of_its_sample() -> None:
     """6 tokens cover a sample of 2 and the first 4 words of the next, which is 5 long."""
     script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
     poor, rich = (
