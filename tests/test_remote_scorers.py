@@ -17,6 +17,7 @@ import pytest
 from fake_endpoint import Endpoint, Running
 
 from thinktime.answers import TextAnswers
+from thinktime.core.context import Document
 from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling
@@ -133,6 +134,16 @@ def test_the_judge_is_shown_what_a_local_model_was_asked(
 
     run(judge, judged())
     assert questions[0] in endpoint.requests[0]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("call", ["", "pooling", "score"])
+def test_a_scorer_is_shown_the_context_of_the_problem(start: Start, call: str) -> None:
+    endpoint = start()
+    scorer: Judge | RemoteReward = reward_on(endpoint, call) if call else judge_on(endpoint)
+    problem = Problem("sum", QUESTION, context=(Document("notes", "4 means 5 here"),))
+    run(scorer, scorer.score(problem, [solution()]))
+    asked = json.dumps(endpoint.requests[0])
+    assert "4 means 5 here" in asked and asked.index("4 means 5 here") < asked.index(QUESTION)
 
 
 def test_a_score_is_the_mean_of_its_samples_and_costs_what_the_endpoint_counts(start: Start) -> None:
