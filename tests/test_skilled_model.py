@@ -98,9 +98,15 @@ def test_a_solution_with_words_that_nobody_taught_the_model_is_checked_all_the_s
 def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerator, reward: ProcessReward) -> None:
     search = searches(skilled, reward)[0]
     answer = asyncio.run(make("revision", {"n": 4, "chains": 2})(search))
-    assert answer.node is not None and answer.node.state.question == search.root.state.prompt
+    assert answer.value is not None
     scored = [record for record in search.trace.values() if record.score is not None]
     assert len(scored) == 4 and all(search.is_answer(record.node) for record in scored)
+    assert len({record.node.state.prompt for record in scored}) > 1, "a revision has another prompt than the problem"
+    as_answers = [
+        replace(record.node, state=replace(record.node.state, prompt=search.root.state.prompt)) for record in scored
+    ]
+    alone = asyncio.run(reward.score(search.problem, as_answers, [None] * 4))
+    assert [record.score for record in scored] == pytest.approx([score.value for score in alone], abs=1e-8)
 
 
 @pytest.mark.parametrize(
