@@ -125,7 +125,7 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
     generator.root(Problem("sum", QUESTION))
     assert endpoint.requests == []
     for _ in range(2):
-        assert generator.capabilities == ALL
+        assert generator.capabilities == ALL | {Capability.CHAT}
     assert len(endpoint.requests) == 6 and endpoint.generated_tokens < 40
     assert generator.traits.spent.generated == endpoint.generated_tokens
     assert generator.traits.spent.prompt == endpoint.prompt_tokens

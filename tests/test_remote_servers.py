@@ -69,7 +69,7 @@ def search_for(
 def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
     chat, text = (RemoteGenerator(address, only_model(url)) for address in (url, f"{url}/completions"))
     assert (chat.traits.n, chat.traits.usage, chat.traits.logprobs) == (False, True, False)
-    assert chat.capabilities == {Capability.NOISE, Capability.CANCEL}
+    assert chat.capabilities == {Capability.CHAT, Capability.NOISE, Capability.CANCEL}
     assert text.traits.stops == "echoed" and text.capabilities == {
         Capability.STEPS,
         Capability.PREFIX,
