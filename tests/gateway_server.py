@@ -55,8 +55,10 @@ class Serving:
     ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         """Status, object and headers of an answer, without any client's help."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        told = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(f"{self.url}/{path}", data or None, told)
+        headers_sent = {"Content-Type": "application/json"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        request = urllib.request.Request(f"{self.url}/{path}", data or None, headers_sent)
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
                 return reply.status, json.loads(reply.read()), dict(reply.headers)
@@ -65,8 +67,8 @@ class Serving:
 
     def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
         """A whole answer as it came, events or not."""
-        told = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), told)
+        headers_sent = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), headers_sent)
         with urllib.request.urlopen(request, timeout=30) as reply:
             return bytes(reply.read())
 

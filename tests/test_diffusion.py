@@ -91,11 +91,11 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, clip: bool) ->
     sampler.set_timesteps(10)
     alphas = [float(sampler.alphas_cumprod[t]) for t in sampler.timesteps] + [1.0]
     levels = Levels(tuple(map(int, sampler.timesteps)), tuple(alphas), prediction, 1.0 if clip else None)  # type: ignore[arg-type]
-    x, told, noise = (random((1, 4, 4), seed) for seed in range(3))
+    x, predicted, noise = (random((1, 4, 4), seed) for seed in range(3))
     for position, timestep in enumerate(sampler.timesteps):
-        mean, sigma, clean = levels.step(x, told, position, eta)
+        mean, sigma, clean = levels.step(x, predicted, position, eta)
         theirs = sampler.step(
-            torch.from_numpy(told), timestep, torch.from_numpy(x), eta=eta, variance_noise=torch.from_numpy(noise)
+            torch.from_numpy(predicted), timestep, torch.from_numpy(x), eta=eta, variance_noise=torch.from_numpy(noise)
         )
         np.testing.assert_allclose(mean + sigma * noise, theirs.prev_sample.numpy(), rtol=2e-4, atol=2e-5)
         np.testing.assert_allclose(clean, theirs.pred_original_sample.numpy(), rtol=2e-4, atol=2e-5)
@@ -112,8 +112,8 @@ def test_a_whole_picture_is_that_of_the_pipeline_step_by_step(model: DiffusionMo
     x = noises[0][None]
     with torch.inference_mode():
         for timestep, noise in zip(sampler.timesteps, noises[1:], strict=True):
-            told = model._net(x, timestep, class_labels=torch.tensor([2])).sample
-            x = sampler.step(told, timestep, x, eta=0.5, variance_noise=noise[None]).prev_sample
+            predicted = model._net(x, timestep, class_labels=torch.tensor([2])).sample
+            x = sampler.step(predicted, timestep, x, eta=0.5, variance_noise=noise[None]).prev_sample
     np.testing.assert_allclose(leaf.state.x, x[0].numpy(), rtol=1e-3, atol=1e-4)
     assert leaf.usage.denoiser_calls == leaf.passes == STEPS
     assert leaf.usage.flops == pytest.approx(STEPS * model.flops) and model.flops > 1e5
@@ -297,8 +297,8 @@ def test_a_random_search_of_noises_takes_the_best_and_paints_it_again_in_more_st
     assert search.events == [{"nfe_search": 3 * STEPS, "nfe_final": 9}]
     levels, x = model.levels(9), answer.node.parent.state.x
     for position, timestep in enumerate(levels.timesteps):
-        (told,) = model.predict([Call(x, timestep, 2, 1.0)])
-        x = levels.step(x, told, position, 0.0).mean
+        (predicted,) = model.predict([Call(x, timestep, 2, 1.0)])
+        x = levels.step(x, predicted, position, 0.0).mean
     np.testing.assert_allclose(answer.node.state.x, x, atol=1e-5)
 
 
@@ -473,17 +473,17 @@ def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Pat
     x: Array = random(model.shape, 3) / np.float32(4)
     call = Call(x, levels.timesteps[2], 1, 1.0)
 
-    def told(state: Array) -> Array:
+    def predicted(state: Array) -> Array:
         return model.predict([call._replace(x=state)])[0]
 
     def measured(state: Array) -> float:
-        clean = np.stack([levels.clean(state, told(state), 2)])
+        clean = np.stack([levels.clean(state, predicted(state), 2)])
         return float((torch.from_numpy(clean) / 2 + 0.5).clip(0, 1).square().sum())
 
     pull = Pull([Part("square", lambda pictures, _: pictures.square().sum((1, 2, 3)))], 1.5)
     (moved,) = model.predict([call], pull)
     alpha = levels.alphas[2]
-    noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (told(x), moved)]
+    noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (predicted(x), moved)]
     slope = (noises[0] - noises[1]) / (1.5 * (1 - alpha) ** 0.5)
     for place in [(0, 1, 2), (0, 4, 4), (0, 6, 3)]:
         above, below = x.copy(), x.copy()

@@ -20,9 +20,9 @@ def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start_
     assert endpoint.requests[0]["model"] == "words" and answer["model"] == "majority:n=8@4000tok/words"
     assert (answer["object"], len(answer["choices"])) == ("chat.completion", 1)
     message = answer["choices"][0]["message"]
-    told = answer["thinktime"]
-    assert message["content"].endswith(f"The answer is {told['answer']}") and told["share"] > 0.1
-    assert (told["strategy"], told["options"], told["samples"]) == ("majority", {"n": 8}, 8)
+    facts = answer["thinktime"]
+    assert message["content"].endswith(f"The answer is {facts['answer']}") and facts["share"] > 0.1
+    assert (facts["strategy"], facts["options"], facts["samples"]) == ("majority", {"n": 8}, 8)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_requests_at_once_keep_their_own_settings(start_gateway: Start) -> None:
     bodies = [{**PLAIN, "model": f"majority:n={n}/words", "user": str(n), "top_p": n / 10} for n in range(1, 9)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda body: gateway.ask(body)[1]["thinktime"], bodies))
-    assert [(told["options"]["n"], told["samples"]) for told in answers] == [(n, n) for n in range(1, 9)]
+    assert [(facts["options"]["n"], facts["samples"]) for facts in answers] == [(n, n) for n in range(1, 9)]
     sent = Counter((body["user"], body["top_p"]) for body in endpoint.requests)
     assert sent == {(str(n), n / 10): n for n in range(1, 9)}
 

@@ -170,8 +170,8 @@ def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_ga
         answers = list(pool.map(lambda _: gateway.ask(body, **BEARER), range(8)))
     assert [status for status, _, _ in answers] == [200] * 8
     if model != "words":
-        told = [answer["thinktime"] for _, answer, _ in answers]
-        assert [(one["finish"], one["samples"]) for one in told] == [("done", 4)] * 8
+        facts = [answer["thinktime"] for _, answer, _ in answers]
+        assert [(one["finish"], one["samples"]) for one in facts] == [("done", 4)] * 8
 
 
 def test_the_last_tokens_of_a_key_are_an_answer_that_says_so(start_gateway: Start) -> None:

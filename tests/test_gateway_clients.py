@@ -174,11 +174,11 @@ def test_errors_are_the_clients_exceptions_also_in_a_stream(start_gateway: Start
 def test_calls_of_tools_are_voted_on_by_name_and_arguments(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     answer = client(gateway).chat.completions.create(model="majority:n=16/words", messages=TALK, tools=TOOLS, seed=3)
-    choice, told = answer.choices[0], (answer.model_extra or {})["thinktime"]
+    choice, facts = answer.choices[0], (answer.model_extra or {})["thinktime"]
     call: Any = (choice.message.tool_calls or [])[0]
     assert (choice.finish_reason, choice.message.content, call.function.name) == ("tool_calls", None, "count")
     assert json.loads(call.function.arguments)["unit"] == "apples" and call.id.startswith("call_")
-    votes = [told["share"] * 16, json.loads(told["answer"])[0]["function"]["arguments"]["count"]]
+    votes = [facts["share"] * 16, json.loads(facts["answer"])[0]["function"]["arguments"]["count"]]
     assert votes[0] == round(votes[0]) >= 5  # the spellings differ, so votes by text would be scattered
     assert votes[1] == json.loads(call.function.arguments)["count"] and len(endpoint.requests) == 16
 
@@ -197,9 +197,9 @@ def test_samples_that_call_no_tool_are_of_one_mind_however_they_say_it(start_gat
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["Done.", "All is done.", "so 7", "I am done.", "so 7"]
     answer = client(gateway).chat.completions.create(model="majority:n=5/words", messages=TALK, tools=TOOLS)
-    told = (answer.model_extra or {})["thinktime"]
+    facts = (answer.model_extra or {})["thinktime"]
     assert answer.choices[0].message.tool_calls is None and "one." in (answer.choices[0].message.content or "")
-    assert (told["answer"], told["share"]) == (None, 0.6)
+    assert (facts["answer"], facts["share"]) == (None, 0.6)
 
 
 class Sum(BaseModel):
@@ -211,9 +211,9 @@ def test_structured_output_is_voted_on_by_value_and_parsed(start_gateway: Start)
     answer = client(gateway).chat.completions.parse(
         model="majority:n=9/words", messages=TALK, response_format=Sum, seed=2
     )
-    parsed, told = answer.choices[0].message.parsed, (answer.model_extra or {})["thinktime"]
-    assert parsed is not None and json.loads(told["answer"]) == {"sum": parsed.sum}
-    assert told["share"] > 0.3
+    parsed, facts = answer.choices[0].message.parsed, (answer.model_extra or {})["thinktime"]
+    assert parsed is not None and json.loads(facts["answer"]) == {"sum": parsed.sum}
+    assert facts["share"] > 0.3
 
 
 def test_log_probabilities_come_along_if_asked_for(start_gateway: Start) -> None:
@@ -232,9 +232,9 @@ def test_texts_without_an_answer_are_chosen_by_agreement_else_the_first(start_ga
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["I think so.", "Perhaps.", "I  think so.", "No."]
     answer = client(gateway).chat.completions.create(model="majority:n=4/words", messages=TALK)
-    told = (answer.model_extra or {})["thinktime"]
+    facts = (answer.model_extra or {})["thinktime"]
     assert answer.choices[0].message.content in ("I think so.", "I  think so.")
-    assert (told["answer"], told["share"], told["finish"]) == (None, 0.5, "done")
+    assert (facts["answer"], facts["share"], facts["finish"]) == (None, 0.5, "done")
 
 
 def test_one_value_is_one_answer_however_it_is_written(start_gateway: Start) -> None:

@@ -20,9 +20,9 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start_gateway: Start, fa
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "", fault])
     status, answer, _ = gateway.ask(VOTE)
-    told = answer["thinktime"]
-    assert (status, told["samples"], told["failed"], told["finish"]) == (200, 7, 1, "done")
-    assert len(endpoint.requests) == 8 and told["answer"] in "789"
+    facts = answer["thinktime"]
+    assert (status, facts["samples"], facts["failed"], facts["finish"]) == (200, 7, 1, "done")
+    assert len(endpoint.requests) == 8 and facts["answer"] in "789"
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429"])

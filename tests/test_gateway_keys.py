@@ -194,16 +194,16 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_that_cannot_be_is_told(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises((InputError, UnknownNameError), match=says) as told:
+    with pytest.raises((InputError, UnknownNameError), match=says) as caught:
         read_config(written(tmp_path, text))
-    assert "sk-1" not in str(told.value) and "\n" not in str(told.value)
+    assert "sk-1" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("settings", [{"upstream": "localhost:80"}, {"upstream": "http://u:sk@host/v1"}, {"port": -1}])
 def test_a_gateway_that_cannot_be_is_told_before_it_listens(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         Config(**({"upstream": UPSTREAM} | settings))
-    assert "u:sk" not in str(told.value)
+    assert "u:sk" not in str(caught.value)
 
 
 # the bank, the counters, the program

@@ -73,17 +73,17 @@ def fetched(gateway: Serving, path: str, **headers: str) -> tuple[int, dict[str,
     client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
     client.request("GET", path, headers=headers)
     reply = client.getresponse()
-    told = reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
+    facts = reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
     client.close()
-    return told
+    return facts
 
 
 def shown(gateway: Serving, path: str, key: str | None = None) -> Any:
     """What the page is told."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    status, _, told = fetched(gateway, f"/ui/{path}", **headers)
-    assert status == 200, told
-    return json.loads(told)
+    status, _, facts = fetched(gateway, f"/ui/{path}", **headers)
+    assert status == 200, facts
+    return json.loads(facts)
 
 
 def eventually(found: Callable[[], Any]) -> Any:
@@ -126,9 +126,9 @@ def test_each_request_is_told_with_its_method_its_cost_and_its_end(start_gateway
     vote = gateway.ask({**VOTE, "model": "majority:n=4@2000tok/words", "seed": 5})[1]
     gateway.ask(PLAIN)
     gateway.ask({**PLAIN, "model": "majorty:n=3/words"})
-    told = shown(gateway, "requests")
-    wrong, plain, voted, first = told["requests"]
-    assert [row["number"] for row in told["requests"]] == [4, 3, 2, 1] and first["strategy"] == "single"
+    facts = shown(gateway, "requests")
+    wrong, plain, voted, first = facts["requests"]
+    assert [row["number"] for row in facts["requests"]] == [4, 3, 2, 1] and first["strategy"] == "single"
     account = vote["thinktime"]
     assert voted["usage"] == account["account"] and voted["usage"]["dollars"] > 0
     assert (voted["answer"], voted["share"], voted["finish"]) == (account["answer"], account["share"], "done")
@@ -139,15 +139,15 @@ def test_each_request_is_told_with_its_method_its_cost_and_its_end(start_gateway
     assert plain["usage"]["generated_tokens"] > 0 and shown(gateway, "requests/3")["tree"] is None
     assert (wrong["status"], wrong["called"], wrong["model"]) == (400, "majorty:n=3/words", "")
     assert "did you mean 'majority'?" in wrong["error"] and wrong["usage"]["model_calls"] == 0
-    (model,) = told["models"]
-    assert (model["model"], model["requests"], model["usage"]["generated_tokens"]) == ("words", 3, generated(told))
-    server = told["server"]
+    (model,) = facts["models"]
+    assert (model["model"], model["requests"], model["usage"]["generated_tokens"]) == ("words", 3, generated(facts))
+    server = facts["server"]
     assert server["budget"] == {"tokens": 100_000} and server["usage"]["model_calls"] >= 6
-    assert told["keys"][0]["usage"]["generated_tokens"] == generated(told)
+    assert facts["keys"][0]["usage"]["generated_tokens"] == generated(facts)
 
 
-def generated(told: dict[str, Any]) -> int:
-    return sum(row["usage"]["generated_tokens"] for row in told["requests"])
+def generated(facts: dict[str, Any]) -> int:
+    return sum(row["usage"]["generated_tokens"] for row in facts["requests"])
 
 
 def test_only_what_changed_is_told_again(start_gateway: Start) -> None:
@@ -187,8 +187,8 @@ def test_nodes_are_told_while_the_search_runs_and_only_once(start_gateway: Start
     _, gateway = start_gateway({"scorer": gate})
     asking = Asking(gateway, BEAM, "completions")
     eventually(lambda: gate.readings == 2)
-    told = shown(gateway, "requests/2")
-    request, tree = told["request"], told["tree"]
+    facts = shown(gateway, "requests/2")
+    request, tree = facts["request"], facts["tree"]
     assert request["running"] and request["usage"]["generated_tokens"] > 0 and asking.running
     assert len(tree["nodes"]) > 9 and tree["path"] == [] and tree["pruned"]
     known = len(tree["nodes"])
@@ -220,7 +220,7 @@ def test_samples_of_one_vote_are_told_one_by_one_and_what_never_came_is_none(sta
     tree = eventually(three_came)
     assert len(tree["nodes"]) == 1 and sum(len(vote["samples"]) for vote in tree["votes"]) == 3
     client.close()
-    ended = eventually(lambda: not (told := shown(gateway, "requests/2"))["request"]["running"] and told)
+    ended = eventually(lambda: not (facts := shown(gateway, "requests/2"))["request"]["running"] and facts)
     assert ended["request"]["left"] and len(ended["tree"]["growing"]) == 4
     assert ended["request"]["usage"]["uncounted_calls"] > 0
 
@@ -261,8 +261,8 @@ def test_questions_about_samples_stand_by_what_they_are_about(start_gateway: Sta
 def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     for path in ("requests?since=x", "requests?since=-1", "requests/1?known=1.5"):
-        status, _, told = fetched(gateway, f"/ui/{path}")
-        assert status == 400 and "whole number" in json.loads(told)["error"]["message"]
+        status, _, facts = fetched(gateway, f"/ui/{path}")
+        assert status == 400 and "whole number" in json.loads(facts)["error"]["message"]
     assert fetched(gateway, "/ui/requests/77")[0] == 404 and fetched(gateway, "/ui/other.js")[0] == 404
 
 
@@ -278,7 +278,7 @@ def test_the_oldest_requests_and_trees_are_forgotten(start_gateway: Start, monke
     monkeypatch.setattr(history, "MEMORY", 2 * size + size // 2)
     for _ in range(6):
         gateway.ask(VOTE)
-    rows = eventually(lambda: (told := shown(gateway, "requests"))["requests"][0]["number"] == 8 and told["requests"])
+    rows = eventually(lambda: (facts := shown(gateway, "requests"))["requests"][0]["number"] == 8 and facts["requests"])
     assert [row["number"] for row in rows] == [8, 7, 6, 5]
     assert [shown(gateway, f"requests/{number}")["tree"] is not None for number in (8, 7, 6, 5)] == [1, 1, 0, 0]
     assert kept._held == sum(len(entry.tree) for entry in kept._kept.values()) <= history.MEMORY
@@ -295,9 +295,9 @@ def test_long_texts_and_large_trees_are_cut_and_the_answer_stays(monkeypatch: py
         return search, search.finish(search.candidates([last])[0])
 
     search, answer = asyncio.run(grown())
-    told = SearchView(search, "http://upstream").shown(answer=answer)
-    assert len(told["nodes"]) == 12 and told["more"] == len(search.trace) - 12
-    assert [told["nodes"][index]["ordinal"] for index in told["path"]] == ["", "19", "19.7"]
+    facts = SearchView(search, "http://upstream").shown(answer=answer)
+    assert len(facts["nodes"]) == 12 and facts["more"] == len(search.trace) - 12
+    assert [facts["nodes"][index]["ordinal"] for index in facts["path"]] == ["", "19", "19.7"]
     assert trees.clipped("x" * 12, 10) == "x" * 10 + "… (2 more characters)"
 
 
@@ -320,12 +320,12 @@ def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start)
     ann, bob, eve = (shown(gateway, "requests", key) for key in (ANN, BOB, EVE))
     assert [row["number"] for row in ann["requests"]] == [1] and [row["number"] for row in bob["requests"]] == [3, 2]
     assert [row["key"] for row in eve["requests"]] == ["bob", "bob", "ann"]
-    assert [[key["name"] for key in told["keys"]] for told in (ann, bob, eve)] == [
+    assert [[key["name"] for key in facts["keys"]] for facts in (ann, bob, eve)] == [
         ["ann"],
         ["bob"],
         ["ann", "bob", "eve"],
     ]
-    assert [[each["key"] for each in told["models"]] for told in (ann, eve)] == [["ann"], ["ann", "bob"]]
+    assert [[each["key"] for each in facts["models"]] for facts in (ann, eve)] == [["ann"], ["ann", "bob"]]
     assert "server" not in ann and "server" in eve and ann["keys"][0]["budget"] == {"tokens": 5000}
     counted = [fetched(gateway, "/metrics", Authorization=f"Bearer {key}")[2] for key in (ANN, EVE)]
     assert ["bob" in text for text in counted] == [False, True] and all("ann" in text for text in counted)
@@ -377,9 +377,9 @@ def test_no_key_and_no_address_is_shown(start_gateway: Start) -> None:
         for model in ("words", "majority:n=2/words"):
             with suppress(ValueError):  # garbage is passed on as it is
                 gateway.ask({**PLAIN, "model": model}, Authorization=f"Bearer {EVE}")
-    told = [json.dumps(shown(gateway, path, EVE)) for path in ("requests", *(f"requests/{n}" for n in range(1, 9)))]
+    facts = [json.dumps(shown(gateway, path, EVE)) for path in ("requests", *(f"requests/{n}" for n in range(1, 9)))]
     secrets = (EVE, digest(EVE), "sk-of-the-upstream", f":{endpoint.port}")
-    assert not any(secret in text for secret in secrets for text in told)
+    assert not any(secret in text for secret in secrets for text in facts)
 
 
 # in a browser

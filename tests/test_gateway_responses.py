@@ -271,7 +271,7 @@ def test_without_a_method_the_upstreams_own_call_answers_and_is_charged(native: 
     with Serving(native) as gateway:
         body = {"model": "any", "input": "hi", "store": True, "previous_response_id": "resp_1", "stream": stream}
         answer = client(gateway).responses.create(**body)  # type: ignore[call-overload]
-        told = list(answer)[-1].response if stream else answer
-        assert told.told == body
+        response = list(answer)[-1].response if stream else answer
+        assert response.told == body
         spent = gateway.gateway.auth.ledger.spent
         assert (spent.prompt_tokens, spent.cached_tokens, spent.generated_tokens) == (3, 2, 7)

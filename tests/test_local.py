@@ -249,10 +249,10 @@ def test_what_is_charged_for_prompts_is_what_the_engine_reads(
     assert account.recomputed == 0
 
 
-Told = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
+Facts = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
 
 
-def told(search: Search) -> Told:
+def facts(search: Search) -> Facts:
     """Every node of a trace: its place, ids, finish and what it cost but for the seconds."""
     return [
         (node.path, node.state.ids, node.finish, replace(node.usage, seconds=0.0).as_dict())
@@ -311,12 +311,12 @@ def test_a_race_is_its_replay_from_whole_samples_token_for_token_however_its_row
     for live, race, question in zip(run(all_at_once()), races, questions[2:4], strict=True):
         search = search_for(question, generator, journal=samples)
         replayed = run(FirstFinish(n=RACERS, k=k)(search))
-        assert told(race) == told(search)
+        assert facts(race) == facts(search)
         assert (live.value, live.finish, live.share) == (replayed.value, replayed.finish, replayed.share)
         assert live.finish == "done"
     alone = search_for(questions[5], generator)
     run(Majority(n=2)(alone))
-    assert told(vote) == told(alone)
+    assert facts(vote) == facts(alone)
     assert bool(blocks) == (engine.preemptions > 0)
 
 
@@ -331,7 +331,7 @@ def test_a_race_within_a_token_budget_keeps_it_and_is_the_same_from_its_own_bank
         asked = len(tasks)
         again = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
         run(FirstFinish(n=RACERS, k=2)(again))
-        assert told(again) == told(search) and len(tasks) == asked
+        assert facts(again) == facts(search) and len(tasks) == asked
 
 
 def test_a_race_among_children_of_several_nodes_is_asked_about_each_with_its_own_beginning(

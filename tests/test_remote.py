@@ -359,8 +359,8 @@ def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Sta
 
     (streamed,), (whole,) = nodes(hear), nodes(None)
     assert streamed.state.text == whole.state.text and streamed.usage.generated_tokens == whole.usage.generated_tokens
-    told, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
-    assert told["message"] == expected["message"] and told["finish_reason"] == expected["finish_reason"] == "stop"
+    sent, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
+    assert sent["message"] == expected["message"] and sent["finish_reason"] == expected["finish_reason"] == "stop"
     assert len(events) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
 
 
@@ -666,10 +666,10 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     assert len(endpoint.requests) == (9 if passes else 8) and answer.value is not None
     assert len(search.errors) == (0 if passes else 1)
     assert all(str(error).startswith("endpoint=") and "\n" not in str(error) for error in search.errors)
-    told = fault in ("no finish", "no text", "500")
-    assert answer.usage.uncounted_calls == (0 if told else 1)
+    counted = fault in ("no finish", "no text", "500")
+    assert answer.usage.uncounted_calls == (0 if counted else 1)
     assert answer.usage.generated_tokens >= endpoint.generated_tokens
-    assert not told or answer.usage.generated_tokens == endpoint.generated_tokens
+    assert not counted or answer.usage.generated_tokens == endpoint.generated_tokens
 
 
 def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> None:
@@ -709,8 +709,8 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
     if budget.dollars is not None:
         paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
         assert spent.dollars is not None and paid <= spent.dollars + 1e-12 and spent.dollars <= budget.dollars
-    told = total(record.node.usage for record in search.trace.values())
-    assert told.generated_tokens == spent.generated_tokens
+    in_trace = total(record.node.usage for record in search.trace.values())
+    assert in_trace.generated_tokens == spent.generated_tokens
 
 
 @pytest.mark.parametrize(
@@ -907,8 +907,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, expected: float | 
 
 
 def test_retry_after_may_be_a_date_to_come() -> None:
-    told = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
-    assert told is not None and 25 < told <= 30
+    seconds = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
+    assert seconds is not None and 25 < seconds <= 30
 
 
 # arithmetic

@@ -169,9 +169,9 @@ def test_openais_client_gets_a_vote_of_the_shipped_model_through_the_gateway(
     with Serving(url) as gateway, OpenAI(base_url=gateway.url, api_key="none", max_retries=0) as client:
         ask: Any = client.chat.completions.create
         answer = ask(model=f"majority:n=4@600tok/{name}", messages=messages, max_tokens=100)
-        told = answer.model_extra["thinktime"]
-        assert told["account"]["model_calls"] == 4 and told["account"]["uncounted_calls"] == 0
-        assert answer.usage.completion_tokens == told["account"]["generated_tokens"] <= 600
+        facts = answer.model_extra["thinktime"]
+        assert facts["account"]["model_calls"] == 4 and facts["account"]["uncounted_calls"] == 0
+        assert answer.usage.completion_tokens == facts["account"]["generated_tokens"] <= 600
         greedy = {"messages": messages, "max_tokens": 100, "temperature": 0}
         whole = ask(model=f"single/{name}", **greedy).choices[0].message.content
         chunks = list(ask(model=f"single/{name}", stream=True, **greedy))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_budget import BUDGETS, told
+from test_budget import BUDGETS, facts
 from toy import (
     Notebook,
     ToyScorer,
@@ -154,7 +154,7 @@ def test_a_replay_is_charged_as_the_live_run(strategy: Strategy, tokens: int, se
     journal, budget = Notebook(), Budget(tokens=tokens)
     live = toy_search(drawn, seed=seed, journal=journal, budget=budget)
     replay = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), seed=seed, journal=journal, budget=budget)
-    assert told(live, solve(strategy, live)) == told(replay, solve(strategy, replay))
+    assert facts(live, solve(strategy, live)) == facts(replay, solve(strategy, replay))
 
 
 @unhurried
@@ -163,7 +163,7 @@ def test_what_other_searches_left_in_the_journal_changes_no_account(labels: list
     journal = Notebook()
     for label in labels:
         alone, shared = toy_search(drawn, seed=seed), toy_search(drawn, seed=seed, journal=journal)
-        assert told(shared, solve(parsed(label), shared)) == told(alone, solve(parsed(label), alone))
+        assert facts(shared, solve(parsed(label), shared)) == facts(alone, solve(parsed(label), alone))
 
 
 def test_a_score_is_banked_under_its_node_and_what_was_known() -> None:
