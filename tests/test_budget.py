@@ -196,7 +196,7 @@ BUDGETS = st.builds(
 )
 
 
-def told(search: Search, answer: Answer) -> tuple[Any, ...]:
+def facts(search: Search, answer: Answer) -> tuple[Any, ...]:
     """All that a run tells, its nodes as records."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(), records(search))
 
@@ -209,12 +209,12 @@ def test_a_run_killed_anywhere_and_resumed_ends_like_one_that_was_not(
     """What a killed run leaves is the beginning of the journal of the whole run."""
     journal = Notebook()
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    expected = told(whole, solve(strategy, whole))
+    expected = facts(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
     readings = data.draw(st.integers(0, len(journal.readings)))
     left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.readings.items()][:readings]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
-    assert told(resumed, solve(strategy, resumed)) == expected
+    assert facts(resumed, solve(strategy, resumed)) == expected
 
 
 @unhurried
@@ -224,7 +224,7 @@ def test_a_budget_buys_the_same_from_a_full_bank_as_from_an_empty_one(tokens: in
     solve(Majority(n=16), toy_search(drawn, seed=seed, journal=journal))
     fresh = toy_search(drawn, budget=budget, seed=seed)
     banked = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    assert told(banked, solve(Majority(n=16), banked)) == told(fresh, solve(Majority(n=16), fresh))
+    assert facts(banked, solve(Majority(n=16), banked)) == facts(fresh, solve(Majority(n=16), fresh))
 
 
 def test_a_budget_that_just_suffices_is_not_a_budget_that_ran_out() -> None:

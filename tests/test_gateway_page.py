@@ -254,7 +254,7 @@ def test_questions_about_samples_stand_by_what_they_are_about(start_gateway: Sta
     _, gateway = start_gateway()
     assert gateway.ask({**PLAIN, "model": "self_refine/words"})[0] == 200
     nodes = shown(gateway, "requests/2")["tree"]["nodes"]
-    asked = [node for node in nodes if "skill" in node]
+    asked = [node for node in nodes if "prompt" in node]
     assert asked and all(nodes[index]["finish"] == "eos" for node in asked for index in node["about"])
 
 

@@ -174,17 +174,17 @@ def test_a_judge_on_the_server_is_charged_what_the_server_counts(
     remote = RemoteGenerator(url, only_model(url))
     judge = Judge(remote, template="{question} {solution}", samples=4, retries=0, max_tokens=20)
 
-    async def judged() -> tuple[Node, Score]:
+    async def judged() -> tuple[Problem, Node, Score]:
         search = search_for(questions[0], generator, Sampling(temperature=0.0, max_length=100))
         (node,) = await search.extend([search.root])
-        (reading,) = await judge.score([node])
+        (score,) = await judge.score(search.problem, [node])
         await judge.close()
-        return node, reading
+        return search.problem, node, score
 
-    node, reading = asyncio.run(judged())
+    problem, node, score = asyncio.run(judged())
     read = generator.worst_case(node, 1).prompt_tokens
-    assert read is not None and read <= reading.usage.scorer_tokens <= judge.worst_case(node).scorer_tokens
-    assert (reading.usage.scorer_calls, reading.usage.uncounted_calls, reading.reason) == (1, 0, "")
+    assert read is not None and read <= score.usage.scorer_tokens <= judge.worst_case(problem, node).scorer_tokens
+    assert (score.usage.scorer_calls, score.usage.uncounted_calls, score.reason) == (1, 0, "")
 
 
 TASK = """

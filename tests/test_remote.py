@@ -125,7 +125,7 @@ def test_the_probe_costs_a_few_tokens_and_runs_once_and_late(start: Start) -> No
     generator.root(Problem("sum", QUESTION))
     assert endpoint.requests == []
     for _ in range(2):
-        assert generator.capabilities == ALL
+        assert generator.capabilities == ALL | {Capability.CHAT}
     assert len(endpoint.requests) == 6 and endpoint.generated_tokens < 40
     assert generator.traits.spent.generated == endpoint.generated_tokens
     assert generator.traits.spent.prompt == endpoint.prompt_tokens
@@ -513,7 +513,7 @@ def test_an_echo_that_fails_to_come_is_a_failed_sample_and_not_a_doubled_text(st
 
 def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:
     generator = opened(start())
-    search = search_on(generator, scorer=LengthScorer())
+    search = search_on(generator, scorers=LengthScorer())
     answer = solved("beam_search", search, n=4, width=2)
     assert answer.value in ("7", "8", "9") and answer.node.depth == 3
 
@@ -677,7 +677,7 @@ def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> N
     generator = opened(endpoint)
     endpoint.faults.extend(["", "garbage"])
     scorer = LengthScorer()
-    search = search_on(generator, scorer=scorer)
+    search = search_on(generator, scorers=scorer)
     answer = solved("beam_search", search, n=2, width=1)
     assert answer.value is not None and all(node.finish != "error" for batch in scorer.asked for node in batch)
     (failed,) = [record for record in search.trace.values() if record.node.finish == "error"]
@@ -698,7 +698,7 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
     endpoint.faults.extend(dice.choice(faults) for _ in range(200))
     tokens = dice.randint(64, 1000)
     budget = Budget(tokens=tokens, dollars=dice.uniform(0.001, 0.02) if generator.traits.usage else None)
-    search = search_on(generator, budget, scorer=LengthScorer())
+    search = search_on(generator, budget, scorers=LengthScorer())
     with suppress(ModelError):
         if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
             solved("beam_search", search, n=8, width=2)

@@ -69,7 +69,7 @@ def search_for(
 def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
     chat, text = (RemoteGenerator(address, only_model(url)) for address in (url, f"{url}/completions"))
     assert (chat.traits.n, chat.traits.usage, chat.traits.logprobs) == (False, True, False)
-    assert chat.capabilities == {Capability.NOISE, Capability.CANCEL}
+    assert chat.capabilities == {Capability.CHAT, Capability.NOISE, Capability.CANCEL}
     assert text.traits.stops == "echoed" and text.capabilities == {
         Capability.STEPS,
         Capability.PREFIX,
@@ -119,8 +119,8 @@ def test_the_shipped_reward_model_reads_a_text_as_it_reads_the_ids_it_came_from(
 
     async def steps(maker: RemoteGenerator | LocalGenerator, question: str) -> tuple[float, ...]:
         search = search_for(question, maker, GREEDY)
-        (reading,) = await reward.score(await search.extend([search.root]), [None])
-        return reading.steps
+        (score,) = await reward.score(search.problem, await search.extend([search.root]), [None])
+        return score.steps
 
     async def both(question: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         there, here = await steps(remote, question), await steps(generator, question)
@@ -169,9 +169,9 @@ def test_openais_client_gets_a_vote_of_the_shipped_model_through_the_gateway(
     with Serving(url) as gateway, OpenAI(base_url=gateway.url, api_key="none", max_retries=0) as client:
         ask: Any = client.chat.completions.create
         answer = ask(model=f"majority:n=4@600tok/{name}", messages=messages, max_tokens=100)
-        told = answer.model_extra["thinktime"]
-        assert told["account"]["model_calls"] == 4 and told["account"]["uncounted_calls"] == 0
-        assert answer.usage.completion_tokens == told["account"]["generated_tokens"] <= 600
+        facts = answer.model_extra["thinktime"]
+        assert facts["account"]["model_calls"] == 4 and facts["account"]["uncounted_calls"] == 0
+        assert answer.usage.completion_tokens == facts["account"]["generated_tokens"] <= 600
         greedy = {"messages": messages, "max_tokens": 100, "temperature": 0}
         whole = ask(model=f"single/{name}", **greedy).choices[0].message.content
         chunks = list(ask(model=f"single/{name}", stream=True, **greedy))
