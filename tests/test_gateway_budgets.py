@@ -115,7 +115,7 @@ def test_a_look_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) 
 def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "never", ""])
-    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@1.5s/words"})
+    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@3s/words"})
     assert (status, answer["thinktime"]["finish"], answer["thinktime"]["samples"]) == (200, "budget", 2)
     endpoint.faults.append("never")
     status, answer, _ = gateway.ask({**PLAIN, "model": "single@0.2s/words"})
