@@ -60,7 +60,7 @@ def mutants(file: str, source: str) -> list[Mutant]:
                     visit(child, function)
 
     visit(ast.parse(source), 0)
-    return found
+    return sorted(found, key=lambda mutant: (mutant.line, mutant.column))
 
 
 def _for_types(node: ast.AST) -> bool:
