@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_endpoint import Endpoint, Running
+from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
 from thinktime.core.context import Document
@@ -497,7 +498,7 @@ def server() -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
@@ -553,7 +554,7 @@ def test_a_beam_search_by_the_server_is_the_one_by_the_local_model(
 
 def posted(url: str, body: bytes) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=PATIENCE) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())["error"]["message"]
@@ -594,7 +595,7 @@ def test_the_server_says_in_one_line_what_is_wrong_with_a_request(
 
 def test_the_server_tells_its_model_and_that_it_is_well(server: str) -> None:
     root = server.removesuffix("/pooling")
-    with urllib.request.urlopen(f"{root}/v1/models", timeout=10) as reply:
+    with urllib.request.urlopen(f"{root}/v1/models", timeout=PATIENCE) as reply:
         assert [model["id"] for model in json.load(reply)["data"]] == ["reward"]
-    with urllib.request.urlopen(f"{root}/health", timeout=10) as reply:
+    with urllib.request.urlopen(f"{root}/health", timeout=PATIENCE) as reply:
         assert reply.status == 200
