@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.common import rate_scale, write_row
+from training.loop import rate_scale, write_row
 
 SIDE, CLASSES = 16, 10
 HIDDEN = CLASSES
