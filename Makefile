@@ -1,12 +1,13 @@
 # make demo   five strategies on the shipped model, in a few minutes, and a picture of the same on pictures
 # make test   lint, strict type check, tests
 # make bench  speed, side by side with peers
+# make experiment ROW=45   the experiment of a row of docs/catalogue.md
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench browser clean
+.PHONY: demo test lint bench experiment browser clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -26,6 +27,9 @@ browser:
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run
+
+experiment: $(READY)
+	@$(BIN)/python -m experiments $(ROW)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

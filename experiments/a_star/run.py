@@ -9,25 +9,20 @@ nothing may be gained, and an oracle that knows whether every step is right, wit
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
-
-from experiments.arms import Arm, minus, models, points, ratio, run_arms, summary, times, tokens, write
-from experiments.plot import COLOURS, bars, save
+from experiments.harness import Arm, Experiment, arm, minus, nearest_cost, options, summary, tokens
+from experiments.intervals import as_number, as_points, ratio
+from experiments.plot import line, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
-from thinktime.bench.tasks import load
 from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
 from thinktime.pocket.problems import WordProblem, check_steps, problems
-from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 LEVELS = (3, 4, 5)
@@ -65,42 +60,30 @@ class Control:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=834, help="of all levels; levels 3 to 5 are used")
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
-    task = load("pocket", args.problems, seed=0)
-    task = replace(task, problems=tuple(p for p in task.problems if p.metadata["level"] in LEVELS))
-    generator, scorer = models()
+    args = options(__doc__, problems=834).parse_args()
+    experiment = Experiment(HERE, args, levels=LEVELS)
     texts = {problem.question: problem for problem in problems("test", args.problems, seed=0)}
-    truths = {" ".join(map(str, generator.root(p).prompt)): texts[str(p.prompt)] for p in task.problems}
-    arms = [Arm(label, parse(label)[1]) for label in SAMPLED + A_STAR + SEARCHES]
-    arms += [Arm("oracle, a_star:k=4", parse("a_star:k=4")[1], scorer=Control("oracle", truths))]
-    arms += [Arm("shuffled, a_star:k=4", parse("a_star:k=4")[1], scorer=Control("shuffled"))]
-    arms += [Arm("single", parse("single")[1])]
-    outcomes = run_arms(arms, task, generator, scorer, args.bank)
+    truths = {
+        " ".join(map(str, experiment.generator.root(p).prompt)): texts[str(p.prompt)] for p in experiment.task.problems
+    }
+    strategy = arm("a_star:k=4").strategy
+    controls = {"oracle": Control("oracle", truths), "shuffled": Control("shuffled")}
+    arms = [Arm(f"{name}, a_star:k=4", strategy, scorer) for name, scorer in controls.items()]
+    outcomes = experiment.run([*SAMPLED, *A_STAR, *SEARCHES, *arms, "single"])
     rows: dict[str, Any] = {}
+    best = outcomes["best_of_n:n=16"]
     for label, found in outcomes.items():
-        peer = nearest(found, outcomes, "best_of_n")
+        peer = nearest_cost(found, outcomes, SAMPLED[:4])
         rows[label] = summary(found) | {
             "against": peer,
             "minus_nearest_best_of_n": minus(found, outcomes[peer]),
-            "minus_best_of_16": minus(found, outcomes["best_of_n:n=16"]),
-            "tokens_over_best_of_16": ratio(list(map(tokens, found)), list(map(tokens, outcomes["best_of_n:n=16"]))),
-            "readings_over_best_of_16": ratio(readings(found), readings(outcomes["best_of_n:n=16"])),
+            "minus_best_of_16": minus(found, best),
+            "tokens_over_best_of_16": ratio(list(map(tokens, found)), list(map(tokens, best))),
+            "readings_over_best_of_16": ratio(readings(found), readings(best)),
             "went_back": went_back(found),
         }
-    lines = verdict(rows, outcomes)
-    write(HERE, 0, task, {"levels": LEVELS, "arms": rows, "verdict": lines})
-    plot(rows)
-    print("\n".join(lines))
-
-
-def nearest(found: Sequence[Outcome], outcomes: dict[str, list[Outcome]], name: str) -> str:
-    """The size of a method that generates about as many tokens."""
-    cost = fmean(map(tokens, found))
-    sizes = [label for label in outcomes if label.startswith(f"{name}:")]
-    return min(sizes, key=lambda label: abs(fmean(map(tokens, outcomes[label])) / cost - 1))
+    plot(rows, experiment.out)
+    experiment.finish({"levels": LEVELS, "arms": rows}, verdict(rows, outcomes))
 
 
 def readings(found: Sequence[Outcome]) -> list[float]:
@@ -129,23 +112,24 @@ def verdict(rows: dict[str, Any], outcomes: dict[str, list[Outcome]]) -> list[st
         lines.append("falsified: no setting of A* reaches the accuracy of best-of-16")
     else:
         cost = rows[cheapest]["tokens_over_best_of_16"]
-        held = "holds" if cost["high"] < 1 else "falsified"
-        lines.append(f"{held}: {cheapest} reaches best-of-16 with {times(cost)} of its tokens")
+        claim = "holds" if cost["high"] < 1 else "falsified"
+        lines.append(f"{claim}: {cheapest} reaches best-of-16 with {as_number(cost)} of its tokens")
     for label in A_STAR:
         row = rows[label]
         lines.append(
-            f"{label}: {points(row['minus_nearest_best_of_n'])} against {row['against']} of as many tokens; "
-            f"{points(row['minus_best_of_16'])} against best-of-16, tokens {times(row['tokens_over_best_of_16'])}"
+            f"{label}: {as_points(row['minus_nearest_best_of_n'])} against {row['against']} of as many tokens; "
+            f"{as_points(row['minus_best_of_16'])} against best-of-16, "
+            f"tokens {as_number(row['tokens_over_best_of_16'])}"
         )
     for control in ("oracle", "shuffled"):
         gain = minus(outcomes[f"{control}, a_star:k=4"], outcomes["single"])
-        lines.append(f"{control} rewards: {points(gain)} against one sample")
+        lines.append(f"{control} rewards: {as_points(gain)} against one sample")
     return lines
 
 
-def plot(rows: dict[str, Any]) -> None:
+def plot(rows: dict[str, Any], out: Path) -> None:
     """Accuracy against tokens, a line a method."""
-    figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150)
+    figure, (axes,) = panels(1, 8, 4.8)
     lines = {
         "best of n": SAMPLED[:4],
         "weighted vote": SAMPLED[4:],
@@ -157,16 +141,11 @@ def plot(rows: dict[str, Any]) -> None:
     }
     for place, (name, labels) in enumerate(lines.items()):
         x = [rows[label]["usage"]["generated_tokens"] for label in labels]
-        y, whiskers = bars(rows[label]["accuracy"] for label in labels)
-        axes.errorbar(x, y, whiskers, label=name, color=COLOURS[place], marker="o", ms=4, elinewidth=0.7)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("generated tokens per problem")
+        line(axes, x, [rows[label]["accuracy"] for label in labels], place, name)
+    logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    save(figure, HERE / "plot.png")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

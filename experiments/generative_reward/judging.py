@@ -80,8 +80,8 @@ class Judging:
         return search.finish(majority(candidates))
 
     async def _judge(self, search: Search, shown: Sequence[Node], right: list[bool]) -> Judged:
-        dice, n = search.random("order"), len(shown)  # the dice of the strategy: its judgements are among these
-        orders = Counter(tuple(dice.sample(range(n), n)) for _ in range(JUDGEMENTS))
+        rng, n = search.random("order"), len(shown)  # as in the strategy: its judgements are among these
+        orders = Counter(tuple(rng.sample(range(n), n)) for _ in range(JUDGEMENTS))
         roots = {order: search.ask(Capability.JUDGE, [shown[i] for i in order]) for order in orders}
         asked = {root: order for order, root in roots.items() if root is not None}
         replies = await search.extend(list(asked), [orders[order] for order in asked.values()])

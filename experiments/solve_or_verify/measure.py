@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.arms import ratio
+from experiments.intervals import Estimate, bootstrap, difference, mean, ratio
 from experiments.solve_or_verify.collect import Collected
-from thinktime.bench.statistics import auc, mean_interval, paired_difference
+from thinktime.bench.statistics import auc
 from thinktime.bench.verification import (
     Floats,
     Law,
@@ -36,39 +36,30 @@ def powers(most: int) -> list[int]:
     return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most})
 
 
-def interval(values: Floats) -> dict[str, float]:
-    """The mean over problems with its interval."""
-    return mean_interval(list(values)).as_dict()
-
-
-def difference(a: Floats, b: Floats) -> dict[str, float]:
-    """The paired difference with its interval."""
-    return paired_difference(list(a), list(b)).as_dict()
-
-
 def discrimination(bank: Verdicts, checks: int) -> dict[str, Any]:
     """How well mean verdicts tell right solutions from wrong: within problems, and over all of them."""
     kept = [(p.codes >= 0) & ~np.isnan(p.verdicts[:, :checks]).all(1) for p in bank.problems]
     scores = [p.scores(checks)[keep] for p, keep in zip(bank.problems, kept, strict=True)]
     right = [p.correct[keep] for p, keep in zip(bank.problems, kept, strict=True)]
     within = [area for s, r in zip(scores, right, strict=True) if (area := auc(s.tolist(), r.tolist())) is not None]
-    rng, overall = np.random.default_rng(0), []
-    for draw in range(RESAMPLES + 1):
-        picks = rng.integers(0, len(scores), len(scores)) if draw else range(len(scores))
+
+    def overall(picks: Any) -> Any:
+        if picks.ndim > 1:
+            return np.array([overall(each) for each in picks])
         some, labels = (np.concatenate([part[i] for i in picks]).tolist() for part in (scores, right))
-        overall.append(auc(some, labels) or 0.5)
-    low, high = np.percentile(overall[1:], [2.5, 97.5])
+        return auc(some, labels) or 0.5
+
     return {
-        "within_problem": mean_interval(within).as_dict() if within else None,
+        "within_problem": mean(within) if within else None,
         "problems_with_both": len(within),
-        "overall": {"value": overall[0], "low": float(low), "high": float(high)},
+        "overall": bootstrap(overall, len(scores), resamples=RESAMPLES),
     }
 
 
 def lambdas(bank: Verdicts) -> dict[str, Any]:
     """Tokens of a check over tokens of a solution, over all problems and by level."""
 
-    def of(some: Sequence[int]) -> dict[str, float]:
+    def of(some: Sequence[int]) -> Estimate:
         asked = [bank.problems[i] for i in some if bank.problems[i].check_tokens.any()]
         checks = [float(p.check_tokens[p.check_tokens > 0].mean()) for p in asked]
         return ratio(checks, [float(p.solution_tokens.mean()) for p in asked])
@@ -115,7 +106,7 @@ class Budgets:
                 picks.append(options[pick])
             successes.append(success)
             vote = min(budget, self.bank.solutions)
-            row = {"budget": budget, "vote": vote, "splits": picks, "accuracy": interval(success)}
+            row = {"budget": budget, "vote": vote, "splits": picks, "accuracy": mean(success)}
             tokens = {"generated_tokens": float(generated.mean()), "tokens": float(paid.mean())}
             rows.append(row | tokens | {"minus_vote": difference(success, voted)})
         return successes, rows
@@ -126,8 +117,8 @@ def votes(bank: Verdicts) -> list[dict[str, Any]]:
     return [
         {
             "budget": n,
-            "accuracy": interval(bank.success((n, 0))),
-            "coverage": interval(bank.coverage(n)),
+            "accuracy": mean(bank.success((n, 0))),
+            "coverage": mean(bank.coverage(n)),
             "generated_tokens": float(bank.tokens((n, 0), read=False).mean()),
             "tokens": float(bank.tokens((n, 0)).mean()),
         }
@@ -155,7 +146,7 @@ def allocation(fitted: Verdicts, held: Verdicts, law: Law, lam: float, crossing:
             {
                 "budget": budget,
                 "split": asked,
-                "accuracy": interval(ours),
+                "accuracy": mean(ours),
                 "tokens": float(held.tokens(within(held, asked)).mean()),
                 "best_in_hindsight": hindsight,
                 "minus_best_in_hindsight": difference(ours, held.success(hindsight)),
