@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from experiments.intervals import Estimate, difference, mean
-from experiments.plot import line, logarithmic, panels, save
+from experiments.plot import Row, lines, logarithmic, panels, save
 from experiments.provenance import provenance, write_json
 from thinktime import pocket
 from thinktime.core.search import Search
@@ -233,13 +233,17 @@ def finish(folder: Path, n: int, result: Mapping[str, Any], verdict: Sequence[st
     print(*verdict, sep="\n")
 
 
-def plot(rows: Mapping[str, Any], lines: Mapping[str, Sequence[str]], titles: tuple[str, str], path: Path) -> None:
+def evaluations(row: Row) -> float:
+    """Evaluations of the denoiser that an arm takes a draw."""
+    return float(row["usage"]["denoiser_calls"])
+
+
+def plot(rows: Mapping[str, Row], named: Mapping[str, Sequence[str]], titles: tuple[str, str], path: Path) -> None:
     """Hits by the judge and by the scorer against evaluations; a line has a name and the labels of its rows."""
     figure, both = panels(2, 10, 4.4, sharey=True)
+    families = {name: [rows[label] for label in labels] for name, labels in named.items()}
     for axes, measure, title in zip(both, ("hit", "scorer_believes"), titles, strict=True):
-        for place, (name, labels) in enumerate(lines.items()):
-            x = [rows[label]["usage"]["denoiser_calls"] for label in labels]
-            line(axes, x, [rows[label][measure] for label in labels], place, name)
+        lines(axes, families, evaluations, measure)
         logarithmic(axes, "evaluations of the denoiser")
         axes.set_title(title, loc="left")
     both[0].set_ylabel("pictures, %")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#555555", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a07800")
 """The Okabe-Ito palette: distinct to colour-blind eyes."""
+Row = Mapping[str, Any]
 
 
 def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -49,6 +50,25 @@ def line(
     axes.errorbar(list(x), y, whiskers, fmt=style, label=label, color=of_palette, ms=4, lw=1.6, elinewidth=0.7)
 
 
+def lines(
+    axes: Axes,
+    families: Mapping[str, Iterable[Row]],
+    x: Callable[[Row], float],
+    measure: str = "accuracy",
+    scale: float = 100,
+) -> None:
+    """A line a family of rows of a result: what they measure against ``x``; dashed once the colours are used up."""
+    for place, (name, rows) in enumerate(families.items()):
+        mine = sorted(rows, key=x)
+        style = ("o-", "o--", "o:")[place // len(COLOURS)]
+        line(axes, map(x, mine), [row[measure] for row in mine], place, name, style, scale)
+
+
+def generated(row: Row) -> float:
+    """Tokens that an arm generates a problem."""
+    return float(row["usage"]["generated_tokens"])
+
+
 def logarithmic(axes: Axes, label: str) -> None:
     """Let the horizontal axis double, with plain numbers."""
     axes.set_xscale("log", base=2)
@@ -72,16 +92,13 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
     """One line per strategy over its budgets, whiskers at 95%, coverage dashed above them."""
     figure, (axes,) = panels(1, 9, 5.2)
-    lines: dict[str, list[Mapping[str, Any]]] = {}
+    families: dict[str, list[Row]] = {}
     for run in result["runs"]:
-        lines.setdefault(run["strategy"], []).append(run)
-    for place, (name, runs) in enumerate(lines.items()):
-        x = [run["usage"]["generated_tokens"] * 1.012 ** (place - 3) for run in runs]  # whiskers side by side
-        line(axes, x, [run["accuracy"] for run in runs], place, name.replace("_", " "))
-    votes = {str(run["n"]): run["usage"]["generated_tokens"] for run in lines.get("majority", [])}
-    ks: Sequence[str] = [k for k in result["coverage"] if k in votes]
-    covered = [100 * result["coverage"][k]["value"] for k in ks]
-    axes.plot([votes[k] for k in ks], covered, "--", color="#999999", label="coverage (pass@k)")
+        families.setdefault(run["strategy"].replace("_", " "), []).append(run)
+    lines(axes, families, generated)
+    votes = {str(run["n"]): generated(run) for run in families.get("majority", [])}
+    covered = {votes[k]: 100 * share["value"] for k, share in result["coverage"].items() if k in votes}
+    axes.plot(list(covered), list(covered.values()), "--", color="#999999", label="coverage (pass@k)")
     logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
     n = result["task"]["n"]

@@ -1,9 +1,9 @@
 """Teach layers on top of the backbone to compare: was this token the one to expect?
 
-The backbone knows at every token what should come next; whether that is what came, it never had to say. From a reward
-model's own data this takes very long to learn, with one wrong token in a solution. Here every solution has many: digits
-of reference solutions are swapped at random, and the label of a token is whether the backbone gave it more than half of
-the probability. The backbone stays as it is; what comes out is where the reward model starts.
+The backbone predicts every token, but it was never trained to compare its prediction with the token that follows. From
+a reward model's own data this takes very long to learn, with one wrong token in a solution. Here every solution has
+many: digits of reference solutions are swapped at random, and the label of a token is whether the backbone gave it more
+than half of the probability. The backbone stays as it is; the reward model starts from the result.
 
     torchrun --nproc-per-node 2 -m training.compare --steps 200 --backbone runs/solver/final --out runs/compare
 """
@@ -48,7 +48,7 @@ def freeze(model: Llama, layers: int) -> None:
 
 
 def swap_digits(ids: Tensor, mask: Tensor, digits: tuple[Tensor, Tensor]) -> Tensor:
-    """Other digits in a share of the places of ``mask``; those behind a space are a kind of their own."""
+    """Swap the digits at a share of the places of ``mask``; digits behind a space are tokens of another kind."""
     draws = torch.randint(0, 10, ids.shape)
     hit = mask & (torch.rand(ids.shape) < SWAPPED)
     for kind in digits:

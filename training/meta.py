@@ -3,7 +3,7 @@
 Problems of the train split get four samples each; where right and wrong answers are among them, the model judges them
 several times. A judgement is right where every right answer scores above every wrong one; a tie is wrong. The head is
 a logistic regression, and ``meta.json`` beside the judge's weights. What it is worth is measured on dev problems, over
-all judgements and within problems, next to what the length of a judgement alone tells.
+all judgements and within problems, next to the same for the length of a judgement alone.
 
     python -m training.meta src/thinktime/pocket/models/skilled        # 1500 problems; ten minutes on two cores
 """

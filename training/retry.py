@@ -2,9 +2,9 @@
 
 A trace is a solution in which a wrong line ends in No, and the same step comes again. Some wrong lines are those that
 the solver wrote at this place of this problem, about as often as it did, so the model errs as before and learns to see
-it: the more it errs, the longer it writes. Others are right lines with a digit swapped, which it learns to see only. It
-starts from the reward model, which can tell a wrong token and was made of a model that solves; what it needs of either
-is still there. Its own head goes on learning at every token whether the line is right so far, and is thrown away.
+it: the more it errs, the longer it writes. Others are right lines with a digit swapped, which it learns only to see. It
+starts from the reward model, which recognises a wrong token and was made of a model that solves, so it has both skills.
+Its own head goes on learning at every token whether the line is right so far, and is dropped at the end.
 
     torchrun --nproc-per-node 2 -m training.retry --steps 1300 --until 300 --init src/thinktime/pocket/models/reward \\
         --samples runs/retry_samples --out runs/retry
@@ -35,21 +35,21 @@ from training.skills import CONTEXT, Batch, Row, batches, grown, predict, read, 
 MARK = 4.0
 """The weight of the end of a line against that of another token."""
 SWAPPED = 0.2
-"""Wrong lines that nobody wrote, for every right one."""
+"""Wrong lines by a swapped digit, for every right line."""
 MOST = 0.6
 """The highest risk of a step, however often the solver failed there."""
 
 
 @dataclass
 class Course:
-    """What the solver's samples did at every step of a problem, as long as all before it was right."""
+    """The solver's samples of a problem, step by step, each as far as it is right, and its wrong line."""
 
     problem: WordProblem
     reached: list[int]
     wrong: list[list[str]] = field(default_factory=list)
 
     def risk(self, place: int) -> float:
-        """How often this step goes wrong; where hardly any sample came so far, one in ten times."""
+        """How often this step goes wrong; one in ten times where hardly any sample reached it."""
         return min(MOST, (len(self.wrong[place]) + 0.1) / (self.reached[place] + 1))
 
 
@@ -71,7 +71,7 @@ def courses(folder: Path, count: int, seed: int, tokenizer: Tokenizer) -> list[C
 
 
 class Line(NamedTuple):
-    """One line of a trace. What is not the model's own it learns to see, but not to write."""
+    """One line of a trace. The model learns to see a line that is not its own, but not to write it."""
 
     text: str
     right: bool
@@ -85,7 +85,7 @@ def slipped(line: str, rng: Random) -> str:
 
 
 def trace(course: Course, rng: Random) -> list[Line]:
-    """The solution with wrong lines in between, behind each the same step again: the solver's, and digits swapped."""
+    """The solution with wrong lines in between, and after each the same step again."""
     lines = []
     for place, step in enumerate(course.problem.steps):
         while (drawn := rng.random()) < course.risk(place) + SWAPPED:

@@ -1,12 +1,11 @@
 """Train the process reward model on the shipped solver's own samples.
 
-It starts from a backbone that was trained longer than the solver, so it does not share its blind spots, with layers
-on top that have learnt to compare what comes with what was to be expected (`training.compare`). Here they learn to
-carry the news of a difference to the end, and which differences matter; the backbone stays as it is. Every token of a
-solution carries the label right so far, or not, exact to the token that makes a step wrong: so the model learns where
-to look, and may be read at step ends and in mid-step alike. What selection lives on is telling samples of *one*
-problem apart: a batch takes problems whose samples disagree, right and wrong ones in equal number, and a pairwise
-loss sets them against each other.
+It starts from a backbone that was trained longer than the solver, so it does not share its blind spots. The layers on
+top have learnt to compare a token with the prediction (`training.compare`). Here they learn which differences matter,
+and to carry them to the end; the backbone stays as it is. Every token of a solution has a label, right so far or not,
+exact to the token that makes a step wrong: so the model learns where to look, and its score holds at step ends and in
+mid-step. Selection needs the samples of *one* problem in order: a batch takes problems with right and wrong samples, in
+equal number, and a pairwise loss compares them.
 
     torchrun --nproc-per-node 2 -m training.reward --steps 1500 --init runs/compare/final \
         --samples runs/samples --dev runs/dev --out runs/reward
@@ -113,8 +112,7 @@ class Batch:
 
 
 def collate(groups: Sequence[list[Solution]], multiple: int = 16) -> Batch:
-    """Pad and label. Step ends and the first wrong token weigh most; after a wrong step nothing new is said, so it
-    weighs little."""
+    """Pad and label. Step ends and the first wrong token weigh most; what follows a wrong step weighs little."""
     rows = [(place, solution) for place, group in enumerate(groups) for solution in group]
     longest = -(-max(len(s.ids) for _, s in rows) // multiple) * multiple
     ids = torch.full((len(rows), longest), PAD_ID)

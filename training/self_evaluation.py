@@ -1,10 +1,10 @@
-"""Teach the solver to say at every token whether another sample would be better (Manvi et al. 2024, arXiv 2410.02725).
+"""Teach the solver to predict at every token whether another sample would be better (Manvi et al. 2024, 2410.02725).
 
 The solver's own layers stay as they are; on top of them are two that have learnt to compare (`training.compare`, with
 the solver for a backbone). The label of a sample is the share of the solver's other samples of the problem that are no
-better, and it is the label of each of its tokens: in the middle of a sample that is the value of going on. As for the
-reward model, problems whose samples disagree are set against each other in pairs. A second head learns at which token
-a sample goes wrong, for one number a sample is too little to learn from; it is thrown away.
+better, and each of its tokens has this label: in the middle of a sample it is the value of going on. As for the reward
+model, a pairwise loss compares right and wrong samples of one problem. One number a sample is too little to learn from,
+so a second head learns at which token a sample goes wrong; it is dropped at the end.
 
     torchrun --nproc-per-node 2 -m training.self_evaluation --steps 700 --init runs/skills/compare/final \
         --samples runs/skills/samples --dev runs/skills/dev --out runs/self

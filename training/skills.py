@@ -1,15 +1,15 @@
 """Teach the solver's weights to look back: check, judge, revise, plan.
 
 One model solves and judges. It starts from the shipped solver with layers on top that have learnt to compare
-(`training.compare`), or from where an earlier run of this ended, and goes on solving as it did, for it is trained on
-the solver's own samples as they came, right or wrong. What else it learns is made of the same samples:
+(`training.compare`), or from the end of an earlier run. It goes on solving as the solver does, for it is trained on the
+solver's own samples, right or wrong. The same samples teach the rest:
 
 - *check*: every line as it should be, up to the first that is not, and a verdict.
 - *judge*: one to three checks of lines of up to four solutions, then a score each: 9 is right, less by how far it was.
 - *revise*: up to four wrong answers, the last one the nearest to the right one that follows (Snell et al. 2024).
 - *plan*, then solve by the plan.
 
-At every token of a sample another head learns whether it is right so far; it is thrown away.
+At every token of a sample another head learns whether it is right so far; it is dropped at the end.
 
     torchrun --nproc-per-node 2 -m training.skills --steps 1100 --init runs/skills/compare/final \
         --samples runs/skills/samples --dev runs/skills/dev --out runs/skills/run

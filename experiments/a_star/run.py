@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments.harness import Arm, Experiment, arm, minus, nearest_cost, options, summary, tokens
 from experiments.intervals import as_number, as_points, ratio
-from experiments.plot import line, logarithmic, panels, save
+from experiments.plot import generated, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.core.types import Capability, Node, Reading
 from thinktime.core.usage import Usage
@@ -107,30 +107,30 @@ def verdict(rows: dict[str, Any], outcomes: dict[str, list[Outcome]]) -> list[st
     best = rows["best_of_n:n=16"]["accuracy"]["value"]
     reached = [label for label in A_STAR if rows[label]["accuracy"]["value"] >= best]
     cheapest = min(reached, key=lambda label: rows[label]["usage"]["generated_tokens"], default=None)
-    lines = []
+    found = []
     if cheapest is None:
-        lines.append("falsified: no setting of A* reaches the accuracy of best-of-16")
+        found.append("falsified: no setting of A* reaches the accuracy of best-of-16")
     else:
         cost = rows[cheapest]["tokens_over_best_of_16"]
         claim = "holds" if cost["high"] < 1 else "falsified"
-        lines.append(f"{claim}: {cheapest} reaches best-of-16 with {as_number(cost)} of its tokens")
+        found.append(f"{claim}: {cheapest} reaches best-of-16 with {as_number(cost)} of its tokens")
     for label in A_STAR:
         row = rows[label]
-        lines.append(
+        found.append(
             f"{label}: {as_points(row['minus_nearest_best_of_n'])} against {row['against']} of as many tokens; "
             f"{as_points(row['minus_best_of_16'])} against best-of-16, "
             f"tokens {as_number(row['tokens_over_best_of_16'])}"
         )
     for control in ("oracle", "shuffled"):
         gain = minus(outcomes[f"{control}, a_star:k=4"], outcomes["single"])
-        lines.append(f"{control} rewards: {as_points(gain)} against one sample")
-    return lines
+        found.append(f"{control} rewards: {as_points(gain)} against one sample")
+    return found
 
 
 def plot(rows: dict[str, Any], out: Path) -> None:
     """Accuracy against tokens, a line a method."""
     figure, (axes,) = panels(1, 8, 4.8)
-    lines = {
+    families = {
         "best of n": SAMPLED[:4],
         "weighted vote": SAMPLED[4:],
         "beam search": SEARCHES[:3],
@@ -139,9 +139,7 @@ def plot(rows: dict[str, Any], out: Path) -> None:
         "A*, four goals": A_STAR[5:6],
         "best-first, one and four goals": [A_STAR[4], A_STAR[6]],
     }
-    for place, (name, labels) in enumerate(lines.items()):
-        x = [rows[label]["usage"]["generated_tokens"] for label in labels]
-        line(axes, x, [rows[label]["accuracy"] for label in labels], place, name)
+    lines(axes, {name: [rows[label] for label in labels] for name, labels in families.items()}, generated)
     logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
     axes.legend(frameon=False, fontsize=8)

@@ -40,7 +40,7 @@ EXTRA = ("beam_search:n=16,width=4,lookahead=3",)
 GUIDED = "beam_search:n=16,width=4"
 RANDOM = f"random rewards, {GUIDED}"
 SAMPLES = 16
-"""Of a problem, that tell how hard it is."""
+"""Samples of a problem from which its difficulty is taken."""
 
 
 def label_of(name: str, n: int) -> str:

@@ -2,11 +2,12 @@
 
     python -m experiments.dts.run            # 40 draws at 250, 1,000 and 4,000 evaluations
 
-The shipped digits, told no class, are steered to one by a classifier and judged by another. Falsified, by the card, if
-best-of-n is better at two of the three budgets, or if on chains the error of what the tree draws stops falling.
+The shipped digits, asked for no class, are steered to one by a classifier and judged by another. Falsified, by the
+card, if best-of-n is better at two of the three budgets, or if on chains the error of what the tree draws stops
+falling.
 
-Beside it DTS as a sampler: how far its pictures are, in the judge's features, from the pictures of the model weighted
-by what the classifier says of each, which is the law that it should draw from.
+Beside it DTS as a sampler: how far its pictures are, in the judge's features, from the law that it should draw from:
+the pictures of the model, weighted by the classifier.
 """
 
 from __future__ import annotations
@@ -21,8 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments.image_bench import ImageBench, Place, finish, hit, minus, of_first, options, reward, summary
-from experiments.plot import line, panels, save
+from experiments.image_bench import (
+    ImageBench,
+    Place,
+    evaluations,
+    finish,
+    hit,
+    minus,
+    of_first,
+    options,
+    reward,
+    summary,
+)
+from experiments.plot import lines, panels, save
 from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Node
@@ -173,10 +185,10 @@ def main() -> None:
 def plot(rows: Mapping[str, Any]) -> None:
     """Reward and hits against evaluations."""
     figure, both = panels(2, 10, 4.4)
+    names = ("best of n", "FK", "DTS*")
+    families = {name: [row for label, row in rows.items() if label.startswith(name)] for name in names}
     for axes, measure, scale in zip(both, ("reward", "hit"), (1, 100), strict=True):
-        for place, name in enumerate(("best of n", "FK", "DTS*")):
-            mine = {int(label.rpartition(" ")[2]): row for label, row in rows.items() if label.startswith(name)}
-            line(axes, mine, [row[measure] for row in mine.values()], place, name, scale=scale)
+        lines(axes, families, evaluations, measure, scale)
         axes.set_xscale("log")
         axes.set_xlabel("evaluations of the denoiser")
     both[0].set_ylabel("log-probability of a seven, by the scorer")

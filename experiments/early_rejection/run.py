@@ -33,7 +33,7 @@ from experiments.harness import (
     vote_of_equal_cost,
 )
 from experiments.intervals import Estimate, as_number, as_points, mean, ratio
-from experiments.plot import COLOURS, line, panels, save
+from experiments.plot import COLOURS, lines, panels, save
 from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.bench.tasks import load
 from thinktime.core.types import Node
@@ -116,11 +116,11 @@ def main() -> None:
         }
     against_random = minus(outcomes[rejecting], outcomes[at_random])
     against_vote = minus(outcomes[rejecting], outcomes[equal])
-    lines = verdict(rows[rejecting], against_random, kept, chosen)
-    lines.append(f"{as_points(against_vote)} points against {equal}, which takes as many operations")
+    sentences = verdict(rows[rejecting], against_random, kept, chosen)
+    sentences.append(f"{as_points(against_vote)} points against {equal}, which takes as many operations")
     against = {"minus_random": against_random, "minus_vote_of_equal_cost": against_vote}
     plot(calibrated, rows, experiment.out)
-    experiment.finish({"calibration": calibrated, "tau": chosen, "arms": rows} | against, lines)
+    experiment.finish({"calibration": calibrated, "tau": chosen, "arms": rows} | against, sentences)
 
 
 def verdict(row: dict[str, Any], random: dict[str, float], recall: float, tau: int) -> list[str]:
@@ -156,11 +156,10 @@ def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]], out: Path
         left.plot(TAUS, values, "o-", ms=4, color=colour, label=name)
     left.set_xlabel("tokens of the step that are read")
     left.set_ylim(0, 1.02)
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for label, row in sorted(rows.items(), key=lambda item: item[1]["flops"]):
-        lines.setdefault(line_of(label), []).append(row)
-    for place, (name, mine) in enumerate(sorted(lines.items())):
-        line(right, [row["flops"] / 1e9 for row in mine], [row["accuracy"] for row in mine], place, name)
+    families: dict[str, list[dict[str, Any]]] = {}
+    for label, row in sorted(rows.items(), key=lambda item: line_of(item[0])):
+        families.setdefault(line_of(label), []).append(row)
+    lines(right, families, lambda row: float(row["flops"]) / 1e9)
     right.set_xlabel("GFLOPs a problem, generator and reward model")
     right.set_ylabel("right answers, %")
     for axes in (left, right):

@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments.harness import Experiment, minus, options, summary
 from experiments.intervals import as_number, as_points, mean, ratio
-from experiments.plot import line, panels, save
+from experiments.plot import lines, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.generators.local import LocalGenerator
 
@@ -84,7 +84,7 @@ def main() -> None:
             }
             for control in (labelled("ets:keep=random", n), equals[n])
         }
-    plot({label: (row["held_tokens"]["value"], row["accuracy"]) for label, row in rows.items()}, experiment.out)
+    plot(rows, experiment.out)
     result = {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "controls": controls}
     experiment.finish(result, verdict(rows, ablation, controls))
 
@@ -137,36 +137,35 @@ def program(found: Sequence[Outcome]) -> dict[str, float]:
 
 def verdict(rows: Mapping[str, Any], ablation: Mapping[str, Any], controls: Mapping[str, Any]) -> list[str]:
     """Against the card: under 1.1 times fewer tokens held at matched accuracy, or a coverage term without effect."""
-    lines = []
+    sentences = []
     for n, others in controls.items():
         row, term = rows[labelled("ets", int(n))], ablation[n]["final_answers"]
         saved, lost = row["rebase_over_this_held"], row["minus_rebase"]
         holds = saved["value"] >= 1.1 and lost["value"] >= -0.02 and not term["low"] <= 0 <= term["high"]
-        lines.append(
+        sentences.append(
             f"width {n}: {'holds' if holds else 'falsified'}: REBASE holds {as_number(saved)} times as many tokens; "
             f"accuracy {as_points(lost)} points; the coverage term makes {as_number(term)} more different final answers"
         )
         for control, found in others.items():
-            lines.append(
+            sentences.append(
                 f"width {n}: {as_points(found['ets_minus_this'])} points against {control}, which holds "
                 f"{as_number(found['held_over_ets'])} times as many tokens"
             )
-    return lines
+    return sentences
 
 
-def plot(rows: Mapping[str, tuple[float, dict[str, float]]], out: Path) -> None:
+def plot(rows: Mapping[str, Any], out: Path) -> None:
     """Accuracy against what is held; a line joins the sizes of a method."""
     figure, (axes,) = panels(1, 8, 4.8)
-    for place, method in enumerate([*METHODS, "ets:node_price"]):
+    families = {}
+    for method in [*METHODS, "ets:node_price"]:
         name, _, option = method.partition(":")
-        mine = [
+        families[method.replace("_", " ").replace(":", ", ")] = [
             row
             for label, row in rows.items()
             if label.startswith(f"{name}:") and (option in label if option else label.count("=") == 1)
         ]
-        mine.sort(key=lambda row: row[0])
-        x, accuracies = zip(*mine, strict=True)
-        line(axes, x, accuracies, place, method.replace("_", " ").replace(":", ", "))
+    lines(axes, families, lambda row: float(row["held_tokens"]["value"]))
     axes.set_xlabel("tokens of keys and values held, mean over depths")
     axes.set_ylabel("right answers, %")
     widths = sorted(map(width_of, rows))

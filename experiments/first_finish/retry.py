@@ -109,13 +109,13 @@ def measured_live(task: Task) -> dict[str, Any]:
         same.append(answer.node.state.ids in shortest if answer.node else not shortest)
     rows: dict[str, Any] = {}
     for label, (answers, _) in found.items():
-        times = sorted(rounds[label])
+        by_clock = sorted(rounds[label])
         rows[label] = {
             "right": fmean(task.check(a.value, p.reference) for a, p in zip(answers, task.problems, strict=True)),
             "generated_tokens": fmean(a.usage.generated_tokens for a in answers),
             "passes": fmean(a.passes for a in answers),
             "flops": fmean(a.usage.flops or 0.0 for a in answers),
-            "seconds": {"value": times[ROUNDS // 2], "low": times[0], "high": times[-1]},
+            "seconds": {"value": by_clock[ROUNDS // 2], "low": by_clock[0], "high": by_clock[-1]},
         }
     return {"n_problems": len(task.problems), "rounds": ROUNDS, "live_is_replay": fmean(same), "arms": rows}
 

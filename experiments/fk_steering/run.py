@@ -2,8 +2,9 @@
 
     python -m experiments.fk_steering.run            # 3 seeds x 200 draws, 2, 4 and 8 particles
 
-The shipped digits, told no class, are steered to one by a classifier and judged by another. One digit in ten would be
-right by chance. Falsified, by the card, if steering is no better than the best of as many samples over 600 draws.
+The shipped digits, asked for no class, are steered to one by a classifier and judged by another. One digit in ten
+would be right by chance. Falsified, by the card, if steering is no better than the best of as many samples over 600
+draws.
 """
 
 from __future__ import annotations

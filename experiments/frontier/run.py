@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from experiments.frontier.truncation import Truncated
 from experiments.harness import SKILLED_BANK, Arm, Experiment, correct, flops, minus, options, skilled, summary
 from experiments.intervals import as_points, mean, ratio
-from experiments.plot import line, logarithmic, panels, save
+from experiments.plot import line, lines, logarithmic, panels, save
 from thinktime.bench.frontier import Point, area, cost_to_reach, frontier
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
@@ -78,7 +78,7 @@ def eflops(outcome: Outcome) -> float:
 
 
 def dearest(known: Sequence[Point], budget: float) -> str | None:
-    """The one that costs most within a budget: what a family makes of it, whatever its accuracy turned out to be."""
+    """The dearest arm of a family within a budget, whatever its accuracy."""
     paid = [point for point in known if point.cost <= budget]
     return max(paid, key=lambda point: point.cost).label if paid else None
 
@@ -113,8 +113,8 @@ def verdict_ties(outcomes: Sequence[Outcome]) -> float:
     tied = []
     for outcome in outcomes:
         asked = {node["key"] for node in outcome.trace if node.get("skill") == Capability.CHECK}
-        said = [skills.verdict(node["text"]) for node in outcome.trace if node["parent"] in asked]
-        known = [verdict for verdict in said if verdict is not None]
+        verdicts = [skills.verdict(node["text"]) for node in outcome.trace if node["parent"] in asked]
+        known = [verdict for verdict in verdicts if verdict is not None]
         tied.append(bool(known) and known.count(max(known)) > 1)
     return fmean(tied)
 
@@ -174,29 +174,27 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
         if "revision" in name
     ]
     ahead = [name for name, gain in rows if gain["low"] > CLEARLY]
-    lines = [f"falsified: {', '.join(ahead)}" if ahead else "holds: no revision is ahead of a vote at equal tokens"]
-    lines += [
+    sentences = [f"falsified: {', '.join(ahead)}" if ahead else "holds: no revision is ahead of a vote at equal tokens"]
+    sentences += [
         f"{row['label']} minus {vote}: {as_points(row['minus_vote'])}"
         for vote, table in found["equal_tokens"].items()
         for name, row in table.items()
         if row["label"] not in ("single", "greedy", vote)
     ]
-    lines.append("frontier by tokens: " + ", ".join(found["by_tokens"]["frontier"]))
+    sentences.append("frontier by tokens: " + ", ".join(found["by_tokens"]["frontier"]))
     for label, row in found["revisions"].items():
-        lines.append(f"{label}: " + "; ".join(f"{name} {as_points(share)}" for name, share in row.items() if share))
-    lines.append(
+        sentences.append(f"{label}: " + "; ".join(f"{name} {as_points(share)}" for name, share in row.items() if share))
+    sentences.append(
         "cut short: " + "; ".join(f"{name} {as_points(r['accuracy'])}" for name, r in found["cut_short"].items())
     )
-    return lines
+    return sentences
 
 
 def plot(found: Mapping[str, Any], out: Path) -> None:
     """Accuracy against tokens by family; accuracy against what is kept of a solution."""
     figure, (left, right) = panels(2, 12, 4.8)
-    for place, (name, labels) in enumerate(FAMILIES.items()):
-        rows = [found["arms"][label] for label in labels]
-        style = "oXs^Dvp<>h"[place] + ("-" if place < 7 else "--")
-        line(left, [row["tokens"] for row in rows], [row["accuracy"] for row in rows], place, name, style)
+    families = {name: [found["arms"][label] for label in labels] for name, labels in FAMILIES.items()}
+    lines(left, families, lambda row: float(row["tokens"]))
     logarithmic(left, "tokens a problem: generated, and read once")
     left.set_ylabel("right answers, %")
     left.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)

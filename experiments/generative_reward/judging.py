@@ -21,7 +21,7 @@ from thinktime.strategies.generative_reward import most_frequent
 
 SAMPLES, JUDGEMENTS, ONE_ORDER = 4, 32, 16
 AT_ONCE = "Scores:"
-"""What a reply goes on from that makes no checks."""
+"""The beginning of a reply that makes no checks."""
 
 Matrix = npt.NDArray[np.float64]
 """``[judgements, answers]``; a judgement that gives no scores is a row of NaN."""
@@ -29,7 +29,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judged:
-    """What was judged, and how. ``right`` is of each answer shown, the most frequent first."""
+    """The judgements of a problem. ``right`` has each answer that is shown, the most frequent first."""
 
     right: list[bool]
     shuffled: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
@@ -124,7 +124,7 @@ class Judging:
         )
 
     def _cut_short(self, search: Search, root: Node) -> Node:
-        """A root whose replies are the scores, for the judgement has begun with them already."""
+        """A root whose replies are scores alone, for the beginning of the judgement is given."""
         key = f"{root.key}/at once"
         state = replace(root.state, prompt=root.state.prompt + self._at_once)
         search.trace[key] = Record(Node(key, (), state), skill=Capability.JUDGE)
@@ -141,7 +141,7 @@ def _number(reward: float | None) -> float:
 
 
 def _scores(reply: str, order: Sequence[int]) -> list[float] | None:
-    """What a reply gives each answer, in their own order and not in that in which they were shown."""
+    """The scores of a reply, in the answers' own order and not in the order in which they are shown."""
     found = skills.scores(reply, len(order))
     return None if found is None else [float(score) for _, score in sorted(zip(order, found, strict=True))]
 
@@ -151,7 +151,7 @@ def _matrix(rows: Sequence[list[float] | None], n: int) -> Matrix:
 
 
 def winners(scores: Matrix) -> npt.NDArray[np.bool_]:
-    """Which answers have the highest sum of what they were given; without any scores the most frequent answer."""
+    """Which answers have the highest sum of scores; without any scores the most frequent answer."""
     voting = scores[~np.isnan(scores).any(1)]
     sums = voting.sum(0) if len(voting) else -np.arange(scores.shape[1])
     highest: npt.NDArray[np.bool_] = np.isclose(sums, sums.max())
@@ -176,7 +176,7 @@ def spread(judged: Judged) -> float:
 
 
 def costs(found: Sequence[Judged]) -> dict[str, Any]:
-    """What judgements cost, and how many say nothing."""
+    """The costs of judgements, and the share of them without scores."""
     several = [judged for judged in found if len(judged.right) > 1]
     spreads = [spread(judged) for judged in several]
     return {

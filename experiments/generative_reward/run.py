@@ -3,10 +3,10 @@
     python -m experiments.generative_reward.run        # 500 problems; half an hour on two idle cores
 
 The skilled model answers four times and judges its different answers side by side: 32 times in random orders, 16 times
-each in one order and in its reverse, greedily, and with the scores written at once, without checks. All that is said of
-votes is computed from these: the first k of 20 random orders of the judgements, of which five are the seeds of the test
-for a trend. A problem whose samples agree is decided without a judge. Then the strategy itself runs, with its costs,
-against votes, the reward model, and a vote that costs as many tokens.
+each in one order and in its reverse, greedily, and with the scores written at once, without checks. All figures of
+votes are computed from these: the first k of 20 random orders of the judgements, of which five are the seeds of the
+test for a trend. A problem whose samples agree is decided without a judge. Then the strategy itself runs, with its
+costs, against votes, the reward model, and a vote that costs as many tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from experiments.generative_reward.judging import (
 )
 from experiments.harness import Arm, Experiment, arm, minus, options, reward, skilled, summary, tokens
 from experiments.intervals import Estimate, as_points, difference, mean
-from experiments.plot import COLOURS, line, logarithmic, panels, save
+from experiments.plot import COLOURS, generated, line, lines, logarithmic, panels, save
 from thinktime import pocket
 from thinktime.bench.runner import Outcome
 from thinktime.bench.statistics import auc
@@ -92,7 +92,7 @@ def curves(found: Sequence[Judged]) -> tuple[Curve, list[Curve]]:
 
 
 def everywhere(curve: Curve, found: Sequence[Judged]) -> Curve:
-    """The same over all problems: what is not contested is right or wrong whatever the judge says."""
+    """The same over all problems; the judge decides only the contested ones."""
     result = {}
     for name, values in curve.items():
         mine = iter(values)
@@ -211,23 +211,23 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     rises = rise["low"] > 0 and min(rise["seeds"]) > 0
     halves = {k: gains[f"meta@{k} minus random half@{k}"] for k in (8, 16, 32)}
     better = any(gain["low"] > 0 for gain in halves.values()) and all(gain["value"] > 0 for gain in halves.values())
-    lines = [
+    found = [
         f"accuracy {'rises with k: holds' if rises else 'does not rise with k: falsified'}: {as_points(rise)} points a "
         "doubling; of the seeds " + ", ".join(f"{100 * slope:+.1f}" for slope in rise["seeds"]),
         f"meta reward against a random half: {'holds' if better else 'falsified'}: "
         + "; ".join(f"k={k}: {as_points(gain)}" for k, gain in halves.items()),
     ]
-    lines += [f"{name}: {as_points(gain)}" for name, gain in gains.items() if "random half" not in name]
+    found += [f"{name}: {as_points(gain)}" for name, gain in gains.items() if "random half" not in name]
     apart = {name: f"{100 * rate['value']:.1f}%" for name, rate in position["disagreement"].items()}
-    lines.append("two votes@8 disagree: " + "; ".join(f"{name}: {rate}" for name, rate in apart.items()))
-    lines.append(f"first place minus chance: {as_points(position['first_place_minus_chance'])}")
+    found.append("two votes@8 disagree: " + "; ".join(f"{name}: {rate}" for name, rate in apart.items()))
+    found.append(f"first place minus chance: {as_points(position['first_place_minus_chance'])}")
     cost, meta = result["judgements"], result["meta_reward"]
-    lines.append(
+    found.append(
         f"a judgement: {cost['tokens_per_judgement']:.0f} tokens, {100 * cost['invalid']:.1f}% invalid; scores spread "
         f"by {cost['spread']['mean']:.2f}, by nothing on {100 * cost['spread']['problems_without']:.0f}% of problems"
     )
     inside = {name: meta[name]["auc_within"] for name in ("meta", "length")}
-    lines.append(
+    found.append(
         "AUC of right judgements, over all and within problems: "
         + "; ".join(
             f"{name} {meta[name]['auc']:.3f}, {known['value'] if known else math.nan:.3f}"
@@ -237,8 +237,8 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     for label in ("generative_reward:n=4,k=8", "generative_reward:n=4,k=32", "generative_reward:n=4,k=8,keep=4"):
         row = result["judge_minus"][label]
         gains = "; ".join(f"{name}: {as_points(row[name])}" for name in row if name != "equal_tokens")
-        lines.append(f"{label} minus {gains} ({row['equal_tokens']})")
-    return lines
+        found.append(f"{label} minus {gains} ({row['equal_tokens']})")
+    return found
 
 
 def plot(result: Mapping[str, Any], out: Path) -> None:
@@ -267,9 +267,7 @@ def plot(result: Mapping[str, Any], out: Path) -> None:
         "reward model, best of 4": ["best_of_n:n=4"],
         "reward model, weighted vote of 4": ["weighted_majority:n=4"],
     }
-    for place, (name, labels) in enumerate(families.items()):
-        x = [arms[label]["usage"]["generated_tokens"] for label in labels]
-        line(right, x, [arms[label]["accuracy"] for label in labels], place, name)
+    lines(right, {name: [arms[label] for label in labels] for name, labels in families.items()}, generated)
     logarithmic(right, "generated tokens a problem, judgements included")
     right.set_ylabel("right answers, %")
     right.set_title("all problems", loc="left", fontsize=9)

@@ -16,8 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments.image_bench import Draw, ImageBench, Place, finish, judged, minus, of_first, options, reward, summary
-from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
+from experiments.image_bench import (
+    Draw,
+    ImageBench,
+    Place,
+    evaluations,
+    finish,
+    judged,
+    minus,
+    of_first,
+    options,
+    reward,
+    summary,
+)
+from experiments.plot import legend_below, lines, logarithmic, panels, save
 
 HERE = Path(__file__).parent
 DIGITS, STEPS, BUDGETS, INK = (3, 5, 8), 20, (80, 160, 320, 640, 1280), {"ink": 10.0}
@@ -142,11 +154,12 @@ def plot(rows: Mapping[str, Any], predicted: Sequence[Mapping[str, float]]) -> N
         "judged": "the same with the judge's log p(digit)",
         "gap": "scorer minus judge",
     }
+    families = {
+        name: [row for label, row in rows.items() if label.rpartition(", ")[0] == name]
+        for name in (*SAMPLED, *SEARCHES)
+    }
     for axes, (measure, title) in zip(each, titles.items(), strict=False):
-        for place, name in enumerate((*SAMPLED, *SEARCHES)):
-            mine = [row for label, row in rows.items() if label.rpartition(", ")[0] == name]
-            x, style = [row["usage"]["denoiser_calls"] for row in mine], "o-" if place < len(COLOURS) else "o--"
-            line(axes, x, [row[measure] for row in mine], place, name, style, scale=1)
+        lines(axes, families, evaluations, measure, scale=1)
         logarithmic(axes, "evaluations of the denoiser")
         axes.set_title(title, loc="left", fontsize=10)
     for key, name in (("over_all", "over all"), ("within_a_draw", "within a digit and seed")):

@@ -6,9 +6,10 @@ The shipped digits with a deterministic sampler, a classifier as verifier, anoth
 climb among neighbours and the search over paths are compared at as many evaluations. Falsified, by the card, if the
 best of 16 is not more than two standard errors above one sample, or more steps do as well.
 
-That is easy where the model is told the digit. So the searches are compared once more where only the verifier knows
-it: one noise in ten is right by chance. There two other verifiers, an ensemble by ranks of all three, and the judge
-itself (an oracle: a ceiling, no method) choose from the same 16, and the winner at 10 steps is painted again in 20.
+That is easy where the model is asked for the digit. So the searches are compared once more where only the verifier
+knows it: one noise in ten is right by chance. There two other verifiers, an ensemble by ranks of all three, and the
+judge itself (an oracle: a ceiling, no method) choose from the same 16, and the winner at 10 steps is painted again in
+20.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ WARNING = (
 
 
 @dataclass(frozen=True)
-class Said:
-    """One answer of a chain, by the reward model too where that chose."""
+class Attempt:
+    """One answer of a chain; it has a score where the reward model chooses."""
 
     answer: str | None
     right: bool
@@ -63,22 +63,22 @@ class Noted:
 
     strategy: Revision
     task: Task
-    found: dict[str, list[list[Said]]] = field(default_factory=dict)
+    found: dict[str, list[list[Attempt]]] = field(default_factory=dict)
     needs: ClassVar[frozenset[Capability]] = Revision.needs
 
     async def __call__(self, search: Search) -> Answer:
         """The strategy's answer."""
         answer = await self.strategy(search)
         (keys,) = [event["chains"] for event in search.events if "chains" in event]
-        self.found[search.problem.id] = [[self._said(search, key) for key in chain] for chain in keys]
+        self.found[search.problem.id] = [[self._attempt(search, key) for key in chain] for chain in keys]
         return answer
 
-    def _said(self, search: Search, key: str) -> Said:
+    def _attempt(self, search: Search, key: str) -> Attempt:
         record = search.trace[key]
         text = self.task.answers.read(record.node.state) if record.node.done else None
-        return Said(text, self.task.check(text, search.problem.reference), record.score)
+        return Attempt(text, self.task.check(text, search.problem.reference), record.score)
 
-    def chains(self) -> list[list[list[Said]]]:
+    def chains(self) -> list[list[list[Attempt]]]:
         """In the order of the problems."""
         return [self.found[problem.id] for problem in self.task.problems]
 
@@ -88,7 +88,7 @@ def label_of(chains: int, select: str) -> str:
     return f"revision:n={N},chains={chains},select={select}"
 
 
-def by_step(chains: Sequence[Sequence[Sequence[Said]]]) -> dict[str, Any]:
+def by_step(chains: Sequence[Sequence[Sequence[Attempt]]]) -> dict[str, Any]:
     """Success at every step, what it gains, and what a revision turns: shares of right and of wrong answers before."""
     length = max(len(chain) for problem in chains for chain in problem)
     rates = [[fmean(c[step].right for c in problem if len(c) > step) for problem in chains] for step in range(length)]
@@ -103,7 +103,7 @@ def by_step(chains: Sequence[Sequence[Sequence[Said]]]) -> dict[str, Any]:
     }
 
 
-def turned(pairs: Sequence[Sequence[tuple[Said, Said]]], *, right: bool) -> Estimate | None:
+def turned(pairs: Sequence[Sequence[tuple[Attempt, Attempt]]], *, right: bool) -> Estimate | None:
     """Share of the right (or wrong) answers that the next one is not; None where there are none."""
     before = [float(sum(a.right == right for a, _ in problem)) for problem in pairs]
     after = [float(sum(a.right == right != b.right for a, b in problem)) for problem in pairs]
@@ -111,13 +111,13 @@ def turned(pairs: Sequence[Sequence[tuple[Said, Said]]], *, right: bool) -> Esti
     return ratio([a for _, a in kept], [b for b, _ in kept]) if kept else None
 
 
-def reward_model(chains: Sequence[Sequence[Sequence[Said]]]) -> list[dict[str, float | None]]:
+def reward_model(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[str, float | None]]:
     """How well the reward model tells right from wrong answers at every step: over all, and within problems."""
     rows = []
     for step in range(max(len(chain) for problem in chains for chain in problem)):
-        said = [[c[step] for c in problem if len(c) > step and c[step].score is not None] for problem in chains]
-        pooled = auc([s.score or 0.0 for problem in said for s in problem], [s.right for p in said for s in p])
-        inside = [auc([s.score or 0.0 for s in problem], [s.right for s in problem]) for problem in said]
+        attempts = [[c[step] for c in problem if len(c) > step and c[step].score is not None] for problem in chains]
+        pooled = auc([s.score or 0.0 for problem in attempts for s in problem], [s.right for p in attempts for s in p])
+        inside = [auc([s.score or 0.0 for s in problem], [s.right for s in problem]) for problem in attempts]
         known = [area for area in inside if area is not None]
         rows.append({"auc": pooled, "auc_within": fmean(known) if known else None})
     return rows
@@ -195,7 +195,7 @@ def main() -> None:
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
-    """Against the card: success rises over three revisions; right answers turned wrong are told; easy bins."""
+    """Against the card: success over three revisions, right answers turned wrong, and the preference of easy bins."""
     steps = result["steps_by_chains"][str(FOUR)]
     rises = [gain["value"] > 0 for gain in steps["minus_one_before"][:RISES]]
     holds = all(rises) and steps["minus_first"][RISES - 1]["low"] > 0

@@ -1,4 +1,4 @@
-"""What a bank says of a verifier: how well it tells right from wrong, what it costs, what it is worth, and the law."""
+"""Measurements of a verifier on its bank: its discrimination, its cost, its gain, and the law of the best splits."""
 
 from __future__ import annotations
 
@@ -132,28 +132,30 @@ def grid(bank: Verdicts) -> dict[str, dict[str, float]]:
     return {s: {f"{n}x{v}": round(float(bank.success((n, v), s).mean()), 6) for n, v in pairs} for s in SELECT}
 
 
-def allocation(fitted: Verdicts, held: Verdicts, law: Law, lam: float, crossing: float | None) -> list[dict[str, Any]]:
+def allocation(
+    fitted: Verdicts, held_out: Verdicts, law: Law, lam: float, crossing: float | None
+) -> list[dict[str, Any]]:
     """On held-out problems: the law below and above its crossover, against the best fixed split of each budget."""
     rows = []
     for share in UNSEEN:
-        budget = max(2, round(share * held.solutions))
-        options = [(budget, 0), *splits(held, budget, lam)]
-        hindsight, chosen = best_split(held, options), best_split(fitted, options)
-        asked = law.strategy(budget, lam, crossing or NEVER).split()
+        budget = max(2, round(share * held_out.solutions))
+        options = [(budget, 0), *splits(held_out, budget, lam)]
+        hindsight, chosen = best_split(held_out, options), best_split(fitted, options)
+        chosen_by_rule = law.strategy(budget, lam, crossing or NEVER).split()
         by_law = law.strategy(budget, lam).split()
-        ours, alone = (held.success(within(held, split)) for split in (asked, by_law))
+        ours, alone = (held_out.success(within(held_out, split)) for split in (chosen_by_rule, by_law))
         rows.append(
             {
                 "budget": budget,
-                "split": asked,
+                "split": chosen_by_rule,
                 "accuracy": mean(ours),
-                "tokens": float(held.tokens(within(held, asked)).mean()),
+                "tokens": float(held_out.tokens(within(held_out, chosen_by_rule)).mean()),
                 "best_in_hindsight": hindsight,
-                "minus_best_in_hindsight": difference(ours, held.success(hindsight)),
+                "minus_best_in_hindsight": difference(ours, held_out.success(hindsight)),
                 "best_of_the_fitting_problems": chosen,
-                "minus_best_of_the_fitting_problems": difference(ours, held.success(chosen)),
+                "minus_best_of_the_fitting_problems": difference(ours, held_out.success(chosen)),
                 "split_without_crossover": by_law,
-                "without_crossover_minus_best_in_hindsight": difference(alone, held.success(hindsight)),
+                "without_crossover_minus_best_in_hindsight": difference(alone, held_out.success(hindsight)),
             }
         )
     return rows
@@ -164,9 +166,9 @@ def within(bank: Verdicts, split: Split) -> Split:
     return min(split[0], bank.solutions), min(split[1], bank.checks)
 
 
-def verifier(fitted: Collected, held: Collected) -> dict[str, Any]:
+def verifier(fitted: Collected, held_out: Collected) -> dict[str, Any]:
     """Everything about one verifier; two halves of the problems, two seeds."""
-    bank, other = fitted.verdicts, held.verdicts
+    bank, other = fitted.verdicts, held_out.verdicts
     lam = bank.ratio
     spent = budgets(bank, lam)
     mine, theirs, chance = (Budgets(some, spent, lam) for some in (bank, other, at_random(bank)))

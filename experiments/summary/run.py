@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.harness import Arm, Experiment, flops, minus, nearest_cost, options, summary
-from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
+from experiments.plot import Row, generated, legend_below, lines, logarithmic, panels, save
 from thinktime.strategies import make
 
 HERE = Path(__file__).parent
@@ -58,24 +58,22 @@ def main() -> None:
 def plot(out: Path = HERE) -> None:
     """One line a method: in tokens, in operations, in the longest path, and in seconds where they were measured."""
     rows = json.loads((out / "result.json").read_text())["arms"]
-    costs: dict[str, Callable[[str], float]] = {
-        "generated tokens a problem": lambda label: float(rows[label]["usage"]["generated_tokens"]),
-        "GFLOPs a problem, solver and reward model": lambda label: float(rows[label]["flops"]) / 1e9,
-        "tokens on the longest path of the search": lambda label: float(rows[label]["passes"]),
+    costs: dict[str, Callable[[Row], float]] = {
+        "generated tokens a problem": generated,
+        "GFLOPs a problem, solver and reward model": lambda row: float(row["flops"]) / 1e9,
+        "tokens on the longest path of the search": lambda row: float(row["passes"]),
     }
     timed = json.loads(SECONDS.read_text()) if SECONDS.exists() else {"seconds": {}}
     if rows.keys() <= timed["seconds"].keys():
         seconds = f"seconds a problem, {timed['n_problems']} at once, median of three rounds"
-        costs[seconds] = lambda label: float(timed["seconds"][label]["value"])
+        costs[seconds] = lambda row: float(row["seconds"]["value"])
+        rows = {label: row | {"seconds": timed["seconds"][label]} for label, row in rows.items()}
     figure, each = panels(len(costs), 4.7 * len(costs), 5.2, sharey=True)
-    names = list(dict.fromkeys(label.partition("@")[0] for label in rows))
+    families: dict[str, list[Row]] = {}
+    for label, row in rows.items():
+        families.setdefault(label.partition("@")[0].replace("_", " "), []).append(row)
     for axes, (title, cost) in zip(each, costs.items(), strict=True):
-        for place, name in enumerate(names):
-            mine = sorted((label for label in rows if label.partition("@")[0] == name), key=cost)
-            style = ("o-", "o--", "o:")[place // len(COLOURS)]
-            line(
-                axes, map(cost, mine), [rows[label]["accuracy"] for label in mine], place, name.replace("_", " "), style
-            )
+        lines(axes, families, cost)
         if "longest" in title:
             axes.set_xlabel(title)
         else:

@@ -1,6 +1,6 @@
 """Measured seconds of every arm of the summary: sampled live, without a bank, 32 problems in flight.
 
-    python -m experiments.summary.seconds --minutes 4     # again until it says that all is measured; then it draws
+    python -m experiments.summary.seconds --minutes 4     # again until all is measured; then it draws
 
 An arm answers 32 problems at once; noted are the time until the last of them has its answer and the processor time
 that took, both over 32. Models are loaded anew for every arm, so none finds keys and values that another left behind.
