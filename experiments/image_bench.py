@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from experiments.intervals import Estimate, difference, mean
-from experiments.plot import Row, lines, logarithmic, panels, save
+from experiments.plot import ResultRow, lines, logarithmic, panels, save
 from experiments.provenance import provenance, write_json
 from thinktime import pocket
 from thinktime.core.search import Search
@@ -233,12 +233,14 @@ def finish(folder: Path, n: int, result: Mapping[str, Any], verdict: Sequence[st
     print(*verdict, sep="\n")
 
 
-def evaluations(row: Row) -> float:
+def evaluations(row: ResultRow) -> float:
     """Evaluations of the denoiser that an arm takes a draw."""
     return float(row["usage"]["denoiser_calls"])
 
 
-def plot(rows: Mapping[str, Row], named: Mapping[str, Sequence[str]], titles: tuple[str, str], path: Path) -> None:
+def plot(
+    rows: Mapping[str, ResultRow], named: Mapping[str, Sequence[str]], titles: tuple[str, str], path: Path
+) -> None:
     """Hits by the judge and by the scorer against evaluations; a line has a name and the labels of its rows."""
     figure, both = panels(2, 10, 4.4, sharey=True)
     families = {name: [rows[label] for label in labels] for name, labels in named.items()}

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#555555", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a07800")
 """The Okabe-Ito palette: distinct to colour-blind eyes."""
-Row = Mapping[str, Any]
+ResultRow = Mapping[str, Any]
 
 
 def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -52,8 +52,8 @@ def line(
 
 def lines(
     axes: Axes,
-    families: Mapping[str, Iterable[Row]],
-    x: Callable[[Row], float],
+    families: Mapping[str, Iterable[ResultRow]],
+    x: Callable[[ResultRow], float],
     measure: str = "accuracy",
     scale: float = 100,
 ) -> None:
@@ -64,7 +64,7 @@ def lines(
         line(axes, map(x, mine), [row[measure] for row in mine], place, name, style, scale)
 
 
-def generated(row: Row) -> float:
+def generated(row: ResultRow) -> float:
     """Tokens that an arm generates a problem."""
     return float(row["usage"]["generated_tokens"])
 
@@ -92,7 +92,7 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
     """One line per strategy over its budgets, whiskers at 95%, coverage dashed above them."""
     figure, (axes,) = panels(1, 9, 5.2)
-    families: dict[str, list[Row]] = {}
+    families: dict[str, list[ResultRow]] = {}
     for run in result["runs"]:
         families.setdefault(run["strategy"].replace("_", " "), []).append(run)
     lines(axes, families, generated)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thinktime.engine.llama import Llama, LlamaConfig
-from training.loop import PAD_ID, Run, options, rate_scale, start_as_identity
+from training.loop import PAD_ID, TrainingRun, options, rate_scale, start_as_identity
 
 IDS = torch.tensor([[3, 4, 5, 6, 3, 4, 5, 6], [4, 5, 6, 3, 4, PAD_ID, PAD_ID, PAD_ID]])
 
@@ -21,7 +21,7 @@ IDS = torch.tensor([[3, 4, 5, 6, 3, 4, 5, 6], [4, 5, 6, 3, 4, PAD_ID, PAD_ID, PA
 def trained(out: Path, *, steps: int = 60, stop: int | None = None) -> tuple[Llama, nn.Linear, list[int]]:
     """A tiny model after a run on the same two rows, its head, and the tokens after every step."""
     words = ["--out", str(out), "--steps", str(steps)]
-    run = Run(options("", muon_rate=0.02, adam_rate=0.003).parse_args(words))
+    run = TrainingRun(options("", muon_rate=0.02, adam_rate=0.003).parse_args(words))
     config = LlamaConfig(
         vocab_size=8,
         hidden_size=16,
@@ -83,7 +83,7 @@ def test_a_run_may_stop_before_its_schedule_ends_and_a_seed_gives_the_same_weigh
 
 
 def test_processes_share_a_batch_by_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(options("", muon_rate=0.1, adam_rate=0.1).parse_args(["--out", str(tmp_path), "--steps", "1"]))
+    run = TrainingRun(options("", muon_rate=0.1, adam_rate=0.1).parse_args(["--out", str(tmp_path), "--steps", "1"]))
     batches: Iterator[Sequence[int]] = iter([[1, 2, 3, 4, 5]])
     run.rank, run.world = 1, 2
     assert list(map(run.share, batches)) == [[2, 4]]

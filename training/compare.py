@@ -23,7 +23,7 @@ from torch import Tensor
 from thinktime.engine.llama import Llama
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, WordProblem, draw
-from training.loop import Run, options, start_as_identity
+from training.loop import TrainingRun, options, start_as_identity
 from training.solver import encode
 
 SWAPPED = 0.12
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="problems a batch and process")
     parser.add_argument("--layers", type=int, default=2)
     args = parser.parse_args()
-    run = Run(args)
+    run = TrainingRun(args)
     tokenizer = pocket_tokenizer.build()
     backbone = Llama.load(args.backbone)
     model = with_layers(backbone, args.layers)

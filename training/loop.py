@@ -36,7 +36,7 @@ def options(description: str | None, *, muon_rate: float, adam_rate: float) -> a
     return parser
 
 
-class Run:
+class TrainingRun:
     """One process of a training: its place among the processes, and the options of the run.
 
     It joins the processes that ``torchrun`` started, takes one thread, seeds torch and makes the folder of the run.

@@ -29,8 +29,8 @@ from thinktime.pocket import skills
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
-from training.loop import Run
-from training.skills import CONTEXT, Batch, Row, batches, grown, predict, read, row_options
+from training.loop import TrainingRun
+from training.skills import CONTEXT, RowBatch, TrainingRow, batches, grown, predict, read, row_options
 
 MARK = 4.0
 """The weight of the end of a line against that of another token."""
@@ -97,9 +97,9 @@ def trace(course: Course, rng: Random) -> list[Line]:
     return lines
 
 
-def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> Row:
+def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> TrainingRow:
     """A row that teaches one trace."""
-    row = Row().add(tokenizer.encode(USER + course.problem.question + ASSISTANT).ids)
+    row = TrainingRow().add(tokenizer.encode(USER + course.problem.question + ASSISTANT).ids)
     steps = iter(course.problem.steps)
     step = next(steps)
     for line, right, own in trace(course, rng):
@@ -112,7 +112,7 @@ def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> Row:
     return row.add(tokenizer.encode(f"Answer: {course.problem.answer}{END}").ids, in_loss=True)
 
 
-def rows_of(found: Sequence[Course], tokenizer: Tokenizer, rng: Random) -> Iterator[Row]:
+def rows_of(found: Sequence[Course], tokenizer: Tokenizer, rng: Random) -> Iterator[TrainingRow]:
     """Endless rows."""
     while True:
         for course in rng.sample(found, len(found)):
@@ -121,7 +121,7 @@ def rows_of(found: Sequence[Course], tokenizer: Tokenizer, rng: Random) -> Itera
                 yield row
 
 
-def losses(model: Llama, backbone: Any, label: nn.Linear, batch: Batch, marks: Tensor) -> dict[str, Tensor]:
+def losses(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch, marks: Tensor) -> dict[str, Tensor]:
     """Cross entropy of the text, where the end of a line, marked or not, counts more; and of the label."""
     logits, target, labels = predict(model, backbone, label, batch)
     weight = 1.0 + (MARK - 1) * torch.isin(target, marks)
@@ -136,7 +136,7 @@ def main() -> None:
     parser = row_options(__doc__, 4000, muon_rate=0.006, adam_rate=0.0015)
     parser.add_argument("--until", type=int, help="stop here, the rate still high; another run goes on with its own")
     args = parser.parse_args()
-    run = Run(args)
+    run = TrainingRun(args)
     tokenizer = pocket_tokenizer.build(skills.WORDS)
     found = courses(args.samples, args.problems, args.sample_seed, tokenizer)
     model, label = grown(args.init, tokenizer)

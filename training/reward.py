@@ -30,7 +30,7 @@ from thinktime.engine.llama import Llama
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.tokenizer import STEP
 from training.compare import freeze
-from training.loop import PAD_ID, Run, options
+from training.loop import PAD_ID, TrainingRun, options
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def epoch(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[li
         yield from chunks
 
 
-def batches(problems: list[list[Solution]], run: Run, size: int) -> Iterator[Sequence[list[Solution]]]:
+def batches(problems: list[list[Solution]], run: TrainingRun, size: int) -> Iterator[Sequence[list[Solution]]]:
     """This process's share of epoch after epoch; ``size`` problems a batch and process."""
     rng = Random(run.args.seed)
     while True:
@@ -100,7 +100,7 @@ def batches(problems: list[list[Solution]], run: Run, size: int) -> Iterator[Seq
 
 
 @dataclass(frozen=True)
-class Batch:
+class SolutionBatch:
     """Tensors of a batch, ``[rows, tokens]``; ``problem`` and ``last`` are ``[rows]``."""
 
     ids: Tensor
@@ -111,7 +111,7 @@ class Batch:
     right: Tensor
 
 
-def collate(groups: Sequence[list[Solution]], multiple: int = 16) -> Batch:
+def collate(groups: Sequence[list[Solution]], multiple: int = 16) -> SolutionBatch:
     """Pad and label. Step ends and the first wrong token weigh most; what follows a wrong step weighs little."""
     rows = [(place, solution) for place, group in enumerate(groups) for solution in group]
     longest = -(-max(len(s.ids) for _, s in rows) // multiple) * multiple
@@ -128,7 +128,7 @@ def collate(groups: Sequence[list[Solution]], multiple: int = 16) -> Batch:
         first_bad_end = next((end for end in s.ends if not s.labels[end]), len(s.labels))
         weights[first_bad_end + 1 :] *= 0.3
         weight[row, span] = weights
-    return Batch(
+    return SolutionBatch(
         ids,
         label,
         weight,
@@ -146,14 +146,14 @@ def margins(model: Llama, backbone: Any, ids: Tensor) -> Tensor:
     return logits[..., 1] - logits[..., 0]
 
 
-def loss_of(margin: Tensor, batch: Batch) -> Tensor:
+def loss_of(margin: Tensor, batch: SolutionBatch) -> Tensor:
     """Cross entropy over tokens, plus the pairwise loss between right and wrong solutions of one problem."""
     token = F.binary_cross_entropy_with_logits(margin, batch.label, reduction="none")
     loss = (token * batch.weight).sum() / batch.weight.sum()
     return loss + 0.3 * pairwise(margin, batch)
 
 
-def pairwise(margin: Tensor, batch: Batch) -> Tensor:
+def pairwise(margin: Tensor, batch: SolutionBatch) -> Tensor:
     """The mean loss over pairs of a right and a wrong solution of one problem, by their last tokens; 0 without any."""
     final = margin[torch.arange(len(batch.last)), batch.last]
     pairs = batch.right[:, None] & ~batch.right[None, :] & (batch.problem[:, None] == batch.problem[None, :])
@@ -207,7 +207,7 @@ def judge_options(description: str | None) -> argparse.ArgumentParser:
 
 def main() -> None:
     args = judge_options(__doc__).parse_args()
-    run = Run(args)
+    run = TrainingRun(args)
     model = Llama.load(args.init)
     freeze(model, model.config.num_hidden_layers - args.layers)
     backbone = torch.compile(model.model, dynamic=True)

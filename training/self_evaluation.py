@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from thinktime.engine.llama import Llama
 from training.compare import freeze
-from training.loop import Run
-from training.reward import Batch, Solution, batches, collate, evaluate, judge_options, loss_of, pairwise, read
+from training.loop import TrainingRun
+from training.reward import Solution, SolutionBatch, batches, collate, evaluate, judge_options, loss_of, pairwise, read
 
 
-def value_loss(margin: Tensor, values: Tensor, batch: Batch) -> Tensor:
+def value_loss(margin: Tensor, values: Tensor, batch: SolutionBatch) -> Tensor:
     """Cross entropy against the values of whole samples at every token, step ends and the last token most."""
     every = F.binary_cross_entropy_with_logits(margin, values[:, None].expand_as(margin), reduction="none")
     last = every[torch.arange(len(batch.last)), batch.last]
@@ -35,7 +35,7 @@ def value_loss(margin: Tensor, values: Tensor, batch: Batch) -> Tensor:
 
 def main() -> None:
     args = judge_options(__doc__).parse_args()
-    run = Run(args)
+    run = TrainingRun(args)
     model = Llama.load(args.init)
     freeze(model, model.config.num_hidden_layers - args.layers)
     where = nn.Linear(model.config.hidden_size, 1)

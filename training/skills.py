@@ -38,7 +38,7 @@ from thinktime.pocket import skills
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import Split, WordProblem, problems
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
-from training.loop import PAD_ID, Run, options
+from training.loop import PAD_ID, TrainingRun, options
 from training.sample import able_lines
 
 CONTEXT = 1024
@@ -46,7 +46,7 @@ SHARES = {"check": 0.4, "judge": 0.35, "revise": 0.2, "plan": 0.05}
 
 
 @dataclass(frozen=True)
-class Sample:
+class SolverSample:
     """One solution of the solver, and where it goes wrong (``len(ids)``: nowhere)."""
 
     ids: list[int]
@@ -62,11 +62,11 @@ class Solved:
     """A problem with the solver's samples of it."""
 
     problem: WordProblem
-    samples: list[Sample]
+    samples: list[SolverSample]
 
 
 @dataclass
-class Row:
+class TrainingRow:
     """Ids, and what the model learns at which place."""
 
     ids: list[int] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Row:
     right_so_far: dict[int, float] = field(default_factory=dict)
     """By place in a sample, whether it is right up to there."""
 
-    def add(self, ids: Sequence[int], in_loss: bool = False) -> Row:
+    def add(self, ids: Sequence[int], in_loss: bool = False) -> TrainingRow:
         """Append ids."""
         self.ids += ids
         self.in_loss += [in_loss] * len(ids)
@@ -88,19 +88,19 @@ class Writer:
     def __init__(self, tokenizer: Tokenizer, rng: Random) -> None:
         self._tokenizer, self._rng = tokenizer, rng
 
-    def write(self, skill: str, solved: Solved, sample: Sample) -> Row | None:
+    def write(self, skill: str, solved: Solved, sample: SolverSample) -> TrainingRow | None:
         """A row that teaches the skill with this sample, or None where it has nothing to teach."""
-        row = Row().add(self._ids(USER + solved.problem.question))
+        row = TrainingRow().add(self._ids(USER + solved.problem.question))
         make = {"check": self._check, "judge": self._judge, "revise": self._revise}
         return make.get(skill, self._plan)(row, solved, sample)
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text).ids)
 
-    def _turn(self, row: Row, word: str, reply: str) -> Row:
+    def _turn(self, row: TrainingRow, word: str, reply: str) -> TrainingRow:
         return row.add(self._ids(USER + word + ASSISTANT)).add(self._ids(reply + END), in_loss=True)
 
-    def _check(self, row: Row, solved: Solved, sample: Sample) -> Row:
+    def _check(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow:
         row.add(self._ids(ASSISTANT))
         start = len(row.ids)
         row.add(sample.ids, in_loss=True)
@@ -113,7 +113,7 @@ class Writer:
             return self._turn(row, "Revise", self._rng.choice(better).text)
         return row
 
-    def _judge(self, row: Row, solved: Solved, sample: Sample) -> Row:
+    def _judge(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow:
         rng, others = self._rng, list({s.text: s for s in solved.samples if s.text != sample.text}.values())
         shown = [sample, *rng.sample(others, min(len(others), rng.randint(1, 3)))]
         rng.shuffle(shown)
@@ -133,7 +133,7 @@ class Writer:
         content = skills.judge("", texts)[1]["content"]
         return self._turn(row, content, skills.judged(list(checks.values()), scores))
 
-    def _revise(self, row: Row, solved: Solved, sample: Sample) -> Row | None:
+    def _revise(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow | None:
         if not sample.right:
             return None
         wrong = [s for s in solved.samples if not s.right]
@@ -148,7 +148,7 @@ class Writer:
             row.add(self._ids(USER + "Revise"))
         return row.add(self._ids(ASSISTANT)).add(sample.ids, in_loss=True)
 
-    def _plan(self, row: Row, solved: Solved, sample: Sample) -> Row:
+    def _plan(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow:
         self._turn(row, "Plan", skills.planned([step.text for step in solved.problem.steps]))
         return self._turn(row, "Solve", solved.problem.solution)
 
@@ -172,7 +172,7 @@ def read(folder: Path, split: Split, count: int, seed: int, tokenizer: Tokenizer
                     able = able_lines(problem, [text for text, _ in lines[:place]])
                     near = max(able, key=lambda text: _common(tokenizer, text, lines[place][0]))
                     lines = [*lines[:place], (near, False)]
-                samples.append(Sample(raw["ids"], solution, raw["correct"], raw["wrong_at"], lines))
+                samples.append(SolverSample(raw["ids"], solution, raw["correct"], raw["wrong_at"], lines))
             found.append(Solved(problem, samples))
     return found
 
@@ -184,8 +184,8 @@ def _common(tokenizer: Tokenizer, a: str, b: str) -> int:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tensors ``[rows, tokens]``: a `Row`'s columns, padded, and which places have a label."""
+class RowBatch:
+    """Tensors ``[rows, tokens]``: a `TrainingRow`'s columns, padded, and which places have a label."""
 
     ids: Tensor
     in_loss: Tensor
@@ -193,7 +193,7 @@ class Batch:
     has_label: Tensor
 
 
-def collate(rows: Sequence[Row], multiple: int = 32) -> Batch:
+def collate(rows: Sequence[TrainingRow], multiple: int = 32) -> RowBatch:
     """Pad."""
     longest = -(-max(len(row.ids) for row in rows) // multiple) * multiple
     ids = torch.full((len(rows), longest), PAD_ID)
@@ -206,10 +206,10 @@ def collate(rows: Sequence[Row], multiple: int = 32) -> Batch:
             at = torch.tensor(list(row.right_so_far))
             right_so_far[place, at] = torch.tensor(list(row.right_so_far.values()))
             has_label[place, at] = True
-    return Batch(ids, in_loss, right_so_far, has_label)
+    return RowBatch(ids, in_loss, right_so_far, has_label)
 
 
-def predict(model: Llama, backbone: Any, label: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def predict(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits ``[n, vocabulary]`` and ids ``[n]`` of what is learnt, and the label's logit where there is a label."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = backbone(batch.ids)
@@ -219,14 +219,14 @@ def predict(model: Llama, backbone: Any, label: nn.Linear, batch: Batch) -> tupl
     return logits, batch.ids[:, 1:][in_loss], labels
 
 
-def losses(model: Llama, backbone: Any, label: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
+def losses(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch) -> tuple[Tensor, Tensor]:
     """Cross entropy of the text, and of the label right so far."""
     logits, target, labels = predict(model, backbone, label, batch)
     wrong = F.binary_cross_entropy_with_logits(labels, batch.right_so_far[batch.has_label], reduction="sum")
     return F.cross_entropy(logits, target), wrong / max(1, len(labels))
 
 
-def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[Row]:
+def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[TrainingRow]:
     """Endless rows, skills in their shares."""
     pairs = [(problem, sample) for problem in solved for sample in problem.samples]
     while True:
@@ -238,11 +238,11 @@ def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[R
                 yield row
 
 
-def batches(rows: Iterator[Row], run: Run, rng: Random) -> Iterator[Batch]:
+def batches(rows: Iterator[TrainingRow], run: TrainingRun, rng: Random) -> Iterator[RowBatch]:
     """This process's share of rows of similar length, about ``--tokens`` of them padded."""
     while True:
         pool = sorted((next(rows) for _ in range(400 * run.world)), key=lambda row: len(row.ids))
-        chunks: list[list[Row]] = [[]]
+        chunks: list[list[TrainingRow]] = [[]]
         for row in pool:
             if chunks[-1] and (len(chunks[-1]) + 1) * len(row.ids) > run.args.tokens * run.world:
                 chunks.append([])
@@ -299,7 +299,7 @@ def main() -> None:
     parser = row_options(__doc__, 12000, muon_rate=0.01, adam_rate=0.002)
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
     args = parser.parse_args()
-    run = Run(args)
+    run = TrainingRun(args)
     tokenizer = pocket_tokenizer.build(skills.WORDS)
     solved = read(args.samples, "train", args.problems, args.sample_seed, tokenizer)
     dev = read(args.dev, "dev", 300, args.sample_seed, tokenizer)
@@ -308,7 +308,7 @@ def main() -> None:
     n_samples = sum(len(s.samples) for s in solved)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {n_samples} samples", flush=True)
 
-    def loss_of(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def loss_of(batch: RowBatch) -> tuple[dict[str, Tensor], Tensor]:
         text, labels = losses(model, backbone, label, batch)
         return {"loss": text + 0.5 * labels}, batch.ids
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
-from training.loop import PAD_ID, Run, options, start_as_identity
+from training.loop import PAD_ID, TrainingRun, options, start_as_identity
 
 Backbone = Callable[[Tensor], Tensor]
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=2e6, help="tokens")
     parser.add_argument("--compile", action="store_true", help="a minute of warm-up, then 1.3 times the speed")
     args = parser.parse_args()
-    run = Run(args)
+    run = TrainingRun(args)
     tokenizer = pocket_tokenizer.build()
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),

@@ -28,7 +28,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgements:
     """The judgements of a problem. ``right`` has each answer that is shown, the most frequent first."""
 
     right: list[bool]
@@ -60,7 +60,7 @@ class Judging:
     """A strategy that judges its samples in every way, and answers with their majority."""
 
     task: Task
-    found: dict[str, Judged] = field(default_factory=dict)
+    found: dict[str, Judgements] = field(default_factory=dict)
     """By problem."""
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.JUDGE, Capability.ANSWERS, Capability.META_REWARD})
 
@@ -73,13 +73,13 @@ class Judging:
         candidates = search.candidates(await search.extend([search.root], SAMPLES))
         shown = most_frequent(candidates)
         right = [self.task.check(candidate.answer, search.problem.reference) for candidate in shown]
-        judged = Judged(right)
+        judged = Judgements(right)
         if len(shown) > 1:
             judged = await self._judge(search, [candidate.node for candidate in shown], right)
         self.found[search.problem.id] = judged
         return search.finish(majority(candidates))
 
-    async def _judge(self, search: Search, shown: Sequence[Node], right: list[bool]) -> Judged:
+    async def _judge(self, search: Search, shown: Sequence[Node], right: list[bool]) -> Judgements:
         rng, n = search.random("order"), len(shown)  # as in the strategy: its judgements are among these
         orders = Counter(tuple(rng.sample(range(n), n)) for _ in range(JUDGEMENTS))
         roots = {order: search.ask(Capability.JUDGE, [shown[i] for i in order]) for order in orders}
@@ -103,7 +103,7 @@ class Judging:
                 rows += [_scores(reply.state.text if reply.done else "", order) for reply in more]
             greedy += rows[:1]
             sampled.append(rows[1:])
-        return Judged(
+        return Judgements(
             right,
             shuffled=_matrix(scores, n),
             rewards=np.array([np.nan if row is None else _number(next(left)) for row in scores]),
@@ -169,13 +169,13 @@ def disagreement(a: Matrix, b: Matrix) -> float:
     return 1 - int((one & other).sum()) / (int(one.sum()) * int(other.sum()))
 
 
-def spread(judged: Judged) -> float:
+def spread(judged: Judgements) -> float:
     """Standard deviation over judgements of the score of an answer, the mean over answers."""
     voting = judged.shuffled[~np.isnan(judged.shuffled).any(1)]
     return float(voting.std(0).mean()) if len(voting) else 0.0
 
 
-def costs(found: Sequence[Judged]) -> dict[str, Any]:
+def costs(found: Sequence[Judgements]) -> dict[str, Any]:
     """The costs of judgements, and the share of them without scores."""
     several = [judged for judged in found if len(judged.right) > 1]
     spreads = [spread(judged) for judged in several]

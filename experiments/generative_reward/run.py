@@ -22,7 +22,7 @@ import numpy as np
 from experiments.generative_reward.judging import (
     JUDGEMENTS,
     ONE_ORDER,
-    Judged,
+    Judgements,
     Judging,
     Matrix,
     accuracy,
@@ -60,7 +60,7 @@ def rounded(scores: Matrix) -> Matrix:
     return np.floor(voting.mean(0, keepdims=True) + 0.5) if len(voting) else scores[:0]
 
 
-def drawn(judged: Judged, rng: np.random.Generator) -> dict[str, float]:
+def drawn(judged: Judgements, rng: np.random.Generator) -> dict[str, float]:
     """Every way to decide, on one random order of a problem's judgements."""
     right = judged.right
     order = rng.permutation(len(judged.shuffled))
@@ -81,7 +81,7 @@ def drawn(judged: Judged, rng: np.random.Generator) -> dict[str, float]:
     return found
 
 
-def curves(found: Sequence[Judged]) -> tuple[Curve, list[Curve]]:
+def curves(found: Sequence[Judgements]) -> tuple[Curve, list[Curve]]:
     """Means over the draws, and those of the seeds one by one."""
     draws = []
     for seed in range(DRAWS):
@@ -91,7 +91,7 @@ def curves(found: Sequence[Judged]) -> tuple[Curve, list[Curve]]:
     return {name: np.mean([draw[name] for draw in draws], 0).tolist() for name in draws[0]}, draws[:SEEDS]
 
 
-def everywhere(curve: Curve, found: Sequence[Judged]) -> Curve:
+def everywhere(curve: Curve, found: Sequence[Judgements]) -> Curve:
     """The same over all problems; the judge decides only the contested ones."""
     result = {}
     for name, values in curve.items():
@@ -110,10 +110,10 @@ def trend(curve: Curve, seeds: Sequence[Curve]) -> dict[str, Any]:
     return mean(slopes(curve)) | {"seeds": [fmean(slopes(seed)) for seed in seeds]}
 
 
-def bias(found: Sequence[Judged]) -> dict[str, Any]:
+def bias(found: Sequence[Judgements]) -> dict[str, Any]:
     """How often two votes@8 disagree, by what differs between them; and how much the first place is preferred."""
     half = ONE_ORDER // 2
-    pairs: dict[str, Callable[[Judged], float]] = {
+    pairs: dict[str, Callable[[Judgements], float]] = {
         "one order and its reverse": lambda j: disagreement(j.forward[:half], j.backward[:half]),
         "one order twice": lambda j: disagreement(j.forward[:half], j.forward[half:]),
         "shuffled twice": lambda j: fmean(disagreement(*halves(j.shuffled, half, seed)) for seed in range(DRAWS)),
@@ -136,7 +136,7 @@ def halves(scores: Matrix, n: int, seed: int) -> tuple[Matrix, Matrix]:
     return scores[order[:n]], scores[order[n : 2 * n]]
 
 
-def meta_quality(found: Sequence[Judged]) -> dict[str, Any]:
+def meta_quality(found: Sequence[Judgements]) -> dict[str, Any]:
     """AUC of the meta reward and of length alone: over all judgements, and the mean within problems."""
     rows = []
     for judged in found:

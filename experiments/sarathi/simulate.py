@@ -53,7 +53,7 @@ A6000 = Device(flops=113e12, bandwidth=0.54e12, memory=48e9)
 
 
 @dataclass(frozen=True)
-class Run:
+class Simulation:
     """Seconds of every iteration, and tokens of prompts and answers."""
 
     iterations: list[float]
@@ -72,7 +72,7 @@ class Run:
 
 def simulate(
     device: Device, shape: Shape, prompt: int, answer: int, rows: int, waves: int, mode: str, budget: int = BUDGET
-) -> Run:
+) -> Simulation:
     """``rows * waves`` requests that all wait from the start.
 
     ``token_budget`` chunks prompts beside running rows, ``prefill_first`` reads them whole between iterations of
@@ -104,7 +104,7 @@ def simulate(
             job.ids.append(-1 - job.ids[0] - len(job.ids) * 10**9)  # nobody else's token
             if len(job.ids) == prompt + answer:
                 scheduler.remove(job)
-    return Run(times, rows * waves * (prompt + answer))
+    return Simulation(times, rows * waves * (prompt + answer))
 
 
 MODES = ("request_level", "prefill_first", "token_budget")

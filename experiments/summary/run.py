@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.harness import Arm, Experiment, flops, minus, nearest_cost, options, summary
-from experiments.plot import Row, generated, legend_below, lines, logarithmic, panels, save
+from experiments.plot import ResultRow, generated, legend_below, lines, logarithmic, panels, save
 from thinktime.strategies import make
 
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ def main() -> None:
 def plot(out: Path = HERE) -> None:
     """One line a method: in tokens, in operations, in the longest path, and in seconds where they were measured."""
     rows = json.loads((out / "result.json").read_text())["arms"]
-    costs: dict[str, Callable[[Row], float]] = {
+    costs: dict[str, Callable[[ResultRow], float]] = {
         "generated tokens a problem": generated,
         "GFLOPs a problem, solver and reward model": lambda row: float(row["flops"]) / 1e9,
         "tokens on the longest path of the search": lambda row: float(row["passes"]),
@@ -69,7 +69,7 @@ def plot(out: Path = HERE) -> None:
         costs[seconds] = lambda row: float(row["seconds"]["value"])
         rows = {label: row | {"seconds": timed["seconds"][label]} for label, row in rows.items()}
     figure, each = panels(len(costs), 4.7 * len(costs), 5.2, sharey=True)
-    families: dict[str, list[Row]] = {}
+    families: dict[str, list[ResultRow]] = {}
     for label, row in rows.items():
         families.setdefault(label.partition("@")[0].replace("_", " "), []).append(row)
     for axes, (title, cost) in zip(each, costs.items(), strict=True):
