@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from experiments.frontier.cost_frontier import Point, area, cost_to_reach, frontier
 from experiments.frontier.truncation import Truncated
 from experiments.harness import SKILLED_BANK, Arm, Experiment, correct, flops, minus, options, skilled, summary
 from experiments.intervals import as_points, mean, ratio
 from experiments.plot import line, lines, logarithmic, panels, save
-from thinktime.bench.frontier import Point, area, cost_to_reach, frontier
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
 from thinktime.core.search import Answer, Search

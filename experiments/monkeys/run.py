@@ -20,10 +20,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from experiments.intervals import Estimate, difference, mean
-from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
-from experiments.pools import describe, run, text
-from thinktime.answers import canonical, extract
-from thinktime.bench.coverage import (
+from experiments.monkeys.coverage import (
     Model,
     PowerLaw,
     Rates,
@@ -36,6 +33,9 @@ from thinktime.bench.coverage import (
     grid,
     needles,
 )
+from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
+from experiments.pools import describe, run, text
+from thinktime.answers import canonical, extract
 from thinktime.bench.execution import arithmetic
 from thinktime.bench.health import Judged
 from thinktime.bench.health import health as health_of

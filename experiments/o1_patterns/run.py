@@ -9,7 +9,7 @@ no model and no checker in this repository, so what the paper says of free again
 filter of hard items wants four different models; four samples of the shipped solver, which is no part of the
 comparison, stand in for them. A judgement that cannot be read falls back on plurality, and of a pool with more than
 four answers it sees the four most frequent. A model that was trained to think is no part of it either. Patterns
-(``thinktime.bench.patterns``) are not counted: the skilled model writes in a fixed format, its traces show none.
+(`patterns.py`) are not counted: the skilled model writes in a fixed format, its traces show none.
 """
 
 from __future__ import annotations
