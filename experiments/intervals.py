@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thinktime.bench.statistics import RESAMPLES, mean_interval, paired_difference
+from thinktime.bench.statistics import RESAMPLES, auc, mean_interval, paired_difference
 
 Estimate = dict[str, float]
 """``value``, ``low`` and ``high``."""
@@ -49,6 +49,19 @@ def bootstrap(statistic: Callable[[Any], Any], n: int, seed: int = 0, resamples:
     """
     picks = np.random.default_rng(seed).integers(0, n, (resamples, n))
     return _estimate(statistic(np.arange(n)), statistic(picks))
+
+
+def share(part: Sequence[float], whole: Sequence[float]) -> Estimate | None:
+    """The sum of ``part`` over the sum of ``whole``; None where no problem has any."""
+    some = [(p, w) for p, w in zip(part, whole, strict=True) if w]  # the others weigh nothing in a ratio of sums
+    return ratio([p for p, _ in some], [w for _, w in some]) if some else None
+
+
+def areas(scores: Iterable[Sequence[float]], right: Iterable[Sequence[bool]]) -> tuple[float | None, list[float]]:
+    """The AUC over the samples of all problems, and the AUC of each problem that has right and wrong samples."""
+    pairs = list(zip(map(list, scores), map(list, right), strict=True))
+    within = [area for pair in pairs if (area := auc(*pair)) is not None]
+    return auc([s for mine, _ in pairs for s in mine], [r for _, mine in pairs for r in mine]), within
 
 
 def _estimate(value: float, drawn: Floats) -> Estimate:

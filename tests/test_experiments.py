@@ -15,6 +15,7 @@ import pytest
 from experiments.__main__ import ROWS
 from experiments.harness import Experiment, arm, options, run_arms
 from experiments.intervals import (
+    areas,
     as_number,
     as_percent,
     as_points,
@@ -22,6 +23,7 @@ from experiments.intervals import (
     difference,
     mean,
     ratio,
+    share,
     unpaired_difference,
 )
 from thinktime.bench.statistics import mean_interval
@@ -99,3 +101,13 @@ def test_an_experiment_keeps_its_levels_shares_its_bank_and_says_how_it_was_made
     assert result["command"] == "python -m experiments.a_star.run --problems 12 --bank bank.db --out out"
     assert result["n_problems"] == len(experiment.task.problems) and result["verdict"] == ["it holds"]
     assert capsys.readouterr().out.endswith("it holds\n")
+
+
+def test_a_share_leaves_out_problems_without_any_and_is_none_without_all() -> None:
+    assert share([1, 0, 2], [2, 0, 2]) == ratio([1.0, 2.0], [2.0, 2.0])
+    assert share([0, 0], [0, 0]) is None
+
+
+def test_areas_over_all_samples_and_within_the_problems_that_have_both() -> None:
+    pooled, within = areas([[1.0, 2.0], [5.0, 6.0], [0.0]], [[False, True], [True, False], [True]])
+    assert within == [1.0, 0.0] and pooled == pytest.approx(2 / 6)

@@ -24,10 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.harness import Experiment, arm, options, reward, summary
-from experiments.intervals import Estimate, as_points, difference, mean, ratio, unpaired_difference
+from experiments.intervals import Estimate, areas, as_points, difference, mean, ratio, unpaired_difference
 from experiments.plot import COLOURS, bars, logarithmic, panels, save
 from thinktime.bank.store import Bank
-from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import load
 from thinktime.engine.models import load_language_model
 from thinktime.engine.rows import Read
@@ -127,11 +126,10 @@ def calibration(found: Evaluated) -> dict[str, Any]:
     for cut, scores in found.scores.items():
         if isinstance(cut, int):
             continue
-        within = [auc(s.tolist(), [bool(r) for r in row]) for s, row in zip(scores, found.right, strict=True)]
-        known = [value for value in within if value is not None]
+        pooled, within = areas(scores.tolist(), (found.right > 0).tolist())
         by_cut[str(cut)] = {
-            "auc_within_problem": mean(known) | {"n": len(known)},
-            "auc": auc(scores.ravel().tolist(), [bool(r) for r in found.right.ravel()]),
+            "auc_within_problem": mean(within) | {"n": len(within)},
+            "auc": pooled,
             "ece": expected_error(scores.ravel(), found.value.ravel()),
         }
     return by_cut

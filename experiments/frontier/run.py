@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from experiments.frontier.cost_frontier import Point, area, cost_to_reach, frontier
 from experiments.frontier.truncation import Truncated
 from experiments.harness import SKILLED_BANK, Arm, Experiment, correct, flops, minus, options, skilled, summary
-from experiments.intervals import as_points, mean, ratio
+from experiments.intervals import as_points, mean, share
 from experiments.plot import line, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
@@ -96,11 +96,10 @@ def turned(outcomes: Sequence[Outcome], task: Task) -> dict[str, Any]:
         for before, found in rows.items():
             mine = [after for was, after in pairs if was is before]
             found.append((sum(after is not before for after in mine), len(mine)))
-    shares = {}
-    for name, before in (("right_to_wrong", True), ("wrong_to_right", False)):
-        counted = [(part, whole) for part, whole in rows[before] if whole]  # others weigh nothing in a ratio of sums
-        shares[name] = ratio([a for a, _ in counted], [b for _, b in counted]) if counted else None
-    return shares
+    return {
+        name: share([part for part, _ in rows[before]], [whole for _, whole in rows[before]])
+        for name, before in (("right_to_wrong", True), ("wrong_to_right", False))
+    }
 
 
 def _right(node: Mapping[str, Any], outcome: Outcome, task: Task) -> bool:
@@ -183,7 +182,7 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
     ]
     sentences.append("frontier by tokens: " + ", ".join(found["by_tokens"]["frontier"]))
     for label, row in found["revisions"].items():
-        sentences.append(f"{label}: " + "; ".join(f"{name} {as_points(share)}" for name, share in row.items() if share))
+        sentences.append(f"{label}: " + "; ".join(f"{name} {as_points(part)}" for name, part in row.items() if part))
     sentences.append(
         "cut short: " + "; ".join(f"{name} {as_points(r['accuracy'])}" for name, r in found["cut_short"].items())
     )

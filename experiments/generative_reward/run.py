@@ -30,11 +30,10 @@ from experiments.generative_reward.judging import (
     disagreement,
 )
 from experiments.harness import Arm, Experiment, arm, minus, options, reward, skilled, summary, tokens
-from experiments.intervals import Estimate, as_points, difference, mean
+from experiments.intervals import Estimate, areas, as_points, difference, mean
 from experiments.plot import COLOURS, generated, line, lines, logarithmic, panels, save
 from thinktime import pocket
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import auc
 from thinktime.scorers.meta import MetaReward
 from training.meta import is_right
 
@@ -138,17 +137,17 @@ def halves(scores: Matrix, n: int, seed: int) -> tuple[Matrix, Matrix]:
 
 def meta_quality(found: Sequence[Judgements]) -> dict[str, Any]:
     """AUC of the meta reward and of length alone: over all judgements, and the mean within problems."""
-    rows = []
+    values: dict[str, list[list[float]]] = {"meta": [], "length": []}
+    right = []
     for judged in found:
         valid = [(i, row) for i, row in enumerate(judged.shuffled) if not np.isnan(row).any()]
-        right = [is_right(row, judged.right) for _, row in valid]
-        rows.append(([judged.rewards[i] for i, _ in valid], [judged.lengths[i] for i, _ in valid], right))
-    labels = [label for *_, right in rows for label in right]
-    result: dict[str, Any] = {"right": fmean(labels)}
-    for place, name in enumerate(("meta", "length")):
-        inside = [area for row in rows if (area := auc(row[place], row[2])) is not None]
-        pooled = auc([value for row in rows for value in row[place]], labels)
-        result[name] = {"auc": pooled, "auc_within": mean(inside) if inside else None}
+        right.append([is_right(row, judged.right) for _, row in valid])
+        values["meta"].append([judged.rewards[i] for i, _ in valid])
+        values["length"].append([judged.lengths[i] for i, _ in valid])
+    result: dict[str, Any] = {"right": fmean(label for mine in right for label in mine)}
+    for name, mine in values.items():
+        pooled, within = areas(mine, right)
+        result[name] = {"auc": pooled, "auc_within": mean(within) if within else None}
     return result
 
 

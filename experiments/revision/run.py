@@ -24,11 +24,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from experiments.harness import Arm, Experiment, correct, minus, options, reward, skilled, summary
-from experiments.intervals import Estimate, as_percent, as_points, difference, mean, ratio
+from experiments.intervals import Estimate, areas, as_percent, as_points, difference, mean, share
 from experiments.plot import COLOURS, line, panels, save
 from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task
 from thinktime.core.search import Answer, Search
 from thinktime.core.types import Capability
@@ -107,8 +106,7 @@ def turned(pairs: Sequence[Sequence[tuple[Attempt, Attempt]]], *, right: bool) -
     """Share of the right (or wrong) answers that the next one is not; None where there are none."""
     before = [float(sum(a.right == right for a, _ in problem)) for problem in pairs]
     after = [float(sum(a.right == right != b.right for a, b in problem)) for problem in pairs]
-    kept = [(b, a) for b, a in zip(before, after, strict=True) if b]  # others weigh nothing in a ratio of sums
-    return ratio([a for _, a in kept], [b for b, _ in kept]) if kept else None
+    return share(after, before)
 
 
 def reward_model(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[str, float | None]]:
@@ -116,10 +114,9 @@ def reward_model(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[str
     rows = []
     for step in range(max(len(chain) for problem in chains for chain in problem)):
         attempts = [[c[step] for c in problem if len(c) > step and c[step].score is not None] for problem in chains]
-        pooled = auc([s.score or 0.0 for problem in attempts for s in problem], [s.right for p in attempts for s in p])
-        inside = [auc([s.score or 0.0 for s in problem], [s.right for s in problem]) for problem in attempts]
-        known = [area for area in inside if area is not None]
-        rows.append({"auc": pooled, "auc_within": fmean(known) if known else None})
+        scores = [[attempt.score or 0.0 for attempt in problem] for problem in attempts]
+        pooled, within = areas(scores, [[attempt.right for attempt in problem] for problem in attempts])
+        rows.append({"auc": pooled, "auc_within": fmean(within) if within else None})
     return rows
 
 

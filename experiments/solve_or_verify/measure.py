@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.intervals import Estimate, bootstrap, difference, mean, ratio
+from experiments.intervals import Estimate, areas, bootstrap, difference, mean, ratio
 from experiments.solve_or_verify.collect import Collected
 from thinktime.bench.statistics import auc
 from thinktime.bench.verification import (
@@ -41,7 +41,7 @@ def discrimination(bank: Verdicts, checks: int) -> dict[str, Any]:
     kept = [(p.codes >= 0) & ~np.isnan(p.verdicts[:, :checks]).all(1) for p in bank.problems]
     scores = [p.scores(checks)[keep] for p, keep in zip(bank.problems, kept, strict=True)]
     right = [p.correct[keep] for p, keep in zip(bank.problems, kept, strict=True)]
-    within = [area for s, r in zip(scores, right, strict=True) if (area := auc(s.tolist(), r.tolist())) is not None]
+    _, within = areas([s.tolist() for s in scores], [r.tolist() for r in right])
 
     def overall(picks: Any) -> Any:
         if picks.ndim > 1:
