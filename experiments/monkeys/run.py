@@ -20,19 +20,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from experiments.intervals import Estimate, difference, mean
-from experiments.monkeys.coverage import (
-    Model,
-    PowerLaw,
-    Rates,
-    chance,
-    cheapest,
-    coverage,
-    distinct,
-    fit_power_law,
-    fit_rates,
-    grid,
-    needles,
-)
+from experiments.monkeys import coverage as laws
 from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
 from experiments.pools import describe, run, text
 from thinktime.answers import canonical, extract
@@ -84,11 +72,11 @@ def health(pool: Pool) -> dict[str, Any]:
         "right_but_unreadable": sum(readable(sample, problem) for sample, problem in samples),
         "labels_against_reference": sum(s.correct != (s.key == p.reference) for s, p in known),
         "distinct_texts": {
-            "mean": fmean(map(distinct, pool.problems)),
-            "least": min(map(distinct, pool.problems)),
+            "mean": fmean(map(laws.distinct, pool.problems)),
+            "least": min(map(laws.distinct, pool.problems)),
         },
         "pass_rates": [round(problem.pass_rate, 4) for problem in pool.problems],
-        "needle_share": needles(pool.counts),
+        "needle_share": laws.needles(pool.counts),
         "never_solved_share": fmean(right == 0 for _, right in pool.counts),
     }
 
@@ -108,22 +96,22 @@ def verifier(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, Any]:
     return {name: share and share.as_dict() for name, share in shares.items()} | {"claimed_coverage": claims}
 
 
-def law(fit: PowerLaw | Rates) -> dict[str, float]:
+def law(fit: laws.PowerLaw | laws.Rates) -> dict[str, float]:
     return {name: round(value, 6) for name, value in asdict(fit).items()}
 
 
 def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
     """Coverage at ``top`` from few k: the law on the known curve, then both forecasters on as many samples."""
     seen = min(SEEN, top // 4)
-    truth = coverage(pool.counts, top)
-    ks = grid(seen)
-    early = fit_power_law(ks, [coverage(pool.counts, k) for k in ks])
+    truth = laws.coverage(pool.counts, top)
+    ks = laws.grid(seen)
+    early = laws.fit_power_law(ks, [laws.coverage(pool.counts, k) for k in ks])
     rng = Random(seed)
     found: dict[str, list[float]] = {"power_law": [], "rates": []}
     for _ in range(FORECASTS):
         counts = [(seen, sum(s.correct for s in rng.sample(p.samples, seen))) for p in pool.problems]
-        found["power_law"].append(fit_power_law(ks, [coverage(counts, k) for k in ks])(top) - truth)
-        found["rates"].append(fit_rates(counts)(top) - truth)
+        found["power_law"].append(laws.fit_power_law(ks, [laws.coverage(counts, k) for k in ks])(top) - truth)
+        found["rates"].append(laws.fit_rates(counts)(top) - truth)
     return {
         "k": top,
         "seen": seen,
@@ -131,7 +119,7 @@ def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
         "truth": round(truth, 6),
         "power_law_on_known_curve": law(early)
         | {"forecast": round(early(top), 6), "error": round(early(top) - truth, 6)},
-        "rates_on_all_samples": law(rates := fit_rates(pool.counts)) | {"forecast": round(rates(top), 6)},
+        "rates_on_all_samples": law(rates := laws.fit_rates(pool.counts)) | {"forecast": round(rates(top), 6)},
         "from_seen_samples": {
             name: {
                 "mean_error": round(fmean(errors), 6),
@@ -166,7 +154,7 @@ def above_chance(pool: Pool, ks: Sequence[int]) -> dict[int, tuple[list[float], 
     references = [pool.problems[place].reference for place in known]
     found = {}
     for k in ks:
-        guessed, full = chance(answers, references, k), each_coverage(pool, k)
+        guessed, full = laws.chance(answers, references, k), each_coverage(pool, k)
         found[k] = guessed, [full[place] - guess for place, guess in zip(known, guessed, strict=True)]
     return found
 
@@ -181,7 +169,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
     points["arithmetic_majority"] = curve(
         pool.problems, ks, weighted_majority, score=lambda sample: float(worked_out(sample.text)), seed=seed
     )
-    fine = grid(top)
+    fine = laws.grid(top)
     gap_k = min(GAP_AT, top)
     gaps = {name: difference(each_coverage(pool, gap_k), of[gap_k].each, seed) for name, of in points.items()}
     guessing = above_chance(pool, ks)
@@ -193,7 +181,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         "chance_coverage": {str(k): round(fmean(guess), 6) for k, (guess, _) in guessing.items()},
         "oracle_coverage_minus_chance": {str(k): mean(over, seed) for k, (_, over) in guessing.items()},
         "growth_above_chance_after_16": growth | {"to_k": top},
-        "power_law": law(fit_power_law(fine, [coverage(pool.counts, k) for k in fine])),
+        "power_law": law(laws.fit_power_law(fine, [laws.coverage(pool.counts, k) for k in fine])),
         "forecast": forecasts(pool, top, seed),
         "selectors": {name: selected(of, ks) for name, of in points.items()},
         "gap": {"k": gap_k} | gaps,
@@ -237,8 +225,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             x = [k * 1.04 ** (place - 0.5) for k in ks]  # whiskers side by side
             line(axes, x, [rows[str(k)] for k in ks], colour, label, style)
         fit, beta = pool["forecast"]["power_law_on_known_curve"], pool["forecast"]["rates_on_all_samples"]
-        early = PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
-        rates, fine = Rates(beta["alpha"], beta["beta"]), grid(ks[-1])
+        early = laws.PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
+        rates, fine = laws.Rates(beta["alpha"], beta["beta"]), laws.grid(ks[-1])
         chances = [pool["chance_coverage"][str(k)] for k in ks]
         for at, shares, style, shade, label in (
             (fine, [early(k) for k in fine], "--", COLOURS[0], f"power law of k ≤ {pool['forecast']['seen']}"),
@@ -257,8 +245,10 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 def prices(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:
     """The cheapest model and number of samples for a coverage."""
-    models = [Model(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()]
-    chosen = {str(target): choice and asdict(choice) for target in (0.8, 0.9) for choice in [cheapest(models, target)]}
+    models = [laws.Model(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()]
+    chosen = {
+        str(target): choice and asdict(choice) for target in (0.8, 0.9) for choice in [laws.cheapest(models, target)]
+    }
     unit = next(iter(found.values())).unit
     return {"cheapest_for_oracle_coverage": {"cost_unit": f"{unit} generated"} | chosen}
 
