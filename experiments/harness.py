@@ -55,17 +55,17 @@ def arm(label: str, scorer: Scorer | None = None) -> Arm:
     return Arm(label, strategy, scorer)
 
 
-def solver(name: str = "solver", dtype: str = "float64") -> LocalGenerator:
+def language_model(name: str = "solver", dtype: str = "float64") -> LocalGenerator:
     """A shipped model; in float64 a sample never depends on what shares its batch."""
     return LocalGenerator(pocket.directory(name), dtype=dtype)
 
 
 def skilled() -> LocalGenerator:
     """The shipped skilled model; float32, for the bank keeps the samples as they were, and checks are many."""
-    return solver("skilled", "float32")
+    return language_model("skilled", "float32")
 
 
-def reward(name: str = "reward", dtype: str = "float64") -> ProcessReward:
+def reward_model(name: str = "reward", dtype: str = "float64") -> ProcessReward:
     """A shipped reward model."""
     return ProcessReward(pocket.directory(name), dtype=dtype)
 
@@ -151,8 +151,8 @@ class Experiment:
         kept = tuple(p for p in task.problems if not levels or p.metadata["level"] in levels)
         self.folder, self.out, self.bank = folder, args.out or folder, args.bank
         self.task = replace(task, problems=kept)
-        self.generator = generator or solver()
-        self.scorer = scorer or reward()
+        self.generator = generator or language_model()
+        self.scorer = scorer or reward_model()
 
     def run(self, arms: Iterable[Arm | str], seed: int = 0) -> dict[str, list[Outcome]]:
         """Every arm on every problem."""
@@ -171,11 +171,11 @@ class Experiment:
             print(sentence)
 
 
-def summary(outcomes: Sequence[Outcome], seed: int = 0) -> dict[str, Any]:
+def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Accuracy with its interval, and the mean of every cost of a problem."""
     usage = total(outcome.answer.usage for outcome in outcomes).as_dict()
     return {
-        "accuracy": mean(map(correct, outcomes), seed),
+        "accuracy": mean(map(correct, outcomes)),
         "usage": {name: None if value is None else value / len(outcomes) for name, value in usage.items()},
         "passes": fmean(outcome.answer.passes for outcome in outcomes),
         "without_answer": fmean(outcome.answer.value is None for outcome in outcomes),

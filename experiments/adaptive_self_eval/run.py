@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.harness import Experiment, arm, options, reward, summary
+from experiments.harness import Experiment, arm, options, reward_model, summary
 from experiments.intervals import Estimate, areas, as_points, difference, mean, ratio, unpaired_difference
 from experiments.plot import COLOURS, bars, logarithmic, panels, save
 from thinktime.bank.store import Bank
@@ -167,7 +167,7 @@ def main() -> None:
     parser = options(__doc__, problems=1000)
     parser.add_argument("--dev", type=int, default=300)
     args = parser.parse_args()
-    evaluation = reward("self_evaluation")
+    evaluation = reward_model("self_evaluation")
     experiment = Experiment(HERE, args, scorer=evaluation)
     generator = experiment.generator
     args.bank.parent.mkdir(parents=True, exist_ok=True)
@@ -284,7 +284,7 @@ def live(experiment: Experiment, gamma: float, cut: int) -> dict[str, Any]:
         "majority": "majority:n=16",
     }
     arms = [replace(arm(text), label=name) for name, text in texts.items()]
-    arms.append(replace(arm("best_of_n:n=16", reward()), label="best_of_n by the reward model"))
+    arms.append(replace(arm("best_of_n:n=16", reward_model()), label="best_of_n by the reward model"))
     return {name: summary(found) for name, found in experiment.run(arms).items()}
 
 

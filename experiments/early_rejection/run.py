@@ -27,7 +27,7 @@ from experiments.harness import (
     flops,
     minus,
     options,
-    reward,
+    reward_model,
     summary,
     tokens,
     vote_of_equal_cost,
@@ -89,7 +89,7 @@ def different(steps: Steps) -> Steps:
 
 
 def main() -> None:
-    scorer = reward()
+    scorer = reward_model()
     experiment = Experiment(HERE, options(__doc__).parse_args(), scorer=scorer)
     dev = load("pocket", 200, split="dev", seed=3)
     steps = asyncio.run(read_along(dev, experiment.generator, scorer, SAMPLING))

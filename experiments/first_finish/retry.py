@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.first_finish.run import JUDGED_AT, analyse, plot, verdict
-from experiments.harness import Arm, Experiment, new_search, options, reward, run_arms, solver
+from experiments.harness import Experiment, language_model, new_search, options, reward_model, run_arms
 from experiments.intervals import difference
 from experiments.pools import text
 from experiments.provenance import provenance, write_json
@@ -33,7 +33,7 @@ from thinktime.core.search import Answer
 from thinktime.core.types import Node, Sampling
 from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.skills import NO
-from thinktime.strategies import make, parse
+from thinktime.strategies import parse
 from training.sample import able_lines
 
 HERE = Path(__file__).parent
@@ -52,8 +52,8 @@ ARMS = (
 
 def pool_of(name: str, experiment: Experiment) -> Pool:
     """The samples of one model, drawn where the bank lacks them."""
-    generator, arm = solver(name), Arm(name, make("majority", {"n": SAMPLES}))
-    run_arms([arm], experiment.task, generator, experiment.scorer, experiment.bank, sampling=SAMPLING)
+    generator, arms = language_model(name), [f"majority:n={SAMPLES}"]
+    run_arms(arms, experiment.task, generator, experiment.scorer, experiment.bank, sampling=SAMPLING)
     with Bank(experiment.bank) as bank:
         return banked_pool(bank, experiment.task, SAMPLING, SAMPLES, model=generator.name)
 
@@ -82,7 +82,7 @@ def marks(pool: Pool, problems_of_task: Mapping[str, WordProblem]) -> dict[str, 
 
 async def live(label: str, task: Task) -> tuple[list[Answer], list[list[Node]], float]:
     """Answers and leaves of all problems at once, and the seconds that took a problem."""
-    generator = solver("retry")
+    generator = language_model("retry")
     searches = [new_search(problem, task, generator, sampling=SAMPLING) for problem in task.problems]
     strategy, started = parse(label)[1], time.perf_counter()
     answers = await asyncio.gather(*(strategy(search) for search in searches))
@@ -122,7 +122,7 @@ def measured_live(task: Task) -> dict[str, Any]:
 
 def main() -> None:
     args = options(__doc__).parse_args()
-    experiment = Experiment(HERE, args, scorer=reward(dtype="float32"))
+    experiment = Experiment(HERE, args, scorer=reward_model(dtype="float32"))
     pools = {name: pool_of(name, experiment) for name in MODELS}
     measured = {name: analyse(pool, 0) for name, pool in pools.items()}
     for one in measured.values():

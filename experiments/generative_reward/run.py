@@ -29,7 +29,7 @@ from experiments.generative_reward.judging import (
     costs,
     disagreement,
 )
-from experiments.harness import Arm, Experiment, arm, minus, options, reward, skilled, summary, tokens
+from experiments.harness import Arm, Experiment, arm, minus, options, reward_model, skilled, summary, tokens
 from experiments.intervals import Estimate, areas, as_points, difference, mean
 from experiments.plot import COLOURS, generated, line, lines, logarithmic, panels, save
 from thinktime import pocket
@@ -167,7 +167,7 @@ def versus(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    experiment = Experiment(HERE, options(__doc__).parse_args(), skilled(), reward(dtype="float32"))
+    experiment = Experiment(HERE, options(__doc__).parse_args(), skilled(), reward_model(dtype="float32"))
     meta = MetaReward(experiment.generator, pocket.directory("skilled") / "meta.json")
     judging = Judging(experiment.task)
     labels = [f"generative_reward:n=4,k={k}" for k in KS]

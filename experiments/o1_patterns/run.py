@@ -25,11 +25,11 @@ from experiments.harness import (
     SKILLED_BANK,
     Experiment,
     correct,
+    language_model,
     minus,
     options,
     run_arms,
     skilled,
-    solver,
     summary,
     tokens,
 )
@@ -145,8 +145,8 @@ def main() -> None:
     outcomes |= votes
     paid |= {label: fmean(map(paid_tokens, found)) for label, found in votes.items()}
     filtering = f"majority:n={FILTER_SAMPLES}"
-    filtered = run_arms([filtering], experiment.task, solver(), experiment.scorer, experiment.bank, seed=1)[filtering]
-    hard = [place for place, o in enumerate(filtered) if sum(o.samples) <= FILTER_MOST]
+    others = run_arms([filtering], experiment.task, language_model(), experiment.scorer, experiment.bank, seed=1)
+    hard = [place for place, o in enumerate(others[filtering]) if sum(o.samples) <= FILTER_MOST]
     rows: dict[str, Any] = {}
     for label, found in outcomes.items():
         of_hard = [found[place] for place in hard]

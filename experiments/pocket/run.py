@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness import SAMPLING, reward, solver
+from experiments.harness import SAMPLING, language_model, reward_model
 from experiments.intervals import Estimate, difference, mean
 from experiments.plot import accuracy_against_cost
 from experiments.provenance import write_json
@@ -181,7 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes = [2**i for i in range(args.n.bit_length()) if 2**i <= args.n]
     task = load("pocket", args.problems, split=args.split, seed=args.seed)
-    generator, scorer = solver(), reward()
+    generator, scorer = language_model(), reward_model()
     with Bank(args.bank) as bank:
         run = Bench(task, generator, scorer, entries(sizes), SAMPLING, bank, seed=args.seed)
         asyncio.run(run.run())

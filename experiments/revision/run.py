@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from experiments.harness import Arm, Experiment, correct, minus, options, reward, skilled, summary
+from experiments.harness import Arm, Experiment, correct, minus, options, reward_model, skilled, summary
 from experiments.intervals import Estimate, areas, as_percent, as_points, difference, mean, share
 from experiments.plot import COLOURS, line, panels, save
 from thinktime.bench.difficulty import BINS, binned, cross_validated
@@ -109,7 +109,7 @@ def turned(pairs: Sequence[Sequence[tuple[Attempt, Attempt]]], *, right: bool) -
     return share(after, before)
 
 
-def reward_model(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[str, float | None]]:
+def areas_by_step(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[str, float | None]]:
     """How well the reward model tells right from wrong answers at every step: over all, and within problems."""
     rows = []
     for step in range(max(len(chain) for problem in chains for chain in problem)):
@@ -162,7 +162,7 @@ def main() -> None:
     if args.problems < 4 * BINS:
         sys.exit(f"problems={args.problems}: a half of a bin has fewer than 2; give {4 * BINS} or more")
     print(f"warning: {WARNING}", file=sys.stderr)
-    experiment = Experiment(HERE, args, skilled(), reward(dtype="float32"))
+    experiment = Experiment(HERE, args, skilled(), reward_model(dtype="float32"))
     noted = {
         label_of(c, select): Noted(Revision(n=N, chains=c, select=select), experiment.task)
         for c in CHAINS
@@ -182,7 +182,7 @@ def main() -> None:
         "arms": {label: summary(found) for label, found in outcomes.items()},
         "minus_references": references,
         "steps_by_chains": {str(c): by_step(noted[label_of(c, "verifier")].chains()) for c in CHAINS if c < N},
-        "reward_model_by_step": reward_model(noted[label_of(FOUR, "verifier")].chains()),
+        "reward_model_by_step": areas_by_step(noted[label_of(FOUR, "verifier")].chains()),
         "bins": bin_rows(outcomes, bins, rates),
         "sequential_minus_parallel": {select: preference(bins, outcomes, select) for select in SELECTORS},
         "policies": policies(outcomes, bins),

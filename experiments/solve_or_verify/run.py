@@ -25,7 +25,7 @@ from experiments.harness import (
     Experiment,
     minus,
     options,
-    reward,
+    reward_model,
     run_arms,
     skilled,
     summary,
@@ -51,7 +51,7 @@ def live(found: Mapping[str, Any], task: Task, solver: LocalGenerator, bank: Pat
     budgets = [row["budget"] for row in found["allocator"]]
     arms = [Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, crossover=crossing, **law)) for n in budgets]
     votes = [f"majority:n={n}" for n in budgets]
-    outcomes = run_arms([*arms, *votes], task, solver, reward(), bank, seed=1)
+    outcomes = run_arms([*arms, *votes], task, solver, reward_model(), bank, seed=1)
     rows = {label: summary(outcome) for label, outcome in outcomes.items()}
     for arm, vote in zip(arms, votes, strict=True):
         rows[arm.label]["minus_vote"] = minus(outcomes[arm.label], outcomes[vote])

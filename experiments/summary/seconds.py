@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from statistics import median
 
-from experiments.harness import Arm, new_search, reward, solver
+from experiments.harness import Arm, language_model, new_search, reward_model
 from experiments.provenance import write_json
 from experiments.summary.run import SECONDS, arms, plot
 from thinktime.bench.environment import environment
@@ -30,7 +30,7 @@ ROUNDS = 3
 
 async def measured(arm: Arm, task: Task) -> tuple[float, float]:
     """Seconds a problem by the clock and of the processor, all problems at once."""
-    generator, scorer = solver(), reward()
+    generator, scorer = language_model(), reward_model()
     searches = [new_search(problem, task, generator, scorer) for problem in task.problems]
     clock, processor = time.perf_counter(), time.process_time()
     await asyncio.gather(*(arm.strategy(search) for search in searches))
