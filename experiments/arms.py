@@ -30,6 +30,7 @@ from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import Strategy, parse
 from thinktime.strategies.generative_reward import GenerativeReward
+from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify
 
 SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
 
@@ -45,9 +46,11 @@ class Arm:
 
 
 def forgiving(label: str) -> Strategy:
-    """The strategy; where no judgement can be read it answers by plurality, so no problem is left out."""
+    """The strategy; where no judgement or check can be read it answers by plurality, so no problem is left out."""
     strategy = parse(label)[1]
-    return replace(strategy, unreadable="plurality") if isinstance(strategy, GenerativeReward) else strategy
+    if isinstance(strategy, GenerativeReward | GenerativeVerification | SolveOrVerify):
+        return replace(strategy, unreadable="plurality")
+    return strategy
 
 
 def models() -> tuple[LocalGenerator, ProcessReward]:

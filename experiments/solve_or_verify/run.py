@@ -41,7 +41,7 @@ def live(found: Mapping[str, Any], task: Task, solver: LocalGenerator, bank: Pat
     crossing = found["by_select"]["weighted"]["crossover"] or NEVER
     lam = found["lambda"]["all"]["value"]
     arms = [
-        Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, crossover=crossing, **law))
+        Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, crossover=crossing, unreadable="plurality", **law))
         for n in (row["budget"] for row in found["allocator"])
     ]
     vote = [Arm(f"majority:n={row['budget']}", Majority(row["budget"])) for row in found["allocator"]]
