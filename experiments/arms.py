@@ -23,6 +23,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.runner import Bench, Entry, Outcome
 from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.bench.tasks import Task
+from thinktime.core.errors import ModelError
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import Prompt, Sampling
 from thinktime.core.usage import Budget, total
@@ -80,6 +81,8 @@ def run_arms(
             judge = arm.scorer or scorer
             bench = Bench(task, generator, judge, [entry], sampling, opened, arm.budget, seed, prompts=prompts or {})
             asyncio.run(bench.run())
+            if bench.failed or bench.failures:
+                raise ModelError([*bench.failed.values(), *bench.failures][0])
             found[arm.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
             right = fmean(outcome.correct for outcome in found[arm.label])
             tokens = fmean(outcome.answer.usage.generated_tokens for outcome in found[arm.label])
