@@ -15,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
+
+from thinktime.generators.openai import RemoteGenerator
+from thinktime.remote.refusals import only_model
 
 
 @contextmanager
@@ -31,7 +35,18 @@ def serving(directory: Path) -> Iterator[str]:
         yield server.stdout.readline().strip() + "/v1"
     finally:
         server.kill()
-        server.wait(10)
+        server.wait(PATIENCE)
+
+
+def remote(url: str) -> RemoteGenerator:
+    """A generator on the server's only model.
+
+    Its name lacks the server's port and folder, which differ from run to run. So the seeds, which depend on the name,
+    are the same in every run.
+    """
+    generator = RemoteGenerator(url, only_model(url))
+    generator.name = "llama.cpp"
+    return generator
 
 
 def main(directory: Path) -> None:

@@ -21,10 +21,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "core": ("core",),
     "answers": (),
-    "skills": ("core",),
+    "prompts": ("prompts", "core"),
     "pages": (),
     "bank": ("bank", "core"),
-    "strategies": ("strategies", "core"),
+    "strategies": ("strategies", "core", "prompts"),
     "testing": (
         "testing",
         "core",

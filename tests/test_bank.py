@@ -54,7 +54,7 @@ def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
     assert found is not None and Usage(**found["usage"]) == USAGE
 
 
-def test_a_reading_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
+def test_a_score_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
     scored, missing = Score(0.1, USAGE, (0.3, 0.1)), Score(None, USAGE)
     bank.add_scores("prm", [("a", scored), ("b", missing)])
     assert bank.find_score("a", "prm") == scored
@@ -98,7 +98,7 @@ def test_the_samples_of_a_problem_are_found_by_its_id(bank: Bank) -> None:
 # Append-only
 
 
-def test_the_first_sample_reading_and_verdict_of_a_key_win(bank: Bank) -> None:
+def test_the_first_sample_score_and_verdict_of_a_key_win(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("first"))])
     bank.add_samples(PROBLEM, "toy", [("k", sample("second")), ("l", sample("new"))])
     bank.add_scores("prm", [("k", Score(0.1, USAGE))])
@@ -138,7 +138,7 @@ def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted
     with Bank(path) as bank:
         resumed = solve(strategy, toy_search(generator, journal=bank))
     assert [extension.index for batch in generator.asked for extension in batch] == [4, 5]
-    assert told(resumed) == told(whole)
+    assert facts(resumed) == facts(whole)
 
 
 def test_what_a_killed_process_had_written_is_there(path: Path) -> None:
@@ -266,7 +266,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 # Replay
 
 
-def told(answer: Answer) -> tuple[Any, ...]:
+def facts(answer: Answer) -> tuple[Any, ...]:
     """All that an answer tells, its node by key."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(),)
 
@@ -285,16 +285,16 @@ TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = told(solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
+            live = facts(solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
         with Bank(path) as bank:
-            assert told(solve(configured(name), replayed(bank, seed=seed, cap=20))) == live
+            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
     solve(make("majority", {"n": 16}), toy_search(drawn, journal=bank))
     for n in (1, 2, 4, 8):
         fewer = solve(make("majority", {"n": n}), toy_search(drawn))
-        assert told(solve(make("majority", {"n": n}), replayed(bank))) == told(fewer)
+        assert facts(solve(make("majority", {"n": n}), replayed(bank))) == facts(fewer)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_replay_under_the_budget_of_the_live_run_ends_where_that_ended(bank: B
     live = toy_search(ToyGenerator(script), ToyScorer(lambda node: 0.5), journal=bank, budget=budget, cap=2)
     answer = solve(make("majority", {"n": 6}), live)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 3)
-    assert told(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == told(answer)
+    assert facts(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == facts(answer)
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -323,8 +323,8 @@ def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_li
     for seed, tokens in product(range(4), (9, 21, 50)):
         limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12}
         with Bank(path) as bank:
-            live = told(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
-            assert told(solve(configured(name), replayed(bank, **limited))) == live
+            live = facts(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
+            assert facts(solve(configured(name), replayed(bank, **limited))) == live
 
 
 def test_a_replay_refuses_a_limit_on_what_only_the_model_knows(bank: Bank) -> None:

@@ -385,7 +385,7 @@ def test_a_class_that_is_not_there_is_refused(model: DiffusionModel) -> None:
 def test_another_number_of_steps_than_the_sampler_takes_is_refused(model: DiffusionModel) -> None:
     generator = DiffusionGenerator(model, steps=STEPS)
     search = Search(Problem("picture", "1"), generator)
-    with pytest.raises(InputError, match=rf"max_tokens=512: .*Sampling\(max_tokens={STEPS}\)"):
+    with pytest.raises(InputError, match=rf"max_length=512: .*Sampling\(max_length={STEPS}\)"):
         asyncio.run(search.extend([search.root]))
 
 
@@ -542,9 +542,10 @@ def test_a_class_is_scored_by_its_log_probability() -> None:
 def test_a_score_counts_the_operations_of_its_classifier(model: DiffusionModel) -> None:
     generator = DiffusionGenerator(model, steps=STEPS)
     scorer = PictureScorer(generator, class_score(Classifier(8, 1, (4,), 3, 8, ("0", "1", "2", "3")).eval()), "class")
-    root = searching(model).root
+    search = searching(model)
+    root = search.root
     convolution, inner, outer = 2 * 8 * 8 * 4 * 9, 2 * (4 * 4 * 4) * 8, 2 * 8 * 4
-    assert scorer.worst_case(root, None).scorer_flops == convolution + inner + outer
+    assert scorer.worst_case(search.problem, root, None).scorer_flops == convolution + inner + outer
     with pytest.raises(InputError, match="no class was asked for"):
         Search(Problem("any", ""), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
 
@@ -569,12 +570,12 @@ def test_scores_compose_and_what_is_missing_stays_missing(model: DiffusionModel)
 
     async def run() -> None:
         leaves = await search.extend([search.root], 3)
-        alone = [await part.score(leaves, [None] * 3) for part in parts]
-        for reading, a, b in zip(await both.score(leaves, [None] * 3), *alone, strict=True):
+        alone = [await part.score(search.problem, leaves, [None] * 3) for part in parts]
+        for score, a, b in zip(await both.score(search.problem, leaves, [None] * 3), *alone, strict=True):
             assert a.value is not None and b.value is not None
-            assert reading.value == pytest.approx(a.value + 0.5 * b.value)
-            assert reading.usage.scorer_calls == 2
-        assert [reading.value for reading in await both.score([search.root], [None])] == [None]
+            assert score.value == pytest.approx(a.value + 0.5 * b.value)
+            assert score.usage.scorer_calls == 2
+        assert [score.value for score in await both.score(search.problem, [search.root], [None])] == [None]
 
     asyncio.run(run())
     with pytest.raises(InputError, match="name at least one"):

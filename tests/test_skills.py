@@ -33,7 +33,7 @@ from thinktime.pocket import prompts as pocket_prompts
 from thinktime.pocket.problems import check_steps, problems
 from thinktime.prompts.common import CHECK, JUDGE, REVISE
 from thinktime.prompts.templates import overridden, with_words
-from thinktime.strategies import check, prompts
+from thinktime.strategies import prompts, require
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.aggregate import AGGREGATE, Aggregate
 from thinktime.strategies.early_pruning import EarlyPruning
@@ -358,9 +358,9 @@ def test_the_last_answers_of_the_chains_vote_and_no_scorer_is_needed() -> None:
     assert solve(Revision(n=6, chains=2, select="last"), talk(silent)).value == "3", "of c 3, the last to be read"
     offered = talk(CHAINS).capabilities - {Capability.SCORES}
     for select in ("last", "majority"):
-        check("revision", Revision(select=select), offered)
+        require("revision", Revision(select=select), offered)
     with pytest.raises(CapabilityError, match="strategy='revision': it needs a scorer"):
-        check("revision", Revision(), offered)
+        require("revision", Revision(), offered)
 
 
 # Aggregate

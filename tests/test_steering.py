@@ -82,14 +82,14 @@ def warnings(strategy: FKSteering | DTS, chain: Chain = WALK) -> list[str]:
 
 
 def test_a_factor_under_which_the_weights_collapse_is_told() -> None:
-    (told,) = warnings(replace(steering("diff", 8), factor=1000.0))
-    assert "one particle had all the weight at" in told and "lower factor=1000" in told
+    (warning,) = warnings(replace(steering("diff", 8), factor=1000.0))
+    assert "one particle had all the weight at" in warning and "lower factor=1000" in warning
     assert warnings(steering("diff", 8)) == []
 
 
 def test_a_schedule_without_a_step_that_is_scored_is_told() -> None:
-    (told,) = warnings(replace(steering("diff", 4), start=4))
-    assert told == "nothing is scored before the end with start=4, every=1: this is importance sampling"
+    (warning,) = warnings(replace(steering("diff", 4), start=4))
+    assert warning == "nothing is scored before the end with start=4, every=1: this is importance sampling"
     assert warnings(replace(steering("is", 4), start=4)) == []
 
 

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import (
     ANSWERS,
-    WORD_PROMPTS,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -47,7 +46,7 @@ from thinktime.strategies.majority import Majority
 from thinktime.strategies.particle_filter import ParticleFilter
 from thinktime.strategies.single import Single
 from thinktime.strategies.weighted_majority import WeightedMajority
-from thinktime.testing import WordGenerator, check_strategy
+from thinktime.testing import WORD_PROMPTS, WordGenerator, check_strategy
 
 FIVE = {
     "0": done("so 5"),
@@ -303,12 +302,12 @@ def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
 def test_whatever_an_error_suggests_passes_the_check() -> None:
     offered = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
     with pytest.raises(CapabilityError) as refused:
-        check("best_of_n", BestOfN(), offered)
+        require("best_of_n", BestOfN(), offered)
     suggested = str(refused.value).rpartition("the nearest first: ")[2].split(", ")
     votes = ["adaptive_consistency", "length_vote", "majority"]
     assert suggested == [*votes, "most_likely", "single", "summed_probability"], "none shares a need: by name"
     for name in suggested:
-        check(name, make(name), offered)
+        require(name, make(name), offered)
 
 
 # The registry
@@ -480,5 +479,5 @@ def test_the_strategy_of_an_installed_package_is_found_by_name_and_keeps_every_l
 
 def refusal_of(name: str, strategy: Strategy, offered: frozenset[str]) -> str:
     with pytest.raises(CapabilityError) as refused:
-        check(name, strategy, offered)
+        require(name, strategy, offered)
     return str(refused.value)

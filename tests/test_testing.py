@@ -270,7 +270,7 @@ class KeepsNoJournal(Vote):
 
     async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], 2)
-        search._samples.journal = None
+        search._samples["main"].journal = None
         leaves += await search.extend([search.root], 2)
         return self.chosen(search, [*leaves, *await search.extend([search.root], 2)])
 

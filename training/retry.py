@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from thinktime.engine.llama import Llama
 from thinktime.generators.text import shared
-from thinktime.pocket import skills
+from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
@@ -110,7 +110,7 @@ def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> Row:
         common = shared(ids, should)
         row.judged |= {len(row.ids) + i: float(right or i < common) for i in range(len(ids))}
         row.add(ids, said=own)
-        row.add(tokenizer.encode("\n" if right else f" {skills.NO}\n").ids, said=True)
+        row.add(tokenizer.encode("\n" if right else f" {prompts.NO}\n").ids, said=True)
         step = next(steps, step) if right else step
     return row.add(tokenizer.encode(f"Answer: {course.problem.answer}{END}").ids, said=True)
 
@@ -154,7 +154,7 @@ def main() -> None:
     args = parser.parse_args()
     rank, world = start_processes(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = pocket_tokenizer.build(skills.WORDS)
+    tokenizer = pocket_tokenizer.build(prompts.WORDS)
     found = courses(args.samples, args.problems, args.sample_seed, tokenizer)
     model, label = grown(args.init, tokenizer)
     both = nn.ModuleDict({"model": model, "label": label}).train()
@@ -162,7 +162,7 @@ def main() -> None:
     optimizer = MuonAdam(both, args.muon_rate, args.adam_rate, args.weight_decay)
     risk = sum(course.risk(place) for course in found for place in range(len(course.reached)))
     print(f"{len(found)} problems, a step is wrong {risk / sum(len(c.reached) for c in found):.3f} times", flush=True)
-    marks = torch.tensor(tokenizer.encode(f" {skills.NO}\n").ids)
+    marks = torch.tensor(tokenizer.encode(f" {prompts.NO}\n").ids)
     log = (args.out / "log.jsonl").open("a")
     rng, start, tokens, running = Random(args.seed), time.time(), 0, [0.0, 0.0]
     for step, chunk in enumerate(batches(rows_of(found, tokenizer, Random(args.seed + 1)), args.tokens, world, rng)):

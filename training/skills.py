@@ -34,7 +34,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.pocket import skills
+from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import Split, WordProblem, problems
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
@@ -106,7 +106,7 @@ class Writer:
         start = len(row.ids)
         row.add(sample.ids, said=True)
         row.judged |= {start + i: float(i < sample.wrong_at) for i in range(len(sample.ids))}
-        self._turn(row, "Check", skills.checked(sample.lines))
+        self._turn(row, "Check", prompts.checked(sample.lines))
         better = [s for s in solved.samples if s.right]
         if sample.right and self._rng.random() < 0.1:
             return self._turn(row, "Revise", sample.text)
@@ -131,14 +131,14 @@ class Writer:
             most = min(len(shown[who].lines), len(texts[who].splitlines()))
             line = most - 1 if rng.random() < 0.5 else rng.randrange(most)
             checks[who, line] = (who, line, *shown[who].lines[line])
-        content = skills.judge("", texts)[1]["content"]
-        return self._turn(row, content, skills.judged(list(checks.values()), scores))
+        content = prompts.judge("", texts)[1]["content"]
+        return self._turn(row, content, prompts.judged(list(checks.values()), scores))
 
     def _revise(self, row: Row, solved: Solved, sample: Sample) -> Row | None:
         if not sample.right:
             return None
         wrong = [s for s in solved.samples if not s.right]
-        count = min(self._rng.randint(0, skills.REVISED), len(wrong))
+        count = min(self._rng.randint(0, prompts.REVISED), len(wrong))
         shown = self._rng.sample(wrong, count)
         if shown:
             nearest = max(wrong, key=lambda s: SequenceMatcher(None, s.ids, sample.ids, autojunk=False).ratio())
@@ -150,7 +150,7 @@ class Writer:
         return row.add(self._ids(ASSISTANT)).add(sample.ids, said=True)
 
     def _plan(self, row: Row, solved: Solved, sample: Sample) -> Row:
-        self._turn(row, "Plan", skills.planned([step.text for step in solved.problem.steps]))
+        self._turn(row, "Plan", prompts.planned([step.text for step in solved.problem.steps]))
         return self._turn(row, "Solve", solved.problem.solution)
 
 
@@ -297,7 +297,7 @@ def main() -> None:
     args = parser.parse_args()
     rank, world = start_processes(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = pocket_tokenizer.build(skills.WORDS)
+    tokenizer = pocket_tokenizer.build(prompts.WORDS)
     solved = read(args.samples, "train", args.problems, args.sample_seed, tokenizer)
     dev = read(args.dev, "dev", 300, args.sample_seed, tokenizer)
     model, label = grown(args.init, tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -244,8 +243,10 @@ class Search:
         ]
         if len(calls) == 1:
             return await calls[0]
+        from asyncio import gather  # costs as much to import as all of the core
+
         order = {node.key: place for place, node in enumerate(nodes)}
-        grown = [node for part in await asyncio.gather(*calls) for node in part]
+        grown = [node for part in await gather(*calls) for node in part]
         return sorted(grown, key=lambda node: order[node.parent.key] if node.parent else 0)
 
     async def _extend(
@@ -556,7 +557,7 @@ class Search:
             share=chosen.share if chosen else None,
             path_tokens=self.models[node.model].length(node.state) if node else 0,
             passes=max(record.node.passes for record in records),
-            accounts=dict(self.meter.accounts),
+            accounts=self.meter.accounts,
         )
 
     def _role(self, name: str) -> str:

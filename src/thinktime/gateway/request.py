@@ -86,10 +86,13 @@ def read_request(body: Mapping[str, Any], api: Api, model: str, max_tokens: int)
         if _number(body, name, 1, whole=True) != 1:
             raise InputError(name, body[name], "a method gives one answer; say how many samples with thinktime.n")
     limit_field = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    limit = int(_number(body, limit_field, max_tokens, whole=True))
+    if limit < 1:
+        raise InputError(limit_field, limit, "give 1 or more")
     sampling = Sampling(
         temperature=_number(body, "temperature", 1.0),
         top_p=_number(body, "top_p", 1.0),
-        max_length=int(_number(body, limit_field, max_tokens, whole=True)),
+        max_length=limit,
     )
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, Mapping):

@@ -159,8 +159,12 @@ def _shown(part: Part) -> str:
 
 
 def question_of(problem: Problem) -> str:
-    """What a problem asks, as a text; pictures and sounds are left out."""
-    return "\n\n".join(_words(message) for message in messages_of(problem.prompt))
+    """What a problem asks, as a text behind its context; pictures and sounds in the prompt are left out.
+
+    Raises:
+        InputError: a part of the context is no text.
+    """
+    return "\n\n".join(_words(message) for message in messages_of(with_context(problem)))
 
 
 def _words(message: Mapping[str, Any]) -> str:

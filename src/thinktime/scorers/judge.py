@@ -70,7 +70,7 @@ class Judge:
         different = {grade.casefold() for grade in grades}
         if len(different) < 2 or len(different) != len(grades) or not all(grade.strip() for grade in grades):
             raise InputError("grades", tuple(grades), "give two or more, each once, from the worst to the best")
-        for field, value, least in (("samples", samples, 1), ("retries", retries, 0)):
+        for field, value, least in (("samples", samples, 1), ("retries", retries, 0), ("max_tokens", max_tokens, 1)):
             if value < least:
                 raise InputError(field, value, f"give {least} or more")
         if samples > 1 and temperature == 0:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.generators.text import messages_of, question_of, steps_of
+from thinktime.generators.text import messages_of, question_of, steps_of, with_context
 from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
 from thinktime.remote.prices import Price, listed
 from thinktime.remote.refusals import about_length
@@ -105,7 +105,7 @@ class RemoteReward:
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
         """The whole text, at a token a byte, the most of any byte-level tokenizer."""
-        body = self._body(messages_of(problem.prompt), steps_of(node.state), "tags", closed=True)
+        body = self._body(messages_of(with_context(problem)), steps_of(node.state), "tags", closed=True)
         return self._usage(len(json.dumps(body, ensure_ascii=False).encode()))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
@@ -141,7 +141,7 @@ class RemoteReward:
         steps, worst = steps_of(node.state), self.worst_case(problem, node)
         if not steps:
             return Score(None, Usage())
-        body = self._body(messages_of(problem.prompt), steps, style, closed=node.done)
+        body = self._body(messages_of(with_context(problem)), steps, style, closed=node.done)
         if self._call == "score":
             body = {"model": self._model, "text_1": question_of(problem), "text_2": node.state.text}
         try:
