@@ -197,12 +197,7 @@ def test_hybrid_reads_the_text_where_there_is_no_probability_and_logprob_does_no
 def test_what_a_check_cannot_do_is_refused_before_anything_is_sampled() -> None:
     law = SolveOrVerify(16)
     refusals: list[tuple[Strategy, float, type[Exception], str]] = [
-        (
-            GenerativeVerification(verdict="logprob"),
-            1,
-            CapabilityError,
-            "needs probabilities of verdicts; give verdict",
-        ),
+        (GenerativeVerification(verdict="logprob"), 1, CapabilityError, "needs probabilities of verdicts; give"),
         (GenerativeVerification(1, 2), 0, InputError, "temperature=0: 2 samples would be the same"),
         (law, 1, InputError, r"alpha_s=0\.0: fit the allocator first, or pass alpha_s and alpha_v"),
     ]
