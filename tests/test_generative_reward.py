@@ -68,6 +68,7 @@ def compare(scorer: GenerativeRewardModel, *said: str) -> Score:
 
 
 GRADES = {"a 1": 3, "b 2": 9, "c 3": 6}
+SAMPLES = {"0": done("a 1"), "1": done("b 2"), "2": done("c 3")}
 
 
 def test_scores_find_their_candidates_in_whatever_order_they_are_shown() -> None:
@@ -132,6 +133,25 @@ def test_without_a_readable_judgement_the_score_is_missing_and_says_why(reply: P
     assert journal.readings == {} and search.ledger.spent.scorer_calls == 1
 
 
+def test_a_judgement_that_was_cut_is_not_read() -> None:
+    grader = Grader(GRADES, reply=lambda extension, reply: done(f"{reply} no wait"))
+    assert compare(model(grader, max_tokens=2), "a 1", "b 2").reason.startswith("no judgement ends within 2 tokens")
+
+
+def test_a_search_with_one_comparison_that_succeeds_answers() -> None:
+    def unsure_of_the_first(extension: Extension, reply: str) -> Piece:
+        return done(reply if "3" not in reply else "what")
+
+    search = toy_search(SAMPLES, model(Grader(GRADES, reply=unsure_of_the_first)))
+    first, second, third = extend(search, [search.root], 3)
+
+    async def compared() -> list[list[float | None]]:
+        return [await search.compare([first, second]), await search.compare([second, third])]
+
+    assert asyncio.run(compared()) == [[None, None], [0.9, 0.6]]
+    assert len(search.failed_scores()) == 1 and search.finish(None).value == "1"
+
+
 def test_candidates_that_do_not_fit_the_context_have_no_score_and_cost_nothing() -> None:
     class Short(Grader):
         def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
@@ -188,9 +208,6 @@ def test_names_tell_judges_apart_whose_scores_differ() -> None:
 
 
 # In a search
-
-
-SAMPLES = {"0": done("a 1"), "1": done("b 2"), "2": done("c 3")}
 
 
 def test_best_of_n_takes_the_best_of_a_comparison_and_a_bank_keeps_it() -> None:

@@ -168,6 +168,14 @@ def test_or_a_plurality_of_the_solutions_where_that_is_asked_for_or_the_length_l
     assert solve(GenerativeVerification(3, 2), talk(cut)).share == 2 / 3
 
 
+def test_verdicts_that_the_budget_does_not_cover_are_no_error() -> None:
+    """Solution and check take 2 words of 2 FLOPs; the probability takes one FLOP for each of 10 words read."""
+    script = {"#0": "so 5", "so 5 check#0": "no 3"}
+    search = talk(script, lambda node: 0.5, cap=2, budget=Budget(flops=12))
+    answer = solve(GenerativeVerification(1, 1, verdict="logprob"), search)
+    assert (answer.value, answer.finish, answer.usage.scorer_calls) == ("5", "budget", 0)
+
+
 @pytest.mark.parametrize("select", ["weighted", "best_of_n"])
 def test_where_every_verdict_is_no_the_plurality_answers(select: str) -> None:
     """The first solution says 7, the other two 5: without the rule 7 would win as the first of ties."""
