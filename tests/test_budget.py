@@ -29,7 +29,8 @@ from waiting import PATIENCE
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies import Strategy, make
 from thinktime.strategies.beam_search import BeamSearch

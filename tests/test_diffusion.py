@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from toy import Notebook, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Renoise
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget

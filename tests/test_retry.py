@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from thinktime.answers import TextAnswers
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory, prompts

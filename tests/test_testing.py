@@ -13,8 +13,9 @@ import pytest
 from toy import configured
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Extension, Node
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, Strategy, parse

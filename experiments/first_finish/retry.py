@@ -29,7 +29,7 @@ from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool
 from thinktime.bench.tasks import Task
-from thinktime.core.search import Answer
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node, Sampling
 from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import NO

@@ -24,7 +24,8 @@ from experiments.intervals import as_points, mean, share
 from experiments.plot import line, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.generators.text import Text
 from thinktime.pocket import prompts
 

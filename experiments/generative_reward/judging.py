@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thinktime.bench.tasks import Task
-from thinktime.core.search import Answer, Record, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Capability, Node
 from thinktime.engine.models import ChatTokenizer
 from thinktime.pocket import directory, prompts

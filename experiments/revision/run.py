@@ -29,7 +29,8 @@ from experiments.plot import COLOURS, line, panels, save
 from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.strategies.revision import Revision
 
 HERE = Path(__file__).parent

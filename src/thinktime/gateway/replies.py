@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.meter import as_rows
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.gateway.methods import Method
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.text import RemoteText, held, thoughts_of
@@ -46,6 +48,7 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
         "seed": seed,
         "trace": search.problem.id,
         "account": search.ledger.spent.as_dict(),
+        "accounts": as_rows(search.meter.accounts),
         **({} if method.thinking_tokens is None else {"thinking": _thinking(search, method.thinking_tokens)}),
     }
 

@@ -10,8 +10,9 @@ from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Problem, Score
 from thinktime.core.usage import Budget
 from thinktime.gateway.answers import SampleAnswers, fallback_sample, truncated_sample
@@ -22,6 +23,7 @@ from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
+from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import check
 
 OnProgress = Callable[[str], None]
@@ -64,6 +66,7 @@ async def search_for(
             generator,
             scorers=scorer if method.strategy.needs & _SCORED else None,
             answers=SampleAnswers(as_json=request.json, tools=request.tools),
+            embedder=HashedNgrams(),
             sampling=request.sampling,
             budget=budget,
             seed=request.seed,

@@ -8,7 +8,9 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from thinktime.core.search import Answer, Record, Search
+from thinktime.core.meter import as_rows
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Child, Extension, Node
 from thinktime.gateway.errors import redacted
 from thinktime.generators.text import added_text
@@ -72,6 +74,7 @@ class SearchView:
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),
+            "accounts": as_rows(search.meter.accounts),
         }
 
     def _node_json(self, record: Record, place: Mapping[str, int]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from thinktime.core.errors import CapabilityError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Prompt, missing
 from thinktime.prompts.turns import Message, assistant, conversation, question_text, shown, user
 from thinktime.strategies.options import at_least, one_of

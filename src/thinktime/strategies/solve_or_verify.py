@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search, refuse_copies
+from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import best, majority, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Prompt
 from thinktime.prompts.common import CHECK
 from thinktime.prompts.turns import quoted

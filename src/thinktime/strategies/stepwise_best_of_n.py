@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, ranked
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Prompt, missing
 from thinktime.prompts.common import JUDGE
 from thinktime.prompts.turns import Message, assistant, conversation, question_text, shown, user
