@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scorers": (
         "scorers",
         "core",
+        "prompts",
         "engine",
         "diffusion",
         "remote",

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from thinktime.core.errors import InputError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
-from thinktime.core.usage import Usage, total
+from thinktime.core.usage import Usage
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.generators.text import RemoteText, question_of
+from thinktime.generators.text import question_of
+from thinktime.scorers.replies import as_score
 
 TEMPLATE = """\
 Grade a solution of a problem.
@@ -160,19 +161,4 @@ class Judge:
             raise InputError("template", self._template, fix) from None
 
     def _usage(self, asked: Node, costs: Sequence[Usage]) -> Usage:
-        """Replies as the cost of one reading: what was read and written; what nobody counted at its most."""
-        spent, state = total(costs), asked.state
-        read = [self._prompt(cost, state) for cost in costs]
-        return Usage(
-            scorer_tokens=sum(read) + spent.generated_tokens,
-            scorer_calls=1,
-            scorer_flops=spent.flops,
-            seconds=spent.seconds,
-            dollars=spent.dollars,
-            uncounted_calls=spent.uncounted_calls,
-        )
-
-    def _prompt(self, cost: Usage, state: RemoteText) -> int:
-        if cost.prompt_tokens is None:
-            return self._generator.most_read(state)
-        return cost.prompt_tokens + (cost.cached_tokens or 0)
+        return as_score(costs, self._generator.most_read(asked.state))
