@@ -29,11 +29,11 @@ class SearchView:
 
     Args:
         search: the search, which is never changed here.
-        upstream: the upstream's address, which is removed from error messages.
+        addresses: of upstreams; they are removed from error messages.
     """
 
-    def __init__(self, search: Search, upstream: str) -> None:
-        self._search, self._upstream = search, upstream
+    def __init__(self, search: Search, addresses: tuple[str, ...]) -> None:
+        self._search, self._addresses = search, addresses
 
     def shown(self, known: int = 0, answer: Answer | None = None) -> dict[str, Any]:
         """The tree as JSON.
@@ -69,7 +69,7 @@ class SearchView:
             "votes": self._votes([record.node for record in records + growing], place),
             "more": len(search.trace) - len(records),
             "log": [clipped(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
-            "unread": [redacted(reason, self._upstream) for reason in dict.fromkeys(unread[:EVENTS])],
+            "unread": [redacted(reason, self._addresses) for reason in dict.fromkeys(unread[:EVENTS])],
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),
@@ -94,7 +94,7 @@ class SearchView:
             quoted = (*record.about, *record.said)
             fields["about"] = [place[about.key] for about in quoted if about.key in place]
         if record.error is not None:
-            fields["error"] = clipped(redacted(str(record.error), self._upstream))
+            fields["error"] = clipped(redacted(str(record.error), self._addresses))
         return fields
 
     def _votes(self, nodes: Iterable[Node], place: Mapping[str, int]) -> list[dict[str, Any]]:
