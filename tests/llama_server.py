@@ -13,12 +13,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from waiting import PATIENCE
 
-from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote.refusals import only_model
+if TYPE_CHECKING:
+    from thinktime.generators.openai import RemoteGenerator
 
 
 @contextmanager
@@ -44,6 +45,9 @@ def remote(url: str) -> RemoteGenerator:
     Its name lacks the server's port and folder, which differ from run to run. So the seeds, which depend on the name,
     are the same in every run.
     """
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.remote.refusals import only_model
+
     generator = RemoteGenerator(url, only_model(url))
     generator.name = "llama.cpp"
     return generator

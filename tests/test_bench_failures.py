@@ -19,7 +19,8 @@ from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.table import results_table
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import total
 from thinktime.strategies import make

@@ -29,7 +29,8 @@ from waiting import PATIENCE
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies import Strategy, make
 from thinktime.strategies.beam_search import BeamSearch
@@ -167,21 +168,21 @@ def test_what_a_ledger_further_out_has_reserved_is_waited_for_until_the_seconds_
     key = Ledger(within=gateway)
     request = Ledger(Budget(seconds=5), within=key)
     six = Usage(generated_tokens=6, model_calls=1)
-    assert not request.held_by_others(six)
+    assert not request.fits_later(six)
     assert Ledger(within=gateway).reserve(six)
-    assert not request.reserve(six) and request.held_by_others(six)
+    assert not request.reserve(six) and request.fits_later(six)
     clock.now += 4.9
-    assert request.held_by_others(six)
+    assert request.fits_later(six)
     clock.now += 0.1
-    assert not request.held_by_others(six)
+    assert not request.fits_later(six)
 
 
-def test_what_does_not_fit_its_own_limits_is_never_held_by_others() -> None:
+def test_what_does_not_fit_its_own_limits_is_never_fits_later() -> None:
     shared = Ledger(Budget(tokens=10))
     mine = Ledger(Budget(tokens=5), within=shared)
     assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
-    assert mine.held_by_others(Usage(generated_tokens=5, model_calls=1))
-    assert not mine.held_by_others(Usage(generated_tokens=6, model_calls=1))
+    assert mine.fits_later(Usage(generated_tokens=5, model_calls=1))
+    assert not mine.fits_later(Usage(generated_tokens=6, model_calls=1))
 
 
 def test_a_wait_for_others_ends_with_the_seconds_and_leaves_nothing_behind() -> None:

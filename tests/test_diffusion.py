@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from toy import Notebook, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Renoise
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
@@ -474,7 +475,8 @@ def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Pat
     call = Call(x, levels.timesteps[2], 1, 1.0)
 
     def predicted(state: Array) -> Array:
-        return model.predict([call._replace(x=state)])[0][0]
+        found: Array = model.predict([call._replace(x=state)])[0][0]
+        return found
 
     def measured(state: Array) -> float:
         clean = np.stack([levels.clean(state, predicted(state), 2)])

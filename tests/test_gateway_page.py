@@ -20,7 +20,8 @@ from gateway_server import MESSAGES, PLAIN, VOTE, Serving, Start
 from waiting import PATIENCE, eventually
 
 from thinktime.core.protocols import Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway import history, trees

@@ -15,7 +15,8 @@ from gateway_server import PLAIN, Serving, Start
 
 from thinktime import strategies
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.gateway.config import Endpoint, Key, digest, read_config

@@ -15,7 +15,8 @@ from llama_server import remote
 from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total
 from thinktime.gateway import replies

@@ -15,7 +15,7 @@ def first(n: int = 3, *, ready: bool = True) -> int | None:
     return é if ready else n
 
 
-STEPS = {"a": lambda x: x * 2}
+STEPS = {"a": lambda x: x * 2, "b": lambda x: zip(x, x, strict=True)}
 '''
 
 

@@ -15,7 +15,8 @@ import pytest
 from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator

@@ -25,7 +25,8 @@ from toy import (
 )
 
 from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Prompt, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies.beam_search import BeamSearch

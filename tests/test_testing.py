@@ -13,8 +13,9 @@ import pytest
 from toy import configured
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Extension, Node
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, Strategy, parse
@@ -78,17 +79,19 @@ SMALL = [
     "revision:n=4,chains=2,select=last",
     "aggregate:n=3",
     "aggregate:n=2,layers=2",
-    "generative_verification:n=3,checks=2",
-    "generative_verification:n=2,checks=1,select=best_of_n,verdict=text",
-    "generative_verification:n=3,checks=2,verdict=logprob",
-    "solve_or_verify:n=8,alpha_s=0.7,alpha_v=0.6",
+    "generative_verification:n=3,checks=2,unreadable=plurality",
+    "generative_verification:n=2,checks=1,select=best_of_n,verdict=text,unreadable=plurality",
+    "generative_verification:n=3,checks=2,verdict=logprob,unreadable=plurality",
+    "solve_or_verify:n=8,alpha_s=0.7,alpha_v=0.6,unreadable=plurality",
     "generative_reward:n=4,k=3,keep=2,unreadable=plurality",
     "generative_reward:n=4,k=4,stop=decided,unreadable=plurality",
     "generative_reward:n=3,k=4,keep=1,by=random,unreadable=plurality",
     "self_refine:rounds=2",
     "stepwise_best_of_n:n=3,max_steps=4",
     "stepwise_best_of_n:n=2,max_steps=2",
+    "stepwise_best_of_n:n=2,max_steps=1,min_steps=0",
     "plan_then_solve:n=2",
+    "plan_then_solve:n=3,roles=two",
     "particle_filter:n=4,ess=1",
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
     "particle_filter:n=4,ess=1,resampler=multinomial,max_rounds=3",

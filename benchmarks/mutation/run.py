@@ -44,10 +44,16 @@ SLOWER, START = 10, 120
 def pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
     """Its exit status on a copy of the project."""
     paths = os.pathsep.join([str(tree / "src"), str(tree)])
-    # a mutant may have the size and the second of the file before it, which is all that a .pyc is compared by
-    settings = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=tree, env=settings, capture_output=True, timeout=seconds).returncode
+
+
+def write(path: Path, source: str) -> None:
+    """Without the compiled file, which is told from a new one by size and second alone."""
+    path.write_text(source)
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()
 
 
 def outcome(tree: Path, mutant: Mutant, tests: dict[str, Any]) -> str:
@@ -61,14 +67,14 @@ def outcome(tree: Path, mutant: Mutant, tests: dict[str, Any]) -> str:
     (tree / "wanted").write_text("\n".join(wanted))
     path = tree / mutant.file
     source = path.read_text()
-    path.write_text(mutant.applied(source))
+    write(path, mutant.applied(source))
     try:
         limit = START + SLOWER * sum(tests[name]["seconds"] for name in wanted)
         return "killed" if pytest(tree, "@wanted", seconds=limit) else "survived"
     except subprocess.TimeoutExpired:
         return "killed"
     finally:
-        path.write_text(source)
+        write(path, source)
 
 
 def summary(done: dict[str, str]) -> dict[str, Any]:

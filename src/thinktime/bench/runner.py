@@ -18,7 +18,8 @@ from thinktime.bench.trace import records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
 from thinktime.core.meter import Account
 from thinktime.core.protocols import Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.text import held, thoughts_of

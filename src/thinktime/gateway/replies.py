@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinktime.core.meter import as_rows
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.gateway.methods import Method
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.text import RemoteText, held, thoughts_of

@@ -9,7 +9,8 @@ from math import isfinite
 from typing import Any
 
 from thinktime.core.meter import as_rows
-from thinktime.core.search import Answer, Record, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Child, Extension, Node
 from thinktime.gateway.errors import redacted
 from thinktime.generators.text import added_text

@@ -16,8 +16,9 @@ from statistics import pstdev
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node, Until
 from thinktime.core.usage import Usage
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of

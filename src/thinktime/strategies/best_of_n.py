@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import CapabilityError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.strategies.ensemble import BY, need_parts, ratings
 from thinktime.strategies.options import at_least, one_of

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from thinktime.core.allocation import shares
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, majority, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.core.usage import Usage
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of

@@ -22,8 +22,9 @@ from thinktime.core.particles import (
     log_potential,
     normalised,
 )
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, vote
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer
+from thinktime.core.trace import Answer
 from thinktime.core.usage import total
 from thinktime.strategies import Strategy
 from thinktime.testing.doubles import ANSWERS, Notebook
