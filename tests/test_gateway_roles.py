@@ -215,7 +215,9 @@ def test_a_budget_of_dollars_is_refused_if_the_price_of_a_role_is_unknown(start_
 
 
 def test_a_prompt_in_a_clients_words_takes_the_place_of_the_configured_and_the_strategys(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway({"prompts": {"check": "Is {answer} right?"}})
+    endpoint, gateway = start_gateway(
+        {"prompts": {"check": "Is {answer} right?"}}, says=["The answer is 7\nVerdict: Yes"]
+    )
     body = asked(strategy="generative_verification", n=1)
     status, answer, _ = gateway.ask(body)
     assert status == 200, answer
