@@ -202,6 +202,15 @@ def test_a_configured_reward_model_scores(start_gateway: Start) -> None:
         assert answer["thinktime"]["account"]["scorer_calls"] == 2
 
 
+def test_the_scorer_of_the_command_line_goes_before_the_file_and_the_request_before_both(start_gateway: Start) -> None:
+    settings = {"scorer": Lengths(), "scorers": {"main": Endpoint("words")}}
+    _, gateway = start_gateway(settings)
+    _, answer, _ = gateway.ask(asked(strategy="best_of_n", n=2))
+    assert answer["thinktime"]["account"]["scorer_tokens"] == 0
+    _, answer, _ = gateway.ask(asked(strategy="best_of_n", n=2, scorers={"main": "words"}))
+    assert answer["thinktime"]["account"]["scorer_tokens"] > 0
+
+
 def test_a_budget_of_dollars_is_refused_if_the_price_of_a_role_is_unknown(start_gateway: Start) -> None:
     with Running() as drafts:
         models = {"draft": Endpoint("words", drafts.url)}

@@ -78,7 +78,7 @@ Answering = Callable[[RequestContext], Coroutine[Any, Any, None]]
 
 
 class Gateway:
-    """Answers requests by searches on an upstream. Methods that score use ``scorer``."""
+    """Answers requests by searches on an upstream. Methods that score use ``scorer``, or else a configured one."""
 
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
@@ -190,6 +190,8 @@ class Gateway:
                 generator = await self.upstream.generator(request.model, request.api, capped=capped)
                 others = await self.roles.models(method.models, request.api, capped=capped)
                 scorers = await self.roles.scorers(method.scorers)
+                if self.scorer is not None and MAIN not in method.scorers:
+                    scorers[MAIN] = self.scorer
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
         wanted = self.bank is not None or capped or Capability.LOGPROBS in method.strategy.needs
@@ -205,7 +207,7 @@ class Gateway:
             budget=budget,
             within=context.client.ledger,
             addresses=self.roles.addresses,
-            scorers=({} if self.scorer is None else {MAIN: self.scorer}) | scorers,
+            scorers=scorers,
             prompts={**self.prompts, **method.prompts} if chat else {},
             journal=Progress(on_progress, SampleAnswers(as_json=request.json, tools=request.tools), self.bank)
             if on_progress
@@ -254,7 +256,8 @@ class Gateway:
 
     async def _models(self, context: RequestContext) -> None:
         listing = dict((await self.upstream.client.get("models")).body)
-        offered = {Capability.ANSWERS, *([Capability.SCORES] if self.scorer else [])}
+        scored = self.scorer is not None or MAIN in self.config.scorers
+        offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
         models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model]
         listing["data"] = [
