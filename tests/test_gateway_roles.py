@@ -104,6 +104,7 @@ def test_an_answer_and_the_page_have_accounts_by_phase_and_role_that_sum_to_the_
         assert summed(accounts, count) == received["account"][count] > 0
     page = shown(gateway, 2)
     assert page["tree"]["accounts"] == accounts
+    assert [node.get("model") for node in page["tree"]["nodes"]] == [None, "draft", None]
 
 
 def test_accounts_are_in_the_last_event_of_a_stream(start_gateway: Start) -> None:
@@ -216,7 +217,7 @@ def test_a_budget_of_dollars_is_refused_if_the_price_of_a_role_is_unknown(start_
         models = {"draft": Endpoint("words", drafts.url)}
         endpoint, gateway = start_gateway({"models": models, "price": Price.parse("1/1")})
         status, answer, _ = gateway.ask(asked(strategy="two_models", budget="1usd"))
-    assert status == 400 and "dollars are unknown" in answer["error"]["message"]
+    assert status == 400 and "for model draft, this model's dollars are unknown" in answer["error"]["message"]
     assert endpoint.requests == []
 
 

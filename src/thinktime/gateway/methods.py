@@ -178,8 +178,7 @@ def _roles(kind: str, value: object) -> Mapping[str, str]:
 def _prompts(value: object) -> dict[str, Prompt]:
     if not isinstance(value, Mapping):
         raise InputError("thinktime.prompts", short(value), 'give an object of texts: {"check": "…{answer}…"}')
-    known = strategies.prompts() if value else {}
-    found: dict[str, Prompt] = {}
+    known, found = _known_prompts(), dict[str, Prompt]()
     for name, words in value.items():
         if name not in known:
             raise UnknownNameError("thinktime.prompts", name[:80], known)
@@ -232,3 +231,8 @@ def _budget(limits: object) -> Budget:
 @cache
 def _names() -> list[str]:
     return sorted(strategies.known())
+
+
+@cache
+def _known_prompts() -> dict[str, Prompt]:
+    return strategies.prompts()

@@ -13,7 +13,7 @@ from thinktime.core.protocols import Scorer
 from thinktime.core.search import Search
 from thinktime.core.selection import Candidate
 from thinktime.core.trace import Answer
-from thinktime.core.types import MAIN, Capability, Node, Problem, Prompt, Score
+from thinktime.core.types import MAIN, Capability, Problem, Prompt, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.answers import SampleAnswers, fallback_sample, truncated_sample
 from thinktime.gateway.auth import over_budget
@@ -94,14 +94,17 @@ async def search_for(
 
 
 def _refuse_unpriced(search: Search) -> None:
-    """Raise an `InputError` if a budget limits what is unknown for the model or scorer of a role."""
-    models = [model for role, model in search.models.items() if role != MAIN]
-    scorers = [scorer for role, scorer in search.scorers.items() if role != MAIN]
-    worst = [model.worst_case(Node("", (), model.root(search.problem)), 1) for model in models]
-    worst += [scorer.worst_case(search.problem, search.root, None) for scorer in scorers]
-    for usage in worst:
-        if search.ledger.reserve(usage):
-            search.ledger.settle(usage, Usage())
+    """Raise an `InputError` if a budget limits what is unknown for a role; for ``main`` the search itself does."""
+    worst = {f"model {role}": model.worst_case(search.root, 1) for role, model in search.models.items() if role != MAIN}
+    for role, scorer in search.scorers.items():
+        if role != MAIN:
+            worst[f"scorer {role}"] = scorer.worst_case(search.problem, search.root, None)
+    for role, usage in worst.items():
+        try:
+            if search.ledger.reserve(usage):
+                search.ledger.settle(usage, Usage())
+        except InputError as error:
+            raise InputError(error.field, error.value, f"for {role}, {error.fix}") from None
 
 
 async def _answer(method: Method, search: Search) -> Answer:

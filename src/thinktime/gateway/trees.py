@@ -11,7 +11,7 @@ from typing import Any
 from thinktime.core.meter import as_rows
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer, Record
-from thinktime.core.types import Child, Extension, Node
+from thinktime.core.types import MAIN, Child, Extension, Node
 from thinktime.gateway.errors import redacted
 from thinktime.generators.text import added_text
 
@@ -90,6 +90,8 @@ class SearchView:
         }
         if thoughts:
             fields["thoughts"] = clipped(thoughts)
+        if node.model != MAIN:
+            fields["model"] = node.model
         if record.prompt:
             fields["prompt"] = record.prompt
             quoted = (*record.about, *record.said)
