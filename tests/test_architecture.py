@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "core": ("core",),
     "answers": (),
     "prompts": ("prompts", "core"),
+    "environments": ("environments", "core"),
     "pages": (),
     "bank": ("bank", "core"),
     "strategies": ("strategies", "core", "prompts"),
@@ -74,6 +75,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "generators.openai",
         "generators.text",
         "scorers.embedding",
+        "scorers.judge",
+        "scorers.pooling",
     ),
     "cli": (ANYTHING,),
 }

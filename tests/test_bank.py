@@ -67,7 +67,7 @@ def test_bytes_of_a_state_are_blobs_by_their_content_and_equal_ones_are_stored_o
         assert raw.execute("SELECT count(*), length(max(data)) FROM blobs").fetchone() == (1, 198)
         raw.execute("DELETE FROM blobs")
     raw.close()
-    with Bank(path) as bank, pytest.raises(BankError, match="the blob [0-9a-f]{32} is missing"):
+    with Bank(path) as bank, pytest.raises(BankError, match=r"the blob [0-9a-f]{32} is missing"):
         bank.find_sample("a")
 
 

@@ -289,7 +289,7 @@ def test_long_texts_and_large_trees_are_cut_and_the_answer_stays(monkeypatch: py
         return search, search.finish(search.candidates([last])[0])
 
     search, answer = asyncio.run(grown())
-    received = SearchView(search, "http://upstream").shown(answer=answer)
+    received = SearchView(search, ("http://upstream",)).shown(answer=answer)
     assert len(received["nodes"]) == 12 and received["more"] == len(search.trace) - 12
     assert [received["nodes"][index]["ordinal"] for index in received["path"]] == ["", "19", "19.7"]
     assert trees.clipped("x" * 12, 10) == "x" * 10 + "… (2 more characters)"
@@ -487,7 +487,7 @@ def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, ta
     search, answer = asyncio.run(grown())
     kept, (client,) = gateway.gateway.history, gateway.gateway.auth.clients
     entry = kept.begin(client, "/v1/completions", {"model": "words", "prompt": "count"})
-    entry.show(search, "upstream")
+    entry.show(search, ("upstream",))
     entry.answer = answer
     kept.end(entry, 200)
     tab.open(address(gateway, 1))

@@ -21,18 +21,20 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
 
     Args:
         prompt: what it stands for.
-        words: a text with `FIELDS` in braces; other braces are doubled.
+        words: a text with `FIELDS` in braces, without formats; other braces are doubled.
 
     Raises:
-        InputError: a field is unknown, or a brace is alone.
+        InputError: a field is unknown or has a format, or a brace is alone.
     """
     try:
-        names = [name for _, name, _, _ in Formatter().parse(words) if name is not None]
+        parts = [part for _, *part in Formatter().parse(words) if part[0] is not None]
     except ValueError as error:
         raise InputError(f"prompt.{prompt.name}", words[:60], f"double braces that are no field ({error})") from None
-    for name in names:
+    for name, form, conversion in parts:
         if name not in FIELDS:
-            raise UnknownNameError(f"prompt.{prompt.name} field", name, FIELDS)
+            raise UnknownNameError(f"prompt.{prompt.name} field", name or "", FIELDS)
+        if form or conversion:  # a width of a billion would fill the memory
+            raise InputError(f"prompt.{prompt.name}", f"{name}:{form}"[:60], f"write {{{name}}}, without a format")
 
     def render(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
         values = {
