@@ -72,9 +72,8 @@ def keeps_every_sample(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None
             for key, child in trial.sampled:
                 kept = key in trace and trace[key].state == child.state
                 trial.require(kept, f"a sample that was paid is not in the trace: {child.state.text!r}")
-            readings = total(reading.usage for reading in trial.readings)
             books = {
-                "the trace, with the readings,": total(node.usage for node in trace.values()) + readings,
+                "the trace, with scores and embeddings,": total(node.usage for node in trace.values()) + trial.beside,
                 "the ledger": trial.search.ledger.spent,
                 "the answer": trial.answer.usage,
             }

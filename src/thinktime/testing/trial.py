@@ -9,7 +9,7 @@ from typing import Any
 
 from thinktime.core.journal import Journal
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
+from thinktime.core.types import Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
@@ -28,7 +28,7 @@ class Trial:
         seed: of the search.
         budget: of the search.
         journal: of the search.
-        killed_at: the call, of generator or scorer, that is never answered; nor is any later one.
+        killed_at: the call, of generator, scorer or embedder, that is never answered; nor is any later one.
         disorder: dice for how long calls take and in which order the children of a batch are made.
     """
 
@@ -47,6 +47,7 @@ class Trial:
         self.sampled: list[tuple[str, Child]] = []
         """Every child the generator returned, with its key."""
         self.readings: list[Score] = []
+        self.embedded: list[Embedding] = []
         self.moments: list[Usage] = []
         """What was spent and under way whenever something was asked."""
         self.grown_from_pruned: list[Node] = []
@@ -56,7 +57,7 @@ class Trial:
             _WatchedGenerator(self),
             scorers=_WatchedScorer(self),
             answers=ANSWERS,
-            embedder=HashedNgrams(),
+            embedder=_WatchedEmbedder(self),
             prompts=WORD_PROMPTS,
             sampling=Sampling(max_length=20),
             budget=budget,
@@ -70,7 +71,12 @@ class Trial:
     @property
     def spent(self) -> Usage:
         """The cost of all that was returned."""
-        return total([*(child.usage for _, child in self.sampled), *(reading.usage for reading in self.readings)])
+        return total(child.usage for _, child in self.sampled) + self.beside
+
+    @property
+    def beside(self) -> Usage:
+        """The cost of scores and embeddings."""
+        return total([*(score.usage for score in self.readings), *(each.usage for each in self.embedded)])
 
     async def run(self) -> Trial:
         """Run the strategy to its end.
@@ -161,6 +167,19 @@ class _WatchedScorer(WordScorer):
         self._trial.readings += readings
         self._trial.settle(number)
         return readings
+
+
+class _WatchedEmbedder(HashedNgrams):
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
+        number = await self._trial.call(total(map(self.worst_case, nodes)))
+        embedded = await super().embed(nodes)
+        self._trial.embedded += embedded
+        self._trial.settle(number)
+        return embedded
 
 
 def _pruned(search: Search, node: Node) -> bool:
