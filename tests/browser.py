@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"),
     *("--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
@@ -27,8 +29,6 @@ for place, end in zip((3, 4), ends):
 os.execv(sys.argv[3], sys.argv[3:])
 """
 """Starts a program that reads one of two pipes as 3 and writes the other as 4."""
-PATIENCE = 60.0
-"""Seconds that a page may take until it shows what it is to show."""
 
 
 def chromium() -> str | None:
@@ -58,7 +58,7 @@ class Browser:
         """End it."""
         self._to.close()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         self._from.close()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -70,12 +70,12 @@ class Browser:
         self._to.write(json.dumps(message).encode() + b"\0")
         self._to.flush()
         while True:
-            told = self._next()
-            if told.get("id") == self._count:
-                assert "error" not in told, told["error"]
-                result: dict[str, Any] = told["result"]
+            received = self._next()
+            if received.get("id") == self._count:
+                assert "error" not in received, received["error"]
+                result: dict[str, Any] = received["result"]
                 return result
-            self._note(told)
+            self._note(received)
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -83,8 +83,8 @@ class Browser:
             assert piece, "the browser has ended"
             self._rest += piece
         message, _, self._rest = self._rest.partition(b"\0")
-        told: dict[str, Any] = json.loads(message)
-        return told
+        received: dict[str, Any] = json.loads(message)
+        return received
 
     def _note(self, event: dict[str, Any]) -> None:
         params = event.get("params", {})
@@ -100,9 +100,9 @@ class Browser:
 
     def read(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        told = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        received = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in received, received["exceptionDetails"]
+        return received["result"].get("value")
 
     @property
     def text(self) -> str:

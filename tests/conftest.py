@@ -82,9 +82,9 @@ def reward(reward_directory: Path) -> ProcessReward:
 
 @pytest.fixture
 def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a fake endpoint that behaves as told, and a gateway in front of it that has looked at it."""
+    """Starts a fake endpoint with the given behaviour, and a gateway in front of it that has probed it."""
     from fake_endpoint import Running
-    from gateway_server import Serving, looked
+    from gateway_server import Serving, probe_first
 
     from thinktime.remote import client
 
@@ -95,7 +95,7 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             endpoint = running.enter_context(Running(**behaviour))
             gateway = running.enter_context(Serving(endpoint.url, **(settings or {})))
             if probed:
-                looked(endpoint, gateway)
+                probe_first(endpoint, gateway)
             return endpoint, gateway
 
         yield start

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from waiting import PATIENCE
+
 MODELS = ("words", "other-words")
 
 
@@ -45,7 +47,7 @@ class Endpoint:
     thought: int = 0
     """Words of a thought; 0: as many as the answer has."""
     begins: bool = False
-    """Whether its template begins the thought, so that only the end of it is told."""
+    """Whether its template begins the thought, so that the text has only its end."""
     forgets: bool = False
     """Whether its template leaves out the thought of a message that it goes on inside."""
     caps: str = ""
@@ -303,27 +305,27 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
     """A reply as a stream: its head, then a token an event."""
     base = {name: value for name, value in reply.items() if name not in ("choices", "usage")}
     base["object"] = "chat.completion.chunk" if "message" in reply["choices"][0] else "text_completion"
-    told: list[dict[str, Any]] = []
+    deltas: list[dict[str, Any]] = []
     for choice in reply["choices"]:
         place, message = {"index": choice["index"], "finish_reason": None}, choice.get("message")
         if message is None:
-            told += [{**place, "text": token} for token in _tokens(choice["text"])]
-            told.append({**place, "text": "", "finish_reason": choice["finish_reason"]})
+            deltas += [{**place, "text": token} for token in _tokens(choice["text"])]
+            deltas.append({**place, "text": "", "finish_reason": choice["finish_reason"]})
             continue
-        told.append({**place, "delta": {"role": "assistant", "content": ""}})
+        deltas.append({**place, "delta": {"role": "assistant", "content": ""}})
         if "reasoning_content" in message:
-            told.append({**place, "delta": {"reasoning_content": message["reasoning_content"]}})
-        told += [{**place, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
+            deltas.append({**place, "delta": {"reasoning_content": message["reasoning_content"]}})
+        deltas += [{**place, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
         listed = (choice.get("logprobs") or {}).get("content") or []
-        for event, token in zip(told[-len(listed) :], listed, strict=False):  # none of a thought
+        for event, token in zip(deltas[-len(listed) :], listed, strict=False):  # none of a thought
             event["logprobs"] = {"content": [token]}
         for number, call in enumerate(message.get("tool_calls", [])):
             arguments = call["function"]["arguments"]
             start = {**call, "index": number, "function": {**call["function"], "arguments": ""}}
             parts = [{"index": number, "function": {"arguments": letter}} for letter in arguments]
-            told += [{**place, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
-        told.append({**place, "delta": {}, "finish_reason": choice.get("finish_reason")})
-    events = [{**base, "choices": [one]} for one in told]
+            deltas += [{**place, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
+        deltas.append({**place, "delta": {}, "finish_reason": choice.get("finish_reason")})
+    events = [{**base, "choices": [one]} for one in deltas]
     if with_usage and "usage" in reply:
         events.append({**base, "choices": [], "usage": reply["usage"]})
     lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
@@ -386,13 +388,13 @@ class Running:
 
     def __enter__(self) -> Endpoint:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
         return self._endpoint
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _leave(self) -> None:

@@ -17,7 +17,7 @@ from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, exten
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError, InputError, ModelError
-from thinktime.core.search import Answer
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from thinktime.bench.coverage import (
+from experiments.monkeys.coverage import (
     ModelChoice,
     PowerLaw,
     Rates,

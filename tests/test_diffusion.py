@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from toy import Notebook, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Renoise
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
@@ -141,7 +142,7 @@ def test_noise_put_back_has_the_variance_of_its_level() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
 @unhurried
-def test_a_shelf_gives_back_what_it_was_given_and_holds_no_more_than_it_may(moves: list[tuple[int, bool]]) -> None:
+def test_a_spill_store_returns_its_arrays_and_keeps_within_its_limit(moves: list[tuple[int, bool]]) -> None:
     store = SpillStore(3 * 16)
     there: dict[int, tuple[StoredArray, int]] = {}
 
@@ -169,7 +170,7 @@ def test_a_tree_beyond_the_memory_for_its_states_grows_the_same(model: Diffusion
     assert narrow.generator.store.held <= 2000 < wide.generator.store.held  # type: ignore[attr-defined]
 
 
-def test_children_share_what_the_model_told_of_their_parent(model: DiffusionModel) -> None:
+def test_children_share_the_prediction_for_their_parent(model: DiffusionModel) -> None:
     search = searching(model)
 
     async def grow() -> list[int]:
@@ -297,7 +298,7 @@ def test_a_random_search_of_noises_takes_the_best_and_paints_it_again_in_more_st
     assert search.events == [{"nfe_search": 3 * STEPS, "nfe_final": 9}]
     levels, x = model.levels(9), answer.node.parent.state.x
     for position, timestep in enumerate(levels.timesteps):
-        (predicted,) = model.predict([Call(x, timestep, 2, 1.0)])
+        ((predicted,),) = model.predict([Call(x, timestep, 2, 1.0)])
         x = levels.step(x, predicted, position, 0.0).mean
     np.testing.assert_allclose(answer.node.state.x, x, atol=1e-5)
 
@@ -474,14 +475,15 @@ def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Pat
     call = Call(x, levels.timesteps[2], 1, 1.0)
 
     def predicted(state: Array) -> Array:
-        return model.predict([call._replace(x=state)])[0]
+        found: Array = model.predict([call._replace(x=state)])[0][0]
+        return found
 
     def measured(state: Array) -> float:
         clean = np.stack([levels.clean(state, predicted(state), 2)])
         return float((torch.from_numpy(clean) / 2 + 0.5).clip(0, 1).square().sum())
 
     pull = Pull([Part("square", lambda pictures, _: pictures.square().sum((1, 2, 3)))], 1.5)
-    (moved,) = model.predict([call], pull)
+    ((moved, _),) = model.predict([call], pull)
     alpha = levels.alphas[2]
     noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (predicted(x), moved)]
     slope = (noises[0] - noises[1]) / (1.5 * (1 - alpha) ** 0.5)

@@ -20,9 +20,9 @@ def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start_
     assert endpoint.requests[0]["model"] == "words" and answer["model"] == "majority:n=8@4000tok/words"
     assert (answer["object"], len(answer["choices"])) == ("chat.completion", 1)
     message = answer["choices"][0]["message"]
-    facts = answer["thinktime"]
-    assert message["content"].endswith(f"The answer is {facts['answer']}") and facts["share"] > 0.1
-    assert (facts["strategy"], facts["options"], facts["samples"]) == ("majority", {"n": 8}, 8)
+    received = answer["thinktime"]
+    assert message["content"].endswith(f"The answer is {received['answer']}") and received["share"] > 0.1
+    assert (received["strategy"], received["options"], received["samples"]) == ("majority", {"n": 8}, 8)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_requests_at_once_keep_their_own_settings(start_gateway: Start) -> None:
     bodies = [{**PLAIN, "model": f"majority:n={n}/words", "user": str(n), "top_p": n / 10} for n in range(1, 9)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda body: gateway.ask(body)[1]["thinktime"], bodies))
-    assert [(facts["options"]["n"], facts["samples"]) for facts in answers] == [(n, n) for n in range(1, 9)]
+    assert [(received["options"]["n"], received["samples"]) for received in answers] == [(n, n) for n in range(1, 9)]
     sent = Counter((body["user"], body["top_p"]) for body in endpoint.requests)
     assert sent == {(str(n), n / 10): n for n in range(1, 9)}
 
@@ -218,13 +218,13 @@ def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start
         (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "200000 bytes"),
     ],
 )
-def test_a_body_that_is_none_is_told_so(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
+def test_an_invalid_body_is_an_error(start_gateway: Start, raw: bytes, kind: str, status: int, says: str) -> None:
     endpoint, gateway = start_gateway({"max_body": 200_000}, probed=False)
     found, answer, _ = gateway.ask(raw, Content_Type=kind)
     assert found == status and says in answer["error"]["message"] and endpoint.requests == []
 
 
-def test_paths_and_verbs_that_are_not_there_are_told_in_the_same_shape(start_gateway: Start) -> None:
+def test_paths_and_verbs_that_are_not_there_are_reported_in_the_same_shape(start_gateway: Start) -> None:
     _, gateway = start_gateway(probed=False)
     assert gateway.ask(b"{}", "embeddings")[0] == 404
     status, answer, _ = gateway.ask(b"", "chat/completions")

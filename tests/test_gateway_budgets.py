@@ -8,7 +8,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import PLAIN, VOTE, Start, looked
+from gateway_server import PLAIN, VOTE, Start, probe_first
+from waiting import PATIENCE
 
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import Key, digest
@@ -39,7 +40,7 @@ def test_usage_is_what_the_endpoint_counted_over_all_samples(start_gateway: Star
     assert account["model_calls"] == answer["thinktime"]["samples"]
 
 
-def test_dollars_are_told_where_there_is_a_price_and_unknown_where_there_is_none(start_gateway: Start) -> None:
+def test_dollars_are_reported_where_there_is_a_price_and_unknown_where_there_is_none(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway({"price": Price(2, 8)})
     paid = gateway.ask(VOTE)[1]["thinktime"]["account"]["dollars"]
     assert paid == pytest.approx((2 * endpoint.prompt_tokens + 8 * endpoint.generated_tokens) / 1e6)
@@ -105,7 +106,7 @@ def test_a_sample_without_a_limit_gets_one_that_leaves_room_for_others(
     assert {body["max_tokens"] for body in endpoint.requests[:1]} == {limit}
 
 
-def test_a_look_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) -> None:
+def test_a_probe_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(probed=False)
     endpoint.faults.append("never")
     assert gateway.ask({**PLAIN, "model": "single@0.2s/words"})[0] == 504
@@ -114,7 +115,7 @@ def test_a_look_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) 
 def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "never", ""])
-    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@1.5s/words"})
+    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@3s/words"})
     assert (status, answer["thinktime"]["finish"], answer["thinktime"]["samples"]) == (200, "budget", 2)
     endpoint.faults.append("never")
     status, answer, _ = gateway.ask({**PLAIN, "model": "single@0.2s/words"})
@@ -151,12 +152,12 @@ def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: st
 @pytest.mark.parametrize("model", ["majority:n=3/words", "single/words", "words"])
 def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False)
-    looked(endpoint, gateway, KEY)
+    probe_first(endpoint, gateway, KEY)
     before = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
     body = {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     request = Request(f"{gateway.url}/chat/completions", data, {"Content-Type": "application/json", **BEARER})
-    with urlopen(request, timeout=30) as reply:
+    with urlopen(request, timeout=PATIENCE) as reply:
         reply.read()
     spent = gateway.gateway.auth.clients[0].ledger.spent
     assert spent.generated_tokens - before == endpoint.generated_tokens > 0 and spent.uncounted_calls == 0
@@ -170,8 +171,8 @@ def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_ga
         answers = list(pool.map(lambda _: gateway.ask(body, **BEARER), range(8)))
     assert [status for status, _, _ in answers] == [200] * 8
     if model != "words":
-        facts = [answer["thinktime"] for _, answer, _ in answers]
-        assert [(one["finish"], one["samples"]) for one in facts] == [("done", 4)] * 8
+        received = [answer["thinktime"] for _, answer, _ in answers]
+        assert [(one["finish"], one["samples"]) for one in received] == [("done", 4)] * 8
 
 
 def test_the_last_tokens_of_a_key_are_an_answer_that_says_so(start_gateway: Start) -> None:
@@ -210,7 +211,7 @@ def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Sta
 
 
 def test_seconds_of_a_key_are_for_each_request(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(seconds=1.5)), probed=False)
+    endpoint, gateway = start_gateway(keyed(Budget(seconds=3)), probed=False)
     for model in ("single/words", "words"):
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
         endpoint.faults.append("never")

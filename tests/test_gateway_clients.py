@@ -141,7 +141,7 @@ def test_a_stream_without_usage_options_has_no_usage(start_gateway: Start) -> No
         assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
-def test_an_upstream_that_does_not_stream_is_told_at_once(start_gateway: Start) -> None:
+def test_an_upstream_that_does_not_stream_is_reported_at_once(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     endpoint.faults.append("no stream")
     assert len(said(streamed(gateway, model="single/words"))) == 1
@@ -174,11 +174,11 @@ def test_errors_are_the_clients_exceptions_also_in_a_stream(start_gateway: Start
 def test_calls_of_tools_are_voted_on_by_name_and_arguments(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     answer = client(gateway).chat.completions.create(model="majority:n=16/words", messages=TALK, tools=TOOLS, seed=3)
-    choice, facts = answer.choices[0], (answer.model_extra or {})["thinktime"]
+    choice, received = answer.choices[0], (answer.model_extra or {})["thinktime"]
     call: Any = (choice.message.tool_calls or [])[0]
     assert (choice.finish_reason, choice.message.content, call.function.name) == ("tool_calls", None, "count")
     assert json.loads(call.function.arguments)["unit"] == "apples" and call.id.startswith("call_")
-    votes = [facts["share"] * 16, json.loads(facts["answer"])[0]["function"]["arguments"]["count"]]
+    votes = [received["share"] * 16, json.loads(received["answer"])[0]["function"]["arguments"]["count"]]
     assert votes[0] == round(votes[0]) >= 5  # the spellings differ, so votes by text would be scattered
     assert votes[1] == json.loads(call.function.arguments)["count"] and len(endpoint.requests) == 16
 
@@ -197,9 +197,9 @@ def test_samples_that_call_no_tool_are_of_one_mind_however_they_say_it(start_gat
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["Done.", "All is done.", "so 7", "I am done.", "so 7"]
     answer = client(gateway).chat.completions.create(model="majority:n=5/words", messages=TALK, tools=TOOLS)
-    facts = (answer.model_extra or {})["thinktime"]
+    received = (answer.model_extra or {})["thinktime"]
     assert answer.choices[0].message.tool_calls is None and "one." in (answer.choices[0].message.content or "")
-    assert (facts["answer"], facts["share"]) == (None, 0.6)
+    assert (received["answer"], received["share"]) == (None, 0.6)
 
 
 class Sum(BaseModel):
@@ -211,9 +211,9 @@ def test_structured_output_is_voted_on_by_value_and_parsed(start_gateway: Start)
     answer = client(gateway).chat.completions.parse(
         model="majority:n=9/words", messages=TALK, response_format=Sum, seed=2
     )
-    parsed, facts = answer.choices[0].message.parsed, (answer.model_extra or {})["thinktime"]
-    assert parsed is not None and json.loads(facts["answer"]) == {"sum": parsed.sum}
-    assert facts["share"] > 0.3
+    parsed, received = answer.choices[0].message.parsed, (answer.model_extra or {})["thinktime"]
+    assert parsed is not None and json.loads(received["answer"]) == {"sum": parsed.sum}
+    assert received["share"] > 0.3
 
 
 def test_log_probabilities_come_along_if_asked_for(start_gateway: Start) -> None:
@@ -232,9 +232,9 @@ def test_texts_without_an_answer_are_chosen_by_agreement_else_the_first(start_ga
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["I think so.", "Perhaps.", "I  think so.", "No."]
     answer = client(gateway).chat.completions.create(model="majority:n=4/words", messages=TALK)
-    facts = (answer.model_extra or {})["thinktime"]
+    received = (answer.model_extra or {})["thinktime"]
     assert answer.choices[0].message.content in ("I think so.", "I  think so.")
-    assert (facts["answer"], facts["share"], facts["finish"]) == (None, 0.5, "done")
+    assert (received["answer"], received["share"], received["finish"]) == (None, 0.5, "done")
 
 
 def test_one_value_is_one_answer_however_it_is_written(start_gateway: Start) -> None:
@@ -252,7 +252,7 @@ def test_texts_without_an_answer_never_outvote_one_that_has_one(start_gateway: S
 
 
 class LengthScorer(WordScorer):
-    """Likes whoever says most."""
+    """Prefers the longest text."""
 
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)

@@ -1,4 +1,4 @@
-"""Who may ask the gateway: keys, limits, addresses; and that no secret is told."""
+"""Keys, rate limits and addresses of the gateway; no secret is shown."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from fake_endpoint import Running
 from gateway_server import PLAIN, VOTE, Serving, Start
+from waiting import PATIENCE
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError, UnknownNameError
@@ -38,7 +39,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_who_has_no_key_is_told_so_and_costs_nothing(start_gateway: Start) -> None:
+def test_a_client_without_a_key_is_refused_and_costs_nothing(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(KEYS, probed=False)
     wrong = [{}, bearer("wrong"), bearer(""), {"Authorization": KEY}, {"Authorization": f"Basic {KEY}"}]
     for path in ("chat/completions", "completions"):
@@ -96,12 +97,12 @@ def test_no_secret_is_logged_or_shown(
 
 
 def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
-    """Everything that a client is told, whatever it is; without a body, the counters."""
+    """Everything that a client receives; without a body, the counters."""
     url = gateway.url.removesuffix("/v1") + "/metrics" if body is None else f"{gateway.url}/chat/completions"
     headers = {"Content-Type": "application/json", **bearer(key)}
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=PATIENCE) as reply:
             return f"{reply.read().decode()}{reply.headers}"
     except urllib.error.HTTPError as error:
         return f"{error}{error.read().decode()}{error.headers}"
@@ -193,17 +194,17 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         ("upstream = ", "cannot read it as TOML"),
     ],
 )
-def test_a_setting_that_cannot_be_is_told(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises((InputError, UnknownNameError), match=says) as caught:
+def test_an_invalid_setting_is_reported(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises((InputError, UnknownNameError), match=says) as received:
         read_config(written(tmp_path, text))
-    assert "sk-1" not in str(caught.value) and "\n" not in str(caught.value)
+    assert "sk-1" not in str(received.value) and "\n" not in str(received.value)
 
 
 @pytest.mark.parametrize("settings", [{"upstream": "localhost:80"}, {"upstream": "http://u:sk@host/v1"}, {"port": -1}])
-def test_a_gateway_that_cannot_be_is_told_before_it_listens(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError) as caught:
+def test_an_invalid_gateway_is_reported_before_it_listens(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as received:
         Config(**({"upstream": UPSTREAM} | settings))
-    assert "u:sk" not in str(caught.value)
+    assert "u:sk" not in str(received.value)
 
 
 # the bank, the counters, the program
@@ -260,7 +261,7 @@ def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_program_serves_until_a_signal_stops_it(tmp_path: Path) -> None:
     with Running() as endpoint:
         file = written(tmp_path, f'upstream = "{endpoint.url}"\nmax_tokens = 50')
         program = serve("--config", str(file), "--port", "0", THINKTIME_GATEWAY_KEY=KEY)
@@ -273,11 +274,11 @@ def test_the_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         )
         for name, value in {"Content-Type": "application/json", **bearer(KEY)}.items():
             request.add_header(name, value)
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             assert json.loads(reply.read())["thinktime"]["samples"] == 8
         assert endpoint.requests[-1]["max_tokens"] == 50
         program.send_signal(signal.SIGTERM)
-        out, err = program.communicate(timeout=20)
+        out, err = program.communicate(timeout=PATIENCE)
     assert (out, err) == ("", "")
 
 
@@ -288,14 +289,14 @@ def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> 
         assert program.stdout is not None
         url = program.stdout.readline().split()[0]
         body = json.dumps({**VOTE, "model": "best_of_n:n=4/words"}).encode()
-        for _ in range(2):  # the first answer comes after a look at both
+        for _ in range(2):  # the first answer comes after a probe of both
             endpoint.prompt_tokens = endpoint.generated_tokens = judge.prompt_tokens = judge.generated_tokens = 0
             judge.requests.clear()
             request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=20) as reply:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 answer = json.loads(reply.read())
         program.send_signal(signal.SIGTERM)
-        out, err = program.communicate(timeout=20)
+        out, err = program.communicate(timeout=PATIENCE)
     assert (out, err) == ("", "")
     account, usage = answer["thinktime"]["account"], answer["usage"]
     assert (account["scorer_calls"], len(judge.requests)) == (4, 4)
@@ -317,19 +318,19 @@ def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> 
     ],
 )
 def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) -> None:
-    out, err = serve(*options).communicate(timeout=20)
+    out, err = serve(*options).communicate(timeout=PATIENCE)
     assert out == "" and says in err and err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+def test_a_port_that_is_taken_is_reported_in_one_line() -> None:
     with Serving(UPSTREAM) as gateway:
         port = gateway.url.split(":")[2].removesuffix("/v1")
-        out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=20)
+        out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=PATIENCE)
     assert out == "" and "cannot listen at '127.0.0.1'" in err and err.count("\n") == 1
 
 
 def test_the_program_makes_keys_that_its_settings_take(tmp_path: Path) -> None:
-    out, _ = serve("--new-key").communicate(timeout=20)
+    out, _ = serve("--new-key").communicate(timeout=PATIENCE)
     key, _, table = out.partition("\n\n")
     (made,) = read_config(written(tmp_path, table))["keys"]
     assert made.sha256 == digest(key) and made.requests_per_minute == 60

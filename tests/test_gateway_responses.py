@@ -241,7 +241,7 @@ class Native(BaseHTTPRequestHandler):
             "total_tokens": 12,
             "input_tokens_details": {"cached_tokens": 2},
         }
-        answer = {"object": "response", "output": [], "told": body, "usage": usage}
+        answer = {"object": "response", "output": [], "received": body, "usage": usage}
         status = 200 if body.get("model") else 400
         data, kind = json.dumps(answer).encode(), "application/json"
         if body.get("stream"):
@@ -271,7 +271,7 @@ def test_without_a_method_the_upstreams_own_call_answers_and_is_charged(native: 
     with Serving(native) as gateway:
         body = {"model": "any", "input": "hi", "store": True, "previous_response_id": "resp_1", "stream": stream}
         answer = client(gateway).responses.create(**body)  # type: ignore[call-overload]
-        response = list(answer)[-1].response if stream else answer
-        assert response.told == body
+        received = list(answer)[-1].response if stream else answer
+        assert received.received == body
         spent = gateway.gateway.auth.ledger.spent
         assert (spent.prompt_tokens, spent.cached_tokens, spent.generated_tokens) == (3, 2, 7)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Running
-from gateway_server import PLAIN, VOTE, Serving, looked
+from gateway_server import PLAIN, VOTE, Serving, probe_first
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE, eventually
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
@@ -39,14 +39,14 @@ def test_a_key_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"bank": tmp_path / "bank.db", "keys": key(300)}
     with Running() as endpoint:
         with Serving(endpoint.url, **settings) as gateway:
-            looked(endpoint, gateway, KEY)
+            probe_first(endpoint, gateway, KEY)
             account = gateway.ask({**VOTE, "max_tokens": 20}, **ALICE)[1]["thinktime"]["account"]
             spent = gateway.gateway.auth.clients[0].ledger.spent
             assert spent.generated_tokens > account["generated_tokens"] > 0
             everything = gateway.gateway.auth.ledger.spent
         with Serving(endpoint.url, **settings) as gateway:
             assert gateway.gateway.auth.clients[0].ledger.spent == spent
-            assert gateway.gateway.auth.ledger.spent == everything != spent  # the look is nobody's
+            assert gateway.gateway.auth.ledger.spent == everything != spent  # the probe belongs to no key
             left = 300 - spent.generated_tokens
             status, answer, _ = gateway.ask({**PLAIN, "model": "single/words", "max_tokens": left + 1}, **ALICE)
             assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
@@ -79,7 +79,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         def ask(body: dict[str, Any]) -> None:
             headers = {"Content-Type": "application/json", **ALICE}
             request = urllib.request.Request(f"{url[1]}/chat/completions", json.dumps(body).encode(), headers)
-            with suppress(OSError), urllib.request.urlopen(request, timeout=60) as reply:
+            with suppress(OSError), urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 reply.read()
 
         ask({**PLAIN, "model": "single/words", "max_tokens": 9})
@@ -88,12 +88,11 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         endpoint.faults.extend(["", "", "never", "never"])
         asking = threading.Thread(target=ask, args=({**VOTE, "model": "majority:n=4/words", "max_tokens": 50},))
         asking.start()
-        while endpoint.generated_tokens == before or len(endpoint.requests) < 4:
-            time.sleep(0.01)
+        eventually(lambda: endpoint.generated_tokens > before and len(endpoint.requests) == 4)
         program.kill()
-        program.wait(20)
-        asking.join(20)
-        done = endpoint.generated_tokens  # by the endpoint's own count, probes and what it never finished apart
+        program.wait(PATIENCE)
+        asking.join(PATIENCE)
+        done = endpoint.generated_tokens  # by the endpoint's own count, looks and what it never finished apart
     with Bank(tmp_path / "bank.db") as bank:
         spent = bank.spending()
     charged = sum(usage.generated_tokens for usage in spent.values())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Running
-from gateway_server import PLAIN, VOTE, Serving, looked
+from gateway_server import PLAIN, VOTE, Serving, probe_first
 
 from thinktime.core.errors import InputError
 from thinktime.gateway.tracing import Tracing
@@ -90,15 +90,15 @@ def of_kind(collector: Collector, kind: int) -> list[Span]:
 
 def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Collector) -> None:
     with Running(n="ignored") as endpoint, Serving(endpoint.url) as gateway:
-        looked(endpoint, gateway)
+        probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=3/words", "seed": 5}, traceparent=CLIENTS)
         assert status == 200 and len(endpoint.requests) == 3
-        told = [headers["traceparent"].split("-") for headers in endpoint.headers[-3:]]
+        received = [headers["traceparent"].split("-") for headers in endpoint.headers[-3:]]
     (request,) = [span for span in of_kind(collector, SERVER) if span.trace == CLIENTS.split("-")[1]]
     samples = [span for span in of_kind(collector, CLIENT) if span.parent == request.id]
     assert (request.name, request.parent, request.status) == ("chat words", CLIENTS.split("-")[2], 0)
     assert {span.trace for span in samples} == {request.trace} and len(samples) == 3
-    assert sorted((trace, parent) for _, trace, parent, _ in told) == sorted((s.trace, s.id) for s in samples)
+    assert sorted((trace, parent) for _, trace, parent, _ in received) == sorted((s.trace, s.id) for s in samples)
     usage = answer["usage"]
     assert request.facts == {
         "http.request.method": "POST",
@@ -135,7 +135,7 @@ def test_no_word_of_question_or_answer_is_in_a_span(collector: Collector) -> Non
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collector, stream: bool) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
-        looked(endpoint, gateway)
+        probe_first(endpoint, gateway)
         for model in ("words", "single/words"):
             body = {**PLAIN, "model": model, "stream": stream}
             body |= {"stream_options": {"include_usage": True}} if stream else {}
@@ -150,7 +150,7 @@ def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collect
 
 def test_errors_have_a_type_and_only_ours_are_failures(collector: Collector) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
-        looked(endpoint, gateway)
+        probe_first(endpoint, gateway)
         assert gateway.ask({**PLAIN, "model": "majorty/words"})[0] == 400
         endpoint.faults.extend(["500"] * 5)
         assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 500
@@ -184,7 +184,7 @@ def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Tracing("http://x/v1")
 
 
-def test_missing_packages_are_told_with_their_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(InputError, match=r"pip install 'thinktime\[otel\]'"):

@@ -16,7 +16,8 @@ import torch
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.journal import Journal
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Race
 from thinktime.core.types import Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total

@@ -26,7 +26,7 @@ from thinktime.pocket.prompts import PROMPTS
 from thinktime.prompts.common import JUDGE
 from thinktime.scorers.meta import MetaReward
 from thinktime.scorers.prm import ProcessReward
-from training.meta import Judged, fit, is_right, measure
+from training.meta import JudgedProblem, fit, is_right, measure
 
 HIDDEN = 16
 PROBLEM = Problem("p", "what is 3 + 4")
@@ -190,7 +190,10 @@ def test_labels_of_one_kind_teach_nothing() -> None:
 
 def test_it_is_measured_next_to_length_and_within_problems() -> None:
     # between problems length tells right from wrong, within the first it does not; the second has no wrong one
-    held_out = [Judged([[1.0], [2.0], [0.0]], [True, True, False], [5, 7, 6]), Judged([[9.0]], [True], [20])]
+    held_out = [
+        JudgedProblem([[1.0], [2.0], [0.0]], [True, True, False], [5, 7, 6]),
+        JudgedProblem([[9.0]], [True], [20]),
+    ]
     assert measure(held_out, np.array([1.0]), 0.0) == {
         "problems": 2,
         "judgements": 4,

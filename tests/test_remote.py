@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_endpoint import Endpoint, Running
+from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
@@ -54,7 +55,7 @@ BODY = {"model": "words", "max_tokens": 9, "messages": [{"role": "user", "conten
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts endpoints that behave as told."""
+    """Starts endpoints with the given behaviour."""
     with ExitStack() as running:
         yield lambda **behaviour: running.enter_context(Running(**behaviour))
 
@@ -74,7 +75,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class LengthScorer(WordScorer):
-    """Likes whoever has said most."""
+    """Prefers the longest text."""
 
     def __init__(self) -> None:
         super().__init__(lambda node: len(node.state.text) / 999)
@@ -99,7 +100,7 @@ def search_on(generator: RemoteGenerator, budget: Budget | None = None, **option
 
 
 def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
-    """A generator that has looked at its endpoint; what the look asked for is forgotten."""
+    """A generator that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", **options)
     assert generator.traits
     endpoint.requests.clear()
@@ -119,7 +120,7 @@ def solved(strategy: str, search: Search, **options: str | int | float) -> Any:
 # what an endpoint is seen to do
 
 
-def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) -> None:
+def test_the_probe_costs_a_few_tokens_and_runs_once_and_late(start: Start) -> None:
     endpoint = start()
     generator = RemoteGenerator(endpoint.url, "words")
     generator.root(Problem("sum", QUESTION))
@@ -170,20 +171,18 @@ def test_the_look_costs_a_few_tokens_and_is_taken_once_and_late(start: Start) ->
         ({"thinks": "hidden"}, "thinks", "hidden"),
     ],
 )
-def test_the_look_sees_what_the_endpoint_does(
-    start: Start, behaviour: dict[str, Any], trait: str, value: object
-) -> None:
+def test_the_probe_observes_the_endpoint(start: Start, behaviour: dict[str, Any], trait: str, value: object) -> None:
     assert getattr(RemoteGenerator(start(**behaviour).url, "words").traits, trait) == value
 
 
-def test_a_look_is_kept_on_disk_and_taken_once_for_all_runs(start: Start, tmp_path: Path) -> None:
+def test_a_probe_is_kept_on_disk_and_runs_once_for_all_runs(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(), ProbeCache(tmp_path / "cache" / "probes.json")
     first = RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     endpoint.requests.clear()
     assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits == first and endpoint.requests == []
 
 
-def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Start, tmp_path: Path) -> None:
+def test_another_call_model_or_step_of_the_same_host_is_another_probe(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
     assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits
     for url, model, step in (
@@ -196,7 +195,7 @@ def test_another_call_model_or_step_of_the_same_host_is_another_look(start: Star
     assert len(json.loads(cache.path.read_text())) == 4
 
 
-def test_a_look_of_yesterday_is_taken_again(start: Start, tmp_path: Path) -> None:
+def test_a_probe_of_yesterday_expires(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(), ProbeCache(tmp_path / "probes.json")
     assert RemoteGenerator(endpoint.url, "words", probe_cache=cache).traits.n
     kept = json.loads(cache.path.read_text())
@@ -221,7 +220,7 @@ def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) ->
     assert RemoteGenerator(start().url, "words", probe_cache=ProbeCache(tmp_path / "file" / "probes.json")).traits.n
 
 
-def test_a_failed_look_is_not_kept(start: Start, tmp_path: Path) -> None:
+def test_a_failed_probe_is_not_kept(start: Start, tmp_path: Path) -> None:
     cache = ProbeCache(tmp_path / "probes.json")
     with pytest.raises(UnknownNameError):
         assert RemoteGenerator(start().url, "word", probe_cache=cache).traits
@@ -256,10 +255,7 @@ def of_length(tokens: int, answer: int) -> str:
 
 def left(endpoint: Endpoint, n: int) -> int:
     """Clients that have gone, as soon as the endpoint has noticed so many."""
-    for _ in range(500):
-        if endpoint.left >= n:
-            break
-        time.sleep(0.01)
+    eventually(lambda: endpoint.left >= n)
     return endpoint.left
 
 
@@ -335,7 +331,7 @@ def test_a_stream_that_breaks_loses_its_own_sample_only(start: Start) -> None:
     assert answer.finish == "done" and len(search.errors) == 2
 
 
-def test_a_thought_told_apart_counts_as_it_comes(start: Start) -> None:
+def test_a_thought_in_a_field_apart_counts_as_it_comes(start: Start) -> None:
     endpoint = start(pace=0.02, thinks="apart", thought=3)
     generator = opened(endpoint)
     endpoint.replies.extend([of_length(40, 1), of_length(8, 2)])
@@ -359,8 +355,10 @@ def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Sta
 
     (streamed,), (whole,) = nodes(hear), nodes(None)
     assert streamed.state.text == whole.state.text and streamed.usage.generated_tokens == whole.usage.generated_tokens
-    sent, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
-    assert sent["message"] == expected["message"] and sent["finish_reason"] == expected["finish_reason"] == "stop"
+    received, expected = json.loads(streamed.state.choice), json.loads(whole.state.choice)
+    assert (
+        received["message"] == expected["message"] and received["finish_reason"] == expected["finish_reason"] == "stop"
+    )
     assert len(events) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
 
 
@@ -609,47 +607,40 @@ def test_a_deadline_ends_what_is_under_way_and_its_connection(start: Start) -> N
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.faults.extend(["", "", "never"])
-    began = time.monotonic()
-    answer = solved("majority", search_on(generator, Budget(seconds=0.5)), n=3)
-    assert time.monotonic() - began < 2
-    while not endpoint.left and time.monotonic() - began < 5:
-        time.sleep(0.01)
-    assert (answer.finish, endpoint.left) == ("budget", 1) and answer.value is not None
+    answer = solved("majority", search_on(generator, Budget(seconds=3)), n=3)
+    assert (answer.finish, left(endpoint, 1)) == ("budget", 1) and answer.value is not None
     assert answer.usage.uncounted_calls == 1
 
 
 def test_a_caller_that_leaves_closes_its_connections(start: Start) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint)
-    endpoint.latency = 30.0
+    endpoint.latency = 3600.0
 
-    async def leave() -> float:
+    async def leave() -> None:
         search = search_on(generator)
         task = asyncio.ensure_future(search.extend([search.root], 8))
         while len(endpoint.requests) < 8:
             await asyncio.sleep(0.01)
-        began = time.monotonic()
         task.cancel()
-        while endpoint.left < 8 and time.monotonic() - began < 5:
-            await asyncio.sleep(0.005)
-        return time.monotonic() - began
+        while endpoint.left < 8:
+            await asyncio.sleep(0.01)
 
-    assert run(leave()) < 2 and endpoint.left == 8
+    run(asyncio.wait_for(leave(), PATIENCE))
+    assert endpoint.left == 8
 
 
 # faults
 
 
-@pytest.mark.parametrize("fault", ["429:0.2", "429", "500", "503"])
-def test_what_passes_is_tried_again(start: Start, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "wait"), [("429:0.2", 0.2), ("429", 0), ("500", 0), ("503", 0)])
+def test_what_passes_is_tried_again(start: Start, fault: str, wait: float) -> None:
     endpoint = start()
     generator = opened(endpoint)
     endpoint.faults.extend([fault, fault])
     began = time.monotonic()
     (node,) = sampled(generator, 1)
-    assert node.done and len(endpoint.requests) == 3
-    if fault == "429:0.2":
-        assert time.monotonic() - began >= 0.4
+    assert node.done and len(endpoint.requests) == 3 and time.monotonic() - began >= 2 * wait
     assert node.usage.generated_tokens == endpoint.generated_tokens
 
 
@@ -709,8 +700,8 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
     if budget.dollars is not None:
         paid = (endpoint.prompt_tokens + 10 * endpoint.generated_tokens) / 1e6
         assert spent.dollars is not None and paid <= spent.dollars + 1e-12 and spent.dollars <= budget.dollars
-    in_trace = total(record.node.usage for record in search.trace.values())
-    assert in_trace.generated_tokens == spent.generated_tokens
+    traced = total(record.node.usage for record in search.trace.values())
+    assert traced.generated_tokens == spent.generated_tokens
 
 
 @pytest.mark.parametrize(
@@ -750,7 +741,7 @@ def test_an_unknown_model_is_named_with_those_there_are(start: Start) -> None:
         assert RemoteGenerator(start().url, "word").traits
 
 
-def test_a_key_that_is_not_taken_is_told_without_telling_it(start: Start) -> None:
+def test_a_key_that_is_rejected_is_reported_without_showing_it(start: Start) -> None:
     endpoint = start(key="secret-1")
     assert RemoteGenerator(endpoint.url, "words", "secret-1").traits.n
     for key in (None, "secret-2"):
@@ -797,13 +788,13 @@ def test_a_url_that_cannot_be_one_is_refused_at_once(url: str, says: str) -> Non
     assert "secret" not in str(caught.value)
 
 
-def test_a_path_that_is_no_api_is_told(start: Start) -> None:
+def test_a_path_that_is_no_api_is_reported(start: Start) -> None:
     url = start().url.removesuffix("/v1")
     with pytest.raises(InputError, match=r"base_url=.*404"):
         assert RemoteGenerator(url, "words").traits
 
 
-def test_an_endpoint_that_is_not_there_is_told(start: Start) -> None:
+def test_an_endpoint_that_is_not_there_is_reported(start: Start) -> None:
     with pytest.raises(ModelError, match=r"cannot be reached.*start the server"):
         assert RemoteGenerator("http://127.0.0.1:9/v1", "words").traits
 
@@ -837,11 +828,10 @@ def test_what_may_have_been_paid_for_is_not_tried_again(start: Start, fault: str
 
 def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_unpaid(start: Start) -> None:
     endpoint = start()
-    endpoint.faults.append("429:30")
-    began = time.monotonic()
+    endpoint.faults.append("429:3600")
     with pytest.raises(TooLateError) as caught:
-        run(Client(endpoint.url).post("chat/completions", BODY, deadline=began + 1))
-    assert time.monotonic() - began < 20 and not caught.value.billed
+        run(Client(endpoint.url, patience=7200).post("chat/completions", BODY, deadline=time.monotonic() + 3))
+    assert not caught.value.billed
 
 
 def test_an_endpoint_that_never_answers_is_given_up(start: Start) -> None:
@@ -858,14 +848,14 @@ def test_a_connection_that_fails_is_tried_again() -> None:
 
 
 def test_a_crowd_that_waits_for_connections_is_not_too_late(start: Start) -> None:
-    endpoint = start(latency=0.1)
+    endpoint = start(latency=0.5)
 
     async def many() -> None:
-        client = Client(endpoint.url, connections=2, timeout=0.3)
-        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(12)))
+        client = Client(endpoint.url, connections=1, timeout=2)  # less than all five take, and far more than one
+        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(5)))
 
     run(many())
-    assert len(endpoint.requests) == 12
+    assert len(endpoint.requests) == 5
 
 
 def test_connections_are_reused_and_never_more_than_allowed(start: Start) -> None:
@@ -907,8 +897,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, expected: float | 
 
 
 def test_retry_after_may_be_a_date_to_come() -> None:
-    seconds = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
-    assert seconds is not None and 25 < seconds <= 30
+    wait = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
+    assert wait is not None and 25 < wait <= 30
 
 
 # arithmetic
@@ -959,11 +949,11 @@ def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_pat
         async def killed() -> None:
             search = search_on(generator, journal=bank)
             task = asyncio.ensure_future(make("majority", {"n": 8})(search))
-            while len(bank) < 5:
+            while len(bank) < 5 or len(endpoint.requests) < 8:  # what arrives later would be counted below
                 await asyncio.sleep(0.01)
             task.cancel()
 
-        run(asyncio.wait_for(killed(), 10))
+        run(asyncio.wait_for(killed(), PATIENCE))
         seeds = [body["seed"] for body in endpoint.requests[:5]]
         endpoint.requests.clear()
         answer = solved("majority", search_on(generator, journal=bank), n=8)

@@ -172,7 +172,9 @@ def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
     assert code == 0 and json.loads(out)["complete"]
 
 
-def test_a_judge_behind_http_chooses_among_samples_and_its_cost_is_told(endpoint: Endpoint, thinktime: Command) -> None:
+def test_a_judge_behind_http_chooses_among_samples_and_its_cost_is_reported(
+    endpoint: Endpoint, thinktime: Command
+) -> None:
     options = (
         "--model-name",
         "words",
@@ -253,7 +255,7 @@ def test_flops_are_twice_the_parameters_a_token_where_somebody_says_how_many(
     assert usage["flops"] == 2e9 * (usage["prompt_tokens"] + usage["generated_tokens"])
 
 
-def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thinktime: Command) -> None:
+def test_an_endpoint_is_probed_once_a_day_and_again_when_asked(endpoint: Endpoint, thinktime: Command) -> None:
     single = ask(endpoint, "--model-name", "words", "--strategy", "majority:n=4")
     asked = []
     for _ in range(2):
@@ -269,10 +271,10 @@ def test_a_look_is_taken_once_a_day_and_again_when_asked(endpoint: Endpoint, thi
     assert not any("n" in body for body in endpoint.requests) and len(endpoint.requests) == 4
 
 
-def test_a_look_is_told_in_words(endpoint: Endpoint, thinktime: Command) -> None:
+def test_the_result_of_a_probe_is_printed_in_words(endpoint: Endpoint, thinktime: Command) -> None:
     endpoint.thinks = "apart"
     code, out, _ = thinktime("probe", endpoint.url, "--model-name", "words")
-    assert code == 0 and re.search(r"thinks first +apart", out) and re.search(r"seeds +yes", out)
+    assert code == 0 and re.search(r"shows thoughts +apart", out) and re.search(r"seeds +yes", out)
     code, _, err = thinktime("probe", "http://127.0.0.1:9/v1")
     assert code == 1 and "cannot be reached" in err and err.count("\n") == 1
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_endpoint import Endpoint, Running
+from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
 from thinktime.core.context import Document
@@ -43,7 +44,7 @@ SAID = "so 3 well\nso 4\nThe answer is 7"
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts endpoints that behave as told."""
+    """Starts endpoints with the given behaviour."""
     with ExitStack() as running:
         yield lambda **behaviour: running.enter_context(Running(**behaviour))
 
@@ -64,7 +65,7 @@ def run(scorer: Judge | RemoteReward, coroutine: Coroutine[Any, Any, Result]) ->
 
 
 def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) -> Judge:
-    """A judge that has looked at its endpoint; what the look asked for is forgotten."""
+    """A judge that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", price=price)
     assert generator.traits
     endpoint.requests.clear()
@@ -159,7 +160,7 @@ def test_a_score_is_the_mean_of_its_samples_and_costs_what_the_endpoint_counts(s
     assert (spent.scorer_calls, spent.model_calls, spent.generated_tokens, spent.scorer_flops) == (1, 0, 0, None)
 
 
-def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_told(start: Start) -> None:
+def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_allowed(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=2)
     endpoint.replies.extend(["no idea", "good", "Grade 4"])
@@ -376,7 +377,7 @@ def test_where_rewards_come_is_seen_and_step_scores_are_offered_only_there(
     assert scorer.capabilities == {Capability.SCORES} | by_step
 
 
-def test_the_look_is_two_short_requests_taken_once_and_late(start: Start) -> None:
+def test_the_probe_is_two_short_requests_that_run_once_and_late(start: Start) -> None:
     endpoint = start(rewards="tags")
     scorer = RemoteReward(f"http://127.0.0.1:{endpoint.port}/pooling", "words")
     assert endpoint.requests == []
@@ -497,7 +498,7 @@ def server() -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
@@ -553,7 +554,7 @@ def test_a_beam_search_by_the_server_is_the_one_by_the_local_model(
 
 def posted(url: str, body: bytes) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=PATIENCE) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())["error"]["message"]
@@ -594,7 +595,7 @@ def test_the_server_says_in_one_line_what_is_wrong_with_a_request(
 
 def test_the_server_tells_its_model_and_that_it_is_well(server: str) -> None:
     root = server.removesuffix("/pooling")
-    with urllib.request.urlopen(f"{root}/v1/models", timeout=10) as reply:
+    with urllib.request.urlopen(f"{root}/v1/models", timeout=PATIENCE) as reply:
         assert [model["id"] for model in json.load(reply)["data"]] == ["reward"]
-    with urllib.request.urlopen(f"{root}/health", timeout=10) as reply:
+    with urllib.request.urlopen(f"{root}/health", timeout=PATIENCE) as reply:
         assert reply.status == 200

@@ -36,9 +36,9 @@ def test_an_answer_is_right_as_its_samples_were_mostly_judged() -> None:
 
 
 def test_samples_of_two_models_or_settings_are_not_pooled() -> None:
-    with pytest.raises(InputError, match=r"m, s, words \| n, s, words.*not pooled"):
+    with pytest.raises(InputError, match=r"m, s, words \| n, s, words.*cannot be pooled"):
         merge([pool(), pool("n")])
-    with pytest.raises(InputError, match=r"m, hot, words \| m, s, words.*not pooled"):
+    with pytest.raises(InputError, match=r"m, hot, words \| m, s, words.*cannot be pooled"):
         merge([pool(), pool(setting="hot", id="q")])
 
 
@@ -136,7 +136,7 @@ def test_a_bank_of_two_models_is_read_one_at_a_time(bank: Bank) -> None:
     for name in ("one", "two"):
         search = toy_search(ToyGenerator(drawn, name=name), None, journal=bank)
         extend(search, [search.root], 2)
-    with pytest.raises(InputError, match=r"one \| two.*not pooled; name one"):
+    with pytest.raises(InputError, match=r"one \| two.*cannot be pooled; name one"):
         banked_pool(bank, TASK, SAMPLING, 2)
     assert banked_pool(bank, TASK, SAMPLING, 2, model="two").generator == "two"
     with pytest.raises(InputError, match="the bank has samples of: one, two"):

@@ -37,7 +37,7 @@ from thinktime.strategies import prompts, require
 from thinktime.strategies.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.aggregate import AGGREGATE, Aggregate
 from thinktime.strategies.early_pruning import EarlyPruning
-from thinktime.strategies.generative_reward import GenerativeReward
+from thinktime.strategies.generative_reward import GenerativeReward, decided
 from thinktime.strategies.plan_then_solve import PlanThenSolve
 from thinktime.strategies.revision import SHIFT, Revision
 from thinktime.strategies.self_refine import SelfRefine
@@ -227,6 +227,7 @@ def test_scores_find_their_answers_whatever_the_order_they_were_shown_in(seed: i
 
 def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_would() -> None:
     """7 gains a tenth with 5, 7 and nine tenths with 7, 5; it is safe when its lead is above .9 for each one left."""
+    asked = []
     for seed in range(6):
         all_of_them, some = talk(JUDGED, seed=seed), talk(JUDGED, seed=seed)
         answer = solve(GenerativeReward(n=3, k=9, stop="decided"), some)
@@ -234,10 +235,21 @@ def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_w
         (told,) = [event for event in some.events if "scores" in event]
         leads = [right - wrong for wrong, right in told["scores"]]
         assert set(some.trace) <= set(all_of_them.trace)
-        if len(leads) < 9:
-            assert sum(leads) > 0.9 * (9 - len(leads)) and sum(leads[:-1]) <= 0.9 * (10 - len(leads)) + 1e-9
+        safe = [i for i in range(1, 10) if sum(leads[:i]) > 0.9 * (9 - i) + 1e-9]
+        assert len(leads) == safe[0], "it ends at the first judgement that decides"
+        asked.append(len(leads))
+    assert max(asked) < 9
     with pytest.raises(InputError, match="stop='decided': which keep=1 vote is known when all are there; give keep=0"):
         GenerativeReward(keep=1, stop="decided")
+
+
+def test_it_is_decided_when_the_lead_is_more_than_those_left_can_make_up() -> None:
+    """Each judgement left can turn .9 at most: 1 in place of .1."""
+    assert decided([[0.9, 0.1], [0.9, 0.1]], 1), "1.6 ahead"
+    assert not decided([[0.9, 0.1], [0.9, 0.1]], 2), "1.6 ahead of 1.8"
+    assert not decided([[1.0, 0.1]], 1), "one left could make it level"
+    assert decided([[0.5, 0.9, 0.8]], 0) and not decided([[0.9, 0.9, 0.1]], 0)
+    assert not decided([], 0)
 
 
 SILENT = {key: "who knows" if "judge" in key else text for key, text in JUDGED.items()}
@@ -445,6 +457,22 @@ def test_sampling_ends_when_no_other_sample_would_be_better() -> None:
     assert isinstance(search.generator, ToyGenerator)
     drawn_at = [extension.sampling.temperature for batch in search.generator.asked for extension in batch]
     assert drawn_at == [0, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("anneal", "temperatures"),
+    [("power2", [0, 0.4, 0.6, 0.7]), ("linear", [0, 0.8 / 3, 1.6 / 3, 0.8]), ("constant", [0.8] * 4)],
+)
+def test_later_samples_are_drawn_nearer_to_the_temperature_of_the_search(
+    anneal: str, temperatures: list[float]
+) -> None:
+    """Of .8: 0, 1/2, 3/4 and 7/8; or 0, 1/3, 2/3 and all; also where several are drawn before they are looked at."""
+    for batching in ("one", "doubling"):
+        generator = ToyGenerator({str(i): done(f"so {i}") for i in range(4)})
+        search = toy_search(generator, ToyScorer(lambda node: 0.5), temperature=0.8)
+        solve(AdaptiveSampling(n=4, anneal=anneal, batching=batching), search)
+        drawn_at = [extension.sampling.temperature for batch in generator.asked for extension in batch]
+        assert drawn_at == pytest.approx(temperatures)
 
 
 def test_batches_double_and_other_selections_vote() -> None:

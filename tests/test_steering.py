@@ -59,6 +59,12 @@ def test_the_filter_gives_the_tilted_law_and_nearer_with_more_particles(potentia
     assert many < few
 
 
+@pytest.mark.parametrize("resampler", ["stratified", "multinomial"])
+def test_every_resampler_gives_the_tilted_law(resampler: str) -> None:
+    exact = last_states(WALK.tilted(1.0))
+    assert total_variation(filtered(replace(steering("diff", 256), resampler=resampler), 16), exact) < 0.03
+
+
 def test_particles_that_are_judged_by_their_ends_give_the_same_law() -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = replace(steering("diff", 128), rollouts=2)

@@ -13,8 +13,9 @@ import pytest
 from toy import configured
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Extension, Node
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, Strategy, parse
@@ -91,6 +92,8 @@ SMALL = [
     "plan_then_solve:n=2",
     "particle_filter:n=4,ess=1",
     "particle_filter:n=3,ess=0,potential=max,anneal=2",
+    "particle_filter:n=4,ess=1,resampler=multinomial,max_rounds=3",
+    "particle_filter:n=4,potential=bon",
     "early_rejection:n=4,width=2,tau=3",
     "early_rejection:n=4,width=2,tau=1,keep=random",
     "early_rejection:n=4,width=2,tau=auto",

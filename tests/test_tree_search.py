@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise, product
 from math import inf, log
 from random import Random
@@ -11,7 +12,9 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 from toy import (
+    DOLLARS,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -29,7 +32,15 @@ from toy import (
 
 from thinktime.core.allocation import shares
 from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.particles import POTENTIALS, effective_size, log_odds, log_potential, normalised, systematic
+from thinktime.core.particles import (
+    POTENTIALS,
+    RESAMPLERS,
+    effective_size,
+    log_odds,
+    log_potential,
+    normalised,
+    systematic,
+)
 from thinktime.core.search import Search
 from thinktime.core.selection import ranked
 from thinktime.core.types import Capability, Extension, Node
@@ -41,10 +52,12 @@ from thinktime.strategies.best_first import BestFirst
 from thinktime.strategies.dvts import DVTS
 from thinktime.strategies.early_rejection import EarlyRejection
 from thinktime.strategies.ets import ETS, at_random, clustered
+from thinktime.strategies.ets import objective as objective_parts
 from thinktime.strategies.ets import solve as solve_program
 from thinktime.strategies.mcts import MCTS, Place
 from thinktime.strategies.particle_filter import ParticleFilter
 from thinktime.strategies.rebase import Rebase
+from thinktime.testing.chains import Chain
 
 Rounds = list[list[tuple[tuple[int, ...], int]]]
 
@@ -109,6 +122,34 @@ def test_the_comb_is_even() -> None:
     assert systematic([log(0.5), log(0.25), log(0.25)], 4, 0.5) == [0, 0, 1, 2]
     assert systematic([log(0.1), log(0.9)], 2, 0.1) == [0, 1]
     assert systematic([log(0.1), log(0.9)], 2, 0.3) == [1, 1]
+
+
+class Dice(Random):
+    """Gives these numbers, one after the other."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__()
+        self.numbers = list(numbers)
+
+    def random(self) -> float:
+        return self.numbers.pop(0)
+
+
+def test_the_resamplers_as_worked_out_by_hand() -> None:
+    """Weights .5, .25, .25 end at .5, .75 and 1."""
+    weights = [log(0.5), log(0.25), log(0.25)]
+    assert RESAMPLERS["systematic"](weights, 4, Dice(0.5)) == [0, 0, 1, 2]
+    assert RESAMPLERS["stratified"](weights, 2, Dice(0.9, 0.4)) == [0, 1], "at .45 and .7"
+    assert RESAMPLERS["stratified"](weights, 2, Dice(0.1, 0.6)) == [0, 2], "at .05 and .8"
+    assert RESAMPLERS["multinomial"](weights, 3, Dice(0.8, 0.1, 0.2)) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("resampler", sorted(RESAMPLERS))
+def test_a_resampler_gives_each_particle_its_weight_on_average(resampler: str) -> None:
+    weights, dice, runs = [log(0.6), log(0.1), log(0.3)], Random(0), 2000
+    ancestors = [RESAMPLERS[resampler](weights, 5, dice) for _ in range(runs)]
+    for place, weight in enumerate([0.6, 0.1, 0.3]):
+        assert sum(drawn.count(place) for drawn in ancestors) / (5 * runs) == pytest.approx(weight, abs=0.02)
 
 
 def test_the_effective_size_lies_between_one_and_all() -> None:
@@ -181,6 +222,84 @@ def test_a_particle_that_cannot_end_weighs_nothing() -> None:
     search = toy_search(tree, {"0": 0.9, "1": 0.2})
     answer = solve(ParticleFilter(n=2), search)
     assert (answer.value, answer.share) == ("7", 1.0)
+
+
+def weights_on_the_way(strategy: ParticleFilter, scores: list[float]) -> list[float]:
+    """The log-weight of a single particle after each of its steps, each with a score; none of them is the last."""
+    found = []
+    for rounds in range(1, len(scores) + 1):
+        search = toy_search(lambda extension: step("on"), lambda node: scores[node.depth - 1])
+        (particle,) = asyncio.run(replace(strategy, n=1, ess=0, max_rounds=rounds).filter(search))
+        found.append(particle.log_weight)
+    return found
+
+
+def test_annealing_takes_a_growing_share_of_the_rewards_on_the_way() -> None:
+    """Log-odds of .8, .8, .8 are log 4 each; over 2 steps the factor has 1/2 of its value, then all of it."""
+    scores = [0.8, 0.8, 0.8]
+    halves = weights_on_the_way(ParticleFilter(anneal=2, potential="rt"), scores)
+    assert halves == pytest.approx([0.5 * log(4), 1.5 * log(4), 2.5 * log(4)])
+    quarters = weights_on_the_way(ParticleFilter(anneal=4, factor=2.0, potential="diff"), scores)
+    assert quarters == pytest.approx([0.5 * log(4), 1.0 * log(4), 1.5 * log(4)])
+    assert weights_on_the_way(ParticleFilter(anneal=0, potential="diff"), scores) == pytest.approx([log(4)] * 3)
+
+
+def test_annealing_is_over_at_the_end() -> None:
+    """The reward of a solution counts in full, whatever its steps had counted."""
+    tree = {"0": step("a"), "0/0": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "0/0": 0.8})
+    (particle,) = asyncio.run(ParticleFilter(n=1, ess=0, anneal=40).filter(search))
+    assert particle.log_weight == pytest.approx(log(4))
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "scored"),
+    [(0, 1, [1, 2, 3, 4, 5, 6, 7]), (0, 3, [1, 4, 7]), (1, 2, [2, 4, 6, 7]), (3, 1, [4, 5, 6, 7]), (9, 1, [7])],
+)
+def test_steps_are_scored_from_start_on_and_then_every_so_many_and_the_end_always(
+    start: int, every: int, scored: list[int]
+) -> None:
+    """Six steps and an end."""
+    generator = ToyGenerator(lambda extension: done("7") if extension.node.depth == 6 else step("on"))
+    search = toy_search(generator, scorer := ToyScorer(lambda node: 0.5))
+    solve(ParticleFilter(n=1, start=start, every=every), search)
+    assert [node.depth for batch in scorer.asked for node in batch] == scored
+
+
+def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
+    """Both are stuck at the length limit; beside a third that ends they only weigh nothing."""
+    stuck = {"0": step("a b c d e f g h i"), "1": step("a b c d e f g h i")}
+    search = toy_search(stuck, dict.fromkeys(stuck, 0.9))
+    assert solve(ParticleFilter(n=2), search).value is None
+    assert {"warning": "step 1: no particle has a finite weight, so all of them count alike"} in search.events
+    search = toy_search(stuck | {"2": done("is 7")}, dict.fromkeys([*stuck, "2"], 0.9))
+    assert solve(ParticleFilter(n=3), search).value == "7"
+    assert not any("finite weight" in event.get("warning", "") for event in search.events)
+
+
+def test_particles_that_have_not_finished_after_the_last_round_are_counted() -> None:
+    tree = {"0": step("a"), "1": step("b"), "2": done("is 7"), "0/0": step("c"), "1/0": done("is 5")}
+    search = toy_search(tree, dict.fromkeys(tree, 0.5))
+    solve(ParticleFilter(n=3, max_rounds=2), search)
+    told = "1 of 3 particles had not finished after max_rounds=2 steps; the answer leaves them out"
+    assert [event["warning"] for event in search.events if "warning" in event] == [told]
+    search = toy_search(tree | {"0/0/0": done("is 5")}, dict.fromkeys([*tree, "0/0/0"], 0.5))
+    solve(ParticleFilter(n=3, max_rounds=3), search)
+    assert not any("warning" in event for event in search.events)
+
+
+def test_bon_scores_the_ends_alone_redraws_nothing_and_answers_with_the_best() -> None:
+    """Two say 5 with .6 each, which is more weight than the .7 of the 7; even at ess=1 nobody dies."""
+    tree = {"0": step("a"), "1": step("b"), "2": step("c")}
+    tree |= {"0/0": done("is 5"), "1/0": done("so 5"), "2/0": done("is 7")}
+    scores = {"0": 0.9, "1": 0.1, "2": 0.01, "0/0": 0.6, "1/0": 0.6, "2/0": 0.7}
+    search = toy_search(ToyGenerator(tree), scorer := ToyScorer(scores))
+    assert solve(ParticleFilter(n=3, potential="bon", ess=1), search).value == "7"
+    assert [len(batch) for batch in scorer.asked] == [3]
+    assert not any(record.pruned for record in search.trace.values())
+    assert not any("warning" in event for event in search.events)
+    weighted = toy_search(tree, scores)
+    assert solve(ParticleFilter(n=3, potential="is", ess=0), weighted).value == "5"
 
 
 # Beam search with lookahead
@@ -297,6 +416,20 @@ def test_the_integer_program_keeps_what_the_card_says() -> None:
     assert ets_fixture(3, 0.3)[0] == [True, True, False, False]
 
 
+def test_the_parts_of_the_objective_as_worked_out_by_hand() -> None:
+    """Of the fixture keep a1 and a2: 14 of 16 children, 4 of 7 nodes, 1 of 3 clusters."""
+    worth, ancestors, clusters = (
+        [7 / 16, 7 / 16, 0, 2 / 16],
+        [["A", "r"], ["A", "r"], ["A", "r"], ["B", "r"]],
+        [1, 1, 2, 3],
+    )
+    parts = objective_parts([True, True, False, False], worth, ancestors, clusters, 1.4, 0.6)
+    assert parts == pytest.approx({"reward": 14 / 16, "price": 0.8, "coverage": 0.2})
+    sizes = [3.0, 1.0, 1.0, 1.0], {"A": 2.0, "B": 1.0, "r": 0.0}
+    parts = objective_parts([True, False, False, False], worth, ancestors, clusters, 1.8, 0.0, sizes)
+    assert parts == pytest.approx({"reward": 7 / 16, "price": 1.0, "coverage": 0.0}), "5 tokens of 9"
+
+
 @unhurried
 @given(st.integers(2, 7), st.floats(0, 4), st.floats(0, 3), st.integers(0, 1000))
 def test_the_integer_program_finds_the_best_of_all_choices(n: int, price: float, coverage: float, seed: int) -> None:
@@ -328,6 +461,34 @@ def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: 
     ours, theirs = solve(ETS(n=4), search), solve(Rebase(n=4), rebase)
     assert (ours.usage, ours.share, list(search.trace)) == (theirs.usage, theirs.share, list(rebase.trace))
     assert {"warning": "the integer program was not solved; this round is REBASE"} in search.events
+
+
+def test_a_program_that_takes_too_long_is_not_solved() -> None:
+    """64 leaves of clusters that cut across their parents; no machine does that within a microsecond."""
+    dice = Random(0)
+    worth = [dice.random() / 100 for _ in range(64)]
+    ancestors = [[dice.choice("ABCDEFGH"), dice.choice("STUVWXYZ"), "r"] for _ in worth]
+    clusters = [dice.randint(1, 60) for _ in worth]
+    assert solve_program(worth, ancestors, clusters, 1.0, 0.5, None, 1e-6) is None
+
+
+def test_ets_goes_25_steps_deep_unless_it_is_told_otherwise() -> None:
+    generator = ToyGenerator(lambda extension: step("on"))
+    solve(ETS(n=1, coverage=0), toy_search(generator, lambda node: 0.5, cap=40))
+    assert len(generator.asked) == 25
+
+
+def test_a_choice_found_when_the_time_is_over_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one the solver has by then depends on the machine."""
+    limits = []
+
+    def late(gain: list[float], *, options: dict[str, float], **_: object) -> OptimizeResult:
+        limits.append(options["time_limit"])
+        return OptimizeResult(success=False, x=[1.0] * len(gain))
+
+    monkeypatch.setattr("scipy.optimize.milp", late)
+    assert solve_program([0.5, 0.5], [["r"], ["r"]], [1, 1], 1.0, 0.0, None, 3.0) is None
+    assert limits == [3.0]
 
 
 def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
@@ -381,9 +542,44 @@ def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for(le
     generator = ToyGenerator(tree)
     search = ets_search(generator, scores)
     solve(ETS(n=3, min_children=least), search)
-    facts = {"leaves": 3, "kept": 3, "expanded": len(set(parents)), "held": 1, "ancestors": 1, "clusters": 2}
-    assert search.events == [facts]
+    (facts,) = search.events
+    counts = {"leaves": 3, "merged": 0, "kept": 3, "expanded": len(set(parents))}
+    counts |= {"held": 1, "ancestors": 1, "clusters": 2}
+    assert facts == counts | {"reward": pytest.approx(1), "price": pytest.approx(1), "coverage": pytest.approx(1.5)}
     assert sorted(extension.node.path[0] for extension in generator.asked[1]) == parents
+
+
+def test_siblings_that_are_the_same_step_are_one_leaf_and_the_others_are_pruned() -> None:
+    """Of 4 a comes three times: with b there are 2 leaves of equal scores, so each gets 2 children, not 3 and 1."""
+    tree = {str(i): step("b" if i == 2 else "a") for i in range(4)}
+    tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
+    generator, scorer = ToyGenerator(tree), ToyScorer(dict.fromkeys(tree, 0.5))
+    search = toy_search(generator, scorer)
+    solve(ETS(n=4, coverage=0, node_price=0), search)
+    assert rounds(generator)[1] == [((0,), 0), ((2,), 0), ((0,), 1), ((2,), 1)]
+    assert sorted(record.node.path for record in search.trace.values() if record.pruned) == [(1,), (3,)]
+    assert [len(batch) for batch in scorer.asked] == [2, 4], "a copy is not scored, a finished one is"
+    assert (search.events[0]["leaves"], search.events[0]["merged"]) == (2, 2)
+
+
+def test_the_same_step_below_other_parents_and_the_same_solutions_are_not_merged() -> None:
+    tree = {"0": step("a"), "1": step("b"), "0/0": step("c"), "1/0": step("c"), "0/0/0": done("7"), "1/0/0": done("7")}
+    search = toy_search(generator := ToyGenerator(tree), dict.fromkeys(tree, 0.5))
+    assert solve(ETS(n=2, coverage=0, node_price=0), search).share == 1.0
+    assert [len(batch) for batch in generator.asked] == [2, 2, 2]
+    twice = toy_search({"0": done("is 7"), "1": done("is 7"), "2": done("is 5")}, {"0": 0.3, "1": 0.3, "2": 0.5})
+    assert solve(ETS(n=3), twice).value == "7"
+
+
+def test_what_ends_takes_its_place_once_and_a_copy_takes_none() -> None:
+    """4 places: one ends in each of the first two rounds, so the third has 2; a copy's place is given again."""
+    tree = {"0": step("a"), "1": done("is 9"), "2": step("a"), "3": step("b")}
+    tree |= {f"0/{i}": piece for i, piece in enumerate([step("c"), done("is 9"), step("d")])}
+    tree |= {f"{path}/{i}": done("is 7") for path in ("0/0", "0/2") for i in range(2)}
+    scores = dict.fromkeys(tree, 0.5) | {"0": 0.9, "3": -9.0}
+    search = toy_search(generator := ToyGenerator(tree), scores)
+    solve(ETS(n=4, coverage=0, node_price=0), search)
+    assert [len(batch) for batch in generator.asked] == [4, 3, 2]
 
 
 def test_random_leaves_hold_no_more_nodes_than_the_chosen_ones() -> None:
@@ -497,6 +693,21 @@ def test_a_star_goes_back_when_the_line_turns_bad_and_takes_a_goal_when_its_turn
     answer = solve(AStar(k=2), search)
     assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((0,), 1)], [((1,), 0), ((1,), 1)]]
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "done", 6)
+    expansions = [event for event in search.events if "extended" in event]
+    root, a, b = (next(r.node.key for r in search.trace.values() if r.node.path == path) for path in [(), (0,), (1,)])
+    assert [(event["extended"], event["depth"]) for event in expansions] == [([root], [0]), ([a], [1]), ([b], [1])]
+    found = [(*event["f"], *event["g"], *event["h"]) for event in expansions]
+    assert found == [pytest.approx(row) for row in [(0.5, 0, 0.5), (0.1, 0, 0.1), (0.2, 0, 0.2)]]
+    assert not any("warning" in event for event in search.events)
+
+
+def test_the_log_has_f_g_and_h_of_each_state_that_is_extended() -> None:
+    """From .9 to .7: the fall of .2 is g, and twice h is .6."""
+    tree = {"0": step("a"), "0/0": step("aa"), "0/0/0": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "0/0": 0.7, "0/0/0": 0.7})
+    solve(AStar(k=1, weight=2), search)
+    *_, last = [event for event in search.events if "extended" in event]
+    assert [*last["f"], *last["g"], *last["h"]] == pytest.approx([0.8, 0.2, 0.3])
 
 
 def test_several_goals_are_put_to_the_vote() -> None:
@@ -523,17 +734,19 @@ def test_a_state_reached_twice_is_scored_and_extended_once() -> None:
     assert [len(batch) for batch in scorer.asked] == [1, 1]
 
 
+def endless(extension: Extension) -> Piece:
+    """Steps of two words for ever; a solution only where one is asked for."""
+    return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
+
+
 def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_end() -> None:
     """Two words a step, a budget of 12: after two expansions the best state is continued with what was kept back."""
-
-    def endless(extension: Extension) -> object:
-        return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
-
-    search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)  # type: ignore[arg-type]
+    search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
     assert answer.usage.generated_tokens <= 12
-    assert any("forced" in event for event in search.events)
+    assert sum("forced" in event for event in search.events) == 1
+    assert search.events[-1]["warning"].startswith("no solution had its turn in the search; the answer is forced")
 
 
 @pytest.mark.parametrize("wrong", [1.5, -0.1])
@@ -558,20 +771,75 @@ def test_a_star_by_segments_of_so_many_tokens_and_no_deeper_than_it_may() -> Non
     generator = ToyGenerator(tell)
     answer = solve(AStar(k=1, segment_tokens=2), toy_search(generator, lambda node: 0.5))
     assert answer.value == "7" and [len(batch[0].node.state.ids) for batch in generator.asked] == [0, 2, 4]
-    shallow = solve(AStar(k=1, segment_tokens=2, max_depth=2), toy_search(tell, lambda node: 0.5))
-    assert (shallow.value, shallow.usage.generated_tokens) == (None, 4)
+    shallow = solve(
+        AStar(k=1, segment_tokens=2, max_depth=2), toy_search(generator := ToyGenerator(tell), lambda _: 0.5)
+    )
+    assert (shallow.value, shallow.finish) == ("7", "done")
+    assert [(batch[0].node.depth, batch[0].at_most) for batch in generator.asked] == [(0, 2), (1, 2), (2, None)]
 
 
 def test_what_is_kept_back_is_what_was_asked_for() -> None:
     """Two words a step and a budget of 20; 14 are kept back, so there is room for one expansion alone."""
-
-    def endless(extension: Extension) -> Piece:
-        return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
-
     generator = ToyGenerator(endless)
     search = toy_search(generator, lambda node: 0.5, budget=Budget(tokens=20), cap=8)
     assert solve(AStar(k=2, reserve_tokens=14), search).value == "7"
     assert [len(batch) for batch in generator.asked] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expansions"),
+    [
+        (Budget(calls=1), 0),  # the root is continued at once
+        (Budget(calls=6), 2),  # 2 steps each; a third expansion would leave no call for the solution
+        (Budget(calls=7), 3),
+        (Budget(dollars=DOLLARS * 8), 0),  # a solution can be 8 words
+        (Budget(dollars=DOLLARS * 14), 2),  # 4 words each; then 6 words may be to come, which a third would not leave
+        (Budget(flops=45.0), 1),  # 8 and 9 to score; as much again and 12 for the solution are 46
+        (Budget(flops=46.0), 2),
+    ],
+)
+def test_a_solution_is_kept_back_of_whatever_is_limited(budget: Budget, expansions: int) -> None:
+    search = toy_search(endless, lambda node: 0.5, budget=budget, cap=8)
+    answer = solve(AStar(k=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
+    assert search.ledger.check(answer.usage)
+    assert sum("extended" in event for event in search.events) == expansions
+
+
+@pytest.mark.parametrize("evaluations", range(4, 20))
+def test_a_solution_is_kept_back_of_evaluations(evaluations: int) -> None:
+    """A walk of four levels: from 4 evaluations on there is always one to its end."""
+    search = Chain.drawn(0, levels=4).search(0, Budget(nfe=evaluations))
+    answer = solve(AStar(k=2), search)
+    assert answer.node is not None and answer.node.done
+    assert answer.usage.denoiser_calls <= evaluations
+
+
+FORCED = {
+    "0": step("a"), "1": step("b"), "0/0": step("aa"), "0/1": step("ab"),
+    "0/0/0": done("is 9"), "0/1/0": done("is 7"), "1/0": done("is 5"),
+}  # fmt: skip
+FORCED_SCORES = {"0": 0.6, "1": 0.5, "0/0": 0.55, "0/1": 0.9}
+"""With a price of .5 a step, f is 1.0 for b, 1.1 for ab and 1.45 for aa; h is .5, .1 and .45."""
+
+
+def test_the_state_of_smallest_h_is_forced_though_another_has_a_smaller_f() -> None:
+    search = toy_search(FORCED, FORCED_SCORES, budget=Budget(calls=5))
+    assert solve(AStar(k=2, edge_cost="steps", step_cost=0.5), search).value == "7"
+
+
+def test_where_forcing_fails_the_next_by_h_is_forced() -> None:
+    tree = FORCED | {"0/1/0": Piece("c d e f g h", "length")}
+    search = toy_search(tree, FORCED_SCORES, budget=Budget(calls=6))
+    assert solve(AStar(k=2, edge_cost="steps", step_cost=0.5), search).value == "9"
+
+
+def test_a_state_too_dear_to_force_leaves_the_turn_to_a_cheaper_one() -> None:
+    """5 words of 10 are left: a is nearer to a solution, but may go on for 7; ``b c d e`` for 4."""
+    tree = {"0": step("a"), "1": step("b c d e"), "0/0": done("is 5"), "1/0": done("is 7")}
+    search = toy_search(tree, {"0": 0.9, "1": 0.5}, budget=Budget(dollars=DOLLARS * 10))
+    answer = solve(AStar(k=2), search)
+    assert (answer.value, answer.finish) == ("7", "budget")
 
 
 def test_scores_too_much_alike_to_tell_siblings_apart_are_noted() -> None:
@@ -622,6 +890,26 @@ def test_mcts_rolls_the_best_step_out_and_comes_back_when_the_values_fall() -> N
     answer = solve(MCTS(n=2, width=2, batch=1, explore=0), toy_search(generator, scores))
     assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0)], [((1,), 0), ((1,), 1)], [((1, 0), 0)]]
     assert (answer.value, answer.share) == pytest.approx(("7", 0.9 / 1.1))
+
+
+def test_the_upper_bound_as_worked_out_by_hand() -> None:
+    """Mean .6 after 2 of 8 visits: .6 + .5 * sqrt(log 8 / 2) = 1.1099."""
+    search = toy_search({"0": step("a")}, None)
+    (node,) = extend(search, [search.root], until="step")
+    root = Place(search.root, visits=8)
+    assert Place(node, root, visits=2, value=1.2).bound(0.5) == pytest.approx(1.1099, abs=1e-4)
+    assert Place(node, root, visits=2, value=1.2).bound(0.0) == pytest.approx(0.6)
+    assert Place(node, root).bound(0.0) == root.bound(0.5) == inf
+
+
+@pytest.mark.parametrize(("explore", "second"), [(0.0, 0), (1.0, 1)])
+def test_mcts_explores_what_it_has_visited_less(explore: float, second: int) -> None:
+    """a was rolled out: .7 after 2 visits of 3; b has .6 after 1. sqrt(log 3 / 2) = .741, sqrt(log 3) = 1.048."""
+    tree = {"0": step("a"), "1": step("b"), "0/0": done("is 5")}
+    tree |= {f"{i}/{j}": done("is 7") for i in range(2) for j in range(1, 3)} | {"1/0": done("is 7")}
+    scores = dict.fromkeys(tree, 0.5) | {"0": 0.7, "1": 0.6, "0/0": 0.7}
+    solve(MCTS(n=2, width=2, batch=1, explore=explore), toy_search(generator := ToyGenerator(tree), scores))
+    assert [batch[0].node.path for batch in generator.asked] == [(), (0,), (second,)]
 
 
 def test_mcts_ends_when_everything_has_ended() -> None:
@@ -754,6 +1042,7 @@ def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None
         (lambda: MCTS(n=0), "n=0: give 1 or more"),
         (lambda: MCTS(batch=0), "batch=0: give 1 or more"),
         (lambda: ParticleFilter(potential="maximum"), "potential='maximum': unknown"),
+        (lambda: ParticleFilter(resampler="wheel"), "resampler='wheel': unknown"),
         (lambda: ParticleFilter(factor=0), "factor=0: give a number above 0"),
         (lambda: EarlyRejection(n=6, width=4), "n=6: give a multiple of width=4"),
         (lambda: EarlyRejection(n=2, width=4), "n=2: give a multiple of width=4"),
@@ -762,6 +1051,7 @@ def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None
         (lambda: BeamSearch(width="root"), "width='root': unknown; there are: sqrt"),  # type: ignore[arg-type]
         (lambda: ETS(max_step_tokens=-1), "max_step_tokens=-1: give 0 or more"),
         (lambda: ETS(keep="worst"), "keep='worst': unknown"),
+        (lambda: ETS(solver_seconds=0), "solver_seconds=0: give a number above 0"),
         (lambda: EarlyRejection(keep="worst"), "keep='worst': unknown"),
     ],
 )

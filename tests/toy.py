@@ -17,7 +17,8 @@ from hypothesis import settings
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams

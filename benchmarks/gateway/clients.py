@@ -100,7 +100,7 @@ def crowd(open_client: Callable[[str], AbstractAsyncContextManager[Send]]) -> Co
 
 @asynccontextmanager
 async def searches(url: str) -> AsyncIterator[All]:
-    """Votes of as many samples together; the endpoint has been looked at before."""
+    """Votes of as many samples together; the endpoint has been probed before."""
     generator = RemoteGenerator(url, "words")
     assert await asyncio.to_thread(lambda: generator.traits)
 

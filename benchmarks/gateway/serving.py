@@ -5,7 +5,7 @@
 The upstream is `tests/fake_endpoint.py` with 50 ms latency, in a process of its own, as is the gateway. ``raw`` is
 aiohttp alone: 8 requests at once for one vote, 256 for 32 votes, or one with ``n=8`` for each where the endpoint takes
 that. Contenders take turns, so a busy moment hits all of them. Start-up is from the command to the first whole answer,
-the look at the model included; memory is the gateway's resident set.
+including the probe of the model; memory is the gateway's resident set.
 """
 
 from __future__ import annotations

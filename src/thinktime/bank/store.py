@@ -1,4 +1,4 @@
-"""The sample bank: an append-only SQLite file of every generation, reading and verdict, and what accounts have spent.
+"""The sample bank: an append-only SQLite file of every generation, score and verdict, and what accounts have spent.
 
 Samples are keyed by what determined them (model, problem, sampling, seed, path), so a killed run resumes without
 repeating a finished sample, strategies share samples, and a bank can be replayed without a model.
@@ -7,6 +7,7 @@ repeating a finished sample, strategies share samples, and a bank can be replaye
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
@@ -24,8 +25,12 @@ from thinktime.core.usage import Usage
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
     key TEXT PRIMARY KEY, problem TEXT NOT NULL, model TEXT NOT NULL, finish TEXT NOT NULL,
-    state TEXT NOT NULL, usage TEXT NOT NULL, passes INTEGER NOT NULL, at REAL DEFAULT (julianday('now'))
+    state TEXT NOT NULL, usage TEXT NOT NULL, passes INTEGER NOT NULL, at REAL DEFAULT (julianday('now')),
+    log_weight REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blobs (
+    hash TEXT PRIMARY KEY, data BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS readings (
     key TEXT NOT NULL, scorer TEXT NOT NULL, value REAL, steps TEXT NOT NULL, usage TEXT NOT NULL,
     PRIMARY KEY (key, scorer)
@@ -69,6 +74,8 @@ class Bank:
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.executescript(_SCHEMA)
                 self._db.execute("SELECT key, problem, model, finish, state, usage, passes FROM samples LIMIT 0")
+                if "log_weight" not in [row[1] for row in self._db.execute("PRAGMA table_info(samples)")]:
+                    self._db.execute("ALTER TABLE samples ADD COLUMN log_weight REAL NOT NULL DEFAULT 0")
                 self._db.execute("SELECT key, scorer, value, steps, usage FROM readings LIMIT 0")
                 self._db.execute("SELECT key, checker, correct FROM verdicts LIMIT 0")
                 self._db.execute("SELECT account, spent, reserved FROM spending LIMIT 0")
@@ -99,28 +106,57 @@ class Bank:
         return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        """The banked sample of this key: ``state``, ``finish``, ``usage`` and ``passes``."""
-        row = self._db.execute("SELECT state, finish, usage, passes FROM samples WHERE key = ?", (key,)).fetchone()
+        """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``."""
+        query = "SELECT state, finish, usage, passes, log_weight FROM samples WHERE key = ?"
+        row = self._db.execute(query, (key,)).fetchone()
         if row is None:
             return None
-        return {"state": json.loads(row[0]), "finish": row[1], "usage": json.loads(row[2]), "passes": row[3]}
+        state, finish, usage, passes, log_weight = row
+        sample = {"state": self._with_blobs(json.loads(state)), "finish": finish, "usage": json.loads(usage)}
+        return sample | {"passes": passes, "log_weight": log_weight}
 
     def samples_of(self, problem: str) -> list[dict[str, Any]]:
         """Every banked sample of a problem, by key."""
         rows = self._db.execute("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", (problem,))
-        return [{"key": key, "state": json.loads(state), "finish": finish} for key, state, finish in rows]
+        return [
+            {"key": key, "state": self._with_blobs(json.loads(state)), "finish": finish} for key, state, finish in rows
+        ]
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Bank finished samples in one transaction; a key that is there already keeps its first sample."""
+        """Bank finished samples in one transaction; a key that is there already keeps its first sample.
+
+        Bytes in a state become blobs under the hash of their content, so equal ones are stored once.
+        """
+        blobs: dict[str, bytes] = {}
         rows = [
-            (key, problem.id, model, s["finish"], json.dumps(s["state"]), json.dumps(s["usage"]), s["passes"])
+            (
+                *(key, problem.id, model, s["finish"], json.dumps(_without_blobs(s["state"], blobs))),
+                *(json.dumps(s["usage"]), s["passes"], s.get("log_weight", 0.0)),
+            )
             for key, s in samples
         ]
+        if blobs:
+            self._write("INSERT OR IGNORE INTO blobs (hash, data) VALUES (?, ?)", list(blobs.items()))
         self._write(
-            "INSERT OR IGNORE INTO samples (key, problem, model, finish, state, usage, passes) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO samples (key, problem, model, finish, state, usage, passes, log_weight) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
+
+    def _with_blobs(self, state: Any) -> Any:
+        """A state with its bytes in place of their hashes.
+
+        Raises:
+            BankError: a blob is missing.
+        """
+        if not isinstance(state, dict):
+            return state
+        if set(state) != {_BLOB}:
+            return {name: self._with_blobs(value) for name, value in state.items()}
+        row = self._db.execute("SELECT data FROM blobs WHERE hash = ?", (state[_BLOB],)).fetchone()
+        if row is None:
+            raise BankError(f"bank={str(self.path)!r}: the blob {state[_BLOB]} is missing; take a copy that has it")
+        return row[0]
 
     def find_score(self, key: str, scorer: str) -> Score | None:
         """The reading by a scorer that was banked under this key."""
@@ -180,3 +216,15 @@ class Bank:
                 f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again, "
                 "finished samples are kept"
             ) from error
+
+
+_BLOB = "$blob"
+
+
+def _without_blobs(state: Any, blobs: dict[str, bytes]) -> Any:
+    """A state as JSON values: bytes are put into ``blobs``, and their hash stands for them."""
+    if isinstance(state, bytes):
+        name = hashlib.blake2b(state, digest_size=16).hexdigest()
+        blobs[name] = state
+        return {_BLOB: name}
+    return {name: _without_blobs(value, blobs) for name, value in state.items()} if isinstance(state, dict) else state

@@ -17,7 +17,8 @@ from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.protocols import Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.text import held, thoughts_of

@@ -7,7 +7,8 @@ from typing import Any
 from rich.text import Text as RichText
 from rich.tree import Tree
 
-from thinktime.core.search import Record, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Record
 from thinktime.generators.text import added_text
 
 

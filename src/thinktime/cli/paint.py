@@ -16,7 +16,8 @@ from thinktime.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from thinktime.core.protocols import Scorer
-    from thinktime.core.search import Answer, Search
+    from thinktime.core.search import Search
+    from thinktime.core.trace import Answer
     from thinktime.diffusion.gradient import Part
     from thinktime.strategies import Strategy
 

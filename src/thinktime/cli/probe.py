@@ -1,4 +1,4 @@
-"""``thinktime probe``: what an endpoint does, seen again and kept for the commands that use it."""
+"""``thinktime probe``: probes an endpoint, and stores the result for the commands that use it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def probe(
     model_name: ModelName = None,
     as_json: Json = False,
 ) -> None:
-    """See what an endpoint honours and ignores, for a few tokens; ask and bench go by that for a day."""
+    """Probe what an endpoint supports, for a few tokens; ask and bench use the result for a day."""
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.remote.refusals import only_model
 
@@ -28,20 +28,20 @@ def probe(
         print(json.dumps(seen))
         return
     spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
-    print(f"{generator.name}, for {spent} as far as it counts:")
+    print(f"{generator.name}, for {spent} as far as it reports them:")
     for text, value in (
-        ("several samples a request (n)", traits.n),
+        ("several samples per request (n)", traits.n),
         ("log-probabilities", traits.logprobs),
         ("seeds", traits.seeds),
-        ("goes on inside what was said", traits.continues),
-        ("says again what was said", traits.echoes),
-        ("tells a stop string from the end", traits.stops),
-        ("tells a sample as it comes", traits.streams),
+        ("continues a given prefix", traits.continues),
+        ("repeats the prefix", traits.echoes),
+        ("marks a stop string", traits.stops),
+        ("streams", traits.streams),
         ("reports usage", traits.usage),
-        ("length limit is called", traits.limit_field),
-        ("tokens its template adds", traits.overhead),
-        ("thinks first", traits.thinks),
-        ("so it has", ", ".join(sorted(generator.capabilities))),
+        ("name of the length limit", traits.limit_field),
+        ("tokens of its template", traits.overhead),
+        ("shows thoughts", traits.thinks),
+        ("capabilities", ", ".join(sorted(generator.capabilities))),
     ):
         print(f"  {text:<34}{_word(value)}")
 
@@ -49,4 +49,4 @@ def probe(
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "nothing seen" if value in (None, "") else str(value)
+    return "not observed" if value in (None, "") else str(value)

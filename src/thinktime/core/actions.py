@@ -55,7 +55,7 @@ class Acting(Work[Action, Child]):
             row = self._journal.find_sample(action.key)
             if row is not None:
                 found[place] = Child(self._observed(action, **row["state"]), "observed", Usage(**row["usage"]), 0)
-                self._places.arrive(action.key)
+                self._places.pass_by(action.key)
             elif self._journal.find_sample(_intent(action)) is not None:
                 said = "an earlier run began this action and did not see it end; it is not repeated"
                 found[place] = self._failed(action, ModelError(f"{self._named(action)}: {said}"))

@@ -68,11 +68,14 @@ class Places:
         self._states: dict[str, Any] = {}
         self._newest: str | None = None
 
-    def arrive(self, key: str, state: Any = None) -> None:
-        """An action led to this node; ``state`` is None where its observation came from the bank."""
+    def arrive(self, key: str, state: Any) -> None:
+        """An action led to this node, and this state."""
+        self.pass_by(key)
+        self._states[key] = state
+
+    def pass_by(self, key: str) -> None:
+        """The bank knows what an action that led to this node observed; no state exists."""
         self._newest = key
-        if state is not None:
-            self._states[key] = state
 
     async def state(self, key: str, actions: tuple[Any, ...]) -> Any:
         """A state that the next step may use up.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import exp, inf, isfinite, log
+from random import Random
 
 POTENTIALS: dict[str, Callable[[Sequence[float]], float]] = {
     "diff": lambda rewards: rewards[-1] - (rewards[-2] if len(rewards) > 1 else 0.0),
@@ -58,16 +59,29 @@ def systematic(log_weights: Sequence[float], n: int, offset: float) -> list[int]
 
     A particle of weight w gets n·w descendants, rounded down or up.
     """
+    return combed(log_weights, [(tooth + offset) / n for tooth in range(n)])
+
+
+def combed(log_weights: Sequence[float], teeth: Sequence[float]) -> list[int]:
+    """For each tooth, rising from 0 to below 1, the particle at that place of the summed weights."""
     weights = normalised(log_weights)
     ancestors: list[int] = []
     passed, place = weights[0], 0
-    for tooth in range(n):
-        at = (tooth + offset) / n
-        while passed <= at and place < len(weights) - 1:
+    for tooth in teeth:
+        while passed <= tooth and place < len(weights) - 1:
             place += 1
             passed += weights[place]
         ancestors.append(place)
     return ancestors
+
+
+RESAMPLERS: dict[str, Callable[[Sequence[float], int, Random], list[int]]] = {
+    "systematic": lambda weights, n, dice: systematic(weights, n, dice.random()),
+    "stratified": lambda weights, n, dice: combed(weights, [(tooth + dice.random()) / n for tooth in range(n)]),
+    "multinomial": lambda weights, n, dice: combed(weights, sorted(dice.random() for _ in range(n))),
+}
+"""The ancestors of ``n`` new particles from log-weights, all unbiased: by one draw for all of them, by one in each of
+``n`` equal strata, or by ``n`` independent draws (Douc, Cappé and Moulines 2005, arXiv cs/0507025)."""
 
 
 def log_odds(probability: float, edge: float = 1e-9) -> float:

@@ -75,7 +75,10 @@ _counts = attrgetter(*_FIELDS)
 
 def total(parts: Iterable[Usage]) -> Usage:
     """Sum of usages; nothing sums to zero."""
-    columns = zip(*map(_counts, parts), strict=True)
+    some = list(parts)
+    if len(some) == 1:
+        return some[0]
+    columns = zip(*map(_counts, some), strict=True)
     return Usage(*[None if None in column else sum(column) for column in columns])  # type: ignore[arg-type]
 
 

@@ -133,16 +133,19 @@ class DiffusionModel:
         return 2 if guidance != 1 and condition is not None else 1
 
     def predict(self, calls: Sequence[Call], pull: Pull | None = None) -> list[Array]:
-        """The network's predictions [channels, height, width] for all calls, in one forward pass.
+        """The network's predictions for all calls, in one forward pass.
 
         Args:
             calls: states with their timesteps and conditions.
             pull: shifts the predictions by the gradient of a measure, which takes a backward pass.
+
+        Returns:
+            One array [1, channels, height, width] a call; with ``pull`` it is [2, …]: shifted, and as predicted.
         """
         x = torch.from_numpy(np.stack([call.x for call in calls])).to(self.device)
         with torch.inference_mode(pull is None):
-            predicted = self._predicted(x, calls) if pull is None else self._pulled(x, calls, pull)
-        return list(predicted.float().cpu().numpy())
+            predicted = (self._predicted(x, calls),) if pull is None else self._pulled(x, calls, pull)
+        return list(torch.stack(predicted, 1).float().cpu().numpy())
 
     def _predicted(self, x: Tensor, calls: Sequence[Call]) -> Tensor:
         conditions = [call.condition for call in calls]
@@ -158,8 +161,8 @@ class DiffusionModel:
         moved[guided] = without + strength * (given[guided] - without)
         return moved
 
-    def _pulled(self, x: Tensor, calls: Sequence[Call], pull: Pull) -> Tensor:
-        """The predictions, shifted along the gradient of the measures (`Pull`)."""
+    def _pulled(self, x: Tensor, calls: Sequence[Call], pull: Pull) -> tuple[Tensor, Tensor]:
+        """The predictions, shifted along the gradient of the measures (`Pull`), and as they are."""
         x = x.requires_grad_()
         predicted = self._predicted(x, calls)
         alphas = self._sampler.alphas_cumprod[[call.timestep for call in calls]].view(-1, 1, 1, 1).to(self.device)
@@ -171,8 +174,7 @@ class DiffusionModel:
         (slope,) = torch.autograd.grad(pull.of(self._shown(clean).cpu(), [call.condition for call in calls]), x)
         shift = spread * pull.scale * slope
         in_its_terms = {"epsilon": shift, "sample": -spread / signal * shift, "v_prediction": shift / signal}
-        moved: Tensor = predicted - in_its_terms[kind]
-        return moved.detach()
+        return (predicted - in_its_terms[kind]).detach(), predicted.detach()
 
     def _forward(self, x: Tensor, timesteps: Sequence[int], conditions: Sequence[Condition]) -> Tensor:
         t = torch.tensor(timesteps, device=self.device)

@@ -85,7 +85,7 @@ class Config:
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
         if not self.keys and not is_loopback(self.host):
-            raise InputError("host", self.host, "without a key the gateway serves only this machine; see --new-key")
+            raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
 
 
 def _refuse_flops(field: str, budget: Budget) -> None:

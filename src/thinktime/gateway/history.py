@@ -10,7 +10,8 @@ from typing import Any
 
 from thinktime import strategies
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.methods import Method

@@ -10,8 +10,9 @@ from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Problem, Score
 from thinktime.core.usage import Budget
 from thinktime.gateway.answers import SampleAnswers, fallback_sample, truncated_sample

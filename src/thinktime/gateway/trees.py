@@ -8,7 +8,8 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from thinktime.core.search import Answer, Record, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Child, Extension, Node
 from thinktime.gateway.errors import redacted
 from thinktime.generators.text import added_text

@@ -37,8 +37,9 @@ ROOT = -1
 class Latents:
     """A partly denoised picture, whose arrays are in the generator's store.
 
-    The arrays are ``x`` and the model's prediction for it, both [channels, height, width]. The root has neither; at the
-    last position ``x`` is clean and has no prediction.
+    The arrays are ``x`` and the predictions for it, all [channels, height, width]: the one that steps follow, and where
+    a gradient shifts that one also the model's own. The root has none; at the last position ``x`` is clean and has no
+    prediction.
     """
 
     condition: Condition
@@ -52,11 +53,17 @@ class Latents:
 
     @property
     def predicted(self) -> Array | None:
-        """The model's prediction for ``x``."""
-        if self.kept is None:
-            return None
-        numbers = self.kept.get()
-        return numbers[1] if len(numbers) == 2 else None
+        """The prediction for ``x`` that the next step follows."""
+        return self._prediction(1)
+
+    @property
+    def unshifted(self) -> Array | None:
+        """The model's own prediction, where a gradient shifts the one that steps follow."""
+        return self._prediction(2)
+
+    def _prediction(self, place: int) -> Array | None:
+        numbers = () if self.kept is None else self.kept.get()
+        return numbers[place] if len(numbers) > place else None
 
 
 class DiffusionGenerator:
@@ -179,27 +186,28 @@ class DiffusionGenerator:
             return await self._redone(extension, self.model.levels(extension.transition.steps))
         state: Latents = extension.node.state
         rng = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
-        calls, steps, seconds = 0, 0, 0.0
+        calls, steps, seconds, log_weight = 0, 0, 0.0, 0.0
         finish: Finish = "budget"
         while extension.deadline is None or time.monotonic() < extension.deadline:
             noise = rng.standard_normal(self.model.shape, np.float32)
-            position, x = (
-                self._next(state, noise)
-                if extension.transition is None
-                else self._moved(state, noise, extension.transition)
-            )
+            if extension.transition is None:
+                position, x, gained = self._next(state, noise)
+                log_weight += gained
+            else:
+                position, x = self._moved(state, noise, extension.transition)
             numbers = [x]
             if position < self.levels.steps:
                 timestep = self.levels.timesteps[position]
                 predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
-                numbers, calls, seconds = [x, predicted], calls + 1, seconds + took
+                numbers, calls, seconds = [x, *predicted], calls + 1, seconds + took
             state = self._state(state.condition, position, np.stack(numbers))
             steps += position > 0
             if stopped := self._stopped(state, steps, extension):
                 finish = stopped
                 break
         length = self.length(state) - self.length(extension.node.state)
-        return Child(state, finish, self._usage(state, calls, seconds), passes=calls, length=length)
+        usage = self._usage(state, calls, seconds)
+        return Child(state, finish, usage, passes=calls, length=length, log_weight=log_weight)
 
     async def _redone(self, extension: Extension, levels: Levels) -> Child:
         """The picture that a node's first noise becomes at these levels, without further noise."""
@@ -209,7 +217,7 @@ class DiffusionGenerator:
             if extension.deadline is not None and time.monotonic() >= extension.deadline:
                 return Child(extension.node.state, "budget", self._usage(state, position, seconds), passes=position)
             predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
-            x, seconds = levels.step(x, predicted, position, eta=0.0).mean, seconds + took
+            x, seconds = levels.step(x, predicted[0], position, eta=0.0).mean, seconds + took
         clean = self._state(state.condition, self.levels.steps, np.stack([x]))
         length = self.length(clean) - self.length(extension.node.state)
         return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps, length=length)
@@ -217,13 +225,19 @@ class DiffusionGenerator:
     def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
         return Latents(condition, position, self.store.put(numbers))
 
-    def _next(self, state: Latents, noise: Array) -> tuple[int, Array]:
-        """The next position and its state."""
-        x, predicted = state.x, state.predicted
+    def _next(self, state: Latents, noise: Array) -> tuple[int, Array, float]:
+        """The next position, its state, and the log-density of that under the model minus under the shifted step."""
+        x, predicted, unshifted = state.x, state.predicted, state.unshifted
         if x is None or predicted is None:
-            return 0, noise
+            return 0, noise, 0.0
         mean, sigma, _ = self.levels.step(x, predicted, state.position, self.eta)
-        return state.position + 1, mean + np.float32(sigma) * noise if sigma else mean
+        if not sigma:
+            return state.position + 1, mean, 0.0
+        log_weight = 0.0
+        if unshifted is not None:
+            shift = (mean - self.levels.step(x, unshifted, state.position, self.eta).mean).astype(np.float64) / sigma
+            log_weight = -float((shift * (shift / 2 + noise)).sum())
+        return state.position + 1, mean + np.float32(sigma) * noise, log_weight
 
     def _moved(self, state: Latents, noise: Array, transition: Transition) -> tuple[int, Array]:
         x = state.x

@@ -1,4 +1,4 @@
-"""What browsers are shown: plain HTML, CSS and JavaScript files. No build step, nothing from elsewhere."""
+"""Web pages as plain HTML, CSS and JavaScript files. They need no build step and load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from importlib import resources
 
 @cache
 def page(name: str) -> str:
-    """The text of one of these files."""
+    """The text of a file in this folder."""
     return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")

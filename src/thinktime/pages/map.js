@@ -1,8 +1,8 @@
-/* A search drawn from left to right: a column a step, a line from each node to what grew from it. */
+/* Draws a search from left to right: one column per step, and a line from each node to its children. */
 import { h, s, known, fixed } from "./parts.js";
 
-const ROOM = 420;  // pixels of height to be filled, if the leaves need no more
-const GAP = { least: 4, most: 24 };  // between leaves
+const ROOM = 420;  // height in pixels, unless the leaves need more
+const GAP = { least: 4, most: 24 };  // pixels between leaves
 
 /* Place all nodes: x counts steps, y counts leaves. */
 function layout(nodes) {
@@ -25,7 +25,7 @@ function layout(nodes) {
   return { places: [...places.values()], leaves, steps, at: places };
 }
 
-/* Nothing for a search without steps: its vote tells all. */
+/* Draws nothing for a search without steps, because its vote shows everything. */
 export function map(nodes, width, pick) {
   const { places, leaves, steps, at } = layout(nodes);
   if (steps < 2) return null;

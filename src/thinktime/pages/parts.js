@@ -1,12 +1,12 @@
-/* Parts of every page: elements, numbers, trees of nodes. */
+/* Common parts of the pages: elements, numbers, trees of nodes. */
 const at = id => document.getElementById(id);
 
-/* ---- elements: children that are not elements become text, so no text is ever read as HTML ---- */
+/* ---- elements: other children become text, so no text is ever parsed as HTML ---- */
 const SVG = "http://www.w3.org/2000/svg";
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") element.style.cssText = value ?? "";  // the attribute is what a strict policy forbids
+    else if (name === "style") element.style.cssText = value ?? "";  // the content security policy forbids the attribute
     else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat(Infinity).filter(child => child !== null));
@@ -15,7 +15,7 @@ function fill(element, attributes, children) {
 const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-/* ---- numbers: whatever is missing reads "unknown" ---- */
+/* ---- numbers: a missing one reads "unknown" ---- */
 const UNKNOWN = "unknown";
 const known = value => typeof value === "number" && Number.isFinite(value);
 const fixed = (value, digits) => !known(value) ? UNKNOWN
@@ -24,13 +24,13 @@ const count = value => fixed(value, value < 100 && value % 1 ? 1 : 0);
 const figures = value => known(value) ? String(Number(value.toPrecision(3))) : UNKNOWN;
 const cell = text => text === UNKNOWN ? h("span", { class: "unknown" }, UNKNOWN) : text;
 
-/* ---- trees: show(nodes) draws all nodes, or what has changed of them; a parent comes before its children ---- */
-const LONG = 300;  // characters of a line that is shown whole
+/* ---- trees: show(nodes) draws the nodes that changed; a parent comes before its children ---- */
+const LONG = 300;  // longest line in characters that is not folded
 function tree(label, opens = node => node.returned || node.parent === null) {
   const element = h("ul", { class: "tree", "aria-label": label }), lines = new Map();
 
   function facts(node, scored) {
-    if (node.finish === null) return h("span", { class: "facts" }, node.over ? "never came" : "sampling …");
+    if (node.finish === null) return h("span", { class: "facts" }, node.over ? "failed" : "sampling …");
     const score = node.score ?? null, inside = score !== null && score >= 0 && score <= 1;
     const steps = (node.steps ?? []).length > 1 && node.steps.every(step => known(step) && step >= 0 && step <= 1) ? node.steps : [];
     return h("span", { class: "facts" },
@@ -74,7 +74,7 @@ function tree(label, opens = node => node.returned || node.parent === null) {
     return line;
   }
 
-  element.addEventListener("keydown", event => {  // arrows walk over what is open, and open or close
+  element.addEventListener("keydown", event => {  // arrow keys move between visible lines, and open or close them
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key], here = event.target.closest(".line"), details = here?.parentElement;
     if (!here) return;
     if (step) {
@@ -98,7 +98,7 @@ function tree(label, opens = node => node.returned || node.parent === null) {
         line.drawn = drawn;
       }
     },
-    reveal(key) {  // open what a node lies in, and go there
+    reveal(key) {  // open the ancestors of a node, and focus it
       const head = lines.get(key)?.head;
       for (let above = head?.closest("details"); above; above = above.parentElement.closest("details")) above.open = true;
       head?.scrollIntoView({ block: "center" });

@@ -1,23 +1,23 @@
-/* The page /ui: asks the gateway again and again what has changed, and draws that. */
+/* The page /ui: polls the gateway for changes and draws them. */
 import { at, h, s, UNKNOWN, known, fixed, count, figures, cell, tree } from "./parts.js";
 import { map } from "./map.js";
 
-const PACE = { list: 1000, running: 400, hidden: 5000, failing: 2000 };  // milliseconds between questions
-const UNFOLDED = 150;  // nodes up to which a tree is shown open
-const COLORS = [3, 2, 4, 5, 7, 6].map(number => `var(--c${number})`);  // of answers, the first to have most samples; not 1, which is near the accent
+const PACE = { list: 1000, running: 400, hidden: 5000, failing: 2000 };  // milliseconds between polls
+const UNFOLDED = 150;  // larger trees start folded
+const COLORS = [3, 2, 4, 5, 7, 6].map(number => `var(--c${number})`);  // answers by number of samples; colour 1 is left out, because it is close to the accent
 
-/* ---- asking ---- */
+/* ---- polling ---- */
 class NoKey extends Error {}
 async function ask(path) {
   const key = sessionStorage.getItem("key");
   const reply = await fetch(`ui/${path}`, key ? { headers: { Authorization: `Bearer ${key}` } } : {});
   if (reply.status === 401) throw new NoKey();
-  const told = await reply.json();
-  if (!reply.ok) throw Object.assign(new Error(told.error.message), { status: reply.status });
-  return told;
+  const data = await reply.json();
+  if (!reply.ok) throw Object.assign(new Error(data.error.message), { status: reply.status });
+  return data;
 }
 
-let view = null, turn = 0;  // a later turn makes an earlier one stop
+let view = null, turn = 0;  // a new turn stops the earlier loop
 async function live() {
   const mine = ++turn;
   while (mine === turn) {
@@ -27,7 +27,7 @@ async function live() {
       state("");
     } catch (error) {
       if (mine !== turn) return;
-      if (error instanceof NoKey) return door();
+      if (error instanceof NoKey) return askForKey();
       if (error.status === 404) return show(h("p", { class: "problem" }, error.message), back());
       state(error.status ? error.message : "the gateway does not answer; trying again", true);
       wait = PACE.failing;
@@ -43,7 +43,7 @@ function state(text, failing = false) {
 const show = (...elements) => at("main").replaceChildren(...elements);
 const back = () => h("p", {}, h("a", { href: "#" }, "← all requests"));
 
-function door() {  // a key is needed; it stays in this tab
+function askForKey() {  // the key stays in this tab
   const given = sessionStorage.getItem("key") !== null;
   sessionStorage.removeItem("key");
   at("forget").hidden = true;
@@ -58,7 +58,7 @@ function door() {  // a key is needed; it stays in this tab
 }
 at("forget").addEventListener("click", () => { turn++; sessionStorage.removeItem("key"); location.hash = ""; go(); });
 
-/* ---- words for what a request is ---- */
+/* ---- a request in words ---- */
 const clock = at => new Date(1000 * at).toLocaleTimeString("en-GB");
 const seconds = value => value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : count(Math.round(value));
 const dollars = value => !known(value) ? UNKNOWN : value > 0 && value < 0.0001 ? "< $0.0001" : `$${value < 1 ? Number(value.toPrecision(2)) : fixed(value, 2)}`;
@@ -79,7 +79,7 @@ function chip(request) {
 /* ---- the list ---- */
 const model = request => request.model || request.called;
 const unread = request => h("span", { class: "bad" }, request.error);
-const COLUMNS = [  // label, class, content, and what a tooltip has in full
+const COLUMNS = [  // label, class, content, and the full text for a tooltip
   ["Status", "text", chip],
   ["Began", "", request => clock(request.at)],
   ["Question", "text asked", request => request.asked, request => request.asked],
@@ -101,7 +101,7 @@ const COLUMNS = [  // label, class, content, and what a tooltip has in full
 function list() {
   const rows = new Map(), kept = { began: null, version: 0 };
   const body = h("tbody"), cards = h("div", { class: "cards" }), spent = h("div");
-  const empty = h("p", { class: "note" }, "No request so far. What clients ask of this gateway appears here as it comes.");
+  const empty = h("p", { class: "note" }, "No requests yet. New requests appear here.");
   const filter = h("input", { type: "search", placeholder: "filter by any text  ( / )", "aria-label": "Filter requests", oninput: sift });
   filter.value = list.filter ?? "";
   const found = h("span", { class: "note", role: "status" });
@@ -148,21 +148,21 @@ function list() {
     empty, spent);
   return {
     async refresh(wanted) {
-      let told = await ask(`requests?since=${kept.version}`);
+      let data = await ask(`requests?since=${kept.version}`);
       if (!wanted()) return null;
-      if (kept.began !== told.began && kept.began !== null) {  // it was started again
+      if (kept.began !== data.began && kept.began !== null) {  // the gateway was restarted
         for (const row of rows.values()) row.element.remove();
         rows.clear();
-        told = await ask("requests");
+        data = await ask("requests");
       }
-      Object.assign(kept, { began: told.began, version: told.version });
-      for (const request of told.requests.reverse()) draw(request);
-      for (const [number, row] of rows) if (number < told.oldest) { row.element.remove(); rows.delete(number); }
-      const shown = at("requests").classList;  // a column that says the same in every row says nothing
-      if (told.keys.length > 1) shown.remove("one-key");
-      if (told.requests.some(request => request.usage.dollars > 0)) shown.remove("no-money");
+      Object.assign(kept, { began: data.began, version: data.version });
+      for (const request of data.requests.reverse()) draw(request);
+      for (const [number, row] of rows) if (number < data.oldest) { row.element.remove(); rows.delete(number); }
+      const shown = at("requests").classList;  // hide columns that are the same in every row
+      if (data.keys.length > 1) shown.remove("one-key");
+      if (data.requests.some(request => request.usage.dollars > 0)) shown.remove("no-money");
       sift();
-      costs(told, rows.size, cards, spent);
+      costs(data, rows.size, cards, spent);
       at("forget").hidden = sessionStorage.getItem("key") === null;
       document.title = "thinktime gateway";
       return PACE.list;
@@ -190,55 +190,55 @@ const COST = [
 const costTable = (id, heads, rows) => h("div", { class: "scroll" }, h("table", { id },
   h("thead", {}, h("tr", {}, heads.map((head, i) => h("th", { scope: "col", class: i ? null : "text" }, head)))),
   h("tbody", {}, rows.map(([first, ...cells]) => h("tr", {}, h("th", { scope: "row" }, first), cells.map(content => h("td", {}, content)))))));
-function costs(told, remembered, cards, spent) {
-  const drawn = JSON.stringify([told.keys, told.models, told.server, remembered, told.requests.filter(request => request.running).length]);
+function costs(data, remembered, cards, spent) {
+  const drawn = JSON.stringify([data.keys, data.models, data.server, remembered, data.requests.filter(request => request.running).length]);
   if (spent.drawn === drawn) return;
   spent.drawn = drawn;
-  const all = told.server ?? told.keys[0], { usage } = all;
+  const all = data.server ?? data.keys[0], { usage } = all;
   const card = (value, label, more = null) => h("div", { class: "card" }, h("b", {}, cell(value)), h("span", {}, label), more);
   cards.replaceChildren(
-    card(String(told.requests.filter(request => request.running).length), "running"),
-    card(String(remembered), `remembered, of ${told.kept} at most`),
+    card(String(data.requests.filter(request => request.running).length), "running"),
+    card(String(remembered), `kept, of at most ${data.kept}`),
     card(count(usage.generated_tokens), "tokens generated"),
     card(count(known(usage.prompt_tokens) && known(usage.cached_tokens) ? usage.prompt_tokens + usage.cached_tokens : null), "tokens of prompts"),
     card(count(usage.model_calls), "calls upstream"),
     card(dollars(usage.dollars), "spent"),
-    Object.keys(all.budget).some(name => name !== "seconds") ? h("div", { class: "card" }, h("span", {}, told.server ? "budget of the gateway" : "budget of this key", left(all))) : "");
-  const probes = told.probes ? [{ ...told.probes, name: "(model probes)" }] : [];
+    Object.keys(all.budget).some(name => name !== "seconds") ? h("div", { class: "card" }, h("span", {}, data.server ? "budget of the gateway" : "budget of this key", left(all))) : "");
+  const probes = data.probes ? [{ ...data.probes, name: "(model probes)" }] : [];
   spent.replaceChildren(
     h("h2", {}, "Cost by key"),
     costTable("keys", ["Key", ...COST.map(([label]) => label), "Budget"],
-      [...told.keys, ...probes].map(key => [key.name, ...COST.map(([, content]) => content(key.usage)), left(key)])),
+      [...data.keys, ...probes].map(key => [key.name, ...COST.map(([, content]) => content(key.usage)), left(key)])),
     h("h2", {}, "Cost by model"),
     costTable("models", ["Model", "Key", "Requests", ...COST.map(([label]) => label)],
-      told.models.map(each => [each.model, each.key, count(each.requests), ...COST.map(([, content]) => content(each.usage))])),
-    h("p", { class: "note" }, "Since the gateway was started. Dollars are unknown where no price of the model is known."));
+      data.models.map(each => [each.model, each.key, count(each.requests), ...COST.map(([, content]) => content(each.usage))])),
+    h("p", { class: "note" }, "Since the gateway started. Dollars are unknown if the model's price is."));
 }
 
 /* ---- one request ---- */
-function whole(told, request) {  // nodes with all that is known of them
-  const nodes = [...told.nodes, ...told.growing].map(node => ({ ...node }));
+function whole(data, request) {  // nodes with their scores, flags and votes
+  const nodes = [...data.nodes, ...data.growing].map(node => ({ ...node }));
   for (const node of nodes) {
     node.parent = node.parent === null ? null : nodes[node.parent].key;
     node.about = node.about?.map(index => nodes[index].key);
     if (!request.running) node.over = true;
   }
-  for (const [index, score, steps] of told.judged) Object.assign(nodes[index], { score, steps });
-  for (const index of told.pruned) nodes[index].pruned = true;
-  for (const index of told.path) nodes[index].returned = true;
-  const readable = told.votes.filter(vote => vote.answer !== null).sort((a, b) => b.samples.length - a.samples.length);
-  for (const vote of told.votes) {
+  for (const [index, score, steps] of data.judged) Object.assign(nodes[index], { score, steps });
+  for (const index of data.pruned) nodes[index].pruned = true;
+  for (const index of data.path) nodes[index].returned = true;
+  const readable = data.votes.filter(vote => vote.answer !== null).sort((a, b) => b.samples.length - a.samples.length);
+  for (const vote of data.votes) {
     vote.color = COLORS[readable.indexOf(vote)] ?? "var(--muted)";
     for (const index of vote.samples) Object.assign(nodes[index], { answer: vote.answer === null ? "no answer" : vote.answer || "no tool called", color: vote.color });
   }
   return nodes;
 }
 
-function votes(told, nodes, pick) {
+function votes(data, nodes, pick) {
   const sum = vote => vote.samples.reduce((total, index) => total + (nodes[index].score ?? 0), 0);
-  const scored = told.votes.some(vote => vote.samples.some(index => known(nodes[index].score)));
-  const readable = told.votes.filter(vote => vote.answer !== null), weight = vote => scored ? sum(vote) : vote.samples.length;
-  const total = readable.reduce((all, vote) => all + Math.max(0, weight(vote)), 0), samples = told.votes.reduce((all, vote) => all + vote.samples.length, 0);
+  const scored = data.votes.some(vote => vote.samples.some(index => known(nodes[index].score)));
+  const readable = data.votes.filter(vote => vote.answer !== null), weight = vote => scored ? sum(vote) : vote.samples.length;
+  const total = readable.reduce((all, vote) => all + Math.max(0, weight(vote)), 0), samples = data.votes.reduce((all, vote) => all + vote.samples.length, 0);
   const line = vote => {
     const chosen = vote.samples.some(index => nodes[index].returned), part = total && vote.answer !== null ? Math.max(0, weight(vote)) / total : 0;
     return h("li", { class: vote.answer === null ? "unread" : null, style: `--group: ${vote.color}` },
@@ -249,7 +249,7 @@ function votes(told, nodes, pick) {
       h("div", { class: "samples" }, vote.samples.map(index => h("a", { href: `#${view.number}`, onclick: event => { event.preventDefault(); pick(nodes[index].key); } },
         nodes[index].ordinal))));
   };
-  return [...readable].sort((a, b) => weight(b) - weight(a)).concat(told.votes.filter(vote => vote.answer === null)).map(line);
+  return [...readable].sort((a, b) => weight(b) - weight(a)).concat(data.votes.filter(vote => vote.answer === null)).map(line);
 }
 
 const mark = (kind, more = {}) => s("svg", { width: 14, height: 14, "aria-hidden": true }, s("circle", { class: `dot ${kind}`, cx: 7, cy: 7, r: 5, style: "--score: .8; --group: var(--c3)", ...more }));
@@ -257,13 +257,13 @@ const KEY = () => h("p", { class: "note legend" }, h("span", {}, mark(""), "full
   h("span", {}, mark("ended"), "ended: the colour of its answer"), h("span", {}, mark("growing"), "sampled now"), h("span", {}, "thick: the answer's path"));
 
 const ACCOUNT = [["prompt tokens", "prompt_tokens"], ["cached", "cached_tokens"], ["generated", "generated_tokens"], ["judged", "scorer_tokens"],
-  ["calls", "model_calls"], ["readings", "scorer_calls"], ["calls nobody counted", "uncounted_calls"]];
+  ["calls", "model_calls"], ["readings", "scorer_calls"], ["uncounted calls", "uncounted_calls"]];
 const pairs = list => h("dl", { class: "facts-list" }, list.map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
 
 function one(number) {
   const head = h("h1"), problem = h("p", { class: "problem", role: "alert", hidden: true }), question = h("div"), drawn = h("div"), note = h("p", { class: "note" });  // of its size
   const result = h("div"), vote = h("ul", { class: "votes" }), voteHead = h("h2", { hidden: true }, "Vote"), account = h("div"), log = h("ol", { class: "log" });
-  const logHead = h("h2", { hidden: true }, "Notes of the strategy"), unread = h("p", { class: "problem", hidden: true });
+  const logHead = h("h2", { hidden: true }, "Log of the strategy"), unread = h("p", { class: "problem", hidden: true });
   const size = { nodes: 0 };
   const lines = tree("Tree of nodes", node => node.returned || node.parent === null || size.nodes <= UNFOLDED && size.steps);
   const treeHead = h("div", { class: "heading" }, h("h2", {}, "Tree"), note, h("button", { type: "button", onclick: () => lines.unfold(true) }, "open all"),
@@ -280,7 +280,7 @@ function one(number) {
   }
   const changed = (name, value) => last[name] !== (last[name] = JSON.stringify(value));
 
-  function draw(request, told) {
+  function draw(request, data) {
     if (changed("head", [request.running, request.status, request.left, request.error]))
       head.replaceChildren(h("span", {}, `#${number}`), h("span", {}, request.strategy ?? "no method"), h("span", { class: "note" }, options(request, request.options)),
         h("span", { class: "note" }, model(request)), chip(request));
@@ -299,34 +299,34 @@ function one(number) {
     ]), h("h2", {}, "Request"), pairs([
       ["began", clock(request.at)], ["path", request.path], ["model", request.called], ["key", request.key],
       ...(request.seed === null ? [] : [["seed", h("code", {}, String(request.seed))]]),
-      ...(told ? [["trace", h("code", {}, told.trace)], ...Object.entries(told.sampling).map(([name, value]) => [name.replace("_", " "), String(value)])] : []),
+      ...(data ? [["trace", h("code", {}, data.trace)], ...Object.entries(data.sampling).map(([name, value]) => [name.replace("_", " "), String(value)])] : []),
     ]));
-    for (const part of [mapPart, treePart, vote, voteHead, log, logHead]) part.hidden = !told;
-    if (!told) {
-      const why = request.strategy === null ? "A request without a method goes to the upstream and back as it is; what is said is not kept."
-        : request.running ? "" : "No tree: it failed before its search, or newer requests took the place of what it said.";
+    for (const part of [mapPart, treePart, vote, voteHead, log, logHead]) part.hidden = !data;
+    if (!data) {
+      const why = request.strategy === null ? "A request without a method goes to the upstream and back unchanged. Its answer is not kept."
+        : request.running ? "" : "No tree: the request failed before its search, or newer requests have replaced the tree.";
       question.replaceChildren(h("h2", {}, "Question"), h("div", { class: "turn" }, h("p", {}, request.asked)), h("p", { class: "note" }, why));
       return;
     }
-    if (changed("prompt", told.prompt)) question.replaceChildren(h("h2", {}, "Question"), ...told.prompt.map(turn => h("div", { class: "turn", tabindex: 0 }, h("b", {}, turn.role), h("p", {}, turn.text))));
-    const nodes = whole(told, request);
+    if (changed("prompt", data.prompt)) question.replaceChildren(h("h2", {}, "Question"), ...data.prompt.map(turn => h("div", { class: "turn", tabindex: 0 }, h("b", {}, turn.role), h("p", {}, turn.text))));
+    const nodes = whole(data, request);
     if (changed("nodes", [nodes, request.running])) {
       Object.assign(size, { nodes: nodes.length, steps: nodes.some(node => node.ordinal.includes(".") || node.prompt) });
       lines.show(nodes);
       size.all = nodes;
       picture();
-      vote.replaceChildren(...votes(told, nodes, pick));
+      vote.replaceChildren(...votes(data, nodes, pick));
     }
     mapPart.hidden = !drawn.children.length;
-    voteHead.hidden = vote.hidden = !told.votes.length;
-    const ended = nodes.filter(node => node.finish === "eos").length, growing = told.growing.filter(node => node.finish === null).length;
-    note.textContent = [`${count(nodes.length)} nodes`, `${count(ended)} ended`, told.pruned.length ? `${count(told.pruned.length)} pruned` : "",
-      growing ? `${count(growing)} ${request.running ? "sampled now" : "never came"}` : "", told.more ? `${count(told.more)} more are not shown` : ""].filter(Boolean).join(" · ");
-    logHead.hidden = log.hidden = !told.log.length;
+    voteHead.hidden = vote.hidden = !data.votes.length;
+    const ended = nodes.filter(node => node.finish === "eos").length, growing = data.growing.filter(node => node.finish === null).length;
+    note.textContent = [`${count(nodes.length)} nodes`, `${count(ended)} ended`, data.pruned.length ? `${count(data.pruned.length)} pruned` : "",
+      growing ? `${count(growing)} ${request.running ? "sampled now" : "failed"}` : "", data.more ? `${count(data.more)} more are not shown` : ""].filter(Boolean).join(" · ");
+    logHead.hidden = log.hidden = !data.log.length;
     const ordinals = new Map(nodes.map(node => [node.key, node.ordinal || "root"])), named = text => text.replace(/[0-9a-f]{32}/g, key => ordinals.get(key) ?? key);
-    if (changed("log", told.log)) log.replaceChildren(...told.log.map(event => h("li", {}, h("code", {}, named(event)))));
-    unread.hidden = !told.unread.length;
-    unread.textContent = `Readings that could not be had: ${told.unread.join("; ")}`;
+    if (changed("log", data.log)) log.replaceChildren(...data.log.map(event => h("li", {}, h("code", {}, named(event)))));
+    unread.hidden = !data.unread.length;
+    unread.textContent = `Failed scores: ${data.unread.join("; ")}`;
   }
 
   show(back(), head, problem, h("div", { class: "columns" },
@@ -336,20 +336,20 @@ function one(number) {
     number,
     resize: picture,
     async refresh(wanted) {
-      const { request, tree: told } = await ask(`requests/${number}?known=${kept.nodes.length}`);
+      const { request, tree: data } = await ask(`requests/${number}?known=${kept.nodes.length}`);
       if (!wanted()) return null;
-      if (told) {
-        kept.nodes = [...kept.nodes.slice(0, told.first), ...told.nodes];
-        told.nodes = kept.nodes;
+      if (data) {
+        kept.nodes = [...kept.nodes.slice(0, data.first), ...data.nodes];
+        data.nodes = kept.nodes;
       }
-      draw(request, told);
+      draw(request, data);
       at("forget").hidden = sessionStorage.getItem("key") === null;
       return request.running ? PACE.running : null;
     },
   };
 }
 
-/* ---- where we are ---- */
+/* ---- navigation ---- */
 function go() {
   const number = /^#(\d+)$/.exec(location.hash)?.[1];
   view = number ? one(number) : list();

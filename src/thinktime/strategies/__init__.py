@@ -11,7 +11,8 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Prompt, missing
 from thinktime.strategies.a_star import AStar
 from thinktime.strategies.adaptive_consistency import AdaptiveConsistency

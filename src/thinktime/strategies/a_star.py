@@ -7,7 +7,8 @@ readings are here. The heuristic is learned: nothing says that the first goal is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 from math import exp
@@ -15,14 +16,17 @@ from statistics import pstdev
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node, Until
+from thinktime.core.usage import Usage
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
 FLAT = 0.01
 """Standard deviation of siblings' scores below which the order is that of age."""
+FORCED = "no solution had its turn in the search; the answer is forced: the most promising state continued to its end"
 
 State = tuple[float, float, int, int, float, Node]
 """f, h, -depth, age, g, node: in this order the heap breaks its ties."""
@@ -30,11 +34,11 @@ State = tuple[float, float, int, int, float, Node]
 
 @dataclass(frozen=True)
 class AStar:
-    """Extend the state of smallest ``f`` by ``k`` steps until ``n_goals`` complete solutions have been its turn.
+    """Extend the state of smallest ``f`` by ``k`` steps, until ``n_goals`` complete solutions have had the smallest.
 
     A solution counts when its turn comes, not when it is found. A missing score says nothing: the state is as far as
-    the one it comes from. When the budget runs low, the most promising state is continued to its end with what was
-    kept back for that.
+    the one it comes from. When the budget runs low or no state is left to extend, the most promising state is continued
+    to its end with what was kept back for that.
 
     Args:
         k: steps sampled from a state that is extended.
@@ -46,9 +50,10 @@ class AStar:
         n_goals: solutions to reach; several are put to a weighted vote.
         pop_width: states extended at once; 1 is the exact order.
         max_frontier: states waiting; the worst beyond that are dropped.
-        max_depth: a state so deep is not extended.
+        max_depth: a state so deep is not extended by steps; it may still be continued to its end.
         segment_tokens: tokens of a step, in place of where the model ends one; 0 leaves it to the model.
-        reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had.
+        reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had. Of calls, evaluations,
+            FLOPs and dollars, where these are limited, as much is kept back as a solution can cost.
         score_map: ``sigmoid`` for rewards that are no probabilities, or ``none``.
     """
 
@@ -81,20 +86,30 @@ class AStar:
         queue: list[State] = [(self.weight * 0.5, 0.5, 0, 0, 0.0, search.root)]
         goals: dict[Node, float | None] = {}
         seen: set[object] = set()
+        deep: list[State] = []
         age = count(1)
         longest = 0
         while queue and len(goals) < self.n_goals:
             turns = [heappop(queue) for _ in range(min(self.pop_width, len(queue)))]
             goals |= {node: self._reward(search.trace[node.key].score) for *_, node in turns if node.done}
-            states = {node: (h, g) for _, h, _, _, g, node in turns if not node.done and node.depth < self.max_depth}
+            partial = [turn for turn in turns if not turn[-1].done]
+            deep += [turn for turn in partial if turn[-1].depth >= self.max_depth]
+            extended = [turn for turn in partial if turn[-1].depth < self.max_depth]
+            states = {node: (h, g) for _, h, _, _, g, node in extended}
             if not states:
                 continue
-            if not self._affordable(search, longest):
+            if not self._affordable(search, list(states), longest):
                 search.exhausted = True
-                for turn in turns:
-                    heappush(queue, turn)
+                queue += extended
                 break
-            search.log(extended=[node.key for node in states], waiting=len(queue), depth=[n.depth for n in states])
+            search.log(
+                extended=[node.key for node in states],
+                waiting=len(queue),
+                depth=[node.depth for node in states],
+                f=[turn[0] for turn in extended],
+                g=[g for _, g in states.values()],
+                h=[h for h, _ in states.values()],
+            )
             until: Until = "done" if self.segment_tokens else "step"
             children = await search.extend(list(states), self.k, until=until, at_most=self.segment_tokens or None)
             longest = max([longest, *(search.generator.length(child.state) for child in children if child.done)])
@@ -120,7 +135,9 @@ class AStar:
             if search.exhausted:
                 break
         if not goals:
-            goals = await self._forced(search, queue)
+            goals = await self._forced(search, [*queue, *deep])
+            if goals:
+                search.log(warning=FORCED)
         return search.finish(weighted_majority(search.candidates(goals, goals.values())))
 
     def price(self, h: float, h_next: float, tokens: int = 0) -> float:
@@ -149,21 +166,38 @@ class AStar:
             raise InputError("score", score, f"{fix}score_map=sigmoid")
         return score
 
-    def _affordable(self, search: Search, longest: int) -> bool:
-        """Whether another expansion leaves enough for one more solution, as long as the longest so far."""
-        room, spent = search.ledger.room_for_tokens(), search.ledger.spent
-        if room is None or not spent.model_calls:
-            return True
-        solution = self.reserve_tokens or longest or search.sampling.max_length // 4
-        return room >= self.k * self.pop_width * spent.generated_tokens / spent.model_calls + solution
+    def _affordable(self, search: Search, nodes: Sequence[Node], longest: int) -> bool:
+        """Whether extending these nodes leaves enough of every limited count to continue one state to its end.
 
-    async def _forced(self, search: Search, queue: list[State]) -> dict[Node, float | None]:
+        A child is estimated by the mean so far. The solution needs as many tokens as the longest so far, because the
+        search shortens it to the tokens left; of every other count it needs the most it can cost, because the ledger
+        reserves that much.
+        """
+        generator, spent = search.generator, search.ledger.spent
+        first = not spent.model_calls
+        known, calls = (generator.worst_case(nodes[0], 1), 1) if first else (spent, spent.model_calls)
+        expansion = scaled(known, self.k * len(nodes), calls)
+        tokens = self.reserve_tokens or longest or search.sampling.max_length // 4
+        room = search.ledger.room_for_tokens()
+        if room is not None and room < expansion.generated_tokens + tokens:
+            return False
+        left = search.sampling.max_length - generator.length(nodes[0].state)
+        solution = generator.worst_case(nodes[0], left)
+        return search.ledger.check(replace(spent + expansion + solution, generated_tokens=0))
+
+    async def _forced(self, search: Search, waiting: Sequence[State]) -> dict[Node, float | None]:
         """The most promising states, one after the other, until one reaches its end."""
-        for _, h, *_, node in sorted(queue, key=lambda state: state[1]):
+        for _, h, *_, node in sorted(waiting, key=lambda state: state[1]):
             ends = [node] if node.done else await search.extend([node])
+            if not ends:  # at the length limit, or dearer than what is left; a deeper state may still be covered
+                continue
             search.log(forced=node.key)
-            if ends and ends[0].done:
+            if ends[0].done:
                 return {ends[0]: 1 - h}
-            if search.exhausted and not ends:
-                break
         return {}
+
+
+def scaled(usage: Usage, times: int, over: int) -> Usage:
+    """``times / over`` of every count; an unknown one stays unknown."""
+    counts = {name: count and count * times / over for name, count in usage.as_dict().items()}
+    return Usage(**counts)  # type: ignore[arg-type]  # fractions of calls and tokens too

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import comb
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search, refuse_copies
+from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import Candidate, majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.strategies.options import above, at_least, below
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search, refuse_copies
+from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import Candidate, best, majority, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.strategies.options import above, at_least, below, one_of
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import ClassVar, Literal
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import ranked, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, divides, one_of
 

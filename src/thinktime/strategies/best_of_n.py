@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.errors import CapabilityError
+from thinktime.core.search import Search
 from thinktime.core.selection import best
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.strategies.ensemble import BY, need_parts, ratings
 from thinktime.strategies.options import at_least, one_of
@@ -18,8 +20,9 @@ class BestOfN:
 
     Args:
         n: samples.
-        by: they are compared by their ``score``, or by the mean of their ``ranks`` under every part of a score that
-            is composed of several (an ensemble of verifiers, Ma et al. 2025, arXiv 2501.09732).
+        by: what candidates are compared by: their ``score``; the mean of their ``ranks`` under every part of a score
+            that is composed of several (an ensemble of verifiers, Ma et al. 2025, arXiv 2501.09732); or one
+            ``comparison`` of all of them by a judge that sees them side by side.
     """
 
     n: int = 16
@@ -28,10 +31,17 @@ class BestOfN:
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        one_of("by", self.by, BY)
+        one_of("by", self.by, (*BY, "comparison"))
+
+    def validate(self, search: Search) -> None:
+        if self.by == "comparison" and Capability.COMPARE not in search.capabilities:
+            raise CapabilityError(f"best_of_n: by='comparison' needs {Capability.COMPARE}; give by=score")
+        need_parts(search, self.by)
 
     async def __call__(self, search: Search) -> Answer:
-        need_parts(search, self.by)
         leaves = await search.extend([search.root], self.n)
+        if self.by == "comparison":
+            nodes = [candidate.node for candidate in search.candidates(leaves) if candidate.answer is not None]
+            return search.finish(best(search.candidates(nodes, await search.compare(nodes))))
         await search.score(leaves)
         return search.finish(best(search.candidates(leaves, ratings(search, leaves, self.by))))

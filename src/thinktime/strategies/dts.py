@@ -15,8 +15,9 @@ from typing import ClassVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.particles import log_mean_exp, normalised
-from thinktime.core.search import Answer, Search, refuse_copies
+from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import best
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import above, at_least, not_below, one_of
 

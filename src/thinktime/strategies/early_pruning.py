@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, ranked
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import above, at_least, one_of
 

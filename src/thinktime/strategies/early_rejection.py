@@ -11,8 +11,9 @@ from statistics import median_low
 from typing import ClassVar, Literal
 
 from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, ranked, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, one_of
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Race
 from thinktime.core.types import Capability
 from thinktime.strategies.options import at_least, one_of

@@ -21,7 +21,7 @@ class FKSteering(ParticleFilter):
         n: particles, 2 or more.
         potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
             (``sum``), itself (``rt``), or nothing before the end (``is``). The last potential of a picture makes the
-            product the same for all of them.
+            product the same for all of them. ``bon`` is best-of-n, the baseline: no redraw, no score before the end.
         factor: of the reward in the exponent, above 0.
         ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
         anneal: steps over which the factor rises to its full value.
@@ -30,6 +30,8 @@ class FKSteering(ParticleFilter):
         max_rounds: after so many steps the search ends with what has finished.
         reward: the ``score`` as it is, or its ``log_odds``.
         rollouts: pictures that a state on the way is judged by, finished for that; 0 judges its clean estimate.
+        resampler: how the population is redrawn: ``systematic`` by one draw for all, ``stratified`` by one in each
+            ``n``-th of the weight, ``multinomial`` (the paper's code) by independent ones.
     """
 
     n: int = 4

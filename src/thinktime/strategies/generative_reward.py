@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, majority, ranked
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Prompt
 from thinktime.prompts.common import JUDGE
 from thinktime.strategies.options import at_least, one_of

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, TypeVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.strategies.options import above, at_least, one_of
 

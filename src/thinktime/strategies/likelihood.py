@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import at_least
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority, tied
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.strategies.options import at_least
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from math import inf, log, sqrt
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search, refuse_copies
+from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import ranked, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, at_least, not_below
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, ranked
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Redo, Renoise
 from thinktime.core.types import Capability, Node
 from thinktime.strategies.ensemble import BY, need_parts, ratings

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from typing import ClassVar
 
 from thinktime.core.particles import (
     POTENTIALS,
+    RESAMPLERS,
     effective_size,
     log_mean_exp,
     log_odds,
     log_potential,
     normalised,
-    systematic,
 )
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, vote
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
@@ -42,6 +43,11 @@ class Particle:
     rewards: tuple[float, ...] = ()
     log_product: float = 0.0
 
+    @property
+    def moving(self) -> bool:
+        """Whether it can go on."""
+        return self.node.finish in ("root", "step")
+
 
 @dataclass(frozen=True)
 class ParticleFilter:
@@ -52,7 +58,9 @@ class ParticleFilter:
     Args:
         n: particles.
         potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
-            (``sum``) or itself (``rt``). The last potential of a solution makes the product the same for all of them.
+            (``sum``), itself (``rt``), or nothing before the end (``is``). The last potential of a solution makes the
+            product the same for all of them. ``bon`` is best-of-n, the baseline: no redraw, no score before the end,
+            and the highest reward answers.
         factor: of the reward in the exponent.
         ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
         anneal: steps over which the factor rises to its full value, for rewards that mislead early.
@@ -61,6 +69,8 @@ class ParticleFilter:
         reward: ``log_odds`` of the score, for probabilities, or the ``score`` itself.
         rollouts: what a partial solution is worth is told by so many ends of it, as the logarithm of the mean of
             ``exp(factor * reward)``; 0 takes the score of what there is.
+        resampler: how the population is redrawn: ``systematic`` by one draw for all, ``stratified`` by one in each
+            ``n``-th of the weight, ``multinomial`` by independent ones.
         max_rounds: after so many steps the search ends with what has finished.
     """
 
@@ -74,11 +84,12 @@ class ParticleFilter:
     max_rounds: int = 40
     reward: str = "log_odds"
     rollouts: int = 0
+    resampler: str = "systematic"
     needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
-        one_of("potential", self.potential, POTENTIALS)
+        one_of("potential", self.potential, (*POTENTIALS, "bon"))
         above("factor", self.factor, 0)
         not_below("ess", self.ess, 0)
         at_least("anneal", self.anneal, 0)
@@ -87,6 +98,7 @@ class ParticleFilter:
         at_least("max_rounds", self.max_rounds, 1)
         one_of("reward", self.reward, REWARDS)
         at_least("rollouts", self.rollouts, 0)
+        one_of("resampler", self.resampler, RESAMPLERS)
 
     async def __call__(self, search: Search) -> Answer:
         ended = [particle for particle in await self.filter(search) if particle.node.done]
@@ -98,7 +110,7 @@ class ParticleFilter:
         population = [Particle(search.root)] * self.n
         redraws = collapses = partial = 0
         for turn in range(1, self.max_rounds + 1):
-            moving = Counter(particle.node for particle in population if particle.node.finish in ("root", "step"))
+            moving = Counter(particle.node for particle in population if particle.moving)
             if not moving:
                 break
             children = await search.extend(list(moving), list(moving.values()), until="step")
@@ -119,20 +131,26 @@ class ParticleFilter:
             if not population:
                 break
             weights = [particle.log_weight for particle in population]
+            if not isfinite(max(weights)):
+                search.log(warning=f"step {turn}: no particle has a finite weight, so all of them count alike")
             size = effective_size(weights)
             roots = len({next(node for node in p.node.lineage() if node.depth <= 1) for p in population})
             search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population), roots=roots)
-            if size < self.ess * len(population):
+            if size < self.ess * len(population) and self.potential != "bon":
                 redraws += 1
                 collapses += size < ALL_IN_ONE
-                ancestors = systematic(weights, self.n, dice.random())
+                ancestors = RESAMPLERS[self.resampler](weights, self.n, dice)
                 kept = {population[place].node for place in ancestors}
                 search.prune([p.node for p in population if p.node not in kept and not p.node.done])
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
+        unfinished = sum(particle.moving for particle in population)
+        if unfinished:
+            told = f"{unfinished} of {len(population)} particles had not finished after max_rounds={self.max_rounds}"
+            search.log(warning=f"{told} steps; the answer leaves them out")
         if 2 * collapses > redraws:
             told = f"one particle had all the weight at {collapses} of {redraws} redraws, and the others died"
             search.log(warning=f"{told}; lower factor={self.factor:g}")
-        if not partial and self.potential != "is":
+        if not partial and self.potential not in ("is", "bon"):
             search.log(warning=f"nothing is scored before the end with {self._schedule}: this is importance sampling")
         return population
 
@@ -157,11 +175,13 @@ class ParticleFilter:
         return [log_mean_exp(rewards) if rewards else None for rewards in known]
 
     def _looks(self, turn: int) -> bool:
-        return turn > self.start and (turn - self.start - 1) % self.every == 0
+        return self.potential != "bon" and turn > self.start and (turn - self.start - 1) % self.every == 0
 
     def _chosen(self, search: Search, ended: list[Particle]) -> Candidate | None:
-        """The answer with the most weight; where answers cannot be compared, the highest reward."""
-        if search.answers is None:
+        """The answer with the most weight; where answers cannot be compared or the best of n is asked for, the highest
+        reward.
+        """
+        if search.answers is None or self.potential == "bon":
             nodes = list(dict.fromkeys(particle.node for particle in ended))
             return best(search.candidates(nodes, [search.trace[node.key].score for node in nodes]))
         share: dict[Node, float] = {}
@@ -170,12 +190,17 @@ class ParticleFilter:
         return vote(search.candidates(share, share.values()), lambda candidate: candidate.score or 0.0)
 
     def _weighed(self, particle: Particle, child: Node, reward: float | None, turn: int) -> Particle:
-        """The particle after a step. A missing reward is no news; what is stuck before its end weighs nothing."""
+        """The particle after a step.
+
+        A step from another distribution than the model's own brings the logarithm of the ratio of the two. A missing
+        reward changes nothing; a particle that is stuck before its end has no weight.
+        """
         if child.finish not in ("step", "eos"):
             return Particle(child, -inf)
+        log_weight = particle.log_weight + child.log_weight
         if reward is None:
-            return replace(particle, node=child)
+            return replace(particle, node=child, log_weight=log_weight)
         heat = 1.0 if child.done or not self.anneal else min(1.0, turn / self.anneal)
         rewards = (*particle.rewards, heat * reward)
         gained = log_potential(self.potential, rewards, particle.log_product, child.done)
-        return Particle(child, particle.log_weight + gained, rewards, particle.log_product + gained)
+        return Particle(child, log_weight + gained, rewards, particle.log_product + gained)

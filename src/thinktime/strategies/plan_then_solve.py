@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Problem, Prompt
 from thinktime.prompts.turns import Message, assistant, conversation, shown, user
 from thinktime.strategies.options import at_least

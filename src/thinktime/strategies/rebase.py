@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.allocation import shares
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least
 

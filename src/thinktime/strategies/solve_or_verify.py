@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import best, majority, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Prompt
 from thinktime.prompts.common import CHECK
 from thinktime.strategies.options import above, at_least, not_below, one_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import ranked
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Prompt
 from thinktime.prompts.common import JUDGE
 from thinktime.strategies.generative_reward import SHOWN, judge

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer
+from thinktime.core.trace import Answer
 from thinktime.core.usage import total
 from thinktime.strategies import Strategy
 from thinktime.testing.doubles import ANSWERS, Notebook
@@ -73,7 +73,7 @@ def keeps_every_sample(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None
                 kept = key in trace and trace[key].state == child.state
                 trial.require(kept, f"a sample that was paid is not in the trace: {child.state.text!r}")
             books = {
-                "the trace, with scores and embeddings,": total(node.usage for node in trace.values()) + trial.beside,
+                "the trace, with scores and embeddings,": total(node.usage for node in trace.values()) + trial.judged,
                 "the ledger": trial.search.ledger.spent,
                 "the answer": trial.answer.usage,
             }

@@ -8,7 +8,8 @@ from random import Random
 from typing import Any
 
 from thinktime.core.journal import Journal
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
@@ -28,7 +29,7 @@ class Trial:
         seed: of the search.
         budget: of the search.
         journal: of the search.
-        killed_at: the call, of generator, scorer or embedder, that is never answered; nor is any later one.
+        killed_at: the call, of generator or scorer, that is never answered; nor is any later one.
         disorder: dice for how long calls take and in which order the children of a batch are made.
     """
 
@@ -46,8 +47,8 @@ class Trial:
         self.calls = 0
         self.sampled: list[tuple[str, Child]] = []
         """Every child the generator returned, with its key."""
-        self.readings: list[Score] = []
-        self.embedded: list[Embedding] = []
+        self.scores: list[Score] = []
+        self.embeddings: list[Embedding] = []
         self.moments: list[Usage] = []
         """What was spent and under way whenever something was asked."""
         self.grown_from_pruned: list[Node] = []
@@ -71,12 +72,12 @@ class Trial:
     @property
     def spent(self) -> Usage:
         """The cost of all that was returned."""
-        return total(child.usage for _, child in self.sampled) + self.beside
+        return total([*(child.usage for _, child in self.sampled), self.judged])
 
     @property
-    def beside(self) -> Usage:
-        """The cost of scores and embeddings."""
-        return total([*(score.usage for score in self.readings), *(each.usage for each in self.embedded)])
+    def judged(self) -> Usage:
+        """The cost of all scores and embeddings that were returned."""
+        return total([score.usage for score in self.scores] + [each.usage for each in self.embeddings])
 
     async def run(self) -> Trial:
         """Run the strategy to its end.
@@ -164,7 +165,7 @@ class _WatchedScorer(WordScorer):
         pairs = zip(nodes, known, strict=True)
         number = await self._trial.call(total(self.worst_case(problem, node, before) for node, before in pairs))
         readings = await super().score(problem, nodes, known)
-        self._trial.readings += readings
+        self._trial.scores += readings
         self._trial.settle(number)
         return readings
 
@@ -176,10 +177,10 @@ class _WatchedEmbedder(HashedNgrams):
 
     async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
         number = await self._trial.call(total(map(self.worst_case, nodes)))
-        embedded = await super().embed(nodes)
-        self._trial.embedded += embedded
+        embeddings = await super().embed(nodes)
+        self._trial.embeddings += embeddings
         self._trial.settle(number)
-        return embedded
+        return embeddings
 
 
 def _pruned(search: Search, node: Node) -> bool:
