@@ -144,9 +144,10 @@ def solve(strategy: Strategy, search: Search) -> Answer:
 
 
 def configured(name: str, **options: Any) -> Strategy:
-    """A strategy that runs on short texts: the allocator with a law in place of a fitted one, checks in time."""
+    """A strategy that runs on short random texts: the law has factors, early checks are early, no reply is an error."""
     fitting: dict[str, dict[str, Any]] = {
-        "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6},
+        "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6, "unreadable": "plurality"},
+        "generative_verification": {"unreadable": "plurality"},
         "early_pruning": {"t_check": 3},
     }
     return make(name, fitting.get(name, {}) | options)

@@ -49,7 +49,8 @@ def live(found: Mapping[str, Any], task: Task, solver: LocalGenerator, bank: Pat
     crossing = found["by_select"]["weighted"]["crossover"] or NEVER
     lam = found["lambda"]["all"]["value"]
     budgets = [row["budget"] for row in found["allocator"]]
-    arms = [Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, crossover=crossing, **law)) for n in budgets]
+    options: dict[str, Any] = {"crossover": crossing, "unreadable": "plurality", **law}
+    arms = [Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, **options)) for n in budgets]
     votes = [f"majority:n={n}" for n in budgets]
     outcomes = run_arms([*arms, *votes], task, solver, reward_model(), bank, seed=1)
     rows = {label: summary(outcome) for label, outcome in outcomes.items()}

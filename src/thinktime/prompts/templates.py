@@ -9,7 +9,7 @@ from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Problem, Prompt
-from thinktime.prompts.turns import Message, conversation, listed, shown, user
+from thinktime.prompts.turns import Message, listed, question_text, shown, user
 
 FIELDS = ("question", "answer", "answers", "reply", "replies", "n", "example")
 """``question``: the problem's turns as text. ``answer`` and ``answers``: the last and all of the generations that it is
@@ -36,7 +36,7 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
 
     def render(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
         values = {
-            "question": "\n\n".join(str(turn["content"]) for turn in conversation(problem)),
+            "question": question_text(problem),
             "answer": shown(about[-1]) if about else "",
             "answers": listed(about),
             "reply": shown(said[-1]) if said else "",

@@ -11,6 +11,9 @@ from thinktime.core.types import Capability
 MOST = 65_536
 """More samples than this of one problem are taken for a slip of the keyboard."""
 
+UNREADABLE = ("raise", "plurality")
+"""What happens where replies ended and none can be read: an error that quotes some, or a plurality of the answers."""
+
 TREE_SEARCH: frozenset[str] = frozenset({Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD})
 """What every search over steps with a process reward model needs."""
 

@@ -1,9 +1,8 @@
 """When to solve, when to verify (Singhi et al. 2025, arXiv 2504.01005).
 
 A generative verifier writes a check of a solution and ends with a verdict; the mean of several verdicts is the
-solution's score. Whether a token is better spent on another solution or on another check is decided by a law whose
-exponents the paper publishes and whose factors have to be fitted for the model at hand
-(`thinktime.bench.verification`).
+solution's score. A law says how to split a budget between solutions and checks. The paper publishes its exponents; its
+factors have to be fitted for each model (`thinktime.bench.verification`).
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.search import Search
+from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Prompt
 from thinktime.prompts.common import CHECK
-from thinktime.strategies.options import above, at_least, not_below, one_of
+from thinktime.prompts.turns import quoted
+from thinktime.strategies.options import UNREADABLE, above, at_least, not_below, one_of
 
 VERDICTS = ("hybrid", "logprob", "text")
 INTEGER: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor}
@@ -27,26 +27,29 @@ SELECT = {"best_of_n": best, "weighted": weighted_majority}
 
 
 def cost(solutions: float, checks: float, ratio: float) -> float:
-    """Of so many solutions with so many checks each, in solutions; ``ratio`` is tokens of a check over a solution's."""
+    """The cost of a split, in solutions; ``ratio`` is the tokens of a check over those of a solution."""
     return solutions * (1 + ratio * checks)
 
 
 @dataclass(frozen=True)
 class GenerativeVerification:
-    """``n`` solutions with ``checks`` checks each; without any, a majority vote.
+    """``n`` solutions with ``checks`` checks each; a majority vote if there are no checks, or if all verdicts are 0.
 
     Args:
         n: solutions.
         checks: checks of each solution, sampled at the search's temperature.
         select: ``best_of_n`` by mean verdict, or ``weighted``: a vote with mean verdicts as weights.
-        verdict: what a check says: yes or no as its ``text`` has it, the probability of yes (``logprob``), or
-            ``hybrid``: the probability where the scorer gives one, else the text.
+        verdict: how a check is read: yes or no in its ``text``, the probability of yes (``logprob``), or ``hybrid``:
+            the probability where the scorer gives one, else the text.
+        unreadable: where checks ended and none can be read, ``raise`` a `ModelError` that quotes three, or answer by
+            ``plurality``.
     """
 
     n: int = 16
     checks: int = 4
     select: str = "weighted"
     verdict: str = "hybrid"
+    unreadable: str = "raise"
     prompts: ClassVar[tuple[Prompt, ...]] = (CHECK,)
     needs: ClassVar[frozenset[str]] = frozenset({CHECK.capability, Capability.ANSWERS})
 
@@ -55,37 +58,55 @@ class GenerativeVerification:
         at_least("checks", self.checks, 0)
         one_of("select", self.select, SELECT)
         one_of("verdict", self.verdict, VERDICTS)
+        one_of("unreadable", self.unreadable, UNREADABLE)
 
-    async def __call__(self, search: Search) -> Answer:
-        offered = Capability.VERDICTS in search.capabilities
-        if self.verdict == "logprob" and not offered:
+    def validate(self, search: Search) -> None:
+        if self.verdict == "logprob" and Capability.VERDICTS not in search.capabilities:
             raise CapabilityError(
                 f"generative_verification: verdict='logprob' needs {Capability.VERDICTS}; give verdict=text"
             )
+        if search.sampling.temperature == 0:
+            refuse_copies(max(self.n, self.checks))
+
+    async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], self.n)
-        by = self.verdict if offered else "text"
-        verdicts = await verify(search, leaves, self.checks, by) if self.checks else []
-        if not any(verdicts):
+        if not self.checks:
             return search.finish(majority(search.candidates(leaves)))
-        means = [sum(found) / len(found) if found else 0.0 for found in verdicts]
+        offered = Capability.VERDICTS in search.capabilities
+        by = "text" if self.verdict == "hybrid" and not offered else self.verdict
+        verdicts, unreadable = await verify(search, leaves, self.checks, by)
+        if unreadable and not any(verdicts) and self.unreadable == "raise":
+            raise ModelError(
+                f"generative_verification: not one of {len(unreadable)} checks ends with a verdict; "
+                f"they end {quoted([reply.state for reply in unreadable[:3]])}; take a model that checks, or "
+                f"unreadable=plurality"
+            )
         search.log(verdicts=verdicts)
-        return search.finish(SELECT[self.select](search.candidates(leaves, means)))
+        candidates = search.candidates(leaves, [sum(found) / len(found) if found else 0.0 for found in verdicts])
+        some = any(candidate.score for candidate in candidates if candidate.answer is not None)
+        return search.finish((SELECT[self.select] if some else majority)(candidates))
 
 
-async def verify(search: Search, solutions: Sequence[Node], checks: int, by: str = "text") -> list[list[float]]:
-    """The verdicts on each solution, those that could not be read left out; ``by`` is one of `VERDICTS`."""
+async def verify(
+    search: Search, solutions: Sequence[Node], checks: int, by: str = "text"
+) -> tuple[list[list[float]], list[Node]]:
+    """The readable verdicts on each solution, and the checks that ended without one; ``by`` is one of `VERDICTS`."""
     roots = [search.ask(CHECK, [leaf]) if leaf.done else None for leaf in solutions]
     replies = await search.extend([root for root in roots if root is not None], checks)
     ended = [reply for reply in replies if reply.done]
-    sure = dict(zip(ended, await search.score(ended), strict=True)) if by != "text" else {}
+    probabilities = dict(zip(ended, await search.score(ended), strict=True)) if by != "text" else {}
     verdicts: dict[Node | None, list[float]] = {}
+    unreadable = []
     for reply in ended:
-        said = sure.get(reply)
-        if said is None and by != "logprob":
-            said = search.read(CHECK, reply)
-        verdicts.setdefault(reply.parent, []).extend([] if said is None else [said])
+        verdict = probabilities.get(reply)
+        if verdict is None and by != "logprob":
+            verdict = search.read(CHECK, reply)
+        if verdict is None:
+            unreadable.append(reply)
+        else:
+            verdicts.setdefault(reply.parent, []).append(verdict)
     search.log(checks=len(replies), missing=len(replies) - sum(map(len, verdicts.values())))
-    return [verdicts.get(root, []) if root is not None else [] for root in roots]
+    return [verdicts.get(root, []) if root is not None else [] for root in roots], unreadable
 
 
 @dataclass(frozen=True)
@@ -99,8 +120,9 @@ class SolveOrVerify:
         a: its exponent.
         alpha_v: factor of the law for checks, ``alpha_v * n ** b``; 0 is not fitted.
         b: its exponent.
-        crossover: budgets below it are all spent on solutions.
+        crossover: smaller budgets are spent on solutions alone.
         integer: how the law's numbers become whole ones, ``round`` or ``floor``.
+        unreadable: as in `GenerativeVerification`.
     """
 
     n: int = 16
@@ -111,6 +133,8 @@ class SolveOrVerify:
     b: float = 0.39
     crossover: float = 1.0
     integer: str = "round"
+    unreadable: str = "raise"
+    prompts: ClassVar[tuple[Prompt, ...]] = GenerativeVerification.prompts
     needs: ClassVar[frozenset[str]] = GenerativeVerification.needs
 
     def __post_init__(self) -> None:
@@ -125,14 +149,22 @@ class SolveOrVerify:
                 raise InputError(name, getattr(self, name), "give a finite number")
         above("crossover", self.crossover, 0)
         one_of("integer", self.integer, INTEGER)
+        one_of("unreadable", self.unreadable, UNREADABLE)
+
+    def validate(self, search: Search) -> None:
+        self._verification().validate(search)
 
     async def __call__(self, search: Search) -> Answer:
+        verification = self._verification()
+        search.log(solutions=verification.n, checks=verification.checks)
+        return await verification(search)
+
+    def _verification(self) -> GenerativeVerification:
         solutions, checks = self.split()
-        search.log(solutions=solutions, checks=checks)
-        return await GenerativeVerification(solutions, checks)(search)
+        return GenerativeVerification(solutions, checks, unreadable=self.unreadable)
 
     def split(self) -> tuple[int, int]:
-        """Solutions, and checks of each, within the budget.
+        """Number of solutions, and of checks of each, within the budget.
 
         Raises:
             InputError: the law's factors are not known.

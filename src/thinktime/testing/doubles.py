@@ -218,6 +218,9 @@ WORD_PROMPTS = {
         "revise": True,
         "solve": True,
         "aggregate": True,
+        "assemble": True,
+        "check_format": True,
+        "final": True,
     }.items()
 }
 """The prompts of all strategies for a `WordGenerator`."""
