@@ -66,11 +66,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "core",
         "bank",
         "answers",
+        "prompts",
         "strategies",
         "pages",
         "remote",
         "generators.openai",
         "generators.text",
+        "scorers.embedding",
     ),
     "cli": (ANYTHING,),
 }

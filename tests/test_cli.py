@@ -237,8 +237,8 @@ REFUSED = {
         ask("--strategy", "beam_search", "--reward-model", "none"),
         ("beam_search", "process rewards", "majority"),
     ),
-    "such a strategy in a bench": (
-        ["bench", "questions.jsonl", "--strategies", "single,best_of_n", "--reward-model", "none"],
+    "a bench of such strategies alone": (
+        ["bench", "questions.jsonl", "--strategies", "best_of_n,beam_search", "--reward-model", "none"],
         ("best_of_n", "a scorer", "majority"),
     ),
     "words the model does not know": (["ask", "Bob has 5 zebras."], ("prompt", "Bob, zebras")),

@@ -153,6 +153,9 @@ def bench(
             f"error: {len(run.failures)} problems could not be asked: {run.failures[0]}; run the same command again",
             file=sys.stderr,
         )
+    if run.failed:
+        print(f"error: failed: {', '.join(run.failed)}: {next(iter(run.failed.values()))}", file=sys.stderr)
+    if run.failures or run.failed:
         raise typer.Exit(EXIT_FAILED)
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
@@ -20,6 +20,13 @@ SUMMED_AT = 64
 
 Account = tuple[str, str]
 """A phase, and a role with its kind: ``("online", "model main")``."""
+
+
+def as_rows(accounts: Mapping[Account, Usage]) -> list[dict[str, Any]]:
+    """The accounts as JSON, one object each, by phase and role in alphabetical order."""
+    return [
+        {"phase": phase, "role": role, "usage": usage.as_dict()} for (phase, role), usage in sorted(accounts.items())
+    ]
 
 
 class Costs(Protocol):

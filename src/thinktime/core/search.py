@@ -436,12 +436,12 @@ class Search:
             root: a root from `ask`, whose prompt is the inner problem; by default the problem itself, with samples of
                 its own.
             budget: a limit within this search's limits.
-            model: the role that is ``main`` inside.
+            model: the role that is ``main`` inside; with a root it is the model that was asked.
 
         Raises:
             ThinktimeError: as the strategy raises.
         """
-        inner = self._inner(root, budget, self._role(model))
+        inner = self._inner(root, budget, self._role(model) if root is None else root.model)
         answer = await strategy(inner)
         self.exhausted |= inner.exhausted and budget is None
         return answer

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from thinktime.core.meter import as_rows
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.gateway.methods import Method
@@ -47,6 +48,7 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
         "seed": seed,
         "trace": search.problem.id,
         "account": search.ledger.spent.as_dict(),
+        "accounts": as_rows(search.meter.accounts),
         **({} if method.thinking_tokens is None else {"thinking": _thinking(search, method.thinking_tokens)}),
     }
 

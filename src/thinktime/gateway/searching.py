@@ -23,6 +23,7 @@ from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
+from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import check
 
 OnProgress = Callable[[str], None]
@@ -65,6 +66,7 @@ async def search_for(
             generator,
             scorers=scorer if method.strategy.needs & _SCORED else None,
             answers=SampleAnswers(as_json=request.json, tools=request.tools),
+            embedder=HashedNgrams(),
             sampling=request.sampling,
             budget=budget,
             seed=request.seed,

@@ -8,6 +8,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
+from thinktime.core.meter import as_rows
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Child, Extension, Node
@@ -73,6 +74,7 @@ class SearchView:
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),
+            "accounts": as_rows(search.meter.accounts),
         }
 
     def _node_json(self, record: Record, place: Mapping[str, int]) -> dict[str, Any]:
