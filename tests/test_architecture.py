@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "core": ("core",),
     "answers": (),
     "prompts": ("prompts", "core"),
+    "environments": ("environments", "core"),
     "pages": (),
     "bank": ("bank", "core"),
     "strategies": ("strategies", "core", "prompts"),
