@@ -30,7 +30,7 @@ USAGE = Usage(prompt_tokens=5, generated_tokens=2, model_calls=1, flops=1e17 + 2
 
 def sample(text: str, size: int = 0) -> dict[str, Any]:
     state = {"text": text + "." * size, "ids": [1, 2], "logprob": -0.1}
-    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2}
+    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2, "log_weight": 0.0}
 
 
 @pytest.fixture
