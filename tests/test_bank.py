@@ -304,6 +304,11 @@ def replayed(bank: Bank, **options: Any) -> Any:
     )
 
 
+def stands_still() -> float:
+    """A clock for strategies that measure how long they think, as ETS does."""
+    return 0.0
+
+
 TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in kind.needs]
 """What a bank of texts can replay."""
 
@@ -312,9 +317,11 @@ TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = facts(solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
+            live = facts(
+                solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20, clock=stands_still))
+            )
         with Bank(path) as bank:
-            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20))) == live
+            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
@@ -325,7 +332,7 @@ def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> 
 
 
 @pytest.mark.parametrize(
-    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 readings of toy-scorer")]
+    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 scores of toy-scorer")]
 )
 def test_what_a_replay_lacks_is_named(bank: Bank, strategy: str, what: str) -> None:
     solve(make("majority", {"n": 4}), toy_search(drawn, journal=bank))
@@ -348,7 +355,7 @@ def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_li
     name: str, path: Path
 ) -> None:
     for seed, tokens in product(range(4), (9, 21, 50)):
-        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12}
+        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12, "clock": stands_still}
         with Bank(path) as bank:
             live = facts(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
             assert facts(solve(configured(name), replayed(bank, **limited))) == live

@@ -1,4 +1,4 @@
-"""Scorers that replay: rewards recorded with samples, and readings of our own bank."""
+"""Scorers that replay: rewards recorded with samples, and scores of our own bank."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RecordedReward:
 
 
 class BankedScorer:
-    """Stands in for the scorer whose readings a bank holds.
+    """Stands in for the scorer whose scores a bank holds.
 
     Args:
         name: the scorer's.
@@ -47,4 +47,4 @@ class BankedScorer:
         Raises:
             ModelError: always; only what the bank lacks gets here.
         """
-        raise ModelError(f"replay: the bank lacks {len(nodes)} readings of {self.name}; run without --replay")
+        raise ModelError(f"replay: the bank lacks {len(nodes)} scores of {self.name}; run without --replay")

@@ -181,7 +181,7 @@ class WordScorer:
         self._price = price
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """Exactly what the reading will cost."""
+        """Exactly what the score will cost."""
         ids, before = (each.state.prompt + each.state.ids if each else () for each in (node, known))
         tokens = len(ids) - shared(ids, before)
         return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=float(tokens), dollars=self._price)
@@ -231,7 +231,7 @@ class Notebook:
     """A journal in memory."""
 
     samples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    readings: dict[tuple[str, str], Score] = field(default_factory=dict)
+    scores: dict[tuple[str, str], Score] = field(default_factory=dict)
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
         """The sample of this key, if it was noted."""
@@ -242,12 +242,12 @@ class Notebook:
         self.samples.update(samples)
 
     def find_score(self, key: str, scorer: str) -> Score | None:
-        """The reading of a node by a scorer, if it was noted."""
-        return self.readings.get((key, scorer))
+        """The score of a node by a scorer, if it was noted."""
+        return self.scores.get((key, scorer))
 
-    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
-        """Note readings."""
-        self.readings.update({(key, scorer): reading for key, reading in readings})
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
+        """Note scores."""
+        self.scores.update({(key, scorer): score for key, score in scores})
 
 
 def _ids(text: str) -> tuple[int, ...]:

@@ -120,14 +120,15 @@ class Trial:
             raise AssertionError(self.told(what))
 
     def facts(self) -> dict[str, Any]:
-        """All that a run tells of itself, but for seconds."""
+        """What two runs must agree on: all but the seconds."""
         answer: Answer = self.answer
-        told = vars(answer) | {"usage": counts(answer.usage), "node": answer.node and answer.node.key}
+        accounts = {account: counts(usage) for account, usage in answer.accounts.items()}
+        usage = {"usage": counts(answer.usage), "accounts": accounts}
         trace = [
             (record.node.key, record.node.path, record.node.finish, record.node.state, record.score, record.pruned)
             for record in self.search.records()
         ]
-        return told | {"trace": trace}
+        return vars(answer) | usage | {"node": answer.node and answer.node.key, "trace": trace}
 
 
 class _WatchedGenerator(WordGenerator):
