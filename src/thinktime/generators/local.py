@@ -21,7 +21,7 @@ from thinktime.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
     from thinktime.engine.models import LanguageModel
-    from thinktime.engine.rows import Output, Race, Row
+    from thinktime.engine.rows import Output, Row, RowRace
 
 
 _CAPABILITIES: frozenset[str] = frozenset(
@@ -123,17 +123,17 @@ class LocalGenerator:
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension, in one running batch with every other caller."""
-        from thinktime.engine.rows import Race
+        from thinktime.engine.rows import RowRace
 
         if self._thinking is not None:
             return list(await asyncio.gather(*(self._within_cap(extension) for extension in extensions)))
-        races = {(e.race, e.node): Race(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
+        races = {(e.race, e.node): RowRace(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
         rows = [self._row(e, race=races[e.race, e.node] if e.race else None) for e in extensions]
         outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
 
     def _row(
-        self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: Race | None = None
+        self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: RowRace | None = None
     ) -> Row:
         """A row behind the extension's node and what was said since, of its length limit or a lower one."""
         from thinktime.engine.rows import Row
