@@ -298,7 +298,7 @@ def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> 
 
 
 @pytest.mark.parametrize(
-    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 readings of toy-scorer")]
+    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 scores of toy-scorer")]
 )
 def test_what_a_replay_lacks_is_named(bank: Bank, strategy: str, what: str) -> None:
     solve(make("majority", {"n": 4}), toy_search(drawn, journal=bank))
