@@ -1,4 +1,4 @@
-"""Best-of-n: sample many solutions, answer the one the scorer likes best (Cobbe et al. 2021, arXiv 2110.14168)."""
+"""Best-of-n: sample many solutions, answer the one with the highest score (Cobbe et al. 2021, arXiv 2110.14168)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class BestOfN:
 
     Args:
         n: samples.
-        by: what candidates are compared by: their ``score``; the mean of their ``ranks`` under every part of a score
-            that is composed of several (an ensemble of verifiers, Ma et al. 2025, arXiv 2501.09732); or one
-            ``comparison`` of all of them by a judge that sees them side by side.
+        by: how to compare candidates: by their ``score``; by the mean of their ``ranks`` under the parts of a composed
+            score (an ensemble of verifiers, Ma et al. 2025, arXiv 2501.09732); or by one ``comparison``, in which a
+            judge sees all of them side by side.
     """
 
     n: int = 16

@@ -34,8 +34,8 @@ class Chain:
     @classmethod
     def drawn(cls, seed: int, levels: int, states: int = 3) -> Chain:
         """One with rewards between 0 and 1 that tends to stay."""
-        dice = Random(seed)
-        return cls(tuple(tuple(dice.random() for _ in range(states)) for _ in range(levels)))
+        rng = Random(seed)
+        return cls(tuple(tuple(rng.random() for _ in range(states)) for _ in range(levels)))
 
     @property
     def levels(self) -> int:
@@ -104,15 +104,15 @@ class ChainGenerator:
         return Usage(denoiser_calls=min(max_length, self.chain.levels - len(node.state)), model_calls=1)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """Walk on, by the dice of the key."""
+        """Walk on, by the rng of the key."""
         await asyncio.sleep(0)
         return [self._child(extension) for extension in extensions]
 
     def _child(self, extension: Extension) -> Child:
-        dice, state = Random(extension.key), extension.node.state
+        rng, state = Random(extension.key), extension.node.state
         while len(state) < self.chain.levels:
             weights = [self.chain.probability(state, each) for each in range(self.chain.states)]
-            state = (*state, *dice.choices(range(self.chain.states), weights))
+            state = (*state, *rng.choices(range(self.chain.states), weights))
             if extension.until == "step":
                 break
         taken = len(state) - len(extension.node.state)

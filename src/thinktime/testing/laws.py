@@ -55,8 +55,8 @@ def is_deterministic(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
         for budget in (None, random_budget(seed)):
             trial = watched(strategy, seed, budget)
             _same(trial, watched(strategy, seed, budget), "a second run with the same seed")
-            dice = Random(seed)
-            crowd = [Trial(strategy, s, budget, disorder=dice) for s in (seed + 1, seed, seed + 2)]
+            rng = Random(seed)
+            crowd = [Trial(strategy, s, budget, disorder=rng) for s in (seed + 1, seed, seed + 2)]
             _, crowded, _ = asyncio.run(_together(crowd))
             _same(trial, crowded, "a run beside others, its calls and batches in another order,")
 

@@ -30,7 +30,7 @@ class Trial:
         budget: of the search.
         journal: of the search.
         killed_at: the call, of generator or scorer, that is never answered; nor is any later one.
-        disorder: dice for how long calls take and in which order the children of a batch are made.
+        disorder: rng for how long calls take and in which order the children of a batch are made.
     """
 
     def __init__(
@@ -200,12 +200,12 @@ def watched(strategy: Strategy, seed: int, budget: Budget | None = None, **optio
 
 def random_budget(seed: int) -> Budget:
     """One to three of the limits of a budget but seconds, from hardly anything to more than most need."""
-    dice = Random(f"budget/{seed}")
+    rng = Random(f"budget/{seed}")
     limits = {
-        "tokens": int(2 ** dice.uniform(0, 8)),
-        "calls": int(2 ** dice.uniform(0, 6)),
-        "flops": float(int(2 ** dice.uniform(1, 10))),
-        "dollars": DOLLARS * int(2 ** dice.uniform(0, 8)),
+        "tokens": int(2 ** rng.uniform(0, 8)),
+        "calls": int(2 ** rng.uniform(0, 6)),
+        "flops": float(int(2 ** rng.uniform(1, 10))),
+        "dollars": DOLLARS * int(2 ** rng.uniform(0, 8)),
     }
-    chosen = dice.sample(sorted(limits), dice.randint(1, 3))
+    chosen = rng.sample(sorted(limits), rng.randint(1, 3))
     return Budget(**{name: limits[name] for name in chosen})  # type: ignore[arg-type]  # ints where ints are declared
