@@ -279,8 +279,8 @@ def test_a_run_killed_anywhere_and_resumed_ends_like_one_that_was_not(
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
     expected = facts(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
-    readings = data.draw(st.integers(0, len(journal.readings)))
-    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.readings.items()][:readings]))
+    readings = data.draw(st.integers(0, len(journal.scores)))
+    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:readings]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
     assert facts(resumed, solve(strategy, resumed)) == expected
 

@@ -295,15 +295,15 @@ def test_every_sample_and_reading_is_journaled_once() -> None:
     sampled = {key for key in search.trace if key != search.root.key}
     assert len(sampled) > 4
     assert set(journal.samples) == sampled
-    assert len(journal.readings) == len(sampled)
-    assert {(key.partition("<")[0], name) for key, name in journal.readings} == {(key, "toy-scorer") for key in sampled}
+    assert len(journal.scores) == len(sampled)
+    assert {(key.partition("<")[0], name) for key, name in journal.scores} == {(key, "toy-scorer") for key in sampled}
 
 
 def test_an_empty_journal_is_written_like_any_other() -> None:
     journal = Sized()
     search = toy_search(drawn, lambda node: 0.5, journal=journal)
     solve(BestOfN(n=3), search)
-    assert (len(journal.samples), len(journal.readings)) == (3, 3)
+    assert (len(journal.samples), len(journal.scores)) == (3, 3)
 
 
 def test_what_the_journal_holds_is_neither_sampled_nor_scored_again_and_is_charged_equally() -> None:
