@@ -125,7 +125,7 @@ def test_a_factor_under_which_the_weights_collapse_is_told() -> None:
 
 def test_a_schedule_without_a_step_that_is_scored_is_told() -> None:
     (warning,) = warnings(replace(steering("diff", 4), start=4))
-    assert warning == "nothing is scored before the end with start=4, every=1: this is importance sampling"
+    assert warning == "no step is scored before the end with start=4, every=1: this is importance sampling"
     assert warnings(replace(steering("is", 4), start=4)) == []
 
 

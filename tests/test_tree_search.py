@@ -273,7 +273,7 @@ def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
     stuck = {"0": step("a b c d e f g h i"), "1": step("a b c d e f g h i")}
     search = toy_search(stuck, dict.fromkeys(stuck, 0.9))
     assert solve(ParticleFilter(n=2), search).value is None
-    assert {"warning": "step 1: no particle has a finite weight, so all of them count alike"} in search.events
+    assert {"warning": "step 1: no particle has a finite weight, so all of them count equally"} in search.events
     search = toy_search(stuck | {"2": done("is 7")}, dict.fromkeys([*stuck, "2"], 0.9))
     assert solve(ParticleFilter(n=3), search).value == "7"
     assert not any("finite weight" in event.get("warning", "") for event in search.events)
@@ -752,7 +752,7 @@ def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_
     assert (answer.value, answer.finish) == ("7", "budget")
     assert answer.usage.generated_tokens <= 12
     assert sum("forced" in event for event in search.events) == 1
-    assert search.events[-1]["warning"].startswith("no solution had its turn in the search; the answer is forced")
+    assert search.events[-1]["warning"].startswith("the search reached no solution; the answer is forced")
 
 
 @pytest.mark.parametrize("wrong", [1.5, -0.1])
@@ -985,7 +985,7 @@ def test_the_random_control_keeps_as_many() -> None:
 def test_a_reward_model_of_step_ends_rejects_nothing_unless_told_to() -> None:
     generator, scorer = ToyGenerator(ER), ToyScorer(dict.fromkeys(ER, 0.5) | {"0": 0.1, "3": 0.1})
     scorer.capabilities = scorer.capabilities - {Capability.PARTIAL_REWARD}
-    with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to go on"):
+    with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to use it"):
         solve(EarlyRejection(n=4, width=2, tau=2), toy_search(generator, scorer))
     assert generator.asked == []
     assert solve(EarlyRejection(n=4, width=2, tau=2, cuts="any"), toy_search(generator, scorer)).value is not None
