@@ -32,8 +32,8 @@ from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import Strategy, parse
-from thinktime.strategies.generative_reward import GenerativeReward
-from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify
+from thinktime.strategies.verification.generative_reward import GenerativeReward
+from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify
 
 SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
 BANK = "bank.db"

@@ -25,10 +25,10 @@ from thinktime import pocket
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.diffusion.classifier import Classifier
-from thinktime.diffusion.gradient import Part, Pull
-from thinktime.diffusion.models import DiffusionModel
 from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.models.diffusion.classifier import Classifier
+from thinktime.models.diffusion.gradient import Part, Pull
+from thinktime.models.diffusion.models import DiffusionModel
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score
 from thinktime.strategies import make

@@ -46,7 +46,7 @@ def remote(url: str) -> RemoteGenerator:
     are the same in every run.
     """
     from thinktime.generators.openai import RemoteGenerator
-    from thinktime.remote.refusals import only_model
+    from thinktime.models.remote.refusals import only_model
 
     generator = RemoteGenerator(url, only_model(url))
     generator.name = "llama.cpp"

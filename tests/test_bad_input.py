@@ -35,11 +35,11 @@ from thinktime.core.transitions import Race
 from thinktime.core.types import Capability, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, check, make, options, parse, prompts, require
-from thinktime.strategies.a_star import AStar
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.ets import ETS
-from thinktime.strategies.mcts import MCTS
-from thinktime.strategies.rebase import Rebase
+from thinktime.strategies.search.a_star import AStar
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.ets import ETS
+from thinktime.strategies.search.mcts import MCTS
+from thinktime.strategies.search.rebase import Rebase
 
 CAP = 20
 SCORED = {Capability.SCORES, Capability.PROCESS_REWARD, Capability.SELF_EVALUATION}

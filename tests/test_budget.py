@@ -33,10 +33,10 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies import Strategy, make
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.single import Single
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.sampling.single import Single
+from thinktime.strategies.search.beam_search import BeamSearch
 
 TWO_WORDS = {str(i): done("so 7") for i in range(10)}
 

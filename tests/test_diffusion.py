@@ -24,17 +24,17 @@ from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Renoise
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.diffusion.calls import Call
-from thinktime.diffusion.classifier import Classifier
-from thinktime.diffusion.gradient import Part, Pull
-from thinktime.diffusion.levels import Array, Levels, neighbour, parts
-from thinktime.diffusion.models import DiffusionModel
-from thinktime.diffusion.spill_store import SpillStore, StoredArray
 from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.models.diffusion.calls import Call
+from thinktime.models.diffusion.classifier import Classifier
+from thinktime.models.diffusion.gradient import Part, Pull
+from thinktime.models.diffusion.levels import Array, Levels, neighbour, parts
+from thinktime.models.diffusion.models import DiffusionModel
+from thinktime.models.diffusion.spill_store import SpillStore, StoredArray
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward, ink, symmetry
 from thinktime.strategies import check, parse
-from thinktime.strategies.ensemble import mean_ranks
+from thinktime.strategies.sampling.ensemble import mean_ranks
 
 STEPS = 5
 

@@ -27,7 +27,7 @@ from experiments.intervals import (
     unpaired_difference,
 )
 from thinktime.bench.statistics import mean_interval
-from thinktime.strategies.generative_reward import GenerativeReward
+from thinktime.strategies.verification.generative_reward import GenerativeReward
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,7 +13,7 @@ from waiting import PATIENCE
 
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import Key, digest
-from thinktime.remote.prices import Price
+from thinktime.models.remote.prices import Price
 
 KEY = "a key of more than sixteen letters"
 BEARER = {"Authorization": f"Bearer {KEY}"}

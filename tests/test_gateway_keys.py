@@ -28,7 +28,7 @@ from thinktime.core.usage import Budget
 from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.config import Config, Key, digest, given_key, is_loopback, new_key, read_config
 from thinktime.gateway.errors import HttpError
-from thinktime.remote.prices import Price
+from thinktime.models.remote.prices import Price
 
 KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"
 UPSTREAM = "http://127.0.0.1:9/v1"

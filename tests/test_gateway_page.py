@@ -28,8 +28,8 @@ from thinktime.gateway import history, trees
 from thinktime.gateway.config import Key, digest
 from thinktime.gateway.page import FILES
 from thinktime.gateway.trees import SearchView
+from thinktime.models.remote.prices import Price
 from thinktime.pages import page
-from thinktime.remote.prices import Price
 from thinktime.scorers.prm import ProcessReward
 from thinktime.testing.doubles import ANSWERS, WordGenerator
 

@@ -20,7 +20,7 @@ from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.gateway.config import Endpoint, Key, digest, read_config
-from thinktime.remote.prices import Price
+from thinktime.models.remote.prices import Price
 
 KEY = "a key of the test"
 SIGNED = {"Authorization": f"Bearer {KEY}"}

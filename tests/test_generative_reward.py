@@ -18,8 +18,8 @@ from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import Text
 from thinktime.scorers.generative_reward import GenerativeRewardModel
 from thinktime.strategies import check
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.weighted_majority import WeightedMajority
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.weighted_majority import WeightedMajority
 
 
 def _read(state: Text, n: int) -> list[float] | None:
@@ -130,7 +130,7 @@ def test_without_a_readable_judgement_the_score_is_missing_and_says_why(reply: P
     search = toy_search({"0": done("a 1"), "1": done("b 2")}, scorer, journal=journal)
     with pytest.raises(ModelError, match=reason):
         solve(BestOfN(2, by="comparison"), search)
-    assert journal.readings == {} and search.ledger.spent.scorer_calls == 1
+    assert journal.scores == {} and search.ledger.spent.scorer_calls == 1
 
 
 def test_a_judgement_that_was_cut_is_not_read() -> None:

@@ -23,8 +23,8 @@ from thinktime.gateway import replies
 from thinktime.gateway.replies import SearchOutcome
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
+from thinktime.models.remote.refusals import only_model
 from thinktime.pocket.problems import problems, read_answer
-from thinktime.remote.refusals import only_model
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make

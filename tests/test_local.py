@@ -21,21 +21,21 @@ from thinktime.core.trace import Answer
 from thinktime.core.transitions import Race
 from thinktime.core.types import Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total
-from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.engine.models import ChatTokenizer, LanguageModel, RewardModel
-from thinktime.engine.rows import Job, Read, Row
-from thinktime.engine.scheduler import Iteration, Scheduler
-from thinktime.engine.worker import Worker
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.generators.text import RemoteText, Text
+from thinktime.models.engine.engine import BLOCK_SIZE, Engine
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.models import ChatTokenizer, LanguageModel, RewardModel
+from thinktime.models.engine.rows import Job, Read, Row
+from thinktime.models.engine.scheduler import Iteration, Scheduler
+from thinktime.models.engine.worker import Worker
 from thinktime.pocket.problems import read_answer
 from thinktime.scorers.prm import AGGREGATES, ProcessReward
 from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import make
-from thinktime.strategies.first_finish import FirstFinish
-from thinktime.strategies.majority import Majority
+from thinktime.strategies.sampling.first_finish import FirstFinish
+from thinktime.strategies.sampling.majority import Majority
 from thinktime.testing import Notebook
 
 Result = TypeVar("Result")

@@ -18,10 +18,10 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket.prompts import PROMPTS
 from thinktime.prompts.common import JUDGE
 from thinktime.scorers.meta import MetaReward
@@ -71,7 +71,7 @@ JUDGEMENTS = [placed((7, 8, 9), (20, 21, 22), "a"), placed((7, 8, 9), (30,), "b"
 
 def last_state(directory: Path, ids: tuple[int, ...]) -> list[float]:
     """Behind the last layer and before the last norm, by one plain pass."""
-    from thinktime.engine.llama import causal
+    from thinktime.models.engine.llama import causal
 
     model = Llama.load(directory, torch.float64).model
     with torch.inference_mode():

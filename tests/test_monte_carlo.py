@@ -9,7 +9,7 @@ from toy import ToyGenerator, done, solve, step, toy_search
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Node
-from thinktime.strategies.mcts import MCTS, Place
+from thinktime.strategies.search.mcts import MCTS, Place
 
 
 def line(length: int) -> list[Place]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from thinktime import cli, pocket
 from thinktime.bench import gallery
-from thinktime.diffusion.classifier import Classifier
+from thinktime.models.diffusion.classifier import Classifier
 from thinktime.pocket.digits import scorer_for
 
 

@@ -27,13 +27,20 @@ from thinktime.core.transitions import Race
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote import client as client_module
-from thinktime.remote.client import Client, OnEvent, RefusedError, TooLateError, UnreachableError, UnreadableError
-from thinktime.remote.prices import LISTED, Price, listed
-from thinktime.remote.probe import Traits
-from thinktime.remote.probe_cache import ProbeCache
-from thinktime.remote.protocol import Choice, read_usage, shares
-from thinktime.remote.streams import Assembly
+from thinktime.models.remote import client as client_module
+from thinktime.models.remote.client import (
+    Client,
+    OnEvent,
+    RefusedError,
+    TooLateError,
+    UnreachableError,
+    UnreadableError,
+)
+from thinktime.models.remote.prices import LISTED, Price, listed
+from thinktime.models.remote.probe import Traits
+from thinktime.models.remote.probe_cache import ProbeCache
+from thinktime.models.remote.protocol import Choice, read_usage, shares
+from thinktime.models.remote.streams import Assembly
 from thinktime.strategies import make
 from thinktime.testing import Notebook, WordScorer
 

@@ -26,8 +26,8 @@ from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText
-from thinktime.remote import client as client_module
-from thinktime.remote.prices import Price
+from thinktime.models.remote import client as client_module
+from thinktime.models.remote.prices import Price
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.pooling import RemoteReward
 from thinktime.scorers.prm import ProcessReward

@@ -20,8 +20,8 @@ from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
+from thinktime.models.remote.refusals import only_model
 from thinktime.pocket.problems import read_answer
-from thinktime.remote.refusals import only_model
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 

@@ -16,7 +16,7 @@ from thinktime.generators.local import LocalGenerator
 from thinktime.pocket import directory, prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import check_steps, problems, read_answer
-from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.sampling.first_finish import FirstFinish
 from training.retry import MOST, Course, row_of, slipped, trace
 
 PROBLEMS = tuple(problems("train", 10))

@@ -20,10 +20,10 @@ from thinktime.core.types import Child, Extension
 from thinktime.core.usage import Budget
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.strategies import Strategy
-from thinktime.strategies.adaptive_consistency import AdaptiveConsistency, lead
-from thinktime.strategies.first_finish import FirstFinish
-from thinktime.strategies.length_vote import LengthVote
-from thinktime.strategies.majority import Majority
+from thinktime.strategies.sampling.adaptive_consistency import AdaptiveConsistency, lead
+from thinktime.strategies.sampling.first_finish import FirstFinish
+from thinktime.strategies.sampling.length_vote import LengthVote
+from thinktime.strategies.sampling.majority import Majority
 
 RACE = {
     "0": done("a b c d 5"),

@@ -16,11 +16,11 @@ from tiny import CONTEXT, EOS, in_full, tiny_engine, tiny_model, words
 from torch import Tensor
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.engine.blocks import Prefix
-from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import Attend, Llama, Tap
-from thinktime.engine.models import LanguageModel, RewardModel, load_language_model
-from thinktime.engine.rows import Job, Output, Read, Row, RowRace
+from thinktime.models.engine.blocks import Prefix
+from thinktime.models.engine.engine import BLOCK_SIZE, Engine
+from thinktime.models.engine.llama import Attend, Llama, Tap
+from thinktime.models.engine.models import LanguageModel, RewardModel, load_language_model
+from thinktime.models.engine.rows import Job, Output, Read, Row, RowRace
 
 
 def tokens(outputs: Sequence[Output]) -> list[tuple[int, ...]]:

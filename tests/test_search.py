@@ -36,9 +36,9 @@ from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Scor
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.recorded import BankedScorer
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.weighted_majority import WeightedMajority
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.weighted_majority import WeightedMajority
+from thinktime.strategies.search.beam_search import BeamSearch
 
 
 def keys(nodes: Sequence[Node]) -> list[str]:

@@ -17,9 +17,9 @@ from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
-from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
+from thinktime.models.engine.models import ChatTokenizer
 from thinktime.pocket import directory
 from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import PROMPTS

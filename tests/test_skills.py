@@ -35,16 +35,16 @@ from thinktime.pocket.problems import check_steps, problems
 from thinktime.prompts.common import CHECK, JUDGE, REVISE
 from thinktime.prompts.templates import overridden, with_words
 from thinktime.strategies import Strategy, check, prompts
-from thinktime.strategies.adaptive_sampling import AdaptiveSampling
-from thinktime.strategies.aggregate import AGGREGATE, Aggregate
-from thinktime.strategies.early_pruning import EarlyPruning
-from thinktime.strategies.generative_reward import GenerativeReward, decided
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.plan_then_solve import ASSEMBLE, CHECK_FORMAT, SOLVE, PlanThenSolve
-from thinktime.strategies.revision import SHIFT, Revision
-from thinktime.strategies.self_refine import SelfRefine
-from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify, cost
-from thinktime.strategies.stepwise_best_of_n import FINAL, StepwiseBestOfN
+from thinktime.strategies.composition.aggregate import AGGREGATE, Aggregate
+from thinktime.strategies.composition.plan_then_solve import ASSEMBLE, CHECK_FORMAT, SOLVE, PlanThenSolve
+from thinktime.strategies.revision.revision import SHIFT, Revision
+from thinktime.strategies.revision.self_refine import SelfRefine
+from thinktime.strategies.sampling.adaptive_sampling import AdaptiveSampling
+from thinktime.strategies.sampling.early_pruning import EarlyPruning
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.search.stepwise_best_of_n import FINAL, StepwiseBestOfN
+from thinktime.strategies.verification.generative_reward import GenerativeReward, decided
+from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify, cost
 from thinktime.testing import WORD_PROMPTS
 
 QUESTION = str(PROBLEM.prompt)

@@ -16,9 +16,9 @@ from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Child, Extension, Problem, Sampling
 from thinktime.core.usage import Budget, Usage
-from thinktime.strategies.dts import DTS
-from thinktime.strategies.fk_steering import FKSteering
-from thinktime.strategies.particle_filter import Particle
+from thinktime.strategies.diffusion.dts import DTS
+from thinktime.strategies.diffusion.fk_steering import FKSteering
+from thinktime.strategies.search.particle_filter import Particle
 from thinktime.testing.chains import Chain, ChainGenerator, ChainScorer, Path, descents, total_variation
 
 WALK = Chain(((0.3, -1.0, 0.8), (1.5, 0.2, -0.5), (-0.4, 1.2, 0.1), (0.0, 1.0, 2.0)), stay=0.8)

@@ -6,10 +6,10 @@ import pytest
 from toy import Piece, ToyGenerator, ToyScorer, done, solve, step, texts, toy_search
 
 from thinktime.strategies import parse
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.dvts import DVTS
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.rebase import Rebase
+from thinktime.strategies.search.beam_search import BeamSearch
+from thinktime.strategies.search.dvts import DVTS
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.rebase import Rebase
 
 Rounds = list[list[tuple[tuple[int, ...], int]]]
 

@@ -36,16 +36,16 @@ import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.types import Capability
 from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse, require
-from thinktime.strategies.beam_search import BeamSearch, root
-from thinktime.strategies.best_of_n import BestOfN
 from thinktime.strategies.cards import Option, card
-from thinktime.strategies.dvts import DVTS
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.likelihood import MostLikely, SummedProbability
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.particle_filter import ParticleFilter
-from thinktime.strategies.single import Single
-from thinktime.strategies.weighted_majority import WeightedMajority
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.likelihood import MostLikely, SummedProbability
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.sampling.single import Single
+from thinktime.strategies.sampling.weighted_majority import WeightedMajority
+from thinktime.strategies.search.beam_search import BeamSearch, root
+from thinktime.strategies.search.dvts import DVTS
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.particle_filter import ParticleFilter
 from thinktime.testing import WORD_PROMPTS, WordGenerator, check_strategy
 
 FIVE = {

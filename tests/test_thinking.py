@@ -25,14 +25,14 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import pack, thinking_counts, thinking_report, unpack
-from thinktime.remote.prices import Price
-from thinktime.remote.probe_cache import ProbeCache
-from thinktime.remote.refusals import only_model
-from thinktime.remote.thoughts import CLOSING, FIELDS
+from thinktime.models.engine.models import ChatTokenizer
+from thinktime.models.remote.prices import Price
+from thinktime.models.remote.probe_cache import ProbeCache
+from thinktime.models.remote.refusals import only_model
+from thinktime.models.remote.thoughts import CLOSING, FIELDS
 from thinktime.strategies import make
 
 Start = Callable[..., Endpoint]

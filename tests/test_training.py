@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.llama import Llama, LlamaConfig
 from training.loop import PAD_ID, TrainingRun, options, rate_scale, start_as_identity
 
 IDS = torch.tensor([[3, 4, 5, 6, 3, 4, 5, 6], [4, 5, 6, 3, 4, PAD_ID, PAD_ID, PAD_ID]])

@@ -48,17 +48,17 @@ from thinktime.core.types import Capability, Embedding, Extension, Node
 from thinktime.core.usage import Budget, Usage
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import check
-from thinktime.strategies.a_star import AStar
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_first import BestFirst
-from thinktime.strategies.dvts import DVTS
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.ets import ETS, at_random, clustered
-from thinktime.strategies.ets import objective as objective_parts
-from thinktime.strategies.ets import solve as solve_program
-from thinktime.strategies.mcts import MCTS, Place
-from thinktime.strategies.particle_filter import ParticleFilter
-from thinktime.strategies.rebase import Rebase
+from thinktime.strategies.search.a_star import AStar
+from thinktime.strategies.search.beam_search import BeamSearch
+from thinktime.strategies.search.best_first import BestFirst
+from thinktime.strategies.search.dvts import DVTS
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.ets import ETS, at_random, clustered
+from thinktime.strategies.search.ets import objective as objective_parts
+from thinktime.strategies.search.ets import solve as solve_program
+from thinktime.strategies.search.mcts import MCTS, Place
+from thinktime.strategies.search.particle_filter import ParticleFilter
+from thinktime.strategies.search.rebase import Rebase
 from thinktime.testing.chains import Chain
 
 Rounds = list[list[tuple[tuple[int, ...], int]]]
@@ -455,7 +455,7 @@ def test_by_tokens_a_long_node_costs_more_than_a_short_one() -> None:
 
 
 def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thinktime.strategies.ets.solve", lambda *_: None)
+    monkeypatch.setattr("thinktime.strategies.search.ets.solve", lambda *_: None)
     tree = {str(i): step(f"leaf {i}") for i in range(4)} | {
         f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)
     }

@@ -11,11 +11,11 @@ import torch
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Node, Problem, Score
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.llama import Llama
-from thinktime.engine.models import load_language_model
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.llama import Llama
+from thinktime.models.engine.models import load_language_model
 from thinktime.pocket import directory
 from thinktime.scorers.verdict import VerdictProbability
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thinktime.engine.llama import Llama
+from thinktime.models.engine.llama import Llama
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, WordProblem, draw
 from training.loop import TrainingRun, options, start_as_identity

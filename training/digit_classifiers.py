@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thinktime.diffusion.classifier import Classifier
+from thinktime.models.diffusion.classifier import Classifier
 from training.digits import CLASSES, SIDE, digits
 
 LABELS = tuple(map(str, range(CLASSES)))

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama
+from thinktime.models.engine.llama import Llama
 
 PAD_ID = 0
 SMOOTHING = 0.98

@@ -31,7 +31,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.prompts import PROMPTS
-from thinktime.strategies.generative_reward import judge, most_frequent
+from thinktime.strategies.verification.generative_reward import judge, most_frequent
 
 SAMPLES = 4
 PENALTY = 1e-3

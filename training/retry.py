@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama
 from thinktime.generators.text import shared
+from thinktime.models.engine.llama import Llama
 from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from thinktime.bench.statistics import auc
-from thinktime.engine.llama import Llama
+from thinktime.models.engine.llama import Llama
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.tokenizer import STEP
 from training.compare import freeze

@@ -23,9 +23,9 @@ import torch
 from tokenizers import Tokenizer
 
 from thinktime import pocket
-from thinktime.engine.models import load_language_model
-from thinktime.engine.rows import Row
 from thinktime.generators.text import shared
+from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.rows import Row
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem, check_steps, problems, read_answer
 from thinktime.pocket.tokenizer import END, STEP

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama
+from thinktime.models.engine.llama import Llama
 from training.compare import freeze
 from training.loop import TrainingRun
 from training.reward import Solution, SolutionBatch, batches, collate, evaluate, judge_options, loss_of, pairwise, read

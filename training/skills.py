@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import Split, WordProblem, problems

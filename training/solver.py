@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from thinktime.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
 from training.loop import PAD_ID, TrainingRun, options, start_as_identity

@@ -28,10 +28,10 @@ from experiments.intervals import Estimate, areas, as_points, difference, mean, 
 from experiments.plot import COLOURS, bars, logarithmic, panels, save
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import load
-from thinktime.engine.models import load_language_model
-from thinktime.engine.rows import Read
+from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.rows import Read
 from thinktime.pocket import directory
-from thinktime.strategies.adaptive_consistency import lead
+from thinktime.strategies.sampling.adaptive_consistency import lead
 from training.calibrate import Evaluated, collect
 
 HERE = Path(__file__).parent

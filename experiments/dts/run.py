@@ -39,8 +39,8 @@ from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Node
 from thinktime.core.usage import Budget
-from thinktime.strategies.dts import DTS
-from thinktime.strategies.fk_steering import FKSteering
+from thinktime.strategies.diffusion.dts import DTS
+from thinktime.strategies.diffusion.fk_steering import FKSteering
 from thinktime.testing.chains import Chain, descents, total_variation
 from training.evaluate_digits import frechet
 

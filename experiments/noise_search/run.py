@@ -33,7 +33,7 @@ from experiments.image_bench import (
     summary,
 )
 from experiments.intervals import as_points
-from thinktime.strategies.ensemble import mean_ranks
+from thinktime.strategies.sampling.ensemble import mean_ranks
 
 HERE = Path(__file__).parent
 STEPS, CURVE, MOST = 20, (5, 10, 20, 40, 80, 160), 16

@@ -26,9 +26,9 @@ from thinktime.bench.report import write_report
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task, load
-from thinktime.engine.models import load_reward_model
-from thinktime.engine.rows import Read
 from thinktime.generators.local import LocalGenerator
+from thinktime.models.engine.models import load_reward_model
+from thinktime.models.engine.rows import Read
 from thinktime.pocket.problems import WordProblem, check_steps, problems
 from thinktime.strategies import make
 

@@ -31,7 +31,7 @@ from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.strategies.revision import Revision
+from thinktime.strategies.revision.revision import Revision
 
 HERE = Path(__file__).parent
 N = 16

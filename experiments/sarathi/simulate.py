@@ -18,10 +18,10 @@ import numpy as np
 
 from experiments.plot import COLOURS, panels, save
 from experiments.provenance import write_json
-from thinktime.engine.blocks import BlockPool
-from thinktime.engine.costs import Shape
-from thinktime.engine.rows import Row
-from thinktime.engine.scheduler import Scheduler
+from thinktime.models.engine.blocks import BlockPool
+from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.rows import Row
+from thinktime.models.engine.scheduler import Scheduler
 
 HERE = Path(__file__).parent
 LLAMA_13B = Shape(layers=40, heads=40, kv_heads=40, head_dim=128, parameters=13_000_000_000, bytes_per_value=2)

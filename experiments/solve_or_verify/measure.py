@@ -22,7 +22,7 @@ from thinktime.bench.verification import (
     fit,
     splits,
 )
-from thinktime.strategies.solve_or_verify import SELECT
+from thinktime.strategies.verification.solve_or_verify import SELECT
 
 UNSEEN = (3 / 16, 3 / 8, 3 / 4)
 """Budgets that the law was not fitted at, in solutions of the bank: between its half octaves."""

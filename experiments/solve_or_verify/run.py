@@ -37,7 +37,7 @@ from experiments.solve_or_verify.measure import NEVER, verifier, votes
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import Task
 from thinktime.generators.local import LocalGenerator
-from thinktime.strategies.solve_or_verify import SolveOrVerify
+from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
 
 HERE = Path(__file__).parent
 WORSE = 0.02

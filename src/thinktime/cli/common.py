@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from thinktime.core.protocols import Generator, Scorer
     from thinktime.core.search import Search
     from thinktime.core.types import Prompt, Sampling
-    from thinktime.remote.probe_cache import ProbeCache
+    from thinktime.models.remote.probe_cache import ProbeCache
 
 Result = TypeVar("Result")
 POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retry"}
@@ -201,8 +201,8 @@ def only_for_endpoints(option: str, **given: object) -> None:
 
 def _remote(options: Models) -> Generator:
     from thinktime.generators.openai import RemoteGenerator
-    from thinktime.remote.prices import Price
-    from thinktime.remote.refusals import only_model
+    from thinktime.models.remote.prices import Price
+    from thinktime.models.remote.refusals import only_model
 
     cost = None if options.price is None else Price.parse(options.price)
     if options.parameters is not None and not options.parameters > 0:
@@ -231,8 +231,8 @@ def remote_scorer(url: str, model: str, *, name: str | None, price: str | None, 
         aggregate: how step rewards become one.
     """
     from thinktime.generators.openai import RemoteGenerator
-    from thinktime.remote.prices import Price
-    from thinktime.remote.refusals import only_model
+    from thinktime.models.remote.prices import Price
+    from thinktime.models.remote.refusals import only_model
     from thinktime.scorers.judge import Judge
     from thinktime.scorers.pooling import RemoteReward
 
@@ -248,7 +248,7 @@ def remote_scorer(url: str, model: str, *, name: str | None, price: str | None, 
 
 def user_probe_cache() -> ProbeCache:
     """What endpoints were seen to do, in the user's cache folder."""
-    from thinktime.remote.probe_cache import ProbeCache
+    from thinktime.models.remote.probe_cache import ProbeCache
 
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return ProbeCache(Path(folder) / "thinktime" / "endpoints.json")

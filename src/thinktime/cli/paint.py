@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thinktime.core.protocols import Scorer
     from thinktime.core.search import Search
     from thinktime.core.trace import Answer
-    from thinktime.diffusion.gradient import Part
+    from thinktime.models.diffusion.gradient import Part
     from thinktime.strategies import Strategy
 
 POCKET = "pocket-digits"
@@ -58,8 +58,8 @@ def paint(
     from thinktime import pocket
     from thinktime.core.search import Search
     from thinktime.core.types import Capability, Problem, Sampling
-    from thinktime.diffusion.gradient import Pull
     from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.models.diffusion.gradient import Pull
     from thinktime.pocket.digits import scorer_for
     from thinktime.scorers.pictures import PictureScorer
     from thinktime.strategies import check, parse
@@ -118,8 +118,8 @@ def measures_of(text: str) -> list[Part]:
         InputError: it has no measure, an unknown measure, or a measure without its model.
     """
     from thinktime import pocket
-    from thinktime.diffusion.classifier import Classifier
-    from thinktime.diffusion.gradient import Part
+    from thinktime.models.diffusion.classifier import Classifier
+    from thinktime.models.diffusion.gradient import Part
     from thinktime.scorers.pictures import SIMPLE, class_score, clip_score, image_reward
 
     term = r"([+-]?)(?:(\d+\.?\d*)\*)?([a-z_]+)(?:=([^+]+))?"

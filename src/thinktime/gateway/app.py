@@ -42,9 +42,9 @@ from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Upstream
 from thinktime.generators.openai import RemoteGenerator
+from thinktime.models.remote.client import OnEvent
+from thinktime.models.remote.protocol import Api
 from thinktime.prompts.templates import overridden
-from thinktime.remote.client import OnEvent
-from thinktime.remote.protocol import Api
 
 SILENCE = 15.0
 """Seconds without an event after which a stream sends a comment to keep the connection open."""

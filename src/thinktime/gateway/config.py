@@ -15,8 +15,8 @@ from typing import Any
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
-from thinktime.remote.prices import Price
-from thinktime.remote.protocol import root_and_api
+from thinktime.models.remote.prices import Price
+from thinktime.models.remote.protocol import root_and_api
 
 LEAST_KEY = 16
 """Least characters of a key; a shorter one can be guessed."""

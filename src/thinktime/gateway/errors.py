@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinktime.core.errors import BankError, CapabilityError, InputError, ModelError, ThinktimeError, UnknownNameError
-from thinktime.remote.client import RefusedError, RemoteError, TooLateError
+from thinktime.models.remote.client import RefusedError, RemoteError, TooLateError
 
 _log = logging.getLogger("thinktime")
 _OURS = {

@@ -24,7 +24,7 @@ from thinktime.gateway.config import refuse_role
 from thinktime.gateway.errors import short
 from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
-from thinktime.strategies.single import Single
+from thinktime.strategies.sampling.single import Single
 
 HEADER = "x-thinktime"
 ROLES = 8

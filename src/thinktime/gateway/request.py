@@ -15,7 +15,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.types import Problem, Sampling
 from thinktime.gateway.errors import short
 from thinktime.gateway.methods import Method
-from thinktime.remote.protocol import Api
+from thinktime.models.remote.protocol import Api
 
 READ = frozenset(
     {"model", "messages", "prompt", "n", "best_of", "stream", "stream_options", "temperature", "top_p", "seed"}

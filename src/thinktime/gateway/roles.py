@@ -18,8 +18,8 @@ from thinktime.gateway.config import Config, Endpoint
 from thinktime.gateway.errors import HttpError, short
 from thinktime.gateway.upstream import Upstream
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote.observers import Observer
-from thinktime.remote.protocol import Api
+from thinktime.models.remote.observers import Observer
+from thinktime.models.remote.protocol import Api
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.pooling import RemoteReward
 

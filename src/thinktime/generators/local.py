@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from thinktime.core.errors import CapabilityError, InputError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.worker import Worker
 from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, with_context
-from thinktime.remote.probe import THINK
-from thinktime.remote.thoughts import CLOSING, END, thinking, thinks_again
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.worker import Worker
+from thinktime.models.remote.probe import THINK
+from thinktime.models.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
-    from thinktime.engine.models import LanguageModel
-    from thinktime.engine.rows import Output, Row, RowRace
+    from thinktime.models.engine.models import LanguageModel
+    from thinktime.models.engine.rows import Output, Row, RowRace
 
 
 _CAPABILITIES: frozenset[str] = frozenset(
@@ -60,7 +60,7 @@ class LocalGenerator:
         thinking_tokens: int | None = None,
         chat: bool = True,
     ) -> None:
-        from thinktime.engine.models import load_language_model
+        from thinktime.models.engine.models import load_language_model
 
         self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
@@ -123,7 +123,7 @@ class LocalGenerator:
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension, in one running batch with every other caller."""
-        from thinktime.engine.rows import RowRace
+        from thinktime.models.engine.rows import RowRace
 
         if self._thinking is not None:
             return list(await asyncio.gather(*(self._within_cap(extension) for extension in extensions)))
@@ -136,7 +136,7 @@ class LocalGenerator:
         self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: RowRace | None = None
     ) -> Row:
         """A row after the extension's node and the ids ``said`` since; ``most`` replaces the extension's limit."""
-        from thinktime.engine.rows import Row
+        from thinktime.models.engine.rows import Row
 
         state: Text = extension.node.state
         most = extension.max_length if most is None else most
@@ -153,7 +153,7 @@ class LocalGenerator:
 
     async def _within_cap(self, extension: Extension) -> Child:
         """A child whose thought is closed at the cap. The closing ids count for its length, but cost prompt tokens."""
-        from thinktime.engine.rows import Output
+        from thinktime.models.engine.rows import Output
 
         if extension.race is not None:
             raise InputError("thinking_tokens", self._thinking, "a race compares lengths; leave the cap out")
@@ -201,8 +201,8 @@ class LocalGenerator:
 
     async def hidden(self, states: Sequence[Text]) -> list[tuple[list[float], Usage]]:
         """The last layer's hidden state at the last token of each state, before the model's last norm, and its cost."""
-        from thinktime.engine.rows import Read
-        from thinktime.engine.states import Segments
+        from thinktime.models.engine.rows import Read
+        from thinktime.models.engine.states import Segments
 
         last = Segments((self._model.shape.layers - 1,))
         ids = [state.prompt + state.ids for state in states]
@@ -220,7 +220,7 @@ class LocalGenerator:
 
     async def logprobs(self, prefixes: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
         """The log-probability, at temperature 1, of each token after the prefix at the same index."""
-        from thinktime.engine.rows import Read
+        from thinktime.models.engine.rows import Read
 
         pairs = zip(prefixes, tokens, strict=True)
         outputs = await self._worker.run([Read((*ids, token), len(ids)) for ids, token in pairs])

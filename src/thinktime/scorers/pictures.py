@@ -20,14 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.diffusion.batch import Batch
-from thinktime.diffusion.calls import Condition
-from thinktime.diffusion.gradient import Measure
-from thinktime.diffusion.levels import Array
+from thinktime.models.diffusion.batch import Batch
+from thinktime.models.diffusion.calls import Condition
+from thinktime.models.diffusion.gradient import Measure
+from thinktime.models.diffusion.levels import Array
 
 if TYPE_CHECKING:
-    from thinktime.diffusion.classifier import Classifier
     from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.models.diffusion.classifier import Classifier
 
 
 class PictureScorer:

@@ -14,10 +14,10 @@ from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.generators.text import messages_of, question_of, steps_of, with_context
-from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
-from thinktime.remote.prices import Price, listed
-from thinktime.remote.refusals import about_length
-from thinktime.remote.sizes import active_parameters
+from thinktime.models.remote.client import Client, RefusedError, RemoteError, UnreadableError
+from thinktime.models.remote.prices import Price, listed
+from thinktime.models.remote.refusals import about_length
+from thinktime.models.remote.sizes import active_parameters
 from thinktime.scorers.prm import AGGREGATES
 
 STEP_TAG = "<extra_0>"

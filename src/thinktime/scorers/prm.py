@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from thinktime.core.errors import UnknownNameError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.worker import Worker
 from thinktime.generators.text import RemoteText, Text, messages_of, shared, with_context
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.worker import Worker
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from thinktime.engine.models import ChatTokenizer, RewardModel
-    from thinktime.engine.rows import Output
+    from thinktime.models.engine.models import ChatTokenizer, RewardModel
+    from thinktime.models.engine.rows import Output
 
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda steps: steps[-1],
@@ -58,7 +58,7 @@ class ProcessReward:
     """
 
     def __init__(self, directory: Path | str, *, aggregate: str = "last", dtype: str = "float32") -> None:
-        from thinktime.engine.models import load_reward_model
+        from thinktime.models.engine.models import load_reward_model
 
         if aggregate not in AGGREGATES:
             raise UnknownNameError("aggregate", aggregate, AGGREGATES)
@@ -108,7 +108,7 @@ class ProcessReward:
         ]
 
     async def _read(self, states: Sequence[Text]) -> list[Output | None]:
-        from thinktime.engine.rows import Read
+        from thinktime.models.engine.rows import Read
 
         fits = [self._fits(state.prompt + state.ids) for state in states]
         reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
@@ -151,7 +151,7 @@ class ProcessReward:
 
     @cached_property
     def _tokenizer(self) -> ChatTokenizer:
-        from thinktime.engine.models import ChatTokenizer
+        from thinktime.models.engine.models import ChatTokenizer
 
         return ChatTokenizer(self._directory)
 

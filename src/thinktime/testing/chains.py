@@ -19,7 +19,7 @@ from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
-from thinktime.strategies.dts import Branch
+from thinktime.strategies.diffusion.dts import Branch
 
 Path = tuple[int, ...]
 
