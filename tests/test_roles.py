@@ -32,6 +32,7 @@ from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies.sampling.best_of_n import BestOfN
 from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.search.beam_search import BeamSearch
+from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
 
 CHECK = Prompt("check", lambda problem, about, said: f"{about[0].text} check", lambda state, n: state.text)
 
@@ -265,6 +266,15 @@ def test_an_inner_search_answers_with_samples_of_its_own() -> None:
     assert first.node is not None and second.node is not None and first.node.key != second.node.key
     assert first.usage == second.usage == total([first.node.usage] * 2)
     assert search.finish(None).value == "0", "what an inner search sampled is never lost"
+
+
+def test_an_inner_strategy_is_checked_before_it_spends() -> None:
+    search = two()
+    with pytest.raises(CapabilityError, match=r"strategy=BeamSearch\(n=4.*it needs process rewards"):
+        asyncio.run(search.run(BeamSearch(n=4)))
+    with pytest.raises(InputError, match="alpha_s"):
+        asyncio.run(search.run(SolveOrVerify(n=4)))
+    assert search.ledger.spent == Usage()
 
 
 def test_inside_another_model_may_be_main() -> None:

@@ -439,9 +439,15 @@ class Search:
             model: the role that is ``main`` inside; with a root it is the model that was asked.
 
         Raises:
-            ThinktimeError: as the strategy raises.
+            CapabilityError: the inner search lacks what the strategy needs.
+            ThinktimeError: as the strategy, or its ``validate``, raises.
         """
         inner = self._inner(root, budget, self._role(model) if root is None else root.model)
+        lacking = missing(getattr(strategy, "needs", frozenset()), inner.capabilities)
+        if lacking:
+            raise CapabilityError(f"strategy={strategy!r}: it needs {', '.join(sorted(lacking))}")
+        if (validate := getattr(strategy, "validate", None)) is not None:
+            validate(inner)
         answer = await strategy(inner)
         self.exhausted |= inner.exhausted and budget is None
         return answer
