@@ -33,6 +33,7 @@ from thinktime.scorers.embedding import HashedNgrams
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import Strategy, parse
 from thinktime.strategies.generative_reward import GenerativeReward
+from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify
 
 SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
 BANK = "bank.db"
@@ -49,9 +50,9 @@ class Arm:
 
 
 def arm(label: str, scorer: Scorer | None = None) -> Arm:
-    """The strategy that is typed like this; where no judgement can be read it answers by plurality."""
+    """The strategy that is typed like this; where no judgement or check can be read it answers by plurality."""
     strategy = parse(label)[1]
-    if isinstance(strategy, GenerativeReward):
+    if isinstance(strategy, GenerativeReward | GenerativeVerification | SolveOrVerify):
         strategy = replace(strategy, unreadable="plurality")
     return Arm(label, strategy, scorer)
 

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scorers": (
         "scorers",
         "core",
+        "prompts",
         "engine",
         "diffusion",
         "remote",

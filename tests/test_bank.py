@@ -30,7 +30,7 @@ USAGE = Usage(prompt_tokens=5, generated_tokens=2, model_calls=1, flops=1e17 + 2
 
 def sample(text: str, size: int = 0) -> dict[str, Any]:
     state = {"text": text + "." * size, "ids": [1, 2], "logprob": -0.1}
-    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2}
+    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2, "log_weight": 0.0}
 
 
 @pytest.fixture
@@ -52,6 +52,33 @@ def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
     found = bank.find_sample("k")
     assert found == sample("\u221a2 \u2260 \U0001f642\n")
     assert found is not None and Usage(**found["usage"]) == USAGE
+
+
+def test_bytes_of_a_state_are_blobs_by_their_content_and_equal_ones_are_stored_once(path: Path) -> None:
+    states = {"a": {"numbers": b"\x00\xff" * 99, "position": 1}, "b": {"deep": {"numbers": b"\x00\xff" * 99}}}
+    row = {"finish": "step", "usage": Usage().as_dict(), "passes": 1, "log_weight": -0.25}
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [(key, row | {"state": state}) for key, state in states.items()])
+    with Bank(path) as bank:
+        for key, state in states.items():
+            found = bank.find_sample(key)
+            assert found is not None and (found["state"], found["log_weight"]) == (state, -0.25)
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT count(*), length(max(data)) FROM blobs").fetchone() == (1, 198)
+        raw.execute("DELETE FROM blobs")
+    raw.close()
+    with Bank(path) as bank, pytest.raises(BankError, match=r"the blob [0-9a-f]{32} is missing"):
+        bank.find_sample("a")
+
+
+def test_a_bank_from_before_log_weights_opens_and_gives_0(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("a", {"state": {}, "finish": "eos", "usage": {}, "passes": 1})])
+    with sqlite3.connect(path) as raw:
+        raw.execute("ALTER TABLE samples DROP COLUMN log_weight")
+    raw.close()
+    with Bank(path) as bank:
+        assert (bank.find_sample("a") or {})["log_weight"] == 0
 
 
 def test_a_score_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
@@ -277,6 +304,11 @@ def replayed(bank: Bank, **options: Any) -> Any:
     )
 
 
+def stands_still() -> float:
+    """A clock for strategies that measure how long they think, as ETS does."""
+    return 0.0
+
+
 TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in kind.needs]
 """What a bank of texts can replay."""
 
@@ -285,9 +317,11 @@ TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = facts(solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
+            live = facts(
+                solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20, clock=stands_still))
+            )
         with Bank(path) as bank:
-            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20))) == live
+            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
@@ -298,7 +332,7 @@ def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> 
 
 
 @pytest.mark.parametrize(
-    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 readings of toy-scorer")]
+    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 scores of toy-scorer")]
 )
 def test_what_a_replay_lacks_is_named(bank: Bank, strategy: str, what: str) -> None:
     solve(make("majority", {"n": 4}), toy_search(drawn, journal=bank))
@@ -321,7 +355,7 @@ def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_li
     name: str, path: Path
 ) -> None:
     for seed, tokens in product(range(4), (9, 21, 50)):
-        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12}
+        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12, "clock": stands_still}
         with Bank(path) as bank:
             live = facts(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
             assert facts(solve(configured(name), replayed(bank, **limited))) == live

@@ -279,8 +279,8 @@ def test_a_run_killed_anywhere_and_resumed_ends_like_one_that_was_not(
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
     expected = facts(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
-    readings = data.draw(st.integers(0, len(journal.readings)))
-    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.readings.items()][:readings]))
+    scores = data.draw(st.integers(0, len(journal.scores)))
+    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
     assert facts(resumed, solve(strategy, resumed)) == expected
 
@@ -321,7 +321,7 @@ def test_a_budget_that_covers_no_sample_gives_no_answer_and_spends_nothing() -> 
 
 
 def test_a_budget_that_covers_the_samples_but_not_their_scores_still_answers() -> None:
-    """Two samples of two words at 2 FLOPs a word; a reading of two words would cost 2 more."""
+    """Two samples of two words at 2 FLOPs a word; a score of two words would cost 2 more."""
     search = toy_search(TWO_WORDS, lambda node: 0.5, budget=Budget(flops=9), cap=2)
     answer = solve(BestOfN(n=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")

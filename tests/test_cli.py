@@ -548,7 +548,7 @@ def test_a_replay_of_what_the_bank_lacks_fails_with_one_line(
     done = thinktime("bench", "questions.jsonl", *options, "--replay", "--bank", "run/bank.db", "--out", "lacking")
     assert done.code == 1
     (line,) = done.err.splitlines()
-    assert re.match(r"error: replay: the bank lacks \d+ samples of solver@", line)
+    assert re.match(r"error: failed: majority@32: replay: the bank lacks \d+ samples of solver@", line)
 
 
 SMALL = ("bench", "questions.jsonl", "--problems", "4", "--strategies", "single,majority,best_of_n", "--n", "4")

@@ -535,7 +535,7 @@ def test_a_class_is_scored_by_its_log_probability() -> None:
     assert np.exp(table).sum() == pytest.approx(1)
     assert float(class_score(classifier)(shown, [2])[0]) == pytest.approx(float(table[0, 2]))
     assert float(class_score(classifier, target=1)(shown, [None])[0]) == pytest.approx(float(table[0, 1]))
-    with pytest.raises(InputError, match="no class was asked for"):
+    with pytest.raises(InputError, match="it names no class"):
         class_score(classifier)(shown, [None])
     with pytest.raises(InputError, match="target=3: give a class from 0 to 2"):
         class_score(classifier, target=3)
@@ -548,7 +548,7 @@ def test_a_score_counts_the_operations_of_its_classifier(model: DiffusionModel) 
     root = search.root
     convolution, inner, outer = 2 * 8 * 8 * 4 * 9, 2 * (4 * 4 * 4) * 8, 2 * 8 * 4
     assert scorer.worst_case(search.problem, root, None).scorer_flops == convolution + inner + outer
-    with pytest.raises(InputError, match="no class was asked for"):
+    with pytest.raises(InputError, match="it names no class"):
         Search(Problem("any", ""), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
 
 

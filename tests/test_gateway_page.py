@@ -223,7 +223,7 @@ def test_a_sample_that_failed_says_why_and_not_where(start_gateway: Start) -> No
     assert gateway.ask({**VOTE, "model": "majority:n=3/words"})[0] == 200
     nodes = shown(gateway, "requests/2")["tree"]["nodes"]
     (failed,) = [node for node in nodes if node["finish"] == "error"]
-    assert "that is no JSON object" in failed["error"]
+    assert "that is not a JSON object" in failed["error"]
     assert str(endpoint.port) not in json.dumps(nodes)
 
 

@@ -77,7 +77,7 @@ def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Cal
     assert pulled["score"] > plain["score"]
     assert pulled["usage"]["flops"] == 2 * plain["usage"]["flops"]
     _, facts = paint("2", "--strategy", "fk_steering:n=2,start=9", "--steps", "5", "--out", path)
-    assert "warning: nothing is scored before the end with start=9, every=4: this is importance sampling" in facts
+    assert "warning: no step is scored before the end with start=9, every=4: this is importance sampling" in facts
 
 
 @pytest.mark.parametrize(

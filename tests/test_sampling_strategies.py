@@ -87,7 +87,7 @@ def test_a_race_tells_the_lengths_that_arrived_and_how_many_were_given_up() -> N
 
 @pytest.mark.parametrize(
     ("advice", "says"),
-    [("unknown", "nobody has measured whether short samples"), ("do not use", "short samples of this model are not")],
+    [("unknown", "measure first whether short samples"), ("do not use", "short samples of this model are not")],
 )
 def test_a_guard_warns_or_refuses_unless_lengths_were_seen_to_tell(advice: str, says: str) -> None:
     search = toy_search(RACE, None)

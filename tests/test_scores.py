@@ -1,4 +1,4 @@
-"""What a reading of a scorer costs: what is new to the search, each token once, whatever anything holds in store.
+"""What a score of a scorer costs: what is new to the search, each token once, whatever anything holds in store.
 
 The prompt of the toy has five words.
 """
@@ -173,8 +173,8 @@ def test_a_score_is_banked_under_its_node_and_what_was_known() -> None:
     score(search, [first, left, right])
     second = left.parent
     keys = [score_key(first, None), score_key(left, first), score_key(right, second)]
-    assert [key for key, _ in journal.readings] == keys
-    assert [reading.usage.scorer_tokens for reading in journal.readings.values()] == [PROMPT + 2, 3 + 1, 2]
+    assert [key for key, _ in journal.scores] == keys
+    assert [score.usage.scorer_tokens for score in journal.scores.values()] == [PROMPT + 2, 3 + 1, 2]
 
 
 def test_the_score_of_a_generation_that_the_budget_cut_is_not_that_of_its_sample() -> None:

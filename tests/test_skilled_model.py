@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,15 @@ from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
+from thinktime.generators.text import Text
 from thinktime.pocket import directory
+from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import PROMPTS
 from thinktime.prompts.common import CHECK
+from thinktime.scorers.generative_reward import GenerativeRewardModel
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
@@ -127,6 +131,27 @@ def test_every_strategy_with_prompts_answers_with_the_shipped_model(quick: Local
         return [answer.value is not None for answer in answers]
 
     assert sum(asyncio.run(solved())) >= 2
+
+
+def test_the_generative_reward_of_right_solutions_is_above_that_of_a_wrong_answer(skilled: LocalGenerator) -> None:
+    """The wrong solutions are the right ones with another number in the last line."""
+    scorer = GenerativeRewardModel(skilled, prompt=PROMPTS["judge"], k=4, temperature=1.0, max_tokens=200)
+
+    async def compared(place: int, problem: WordProblem) -> Score:
+        *lines, last = problem.solution.splitlines()
+        wrong = re.sub(r"\d+", lambda number: str(int(number[0]) + 1), last)
+        states = [Text((), text=text) for text in (problem.solution, "\n".join([*lines, wrong]))]
+        nodes = [Node(f"{place}/{i}", (i,), state, finish="eos") for i, state in enumerate(states)]
+        return await scorer.compare(Problem(problem.id, problem.question), nodes)
+
+    async def everything() -> list[Score]:
+        return await asyncio.gather(*(compared(i, problem) for i, problem in enumerate(problems("dev", 4))))
+
+    found = asyncio.run(everything())
+    assert all(score.value is not None and len(score.steps) == 2 for score in found)
+    assert all(score.usage.scorer_tokens and score.usage.scorer_flops for score in found)
+    right, wrong = zip(*(score.steps for score in found), strict=True)
+    assert fmean(right) > fmean(wrong)
 
 
 def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: LocalGenerator) -> None:

@@ -168,6 +168,14 @@ def test_or_a_plurality_of_the_solutions_where_that_is_asked_for_or_the_length_l
     assert solve(GenerativeVerification(3, 2), talk(cut)).share == 2 / 3
 
 
+def test_verdicts_that_the_budget_does_not_cover_are_no_error() -> None:
+    """Solution and check take 2 words of 2 FLOPs; the probability takes one FLOP for each of 10 words read."""
+    script = {"#0": "so 5", "so 5 check#0": "no 3"}
+    search = talk(script, lambda node: 0.5, cap=2, budget=Budget(flops=12))
+    answer = solve(GenerativeVerification(1, 1, verdict="logprob"), search)
+    assert (answer.value, answer.finish, answer.usage.scorer_calls) == ("5", "budget", 0)
+
+
 @pytest.mark.parametrize("select", ["weighted", "best_of_n"])
 def test_where_every_verdict_is_no_the_plurality_answers(select: str) -> None:
     """The first solution says 7, the other two 5: without the rule 7 would win as the first of ties."""
@@ -197,12 +205,7 @@ def test_hybrid_reads_the_text_where_there_is_no_probability_and_logprob_does_no
 def test_what_a_check_cannot_do_is_refused_before_anything_is_sampled() -> None:
     law = SolveOrVerify(16)
     refusals: list[tuple[Strategy, float, type[Exception], str]] = [
-        (
-            GenerativeVerification(verdict="logprob"),
-            1,
-            CapabilityError,
-            "needs probabilities of verdicts; give verdict",
-        ),
+        (GenerativeVerification(verdict="logprob"), 1, CapabilityError, "needs probabilities of verdicts; give"),
         (GenerativeVerification(1, 2), 0, InputError, "temperature=0: 2 samples would be the same"),
         (law, 1, InputError, r"alpha_s=0\.0: fit the allocator first, or pass alpha_s and alpha_v"),
     ]

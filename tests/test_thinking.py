@@ -28,7 +28,7 @@ from thinktime.core.usage import Budget
 from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.generators.text import held, pack, thoughts_of, unpack
+from thinktime.generators.text import pack, thinking_counts, thinking_report, unpack
 from thinktime.remote.prices import Price
 from thinktime.remote.probe_cache import ProbeCache
 from thinktime.remote.refusals import only_model
@@ -443,8 +443,8 @@ def test_llama_cpp_keeps_a_cap_by_its_own_field_and_is_told_where_it_does_not(
     nodes = sampled(searching(generator, LONG), 1, temperature=0)  # warm samples may end their thought at once
     nodes += sampled(searching(generator, LONG), 2, temperature=0.5)
     thoughts = [listed_thoughts(node) for node in nodes]
-    assert thoughts_of(nodes) == thoughts
-    assert held(thoughts, cap) == {"limit": cap, "most": max(thoughts), "held": keeps}
+    assert thinking_counts(nodes) == thoughts
+    assert thinking_report(thoughts, cap) == {"limit": cap, "most": max(thoughts), "held": keeps}
 
 
 def test_llama_cpp_answers_behind_a_thought_that_was_closed_in_a_completion(llama_cpp: str, thinker: Path) -> None:

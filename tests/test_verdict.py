@@ -66,7 +66,7 @@ def test_what_came_to_no_verdict_has_no_probability(skilled: LocalGenerator) -> 
 
 
 def test_a_model_that_has_no_word_for_yes_is_refused(generator: LocalGenerator) -> None:
-    with pytest.raises(InputError, match="scorer='verdicts': Yes and No are no single tokens of this model"):
+    with pytest.raises(InputError, match="scorer='verdicts': Yes and No are not single tokens of this model"):
         VerdictProbability(generator)
 
 

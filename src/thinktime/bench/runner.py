@@ -22,7 +22,7 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.generators.text import held, thoughts_of
+from thinktime.generators.text import thinking_counts, thinking_report
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, check
 
@@ -175,7 +175,7 @@ class Bench:
         leaves = [r.node for r in search.records() if r.node.done and r.node.parent is search.root]
         samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
         capped = self.thinking_tokens is not None
-        thoughts = thoughts_of(record.node for record in search.records()) if capped else ()
+        thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events)
 
@@ -275,7 +275,7 @@ class Bench:
     def _thinking(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         if self.thinking_tokens is None:
             return {}
-        return {"thinking": held([count for o in outcomes for count in o.thoughts], self.thinking_tokens)}
+        return {"thinking": thinking_report([count for o in outcomes for count in o.thoughts], self.thinking_tokens)}
 
     def _coverage(self, finished: Sequence[Entry]) -> dict[str, dict[str, float]]:
         """Unbiased pass@k at powers of two, from the entry with the most independent samples."""

@@ -472,8 +472,10 @@ class Search:
         return sorted(self.trace.values(), key=lambda record: record.turn)
 
     def failed_scores(self) -> list[str]:
-        """Why scores are missing, one line each."""
-        return [reason for cache in self._caches.values() for reason in cache.failed]
+        """Why scores and comparisons are missing, one line each."""
+        failed = [cache.failed for cache in self._caches.values()]
+        failed += [work.failed for work in self._comparing.values()]
+        return [reason for reasons in failed for reason in reasons]
 
     def candidates(self, nodes: Collection[Node], scores: Collection[float | None] | None = None) -> list[Candidate]:
         """The complete nodes among these, with their answers and scores, each once."""
@@ -494,10 +496,12 @@ class Search:
         sample is lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ThinktimeError: no sample is complete, and a child failed for this reason; or all scores failed.
+            ThinktimeError: no sample is complete, and a child failed for this reason; or all scores and comparisons
+                failed.
         """
         failed, records = self.failed_scores(), self.records()
-        if failed and all(record.score is None for record in records):
+        compared = any(work.succeeded for work in self._comparing.values())
+        if failed and not compared and all(record.score is None for record in records):
             raise ModelError(failed[0])
         if chosen is None:
             answers = [record for record in records if self.is_answer(record.node)]

@@ -28,7 +28,7 @@ class Usage:
     model_calls: int = 0
     """Continuations asked of the generator."""
     scorer_calls: int = 0
-    """ScoreCache asked of scorers."""
+    """Scores asked of scorers, and comparisons asked of judges."""
     flops: float | None = 0.0
     """Floating-point operations of the generator: linear layers and attention."""
     scorer_flops: float | None = 0.0

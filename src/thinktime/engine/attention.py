@@ -1,9 +1,9 @@
 """Keys and values in blocks, and attention that reads a shared prefix once for all rows that share it.
 
-What an iteration attends to is planned once and used by every layer. Tokens that look at the same run of blocks
-are one *piece*: the queries of all rows that share a prefix against its keys, the rest of every row against its own,
-a chunk of a prompt against all before it. A piece gives outputs and log-sum-exps; a token that
-took part in several pieces is their average, weighted by the exponentials.
+Attention of an iteration is planned once and used by every layer. Tokens that attend to the same run of blocks form
+one *segment*: the queries of all rows that share a prefix with its keys, the rest of every row with its own keys,
+a chunk of a prompt with all tokens before it. A segment gives outputs and log-sum-exps. The output of a token in
+several segments is their average, weighted by the exponentials.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
-PADDING_WORTH_A_PIECE = 128
-"""Blocks; measured on a CPU."""
+PADDING_LIMIT = 128
+"""Blocks of padding that cost less than one more segment; measured on a CPU."""
 
 
 def _has_sparse_products() -> bool:
-    """Whether this build of torch has them on a CPU; it also takes the warning, one a process, that they are beta."""
+    """Whether this build of torch has sparse products on a CPU. Suppresses torch's warning that they are beta."""
     one = torch.ones(1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -44,9 +44,9 @@ SPARSE = _has_sparse_products()
 
 @dataclass(frozen=True)
 class View:
-    """Tokens of one row in an iteration: ``count`` places of the flat batch from ``start`` on.
+    """Tokens of one row in an iteration: ``count`` positions of the flat batch, beginning at ``start``.
 
-    They are the last of the row's ``length`` tokens, which lie in ``blocks``.
+    They are the last of the row's ``length`` tokens, which are stored in ``blocks``.
     """
 
     start: int
@@ -56,13 +56,13 @@ class View:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """``n`` groups of ``q`` queries against ``n`` runs of blocks, of which they look at up to ``length`` tokens.
+class KeyValueSegment:
+    """``n`` groups of ``q`` queries that attend to ``n`` runs of blocks, at most ``length`` tokens each.
 
-    ``queries`` ``[n, q]`` are places in the flat batch (padding: its last); ``in_order`` says that they are the whole
-    batch as it is. ``rows`` ``[n * kv_heads * b]`` are the rows of the store to gather, ``hidden``
-    ``[n, 1, q or 1, 1, length]`` is true where a query must not look (None: nowhere). Groups of one query may have a
-    ``pattern`` in place of the rows: a sparse matrix of their heads by places of the store, where scores are written.
+    ``queries`` ``[n, q]`` are positions in the flat batch; padding is the last position. ``in_order`` is true if they
+    are the whole batch in its order. ``rows`` ``[n * kv_heads * b]`` are the rows of the store to gather. ``hidden``
+    ``[n, 1, q or 1, 1, length]`` is true where a query must not attend; None masks nothing. Groups of one query may
+    have a ``pattern`` in place of the rows: a sparse matrix of heads by positions of the store, which holds the scores.
     """
 
     queries: Tensor
@@ -75,16 +75,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Plan:
-    """An iteration's pieces.
+    """An iteration's segments.
 
-    ``places`` ``[tokens * kv_heads]`` are those of the store where its keys and values go. ``parts``
-    ``[tokens * heads, m]`` are the places of a head's outputs among those of all pieces (padding: one past their end;
-    None: one piece is all there is). ``read`` counts the tokens whose keys and values are read, those of a shared run
-    once.
+    ``places`` ``[tokens * kv_heads]`` are the positions in the store for the new keys and values. ``parts``
+    ``[tokens * heads, m]`` are the positions of a head's outputs among the outputs of all segments; padding is one past
+    their end. ``parts`` is None if there is only one segment. ``read`` counts the tokens whose keys and values are
+    read; a shared run counts once.
     """
 
     places: Tensor
-    pieces: tuple[Piece, ...]
+    segments: tuple[KeyValueSegment, ...]
     parts: Tensor | None
     read: int
 
@@ -92,8 +92,8 @@ class Plan:
 class KVStore:
     """Keys and values of all layers, ``[n_blocks * kv_heads * block_size, head_dim]`` each.
 
-    Memory is reserved, not touched: what is never written costs nothing. It reads as zeros, for a place that a row must
-    not look at has weight 0, and 0 times what is not a number is not a number.
+    Memory is reserved but not touched, so unused blocks cost nothing. Unwritten positions read as zeros: a masked
+    position has weight 0, and 0 times NaN would be NaN.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class KVStore:
             side.index_copy_(0, target, side.index_select(0, source))
 
     def clear(self, slots: Sequence[int]) -> None:
-        """Write zeros, over what may not be numbers."""
+        """Overwrite slots with zeros, because they may hold NaN."""
         places = self._places(slots)
         for side in (side for layer in self._layers for side in layer):
             side.index_fill_(0, places, 0.0)
@@ -139,13 +139,13 @@ class KVStore:
         keys, values = self._layers[layer]
         keys.index_copy_(0, plan.places, k.reshape(-1, self.head_dim))
         values.index_copy_(0, plan.places, v.reshape(-1, self.head_dim))
-        first = plan.pieces[0]
+        first = plan.segments[0]
         if plan.parts is None and first.pattern is None:
             k, v = self._gather(0, first, keys), self._gather(1, first, values)
-            mine = q.view(len(k), self.kv_heads, -1, self.head_dim)
+            grouped = q.view(len(k), self.kv_heads, -1, self.head_dim)
             seen = None if first.hidden is None else ~first.hidden[:, :, 0]
-            return F.scaled_dot_product_attention(mine, k, v, seen).reshape(q.shape)
-        attended = [self._attend_piece(piece, keys, values, q) for piece in plan.pieces]
+            return F.scaled_dot_product_attention(grouped, k, v, seen).reshape(q.shape)
+        attended = [self._attend_segment(segment, keys, values, q) for segment in plan.segments]
         if plan.parts is None:
             return attended[0][0].view(q.shape)
         outs = torch.cat([*(out for out, _, _ in attended), self._nothing[0]])
@@ -156,13 +156,13 @@ class KVStore:
         return F.embedding_bag(plan.parts, outs, mode="sum", per_sample_weights=shares).view(q.shape)
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
-        """Group what an iteration attends to: rows with one token, whose prefixes may be shared, and longer chunks."""
+        """Group the tokens of an iteration into segments: rows with one token, which may share prefixes, and chunks."""
         if len(slots) == 1:
-            alone = self._piece(np.zeros((1, 1), dtype=np.int64), np.array([views[0].blocks]), None, 1)
+            alone = self._segment(np.zeros((1, 1), dtype=np.int64), np.array([views[0].blocks]), None, 1)
             return Plan(self._places(slots), (replace(alone, length=views[0].length),), None, views[0].length)
         decoding = [view for view in views if view.count == 1]
         chunks = [view for view in views if view.count > 1]
-        pieces: list[tuple[Ints, Ints, Ints | None]] = []
+        segments: list[tuple[Ints, Ints, Ints | None]] = []
         read, past_end = 0, len(slots)
         if decoding:
             table = _rectangle([view.blocks for view in decoding], -1)
@@ -176,30 +176,30 @@ class KVStore:
                 queries = _rectangle([starts[rows] for rows, _ in group], past_end)
                 lengths = np.array([len(blocks) for _, blocks in group]) * self.block_size
                 sees = lengths[:, None] if lengths.min() < lengths.max() else None
-                pieces.append((queries, _rectangle([blocks for _, blocks in group], 0), sees))
+                segments.append((queries, _rectangle([blocks for _, blocks in group], 0), sees))
             lengths = np.array([view.length for view in decoding], dtype=np.int64) - own * self.block_size
             blocks = -(-lengths // self.block_size)
-            some = np.flatnonzero(blocks)  # a row has none when another one started behind its last token
-            for rows in (some[places] for places in _alike(blocks[some])) if len(some) else ():
+            some = np.flatnonzero(blocks)  # a row has none if another row continues after its last token
+            for rows in (some[places] for places in _by_magnitude(blocks[some])) if len(some) else ():
                 columns = own[rows, None] + np.arange(blocks[rows].max())
                 private = table[rows[:, None], np.minimum(columns, table.shape[1] - 1)]
-                pieces.append((starts[rows, None], np.maximum(private, 0), lengths[rows, None]))
+                segments.append((starts[rows, None], np.maximum(private, 0), lengths[rows, None]))
             read += int(lengths.sum())
-        alike = defaultdict(list)
+        by_length = defaultdict(list)
         for view in chunks:
-            alike[view.count.bit_length()].append(view)
+            by_length[view.count.bit_length()].append(view)
             read += view.length
-        for views in alike.values():
+        for views in by_length.values():
             queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
-            pieces.append((queries, _rectangle([v.blocks for v in views], 0), sees))
-        done = tuple(self._piece(*piece, past_end) for piece in pieces)
+            segments.append((queries, _rectangle([v.blocks for v in views], 0), sees))
+        done = tuple(self._segment(*segment, past_end) for segment in segments)
         whole = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
-        parts = None if whole else self._there(self._parts([q for q, _, _ in pieces], past_end))
+        parts = None if whole else self._there(self._parts([q for q, _, _ in segments], past_end))
         return Plan(self._places(slots), done, parts, read)
 
-    def _piece(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> Piece:
-        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens that a query looks at; None: all."""
+    def _segment(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> KeyValueSegment:
+        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens a query attends to; None means all."""
         length, hidden = blocks.shape[1] * self.block_size, None
         if sees is not None:
             length = int(sees.max())
@@ -208,11 +208,11 @@ class KVStore:
         places, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)
         hides = None if hidden is None else self._there(hidden)
         if self._sparse and queries.shape[1] == 1 < len(queries):
-            return Piece(places, in_order, length, None, hides, self._pattern(rows, length))
-        return Piece(places, in_order, length, self._there(rows.ravel()), hides, None)
+            return KeyValueSegment(places, in_order, length, None, hides, self._pattern(rows, length))
+        return KeyValueSegment(places, in_order, length, self._there(rows.ravel()), hides, None)
 
     def _pattern(self, rows: Ints, length: int) -> Tensor:
-        """A sparse matrix of heads of queries by places of the store, of what they look at."""
+        """A sparse matrix of query heads by positions of the store, with an entry for every attended position."""
         n, kv_heads, _ = rows.shape
         places = (rows[..., None] * self.block_size + np.arange(self.block_size)).reshape(n, kv_heads, 1, -1)
         shape = (n, kv_heads, self._group, length)
@@ -223,13 +223,13 @@ class KVStore:
         return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
 
     def _parts(self, queries: Sequence[Ints], tokens: int) -> Ints:
-        """Where the outputs of each head of each token lie among those of all pieces; see `Plan`."""
+        """The positions of each head's outputs of each token among the outputs of all segments; see `Plan`."""
         heads, end = (self.kv_heads, self._group), 0
         places = []
         for n, width in (q.shape for q in queries):
-            of_piece = np.arange(end, end + n * width * heads[0] * heads[1]).reshape(n, heads[0], width, heads[1])
-            places.append(of_piece.swapaxes(1, 2).reshape(n * width, -1))
-            end += of_piece.size
+            of_segment = np.arange(end, end + n * width * heads[0] * heads[1]).reshape(n, heads[0], width, heads[1])
+            places.append(of_segment.swapaxes(1, 2).reshape(n * width, -1))
+            end += of_segment.size
         token = np.concatenate([q.ravel() for q in queries])
         order = np.argsort(token, kind="stable")[: (token < tokens).sum()]
         token = token[order]
@@ -247,46 +247,48 @@ class KVStore:
         return rows
 
     def _places(self, slots: Sequence[int]) -> Tensor:
-        """Where the heads ``[tokens * kv_heads]`` of tokens in these slots lie."""
+        """The positions ``[tokens * kv_heads]`` of the heads of the tokens in these slots."""
         blocks, places = np.divmod(np.array(slots), self.block_size)
         return self._there(((blocks * self.kv_heads + self._heads) * self.block_size + places).T.ravel())
 
-    def _attend_piece(self, piece: Piece, keys: Tensor, values: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax, a row for each of these."""
-        n, width = piece.queries.shape
+    def _attend_segment(
+        self, segment: KeyValueSegment, keys: Tensor, values: Tensor, q: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax with one row per output."""
+        n, width = segment.queries.shape
         _, heads, size = q.shape
-        if not piece.in_order:
-            q = q.index_select(0, piece.queries.flatten())
-        if piece.pattern is not None:
-            pattern, mine = piece.pattern, q.reshape(-1, size)
-            torch.sparse.sampled_addmm(pattern, mine, keys.t(), beta=0.0, alpha=size**-0.5, out=pattern)
+        if not segment.in_order:
+            q = q.index_select(0, segment.queries.flatten())
+        if segment.pattern is not None:
+            pattern, grouped = segment.pattern, q.reshape(-1, size)
+            torch.sparse.sampled_addmm(pattern, grouped, keys.t(), beta=0.0, alpha=size**-0.5, out=pattern)
             scores = pattern.values().view(n, heads, -1)
-            if piece.hidden is not None:  # not in place: what is there is multiplied by beta in the next layer
-                scores = scores.masked_fill(piece.hidden[:, 0, 0], -math.inf)
+            if segment.hidden is not None:  # not in place: the next layer multiplies the stored scores by beta
+                scores = scores.masked_fill(segment.hidden[:, 0, 0], -math.inf)
             scores = scores.view(n * heads, -1)
             weights = scores.softmax(-1)
             return _weighted_sums(values, pattern.col_indices(), pattern.crow_indices(), weights), scores, weights
-        mine = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
-        k, v = self._gather(0, piece, keys), self._gather(1, piece, values)
-        scores = (mine * size**-0.5) @ k.transpose(2, 3)
-        if piece.hidden is not None:
-            scores.view(n, self.kv_heads, width, -1, piece.length).masked_fill_(piece.hidden, -math.inf)
+        grouped = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
+        k, v = self._gather(0, segment, keys), self._gather(1, segment, values)
+        scores = (grouped * size**-0.5) @ k.transpose(2, 3)
+        if segment.hidden is not None:
+            scores.view(n, self.kv_heads, width, -1, segment.length).masked_fill_(segment.hidden, -math.inf)
         weights = scores.softmax(-1)
         return (weights @ v).view(-1, size), scores, weights
 
-    def _gather(self, side: int, piece: Piece, stored: Tensor) -> Tensor:
-        """``[n, kv_heads, length, head_dim]`` in memory that is used again: new pages cost more than the copy."""
-        rows = piece.rows
+    def _gather(self, side: int, segment: KeyValueSegment, stored: Tensor) -> Tensor:
+        """``[n, kv_heads, length, head_dim]`` in a reused buffer, because new pages cost more than the copy."""
+        rows = segment.rows
         assert rows is not None
         blocks = stored.view(-1, self.block_size * self.head_dim)
         if len(rows) > len(self._gathered[side]):
             self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
         out = torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
-        return out.view(len(piece.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, piece.length)
+        return out.view(len(segment.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, segment.length)
 
 
 def _weighted_sums(values: Tensor, places: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-    """Sums of ``values`` at ``places``, from ``starts[i]`` to ``starts[i + 1]``; `F.embedding_bag`, unchecked."""
+    """Sums of ``values`` at ``places[starts[i]:starts[i + 1]]``: `F.embedding_bag` without its checks."""
     out: Tensor = torch.embedding_bag(values, places, starts, False, 0, False, weights.flatten(), True)[0]
     return out
 
@@ -294,9 +296,9 @@ def _weighted_sums(values: Tensor, places: Tensor, starts: Tensor, weights: Tens
 def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
     """Which rows share which blocks.
 
-    ``table`` ``[rows, blocks]`` holds the blocks of each row, -1 where it has no more. Returns, for each row, the
-    number of leading blocks that it shares with anyone, and the maximal runs of blocks read by the same two or more
-    rows, as (rows, blocks).
+    ``table`` ``[rows, blocks]`` holds the blocks of each row, padded with -1. Returns, for each row, the number of
+    leading blocks that it shares with another row, and the maximal runs of blocks that the same two or more rows
+    share, as (rows, blocks).
     """
     own = np.zeros(len(table), dtype=np.int64)
     group = np.zeros(len(table), dtype=np.int64)  # rows with the same blocks so far
@@ -316,7 +318,7 @@ def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
         order = np.argsort(group, kind="stable")
         for same in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
             run = run_of.get(int(rows[same[0]]))
-            if run is None or len(run[0]) != len(same):  # fewer rows share this block than the one before
+            if run is None or len(run[0]) != len(same):  # fewer rows share this block than the previous block
                 run = (rows[same], [])
                 runs.append(run)
             run[1].append(int(blocks[same[0]]))
@@ -325,16 +327,16 @@ def shared_runs(table: Ints) -> tuple[Ints, list[tuple[Ints, Ints]]]:
     return own, [(members, np.array(ids)) for members, ids in runs]
 
 
-def _alike(sizes: Ints) -> list[Ints]:
-    """Places with sizes of the same magnitude, where padding all to the largest would cost more than more pieces."""
-    if sizes.max() * len(sizes) - sizes.sum() < PADDING_WORTH_A_PIECE:
+def _by_magnitude(sizes: Ints) -> list[Ints]:
+    """Indices grouped by the magnitude of their sizes; one group if padding all to the largest costs less."""
+    if sizes.max() * len(sizes) - sizes.sum() < PADDING_LIMIT:
         return [np.arange(len(sizes))]
     magnitude = np.frexp(sizes)[1]
     return [np.flatnonzero(magnitude == m) for m in np.unique(magnitude)]
 
 
 def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a CPU zeros that the system hands out page by page as they are used; those of torch are written at once."""
+    """Zeros. On a CPU the system allocates their pages on first use, while `torch.zeros` would write all of them."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

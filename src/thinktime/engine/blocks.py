@@ -1,10 +1,10 @@
-"""Which block of the key-value store holds which tokens: reference counts, a trie of prefixes, eviction.
+"""The blocks of the key-value store and their tokens: reference counts, a trie of prefixes, eviction.
 
 Pure bookkeeping, no tensors. A *block* holds ``block_size`` consecutive tokens of one prefix in all layers. Rows
-that share a prefix share its blocks. A row appends in place where nobody has written behind it, and otherwise to a
-copy of its last block (copy on write). Every token written is an edge of a trie, so a later request finds the
-longest prefix that is still there, to the token. Blocks that no row holds keep their tokens until the space is
-needed; the one that was let go first goes first.
+that share a prefix share its blocks. A row appends in place if no other row has written after its last token, and
+otherwise to a copy of its last block (copy on write). Every written token is an edge of a trie, so a later request
+finds the longest stored prefix, exact to the token. Blocks that no row holds keep their tokens until the space is
+needed; the block released first is evicted first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class OutOfBlocksError(Exception):
 
 @dataclass
 class Prefix:
-    """The blocks of one row, in order, and how many tokens they hold; ``node`` is its place in the trie."""
+    """The blocks of one row, in order, and the number of their tokens; ``node`` is the row's node in the trie."""
 
     blocks: list[int] = field(default_factory=list)
     length: int = 0
@@ -32,9 +32,9 @@ class Prefix:
 class BlockPool:
     """``n_blocks`` blocks of ``block_size`` tokens.
 
-    Bookkeeping runs ahead of the tensors by one iteration: ``copies`` collects (from, to) pairs that the caller must
-    carry out before it writes the appended tokens, ``fresh`` the blocks with tokens not yet written, from which place
-    on. `settle` says that all is written.
+    Bookkeeping runs one iteration ahead of the tensors. ``copies`` collects the (from, to) pairs of blocks that the
+    caller must copy before it writes the appended tokens. ``fresh`` maps each block with unwritten tokens to the
+    position of the first one. `settle` declares that all tokens are written.
     """
 
     def __init__(self, n_blocks: int, block_size: int) -> None:
@@ -45,7 +45,7 @@ class BlockPool:
         self._filled = [0] * n_blocks
         self._edges_into: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         self._empty = list(range(n_blocks - 1, -1, -1))
-        self._kept: OrderedDict[int, None] = OrderedDict()  # no row holds them; oldest first
+        self._kept: OrderedDict[int, None] = OrderedDict()  # blocks without a row, oldest first
         self._trie: dict[tuple[int, int], tuple[int, int]] = {}  # (node, token) -> (node, block)
         self._last_node = ROOT
 
@@ -56,11 +56,11 @@ class BlockPool:
 
     @property
     def free(self) -> int:
-        """Blocks that can be had, by eviction if need be."""
+        """Blocks available to rows, including those that have to be evicted first."""
         return len(self._empty) + len(self._kept)
 
     def match(self, ids: Sequence[int]) -> Prefix:
-        """The longest prefix of ``ids`` that is there. The caller holds its blocks now."""
+        """The longest stored prefix of ``ids``. The caller holds its blocks from now on."""
         prefix = Prefix()
         for token in ids:
             found = self._trie.get((prefix.node, token))
@@ -70,13 +70,13 @@ class BlockPool:
             if prefix.length % self.block_size == 0:
                 prefix.blocks.append(block)
             else:
-                prefix.blocks[-1] = block  # the copy that got furthest holds what came before, too
+                prefix.blocks[-1] = block  # the copy with the later token also holds the earlier ones
             prefix.length += 1
         self._hold(prefix.blocks)
         return prefix
 
     def append(self, prefix: Prefix, token: int) -> int:
-        """Make room for one more token of the row; its slot, ``block * block_size + place``.
+        """Reserve a slot for one more token of the row. Return it as ``block * block_size + place``.
 
         Raises:
             OutOfBlocksError: there is no room. The row is unchanged.
@@ -84,9 +84,9 @@ class BlockPool:
         place = prefix.length % self.block_size
         if place == 0:
             prefix.blocks.append(self._take())
-        elif self._filled[prefix.blocks[-1]] != place:  # another row has written behind this one
+        elif self._filled[prefix.blocks[-1]] != place:  # another row has written after this row's last token
             old = prefix.blocks[-1]
-            if not self.free and self._references[old] == 1:  # what that row left is given up for want of room
+            if not self.free and self._references[old] == 1:  # no room for a copy: drop the tokens of the other row
                 self._drop_edges(old)
                 self._filled[old] = place
                 return self.append(prefix, token)
@@ -110,12 +110,12 @@ class BlockPool:
         return block * self.block_size + place
 
     def is_written(self, prefix: Prefix) -> bool:
-        """Whether its tokens can be copied, and will stay if what is appended now comes to nothing."""
+        """Whether all tokens of the prefix are written, so that they survive a failure of this iteration."""
         filled = (prefix.length - 1) % self.block_size + 1  # of the last block
         return not prefix.length or filled <= self.fresh.get(prefix.blocks[-1], self.block_size)
 
     def settle(self) -> None:
-        """The tokens appended so far are written."""
+        """Declare that all appended tokens are written."""
         self.copies.clear()
         self.fresh.clear()
 
@@ -125,12 +125,12 @@ class BlockPool:
         return Prefix(list(prefix.blocks), prefix.length, prefix.node)
 
     def release(self, prefix: Prefix) -> None:
-        """The row lets go of its blocks; what is in them can be found until it is evicted."""
+        """Release the blocks of a row. Their tokens can be found until they are evicted."""
         self._release(prefix.blocks[::-1])  # the end of a prefix is evicted before its beginning
         prefix.blocks, prefix.length, prefix.node = [], 0, ROOT
 
     def forget(self, prefix: Prefix) -> None:
-        """Release a row whose tokens were never written, so that nobody finds them."""
+        """Release a row whose tokens were never written, and remove its blocks from the trie."""
         for block in prefix.blocks:
             self._drop_edges(block)
         self.release(prefix)

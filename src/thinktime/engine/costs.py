@@ -1,7 +1,7 @@
-"""What inference costs, from the shape of the model: operations, bytes read, bytes held.
+"""The cost of inference from the shape of the model: operations, bytes read, bytes held.
 
-Two prices of the same account: plain operations, and those plus memory traffic in operations ("Kinetics: Rethinking
-Test-Time Scaling Laws", arXiv 2506.05333).
+An account has two totals: operations alone, and operations plus memory traffic converted to operations ("Kinetics:
+Rethinking Test-Time Scaling Laws", arXiv 2506.05333).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the costs of a model.
+    """The dimensions that determine a model's costs.
 
-    ``parameters`` counts what a token is multiplied with: the head, but not an input embedding that is only looked up.
+    ``parameters`` counts the weights each token is multiplied with. It includes the head and excludes an input
+    embedding that is only a table.
     """
 
     layers: int
@@ -25,25 +26,28 @@ class Shape:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of keys and values that one token leaves behind in all layers."""
+        """Bytes of the keys and values of one token in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_value
 
     @property
     def flops_per_attended(self) -> int:
-        """Operations for one token to attend to one position: two products of a multiplication and an addition."""
+        """Operations for one token to attend to one position: two products, each a multiplication and an addition."""
         return 4 * self.layers * self.heads * self.head_dim
 
 
 def forward_flops(shape: Shape, tokens: int, context: int) -> float:
-    """Operations to read ``tokens`` after ``context`` cached ones."""
+    """Operations to process ``tokens`` tokens after ``context`` cached ones."""
     attended = tokens * context + tokens * (tokens + 1) // 2
     return float(2 * shape.parameters * tokens + shape.flops_per_attended * attended)
 
 
 @dataclass
 class Account:
-    """What an engine has done. Tokens of a prompt are computed, or reused from the store; ``recomputed`` ones were
-    given up for want of room. Keys and values of a run of blocks that several rows share are read once for them."""
+    """Counts of an engine's work.
+
+    Prompt tokens are either computed or reused from the store. ``recomputed`` tokens had been computed before and were
+    evicted for lack of room. The keys and values of blocks that several rows share count as read once.
+    """
 
     shape: Shape
     iterations: int = 0
@@ -51,16 +55,16 @@ class Account:
     prompt_reused: int = 0
     recomputed: int = 0
     generated: int = 0
-    """Tokens of running rows that were read; what several rows have drawn alike is read once, the last never."""
+    """Processed tokens of running rows. Rows with the same ids count once; a row's last token is never processed."""
     tokens: int = 0
     """All tokens that went through the layers."""
     attended: int = 0
-    """Pairs of a token and a position it attended to."""
+    """Pairs of a token and an attended position."""
     kv_tokens_read: int = 0
     kv_tokens_held: int = 0
     kv_tokens_held_peak: int = 0
     kv_tokens_held_sum: int = 0
-    """Over iterations."""
+    """Sum over iterations."""
 
     def iteration(self, tokens: int, attended: int, read: int, held: int) -> None:
         """One forward pass."""
@@ -84,12 +88,12 @@ class Account:
 
     @property
     def weight_bytes_read(self) -> int:
-        """Every iteration reads the weights once."""
+        """Bytes of weights read: every iteration reads them once."""
         return self.iterations * self.shape.parameters * self.shape.bytes_per_value
 
     @property
     def kv_bytes_read(self) -> int:
-        """Bytes of keys and values read, as actually done."""
+        """Bytes of keys and values actually read."""
         return self.kv_tokens_read * self.shape.kv_bytes_per_token
 
     @property
@@ -99,7 +103,7 @@ class Account:
 
     @property
     def kv_bytes_held_mean(self) -> float:
-        """The mean over iterations."""
+        """The mean over iterations of the bytes that rows held."""
         return self.kv_tokens_held_sum * self.shape.kv_bytes_per_token / max(1, self.iterations)
 
     def flops(self) -> int:
@@ -107,14 +111,14 @@ class Account:
         return self.linear_flops + self.attention_flops
 
     def kinetics(self, intensity: float, *, weights: bool = False) -> float:
-        """Operations plus memory traffic at ``intensity`` operations to the byte, reading the weights or not."""
+        """Operations plus memory traffic at ``intensity`` operations per byte; with ``weights`` also for weights."""
         traffic = self.kv_bytes_read + (self.weight_bytes_read if weights else 0)
         return self.flops() + intensity * traffic
 
 
 @dataclass(frozen=True)
 class KineticsCost:
-    """The terms of one problem's cost before it is run, all in operations."""
+    """The terms of one problem's predicted cost, all in operations."""
 
     linear: float
     attention: float
@@ -123,7 +127,7 @@ class KineticsCost:
 
     @property
     def decoding(self) -> float:
-        """What the paper charges: everything but the prefill."""
+        """The cost in the paper: everything but the prefill."""
         return self.linear + self.attention + self.kv_traffic
 
 
@@ -131,7 +135,7 @@ def kinetics(shape: Shape, samples: int, prompt: int, generated: int, intensity:
     """Cost of ``samples`` answers of ``generated`` tokens that share one prompt (arXiv 2506.05333).
 
     The mean context of a token is ``prompt + generated / 2``. The prompt's keys and values are read once for all
-    samples, each sample's own separately. ``intensity`` is the device's operations per byte.
+    samples; each sample's own keys and values are read separately. ``intensity`` is the device's operations per byte.
     """
     elements = 2 * shape.kv_heads * shape.head_dim * shape.layers
     ratio = shape.heads / shape.kv_heads

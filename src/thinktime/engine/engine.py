@@ -1,7 +1,7 @@
 """The local engine: rows of all branches of all problems in one running batch over shared keys and values.
 
-A row that stops leaves at once, another takes its place, and what was computed stays findable for whoever
-goes on from it. So a search that extends, prunes and comes back pays for every token once.
+A row that stops leaves the batch at once and another row takes its slot. Its keys and values stay in the store for
+rows that continue from it. So a search that extends, prunes and returns to a node computes every token once.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ BLOCK_SIZE = 16
 
 
 class Model(Protocol):
-    """What the engine asks of a model: hidden states of a flat batch, attention being the engine's own."""
+    """A model for the engine: hidden states of a flat batch. The engine provides attention."""
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
-        """Hidden states ``[tokens, hidden]``; ``attend`` takes and gives ``[tokens, heads, head_dim]``.
+        """Hidden states ``[tokens, hidden]``; ``attend`` takes and returns ``[tokens, heads, head_dim]``.
 
-        ``tap`` is told the states behind every layer.
+        ``tap`` is called with the index and the hidden states of every layer.
         """
         ...
 
@@ -48,21 +48,21 @@ class Model(Protocol):
 
 
 class Engine:
-    """Runs rows and readings on one model. Not thread-safe: one thread calls it.
+    """Runs rows and reads on one model. Not thread-safe: one thread calls it.
 
     Args:
         model: the model.
         shape: its shape.
-        dtype: of keys and values.
-        device: where the model is, and the keys and values will be.
-        context: positions the model knows.
+        dtype: the type of keys and values.
+        device: the device of the model, and of the keys and values.
+        context: positions the model supports.
         eos_id: the token that ends a row.
-        labels: how many a classifier has; 0 is a language model.
+        labels: labels of a classifier; 0 for a language model.
         decode: ids to text, needed for stop strings.
-        kv_bytes: the most that keys and values may take.
-        max_tokens: tokens of one iteration, those of running rows first.
+        kv_bytes: the most memory for keys and values.
+        max_tokens: tokens of one iteration; tokens of running rows come first.
         max_rows: rows that run at once.
-        chunked: False reads whole prompts before any row goes on; the outputs are the same.
+        chunked: False processes whole prompts before any row continues; the outputs are the same.
 
     Raises:
         InputError: ``kv_bytes`` is not enough for one block, or ``max_tokens`` or ``max_rows`` is below 1.
@@ -104,19 +104,19 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether an iteration would do anything."""
+        """Whether there is anything to compute."""
         return self._scheduler.busy
 
     @property
     def preemptions(self) -> int:
-        """How often a row had to give its blocks up."""
+        """How often a row lost its blocks to other rows."""
         return self._scheduler.preemptions
 
     def submit(self, task: Row | Read) -> Job:
-        """Add a row or a reading; it starts with the next iteration that has room.
+        """Add a row or a read; it starts with the next iteration that has room.
 
         Raises:
-            InputError: it does not fit the context or the store, or asks for what this model cannot do.
+            InputError: it does not fit the context or the store, or this model does not support it.
         """
         self._check(task)
         if isinstance(task, Row):
@@ -131,37 +131,36 @@ class Engine:
         return job
 
     def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
-        """A second row from where this one is, after ``then``; they share keys and values. A side branch is one that
-        is cancelled when it has said what it should.
+        """Add a second row that continues this row's ids and ``then``; both rows share keys and values.
 
         Raises:
             InputError: the longer row does not fit.
         """
-        assert isinstance(job.task, Row), "a reading has nothing to go on with"
+        assert isinstance(job.task, Row), "a read cannot be continued"
         return self.submit(replace(job.task, ids=(*job.ids, *then), key=key))
 
     def pause(self, job: Job) -> None:
-        """Hold a row where it is; it keeps what it computed unless the room is needed."""
+        """Pause a row; it keeps its blocks unless other rows need them."""
         if not job.done:
             self._scheduler.pause(job)
 
     def resume(self, job: Job) -> None:
-        """Go on with a paused row; it draws the same tokens as if it had never stopped."""
+        """Continue a paused row; it draws the same tokens as if it had never stopped."""
         if not job.done:
             self._scheduler.resume(job)
 
     def cancel(self, job: Job) -> None:
-        """End a job now: its output holds what there is, its blocks are free."""
+        """End a job now: its output holds its tokens so far, and its blocks are released."""
         if not job.done:
             self._scheduler.remove(job)
             job.finish("cancelled")
 
     def run(self, tasks: Sequence[Row | Read]) -> list[Output]:
-        """Run these to their end; outputs in their order.
+        """Run tasks to their end; return their outputs in order.
 
         Raises:
             InputError: one of them does not fit.
-            ModelError: the model gave no numbers for one of them.
+            ModelError: the model returned NaN or infinity for one of them.
         """
         for task in tasks:
             self._check(task)
@@ -182,20 +181,20 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Job]:
-        """One iteration; the jobs it finished. An error of the model fails the jobs of the iteration, no others."""
+        """Run one iteration; return the jobs it finished. An error of the model fails only this iteration's jobs."""
         started = time.perf_counter()
         late = self._cancel_late()
         iteration = self._scheduler.schedule()
         ids, slots, views = _flatten(iteration)
         try:
             hidden, states = self._forward(ids, slots, views, _layers(iteration)) if ids else (torch.empty(0), {})
-        except Exception as error:  # whatever a model raises; its callers must hear of it
+        except Exception as error:  # a model may raise any exception, and the callers have to get it
             return late + self._fail(iteration, error)
         self._pool.settle()
         failed: list[Job] = []
         if not math.isfinite(hidden.sum()):
             iteration, views, broken = _without_broken(hidden, iteration, views)
-            failed = self._fail(broken, _no_numbers())
+            failed = self._fail(broken, _not_finite())
         self._count(iteration)
         _add_states(states, iteration, views)
         share = (time.perf_counter() - started) / max(1, len(ids))
@@ -205,11 +204,11 @@ class Engine:
         for trunk, new in iteration.chunks:
             for job in trunk.jobs:
                 job.seconds += share * len(new) / len(trunk.jobs)
-        readings = self._answer_readings(hidden, iteration, views[len(iteration.decoding) :])
-        return late + failed + readings + self._draw(hidden, iteration, views)
+        reads = self._finish_reads(hidden, iteration, views[len(iteration.decoding) :])
+        return late + failed + reads + self._draw(hidden, iteration, views)
 
     def _cancel_late(self) -> list[Job]:
-        """End the rows whose deadline has passed, wherever they are."""
+        """Cancel all rows whose deadline has passed."""
         late: list[Job] = []
         while self._deadlines and self._deadlines[0][0] <= time.monotonic():
             job = heappop(self._deadlines)[2]()
@@ -244,7 +243,7 @@ class Engine:
     def _forward(
         self, ids: list[int], slots: list[int], views: list[View], layers: set[int]
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The hidden states behind the last layer, and behind those of ``layers``."""
+        """The hidden states after the last layer, and after each of ``layers``."""
         if self._pool.copies:
             self._store.copy(self._pool.copies)
             if self._labels is not None:
@@ -276,7 +275,7 @@ class Engine:
             before = trunk.prefix.length - len(new)
             again = max(0, min(trunk.prefix.length, trunk.paid) - before)
             account.recomputed += again
-            if trunk.jobs[0].logprobs:  # a row that goes on: its last token was drawn before, and is read now
+            if trunk.jobs[0].logprobs:  # a row that continues: its last token was drawn before and is processed now
                 account.generated += len(new) - again
                 continue
             account.prompt_computed += len(new) - again
@@ -290,7 +289,7 @@ class Engine:
                     job.reused += len(trunk.ids)
 
     def _fail(self, iteration: Iteration, error: Exception) -> list[Job]:
-        """Nothing that this iteration has written can be used; nobody may find it."""
+        """Fail the jobs of an iteration, and clear everything it wrote."""
         slots = [slot for _, slot in iteration.decoding] + [slot for _, new in iteration.chunks for slot in new]
         self._store.clear(slots)
         decoding = [job for jobs, _ in iteration.decoding for job in jobs]
@@ -303,21 +302,21 @@ class Engine:
             job.error = error
         return failed
 
-    def _answer_readings(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
+    def _finish_reads(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
         finished: list[Job] = []
         for (trunk, _), view in zip(iteration.chunks, views, strict=True):
-            readings = [job for job in trunk.jobs if isinstance(job.task, Read)]
-            if not readings:
+            reads = [job for job in trunk.jobs if isinstance(job.task, Read)]
+            if not reads:
                 continue
             if self._labels is None:
                 self._read_logprobs(hidden[view.start : view.start + view.count], trunk)
             if trunk.left:
                 continue
-            for job in readings:
+            for job in reads:
                 assert isinstance(job.task, Read)
-                if self._labels is None:  # those of ids that were not stored, though they could have been, come first
-                    unasked = len(trunk.logprobs) - (len(trunk.ids) - job.task.start)
-                    values = torch.tensor(trunk.logprobs[unasked:], dtype=torch.float64)
+                if self._labels is None:  # a reusable id that was not stored has a log-probability too; drop it
+                    extra = len(trunk.logprobs) - (len(trunk.ids) - job.task.start)
+                    values = torch.tensor(trunk.logprobs[extra:], dtype=torch.float64)
                 else:
                     values = self._read_labels(trunk.prefix, job.task)
                 job.finish("length", values)
@@ -325,7 +324,7 @@ class Engine:
         return finished
 
     def _read_logprobs(self, hidden: Tensor, trunk: Trunk) -> None:
-        """Log-probabilities of the ids behind those of this chunk."""
+        """Add the log-probabilities of the ids that follow each token of this chunk."""
         end = trunk.prefix.length
         following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1], device=self._device)
         logprobs = self._model.head(hidden[: len(following)]).double().log_softmax(-1)
@@ -336,7 +335,7 @@ class Engine:
         return self._labels[prefix.blocks].flatten(0, 1)[task.start : len(task.ids)].to("cpu", copy=True)
 
     def _draw(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
-        """Sample a token for every row whose ids have all been read."""
+        """Sample a token for every row whose ids are all processed."""
         decoded = zip(iteration.decoding, views, strict=False)
         rows = [(job, view.start) for (jobs, _), view in decoded for job in jobs]
         for (trunk, _), view in zip(iteration.chunks, views[len(iteration.decoding) :], strict=True):
@@ -359,7 +358,7 @@ class Engine:
             if math.isnan(logprob):
                 self._pool.forget(job.prefix)
                 self._scheduler.remove(job)
-                job.error = _no_numbers()
+                job.error = _not_finite()
                 finished.append(job)
                 continue
             job.ids.append(token)
@@ -370,7 +369,7 @@ class Engine:
                 finished.append(job)
                 if finish == "eos" and task.race is not None:
                     task.race.arrive(job.ids[len(task.ids) :])
-        for job, task in zip(jobs, tasks, strict=True):  # once all rows of this iteration have had their chance to end
+        for job, task in zip(jobs, tasks, strict=True):  # only after all rows of this iteration could have ended
             if task.race is not None and not job.done and task.race.over(len(job.logprobs)):
                 self.cancel(job)
                 finished.append(job)
@@ -387,7 +386,10 @@ class Engine:
         return None
 
     def _ends_in_stop_string(self, job: Job, task: Row) -> bool:
-        """Whether the newest token completed a stop string; a token has at least one byte, a character at most four."""
+        """Whether the newest token completed a stop string.
+
+        A token has at least one byte and a character at most four, so a short tail of the row is enough.
+        """
         assert self._decode is not None
         longest = max(len(stop.encode()) for stop in task.stop_strings)
         tail = self._decode(job.ids[max(len(task.ids), len(job.ids) - longest - 4) :])
@@ -395,7 +397,7 @@ class Engine:
 
 
 def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
-    """Ids, slots, and the view of every row and chunk, in one flat batch."""
+    """The flat batch of an iteration: ids, slots, and the view of every row and chunk."""
     ids = [jobs[0].ids[-1] for jobs, _ in iteration.decoding]
     slots = [slot for _, slot in iteration.decoding]
     prefixes = [jobs[0].prefix for jobs, _ in iteration.decoding]
@@ -423,7 +425,7 @@ def _sample(logits: Tensor, tasks: Sequence[Row], positions: Sequence[int]) -> T
 
 
 def _layers(iteration: Iteration) -> set[int]:
-    """Those whose hidden states a job of the iteration asks for."""
+    """The layers whose hidden states a job of the iteration needs."""
     return {
         layer
         for jobs in [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
@@ -438,17 +440,17 @@ def _add_states(states: dict[int, Tensor], iteration: Iteration, views: Sequence
         return
     groups = [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
     for jobs, view in zip(groups, views, strict=True):
-        mine = {layer: state[view.start : view.start + view.count] for layer, state in states.items()}
+        own = {layer: state[view.start : view.start + view.count] for layer, state in states.items()}
         first = view.length - view.count
         for job in jobs:
             if job.means is not None:
-                job.means.add(mine, job.ids[first : view.length], first)
+                job.means.add(own, job.ids[first : view.length], first)
 
 
 def _without_broken(
     hidden: Tensor, iteration: Iteration, views: Sequence[View]
 ) -> tuple[Iteration, list[View], Iteration]:
-    """Part an iteration into what came out as numbers, with its views, and the rest."""
+    """Split an iteration into the jobs with finite hidden states, their views, and the other jobs."""
     n = len(iteration.decoding)
     sound = [bool(hidden[view.start : view.start + view.count].isfinite().all()) for view in views]
     broken = [not numbers for numbers in sound]
@@ -459,5 +461,5 @@ def _without_broken(
     return whole, list(compress(views, sound)), rest
 
 
-def _no_numbers() -> ModelError:
-    return ModelError("the model gave no numbers: its weights are broken, or overflow in this dtype")
+def _not_finite() -> ModelError:
+    return ModelError("the model returned NaN or infinity: its weights are broken, or overflow in this dtype")

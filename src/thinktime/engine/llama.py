@@ -1,7 +1,7 @@
-"""The Llama family in plain torch: what the engine runs, and what the shipped models are trained with.
+"""The Llama family in plain torch. The engine runs it, and the shipped models are trained with it.
 
 Reads and writes Hugging Face directories (``config.json``, ``model.safetensors``) with the parameter names of
-``transformers``' ``LlamaForCausalLM`` and ``LlamaForTokenClassification``; a test holds the logits to theirs.
+``transformers``' ``LlamaForCausalLM`` and ``LlamaForTokenClassification``. A test compares the logits with theirs.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Of layer, q, k and v; the result is like q ``[…, tokens, heads, head_dim]``, k and v may have fewer heads."""
+"""Takes layer, q, k and v. The result is like q ``[…, tokens, heads, head_dim]``; k and v may have fewer heads."""
 Tap = Callable[[int, Tensor], None]
-"""Is told a layer and the hidden states behind it."""
+"""Takes the index of a layer and the hidden states after it."""
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Every token attends to itself and those before it in the batch; nothing is stored."""
+    """Every token attends to itself and the tokens before it in the batch; nothing is stored."""
     q, k, v = (x.transpose(-2, -3) for x in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[-3] != k.shape[-3])
     return out.transpose(-2, -3)
@@ -31,7 +31,7 @@ def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The fields of a Hugging Face ``config.json`` that decide the computation."""
+    """The fields of a Hugging Face ``config.json`` that determine the computation."""
 
     vocab_size: int
     hidden_size: int
@@ -47,7 +47,7 @@ class LlamaConfig:
 
     @classmethod
     def read(cls, directory: Path) -> LlamaConfig:
-        """Read ``config.json``; the defaults of missing fields are those of ``transformers``."""
+        """Read ``config.json``; missing fields have the defaults of ``transformers``."""
         raw = json.loads((directory / "config.json").read_text())
         theirs = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
         raw = theirs | {"num_key_value_heads": raw["num_attention_heads"]} | raw
@@ -69,7 +69,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions; what is attended to is up to ``attend``."""
+    """Grouped-query attention with rotary positions; ``attend`` decides which tokens are attended to."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class LlamaModel(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, attend: Attend = causal) -> Tensor:
-        """Hidden states ``[…, tokens, hidden]`` of ``ids`` ``[…, tokens]``, at ``positions`` like them or 0, 1, …"""
+        """Hidden states ``[…, tokens, hidden]`` of ``ids`` ``[…, tokens]`` at ``positions``, by default 0, 1, …"""
         if positions is None:
             positions = torch.arange(ids.shape[-1], device=ids.device)
         x = self.embed_tokens(ids)
@@ -156,10 +156,10 @@ class LlamaModel(nn.Module):
 
 
 class _Flat:
-    """The backbone for flat batches of few tokens, where every call costs: fewer, larger products, no modules between.
+    """The backbone for flat batches of few tokens, where every call is expensive: fewer, larger products, no modules.
 
-    The projections of a layer that read the same input lie in one matrix; the modules keep views of it. The weights of
-    norms are copies, so it is made of a model that has been trained.
+    The projections of a layer with the same input are joined in one matrix; the modules keep views of it. The weights
+    of norms are copies, so it has to be made after training.
     """
 
     def __init__(self, model: LlamaModel) -> None:
@@ -208,13 +208,13 @@ class _Flat:
 
 
 def _scaled(x: Tensor, weight: Tensor, least: Tensor) -> Tensor:
-    """`RMSNorm` in half as many operations; ``weight`` and ``least`` (of epsilon) carry the root of the size."""
+    """`RMSNorm` in half as many operations; ``weight`` and ``least`` (epsilon) include the square root of the size."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=least.dtype).hypot_(least)
     return x.div(norm).mul_(weight).to(x.dtype)
 
 
 def _joined(*projections: nn.Linear) -> Tensor:
-    """Their weights as one matrix, of which theirs become views."""
+    """One matrix of the projections' weights; their own weights become views of it."""
     joined = torch.cat([p.weight.data for p in projections])
     for p, part in zip(projections, torch.split(joined, [p.out_features for p in projections]), strict=True):
         p.weight.data = part
@@ -222,7 +222,7 @@ def _joined(*projections: nn.Linear) -> Tensor:
 
 
 class Llama(nn.Module):
-    """A backbone with a head: a language model, or a token classifier where ``labels`` is given."""
+    """A backbone with a head: a language model, or a token classifier if ``labels`` is above 0."""
 
     def __init__(self, config: LlamaConfig, labels: int = 0) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ class Llama(nn.Module):
         return model.to(dtype).eval()
 
     def save(self, directory: Path, dtype: torch.dtype, **extra: object) -> None:
-        """Write ``config.json`` and ``model.safetensors``; ``extra`` fields join the configuration."""
+        """Write ``config.json`` and ``model.safetensors``; ``extra`` fields are added to the configuration."""
         directory.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().to(dtype).contiguous() for name, value in self.state_dict().items()}
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})

@@ -1,7 +1,7 @@
 """Hugging Face directories as language models and reward models.
 
-A Llama loads into our own module in a second; other families go through ``transformers``, whose import alone
-takes several.
+A Llama loads into our own module in a second; other families need ``transformers``, whose import alone takes several
+seconds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ChatTokenizer:
         """Ids of the prompt with the start of the assistant's turn; a string is one user message.
 
         Raises:
-            InputError: the prompt is empty, or has words that a closed vocabulary lacks and may not ``spell`` out.
+            InputError: the prompt is empty, or it has words outside a closed vocabulary and ``spell`` is false.
         """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         content = " ".join(str(message.get("content") or "") for message in messages)
@@ -75,7 +75,7 @@ class ChatTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=self._template is None).ids)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text that somebody else generated, without special tokens."""
+        """Ids of a text that another model or a person wrote, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -83,7 +83,7 @@ class ChatTokenizer:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def ids_containing(self, text: str) -> frozenset[int]:
-        """Every token whose text contains ``text``: where a step can end."""
+        """Every token whose text contains ``text``; a step can end with these."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False).values()
         return frozenset(i for i in vocabulary if text in self._tokenizer.decode([i], skip_special_tokens=False))
 
@@ -130,7 +130,7 @@ class RewardModel:
     context: int
     fingerprint: str
     label: str
-    """What the second label means."""
+    """The meaning of the second label."""
     step_end_only: bool = False
     """Whether its configuration says that it was trained at step ends alone."""
 
@@ -145,7 +145,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     """Load a causal language model and its tokenizer.
 
     Raises:
-        InputError: the directory does not exist, or is not a causal language model; there is no such device.
+        InputError: the directory does not exist or is not a causal language model, or the device does not exist.
         ModelError: its files are broken.
     """
     config = _read_model_config(directory)
@@ -174,7 +174,7 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
     """Load a process reward model: a Llama token classifier with the labels wrong and right.
 
     Raises:
-        InputError: the directory does not exist, or is not such a classifier; there is no such device.
+        InputError: the directory does not exist or is not such a classifier, or the device does not exist.
         ModelError: its files are broken.
     """
     config = _read_model_config(directory, "reward_model")
@@ -209,7 +209,7 @@ def fingerprint(directory: Path) -> str:
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """Twelve hexadecimal digits of what is in these files."""
+    """A digest of the content of these files, in twelve hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=6)
     for path in paths:
         with path.open("rb") as file:
@@ -219,7 +219,7 @@ def digest_of(paths: Iterable[Path]) -> str:
 
 
 def _plain(config: dict[str, Any]) -> bool:
-    """Whether our own Llama computes this configuration: no scaled rotary positions, no biases, SiLU."""
+    """Whether our own Llama supports this configuration: no scaled rotary positions, no biases, SiLU."""
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
     biases = config.get("attention_bias") or config.get("mlp_bias")
@@ -238,7 +238,7 @@ def _shape(config: LlamaConfig, model: torch.nn.Module, dtype: torch.dtype) -> S
 
 
 def _multiplied(model: torch.nn.Module) -> int:
-    """Parameters a token is multiplied with: all but the input embedding, which is a look-up unless tied."""
+    """Parameters a token is multiplied with: all but an untied input embedding, which is only a table."""
     parameters = sum(p.numel() for p in model.parameters())
     if isinstance(model, Llama) and (model.labels or not model.config.tie_word_embeddings):
         parameters -= model.model.embed_tokens.weight.numel()

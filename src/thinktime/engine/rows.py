@@ -1,4 +1,4 @@
-"""What callers hand to the engine, what they get back, and a row's life in between."""
+"""The tasks and outputs of the engine, and the jobs that track them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ RowFinish = Literal["eos", "stop", "length", "cancelled"]
 
 
 @dataclass(eq=False)
-class Race:
-    """Rows of which ``k`` are wanted: when so many have ended, the rest end where they are as long as the last of them.
+class RowRace:
+    """Rows that compete until ``k`` of them have arrived; every other row is cancelled at the length of the k-th.
 
-    ``counts`` is asked with the sampled ids whether an end is an arrival; ``lengths`` are the arrivals', in tokens.
+    ``counts`` takes the sampled ids of a row that has ended and decides whether it arrived. ``lengths`` are the lengths
+    of the arrived rows, in tokens.
     """
 
     k: int
@@ -26,7 +27,7 @@ class Race:
     lengths: list[int]
 
     def arrive(self, ids: Sequence[int]) -> None:
-        """A row has ended by itself."""
+        """Record a row that has ended by itself, if it counts."""
         if self.counts(ids):
             self.lengths.append(len(ids))
 
@@ -39,9 +40,9 @@ class Race:
 class Row:
     """One continuation to sample. ``key`` fixes its noise: the same key gives the same tokens in any batch.
 
-    ``stop_ids`` and ``stop_strings`` end it after the token that completes them; ``deadline`` is a reading of the
-    monotonic clock, in seconds, after which it is cancelled. ``segments`` asks for hidden states of what it says, all
-    but the last token, which is never read.
+    ``stop_ids`` and ``stop_strings`` end the row after the token that completes them. The row is cancelled at
+    ``deadline``, a time of the monotonic clock in seconds. ``segments`` requests hidden states of the sampled tokens,
+    without the last one, which is never processed.
     """
 
     ids: tuple[int, ...]
@@ -54,14 +55,14 @@ class Row:
     stop_strings: tuple[str, ...] = ()
     deadline: float | None = None
     segments: Segments | None = None
-    race: Race | None = None
+    race: RowRace | None = None
 
 
 @dataclass(frozen=True)
 class Read:
-    """Given ids to be read: their log-probabilities from place ``start`` on, or a classifier's logits.
+    """Given ids to process: returns the log-probabilities, or a classifier's logits, of the ids from ``start`` on.
 
-    ``segments`` asks for hidden states from that place on, too.
+    ``segments`` also requests the hidden states from ``start`` on.
     """
 
     ids: tuple[int, ...]
@@ -71,12 +72,12 @@ class Read:
 
 @dataclass(frozen=True)
 class Output:
-    """The sampled ids, a final end-of-sequence token included, and what is known about them.
+    """The sampled ids, including a final end-of-sequence token, with their probabilities and costs.
 
-    ``logprobs`` are those of the model at temperature 1, whatever the row was sampled at. ``computed`` and ``reused``
-    count the tokens of the prompt; of rows that share it the first pays. ``seconds`` is the row's share of the wall
-    time, by tokens. ``values`` is for a `Read`: ``[tokens]`` log-probabilities or ``[tokens, labels]`` logits.
-    ``states`` are the means that were asked for, ``[segments, layers, hidden]``.
+    ``logprobs`` are the model's at temperature 1, at any sampling temperature. ``computed`` and ``reused`` count prompt
+    tokens; the first of the rows that share a prompt is charged for it. ``seconds`` is the row's share of the wall
+    time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities or ``[tokens, labels]`` logits.
+    ``states`` are the requested means, ``[segments, layers, hidden]``.
     """
 
     ids: tuple[int, ...]
@@ -91,10 +92,10 @@ class Output:
 
 @dataclass(eq=False)
 class Job:
-    """A row or reading on its way through the engine; in the end it has an ``output`` or an ``error``.
+    """A row or read in the engine; it ends with an ``output`` or an ``error``.
 
-    ``prefix`` holds the blocks of all ids but the last, which the next iteration reads. ``reusable`` of the task's ids
-    need not be read if they are stored.
+    ``prefix`` holds the blocks of all ids but the last, which the next iteration processes. The first ``reusable`` ids
+    of the task are not processed again if the store has them.
     """
 
     task: Row | Read
@@ -129,10 +130,10 @@ class Job:
 
 @dataclass(eq=False)
 class Trunk:
-    """Ids to be read before the jobs that share them go their own ways.
+    """Ids that several jobs share. They are processed once; then every job continues on its own.
 
-    Of its ids, ``reusable`` may come from what is stored already (a row needs the logits behind the last one, so that
-    one must be read). ``paid`` counts those read before and given up for want of room.
+    The first ``reusable`` ids may come from the store. A row needs the logits after its last id, so this id is always
+    processed. ``paid`` counts ids that were processed before and evicted for lack of room.
     """
 
     ids: tuple[int, ...]
@@ -146,5 +147,5 @@ class Trunk:
 
     @property
     def left(self) -> int:
-        """Tokens still to be read."""
+        """Tokens still to process."""
         return len(self.ids) - self.prefix.length

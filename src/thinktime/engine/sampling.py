@@ -1,4 +1,4 @@
-"""Drawing tokens with keyed noise: a row's draws depend on its key and position, never on what shares its batch."""
+"""Sampling with keyed noise: a row's draws depend on its key and position, never on other rows of its batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def uniform(keys: npt.NDArray[np.uint64], position: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """One number in [0, 1) per (key, position): the SplitMix64 counter generator, 53 bits."""
+    """One number in [0, 1) for each key and position: the SplitMix64 counter generator, 53 bits."""
     with np.errstate(over="ignore"):
         z = keys + (position + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -22,8 +22,9 @@ def uniform(keys: npt.NDArray[np.uint64], position: npt.NDArray[np.uint64]) -> n
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor, noise: Tensor) -> Tensor:
     """Draw one id per row by inverting the cumulative distribution at ``noise``; temperature 0 is argmax.
 
-    Shapes: logits ``[rows, vocab]`` in float64, the others ``[rows]``. ``top_p`` 1 and ``top_k`` 0 leave all tokens in;
-    where both cut, ``top_p`` applies to the distribution at the temperature, ties at the cut of ``top_k`` stay in.
+    Shapes: logits ``[rows, vocab]`` in float64, the others ``[rows]``. ``top_p`` 1 and ``top_k`` 0 keep all tokens.
+    ``top_p`` applies to the distribution at the temperature, also together with ``top_k``; ties with the k-th token are
+    kept.
     """
     probs = (logits / temperature.clamp(min=1e-6)[:, None]).softmax(-1)
     if bool((top_k > 0).any()) or bool((top_p < 1).any()):
@@ -34,6 +35,6 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor, no
         probs = torch.zeros_like(probs).scatter(1, order.indices, order.values * kept)
     cumulative = probs.cumsum(-1)
     drawn = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
-    if bool((drawn == probs.shape[-1]).any()):  # the noise rounded to the whole sum: the last id that is possible
+    if bool((drawn == probs.shape[-1]).any()):  # the noise rounded up to the whole sum: take the last possible id
         drawn = torch.minimum(drawn, (probs > 0).int().cumsum(-1).argmax(-1))
     return torch.where(temperature > 0, drawn, logits.argmax(-1))

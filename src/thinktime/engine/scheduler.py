@@ -1,7 +1,7 @@
-"""What an iteration computes: one token of every running row, and chunks of what waits to be read.
+"""The work of an iteration: one token of every running row, and chunks of waiting prompts.
 
-Token budget with decodes first, as in chunked prefill with piggybacked decodes (arXiv 2308.16369). When blocks run
-out, the youngest give theirs up and are read again later.
+The token budget serves decoding first, as in chunked prefill with piggybacked decodes (arXiv 2308.16369). When blocks
+run out, the youngest rows lose theirs and are computed again later.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from thinktime.engine.rows import Job, Read, Row, Trunk
 
 @dataclass(frozen=True)
 class Iteration:
-    """Running rows with the slot of their token, and trunks with the slots of their chunk (which may be empty).
+    """Running rows with the slot of their token, and trunks with the slots of their chunk, which may be empty.
 
-    Rows that have drawn the same so far are read as one.
+    Rows that have drawn the same tokens so far are processed once.
     """
 
     decoding: list[tuple[list[Job], int]] = field(default_factory=list)
@@ -32,9 +32,9 @@ class Scheduler:
 
     Args:
         pool: the blocks.
-        max_tokens: tokens of one iteration; running rows are never held back for it.
+        max_tokens: tokens of one iteration; it limits prompts only, never running rows.
         max_rows: rows that run at once.
-        chunked: False reads whole prompts, in iterations of their own, before any row goes on: the baseline.
+        chunked: False processes whole prompts, in iterations of their own, before any row continues: the baseline.
     """
 
     def __init__(self, pool: BlockPool, max_tokens: int, max_rows: int, chunked: bool) -> None:
@@ -52,13 +52,13 @@ class Scheduler:
         return bool(self._waiting or self._reading or self._running)
 
     def add(self, task: Row | Read, reusable: int) -> Job:
-        """Queue a task; those with the same ids are read once."""
+        """Queue a task; tasks with the same ids are processed once."""
         job = Job(task, list(task.ids), reusable)
         self._wait(job)
         return job
 
     def pause(self, job: Job) -> None:
-        """Hold a row where it is; it keeps its blocks unless they are needed."""
+        """Pause a row; it keeps its blocks unless other rows need them."""
         if job in self._paused:
             return
         if job in self._running:
@@ -68,7 +68,7 @@ class Scheduler:
         self._paused.append(job)
 
     def resume(self, job: Job) -> None:
-        """Go on with a paused row."""
+        """Continue a paused row."""
         if job not in self._paused:
             return
         self._paused.remove(job)
@@ -81,7 +81,7 @@ class Scheduler:
             self._wait_again(job)
 
     def remove(self, job: Job) -> None:
-        """Take a job out, wherever it is; its blocks are free at once."""
+        """Remove a job from every queue and release its blocks."""
         if job.trunk is not None:
             self._leave(job, job.trunk)
         for rows in (self._running, self._paused):
@@ -90,7 +90,7 @@ class Scheduler:
         self.pool.release(job.prefix)
 
     def branch(self, trunk: Trunk) -> None:
-        """The trunk has been read: its rows run now, sharing its blocks."""
+        """Start the rows of a trunk that is fully processed; they share its blocks."""
         for job in trunk.jobs:
             job.trunk = None
             if isinstance(job.task, Row):
@@ -100,13 +100,13 @@ class Scheduler:
         self._drop(trunk)
 
     def schedule(self) -> Iteration:
-        """Claim slots for the next iteration. Empty only when nothing is left to do."""
+        """Claim slots for the next iteration. It is empty only if no work is left."""
         iteration = Iteration()
         if self._chunked or not (self._reading or self._waiting):
             self._take_running(iteration)
         self._take_chunks(iteration)
         if not iteration and self.busy:
-            if self._running and not self._reading:  # prompts go first here, but none can be let in
+            if self._running and not self._reading:  # prompts have priority here, but none of them fits
                 self._take_running(iteration)
             else:
                 self._make_room()
@@ -115,7 +115,7 @@ class Scheduler:
 
     @property
     def _rows(self) -> int:
-        """Rows that run, or will when their ids have been read."""
+        """Rows that run, or will run when their ids are processed."""
         return len(self._running) + sum(len(trunk.jobs) for trunk in self._reading)
 
     def _take_running(self, iteration: Iteration) -> None:
@@ -155,13 +155,13 @@ class Scheduler:
             while len(slots) < size:
                 slots.append(self.pool.append(trunk.prefix, trunk.ids[trunk.prefix.length]))
         except OutOfBlocksError:
-            pass  # a shorter chunk, or none
+            pass  # take a shorter chunk, or none
         if slots or not trunk.left:
             iteration.chunks.append((trunk, slots))
         return len(slots)
 
     def _admit(self, trunk: Trunk) -> bool:
-        """Hold what is stored of it; False if it had better wait."""
+        """Hold the stored prefix of a trunk; False if the trunk has to wait."""
         pool = self.pool
         rows = self._rows
         if rows and rows + len(trunk.jobs) > self._max_rows:
@@ -176,7 +176,7 @@ class Scheduler:
         return True
 
     def _make_room(self) -> None:
-        """Take the blocks of whoever can best wait."""
+        """Take the blocks of the job that loses least: a paused row, then a prompt, then the youngest row."""
         self.preemptions += 1
         for job in self._paused:
             if job.prefix.blocks:
@@ -202,7 +202,7 @@ class Scheduler:
         job.trunk = trunk
 
     def _wait_again(self, job: Job) -> None:
-        """A row that has begun: all but its last token has been read before."""
+        """Queue a row that has begun: all its tokens but the last were processed before."""
         last = len(job.ids) - 1
         job.trunk = Trunk(tuple(job.ids), last, [job], paid=last)
         self._waiting.appendleft(job.trunk)

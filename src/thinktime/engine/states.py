@@ -1,6 +1,6 @@
-"""Hidden states averaged over the segments of what a row says, as it says it.
+"""Hidden states averaged over segments of a row's tokens, while the row is sampled.
 
-Never the whole of tokens by layers by size: a running sum per layer, and the means of the segments that have ended.
+Only a running sum per layer and the means of finished segments are kept, never the states of all tokens.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Segments:
-    """Which hidden states to average: those behind each of ``layers``, counted from 0, before the model's last norm.
+    """The hidden states to average: those after each of ``layers``, counted from 0, before the model's last norm.
 
-    A segment ends after ``tokens`` of them (0: never) and after each of ``end_ids``; the last one may be short.
+    A segment ends after ``tokens`` tokens (0 is no limit) and after each of ``end_ids``; the last one may be shorter.
     """
 
     layers: tuple[int, ...]
@@ -25,7 +25,7 @@ class Segments:
 
 
 class SegmentMeans:
-    """The means so far, of the tokens from place ``start`` of a row on. What is read again is counted once."""
+    """The means so far of a row's tokens from ``start`` on. A token that is processed twice counts once."""
 
     def __init__(self, segments: Segments, start: int) -> None:
         self._segments, self._next = segments, start
@@ -33,7 +33,7 @@ class SegmentMeans:
         self._sum, self._count = torch.zeros(0), 0
 
     def add(self, states: Mapping[int, Tensor], ids: Sequence[int], first: int) -> None:
-        """``states`` ``[tokens, hidden]`` by layer, behind ``ids``, of which the first is at place ``first``."""
+        """Add ``states`` ``[tokens, hidden]`` by layer. They belong to ``ids``, which begin at position ``first``."""
         for offset in range(max(0, self._next - first), len(ids)):
             state = torch.stack([states[layer][offset] for layer in self._segments.layers]).float()
             self._sum = self._sum + state if self._count else state
@@ -44,6 +44,6 @@ class SegmentMeans:
         self._next = max(self._next, first + len(ids))
 
     def tensor(self) -> Tensor:
-        """``[segments, layers, hidden]``; of no tokens ``[0]``."""
+        """The means ``[segments, layers, hidden]``, or ``[0]`` without any token."""
         means = [*self._means, self._sum / self._count] if self._count else self._means
         return torch.stack(means).cpu() if means else torch.zeros(0)

@@ -30,7 +30,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The hook of ``transformers``: tensors are ``[1, heads, tokens, head_dim]``."""
     if abs(scaling - query.shape[-1] ** -0.5) > 1e-9:
-        raise ModelError("this model scales attention in a way of its own; the engine does not support its family")
+        raise ModelError("this model has its own attention scale; the engine does not support its family")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return attend(int(module.layer_idx), q, k, v)[None], None  # type: ignore[arg-type]
 
@@ -42,7 +42,7 @@ class TransformersLM(torch.nn.Module):
     """An ``AutoModelForCausalLM``.
 
     Raises:
-        ModelError: its layers see a window shorter than its context.
+        ModelError: its layers attend to a window shorter than its context.
     """
 
     def __init__(self, directory: Path, dtype: torch.dtype) -> None:
@@ -59,9 +59,9 @@ class TransformersLM(torch.nn.Module):
 
         self._tap: Tap | None = None
         for index, layer in enumerate(self.inner.base_model.layers):
-            layer.register_forward_hook(partial(self._behind, index))
+            layer.register_forward_hook(partial(self._after, index))
 
-    def _behind(self, index: int, _module: torch.nn.Module, _inputs: Any, states: Tensor) -> None:
+    def _after(self, index: int, _module: torch.nn.Module, _inputs: Any, states: Tensor) -> None:
         if self._tap is not None:
             self._tap(index, states[0])
 

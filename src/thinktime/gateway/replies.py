@@ -13,7 +13,7 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.gateway.methods import Method
 from thinktime.gateway.request import CompletionRequest
-from thinktime.generators.text import RemoteText, held, thoughts_of
+from thinktime.generators.text import RemoteText, thinking_counts, thinking_report
 
 DONE = b"data: [DONE]\n\n"
 
@@ -54,7 +54,7 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
 
 
 def _thinking(search: Search, limit: int) -> dict[str, Any]:
-    return held(thoughts_of(record.node for record in search.trace.values()), limit)
+    return thinking_report(thinking_counts(record.node for record in search.trace.values()), limit)
 
 
 def usage(search: Search) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Enforces a cap on the thoughts of an endpoint's samples, and counts the thoughts."""
+"""Enforces a cap on the thoughts of an endpoint's samples and counts their tokens."""
 
 from __future__ import annotations
 

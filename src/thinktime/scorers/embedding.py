@@ -11,7 +11,7 @@ from thinktime.generators.text import added_text
 
 
 class HashedNgrams:
-    """What a node says beyond its parent, as counts of its character n-grams, hashed into ``size`` places."""
+    """Counts of the character n-grams in the text that a node adds to its parent, hashed into ``size`` buckets."""
 
     def __init__(self, n: int = 3, size: int = 512) -> None:
         self.n, self.size = n, size
@@ -24,7 +24,7 @@ class HashedNgrams:
     async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
         """One embedding per node; the vector of an empty step is all ones.
 
-        The microseconds are not charged: vectors are not banked, and a replay has to cost what the live run did.
+        The seconds are not charged: vectors are not banked, and a replay has to cost the same as the live run.
         """
         return [Embedding(tuple(self._vector(added_text(node))), Usage(embeddings=1)) for node in nodes]
 

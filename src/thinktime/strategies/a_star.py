@@ -1,8 +1,8 @@
 """A*-decoding (Chatziveroglou 2025, arXiv 2505.13672): best-first search over partial solutions of all depths.
 
-A state's distance to a good solution is ``h = 1 - reward``; what the way to it has cost is ``g``; the state with the
-smallest ``f = g + weight * h`` is extended next. The paper's edge cost is known from one sentence only, so both of its
-readings are here. The heuristic is learned: nothing says that the first goal is the best one.
+``h = 1 - reward`` estimates a state's distance to a good solution, and ``g`` is the cost of the path to the state. The
+state with the smallest ``f = g + weight * h`` is extended next. The paper describes its edge cost in one sentence that
+has two interpretations; both are available. The heuristic is learned, so the first goal need not be the best one.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below
 
 EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
 FLAT = 0.01
-"""Standard deviation of siblings' scores below which the order is that of age."""
-FORCED = "no solution had its turn in the search; the answer is forced: the most promising state continued to its end"
+"""A standard deviation of siblings' scores below this is logged, because their order is then nearly that of age."""
+FORCED = "the search reached no solution; the answer is forced: the most promising state continued to its end"
 
 State = tuple[float, float, int, int, float, Node]
-"""f, h, -depth, age, g, node: in this order the heap breaks its ties."""
+"""f, h, -depth, age, g, node; the heap breaks ties in this order."""
 
 
 @dataclass(frozen=True)
 class AStar:
-    """Extend the state of smallest ``f`` by ``k`` steps, until ``n_goals`` complete solutions have had the smallest.
+    """Extend the state with the smallest ``f`` by ``k`` steps, until ``n_goals`` complete solutions have the smallest.
 
-    A solution counts when its turn comes, not when it is found. A missing score says nothing: the state is as far as
-    the one it comes from. When the budget runs low or no state is left to extend, the most promising state is continued
-    to its end with what was kept back for that.
+    A solution counts when it has the smallest ``f``, not when it is sampled. A state without a score inherits the
+    distance of its parent. When the budget runs low or no state is left to extend, the search forces an answer: it
+    continues the most promising state to its end with the reserved budget.
 
     Args:
-        k: steps sampled from a state that is extended.
-        edge_cost: ``drop`` charges a fall of the reward for good, ``consistent`` a rise (h is then consistent),
-            ``steps`` and ``tokens`` how many there are of them, ``zero`` nothing (greedy best-first).
-        step_cost: of a step, where steps are charged.
-        token_cost: of a token, where tokens are.
-        weight: of the heuristic; above 1 is greedier.
+        k: steps sampled from each extended state.
+        edge_cost: ``drop`` charges each decrease of the reward, ``consistent`` each increase (which makes h
+            consistent), ``steps`` and ``tokens`` charge by number, ``zero`` charges nothing (greedy best-first).
+        step_cost: cost of a step with ``edge_cost=steps``.
+        token_cost: cost of a token with ``edge_cost=tokens``.
+        weight: weight of the heuristic; above 1 is greedier.
         n_goals: solutions to reach; several are put to a weighted vote.
         pop_width: states extended at once; 1 is the exact order.
-        max_frontier: states waiting; the worst beyond that are dropped.
-        max_depth: a state so deep is not extended by steps; it may still be continued to its end.
-        segment_tokens: tokens of a step, in place of where the model ends one; 0 leaves it to the model.
-        reserve_tokens: kept back for forcing a solution; 0 is as many as the longest one had. Of calls, evaluations,
-            FLOPs and dollars, where these are limited, as much is kept back as a solution can cost.
-        score_map: ``sigmoid`` for rewards that are no probabilities, or ``none``.
+        max_frontier: waiting states; the worst beyond this number are dropped.
+        max_depth: a state of this depth is not extended by steps, but may be continued to its end.
+        segment_tokens: fixed length of a step in tokens; 0 lets the model end its steps.
+        reserve_tokens: tokens reserved for forcing a solution; 0 reserves the length of the longest solution so far. Of
+            limited calls, evaluations, FLOPs and dollars, the search reserves the most that a solution can cost.
+        score_map: ``sigmoid`` for rewards that are not probabilities, or ``none``.
     """
 
     k: int = 4
@@ -141,7 +141,7 @@ class AStar:
         return search.finish(weighted_majority(search.candidates(goals, goals.values())))
 
     def price(self, h: float, h_next: float, tokens: int = 0) -> float:
-        """What going from a state at distance ``h`` to one at ``h_next`` by so many tokens costs."""
+        """The edge cost from a state at distance ``h`` to one at ``h_next``, which adds this many tokens."""
         prices = {
             "drop": max(0.0, h_next - h),
             "consistent": max(0.0, h - h_next),
@@ -155,7 +155,7 @@ class AStar:
         """A score as a probability.
 
         Raises:
-            InputError: it is none.
+            InputError: it is not a probability.
         """
         if score is None:
             return None
@@ -170,7 +170,7 @@ class AStar:
         """Whether extending these nodes leaves enough of every limited count to continue one state to its end.
 
         A child is estimated by the mean so far. The solution needs as many tokens as the longest so far, because the
-        search shortens it to the tokens left; of every other count it needs the most it can cost, because the ledger
+        search shortens it to the tokens left. Of every other count it needs the most it can cost, because the ledger
         reserves that much.
         """
         generator, spent = search.generator, search.ledger.spent
@@ -189,7 +189,7 @@ class AStar:
         """The most promising states, one after the other, until one reaches its end."""
         for _, h, *_, node in sorted(waiting, key=lambda state: state[1]):
             ends = [node] if node.done else await search.extend([node])
-            if not ends:  # at the length limit, or dearer than what is left; a deeper state may still be covered
+            if not ends:  # at the length limit, or too expensive; the budget may still cover a deeper state
                 continue
             search.log(forced=node.key)
             if ends[0].done:
@@ -198,6 +198,6 @@ class AStar:
 
 
 def scaled(usage: Usage, times: int, over: int) -> Usage:
-    """``times / over`` of every count; an unknown one stays unknown."""
+    """Every count multiplied by ``times / over``; an unknown count stays unknown."""
     counts = {name: count and count * times / over for name, count in usage.as_dict().items()}
     return Usage(**counts)  # type: ignore[arg-type]  # fractions of calls and tokens too

@@ -1,4 +1,4 @@
-"""Adaptive-consistency (Aggarwal et al. 2023, arXiv 2305.11860): a vote that stops once the leader is safe."""
+"""Adaptive-consistency (Aggarwal et al. 2023, arXiv 2305.11860): a vote that stops once its leader is likely to win."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thinktime.strategies.options import above, at_least, below
 
 
 def lead(first: int, second: int) -> float:
-    """Probability that the answer with ``first`` votes is likelier than that with ``second``, by a uniform prior.
+    """Probability that the answer with ``first`` votes is likelier than the one with ``second``; the prior is uniform.
 
     It is P(x > 1/2) for x ~ Beta(first + 1, second + 1), a sum of binomials.
     """
@@ -26,12 +26,12 @@ def lead(first: int, second: int) -> float:
 
 @dataclass(frozen=True)
 class AdaptiveConsistency:
-    """Sample one by one, at most ``n``; stop when the leading answer leads with this much confidence.
+    """Sample one by one, at most ``n``; stop when the leading answer is likelier than the second with ``confidence``.
 
     Args:
-        n: samples at most.
-        confidence: that the leader is likelier than the runner-up.
-        batch: samples drawn between two looks at the votes.
+        n: the most samples.
+        confidence: required probability that the leading answer is likelier than the second.
+        batch: samples drawn between two counts of the votes.
     """
 
     n: int = 16

@@ -1,7 +1,7 @@
 """Adaptive sampling by self-evaluation (Manvi et al. 2024, arXiv 2410.02725).
 
-After every sample the model says whether another would be better; where it would not, sampling ends. The first sample
-is greedy, later ones are drawn ever nearer to the search's own temperature.
+After every sample the model predicts whether another sample would be better; if not, sampling ends. The first sample
+is greedy; the temperature of later samples rises towards the search's own.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SELECT = {"self_eval": best, "majority": majority, "weighted_majority": weighted
 
 @dataclass(frozen=True)
 class AdaptiveSampling:
-    """Sample until the best sample so far is good enough in the model's own eyes, at most ``n`` times.
+    """Sample at most ``n`` times, until the self-evaluation of the best sample reaches ``gamma``.
 
     Args:
-        n: samples at most.
+        n: the most samples.
         gamma: sampling ends when the probability that no other sample would be better reaches this.
-        anneal: temperature of sample k in shares of the search's: ``power2`` (1 - 2^-(k-1)), ``linear``, ``constant``.
-        batching: samples drawn before each look: always ``one``, or 1, 1, 2, 4, 8, ... with ``doubling``.
-        select: what answers: the best by ``self_eval``, a ``majority`` or a ``weighted_majority`` of what was drawn.
+        anneal: temperature of sample k as a share of the search's: ``power2`` (1 - 2^-(k-1)), ``linear``, ``constant``.
+        batching: samples drawn before each evaluation: always ``one``, or 1, 1, 2, 4, 8, ... with ``doubling``.
+        select: how to answer: the best by ``self_eval``, a ``majority`` or a ``weighted_majority`` of all samples.
     """
 
     n: int = 16

@@ -1,7 +1,7 @@
 """Beam search over steps with a process reward model (Snell et al. 2024, arXiv 2408.03314, section 5.2).
 
-Sample first steps, keep the best, give each several next steps, repeat. With ``lookahead`` a step is judged by where a
-greedy roll-out of some further steps ends up; the roll-out is thrown away, unless nothing else ever ends.
+Sample first steps, keep the best, sample several next steps from each, repeat. With ``lookahead`` the reward of a step
+is that of a greedy roll-out of some further steps; the roll-out is then discarded.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from thinktime.strategies.options import TREE_SEARCH, at_least, divides, one_of
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Sample ``n`` first steps; keep the best ``n / width``, give each ``width`` next steps; repeat.
+    """Sample ``n`` first steps; keep the best ``n / width``; sample ``width`` next steps from each; repeat.
 
-    A solution that finishes among the best takes its place in the beam along; one that finishes below them does
-    not, but no finished solution is lost: the answer is the weighted vote of all of them.
+    A solution that finishes among the best keeps occupying a slot of the beam; one that finishes below them frees its
+    slot. No finished solution is lost: the answer is the weighted vote of all of them.
 
     Args:
         n: steps sampled in a round.
-        width: children of a kept step; ``sqrt`` is the square root of n, or the next smaller number that divides n.
-        max_rounds: after so many steps the search ends with what has finished.
-        lookahead: further steps of the greedy roll-out that a step is judged by; 0 judges the step itself.
+        width: children of a kept step; ``sqrt`` is the largest divisor of n that is at most its square root.
+        max_rounds: the most rounds; the search then ends with the finished solutions.
+        lookahead: steps of the greedy roll-out that is scored in place of a step; 0 scores the step itself.
     """
 
     n: int = 16

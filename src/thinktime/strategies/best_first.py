@@ -1,4 +1,4 @@
-"""Greedy best-first search (Doran and Michie 1966): extend the most promising partial solution, however deep it is."""
+"""Greedy best-first search (Doran and Michie 1966): extend the most promising partial solution of any depth."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from thinktime.strategies.options import TREE_SEARCH
 
 @dataclass(frozen=True)
 class BestFirst:
-    """A* without a price for the way: the state with the highest reward is next.
+    """A* without edge costs: extend the state with the highest reward next.
 
     Args:
-        k: steps sampled from the state that is extended.
+        k: steps sampled from each extended state.
         n_goals: solutions to reach; several are put to a weighted vote.
     """
 

@@ -1,8 +1,8 @@
 """Diffusion tree sampling and search (Jain et al. 2025, arXiv 2506.20701).
 
-A tree over the steps of a generation. Every round goes down the tree to a node with too few children, draws one more,
-rolls it out to the end, keeps the whole roll-out, and carries the reward up by a soft maximum. Nothing that was
-paid for is thrown away, so it gets steadily better. Steps may be those of denoising or of text.
+A tree over the steps of a generation. Every round descends to a node with too few children, samples one more child,
+rolls it out to the end, keeps the whole roll-out in the tree, and backs the reward up by a soft maximum. No sample is
+discarded, so the answer keeps improving. Steps are those of denoising or of text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BACKUPS = ("mean", "sum", "max")
 
 @dataclass(eq=False)
 class Branch:
-    """A node of the tree: ``value`` estimates ``log E[exp(factor * reward)] / factor`` of what comes below it."""
+    """A node of the tree: ``value`` estimates ``log E[exp(factor * reward)] / factor`` over the ends below it."""
 
     node: Node
     parent: Branch | None = None
@@ -36,32 +36,32 @@ class Branch:
 
     @property
     def known(self) -> list[Branch]:
-        """The children below which a reward has been seen."""
+        """The children with a reward below them."""
         return [child for child in self.children if child.value > -inf]
 
     def lineage(self) -> Iterator[Branch]:
-        """This branch and those it grows from."""
+        """This branch and its ancestors."""
         branch: Branch | None = self
         while branch is not None:
             yield branch
             branch = branch.parent
 
     def leaves(self) -> Iterator[Branch]:
-        """All ends of this branch with a reward."""
+        """All complete generations below this branch, or itself, that have a reward."""
         if self.node.done and self.value > -inf:
             yield self
         for child in self.children:
             yield from child.leaves()
 
-    def draw(self, factor: float, dice: Random) -> Branch:
-        """Down to an end, each child in proportion to ``exp(factor * value)``: a sample of what the tree knows."""
+    def draw(self, factor: float, rng: Random) -> Branch:
+        """Descend to an end, choosing each child in proportion to ``exp(factor * value)``."""
         branch = self
         while branch.known:
-            (branch,) = dice.choices(branch.known, normalised([factor * child.value for child in branch.known]))
+            (branch,) = rng.choices(branch.known, normalised([factor * child.value for child in branch.known]))
         return branch
 
     def climb(self) -> Branch:
-        """Down to an end, always to the child of the highest value."""
+        """Descend to an end, always to the child with the highest value."""
         branch = self
         while branch.known:
             branch = max(branch.known, key=lambda child: child.value)
@@ -70,20 +70,21 @@ class Branch:
 
 @dataclass(frozen=True)
 class DTS:
-    """``n`` rounds of a tree. DTS* looks for the highest reward, DTS samples from ``p * exp(factor * reward)``.
+    """``n`` rounds on a tree. DTS* searches for the highest reward; DTS samples from ``p * exp(factor * reward)``.
 
-    A child is drawn with fresh noise, so the sampler has to have some. The answer of DTS* is the best end that was
-    seen; that of DTS is drawn from the tree.
+    A child is sampled with fresh noise, so the sampler must not be deterministic. The answer of DTS* is the best end;
+    the answer of DTS is drawn from the tree.
 
     Args:
-        n: rounds, an end each.
-        variant: ``star`` goes down by upper confidence bounds, ``sample`` in proportion to ``exp(factor * value)``.
-        factor: of the reward in the exponent, above 0.
-        widen: a node that was visited N times has at most ``widen * N ** alpha`` children, and at least one.
+        n: rounds; each adds one end.
+        variant: ``star`` descends by upper confidence bounds, ``sample`` in proportion to ``exp(factor * value)``.
+        factor: multiplies the reward in the exponent, above 0.
+        widen: a node with N visits has at most ``widen * N ** alpha`` children, and at least one.
         alpha: see ``widen``; between 0 and 1.
         explore: weight of the uncertainty in the bounds of ``star``.
-        backup: of values of children: their soft ``mean``; ``sum`` favours what has many children, ``max`` luck.
-        walks: rounds at once; each makes the others look elsewhere.
+        backup: how values of children combine: their soft ``mean``; their ``sum``, which favours nodes with many
+            children; or their ``max``, which favours lucky ends.
+        walks: rounds at once; a walk counts as a visit, so the other walks choose other nodes.
     """
 
     n: int = 64
@@ -122,16 +123,16 @@ class DTS:
         return search.finish(best(search.candidates([chosen])))
 
     async def grow(self, search: Search) -> Branch:
-        """The tree after ``n`` rounds, or when the budget is gone."""
+        """The tree after ``n`` rounds, or fewer if the budget ends."""
         if search.sampling.temperature == 0:
             refuse_copies(self.n)
-        dice, tree, left = search.random("walk"), Branch(search.root), self.n
+        rng, tree, left = search.random("walk"), Branch(search.root), self.n
         while left > 0:
-            ends = self._select(tree, min(self.walks, left), dice)
+            ends = self._select(tree, min(self.walks, left), rng)
             left -= len(ends)
             tips = await self._roll_out(search, [end for end in ends if not end.node.done])
             if len(tips) < sum(not end.node.done for end in ends):
-                left = 0  # the budget is gone
+                left = 0  # the budget is exhausted
             finished = [tip for tip in tips if tip.node.done]
             for tip, reward in zip(finished, await search.score([tip.node for tip in finished]), strict=True):
                 if reward is None:
@@ -142,13 +143,13 @@ class DTS:
                 self._back_up(end)
         return tree
 
-    def _select(self, tree: Branch, n: int, dice: Random) -> list[Branch]:
-        """Where the next rounds expand: nodes with too few children, or ends; those taken count as visits meanwhile."""
+    def _select(self, tree: Branch, n: int, rng: Random) -> list[Branch]:
+        """The nodes for the next rounds: with too few children, or ends. Selected nodes count as visited meanwhile."""
         found: list[Branch] = []
         for _ in range(n):
             branch = tree
             while branch.known and len(branch.children) >= self._room(branch):
-                branch = self._child(branch, dice)
+                branch = self._child(branch, rng)
             found.append(branch)
             for over in branch.lineage():
                 over.visits += 1
@@ -158,19 +159,19 @@ class DTS:
         return found
 
     def _room(self, branch: Branch) -> int:
-        """How many children a node may have by now; an end has none."""
+        """The number of children a node may have at its current visits; an end has none."""
         return 0 if branch.node.done else max(1, ceil(self.widen * max(1.0, branch.visits) ** self.alpha))
 
-    def _child(self, branch: Branch, dice: Random) -> Branch:
+    def _child(self, branch: Branch, rng: Random) -> Branch:
         if self.variant == "sample":
-            (child,) = dice.choices(branch.known, normalised([self.factor * child.value for child in branch.known]))
+            (child,) = rng.choices(branch.known, normalised([self.factor * child.value for child in branch.known]))
             return child
         return max(
             branch.known, key=lambda child: child.value + self.explore * sqrt(log(branch.visits) / max(1, child.visits))
         )
 
     async def _roll_out(self, search: Search, ends: list[Branch]) -> list[Branch]:
-        """From each of these by one new child to the end, every state on the way a branch; fewer if the budget ends."""
+        """Roll out one new child of each node to its end, adding a branch for every step; return the last branches."""
         grown: list[Branch] = []
         tips = ends
         while tips:

@@ -14,15 +14,15 @@ from thinktime.strategies.options import TREE_SEARCH, at_least, divides
 
 @dataclass(frozen=True)
 class DVTS:
-    """``n / width`` subtrees that never compete: each goes on from the best of its ``width`` steps.
+    """``n / width`` subtrees that never compete: each continues from the best of its ``width`` steps.
 
-    A beam may end up with siblings only; here every first step that was kept is followed to its end. The answer is
-    the weighted vote of all solutions that finished.
+    A beam may end with siblings only; here every subtree is followed to its end. The answer is the weighted vote of all
+    finished solutions.
 
     Args:
         n: steps sampled in a round.
-        width: of them, how many belong to one subtree.
-        max_rounds: after so many steps the search ends with what has finished.
+        width: steps of one subtree in a round.
+        max_rounds: the most rounds; the search then ends with the finished solutions.
     """
 
     n: int = 16

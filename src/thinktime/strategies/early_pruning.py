@@ -1,4 +1,4 @@
-"""Early pruning by self-evaluation (Manvi et al. 2024, arXiv 2410.02725): samples that look weak are not finished."""
+"""Early pruning by self-evaluation (Manvi et al. 2024, arXiv 2410.02725): samples with low scores are not finished."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from thinktime.strategies.options import above, at_least, one_of
 
 @dataclass(frozen=True)
 class EarlyPruning:
-    """Start ``n`` samples, look at all of them after ``t_check`` tokens, finish the best share; answer the best.
+    """Start ``n`` samples, evaluate all after ``t_check`` tokens, finish the best share, and answer the best.
 
-    A sample that has ended by then is judged in full.
+    A sample that has ended by then is evaluated in full.
 
     Args:
         n: samples begun.
-        t_check: tokens after which they are looked at.
-        keep_frac: the share that is finished, rounded up.
-        keep: which: the ``best`` by self-evaluation, or the controls, ``random`` and ``likely`` ones (by mean
-            log-probability).
+        t_check: tokens of a sample at the evaluation.
+        keep_frac: the share of samples to finish, rounded up.
+        keep: the samples to finish: the ``best`` by self-evaluation, or as a control ``random`` ones, or the most
+            ``likely`` by mean log-probability.
     """
 
     n: int = 16
@@ -49,7 +49,7 @@ class EarlyPruning:
         if self.t_check >= limit:
             raise InputError("t_check", self.t_check, f"the early check would never run: a sample has {limit} at most")
         begun = await search.extend([search.root], self.n, at_most=self.t_check)
-        order = ranked(begun, await self._worth(search, begun))
+        order = ranked(begun, await self._values(search, begun))
         places = math.ceil(self.keep_frac * self.n)
         kept = [node for node, _ in order[:places]]
         search.prune([node for node, _ in order[places:]])
@@ -58,10 +58,10 @@ class EarlyPruning:
         search.log(begun=len(begun), finished=len(whole))
         return search.finish(best(search.candidates(whole, await search.score(whole))))
 
-    async def _worth(self, search: Search, begun: list[Node]) -> list[float | None]:
+    async def _values(self, search: Search, begun: list[Node]) -> list[float | None]:
         if self.keep == "best":
             return await search.score(begun)
         if self.keep == "likely":
             return [node.state.logprob / search.generator.length(node.state) for node in begun]
-        dice = search.random("pruning")
-        return [dice.random() for _ in begun]
+        rng = search.random("pruning")
+        return [rng.random() for _ in begun]

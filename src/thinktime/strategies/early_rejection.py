@@ -1,7 +1,7 @@
 """Early rejection on partial rewards (Cheshmi et al. 2025, arXiv 2508.01969).
 
-A step is judged after its first ``tau`` tokens; only what looks good then is finished, and only what is good then
-branches. The reward model reads the cut step as it stands: it must have learnt to judge in mid-step.
+Every step is scored after its first ``tau`` tokens. Only the best partial steps are finished, and the search continues
+from these. The reward model scores an unfinished step, so it has to be trained for that.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ SELECT = {"vote": weighted_majority, "best": best}
 
 @dataclass(frozen=True)
 class EarlyRejection:
-    """Beam search that gives up ``n - n / width`` of ``n`` steps after their first ``tau`` tokens.
+    """Beam search that rejects ``n - n / width`` of ``n`` steps after their first ``tau`` tokens.
 
-    What has ended within ``tau`` is judged as a whole step. A solution that finishes takes its place along; the
-    answer is the weighted vote of all that finished.
+    A step that ends within ``tau`` tokens is scored whole. A finished solution keeps occupying a slot of the beam. The
+    answer is the weighted vote of all finished solutions.
 
     Args:
         n: steps begun in a round.
-        width: children of a step that is kept.
-        tau: tokens after which a step is judged; ``auto`` is what a bench finds on problems it does not test, where it
-            can, else half of the median step of the first round, which is not cut.
-        keep: which are finished: the ``best``, or ``random`` ones, the control that shows what the reward is worth.
-        rank: what orders the steps that were finished: the reward of the ``whole`` step, or the ``partial`` one.
-        select: a weighted ``vote`` of all that finished, or the ``best`` alone.
-        cuts: reward models that may judge in mid-step: those ``trained`` for it, or ``any``.
-        max_rounds: after so many steps the search ends with what has finished.
+        width: children of a kept step.
+        tau: tokens of a step when it is scored. ``auto`` is the value that a bench finds on held-out problems; without
+            one, it is half of the median step length of the first round, which is not cut.
+        keep: the steps to finish: the ``best``, or ``random`` ones as a control for the reward.
+        rank: orders finished steps by the reward of the ``whole`` step or of the ``partial`` one.
+        select: a weighted ``vote`` of all finished solutions, or the ``best`` alone.
+        cuts: reward models allowed to score unfinished steps: those ``trained`` for it, or ``any``.
+        max_rounds: the most rounds; the search then ends with the finished solutions.
     """
 
     n: int = 16
@@ -70,10 +70,10 @@ class EarlyRejection:
             raise InputError("tau", tau, f"nothing is rejected before {search.sampling.max_length} tokens are over")
         if self.cuts == "trained" and Capability.PARTIAL_REWARD not in search.capabilities:
             raise CapabilityError(
-                "early_rejection: this reward model was trained at step ends alone; see how its scores after tau "
-                "tokens go with those of whole steps, and give cuts=any to go on"
+                "early_rejection: this reward model was trained at step ends alone; compare its scores after tau "
+                "tokens with those of whole steps, and give cuts=any to use it"
             )
-        dice = search.random("rejection")
+        rng = search.random("rejection")
         places = self.n // self.width
         finished: dict[Node, float | None] = {}
         frontier, children_each = [search.root], self.n
@@ -82,7 +82,7 @@ class EarlyRejection:
             partial = await search.score(begun)
             order = ranked(begun, partial)
             if self.keep == "random":
-                dice.shuffle(order)
+                rng.shuffle(order)
             kept, rejected = order[:places], order[places:]
             finished |= {node: score for node, score in order if node.done}
             search.prune([node for node, _ in rejected if not node.done])

@@ -1,4 +1,4 @@
-"""Several verifiers at once: candidates are compared by ranks, for scores of different kinds have no common scale."""
+"""Ensembles of verifiers: candidates are compared by ranks, because different scores have no common scale."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node
 
 BY = ("score", "ranks")
-"""What candidates are compared by: the score, or the mean of their ranks under every part of it."""
+"""How to compare candidates: by score, or by the mean of their ranks under the parts of the score."""
 
 
 def ratings(search: Search, nodes: Sequence[Node], by: str) -> list[float | None]:
-    """What nodes that have been scored are compared by within this pool, higher being better; None without a score."""
+    """A rating of each scored node within this pool; higher is better, None without a score."""
     records = [search.trace[node.key] for node in nodes]
     if by == "score":
         return [record.score for record in records]
@@ -24,7 +24,7 @@ def ratings(search: Search, nodes: Sequence[Node], by: str) -> list[float | None
 
 
 def mean_ranks(parts: Sequence[Sequence[float]]) -> list[float]:
-    """The mean rank of each candidate over the parts, 1 being the best; equals share the mean of their ranks."""
+    """The mean rank of each candidate over the parts; rank 1 is the best, ties get the mean of their ranks."""
     return [fmean(ranks) for ranks in zip(*map(_ranks, parts), strict=True)]
 
 
@@ -33,6 +33,6 @@ def _ranks(scores: Sequence[float]) -> list[float]:
 
 
 def need_parts(search: Search, by: str) -> None:
-    """Raise a `CapabilityError` if ranks are asked for and there is nothing to rank by but one score."""
+    """Raise a `CapabilityError` if ``by`` is ``ranks`` and the score has only one part."""
     if by == "ranks" and Capability.PARTS not in search.capabilities:
         raise CapabilityError("by='ranks': an ensemble needs at least two verifiers; compose the scorer of several")

@@ -1,7 +1,8 @@
 """ETS: efficient tree search (Hooper et al. 2025, arXiv 2502.13575).
 
-REBASE, but at every depth an integer program decides which leaves to keep: it is paid for leaves that REBASE would give
-children, and for every kind of step that stays represented, and pays for every node of the tree that has to be held.
+REBASE with an integer program that decides at every depth which leaves to keep. The objective rewards leaves in
+proportion to their children in REBASE, rewards every cluster of steps with a kept leaf, and charges every node of the
+tree that the kept leaves need.
 """
 
 from __future__ import annotations
@@ -27,31 +28,31 @@ if TYPE_CHECKING:
 
 
 Sizes = tuple[Sequence[float], Mapping[Any, float]]
-"""Of leaves in their order, and of their ancestors."""
+"""Sizes of the leaves in order, and of their ancestors."""
 VOTES = {"weighted": weighted_majority, "majority": majority, "best": best}
 
 
 @dataclass(frozen=True)
 class ETS:
-    """Every round, keep the leaves that are worth the nodes they hold, then share ``n`` steps out as REBASE does.
+    """Every round, choose the leaves to keep by the integer program, then allocate ``n`` steps to them as REBASE does.
 
-    A solution that finishes, or reaches the length limit, keeps its place, so less is left to share out. Siblings that
-    are the same step are one leaf: the first of them is scored, the others are pruned. The answer is the weighted vote
-    of all that finished.
+    A solution that finishes, or reaches the length limit, keeps occupying a slot, so later rounds have fewer steps.
+    Siblings with the same step are merged: the first one is scored, the others are pruned. The answer is the weighted
+    vote of all finished solutions.
 
     Args:
         n: steps sampled in the first round.
         balance: temperature of REBASE's softmax, for rewards between 0 and 1.
-        node_price: of all nodes of the tree together, against 1 for all children REBASE gives.
-        coverage: worth of having every cluster of last steps represented; 0 needs no embedder.
-        cluster_distance: cosine distance below which steps are the same kind; it belongs to the embedder.
-        min_children: of a leaf that was kept; 0 lets REBASE give it none.
-        cost_unit: a ``node`` has its share of the price whatever it says, or by its share of all ``token``s.
-        keep: the ``best`` choice, or ``random`` leaves that hold no more nodes: a control for what it is worth.
+        node_price: price of all nodes of the tree together; the reward of all leaves together is 1.
+        coverage: reward for representing every cluster of last steps; 0 needs no embedder.
+        cluster_distance: cosine distance below which steps are in one cluster; it depends on the embedder.
+        min_children: least children of a kept leaf; 0 allows REBASE to give it none.
+        cost_unit: a ``node`` costs an equal share of the price, or with ``token`` a share by its tokens.
+        keep: the ``best`` choice, or as a control ``random`` leaves that need no more nodes.
         vote: ``weighted`` by the last reward, a ``majority``, or the ``best`` alone.
-        max_step_tokens: a longer step is cut there and goes on as the next; 0 leaves its end to the model.
-        max_rounds: after so many steps the search ends with what has finished.
-        solver_seconds: of one integer program; a round whose program takes longer is REBASE, and says so.
+        max_step_tokens: a longer step is cut at this length and continues as the next step; 0 is no limit.
+        max_rounds: the most rounds; the search then ends with the finished solutions.
+        solver_seconds: time limit of one integer program; beyond it, the round is REBASE and logs a warning.
     """
 
     n: int = 16
@@ -101,21 +102,19 @@ class ETS:
             finished |= {node: scores[node] for node in distinct if node.done}
             if not leaves or left <= 0:
                 break
-            kept, facts = await self._worth_keeping(search, leaves, [scores[leaf] for leaf in leaves], left)
+            kept, parts = await self._kept(search, leaves, [scores[leaf] for leaf in leaves], left)
             counts = [max(self.min_children, c) for c in shares([scores[leaf] for leaf in kept], left, self.balance)]
             expanded = {leaf for leaf, count in zip(kept, counts, strict=True) if count}
             search.prune([leaf for leaf in leaves if leaf not in expanded])
-            search.log(leaves=len(leaves), merged=len(same), kept=len(kept), expanded=len(expanded), **facts)
+            search.log(leaves=len(leaves), merged=len(same), kept=len(kept), expanded=len(expanded), **parts)
             if any(score is not None and not 0 <= score <= 1 for score in scores.values()):
                 search.log(warning=f"scores outside 0 to 1: balance={self.balance} is meant for rewards between these")
         return search.finish(VOTES[self.vote](search.candidates(finished, finished.values())))
 
-    async def _worth_keeping(
+    async def _kept(
         self, search: Search, leaves: list[Node], scores: list[float | None], width: int
     ) -> tuple[list[Node], dict[str, float]]:
-        """The leaves that are kept; and for the log how many ancestors they hold of how many, how many clusters there
-        are, and the parts of the objective.
-        """
+        """The kept leaves, and fields for the log: ancestors they hold, all ancestors, clusters, and the objective."""
         if len(leaves) == 1:
             return leaves, {}
         given = shares(scores, width, self.balance)
@@ -125,7 +124,7 @@ class ETS:
         if len(vectors) == len(leaves):
             clusters = clustered(vectors, self.cluster_distance)
         coverage = self.coverage if len(set(clusters)) > 1 else 0.0
-        worth = [count / sum(given) for count in given]
+        rewards = [count / sum(given) for count in given]
         sizes = None
         if self.cost_unit == "token":
             sizes = (
@@ -133,7 +132,7 @@ class ETS:
                 {above: above.usage.generated_tokens for line in ancestors for above in line},
             )
         started = search.ledger.clock()
-        chosen = solve(worth, ancestors, clusters, self.node_price, coverage, sizes, self.solver_seconds)
+        chosen = solve(rewards, ancestors, clusters, self.node_price, coverage, sizes, self.solver_seconds)
         search.charge("solver", Usage(seconds=search.ledger.clock() - started))
         if chosen is None:
             search.log(warning="the integer program was not solved; this round is REBASE")
@@ -143,25 +142,25 @@ class ETS:
         held = {above for line, keep in zip(ancestors, chosen, strict=True) if keep for above in line}
         everything = {above for line in ancestors for above in line}
         counts = {"held": len(held), "ancestors": len(everything), "clusters": len(set(clusters))}
-        facts = counts | objective(chosen, worth, ancestors, clusters, self.node_price, coverage, sizes)
-        return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], facts
+        parts = counts | objective(chosen, rewards, ancestors, clusters, self.node_price, coverage, sizes)
+        return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], parts
 
 
 def copies(leaves: Sequence[Node]) -> list[Node]:
-    """The leaves that are the same step as an earlier sibling."""
+    """The leaves with the same step as an earlier sibling."""
     first: dict[tuple[Node | None, str, Any], Node] = {}
     return [leaf for leaf in leaves if first.setdefault((leaf.parent, leaf.finish, leaf.state), leaf) is not leaf]
 
 
-def at_random(dice: Random, ancestors: Sequence[Sequence[object]], chosen: Sequence[bool]) -> list[bool]:
-    """Leaves in random order, each kept unless they would then hold more nodes than the chosen ones do."""
+def at_random(rng: Random, ancestors: Sequence[Sequence[object]], chosen: Sequence[bool]) -> list[bool]:
+    """Leaves in random order, each kept unless the kept leaves would then need more nodes than the chosen ones."""
 
     def nodes(leaves: Sequence[int]) -> int:
         return len(leaves) + len({node for leaf in leaves for node in ancestors[leaf]})
 
     room = nodes([leaf for leaf, keep in enumerate(chosen) if keep])
     kept: list[int] = []
-    for leaf in dice.sample(range(len(chosen)), len(chosen)):
+    for leaf in rng.sample(range(len(chosen)), len(chosen)):
         if nodes([*kept, leaf]) <= room:
             kept.append(leaf)
     return [leaf in kept for leaf in range(len(chosen))]
@@ -178,7 +177,7 @@ def clustered(vectors: Sequence[Sequence[float]], distance: float) -> list[int]:
 def prices(
     ancestors: Sequence[Sequence[Any]], node_price: float, sizes: Sizes | None = None
 ) -> tuple[list[float], dict[Any, float]]:
-    """What each leaf costs, and each ancestor: the price of all nodes shared out evenly, or by their sizes."""
+    """The price of each leaf and of each ancestor: an equal share of ``node_price``, or a share by size."""
     inner = dict.fromkeys(node for line in ancestors for node in line)
     own, above = sizes or ([1] * len(ancestors), dict.fromkeys(inner, 1))
     everything = max(1, sum(own) + sum(above.values()))
@@ -188,31 +187,31 @@ def prices(
 
 def objective(
     kept: Sequence[bool],
-    worth: Sequence[float],
+    rewards: Sequence[float],
     ancestors: Sequence[Sequence[Any]],
     clusters: Sequence[int],
     node_price: float,
     coverage: float,
     sizes: Sizes | None = None,
 ) -> dict[str, float]:
-    """The parts of the value that `solve` makes as high as it can: ``reward - price + coverage``.
+    """The parts of the objective that `solve` maximises: ``reward - price + coverage``.
 
     Args:
-        kept: whether a leaf is.
-        worth, ancestors, clusters, node_price, coverage, sizes: see `solve`.
+        kept: whether each leaf is kept.
+        rewards, ancestors, clusters, node_price, coverage, sizes: see `solve`.
     """
     leaves = [leaf for leaf, keep in enumerate(kept) if keep]
     own, above = prices(ancestors, node_price, sizes)
     held = {node for leaf in leaves for node in ancestors[leaf]}
     return {
-        "reward": sum(worth[leaf] for leaf in leaves),
+        "reward": sum(rewards[leaf] for leaf in leaves),
         "price": sum(own[leaf] for leaf in leaves) + sum(above[node] for node in held),
         "coverage": coverage * len({clusters[leaf] for leaf in leaves}) / len(set(clusters)),
     }
 
 
 def solve(
-    worth: Sequence[float],
+    rewards: Sequence[float],
     ancestors: Sequence[Sequence[object]],
     clusters: Sequence[int],
     node_price: float,
@@ -220,36 +219,38 @@ def solve(
     sizes: Sizes | None = None,
     seconds: float = inf,
 ) -> list[bool] | None:
-    """Which leaves to keep, by the integer program.
+    """The leaves to keep, by the integer program.
 
-    The best value of sum(worth of kept leaves) - node_price / nodes * (ancestors and leaves kept)
-    + coverage / clusters * (clusters with a kept leaf), at least one leaf being kept. None where the solver fails or
-    its time is over, also where it has found a choice by then: which one would depend on the machine.
+    It maximises sum(rewards of kept leaves) - node_price / nodes * (kept ancestors and leaves)
+    + coverage / clusters * (clusters with a kept leaf), and keeps at least one leaf. Returns None if the solver fails
+    or exceeds its time, even with a feasible solution, because that solution would depend on the machine.
 
     Args:
-        worth: of a leaf, its share of REBASE's children.
-        ancestors: of a leaf, the root included.
-        clusters: the number of a leaf's cluster.
-        node_price: of all nodes together.
-        coverage: worth of all clusters together.
-        sizes: of leaves, and of ancestors, in place of 1 each; the price is shared out by them.
-        seconds: the most that the solver may take.
+        rewards: each leaf's share of REBASE's children.
+        ancestors: each leaf's ancestors, including the root.
+        clusters: the number of each leaf's cluster.
+        node_price: price of all nodes together.
+        coverage: reward for all clusters together.
+        sizes: sizes of leaves and of ancestors, by default 1 each; the price is divided in proportion to them.
+        seconds: time limit of the solver.
     """
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     own, above = prices(ancestors, node_price, sizes)
     inner, kinds = list(above), list(dict.fromkeys(clusters))
-    n, m, k = len(worth), len(inner), len(kinds)
-    gain = np.array([*(w - price for w, price in zip(worth, own, strict=True)), *(-price for price in above.values())])
+    n, m, k = len(rewards), len(inner), len(kinds)
+    gain = np.array(
+        [*(w - price for w, price in zip(rewards, own, strict=True)), *(-price for price in above.values())]
+    )
     gain = np.concatenate([gain, np.full(k, coverage / k)])
     rows: list[npt.NDArray[np.float64]] = []
     for leaf, line in enumerate(ancestors):
-        for node in line:  # an ancestor is held if the leaf is
+        for node in line:  # a kept leaf holds its ancestors
             row = np.zeros(n + m + k)
             row[leaf], row[n + inner.index(node)] = 1, -1
             rows.append(row)
-    for place, kind in enumerate(kinds):  # a cluster is covered only by a leaf that is kept
+    for place, kind in enumerate(kinds):  # only a kept leaf covers its cluster
         row = np.zeros(n + m + k)
         row[[leaf for leaf in range(n) if clusters[leaf] == kind]] = -1
         row[n + m + place] = 1

@@ -1,7 +1,7 @@
-"""First finish search (Agarwal et al. 2025, arXiv 2505.18149): the shortest of n samples, the others given up.
+"""First finish search (Agarwal et al. 2025, arXiv 2505.18149): the shortest of n samples; the others are cancelled.
 
-It helps where the right solutions of a problem are shorter than its wrong ones; `thinktime.bench.lengths` says
-whether they are. It saves time; tokens it saves only against a vote of all n.
+It helps if the right solutions of a problem are shorter than its wrong ones; `thinktime.bench.lengths` measures this.
+It saves time; it saves tokens only in comparison with a vote of all n.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from thinktime.strategies.options import at_least, one_of
 WARNINGS = {
     "use": "",
     "do not use": "short samples of this model are not the right ones",
-    "unknown": "nobody has measured whether short samples of this model are the right ones (thinktime.bench.lengths)",
+    "unknown": "measure first whether short samples of this model are the right ones (thinktime.bench.lengths)",
 }
-"""By advice."""
+"""The warning for each advice."""
 
 
 @dataclass(frozen=True)
 class FirstFinish:
-    """Start ``n`` samples, stop all when ``k`` have ended with an answer, vote over those.
+    """Start ``n`` samples, stop all when ``k`` have ended with an answer, and vote over these ``k``.
 
-    Two that end at the same length are both in; of different answers with as many votes the shortest one wins. Where
-    samples cannot be cancelled, ``length_vote`` with a tiny ``keep`` and ``least=k`` is the nearest, and pays for all.
+    Two samples of the same length both have a vote; among answers with equal votes the shortest wins. For models that
+    cannot cancel samples, ``length_vote`` with a tiny ``keep`` and ``least=k`` is similar, but pays for all samples.
 
     Args:
         n: samples started.
-        k: how many have to end.
-        by: what ends first: the shortest in ``length``, for which an endpoint's other samples run until they are as
-            long (the paper's grace); or whatever it sends first in ``time``, and all others are left then. One batch
-            of a local model runs in step, where both are the same.
-        counts: an end with an ``answer`` that can be read, or ``any`` end.
-        min_tokens: an end before that does not count, unless no other comes.
-        advice: what the diagnosis said of this model, on problems kept for it: ``use``, ``do not use``, or ``unknown``.
-        guard: unless that is ``use``: ``warn``, ``refuse``, or ``off``.
+        k: samples that have to end.
+        by: the order of ends: by ``length``, so an endpoint's other samples run until they are as long (the paper's
+            grace); or by ``time``, so all others are cancelled at once. A local model's batch runs in lockstep, so
+            both are the same.
+        counts: an end with a readable ``answer``, or ``any`` end.
+        min_tokens: a shorter sample does not count.
+        advice: result of the diagnosis of this model on held-out problems: ``use``, ``do not use``, or ``unknown``.
+        guard: reaction to an advice other than ``use``: ``warn``, ``refuse``, or ``off``.
     """
 
     n: int = 4

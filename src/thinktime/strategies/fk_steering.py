@@ -12,26 +12,27 @@ from thinktime.strategies.particle_filter import ParticleFilter
 
 @dataclass(frozen=True)
 class FKSteering(ParticleFilter):
-    """``n`` pictures on their way, redrawn in proportion to ``exp(factor * reward)`` of their clean estimates.
+    """``n`` partial pictures, resampled in proportion to ``exp(factor * reward)`` of their clean estimates.
 
-    A duplicated picture goes two ways by the noise of its steps, so the sampler has to have some. The answer is the one
-    with the highest reward at the end.
+    Copies of a picture diverge by the noise of their steps, so the sampler must not be deterministic. The answer is the
+    picture with the highest reward at the end.
 
     Args:
         n: particles, 2 or more.
-        potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
-            (``sum``), itself (``rt``), or nothing before the end (``is``). The last potential of a picture makes the
-            product the same for all of them. ``bon`` is best-of-n, the baseline: no redraw, no score before the end.
-        factor: of the reward in the exponent, above 0.
-        ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
+        potential: the potential of a partial picture: the change of its reward (``diff``), the highest reward so far
+            (``max``), the sum so far (``sum``), the reward itself (``rt``), or 1 before the end (``is``). The last
+            potential of a picture makes the product the same for all of these. ``bon`` is best-of-n, the baseline: no
+            resampling, no score before the end.
+        factor: multiplies the reward in the exponent, above 0.
+        ess: resample if the effective size is below this share of ``n``; 1 resamples at every scored step.
         anneal: steps over which the factor rises to its full value.
-        start: steps at the beginning that are not scored: what is seen there is a blur.
-        every: steps from one that is scored to the next; the last is always scored.
-        max_rounds: after so many steps the search ends with what has finished.
+        start: initial steps without a score, because their estimates are blurred.
+        every: steps from one scored step to the next; the last step is always scored.
+        max_rounds: the most steps; the search then ends with the finished pictures.
         reward: the ``score`` as it is, or its ``log_odds``.
-        rollouts: pictures that a state on the way is judged by, finished for that; 0 judges its clean estimate.
-        resampler: how the population is redrawn: ``systematic`` by one draw for all, ``stratified`` by one in each
-            ``n``-th of the weight, ``multinomial`` (the paper's code) by independent ones.
+        rollouts: roll-outs to the end that are scored for a partial picture; 0 scores its clean estimate.
+        resampler: ``systematic`` with one draw for all particles, ``stratified`` with one draw in each ``n``-th of the
+            weight, or ``multinomial`` (the paper's code) with independent draws.
     """
 
     n: int = 4

@@ -1,4 +1,4 @@
-"""Votes that length has a say in (Wang et al. 2025, arXiv 2504.14047, section on reasoning length)."""
+"""A vote of the shortest or longest samples (Wang et al. 2025, arXiv 2504.14047, section on reasoning length)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ T = TypeVar("T")
 
 
 def by_length(ended: Iterable[T], length: Callable[[T], int], side: str, keep: float, least: int) -> list[T]:
-    """The shortest (``side="short"``) or longest: a share ``keep`` of them, but no fewer than ``least``."""
+    """The shortest (``side="short"``) or longest items: a share ``keep`` of all, but at least ``least``."""
     ordered = sorted(ended, key=length, reverse=side == "long")
     return ordered[: max(least, ceil(keep * len(ordered)))]
 
 
 @dataclass(frozen=True)
 class LengthVote:
-    """Sample ``n``, keep the shortest (or longest) of those that are complete, vote over them.
+    """Sample ``n``, keep the shortest (or longest) complete samples, and vote over them.
 
-    Samples cut at the length limit are neither short nor long; they have no vote.
+    Samples cut at the length limit have no vote.
 
     Args:
         n: samples drawn.
-        keep: share of the complete ones that has a vote.
-        least: that many have one however small the share.
-        side: which are kept, the ``short`` or the ``long``.
+        keep: share of the complete samples that has a vote.
+        least: the least number of votes, even if the share is smaller.
+        side: keep the ``short`` or the ``long`` samples.
     """
 
     n: int = 16

@@ -1,7 +1,7 @@
 """Selection by likelihood (Adiwardana et al. 2020, arXiv 2001.09977; Wang et al. 2022, arXiv 2203.11171).
 
-The first paper samples and ranks; the second adds up what leads to the same answer. The generator judges itself and no
-trained verifier takes part: this is the baseline a reward model must beat.
+The first paper samples and ranks; the second sums the probabilities of samples with the same answer. There is no
+trained verifier: these are baselines for reward models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def log_likelihoods(nodes: Sequence[Node]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class MostLikely:
-    """The one of ``n`` samples that the generator itself finds most probable."""
+    """The most probable of ``n`` samples under the generator."""
 
     n: int = 16
     needs: ClassVar[frozenset[str]] = frozenset({Capability.LOGPROBS})
@@ -40,7 +40,7 @@ class MostLikely:
 
 @dataclass(frozen=True)
 class SummedProbability:
-    """The answer with the most probability in the *distinct* ones of ``n`` samples that reach it."""
+    """The answer with the highest total probability of its *distinct* samples, of ``n``."""
 
     n: int = 16
     needs: ClassVar[frozenset[str]] = frozenset({Capability.LOGPROBS, Capability.ANSWERS})

@@ -1,4 +1,4 @@
-"""Self-consistency: sample many solutions, answer what most of them answer (Wang et al. 2022, arXiv 2203.11171)."""
+"""Self-consistency: sample many solutions, return the most frequent answer (Wang et al. 2022, arXiv 2203.11171)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thinktime.strategies.options import at_least
 
 @dataclass(frozen=True)
 class Majority:
-    """Vote over ``n`` samples; equivalent answers are one answer, unreadable ones have no vote."""
+    """Vote over ``n`` samples; equivalent answers count as one, unreadable ones have no vote."""
 
     n: int = 16
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS})

@@ -16,7 +16,7 @@ from thinktime.strategies.options import TREE_SEARCH, at_least, not_below
 
 @dataclass(eq=False)
 class Place:
-    """A node of the tree with its statistics. It is closed when nothing below it can be extended any more."""
+    """A node of the tree with its statistics. It is closed when no node below it can be extended."""
 
     node: Node
     parent: Place | None = None
@@ -26,26 +26,26 @@ class Place:
     closed: bool = False
 
     def bound(self, explore: float) -> float:
-        """Upper confidence bound: the mean value, and more the less it has been visited."""
+        """Upper confidence bound: the mean value plus a bonus that falls with the visits."""
         if self.parent is None or not self.visits:
             return inf
         return self.value / self.visits + explore * sqrt(log(self.parent.visits) / self.visits)
 
     def lineage(self) -> Iterator[Place]:
-        """This place and those above it."""
+        """This node and its ancestors."""
         place: Place | None = self
         while place is not None:
             yield place
             place = place.parent
 
     def learn(self, score: float | None) -> None:
-        """A reward was seen here. A missing one says nothing, so the place is as new as before."""
+        """Back up a reward from this node to the root. A missing reward changes nothing."""
         for place in self.lineage() if score is not None else ():
             place.visits += 1
             place.value += score or 0.0
 
     def close(self) -> None:
-        """Nothing more to find here; nor above, where that was the last one open."""
+        """Close this node, and every ancestor whose children are all closed."""
         for place in self.lineage():
             if not all(child.closed for child in place.children):
                 break
@@ -54,14 +54,14 @@ class Place:
 
 @dataclass(frozen=True)
 class MCTS:
-    """``n`` times: expand the most promising leaf by ``width`` steps, roll the best of them out, carry the values up.
+    """``n`` times: expand the most promising leaf by ``width`` steps, roll out the best step, back the rewards up.
 
-    A step's value is the mean reward of what was sampled below it. Leaves of one batch are chosen one after the other,
-    each as if those before it had been worth nothing (virtual loss), so a batch of 8 extends 8 different leaves if
-    there are so many. The answer is the weighted vote of all solutions that finished.
+    A step's value is the mean reward of the samples below it. Leaves of one batch are chosen one after the other; each
+    chosen leaf counts as a visit with reward 0 (virtual loss). So a batch of 8 extends 8 different leaves if there are
+    as many. The answer is the weighted vote of all finished solutions.
 
     Args:
-        n: leaves expanded and rolled out in all.
+        n: total number of leaves expanded and rolled out.
         width: steps sampled from a leaf.
         explore: weight of the uncertainty against the mean value.
         batch: leaves extended at once.
@@ -113,7 +113,7 @@ class MCTS:
         return search.finish(weighted_majority(search.candidates(finished, finished.values())))
 
     def _select(self, root: Place, n: int) -> list[Place]:
-        """Up to ``n`` different leaves; until it returns, those taken are closed and count as losses."""
+        """Up to ``n`` different leaves. During the selection, chosen leaves are closed and count as losses."""
         leaves: list[Place] = []
         while len(leaves) < n and not root.closed:
             place = root

@@ -1,7 +1,7 @@
-"""Search over the noise a sample starts from (Ma et al. 2025, arXiv 2501.09732).
+"""Search over the initial noise of a sample (Ma et al. 2025, arXiv 2501.09732).
 
-With a deterministic sampler the first noise decides the picture, so choosing a noise is choosing a picture. The
-paper's random search is `best_of_n`; here are the climb among neighbours of a noise, and the search over paths.
+With a deterministic sampler the initial noise determines the picture, so choosing a noise is choosing a picture. The
+paper's random search is `best_of_n`; this module has its zero-order search and its search over paths.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ ZERO_ORDER: frozenset[str] = frozenset(
 
 @dataclass(frozen=True)
 class ZeroOrder:
-    """A climb: try ``n`` neighbours of a noise, go on from the best picture's; the answer is the best ever seen.
+    """Hill climbing: try ``n`` neighbours of a noise, continue from the best one; the answer is the best picture.
 
     Args:
-        n: neighbours a round.
-        rounds: of them; a budget may end it earlier. Without any this is the random search over ``start`` noises.
-        start: noises to begin with.
-        cosine: of the angle between a noise and its neighbours, between 0 and 1.
-        on_stall: where no neighbour is better, ``keep`` the noise or ``restart`` from fresh ones.
-        by: pictures are compared by their ``score``, or by the mean of their ``ranks`` under every part of it.
-        final_steps: the winner is painted again from its noise in so many steps, and scored again; 0 leaves it.
+        n: neighbours per round.
+        rounds: the most rounds; 0 is a random search over ``start`` noises.
+        start: initial noises.
+        cosine: cosine of the angle between a noise and its neighbours, between 0 and 1.
+        on_stall: if no neighbour is better, ``keep`` the noise or ``restart`` from fresh ones.
+        by: compare pictures by ``score``, or by the mean of their ``ranks`` under the parts of the score.
+        final_steps: paint the winner again from its noise with this many steps and score it again; 0 does not.
     """
 
     n: int = 4
@@ -84,30 +84,30 @@ class ZeroOrder:
         return search.finish(best(search.candidates(winner)))
 
     def _best(self, search: Search, pictures: Sequence[Node]) -> list[Node]:
-        """The best of the pictures that have a score, if there is one; the first of equals."""
+        """The best scored picture, or none; the first one wins a tie."""
         rated = [pair for pair in ranked(pictures, ratings(search, pictures, self.by)) if pair[1] is not None]
         return [node for node, _ in rated[:1]]
 
 
 def noise_of(picture: Node) -> Node:
-    """The noise that a picture was painted from: its parent, for it was painted in one go."""
+    """The noise that a picture was painted from. It is the parent, because a picture is painted in one extension."""
     assert picture.parent is not None
     return picture.parent
 
 
 @dataclass(frozen=True)
 class SearchOverPaths:
-    """``n`` pictures nearly done are made noisy again ``width`` ways each and denoised further; the best ``n`` stay.
+    """Add noise to ``n`` nearly finished pictures, ``width`` times each, denoise them further, and keep the best ``n``.
 
-    Noise is counted as the share of the way that is left: 1 is pure noise. Each round goes ``forward`` back into noise
-    and ``backward`` out of it, so all come nearer to the end by the difference. Scored are clean estimates.
+    A noise level is the share of the denoising that is left; 1 is pure noise. Each round adds ``forward`` noise and
+    removes ``backward``, so all pictures come nearer to the end by the difference. Their clean estimates are scored.
 
     Args:
         n: paths.
-        width: ways of each.
-        level: where the first round begins.
+        width: noisy copies of each path.
+        level: noise level of the first round.
         forward: noise that a round adds.
-        backward: noise that it takes away; more than ``forward``.
+        backward: noise that a round removes; more than ``forward``.
     """
 
     n: int = 4
@@ -133,7 +133,7 @@ class SearchOverPaths:
         steps = search.sampling.max_length
         level, early = self.level, max(1, round((1 - self.level) * steps))
         paths = await search.extend([search.root], at_most=early)
-        whole = await search.extend(paths)  # so there is an answer, whenever the budget ends
+        whole = await search.extend(paths)  # an answer for the case that the budget ends early
         seen = dict(zip(whole, await search.score(whole), strict=True))
         paths += await search.extend([search.root], self.n - 1, at_most=early) if self.n > 1 else []
         while paths and level > 0:

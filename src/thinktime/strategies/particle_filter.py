@@ -1,8 +1,8 @@
 """Particle filtering over steps (Puri et al. 2025, arXiv 2502.01618) with Feynman-Kac potentials (arXiv 2501.06848).
 
-Solutions are particles: each goes on by a step, gets a weight from its reward, and the population is redrawn in
-proportion to the weights. What comes out is distributed as the model's own solutions times ``exp(factor * reward)``,
-the reward being the log-odds of the process reward model.
+Solutions are particles: each is extended by a step and weighted by its reward, and the population is resampled in
+proportion to the weights. The result is distributed as the model's own solutions times ``exp(factor * reward)``, where
+the reward is the log-odds of the process reward model.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from thinktime.core.types import Node
 from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
 
 REWARDS: dict[str, Callable[[float], float]] = {"log_odds": log_odds, "score": float}
-"""What is in the exponent, from a score."""
+"""Functions from a score to the reward in the exponent."""
 ALL_IN_ONE = 1.01
-"""An effective number of particles below this is one particle."""
+"""An effective size below this counts as a single particle."""
 
 
 @dataclass(frozen=True)
 class Particle:
-    """A partial solution, its weight since it was last redrawn, its rewards so far and the potentials they gave."""
+    """A partial solution, its weight since the last resampling, its rewards, and the sum of its log-potentials."""
 
     node: Node
     log_weight: float = 0.0
@@ -45,33 +45,33 @@ class Particle:
 
     @property
     def moving(self) -> bool:
-        """Whether it can go on."""
+        """Whether it can be extended."""
         return self.node.finish in ("root", "step")
 
 
 @dataclass(frozen=True)
 class ParticleFilter:
-    """``n`` particles, redrawn whenever their effective number falls below ``ess`` of them.
+    """``n`` particles, resampled whenever their effective size falls below the share ``ess`` of them.
 
     The answer is the one with the most weight.
 
     Args:
         n: particles.
-        potential: what a reward on the way weighs: its rise (``diff``), the highest so far (``max``), all so far
-            (``sum``), itself (``rt``), or nothing before the end (``is``). The last potential of a solution makes the
-            product the same for all of them. ``bon`` is best-of-n, the baseline: no redraw, no score before the end,
-            and the highest reward answers.
-        factor: of the reward in the exponent.
-        ess: share of ``n`` below which the population is redrawn; 1 redraws at every step that is scored.
+        potential: the potential of a partial solution: the change of its reward (``diff``), the highest reward so far
+            (``max``), the sum so far (``sum``), the reward itself (``rt``), or 1 before the end (``is``). The last
+            potential of a solution makes the product the same for all of these. ``bon`` is best-of-n, the baseline: no
+            resampling, no score before the end, and the highest reward answers.
+        factor: multiplies the reward in the exponent.
+        ess: resample if the effective size is below this share of ``n``; 1 resamples at every scored step.
         anneal: steps over which the factor rises to its full value, for rewards that mislead early.
-        start: steps at the beginning that are not scored.
-        every: steps from one that is scored to the next; what is complete is always scored.
+        start: initial steps without a score.
+        every: steps from one scored step to the next; complete solutions are always scored.
         reward: ``log_odds`` of the score, for probabilities, or the ``score`` itself.
-        rollouts: what a partial solution is worth is told by so many ends of it, as the logarithm of the mean of
-            ``exp(factor * reward)``; 0 takes the score of what there is.
-        resampler: how the population is redrawn: ``systematic`` by one draw for all, ``stratified`` by one in each
-            ``n``-th of the weight, ``multinomial`` by independent ones.
-        max_rounds: after so many steps the search ends with what has finished.
+        rollouts: roll-outs to the end that value a partial solution, by the logarithm of the mean of
+            ``exp(factor * reward)``; 0 scores the partial solution itself.
+        resampler: ``systematic`` with one draw for all particles, ``stratified`` with one draw in each ``n``-th of the
+            weight, or ``multinomial`` with independent draws.
+        max_rounds: the most steps; the search then ends with the finished solutions.
     """
 
     n: int = 16
@@ -105,8 +105,8 @@ class ParticleFilter:
         return search.finish(self._chosen(search, ended))
 
     async def filter(self, search: Search) -> list[Particle]:
-        """The population at the end, with the weights that it has not been redrawn by."""
-        dice = search.random("resampling")
+        """The final population, with the weights since the last resampling."""
+        rng = search.random("resampling")
         population = [Particle(search.root)] * self.n
         redraws = collapses = partial = 0
         for turn in range(1, self.max_rounds + 1):
@@ -114,9 +114,9 @@ class ParticleFilter:
             if not moving:
                 break
             children = await search.extend(list(moving), list(moving.values()), until="step")
-            looked_at = [child for child in children if child.done or self._looks(turn)]
-            partial += sum(not child.done for child in looked_at)
-            rewards = dict(zip(looked_at, await self._rewards(search, looked_at), strict=True))
+            scored = [child for child in children if child.done or self._is_scored(turn)]
+            partial += sum(not child.done for child in scored)
+            rewards = dict(zip(scored, await self._rewards(search, scored), strict=True))
             born: dict[Node | None, deque[Node]] = {}
             for child in children:
                 born.setdefault(child.parent, deque()).append(child)
@@ -132,26 +132,26 @@ class ParticleFilter:
                 break
             weights = [particle.log_weight for particle in population]
             if not isfinite(max(weights)):
-                search.log(warning=f"step {turn}: no particle has a finite weight, so all of them count alike")
+                search.log(warning=f"step {turn}: no particle has a finite weight, so all of them count equally")
             size = effective_size(weights)
             roots = len({next(node for node in p.node.lineage() if node.depth <= 1) for p in population})
             search.log(turn=turn, ess=size, finished=sum(p.node.done for p in population), roots=roots)
             if size < self.ess * len(population) and self.potential != "bon":
                 redraws += 1
                 collapses += size < ALL_IN_ONE
-                ancestors = RESAMPLERS[self.resampler](weights, self.n, dice)
+                ancestors = RESAMPLERS[self.resampler](weights, self.n, rng)
                 kept = {population[place].node for place in ancestors}
                 search.prune([p.node for p in population if p.node not in kept and not p.node.done])
                 population = [replace(population[place], log_weight=0.0) for place in ancestors]
         unfinished = sum(particle.moving for particle in population)
         if unfinished:
-            told = f"{unfinished} of {len(population)} particles had not finished after max_rounds={self.max_rounds}"
-            search.log(warning=f"{told} steps; the answer leaves them out")
+            warning = f"{unfinished} of {len(population)} particles had not finished after max_rounds={self.max_rounds}"
+            search.log(warning=f"{warning} steps; the answer leaves them out")
         if 2 * collapses > redraws:
-            told = f"one particle had all the weight at {collapses} of {redraws} redraws, and the others died"
-            search.log(warning=f"{told}; lower factor={self.factor:g}")
+            warning = f"one particle had all the weight at {collapses} of {redraws} redraws, so the others are lost"
+            search.log(warning=f"{warning}; lower factor={self.factor:g}")
         if not partial and self.potential not in ("is", "bon"):
-            search.log(warning=f"nothing is scored before the end with {self._schedule}: this is importance sampling")
+            search.log(warning=f"no step is scored before the end with {self._schedule}: this is importance sampling")
         return population
 
     @property
@@ -159,7 +159,7 @@ class ParticleFilter:
         return f"start={self.start}, every={self.every}"
 
     async def _rewards(self, search: Search, nodes: list[Node]) -> list[float | None]:
-        """The factor times the reward of each; of a partial solution by its score or by its ends."""
+        """The factor times the reward of each node; a partial solution is valued by its score or by roll-outs."""
         read = REWARDS[self.reward]
         if not self.rollouts:
             return [None if score is None else self.factor * read(score) for score in await search.score(nodes)]
@@ -174,13 +174,11 @@ class ParticleFilter:
         ]
         return [log_mean_exp(rewards) if rewards else None for rewards in known]
 
-    def _looks(self, turn: int) -> bool:
+    def _is_scored(self, turn: int) -> bool:
         return self.potential != "bon" and turn > self.start and (turn - self.start - 1) % self.every == 0
 
     def _chosen(self, search: Search, ended: list[Particle]) -> Candidate | None:
-        """The answer with the most weight; where answers cannot be compared or the best of n is asked for, the highest
-        reward.
-        """
+        """The answer with the most weight; the highest reward if answers cannot be compared, and with ``bon``."""
         if search.answers is None or self.potential == "bon":
             nodes = list(dict.fromkeys(particle.node for particle in ended))
             return best(search.candidates(nodes, [search.trace[node.key].score for node in nodes]))
@@ -192,8 +190,8 @@ class ParticleFilter:
     def _weighed(self, particle: Particle, child: Node, reward: float | None, turn: int) -> Particle:
         """The particle after a step.
 
-        A step from another distribution than the model's own brings the logarithm of the ratio of the two. A missing
-        reward changes nothing; a particle that is stuck before its end has no weight.
+        A step from a proposal other than the model's own distribution adds the logarithm of their ratio. A missing
+        reward changes nothing; a particle that stops before its end has weight 0.
         """
         if child.finish not in ("step", "eos"):
             return Particle(child, -inf)

@@ -15,15 +15,15 @@ from thinktime.strategies.options import TREE_SEARCH, above, at_least
 
 @dataclass(frozen=True)
 class Rebase:
-    """Every round ``n`` steps, given to the nodes of the round before by the softmax of their rewards.
+    """Allocate ``n`` steps in every round to the nodes of the previous one, by the softmax of their rewards.
 
-    A solution that finishes, or reaches the length limit, takes its place along. The answer is the weighted vote of all
-    that finished.
+    A solution that finishes, or reaches the length limit, keeps occupying a slot, so later rounds have fewer steps. The
+    answer is the weighted vote of all finished solutions.
 
     Args:
         n: steps sampled in the first round.
-        balance: temperature of the softmax, for rewards between 0 and 1; the lower, the more the best gets.
-        max_rounds: after so many steps the search ends with what has finished.
+        balance: temperature of the softmax, for rewards between 0 and 1; a lower one favours the best nodes more.
+        max_rounds: the most rounds; the search then ends with the finished solutions.
     """
 
     n: int = 16

@@ -1,8 +1,8 @@
 """Sequential revisions beside parallel samples (Snell et al. 2024, arXiv 2408.03314).
 
-A chain revises: each answer is written with the last few before it in sight. Several chains run side by side; how many
-against how long is the choice the paper studies. A reward model trained on first answers judges revisions outside of
-what it was trained on.
+In a chain, each answer is written with the last few answers in sight. Several chains run side by side. The paper
+studies how to split a budget between more chains and longer ones. Where the prompt of a first answer is the problem's
+own, first answers are the samples of a vote.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from thinktime.core.types import Capability, Node, Prompt
 from thinktime.prompts.common import REVISE
 from thinktime.strategies.options import at_least, divides, one_of
 
-SHIFT = "a reward model of first answers is outside of what it was trained on when it judges revisions"
+SHIFT = "revisions are outside of the training data of a reward model that was trained on first answers"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Revision:
         return search.finish(weighted_majority([winner for winner in winners if winner is not None]))
 
     def _ask(self, search: Search, chain: tuple[Node, ...]) -> Node | None:
-        """The newest answers that fit into the context; an answer that never ended is not shown."""
+        """A question about the newest answers that fit the context; an answer that never ended is not shown."""
         shown = [leaf for leaf in chain if leaf.done][-self.context :]
         while shown and (root := search.ask(REVISE, shown)) is None:
             shown = shown[1:]

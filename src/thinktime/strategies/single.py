@@ -1,4 +1,4 @@
-"""One sample, a chain of thought (Wei et al. 2022, arXiv 2201.11903): what every other strategy has to beat."""
+"""One sample, a chain of thought (Wei et al. 2022, arXiv 2201.11903): the baseline of every other strategy."""
 
 from __future__ import annotations
 

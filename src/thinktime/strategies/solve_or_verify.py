@@ -75,7 +75,7 @@ class GenerativeVerification:
         offered = Capability.VERDICTS in search.capabilities
         by = "text" if self.verdict == "hybrid" and not offered else self.verdict
         verdicts, unreadable = await verify(search, leaves, self.checks, by)
-        if unreadable and not any(verdicts) and self.unreadable == "raise":
+        if unreadable and not any(verdicts) and not search.exhausted and self.unreadable == "raise":
             raise ModelError(
                 f"generative_verification: not one of {len(unreadable)} checks ends with a verdict; "
                 f"they end {quoted([reply.state for reply in unreadable[:3]])}; take a model that checks, or "
@@ -83,8 +83,9 @@ class GenerativeVerification:
             )
         search.log(verdicts=verdicts)
         candidates = search.candidates(leaves, [sum(found) / len(found) if found else 0.0 for found in verdicts])
-        some = any(candidate.score for candidate in candidates if candidate.answer is not None)
-        return search.finish((SELECT[self.select] if some else majority)(candidates))
+        approved = any(candidate.score for candidate in candidates if candidate.answer is not None)
+        select = SELECT[self.select] if approved else majority
+        return search.finish(select(candidates))
 
 
 async def verify(

@@ -1,4 +1,4 @@
-"""Weighted majority: a vote in which a sample counts as much as its score (Li et al. 2023, arXiv 2206.02336).
+"""Weighted majority: a vote in which each sample is weighted by its score (Li et al. 2023, arXiv 2206.02336).
 
 Also known as best-of-n weighted (Snell et al. 2024, arXiv 2408.03314).
 """
