@@ -178,19 +178,20 @@ def _roles(kind: str, value: object) -> Mapping[str, str]:
 def _prompts(value: object) -> dict[str, Prompt]:
     if not isinstance(value, Mapping):
         raise InputError("thinktime.prompts", short(value), 'give an object of texts: {"check": "…{answer}…"}')
-    known, found = _known_prompts(), dict[str, Prompt]()
+    known = _known_prompts()
+    found: dict[str, Prompt] = {}
     for name, words in value.items():
         if name not in known:
             raise UnknownNameError("thinktime.prompts", name[:80], known)
-        field = f"thinktime.prompts.{name}"
+        where = f"thinktime.prompts.{name}"
         if not isinstance(words, str) or not 0 < len(words) <= WORDS:
-            raise InputError(field, short(words), f"give a text of at most {WORDS} characters")
+            raise InputError(where, short(words), f"give a text of at most {WORDS} characters")
         try:
             found |= overridden(known, {name: words})
         except InputError as error:
-            raise InputError(field, short(error.value), error.fix) from None
+            raise InputError(where, short(error.value), error.fix) from None
         if sum(name is not None for _, name, _, _ in Formatter().parse(words)) > FIELDS:
-            raise InputError(field, short(words), f"write at most {FIELDS} fields in it")
+            raise InputError(where, short(words), f"write at most {FIELDS} fields in it")
     return found
 
 
