@@ -17,14 +17,31 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 ANYTHING = "anything"
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "": ("core",),  # the package itself: the names it offers
+    "": ("core", "config", "session", "strategies"),  # the package itself: the names it offers
     "__main__": ("cli",),
     "core": ("core",),
     "answers": (),
     "skills": ("core",),
     "pages": (),
     "bank": ("bank", "core"),
-    "strategies": ("strategies", "core"),
+    "strategies": ("strategies", "core", "prompts", "plugins"),
+    "plugins": (),
+    "environments": ("environments", "core"),
+    "prompts": ("prompts", "core"),
+    "config": ("core", "strategies", "prompts", "environments", "pocket", "remote", "plugins"),
+    "session": (
+        "config",
+        "core",
+        "answers",
+        "bank",
+        "strategies",
+        "environments",
+        "pocket",
+        "remote",
+        "generators",
+        "scorers",
+        "plugins",
+    ),
     "testing": (
         "testing",
         "core",
@@ -60,6 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "scorers",
         "answers",
         "pages",
+        "plugins",
     ),
     "gateway": (
         "gateway",

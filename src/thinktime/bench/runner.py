@@ -18,7 +18,7 @@ from thinktime.bench.trace import records
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.protocols import Generator, Scorer
 from thinktime.core.search import Answer, Search
-from thinktime.core.types import Problem, Prompt, Sampling
+from thinktime.core.types import MAIN, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.text import held, thoughts_of
 from thinktime.scorers.embedding import HashedNgrams
@@ -71,6 +71,10 @@ class Bench:
     bank: Bank
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    models: Mapping[str, Generator] = field(default_factory=dict)
+    """Those of all roles; the main one is ``generator``."""
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    """Those of all roles; the main one is ``scorer``."""
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     thinking_tokens: int | None = None
     """The cap of the generator; the result reports whether it held."""
@@ -128,8 +132,8 @@ class Bench:
     def _search(self, problem: Problem) -> Search:
         return Search(
             problem,
-            self.generator,
-            scorers=self.scorer,
+            {**self.models, MAIN: self.generator},
+            scorers=self.scorers or self.scorer,
             answers=self.task.answers,
             embedder=HashedNgrams(),
             prompts=self.prompts,

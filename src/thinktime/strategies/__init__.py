@@ -117,9 +117,7 @@ def find(name: str) -> type[Any]:
 
 def options(strategy: type[Any]) -> dict[str, Any]:
     """The options of a strategy with their defaults; a strategy among them is written as text."""
-    return {
-        field.name: None if field.default is MISSING else _written(field.default) for field in fields(strategy)
-    }
+    return {field.name: None if field.default is MISSING else _written(field.default) for field in fields(strategy)}
 
 
 def settings(strategy: Strategy) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from thinktime.core.types import Capability, Node
 from thinktime.strategies.options import at_least, one_of
 from thinktime.strategies.single import Single
 
+ONE_SAMPLE = Single()
 SELECT = {"majority": majority, "weighted_majority": weighted_majority, "best": best}
 """How one of the winners is chosen. All but ``majority`` use a scorer."""
 
@@ -33,7 +34,7 @@ class Restarts:
             ``best`` by its score.
     """
 
-    inner: Method = Single()
+    inner: Method = ONE_SAMPLE
     n: int = 4
     select: str = "majority"
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS})
