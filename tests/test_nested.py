@@ -20,7 +20,6 @@ from thinktime.strategies.best_of_n import BestOfN
 from thinktime.strategies.majority import Majority
 from thinktime.strategies.restarts import Restarts
 from thinktime.strategies.single import Single
-from thinktime.testing import check_strategy
 
 # The form
 
@@ -187,19 +186,6 @@ def test_a_run_inside_a_run_is_a_search_of_its_own() -> None:
     search = toy_search(generator, drawn_score)
     answer = solve(Restarts(Restarts(BeamSearch(n=2, width=2), 2), 2), search)
     assert answer.value == "7" and len({r.node.key for r in search.records() if r.node.parent is None}) == 1 + 2 + 4
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "restarts:n=3",
-        "restarts(majority:n=2):n=2,select=best",
-        "restarts(beam_search:n=4,width=2):n=2,select=weighted_majority",
-        "restarts(restarts(best_of_n:n=2):n=2):n=2",
-    ],
-)
-def test_restarts_keep_every_law(text: str) -> None:
-    check_strategy(parse(text)[1], seeds=range(6))
 
 
 def test_restarts_can_be_run_by_hand() -> None:

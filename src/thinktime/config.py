@@ -157,7 +157,7 @@ class Config:
     def scorer_specs(self) -> dict[str, ScorerSpec | Scorer]:
         """The scorers by role, without those that are ``none``."""
         given: dict[str, Any] = _by_role(self.scorers, ScorerSpec)
-        found = {MAIN: ScorerSpec("pocket" if self.main in POCKET else "none"), **given}
+        found = {MAIN: ScorerSpec(fitting_scorer(self.main)), **given}
         return {role: spec for role, spec in found.items() if getattr(spec, "source", None) != "none"}
 
     @property
@@ -211,6 +211,11 @@ class Config:
             if isinstance(given, Prompt):
                 found[name] = replace(known[name], render=given.render, read=given.read)
         return found
+
+
+def fitting_scorer(model: str | None) -> str:
+    """The source of the scorer that fits a model: the shipped reward model for the shipped models, else ``none``."""
+    return "pocket" if model in POCKET else "none"
 
 
 def environment(name: str) -> Environment:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from thinktime.config import ROLE, Config, ModelSpec, ScorerSpec
+from thinktime.config import ROLE, Config, ModelSpec, ScorerSpec, fitting_scorer
 from thinktime.core.errors import InputError
 from thinktime.core.types import MAIN, Prompt
 from thinktime.core.usage import Budget
@@ -138,13 +138,14 @@ def config_of(
     """
     models = roles_in("model", model or ["pocket"])
     names, prices, counts = (
-        roles_in(field, given or [], models)
-        for field, given in (("model_name", model_name), ("price", price), ("parameters", parameters))
+        roles_in(field, texts or [], models)
+        for field, texts in (("model_name", model_name), ("price", price), ("parameters", parameters))
     )
-    scorers = roles_in("scorer", scorer or [])
+    given = roles_in("scorer", scorer or [])
+    scorers = {MAIN: fitting_scorer(models.get(MAIN)), **{r: each for r, each in given.items() if each not in without}}
     scorer_names, scorer_prices = (
-        roles_in(field, given or [], scorers)
-        for field, given in (("scorer_name", scorer_name), ("scorer_price", scorer_price))
+        roles_in(field, texts or [], scorers)
+        for field, texts in (("scorer_name", scorer_name), ("scorer_price", scorer_price))
     )
     return Config(
         models={
@@ -161,7 +162,6 @@ def config_of(
         scorers={
             role: ScorerSpec(source, scorer_names.get(role), scorer_prices.get(role), aggregate)
             for role, source in scorers.items()
-            if source not in without
         },
         prompts=prompts_in(prompt or []),
         **rest,
