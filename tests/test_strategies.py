@@ -295,7 +295,7 @@ def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
     with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, most_likely, single$"):
         require("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
     with pytest.raises(
-        CapabilityError, match=r"the nearest first: summed_probability, .*, majority, restarts, most_likely, single$"
+        CapabilityError, match=r"the nearest first: summed_probability, .*, majority, most_likely, restarts, single$"
     ):
         require("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
 
