@@ -285,7 +285,7 @@ def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
     assert str(refused.value) == (
         "strategy='beam_search': it needs prefix continuation, process rewards, step boundaries, which this model or "
         "scorer does not have; what would work, the nearest first: adaptive_consistency, best_of_n, length_vote, "
-        "majority, single, weighted_majority"
+        "majority, restarts, single, weighted_majority"
     )
 
 
@@ -294,7 +294,7 @@ def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
     with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, most_likely, single$"):
         require("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
     with pytest.raises(
-        CapabilityError, match=r"the nearest first: summed_probability, .*, majority, most_likely, single$"
+        CapabilityError, match=r"the nearest first: summed_probability, .*, majority, most_likely, restarts, single$"
     ):
         require("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
 
@@ -304,7 +304,7 @@ def test_whatever_an_error_suggests_passes_the_check() -> None:
     with pytest.raises(CapabilityError) as refused:
         require("best_of_n", BestOfN(), offered)
     suggested = str(refused.value).rpartition("the nearest first: ")[2].split(", ")
-    votes = ["adaptive_consistency", "length_vote", "majority"]
+    votes = ["adaptive_consistency", "length_vote", "majority", "restarts"]
     assert suggested == [*votes, "most_likely", "single", "summed_probability"], "none shares a need: by name"
     for name in suggested:
         require(name, make(name), offered)

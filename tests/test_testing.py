@@ -18,7 +18,7 @@ from thinktime.core.selection import majority
 from thinktime.core.trace import Answer
 from thinktime.core.types import Extension, Node
 from thinktime.core.usage import Budget
-from thinktime.strategies import BUILT_IN, Strategy, parse
+from thinktime.strategies import BUILT_IN, Strategy, parse, split
 from thinktime.testing import (
     LAWS,
     Trial,
@@ -100,6 +100,10 @@ SMALL = [
     "early_rejection:n=4,width=2,tau=1,keep=random",
     "early_rejection:n=4,width=2,tau=auto",
     "early_rejection:n=4,width=2,tau=2,rank=partial,select=best",
+    "restarts:n=3",
+    "restarts(majority:n=2):n=2,select=best",
+    "restarts(beam_search:n=4,width=2):n=2,select=weighted_majority",
+    "restarts(restarts(best_of_n:n=2):n=2):n=2",
 ]
 """Where many seeds are cheap, and what is rare at the defaults happens often."""
 
@@ -115,7 +119,7 @@ def test_every_strategy_keeps_every_law_when_it_is_small(text: str) -> None:
 
 
 def test_every_strategy_with_options_is_tried_with_small_ones() -> None:
-    assert {text.partition(":")[0] for text in SMALL} == set(BUILT_IN) - {"single"}
+    assert {split(text)[0] for text in SMALL} == set(BUILT_IN) - {"single"}
 
 
 # Strategies that break one law each

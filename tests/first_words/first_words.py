@@ -1,11 +1,18 @@
-"""First words (our own example): begin often, finish only the beginning that is scored best."""
+"""First words (our own example): begin often, finish only the beginning that is scored best.
+
+Beside the strategy the package has an environment, a prompt, a task, a generator and a scorer, each by its entry point.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from thinktime import Answer, Capability, Search, best
+from thinktime import Answer, Capability, Generator, Problem, Prompt, Scorer, Search, best
+from thinktime.answers import TextAnswers
+from thinktime.bench.tasks import Task
+from thinktime.core.environment import FORK, REPLAY, Observation
+from thinktime.testing import ANSWERS, WordGenerator, WordScorer
 
 
 @dataclass(frozen=True)
@@ -29,3 +36,50 @@ class FirstWords:
         finished = await search.extend([node for node, _ in ranked if not node.done][:1])
         search.prune([node for node, _ in ranked[1:] if not node.done])
         return search.finish(best(search.candidates([*finished, *begun])))
+
+
+class WordCount:
+    """An environment that counts the words it is given. Its text is ``word_count`` or ``word_count:FIRST``."""
+
+    name = "word_count"
+    capabilities = frozenset({FORK, REPLAY})
+
+    def __init__(self, text: str) -> None:
+        self._first = int(text.partition(":")[2] or 0)
+
+    async def start(self, problem: Problem) -> int:
+        """The first count."""
+        return self._first
+
+    async def step(self, state: int, action: Any) -> Observation:
+        """Count the action's words."""
+        count = state + len(str(action).split())
+        return Observation(f"{count} words", count)
+
+    async def fork(self, state: int) -> int:
+        """The same number."""
+        return state
+
+
+short_check = Prompt(
+    "short_check",
+    lambda problem, about, said: f"{problem.prompt} {about[-1].text} right or wrong",
+    lambda state, n: float("right" in state.text),
+)
+"""A check in few words."""
+
+
+def sums(text: str) -> Task:
+    """Three sums of one digit each."""
+    problems = [Problem(f"sum-{n}", f"what is {n} + 4", str(n + 4)) for n in (1, 2, 3)]
+    return Task("sums", tuple(problems), TextAnswers(ANSWERS.read))
+
+
+def words(text: str) -> Generator:
+    """A generator of drawn words; what stands behind the colon is its name."""
+    return WordGenerator(name=text.partition(":")[2] or "words")
+
+
+def word_scores(text: str) -> Scorer:
+    """Drawn scores."""
+    return WordScorer()

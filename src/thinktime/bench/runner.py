@@ -20,7 +20,7 @@ from thinktime.core.meter import Account
 from thinktime.core.protocols import Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import Problem, Prompt, Sampling
+from thinktime.core.types import MAIN, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.text import thinking_counts, thinking_report
 from thinktime.scorers.embedding import HashedNgrams
@@ -73,6 +73,10 @@ class Bench:
     bank: Bank
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    models: Mapping[str, Generator] = field(default_factory=dict)
+    """Those of all roles; the main one is ``generator``."""
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    """Those of all roles; the main one is ``scorer``."""
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     thinking_tokens: int | None = None
     """The cap of the generator; the result reports whether it held."""
@@ -155,8 +159,8 @@ class Bench:
     def _search(self, problem: Problem) -> Search:
         return Search(
             problem,
-            self.generator,
-            scorers=self.scorer,
+            {**self.models, MAIN: self.generator},
+            scorers=self.scorers or self.scorer,
             answers=self.task.answers,
             embedder=HashedNgrams(),
             prompts=self.prompts,

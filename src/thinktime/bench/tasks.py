@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from thinktime.bench.execution import Programs, passes
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.core.errors import InputError
 from thinktime.core.types import Problem
+from thinktime.plugins import made
 from thinktime.pocket.problems import LEVELS, problems, read_answer
 
 
@@ -47,6 +48,8 @@ def load(
 ) -> Task:
     """Load a task: ``pocket`` (n problems of the split, levels in turn) or a JSONL file (its first n problems).
 
+    Where there is no such file, the task of an installed package is taken (see `thinktime.plugins`).
+
     A file's answers may be in the format of GSM8K (``…#### 18``), boxed, or bare. After the prefix ``programs:``,
     answers are Python programs, and the file has ``tests`` in place of answers; an answer is right if it passes them.
 
@@ -70,7 +73,12 @@ def load(
     if programs and answer == "answer":
         answer = "tests"
     if not path.exists():
-        raise InputError("task", name, "give 'pocket' or the path of a JSONL file")
+        made_task: Task | None = made("tasks", name)
+        if made_task is None:
+            raise InputError(
+                "task", name, "give 'pocket', the path of a JSONL file or the task of an installed package"
+            )
+        return replace(made_task, problems=made_task.problems[:n])
     loaded = []
     for number, row in read_jsonl(path):
         for field in (question, answer):

@@ -15,23 +15,19 @@ from thinktime.cli.common import (
     Json,
     MaxTokens,
     Model,
-    ModelName,
-    Models,
+    ModelNames,
     Parameters,
-    PriceText,
-    ScorerName,
-    ScorerPrice,
+    Prices,
+    PromptFiles,
+    ScorerNames,
+    ScorerPrices,
     ScorerText,
     Seed,
     Temperature,
     ThinkingTokens,
-    answers_of,
     budget_of,
-    closing,
+    config_of,
     gflops,
-    load_models,
-    prompts_of,
-    sampling_of,
     tell_warnings,
 )
 from thinktime.core.errors import InputError
@@ -46,14 +42,15 @@ def ask(
     strategy: Annotated[
         str, typer.Option(help="A strategy, with options: beam_search:n=16,width=4.")
     ] = "weighted_majority",
-    model: Model = "pocket",
-    model_name: ModelName = None,
-    price: PriceText = None,
+    model: Model = None,
+    model_name: ModelNames = None,
+    price: Prices = None,
     parameters: Parameters = None,
     scorer: ScorerText = None,
-    scorer_name: ScorerName = None,
-    scorer_price: ScorerPrice = None,
+    scorer_name: ScorerNames = None,
+    scorer_price: ScorerPrices = None,
     aggregate: Aggregate = "last",
+    prompt: PromptFiles = None,
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
@@ -65,43 +62,32 @@ def ask(
 ) -> None:
     """Answer one question better, and say what it cost."""
     from thinktime.bench.trace import draw, records
-    from thinktime.core.search import Search
     from thinktime.core.types import Problem
     from thinktime.generators.text import thinking_counts, thinking_report
-    from thinktime.scorers.embedding import HashedNgrams
-    from thinktime.strategies import check, parse
+    from thinktime.session import run
 
-    name, method = parse(strategy)
-    limits = budget_of(budget)
-    if not question.strip():
-        raise InputError("question", question, "ask something")
-    sampling = sampling_of(model, temperature, max_tokens)
-    options = Models(
-        model,
-        model_name,
-        price,
-        parameters,
-        scorer,
-        scorer_name,
-        scorer_price,
+    config = config_of(
+        model=model,
+        model_name=model_name,
+        price=price,
+        parameters=parameters,
+        scorer=scorer,
+        scorer_name=scorer_name,
+        scorer_price=scorer_price,
         aggregate=aggregate,
         dtype=dtype,
         thinking_tokens=thinking_tokens,
-    )
-    generator, judge = load_models(options)
-    search = Search(
-        Problem("ask", question),
-        generator,
-        scorers=judge,
-        answers=answers_of(model),
-        embedder=HashedNgrams(),
-        prompts=prompts_of(model),
-        sampling=sampling,
-        budget=limits,
+        prompt=prompt,
+        strategy=strategy,
+        budget=budget_of(budget),
+        temperature=temperature,
+        max_tokens=max_tokens,
         seed=seed,
     )
-    check(name, method, search)
-    answer = asyncio.run(closing((generator, judge), method(search)))
+    if not question.strip():
+        raise InputError("question", question, "ask something")
+    name, _ = config.named_strategy()
+    search, answer = asyncio.run(run(config, Problem("ask", question)))
     tell_warnings(search)
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")

@@ -25,26 +25,25 @@ from thinktime.cli.common import (
     Json,
     MaxTokens,
     Model,
-    ModelName,
-    Models,
+    ModelNames,
     Parameters,
-    PriceText,
-    ScorerName,
-    ScorerPrice,
+    Prices,
+    PromptFiles,
+    ScorerNames,
+    ScorerPrices,
     ScorerText,
     Seed,
     Temperature,
     ThinkingTokens,
     budget_of,
     closing,
-    load_models,
+    config_of,
     numbers_in,
-    prompts_of,
     read_json,
-    sampling_of,
-    strategies_in,
+    roles_in,
 )
 from thinktime.core.errors import InputError
+from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
     from thinktime.bank.store import Bank
@@ -80,14 +79,15 @@ def bench(
     ),
     bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
-    model: Model = "pocket",
-    model_name: ModelName = None,
-    price: PriceText = None,
+    model: Model = None,
+    model_name: ModelNames = None,
+    price: Prices = None,
     parameters: Parameters = None,
     scorer: ScorerText = None,
-    scorer_name: ScorerName = None,
-    scorer_price: ScorerPrice = None,
+    scorer_name: ScorerNames = None,
+    scorer_price: ScorerPrices = None,
     aggregate: Aggregate = "last",
+    prompt: PromptFiles = None,
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
@@ -101,44 +101,55 @@ def bench(
     from thinktime.bench.controls import NAMES, control
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
+    from thinktime.session import banked, open_session
+    from thinktime.strategies import listed
 
-    entries = _entries(strategies_in(strategies), numbers_in("n", n))
+    entries = _entries(listed(strategies), numbers_in("n", n))
     of_task = partial(
         load, task, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
     )
     loaded = of_task(problems)
-    limits = budget_of(budget)
-    sampling = sampling_of(model, temperature, max_tokens)
+    config = config_of(
+        model=model,
+        model_name=model_name,
+        price=price,
+        parameters=parameters,
+        scorer=scorer,
+        scorer_name=scorer_name,
+        scorer_price=scorer_price,
+        aggregate=aggregate,
+        dtype=dtype,
+        thinking_tokens=thinking_tokens,
+        prompt=prompt,
+        without=NAMES,
+        budget=budget_of(budget),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+    )
     with Bank(bank or out / "bank.db") as opened:
         if replay_bank:
-            generator, judge = _banked(opened)
+            models, scorers = banked(config, opened)
         else:
-            options = Models(
-                model,
-                model_name,
-                price,
-                parameters,
-                None if scorer in NAMES else scorer,
-                scorer_name,
-                scorer_price,
-                aggregate=aggregate,
-                dtype=dtype,
-                thinking_tokens=thinking_tokens,
-            )
-            generator, judge = load_models(options)
-            if scorer in NAMES:
-                judge = control(scorer, loaded, judge)
-        entries = _calibrated(entries, loaded, of_task, generator, judge, sampling, opened)
+            session = open_session(config)
+            controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if name in NAMES}
+            fitting = session.scorers.get(MAIN)
+            models = dict(session.models)
+            scorers = {**session.scorers, **{role: control(name, loaded, fitting) for role, name in controls.items()}}
+        generator, judge = models[MAIN], scorers.get(MAIN)
+        entries = _calibrated(entries, loaded, of_task, generator, judge, config.sampling(), opened)
         run = Bench(
             loaded,
             generator,
             judge,
             entries,
-            sampling,
+            config.sampling(),
             opened,
-            limits,
+            config.limits(),
             seed,
-            prompts=prompts_of(model),
+            models=models,
+            scorers=scorers,
+            prompts=config.prompts_by_name(),
             thinking_tokens=thinking_tokens,
         )
         complete = _run_with_progress(run)
@@ -266,23 +277,6 @@ def _calibrated(
     return found
 
 
-def _banked(bank: Bank) -> tuple[Generator, Scorer | None]:
-    from thinktime.core.types import Capability
-    from thinktime.generators.recorded import BankedGenerator
-    from thinktime.scorers.recorded import BankedScorer
-
-    names, scorers = bank.models(), bank.scorers()
-    if len(names) != 1 or len(scorers) > 1:
-        raise InputError(
-            "bank", str(bank.path), f"replay needs one model and one scorer in it; it has {names} and {scorers}"
-        )
-    if not scorers:
-        return BankedGenerator(names[0]), None
-    if scorers[0] == f"{names[0]}/verdict":
-        return BankedGenerator(names[0]), BankedScorer(scorers[0], frozenset({Capability.VERDICTS}))
-    return BankedGenerator(names[0]), BankedScorer(scorers[0])
-
-
 def _run_with_progress(run: Bench) -> bool:
     """Run to the end, or until it is told to stop; say which."""
     from rich.console import Console
@@ -307,7 +301,7 @@ def _run_with_progress(run: Bench) -> bool:
 
         run.on_outcome = show
         try:
-            asyncio.run(_until_told_to_stop(closing((run.generator, run.scorer), run.run())))
+            asyncio.run(_until_told_to_stop(closing((*run.models.values(), *run.scorers.values()), run.run())))
         except (KeyboardInterrupt, asyncio.CancelledError):
             return False
     return True

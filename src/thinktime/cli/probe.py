@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from thinktime.cli.common import Json, ModelName, model_key, user_probe_cache
+from thinktime.cli.common import Json, ModelName
+from thinktime.session import model_key, user_probe_cache
 
 
 def probe(

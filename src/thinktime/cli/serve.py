@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thinktime.cli.common import PriceText, ScorerName, ScorerPrice, is_url, only_for_endpoints, remote_scorer
+from thinktime.cli.common import PriceText, ScorerName, ScorerPrice
+from thinktime.config import is_url, only_for_endpoints
 from thinktime.core.errors import InputError
+from thinktime.session import may_share_key, model_key, remote_scorer, scorer_key
 
 if TYPE_CHECKING:
     from thinktime.core.protocols import Scorer
@@ -75,7 +77,8 @@ def serve(
 
 def _scorer(scorer: str | None, upstream: str, name: str | None, price: str | None) -> Scorer | None:
     if scorer is not None and is_url(scorer):
-        return remote_scorer(scorer, upstream, name=name, price=price)
+        key = scorer_key() or (model_key() if may_share_key(scorer, upstream) else None)
+        return remote_scorer(scorer, key, name=name, price=price)
     only_for_endpoints("--scorer", scorer_name=name, scorer_price=price)
     if scorer is None:
         return None

@@ -1,21 +1,23 @@
 """Published methods, one file each, and the registry that finds them by name.
 
-Another package adds a strategy with an entry point in the group ``thinktime.strategies``.
+A strategy is written as ``name``, ``name:option=value,option=value``, or with another strategy inside it:
+``name(inner:option=value):option=value``. Another package adds one with an entry point, see `thinktime.plugins`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from importlib.metadata import entry_points
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.search import Search
+from thinktime.core.search import Method, Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import Prompt, missing
+from thinktime.plugins import installed
 from thinktime.strategies.composition.aggregate import Aggregate
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
+from thinktime.strategies.composition.restarts import Restarts
 from thinktime.strategies.diffusion.dts import DTS
 from thinktime.strategies.diffusion.fk_steering import FKSteering
 from thinktime.strategies.diffusion.noise_search import SearchOverPaths, ZeroOrder
@@ -88,12 +90,16 @@ BUILT_IN: dict[str, type[Any]] = {
     "stepwise_best_of_n": StepwiseBestOfN,
     "plan_then_solve": PlanThenSolve,
     "aggregate": Aggregate,
+    "restarts": Restarts,
 }
+
+INNER = "inner"
+"""The option that holds another strategy; its value is written in brackets behind the name."""
 
 
 def known() -> dict[str, type[Any]]:
     """Every strategy by name: the built-in ones and those of installed packages."""
-    return BUILT_IN | {point.name: point.load() for point in entry_points(group="thinktime.strategies")}
+    return BUILT_IN | installed("strategies")
 
 
 def find(name: str) -> type[Any]:
@@ -102,6 +108,8 @@ def find(name: str) -> type[Any]:
     Raises:
         UnknownNameError: there is none.
     """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     strategies = known()
     if name not in strategies:
         raise UnknownNameError("strategy", name, strategies)
@@ -109,12 +117,38 @@ def find(name: str) -> type[Any]:
 
 
 def options(strategy: type[Any]) -> dict[str, Any]:
-    """The options of a strategy with their defaults."""
-    return {field.name: None if field.default is MISSING else field.default for field in fields(strategy)}
+    """The options of a strategy with their defaults; a strategy among them is written as text."""
+    return {field.name: None if field.default is MISSING else _written(field.default) for field in fields(strategy)}
 
 
-def make(name: str, values: Mapping[str, str | int | float] | None = None) -> Strategy:
+def settings(strategy: Strategy) -> dict[str, Any]:
+    """The options of a configured strategy as JSON values; a strategy among them is written as text."""
+    return {name: _written(getattr(strategy, name)) for name in options(type(strategy))}
+
+
+def spec(strategy: Any) -> str:
+    """The text that `parse` reads as this strategy, with the options that differ from their defaults."""
+    names = {kind: name for name, kind in BUILT_IN.items()}
+    if type(strategy) not in names:
+        names = {kind: name for name, kind in known().items()}
+    name = names.get(type(strategy), type(strategy).__name__)
+    usual = options(type(strategy))
+    given = {option: value for option, value in settings(strategy).items() if value != usual[option]}
+    inner = f"({given.pop(INNER)})" if INNER in given else ""
+    values = ",".join(f"{option}={value}" for option, value in given.items())
+    return f"{name}{inner}{':' if values else ''}{values}"
+
+
+def _written(value: Any) -> Any:
+    return spec(value) if is_dataclass(value) else value
+
+
+def make(name: str, values: Mapping[str, Any] | None = None) -> Strategy:
     """Configure a strategy by name.
+
+    Args:
+        name: of a built-in strategy or an installed one.
+        values: options; a strategy among them is a configured one or a text that `parse` reads.
 
     Raises:
         UnknownNameError: there is no such strategy, or it has no such option.
@@ -124,8 +158,14 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
     types = get_type_hints(kind)
     arguments: dict[str, Any] = {}
     for option, value in (values or {}).items():
+        if option == INNER and INNER not in options(kind):
+            nesting = ", ".join(sorted(other for other, each in known().items() if INNER in options(each)))
+            raise InputError("strategy", f"{name}({value})", f"{name} runs no other strategy; these do: {nesting}")
         if option not in options(kind):
             raise UnknownNameError(f"{name} option", option, options(kind))
+        if types[option] is Method:
+            arguments[option] = parse(value)[1] if isinstance(value, str) else value
+            continue
         usual, *others = get_args(types[option]) or (types[option],)
         words = [word for other in others for word in get_args(other)]
         if value in words:
@@ -143,19 +183,73 @@ def make(name: str, values: Mapping[str, str | int | float] | None = None) -> St
 
 
 def parse(text: str) -> tuple[str, Strategy]:
-    """Read ``name`` or ``name:option=value,option=value``."""
+    """Read ``name``, ``name:option=value,option=value`` or ``name(inner):option=value``.
+
+    The name includes what is in brackets.
+
+    Raises:
+        UnknownNameError: there is no such strategy, or it has no such option.
+        InputError: a bracket has no partner, an option has no value or a wrong one, or the strategy runs no other one.
+    """
     name, values = split(text)
-    return name, make(name, values)
+    strategy = make(name, values)
+    return (f"{name}({values[INNER]})" if INNER in values else name), strategy
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
-    """The name and the options that `parse` reads, nothing of them checked but how they are written."""
-    name, _, rest = text.partition(":")
+    """The name and the options that `parse` reads, nothing of them checked but how they are written.
+
+    What is in brackets is the option ``inner``.
+    """
+    name, bracket, rest = text.partition("(") if "(" in text.partition(":")[0] else (text, "", "")
+    values: dict[str, str] = {}
+    if bracket:
+        end = _partner(rest)
+        if end is None:
+            raise InputError("strategy", text, "close every bracket, as in restarts(beam_search:n=4):n=2")
+        inner, rest = rest[:end].strip(), rest[end + 1 :].strip()
+        if not inner or (rest and not rest.startswith(":")):
+            raise InputError("strategy", text, "write it as name(inner):option=value")
+        values[INNER], rest = inner, rest[1:]
+    else:
+        name, _, rest = text.partition(":")
+    if "(" in rest or ")" in name + rest:
+        raise InputError("strategy", text, "brackets stand behind a name, as in restarts(beam_search:n=4):n=2")
     pairs = [pair.partition("=") for pair in rest.split(",") if pair]
     for option, sign, value in pairs:
         if not sign or not value:
             raise InputError("strategy", text, f"write {name}:{option or 'option'}=value")
-    return name, {option.strip(): value.strip() for option, _, value in pairs}
+    return name.strip(), values | {option.strip(): value.strip() for option, _, value in pairs}
+
+
+def _partner(text: str) -> int | None:
+    """The place of the bracket that closes one in front of the text."""
+    depth = 1
+    for place, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if not depth:
+            return place
+    return None
+
+
+def listed(text: str) -> list[str]:
+    """Strategies separated by commas, options with them: ``majority,a_star:k=2,n_goals=4,ets`` are three.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: list[str] = []
+    depth = 0
+    for part in text.split(","):
+        goes_on = depth or (found and "=" in part and ":" not in part)
+        depth += part.count("(") - part.count(")")
+        if goes_on:
+            found[-1] += f",{part.strip()}"
+        elif part.strip():
+            found.append(part.strip())
+    if not found:
+        raise InputError("strategies", text, "name at least one; see `thinktime strategies`")
+    return list(dict.fromkeys(found))
 
 
 def prompts() -> dict[str, Prompt]:

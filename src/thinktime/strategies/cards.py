@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from inspect import cleandoc
 from typing import Any
+
+from thinktime.strategies import options
 
 _SOURCE = re.compile(r"\(([^()]*\b(?:arXiv|(?:19|20)\d\d)\b[^()]*)\)")
 _ARGUMENT = re.compile(r"^(\w+): ", re.MULTILINE)
@@ -49,8 +51,5 @@ def card(name: str, kind: type[Any]) -> Card:
     about, _, arguments = ("" if generated else cleandoc(written)).partition("\n\nArgs:\n")
     parts = _ARGUMENT.split(cleandoc(arguments))[1:]
     explained = {option: " ".join(text.split()) for option, text in zip(parts[::2], parts[1::2], strict=True)}
-    settings = {
-        field.name: Option(None if field.default is MISSING else field.default, explained.get(field.name))
-        for field in fields(kind)
-    }
+    settings = {option: Option(default, explained.get(option)) for option, default in options(kind).items()}
     return Card(name, "; ".join(papers) or None, method, about, settings, sorted(kind.needs))

@@ -1,0 +1,41 @@
+"""What installed packages add, by name. A package declares it as an entry point in one of `GROUPS`.
+
+====================== ================================================================
+group                  the entry point is
+====================== ================================================================
+thinktime.strategies   a strategy class
+thinktime.generators   a function from the text of ``--model`` to a generator
+thinktime.scorers      a function from the text of ``--scorer`` to a scorer
+thinktime.environments a function from the text of an environment's name to an environment
+thinktime.prompts      a `Prompt`
+thinktime.tasks        a function from the name of a task to a task
+====================== ================================================================
+
+A text may go on behind a colon, as ``name:anything``; the function reads all of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+GROUPS = ("strategies", "generators", "scorers", "environments", "prompts", "tasks")
+
+
+def installed(group: str, name: str | None = None) -> dict[str, Any]:
+    """The entry points of a group, or the one of this name. It reads files of all packages, which takes milliseconds.
+
+    Args:
+        group: one of `GROUPS`.
+        name: which one; by default all are loaded.
+    """
+    from importlib.metadata import entry_points
+
+    points = entry_points(group=f"thinktime.{group}")
+    return {point.name: point.load() for point in points if name in (None, point.name)}
+
+
+def made(group: str, text: str) -> Any | None:
+    """What the function of an installed package makes of a text, found by the part in front of a colon."""
+    name = text.partition(":")[0]
+    factory = installed(group, name).get(name)
+    return None if factory is None else factory(text)

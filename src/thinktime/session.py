@@ -1,0 +1,334 @@
+"""Loads what a `Config` names, once, and opens searches with it for any number of problems."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from thinktime.config import OF_MODEL, POCKET, SHIPPED_SCORERS, Config, Models, ModelSpec, Scorers, ScorerSpec, is_url
+from thinktime.core.environment import Environment
+from thinktime.core.errors import InputError
+from thinktime.core.journal import Journal
+from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
+from thinktime.core.types import MAIN, Problem, Prompt, Sampling
+from thinktime.core.usage import Budget
+
+if TYPE_CHECKING:
+    from thinktime.bank.store import Bank
+    from thinktime.models.remote.probe_cache import ProbeCache
+
+
+@dataclass(frozen=True)
+class Session:
+    """Loaded models, scorers and environments, and the settings of the searches that use them.
+
+    Use it as an asynchronous context manager, or await `close`, where a model is behind HTTP or there is a bank.
+    """
+
+    models: Mapping[str, Generator]
+    scorers: Mapping[str, Scorer]
+    environments: Mapping[str, Environment]
+    prompts: Mapping[str, Prompt]
+    answers: Answers
+    embedder: Embedder
+    sampling: Sampling
+    budget: Budget
+    seed: int = 0
+    journal: Journal | None = None
+
+    def search(self, problem: Problem) -> Search:
+        """A search for this problem.
+
+        Raises:
+            InputError: the prompt does not fit, or a limit cannot be kept for these models.
+        """
+        return Search(problem, **vars(self))
+
+    async def close(self) -> None:
+        """Close the connections of models and scorers, and the bank. A later call of a model opens new ones."""
+        for each in (*self.models.values(), *self.scorers.values()):
+            close = getattr(each, "close", None)
+            if close is not None:
+                await close()
+        if self.journal is not None and hasattr(self.journal, "close"):
+            self.journal.close()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+
+def open_session(config: Config) -> Session:
+    """Load everything that a config names.
+
+    Raises:
+        InputError: a model or scorer does not exist, or cannot be used together with the others.
+        BankError: the bank cannot be opened.
+    """
+    from thinktime.answers import TextAnswers
+    from thinktime.bank.store import Bank
+    from thinktime.pocket.problems import read_answer
+    from thinktime.scorers.embedding import HashedNgrams
+
+    specs = config.model_specs()
+    models = {role: _model(role, spec, config) if isinstance(spec, ModelSpec) else spec for role, spec in specs.items()}
+    judges = config.scorer_specs()
+    scorers = {
+        role: _scorer(role, spec, config, models[MAIN]) if isinstance(spec, ScorerSpec) else spec
+        for role, spec in judges.items()
+    }
+    return Session(
+        models,
+        scorers,
+        config.environments_by_name(),
+        config.prompts_by_name(),
+        config.answers or (TextAnswers(read_answer) if config.main in POCKET else TextAnswers()),
+        config.embedder or HashedNgrams(),
+        config.sampling(),
+        config.limits(),
+        config.seed,
+        None if config.bank is None else Bank(config.bank),
+    )
+
+
+def solve(question: str | Problem, model: Models = "pocket", scorer: Scorers | None = None, **options: Any) -> Answer:
+    """Answer one question better.
+
+    Args:
+        question: what is asked.
+        model: a generator or the source of one (see `thinktime.config.ModelSpec`), or several by role.
+        scorer: a scorer or the source of one (see `thinktime.config.ScorerSpec`), or several by role.
+        options: the other fields of `thinktime.config.Config`: ``strategy``, ``budget``, ``temperature``, ….
+
+    Raises:
+        InputError: an option cannot work; nothing is spent.
+        CapabilityError: the strategy needs something that this model or scorer does not have.
+        ModelError: a model failed.
+    """
+    return asyncio.run(asolve(question, model, scorer, **options))
+
+
+async def asolve(
+    question: str | Problem, model: Models = "pocket", scorer: Scorers | None = None, **options: Any
+) -> Answer:
+    """`solve` as a coroutine."""
+    config = Config(model, scorer, **options)
+    problem = question if isinstance(question, Problem) else Problem("ask", question)
+    _, answer = await run(config, problem)
+    return answer
+
+
+async def run(config: Config, problem: Problem) -> tuple[Search, Answer]:
+    """Load what a config names, and run its strategy on one problem.
+
+    Raises:
+        CapabilityError: the strategy needs something that these models and scorers do not have.
+    """
+    from thinktime.strategies import check
+
+    name, strategy = config.named_strategy()
+    async with open_session(config) as session:
+        search = session.search(problem)
+        check(name, strategy, search)
+        return search, await strategy(search)
+
+
+def banked(config: Config, bank: Bank) -> tuple[dict[str, Generator], dict[str, Scorer]]:
+    """Models and scorers that replay a bank. A config names them by role as the bank does; one that is left is found.
+
+    Raises:
+        InputError: it is not clear which model or scorer of the bank has a role.
+    """
+    from thinktime.core.types import Capability
+    from thinktime.generators.recorded import BankedGenerator
+    from thinktime.scorers.recorded import BankedScorer
+
+    models = _roles_in_bank("model", bank.models(), config.model_specs(), bank)
+    scorers = _roles_in_bank("scorer", bank.scorers(), {MAIN: ScorerSpec("none"), **config.scorer_specs()}, bank)
+    verdicts = {f"{name}/verdict" for name in models.values()}
+    return {role: BankedGenerator(name) for role, name in models.items()}, {
+        role: BankedScorer(name, frozenset({Capability.VERDICTS})) if name in verdicts else BankedScorer(name)
+        for role, name in scorers.items()
+    }
+
+
+def _roles_in_bank(kind: str, names: Sequence[str], wanted: Mapping[str, Any], bank: Bank) -> dict[str, str]:
+    """The name in the bank of each role."""
+    sources = {role: str(getattr(spec, "source", "")) for role, spec in wanted.items()}
+    found = {role: source for role, source in sources.items() if source in names}
+    missing = [role for role in wanted if role not in found]
+    left = [name for name in names if name not in found.values()]
+    if len(missing) == len(left) == 1:
+        found[missing[0]] = left[0]
+    elif missing and (kind == "model" or left or missing != [MAIN]):
+        one = "" if missing[0] == MAIN else f"{missing[0]}="
+        fix = f"it has the {kind}s {names}; say which one is {missing[0]!r}: --{kind} {one}NAME"
+        raise InputError("bank", str(bank.path), f"a replay needs the {kind}s by role, {fix}")
+    return found
+
+
+def _model(role: str, spec: ModelSpec, config: Config) -> Generator:
+    """The generator of a role."""
+    from thinktime import plugins, pocket
+
+    source = spec.source
+    if is_url(source):
+        return _endpoint(spec, _key(role, source, "model", config))
+    directory = pocket.directory(POCKET[source]) if source in POCKET else Path(source).expanduser()
+    if not directory.exists():
+        made: Generator | None = plugins.made("generators", source)
+        if made is not None:
+            return made
+    from thinktime.generators.local import LocalGenerator
+
+    dtype = _dtype(spec)
+    return LocalGenerator(directory, dtype=dtype, thinking_tokens=spec.thinking_tokens, chat=source not in POCKET)
+
+
+def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -> Scorer:
+    """The scorer of a role, which may use the main model."""
+    from thinktime import plugins, pocket
+    from thinktime.scorers.prm import ProcessReward
+
+    source = spec.source
+    if is_url(source):
+        return remote_scorer(
+            source, _key(role, source, "scorer", config), name=spec.name, price=spec.price, aggregate=spec.aggregate
+        )
+    if source in OF_MODEL:
+        return _of_model(source, config, generator)
+    directory = pocket.directory(SHIPPED_SCORERS[source]) if source in SHIPPED_SCORERS else Path(source).expanduser()
+    if not directory.exists():
+        made: Scorer | None = plugins.made("scorers", source)
+        if made is not None:
+            return made
+    main = config.model_specs()[MAIN]
+    dtype = _dtype(main) if isinstance(main, ModelSpec) else "float32"
+    return ProcessReward(directory, aggregate=spec.aggregate, dtype=dtype)
+
+
+def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
+    """A scorer that looks into the main model, or asks it."""
+    from thinktime import pocket
+    from thinktime.generators.local import LocalGenerator
+    from thinktime.generators.openai import RemoteGenerator
+
+    if source == "untrained-self":
+        from thinktime.scorers.untrained import UntrainedSelfEvaluation
+
+        if not isinstance(generator, RemoteGenerator):
+            raise InputError("scorer", source, "it asks a model behind HTTP; give the URL of one with --model")
+        return UntrainedSelfEvaluation(generator)
+    main = config.main
+    if not isinstance(generator, LocalGenerator) or main is None:
+        raise InputError("scorer", source, "an endpoint does not show its inside; give a local --model")
+    if source == "verdicts":
+        from thinktime.scorers.verdict import VerdictProbability
+
+        return VerdictProbability(generator)
+    from thinktime.scorers.meta import MetaReward
+
+    directory = pocket.directory(POCKET[main]) if main in POCKET else Path(main).expanduser()
+    return MetaReward(generator, directory / "meta.json")
+
+
+def _dtype(spec: ModelSpec) -> str:
+    """The number type of a local model."""
+    return spec.dtype if spec.dtype != "auto" else "float64" if spec.source in POCKET else "float32"
+
+
+def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.models.remote.prices import Price
+
+    return RemoteGenerator(
+        spec.source,
+        spec.name or _only_model(spec.source, key),
+        key,
+        price=None if spec.price is None else Price.parse(spec.price),
+        parameters=spec.parameters,
+        probe_cache=user_probe_cache(),
+        thinking_tokens=spec.thinking_tokens,
+    )
+
+
+def _only_model(url: str, key: str | None) -> str:
+    """The name of an endpoint's only model. It is asked on a thread, since the caller may run in an event loop."""
+    from thinktime.models.remote.refusals import only_model
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(only_model, url, key).result()
+
+
+def remote_scorer(url: str, key: str | None, *, name: str | None, price: str | None, aggregate: str = "last") -> Scorer:
+    """A reward model, if the URL names its call; else a judge.
+
+    Args:
+        url: of the scorer.
+        key: sent to it.
+        name: which of the scorer's models.
+        price: of the scorer, in dollars per million tokens.
+        aggregate: how step rewards become one.
+    """
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.models.remote.prices import Price
+    from thinktime.scorers.judge import Judge
+    from thinktime.scorers.pooling import RemoteReward
+
+    cost = None if price is None else Price.parse(price)
+    root, _, call = url.rstrip("/").rpartition("/")
+    if call in ("pooling", "classify", "score"):
+        return RemoteReward(url, name or _only_model(f"{root}/v1", key), key, aggregate=aggregate, price=cost)
+    return Judge(RemoteGenerator(url, name or _only_model(url, key), key, price=cost, probe_cache=user_probe_cache()))
+
+
+def _key(role: str, url: str, kind: str, config: Config) -> str | None:
+    """The key for a role's endpoint, from the environment.
+
+    A role has a variable of its own, as ``THINKTIME_DRAFT_API_KEY``. Without it the key of the main model, or of the
+    main scorer, is taken, but only if that is at the same host or at none: a key for one host is never sent to another.
+    """
+    main = config.main
+    if role == MAIN and kind == "model":
+        return model_key()
+    if role != MAIN and (own := os.environ.get(f"THINKTIME_{role.upper().replace('-', '_')}_API_KEY")):
+        return own
+    if kind == "scorer":
+        judge = config.scorer_specs().get(MAIN, ScorerSpec("none"))
+        shared = role == MAIN or (isinstance(judge, ScorerSpec) and may_share_key(url, judge.source))
+        if shared and (key := scorer_key()):
+            return key
+    return model_key() if main is not None and may_share_key(url, main) else None
+
+
+def may_share_key(url: str, source: str) -> bool:
+    """Whether the key for this source may be sent to a URL: it is at the same host, or it needs no key itself."""
+    return not is_url(source) or urlsplit(source).netloc == urlsplit(url).netloc
+
+
+def model_key() -> str | None:
+    """The key for the main model's endpoint, from the environment."""
+    return os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+
+
+def scorer_key() -> str | None:
+    """The key for the main scorer's endpoint, from the environment."""
+    return os.environ.get("THINKTIME_SCORER_API_KEY")
+
+
+def user_probe_cache() -> ProbeCache:
+    """What endpoints were seen to do, in the user's cache folder."""
+    from thinktime.models.remote.probe_cache import ProbeCache
+
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return ProbeCache(Path(folder) / "thinktime" / "endpoints.json")

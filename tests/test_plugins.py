@@ -1,0 +1,103 @@
+"""What an installed package adds beside strategies: generators, scorers, environments, prompts, tasks, each by name.
+
+The package is tests/first_words. It stands on the path with its entry points, as pip would put it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from pathlib import Path
+
+import pytest
+from toy import PROBLEM
+
+from thinktime.bench.tasks import load
+from thinktime.cli.common import prompts_in
+from thinktime.config import Config, environment
+from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import Prompt
+from thinktime.plugins import GROUPS, installed, made
+from thinktime.session import open_session, solve
+from thinktime.testing import WordGenerator
+
+SOURCE = Path(__file__).with_name("first_words")
+
+
+@pytest.fixture
+def first_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package on the path, with the entry points of its project file."""
+    points = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]["entry-points"]
+    (tmp_path / "first_words.py").write_text((SOURCE / "first_words.py").read_text())
+    about = tmp_path / "first_words-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: first-words\nVersion: 1\n")
+    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in some.items()) for group, some in points.items()]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("first_words")
+def test_every_group_has_an_entry_of_the_example_package() -> None:
+    assert [group for group in GROUPS if not installed(group)] == []
+    assert installed("environments", "nothing") == {} and made("environments", "nothing:7") is None
+
+
+@pytest.mark.usefixtures("first_words")
+def test_an_environment_of_a_package_is_found_by_name_and_acts() -> None:
+    config = Config(WordGenerator(), environments={"count": "word_count:3"}, strategy="single")
+
+    async def act() -> str:
+        async with open_session(config) as session:
+            search = session.search(PROBLEM)
+            node = await search.act(search.root, "two words", env="count")
+            assert node is not None
+            again = await search.act(node, "and three more", env="count")
+            return f"{node.state.text}, {again.state.text}" if again else ""
+
+    assert asyncio.run(act()) == "5 words, 8 words"
+
+
+@pytest.mark.usefixtures("first_words")
+def test_a_prompt_of_a_package_takes_the_place_of_a_strategys() -> None:
+    given = prompts_in(["check=short_check"])
+    assert isinstance(given["check"], Prompt)
+    prompts = Config(WordGenerator(), strategy="single", prompts=given).prompts_by_name()
+    assert (prompts["check"].name, prompts["check"].is_answer) == ("check", False)
+    both = {**given, "revise": "{question} again"}
+    answer = solve("what is 3 + 4", WordGenerator(), strategy="self_refine:rounds=1", prompts=both, max_tokens=20)
+    assert answer.usage.model_calls >= 2
+
+
+@pytest.mark.usefixtures("first_words")
+def test_a_task_a_generator_and_a_scorer_of_a_package_are_found_by_name() -> None:
+    task = load("sums", 2)
+    assert [problem.id for problem in task.problems] == ["sum-1", "sum-2"] and len(load("sums").problems) == 3
+    session = open_session(Config("words:mine", "word_scores", strategy="best_of_n"))
+    assert session.models["main"].name == "mine" and session.scorers["main"].name == "word-scorer"
+    answer = solve(task.problems[0], "words", "word_scores", strategy="best_of_n:n=2", max_tokens=20)
+    assert answer.usage.scorer_calls > 0
+
+
+def test_without_the_package_its_names_are_unknown_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"environment='word_count': unknown; .*there are: calculator, key_value"
+    ):
+        environment("word_count")
+    with pytest.raises(InputError, match="task='sums': give 'pocket', the path of a JSONL file or the task of an"):
+        load("sums")
+    with pytest.raises(InputError, match="cannot read the file"):
+        prompts_in(["check=short_check"])
+    with pytest.raises(InputError, match="model='words"):
+        open_session(Config("words:mine", strategy="single"))
+
+
+def test_a_built_in_name_or_a_file_is_found_without_reading_installed_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", None)
+    file = tmp_path / "check.txt"
+    file.write_text("Is it right?")
+    assert prompts_in([f"check={file}"]) == {"check": "Is it right?"}
+    config = Config(environments={"sums": "calculator"}, strategy="restarts(majority:n=2)")
+    assert config.environments_by_name()["sums"].name == "calculator"
