@@ -9,14 +9,14 @@ from toy import ToyGenerator, done, solve, step, toy_search
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Node
-from thinktime.strategies.search.mcts import MCTS, Place
+from thinktime.strategies.search.mcts import MCTS, TreeNode
 
 
-def line(length: int) -> list[Place]:
+def line(length: int) -> list[TreeNode]:
     """Places one below the other, the root first."""
-    places = [Place(Node("0", (), None))]
+    places = [TreeNode(Node("0", (), None))]
     for key in range(1, length):
-        places.append(Place(Node(str(key), (0,), None), places[-1]))
+        places.append(TreeNode(Node(str(key), (0,), None), places[-1]))
         places[-2].children.append(places[-1])
     return places
 
@@ -48,7 +48,7 @@ def test_a_reward_is_learnt_by_all_above_and_zero_is_a_reward() -> None:
 
 def test_a_place_is_closed_with_the_last_one_below_it() -> None:
     root, child, leaf = line(3)
-    other = Place(Node("other", (1,), None), child)
+    other = TreeNode(Node("other", (1,), None), child)
     child.children.append(other)
     leaf.close()
     assert [place.closed for place in (root, child, leaf)] == [False, False, True]

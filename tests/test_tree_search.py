@@ -56,7 +56,7 @@ from thinktime.strategies.search.early_rejection import EarlyRejection
 from thinktime.strategies.search.ets import ETS, at_random, clustered
 from thinktime.strategies.search.ets import objective as objective_parts
 from thinktime.strategies.search.ets import solve as solve_program
-from thinktime.strategies.search.mcts import MCTS, Place
+from thinktime.strategies.search.mcts import MCTS, TreeNode
 from thinktime.strategies.search.particle_filter import ParticleFilter
 from thinktime.strategies.search.rebase import Rebase
 from thinktime.testing.chains import Chain
@@ -874,8 +874,8 @@ def test_best_first_follows_the_highest_reward_whatever_the_way_cost() -> None:
 
 def test_a_batch_extends_as_many_different_leaves_and_forgets_its_virtual_losses() -> None:
     search = toy_search({str(i): step(str(i)) for i in range(9)}, None)
-    root = Place(search.root)
-    root.children = [Place(node, root) for node in extend(search, [search.root], 9, until="step")]
+    root = TreeNode(search.root)
+    root.children = [TreeNode(node, root) for node in extend(search, [search.root], 9, until="step")]
     for place, child in enumerate(root.children):
         child.visits, child.value = 1, place / 10
     root.visits = 9
@@ -902,10 +902,10 @@ def test_the_upper_bound_as_worked_out_by_hand() -> None:
     """Mean .6 after 2 of 8 visits: .6 + .5 * sqrt(log 8 / 2) = 1.1099."""
     search = toy_search({"0": step("a")}, None)
     (node,) = extend(search, [search.root], until="step")
-    root = Place(search.root, visits=8)
-    assert Place(node, root, visits=2, value=1.2).bound(0.5) == pytest.approx(1.1099, abs=1e-4)
-    assert Place(node, root, visits=2, value=1.2).bound(0.0) == pytest.approx(0.6)
-    assert Place(node, root).bound(0.0) == root.bound(0.5) == inf
+    root = TreeNode(search.root, visits=8)
+    assert TreeNode(node, root, visits=2, value=1.2).bound(0.5) == pytest.approx(1.1099, abs=1e-4)
+    assert TreeNode(node, root, visits=2, value=1.2).bound(0.0) == pytest.approx(0.6)
+    assert TreeNode(node, root).bound(0.0) == root.bound(0.5) == inf
 
 
 @pytest.mark.parametrize(("explore", "second"), [(0.0, 0), (1.0, 1)])

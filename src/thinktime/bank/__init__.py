@@ -1,1 +1,1 @@
-"""The sample bank: what was generated, scored and judged, kept for ever."""
+"""The sample bank: permanent storage of generations, scores and verdicts."""

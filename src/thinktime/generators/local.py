@@ -133,17 +133,17 @@ class LocalGenerator:
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
 
     def _row(
-        self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: RowRace | None = None
+        self, extension: Extension, ids: tuple[int, ...] = (), most: int | None = None, race: RowRace | None = None
     ) -> Row:
-        """A row after the extension's node and the ids ``said`` since; ``most`` replaces the extension's limit."""
+        """A row after the extension's node and the further ``ids``; ``most`` replaces the extension's length limit."""
         from thinktime.models.engine.rows import Row
 
         state: Text = extension.node.state
         most = extension.max_length if most is None else most
         return Row(
-            state.prompt + state.ids + said,
+            state.prompt + state.ids + ids,
             key=int(extension.key[:16], 16),
-            max_tokens=min(most, self._room(state) - len(said)),
+            max_tokens=min(most, self._room(state) - len(ids)),
             temperature=extension.sampling.temperature,
             top_p=extension.sampling.top_p,
             stop_ids=self._step_ids if extension.until == "step" else frozenset(),
@@ -171,15 +171,15 @@ class LocalGenerator:
         closing: tuple[int, ...] = ()
         if not child.state.text or thinking(child.state.text, begun=begun):
             closing = self._closing if child.state.text or begun else self._opening + self._closing
-        said = output.ids + closing
-        if len(said) >= most:  # no room to close it
+        begin = output.ids + closing
+        if len(begin) >= most:  # no room to close the thought
             room = extension.sampling.max_length - len(before.ids)
             ended: Finish = "cut" if extension.max_length == extension.at_most else "budget"
             ended = "length" if extension.max_length >= room or most < extension.max_length else ended
             return replace(child, finish=ended, state=replace(child.state, thinking=len(before.ids) + len(output.ids)))
-        (rest,) = await self._worker.run([self._row(extension, said, most - len(said))])
+        (rest,) = await self._worker.run([self._row(extension, begin, most - len(begin))])
         logprobs, seconds = output.logprobs + rest.logprobs, output.seconds + rest.seconds
-        child = self._child(extension, replace(rest, ids=said + rest.ids, logprobs=logprobs, seconds=seconds))
+        child = self._child(extension, replace(rest, ids=begin + rest.ids, logprobs=logprobs, seconds=seconds))
         prompt, drawn = child.usage.prompt_tokens or 0, child.usage.generated_tokens
         usage = replace(child.usage, prompt_tokens=prompt + len(closing), generated_tokens=drawn - len(closing))
         thought = self._thought(before, child.state, begun, len(before.ids) + limit if closing else None)
@@ -187,14 +187,14 @@ class LocalGenerator:
 
     def _thought(self, before: Text, state: Text, begun: bool, closed: int | None = None) -> int:
         """Upper bound of a sample's thought tokens; ``closed`` is the bound if its thought was closed just now."""
-        said = state.text
-        if thinks_again(said):
+        text = state.text
+        if thinks_again(text):
             return len(state.ids)
         if closed is not None:
             return closed
-        if END in before.text or not (begun or said.lstrip().startswith(THINK)):
+        if END in before.text or not (begun or text.lstrip().startswith(THINK)):
             return before.thinking or 0
-        if END not in said:
+        if END not in text:
             return len(state.ids)
         decode = self._model.tokenizer.decode
         return bisect_left(range(len(state.ids)), True, key=lambda n: END in decode(state.ids[:n])) - 1

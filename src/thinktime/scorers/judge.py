@@ -90,9 +90,9 @@ class Judge:
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
         """Every reply at its length limit, and all retries."""
-        asked = self._asked(problem, node)
-        one = self._generator.worst_case(asked, self._sampling.max_length)
-        return self._usage(asked, [one] * (self._samples * (1 + self._retries)))
+        root = self._root(problem, node)
+        one = self._generator.worst_case(root, self._sampling.max_length)
+        return self._usage(root, [one] * (self._samples * (1 + self._retries)))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
         """One score per node.
@@ -116,7 +116,7 @@ class Judge:
         return self._places[found[-1]] if found else None
 
     async def _read(self, problem: Problem, node: Node) -> Score:
-        asked = self._asked(problem, node)
+        root = self._root(problem, node)
         places: list[float] = []
         costs: list[Usage] = []
         reason = ""
@@ -124,11 +124,9 @@ class Judge:
             sampling = replace(self._sampling, temperature=RETRY_TEMPERATURE) if turn else self._sampling
             wanted = range(self._samples - len(places))
             try:
-                replies = await self._generator.extend(
-                    [self._extension(asked, f"{turn}/{i}", sampling) for i in wanted]
-                )
-            except TooLongError as mistake:
-                reason = str(mistake)  # this solution does not fit the judge's context; others may fit
+                replies = await self._generator.extend([self._extension(root, f"{turn}/{i}", sampling) for i in wanted])
+            except TooLongError as error:
+                reason = str(error)  # this solution does not fit the judge's context; others may fit
                 break
             for reply in replies:
                 costs.append(reply.usage)
@@ -138,14 +136,14 @@ class Judge:
                 reason = reason or str(reply.error or "")
             if len(places) == self._samples:
                 break
-        usage = self._usage(asked, costs)
+        usage = self._usage(root, costs)
         return Score(sum(places) / len(places) if places else None, usage, reason="" if places else reason)
 
-    def _extension(self, asked: Node, place: str, sampling: Sampling) -> Extension:
-        key = hashlib.blake2b(f"{asked.key}/{place}".encode(), digest_size=16).hexdigest()
-        return Extension(asked, 0, key, "done", sampling, sampling.max_length)
+    def _extension(self, root: Node, place: str, sampling: Sampling) -> Extension:
+        key = hashlib.blake2b(f"{root.key}/{place}".encode(), digest_size=16).hexdigest()
+        return Extension(root, 0, key, "done", sampling, sampling.max_length)
 
-    def _asked(self, problem: Problem, node: Node) -> Node:
+    def _root(self, problem: Problem, node: Node) -> Node:
         """The judge's prompt about a node, as the root of its own generation."""
         prompt = self._filled(question_of(problem), node.state.text)
         key = hashlib.blake2b(f"{node.key}/{self.name}".encode(), digest_size=16).hexdigest()
@@ -161,5 +159,5 @@ class Judge:
             fix = f"it needs {{question}} and {{solution}}, may have {{grades}}, and doubles other braces ({error})"
             raise InputError("template", self._template, fix) from None
 
-    def _usage(self, asked: Node, costs: Sequence[Usage]) -> Usage:
-        return as_score(costs, self._generator.most_read(asked.state))
+    def _usage(self, root: Node, costs: Sequence[Usage]) -> Usage:
+        return as_score(costs, self._generator.most_read(root.state))

@@ -80,11 +80,11 @@ class PictureScorer:
         return Score(await self._batch.ask((clean, node.state.condition)), self._cost(node.state.condition))
 
     @torch.inference_mode()
-    def _compute(self, asked: Sequence[tuple[Array, Condition]]) -> list[float]:
-        pictures = torch.from_numpy(np.stack(self._generator.model.pictures([state for state, _ in asked])))
-        found = self._measure(pictures, [condition for _, condition in asked])
-        if len(found) != len(asked):
-            raise ModelError(f"scorer={self.name!r}: it gave {len(found)} numbers for {len(asked)} pictures")
+    def _compute(self, items: Sequence[tuple[Array, Condition]]) -> list[float]:
+        pictures = torch.from_numpy(np.stack(self._generator.model.pictures([state for state, _ in items])))
+        found = self._measure(pictures, [condition for _, condition in items])
+        if len(found) != len(items):
+            raise ModelError(f"scorer={self.name!r}: it gave {len(found)} numbers for {len(items)} pictures")
         return [float(value) for value in found]
 
 
@@ -98,12 +98,12 @@ def class_score(classifier: Classifier, target: int | None = None) -> Measure:
         raise InputError("target", target, f"give a class from 0 to {len(classifier.labels) - 1}")
 
     def measure(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        asked = [condition if target is None else target for condition in conditions]
-        wanted = [each for each in asked if isinstance(each, int)]
-        if len(wanted) < len(asked):
+        targets = [condition if target is None else target for condition in conditions]
+        classes = [each for each in targets if isinstance(each, int)]
+        if len(classes) < len(targets):
             raise InputError("prompt", None, "it names no class, so no class can be scored; name one")
         table: Tensor = classifier(pictures).double().log_softmax(-1)
-        return table.gather(1, torch.tensor(wanted)[:, None])[:, 0]
+        return table.gather(1, torch.tensor(classes)[:, None])[:, 0]
 
     return measure
 

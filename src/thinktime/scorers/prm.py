@@ -142,12 +142,12 @@ class ProcessReward:
 
     def _prompt(self, problem: Problem) -> tuple[int, ...]:
         """The ids of a problem's prompt, cached for up to `PROMPTS_KEPT` problems."""
-        asked = json.dumps(messages_of(with_context(problem)))
-        if asked not in self._prompts:
+        key = json.dumps(messages_of(with_context(problem)))
+        if key not in self._prompts:
             if len(self._prompts) >= PROMPTS_KEPT:
                 self._prompts.clear()
-            self._prompts[asked] = tuple(self._tokenizer.encode_chat(json.loads(asked)))
-        return self._prompts[asked]
+            self._prompts[key] = tuple(self._tokenizer.encode_chat(json.loads(key)))
+        return self._prompts[key]
 
     @cached_property
     def _tokenizer(self) -> ChatTokenizer:

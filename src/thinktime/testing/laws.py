@@ -70,12 +70,12 @@ def keeps_every_sample(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None
             for key, child in trial.sampled:
                 kept = key in trace and trace[key].state == child.state
                 trial.require(kept, f"a paid sample is missing in the trace: {child.state.text!r}")
-            books = {
+            accounts = {
                 "the trace, with scores and embeddings,": total(node.usage for node in trace.values()) + trial.judged,
                 "the ledger": trial.search.ledger.spent,
                 "the answer": trial.answer.usage,
             }
-            for name, usage in books.items():
+            for name, usage in accounts.items():
                 wrong = _difference(counts(trial.spent), counts(usage))
                 trial.require(not wrong, f"{name} does not add up to the cost: {wrong}")
 

@@ -1,1 +1,1 @@
-"""Local inference. Generators and scorers use it; nothing else does."""
+"""Local inference, for generators and scorers only."""

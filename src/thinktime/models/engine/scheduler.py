@@ -40,7 +40,7 @@ class Scheduler:
     def __init__(self, pool: BlockPool, max_tokens: int, max_rows: int, chunked: bool) -> None:
         self.pool, self._max_tokens, self._max_rows, self._chunked = pool, max_tokens, max_rows, chunked
         self._waiting: deque[Trunk] = deque()
-        self._reading: list[Trunk] = []
+        self._prefilling: list[Trunk] = []
         self._running: list[Job] = []
         self._paused: list[Job] = []
         self._joinable: dict[tuple[tuple[int, ...], int], Trunk] = {}
@@ -49,7 +49,7 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether there is anything to compute."""
-        return bool(self._waiting or self._reading or self._running)
+        return bool(self._waiting or self._prefilling or self._running)
 
     def add(self, task: Row | Read, reusable: int) -> Job:
         """Queue a task; tasks with the same ids are processed once."""
@@ -102,11 +102,11 @@ class Scheduler:
     def schedule(self) -> Iteration:
         """Claim slots for the next iteration. It is empty only if no work is left."""
         iteration = Iteration()
-        if self._chunked or not (self._reading or self._waiting):
+        if self._chunked or not (self._prefilling or self._waiting):
             self._take_running(iteration)
         self._take_chunks(iteration)
         if not iteration and self.busy:
-            if self._running and not self._reading:  # prompts have priority here, but none of them fits
+            if self._running and not self._prefilling:  # prompts have priority here, but none of them fits
                 self._take_running(iteration)
             else:
                 self._make_room()
@@ -116,7 +116,7 @@ class Scheduler:
     @property
     def _rows(self) -> int:
         """Rows that run, or will run when their ids are processed."""
-        return len(self._running) + sum(len(trunk.jobs) for trunk in self._reading)
+        return len(self._running) + sum(len(trunk.jobs) for trunk in self._prefilling)
 
     def _take_running(self, iteration: Iteration) -> None:
         place = 0
@@ -141,11 +141,11 @@ class Scheduler:
 
     def _take_chunks(self, iteration: Iteration) -> None:
         room = self._max_tokens - len(iteration.decoding)
-        for trunk in self._reading:
+        for trunk in self._prefilling:
             room -= self._take_chunk(iteration, trunk, room)
         while self._waiting and (room > 0 or not iteration) and self._admit(self._waiting[0]):
             trunk = self._waiting.popleft()
-            self._reading.append(trunk)
+            self._prefilling.append(trunk)
             room -= self._take_chunk(iteration, trunk, room)
 
     def _take_chunk(self, iteration: Iteration, trunk: Trunk, room: int) -> int:
@@ -181,8 +181,8 @@ class Scheduler:
         for job in self._paused:
             if job.prefix.blocks:
                 return self.pool.release(job.prefix)
-        if len(self._reading) > 1 or (self._reading and self._running):
-            trunk = self._reading.pop()
+        if len(self._prefilling) > 1 or (self._prefilling and self._running):
+            trunk = self._prefilling.pop()
             trunk.paid = max(trunk.paid, trunk.prefix.length)
             trunk.logprobs = []
             self.pool.release(trunk.prefix)
@@ -194,7 +194,7 @@ class Scheduler:
     def _wait(self, job: Job) -> None:
         name = (job.task.ids, job.reusable)
         trunk = self._joinable.get(name)
-        rows = 0 if trunk is None else self._rows if trunk in self._reading else len(trunk.jobs)
+        rows = 0 if trunk is None else self._rows if trunk in self._prefilling else len(trunk.jobs)
         if trunk is None or rows >= self._max_rows:
             trunk = self._joinable[name] = Trunk(job.task.ids, job.reusable, [])
             self._waiting.append(trunk)
@@ -217,8 +217,8 @@ class Scheduler:
         name = (trunk.ids, trunk.reusable)
         if self._joinable.get(name) is trunk:
             del self._joinable[name]
-        if trunk in self._reading:
-            self._reading.remove(trunk)
+        if trunk in self._prefilling:
+            self._prefilling.remove(trunk)
         elif trunk in self._waiting:
             self._waiting.remove(trunk)
         self.pool.release(trunk.prefix)

@@ -15,12 +15,12 @@ from thinktime.strategies.options import TREE_SEARCH, at_least, not_below
 
 
 @dataclass(eq=False)
-class Place:
+class TreeNode:
     """A node of the tree with its statistics. It is closed when no node below it can be extended."""
 
     node: Node
-    parent: Place | None = None
-    children: list[Place] = field(default_factory=list)
+    parent: TreeNode | None = None
+    children: list[TreeNode] = field(default_factory=list)
     visits: float = 0
     value: float = 0.0
     closed: bool = False
@@ -31,25 +31,25 @@ class Place:
             return inf
         return self.value / self.visits + explore * sqrt(log(self.parent.visits) / self.visits)
 
-    def lineage(self) -> Iterator[Place]:
+    def lineage(self) -> Iterator[TreeNode]:
         """This node and its ancestors."""
-        place: Place | None = self
-        while place is not None:
-            yield place
-            place = place.parent
+        tree_node: TreeNode | None = self
+        while tree_node is not None:
+            yield tree_node
+            tree_node = tree_node.parent
 
     def learn(self, score: float | None) -> None:
         """Back up a reward from this node to the root. A missing reward changes nothing."""
-        for place in self.lineage() if score is not None else ():
-            place.visits += 1
-            place.value += score or 0.0
+        for tree_node in self.lineage() if score is not None else ():
+            tree_node.visits += 1
+            tree_node.value += score or 0.0
 
     def close(self) -> None:
         """Close this node, and every ancestor whose children are all closed."""
-        for place in self.lineage():
-            if not all(child.closed for child in place.children):
+        for tree_node in self.lineage():
+            if not all(child.closed for child in tree_node.children):
                 break
-            place.closed = True
+            tree_node.closed = True
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class MCTS:
     async def __call__(self, search: Search) -> Answer:
         if search.sampling.temperature == 0:
             refuse_copies(max(self.n, self.width))
-        root = Place(search.root)
+        root = TreeNode(search.root)
         finished: dict[Node, float | None] = {}
         left = self.n
         while left > 0 and not root.closed and not search.exhausted:
@@ -92,7 +92,7 @@ class MCTS:
             scores = dict(zip(steps, await search.score(steps), strict=True))
             best = []
             for leaf in leaves:
-                leaf.children = [Place(step, leaf) for step in steps if step.parent is leaf.node]
+                leaf.children = [TreeNode(step, leaf) for step in steps if step.parent is leaf.node]
                 for child in leaf.children:
                     child.learn(scores[child.node])
                     if child.node.finish != "step":
@@ -105,24 +105,24 @@ class MCTS:
                 first = leaf.children[nodes.index(favourite)]
                 if not first.closed:
                     best.append(first)
-            ends = await search.extend([place.node for place in best])
+            ends = await search.extend([tree_node.node for tree_node in best])
             scores |= dict(zip(ends, await search.score(ends), strict=True))
             for end in ends:
-                next(place for place in best if place.node is end.parent).learn(scores[end])
+                next(tree_node for tree_node in best if tree_node.node is end.parent).learn(scores[end])
             finished |= {node: scores[node] for node in (*steps, *ends) if node.done}
         return search.finish(weighted_majority(search.candidates(finished, finished.values())))
 
-    def _select(self, root: Place, n: int) -> list[Place]:
+    def _select(self, root: TreeNode, n: int) -> list[TreeNode]:
         """Up to ``n`` different leaves. During the selection, chosen leaves are closed and count as losses."""
-        leaves: list[Place] = []
+        leaves: list[TreeNode] = []
         while len(leaves) < n and not root.closed:
-            place = root
-            while place.children:
-                open_children = (child for child in place.children if not child.closed)
-                place = max(open_children, key=lambda child: child.bound(self.explore))
-            leaves.append(place)
-            place.close()
-            for above in place.lineage():
+            tree_node = root
+            while tree_node.children:
+                open_children = (child for child in tree_node.children if not child.closed)
+                tree_node = max(open_children, key=lambda child: child.bound(self.explore))
+            leaves.append(tree_node)
+            tree_node.close()
+            for above in tree_node.lineage():
                 above.visits += 1
         for leaf in leaves:
             for above in leaf.lineage():
