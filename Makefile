@@ -1,12 +1,14 @@
 # make demo   five strategies on the shipped model, in a few minutes, and a picture of the same on pictures
 # make test   lint, strict type check, tests
 # make bench  speed, side by side with peers
+# make experiment ROW=45   the experiment of a row of docs/catalogue.md
+# make lock   pins the packages of the environment in constraints.txt
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench browser clean
+.PHONY: demo test lint bench experiment browser lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -26,6 +28,15 @@ browser:
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run
+
+# a local version such as +cpu is cut off: other indexes do not have it
+lock: | $(READY)
+	$(BIN)/pip list --format=freeze --exclude-editable --exclude pip > $(VENV)/packages
+	{ grep '^#' constraints.txt; sed 's/+.*//' $(VENV)/packages; } > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+
+experiment: $(READY)
+	@$(BIN)/python -m experiments $(ROW)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,8 +1,8 @@
-"""The plot that every experiment shares: accuracy against generated tokens, with intervals."""
+"""What the plots of the experiments share: panels, lines of estimates with whiskers, axes, colours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,21 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = ("#555555", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a07800")
 """The Okabe-Ito palette: distinct to colour-blind eyes."""
+ResultRow = Mapping[str, Any]
+
+
+def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` by ``height`` inches, and its panels side by side; options are those of matplotlib."""
+    figure, table = plt.subplots(1, count, figsize=(width, height), dpi=150, squeeze=False, **options)
+    for axes in table[0]:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, list(table[0])
 
 
 def bars(estimates: Iterable[Mapping[str, float]], scale: float = 100) -> tuple[list[float], list[list[float]]]:
@@ -24,42 +35,73 @@ def bars(estimates: Iterable[Mapping[str, float]], scale: float = 100) -> tuple[
     return [scale * row["value"] for row in rows], [below, above]
 
 
+def line(
+    axes: Axes,
+    x: Iterable[float],
+    estimates: Iterable[Mapping[str, float]],
+    colour: int,
+    label: str,
+    style: str = "o-",
+    scale: float = 100,
+) -> None:
+    """Estimates with whiskers; ``colour`` is a place in the palette, which repeats, and ``style`` one of matplotlib."""
+    y, whiskers = bars(estimates, scale)
+    of_palette = COLOURS[colour % len(COLOURS)]
+    axes.errorbar(list(x), y, whiskers, fmt=style, label=label, color=of_palette, ms=4, lw=1.6, elinewidth=0.7)
+
+
+def lines(
+    axes: Axes,
+    families: Mapping[str, Iterable[ResultRow]],
+    x: Callable[[ResultRow], float],
+    measure: str = "accuracy",
+    scale: float = 100,
+) -> None:
+    """A line a family of rows of a result: what they measure against ``x``; dashed once the colours are used up."""
+    for place, (name, rows) in enumerate(families.items()):
+        mine = sorted(rows, key=x)
+        style = ("o-", "o--", "o:")[place // len(COLOURS)]
+        line(axes, map(x, mine), [row[measure] for row in mine], place, name, style, scale)
+
+
+def generated(row: ResultRow) -> float:
+    """Tokens that an arm generates a problem."""
+    return float(row["usage"]["generated_tokens"])
+
+
+def logarithmic(axes: Axes, label: str) -> None:
+    """Let the horizontal axis double, with plain numbers."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axes.set_xlabel(label)
+
+
 def save(figure: Figure, path: Path, rect: tuple[float, float, float, float] = (0, 0, 1, 1)) -> None:
-    """Lay it out within ``rect``, write it and let go of it."""
+    """Lay the figure out within ``rect``, write it and close it."""
     figure.tight_layout(rect=rect)
     figure.savefig(path)
     plt.close(figure)
 
 
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """One legend for all panels, under them."""
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=columns, fontsize=9)
+
+
 def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
     """One line per strategy over its budgets, whiskers at 95%, coverage dashed above them."""
-    figure, axes = plt.subplots(figsize=(9, 5.2), dpi=150)
-    lines: dict[str, list[Mapping[str, Any]]] = {}
+    figure, (axes,) = panels(1, 9, 5.2)
+    families: dict[str, list[ResultRow]] = {}
     for run in result["runs"]:
-        lines.setdefault(run["strategy"], []).append(run)
-    for place, (name, runs) in enumerate(lines.items()):
-        x = [run["usage"]["generated_tokens"] * 1.012 ** (place - 3) for run in runs]  # whiskers side by side
-        y, whiskers = bars(run["accuracy"] for run in runs)
-        colour = COLOURS[place % len(COLOURS)]
-        axes.errorbar(
-            x, y, whiskers, label=name.replace("_", " "), color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7
-        )
-    votes = {str(run["n"]): run["usage"]["generated_tokens"] for run in lines.get("majority", [])}
-    ks = [k for k in result["coverage"] if k in votes]
-    axes.plot(
-        [votes[k] for k in ks],
-        [100 * result["coverage"][k]["value"] for k in ks],
-        "--",
-        color="#999999",
-        label="coverage (pass@k)",
-    )
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlabel("generated tokens per problem")
+        families.setdefault(run["strategy"].replace("_", " "), []).append(run)
+    lines(axes, families, generated)
+    votes = {str(run["n"]): generated(run) for run in families.get("majority", [])}
+    covered = {votes[k]: 100 * share["value"] for k, share in result["coverage"].items() if k in votes}
+    axes.plot(list(covered), list(covered.values()), "--", color="#999999", label="coverage (pass@k)")
+    logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
     n = result["task"]["n"]
     axes.set_title(f"{result['task']['name']}: {n} held-out problems, 95% intervals", loc="left")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", ncols=2)
     save(figure, path)

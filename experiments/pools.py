@@ -1,19 +1,18 @@
-"""What experiments over independent samples share: where the samples come from, and how a result is written."""
+"""The harness of the experiments on independent samples: the samples, the result file, the lines that are printed."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.facts import facts
+from experiments.intervals import as_number
+from experiments.provenance import provenance, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool, recorded_pool
-from thinktime.bench.statistics import Estimate
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
 from thinktime.core.types import Sampling
@@ -57,7 +56,7 @@ def pools(args: argparse.Namespace) -> dict[str, Pool]:
 
 
 def describe(pool: Pool) -> dict[str, Any]:
-    """What a pool holds; unknown things are named."""
+    """The contents of a pool; what is unknown is named."""
     n = len(pool.problems)
     known: dict[str, Any] = {
         "generator": pool.generator,
@@ -71,23 +70,47 @@ def describe(pool: Pool) -> dict[str, Any]:
     return known
 
 
-def write(args: argparse.Namespace, here: Path, result: dict[str, Any]) -> Path:
-    """Write the result as JSON; returns where its plot goes."""
-    out: Path = args.out or here
-    out.mkdir(parents=True, exist_ok=True)
-    name = "recorded" if args.bank is None else "pocket"
-    (out / f"{name}.json").write_text(json.dumps(facts(here, args.seed) | result, indent=1) + "\n")
-    return out / f"{name}.png"
+def run(
+    folder: Path,
+    doc: str | None,
+    analyse: Callable[[Pool, int], dict[str, Any]],
+    verdict: Callable[[dict[str, Any]], dict[str, Any]],
+    plot: Callable[[Mapping[str, Any], Path], None],
+    lines: Callable[[Mapping[str, Any]], Iterable[str]],
+    more: Callable[[Mapping[str, Pool], Mapping[str, Any]], dict[str, Any]] = lambda pools, measured: {},
+    argv: list[str] | None = None,
+) -> None:
+    """Measure every pool, write the result as JSON, plot it and print it; what the data lack is said in one line.
+
+    Args:
+        folder: of the script; the result goes there unless ``--out`` is given.
+        doc: the description of the command.
+        analyse: the measurements of a pool, under a seed.
+        verdict: on what was measured.
+        plot: of the whole result, into a file.
+        lines: that are printed of a pool.
+        more: of the result, over all pools.
+        argv: the words of the command, those of the process unless given.
+    """
+    args = arguments(doc, argv)
+    try:
+        found = pools(args)
+        measured = {name: analyse(pool, args.seed) for name, pool in found.items()}
+        for one in measured.values():
+            one["verdict"] = verdict(one)
+        result = {"pools": measured} | more(found, measured)
+    except ThinktimeError as error:
+        sys.exit(str(error))
+    file = (args.out or folder) / f"{'recorded' if args.bank is None else 'pocket'}.json"
+    write_json(file, provenance(folder, args.seed) | result)
+    plot(result, file.with_suffix(".png"))
+    for name, one in measured.items():
+        print(f"{name}: {one['n_problems']} problems, {one['n_samples']} samples; length in {one['length_unit']}")
+        for line in lines(one):
+            print(f"  {line}")
+        print(f"  verdict: {one['verdict']}")
 
 
 def text(estimate: Mapping[str, float]) -> str:
     """An estimate of a result, to print."""
-    return str(Estimate(estimate["value"], estimate["low"], estimate["high"]))
-
-
-def run(main: Callable[[], None]) -> None:
-    """Run it; what the data can't give is said in one line."""
-    try:
-        main()
-    except ThinktimeError as error:
-        sys.exit(str(error))
+    return as_number(estimate, digits=3)

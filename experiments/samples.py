@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.arms import Arm, models, run_arms
+from experiments.harness import language_model, reward_model, run_arms
 from thinktime.bench.tasks import load
-from thinktime.strategies import make
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, default=Path("runs/samples.db"))
     args = parser.parse_args()
     task = load("pocket", args.problems, split=args.split, seed=0)
-    run_arms([Arm(f"{args.samples} samples", make("majority", {"n": args.samples}))], task, *models(), args.bank)
+    run_arms([f"majority:n={args.samples}"], task, language_model(), reward_model(), args.bank)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import models, run_arms, summary
+from experiments.harness import language_model, reward_model, run_arms, summary
 from experiments.summary.run import arms
 from thinktime.bench.tasks import load
 from thinktime.cli.bench import bench
@@ -32,8 +32,8 @@ def results(folder: Path) -> dict[str, Any]:
     """The demo's result file, and the accuracy and every cost of each arm of the summary."""
     bench(out=folder, problems=DEMO)
     demo = json.loads((folder / "result.json").read_text())
-    generator, scorer = models()
-    found = run_arms(arms(), load("pocket", SUMMARY, seed=0), generator, scorer, folder / "bank.db")
+    task = load("pocket", SUMMARY, seed=0)
+    found = run_arms(arms(), task, language_model(), reward_model(), folder / "bank.db")
     rows = {label: summary(outcomes) for label, outcomes in found.items()}
     return {"demo": demo, "summary": json.loads(json.dumps(rows))}
 

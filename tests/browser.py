@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"),
     *("--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
@@ -27,8 +29,6 @@ for place, end in zip((3, 4), ends):
 os.execv(sys.argv[3], sys.argv[3:])
 """
 """Starts a program that reads one of two pipes as 3 and writes the other as 4."""
-PATIENCE = 60.0
-"""Seconds that a page may take until it shows what it is to show."""
 
 
 def chromium() -> str | None:
@@ -58,7 +58,7 @@ class Browser:
         """End it."""
         self._to.close()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         self._from.close()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from thinktime.pocket.problems import problems
 if TYPE_CHECKING:
     from gateway_server import Start
 
-    from thinktime.engine.models import LanguageModel, RewardModel
     from thinktime.generators.local import LocalGenerator
+    from thinktime.models.engine.models import LanguageModel, RewardModel
     from thinktime.scorers.prm import ProcessReward
 
 settings.register_profile("thinktime", deadline=None, derandomize=True, max_examples=60)
@@ -54,14 +54,14 @@ def questions() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def language_model(solver_directory: Path) -> LanguageModel:
-    from thinktime.engine.models import load_language_model
+    from thinktime.models.engine.models import load_language_model
 
     return load_language_model(solver_directory, "float64")
 
 
 @pytest.fixture(scope="session")
 def reward_model(reward_directory: Path) -> RewardModel:
-    from thinktime.engine.models import load_reward_model
+    from thinktime.models.engine.models import load_reward_model
 
     return load_reward_model(reward_directory, "float64")
 
@@ -86,7 +86,7 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     from fake_endpoint import Running
     from gateway_server import Serving, probe_first
 
-    from thinktime.remote import client
+    from thinktime.models.remote import client
 
     monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
     with ExitStack() as running:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from waiting import PATIENCE
+
 MODELS = ("words", "other-words")
 
 
@@ -386,13 +388,13 @@ class Running:
 
     def __enter__(self) -> Endpoint:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
         return self._endpoint
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _leave(self) -> None:

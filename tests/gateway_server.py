@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from fake_endpoint import Endpoint
+from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
@@ -43,12 +44,12 @@ class Serving:
 
     def __enter__(self) -> Serving:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
 
     def ask(
         self, body: Mapping[str, Any] | bytes, path: str = "chat/completions", **headers: str
@@ -58,16 +59,16 @@ class Serving:
         sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"{self.url}/{path}", data or None, sent)
         try:
-            with urllib.request.urlopen(request, timeout=30) as reply:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 return reply.status, json.loads(reply.read()), dict(reply.headers)
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read()), dict(error.headers)
 
     def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
         """A whole answer as it came, events or not."""
-        sent = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), sent)
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        told = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), told)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return bytes(reply.read())
 
 

@@ -13,8 +13,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from thinktime.generators.openai import RemoteGenerator
 
 
 @contextmanager
@@ -31,7 +36,21 @@ def serving(directory: Path) -> Iterator[str]:
         yield server.stdout.readline().strip() + "/v1"
     finally:
         server.kill()
-        server.wait(10)
+        server.wait(PATIENCE)
+
+
+def remote(url: str) -> RemoteGenerator:
+    """A generator on the server's only model.
+
+    Its name lacks the server's port and folder, which differ from run to run. So the seeds, which depend on the name,
+    are the same in every run.
+    """
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.models.remote.refusals import only_model
+
+    generator = RemoteGenerator(url, only_model(url))
+    generator.name = "llama.cpp"
+    return generator
 
 
 def main(directory: Path) -> None:

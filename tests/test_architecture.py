@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,90 +16,30 @@ import thinktime
 SOURCE = Path(thinktime.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
+PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 ANYTHING = "anything"
-MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "": ("core", "config", "session", "strategies"),  # the package itself: the names it offers
-    "__main__": ("cli",),
-    "core": ("core",),
-    "answers": (),
-    "skills": ("core",),
-    "pages": (),
-    "bank": ("bank", "core"),
-    "strategies": ("strategies", "core", "prompts", "plugins"),
-    "plugins": (),
-    "environments": ("environments", "core"),
-    "prompts": ("prompts", "core"),
-    "config": ("core", "strategies", "prompts", "environments", "pocket", "remote", "plugins"),
-    "session": (
-        "config",
-        "core",
-        "answers",
-        "bank",
-        "strategies",
-        "environments",
-        "pocket",
-        "remote",
-        "generators",
-        "scorers",
-        "plugins",
-    ),
-    "testing": (
-        "testing",
-        "core",
-        "strategies",
-        "answers",
-        "generators.text",
-        "scorers.embedding",
-    ),  # laws on words, no model
-    "engine": ("engine", "core.errors"),
-    "diffusion": ("diffusion", "engine.models", "core.errors"),
-    "remote": ("remote", "core.errors"),
-    "pocket": ("pocket", "core"),
-    "generators": ("generators", "core", "engine", "diffusion", "remote", "answers", "pocket"),
-    "scorers": (
-        "scorers",
-        "core",
-        "engine",
-        "diffusion",
-        "remote",
-        "answers",
-        "pocket",
-        "generators",
-    ),  # they read what those made
-    "bench": (
-        "bench",
-        "core",
-        "bank",
-        "strategies",
-        "engine",
-        "diffusion",
-        "pocket",
-        "generators",
-        "scorers",
-        "answers",
-        "pages",
-        "plugins",
-    ),
-    "gateway": (
-        "gateway",
-        "core",
-        "bank",
-        "answers",
-        "skills",
-        "strategies",
-        "pages",
-        "remote",
-        "generators.openai",
-        "generators.text",
-    ),
-    "cli": (ANYTHING,),
-}
-"""What each layer may import of the package. A new layer is added here on purpose or not at all."""
+
+
+def table() -> dict[str, tuple[str, ...]]:
+    """The rows of the page's table: what each layer may import of the package, itself included."""
+    found = {}
+    section = PAGE.read_text().partition("## Layers\n")[2].partition("\n## ")[0]
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and re.fullmatch(r"`?[\w.]+`?", cells[0]) and cells[0] != "layer":
+            name, allowed = cells[0].strip("`"), tuple(part.strip() for part in cells[2].split(","))
+            found[name] = (name, *(part for part in allowed if part != "nothing"))
+    return found
+
+
+MAY_IMPORT = table()
 
 
 def layer(file: Path) -> str:
-    first = file.relative_to(SOURCE).with_suffix("").parts[0]
-    return "" if first == "__init__" else first
+    """The row with the longest name that the file's path begins with; its first part where there is none."""
+    path = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+    rows = [name for name in MAY_IMPORT if within(path, name, package="")]
+    return max(rows, key=len, default=path.partition(".")[0])
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -113,8 +54,8 @@ def imports(file: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in statement.names)
 
 
-def within(name: str, allowed: str) -> bool:
-    return allowed == ANYTHING or f"{name}.".startswith(f"thinktime.{allowed}.")
+def within(name: str, allowed: str, package: str = "thinktime.") -> bool:
+    return allowed == ANYTHING or f"{name}.".startswith(f"{package}{allowed}.")
 
 
 def test_every_file_belongs_to_a_known_layer() -> None:
@@ -135,7 +76,12 @@ def test_a_layer_imports_only_what_it_may(name: str) -> None:
 
 def test_the_layers_have_an_order() -> None:
     """No two layers import each other, not even around a corner."""
-    below = {name: {may.partition(".")[0] for may in allowed} - {name} for name, allowed in MAY_IMPORT.items()}
+
+    def row(part: str) -> str:
+        """The row of a module, or of a part of one."""
+        return max((name for name in MAY_IMPORT if within(part, name, package="")), key=len, default=part)
+
+    below = {name: {row(may) for may in allowed} - {name} for name, allowed in MAY_IMPORT.items()}
     placed: set[str] = {ANYTHING}
     while left := set(below) - placed:
         ready = {name for name in left if below[name] <= placed}
@@ -158,7 +104,7 @@ def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: py
         "from thinktime import cli\n"
         "from ..bench import table\n"
         "from . import b\n"
-        "def f():\n    from thinktime.engine.models import load\n"
+        "def f():\n    from thinktime.models.engine.models import load\n"
         "if TYPE_CHECKING:\n    from thinktime.pocket import MODELS\n"
     )
     assert sorted(imports(file)) == [
@@ -166,7 +112,7 @@ def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: py
         "thinktime.bench.table",
         "thinktime.cli",
         "thinktime.core.b",
-        "thinktime.engine.models.load",
+        "thinktime.models.engine.models.load",
         "thinktime.pocket.MODELS",
     ]
     assert layer(file) == "core"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thinktime.engine.attention import KVStore, View, shared_runs
-from thinktime.engine.blocks import BlockPool, Prefix
+from thinktime.models.engine.attention import KVStore, View, shared_runs
+from thinktime.models.engine.blocks import BlockPool, Prefix
 
 Runs = set[tuple[tuple[int, ...], tuple[int, ...]]]
 

@@ -17,7 +17,7 @@ from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, exten
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError, InputError, ModelError
-from thinktime.core.search import Answer
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
@@ -30,7 +30,7 @@ USAGE = Usage(prompt_tokens=5, generated_tokens=2, model_calls=1, flops=1e17 + 2
 
 def sample(text: str, size: int = 0) -> dict[str, Any]:
     state = {"text": text + "." * size, "ids": [1, 2], "logprob": -0.1}
-    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2}
+    return {"state": state, "finish": "eos", "usage": USAGE.as_dict(), "passes": 2, "log_weight": 0.0}
 
 
 @pytest.fixture
@@ -54,7 +54,34 @@ def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
     assert found is not None and Usage(**found["usage"]) == USAGE
 
 
-def test_a_reading_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
+def test_bytes_of_a_state_are_blobs_by_their_content_and_equal_ones_are_stored_once(path: Path) -> None:
+    states = {"a": {"numbers": b"\x00\xff" * 99, "position": 1}, "b": {"deep": {"numbers": b"\x00\xff" * 99}}}
+    row = {"finish": "step", "usage": Usage().as_dict(), "passes": 1, "log_weight": -0.25}
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [(key, row | {"state": state}) for key, state in states.items()])
+    with Bank(path) as bank:
+        for key, state in states.items():
+            found = bank.find_sample(key)
+            assert found is not None and (found["state"], found["log_weight"]) == (state, -0.25)
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT count(*), length(max(data)) FROM blobs").fetchone() == (1, 198)
+        raw.execute("DELETE FROM blobs")
+    raw.close()
+    with Bank(path) as bank, pytest.raises(BankError, match=r"the blob [0-9a-f]{32} is missing"):
+        bank.find_sample("a")
+
+
+def test_a_bank_from_before_log_weights_opens_and_gives_0(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("a", {"state": {}, "finish": "eos", "usage": {}, "passes": 1})])
+    with sqlite3.connect(path) as raw:
+        raw.execute("ALTER TABLE samples DROP COLUMN log_weight")
+    raw.close()
+    with Bank(path) as bank:
+        assert (bank.find_sample("a") or {})["log_weight"] == 0
+
+
+def test_a_score_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
     scored, missing = Score(0.1, USAGE, (0.3, 0.1)), Score(None, USAGE)
     bank.add_scores("prm", [("a", scored), ("b", missing)])
     assert bank.find_score("a", "prm") == scored
@@ -98,7 +125,7 @@ def test_the_samples_of_a_problem_are_found_by_its_id(bank: Bank) -> None:
 # Append-only
 
 
-def test_the_first_sample_reading_and_verdict_of_a_key_win(bank: Bank) -> None:
+def test_the_first_sample_score_and_verdict_of_a_key_win(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("first"))])
     bank.add_samples(PROBLEM, "toy", [("k", sample("second")), ("l", sample("new"))])
     bank.add_scores("prm", [("k", Score(0.1, USAGE))])
@@ -138,7 +165,7 @@ def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted
     with Bank(path) as bank:
         resumed = solve(strategy, toy_search(generator, journal=bank))
     assert [extension.index for batch in generator.asked for extension in batch] == [4, 5]
-    assert told(resumed) == told(whole)
+    assert facts(resumed) == facts(whole)
 
 
 def test_what_a_killed_process_had_written_is_there(path: Path) -> None:
@@ -266,7 +293,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 # Replay
 
 
-def told(answer: Answer) -> tuple[Any, ...]:
+def facts(answer: Answer) -> tuple[Any, ...]:
     """All that an answer tells, its node by key."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(),)
 
@@ -277,6 +304,11 @@ def replayed(bank: Bank, **options: Any) -> Any:
     )
 
 
+def stands_still() -> float:
+    """A clock for strategies that measure how long they think, as ETS does."""
+    return 0.0
+
+
 TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in kind.needs]
 """What a bank of texts can replay."""
 
@@ -285,20 +317,22 @@ TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = told(solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20)))
+            live = facts(
+                solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20, clock=stands_still))
+            )
         with Bank(path) as bank:
-            assert told(solve(configured(name), replayed(bank, seed=seed, cap=20))) == live
+            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
     solve(make("majority", {"n": 16}), toy_search(drawn, journal=bank))
     for n in (1, 2, 4, 8):
         fewer = solve(make("majority", {"n": n}), toy_search(drawn))
-        assert told(solve(make("majority", {"n": n}), replayed(bank))) == told(fewer)
+        assert facts(solve(make("majority", {"n": n}), replayed(bank))) == facts(fewer)
 
 
 @pytest.mark.parametrize(
-    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 readings of toy-scorer")]
+    ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 scores of toy-scorer")]
 )
 def test_what_a_replay_lacks_is_named(bank: Bank, strategy: str, what: str) -> None:
     solve(make("majority", {"n": 4}), toy_search(drawn, journal=bank))
@@ -313,7 +347,7 @@ def test_a_replay_under_the_budget_of_the_live_run_ends_where_that_ended(bank: B
     live = toy_search(ToyGenerator(script), ToyScorer(lambda node: 0.5), journal=bank, budget=budget, cap=2)
     answer = solve(make("majority", {"n": 6}), live)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 3)
-    assert told(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == told(answer)
+    assert facts(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == facts(answer)
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -321,10 +355,10 @@ def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_li
     name: str, path: Path
 ) -> None:
     for seed, tokens in product(range(4), (9, 21, 50)):
-        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12}
+        limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12, "clock": stands_still}
         with Bank(path) as bank:
-            live = told(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
-            assert told(solve(configured(name), replayed(bank, **limited))) == live
+            live = facts(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
+            assert facts(solve(configured(name), replayed(bank, **limited))) == live
 
 
 def test_a_replay_refuses_a_limit_on_what_only_the_model_knows(bank: Bank) -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from thinktime.engine.blocks import BlockPool, OutOfBlocksError, Prefix
+from thinktime.models.engine.blocks import BlockPool, OutOfBlocksError, Prefix
 
 Tokens = tuple[int, ...]
 

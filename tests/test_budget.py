@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -23,17 +24,19 @@ from toy import (
     toy_search,
     unhurried,
 )
+from waiting import PATIENCE
 
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies import Strategy, make
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.single import Single
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.sampling.single import Single
+from thinktime.strategies.search.beam_search import BeamSearch
 
 TWO_WORDS = {str(i): done("so 7") for i in range(10)}
 
@@ -73,6 +76,13 @@ def test_a_part_without_a_known_unit_or_a_positive_number_is_refused_in_one_line
         Budget.parse(f"9flops,{text}")
     assert str(refused.value).startswith("budget")
     assert "\n" not in str(refused.value)
+
+
+def test_a_whole_number_is_at_least_one_and_is_cut_to_a_whole() -> None:
+    assert Budget.parse("2.9tok,3.5calls,1nfe") == Budget(tokens=2, calls=3, nfe=1)
+    for text in ("0.2tok", "0.9calls", "0.5nfe"):
+        with pytest.raises(InputError, match=rf"^budget='{text}': give a limit above 0"):
+            Budget.parse(text)
 
 
 @pytest.mark.parametrize("text", ["1.2.3tok", "1e2e3s", "--5s", "1e999tok", "..usd"])
@@ -152,6 +162,64 @@ def test_a_search_waits_for_what_others_have_reserved_but_not_for_what_they_have
     assert shared.spent.generated_tokens == 12 and answer.usage.generated_tokens == 6
 
 
+def test_what_a_ledger_further_out_has_reserved_is_waited_for_until_the_seconds_are_over(clock: Clock) -> None:
+    """The gateway's tokens are reserved by another key, so the ledger between has nothing reserved itself."""
+    gateway = Ledger(Budget(tokens=10))
+    key = Ledger(within=gateway)
+    request = Ledger(Budget(seconds=5), within=key)
+    six = Usage(generated_tokens=6, model_calls=1)
+    assert not request.fits_later(six)
+    assert Ledger(within=gateway).reserve(six)
+    assert not request.reserve(six) and request.fits_later(six)
+    clock.now += 4.9
+    assert request.fits_later(six)
+    clock.now += 0.1
+    assert not request.fits_later(six)
+
+
+def test_what_does_not_fit_its_own_limits_is_never_fits_later() -> None:
+    shared = Ledger(Budget(tokens=10))
+    mine = Ledger(Budget(tokens=5), within=shared)
+    assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
+    assert mine.fits_later(Usage(generated_tokens=5, model_calls=1))
+    assert not mine.fits_later(Usage(generated_tokens=6, model_calls=1))
+
+
+def test_a_wait_for_others_ends_with_the_seconds_and_leaves_nothing_behind() -> None:
+    shared = Ledger(Budget(tokens=10))
+    assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
+    mine = Ledger(Budget(seconds=0.05), within=shared)
+    asyncio.run(asyncio.wait_for(mine.freed(), PATIENCE))
+    assert mine.deadline is not None and time.monotonic() >= mine.deadline
+    assert shared._waiting == set()
+
+
+def test_every_limit_may_be_reached_and_not_passed() -> None:
+    limits: list[tuple[Budget, Usage, Usage]] = [
+        (Budget(tokens=4), Usage(generated_tokens=4), Usage(generated_tokens=1)),
+        (Budget(calls=4), Usage(model_calls=4), Usage(model_calls=1)),
+        (Budget(nfe=4), Usage(denoiser_calls=4), Usage(denoiser_calls=1)),
+        (Budget(flops=4), Usage(flops=3.0, scorer_flops=1.0), Usage(flops=1.0)),
+        (Budget(dollars=4), Usage(dollars=4.0), Usage(dollars=0.5)),
+    ]
+    for budget, exact, more in limits:
+        ledger = Ledger(budget)
+        assert ledger.check(exact) and not ledger.check(exact + more)
+        assert ledger.reserve(exact) and not ledger.reserve(more)
+
+
+def test_usage_is_added_and_taken_away_count_by_count_and_the_unknown_stays_unknown() -> None:
+    names = list(Usage().as_dict())
+    primes = dict(zip(names, (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43), strict=True))
+    one, two = Usage(**primes), Usage(**{name: 2 * count for name, count in primes.items()})
+    assert one.as_dict() == primes and one + one == two and two - one == one and total([one, one]) == two
+    assert one - one == Usage()
+    unknown = Usage(dollars=None, generated_tokens=4)
+    for known in (Usage(dollars=1.0, generated_tokens=3), Usage(generated_tokens=3)):
+        assert known + unknown == unknown + known == Usage(dollars=None, generated_tokens=7)
+        assert unknown - known == Usage(dollars=None, generated_tokens=1)
+
+
 def test_what_is_forfeited_is_spent_everywhere_and_said_to_be_uncounted() -> None:
     shared = Ledger()
     ledger = Ledger(Budget(tokens=100), within=shared)
@@ -196,7 +264,7 @@ BUDGETS = st.builds(
 )
 
 
-def told(search: Search, answer: Answer) -> tuple[Any, ...]:
+def facts(search: Search, answer: Answer) -> tuple[Any, ...]:
     """All that a run tells, its nodes as records."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(), records(search))
 
@@ -209,12 +277,12 @@ def test_a_run_killed_anywhere_and_resumed_ends_like_one_that_was_not(
     """What a killed run leaves is the beginning of the journal of the whole run."""
     journal = Notebook()
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    expected = told(whole, solve(strategy, whole))
+    expected = facts(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
-    readings = data.draw(st.integers(0, len(journal.readings)))
-    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.readings.items()][:readings]))
+    scores = data.draw(st.integers(0, len(journal.scores)))
+    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
-    assert told(resumed, solve(strategy, resumed)) == expected
+    assert facts(resumed, solve(strategy, resumed)) == expected
 
 
 @unhurried
@@ -224,7 +292,7 @@ def test_a_budget_buys_the_same_from_a_full_bank_as_from_an_empty_one(tokens: in
     solve(Majority(n=16), toy_search(drawn, seed=seed, journal=journal))
     fresh = toy_search(drawn, budget=budget, seed=seed)
     banked = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    assert told(banked, solve(Majority(n=16), banked)) == told(fresh, solve(Majority(n=16), fresh))
+    assert facts(banked, solve(Majority(n=16), banked)) == facts(fresh, solve(Majority(n=16), fresh))
 
 
 def test_a_budget_that_just_suffices_is_not_a_budget_that_ran_out() -> None:
@@ -253,7 +321,7 @@ def test_a_budget_that_covers_no_sample_gives_no_answer_and_spends_nothing() -> 
 
 
 def test_a_budget_that_covers_the_samples_but_not_their_scores_still_answers() -> None:
-    """Two samples of two words at 2 FLOPs a word; a reading of two words would cost 2 more."""
+    """Two samples of two words at 2 FLOPs a word; a score of two words would cost 2 more."""
     search = toy_search(TWO_WORDS, lambda node: 0.5, budget=Budget(flops=9), cap=2)
     answer = solve(BestOfN(n=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")

@@ -21,7 +21,7 @@ from thinktime.core.types import Prompt
 from thinktime.environments.calculator import Calculator
 from thinktime.pocket import MAX_TOKENS
 from thinktime.session import asolve, banked, open_session, solve
-from thinktime.strategies.majority import Majority
+from thinktime.strategies.sampling.majority import Majority
 
 __all__ = ["thinktime"]  # a fixture
 

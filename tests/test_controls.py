@@ -31,7 +31,7 @@ def remote(text: str, finish: str = "eos") -> Node:
 
 
 def values(scorer: Scorer, nodes: list[Node]) -> list[float | None]:
-    return [reading.value for reading in asyncio.run(scorer.score(nodes, [None] * len(nodes)))]
+    return [score.value for score in asyncio.run(scorer.score(PROBLEM, nodes, [None] * len(nodes)))]
 
 
 def test_the_oracle_says_what_the_evaluator_says_and_nothing_of_what_is_incomplete() -> None:
@@ -72,8 +72,8 @@ def test_random_numbers_cost_what_the_scorer_costs_and_are_the_same_again() -> N
     strategy = make("beam_search", {"n": 2, "width": 2})
     accounts = [solve(strategy, search).usage for search in (real, first, again)]
     assert len({(a.scorer_tokens, a.scorer_calls, a.scorer_flops, a.generated_tokens) for a in accounts}) == 1
-    told = [[record.score for record in search.trace.values()] for search in (first, again)]
-    assert told[0] == told[1] and len(set(told[0])) > 3
+    scores = [[record.score for record in search.trace.values()] for search in (first, again)]
+    assert scores[0] == scores[1] and len(set(scores[0])) > 3
 
 
 def test_a_missing_score_stays_missing() -> None:

@@ -1,4 +1,4 @@
-"""The law of repeated sampling: what generated the data comes out of the fit, and luck is told from skill."""
+"""The law of repeated sampling: what generated the data comes out of the fit, and luck is told from ability."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from thinktime.bench.coverage import (
+from experiments.monkeys.coverage import (
     ModelChoice,
     PowerLaw,
     Rates,

@@ -19,21 +19,22 @@ from hypothesis import strategies as st
 from toy import Notebook, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Renoise
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.diffusion.calls import Call
-from thinktime.diffusion.classifier import Classifier
-from thinktime.diffusion.gradient import Part, Pull
-from thinktime.diffusion.levels import Array, Levels, neighbour, parts
-from thinktime.diffusion.models import DiffusionModel
-from thinktime.diffusion.spill_store import SpillStore, StoredArray
 from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.models.diffusion.calls import Call
+from thinktime.models.diffusion.classifier import Classifier
+from thinktime.models.diffusion.gradient import Part, Pull
+from thinktime.models.diffusion.levels import Array, Levels, neighbour, parts
+from thinktime.models.diffusion.models import DiffusionModel
+from thinktime.models.diffusion.spill_store import SpillStore, StoredArray
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import SIMPLE, PictureScorer, class_score, clip_score, image_reward, ink, symmetry
 from thinktime.strategies import check, parse
-from thinktime.strategies.ensemble import mean_ranks
+from thinktime.strategies.sampling.ensemble import mean_ranks
 
 STEPS = 5
 
@@ -385,7 +386,7 @@ def test_a_class_that_is_not_there_is_refused(model: DiffusionModel) -> None:
 def test_another_number_of_steps_than_the_sampler_takes_is_refused(model: DiffusionModel) -> None:
     generator = DiffusionGenerator(model, steps=STEPS)
     search = Search(Problem("picture", "1"), generator)
-    with pytest.raises(InputError, match=rf"max_tokens=512: .*Sampling\(max_tokens={STEPS}\)"):
+    with pytest.raises(InputError, match=rf"max_length=512: .*Sampling\(max_length={STEPS}\)"):
         asyncio.run(search.extend([search.root]))
 
 
@@ -474,7 +475,8 @@ def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Pat
     call = Call(x, levels.timesteps[2], 1, 1.0)
 
     def predicted(state: Array) -> Array:
-        return model.predict([call._replace(x=state)])[0][0]
+        found: Array = model.predict([call._replace(x=state)])[0][0]
+        return found
 
     def measured(state: Array) -> float:
         clean = np.stack([levels.clean(state, predicted(state), 2)])
@@ -533,7 +535,7 @@ def test_a_class_is_scored_by_its_log_probability() -> None:
     assert np.exp(table).sum() == pytest.approx(1)
     assert float(class_score(classifier)(shown, [2])[0]) == pytest.approx(float(table[0, 2]))
     assert float(class_score(classifier, target=1)(shown, [None])[0]) == pytest.approx(float(table[0, 1]))
-    with pytest.raises(InputError, match="no class was asked for"):
+    with pytest.raises(InputError, match="it names no class"):
         class_score(classifier)(shown, [None])
     with pytest.raises(InputError, match="target=3: give a class from 0 to 2"):
         class_score(classifier, target=3)
@@ -542,10 +544,11 @@ def test_a_class_is_scored_by_its_log_probability() -> None:
 def test_a_score_counts_the_operations_of_its_classifier(model: DiffusionModel) -> None:
     generator = DiffusionGenerator(model, steps=STEPS)
     scorer = PictureScorer(generator, class_score(Classifier(8, 1, (4,), 3, 8, ("0", "1", "2", "3")).eval()), "class")
-    root = searching(model).root
+    search = searching(model)
+    root = search.root
     convolution, inner, outer = 2 * 8 * 8 * 4 * 9, 2 * (4 * 4 * 4) * 8, 2 * 8 * 4
-    assert scorer.worst_case(root, None).scorer_flops == convolution + inner + outer
-    with pytest.raises(InputError, match="no class was asked for"):
+    assert scorer.worst_case(search.problem, root, None).scorer_flops == convolution + inner + outer
+    with pytest.raises(InputError, match="it names no class"):
         Search(Problem("any", ""), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
 
 
@@ -569,12 +572,12 @@ def test_scores_compose_and_what_is_missing_stays_missing(model: DiffusionModel)
 
     async def run() -> None:
         leaves = await search.extend([search.root], 3)
-        alone = [await part.score(leaves, [None] * 3) for part in parts]
-        for reading, a, b in zip(await both.score(leaves, [None] * 3), *alone, strict=True):
+        alone = [await part.score(search.problem, leaves, [None] * 3) for part in parts]
+        for score, a, b in zip(await both.score(search.problem, leaves, [None] * 3), *alone, strict=True):
             assert a.value is not None and b.value is not None
-            assert reading.value == pytest.approx(a.value + 0.5 * b.value)
-            assert reading.usage.scorer_calls == 2
-        assert [reading.value for reading in await both.score([search.root], [None])] == [None]
+            assert score.value == pytest.approx(a.value + 0.5 * b.value)
+            assert score.usage.scorer_calls == 2
+        assert [score.value for score in await both.score(search.problem, [search.root], [None])] == [None]
 
     asyncio.run(run())
     with pytest.raises(InputError, match="name at least one"):

@@ -19,11 +19,11 @@ from tiny import in_full, tiny_engine, words
 from torch import Tensor
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.engine.costs import Account, Shape, forward_flops, kinetics
-from thinktime.engine.models import LanguageModel
-from thinktime.engine.rows import Output, Row
-from thinktime.engine.sampling import sample, uniform
-from thinktime.engine.worker import Worker
+from thinktime.models.engine.costs import Account, Shape, forward_flops, kinetics
+from thinktime.models.engine.models import LanguageModel
+from thinktime.models.engine.rows import Output, Row
+from thinktime.models.engine.sampling import sample, uniform
+from thinktime.models.engine.worker import Worker
 
 PROBABILITIES = (0.0, 0.45, 0.0, 0.25, 0.15, 0.1, 0.05, 0.0)
 

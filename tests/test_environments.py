@@ -148,7 +148,7 @@ class Sending(KeyValueStore):
 
 
 def test_an_irreversible_action_is_not_repeated_by_a_resume() -> None:
-    journal, sent = Notebook(), []
+    journal, sent = Notebook(), list[Any]()
     walk(searching(Sending(sent), journal), ["one", "two"])
     search = searching(Sending(sent), journal)
     nodes = walk(search, ["one", "two", "three"])
@@ -156,7 +156,7 @@ def test_an_irreversible_action_is_not_repeated_by_a_resume() -> None:
 
 
 def test_an_irreversible_action_that_was_begun_is_an_error_after_a_kill_and_is_not_repeated() -> None:
-    journal, sent = Notebook(), []
+    journal, sent = Notebook(), list[Any]()
     with pytest.raises(KeyboardInterrupt):
         walk(searching(Sending(sent, fails=True), journal), ["one"])
     search = searching(Sending(sent), journal)

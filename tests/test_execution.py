@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from toy import ToyGenerator, done
@@ -19,8 +16,8 @@ from thinktime.bench.health import Judged, health
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError
-from thinktime.core.types import Problem, Sampling
-from thinktime.generators.text import Text, messages_of
+from thinktime.core.types import Sampling
+from thinktime.generators.text import Text
 from thinktime.pocket.problems import problems
 from thinktime.strategies import make
 
@@ -108,12 +105,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_with_tests_for_a_verifier_what_is_selected_is_what_is_covered(file: Path, tmp_path: Path) -> None:
-    class Asked(ToyGenerator):
-        def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
-            return replace(super().root(problem), asked=json.dumps(messages_of(problem.prompt)))
-
     task = load(f"programs:{file}")
-    generator = Asked({str(i): done(program) for i, program in enumerate(PROGRAMS)})
+    generator = ToyGenerator({str(i): done(program) for i, program in enumerate(PROGRAMS)})
     with Bank(tmp_path / "bank.db") as bank:
         entries = [Entry(name, 4, make(name, {"n": 4})) for name in ("best_of_n", "majority")]
         bench = Bench(task, generator, Oracle(task), entries, Sampling(max_length=20), bank)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinktime.bench.frontier import Point, area, cost_to_reach, frontier, within
+from experiments.frontier.cost_frontier import Point, area, cost_to_reach, frontier, within
 from thinktime.core.errors import InputError
 
 POINTS = [Point("vote", 4, 0.7), Point("one", 1, 0.5), Point("slow", 8, 0.7), Point("worse", 2, 0.4)]

@@ -9,10 +9,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 from gateway_server import PLAIN, VOTE, Start, probe_first
+from waiting import PATIENCE
 
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import Key, digest
-from thinktime.remote.prices import Price
+from thinktime.models.remote.prices import Price
 
 KEY = "a key of more than sixteen letters"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -114,7 +115,7 @@ def test_a_probe_that_takes_too_long_ends_with_the_seconds(start_gateway: Start)
 def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "never", ""])
-    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@1.5s/words"})
+    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@3s/words"})
     assert (status, answer["thinktime"]["finish"], answer["thinktime"]["samples"]) == (200, "budget", 2)
     endpoint.faults.append("never")
     status, answer, _ = gateway.ask({**PLAIN, "model": "single@0.2s/words"})
@@ -156,7 +157,7 @@ def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, m
     body = {**PLAIN, "model": model, "stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     request = Request(f"{gateway.url}/chat/completions", data, {"Content-Type": "application/json", **BEARER})
-    with urlopen(request, timeout=30) as reply:
+    with urlopen(request, timeout=PATIENCE) as reply:
         reply.read()
     spent = gateway.gateway.auth.clients[0].ledger.spent
     assert spent.generated_tokens - before == endpoint.generated_tokens > 0 and spent.uncounted_calls == 0
@@ -210,7 +211,7 @@ def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Sta
 
 
 def test_seconds_of_a_key_are_for_each_request(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(seconds=1.5)), probed=False)
+    endpoint, gateway = start_gateway(keyed(Budget(seconds=3)), probed=False)
     for model in ("single/words", "words"):
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
         endpoint.faults.append("never")

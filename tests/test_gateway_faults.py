@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fake_endpoint import Endpoint
 from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
+from waiting import PATIENCE, eventually
 
 from thinktime.gateway import app
 
@@ -140,12 +139,12 @@ def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
         endpoint.latency, endpoint.connections = 60.0, 0
         endpoint.requests.clear()
         crowd = [_sent(gateway, VOTE) for _ in range(32)]
-        assert _until(lambda: len(endpoint.requests) == 256)  # none waits for another
+        assert eventually(lambda: len(endpoint.requests) == 256)  # none waits for another
         crowd.append(_sent(gateway, {**VOTE, "model": "majority:n=744/words"}))
-        assert _until(lambda: len(endpoint.requests) == 1000)
+        assert eventually(lambda: len(endpoint.requests) == 1000)
         for connection in crowd:
             connection.close()
-        assert _until(lambda: endpoint.left == 1000)
+        assert eventually(lambda: endpoint.left == 1000)
         endpoint.latency = 0.0
         assert gateway.ask(VOTE)[0] == 200
 
@@ -163,18 +162,9 @@ def raw(gateway: Serving, body: dict[str, Any]) -> tuple[int, bytes, dict[str, s
 
 
 def _sent(gateway: Serving, body: dict[str, Any]) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(gateway.url.split("/")[2], timeout=20)
+    connection = http.client.HTTPConnection(gateway.url.split("/")[2], timeout=PATIENCE)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     return connection
-
-
-def _until(true: Callable[[], bool]) -> bool:
-    """Wait for it, far less long than an answer would take."""
-    for _ in range(400):
-        if true():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -183,12 +173,12 @@ def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
     start_gateway: Start, model: str, requests: int, stream: bool
 ) -> None:
     endpoint, gateway = start_gateway(n="ignored")
-    endpoint.latency = 60.0
+    endpoint.latency = 3600.0
     connection = _sent(gateway, {**PLAIN, "model": model, "stream": stream})
-    assert _until(lambda: len(endpoint.requests) == requests)
+    assert eventually(lambda: len(endpoint.requests) == requests)
     connection.close()
-    assert _until(lambda: endpoint.left == requests)
-    assert _until(lambda: gateway.gateway.metrics.left == 1)
+    assert eventually(lambda: endpoint.left == requests)
+    assert eventually(lambda: gateway.gateway.metrics.left == 1)
     spent = gateway.gateway.auth.ledger.spent
     assert spent.uncounted_calls == requests
 
@@ -199,16 +189,17 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(start_gateway: S
     endpoint.pace = 0.05
     connection = _sent(gateway, {**PLAIN, "model": model, "stream": True})
     assert connection.getresponse().read(10)
-    endpoint.pace = 60.0
+    endpoint.pace = 3600.0
     connection.close()
-    assert _until(lambda: endpoint.left == 1)
+    assert eventually(lambda: endpoint.left == 1)
 
 
 def test_a_stream_says_that_it_is_alive_and_ends_with_done(
     start_gateway: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SILENCE", 0.01)
-    _, gateway = start_gateway(latency=0.1)
+    endpoint, gateway = start_gateway()
+    endpoint.latency = 1.0
     text = raw(gateway, {**VOTE, "stream": True})[1]
     assert app.WAITING in text and text.endswith(b"data: [DONE]\n\n")
 
@@ -227,7 +218,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error(start_gateway: Start) -> None
 
 
 def untouched(endpoint: Endpoint, body: dict[str, Any]) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     return connection.getresponse().read()
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from fake_endpoint import Running
 from gateway_server import PLAIN, VOTE, Serving, Start
+from waiting import PATIENCE
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError, UnknownNameError
@@ -27,7 +28,7 @@ from thinktime.core.usage import Budget
 from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.config import Config, Key, digest, given_key, is_loopback, new_key, read_config
 from thinktime.gateway.errors import HttpError
-from thinktime.remote.prices import Price
+from thinktime.models.remote.prices import Price
 
 KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"
 UPSTREAM = "http://127.0.0.1:9/v1"
@@ -101,7 +102,7 @@ def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
     headers = {"Content-Type": "application/json", **bearer(key)}
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=PATIENCE) as reply:
             return f"{reply.read().decode()}{reply.headers}"
     except urllib.error.HTTPError as error:
         return f"{error}{error.read().decode()}{error.headers}"
@@ -273,11 +274,11 @@ def test_the_program_serves_until_a_signal_stops_it(tmp_path: Path) -> None:
         )
         for name, value in {"Content-Type": "application/json", **bearer(KEY)}.items():
             request.add_header(name, value)
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             assert json.loads(reply.read())["thinktime"]["samples"] == 8
         assert endpoint.requests[-1]["max_tokens"] == 50
         program.send_signal(signal.SIGTERM)
-        out, err = program.communicate(timeout=20)
+        out, err = program.communicate(timeout=PATIENCE)
     assert (out, err) == ("", "")
 
 
@@ -292,10 +293,10 @@ def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> 
             endpoint.prompt_tokens = endpoint.generated_tokens = judge.prompt_tokens = judge.generated_tokens = 0
             judge.requests.clear()
             request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=20) as reply:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 answer = json.loads(reply.read())
         program.send_signal(signal.SIGTERM)
-        out, err = program.communicate(timeout=20)
+        out, err = program.communicate(timeout=PATIENCE)
     assert (out, err) == ("", "")
     account, usage = answer["thinktime"]["account"], answer["usage"]
     assert (account["scorer_calls"], len(judge.requests)) == (4, 4)
@@ -317,19 +318,19 @@ def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> 
     ],
 )
 def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) -> None:
-    out, err = serve(*options).communicate(timeout=20)
+    out, err = serve(*options).communicate(timeout=PATIENCE)
     assert out == "" and says in err and err.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_reported_in_one_line() -> None:
     with Serving(UPSTREAM) as gateway:
         port = gateway.url.split(":")[2].removesuffix("/v1")
-        out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=20)
+        out, err = serve("--upstream", UPSTREAM, "--port", port).communicate(timeout=PATIENCE)
     assert out == "" and "cannot listen at '127.0.0.1'" in err and err.count("\n") == 1
 
 
 def test_the_program_makes_keys_that_its_settings_take(tmp_path: Path) -> None:
-    out, _ = serve("--new-key").communicate(timeout=20)
+    out, _ = serve("--new-key").communicate(timeout=PATIENCE)
     key, _, table = out.partition("\n\n")
     (made,) = read_config(written(tmp_path, table))["keys"]
     assert made.sha256 == digest(key) and made.requests_per_minute == 60

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from fake_endpoint import Running
 from gateway_server import PLAIN, VOTE, Serving, probe_first
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE, eventually
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
@@ -79,7 +79,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         def ask(body: dict[str, Any]) -> None:
             headers = {"Content-Type": "application/json", **ALICE}
             request = urllib.request.Request(f"{url[1]}/chat/completions", json.dumps(body).encode(), headers)
-            with suppress(OSError), urllib.request.urlopen(request, timeout=60) as reply:
+            with suppress(OSError), urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 reply.read()
 
         ask({**PLAIN, "model": "single/words", "max_tokens": 9})
@@ -88,12 +88,11 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         endpoint.faults.extend(["", "", "never", "never"])
         asking = threading.Thread(target=ask, args=({**VOTE, "model": "majority:n=4/words", "max_tokens": 50},))
         asking.start()
-        while endpoint.generated_tokens == before or len(endpoint.requests) < 4:
-            time.sleep(0.01)
+        eventually(lambda: endpoint.generated_tokens > before and len(endpoint.requests) == 4)
         program.kill()
-        program.wait(20)
-        asking.join(20)
-        done = endpoint.generated_tokens  # by the endpoint's own count, without probes, with unfinished samples
+        program.wait(PATIENCE)
+        asking.join(PATIENCE)
+        done = endpoint.generated_tokens  # by the endpoint's own count, looks and what it never finished apart
     with Bank(tmp_path / "bank.db") as bank:
         spent = bank.spending()
     charged = sum(usage.generated_tokens for usage in spent.values())

@@ -10,7 +10,7 @@ import pytest
 from thinktime.bench.lengths import diagnose, first_length, first_of, measure, normal_first, predict
 from thinktime.bench.samples import Sample
 from thinktime.core.errors import InputError
-from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.sampling.first_finish import FirstFinish
 
 
 def right(length: int) -> Sample:

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_server import remote
+from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total
 from thinktime.gateway import replies
 from thinktime.gateway.replies import SearchOutcome
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
+from thinktime.models.remote.refusals import only_model
 from thinktime.pocket.problems import problems, read_answer
-from thinktime.remote.refusals import only_model
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
@@ -46,7 +49,7 @@ def search_for(
 
 
 def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
-    traits = RemoteGenerator(url, only_model(url)).traits
+    traits = remote(url).traits
     assert (traits.n, traits.seeds, traits.logprobs, traits.usage) == (True, True, True, True)
     assert traits.streams
     assert (traits.continues, traits.echoes, traits.stops, traits.thinks) == (True, True, "unlisted", None)
@@ -55,12 +58,12 @@ def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
 def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
     url: str, generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
-    remote = RemoteGenerator(url, only_model(url))
+    model = remote(url)
 
     async def both(question: str) -> tuple[Node, Node]:
-        searches = [search_for(question, maker, GREEDY) for maker in (remote, generator)]
+        searches = [search_for(question, maker, GREEDY) for maker in (model, generator)]
         there, here = [(await search.extend([search.root]))[0] for search in searches]
-        await remote.close()
+        await model.close()
         return there, here
 
     for question in questions[:5]:
@@ -71,12 +74,12 @@ def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count
 
 
 def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str) -> None:
-    remote = RemoteGenerator(url, only_model(url))
+    model = remote(url)
 
     async def sample() -> list[Node]:
-        search = search_for("Say what comes to mind", remote, Sampling(max_length=60))  # on problems it is too sure
+        search = search_for("Say what comes to mind", model, Sampling(max_length=60))  # on problems it is too sure
         nodes = await search.extend([search.root], 8)
-        await remote.close()
+        await model.close()
         return nodes
 
     first, again = asyncio.run(sample()), asyncio.run(sample())
@@ -87,15 +90,15 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
 
 
 def test_a_chat_goes_on_inside_what_was_said(url: str, questions: tuple[str, ...]) -> None:
-    remote = RemoteGenerator(url, only_model(url))
-    assert Capability.PREFIX in remote.capabilities
+    model = remote(url)
+    assert Capability.PREFIX in model.capabilities
 
     async def walk() -> tuple[Node, Node]:
-        search = search_for(questions[0], remote, GREEDY)
+        search = search_for(questions[0], model, GREEDY)
         (whole,) = await search.extend([search.root])
         (start,) = await search.extend([search.root], at_most=12)
         (rest,) = await search.extend([start])
-        await remote.close()
+        await model.close()
         return whole, rest
 
     whole, rest = asyncio.run(walk())
@@ -103,15 +106,15 @@ def test_a_chat_goes_on_inside_what_was_said(url: str, questions: tuple[str, ...
 
 
 def test_steps_make_the_text_that_one_call_makes(url: str, questions: tuple[str, ...]) -> None:
-    remote = RemoteGenerator(url, only_model(url))
+    model = remote(url)
 
     async def walk(question: str) -> tuple[Node, Node]:
-        search = search_for(question, remote, GREEDY)
+        search = search_for(question, model, GREEDY)
         (whole,) = await search.extend([search.root])
         node = search.root
         while node.finish in ("root", "step"):
             (node,) = await search.extend([node], until="step")
-        await remote.close()
+        await model.close()
         return whole, node
 
     for question in questions[:3]:
@@ -123,12 +126,12 @@ def test_steps_make_the_text_that_one_call_makes(url: str, questions: tuple[str,
 def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_length=60), scorer=reward)
+    model = remote(url)
+    search = search_for(questions[0], model, Sampling(max_length=60), scorer=reward)
 
     async def beam() -> Answer:
         answer = await make("beam_search", {"n": 2, "width": 1})(search)
-        await remote.close()
+        await model.close()
         return answer
 
     assert asyncio.run(beam()).usage.scorer_calls > 0
@@ -138,12 +141,12 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
 def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_length=100), Budget(tokens=600), reward)
+    model = remote(url)
+    search = search_for(questions[0], model, Sampling(max_length=100), Budget(tokens=600), reward)
 
     async def vote() -> Answer:
         answer = await make("weighted_majority", {"n": 16})(search)
-        await remote.close()
+        await model.close()
         return answer
 
     answer = asyncio.run(vote())
@@ -152,12 +155,12 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
 
 
 def test_the_first_of_several_to_end_answers_and_the_others_are_left(url: str, questions: tuple[str, ...]) -> None:
-    remote = RemoteGenerator(url, only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_length=200))
+    model = remote(url)
+    search = search_for(questions[0], model, Sampling(max_length=200))
 
     async def race() -> Answer:
         answer = await make("first_finish", {"n": 4, "guard": "off"})(search)
-        await remote.close()
+        await model.close()
         return answer
 
     answer = asyncio.run(race())
@@ -171,20 +174,20 @@ def test_the_first_of_several_to_end_answers_and_the_others_are_left(url: str, q
 def test_a_judge_on_the_server_is_charged_what_the_server_counts(
     url: str, generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
-    remote = RemoteGenerator(url, only_model(url))
-    judge = Judge(remote, template="{question} {solution}", samples=4, retries=0, max_tokens=20)
+    model = remote(url)
+    judge = Judge(model, template="{question} {solution}", samples=4, retries=0, max_tokens=20)
 
-    async def judged() -> tuple[Node, Score]:
+    async def judged() -> tuple[Problem, Node, Score]:
         search = search_for(questions[0], generator, Sampling(temperature=0.0, max_length=100))
         (node,) = await search.extend([search.root])
-        (reading,) = await judge.score([node])
+        (score,) = await judge.score(search.problem, [node])
         await judge.close()
-        return node, reading
+        return search.problem, node, score
 
-    node, reading = asyncio.run(judged())
+    problem, node, score = asyncio.run(judged())
     read = generator.worst_case(node, 1).prompt_tokens
-    assert read is not None and read <= reading.usage.scorer_tokens <= judge.worst_case(node).scorer_tokens
-    assert (reading.usage.scorer_calls, reading.usage.uncounted_calls, reading.reason) == (1, 0, "")
+    assert read is not None and read <= score.usage.scorer_tokens <= judge.worst_case(problem, node).scorer_tokens
+    assert (score.usage.scorer_calls, score.usage.uncounted_calls, score.reason) == (1, 0, "")
 
 
 TASK = """
@@ -226,7 +229,7 @@ def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_
         options = ("--model", model, "--max-tokens", "100", "--display", "none", "--log-format", "json")
         command = [sys.executable, "-m", "inspect_ai", "eval", "pocket.py", *options, "--log-dir", str(tmp_path)]
         settings = os.environ | {"GATEWAY_BASE_URL": gateway.url, "GATEWAY_API_KEY": "none"}
-        subprocess.run(command, env=settings, cwd=tmp_path, check=True, timeout=120)
+        subprocess.run(command, env=settings, cwd=tmp_path, check=True, timeout=PATIENCE)
         spent = gateway.gateway.auth.clients[0].ledger.spent
     (log,) = tmp_path.glob("*.json")
     seen = json.loads(log.read_text())

@@ -16,25 +16,26 @@ import torch
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.journal import Journal
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.transitions import Race
-from thinktime.core.types import Extension, Node, Problem, Sampling
+from thinktime.core.types import Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, total
-from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.engine.models import ChatTokenizer, LanguageModel, RewardModel
-from thinktime.engine.rows import Job, Read, Row
-from thinktime.engine.scheduler import Iteration, Scheduler
-from thinktime.engine.worker import Worker
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.generators.text import RemoteText, Text
+from thinktime.models.engine.engine import BLOCK_SIZE, Engine
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.models import ChatTokenizer, LanguageModel, RewardModel
+from thinktime.models.engine.rows import Job, Read, Row
+from thinktime.models.engine.scheduler import Iteration, Scheduler
+from thinktime.models.engine.worker import Worker
 from thinktime.pocket.problems import read_answer
 from thinktime.scorers.prm import AGGREGATES, ProcessReward
 from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import make
-from thinktime.strategies.first_finish import FirstFinish
-from thinktime.strategies.majority import Majority
+from thinktime.strategies.sampling.first_finish import FirstFinish
+from thinktime.strategies.sampling.majority import Majority
 from thinktime.testing import Notebook
 
 Result = TypeVar("Result")
@@ -249,10 +250,10 @@ def test_what_is_charged_for_prompts_is_what_the_engine_reads(
     assert account.recomputed == 0
 
 
-Told = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
+Facts = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
 
 
-def told(search: Search) -> Told:
+def facts(search: Search) -> Facts:
     """Every node of a trace: its place, ids, finish and what it cost but for the seconds."""
     return [
         (node.path, node.state.ids, node.finish, replace(node.usage, seconds=0.0).as_dict())
@@ -311,12 +312,12 @@ def test_a_race_is_its_replay_from_whole_samples_token_for_token_however_its_row
     for live, race, question in zip(run(all_at_once()), races, questions[2:4], strict=True):
         search = search_for(question, generator, journal=samples)
         replayed = run(FirstFinish(n=RACERS, k=k)(search))
-        assert told(race) == told(search)
+        assert facts(race) == facts(search)
         assert (live.value, live.finish, live.share) == (replayed.value, replayed.finish, replayed.share)
         assert live.finish == "done"
     alone = search_for(questions[5], generator)
     run(Majority(n=2)(alone))
-    assert told(vote) == told(alone)
+    assert facts(vote) == facts(alone)
     assert bool(blocks) == (engine.preemptions > 0)
 
 
@@ -331,7 +332,7 @@ def test_a_race_within_a_token_budget_keeps_it_and_is_the_same_from_its_own_bank
         asked = len(tasks)
         again = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
         run(FirstFinish(n=RACERS, k=2)(again))
-        assert told(again) == told(search) and len(tasks) == asked
+        assert facts(again) == facts(search) and len(tasks) == asked
 
 
 def test_a_race_among_children_of_several_nodes_is_asked_about_each_with_its_own_beginning(
@@ -507,49 +508,62 @@ def test_the_name_of_a_generator_changes_with_its_weights_and_its_number_format(
     assert LocalGenerator(copy, dtype="float64").name != generator.name
 
 
-@pytest.fixture(scope="module")
-def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Node]:
-    """Complete and unfinished solutions, in the middle of a step too."""
+Solution = tuple[Problem, Node]
 
-    async def sampled() -> list[Node]:
-        nodes: list[Node] = []
+
+@pytest.fixture(scope="module")
+def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Solution]:
+    """Complete and unfinished solutions, in the middle of a step too, each with its problem."""
+
+    async def sampled() -> list[Solution]:
+        found: list[Solution] = []
         hows: list[dict[str, Any]] = [{}, {"until": "step"}, {"at_most": 7}, {"at_most": 25}, {}]
         for question, how in zip(questions, hows * 2, strict=True):
             search = search_for(question, generator)
-            nodes += await search.extend([search.root], 2, **how)
-        return nodes
+            found += [(search.problem, node) for node in await search.extend([search.root], 2, **how)]
+        return found
 
     return run(sampled())
 
 
-def readings(
-    directory: Path, nodes: Sequence[Node], aggregate: str = "last"
+def scored(reward: ProcessReward, solutions: Sequence[Solution]) -> list[Score]:
+    """The scores of solutions of several problems, read in one batch."""
+
+    async def together() -> list[Score]:
+        calls = (reward.score(problem, [node], [None]) for problem, node in solutions)
+        return [score for scores in await asyncio.gather(*calls) for score in scores]
+
+    return run(together())
+
+
+def scores(
+    directory: Path, solutions: Sequence[Solution], aggregate: str = "last"
 ) -> list[tuple[float | None, tuple[float, ...]]]:
     scorer = ProcessReward(directory, aggregate=aggregate, dtype="float64")
-    return [(reading.value, reading.steps) for reading in run(scorer.score(nodes, [None] * len(nodes)))]
+    return [(score.value, score.steps) for score in scored(scorer, solutions)]
 
 
 def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinished_one(
-    reward: ProcessReward, reward_model: RewardModel, language_model: LanguageModel, solutions: list[Node]
+    reward: ProcessReward, reward_model: RewardModel, language_model: LanguageModel, solutions: list[Solution]
 ) -> None:
     newline = language_model.tokenizer.ids_containing("\n")
     kinds = set()
-    for node, reading in zip(solutions, run(reward.score(solutions, [None] * len(solutions))), strict=True):
+    for (_, node), score in zip(solutions, scored(reward, solutions), strict=True):
         ids = node.state.ids
         places = [place for place, token in enumerate(ids) if token in newline or place == len(ids) - 1]
         with torch.inference_mode():
             read = reward_model.model.head(reward_model.model.model(torch.tensor(node.state.prompt + ids)))
         right = read.softmax(-1)[:, 1]
         expected = [float(right[len(node.state.prompt) + place]) for place in places]
-        assert reading.steps == pytest.approx(expected, abs=1e-9)
-        assert all(0 < step < 1 for step in reading.steps)
+        assert score.steps == pytest.approx(expected, abs=1e-9)
+        assert all(0 < step < 1 for step in score.steps)
         kinds.add((node.finish, ids[-1] in newline))
     assert kinds >= {("eos", False), ("step", True), ("cut", False)}
 
 
 @pytest.mark.parametrize("aggregate", sorted(AGGREGATES))
 def test_the_score_is_the_aggregate_of_the_step_rewards(
-    aggregate: str, reward_directory: Path, solutions: list[Node]
+    aggregate: str, reward_directory: Path, solutions: list[Solution]
 ) -> None:
     by_hand: dict[str, Any] = {
         "last": lambda steps: steps[-1],
@@ -557,7 +571,7 @@ def test_the_score_is_the_aggregate_of_the_step_rewards(
         "mean": lambda steps: sum(steps) / len(steps),
         "product": lambda steps: torch.tensor(steps, dtype=torch.float64).prod().item(),
     }
-    read = readings(reward_directory, solutions, aggregate)
+    read = scores(reward_directory, solutions, aggregate)
     assert any(len(steps) > 2 for _, steps in read)
     for value, steps in read:
         assert value == pytest.approx(by_hand[aggregate](steps), abs=1e-12)
@@ -568,10 +582,10 @@ def test_an_unknown_aggregate_is_refused_with_the_nearest_name(reward_directory:
         ProcessReward(reward_directory, aggregate="men")
 
 
-def test_a_reading_does_not_depend_on_what_is_read_beside_it(reward_directory: Path, solutions: list[Node]) -> None:
-    together = readings(reward_directory, solutions)
-    alone = [reading for node in solutions[::4] for reading in readings(reward_directory, [node])]
-    backwards = readings(reward_directory, solutions[::-1])[::-1]
+def test_a_score_does_not_depend_on_what_is_read_beside_it(reward_directory: Path, solutions: list[Solution]) -> None:
+    together = scores(reward_directory, solutions)
+    alone = [score for solution in solutions[::4] for score in scores(reward_directory, [solution])]
+    backwards = scores(reward_directory, solutions[::-1])[::-1]
     for (_, a), (_, b) in [*zip(together[::4], alone, strict=True), *zip(together, backwards, strict=True)]:
         assert a == pytest.approx(b, abs=1e-9)
 
@@ -582,7 +596,7 @@ def test_the_rewards_of_finished_steps_do_not_change_as_the_solution_goes_on(
     search = search_for(questions[3], generator, reward=reward)
     (step,) = run(search.extend([search.root], until="step"))
     (end,) = run(search.extend([step]))
-    before, after = run(reward.score([step, end], [None, step]))
+    before, after = run(reward.score(search.problem, [step, end], [None, step]))
     assert len(after.steps) > len(before.steps) == 1
     assert after.steps[0] == pytest.approx(before.steps[0], abs=1e-9)
 
@@ -590,44 +604,45 @@ def test_the_rewards_of_finished_steps_do_not_change_as_the_solution_goes_on(
 def test_a_node_without_a_generated_token_has_no_score(
     generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    root = search_for(questions[0], generator).root
-    (reading,) = run(reward.score([root], [None]))
-    assert (reading.value, reading.steps) == (None, ())
+    search = search_for(questions[0], generator)
+    (score,) = run(reward.score(search.problem, [search.root], [None]))
+    assert (score.value, score.steps) == (None, ())
 
 
 def test_a_node_with_an_unknown_token_or_too_many_of_them_has_no_score_and_spoils_no_other(
-    reward: ProcessReward, reward_directory: Path, solutions: list[Node]
+    reward: ProcessReward, reward_directory: Path, solutions: list[Solution]
 ) -> None:
     config = json.loads((reward_directory / "config.json").read_text())
-    ids = solutions[0].state.ids
+    (problem, node), (_, other) = solutions[:2]
+    ids = node.state.ids
     unknown, endless = (*ids[:-1], config["vocab_size"]), ids * config["max_position_embeddings"]
-    bad = [replace(solutions[0], state=replace(solutions[0].state, ids=ids)) for ids in (unknown, endless)]
-    (*nothing, some) = run(reward.score([*bad, solutions[1]], [None] * 3))
-    (alone,) = run(reward.score([solutions[1]], [None]))
-    assert [(reading.value, reading.usage.scorer_tokens) for reading in nothing] == [(None, 0), (None, 0)]
+    bad = [replace(node, state=replace(node.state, ids=ids)) for ids in (unknown, endless)]
+    (*nothing, some) = run(reward.score(problem, [*bad, other], [None] * 3))
+    (alone,) = run(reward.score(problem, [other], [None]))
+    assert [(score.value, score.usage.scorer_tokens) for score in nothing] == [(None, 0), (None, 0)]
     assert some.value == pytest.approx(alone.value, abs=1e-9)
 
 
-def test_a_reading_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
-    reward: ProcessReward, reward_directory: Path, solutions: list[Node]
+def test_a_score_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
+    reward: ProcessReward, reward_directory: Path, solutions: list[Solution]
 ) -> None:
     config = json.loads((reward_directory / "config.json").read_text())
     h, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     layer = 2 * h * heads * dim + 2 * h * kv_heads * dim + 3 * h * f + 2 * h
     parameters = layers * layer + h + 2 * h + 2  # the input embedding is a look-up
-    for node, reading in zip(solutions, run(reward.score(solutions, [None] * len(solutions))), strict=True):
+    for (problem, node), score in zip(solutions, scored(reward, solutions), strict=True):
         tokens = len(node.state.prompt) + len(node.state.ids)
         attention = sum(4 * layers * heads * dim * (place + 1) for place in range(tokens))
-        usage = reading.usage
+        usage = score.usage
         assert usage.scorer_flops == pytest.approx(2 * parameters * tokens + attention, rel=1e-12)
         assert (usage.scorer_tokens, usage.scorer_calls) == (tokens, 1)
         assert (usage.generated_tokens, usage.prompt_tokens, usage.model_calls, usage.flops) == (0, 0, 0, 0.0)
-        assert usage.scorer_flops == reward.worst_case(node, None).scorer_flops
-    assert total(r.usage for r in run(reward.score(solutions[:2], [None, None]))).scorer_calls == 2
+        assert usage.scorer_flops == reward.worst_case(problem, node, None).scorer_flops
+    assert total(score.usage for score in scored(reward, solutions[:2])).scorer_calls == 2
 
 
-def test_steps_read_as_they_come_cost_what_one_reading_of_all_costs(
+def test_steps_read_as_they_come_cost_what_one_score_of_all_costs(
     generator: LocalGenerator, reward_directory: Path, questions: tuple[str, ...]
 ) -> None:
     reward = ProcessReward(reward_directory, dtype="float64")
@@ -641,7 +656,11 @@ def test_steps_read_as_they_come_cost_what_one_reading_of_all_costs(
         return node
 
     end = run(walk())
-    whole, spent, engine = reward.worst_case(end, None), search.ledger.spent, reward._worker.engine.account
+    whole, spent, engine = (
+        reward.worst_case(search.problem, end, None),
+        search.ledger.spent,
+        reward._worker.engine.account,
+    )
     assert spent.scorer_calls == end.depth > 2
     assert spent.scorer_tokens == whole.scorer_tokens == engine.tokens
     assert spent.scorer_flops == whole.scorer_flops == engine.flops()
@@ -661,26 +680,26 @@ def test_a_search_is_charged_no_less_than_the_reward_model_computes(
 
 
 def test_the_reward_does_not_depend_on_what_was_known_and_the_cost_is_its_worst_case(
-    reward: ProcessReward, solutions: list[Node]
+    reward: ProcessReward, solutions: list[Solution]
 ) -> None:
-    for node in solutions[::3]:
-        alone, after, again = run(reward.score([node] * 3, [None, node.parent, node]))
+    for problem, node in solutions[::3]:
+        alone, after, again = run(reward.score(problem, [node] * 3, [None, node.parent, node]))
         assert (alone.value, alone.steps) == (after.value, after.steps) == (again.value, again.steps)
-        assert [reading.usage.scorer_tokens for reading in (after, again)] == [len(node.state.ids), 0]
-        for known, reading in ((None, alone), (node.parent, after), (node, again)):
-            assert replace(reading.usage, seconds=0.0) == reward.worst_case(node, known)
+        assert [score.usage.scorer_tokens for score in (after, again)] == [len(node.state.ids), 0]
+        for known, score in ((None, alone), (node.parent, after), (node, again)):
+            assert replace(score.usage, seconds=0.0) == reward.worst_case(problem, node, known)
 
 
 def test_a_text_that_is_encoded_otherwise_as_it_goes_on_is_read_from_where_it_changes(
     reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     """The first of the three tokens of "Then B" is also the first of the three of "Then Ben buys"."""
-    root = Node("r", (), RemoteText(questions[0]))
+    problem, root = Problem("q", questions[0]), Node("r", (), RemoteText(questions[0]))
     cut = Node("c", (0,), RemoteText(questions[0], "Then B", 3, (6,)), root)
     step = Node("s", (0, 0), RemoteText(questions[0], "Then Ben buys", 3, (13,)), cut)
-    assert reward.worst_case(cut, root).scorer_tokens == 3
-    assert reward.worst_case(step, root).scorer_tokens == 3
-    assert reward.worst_case(step, cut).scorer_tokens == 2
+    assert reward.worst_case(problem, cut, root).scorer_tokens == 3
+    assert reward.worst_case(problem, step, root).scorer_tokens == 3
+    assert reward.worst_case(problem, step, cut).scorer_tokens == 2
 
 
 def test_a_replay_without_the_models_is_charged_as_the_live_search(
@@ -698,7 +717,7 @@ def test_a_replay_without_the_models_is_charged_as_the_live_search(
         journal=bank,
     )
     replayed = run(make("beam_search", {"n": 8})(search)).usage
-    # the live readings end in any order, and a sum of seconds is its order's in the last bit
+    # the live scores end in any order, and a sum of seconds is its order's in the last bit
     assert replayed.seconds == pytest.approx(live.usage.seconds)
     assert replace(replayed, seconds=0.0) == replace(live.usage, seconds=0.0)
 

@@ -185,7 +185,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str | 
 
 
 def test_weights_of_another_model_are_refused_with_both_names() -> None:
-    with pytest.raises(InputError, match=r"weights='toy': .* say nothing of 'other'"):
+    with pytest.raises(InputError, match=r"weights='toy': .* do not apply to 'other'"):
         MarkerScorer(HEDGES_LOSE, "other")
 
 

@@ -18,16 +18,18 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.llama import Llama, LlamaConfig
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket.prompts import PROMPTS
+from thinktime.prompts.common import JUDGE
 from thinktime.scorers.meta import MetaReward
 from thinktime.scorers.prm import ProcessReward
-from training.meta import Judged, fit, is_right, measure
+from training.meta import JudgedProblem, fit, is_right, measure
 
 HIDDEN = 16
+PROBLEM = Problem("p", "what is 3 + 4")
 Result = TypeVar("Result")
 
 
@@ -69,7 +71,7 @@ JUDGEMENTS = [placed((7, 8, 9), (20, 21, 22), "a"), placed((7, 8, 9), (30,), "b"
 
 def last_state(directory: Path, ids: tuple[int, ...]) -> list[float]:
     """Behind the last layer and before the last norm, by one plain pass."""
-    from thinktime.engine.llama import causal
+    from thinktime.models.engine.llama import causal
 
     model = Llama.load(directory, torch.float64).model
     with torch.inference_mode():
@@ -83,37 +85,39 @@ def last_state(directory: Path, ids: tuple[int, ...]) -> list[float]:
 def test_a_reward_is_the_logistic_of_the_last_layer_at_the_last_token(
     judge: LocalGenerator, judge_directory: Path, tmp_path: Path
 ) -> None:
-    readings = run(MetaReward(judge, head(tmp_path, judge)).score(JUDGEMENTS, [None] * len(JUDGEMENTS)))
-    for node, reading in zip(JUDGEMENTS, readings, strict=True):
+    scores = run(MetaReward(judge, head(tmp_path, judge)).score(PROBLEM, JUDGEMENTS, [None] * len(JUDGEMENTS)))
+    for node, score in zip(JUDGEMENTS, scores, strict=True):
         state = last_state(judge_directory, node.state.prompt + node.state.ids)
         logit = 0.5 + sum(i / 10 * x for i, x in enumerate(state))
-        assert reading.value == pytest.approx(1 / (1 + math.exp(-logit)), rel=1e-5)
-    assert len({reading.value for reading in readings}) == 3
+        assert score.value == pytest.approx(1 / (1 + math.exp(-logit)), rel=1e-5)
+    assert len({score.value for score in scores}) == 3
 
 
 def test_what_is_far_off_is_sure_and_no_overflow(judge: LocalGenerator, tmp_path: Path) -> None:
     values = [
-        run(MetaReward(judge, head(tmp_path, judge, bias=bias)).score(JUDGEMENTS[:1], [None]))[0].value
+        run(MetaReward(judge, head(tmp_path, judge, bias=bias)).score(PROBLEM, JUDGEMENTS[:1], [None]))[0].value
         for bias in (-1e6, 1e6)
     ]
     assert values == pytest.approx([0, 1])
 
 
-def test_a_reading_is_charged_its_one_new_token_to_the_scorer(judge: LocalGenerator, tmp_path: Path) -> None:
+def test_a_score_is_charged_its_one_new_token_to_the_scorer(judge: LocalGenerator, tmp_path: Path) -> None:
     meta = MetaReward(judge, head(tmp_path, judge))
-    (reading,) = run(meta.score(JUDGEMENTS[:1], [None]))
-    usage = reading.usage
+    (score,) = run(meta.score(PROBLEM, JUDGEMENTS[:1], [None]))
+    usage = score.usage
     assert usage.scorer_flops == forward_flops(judge._model.shape, 1, 5)
     assert (usage.scorer_tokens, usage.scorer_calls, usage.generated_tokens, usage.flops) == (1, 1, 0, 0.0)
-    assert meta.worst_case(JUDGEMENTS[0], None).scorer_flops == usage.scorer_flops
+    assert meta.worst_case(PROBLEM, JUDGEMENTS[0], None).scorer_flops == usage.scorer_flops
 
 
 def test_what_has_said_nothing_has_no_reward(judge: LocalGenerator, tmp_path: Path) -> None:
-    readings = run(MetaReward(judge, head(tmp_path, judge)).score([placed((7, 8), ()), JUDGEMENTS[1]], [None, None]))
-    assert [reading.value is None for reading in readings] == [True, False]
+    scores = run(
+        MetaReward(judge, head(tmp_path, judge)).score(PROBLEM, [placed((7, 8), ()), JUDGEMENTS[1]], [None, None])
+    )
+    assert [score.value is None for score in scores] == [True, False]
 
 
-def test_it_stands_beside_the_other_skills_of_a_search(
+def test_it_stands_beside_the_prompts_of_a_search(
     judge: LocalGenerator, tmp_path: Path, questions: tuple[str, ...]
 ) -> None:
     search = Search(
@@ -124,7 +128,7 @@ def test_it_stands_beside_the_other_skills_of_a_search(
         sampling=Sampling(max_length=8),
         budget=Budget(flops=1e12),
     )
-    assert search.capabilities >= {Capability.META_REWARD, Capability.JUDGE}
+    assert search.capabilities >= {Capability.META_REWARD, JUDGE.capability}
     assert Capability.SCORES not in search.capabilities  # it judges judgements, and no solution
 
 
@@ -186,7 +190,10 @@ def test_labels_of_one_kind_teach_nothing() -> None:
 
 def test_it_is_measured_next_to_length_and_within_problems() -> None:
     # between problems length tells right from wrong, within the first it does not; the second has no wrong one
-    held_out = [Judged([[1.0], [2.0], [0.0]], [True, True, False], [5, 7, 6]), Judged([[9.0]], [True], [20])]
+    held_out = [
+        JudgedProblem([[1.0], [2.0], [0.0]], [True, True, False], [5, 7, 6]),
+        JudgedProblem([[9.0]], [True], [20]),
+    ]
     assert measure(held_out, np.array([1.0]), 0.0) == {
         "problems": 2,
         "judgements": 4,
@@ -201,8 +208,12 @@ def test_it_is_measured_next_to_length_and_within_problems() -> None:
 # A reward model beside a judge that knows more words
 
 
-def test_a_reward_model_gives_no_score_to_words_it_does_not_know(reward: ProcessReward) -> None:
+def test_a_reward_model_gives_no_score_to_words_it_does_not_know(
+    generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+) -> None:
+    problem = Problem("q", questions[0])
     known, unknown = (Node(str(ids), (0,), Text((4, 5), ids, "", (2,)), finish="eos") for ids in ((30, 31), (30, 500)))
-    readings = run(reward.score([unknown, known, unknown], [None] * 3))
-    assert [reading.value is None for reading in readings] == [True, False, True]
-    assert [reading.usage.scorer_tokens for reading in readings] == [0, 4, 0]
+    scores = run(reward.score(problem, [unknown, known, unknown], [None] * 3))
+    assert [score.value is None for score in scores] == [True, False, True]
+    read = len(generator.root(problem).prompt) + 2
+    assert [score.usage.scorer_tokens for score in scores] == [0, read, 0]

@@ -11,15 +11,16 @@ import pytest
 from toy import ANSWERS, ToyGenerator, done, drawn, drawn_score, solve, step, toy_search
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability
 from thinktime.core.usage import Budget
 from thinktime.strategies import check, find, listed, make, options, parse, settings, spec, split
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.restarts import Restarts
-from thinktime.strategies.single import Single
+from thinktime.strategies.composition.restarts import Restarts
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.sampling.single import Single
+from thinktime.strategies.search.beam_search import BeamSearch
 
 # The form
 

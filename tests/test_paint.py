@@ -15,7 +15,7 @@ from PIL import Image
 
 from thinktime import cli, pocket
 from thinktime.bench import gallery
-from thinktime.diffusion.classifier import Classifier
+from thinktime.models.diffusion.classifier import Classifier
 from thinktime.pocket.digits import scorer_for
 
 
@@ -39,17 +39,17 @@ def test_a_digit_is_painted_as_asked_and_its_cost_is_told(
 ) -> None:
     path = tmp_path / "new" / "seven.png"
     out, _ = paint("digit 7, heavy ink", "--strategy", "fk_steering:n=4", "--out", str(path), "--json")
-    told: dict[str, Any] = json.loads(out)
-    assert told["usage"]["denoiser_calls"] == 80 and told["usage"]["generated_tokens"] == 0
-    assert told["usage"]["scorer_flops"] > 0
-    assert told["finish"] == "done" and told["strategy"] == "fk_steering"
+    facts: dict[str, Any] = json.loads(out)
+    assert facts["usage"]["denoiser_calls"] == 80 and facts["usage"]["generated_tokens"] == 0
+    assert facts["usage"]["scorer_flops"] > 0
+    assert facts["finish"] == "done" and facts["strategy"] == "fk_steering"
     picture = (np.asarray(Image.open(path), np.float32) / np.float32(255)).astype(np.float32)
     assert picture.shape == (256, 256)
     small = picture[8::16, 8::16][None]
     for kind in ("digits_scorer", "digits_judge"):
         assert Classifier.load(pocket.directory(kind)).log_probabilities([small])[0].argmax() == 7
     score = Classifier.load(pocket.directory("digits_scorer")).log_probabilities([small])[0, 7] + 10 * small.mean()
-    assert told["score"] == pytest.approx(score, abs=0.05)
+    assert facts["score"] == pytest.approx(score, abs=0.05)
 
 
 def test_a_budget_is_kept_and_the_same_seed_paints_the_same(
@@ -76,8 +76,8 @@ def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Cal
     )
     assert pulled["score"] > plain["score"]
     assert pulled["usage"]["flops"] == 2 * plain["usage"]["flops"]
-    _, told = paint("2", "--strategy", "fk_steering:n=2,start=9", "--steps", "5", "--out", path)
-    assert "warning: nothing is scored before the end with start=9, every=4: this is importance sampling" in told
+    _, facts = paint("2", "--strategy", "fk_steering:n=2,start=9", "--steps", "5", "--out", path)
+    assert "warning: no step is scored before the end with start=9, every=4: this is importance sampling" in facts
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from thinktime.bench.patterns import PATTERNS, counted, hard, tagged
+from experiments.o1_patterns.patterns import PATTERNS, counted, hard, tagged
 from thinktime.core.errors import InputError, UnknownNameError
 
 SAYS = {

@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
-from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.engine.models import ChatTokenizer, LanguageModel, load_language_model
-from thinktime.engine.rows import Read, Row
-from thinktime.engine.states import Segments
 from thinktime.generators.local import LocalGenerator
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.models import ChatTokenizer, LanguageModel, load_language_model
+from thinktime.models.engine.rows import Read, Row
+from thinktime.models.engine.states import Segments
 from thinktime.pocket import directory
 from thinktime.pocket.tokenizer import END, build
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from experiments.pools import arguments, describe, pools, run, write
+from experiments.pools import arguments, describe, pools, run
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.core.errors import InputError
 
@@ -25,41 +26,58 @@ def test_a_bank_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def recorded(folder: Path, *names: str) -> Path:
+    """A folder with a file of recorded samples for each name."""
+    row = {"outputs": [{"response": "so 7", "response_answer": "7", "label": True}]}
+    for name in names:
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    return folder
+
+
 def test_every_file_of_the_folder_is_a_pool_of_its_own(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        row = {"outputs": [{"response": "so 7", "response_answer": "7", "label": True}]}
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    assert {name: pool.generator for name, pool in pools(arguments("", [str(tmp_path)])).items()} == {
-        "one": "one",
-        "two": "two",
-    }
+    args = arguments("", [str(recorded(tmp_path, "one", "two"))])
+    assert {name: pool.generator for name, pool in pools(args).items()} == {"one": "one", "two": "two"}
 
 
-def test_what_the_data_can_not_give_is_one_line_not_a_traceback() -> None:
-    def main() -> None:
+def test_what_the_data_can_not_give_is_one_line_not_a_traceback(tmp_path: Path) -> None:
+    def analyse(pool: Pool, seed: int) -> dict[str, Any]:
         raise InputError("samples", 16, "it takes 32")
 
+    argv = [str(recorded(tmp_path, "one"))]
     with pytest.raises(SystemExit, match="samples=16: it takes 32"):
-        run(main)
+        run(tmp_path, "", analyse, dict, lambda result, path: None, lambda measured: [], argv=argv)
 
 
 def test_few_problems_and_unknown_tokens_are_said() -> None:
     few = Pool("m", "m", "words", (Sampled("p", (Sample(2, "7", True, text="so 7"),)),))
-    facts = describe(few)
-    assert facts["note"].startswith("only 1 problems")
-    assert facts["length_unit"] == "words; tokens are not recorded"
+    described = describe(few)
+    assert described["note"].startswith("only 1 problems")
+    assert described["length_unit"] == "words; tokens are not recorded"
     many = Pool("m", "hot", "tokens", tuple(Sampled(str(i), few.problems[0].samples) for i in range(30)))
     assert "note" not in describe(many)
     assert describe(many)["length_unit"] == "tokens"
 
 
-def test_the_command_of_a_result_names_no_folder_of_this_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_result_has_measurements_and_verdict_of_every_pool_and_names_no_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(tmp_path), "--seed", "3", "--out", str(tmp_path / "out")]
+    words = [str(recorded(tmp_path, "one")), "--seed", "3", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["run.py", *words])
-    plot = write(arguments("", words), Path("experiments/monkeys"), {"pools": {}})
-    assert plot == tmp_path / "out" / "recorded.png"
+    plotted: list[Path] = []
+    run(
+        Path("experiments/monkeys"),
+        "",
+        lambda pool, seed: describe(pool) | {"seed": seed},
+        lambda measured: {"verdict": "holds"},
+        lambda result, path: plotted.append(path),
+        lambda measured: [f"seed {measured['seed']}"],
+        lambda found, measured: {"pools_in_all": len(found)},
+    )
+    assert plotted == [tmp_path / "out" / "recorded.png"]
     written = (tmp_path / "out" / "recorded.json").read_text()
-    assert json.loads(written)["command"] == f"python -m experiments.monkeys.run {tmp_path.name} --seed 3 --out out"
+    result = json.loads(written)
+    assert result["command"] == f"python -m experiments.monkeys.run {tmp_path.name} --seed 3 --out out"
     assert str(tmp_path) not in written
+    assert result["pools"]["one"] | {"seed": 3, "verdict": {"verdict": "holds"}} == result["pools"]["one"]
+    assert result["pools_in_all"] == 1
+    assert capsys.readouterr().out.splitlines()[1:] == ["  seed 3", "  verdict: {'verdict': 'holds'}"]

@@ -57,8 +57,8 @@ def test_the_reward_along_a_step_is_that_of_the_step_cut_there(
     (first,) = extend(search, [search.root], until="step")
     (second,) = extend(search, [first], until="step")
     (cut,) = extend(search, [first], until="step", at_most=3)
-    along, along_cut = asyncio.run(reward.along([second, cut]))
-    whole, short = (reading.value for reading in asyncio.run(reward.score([second, cut], [None, None])))
+    along, along_cut = asyncio.run(reward.token_rewards(problem, [second, cut]))
+    whole, short = (score.value for score in asyncio.run(reward.score(problem, [second, cut], [None, None])))
     assert len(along) == second.usage.generated_tokens and along[-1] == pytest.approx(whole, abs=1e-8)
     assert len(along_cut) == 3 and along_cut[-1] == pytest.approx(short, abs=1e-8)
 

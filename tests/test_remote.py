@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_endpoint import Endpoint, Running
+from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
@@ -26,13 +27,20 @@ from thinktime.core.transitions import Race
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote import client as client_module
-from thinktime.remote.client import Client, OnEvent, RefusedError, TooLateError, UnreachableError, UnreadableError
-from thinktime.remote.prices import LISTED, Price, listed
-from thinktime.remote.probe import Traits
-from thinktime.remote.probe_cache import ProbeCache
-from thinktime.remote.protocol import Choice, read_usage, shares
-from thinktime.remote.streams import Assembly
+from thinktime.models.remote import client as client_module
+from thinktime.models.remote.client import (
+    Client,
+    OnEvent,
+    RefusedError,
+    TooLateError,
+    UnreachableError,
+    UnreadableError,
+)
+from thinktime.models.remote.prices import LISTED, Price, listed
+from thinktime.models.remote.probe import Traits
+from thinktime.models.remote.probe_cache import ProbeCache
+from thinktime.models.remote.protocol import Choice, read_usage, shares
+from thinktime.models.remote.streams import Assembly
 from thinktime.strategies import make
 from thinktime.testing import Notebook, WordScorer
 
@@ -125,7 +133,7 @@ def test_the_probe_costs_a_few_tokens_and_runs_once_and_late(start: Start) -> No
     generator.root(Problem("sum", QUESTION))
     assert endpoint.requests == []
     for _ in range(2):
-        assert generator.capabilities == ALL
+        assert generator.capabilities == ALL | {Capability.CHAT}
     assert len(endpoint.requests) == 6 and endpoint.generated_tokens < 40
     assert generator.traits.spent.generated == endpoint.generated_tokens
     assert generator.traits.spent.prompt == endpoint.prompt_tokens
@@ -254,10 +262,7 @@ def of_length(tokens: int, answer: int) -> str:
 
 def left(endpoint: Endpoint, n: int) -> int:
     """Clients that have gone, as soon as the endpoint has noticed so many."""
-    for _ in range(500):
-        if endpoint.left >= n:
-            break
-        time.sleep(0.01)
+    eventually(lambda: endpoint.left >= n)
     return endpoint.left
 
 
@@ -513,7 +518,7 @@ def test_an_echo_that_fails_to_come_is_a_failed_sample_and_not_a_doubled_text(st
 
 def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:
     generator = opened(start())
-    search = search_on(generator, scorer=LengthScorer())
+    search = search_on(generator, scorers=LengthScorer())
     answer = solved("beam_search", search, n=4, width=2)
     assert answer.value in ("7", "8", "9") and answer.node.depth == 3
 
@@ -609,47 +614,40 @@ def test_a_deadline_ends_what_is_under_way_and_its_connection(start: Start) -> N
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.faults.extend(["", "", "never"])
-    began = time.monotonic()
-    answer = solved("majority", search_on(generator, Budget(seconds=0.5)), n=3)
-    assert time.monotonic() - began < 2
-    while not endpoint.left and time.monotonic() - began < 5:
-        time.sleep(0.01)
-    assert (answer.finish, endpoint.left) == ("budget", 1) and answer.value is not None
+    answer = solved("majority", search_on(generator, Budget(seconds=3)), n=3)
+    assert (answer.finish, left(endpoint, 1)) == ("budget", 1) and answer.value is not None
     assert answer.usage.uncounted_calls == 1
 
 
 def test_a_caller_that_leaves_closes_its_connections(start: Start) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint)
-    endpoint.latency = 30.0
+    endpoint.latency = 3600.0
 
-    async def leave() -> float:
+    async def leave() -> None:
         search = search_on(generator)
         task = asyncio.ensure_future(search.extend([search.root], 8))
         while len(endpoint.requests) < 8:
             await asyncio.sleep(0.01)
-        began = time.monotonic()
         task.cancel()
-        while endpoint.left < 8 and time.monotonic() - began < 5:
-            await asyncio.sleep(0.005)
-        return time.monotonic() - began
+        while endpoint.left < 8:
+            await asyncio.sleep(0.01)
 
-    assert run(leave()) < 2 and endpoint.left == 8
+    run(asyncio.wait_for(leave(), PATIENCE))
+    assert endpoint.left == 8
 
 
 # faults
 
 
-@pytest.mark.parametrize("fault", ["429:0.2", "429", "500", "503"])
-def test_what_passes_is_tried_again(start: Start, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "wait"), [("429:0.2", 0.2), ("429", 0), ("500", 0), ("503", 0)])
+def test_what_passes_is_tried_again(start: Start, fault: str, wait: float) -> None:
     endpoint = start()
     generator = opened(endpoint)
     endpoint.faults.extend([fault, fault])
     began = time.monotonic()
     (node,) = sampled(generator, 1)
-    assert node.done and len(endpoint.requests) == 3
-    if fault == "429:0.2":
-        assert time.monotonic() - began >= 0.4
+    assert node.done and len(endpoint.requests) == 3 and time.monotonic() - began >= 2 * wait
     assert node.usage.generated_tokens == endpoint.generated_tokens
 
 
@@ -677,7 +675,7 @@ def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> N
     generator = opened(endpoint)
     endpoint.faults.extend(["", "garbage"])
     scorer = LengthScorer()
-    search = search_on(generator, scorer=scorer)
+    search = search_on(generator, scorers=scorer)
     answer = solved("beam_search", search, n=2, width=1)
     assert answer.value is not None and all(node.finish != "error" for batch in scorer.asked for node in batch)
     (failed,) = [record for record in search.trace.values() if record.node.finish == "error"]
@@ -698,7 +696,7 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
     endpoint.faults.extend(dice.choice(faults) for _ in range(200))
     tokens = dice.randint(64, 1000)
     budget = Budget(tokens=tokens, dollars=dice.uniform(0.001, 0.02) if generator.traits.usage else None)
-    search = search_on(generator, budget, scorer=LengthScorer())
+    search = search_on(generator, budget, scorers=LengthScorer())
     with suppress(ModelError):
         if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
             solved("beam_search", search, n=8, width=2)
@@ -837,11 +835,10 @@ def test_what_may_have_been_paid_for_is_not_tried_again(start: Start, fault: str
 
 def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_unpaid(start: Start) -> None:
     endpoint = start()
-    endpoint.faults.append("429:30")
-    began = time.monotonic()
+    endpoint.faults.append("429:3600")
     with pytest.raises(TooLateError) as caught:
-        run(Client(endpoint.url).post("chat/completions", BODY, deadline=began + 1))
-    assert time.monotonic() - began < 20 and not caught.value.billed
+        run(Client(endpoint.url, patience=7200).post("chat/completions", BODY, deadline=time.monotonic() + 3))
+    assert not caught.value.billed
 
 
 def test_an_endpoint_that_never_answers_is_given_up(start: Start) -> None:
@@ -858,14 +855,14 @@ def test_a_connection_that_fails_is_tried_again() -> None:
 
 
 def test_a_crowd_that_waits_for_connections_is_not_too_late(start: Start) -> None:
-    endpoint = start(latency=0.1)
+    endpoint = start(latency=0.5)
 
     async def many() -> None:
-        client = Client(endpoint.url, connections=2, timeout=0.3)
-        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(12)))
+        client = Client(endpoint.url, connections=1, timeout=2)  # less than all five take, and far more than one
+        await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(5)))
 
     run(many())
-    assert len(endpoint.requests) == 12
+    assert len(endpoint.requests) == 5
 
 
 def test_connections_are_reused_and_never_more_than_allowed(start: Start) -> None:
@@ -959,11 +956,11 @@ def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_pat
         async def killed() -> None:
             search = search_on(generator, journal=bank)
             task = asyncio.ensure_future(make("majority", {"n": 8})(search))
-            while len(bank) < 5:
+            while len(bank) < 5 or len(endpoint.requests) < 8:  # what arrives later would be counted below
                 await asyncio.sleep(0.01)
             task.cancel()
 
-        run(asyncio.wait_for(killed(), 10))
+        run(asyncio.wait_for(killed(), PATIENCE))
         seeds = [body["seed"] for body in endpoint.requests[:5]]
         endpoint.requests.clear()
         answer = solved("majority", search_on(generator, journal=bank), n=8)

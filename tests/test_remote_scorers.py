@@ -15,17 +15,19 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_endpoint import Endpoint, Running
+from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
+from thinktime.core.context import Document
 from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.generators.text import RemoteText, Text
-from thinktime.remote import client as client_module
-from thinktime.remote.prices import Price
+from thinktime.generators.text import RemoteText
+from thinktime.models.remote import client as client_module
+from thinktime.models.remote.prices import Price
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.pooling import RemoteReward
 from thinktime.scorers.prm import ProcessReward
@@ -36,6 +38,7 @@ from thinktime.testing import Notebook
 Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
 QUESTION = "what is 3 + 4"
+PROBLEM = Problem("sum", QUESTION)
 SAID = "so 3 well\nso 4\nThe answer is 7"
 
 
@@ -115,7 +118,7 @@ def test_grades_may_be_words_from_the_worst_to_the_best(start: Start) -> None:
 def test_the_judge_is_shown_what_was_asked_and_what_was_said(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, template="Q {question} A {solution} out of {grades}", grades=("no", "yes"))
-    run(judge, judge.score([solution()]))
+    run(judge, judge.score(PROBLEM, [solution()]))
     (message,) = endpoint.requests[0]["messages"]
     assert message == {"role": "user", "content": f"Q {QUESTION} A {SAID} out of no, yes"}
 
@@ -128,26 +131,30 @@ def test_the_judge_is_shown_what_a_local_model_was_asked(
 
     async def judged() -> None:
         search = Search(Problem("q", questions[0]), generator, sampling=Sampling(max_length=20))
-        await judge.score(await search.extend([search.root], until="step"))
+        await judge.score(search.problem, await search.extend([search.root], until="step"))
 
     run(judge, judged())
     assert questions[0] in endpoint.requests[0]["messages"][0]["content"]
 
 
-def test_a_state_that_does_not_say_what_was_asked_is_refused(start: Start) -> None:
-    judge = judge_on(start())
-    with pytest.raises(ModelError, match="do not say what was asked"):
-        run(judge, judge.score([Node("a", (0,), Text((1, 2), (3,), "7"), finish="eos")]))
+@pytest.mark.parametrize("call", ["", "pooling", "score"])
+def test_a_scorer_is_shown_the_context_of_the_problem(start: Start, call: str) -> None:
+    endpoint = start()
+    scorer: Judge | RemoteReward = reward_on(endpoint, call) if call else judge_on(endpoint)
+    problem = Problem("sum", QUESTION, context=(Document("notes", "4 means 5 here"),))
+    run(scorer, scorer.score(problem, [solution()]))
+    asked = json.dumps(endpoint.requests[0])
+    assert "4 means 5 here" in asked and asked.index("4 means 5 here") < asked.index(QUESTION)
 
 
 def test_a_score_is_the_mean_of_its_samples_and_costs_what_the_endpoint_counts(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, samples=4, price=Price(2, 8))
     endpoint.replies.extend(["Grade 1", "Grade 10", "Grade 10", "Grade 4"])
-    (reading,) = run(judge, judge.score([solution()]))
-    assert reading.value == pytest.approx((0 + 1 + 1 + 3 / 9) / 4)
+    (score,) = run(judge, judge.score(PROBLEM, [solution()]))
+    assert score.value == pytest.approx((0 + 1 + 1 + 3 / 9) / 4)
     assert [body["n"] for body in endpoint.requests] == [4]
-    spent = reading.usage
+    spent = score.usage
     assert spent.scorer_tokens == endpoint.prompt_tokens + endpoint.generated_tokens
     assert spent.dollars == pytest.approx((2 * endpoint.prompt_tokens + 8 * endpoint.generated_tokens) / 1e6)
     assert (spent.scorer_calls, spent.model_calls, spent.generated_tokens, spent.scorer_flops) == (1, 0, 0, None)
@@ -157,38 +164,38 @@ def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_al
     endpoint = start()
     judge = judge_on(endpoint, retries=2)
     endpoint.replies.extend(["no idea", "good", "Grade 4"])
-    (reading,) = run(judge, judge.score([solution()]))
-    assert reading.value == pytest.approx(3 / 9) and len(endpoint.requests) == 3
+    (score,) = run(judge, judge.score(PROBLEM, [solution()]))
+    assert score.value == pytest.approx(3 / 9) and len(endpoint.requests) == 3
     assert [body["temperature"] for body in endpoint.requests] == [0.0, 1.0, 1.0]
-    assert reading.usage.scorer_tokens == endpoint.prompt_tokens + endpoint.generated_tokens
+    assert score.usage.scorer_tokens == endpoint.prompt_tokens + endpoint.generated_tokens
 
 
 def test_what_stays_without_a_grade_is_missing_and_not_the_worst_grade(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=1, samples=2)
     endpoint.replies.extend(["no idea"] * 4)
-    (reading,) = run(judge, judge.score([solution()]))
-    assert (reading.value, reading.reason) == (None, "") and len(endpoint.requests) == 2
+    (score,) = run(judge, judge.score(PROBLEM, [solution()]))
+    assert (score.value, score.reason) == (None, "") and len(endpoint.requests) == 2
     endpoint.replies.extend(["Grade 10", "no idea", "no idea"])
-    (reading,) = run(judge, judge.score([solution()]))
-    assert reading.value == 1.0
+    (score,) = run(judge, judge.score(PROBLEM, [solution()]))
+    assert score.value == 1.0
 
 
 def test_a_grade_in_thoughts_that_were_cut_off_does_not_count(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, max_tokens=3, retries=0)
     endpoint.replies.append("maybe 3 but then again it may be right: 9")
-    (reading,) = run(judge, judge.score([solution()]))
-    assert reading.value is None
+    (score,) = run(judge, judge.score(PROBLEM, [solution()]))
+    assert score.value is None
 
 
 def test_a_judge_that_does_not_count_is_charged_the_most(start: Start) -> None:
     endpoint = start(usage=False, logprobs=False)
     judge = judge_on(endpoint, max_tokens=50)
     endpoint.replies.append("Grade 4")
-    (reading,) = run(judge, judge.score([solution()]))
-    assert reading.usage.uncounted_calls == 1
-    assert reading.usage.scorer_tokens >= endpoint.prompt_tokens + 50
+    (score,) = run(judge, judge.score(PROBLEM, [solution()]))
+    assert score.usage.uncounted_calls == 1
+    assert score.usage.scorer_tokens >= endpoint.prompt_tokens + 50
 
 
 @pytest.mark.parametrize("fault", ["garbage", "no usage", "no text", "500", "429", "cut"])
@@ -201,7 +208,7 @@ def test_a_budget_in_dollars_holds_for_generator_and_judge_under_faults(start: S
     endpoint.faults.extend(["", fault] * 40)
     budget = Budget(dollars=0.03)
     search = Search(
-        Problem("sum", QUESTION),
+        PROBLEM,
         generator,
         scorers=judge,
         answers=TextAnswers(),
@@ -221,17 +228,17 @@ def test_a_budget_in_dollars_holds_for_generator_and_judge_under_faults(start: S
 
 def searching(start: Start, judge: Judge, **options: Any) -> Search:
     generator = RemoteGenerator(start().url, "words")
-    options = {"scorer": judge, "answers": TextAnswers(), "sampling": Sampling(max_length=64), **options}
-    return Search(Problem("sum", QUESTION), generator, **options)
+    options = {"scorers": judge, "answers": TextAnswers(), "sampling": Sampling(max_length=64), **options}
+    return Search(PROBLEM, generator, **options)
 
 
-def test_one_reading_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_later_run(start: Start) -> None:
+def test_one_score_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_later_run(start: Start) -> None:
     endpoint, journal = start(n="ignored"), Notebook()
     judge = judge_on(endpoint, retries=0)
     endpoint.faults.extend(["", "garbage"])
     search = searching(start, judge, journal=journal)
     answer = run(judge, make("best_of_n", {"n": 4})(search))
-    assert answer.value is not None and search.readings and len(search.readings.failed) == 1
+    assert answer.value is not None and len(search.failed_scores()) == 1
     assert sorted(record.score is None for record in search.trace.values() if record.node.done) == [False] * 3 + [True]
     endpoint.requests.clear()
     again = Search(
@@ -243,7 +250,7 @@ def test_one_reading_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_
         journal=journal,
     )
     run(judge, make("best_of_n", {"n": 4})(again))
-    assert len(endpoint.requests) == 1 and again.readings and again.readings.failed == []
+    assert len(endpoint.requests) == 1 and again.failed_scores() == []
 
 
 def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start: Start) -> None:
@@ -258,7 +265,7 @@ def test_a_solution_longer_than_the_judge_reads_is_a_missing_reading(start: Star
     endpoint = start(context=120)
     judge = judge_on(endpoint, template="{question} {solution}", max_tokens=20)
     endpoint.replies.append("Grade 4")
-    short, long = run(judge, judge.score([solution("7"), solution("so " * 200, key="b")]))
+    short, long = run(judge, judge.score(PROBLEM, [solution("7"), solution("so " * 200, key="b")]))
     assert short.value == pytest.approx(3 / 9)
     assert long.value is None and "maximum context length" in long.reason
 
@@ -316,8 +323,8 @@ def self_evaluation_on(endpoint: Endpoint) -> UntrainedSelfEvaluation:
 def test_self_evaluation_is_the_chance_of_no_against_yes_however_they_are_spelt(start: Start) -> None:
     endpoint = start(candidates=chances(Yes=0.2, _no=0.1, NO=0.5, Maybe=0.1))
     evaluation = self_evaluation_on(endpoint)
-    (reading,) = run(evaluation, evaluation.score([solution()]))
-    assert reading.value == pytest.approx(0.6 / 0.8)
+    (score,) = run(evaluation, evaluation.score(PROBLEM, [solution()]))
+    assert score.value == pytest.approx(0.6 / 0.8)
     (request,) = endpoint.requests
     assert (request["max_tokens"], request["logprobs"], request["top_logprobs"]) == (1, True, 20)
     assert QUESTION in request["messages"][0]["content"] and SAID in request["messages"][0]["content"]
@@ -329,8 +336,8 @@ def test_a_reply_that_is_neither_yes_nor_no_is_a_missing_evaluation(
     start: Start, candidates: list[dict[str, Any]]
 ) -> None:
     evaluation = self_evaluation_on(start(candidates=candidates))
-    (reading,) = run(evaluation, evaluation.score([solution()]))
-    assert reading.value is None and reading.usage.scorer_calls == 1
+    (score,) = run(evaluation, evaluation.score(PROBLEM, [solution()]))
+    assert score.value is None and score.usage.scorer_calls == 1
 
 
 def test_an_endpoint_without_log_probabilities_evaluates_nothing(start: Start) -> None:
@@ -381,74 +388,74 @@ def test_the_probe_is_two_short_requests_that_run_once_and_late(start: Start) ->
 def test_step_rewards_become_one_score(start: Start, aggregate: str, value: float) -> None:
     endpoint = start(rewards="lines")
     scorer = reward_on(endpoint, aggregate=aggregate)
-    (reading,) = run(scorer, scorer.score([solution(SAID + "\n")]))
-    assert reading.steps == pytest.approx((0.01, 0.015, 0.031)) and reading.value == pytest.approx(value)
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution(SAID + "\n")]))
+    assert score.steps == pytest.approx((0.01, 0.015, 0.031)) and score.value == pytest.approx(value)
     assert endpoint.requests[0]["messages"][-1] == {"role": "assistant", "content": SAID + "\n"}
     assert endpoint.requests[0]["continue_final_message"] is False
-    assert reading.usage.scorer_tokens == endpoint.prompt_tokens and reading.usage.uncounted_calls == 0
+    assert score.usage.scorer_tokens == endpoint.prompt_tokens and score.usage.uncounted_calls == 0
 
 
 def test_steps_are_joined_by_the_tag_where_it_is_what_is_read(start: Start) -> None:
     endpoint = start(rewards="tags")
     scorer = reward_on(endpoint)
-    (reading,) = run(scorer, scorer.score([solution(finish="step")]))
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution(finish="step")]))
     tagged = "so 3 well<extra_0>so 4<extra_0>The answer is 7<extra_0>"
-    assert endpoint.requests[0]["messages"][-1]["content"] == tagged and len(reading.steps) == 3
+    assert endpoint.requests[0]["messages"][-1]["content"] == tagged and len(score.steps) == 3
     assert endpoint.requests[0]["continue_final_message"] is True
 
 
 @pytest.mark.parametrize("call", ["pooling", "classify", "score"])
 def test_an_outcome_reward_is_one_number_without_steps(start: Start, call: str) -> None:
     scorer = reward_on(start(rewards="one"), call)
-    (reading,) = run(scorer, scorer.score([solution()]))
-    assert reading.value == pytest.approx(0.03) and reading.steps == ()
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution()]))
+    assert score.value == pytest.approx(0.03) and score.steps == ()
 
 
 def test_a_pair_scorer_is_sent_question_and_solution(start: Start) -> None:
     endpoint = start()
     scorer = reward_on(endpoint, "score")
-    (reading,) = run(scorer, scorer.score([solution()]))
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution()]))
     assert endpoint.requests == [{"model": "words", "text_1": QUESTION, "text_2": SAID}]
-    assert reading.usage.scorer_tokens == 5
+    assert score.usage.scorer_tokens == 5
 
 
-def test_rewards_that_do_not_fit_the_steps_are_a_missing_reading_that_says_so(start: Start) -> None:
+def test_rewards_that_do_not_fit_the_steps_are_a_missing_score_that_says_so(start: Start) -> None:
     scorer = reward_on(start(rewards="lines"))
-    (reading,) = run(scorer, scorer.score([solution()]))
-    assert reading.value is None and "2 rewards for 3 steps" in reading.reason
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution()]))
+    assert score.value is None and "2 rewards for 3 steps" in score.reason
 
 
-def test_a_node_without_text_has_no_reading_and_asks_for_none(start: Start) -> None:
+def test_a_node_without_text_has_no_score_and_asks_for_none(start: Start) -> None:
     endpoint = start()
     scorer = reward_on(endpoint)
-    (reading,) = run(scorer, scorer.score([solution("")]))
-    assert reading.value is None and endpoint.requests == []
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution("")]))
+    assert score.value is None and endpoint.requests == []
 
 
 def test_the_label_of_the_reward_may_be_named(start: Start) -> None:
     scorer = reward_on(start(rewards="one"), label=0)
-    (reading,) = run(scorer, scorer.score([solution()]))
-    assert reading.value == pytest.approx(0.97)
+    (score,) = run(scorer, scorer.score(PROBLEM, [solution()]))
+    assert score.value == pytest.approx(0.97)
     wrong = reward_on(start(rewards="one"), label=2)
     with pytest.raises(InputError, match="label=2"):
-        run(wrong, wrong.score([solution()]))
+        run(wrong, wrong.score(PROBLEM, [solution()]))
 
 
 @pytest.mark.parametrize("fault", ["garbage", "no usage", "429", "500"])
-def test_faults_of_a_reward_model_cost_one_reading_at_most_and_are_counted(start: Start, fault: str) -> None:
+def test_faults_of_a_reward_model_cost_one_score_at_most_and_are_counted(start: Start, fault: str) -> None:
     endpoint = start()
     scorer = reward_on(endpoint, price=Price(1, 1), parameters=1e9)
     endpoint.faults.extend(["", fault])
     nodes = [solution(SAID + "\n", key=str(place)) for place in range(4)]
-    readings = run(scorer, scorer.score(nodes))
-    missing = [reading for reading in readings if reading.value is None]
+    scores = run(scorer, scorer.score(PROBLEM, nodes))
+    missing = [score for score in scores if score.value is None]
     assert len(missing) == (1 if fault == "garbage" else 0)
-    spent = total(reading.usage for reading in readings)
+    spent = total(score.usage for score in scores)
     assert spent.uncounted_calls == (1 if fault in ("garbage", "no usage") else 0)
     assert spent.scorer_calls == 4 and spent.scorer_tokens >= endpoint.prompt_tokens
     assert spent.scorer_flops == 2e9 * spent.scorer_tokens
     assert spent.dollars == pytest.approx(spent.scorer_tokens / 1e6)
-    assert spent.scorer_tokens <= sum(scorer.worst_case(node).scorer_tokens for node in nodes)
+    assert spent.scorer_tokens <= sum(scorer.worst_case(PROBLEM, node).scorer_tokens for node in nodes)
 
 
 @pytest.mark.parametrize(
@@ -491,7 +498,7 @@ def server() -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
@@ -504,12 +511,15 @@ def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
         search = Search(Problem("q", question), generator, sampling=Sampling(max_length=200))
         nodes = await search.extend([search.root], 2) + await search.extend([search.root], 2, until="step")
         nodes += await search.extend([search.root], at_most=7)
-        here, there = await reward.score(nodes, [None] * len(nodes)), await remote.score(nodes)
+        here, there = (
+            await reward.score(search.problem, nodes, [None] * len(nodes)),
+            await remote.score(search.problem, nodes),
+        )
         assert [(r.value, r.steps, r.usage.scorer_tokens) for r in here] == [
             (r.value, r.steps, r.usage.scorer_tokens) for r in there
         ]
-        for node, reading in zip(nodes, there, strict=True):
-            assert reading.usage.scorer_tokens <= remote.worst_case(node).scorer_tokens
+        for node, score in zip(nodes, there, strict=True):
+            assert score.usage.scorer_tokens <= remote.worst_case(search.problem, node).scorer_tokens
 
     async def all_of_them() -> None:
         for question in questions[:5]:
@@ -544,7 +554,7 @@ def test_a_beam_search_by_the_server_is_the_one_by_the_local_model(
 
 def posted(url: str, body: bytes) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=PATIENCE) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())["error"]["message"]
@@ -585,7 +595,7 @@ def test_the_server_says_in_one_line_what_is_wrong_with_a_request(
 
 def test_the_server_tells_its_model_and_that_it_is_well(server: str) -> None:
     root = server.removesuffix("/pooling")
-    with urllib.request.urlopen(f"{root}/v1/models", timeout=10) as reply:
+    with urllib.request.urlopen(f"{root}/v1/models", timeout=PATIENCE) as reply:
         assert [model["id"] for model in json.load(reply)["data"]] == ["reward"]
-    with urllib.request.urlopen(f"{root}/health", timeout=10) as reply:
+    with urllib.request.urlopen(f"{root}/health", timeout=PATIENCE) as reply:
         assert reply.status == 200

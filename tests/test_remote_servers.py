@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
+import re
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
+from thinktime.models.remote.refusals import only_model
 from thinktime.pocket.problems import read_answer
-from thinktime.remote.refusals import only_model
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
 GREEDY = Sampling(temperature=0.0, max_length=100)
+COLD = 0.01
+"""A temperature at which several samples are allowed and all are the greedy one: this server takes no seeds."""
 
 for needed in ("accelerate", "fastapi", "openai", "uvicorn"):
     pytest.importorskip(needed)
@@ -33,27 +35,21 @@ for needed in ("accelerate", "fastapi", "openai", "uvicorn"):
 
 @pytest.fixture(scope="module")
 def url(solver_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     program = Path(sys.executable).with_name("transformers")
-    options = ("--host", "127.0.0.1", "--port", str(port), "--device", "cpu")
+    options = ("--host", "127.0.0.1", "--port", "0", "--device", "cpu")
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as out:
         command = [str(program), "serve", str(solver_directory), *options]
         server = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=out, stderr=out)
     try:
-        for _ in range(600):
-            assert server.poll() is None, log.read_text()[-500:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1"
+        running = r"running on (http://127\.0\.0\.1:\d+)"
+        eventually(lambda: server.poll() is not None or re.search(running, log.read_text()))
+        found = re.search(running, log.read_text())
+        assert found, log.read_text()[-500:]
+        yield f"{found[1]}/v1"
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(PATIENCE)
 
 
 def search_for(
@@ -69,7 +65,7 @@ def search_for(
 def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
     chat, text = (RemoteGenerator(address, only_model(url)) for address in (url, f"{url}/completions"))
     assert (chat.traits.n, chat.traits.usage, chat.traits.logprobs) == (False, True, False)
-    assert chat.capabilities == {Capability.NOISE, Capability.CANCEL}
+    assert chat.capabilities == {Capability.CHAT, Capability.NOISE, Capability.CANCEL}
     assert text.traits.stops == "echoed" and text.capabilities == {
         Capability.STEPS,
         Capability.PREFIX,
@@ -119,8 +115,8 @@ def test_the_shipped_reward_model_reads_a_text_as_it_reads_the_ids_it_came_from(
 
     async def steps(maker: RemoteGenerator | LocalGenerator, question: str) -> tuple[float, ...]:
         search = search_for(question, maker, GREEDY)
-        (reading,) = await reward.score(await search.extend([search.root]), [None])
-        return reading.steps
+        (score,) = await reward.score(search.problem, await search.extend([search.root]), [None])
+        return score.steps
 
     async def both(question: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         there, here = await steps(remote, question), await steps(generator, question)
@@ -136,7 +132,7 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     url: str, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(f"{url}/completions", only_model(url))
-    search = search_for(questions[0], remote, Sampling(max_length=60), reward)
+    search = search_for(questions[0], remote, Sampling(COLD, max_length=60), reward)
 
     async def beam() -> Answer:
         answer = await make("beam_search", {"n": 2, "width": 1})(search)
@@ -151,7 +147,7 @@ def test_a_vote_asks_the_server_for_every_sample_and_counts_them(url: str, quest
     remote = RemoteGenerator(url, only_model(url))
 
     async def vote() -> Answer:
-        answer = await make("majority", {"n": 4})(search_for(questions[0], remote, Sampling(max_length=100)))
+        answer = await make("majority", {"n": 4})(search_for(questions[0], remote, Sampling(COLD, max_length=100)))
         await remote.close()
         return answer
 
@@ -168,7 +164,7 @@ def test_openais_client_gets_a_vote_of_the_shipped_model_through_the_gateway(
     name, messages = only_model(url), [{"role": "user", "content": questions[0]}]
     with Serving(url) as gateway, OpenAI(base_url=gateway.url, api_key="none", max_retries=0) as client:
         ask: Any = client.chat.completions.create
-        answer = ask(model=f"majority:n=4@600tok/{name}", messages=messages, max_tokens=100)
+        answer = ask(model=f"majority:n=4@600tok/{name}", messages=messages, max_tokens=100, temperature=COLD)
         told = answer.model_extra["thinktime"]
         assert told["account"]["model_calls"] == 4 and told["account"]["uncounted_calls"] == 0
         assert answer.usage.completion_tokens == told["account"]["generated_tokens"] <= 600
@@ -191,7 +187,7 @@ def test_methods_that_score_run_through_the_gateway_with_the_shipped_reward_mode
 
     name = only_model(url)
     with Serving(url, reward) as gateway:
-        body = {"prompt": questions[0], "max_tokens": 60}
+        body = {"prompt": questions[0], "max_tokens": 60, "temperature": COLD}
         for method in ("best_of_n:n=3", "beam_search:n=2,width=1"):
             status, answer, _ = gateway.ask({"model": f"{method}/{name}", **body}, "completions")
             assert status == 200 and answer["choices"][0]["text"]

@@ -9,13 +9,14 @@ from random import Random
 import pytest
 
 from thinktime.answers import TextAnswers
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket import directory, skills
+from thinktime.pocket import directory, prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import check_steps, problems, read_answer
-from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.sampling.first_finish import FirstFinish
 from training.retry import MOST, Course, row_of, slipped, trace
 
 PROBLEMS = tuple(problems("train", 10))
@@ -44,12 +45,13 @@ def test_a_step_goes_wrong_as_often_as_the_solver_did_there_but_not_for_ever() -
 
 @pytest.mark.parametrize("place", range(4))
 def test_a_row_says_the_trace_and_labels_every_token_from_where_its_line_goes_wrong(place: int) -> None:
-    tokenizer = pocket_tokenizer.build(skills.WORDS)
+    tokenizer = pocket_tokenizer.build(prompts.WORDS)
     made, lines = row_of(course(place, 0.4), tokenizer, Random(1)), trace(course(place, 0.4), Random(1))
-    said = tokenizer.decode([token for token, is_said in zip(made.ids, made.said, strict=True) if is_said])
-    mine = [f"{line.text * line.own}{'' if line.right else f' {skills.NO}'}" for line in lines]
+    said = tokenizer.decode([token for token, learnt in zip(made.ids, made.in_loss, strict=True) if learnt])
+    mine = [f"{line.text * line.own}{'' if line.right else f' {prompts.NO}'}" for line in lines]
     assert said == "\n".join([*mine, f"Answer: {PROBLEMS[place].answer}"])
-    starts_wrong = [place for place, label in made.judged.items() if not label and made.judged.get(place - 1)]
+    labels = made.right_so_far
+    starts_wrong = [place for place, right in labels.items() if not right and labels.get(place - 1)]
     assert len(starts_wrong) == sum(not line.right for line in lines) > 0
     digits = [tokenizer.decode([made.ids[place]]).strip() for place in starts_wrong]
     assert all(digit.isdigit() for digit in digits)
@@ -78,6 +80,6 @@ def test_the_shipped_model_writes_what_it_marks_again_and_a_race_of_it_ends_as_i
         assert answer.node is not None and answer.node.state.ids in shortest
         for leaf in leaves:
             for line, following in pairwise(leaf.state.text.splitlines()):
-                marked += line.endswith(f" {skills.NO}")
-                again += line.endswith(f" {skills.NO}") and line.split()[:3] == following.split()[:3]
+                marked += line.endswith(f" {prompts.NO}")
+                again += line.endswith(f" {prompts.NO}") and line.split()[:3] == following.split()[:3]
     assert marked > 10 and again > marked / 2

@@ -25,12 +25,13 @@ from toy import (
 )
 
 from thinktime.core.errors import CapabilityError, InputError
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Prompt, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.majority import Majority
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.search.beam_search import BeamSearch
 
 CHECK = Prompt("check", lambda problem, about, said: f"{about[0].text} check", lambda state, n: state.text)
 

@@ -20,10 +20,10 @@ from thinktime.core.types import Child, Extension
 from thinktime.core.usage import Budget
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.strategies import Strategy
-from thinktime.strategies.adaptive_consistency import AdaptiveConsistency, lead
-from thinktime.strategies.first_finish import FirstFinish
-from thinktime.strategies.length_vote import LengthVote
-from thinktime.strategies.majority import Majority
+from thinktime.strategies.sampling.adaptive_consistency import AdaptiveConsistency, lead
+from thinktime.strategies.sampling.first_finish import FirstFinish
+from thinktime.strategies.sampling.length_vote import LengthVote
+from thinktime.strategies.sampling.majority import Majority
 
 RACE = {
     "0": done("a b c d 5"),
@@ -68,9 +68,26 @@ def test_an_end_that_comes_too_early_does_not_count() -> None:
     assert solve(FirstFinish(n=5, min_tokens=4), toy_search(RACE, None)).value == "9"
 
 
+def test_an_end_at_exactly_the_least_length_counts() -> None:
+    assert solve(FirstFinish(n=5, min_tokens=3), toy_search(RACE, None)).value == "7"
+
+
+def test_any_end_may_count_and_then_an_unreadable_one_wins_the_race() -> None:
+    """The unreadable sample of 2 tokens ends the race; there is no answer then."""
+    answer = solve(FirstFinish(n=5, counts="any"), search := toy_search(RACE, None))
+    assert (answer.value, answer.usage.generated_tokens) == (None, 5 * 2)
+    assert search.events[-1] == {"lengths": [2], "given_up": 4}
+
+
+def test_a_race_tells_the_lengths_that_arrived_and_how_many_were_given_up() -> None:
+    search = toy_search(RACE, None)
+    solve(FirstFinish(n=5, k=2, guard="off"), search)
+    assert search.events == [{"lengths": [3, 4], "given_up": 2}]
+
+
 @pytest.mark.parametrize(
     ("advice", "says"),
-    [("unknown", "nobody has measured whether short samples"), ("do not use", "short samples of this model are not")],
+    [("unknown", "measure first whether short samples"), ("do not use", "short samples of this model are not")],
 )
 def test_a_guard_warns_or_refuses_unless_lengths_were_seen_to_tell(advice: str, says: str) -> None:
     search = toy_search(RACE, None)
@@ -220,6 +237,36 @@ def test_a_vote_stops_once_its_leader_is_safe() -> None:
     generator = ToyGenerator({str(i): done("so 7") for i in range(16)})
     answer = solve(AdaptiveConsistency(), toy_search(generator, None))
     assert (answer.value, answer.usage.model_calls, len(generator.asked)) == ("7", 4, 4)
+
+
+def test_a_leader_is_safe_at_exactly_the_confidence_asked_for() -> None:
+    """The same three times is 1 - 2**-4 = .9375."""
+    tree = {str(i): done("so 7") for i in range(16)}
+    for confidence, n in ((0.9375, 3), (0.9376, 4)):
+        search = toy_search(tree, None)
+        assert solve(AdaptiveConsistency(confidence=confidence), search).usage.model_calls == n
+        assert search.events == [{"samples": n}]
+
+
+def test_however_little_confidence_is_asked_for_unreadable_samples_lead_nothing() -> None:
+    generator = ToyGenerator({str(i): done("what") for i in range(3)})
+    assert solve(AdaptiveConsistency(n=3, confidence=0.4), toy_search(generator, None)).usage.model_calls == 3
+
+
+def test_a_vote_that_the_budget_ends_answers_with_what_was_drawn() -> None:
+    search = toy_search({str(i): done(f"so {i % 2}") for i in range(9)}, None, budget=Budget(calls=3))
+    answer = solve(AdaptiveConsistency(n=9, batch=2), search)
+    assert (answer.value, answer.finish, search.events) == ("0", "budget", [{"samples": 3}])
+
+
+@pytest.mark.parametrize("strategy", [AdaptiveConsistency(n=2), Majority(n=2)])
+def test_copies_of_one_sample_are_no_vote(strategy: Strategy) -> None:
+    generator = ToyGenerator({"0": done("so 7")})
+    with pytest.raises(InputError, match=r"^temperature=0: 2 samples would be the same"):
+        solve(strategy, toy_search(generator, None, temperature=0))
+    assert generator.asked == []
+    for alone in (AdaptiveConsistency(n=1), Majority(n=1)):
+        assert solve(alone, toy_search(generator, None, temperature=0)).value == "7"
 
 
 def test_a_vote_without_a_safe_leader_draws_all() -> None:

@@ -16,11 +16,11 @@ from tiny import CONTEXT, EOS, in_full, tiny_engine, tiny_model, words
 from torch import Tensor
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.engine.blocks import Prefix
-from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import Attend, Llama, Tap
-from thinktime.engine.models import LanguageModel, RewardModel, load_language_model
-from thinktime.engine.rows import Job, Output, Race, Read, Row
+from thinktime.models.engine.blocks import Prefix
+from thinktime.models.engine.engine import BLOCK_SIZE, Engine
+from thinktime.models.engine.llama import Attend, Llama, Tap
+from thinktime.models.engine.models import LanguageModel, RewardModel, load_language_model
+from thinktime.models.engine.rows import Job, Output, Read, Row, RowRace
 
 
 def tokens(outputs: Sequence[Output]) -> list[tuple[int, ...]]:
@@ -503,7 +503,7 @@ def test_a_row_that_gives_no_numbers_fails_alone(place: int, max_tokens: int) ->
             engine.step()
         engine.resume(jobs[0])
         assert tokens(finished(engine, jobs)) == expected(rows)
-        assert all(isinstance(job.error, ModelError) and "no numbers" in str(job.error) for job in bad)
+        assert all(isinstance(job.error, ModelError) and "NaN or infinity" in str(job.error) for job in bad)
         assert engine._pool.held == 0
 
 
@@ -607,7 +607,7 @@ def test_however_rows_race_each_is_the_beginning_of_itself_and_goes_at_least_as_
     entries: list[tuple[int, int, int]], k: int, blocks: int, max_tokens: int, max_rows: int, paused: set[int]
 ) -> None:
     """Two races and rows in none, in one batch; in the second only arrivals of an odd length count."""
-    races = [Race(k, lambda ids: True, []), Race(k, lambda ids: len(ids) % 2 == 1, []), None]
+    races = [RowRace(k, lambda ids: True, []), RowRace(k, lambda ids: len(ids) % 2 == 1, []), None]
     rows = [Row(words(n, key % 3), key, 15, temperature=1.5, race=races[lane]) for lane, key, n in entries]
     engine = tiny_engine(blocks=blocks, eos_id=END, max_tokens=max_tokens, max_rows=max_rows)
     jobs = [engine.submit(row) for row in rows]
@@ -633,7 +633,7 @@ def test_however_rows_race_each_is_the_beginning_of_itself_and_goes_at_least_as_
 
 
 def test_a_deadline_takes_its_row_out_of_a_race_and_the_others_run_on() -> None:
-    race = Race(1, lambda ids: True, [])
+    race = RowRace(1, lambda ids: True, [])
     rows = [Row(words(5, i), i, 200, temperature=1.5, race=race) for i in range(6)]
     first = min(len(in_full(replace(row, race=None), eos=END)[0]) for row in rows[1:])
     late = replace(rows[0], deadline=0.0)

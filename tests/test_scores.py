@@ -1,4 +1,4 @@
-"""What a reading of a scorer costs: what is new to the search, each token once, whatever anything holds in store.
+"""What a score of a scorer costs: what is new to the search, each token once, whatever anything holds in store.
 
 The prompt of the toy has five words.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_budget import BUDGETS, told
+from test_budget import BUDGETS, facts
 from toy import (
     Notebook,
     ToyScorer,
@@ -74,7 +74,7 @@ def charged(search: Search, *calls: list[Node]) -> list[int]:
     return costs
 
 
-def test_the_first_reading_pays_for_the_prompt_and_each_for_what_it_adds() -> None:
+def test_the_first_score_pays_for_the_prompt_and_each_for_what_it_adds() -> None:
     search = toy_search(TREE, lambda node: 0.5)
     first, second, left, right, other = grown(search)
     assert charged(search, [first], [other], [second], [left], [right]) == [PROMPT + 2, 2, 3, 1, 2]
@@ -154,7 +154,7 @@ def test_a_replay_is_charged_as_the_live_run(strategy: Strategy, tokens: int, se
     journal, budget = Notebook(), Budget(tokens=tokens)
     live = toy_search(drawn, seed=seed, journal=journal, budget=budget)
     replay = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), seed=seed, journal=journal, budget=budget)
-    assert told(live, solve(strategy, live)) == told(replay, solve(strategy, replay))
+    assert facts(live, solve(strategy, live)) == facts(replay, solve(strategy, replay))
 
 
 @unhurried
@@ -163,21 +163,21 @@ def test_what_other_searches_left_in_the_journal_changes_no_account(labels: list
     journal = Notebook()
     for label in labels:
         alone, shared = toy_search(drawn, seed=seed), toy_search(drawn, seed=seed, journal=journal)
-        assert told(shared, solve(parsed(label), shared)) == told(alone, solve(parsed(label), alone))
+        assert facts(shared, solve(parsed(label), shared)) == facts(alone, solve(parsed(label), alone))
 
 
-def test_a_reading_is_banked_under_its_node_and_what_was_known() -> None:
+def test_a_score_is_banked_under_its_node_and_what_was_known() -> None:
     journal = Notebook()
     search = toy_search(TREE, lambda node: 0.5, journal=journal)
     first, _, left, right, _ = grown(search)
     score(search, [first, left, right])
     second = left.parent
     keys = [score_key(first, None), score_key(left, first), score_key(right, second)]
-    assert [key for key, _ in journal.readings] == keys
-    assert [reading.usage.scorer_tokens for reading in journal.readings.values()] == [PROMPT + 2, 3 + 1, 2]
+    assert [key for key, _ in journal.scores] == keys
+    assert [score.usage.scorer_tokens for score in journal.scores.values()] == [PROMPT + 2, 3 + 1, 2]
 
 
-def test_the_reading_of_a_generation_that_the_budget_cut_is_not_that_of_its_sample() -> None:
+def test_the_score_of_a_generation_that_the_budget_cut_is_not_that_of_its_sample() -> None:
     """6 tokens cover a sample of 2 and the first 4 words of the next, which is 5 long."""
     script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
     poor, rich = (

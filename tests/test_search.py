@@ -36,9 +36,9 @@ from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Scor
 from thinktime.core.usage import Budget, Usage
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.recorded import BankedScorer
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.weighted_majority import WeightedMajority
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.weighted_majority import WeightedMajority
+from thinktime.strategies.search.beam_search import BeamSearch
 
 
 def keys(nodes: Sequence[Node]) -> list[str]:
@@ -259,10 +259,10 @@ class Broken(Notebook):
         raise OSError("full")
 
 
-class KeepsNoReadings(Notebook):
-    """A journal that is full by the time a reading comes."""
+class KeepsNoScores(Notebook):
+    """A journal that is full by the time a score comes."""
 
-    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         raise OSError("full")
 
 
@@ -280,30 +280,30 @@ def test_a_sample_that_cannot_be_journaled_is_not_used() -> None:
     assert list(search.trace) == [search.root.key]
 
 
-def test_a_reading_that_cannot_be_journaled_is_not_used() -> None:
-    search = toy_search(journal=KeepsNoReadings())
+def test_a_score_that_cannot_be_journaled_is_not_used() -> None:
+    search = toy_search(journal=KeepsNoScores())
     (child,) = extend(search, [search.root])
     with pytest.raises(OSError, match="full"):
         score(search, [child])
     assert search.trace[child.key].score is None
 
 
-def test_every_sample_and_reading_is_journaled_once() -> None:
+def test_every_sample_and_score_is_journaled_once() -> None:
     journal = Notebook()
     search = toy_search(drawn, lambda node: 0.5, journal=journal)
     solve(BeamSearch(n=4, width=2), search)
     sampled = {key for key in search.trace if key != search.root.key}
     assert len(sampled) > 4
     assert set(journal.samples) == sampled
-    assert len(journal.readings) == len(sampled)
-    assert {(key.partition("<")[0], name) for key, name in journal.readings} == {(key, "toy-scorer") for key in sampled}
+    assert len(journal.scores) == len(sampled)
+    assert {(key.partition("<")[0], name) for key, name in journal.scores} == {(key, "toy-scorer") for key in sampled}
 
 
 def test_an_empty_journal_is_written_like_any_other() -> None:
     journal = Sized()
     search = toy_search(drawn, lambda node: 0.5, journal=journal)
     solve(BestOfN(n=3), search)
-    assert (len(journal.samples), len(journal.readings)) == (3, 3)
+    assert (len(journal.samples), len(journal.scores)) == (3, 3)
 
 
 def test_what_the_journal_holds_is_neither_sampled_nor_scored_again_and_is_charged_equally() -> None:
@@ -334,7 +334,7 @@ def test_banked_samples_count_against_the_budget() -> None:
     assert poor.exhausted
 
 
-def test_readings_of_another_scorer_are_not_mistaken_for_ours() -> None:
+def test_scores_of_another_scorer_are_not_mistaken_for_ours() -> None:
     journal = Notebook()
     solve(BestOfN(n=2), toy_search(drawn, ToyScorer(lambda node: 0.1, name="theirs"), journal=journal))
     ours = toy_search(drawn, ToyScorer(lambda node: 0.9, name="ours"), journal=journal)

@@ -47,6 +47,11 @@ def test_a_missing_score_is_not_zero_for_best() -> None:
     assert place(best(candidates(("a", None), ("b", -3.0), ("c", None)))) == 1
 
 
+def test_a_score_of_zero_is_below_any_above_zero() -> None:
+    assert place(best(candidates(("a", 0.0), ("b", 0.5)))) == 1
+    assert place(weighted_majority(candidates(("a", 0.0), ("b", 0.5)))) == 1
+
+
 def test_without_any_score_best_is_the_earliest_readable() -> None:
     assert place(best(candidates((None, None), ("b", None), ("c", None)))) == 1
 

@@ -14,8 +14,8 @@ from thinktime.core.search import Search
 from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.types import Problem
 from thinktime.generators.recorded import RecordedAnswers, RecordedGenerator, RecordedSample
-from thinktime.strategies.first_finish import FirstFinish
-from thinktime.strategies.length_vote import LengthVote
+from thinktime.strategies.sampling.first_finish import FirstFinish
+from thinktime.strategies.sampling.length_vote import LengthVote
 
 
 def right(reward: float | None = None, length: int = 1) -> Sample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinktime.remote.sizes import LISTED, DecoderShape, active_parameters
+from thinktime.models.remote.sizes import LISTED, DecoderShape, active_parameters
 
 BEHIND_THE_TABLE = {
     "llama-3.1-8b": 7.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,15 @@ from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node, Problem, Sampling
-from thinktime.engine.models import ChatTokenizer
+from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.generators.local import LocalGenerator
+from thinktime.generators.text import Text
+from thinktime.models.engine.models import ChatTokenizer
 from thinktime.pocket import directory
+from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import PROMPTS
+from thinktime.prompts.common import CHECK
+from thinktime.scorers.generative_reward import GenerativeRewardModel
 from thinktime.scorers.prm import ProcessReward
 from thinktime.strategies import make
 
@@ -50,9 +55,9 @@ def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(quick: 
     async def checked(search: Search) -> list[tuple[float | None, bool]]:
         found = []
         for leaf in await search.extend([search.root], 2):
-            root = search.ask(Capability.CHECK, [leaf]) if leaf.done else None
+            root = search.ask(CHECK, [leaf]) if leaf.done else None
             replies = await search.extend([root], 2) if root is not None else []
-            verdicts = [said[0] for reply in replies if (said := search.read(Capability.CHECK, reply))]
+            verdicts = [value for reply in replies if (value := search.read(CHECK, reply)) is not None]
             right = TASK.check(TASK.answers.read(leaf.state), search.problem.reference)
             found.append((fmean(verdicts) if verdicts else None, right))
         return found
@@ -72,7 +77,7 @@ def test_a_check_reads_only_what_the_solution_was_not_read_for(skilled: LocalGen
 
     async def replies() -> tuple[Node, list[Node]]:
         (leaf,) = await search.extend([search.root])
-        root = search.ask(Capability.CHECK, [leaf])
+        root = search.ask(CHECK, [leaf])
         assert root is not None
         return leaf, await search.extend([root], 2)
 
@@ -88,7 +93,7 @@ def test_a_solution_with_words_that_nobody_taught_the_model_is_checked_all_the_s
     search = searches(skilled)[0]
     (leaf,) = asyncio.run(search.extend([search.root]))
     odd = replace(leaf, key="odd", state=replace(leaf.state, text="ThenThen, zebras: 7"))
-    root = search.ask(Capability.CHECK, [odd])
+    root = search.ask(CHECK, [odd])
     assert root is not None and "ThenThen, zebras: 7" in ChatTokenizer(directory("skilled")).decode(root.state.prompt)
     with pytest.raises(InputError, match="prompt='zebras': this model knows only the words of its own task"):
         skilled.root(Problem("p", "How many zebras are there?"))
@@ -97,9 +102,15 @@ def test_a_solution_with_words_that_nobody_taught_the_model_is_checked_all_the_s
 def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerator, reward: ProcessReward) -> None:
     search = searches(skilled, reward)[0]
     answer = asyncio.run(make("revision", {"n": 4, "chains": 2})(search))
-    assert answer.node is not None and answer.node.state.question == search.root.state.prompt
+    assert answer.value is not None
     scored = [record for record in search.trace.values() if record.score is not None]
     assert len(scored) == 4 and all(search.is_answer(record.node) for record in scored)
+    assert len({record.node.state.prompt for record in scored}) > 1, "a revision has another prompt than the problem"
+    as_answers = [
+        replace(record.node, state=replace(record.node.state, prompt=search.root.state.prompt)) for record in scored
+    ]
+    alone = asyncio.run(reward.score(search.problem, as_answers, [None] * 4))
+    assert [record.score for record in scored] == pytest.approx([score.value for score in alone], abs=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -113,13 +124,34 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
         "aggregate",
     ],
 )
-def test_every_strategy_on_skills_answers_with_the_shipped_model(quick: LocalGenerator, text: str) -> None:
+def test_every_strategy_with_prompts_answers_with_the_shipped_model(quick: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:
         some = searches(quick)[:3]
         answers = await asyncio.gather(*(make(text)(search) for search in some))
         return [answer.value is not None for answer in answers]
 
     assert sum(asyncio.run(solved())) >= 2
+
+
+def test_the_generative_reward_of_right_solutions_is_above_that_of_a_wrong_answer(skilled: LocalGenerator) -> None:
+    """The wrong solutions are the right ones with another number in the last line."""
+    scorer = GenerativeRewardModel(skilled, prompt=PROMPTS["judge"], k=4, temperature=1.0, max_tokens=200)
+
+    async def compared(place: int, problem: WordProblem) -> Score:
+        *lines, last = problem.solution.splitlines()
+        wrong = re.sub(r"\d+", lambda number: str(int(number[0]) + 1), last)
+        states = [Text((), text=text) for text in (problem.solution, "\n".join([*lines, wrong]))]
+        nodes = [Node(f"{place}/{i}", (i,), state, finish="eos") for i, state in enumerate(states)]
+        return await scorer.compare(Problem(problem.id, problem.question), nodes)
+
+    async def everything() -> list[Score]:
+        return await asyncio.gather(*(compared(i, problem) for i, problem in enumerate(problems("dev", 4))))
+
+    found = asyncio.run(everything())
+    assert all(score.value is not None and len(score.steps) == 2 for score in found)
+    assert all(score.usage.scorer_tokens and score.usage.scorer_flops for score in found)
+    right, wrong = zip(*(score.steps for score in found), strict=True)
+    assert fmean(right) > fmean(wrong)
 
 
 def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: LocalGenerator) -> None:

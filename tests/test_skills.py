@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,23 +27,25 @@ from toy import (
 from thinktime.bench.trace import draw, records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, TooLongError
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Extension, Node, Problem
+from thinktime.core.types import Child, Extension, Node, Problem
 from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
 from thinktime.pocket import prompts as pocket_prompts
 from thinktime.pocket.problems import check_steps, problems
 from thinktime.prompts.common import CHECK, JUDGE, REVISE
 from thinktime.prompts.templates import overridden, with_words
-from thinktime.strategies import check, prompts
-from thinktime.strategies.adaptive_sampling import AdaptiveSampling
-from thinktime.strategies.aggregate import AGGREGATE, Aggregate
-from thinktime.strategies.early_pruning import EarlyPruning
-from thinktime.strategies.generative_reward import GenerativeReward, decided
-from thinktime.strategies.plan_then_solve import PlanThenSolve
-from thinktime.strategies.revision import SHIFT, Revision
-from thinktime.strategies.self_refine import SelfRefine
-from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify, cost
-from thinktime.strategies.stepwise_best_of_n import StepwiseBestOfN
+from thinktime.strategies import Strategy, check, prompts
+from thinktime.strategies.composition.aggregate import AGGREGATE, Aggregate
+from thinktime.strategies.composition.plan_then_solve import ASSEMBLE, CHECK_FORMAT, SOLVE, PlanThenSolve
+from thinktime.strategies.revision.revision import SHIFT, Revision
+from thinktime.strategies.revision.self_refine import SelfRefine
+from thinktime.strategies.sampling.adaptive_sampling import AdaptiveSampling
+from thinktime.strategies.sampling.early_pruning import EarlyPruning
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.search.stepwise_best_of_n import FINAL, StepwiseBestOfN
+from thinktime.strategies.verification.generative_reward import GenerativeReward, decided
+from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify, cost
+from thinktime.testing import WORD_PROMPTS
 
 QUESTION = str(PROBLEM.prompt)
 
@@ -83,8 +86,8 @@ def test_a_reply_hangs_below_a_root_of_its_own_and_is_no_answer() -> None:
     assert (search.is_answer(leaf), search.is_answer(reply)) == (True, False)
     assert search.finish(None).value == "5"
     assert search.ask(CHECK, [leaf]) is root
-    told = records(search)
-    assert [(record.get("prompt"), record.get("about")) for record in told if record["parent"] is None] == [
+    traced = records(search)
+    assert [(record.get("prompt"), record.get("about")) for record in traced if record["parent"] is None] == [
         (None, None),
         ("check", [leaf.key]),
     ]
@@ -137,10 +140,49 @@ def test_best_of_n_by_mean_verdict_and_the_weighted_vote() -> None:
     assert weighted.usage.model_calls == 3 + 6
 
 
-def test_without_checks_or_without_any_verdict_it_is_a_vote() -> None:
+def checks_that_say(reply: str | Piece) -> dict[str, str | Piece]:
+    return {key: reply if "check" in key else text for key, text in VERIFIED.items()}
+
+
+def test_without_checks_it_is_a_vote() -> None:
     assert solve(GenerativeVerification(3, 0), talk(VERIFIED)).value == "5"
-    silent = {key: "what" if "check" in key else text for key, text in VERIFIED.items()}
-    assert solve(GenerativeVerification(3, 2), talk(silent)).value == "5"
+
+
+def test_checks_none_of_which_can_be_read_are_an_error_that_quotes_three() -> None:
+    says = "not one of 6 checks ends with a verdict; they end 'what'; 'what'; 'what'; take a model that checks"
+    with pytest.raises(ModelError, match=says):
+        solve(GenerativeVerification(3, 2), talk(checks_that_say("what")))
+    with pytest.raises(ModelError, match="not one of 6 checks"):
+        solve(SolveOrVerify(9, alpha_s=1.0, a=0.5, alpha_v=2 / 3, b=0.5), talk(checks_that_say("what")))
+    with pytest.raises(InputError, match="unreadable='ignore': unknown"):
+        GenerativeVerification(unreadable="ignore")
+
+
+def test_or_a_plurality_of_the_solutions_where_that_is_asked_for_or_the_length_limit_cut_them_all() -> None:
+    silent = checks_that_say("what")
+    assert solve(GenerativeVerification(3, 2, unreadable="plurality"), talk(silent)).share == 2 / 3
+    law: dict[str, Any] = {"alpha_s": 1.0, "a": 0.5, "alpha_v": 2 / 3, "b": 0.5}
+    assert SolveOrVerify(9, **law).split() == (3, 2)
+    assert solve(SolveOrVerify(9, **law, unreadable="plurality"), talk(silent)).share == 2 / 3
+    cut = checks_that_say(Piece("who knows", "length"))
+    assert solve(GenerativeVerification(3, 2), talk(cut)).share == 2 / 3
+
+
+def test_verdicts_that_the_budget_does_not_cover_are_no_error() -> None:
+    """Solution and check take 2 words of 2 FLOPs; the probability takes one FLOP for each of 10 words read."""
+    script = {"#0": "so 5", "so 5 check#0": "no 3"}
+    search = talk(script, lambda node: 0.5, cap=2, budget=Budget(flops=12))
+    answer = solve(GenerativeVerification(1, 1, verdict="logprob"), search)
+    assert (answer.value, answer.finish, answer.usage.scorer_calls) == ("5", "budget", 0)
+
+
+@pytest.mark.parametrize("select", ["weighted", "best_of_n"])
+def test_where_every_verdict_is_no_the_plurality_answers(select: str) -> None:
+    """The first solution says 7, the other two 5: without the rule 7 would win as the first of ties."""
+    script = {"#0": "is 7", "#1": "so 5", "#2": "be 5"}
+    script |= {f"{text} check#{i}": "no 0" for text in script.values() for i in range(2)}
+    answer = solve(GenerativeVerification(3, 2, select), talk(script))
+    assert (answer.value, answer.share) == ("5", 2 / 3)
 
 
 def test_a_verdict_is_its_probability_where_the_scorer_tells_it_and_zero_is_no_missing_one() -> None:
@@ -156,16 +198,23 @@ def test_hybrid_reads_the_text_where_there_is_no_probability_and_logprob_does_no
     silent = talk(VERIFIED, lambda node: None)
     assert solve(GenerativeVerification(3, 2), silent).share == pytest.approx(0.7 / 1.35)
     search = talk(VERIFIED, lambda node: None)
-    assert solve(GenerativeVerification(3, 2, verdict="logprob"), search).share == 2 / 3
+    assert solve(GenerativeVerification(3, 2, verdict="logprob", unreadable="plurality"), search).share == 2 / 3
     assert {"checks": 6, "missing": 6} in search.events
 
 
-def test_verdicts_by_probability_say_what_they_need() -> None:
-    says = "verdict='logprob' needs probabilities of verdicts; give verdict=text"
-    search = talk(VERIFIED)
-    with pytest.raises(CapabilityError, match=says):
-        solve(GenerativeVerification(3, 2, verdict="logprob"), search)
-    assert search.ledger.spent.model_calls == 0
+def test_what_a_check_cannot_do_is_refused_before_anything_is_sampled() -> None:
+    law = SolveOrVerify(16)
+    refusals: list[tuple[Strategy, float, type[Exception], str]] = [
+        (GenerativeVerification(verdict="logprob"), 1, CapabilityError, "needs probabilities of verdicts; give"),
+        (GenerativeVerification(1, 2), 0, InputError, "temperature=0: 2 samples would be the same"),
+        (law, 1, InputError, r"alpha_s=0\.0: fit the allocator first, or pass alpha_s and alpha_v"),
+    ]
+    for strategy, temperature, error, says in refusals:
+        with pytest.raises(error, match=says):
+            check("it", strategy, talk(VERIFIED, temperature=temperature))
+    check("it", GenerativeVerification(verdict="logprob"), talk(VERIFIED, lambda node: None))
+    check("it", GenerativeVerification(1, 1), talk(VERIFIED, temperature=0))
+    check("it", replace(law, crossover=17), talk(VERIFIED))
 
 
 def test_costs_and_splits_of_the_law() -> None:
@@ -175,7 +224,7 @@ def test_costs_and_splits_of_the_law() -> None:
     assert SolveOrVerify(1, **law).split() == (1, 0)
     assert [SolveOrVerify(40, **law, integer=how).split()[1] for how in ("round", "floor")] == [5, 4]
     assert SolveOrVerify(16, **law, crossover=17).split() == (16, 0)
-    assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # 64 solutions' worth, halved twice
+    assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # a cost of 64 solutions, halved twice
 
 
 def test_the_allocator_asks_for_what_is_not_fitted() -> None:
@@ -221,8 +270,8 @@ JUDGED = {"#0": "so 5", "#1": "is 7", "#2": "be 5"} | {
 def test_scores_find_their_answers_whatever_the_order_they_were_shown_in(seed: int) -> None:
     search = talk(JUDGED, seed=seed)
     assert solve(GenerativeReward(n=3, k=6), search).value == "7"
-    (told,) = [event for event in search.events if "scores" in event]
-    assert {tuple(scores) for scores in told["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
+    (event,) = [event for event in search.events if "scores" in event]
+    assert {tuple(scores) for scores in event["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
 
 
 def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_would() -> None:
@@ -232,8 +281,8 @@ def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_w
         all_of_them, some = talk(JUDGED, seed=seed), talk(JUDGED, seed=seed)
         answer = solve(GenerativeReward(n=3, k=9, stop="decided"), some)
         assert answer.value == solve(GenerativeReward(n=3, k=9), all_of_them).value == "7"
-        (told,) = [event for event in some.events if "scores" in event]
-        leads = [right - wrong for wrong, right in told["scores"]]
+        (event,) = [event for event in some.events if "scores" in event]
+        leads = [right - wrong for wrong, right in event["scores"]]
         assert set(some.trace) <= set(all_of_them.trace)
         safe = [i for i in range(1, 10) if sum(leads[:i]) > 0.9 * (9 - i) + 1e-9]
         assert len(leads) == safe[0], "it ends at the first judgement that decides"
@@ -257,7 +306,7 @@ SILENT = {key: "who knows" if "judge" in key else text for key, text in JUDGED.i
 
 def test_judgements_none_of_which_can_be_read_are_an_error_that_shows_two() -> None:
     search = talk(SILENT)
-    says = "not one of 3 judgements gives each of 2 answers a score; they say 'who knows'; 'who knows'; take a model"
+    says = "not one of 3 judgements gives each of 2 answers a score; they end 'who knows'; 'who knows'; take a model"
     with pytest.raises(ModelError, match=says):
         solve(GenerativeReward(n=3, k=3), search)
     assert {"judgements": 3, "invalid": 3} in search.events
@@ -273,40 +322,40 @@ def test_a_judgement_that_cannot_be_read_does_not_vote() -> None:
     some = {key: "what" if key.endswith(("#0", "#1")) and "judge" in key else text for key, text in JUDGED.items()}
     search = talk(some)
     assert solve(GenerativeReward(n=3, k=9), search).value == "7"
-    (told,) = [event for event in search.events if "invalid" in event]
-    assert told["invalid"] > 0
+    (event,) = [event for event in search.events if "invalid" in event]
+    assert event["invalid"] > 0
 
 
 def test_the_meta_reward_says_which_judgements_vote() -> None:
     replies = {key: ("8" if key.endswith("#0") else "1") if "judge" in key else text for key, text in JUDGED.items()}
     search = talk(replies, lambda node: float(node.state.text == "8"))
     solve(GenerativeReward(n=3, k=6, keep=1), search)
-    (told,) = [event for event in search.events if "scores" in event]
-    assert [sorted(scores) for scores in told["scores"]] == [[0.8, 0.9]]
+    (event,) = [event for event in search.events if "scores" in event]
+    assert [sorted(scores) for scores in event["scores"]] == [[0.8, 0.9]]
     with pytest.raises(CapabilityError, match="keep=2 needs rewards of judgements; give keep=0"):
-        solve(GenerativeReward(n=3, k=6, keep=2), talk(JUDGED))
+        check("generative_reward", GenerativeReward(n=3, k=6, keep=2), talk(JUDGED))
     with pytest.raises(InputError, match="keep=3: of k=2 judgements so many cannot vote"):
         GenerativeReward(k=2, keep=3)
 
 
 def test_of_equal_sums_the_one_is_taken_that_the_better_judgement_gave() -> None:
-    """Each gives whoever was shown second .2 and the other .1; shown in both orders, the answers are level."""
+    """Each judgement gives the second answer .2 and the first .1; in both orders, the answers are level."""
     replies = {key: "1" if "judge" in key else text for key, text in JUDGED.items()}
     level = 0
     for seed in range(8):
         for better, answer in (("so 5 is 7", "7"), ("is 7 so 5", "5")):
             talker = Talker(replies)
             asked = f"{better} judge"
-            search = toy_search(talker, partial(worth_of, talker, asked), seed=seed)
+            search = toy_search(talker, partial(weight_of, talker, asked), seed=seed)
             found = solve(GenerativeReward(n=3, k=2, keep=2), search)
-            (told,) = [event for event in search.events if "scores" in event]
-            if len({tuple(scores) for scores in told["scores"]}) == 2:
+            (event,) = [event for event in search.events if "scores" in event]
+            if len({tuple(scores) for scores in event["scores"]}) == 2:
                 level += 1
                 assert found.value == answer
     assert level > 0
 
 
-def worth_of(talker: Talker, asked: str, node: Node) -> float:
+def weight_of(talker: Talker, asked: str, node: Node) -> float:
     """More for replies to this question."""
     return 0.9 if talker.prompts[node.state.prompt] == asked else 0.1
 
@@ -356,11 +405,22 @@ def test_the_last_answers_of_the_chains_vote_and_no_scorer_is_needed() -> None:
     assert solve(Revision(n=6, chains=2, select="last"), talk(CHAINS)).value == "3"
     silent = CHAINS | {"a 1 c 3 revise#0": "e what", "b 2 d 3 revise#0": "f 4"}
     assert solve(Revision(n=6, chains=2, select="last"), talk(silent)).value == "3", "of c 3, the last to be read"
-    offered = talk(CHAINS).capabilities - {Capability.SCORES}
     for select in ("last", "majority"):
-        check("revision", Revision(select=select), offered)
+        check("revision", Revision(select=select), talk(CHAINS))
     with pytest.raises(CapabilityError, match="strategy='revision': it needs a scorer"):
-        check("revision", Revision(), offered)
+        check("revision", Revision(), talk(CHAINS))
+
+
+@pytest.mark.parametrize("revision_first", [False, True])
+def test_first_answers_of_chains_are_the_samples_of_a_vote(revision_first: bool) -> None:
+    """Each run finds the four samples of the problem that the other one banked."""
+    journal, asked = Notebook(), []
+    strategies: list[Strategy] = [Majority(n=4), Revision(n=8, chains=4, select="majority")]
+    for strategy in reversed(strategies) if revision_first else strategies:
+        generator = ToyGenerator(drawn)
+        solve(strategy, toy_search(generator, None, prompts={"revise": REVISE}, journal=journal))
+        asked.append([len(batch) for batch in generator.asked])
+    assert asked == ([[4, 4], []] if revision_first else [[4], [4]])
 
 
 # Aggregate
@@ -434,15 +494,123 @@ def test_at_every_step_the_choice_is_kept() -> None:
     assert [r.node.state.text for r in search.trace.values() if r.pruned] == ["oh", "ah so 5"]
 
 
+DISAGREED: dict[str, str | Piece] = {"#0": "so 5", "#1": "is 7", "#2": "is 7"}
+
+
 def test_a_judgement_is_asked_for_twice_then_the_most_frequent_step_is_taken() -> None:
-    script: dict[str, str | Piece] = {"#0": "so 5", "#1": "is 7", "#2": "is 7"}
-    script |= {f"{order} judge#{i}": done("what") for order in ("so 5 is 7", "is 7 so 5") for i in range(2)}
-    assert solve(StepwiseBestOfN(n=3), talk(script)).value == "7"
+    silent = {f"{order} judge#{i}": done("what") for order in ("so 5 is 7", "is 7 so 5") for i in range(2)}
+    assert solve(StepwiseBestOfN(n=3), talk(DISAGREED | silent)).value == "7"
 
 
-def test_the_plan_is_no_answer_but_what_is_solved_by_it() -> None:
-    script = {"plan#0": "first 1", "plan#1": "then 2", "first 1 solve#0": "so 5", "then 2 solve#0": "is 7"}
-    assert solve(PlanThenSolve(n=2), talk(script)).value == "5"
+@pytest.mark.parametrize("seed", range(4))
+def test_the_second_judgement_chooses_where_the_first_cannot_be_read(seed: int) -> None:
+    """It scores the rarer step .9 and .2, the other 0 and .1; without it the more frequent one would be taken."""
+    second = {"so 5 is 7 judge#1": "9", "is 7 so 5 judge#1": "1"}
+    first = {key.replace("#1", "#0"): "what" for key in second}
+    search = talk(DISAGREED | first | second, seed=seed)
+    assert solve(StepwiseBestOfN(n=3), search).value == "5"
+    assert [event["invalid"] for event in search.events] == [1, 0]
+
+
+class EndlessSteps(dict[str, str | Piece]):
+    """Two steps everywhere; a judgement prefers the one that it is shown second."""
+
+    def __missing__(self, key: str) -> str | Piece:
+        return "5" if "judge" in key else step("left" if key.endswith("#0") else "right")
+
+
+def test_candidates_are_shuffled_anew_at_every_step() -> None:
+    search = talk(EndlessSteps(), cap=40)
+    solve(StepwiseBestOfN(n=2, max_steps=12), search)
+    path = max((record.node.path for record in search.trace.values() if not record.pruned), key=len)
+    assert len(path) == 12 and set(path) == {0, 1}
+
+
+def test_a_candidate_that_ends_too_early_is_not_chosen_while_another_goes_on() -> None:
+    script: dict[str, str | Piece] = {"#0": "so 5", "#1": step("ah"), "/1#0": "is 7", "/1#1": "is 7"}
+    judged = {"so 5 ah judge#0": "9", "ah so 5 judge#0": "1"}
+    search = talk(script)
+    assert solve(StepwiseBestOfN(n=2), search).value == "7", "at step 2 both end, so one of them is chosen"
+    assert [r.node.state.text for r in search.trace.values() if r.pruned] == ["so 5", "ah is 7"]
+    assert solve(StepwiseBestOfN(n=2, min_steps=2), talk(script)).value == "7"
+    assert solve(StepwiseBestOfN(n=2, min_steps=1), talk(script | judged)).value == "5"
+
+
+@pytest.mark.parametrize("last", [step("ah"), done("ah"), Piece("ah", "length")])
+def test_a_path_without_a_readable_answer_is_asked_for_its_final_answer(last: Piece) -> None:
+    script: dict[str, str | Piece] = {"#0": last, "ah final#0": "is 7"}
+    search = talk(script)
+    answer = solve(StepwiseBestOfN(n=1, max_steps=1), search)
+    assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "done", 2)
+    silent = talk({"#0": last}, prompts={"judge": WORD_PROMPTS["judge"]})
+    assert solve(StepwiseBestOfN(n=1, max_steps=1), silent).finish == "incomplete"
+    assert solve(StepwiseBestOfN(n=1, max_steps=1), talk(script, budget=Budget(calls=1))).value is None
+
+
+def test_a_candidate_that_failed_is_no_step() -> None:
+    class Failing(Talker):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            error = ModelError("no answer")
+            children = await super().extend(extensions)
+            return [
+                replace(child, finish="error", error=error) if e.index else child
+                for e, child in zip(extensions, children, strict=True)
+            ]
+
+    assert solve(StepwiseBestOfN(n=2), toy_search(Failing({"#0": "so 5", "#1": "is 7"}))).value == "5"
+
+
+PLANNED: dict[str, str | Piece] = {
+    "plan#0": "first 1",
+    "first 1 solve#0": "so 5",
+    "so 5 first 1 assemble#0": "is 6",
+    "is 6 first 1 check_format#0": "be 7",
+}
+
+
+def test_a_chain_plans_solves_assembles_and_checks_the_format() -> None:
+    for roles in ("four", "auto"):
+        search = talk(PLANNED)
+        answer = solve(PlanThenSolve(roles=roles), search)
+        assert (answer.value, answer.usage.model_calls) == ("7", 4)
+    assert [r.prompt for r in search.records() if r.prompt] == ["plan", "solve", "assemble", "check_format"]
+    assert solve(PlanThenSolve(roles="two"), talk(PLANNED)).value == "5"
+
+
+def test_roles_that_the_model_does_not_answer_are_left_out_or_refused() -> None:
+    few = {name: WORD_PROMPTS[name] for name in ("plan", "solve")}
+    assert solve(PlanThenSolve(), talk(PLANNED, prompts=few)).value == "5"
+    more = {name: WORD_PROMPTS[name] for name in ("plan", "solve", "check_format")}
+    assert solve(PlanThenSolve(), talk(PLANNED | {"so 5 first 1 check_format#0": "be 8"}, prompts=more)).value == "8"
+    for roles in ("auto", "two"):
+        check("plan_then_solve", PlanThenSolve(roles=roles), talk({}, prompts=few))
+    says = "roles='four' needs the prompt 'assemble', the prompt 'check_format'; give roles=two"
+    with pytest.raises(CapabilityError, match=says):
+        check("plan_then_solve", PlanThenSolve(roles="four"), talk({}, prompts=few))
+    with pytest.raises(InputError, match="roles='three': unknown"):
+        PlanThenSolve(roles="three")
+
+
+def test_the_newest_readable_reply_of_a_chain_is_its_answer() -> None:
+    assert solve(PlanThenSolve(), talk(PLANNED | {"is 6 first 1 check_format#0": "be what"})).value == "6"
+    unended = talk(PLANNED | {"so 5 first 1 assemble#0": Piece("is 6", "length")})
+    assert solve(PlanThenSolve(), unended).value == "5"
+    assert "check_format" not in {record.prompt for record in unended.records()}
+
+
+def test_chains_vote_and_a_plan_is_no_answer() -> None:
+    script: dict[str, str | Piece] = {"plan#0": "first 1", "plan#1": "then 2", "plan#2": "last 1"}
+    script |= {"first 1 solve#0": "so 5", "then 2 solve#0": "is 7", "last 1 solve#0": "be 7"}
+    assert solve(PlanThenSolve(n=3, roles="two"), talk(script)).value == "7"
+
+
+def test_a_plan_that_never_ends_is_not_used() -> None:
+    """Used, it would give the first of two tied answers."""
+    script: dict[str, str | Piece] = {"plan#0": Piece("first 1", "length"), "plan#1": "then 2"}
+    script |= {"first 1 solve#0": "so 5", "then 2 solve#0": "is 7"}
+    search = talk(script)
+    assert solve(PlanThenSolve(n=2, roles="two"), search).value == "7"
+    assert search.ledger.spent.model_calls == 3
 
 
 # Self-evaluation
@@ -567,6 +735,23 @@ def test_a_prompt_with_nothing_to_add_is_the_problem_itself_so_first_answers_are
     assert search.ask(REVISE) is search.root
     ((leaf,), again) = extend(search, [search.root]), search.ask(REVISE, [])
     assert again is search.root and leaf.parent is search.root
+
+
+def test_the_last_calls_of_a_chain_repeat_the_question() -> None:
+    plan, path = Text((), text="Add them."), Text((), text="3 + 4 = 7")
+    *_, final = FINAL.render(PROBLEM, [path], [])
+    *_, formatted = CHECK_FORMAT.render(PROBLEM, [path], [plan])
+    assert final["content"].endswith(f"The question was:\n\n{QUESTION}")
+    assert formatted["content"].endswith(f"The question was:\n\n{QUESTION}")
+
+
+def test_a_chat_model_assembles_behind_the_plan_and_the_solution_of_its_parts() -> None:
+    plan, solution = Text((), text="Add them."), Text((), text="3 + 4 = 7")
+    turns = ASSEMBLE.render(PROBLEM, [solution], [plan])
+    assert turns[:-2] == SOLVE.render(PROBLEM, [], [plan])
+    assert [turn["role"] for turn in turns] == ["user", "user", "assistant", "user", "assistant", "user"]
+    assert (turns[2]["content"], turns[4]["content"]) == ("Add them.", "3 + 4 = 7")
+    assert all(turn["content"] != "Add them." for turn in CHECK_FORMAT.render(PROBLEM, [solution], [plan]))
 
 
 def test_a_user_s_words_take_the_place_of_a_prompt_and_replies_are_read_as_before() -> None:

@@ -12,9 +12,9 @@ from tiny import EOS, tiny_engine, tiny_model, words
 from torch import Tensor
 
 from thinktime.core.errors import InputError
-from thinktime.engine.llama import causal
-from thinktime.engine.rows import Read, Row
-from thinktime.engine.states import SegmentMeans, Segments
+from thinktime.models.engine.llama import causal
+from thinktime.models.engine.rows import Read, Row
+from thinktime.models.engine.states import SegmentMeans, Segments
 
 EVERY_3 = Segments(layers=(0, 1), tokens=3)
 

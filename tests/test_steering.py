@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import log
 from random import Random
 from statistics import fmean
 
@@ -12,24 +13,31 @@ import pytest
 
 from thinktime.core.errors import InputError
 from thinktime.core.particles import normalised
-from thinktime.core.usage import Budget
-from thinktime.strategies.dts import DTS
-from thinktime.strategies.fk_steering import FKSteering
-from thinktime.strategies.particle_filter import Particle
-from thinktime.testing.chains import Chain, Path, descents, total_variation
+from thinktime.core.search import Search
+from thinktime.core.types import Child, Extension, Problem, Sampling
+from thinktime.core.usage import Budget, Usage
+from thinktime.strategies.diffusion.dts import DTS
+from thinktime.strategies.diffusion.fk_steering import FKSteering
+from thinktime.strategies.search.particle_filter import Particle
+from thinktime.testing.chains import Chain, ChainGenerator, ChainScorer, Path, descents, total_variation
 
 WALK = Chain(((0.3, -1.0, 0.8), (1.5, 0.2, -0.5), (-0.4, 1.2, 0.1), (0.0, 1.0, 2.0)), stay=0.8)
 """Four steps of three states, with rewards on the way that say little of the last."""
 
 
-def filtered(strategy: FKSteering, runs: int) -> dict[Path, float]:
-    """The weighted law of last states, over many runs."""
+def filtered(
+    strategy: FKSteering, runs: int, generator: type[ChainGenerator] = ChainGenerator, last: int = 1
+) -> dict[Path, float]:
+    """The weighted law of the ``last`` states, over many runs."""
     law: Counter[Path] = Counter()
 
     async def run(seed: int) -> None:
-        population = await strategy.filter(WALK.search(seed))
+        scorers = ChainScorer(WALK)
+        sampling = Sampling(max_length=WALK.levels)
+        search = Search(Problem("chain", "walk"), generator(WALK), scorers=scorers, sampling=sampling, seed=seed)
+        population = await strategy.filter(search)
         for particle, weight in zip(population, normalised([p.log_weight for p in population]), strict=True):
-            law[particle.node.state[-1:]] += weight / runs  # type: ignore[assignment]
+            law[particle.node.state[-last:]] += weight / runs  # type: ignore[assignment]
 
     async def all_runs() -> None:
         for seed in range(runs):
@@ -39,10 +47,10 @@ def filtered(strategy: FKSteering, runs: int) -> dict[Path, float]:
     return dict(law)
 
 
-def last_states(law: dict[Path, float]) -> dict[Path, float]:
+def last_states(law: dict[Path, float], last: int = 1) -> dict[Path, float]:
     found: Counter[Path] = Counter()
     for path, probability in law.items():
-        found[path[-1:]] += probability  # type: ignore[assignment]
+        found[path[-last:]] += probability  # type: ignore[assignment]
     return dict(found)
 
 
@@ -65,6 +73,34 @@ def test_every_resampler_gives_the_tilted_law(resampler: str) -> None:
     assert total_variation(filtered(replace(steering("diff", 256), resampler=resampler), 16), exact) < 0.03
 
 
+class Guided(ChainGenerator):
+    """Draws every state at the same rate, and says by how much that differs from the chain's own law."""
+
+    weighs = True
+
+    def _child(self, extension: Extension) -> Child:
+        assert extension.until == "step"
+        before, n = extension.node.state, self.chain.states
+        state = (*before, Random(extension.key).randrange(n))
+        log_weight = log(self.chain.probability(before, state[-1]) * n) if self.weighs else 0.0
+        usage, done = Usage(denoiser_calls=1, model_calls=1), len(state) == self.chain.levels
+        return Child(state, "eos" if done else "step", usage, 1, length=1, log_weight=log_weight)
+
+
+def test_a_proposal_of_another_law_gives_the_tilted_law_by_its_weights() -> None:
+    exact = last_states(WALK.tilted(1.0), 2)
+    assert total_variation(filtered(steering("is", 256), 16, Guided, 2), exact) < 0.04
+    assert total_variation(filtered(steering("diff", 256), 16, Guided, 2), exact) < 0.08
+
+
+def test_a_proposal_that_hides_its_weights_does_not() -> None:
+    class Silent(Guided):
+        weighs = False
+
+    exact = last_states(WALK.tilted(1.0), 2)
+    assert total_variation(filtered(steering("diff", 256), 16, Silent, 2), exact) > 0.4
+
+
 def test_particles_that_are_judged_by_their_ends_give_the_same_law() -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = replace(steering("diff", 128), rollouts=2)
@@ -82,14 +118,14 @@ def warnings(strategy: FKSteering | DTS, chain: Chain = WALK) -> list[str]:
 
 
 def test_a_factor_under_which_the_weights_collapse_is_told() -> None:
-    (told,) = warnings(replace(steering("diff", 8), factor=1000.0))
-    assert "one particle had all the weight at" in told and "lower factor=1000" in told
+    (warning,) = warnings(replace(steering("diff", 8), factor=1000.0))
+    assert "one particle had all the weight at" in warning and "lower factor=1000" in warning
     assert warnings(steering("diff", 8)) == []
 
 
 def test_a_schedule_without_a_step_that_is_scored_is_told() -> None:
-    (told,) = warnings(replace(steering("diff", 4), start=4))
-    assert told == "nothing is scored before the end with start=4, every=1: this is importance sampling"
+    (warning,) = warnings(replace(steering("diff", 4), start=4))
+    assert warning == "no step is scored before the end with start=4, every=1: this is importance sampling"
     assert warnings(replace(steering("is", 4), start=4)) == []
 
 

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import (
     ANSWERS,
-    WORD_PROMPTS,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -37,17 +36,17 @@ import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.types import Capability
 from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse, require
-from thinktime.strategies.beam_search import BeamSearch, root
-from thinktime.strategies.best_of_n import BestOfN
 from thinktime.strategies.cards import Option, card
-from thinktime.strategies.dvts import DVTS
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.likelihood import MostLikely, SummedProbability
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.particle_filter import ParticleFilter
-from thinktime.strategies.single import Single
-from thinktime.strategies.weighted_majority import WeightedMajority
-from thinktime.testing import WordGenerator, check_strategy
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.likelihood import MostLikely, SummedProbability
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.sampling.single import Single
+from thinktime.strategies.sampling.weighted_majority import WeightedMajority
+from thinktime.strategies.search.beam_search import BeamSearch, root
+from thinktime.strategies.search.dvts import DVTS
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.particle_filter import ParticleFilter
+from thinktime.testing import WORD_PROMPTS, WordGenerator, check_strategy
 
 FIVE = {
     "0": done("so 5"),
@@ -303,12 +302,12 @@ def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
 def test_whatever_an_error_suggests_passes_the_check() -> None:
     offered = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
     with pytest.raises(CapabilityError) as refused:
-        check("best_of_n", BestOfN(), offered)
+        require("best_of_n", BestOfN(), offered)
     suggested = str(refused.value).rpartition("the nearest first: ")[2].split(", ")
     votes = ["adaptive_consistency", "length_vote", "majority", "restarts"]
     assert suggested == [*votes, "most_likely", "single", "summed_probability"], "none shares a need: by name"
     for name in suggested:
-        check(name, make(name), offered)
+        require(name, make(name), offered)
 
 
 # The registry
@@ -480,5 +479,5 @@ def test_the_strategy_of_an_installed_package_is_found_by_name_and_keeps_every_l
 
 def refusal_of(name: str, strategy: Strategy, offered: frozenset[str]) -> str:
     with pytest.raises(CapabilityError) as refused:
-        check(name, strategy, offered)
+        require(name, strategy, offered)
     return str(refused.value)

@@ -15,7 +15,7 @@ import pytest
 from fake_endpoint import Endpoint, Running
 from gateway_server import MESSAGES, PLAIN
 from gateway_server import Start as StartGateway
-from llama_server import serving
+from llama_server import remote, serving
 from openai import OpenAI
 from thinker import make_thinker
 
@@ -25,14 +25,14 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.engine.models import ChatTokenizer
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.generators.text import held, pack, thoughts_of, unpack
-from thinktime.remote.prices import Price
-from thinktime.remote.probe_cache import ProbeCache
-from thinktime.remote.refusals import only_model
-from thinktime.remote.thoughts import CLOSING, FIELDS
+from thinktime.generators.text import pack, thinking_counts, thinking_report, unpack
+from thinktime.models.engine.models import ChatTokenizer
+from thinktime.models.remote.prices import Price
+from thinktime.models.remote.probe_cache import ProbeCache
+from thinktime.models.remote.refusals import only_model
+from thinktime.models.remote.thoughts import CLOSING, FIELDS
 from thinktime.strategies import make
 
 Start = Callable[..., Endpoint]
@@ -249,10 +249,10 @@ def test_the_gateway_caps_by_name_and_field_and_says_that_it_held(
     gateway.ask({**PLAIN, "model": CAPPED})  # cache at the thoughts
     endpoint.prompt_tokens = endpoint.generated_tokens = 0
     status, answer, _ = gateway.ask({**PLAIN, "max_tokens": 200, **named})
-    told = answer["thinktime"]
-    assert status == 200 and told["thinking"] == {"limit": 20, "most": 20, "held": True}
+    facts = answer["thinktime"]
+    assert status == 200 and facts["thinking"] == {"limit": 20, "most": 20, "held": True}
     content = answer["choices"][0]["message"]["content"]
-    assert CLOSING in content and content.endswith(f"answer is {told['answer']}") and told["options"] == {"n": 4}
+    assert CLOSING in content and content.endswith(f"answer is {facts['answer']}") and facts["options"] == {"n": 4}
     assert answer["usage"]["prompt_tokens"] == endpoint.prompt_tokens
     assert answer["usage"]["completion_tokens"] == endpoint.generated_tokens
     assert "thinking_tokens" not in endpoint.requests[-1]
@@ -301,8 +301,8 @@ def test_a_stream_tells_thought_end_and_answer_as_the_whole_has_them(start_gatew
         }
         whole = client.chat.completions.create(**ask)
         parts = list(client.chat.completions.create(**ask, stream=True))
-        told = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
-        assert told == whole.choices[0].message.content and CLOSING in told and "answer is" in told
+        streamed = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+        assert streamed == whole.choices[0].message.content and CLOSING in streamed and "answer is" in streamed
 
 
 def test_log_probabilities_of_both_parts_are_told(start_gateway: StartGateway) -> None:
@@ -429,13 +429,22 @@ def llama_cpp(thinker: Path) -> Iterator[str]:
         yield url
 
 
-def test_llama_cpp_keeps_a_cap_by_its_own_field_and_is_told_where_it_does_not(llama_cpp: str) -> None:
-    for cap, most, held_ in ((10, 10, True), (0, None, False)):
-        generator = RemoteGenerator(llama_cpp, only_model(llama_cpp), thinking_tokens=cap)
-        assert generator.cap.by == "reasoning_budget_tokens"
-        nodes = sampled(searching(generator, LONG), 2, temperature=0.5)
-        told = held(thoughts_of(nodes), cap)
-        assert told["held"] is held_ and (most is None or told["most"] <= most)
+def listed_thoughts(node: Node) -> int:
+    """The tokens of a sample before the end of its thought, as the server lists them."""
+    return [token["token"] for token in json.loads(node.state.choice)["logprobs"]["content"]].index("</think>")
+
+
+@pytest.mark.parametrize(("cap", "keeps"), [(10, True), (0, False)])
+def test_llama_cpp_keeps_a_cap_by_its_own_field_and_is_told_where_it_does_not(
+    llama_cpp: str, cap: int, keeps: bool
+) -> None:
+    generator = remote(llama_cpp).sending({"logprobs": True}, thinking_tokens=cap)
+    assert generator.cap.by == "reasoning_budget_tokens"
+    nodes = sampled(searching(generator, LONG), 1, temperature=0)  # warm samples may end their thought at once
+    nodes += sampled(searching(generator, LONG), 2, temperature=0.5)
+    thoughts = [listed_thoughts(node) for node in nodes]
+    assert thinking_counts(nodes) == thoughts
+    assert thinking_report(thoughts, cap) == {"limit": cap, "most": max(thoughts), "held": keeps}
 
 
 def test_llama_cpp_answers_behind_a_thought_that_was_closed_in_a_completion(llama_cpp: str, thinker: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from math import inf, log
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 from toy import (
     DOLLARS,
+    Clock,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -43,20 +44,21 @@ from thinktime.core.particles import (
 )
 from thinktime.core.search import Search
 from thinktime.core.selection import ranked
-from thinktime.core.types import Capability, Extension, Node
-from thinktime.core.usage import Budget
+from thinktime.core.types import Capability, Embedding, Extension, Node
+from thinktime.core.usage import Budget, Usage
 from thinktime.scorers.embedding import HashedNgrams
-from thinktime.strategies.a_star import AStar
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_first import BestFirst
-from thinktime.strategies.dvts import DVTS
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.ets import ETS, at_random, clustered
-from thinktime.strategies.ets import objective as objective_parts
-from thinktime.strategies.ets import solve as solve_program
-from thinktime.strategies.mcts import MCTS, Place
-from thinktime.strategies.particle_filter import ParticleFilter
-from thinktime.strategies.rebase import Rebase
+from thinktime.strategies import check
+from thinktime.strategies.search.a_star import AStar
+from thinktime.strategies.search.beam_search import BeamSearch
+from thinktime.strategies.search.best_first import BestFirst
+from thinktime.strategies.search.dvts import DVTS
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.ets import ETS, at_random, clustered
+from thinktime.strategies.search.ets import objective as objective_parts
+from thinktime.strategies.search.ets import solve as solve_program
+from thinktime.strategies.search.mcts import MCTS, Place
+from thinktime.strategies.search.particle_filter import ParticleFilter
+from thinktime.strategies.search.rebase import Rebase
 from thinktime.testing.chains import Chain
 
 Rounds = list[list[tuple[tuple[int, ...], int]]]
@@ -271,7 +273,7 @@ def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
     stuck = {"0": step("a b c d e f g h i"), "1": step("a b c d e f g h i")}
     search = toy_search(stuck, dict.fromkeys(stuck, 0.9))
     assert solve(ParticleFilter(n=2), search).value is None
-    assert {"warning": "step 1: no particle has a finite weight, so all of them count alike"} in search.events
+    assert {"warning": "step 1: no particle has a finite weight, so all of them count equally"} in search.events
     search = toy_search(stuck | {"2": done("is 7")}, dict.fromkeys([*stuck, "2"], 0.9))
     assert solve(ParticleFilter(n=3), search).value == "7"
     assert not any("finite weight" in event.get("warning", "") for event in search.events)
@@ -453,13 +455,15 @@ def test_by_tokens_a_long_node_costs_more_than_a_short_one() -> None:
 
 
 def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thinktime.strategies.ets.solve", lambda *_: None)
+    monkeypatch.setattr("thinktime.strategies.search.ets.solve", lambda *_: None)
     tree = {str(i): step(f"leaf {i}") for i in range(4)} | {
         f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)
     }
-    search, rebase = (toy_search(ToyGenerator(tree), dict.fromkeys(tree, 0.5)) for _ in range(2))
+    clock = Clock().monotonic
+    search, rebase = (toy_search(ToyGenerator(tree), dict.fromkeys(tree, 0.5), clock=clock) for _ in range(2))
     ours, theirs = solve(ETS(n=4), search), solve(Rebase(n=4), rebase)
-    assert (ours.usage, ours.share, list(search.trace)) == (theirs.usage, theirs.share, list(rebase.trace))
+    assert (ours.share, list(search.trace)) == (theirs.share, list(rebase.trace))
+    assert ours.usage == theirs.usage + Usage(embeddings=4)
     assert {"warning": "the integer program was not solved; this round is REBASE"} in search.events
 
 
@@ -507,15 +511,19 @@ def test_what_finished_is_put_to_the_vote_that_was_asked_for(vote: str, value: s
 class Clusters:
     """Embeds ``one`` and ``two`` alike, everything else apart."""
 
-    async def embed(self, nodes: list[Node]) -> list[list[float]]:
+    name = "clusters"
+
+    def worst_case(self, node: Node) -> Usage:
+        return Usage(embeddings=1)
+
+    async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
         axes = {"one": 0, "two": 0, "three": 1, "four": 2}
-        return [[float(axes.get(node.state.text.split()[-1], 3) == axis) for axis in range(4)] for node in nodes]
+        places = [axes.get(node.state.text.split()[-1], 3) for node in nodes]
+        return [Embedding(tuple(float(place == axis) for axis in range(4)), Usage(embeddings=1)) for place in places]
 
 
 def ets_search(generator: ToyGenerator, scores: Mapping[str, float | None]) -> Search:
-    search = toy_search(generator, scores)
-    search.embedder = Clusters()  # type: ignore[assignment]
-    return search
+    return toy_search(generator, scores, embedder=Clusters())
 
 
 def test_ets_gives_up_a_leaf_that_is_worth_less_than_its_node() -> None:
@@ -624,7 +632,6 @@ def test_ets_with_a_price_holds_fewer_nodes_than_without() -> None:
     for price in (0.0, 4.0):
         generator = ToyGenerator(drawn)
         search = toy_search(generator, drawn_score, cap=20)
-        search.embedder = HashedNgrams()
         solve(ETS(n=16, node_price=price, coverage=0), search)
         held[price] = sum(event["kept"] for event in search.events) / sum(event["leaves"] for event in search.events)
     assert held[4.0] < held[0.0]
@@ -632,10 +639,9 @@ def test_ets_with_a_price_holds_fewer_nodes_than_without() -> None:
 
 def test_coverage_without_an_embedder_is_refused_before_the_first_sample() -> None:
     generator = ToyGenerator(drawn)
-    search = toy_search(generator)
-    search.embedder = None
+    search = toy_search(generator, embedder=None)
     with pytest.raises(InputError, match=r"coverage=1\.5: the term needs an embedder"):
-        solve(ETS(), search)
+        check("ets", ETS(), search)
     assert generator.asked == []
 
 
@@ -654,7 +660,7 @@ def test_an_embedding_sees_the_newest_step_only() -> None:
     parents = extend(search, [search.root], 2, until="step")
     children = extend(search, parents, until="step")
     first, second = asyncio.run(HashedNgrams().embed(children))
-    assert first == second and sum(first) > 0
+    assert first.vector == second.vector and sum(first.vector) > 0
 
 
 # A*
@@ -746,7 +752,7 @@ def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_
     assert (answer.value, answer.finish) == ("7", "budget")
     assert answer.usage.generated_tokens <= 12
     assert sum("forced" in event for event in search.events) == 1
-    assert search.events[-1]["warning"].startswith("no solution had its turn in the search; the answer is forced")
+    assert search.events[-1]["warning"].startswith("the search reached no solution; the answer is forced")
 
 
 @pytest.mark.parametrize("wrong", [1.5, -0.1])
@@ -979,7 +985,7 @@ def test_the_random_control_keeps_as_many() -> None:
 def test_a_reward_model_of_step_ends_rejects_nothing_unless_told_to() -> None:
     generator, scorer = ToyGenerator(ER), ToyScorer(dict.fromkeys(ER, 0.5) | {"0": 0.1, "3": 0.1})
     scorer.capabilities = scorer.capabilities - {Capability.PARTIAL_REWARD}
-    with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to go on"):
+    with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to use it"):
         solve(EarlyRejection(n=4, width=2, tau=2), toy_search(generator, scorer))
     assert generator.asked == []
     assert solve(EarlyRejection(n=4, width=2, tau=2, cuts="any"), toy_search(generator, scorer)).value is not None

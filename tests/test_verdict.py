@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from thinktime.core.errors import InputError
-from thinktime.core.types import Node, Score
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.llama import Llama
-from thinktime.engine.models import load_language_model
+from thinktime.core.types import Node, Problem, Score
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.llama import Llama
+from thinktime.models.engine.models import load_language_model
 from thinktime.pocket import directory
 from thinktime.scorers.verdict import VerdictProbability
+
+PROBLEM = Problem("p", "what is 3 + 4")
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +28,8 @@ def skilled() -> LocalGenerator:
 
 
 def read(scorer: VerdictProbability, node: Node) -> Score:
-    (reading,) = asyncio.run(scorer.score([node], [None]))
-    return reading
+    (score,) = asyncio.run(scorer.score(PROBLEM, [node], [None]))
+    return score
 
 
 def check(said: str) -> Node:
@@ -49,22 +51,22 @@ def test_it_is_the_chance_of_yes_against_no_at_the_last_verdict(skilled: LocalGe
     assert read(VerdictProbability(skilled), node).value == pytest.approx(expected, abs=1e-8)
 
 
-def test_a_reading_is_charged_one_token(skilled: LocalGenerator) -> None:
+def test_a_score_is_charged_one_token(skilled: LocalGenerator) -> None:
     node, scorer = check("Verdict: Yes"), VerdictProbability(skilled)
     usage = read(scorer, node).usage
     assert (usage.scorer_tokens, usage.scorer_calls, usage.generated_tokens) == (1, 1, 0)
     length = len(node.state.prompt + node.state.ids)
     assert usage.scorer_flops == forward_flops(skilled._model.shape, 1, length - 1)
-    assert scorer.worst_case(node, None).scorer_flops == usage.scorer_flops
+    assert scorer.worst_case(PROBLEM, node, None).scorer_flops == usage.scorer_flops
 
 
 def test_what_came_to_no_verdict_has_no_probability(skilled: LocalGenerator) -> None:
-    reading = read(VerdictProbability(skilled), check("so 3 and so 4"))
-    assert reading.value is None and reading.usage.scorer_tokens == 0
+    score = read(VerdictProbability(skilled), check("so 3 and so 4"))
+    assert score.value is None and score.usage.scorer_tokens == 0
 
 
 def test_a_model_that_has_no_word_for_yes_is_refused(generator: LocalGenerator) -> None:
-    with pytest.raises(InputError, match="scorer='verdicts': Yes and No are no single tokens of this model"):
+    with pytest.raises(InputError, match="scorer='verdicts': Yes and No are not single tokens of this model"):
         VerdictProbability(generator)
 
 

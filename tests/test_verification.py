@@ -17,7 +17,7 @@ from thinktime.bench.verification import Checked, Verdicts, at_random, best_spli
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.selection import Candidate
 from thinktime.core.types import Node
-from thinktime.strategies.solve_or_verify import SELECT, cost
+from thinktime.strategies.verification.solve_or_verify import SELECT, cost
 
 
 def checked(answers: Sequence[Hashable], verdicts: Sequence[Sequence[float]], right: Hashable = "r") -> Checked:

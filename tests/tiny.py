@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from thinktime.engine.costs import Shape
-from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.engine.rows import Row
-from thinktime.engine.sampling import sample, uniform
+from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.engine import BLOCK_SIZE, Engine
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.rows import Row
+from thinktime.models.engine.sampling import sample, uniform
 
 VOCABULARY = 40
 EOS = 3

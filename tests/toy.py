@@ -15,9 +15,11 @@ from typing import Any
 from hypothesis import settings
 
 from thinktime.core.journal import Journal
+from thinktime.core.ledger import Clock as TellsTime
 from thinktime.core.ledger import Ledger
-from thinktime.core.protocols import Answers, Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
@@ -34,6 +36,8 @@ from thinktime.testing import drawn_score as drawn_score
 
 unhurried = settings(deadline=None)
 """For properties: a busy machine is no failure."""
+
+NGRAMS = HashedNgrams()
 
 CAP = 8
 """Tokens that one whole generation of the toy may have: what the ledger must reserve for a sample."""
@@ -108,6 +112,7 @@ def toy_search(
     scorer: Scorer | Scores | None = drawn_score,
     *,
     answers: Answers | None = ANSWERS,
+    embedder: Embedder | None = NGRAMS,
     prompts: Mapping[str, Prompt] | None = WORD_PROMPTS,
     problem: Problem = PROBLEM,
     budget: Budget | None = None,
@@ -116,6 +121,7 @@ def toy_search(
     cap: int = CAP,
     temperature: float = 1.0,
     within: Ledger | None = None,
+    clock: TellsTime | None = None,
 ) -> Search:
     """A search on the toy; scripts and scores may be given bare."""
     return Search(
@@ -123,13 +129,14 @@ def toy_search(
         ToyGenerator(generator) if callable(generator) or isinstance(generator, Mapping) else generator,
         scorers=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
-        embedder=HashedNgrams(),
+        embedder=embedder,
         prompts=prompts,
         sampling=Sampling(temperature, max_length=cap),
         budget=budget,
         seed=seed,
         journal=journal,
         within=within,
+        clock=clock,
     )
 
 
@@ -143,9 +150,10 @@ def solve(strategy: Strategy, search: Search) -> Answer:
 
 
 def configured(name: str, **options: Any) -> Strategy:
-    """A strategy that runs on short texts: the allocator with a law in place of a fitted one, checks in time."""
+    """A strategy that runs on short random texts: the law has factors, early checks are early, no reply is an error."""
     fitting: dict[str, dict[str, Any]] = {
-        "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6},
+        "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6, "unreadable": "plurality"},
+        "generative_verification": {"unreadable": "plurality"},
         "early_pruning": {"t_check": 3},
     }
     return make(name, fitting.get(name, {}) | options)

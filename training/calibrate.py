@@ -64,9 +64,11 @@ async def collect(
     lengths = np.array([[float(len(node.state.ids)) for node in group] for group in nodes])
     scores = {}
     for cut in cuts:
-        shown = [first(node, cut) for group in nodes for node in group]
-        readings = await scorer.score(shown, [None] * len(shown))
-        scores[cut] = np.array([reading.value or 0.0 for reading in readings]).reshape(right.shape)
+        found = []
+        for problem, group in zip(task.problems, nodes, strict=True):
+            shown = [first(node, cut) for node in group]
+            found += [score.value or 0.0 for score in await scorer.score(problem, shown, [None] * len(shown))]
+        scores[cut] = np.array(found).reshape(right.shape)
     return Evaluated(nodes, answers, right, lengths, value, scores)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thinktime.diffusion.classifier import Classifier
+from thinktime.models.diffusion.classifier import Classifier
 from training.digits import CLASSES, SIDE, digits
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -23,10 +23,10 @@ SHAPES = {"scorer": ((16, 32, 64), 3, 64), "judge": ((24, 48), 5, 96)}
 """Widths of the convolutions, their kernel, and the features."""
 
 
-def moved(pictures: Tensor, dice: torch.Generator) -> Tensor:
+def moved(pictures: Tensor, rng: torch.Generator) -> Tensor:
     """Turned by up to 15 degrees, scaled and shifted by up to a tenth."""
     n = len(pictures)
-    turn, scale, right, down = (torch.rand(4, n, generator=dice) * 2 - 1) * torch.tensor([[0.26], [0.1], [0.1], [0.1]])
+    turn, scale, right, down = (torch.rand(4, n, generator=rng) * 2 - 1) * torch.tensor([[0.26], [0.1], [0.1], [0.1]])
     cos, sin = torch.cos(turn) * (1 + scale), torch.sin(turn) * (1 + scale)
     where = torch.stack([torch.stack([cos, -sin, right], -1), torch.stack([sin, cos, down], -1)], 1)
     grid = F.affine_grid(where, list(pictures.shape), align_corners=False)
@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     for seed, (name, shape) in enumerate(SHAPES.items()):
         torch.manual_seed(seed)
-        dice = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         pictures, labels = digits(args.data, name)
         pictures = pictures / 2 + 0.5
         model = Classifier(SIDE, 1, *shape, LABELS).train()
@@ -49,8 +49,8 @@ def main() -> None:
         steps = args.epochs * (len(pictures) // 50)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
         for _ in range(steps):
-            chosen = torch.randint(len(pictures), (50,), generator=dice)
-            loss = F.cross_entropy(model(moved(pictures[chosen], dice)), labels[chosen], label_smoothing=0.05)
+            chosen = torch.randint(len(pictures), (50,), generator=rng)
+            loss = F.cross_entropy(model(moved(pictures[chosen], rng)), labels[chosen], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -58,14 +58,11 @@ def main() -> None:
         model.eval().save(args.out / name)
         held_out = {}
         for part in set(SHAPES) - {name} | {"generator"}:
-            seen, right = digits(args.data, part)
+            pictures, labels = digits(args.data, part)
             with torch.inference_mode():
-                held_out[part] = round(float((model(seen / 2 + 0.5).argmax(-1) == right).double().mean()), 4)
-        print(
-            json.dumps(
-                {"model": name, "accuracy_on": held_out, "parameters": sum(p.numel() for p in model.parameters())}
-            )
-        )
+                held_out[part] = round(float((model(pictures / 2 + 0.5).argmax(-1) == labels).double().mean()), 4)
+        n_parameters = sum(p.numel() for p in model.parameters())
+        print(json.dumps({"model": name, "accuracy_on": held_out, "parameters": n_parameters}))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ there). Of 10,000 images 7,000 train this model; the scorer's classifier and the
 are trained on 1,500 each, so no image serves two. A digit is what a 24 x 24 window in the middle
 shows, made smaller.
 
-The model tells v (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule; one label in ten is hidden behind an
-eleventh, so it also draws digits nobody asked for. What ships are averaged weights, as a directory of ``diffusers``. A
+The model predicts v (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule; one label in ten is replaced by an
+eleventh, so it also draws digits without a label. The averaged weights are shipped, as a directory of ``diffusers``. A
 killed run goes on from its checkpoint.
 """
 
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.common import rate_scale, write_row
+from training.loop import rate_scale, write_row
 
 SIDE, CLASSES = 16, 10
 HIDDEN = CLASSES
-"""The label of a digit nobody asked for."""
+"""The label of a digit whose class is hidden."""
 PARTS = {"generator": (0, 7000), "scorer": (7000, 8500), "judge": (8500, 10000)}
 
 
@@ -101,17 +101,17 @@ def main() -> None:
     compiled = torch.compile(model)
     log, start = (args.out / "log.jsonl").open("a"), time.monotonic()
     while step < args.steps:
-        dice = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-        chosen = torch.randint(len(images), (args.batch,), generator=dice)
+        rng = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        chosen = torch.randint(len(images), (args.batch,), generator=rng)
         clean = images[chosen].to(memory_format=torch.channels_last)
-        hidden = torch.rand(args.batch, generator=dice) < 0.1
+        hidden = torch.rand(args.batch, generator=rng) < 0.1
         label = torch.where(hidden, HIDDEN, labels[chosen])
-        level = torch.randint(len(levels), (args.batch,), generator=dice)
-        noise = torch.randn(clean.shape, generator=dice)
+        level = torch.randint(len(levels), (args.batch,), generator=rng)
+        noise = torch.randn(clean.shape, generator=rng)
         signal, noisy = levels[level].sqrt()[:, None, None, None], (1 - levels[level]).sqrt()[:, None, None, None]
         with torch.autocast("cpu", torch.bfloat16):
-            told = compiled(signal * clean + noisy * noise, level, label).sample  # type: ignore[no-untyped-call]
-        loss = F.mse_loss(told.float(), signal * noise - noisy * clean)
+            predicted = compiled(signal * clean + noisy * noise, level, label).sample  # type: ignore[no-untyped-call]
+        loss = F.mse_loss(predicted.float(), signal * noise - noisy * clean)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in optimizer.param_groups:
             group["lr"] = args.rate * rate_scale(step, args.steps, falling=0.5)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from thinktime.bench.statistics import mean_interval
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
-from thinktime.diffusion.classifier import Classifier
 from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.models.diffusion.classifier import Classifier
 from thinktime.pocket import directory
 from training.digits import CLASSES, digits
 

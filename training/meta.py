@@ -3,7 +3,7 @@
 Problems of the train split get four samples each; where right and wrong answers are among them, the model judges them
 several times. A judgement is right where every right answer scores above every wrong one; a tie is wrong. The head is
 a logistic regression, and ``meta.json`` beside the judge's weights. What it is worth is measured on dev problems, over
-all judgements and within problems, next to what the length of a judgement alone tells.
+all judgements and within problems, next to the same for the length of a judgement alone.
 
     python -m training.meta src/thinktime/pocket/models/skilled        # 1500 problems; ten minutes on two cores
 """
@@ -31,7 +31,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.prompts import PROMPTS
-from thinktime.strategies.generative_reward import judge, most_frequent
+from thinktime.strategies.verification.generative_reward import judge, most_frequent
 
 SAMPLES = 4
 PENALTY = 1e-3
@@ -45,7 +45,7 @@ Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedProblem:
     """Judgements of one problem: the judge's states, whether they are right, and their lengths in tokens."""
 
     states: list[list[float]]
@@ -60,7 +60,7 @@ def is_right(scores: Sequence[float], right: Sequence[bool]) -> bool:
     )
 
 
-async def judged(problem: Problem, task: Task, generator: LocalGenerator, k: int) -> Judged | None:
+async def judged(problem: Problem, task: Task, generator: LocalGenerator, k: int) -> JudgedProblem | None:
     """Judgements of a problem's samples, or None where not both right and wrong answers are among them."""
     sampling = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
     search = Search(problem, generator, answers=task.answers, prompts=PROMPTS, sampling=sampling, seed=SEED)
@@ -71,14 +71,14 @@ async def judged(problem: Problem, task: Task, generator: LocalGenerator, k: int
     found, _ = await judge(search, [candidate.node for candidate in shown], k)
     states = [state for state, _ in await generator.hidden([node.state for node in found])]
     lengths = [float(generator.length(node.state)) for node in found]
-    return Judged(states, [is_right(scores, right) for scores in found.values()], lengths)
+    return JudgedProblem(states, [is_right(scores, right) for scores in found.values()], lengths)
 
 
-async def collect(task: Task, generator: LocalGenerator, k: int) -> list[Judged]:
+async def collect(task: Task, generator: LocalGenerator, k: int) -> list[JudgedProblem]:
     """Of every problem that has both right and wrong answers."""
     free = asyncio.Semaphore(IN_FLIGHT)
 
-    async def one(problem: Problem) -> Judged | None:
+    async def one(problem: Problem) -> JudgedProblem | None:
         async with free:
             return await judged(problem, task, generator, k)
 
@@ -109,7 +109,7 @@ def fit(states: Vector, right: Vector, penalty: float = PENALTY) -> tuple[Vector
     return weights, float(found.x[-1] - weights @ mean)
 
 
-def measure(held_out: Sequence[Judged], weights: Vector, bias: float) -> dict[str, float | int | None]:
+def measure(held_out: Sequence[JudgedProblem], weights: Vector, bias: float) -> dict[str, float | int | None]:
     """AUC of the head and of length alone, over all judgements and as the mean within problems that have both."""
     rewards = [(np.array(problem.states) @ weights + bias).tolist() for problem in held_out]
     right = [problem.right for problem in held_out]

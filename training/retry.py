@@ -2,9 +2,9 @@
 
 A trace is a solution in which a wrong line ends in No, and the same step comes again. Some wrong lines are those that
 the solver wrote at this place of this problem, about as often as it did, so the model errs as before and learns to see
-it: the more it errs, the longer it writes. Others are right lines with a digit swapped, which it learns to see only. It
-starts from the reward model, which can tell a wrong token and was made of a model that solves; what it needs of either
-is still there. Its own head goes on learning at every token whether the line is right so far, and is thrown away.
+it: the more it errs, the longer it writes. Others are right lines with a digit swapped, which it learns only to see. It
+starts from the reward model, which recognises a wrong token and was made of a model that solves, so it has both skills.
+Its own head goes on learning at every token whether the line is right so far, and is dropped at the end.
 
     torchrun --nproc-per-node 2 -m training.retry --steps 1300 --until 300 --init src/thinktime/pocket/models/reward \\
         --samples runs/retry_samples --out runs/retry
@@ -12,9 +12,6 @@ is still there. Its own head goes on learning at every token whether the line is
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,33 +23,33 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama
 from thinktime.generators.text import shared
-from thinktime.pocket import skills
+from thinktime.models.engine.llama import Llama
+from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
-from training.skills import CONTEXT, PAD_ID, Batch, Row, batches, collate, grown, read
+from training.loop import TrainingRun
+from training.skills import CONTEXT, RowBatch, TrainingRow, batches, grown, predict, read, row_options
 
 MARK = 4.0
 """The weight of the end of a line against that of another token."""
 SWAPPED = 0.2
-"""Wrong lines that nobody wrote, for every right one."""
+"""Wrong lines by a swapped digit, for every right line."""
 MOST = 0.6
 """The highest risk of a step, however often the solver failed there."""
 
 
 @dataclass
 class Course:
-    """What the solver's samples did at every step of a problem, as long as all before it was right."""
+    """The solver's samples of a problem, step by step, each as far as it is right, and its wrong line."""
 
     problem: WordProblem
     reached: list[int]
     wrong: list[list[str]] = field(default_factory=list)
 
     def risk(self, place: int) -> float:
-        """How often this step goes wrong; where hardly any sample came so far, one in ten times."""
+        """How often this step goes wrong; one in ten times where hardly any sample reached it."""
         return min(MOST, (len(self.wrong[place]) + 0.1) / (self.reached[place] + 1))
 
 
@@ -74,7 +71,7 @@ def courses(folder: Path, count: int, seed: int, tokenizer: Tokenizer) -> list[C
 
 
 class Line(NamedTuple):
-    """One line of a trace. What is not the model's own it learns to see, but not to write."""
+    """One line of a trace. The model learns to see a line that is not its own, but not to write it."""
 
     text: str
     right: bool
@@ -88,11 +85,11 @@ def slipped(line: str, rng: Random) -> str:
 
 
 def trace(course: Course, rng: Random) -> list[Line]:
-    """The solution with wrong lines in between, behind each the same step again: the solver's, and digits swapped."""
+    """The solution with wrong lines in between, and after each the same step again."""
     lines = []
     for place, step in enumerate(course.problem.steps):
-        while (dice := rng.random()) < course.risk(place) + SWAPPED:
-            if dice < course.risk(place) and course.wrong[place]:
+        while (drawn := rng.random()) < course.risk(place) + SWAPPED:
+            if drawn < course.risk(place) and course.wrong[place]:
                 lines.append(Line(rng.choice(course.wrong[place]), right=False))
             else:
                 lines.append(Line(slipped(step.text, rng), right=False, own=False))
@@ -100,22 +97,22 @@ def trace(course: Course, rng: Random) -> list[Line]:
     return lines
 
 
-def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> Row:
+def row_of(course: Course, tokenizer: Tokenizer, rng: Random) -> TrainingRow:
     """A row that teaches one trace."""
-    row = Row().add(tokenizer.encode(USER + course.problem.question + ASSISTANT).ids)
+    row = TrainingRow().add(tokenizer.encode(USER + course.problem.question + ASSISTANT).ids)
     steps = iter(course.problem.steps)
     step = next(steps)
     for line, right, own in trace(course, rng):
         ids, should = tokenizer.encode(line).ids, tokenizer.encode(step.text).ids
         common = shared(ids, should)
-        row.judged |= {len(row.ids) + i: float(right or i < common) for i in range(len(ids))}
-        row.add(ids, said=own)
-        row.add(tokenizer.encode("\n" if right else f" {skills.NO}\n").ids, said=True)
+        row.right_so_far |= {len(row.ids) + i: float(right or i < common) for i in range(len(ids))}
+        row.add(ids, in_loss=own)
+        row.add(tokenizer.encode("\n" if right else f" {prompts.NO}\n").ids, in_loss=True)
         step = next(steps, step) if right else step
-    return row.add(tokenizer.encode(f"Answer: {course.problem.answer}{END}").ids, said=True)
+    return row.add(tokenizer.encode(f"Answer: {course.problem.answer}{END}").ids, in_loss=True)
 
 
-def rows_of(found: Sequence[Course], tokenizer: Tokenizer, rng: Random) -> Iterator[Row]:
+def rows_of(found: Sequence[Course], tokenizer: Tokenizer, rng: Random) -> Iterator[TrainingRow]:
     """Endless rows."""
     while True:
         for course in rng.sample(found, len(found)):
@@ -124,66 +121,38 @@ def rows_of(found: Sequence[Course], tokenizer: Tokenizer, rng: Random) -> Itera
                 yield row
 
 
-def losses(model: Llama, backbone: Any, label: nn.Linear, batch: Batch, marks: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy of what is said, where the end of a line, marked or not, counts more; and of the label."""
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = backbone(batch.ids)
-        said = batch.said[:, 1:]
-        logits = model.head(hidden[:, :-1][said]).float()
-        judged = label(hidden[batch.has_label]).float()[..., 0]
-    target = batch.ids[:, 1:][said]
+def losses(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch, marks: Tensor) -> dict[str, Tensor]:
+    """Cross entropy of the text, where the end of a line, marked or not, counts more; and of the label."""
+    logits, target, labels = predict(model, backbone, label, batch)
     weight = 1.0 + (MARK - 1) * torch.isin(target, marks)
-    speech = (weight * F.cross_entropy(logits, target, reduction="none")).sum() / weight.sum()
-    return speech, F.binary_cross_entropy_with_logits(judged, batch.judged[batch.has_label])
+    text = (weight * F.cross_entropy(logits, target, reduction="none")).sum() / weight.sum()
+    return {
+        "text": text,
+        "label": F.binary_cross_entropy_with_logits(labels, batch.right_so_far[batch.has_label]),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--init", type=Path, required=True)
-    parser.add_argument("--samples", type=Path, required=True, help="of the solver, by training.sample")
-    parser.add_argument("--problems", type=int, default=4000)
-    parser.add_argument("--sample-seed", type=int, default=17)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True)
+    parser = row_options(__doc__, 4000, muon_rate=0.006, adam_rate=0.0015)
     parser.add_argument("--until", type=int, help="stop here, the rate still high; another run goes on with its own")
-    parser.add_argument("--tokens", type=int, default=4096, help="padded tokens a batch and process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--muon-rate", type=float, default=0.006)
-    parser.add_argument("--adam-rate", type=float, default=0.0015)
-    parser.add_argument("--weight-decay", type=float, default=0.1)
     args = parser.parse_args()
-    rank, world = start_processes(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = pocket_tokenizer.build(skills.WORDS)
+    run = TrainingRun(args)
+    tokenizer = pocket_tokenizer.build(prompts.WORDS)
     found = courses(args.samples, args.problems, args.sample_seed, tokenizer)
     model, label = grown(args.init, tokenizer)
-    both = nn.ModuleDict({"model": model, "label": label}).train()
     backbone = torch.compile(model.model, dynamic=True)
-    optimizer = MuonAdam(both, args.muon_rate, args.adam_rate, args.weight_decay)
     risk = sum(course.risk(place) for course in found for place in range(len(course.reached)))
     print(f"{len(found)} problems, a step is wrong {risk / sum(len(c.reached) for c in found):.3f} times", flush=True)
-    marks = torch.tensor(tokenizer.encode(f" {skills.NO}\n").ids)
-    log = (args.out / "log.jsonl").open("a")
-    rng, start, tokens, running = Random(args.seed), time.time(), 0, [0.0, 0.0]
-    for step, chunk in enumerate(batches(rows_of(found, tokenizer, Random(args.seed + 1)), args.tokens, world, rng)):
-        batch = collate(chunk[rank::world])
-        speech, marked = losses(model, backbone, label, batch, marks)
-        (speech + marked).backward()  # type: ignore[no-untyped-call]
-        tokens += average_gradients(both, world, int((batch.ids != PAD_ID).sum()))
-        optimizer.step(rate_scale(step, args.steps, falling=0.8))
-        if step + 1 == (args.until or args.steps):
-            break
-        new = [speech.item(), marked.item()]
-        running = [0.95 * old + 0.05 * now for old, now in zip(running, new, strict=True)] if step else new
-        if not rank and step % 50 == 49:
-            minutes = round((time.time() - start) / 60, 2)
-            losses_now = {"speech": round(running[0], 4), "label": round(running[1], 4)}
-            write_row(log, {"step": step + 1, "tokens": tokens, "minutes": minutes, **losses_now})
-        if not rank and step % 100 == 99:
-            model.save(args.out / "latest", torch.float32)
-    if not rank:
-        model.save(args.out / "final", torch.float32)
-        print(json.dumps({"minutes": round((time.time() - start) / 60, 2)}), flush=True)
+    marks = torch.tensor(tokenizer.encode(f" {prompts.NO}\n").ids)
+    drawn = batches(rows_of(found, tokenizer, Random(args.seed + 1)), run, Random(args.seed))
+    run.train(
+        model,
+        drawn,
+        lambda batch: (losses(model, backbone, label, batch, marks), batch.ids),
+        falling=0.8,
+        heads=label,
+        stop=args.until,
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Train the process reward model on the shipped solver's own samples.
 
-It starts from a backbone that was trained longer than the solver, so it does not share its blind spots, with layers
-on top that have learnt to compare what comes with what was to be expected (`training.compare`). Here they learn to
-carry the news of a difference to the end, and which differences matter; the backbone stays as it is. Every token of a
-solution carries the label right so far, or not, exact to the token that makes a step wrong: so the model learns where
-to look, and may be read at step ends and in mid-step alike. What selection lives on is telling samples of *one*
-problem apart: a batch takes problems whose samples disagree, right and wrong ones in equal number, and a pairwise
-loss sets them against each other.
+It starts from a backbone that was trained longer than the solver, so it does not share its blind spots. The layers on
+top have learnt to compare a token with the prediction (`training.compare`). Here they learn which differences matter,
+and to carry them to the end; the backbone stays as it is. Every token of a solution has a label, right so far or not,
+exact to the token that makes a step wrong: so the model learns where to look, and its score holds at step ends and in
+mid-step. Selection needs the samples of *one* problem in order: a batch takes problems with right and wrong samples, in
+equal number, and a pairwise loss compares them.
 
     torchrun --nproc-per-node 2 -m training.reward --steps 1500 --init runs/compare/final \
         --samples runs/samples --dev runs/dev --out runs/reward
@@ -16,8 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -28,11 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from thinktime.bench.statistics import auc
-from thinktime.engine.llama import Llama
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
+from thinktime.models.engine.llama import Llama
+from thinktime.pocket import tokenizer as pocket_tokenizer
+from thinktime.pocket.tokenizer import STEP
 from training.compare import freeze
-
-PAD_ID, STEP = 0, "\n"
+from training.loop import PAD_ID, TrainingRun, options
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,9 @@ class Solution:
         return self.labels[-1]
 
 
-def read(folder: Path, step_id: int) -> list[list[Solution]]:
+def read(folder: Path) -> list[list[Solution]]:
     """The samples of each problem, duplicates removed, from all files of a folder."""
+    step_id = pocket_tokenizer.build().encode(STEP).ids[0]
     problems = []
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text().splitlines():
@@ -75,7 +74,7 @@ def read(folder: Path, step_id: int) -> list[list[Solution]]:
     return [solutions for solutions in problems if solutions]
 
 
-def batches(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[list[list[Solution]]]:
+def epoch(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[list[list[Solution]]]:
     """One epoch of problems, up to two right and two wrong solutions each; unanimous problems less often."""
     picked = []
     for solutions in problems:
@@ -93,8 +92,15 @@ def batches(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[
         yield from chunks
 
 
+def batches(problems: list[list[Solution]], run: TrainingRun, size: int) -> Iterator[Sequence[list[Solution]]]:
+    """This process's share of epoch after epoch; ``size`` problems a batch and process."""
+    rng = Random(run.args.seed)
+    while True:
+        yield from map(run.share, epoch(problems, rng, size * run.world))
+
+
 @dataclass(frozen=True)
-class Batch:
+class SolutionBatch:
     """Tensors of a batch, ``[rows, tokens]``; ``problem`` and ``last`` are ``[rows]``."""
 
     ids: Tensor
@@ -105,9 +111,8 @@ class Batch:
     right: Tensor
 
 
-def collate(groups: list[list[Solution]], multiple: int = 16) -> Batch:
-    """Pad and label. Step ends and the first wrong token weigh most; after a wrong step nothing new is said, so it
-    weighs little."""
+def collate(groups: Sequence[list[Solution]], multiple: int = 16) -> SolutionBatch:
+    """Pad and label. Step ends and the first wrong token weigh most; what follows a wrong step weighs little."""
     rows = [(place, solution) for place, group in enumerate(groups) for solution in group]
     longest = -(-max(len(s.ids) for _, s in rows) // multiple) * multiple
     ids = torch.full((len(rows), longest), PAD_ID)
@@ -123,7 +128,7 @@ def collate(groups: list[list[Solution]], multiple: int = 16) -> Batch:
         first_bad_end = next((end for end in s.ends if not s.labels[end]), len(s.labels))
         weights[first_bad_end + 1 :] *= 0.3
         weight[row, span] = weights
-    return Batch(
+    return SolutionBatch(
         ids,
         label,
         weight,
@@ -141,15 +146,18 @@ def margins(model: Llama, backbone: Any, ids: Tensor) -> Tensor:
     return logits[..., 1] - logits[..., 0]
 
 
-def loss_of(margin: Tensor, batch: Batch) -> Tensor:
+def loss_of(margin: Tensor, batch: SolutionBatch) -> Tensor:
     """Cross entropy over tokens, plus the pairwise loss between right and wrong solutions of one problem."""
     token = F.binary_cross_entropy_with_logits(margin, batch.label, reduction="none")
     loss = (token * batch.weight).sum() / batch.weight.sum()
+    return loss + 0.3 * pairwise(margin, batch)
+
+
+def pairwise(margin: Tensor, batch: SolutionBatch) -> Tensor:
+    """The mean loss over pairs of a right and a wrong solution of one problem, by their last tokens; 0 without any."""
     final = margin[torch.arange(len(batch.last)), batch.last]
     pairs = batch.right[:, None] & ~batch.right[None, :] & (batch.problem[:, None] == batch.problem[None, :])
-    if pairs.any():
-        loss = loss + 0.3 * F.softplus(-(final[:, None] - final[None, :])[pairs]).mean()
-    return loss
+    return F.softplus(-(final[:, None] - final[None, :])[pairs]).mean() if pairs.any() else final.sum() * 0
 
 
 @torch.no_grad()
@@ -186,71 +194,35 @@ def evaluate(model: Llama, problems: list[list[Solution]]) -> dict[str, float | 
     }
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """What a judge of samples is trained with."""
-    parser = argparse.ArgumentParser(description=description)
+def judge_options(description: str | None) -> argparse.ArgumentParser:
+    """The options of training a judge of samples."""
+    parser = options(description, muon_rate=0.01, adam_rate=0.002)
     parser.add_argument("--init", type=Path, required=True, help="what training.compare made")
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=12, help="problems a batch and process")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layers", type=int, default=2, help="how many of the last layers are trained")
-    parser.add_argument("--muon-rate", type=float, default=0.01)
-    parser.add_argument("--adam-rate", type=float, default=0.002)
-    parser.add_argument("--weight-decay", type=float, default=0.1)
     return parser
 
 
 def main() -> None:
-    args = options(__doc__).parse_args()
-    rank, world = start_processes(args.seed)
-    from thinktime.pocket import tokenizer as pocket_tokenizer
-
-    step_id = pocket_tokenizer.build().encode(STEP).ids[0]
-    args.out.mkdir(parents=True, exist_ok=True)
-    model = Llama.load(args.init).train()
+    args = judge_options(__doc__).parse_args()
+    run = TrainingRun(args)
+    model = Llama.load(args.init)
     freeze(model, model.config.num_hidden_layers - args.layers)
     backbone = torch.compile(model.model, dynamic=True)
-    optimizer = MuonAdam(model, args.muon_rate, args.adam_rate, args.weight_decay)
-    problems, dev = read(args.samples, step_id), read(args.dev, step_id)
+    problems, dev = read(args.samples), read(args.dev)
     mixed = sum(len({s.right for s in group}) == 2 for group in problems)
     print(f"{len(problems)} problems, {sum(map(len, problems))} distinct samples, {mixed} mixed", flush=True)
-    log = (args.out / "log.jsonl").open("a")
-    rng = Random(args.seed)
-    start, step, rows, running = time.time(), 0, 0, 0.0
-    for groups in endless(problems, rng, args.batch * world):
-        batch = collate(groups[rank::world])
-        loss = loss_of(margins(model, backbone, batch.ids), batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        rows += average_gradients(model, world, len(batch.ids))
-        optimizer.step(rate_scale(step, args.steps, falling=0.6))
-        step += 1
-        if step == args.steps:
-            break
-        if rank:
-            continue
-        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
-        if step % 250 == 0:
-            row: dict[str, object] = {
-                "step": step,
-                "rows": rows,
-                "minutes": (time.time() - start) / 60,
-                "loss": running,
-                **(evaluate(model, dev[:150]) if step % 500 == 0 else {}),
-            }
-            write_row(log, row)
-            model.save(args.out / "latest", torch.float32)
-    if not rank:
-        model.save(args.out / "final", torch.float32)
+
+    def losses(groups: Sequence[list[Solution]]) -> tuple[dict[str, Tensor], Tensor]:
+        batch = collate(groups)
+        return {"loss": loss_of(margins(model, backbone, batch.ids), batch)}, batch.ids
+
+    drawn = batches(problems, run, args.batch)
+    run.train(model, drawn, losses, falling=0.6, log_every=250, evaluate=lambda: evaluate(model, dev[:150]))
+    if not run.rank:
         print(json.dumps(evaluate(model, dev)), flush=True)
-
-
-def endless(problems: list[list[Solution]], rng: Random, size: int) -> Iterator[list[list[Solution]]]:
-    """Epoch after epoch of `batches`."""
-    while True:
-        yield from batches(problems, rng, size)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ import torch
 from tokenizers import Tokenizer
 
 from thinktime import pocket
-from thinktime.engine.models import load_language_model
-from thinktime.engine.rows import Row
 from thinktime.generators.text import shared
+from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.rows import Row
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import WordProblem, check_steps, problems, read_answer
 from thinktime.pocket.tokenizer import END, STEP
@@ -40,9 +40,9 @@ def row_of(ids: list[int], name: str) -> Row:
 
 
 def first_wrong(problem: WordProblem, tokenizer: Tokenizer, ids: Sequence[int], verdicts: Sequence[bool]) -> int:
-    """Place of the first token with which no right solution goes on; ``len(ids)`` if all is right.
+    """Place of the first token that no right solution has there; ``len(ids)`` if all is right.
 
-    In the first wrong line that is where it leaves every step that could have come.
+    In the first wrong line it is the token at which the line leaves every step that is possible there.
     """
     if all(verdicts):
         return len(ids)

@@ -1,10 +1,10 @@
-"""Teach the solver to say at every token whether another sample would be better (Manvi et al. 2024, arXiv 2410.02725).
+"""Teach the solver to predict at every token whether another sample would be better (Manvi et al. 2024, 2410.02725).
 
 The solver's own layers stay as they are; on top of them are two that have learnt to compare (`training.compare`, with
 the solver for a backbone). The label of a sample is the share of the solver's other samples of the problem that are no
-better, and it is the label of each of its tokens: in the middle of a sample that is the value of going on. As for the
-reward model, problems whose samples disagree are set against each other in pairs. A second head learns at which token
-a sample goes wrong, for one number a sample is too little to learn from; it is thrown away.
+better, and each of its tokens has this label: in the middle of a sample it is the value of going on. As for the reward
+model, a pairwise loss compares right and wrong samples of one problem. One number a sample is too little to learn from,
+so a second head learns at which token a sample goes wrong; it is dropped at the end.
 
     torchrun --nproc-per-node 2 -m training.self_evaluation --steps 700 --init runs/skills/compare/final \
         --samples runs/skills/samples --dev runs/skills/dev --out runs/self
@@ -13,71 +13,57 @@ a sample goes wrong, for one number a sample is too little to learn from; it is 
 from __future__ import annotations
 
 import json
-import time
-from random import Random
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama
-from thinktime.pocket import tokenizer as pocket_tokenizer
-from thinktime.pocket.tokenizer import STEP
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
+from thinktime.models.engine.llama import Llama
 from training.compare import freeze
-from training.reward import Batch, Solution, collate, endless, evaluate, loss_of, options, read
+from training.loop import TrainingRun
+from training.reward import Solution, SolutionBatch, batches, collate, evaluate, judge_options, loss_of, pairwise, read
 
 
-def value_loss(margin: Tensor, values: Tensor, batch: Batch) -> Tensor:
+def value_loss(margin: Tensor, values: Tensor, batch: SolutionBatch) -> Tensor:
     """Cross entropy against the values of whole samples at every token, step ends and the last token most."""
     every = F.binary_cross_entropy_with_logits(margin, values[:, None].expand_as(margin), reduction="none")
-    rows = torch.arange(len(batch.last))
-    final = margin[rows, batch.last]
-    pairs = batch.right[:, None] & ~batch.right[None, :] & (batch.problem[:, None] == batch.problem[None, :])
-    against = F.softplus(-(final[:, None] - final[None, :])[pairs]).mean() if pairs.any() else final.sum() * 0
-    asked = (batch.weight > 0).float()
-    return (every * asked).sum() / asked.sum() + every[rows, batch.last].mean() + 0.3 * against
+    last = every[torch.arange(len(batch.last)), batch.last]
+    in_solution = (batch.weight > 0).float()
+    return (every * in_solution).sum() / in_solution.sum() + last.mean() + 0.3 * pairwise(margin, batch)
 
 
 def main() -> None:
-    args = options(__doc__).parse_args()
-    rank, world = start_processes(args.seed)
-    step_id = pocket_tokenizer.build().encode(STEP).ids[0]
-    args.out.mkdir(parents=True, exist_ok=True)
-    model = Llama.load(args.init).train()
+    args = judge_options(__doc__).parse_args()
+    run = TrainingRun(args)
+    model = Llama.load(args.init)
     freeze(model, model.config.num_hidden_layers - args.layers)
     where = nn.Linear(model.config.hidden_size, 1)
     where.weight.data[0] = model.score.weight.data[1] - model.score.weight.data[0]
     nn.init.zeros_(where.bias)
-    both = nn.ModuleDict({"model": model, "where": where})
     backbone = torch.compile(model.model, dynamic=True)
-    optimizer = MuonAdam(both, args.muon_rate, args.adam_rate, args.weight_decay)
-    problems, dev = read(args.samples, step_id), read(args.dev, step_id)
-    log = (args.out / "log.jsonl").open("a")
-    rng = Random(args.seed)
-    start, step, running = time.time(), 0, 0.0
-    for groups in endless(problems, rng, args.batch * world):
-        mine: list[list[Solution]] = groups[rank::world]
-        batch = collate(mine)
-        values = torch.tensor([solution.value for group in mine for solution in group])
+    problems, dev = read(args.samples), read(args.dev)
+
+    def losses(groups: Sequence[list[Solution]]) -> tuple[dict[str, Tensor], Tensor]:
+        batch = collate(groups)
+        values = torch.tensor([solution.value for group in groups for solution in group])
         with torch.autocast("cpu", torch.bfloat16):
             hidden = backbone(batch.ids)
             logits, places = model.head(hidden).float(), where(hidden).float()[..., 0]
-        loss = value_loss(logits[..., 1] - logits[..., 0], values, batch) + loss_of(places, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        average_gradients(both, world, 0)
-        optimizer.step(rate_scale(step, args.steps, falling=0.6))
-        step += 1
-        if step == args.steps:
-            break
-        if rank:
-            continue
-        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
-        if step % 50 == 0:
-            row: dict[str, object] = {"step": step, "minutes": round((time.time() - start) / 60, 2), "loss": running}
-            write_row(log, row | (evaluate(model, dev[:150]) if step % 100 == 0 else {}))
-    if not rank:
-        model.save(args.out / "final", torch.float32)
+        value = value_loss(logits[..., 1] - logits[..., 0], values, batch)
+        return {"loss": value + loss_of(places, batch)}, batch.ids
+
+    drawn = batches(problems, run, args.batch)
+    run.train(
+        model,
+        drawn,
+        losses,
+        falling=0.6,
+        heads=where,
+        evaluate=lambda: evaluate(model, dev[:150]),
+        evaluate_every=100,
+    )
+    if not run.rank:
         print(json.dumps(evaluate(model, dev)), flush=True)
 
 

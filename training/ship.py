@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from thinktime.engine.llama import Llama
-from thinktime.engine.models import fingerprint
-from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE, skills
+from thinktime.models.engine.llama import Llama
+from thinktime.models.engine.models import fingerprint
+from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE, prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.scorers.prm import NO_WORSE
 
@@ -43,9 +43,8 @@ def main() -> None:
     out = args.out or MODELS / args.kind
     model = Llama.load(args.checkpoint)
     parameters = sum(p.numel() for p in model.parameters())
-    said: dict[str, object] = {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}
-    extra: dict[str, object] = {"thinktime": said}
-    tokenizer = pocket_tokenizer.build(skills.WORDS if args.kind in MORE_WORDS else ())
+    extra: dict[str, object] = {"thinktime": {"description": f"{parameters:,} parameters; {DESCRIPTION[args.kind]}"}}
+    tokenizer = pocket_tokenizer.build(prompts.WORDS if args.kind in MORE_WORDS else ())
     eos, pad = tokenizer.token_to_id(pocket_tokenizer.END), tokenizer.token_to_id(pocket_tokenizer.PAD)
     extra |= {"eos_token_id": eos, "pad_token_id": pad, "bos_token_id": None}
     if args.kind in LABELS:

@@ -1,15 +1,15 @@
 """Teach the solver's weights to look back: check, judge, revise, plan.
 
 One model solves and judges. It starts from the shipped solver with layers on top that have learnt to compare
-(`training.compare`), or from where an earlier run of this ended, and goes on solving as it did, for it is trained on
-the solver's own samples as they came, right or wrong. What else it learns is made of the same samples:
+(`training.compare`), or from the end of an earlier run. It goes on solving as the solver does, for it is trained on the
+solver's own samples, right or wrong. The same samples teach the rest:
 
 - *check*: every line as it should be, up to the first that is not, and a verdict.
 - *judge*: one to three checks of lines of up to four solutions, then a score each: 9 is right, less by how far it was.
 - *revise*: up to four wrong answers, the last one the nearest to the right one that follows (Snell et al. 2024).
 - *plan*, then solve by the plan.
 
-At every token of a sample another head learns whether it is right so far; it is thrown away.
+At every token of a sample another head learns whether it is right so far; it is dropped at the end.
 
     torchrun --nproc-per-node 2 -m training.skills --steps 1100 --init runs/skills/compare/final \
         --samples runs/skills/samples --dev runs/skills/dev --out runs/skills/run
@@ -17,12 +17,12 @@ At every token of a sample another head learns whether it is right so far; it is
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,21 +33,20 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.pocket import skills
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import Split, WordProblem, problems
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
-from training.common import MuonAdam, average_gradients, rate_scale, start_processes, write_row
+from training.loop import PAD_ID, TrainingRun, options
 from training.sample import able_lines
 
-PAD_ID = 0
 CONTEXT = 1024
 SHARES = {"check": 0.4, "judge": 0.35, "revise": 0.2, "plan": 0.05}
 
 
 @dataclass(frozen=True)
-class Sample:
+class SolverSample:
     """One solution of the solver, and where it goes wrong (``len(ids)``: nowhere)."""
 
     ids: list[int]
@@ -63,23 +62,23 @@ class Solved:
     """A problem with the solver's samples of it."""
 
     problem: WordProblem
-    samples: list[Sample]
+    samples: list[SolverSample]
 
 
 @dataclass
-class Row:
-    """Ids with what is learnt at which place."""
+class TrainingRow:
+    """Ids, and what the model learns at which place."""
 
     ids: list[int] = field(default_factory=list)
-    said: list[bool] = field(default_factory=list)
-    """Whether the id is the model's to say."""
-    judged: dict[int, float] = field(default_factory=dict)
-    """Whether a sample is right so far, at its places."""
+    in_loss: list[bool] = field(default_factory=list)
+    """Whether the model learns to write the id."""
+    right_so_far: dict[int, float] = field(default_factory=dict)
+    """By place in a sample, whether it is right up to there."""
 
-    def add(self, ids: Sequence[int], said: bool = False) -> Row:
+    def add(self, ids: Sequence[int], in_loss: bool = False) -> TrainingRow:
         """Append ids."""
         self.ids += ids
-        self.said += [said] * len(ids)
+        self.in_loss += [in_loss] * len(ids)
         return self
 
 
@@ -89,24 +88,24 @@ class Writer:
     def __init__(self, tokenizer: Tokenizer, rng: Random) -> None:
         self._tokenizer, self._rng = tokenizer, rng
 
-    def write(self, skill: str, solved: Solved, sample: Sample) -> Row | None:
+    def write(self, skill: str, solved: Solved, sample: SolverSample) -> TrainingRow | None:
         """A row that teaches the skill with this sample, or None where it has nothing to teach."""
-        row = Row().add(self._ids(USER + solved.problem.question))
+        row = TrainingRow().add(self._ids(USER + solved.problem.question))
         make = {"check": self._check, "judge": self._judge, "revise": self._revise}
         return make.get(skill, self._plan)(row, solved, sample)
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text).ids)
 
-    def _turn(self, row: Row, word: str, reply: str) -> Row:
-        return row.add(self._ids(USER + word + ASSISTANT)).add(self._ids(reply + END), said=True)
+    def _turn(self, row: TrainingRow, word: str, reply: str) -> TrainingRow:
+        return row.add(self._ids(USER + word + ASSISTANT)).add(self._ids(reply + END), in_loss=True)
 
-    def _check(self, row: Row, solved: Solved, sample: Sample) -> Row:
+    def _check(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow:
         row.add(self._ids(ASSISTANT))
         start = len(row.ids)
-        row.add(sample.ids, said=True)
-        row.judged |= {start + i: float(i < sample.wrong_at) for i in range(len(sample.ids))}
-        self._turn(row, "Check", skills.checked(sample.lines))
+        row.add(sample.ids, in_loss=True)
+        row.right_so_far |= {start + i: float(i < sample.wrong_at) for i in range(len(sample.ids))}
+        self._turn(row, "Check", prompts.checked(sample.lines))
         better = [s for s in solved.samples if s.right]
         if sample.right and self._rng.random() < 0.1:
             return self._turn(row, "Revise", sample.text)
@@ -114,7 +113,7 @@ class Writer:
             return self._turn(row, "Revise", self._rng.choice(better).text)
         return row
 
-    def _judge(self, row: Row, solved: Solved, sample: Sample) -> Row:
+    def _judge(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow:
         rng, others = self._rng, list({s.text: s for s in solved.samples if s.text != sample.text}.values())
         shown = [sample, *rng.sample(others, min(len(others), rng.randint(1, 3)))]
         rng.shuffle(shown)
@@ -131,14 +130,14 @@ class Writer:
             most = min(len(shown[who].lines), len(texts[who].splitlines()))
             line = most - 1 if rng.random() < 0.5 else rng.randrange(most)
             checks[who, line] = (who, line, *shown[who].lines[line])
-        content = skills.judge("", texts)[1]["content"]
-        return self._turn(row, content, skills.judged(list(checks.values()), scores))
+        content = prompts.judge("", texts)[1]["content"]
+        return self._turn(row, content, prompts.judged(list(checks.values()), scores))
 
-    def _revise(self, row: Row, solved: Solved, sample: Sample) -> Row | None:
+    def _revise(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow | None:
         if not sample.right:
             return None
         wrong = [s for s in solved.samples if not s.right]
-        count = min(self._rng.randint(0, skills.REVISED), len(wrong))
+        count = min(self._rng.randint(0, prompts.REVISED), len(wrong))
         shown = self._rng.sample(wrong, count)
         if shown:
             nearest = max(wrong, key=lambda s: SequenceMatcher(None, s.ids, sample.ids, autojunk=False).ratio())
@@ -147,10 +146,10 @@ class Writer:
             row.add(self._ids(ASSISTANT)).add(s.ids).add(self._ids(USER + "Revise"))
         if not shown:
             row.add(self._ids(USER + "Revise"))
-        return row.add(self._ids(ASSISTANT)).add(sample.ids, said=True)
+        return row.add(self._ids(ASSISTANT)).add(sample.ids, in_loss=True)
 
-    def _plan(self, row: Row, solved: Solved, sample: Sample) -> Row:
-        self._turn(row, "Plan", skills.planned([step.text for step in solved.problem.steps]))
+    def _plan(self, row: TrainingRow, solved: Solved, sample: SolverSample) -> TrainingRow:
+        self._turn(row, "Plan", prompts.planned([step.text for step in solved.problem.steps]))
         return self._turn(row, "Solve", solved.problem.solution)
 
 
@@ -164,16 +163,16 @@ def read(folder: Path, split: Split, count: int, seed: int, tokenizer: Tokenizer
             problem = known[line["id"]]
             samples = []
             for raw in line["samples"]:
-                said = tokenizer.decode(raw["ids"])
-                lines = list(zip(said.splitlines(), raw["steps"], strict=False))
-                if len(said.splitlines()) != len(raw["steps"]) or not lines:
+                solution = tokenizer.decode(raw["ids"])
+                lines = list(zip(solution.splitlines(), raw["steps"], strict=False))
+                if len(solution.splitlines()) != len(raw["steps"]) or not lines:
                     continue  # the length limit or a blank line broke the format
                 if False in raw["steps"]:
                     place = raw["steps"].index(False)
                     able = able_lines(problem, [text for text, _ in lines[:place]])
                     near = max(able, key=lambda text: _common(tokenizer, text, lines[place][0]))
                     lines = [*lines[:place], (near, False)]
-                samples.append(Sample(raw["ids"], said, raw["correct"], raw["wrong_at"], lines))
+                samples.append(SolverSample(raw["ids"], solution, raw["correct"], raw["wrong_at"], lines))
             found.append(Solved(problem, samples))
     return found
 
@@ -185,44 +184,49 @@ def _common(tokenizer: Tokenizer, a: str, b: str) -> int:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tensors ``[rows, tokens]``."""
+class RowBatch:
+    """Tensors ``[rows, tokens]``: a `TrainingRow`'s columns, padded, and which places have a label."""
 
     ids: Tensor
-    said: Tensor
-    judged: Tensor
+    in_loss: Tensor
+    right_so_far: Tensor
     has_label: Tensor
 
 
-def collate(rows: Sequence[Row], multiple: int = 32) -> Batch:
+def collate(rows: Sequence[TrainingRow], multiple: int = 32) -> RowBatch:
     """Pad."""
     longest = -(-max(len(row.ids) for row in rows) // multiple) * multiple
     ids = torch.full((len(rows), longest), PAD_ID)
-    said, has_label = torch.zeros(2, len(rows), longest, dtype=torch.bool)
-    judged = torch.zeros(len(rows), longest)
+    in_loss, has_label = torch.zeros(2, len(rows), longest, dtype=torch.bool)
+    right_so_far = torch.zeros(len(rows), longest)
     for place, row in enumerate(rows):
         ids[place, : len(row.ids)] = torch.tensor(row.ids)
-        said[place, : len(row.ids)] = torch.tensor(row.said)
-        if row.judged:
-            at = torch.tensor(list(row.judged))
-            judged[place, at] = torch.tensor(list(row.judged.values()))
+        in_loss[place, : len(row.ids)] = torch.tensor(row.in_loss)
+        if row.right_so_far:
+            at = torch.tensor(list(row.right_so_far))
+            right_so_far[place, at] = torch.tensor(list(row.right_so_far.values()))
             has_label[place, at] = True
-    return Batch(ids, said, judged, has_label)
+    return RowBatch(ids, in_loss, right_so_far, has_label)
 
 
-def losses(model: Llama, backbone: Any, label: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Cross entropy of what is said, and of the label right so far."""
+def predict(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits ``[n, vocabulary]`` and ids ``[n]`` of what is learnt, and the label's logit where there is a label."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = backbone(batch.ids)
-        said = batch.said[:, 1:]
-        logits = model.head(hidden[:, :-1][said]).float()
-        marks = label(hidden[batch.has_label]).float()[..., 0]
-    speech = F.cross_entropy(logits, batch.ids[:, 1:][said])
-    marked = F.binary_cross_entropy_with_logits(marks, batch.judged[batch.has_label], reduction="sum")
-    return speech, marked / max(1, len(marks))
+        in_loss = batch.in_loss[:, 1:]
+        logits = model.head(hidden[:, :-1][in_loss]).float()
+        labels = label(hidden[batch.has_label]).float()[..., 0]
+    return logits, batch.ids[:, 1:][in_loss], labels
 
 
-def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[Row]:
+def losses(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the text, and of the label right so far."""
+    logits, target, labels = predict(model, backbone, label, batch)
+    wrong = F.binary_cross_entropy_with_logits(labels, batch.right_so_far[batch.has_label], reduction="sum")
+    return F.cross_entropy(logits, target), wrong / max(1, len(labels))
+
+
+def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[TrainingRow]:
     """Endless rows, skills in their shares."""
     pairs = [(problem, sample) for problem in solved for sample in problem.samples]
     while True:
@@ -234,18 +238,18 @@ def rows_of(solved: Sequence[Solved], writer: Writer, rng: Random) -> Iterator[R
                 yield row
 
 
-def batches(rows: Iterator[Row], tokens: int, world: int, rng: Random) -> Iterator[list[Row]]:
-    """Rows of similar length, about ``tokens`` of them padded, a multiple of the processes."""
+def batches(rows: Iterator[TrainingRow], run: TrainingRun, rng: Random) -> Iterator[RowBatch]:
+    """This process's share of rows of similar length, about ``--tokens`` of them padded."""
     while True:
-        pool = sorted((next(rows) for _ in range(400 * world)), key=lambda row: len(row.ids))
-        chunks: list[list[Row]] = [[]]
+        pool = sorted((next(rows) for _ in range(400 * run.world)), key=lambda row: len(row.ids))
+        chunks: list[list[TrainingRow]] = [[]]
         for row in pool:
-            if chunks[-1] and (len(chunks[-1]) + 1) * len(row.ids) > tokens * world:
+            if chunks[-1] and (len(chunks[-1]) + 1) * len(row.ids) > run.args.tokens * run.world:
                 chunks.append([])
             chunks[-1].append(row)
-        chunks = [chunk for chunk in chunks if len(chunk) >= world]
+        chunks = [chunk for chunk in chunks if len(chunk) >= run.world]
         rng.shuffle(chunks)
-        yield from chunks
+        yield from (collate(run.share(chunk)) for chunk in chunks)
 
 
 def grown(init: Path, tokenizer: Tokenizer) -> tuple[Llama, nn.Linear]:
@@ -267,7 +271,7 @@ def grown(init: Path, tokenizer: Tokenizer) -> tuple[Llama, nn.Linear]:
 
 @torch.no_grad()
 def evaluate(model: Llama, label: nn.Linear, dev: Sequence[Solved], tokenizer: Tokenizer) -> dict[str, float]:
-    """Loss of what is said, by skill."""
+    """Loss of the text, by skill."""
     result = {}
     for skill in SHARES:
         writer = Writer(tokenizer, Random(f"dev/{skill}"))
@@ -280,63 +284,40 @@ def evaluate(model: Llama, label: nn.Linear, dev: Sequence[Solved], tokenizer: T
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def row_options(description: str | None, problems: int, *, muon_rate: float, adam_rate: float) -> ArgumentParser:
+    """The options of a training on rows that are made of samples of the solver."""
+    parser = options(description, muon_rate=muon_rate, adam_rate=adam_rate)
     parser.add_argument("--init", type=Path, required=True, help="what training.compare made of the solver, or a run")
-    parser.add_argument("--samples", type=Path, required=True)
-    parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
-    parser.add_argument("--problems", type=int, default=12000)
+    parser.add_argument("--samples", type=Path, required=True, help="of the solver, by training.sample")
+    parser.add_argument("--problems", type=int, default=problems)
     parser.add_argument("--sample-seed", type=int, default=17)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--tokens", type=int, default=4096, help="padded tokens a batch and process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--muon-rate", type=float, default=0.01)
-    parser.add_argument("--adam-rate", type=float, default=0.002)
-    parser.add_argument("--weight-decay", type=float, default=0.1)
+    return parser
+
+
+def main() -> None:
+    parser = row_options(__doc__, 12000, muon_rate=0.01, adam_rate=0.002)
+    parser.add_argument("--dev", type=Path, required=True, help="samples of dev problems, for the curve")
     args = parser.parse_args()
-    rank, world = start_processes(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = pocket_tokenizer.build(skills.WORDS)
+    run = TrainingRun(args)
+    tokenizer = pocket_tokenizer.build(prompts.WORDS)
     solved = read(args.samples, "train", args.problems, args.sample_seed, tokenizer)
     dev = read(args.dev, "dev", 300, args.sample_seed, tokenizer)
     model, label = grown(args.init, tokenizer)
-    both = nn.ModuleDict({"model": model, "label": label}).train()
     backbone = torch.compile(model.model, dynamic=True)
-    optimizer = MuonAdam(both, args.muon_rate, args.adam_rate, args.weight_decay)
     n_samples = sum(len(s.samples) for s in solved)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {n_samples} samples", flush=True)
-    log = (args.out / "log.jsonl").open("a")
+
+    def loss_of(batch: RowBatch) -> tuple[dict[str, Tensor], Tensor]:
+        text, labels = losses(model, backbone, label, batch)
+        return {"loss": text + 0.5 * labels}, batch.ids
+
     rng = Random(args.seed)
     rows = rows_of(solved, Writer(tokenizer, Random(args.seed + 1)), rng)
-    start, step, tokens, running = time.time(), 0, 0, 0.0
-    for chunk in batches(rows, args.tokens, world, rng):
-        batch = collate(chunk[rank::world])
-        speech, marked = losses(model, backbone, label, batch)
-        loss = speech + 0.5 * marked
-        loss.backward()  # type: ignore[no-untyped-call]
-        tokens += average_gradients(both, world, int((batch.ids != PAD_ID).sum()))
-        optimizer.step(rate_scale(step, args.steps, falling=0.8))
-        step += 1
-        if step == args.steps:
-            break
-        if rank:
-            continue
-        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
-        if step % 50 == 0:
-            row: dict[str, object] = {
-                "step": step,
-                "tokens": tokens,
-                "minutes": round((time.time() - start) / 60, 2),
-                "loss": round(running, 4),
-                **(evaluate(model, label, dev, tokenizer) if step % 500 == 0 else {}),
-            }
-            write_row(log, row)
-        if step % 250 == 0:
-            model.save(args.out / "latest", torch.float32)
-    if not rank:
-        model.save(args.out / "final", torch.float32)
-        print(json.dumps(evaluate(model, label, dev, tokenizer)), flush=True)
+    dev_losses = partial(evaluate, model, label, dev, tokenizer)
+    run.train(model, batches(rows, run, rng), loss_of, falling=0.8, heads=label, evaluate=dev_losses)
+    if not run.rank:
+        print(json.dumps(dev_losses()), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ same kind of processor gives the same weights.
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -21,12 +19,11 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from thinktime.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
-from training.common import MuonAdam, average_gradients, rate_scale, start_as_identity, start_processes, write_row
+from training.loop import PAD_ID, TrainingRun, options, start_as_identity
 
-PAD_ID = 0
 Backbone = Callable[[Tensor], Tensor]
 
 
@@ -41,7 +38,7 @@ def drill(rng: Random) -> WordProblem:
             return WordProblem(f"What is {a} {sign} {b}?", (step,), value, 0, "drill", "drill")
 
 
-def encode(tokenizer: Tokenizer, batch: list[WordProblem], multiple: int = 16) -> tuple[Tensor, Tensor]:
+def encode(tokenizer: Tokenizer, batch: Sequence[WordProblem], multiple: int = 16) -> tuple[Tensor, Tensor]:
     """Ids ``[batch, tokens]`` and the mask of the solution's tokens, right-padded to ``multiple`` + 1 tokens."""
     prompts = tokenizer.encode_batch_fast([pocket_tokenizer.prompt(p.question) for p in batch])
     solutions = tokenizer.encode_batch_fast([p.solution + pocket_tokenizer.END for p in batch])
@@ -85,25 +82,18 @@ def batches(seed: int, size: int, warm: int) -> Iterator[list[WordProblem]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="the rate falls linearly to 0 at the last one")
+    parser = options(__doc__, muon_rate=0.02, adam_rate=0.003)
     parser.add_argument("--falling", type=float, default=0.8, help="over which share of the steps the rate falls")
     parser.add_argument("--batch", type=int, default=32, help="problems a batch and process")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--muon-rate", type=float, default=0.02)
-    parser.add_argument("--weight-decay", type=float, default=0.1, help="without it attention saturates")
-    parser.add_argument("--adam-rate", type=float, default=0.003)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--warm", type=int, default=1000, help="steps until all levels are drawn")
     parser.add_argument("--init", type=Path, help="a checkpoint to go on from, with --warm 0 and another --seed")
     parser.add_argument("--save-every", type=float, default=2e6, help="tokens")
-    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--compile", action="store_true", help="a minute of warm-up, then 1.3 times the speed")
     args = parser.parse_args()
-    rank, world = start_processes(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    run = TrainingRun(args)
     tokenizer = pocket_tokenizer.build()
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -114,49 +104,35 @@ def main() -> None:
         num_key_value_heads=args.heads,
         head_dim=args.hidden // args.heads,
     )
-    model = Llama.load(args.init).train() if args.init else Llama(config)
+    model = Llama.load(args.init) if args.init else Llama(config)
     if not args.init:
         start_as_identity(model)
     backbone: Backbone = torch.compile(model.model, dynamic=True) if args.compile else model.model
-    optimizer = MuonAdam(model, args.muon_rate, args.adam_rate, args.weight_decay)
-    held = [encode(tokenizer, list(problems("dev", 200, seed=9, levels=[level]))) for level in LEVELS]
+    dev = [encode(tokenizer, list(problems("dev", 200, seed=9, levels=[level]))) for level in LEVELS]
     n_parameters = sum(p.numel() for p in model.parameters())
     print(f"{n_parameters:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
-    log = (args.out / "log.jsonl").open("a")
-    start, tokens, step, saved, running = time.time(), 0, 0, 0.0, 0.0
-    for whole_batch in batches(args.seed, args.batch * world, args.warm):
-        batch = whole_batch[rank::world]  # neighbours in length, so no process waits for the other
+    saved = 0
+
+    def losses(batch: Sequence[WordProblem]) -> tuple[dict[str, Tensor], Tensor]:
         ids, mask = encode(tokenizer, batch)
-        loss, _ = loss_of(model, backbone, ids, mask)
-        loss.backward()  # type: ignore[no-untyped-call]
-        n_tokens = int((ids != PAD_ID).sum())
-        n_tokens = average_gradients(model, world, n_tokens)
-        optimizer.step(rate_scale(step, args.steps, args.falling))
-        tokens += n_tokens
-        step += 1
-        if step == args.steps:
-            break
-        if rank:
-            continue
-        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
-        if step % 100 == 0:
-            row: dict[str, object] = {
-                "step": step,
-                "tokens": tokens,
-                "minutes": (time.time() - start) / 60,
-                "loss": running,
-            }
-            if step % 500 == 0:
-                with torch.no_grad():
-                    scores = [loss_of(model, model.model, *data) for data in held]
-                row["dev_loss"] = [round(loss.item(), 4) for loss, _ in scores]
-                row["dev_exact"] = [round(exact.float().mean().item(), 3) for _, exact in scores]
-            write_row(log, row)
+        return {"loss": loss_of(model, backbone, ids, mask)[0]}, ids
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, object]:
+        scores = [loss_of(model, model.model, *data) for data in dev]
+        return {
+            "dev_loss": [round(loss.item(), 4) for loss, _ in scores],
+            "dev_exact": [round(exact.float().mean().item(), 3) for _, exact in scores],
+        }
+
+    def save(tokens: int) -> None:
+        nonlocal saved
         if tokens - saved >= args.save_every:
             saved = tokens
             model.save(args.out / f"{tokens / 1e6:05.1f}M", torch.float32)
-    if not rank:
-        model.save(args.out / "final", torch.float32)
+
+    drawn = map(run.share, batches(args.seed, args.batch * run.world, args.warm))
+    run.train(model, drawn, losses, falling=args.falling, log_every=100, evaluate=evaluate, after_step=save)
 
 
 if __name__ == "__main__":

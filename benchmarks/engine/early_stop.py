@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from benchmarks.engine.measure import Timed, alternate, spread
-from thinktime.engine.engine import Engine
-from thinktime.engine.models import LanguageModel
-from thinktime.engine.rows import Row
+from thinktime.models.engine.engine import Engine
+from thinktime.models.engine.models import LanguageModel
+from thinktime.models.engine.rows import Row
 from thinktime.pocket.problems import problems
 
 CANCELLED = 0.75

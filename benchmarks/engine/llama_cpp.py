@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.engine.measure import Timed
 from benchmarks.engine.peers import Continuation
-from thinktime.engine.llama import LlamaConfig
+from thinktime.models.engine.llama import LlamaConfig
 
 BATCH = 2048
 

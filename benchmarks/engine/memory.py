@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from thinktime import pocket
-from thinktime.engine.engine import Engine
-from thinktime.engine.models import load_language_model
-from thinktime.engine.rows import Row
+from thinktime.models.engine.engine import Engine
+from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.rows import Row
 from thinktime.pocket.problems import problems
 
 STATUS = Path("/proc/self/status")

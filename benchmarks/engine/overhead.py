@@ -12,11 +12,11 @@ import torch
 
 from benchmarks.engine.measure import Clock, spread
 from benchmarks.engine.prefill import random_llama
-from thinktime.engine import engine as engine_module
-from thinktime.engine.engine import BLOCK_SIZE, Engine
-from thinktime.engine.llama import LlamaConfig
-from thinktime.engine.models import LanguageModel
-from thinktime.engine.rows import Row
+from thinktime.models.engine import engine as engine_module
+from thinktime.models.engine.engine import BLOCK_SIZE, Engine
+from thinktime.models.engine.llama import LlamaConfig
+from thinktime.models.engine.models import LanguageModel
+from thinktime.models.engine.rows import Row
 from thinktime.pocket.problems import problems
 
 TINY = LlamaConfig(64, 8, 16, 1, 1, 1, 8, max_position_embeddings=256)

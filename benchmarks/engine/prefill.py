@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from benchmarks.engine.measure import alternate, percentile, ratio, spread
-from thinktime.engine.costs import Shape
-from thinktime.engine.engine import Engine
-from thinktime.engine.llama import Llama, LlamaConfig
-from thinktime.engine.rows import Job, Row
+from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.engine import Engine
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.rows import Job, Row
 
 CONTEXT = 4096
 ROWS = 32

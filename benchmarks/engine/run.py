@@ -25,8 +25,8 @@ from benchmarks.engine.plot import plot
 from benchmarks.engine.table import lines
 from thinktime import pocket
 from thinktime.bench.environment import environment
-from thinktime.engine.llama import LlamaConfig
-from thinktime.engine.models import load_language_model
+from thinktime.models.engine.llama import LlamaConfig
+from thinktime.models.engine.models import load_language_model
 
 HERE = Path(__file__).parent
 QUICK = Path("runs/benchmark-quick")

@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.engine.llama_cpp import LlamaCpp
 from benchmarks.engine.measure import Timed, alternate, ratio, spread
 from benchmarks.engine.peers import Continuation, Transformers
-from thinktime.engine.models import LanguageModel
-from thinktime.engine.rows import Row
+from thinktime.models.engine.models import LanguageModel
+from thinktime.models.engine.rows import Row
 from thinktime.pocket.problems import problems
 
 MAX_TOKENS = 400

@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.engine.measure import Timed, alternate, ratio, spread
 from benchmarks.engine.peers import Continuation, Transformers
-from thinktime.engine.costs import Account
-from thinktime.engine.models import LanguageModel
-from thinktime.engine.rows import Row
+from thinktime.models.engine.costs import Account
+from thinktime.models.engine.models import LanguageModel
+from thinktime.models.engine.rows import Row
 from thinktime.pocket import TEMPERATURE
 from thinktime.pocket.problems import problems
 

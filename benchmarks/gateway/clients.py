@@ -4,7 +4,7 @@
 
 The endpoint is `tests/fake_endpoint.py` in a process of its own. ``streams`` is the floor: bare sockets of asyncio that
 write a prepared request and read as many bytes as the reply says, with no client at all. ``ours`` is the client of
-`thinktime.remote` with its retries, deadlines and checks; ``searches`` are 32 votes of 8 samples on top of it, by 256
+`thinktime.models.remote` with its retries, deadlines and checks; ``searches`` are 32 votes of 8 samples on it, by 256
 requests or, where the endpoint honours n, by 32. They take turns, so a busy moment hits all of them.
 """
 
@@ -27,8 +27,8 @@ from thinktime.bench.environment import environment
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote.client import Client
-from thinktime.strategies.majority import Majority
+from thinktime.models.remote.client import Client
+from thinktime.strategies.sampling.majority import Majority
 
 AT_ONCE = 256
 ROUNDS = 7

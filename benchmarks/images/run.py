@@ -24,8 +24,8 @@ from thinktime import pocket
 from thinktime.bench.environment import environment
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
-from thinktime.diffusion.models import DiffusionModel
 from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.models.diffusion.models import DiffusionModel
 from thinktime.pocket.digits import STEPS
 from thinktime.scorers.pictures import PictureScorer, ink
 from thinktime.strategies import make

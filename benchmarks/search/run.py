@@ -23,7 +23,7 @@ from thinktime.bench.environment import environment
 from thinktime.core.search import Search
 from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Usage
-from thinktime.strategies.mcts import MCTS
+from thinktime.strategies.search.mcts import MCTS
 from thinktime.testing import PROBLEM, WordGenerator, WordScorer
 
 HERE = Path(__file__).parent

@@ -3,31 +3,26 @@
     python -m experiments.a_star.run         # 500 problems of 4 to 8 computations; 80 minutes on one core
 
 Both readings of the edge cost, greedy best-first, several goals, against best-of-n, the weighted vote, beam search and
-particle filtering with the same model, rewards and steps. Two controls: rewards shuffled among the nodes, with which
+particle filtering with the same model, rewards and steps. Two controls: one random reward a node, with which
 nothing may be gained, and an oracle that knows whether every step is right, with which much should be.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
-
-from experiments.arms import Arm, minus, models, points, ratio, run_arms, summary, times, tokens, write
-from experiments.plot import COLOURS, bars, save
+from experiments.harness import Arm, Experiment, arm, minus, nearest_cost, options, summary, tokens
+from experiments.intervals import as_number, as_points, ratio
+from experiments.plot import generated, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
-from thinktime.bench.tasks import load
-from thinktime.core.types import Capability, Node, Score
+from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 from thinktime.pocket.problems import WordProblem, check_steps, problems
-from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 LEVELS = (3, 4, 5)
@@ -40,67 +35,52 @@ A_STAR += ["a_star:k=4,n_goals=4", "a_star:k=4,n_goals=4,edge_cost=zero"]
 
 @dataclass
 class Control:
-    """Rewards that know nothing, or everything; what a real reading costs."""
+    """Random rewards, or with the problems by question the true ones; both cost what a real score costs."""
 
     name: str
     truths: dict[str, WordProblem] = field(default_factory=dict)
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
 
-    def worst_case(self, node: Node, known: Node | None) -> Usage:
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """A reading of what is new."""
         whole, before = ((len(n.state.prompt) + len(n.state.ids) if n else 0) for n in (node, known))
         return Usage(scorer_tokens=whole - before, scorer_calls=1)
 
-    async def score(self, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One number a node."""
-        costs = map(self.worst_case, nodes, known)
-        return [Score(self._score(node), cost) for node, cost in zip(nodes, costs, strict=True)]
+        pairs = zip(nodes, known, strict=True)
+        return [Score(self._score(problem, node), self.worst_case(problem, node, before)) for node, before in pairs]
 
-    def _score(self, node: Node) -> float:
+    def _score(self, problem: Problem, node: Node) -> float:
         noise = Random(f"{self.name}/{node.key}").random()
         if not self.truths:
             return noise
-        truth = self.truths[" ".join(map(str, node.state.prompt))]
+        truth = self.truths[str(problem.prompt)]
         return 0.99 + noise / 100 if all(check_steps(truth, node.state.text)) else noise / 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=834, help="of all levels; levels 3 to 5 are used")
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
-    task = load("pocket", args.problems, seed=0)
-    task = replace(task, problems=tuple(p for p in task.problems if p.metadata["level"] in LEVELS))
-    generator, scorer = models()
-    texts = {problem.question: problem for problem in problems("test", args.problems, seed=0)}
-    truths = {" ".join(map(str, generator.root(p).prompt)): texts[str(p.prompt)] for p in task.problems}
-    arms = [Arm(label, parse(label)[1]) for label in SAMPLED + A_STAR + SEARCHES]
-    arms += [Arm("oracle, a_star:k=4", parse("a_star:k=4")[1], scorer=Control("oracle", truths))]
-    arms += [Arm("shuffled, a_star:k=4", parse("a_star:k=4")[1], scorer=Control("shuffled"))]
-    arms += [Arm("single", parse("single")[1])]
-    outcomes = run_arms(arms, task, generator, scorer, args.bank)
+    args = options(__doc__, problems=834).parse_args()
+    experiment = Experiment(HERE, args, levels=LEVELS)
+    truths = {problem.question: problem for problem in problems("test", args.problems, seed=0)}
+    strategy = arm("a_star:k=4").strategy
+    controls = {"oracle": Control("oracle", truths), "random": Control("random")}
+    arms = [Arm(f"{name}, a_star:k=4", strategy, scorer) for name, scorer in controls.items()]
+    outcomes = experiment.run([*SAMPLED, *A_STAR, *SEARCHES, *arms, "single"])
     rows: dict[str, Any] = {}
+    best = outcomes["best_of_n:n=16"]
     for label, found in outcomes.items():
-        peer = nearest(found, outcomes, "best_of_n")
+        peer = nearest_cost(found, outcomes, SAMPLED[:4])
         rows[label] = summary(found) | {
             "against": peer,
             "minus_nearest_best_of_n": minus(found, outcomes[peer]),
-            "minus_best_of_16": minus(found, outcomes["best_of_n:n=16"]),
-            "tokens_over_best_of_16": ratio(list(map(tokens, found)), list(map(tokens, outcomes["best_of_n:n=16"]))),
-            "readings_over_best_of_16": ratio(readings(found), readings(outcomes["best_of_n:n=16"])),
+            "minus_best_of_16": minus(found, best),
+            "tokens_over_best_of_16": ratio(list(map(tokens, found)), list(map(tokens, best))),
+            "readings_over_best_of_16": ratio(readings(found), readings(best)),
             "went_back": went_back(found),
         }
-    lines = verdict(rows, outcomes)
-    write(HERE, 0, task, {"levels": LEVELS, "arms": rows, "verdict": lines})
-    plot(rows)
-    print("\n".join(lines))
-
-
-def nearest(found: Sequence[Outcome], outcomes: dict[str, list[Outcome]], name: str) -> str:
-    """The size of a method that generates about as many tokens."""
-    cost = fmean(map(tokens, found))
-    sizes = [label for label in outcomes if label.startswith(f"{name}:")]
-    return min(sizes, key=lambda label: abs(fmean(map(tokens, outcomes[label])) / cost - 1))
+    plot(rows, experiment.out)
+    experiment.finish({"levels": LEVELS, "arms": rows}, verdict(rows, outcomes))
 
 
 def readings(found: Sequence[Outcome]) -> list[float]:
@@ -120,33 +100,34 @@ def went_back(found: Sequence[Outcome]) -> float:
 
 
 def verdict(rows: dict[str, Any], outcomes: dict[str, list[Outcome]]) -> list[str]:
-    """Against the card: as many tokens as best-of-n at equal accuracy, or gains that survive shuffled rewards."""
+    """Against the card: as many tokens as best-of-n at equal accuracy, or gains that survive random rewards."""
     best = rows["best_of_n:n=16"]["accuracy"]["value"]
     reached = [label for label in A_STAR if rows[label]["accuracy"]["value"] >= best]
     cheapest = min(reached, key=lambda label: rows[label]["usage"]["generated_tokens"], default=None)
-    lines = []
+    found = []
     if cheapest is None:
-        lines.append("falsified: no setting of A* reaches the accuracy of best-of-16")
+        found.append("falsified: no setting of A* reaches the accuracy of best-of-16")
     else:
         cost = rows[cheapest]["tokens_over_best_of_16"]
-        held = "holds" if cost["high"] < 1 else "falsified"
-        lines.append(f"{held}: {cheapest} reaches best-of-16 with {times(cost)} of its tokens")
+        claim = "holds" if cost["high"] < 1 else "falsified"
+        found.append(f"{claim}: {cheapest} reaches best-of-16 with {as_number(cost)} of its tokens")
     for label in A_STAR:
         row = rows[label]
-        lines.append(
-            f"{label}: {points(row['minus_nearest_best_of_n'])} against {row['against']} of as many tokens; "
-            f"{points(row['minus_best_of_16'])} against best-of-16, tokens {times(row['tokens_over_best_of_16'])}"
+        found.append(
+            f"{label}: {as_points(row['minus_nearest_best_of_n'])} against {row['against']} of as many tokens; "
+            f"{as_points(row['minus_best_of_16'])} against best-of-16, "
+            f"tokens {as_number(row['tokens_over_best_of_16'])}"
         )
-    for control in ("oracle", "shuffled"):
+    for control in ("oracle", "random"):
         gain = minus(outcomes[f"{control}, a_star:k=4"], outcomes["single"])
-        lines.append(f"{control} rewards: {points(gain)} against one sample")
-    return lines
+        found.append(f"{control} rewards: {as_points(gain)} against one sample")
+    return found
 
 
-def plot(rows: dict[str, Any]) -> None:
+def plot(rows: dict[str, Any], out: Path) -> None:
     """Accuracy against tokens, a line a method."""
-    figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150)
-    lines = {
+    figure, (axes,) = panels(1, 8, 4.8)
+    families = {
         "best of n": SAMPLED[:4],
         "weighted vote": SAMPLED[4:],
         "beam search": SEARCHES[:3],
@@ -155,18 +136,11 @@ def plot(rows: dict[str, Any]) -> None:
         "A*, four goals": A_STAR[5:6],
         "best-first, one and four goals": [A_STAR[4], A_STAR[6]],
     }
-    for place, (name, labels) in enumerate(lines.items()):
-        x = [rows[label]["usage"]["generated_tokens"] for label in labels]
-        y, whiskers = bars(rows[label]["accuracy"] for label in labels)
-        axes.errorbar(x, y, whiskers, label=name, color=COLOURS[place], marker="o", ms=4, elinewidth=0.7)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("generated tokens per problem")
+    lines(axes, {name: [rows[label] for label in labels] for name, labels in families.items()}, generated)
+    logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    save(figure, HERE / "plot.png")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

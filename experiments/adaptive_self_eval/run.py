@@ -12,31 +12,26 @@ played out.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
-from experiments.arms import Arm, models, points, run_arms, summary, write
-from experiments.plot import COLOURS, save
+from experiments.harness import Experiment, arm, options, reward_model, summary
+from experiments.intervals import Estimate, areas, as_points, difference, mean, ratio, unpaired_difference
+from experiments.plot import COLOURS, bars, logarithmic, panels, save
 from thinktime.bank.store import Bank
-from thinktime.bench.statistics import auc, mean_interval, paired_difference
-from thinktime.bench.tasks import Task, load
-from thinktime.engine.models import load_language_model
-from thinktime.engine.rows import Read
-from thinktime.generators.local import LocalGenerator
+from thinktime.bench.tasks import load
+from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.rows import Read
 from thinktime.pocket import directory
-from thinktime.scorers.prm import ProcessReward
-from thinktime.strategies import parse
-from thinktime.strategies.adaptive_consistency import lead
+from thinktime.strategies.sampling.adaptive_consistency import lead
 from training.calibrate import Evaluated, collect
 
 HERE = Path(__file__).parent
@@ -57,6 +52,15 @@ class Policy:
     right: Array
     tokens: Array
     samples: Array
+
+    @property
+    def cost(self) -> float:
+        """Mean tokens of a problem."""
+        return float(self.tokens.mean())
+
+    def as_row(self) -> dict[str, Any]:
+        """For the result."""
+        return {"accuracy": mean(self.right), "tokens": self.cost, "samples": float(self.samples.mean())}
 
 
 def orders(problems: int, seed: int) -> npt.NDArray[np.int64]:
@@ -109,31 +113,11 @@ def consistency(found: Evaluated, order: npt.NDArray[np.int64], confidence: floa
 
 def at_tokens(curve: Sequence[Policy], tokens: float) -> Array:
     """Right answers a problem of the mix of two neighbours on a curve that costs so many tokens."""
-    costs = [float(policy.tokens.mean()) for policy in curve]
+    costs = [policy.cost for policy in curve]
     place = int(np.clip(np.searchsorted(costs, tokens), 1, len(costs) - 1))
     share = np.clip((tokens - costs[place - 1]) / (costs[place] - costs[place - 1]), 0, 1)
     mixed: Array = (1 - share) * curve[place - 1].right + share * curve[place].right
     return mixed
-
-
-def told(policy: Policy) -> dict[str, Any]:
-    """A policy in the result file."""
-    return {
-        "accuracy": mean_interval(policy.right.tolist()).as_dict(),
-        "tokens": float(policy.tokens.mean()),
-        "samples": float(policy.samples.mean()),
-    }
-
-
-def share_of_gain(policy: Policy, single: Policy, most: Policy, seed: int) -> dict[str, float]:
-    """How much of the gain of all samples over one a policy has, resampling problems."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(single.right), (10_000, len(single.right)))
-    low, high = np.percentile(
-        (policy.right - single.right)[picks].sum(1) / (most.right - single.right)[picks].sum(1), [2.5, 97.5]
-    )
-    value = (policy.right - single.right).sum() / (most.right - single.right).sum()
-    return {"value": float(value), "low": float(low), "high": float(high)}
 
 
 def calibration(found: Evaluated) -> dict[str, Any]:
@@ -142,11 +126,10 @@ def calibration(found: Evaluated) -> dict[str, Any]:
     for cut, scores in found.scores.items():
         if isinstance(cut, int):
             continue
-        within = [auc(s.tolist(), [bool(r) for r in row]) for s, row in zip(scores, found.right, strict=True)]
-        known = [value for value in within if value is not None]
+        pooled, within = areas(scores.tolist(), (found.right > 0).tolist())
         by_cut[str(cut)] = {
-            "auc_within_problem": mean_interval(known).as_dict() | {"n": len(known)},
-            "auc": auc(scores.ravel().tolist(), [bool(r) for r in found.right.ravel()]),
+            "auc_within_problem": mean(within) | {"n": len(within)},
+            "auc": pooled,
             "ece": expected_error(scores.ravel(), found.value.ravel()),
         }
     return by_cut
@@ -181,58 +164,33 @@ def likelihood(found: Evaluated, cut: int) -> Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=1000)
+    parser = options(__doc__, problems=1000)
     parser.add_argument("--dev", type=int, default=300)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    task, dev = load("pocket", args.problems), load("pocket", args.dev, split="dev")
-    generator, reward = models()
-    evaluation = ProcessReward(directory("self_evaluation"), dtype="float64")
+    evaluation = reward_model("self_evaluation")
+    experiment = Experiment(HERE, args, scorer=evaluation)
+    generator = experiment.generator
     args.bank.parent.mkdir(parents=True, exist_ok=True)
     with Bank(args.bank) as bank:
-        dev_found = asyncio.run(collect(dev, generator, evaluation, N, [1.0], bank))
-        cut = round(0.25 * median(dev_found.tokens.ravel().tolist()))
-        found = asyncio.run(collect(task, generator, evaluation, N, [*FRACTIONS, cut], bank))
+        dev = asyncio.run(collect(load("pocket", args.dev, split="dev"), generator, evaluation, N, [1.0], bank))
+        cut = round(0.25 * median(dev.tokens.ravel().tolist()))
+        found = asyncio.run(collect(experiment.task, generator, evaluation, N, [*FRACTIONS, cut], bank))
 
     def sweep(of: Evaluated, order: npt.NDArray[np.int64]) -> dict[float, Policy]:
         return {gamma: play(of, order, good_enough(gamma)) for gamma in GAMMAS}
 
-    dev_sweep = sweep(dev_found, orders(args.dev, args.seed))
+    dev_sweep = sweep(dev, orders(args.dev, 0))
     gamma = max((g for g, policy in dev_sweep.items() if policy.samples.mean() <= 3), default=GAMMAS[0])
-    order = orders(args.problems, args.seed)
+    order = orders(args.problems, 0)
     fixed = [play(found, order, after(n)) for n in range(1, N + 1)]
     adaptive = sweep(found, order)
-    main_policy = adaptive[gamma]
-    counts = play_counts(found, order, gamma)
-    rng = np.random.default_rng(args.seed + 1)
-    shuffled = rng.permuted(counts, axis=1)
-    by_chance = play(found, order, lambda scores, k: shuffled <= k)
-    votes = {c: consistency(found, order[:8], c) for c in CONFIDENCES}
-    vote_curve = sorted(votes.values(), key=lambda policy: float(policy.tokens.mean()))
-    matched = {
-        str(g): paired_difference(p.right.tolist(), at_tokens(fixed, float(p.tokens.mean())).tolist()).as_dict()
-        for g, p in adaptive.items()
-    }
-    likely = likelihood(found, cut)
-    dice = np.random.default_rng(args.seed + 2)
-    pruning: dict[str, Any] = {}
-    for keep in KEPT:
-        arms = {
-            "self_evaluation": prune(found, cut, found.scores[cut], keep),
-            "likely": prune(found, cut, likely, keep),
-            "random": mean_policy([prune(found, cut, dice.random(likely.shape), keep) for _ in range(ORDERS)]),
-        }
-        pruning[str(keep)] = {
-            name: told(policy)
-            | {
-                "minus_all": paired_difference(policy.right.tolist(), fixed[-1].right.tolist()).as_dict(),
-                "tokens_saved": 1 - float(policy.tokens.sum() / fixed[-1].tokens.sum()),
-                "minus_random": paired_difference(policy.right.tolist(), arms["random"].right.tolist()).as_dict(),
-            }
-            for name, policy in arms.items()
-        }
+    chosen = adaptive[gamma]
+    shuffled = np.random.default_rng(1).permuted(play_counts(found, order, gamma), axis=1)
+    by_chance = play(found, order, lambda scores, drawn: shuffled <= drawn)
+    votes = {confidence: consistency(found, order[:8], confidence) for confidence in CONFIDENCES}
+    vote_curve = sorted(votes.values(), key=lambda policy: policy.cost)
+    matched = {str(g): difference(p.right, at_tokens(fixed, p.cost)) for g, p in adaptive.items()}
+    pruning = pruned(found, cut, fixed[-1])
     solved = found.right.mean(1)
     groups = {
         "0 of 16": solved == 0,
@@ -240,55 +198,65 @@ def main() -> None:
         "30-70%": (solved >= 0.3) & (solved <= 0.7),
         "above 70%": solved > 0.7,
     }
-    samples_used = {
-        name: mean_interval(main_policy.samples[which].tolist()).as_dict() | {"n": int(which.sum())}
-        for name, which in groups.items()
-    }
-    hopeless, hard = (main_policy.samples[groups[name]] for name in ("0 of 16", "30-70%"))
-    fewer = unpaired(hopeless, hard, args.seed)
-    live = live_runs(task, generator, evaluation, reward, gamma, cut, args.bank, args.seed)
-    gain = share_of_gain(main_policy, fixed[0], fixed[-1], args.seed)
+    used = {name: mean(chosen.samples[which]) | {"n": int(which.sum())} for name, which in groups.items()}
+    fewer = unpaired_difference(*(chosen.samples[groups[name]] for name in ("0 of 16", "30-70%")))
+    gain = ratio(chosen.right - fixed[0].right, fixed[-1].right - fixed[0].right)
     versus_fixed, by_cut = matched[str(gamma)], calibration(found)
     verdict = {
         "auc_and_calibration": by_cut["1.0"]["auc_within_problem"]["value"] >= 0.75 and by_cut["1.0"]["ece"] < 0.08,
-        "most_of_the_gain": gain["value"] >= 0.7 and float(main_policy.samples.mean()) <= 3,
+        "most_of_the_gain": gain["value"] >= 0.7 and float(chosen.samples.mean()) <= 3,
         "pruning": pruning["0.5"]["self_evaluation"]["tokens_saved"] >= 0.3
         and pruning["0.5"]["self_evaluation"]["minus_all"]["value"] >= -0.01,
         "capability_aware": fewer["high"] < 0,
         "falsified": versus_fixed["low"] <= 0 or fewer["high"] >= 0,
     }
-    write(
-        HERE,
-        args.seed,
-        task,
-        {
-            "n_samples": N,
-            "orders": ORDERS,
-            "gamma": gamma,
-            "cut": cut,
-            "by_cut": by_cut,
-            "fixed": {str(n): told(policy) for n, policy in enumerate(fixed, 1)},
-            "adaptive": {
-                str(g): told(policy) | {"minus_fixed_at_tokens": matched[str(g)]} for g, policy in adaptive.items()
-            },
-            "share_of_gain": gain,
-            "random_stopping": told(by_chance)
-            | {"adaptive_minus": paired_difference(main_policy.right.tolist(), by_chance.right.tolist()).as_dict()},
-            "adaptive_consistency": {str(c): told(policy) for c, policy in votes.items()},
-            "minus_adaptive_consistency_at_tokens": paired_difference(
-                main_policy.right.tolist(), at_tokens(vote_curve, float(main_policy.tokens.mean())).tolist()
-            ).as_dict(),
-            "samples_used": samples_used,
-            "hopeless_minus_hard": fewer,
-            "pruning": pruning,
-            "live": live,
-            "verdict": verdict,
+    result = {
+        "n_samples": N,
+        "orders": ORDERS,
+        "gamma": gamma,
+        "cut": cut,
+        "by_cut": by_cut,
+        "fixed": {str(n): policy.as_row() for n, policy in enumerate(fixed, 1)},
+        "adaptive": {
+            str(g): policy.as_row() | {"minus_fixed_at_tokens": matched[str(g)]} for g, policy in adaptive.items()
         },
-    )
-    draw(fixed, adaptive, vote_curve, by_cut, samples_used, HERE / "plot.png")
+        "share_of_gain": gain,
+        "random_stopping": by_chance.as_row() | {"adaptive_minus": difference(chosen.right, by_chance.right)},
+        "adaptive_consistency": {str(confidence): policy.as_row() for confidence, policy in votes.items()},
+        "minus_adaptive_consistency_at_tokens": difference(chosen.right, at_tokens(vote_curve, chosen.cost)),
+        "samples_used": used,
+        "hopeless_minus_hard": fewer,
+        "pruning": pruning,
+        "live": live(experiment, gamma, cut),
+        "verdict": verdict,
+    }
+    plot(fixed, adaptive, vote_curve, by_cut, used, experiment.out)
+    experiment.finish(result)
     print(
-        f"gamma {gamma}: {told(main_policy)}; gain {gain}; minus fixed at its tokens {points(versus_fixed)}; {verdict}"
+        f"gamma {gamma}: {chosen.as_row()}; gain {gain}; minus fixed at its tokens {as_points(versus_fixed)}; {verdict}"
     )
+
+
+def pruned(found: Evaluated, cut: int, everything: Policy) -> dict[str, Any]:
+    """Pruning after ``cut`` tokens by self-evaluation, by likelihood and at random, at every share that is kept."""
+    likely, rng = likelihood(found, cut), np.random.default_rng(2)
+    rows: dict[str, Any] = {}
+    for keep in KEPT:
+        arms = {
+            "self_evaluation": prune(found, cut, found.scores[cut], keep),
+            "likely": prune(found, cut, likely, keep),
+            "random": mean_policy([prune(found, cut, rng.random(likely.shape), keep) for _ in range(ORDERS)]),
+        }
+        rows[str(keep)] = {
+            name: policy.as_row()
+            | {
+                "minus_all": difference(policy.right, everything.right),
+                "tokens_saved": 1 - float(policy.tokens.sum() / everything.tokens.sum()),
+                "minus_random": difference(policy.right, arms["random"].right),
+            }
+            for name, policy in arms.items()
+        }
+    return rows
 
 
 def play_counts(found: Evaluated, order: npt.NDArray[np.int64], gamma: float) -> npt.NDArray[np.int64]:
@@ -303,24 +271,7 @@ def mean_policy(policies: Sequence[Policy]) -> Policy:
     return Policy(*(np.mean([getattr(p, name) for p in policies], 0) for name in ("right", "tokens", "samples")))
 
 
-def unpaired(a: Array, b: Array, seed: int) -> dict[str, float]:
-    """Difference of means of two groups of problems, each resampled by itself."""
-    rng = np.random.default_rng(seed)
-    means = [x[rng.integers(0, len(x), (10_000, len(x)))].mean(1) for x in (a, b)]
-    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
-    return {"value": float(a.mean() - b.mean()), "low": float(low), "high": float(high)}
-
-
-def live_runs(
-    task: Task,
-    generator: LocalGenerator,
-    evaluation: ProcessReward,
-    reward: ProcessReward,
-    gamma: float,
-    cut: int,
-    bank: Path,
-    seed: int,
-) -> dict[str, Any]:
+def live(experiment: Experiment, gamma: float, cut: int) -> dict[str, Any]:
     """The strategies on the same problems: what was played out in the order of drawing, and temperature rising."""
     texts = {
         "best_of_n": "best_of_n:n=16",
@@ -332,54 +283,43 @@ def live_runs(
         "adaptive_consistency": "adaptive_consistency:n=16",
         "majority": "majority:n=16",
     }
-    arms = [Arm(name, parse(text)[1]) for name, text in texts.items()]
-    outcomes = run_arms(arms, task, generator, evaluation, bank, seed)
-    outcomes |= run_arms(
-        [Arm("best_of_n by the reward model", parse("best_of_n:n=16")[1])], task, generator, reward, bank, seed
-    )
-    return {name: summary(found, seed) for name, found in outcomes.items()}
+    arms = [replace(arm(text), label=name) for name, text in texts.items()]
+    arms.append(replace(arm("best_of_n:n=16", reward_model()), label="best_of_n by the reward model"))
+    return {name: summary(found) for name, found in experiment.run(arms).items()}
 
 
-def draw(
+def plot(
     fixed: Sequence[Policy],
-    adaptive: dict[float, Policy],
+    adaptive: Mapping[float, Policy],
     votes: Sequence[Policy],
-    by_cut: dict[str, Any],
-    used: dict[str, Any],
-    path: Path,
+    by_cut: Mapping[str, Any],
+    used: Mapping[str, Estimate],
+    out: Path,
 ) -> None:
     """Accuracy against tokens, AUC against how much was read, and samples used by how often a problem is solved."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), dpi=150, width_ratios=(2, 1, 1))
+    figure, (left, middle, right) = panels(3, 13, 4, width_ratios=(2, 1, 1))
     curves = {
         "fixed number, best by itself": fixed,
         "stops by itself": list(adaptive.values()),
         "adaptive-consistency": votes,
     }
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
-        ordered = sorted(curve, key=lambda policy: float(policy.tokens.mean()))
-        x, y = [fmean(p.tokens) for p in ordered], [100 * fmean(p.right) for p in ordered]
+        ordered = sorted(curve, key=lambda policy: policy.cost)
+        x, y = [policy.cost for policy in ordered], [100 * fmean(policy.right) for policy in ordered]
         left.plot(x, y, "o-", ms=3, color=colour, label=name)
-    left.set_xscale("log", base=2)
-    left.set_xlabel("generated tokens per problem")
+    logarithmic(left, "generated tokens per problem")
     left.set_ylabel("right answers, %")
     left.legend(frameon=False)
-    cuts = list(by_cut)
-    middle.plot(
-        [100 * float(c) for c in cuts], [by_cut[c]["auc_within_problem"]["value"] for c in cuts], "o-", color=COLOURS[1]
-    )
+    areas = [row["auc_within_problem"]["value"] for row in by_cut.values()]
+    middle.plot([100 * float(cut) for cut in by_cut], areas, "o-", color=COLOURS[1])
     middle.set_xlabel("read of a sample, %")
     middle.set_ylabel("AUC within a problem")
-    names = list(used)
-    low = [used[n]["value"] - used[n]["low"] for n in names]
-    high = [used[n]["high"] - used[n]["value"] for n in names]
-    right.bar(range(len(names)), [used[n]["value"] for n in names], yerr=[low, high], color=COLOURS[2])
-    right.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    heights, whiskers = bars(used.values(), 1)
+    right.bar(range(len(used)), heights, yerr=whiskers, color=COLOURS[2])
+    right.set_xticks(range(len(used)), list(used), rotation=20, ha="right")
     right.set_xlabel("problems by right samples")
     right.set_ylabel("samples used")
-    for axes in (left, middle, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

@@ -12,23 +12,20 @@ by operations of solver and reward model, for a policy that predicts by the 16 s
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.arms import Arm, minus, models, points, run_arms, summary, vote_of_equal_cost, write
-from experiments.plot import COLOURS, bars, save
+from experiments.harness import Experiment, arm, correct, minus, options, summary, vote_of_equal_cost
+from experiments.intervals import Estimate, as_points, difference, mean
+from experiments.plot import COLOURS, bars, panels, save
 from thinktime.bench.controls import Scrambled
 from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import mean_interval, paired_difference
-from thinktime.bench.tasks import load
-from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 SIZES = (4, 8, 16, 32)
@@ -40,9 +37,10 @@ METHODS = {
 }
 EXTRA = ("beam_search:n=16,width=4,lookahead=3",)
 """The longest lookahead. A width of the root of n is 2 at 4 and 8, and 4 at 16 and 32: these are there."""
-RANDOM = "random rewards, beam_search:n=16,width=4"
+GUIDED = "beam_search:n=16,width=4"
+RANDOM = f"random rewards, {GUIDED}"
 SAMPLES = 16
-"""Of a problem, that tell how hard it is."""
+"""Samples of a problem from which its difficulty is taken."""
 
 
 def label_of(name: str, n: int) -> str:
@@ -60,16 +58,10 @@ def last_rewards(found: Sequence[Outcome]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
-    task = load("pocket", args.problems, seed=0)
+    experiment = Experiment(HERE, options(__doc__).parse_args())
     labels = [label_of(name, n) for n in SIZES for name in METHODS if name != "lookahead 1" or n < 32]
-    arms = [Arm(label, parse(label)[1]) for label in (*labels, *EXTRA)]
-    generator, scorer = models()
-    arms.append(Arm(RANDOM, parse(RANDOM.rpartition(" ")[2])[1], scorer=Scrambled(scorer)))
-    outcomes = run_arms(arms, task, generator, scorer, args.bank)
+    random = replace(arm(GUIDED), label=RANDOM, scorer=Scrambled(experiment.scorer))
+    outcomes = experiment.run([*labels, *EXTRA, random])
     largest = label_of("vote", SIZES[-1])
     equals = {
         label: vote_of_equal_cost(found, outcomes[largest], SIZES[-1])
@@ -77,15 +69,12 @@ def main() -> None:
         if "beam" in label
     }
     charged = {n: label_of("vote", n + SAMPLES) for n in SIZES}
-    votes = [vote for vote in {*equals.values(), *charged.values()} if vote not in outcomes]
-    voted = outcomes | run_arms([Arm(v, parse(v)[1]) for v in sorted(votes)], task, generator, scorer, args.bank)
-    other = Arm(f"{SAMPLES} other samples", parse(label_of("vote", SAMPLES))[1])
-    sampled = run_arms([other], task, generator, scorer, args.bank, seed=1)[other.label]
-    difficulty = {
-        "oracle": binned(pass_rates(sampled)),
-        "predicted": binned(last_rewards(sampled)),
-    }
-    right = {label: [float(outcome.correct) for outcome in found] for label, found in outcomes.items()}
+    voted = outcomes | experiment.run(sorted({*equals.values(), *charged.values()} - set(outcomes)))
+    other = label_of("vote", SAMPLES)
+    sampled = experiment.run([other], seed=1)[other]
+    rates = pass_rates(sampled)
+    difficulty = {"oracle": binned(rates), "predicted": binned(last_rewards(sampled))}
+    right = {label: list(map(correct, found)) for label, found in voted.items()}
     by_bin, of_2_by_bin = (
         {str(n): differences(name, n, right, difficulty["oracle"]) for n in SIZES} for name in ("beam", "beam of 2")
     )
@@ -96,16 +85,15 @@ def main() -> None:
             gained, picks = cross_validated(choice, bins)
             best = max(choice, key=lambda label: fmean(choice[label]))
             policies[f"{source}, n={n}"] = {
-                "accuracy": mean_interval(gained).as_dict(),
+                "accuracy": mean(gained),
                 "best_single": best,
-                "minus_best_single": paired_difference(gained, choice[best]).as_dict(),
+                "minus_best_single": difference(gained, choice[best]),
                 "picks": picks,
             }
             if source == "predicted":
-                mine = [float(outcome.correct) for outcome in voted[charged[n]]]
                 policies[f"{source}, n={n}"] |= {
                     "vote_of_equal_cost": charged[n],
-                    "minus_vote_of_equal_cost": paired_difference(gained, mine).as_dict(),
+                    "minus_vote_of_equal_cost": difference(gained, right[charged[n]]),
                 }
     look = {
         label: minus(outcomes[label], outcomes[label.partition(",lookahead")[0]])
@@ -114,23 +102,17 @@ def main() -> None:
     }
     rows: dict[str, dict[str, Any]] = {label: summary(found) for label, found in voted.items()}
     for label, vote in equals.items():
-        rows[label] |= {
-            "vote_of_equal_cost": vote,
-            "minus_vote_of_equal_cost": minus(outcomes[label], voted[vote]),
-        }
-    guided = RANDOM.rpartition(" ")[2]
-    rows[guided]["minus_random_rewards"] = minus(outcomes[guided], outcomes[RANDOM])
+        gain = minus(outcomes[label], voted[vote])
+        rows[label] |= {"vote_of_equal_cost": vote, "minus_vote_of_equal_cost": gain}
+    rows[GUIDED]["minus_random_rewards"] = minus(outcomes[GUIDED], outcomes[RANDOM])
     of_2 = {str(n): minus(outcomes[label_of("beam of 2", n)], outcomes[label_of("vote", n)]) for n in SIZES}
     lines = verdict(by_bin, policies, look, rows)
-    lines += [f"beam of 2 minus vote, n={n}: {points(gain)}" for n, gain in of_2.items()]
-    bins = difficulty["oracle"]
-    rates = pass_rates(sampled)
-    pass_at_1 = [fmean(r for r, mine in zip(rates, bins, strict=True) if mine == number) for number in range(BINS)]
+    lines += [f"beam of 2 minus vote, n={n}: {as_points(gain)}" for n, gain in of_2.items()]
+    pass_at_1 = [fmean(rates[place] for place in members) for members in members_of(difficulty["oracle"])]
+    plot({4: by_bin, 2: of_2_by_bin}, pass_at_1, experiment.out)
     result = {"arms": rows, "pass_at_1_by_bin": pass_at_1, "beam_minus_vote_by_bin": by_bin, "policies": policies}
-    result |= {"beam_of_2_minus_vote": of_2, "beam_of_2_minus_vote_by_bin": of_2_by_bin}
-    write(HERE, 0, task, result | {"lookahead_minus_beam": look, "verdict": lines})
-    plot({4: by_bin, 2: of_2_by_bin}, pass_at_1)
-    print("\n".join(lines))
+    result |= {"beam_of_2_minus_vote": of_2, "beam_of_2_minus_vote_by_bin": of_2_by_bin, "lookahead_minus_beam": look}
+    experiment.finish(result, lines)
 
 
 def pass_rates(sampled: Sequence[Outcome]) -> list[float]:
@@ -138,11 +120,15 @@ def pass_rates(sampled: Sequence[Outcome]) -> list[float]:
     return [fmean(outcome.samples) if outcome.samples else 0.0 for outcome in sampled]
 
 
-def differences(name: str, n: int, right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> list[dict[str, float]]:
+def members_of(bins: Sequence[int]) -> list[list[int]]:
+    """The places of the problems of every bin."""
+    return [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
+
+
+def differences(name: str, n: int, right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> list[Estimate]:
     """A beam search minus the weighted vote, bin by bin."""
     beam, vote = right[label_of(name, n)], right[label_of("vote", n)]
-    members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
-    return [paired_difference([beam[i] for i in some], [vote[i] for i in some]).as_dict() for some in members]
+    return [difference([beam[i] for i in some], [vote[i] for i in some]) for some in members_of(bins)]
 
 
 def verdict(
@@ -152,27 +138,29 @@ def verdict(
     lines = []
     for name, policy in policies.items():
         gain = policy["minus_best_single"]
-        lines.append(f"{name}: {points(gain)} points over {policy['best_single']} for all")
+        lines.append(f"{name}: {as_points(gain)} points over {policy['best_single']} for all")
         if "vote_of_equal_cost" in policy:
             lost = policy["minus_vote_of_equal_cost"]
-            lines.append(f"{name}, its {SAMPLES} samples charged: {points(lost)} over {policy['vote_of_equal_cost']}")
+            lines.append(
+                f"{name}, its {SAMPLES} samples charged: {as_points(lost)} over {policy['vote_of_equal_cost']}"
+            )
     better = any(policy["minus_best_single"]["low"] > 0 for policy in policies.values())
     lines.append("holds" if better else "falsified: no gain from choosing by difficulty on this task")
     for n, bins in by_bin.items():
-        lines.append(f"beam minus vote, n={n}, easiest to hardest: " + "; ".join(map(points, bins)))
-    lines += [f"{label} minus no lookahead: {points(gain)}" for label, gain in look.items()]
+        lines.append(f"beam minus vote, n={n}, easiest to hardest: " + "; ".join(map(as_points, bins)))
+    lines += [f"{label} minus no lookahead: {as_points(gain)}" for label, gain in look.items()]
     for label, row in rows.items():
         if "vote_of_equal_cost" in row:
-            lines.append(f"{label} minus {row['vote_of_equal_cost']}: {points(row['minus_vote_of_equal_cost'])}")
+            lines.append(f"{label} minus {row['vote_of_equal_cost']}: {as_points(row['minus_vote_of_equal_cost'])}")
         if "minus_random_rewards" in row:
-            lines.append(f"{label} minus the same with random rewards: {points(row['minus_random_rewards'])}")
+            lines.append(f"{label} minus the same with random rewards: {as_points(row['minus_random_rewards'])}")
     return lines
 
 
-def plot(by_width: Mapping[int, Mapping[str, Any]], pass_at_1: Sequence[float]) -> None:
+def plot(by_width: Mapping[int, Mapping[str, Any]], pass_at_1: Sequence[float], out: Path) -> None:
     """Beam search minus the vote, bin by bin, a panel for each width."""
-    figure, panels = plt.subplots(1, len(by_width), figsize=(12, 4.2), dpi=150, sharey=True)
-    for axes, (width, by_bin) in zip(panels, by_width.items(), strict=True):
+    figure, both = panels(len(by_width), 12, 4.2, sharey=True)
+    for axes, (width, by_bin) in zip(both, by_width.items(), strict=True):
         thick = 0.8 / len(by_bin)
         for place, (n, bins) in enumerate(by_bin.items()):
             x = np.arange(BINS) + (place - (len(by_bin) - 1) / 2) * thick
@@ -182,10 +170,9 @@ def plot(by_width: Mapping[int, Mapping[str, Any]], pass_at_1: Sequence[float]) 
         axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
         axes.set_xlabel("bins of problems by the solver's own success: mean share of right samples")
         axes.set_title(f"width {width}: n/{width} steps are kept", loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("beam search minus weighted vote, points")
-    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
-    save(figure, HERE / "plot.png")
+    both[0].set_ylabel("beam search minus weighted vote, points")
+    both[0].legend(frameon=False, fontsize=8, loc="upper left")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
     python -m experiments.dts.run            # 40 draws at 250, 1,000 and 4,000 evaluations
 
-The shipped digits, told no class, are steered to one by a classifier and judged by another. Falsified, by the card, if
-best-of-n is better at two of the three budgets, or if on chains the error of what the tree draws stops falling.
+The shipped digits, asked for no class, are steered to one by a classifier and judged by another. Falsified, by the
+card, if best-of-n is better at two of the three budgets, or if on chains the error of what the tree draws stops
+falling.
 
-Beside it DTS as a sampler: how far its pictures are, in the judge's features, from the pictures of the model weighted
-by what the classifier says of each, which is the law that it should draw from.
+Beside it DTS as a sampler: how far its pictures are, in the judge's features, from the law that it should draw from:
+the pictures of the model, weighted by the classifier.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +20,27 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.pictures import ImageBench, hit, minus, of_first, reward, run, summary, write
-from experiments.plot import COLOURS, bars, save
+from experiments.image_bench import (
+    ImageBench,
+    Place,
+    evaluations,
+    finish,
+    hit,
+    minus,
+    of_first,
+    options,
+    reward,
+    summary,
+)
+from experiments.plot import lines, panels, save
 from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Node
 from thinktime.core.usage import Budget
-from thinktime.strategies import make
-from thinktime.strategies.dts import DTS
-from thinktime.strategies.fk_steering import FKSteering
+from thinktime.strategies.diffusion.dts import DTS
+from thinktime.strategies.diffusion.fk_steering import FKSteering
 from thinktime.testing.chains import Chain, descents, total_variation
 from training.evaluate_digits import frechet
 
@@ -70,14 +79,14 @@ class Cloud:
     weights: list[float] = field(default_factory=list)
 
     def add(self, states: Sequence[Any], log_weights: Sequence[float]) -> None:
-        """As many states as another call brings count as much, by their weights."""
+        """Add states, whose weights are normalised: every call counts as much."""
         self.states += states
         self.weights += normalised(log_weights)
 
     def against(self, law: Cloud, bench: ImageBench) -> dict[str, float]:
-        """The distance in features, and the share of what the judge takes for the target."""
+        """The distance in features, and the share of the pictures that are the target to the judge."""
         mine, theirs = (np.array(bench.features(cloud.states)) for cloud in (self, law))
-        seen = np.array([hits for _, hits in bench.look(self.states, None)])
+        seen = np.array([hits for _, hits in bench.judge(self.states, None)])
         return {
             "frechet": frechet(mine, theirs, np.array(self.weights), np.array(law.weights)),
             "sevens": float(np.average(seen, weights=self.weights)),
@@ -120,49 +129,45 @@ async def plain(search: Search, n: int) -> Found:
 
 
 async def particles(search: Search, n: int) -> Found:
-    """A population with what weights are left."""
+    """A population and the weights that its particles have at the end."""
     population = await FKSteering(n=n, factor=1.0).filter(search)
     return [particle.node for particle in population], [particle.log_weight for particle in population]
 
 
 async def tree(search: Search) -> Found:
     """Draws from a tree."""
-    grown, dice = await DTS(n=65536, variant="sample", walks=4).grow(search), search.random("draws")
-    return [grown.draw(1.0, dice).node for _ in range(DRAWN)], [0.0] * DRAWN
+    grown, rng = await DTS(n=65536, variant="sample", walks=4).grow(search), search.random("draws")
+    return [grown.draw(1.0, rng).node for _ in range(DRAWN)], [0.0] * DRAWN
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=40)
-    parser.add_argument("--kept", type=Path, default=Path("runs/experiments/dts"))
-    args = parser.parse_args()
-    bench = ImageBench(STEPS, 1.0, TARGET)
-    draws: list[tuple[int | None, int]] = [(None, seed) for seed in range(args.draws)]
+    args = options(__doc__, "dts", draws=40).parse_args()
+    bench = ImageBench(args.kept, STEPS, 1.0, TARGET)
+    draws: list[Place] = [(None, seed) for seed in range(args.draws)]
     most = BUDGETS[-1] // STEPS
-    pool = run(bench, "best_of_n", make("best_of_n", {"n": most}), draws, Budget(), args.kept)
+    pool = bench.run("best_of_n", "best_of_n", {"n": most}, draws)
     sizes = [n for n in (1, 2, 4, 8, 12, 25, 50, 100, 200) if n <= most]
     plain = {n * STEPS: of_first(pool, n, STEPS) for n in sizes}
     rows: dict[str, Any] = {f"best of n, {nfe}": summary(found) for nfe, found in plain.items()}
     for nfe in BUDGETS:
-        for name, strategy in (
-            ("DTS*", make("dts", {"n": 65536, "walks": 4})),
-            ("FK", make("fk_steering", {"n": nfe // STEPS, "factor": 1.0})),
+        for name, kind, given in (
+            ("DTS*", "dts", {"n": 65536, "walks": 4}),
+            ("FK", "fk_steering", {"n": nfe // STEPS, "factor": 1.0}),
         ):
-            found = run(bench, f"{name[:3]}-{nfe}", strategy, draws, Budget(nfe=nfe), args.kept)
-            against = {"reward_minus_best_of_n": minus(found, plain[nfe], reward)}
-            against["hit_minus_best_of_n"] = minus(found, plain[nfe], hit)
-            rows[f"{name}, {nfe}"] = summary(found) | against
+            found = bench.run(f"{name[:3]}-{nfe}", kind, given, draws, nfe=nfe)
+            rows[f"{name}, {nfe}"] = summary(found) | {
+                "reward_minus_best_of_n": minus(found, plain[nfe], reward),
+                "hit_minus_best_of_n": minus(found, plain[nfe], hit),
+            }
     lost = sum(rows[f"DTS*, {nfe}"]["reward_minus_best_of_n"]["value"] < 0 for nfe in BUDGETS)
     verdict = [
         f"{'falsified' if lost >= 2 else 'holds'}: best-of-n has the higher reward at {lost} of {len(BUDGETS)} budgets"
     ]
     for nfe in BUDGETS:
         mine = rows[f"DTS*, {nfe}"]["reward"]["value"]
-        reached = [n for n, found in plain.items() if summary(found)["reward"]["value"] >= mine]
-        times = (
-            f"{min(reached) / nfe:.1f} times as many" if reached else f"more than {max(plain) / nfe:.1f} times as many"
-        )
-        verdict.append(f"best-of-n reaches the reward of DTS* at {nfe} NFE with {times}")
+        reached = [n for n in plain if rows[f"best of n, {n}"]["reward"]["value"] >= mine]
+        times = f"{min(reached) / nfe:.1f}" if reached else f"more than {max(plain) / nfe:.1f}"
+        verdict.append(f"best-of-n reaches the reward of DTS* at {nfe} NFE with {times} times as many")
     exact = chains()
     for name, errors in exact.items():
         verdict.append(f"chains, {name}: total variation {', '.join(f'{error:.3f}' for error in errors.values())}")
@@ -172,25 +177,23 @@ def main() -> None:
             f"as a sampler, {name}: distance {row['frechet']:.2f}, {100 * row['sevens']:.0f}% sevens, "
             f"{row['pictures']:.0f} different pictures a run"
         )
-    print(*verdict, sep="\n")
-    beside = {"chains": exact, "sets": law}
-    write(HERE, len(draws), {"steps": STEPS, "target": TARGET, "rows": rows, **beside, "verdict": verdict})
+    result = {"steps": STEPS, "target": TARGET, "rows": rows, "chains": exact, "sets": law}
+    finish(HERE, len(draws), result, verdict)
     plot(rows)
 
 
 def plot(rows: Mapping[str, Any]) -> None:
     """Reward and hits against evaluations."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), dpi=150)
-    for axes, measure, scale in zip(panels, ("reward", "hit"), (1, 100), strict=True):
-        for colour, name in zip(COLOURS, ("best of n", "FK", "DTS*"), strict=False):
-            mine = {int(label.rpartition(" ")[2]): row for label, row in rows.items() if label.startswith(name)}
-            y, whiskers = bars((row[measure] for row in mine.values()), scale)
-            axes.errorbar(list(mine), y, whiskers, label=name, color=colour, marker="o", ms=4, lw=1.8, elinewidth=0.7)
+    figure, both = panels(2, 10, 4.4)
+    names = ("best of n", "FK", "DTS*")
+    families = {name: [row for label, row in rows.items() if label.startswith(name)] for name in names}
+    for axes, measure, scale in zip(both, ("reward", "hit"), (1, 100), strict=True):
+        lines(axes, families, evaluations, measure, scale)
         axes.set_xscale("log")
         axes.set_xlabel("evaluations of the denoiser")
-    panels[0].set_ylabel("log-probability of a seven, by the scorer")
-    panels[1].set_ylabel("sevens for the judge, %")
-    panels[0].legend(frameon=False)
+    both[0].set_ylabel("log-probability of a seven, by the scorer")
+    both[1].set_ylabel("sevens for the judge, %")
+    both[0].legend(frameon=False)
     save(figure, HERE / "plot.png")
 
 

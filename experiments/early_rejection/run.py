@@ -10,7 +10,6 @@ against the weighted vote that takes as many operations.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import re
 from collections.abc import Sequence
@@ -19,31 +18,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import kendalltau
 
-from experiments.arms import (
+from experiments.harness import (
     SAMPLING,
-    Arm,
+    Experiment,
     flops,
     minus,
-    models,
-    points,
-    ratio,
-    run_arms,
+    options,
+    reward_model,
     summary,
-    times,
     tokens,
     vote_of_equal_cost,
-    write,
 )
-from experiments.plot import COLOURS, bars, save
+from experiments.intervals import Estimate, as_number, as_points, mean, ratio
+from experiments.plot import COLOURS, lines, panels, save
 from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
-from thinktime.bench.statistics import mean_interval
 from thinktime.bench.tasks import load
 from thinktime.core.types import Node
-from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 TAUS = (2, 4, 6, 8, 12, 16, 24)
@@ -60,9 +53,8 @@ def calibration(found: Sequence[Steps], share: float = 0.25) -> dict[str, Any]:
     several = [steps for steps in map(different, found) if len(steps) > 1]
     mean_length = fmean(lengths)
 
-    def recalls(some: Sequence[Steps], tau: int) -> dict[str, float]:
-        kept = [recall(partial(steps, tau), partial(steps, max(lengths)), share) for steps in some]
-        return mean_interval(kept).as_dict()
+    def recalls(some: Sequence[Steps], tau: int) -> Estimate:
+        return mean(recall(partial(steps, tau), partial(steps, max(lengths)), share) for steps in some)
 
     by_tau = {}
     for tau in TAUS:
@@ -75,7 +67,7 @@ def calibration(found: Sequence[Steps], share: float = 0.25) -> dict[str, Any]:
         by_tau[str(tau)] = {
             "correlation": float(np.corrcoef(pooled)[0, 1]),
             "if_tokens_were_independent": min(1.0, sqrt(tau / mean_length)),
-            "kendall": mean_interval(ranks).as_dict(),
+            "kendall": mean(ranks),
             "recall": recalls(found, tau),
             "recall_of_different": recalls(several, tau),
             "steps_ended_by_then": fmean(length <= tau for length in lengths),
@@ -97,24 +89,20 @@ def different(steps: Steps) -> Steps:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
-    generator, scorer = models()
-    steps = asyncio.run(read_along(load("pocket", 200, split="dev", seed=3), generator, scorer, SAMPLING))
+    scorer = reward_model()
+    experiment = Experiment(HERE, options(__doc__).parse_args(), scorer=scorer)
+    dev = load("pocket", 200, split="dev", seed=3)
+    steps = asyncio.run(read_along(dev, experiment.generator, scorer, SAMPLING))
     calibrated = calibration(steps)
     chosen, kept = least_tau(steps, share=0.25)
     print(f"tau {chosen} keeps {kept:.3f} of the best quarter", flush=True)
-    others = [tau for tau in (4, 8, 16) if tau != chosen]
-    labels = ["beam_search:n=16", "beam_search:n=8", f"early_rejection:n=16,tau={chosen}"]
-    labels += [f"early_rejection:n=16,tau={chosen},keep=random", f"early_rejection:n=8,tau={chosen}"]
-    labels += [f"early_rejection:n=16,tau={tau}" for tau in others]
-    task = load("pocket", args.problems, seed=0)
-    labels += [VOTE]
-    outcomes = run_arms([Arm(label, parse(label)[1]) for label in labels], task, generator, scorer, args.bank)
-    equal = vote_of_equal_cost(outcomes[labels[2]], outcomes[VOTE], 16)
-    outcomes |= run_arms([Arm(equal, parse(equal)[1])], task, generator, scorer, args.bank)
+    rejecting = f"early_rejection:n=16,tau={chosen}"
+    at_random = f"{rejecting},keep=random"
+    labels = ["beam_search:n=16", "beam_search:n=8", rejecting, at_random, f"early_rejection:n=8,tau={chosen}"]
+    labels += [f"early_rejection:n=16,tau={tau}" for tau in (4, 8, 16) if tau != chosen]
+    outcomes = experiment.run([*labels, VOTE])
+    equal = vote_of_equal_cost(outcomes[rejecting], outcomes[VOTE], 16)
+    outcomes |= experiment.run([equal])
     cost = {label: list(map(flops, found)) for label, found in outcomes.items()}
     rows = {}
     for label, found in outcomes.items():
@@ -124,16 +112,15 @@ def main() -> None:
             "minus_beam": minus(found, beam),
             "flops": fmean(cost[label]),
             "beam_over_this_flops": ratio(cost[peer], cost[label]),
-            "beam_over_this_tokens": ratio([tokens(o) for o in beam], [tokens(o) for o in found]),
+            "beam_over_this_tokens": ratio(list(map(tokens, beam)), list(map(tokens, found))),
         }
-    against_random = minus(outcomes[labels[2]], outcomes[labels[3]])
-    against_vote = minus(outcomes[labels[2]], outcomes[equal])
-    lines = verdict(rows[labels[2]], against_random, kept, chosen)
-    lines.append(f"{points(against_vote)} points against {equal}, which takes as many operations")
+    against_random = minus(outcomes[rejecting], outcomes[at_random])
+    against_vote = minus(outcomes[rejecting], outcomes[equal])
+    sentences = verdict(rows[rejecting], against_random, kept, chosen)
+    sentences.append(f"{as_points(against_vote)} points against {equal}, which takes as many operations")
     against = {"minus_random": against_random, "minus_vote_of_equal_cost": against_vote}
-    write(HERE, 0, task, {"calibration": calibrated, "tau": chosen, "arms": rows} | against | {"verdict": lines})
-    plot(calibrated, rows)
-    print("\n".join(lines))
+    plot(calibrated, rows, experiment.out)
+    experiment.finish({"calibration": calibrated, "tau": chosen, "arms": rows} | against, sentences)
 
 
 def verdict(row: dict[str, Any], random: dict[str, float], recall: float, tau: int) -> list[str]:
@@ -141,8 +128,8 @@ def verdict(row: dict[str, Any], random: dict[str, float], recall: float, tau: i
     lost, saved = row["minus_beam"], row["beam_over_this_flops"]
     holds = lost["value"] >= -0.02 and random["low"] > 0
     return [
-        f"tau {tau}, recall {recall:.2f}: {'holds' if holds else 'falsified'}: {points(lost)} points against beam "
-        f"search, which takes {times(saved)} times the operations; {points(random)} against random rejection"
+        f"tau {tau}, recall {recall:.2f}: {'holds' if holds else 'falsified'}: {as_points(lost)} points against beam "
+        f"search, which takes {as_number(saved)} times the operations; {as_points(random)} against random rejection"
     ]
 
 
@@ -154,36 +141,30 @@ def line_of(label: str) -> str:
     return name.replace("_", " ")
 
 
-def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
+def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]], out: Path) -> None:
     """What a partial score knows, and what acting on it costs and saves."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=150)
-    by_tau = calibration["by_tau"]
-    for place, (name, values) in enumerate(
-        {
-            "correlation with the whole step": [by_tau[str(tau)]["correlation"] for tau in TAUS],
-            "if tokens were independent": [by_tau[str(tau)]["if_tokens_were_independent"] for tau in TAUS],
-            "best quarter kept": [by_tau[str(tau)]["recall"]["value"] for tau in TAUS],
-            "the same of different steps": [by_tau[str(tau)]["recall_of_different"]["value"] for tau in TAUS],
-            "steps ended by then": [by_tau[str(tau)]["steps_ended_by_then"] for tau in TAUS],
-        }.items()
-    ):
-        left.plot(TAUS, values, "o-", ms=4, color=COLOURS[place], label=name)
+    figure, (left, right) = panels(2, 10, 4.2)
+    by_tau = [calibration["by_tau"][str(tau)] for tau in TAUS]
+    known = {
+        "correlation with the whole step": [row["correlation"] for row in by_tau],
+        "if tokens were independent": [row["if_tokens_were_independent"] for row in by_tau],
+        "best quarter kept": [row["recall"]["value"] for row in by_tau],
+        "the same of different steps": [row["recall_of_different"]["value"] for row in by_tau],
+        "steps ended by then": [row["steps_ended_by_then"] for row in by_tau],
+    }
+    for colour, (name, values) in zip(COLOURS, known.items(), strict=False):
+        left.plot(TAUS, values, "o-", ms=4, color=colour, label=name)
     left.set_xlabel("tokens of the step that are read")
     left.set_ylim(0, 1.02)
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for label, row in sorted(rows.items(), key=lambda item: item[1]["flops"]):
-        lines.setdefault(line_of(label), []).append(row)
-    for place, (name, mine) in enumerate(sorted(lines.items())):
-        x = [row["flops"] / 1e9 for row in mine]
-        y, whiskers = bars(row["accuracy"] for row in mine)
-        right.errorbar(x, y, whiskers, fmt="o-", ms=4, elinewidth=0.7, color=COLOURS[place], label=name)
+    families: dict[str, list[dict[str, Any]]] = {}
+    for label, row in sorted(rows.items(), key=lambda item: line_of(item[0])):
+        families.setdefault(line_of(label), []).append(row)
+    lines(right, families, lambda row: float(row["flops"]) / 1e9)
     right.set_xlabel("GFLOPs a problem, generator and reward model")
     right.set_ylabel("right answers, %")
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=7, loc="lower right")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    save(figure, HERE / "plot.png")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

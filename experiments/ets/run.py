@@ -10,23 +10,18 @@ leaves at random, as many nodes as the integer program would, and REBASE of the 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.arms import Arm, held, minus, models, points, ratio, run_arms, summary, times, write
-from experiments.plot import COLOURS, bars, save
+from experiments.harness import Experiment, minus, options, summary
+from experiments.intervals import as_number, as_points, mean, ratio
+from experiments.plot import lines, panels, save
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import mean_interval
-from thinktime.bench.tasks import load
 from thinktime.generators.local import LocalGenerator
-from thinktime.strategies import parse
 
 HERE = Path(__file__).parent
 LEVELS = (3, 4, 5)
@@ -51,69 +46,77 @@ def final_answers(outcome: Outcome) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=500, help="of all levels; those of 3 to 5 are used")
+    parser = options(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16])
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
     args = parser.parse_args()
-    task = load("pocket", args.problems, seed=0)
-    task = replace(task, problems=tuple(p for p in task.problems if p.metadata["level"] in LEVELS))
-    generator, scorer = models()
+    experiment = Experiment(HERE, args, levels=LEVELS)
     labels = [labelled(method, n) for n in args.sizes for method in METHODS]
     labels += [labelled(f"ets:node_price={price}", max(args.sizes)) for price in PRICES]
     labels += [labelled("rebase", max(1, min(args.sizes) // 2))]
-    outcomes = run_arms([Arm(label, parse(label)[1]) for label in labels], task, generator, scorer, args.bank)
-    sizes = {label: means_held(found, generator) for label, found in outcomes.items()}
+    outcomes = experiment.run(labels)
+    held = {label: tokens_held(found, experiment.generator) for label, found in outcomes.items()}
+    sizes = means(held)
     equals = {n: labelled("rebase", width_that_holds(fmean(sizes[labelled("ets", n)]), sizes)) for n in args.sizes}
-    arms = [Arm(label, parse(label)[1]) for label in equals.values() if label not in outcomes]
-    outcomes |= run_arms(arms, task, generator, scorer, args.bank)
-    sizes |= {arm.label: means_held(outcomes[arm.label], generator) for arm in arms}
+    more = experiment.run(label for label in equals.values() if label not in outcomes)
+    outcomes |= more
+    held |= {label: tokens_held(found, experiment.generator) for label, found in more.items()}
+    sizes = means(held)
     rows: dict[str, Any] = {}
     for label, found in outcomes.items():
         rebase = labelled("rebase", width_of(label))
         rows[label] = summary(found) | {
-            "held_tokens": mean_interval(sizes[label]).as_dict(),
-            "held_tokens_at_most": fmean(max(by_depth) for by_depth in all_held(found, generator)),
+            "held_tokens": mean(sizes[label]),
+            "held_tokens_at_most": fmean(map(max, held[label])),
             "rebase_over_this_held": ratio(sizes[rebase], sizes[label]),
             "minus_rebase": minus(found, outcomes[rebase]),
-            "final_answers": mean_interval([final_answers(outcome) for outcome in found]).as_dict(),
+            "final_answers": mean(map(final_answers, found)),
         }
         if label.startswith("ets"):
             rows[label] |= program(found)
-    ablation = {
-        str(n): {
-            "final_answers": minus(
-                outcomes[labelled("ets", n)], outcomes[labelled("ets:coverage=0", n)], of=final_answers
-            ),
-            "accuracy": minus(outcomes[labelled("ets", n)], outcomes[labelled("ets:coverage=0", n)]),
-        }
-        for n in args.sizes
-    }
-    controls = {
-        str(n): {
+    ablation, controls = {}, {}
+    for n in args.sizes:
+        ets, without = outcomes[labelled("ets", n)], outcomes[labelled("ets:coverage=0", n)]
+        ablation[str(n)] = {"final_answers": minus(ets, without, of=final_answers), "accuracy": minus(ets, without)}
+        controls[str(n)] = {
             control: {
                 "held_over_ets": ratio(sizes[control], sizes[labelled("ets", n)]),
-                "ets_minus_this": minus(outcomes[labelled("ets", n)], outcomes[control]),
+                "ets_minus_this": minus(ets, outcomes[control]),
             }
             for control in (labelled("ets:keep=random", n), equals[n])
         }
-        for n in args.sizes
-    }
-    lines = verdict(rows, ablation, controls)
-    result = {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "controls": controls, "verdict": lines}
-    write(HERE, 0, task, result)
-    plot({label: (row["held_tokens"]["value"], row["accuracy"]) for label, row in rows.items()})
-    print("\n".join(lines))
+    plot(rows, experiment.out)
+    result = {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "controls": controls}
+    experiment.finish(result, verdict(rows, ablation, controls))
 
 
-def all_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[list[int]]:
-    """Tokens held, problem by problem and depth by depth."""
-    return [held(outcome, len(generator.root(outcome.problem).prompt)) for outcome in found]
+def tokens_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[list[int]]:
+    """Tokens that a search holds, problem by problem and depth by depth: prompt, nodes of that depth, their ancestors.
+
+    As in the published measurements of tree search, before that depth is pruned. For searches that go step by step.
+    """
+    found_sizes = []
+    for outcome in found:
+        nodes = {node["key"]: node for node in outcome.trace}
+        by_depth: dict[int, set[str]] = {}
+        for node in outcome.trace:
+            if node["depth"]:
+                by_depth.setdefault(node["depth"], set()).add(node["key"])
+        sizes = []
+        for keys in by_depth.values():
+            on_path: set[str] = set()
+            for key in keys:
+                while key and key not in on_path:
+                    on_path.add(key)
+                    key = nodes[key]["parent"]
+            sizes.append(sum(nodes[key]["tokens"] for key in on_path))
+        prompt = len(generator.root(outcome.problem).prompt)
+        found_sizes.append([prompt + size for size in sizes])
+    return found_sizes
 
 
-def means_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[float]:
-    """Tokens held, problem by problem, the mean over depths."""
-    return [fmean(by_depth) for by_depth in all_held(found, generator)]
+def means(held: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, list[float]]:
+    """Tokens held by every arm, problem by problem, the mean over depths."""
+    return {label: list(map(fmean, mine)) for label, mine in held.items()}
 
 
 def width_that_holds(tokens: float, sizes: Mapping[str, Sequence[float]]) -> int:
@@ -134,49 +137,42 @@ def program(found: Sequence[Outcome]) -> dict[str, float]:
 
 def verdict(rows: Mapping[str, Any], ablation: Mapping[str, Any], controls: Mapping[str, Any]) -> list[str]:
     """Against the card: under 1.1 times fewer tokens held at matched accuracy, or a coverage term without effect."""
-    lines = []
+    sentences = []
     for n, others in controls.items():
         row, term = rows[labelled("ets", int(n))], ablation[n]["final_answers"]
         saved, lost = row["rebase_over_this_held"], row["minus_rebase"]
         holds = saved["value"] >= 1.1 and lost["value"] >= -0.02 and not term["low"] <= 0 <= term["high"]
-        lines.append(
-            f"width {n}: {'holds' if holds else 'falsified'}: REBASE holds {times(saved)} times as many tokens; "
-            f"accuracy {points(lost)} points; the coverage term makes {times(term)} more different final answers"
+        sentences.append(
+            f"width {n}: {'holds' if holds else 'falsified'}: REBASE holds {as_number(saved)} times as many tokens; "
+            f"accuracy {as_points(lost)} points; the coverage term makes {as_number(term)} more different final answers"
         )
         for control, found in others.items():
-            lines.append(
-                f"width {n}: {points(found['ets_minus_this'])} points against {control}, which holds "
-                f"{times(found['held_over_ets'])} times as many tokens"
+            sentences.append(
+                f"width {n}: {as_points(found['ets_minus_this'])} points against {control}, which holds "
+                f"{as_number(found['held_over_ets'])} times as many tokens"
             )
-    return lines
+    return sentences
 
 
-def plot(points: dict[str, tuple[float, dict[str, float]]]) -> None:
+def plot(rows: Mapping[str, Any], out: Path) -> None:
     """Accuracy against what is held; a line joins the sizes of a method."""
-    figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150)
-    methods = [*METHODS, "ets:node_price"]
-    for place, method in enumerate(methods):
+    figure, (axes,) = panels(1, 8, 4.8)
+    families = {}
+    for method in [*METHODS, "ets:node_price"]:
         name, _, option = method.partition(":")
-        mine = [
-            point
-            for label, point in points.items()
+        families[method.replace("_", " ").replace(":", ", ")] = [
+            row
+            for label, row in rows.items()
             if label.startswith(f"{name}:") and (option in label if option else label.count("=") == 1)
         ]
-        mine.sort(key=lambda point: point[0])
-        y, whiskers = bars(accuracy for _, accuracy in mine)
-        axes.errorbar(
-            [size for size, _ in mine], y, whiskers,
-            label=method.replace("_", " ").replace(":", ", "), color=COLOURS[place], marker="o", ms=4, elinewidth=0.7,
-        )  # fmt: skip
+    lines(axes, families, lambda row: float(row["held_tokens"]["value"]))
     axes.set_xlabel("tokens of keys and values held, mean over depths")
     axes.set_ylabel("right answers, %")
-    widths = sorted(map(width_of, points))
+    widths = sorted(map(width_of, rows))
     title = f"Tree searches of width {widths[0]} to {widths[-1]}, problems of 4 to 8 computations"
     axes.set_title(title, loc="left", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    save(figure, HERE / "plot.png")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ save in time? Writes ``retry.json`` and ``retry.png`` beside this file.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import time
@@ -21,22 +20,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.arms import Arm, run_arms
-from experiments.facts import facts
 from experiments.first_finish.run import JUDGED_AT, analyse, plot, verdict
+from experiments.harness import Experiment, language_model, new_search, options, reward_model, run_arms
+from experiments.intervals import difference
 from experiments.pools import text
+from experiments.provenance import provenance, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool
-from thinktime.bench.statistics import paired_difference
-from thinktime.bench.tasks import Task, load
-from thinktime.core.search import Answer, Search
+from thinktime.bench.tasks import Task
+from thinktime.core.trace import Answer
 from thinktime.core.types import Node, Sampling
-from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import NO
-from thinktime.scorers.prm import ProcessReward
-from thinktime.strategies import make, parse
+from thinktime.strategies import parse
 from training.sample import able_lines
 
 HERE = Path(__file__).parent
@@ -53,17 +50,12 @@ ARMS = (
 )
 
 
-def generator_of(name: str) -> LocalGenerator:
-    """In float64: a sample never depends on what shares its batch."""
-    return LocalGenerator(pocket.directory(name), dtype="float64")
-
-
-def pool_of(name: str, task: Task, path: Path) -> Pool:
+def pool_of(name: str, experiment: Experiment) -> Pool:
     """The samples of one model, drawn where the bank lacks them."""
-    generator, reward = generator_of(name), ProcessReward(pocket.directory("reward"))
-    run_arms([Arm(name, make("majority", {"n": SAMPLES}))], task, generator, reward, path, sampling=SAMPLING)
-    with Bank(path) as bank:
-        return banked_pool(bank, task, SAMPLING, SAMPLES, model=generator.name)
+    generator, arms = language_model(name), [f"majority:n={SAMPLES}"]
+    run_arms(arms, experiment.task, generator, experiment.scorer, experiment.bank, sampling=SAMPLING)
+    with Bank(experiment.bank) as bank:
+        return banked_pool(bank, experiment.task, SAMPLING, SAMPLES, model=generator.name)
 
 
 def marks(pool: Pool, problems_of_task: Mapping[str, WordProblem]) -> dict[str, float]:
@@ -90,8 +82,8 @@ def marks(pool: Pool, problems_of_task: Mapping[str, WordProblem]) -> dict[str, 
 
 async def live(label: str, task: Task) -> tuple[list[Answer], list[list[Node]], float]:
     """Answers and leaves of all problems at once, and the seconds that took a problem."""
-    generator = generator_of("retry")
-    searches = [Search(p, generator, answers=task.answers, sampling=SAMPLING) for p in task.problems]
+    generator = language_model("retry")
+    searches = [new_search(problem, task, generator, sampling=SAMPLING) for problem in task.problems]
     strategy, started = parse(label)[1], time.perf_counter()
     answers = await asyncio.gather(*(strategy(search) for search in searches))
     seconds = (time.perf_counter() - started) / len(searches)
@@ -117,38 +109,34 @@ def measured_live(task: Task) -> dict[str, Any]:
         same.append(answer.node.state.ids in shortest if answer.node else not shortest)
     rows: dict[str, Any] = {}
     for label, (answers, _) in found.items():
-        times = sorted(rounds[label])
+        by_clock = sorted(rounds[label])
         rows[label] = {
             "right": fmean(task.check(a.value, p.reference) for a, p in zip(answers, task.problems, strict=True)),
             "generated_tokens": fmean(a.usage.generated_tokens for a in answers),
             "passes": fmean(a.passes for a in answers),
             "flops": fmean(a.usage.flops or 0.0 for a in answers),
-            "seconds": {"value": times[ROUNDS // 2], "low": times[0], "high": times[-1]},
+            "seconds": {"value": by_clock[ROUNDS // 2], "low": by_clock[0], "high": by_clock[-1]},
         }
     return {"n_problems": len(task.problems), "rounds": ROUNDS, "live_is_replay": fmean(same), "arms": rows}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
-    task = load("pocket", args.problems, seed=0)
-    pools = {name: pool_of(name, task, args.bank) for name in MODELS}
+    args = options(__doc__).parse_args()
+    experiment = Experiment(HERE, args, scorer=reward_model(dtype="float32"))
+    pools = {name: pool_of(name, experiment) for name in MODELS}
     measured = {name: analyse(pool, 0) for name, pool in pools.items()}
     for one in measured.values():
         one["verdict"] = verdict(one)
     rates = [[problem.pass_rate for problem in pools[name].problems] for name in MODELS]
-    result = facts(HERE, 0) | {
-        "command": "python -m experiments.first_finish.retry",
+    result = provenance(HERE, 0, "retry") | {
         "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length},
         "pools": measured,
         "marks": marks(pools["retry"], {p.id: p for p in problems("test", args.problems, seed=0)}),
-        "retry_minus_solver": paired_difference(rates[1], rates[0]).as_dict(),
-        "live": measured_live(replace(task, problems=task.problems[:LIVE])),
+        "retry_minus_solver": difference(rates[1], rates[0]),
+        "live": measured_live(replace(experiment.task, problems=experiment.task.problems[:LIVE])),
     }
-    (HERE / "retry.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, HERE / "retry.png")
+    write_json(experiment.out / "retry.json", result)
+    plot(result, experiment.out / "retry.png")
     for name, one in measured.items():
         print(f"{name}: gap {text(one['lengths']['gap'])}, {one['diagnosis']}, {one['verdict']}")
         for n, row in one["by_n"].items():

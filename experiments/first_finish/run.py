@@ -11,24 +11,20 @@ the longest (a control), the majority at equal n and at equal total length, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from experiments.plot import COLOURS, bars, save
-from experiments.pools import arguments, describe, pools, run, text, write
+from experiments.intervals import as_number, difference, mean
+from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
+from experiments.pools import describe, run, text
 from thinktime.bench.lengths import Lengths, diagnose, first_length, first_of, measure, predict
 from thinktime.bench.samples import Pool, Sample
 from thinktime.bench.selectors import DRAWS, curve, first_finish
-from thinktime.bench.statistics import expected_best, mean_interval, paired_difference
+from thinktime.bench.statistics import expected_best
 from thinktime.core.errors import InputError
 from thinktime.core.selection import majority
 
@@ -51,24 +47,24 @@ def longest(samples: Sequence[Sample], n: int) -> float:
 
 
 def measured_at(pool: Pool, traces: list[tuple[Sample, ...]], n: int, seed: int) -> dict[str, Any]:
-    """Accuracy and cost of the first of n, and of what it has to beat."""
-    mean = fmean(sample.length for samples in traces for sample in samples)
+    """Accuracy and cost of the first of n, and of the votes that it has to beat."""
+    typical = fmean(sample.length for samples in traces for sample in samples)
     first, wait = first_of(traces, n), first_length(traces, n)
-    affordable = max(1, min(pool.fewest, int(n * fmean(wait) / mean)))
+    affordable = max(1, min(pool.fewest, int(n * fmean(wait) / typical)))
     votes = curve(pool.problems, sorted({n, affordable}), majority, seed=seed)
     return {
-        "first": mean_interval(first, seed).as_dict(),
-        "last": mean_interval(first_of(traces, n, last=True), seed).as_dict(),
+        "first": mean(first, seed),
+        "last": mean(first_of(traces, n, last=True), seed),
         "majority_of_n": votes[n].accuracy.as_dict(),
         "majority_of_equal_total": votes[affordable].accuracy.as_dict() | {"k": affordable},
-        "first_minus_one_sample": paired_difference(first, first_of(traces, 1), seed).as_dict(),
-        "first_minus_majority_of_n": paired_difference(first, votes[n].each, seed).as_dict(),
-        "first_minus_majority_of_equal_total": paired_difference(first, votes[affordable].each, seed).as_dict(),
-        "total_length": {"first": round(n * fmean(wait), 2), "majority_of_n": round(n * mean, 2)},
+        "first_minus_one_sample": difference(first, first_of(traces, 1), seed),
+        "first_minus_majority_of_n": difference(first, votes[n].each, seed),
+        "first_minus_majority_of_equal_total": difference(first, votes[affordable].each, seed),
+        "total_length": {"first": round(n * fmean(wait), 2), "majority_of_n": round(n * typical, 2)},
         "sequential_length": {
             "first": round(fmean(wait), 2),
             "majority_of_n": round(fmean(longest(samples, n) for samples in traces), 2),
-            "one_sample": round(mean, 2),
+            "one_sample": round(typical, 2),
         },
     }
 
@@ -77,9 +73,9 @@ def first_k(pool: Pool, k: int, seed: int) -> dict[str, Any]:
     """A vote of the first k of eight, and of the last k: accuracy, and the tokens that the first ones cost."""
     waits, totals = [], []
     for problem in pool.problems:
-        dice = Random(f"{seed}/{problem.id}")
+        rng = Random(f"{seed}/{problem.id}")
         for _ in range(DRAWS):
-            drawn = dice.sample(problem.samples, JUDGED_AT)
+            drawn = rng.sample(problem.samples, JUDGED_AT)
             ends = sorted(sample.length for sample in drawn if sample.answered)
             waits.append(ends[k - 1] if len(ends) >= k else max(sample.length for sample in drawn))
             totals.append(sum(min(sample.length, waits[-1]) for sample in drawn))
@@ -90,7 +86,7 @@ def first_k(pool: Pool, k: int, seed: int) -> dict[str, Any]:
     return {
         "first": first.accuracy.as_dict(),
         "last": last.accuracy.as_dict(),
-        "first_minus_one_sample": paired_difference(first.each, one, seed).as_dict(),
+        "first_minus_one_sample": difference(first.each, one, seed),
         "total_length": round(fmean(totals), 2),
         "sequential_length": round(fmean(waits), 2),
     }
@@ -155,67 +151,50 @@ def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """A panel a pool: accuracy of the first, the last and the vote against n."""
     count = len(result["pools"])
-    figure, panels = plt.subplots(1, count, figsize=(6.4 * count, 4.8), dpi=150, squeeze=False, sharey=True)
+    figure, each = panels(count, 6.4 * count, 4.8, sharey=True)
     kinds = (
-        ("first", "first of n", COLOURS[1], "o-"),
-        ("last", "last of n (control)", COLOURS[3], "v-"),
-        ("majority_of_n", "majority of n", COLOURS[0], "s-"),
-        ("majority_of_equal_total", "majority at the first's total length", COLOURS[2], "D-"),
+        ("first", "first of n", 1, "o-"),
+        ("last", "last of n (control)", 3, "v-"),
+        ("majority_of_n", "majority of n", 0, "s-"),
+        ("majority_of_equal_total", "majority at the first's total length", 2, "D-"),
     )
-    for axes, (name, pool) in zip(panels[0], result["pools"].items(), strict=True):
+    for axes, (name, pool) in zip(each, result["pools"].items(), strict=True):
         sizes = [int(n) for n in pool["by_n"]]
         for place, (kind, label, colour, style) in enumerate(kinds):
-            rows = [pool["by_n"][str(n)][kind] for n in sizes]
             x = [n * 1.05 ** (place - 1.5) for n in sizes]  # whiskers side by side
-            y, whiskers = bars(rows)
-            axes.errorbar(x, y, whiskers, fmt=style, color=colour, ms=4, lw=1.6, elinewidth=0.7, label=label)
+            line(axes, x, [row[kind] for row in pool["by_n"].values()], colour, label, style)
         predicted = [100 * pool["on_calibration"][str(n)]["predicted"] for n in sizes]
         axes.plot(sizes, predicted, "--", color=COLOURS[4], lw=1.6, label="first of n, predicted")
-        axes.set_xscale("log", base=2)
+        logarithmic(axes, "samples started, n")
         axes.set_xticks(sizes, [str(n) for n in sizes])
         axes.set_ylim(0, 102)
-        axes.set_xlabel("samples started, n")
-        gap = pool["lengths"]["gap"]
+        few = " (too few problems)" if "refused" in pool["diagnosis"] else ""
         axes.set_title(
             f"{name}: {pool['tested_problems']} problems, 95% intervals; advice of "
             f"{pool['calibration_problems']} others\n"
-            f"wrong longer by {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}] sd; advice: "
-            f"{pool['diagnosis']['advice']}" + (" (too few problems)" if "refused" in pool["diagnosis"] else ""),
+            f"wrong longer by {as_number(pool['lengths']['gap'])} sd; advice: {pool['diagnosis']['advice']}{few}",
             loc="left",
             fontsize=9,
         )
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("right answers, %")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    columns = 3 if count == 1 else len(labels)
-    figure.legend(handles, labels, frameon=False, loc="lower center", ncols=columns, fontsize=9)
+    each[0].set_ylabel("right answers, %")
+    legend_below(figure, each[0], 3 if count == 1 else 5)
     save(figure, path, (0, 0.06 if count > 1 else 0.1, 1, 1))
 
 
-def main() -> None:
-    args = arguments(__doc__)
-    measured = {name: analyse(pool, args.seed) for name, pool in pools(args).items()}
-    for facts in measured.values():
-        facts["verdict"] = verdict(facts)
-    result = {"pools": measured}
-    plot(result, write(args, HERE, result))
-    for name, facts in measured.items():
-        print(
-            f"{name}: {facts['tested_problems']} problems, diagnosed on {facts['calibration_problems']} others; "
-            f"length in {facts['length_unit']}"
+def lines(measured: Mapping[str, Any]) -> Iterator[str]:
+    """What is printed of a pool."""
+    yield f"{measured['tested_problems']} problems, diagnosed on {measured['calibration_problems']} others"
+    lengths = measured["lengths"]
+    yield f"gap {text(lengths['gap'])}, shorter is right {text(lengths['shorter_is_right'])}"
+    yield f"diagnosis: {measured['diagnosis']}"
+    for n, row in measured["by_n"].items():
+        yield (
+            f"n={n:>2} first {text(row['first'])} last {text(row['last'])} "
+            f"majority {text(row['majority_of_n'])} at equal total {text(row['majority_of_equal_total'])}"
         )
-        print(f"  gap {text(facts['lengths']['gap'])}, shorter is right {text(facts['lengths']['shorter_is_right'])}")
-        print(f"  diagnosis: {facts['diagnosis']}")
-        for n, row in facts["by_n"].items():
-            print(
-                f"  n={n:>2} first {text(row['first'])} last {text(row['last'])} "
-                f"majority {text(row['majority_of_n'])} at equal total {text(row['majority_of_equal_total'])}"
-            )
-        for k, row in facts[f"first_k_of_{JUDGED_AT}"].items():
-            print(f"  first {k} of {JUDGED_AT} {text(row['first'])} last {k} {text(row['last'])}")
-        print(f"  verdict: {facts['verdict']}")
+    for k, row in measured[f"first_k_of_{JUDGED_AT}"].items():
+        yield f"first {k} of {JUDGED_AT} {text(row['first'])} last {k} {text(row['last'])}"
 
 
 if __name__ == "__main__":
-    run(main)
+    run(HERE, __doc__, analyse, verdict, plot, lines)

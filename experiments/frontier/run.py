@@ -11,27 +11,23 @@ Whether length and marker words tell right from wrong is measured by ``experimen
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
-import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
-
-from experiments.arms import Arm, flops, forgiving, minus, models, points, ratio, run_arms, skilled, summary, write
+from experiments.frontier.cost_frontier import Point, area, cost_to_reach, frontier
 from experiments.frontier.truncation import Truncated
-from experiments.plot import COLOURS, bars, save
-from thinktime.bench.frontier import Point, area, cost_to_reach, frontier
+from experiments.harness import SKILLED_BANK, Arm, Experiment, correct, flops, minus, options, skilled, summary
+from experiments.intervals import as_points, mean, share
+from experiments.plot import line, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import mean_interval
-from thinktime.bench.tasks import Task, load
-from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability
+from thinktime.bench.tasks import Task
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.generators.text import Text
-from thinktime.pocket import skills
+from thinktime.pocket import prompts
 
 HERE = Path(__file__).parent
 FAMILIES = {
@@ -81,9 +77,9 @@ def eflops(outcome: Outcome) -> float:
     return flops(outcome) + INTENSITY * (outcome.answer.usage.kv_bytes or 0.0)
 
 
-def dearest(points: Sequence[Point], budget: float) -> str | None:
-    """The one that costs most within a budget: what a family makes of it, whatever its accuracy turned out to be."""
-    paid = [point for point in points if point.cost <= budget]
+def dearest(known: Sequence[Point], budget: float) -> str | None:
+    """The dearest arm of a family within a budget, whatever its accuracy."""
+    paid = [point for point in known if point.cost <= budget]
     return max(paid, key=lambda point: point.cost).label if paid else None
 
 
@@ -95,16 +91,15 @@ def turned(outcomes: Sequence[Outcome], task: Task) -> dict[str, Any]:
         pairs = []
         for node in outcome.trace:
             asked = nodes.get(node["parent"], {})
-            if asked.get("skill") == Capability.REVISE and asked["about"]:
+            if asked.get("prompt") == "revise" and asked["about"]:
                 pairs.append([_right(nodes[asked["about"][-1]], outcome, task), _right(node, outcome, task)])
         for before, found in rows.items():
             mine = [after for was, after in pairs if was is before]
             found.append((sum(after is not before for after in mine), len(mine)))
-    shares = {}
-    for name, before in (("right_to_wrong", True), ("wrong_to_right", False)):
-        counted = [(part, whole) for part, whole in rows[before] if whole]  # others weigh nothing in a ratio of sums
-        shares[name] = ratio([a for a, _ in counted], [b for _, b in counted]) if counted else None
-    return shares
+    return {
+        name: share([part for part, _ in rows[before]], [whole for _, whole in rows[before]])
+        for name, before in (("right_to_wrong", True), ("wrong_to_right", False))
+    }
 
 
 def _right(node: Mapping[str, Any], outcome: Outcome, task: Task) -> bool:
@@ -116,9 +111,9 @@ def verdict_ties(outcomes: Sequence[Outcome]) -> float:
     """Share of problems in which the best verdict is that of several samples."""
     tied = []
     for outcome in outcomes:
-        asked = {node["key"] for node in outcome.trace if node.get("skill") == Capability.CHECK}
-        said = [skills.verdict(node["text"]) for node in outcome.trace if node["parent"] in asked]
-        known = [verdict for verdict in said if verdict is not None]
+        asked = {node["key"] for node in outcome.trace if node.get("prompt") == "check"}
+        verdicts = [prompts.verdict(node["text"]) for node in outcome.trace if node["parent"] in asked]
+        known = [verdict for verdict in verdicts if verdict is not None]
         tied.append(bool(known) and known.count(max(known)) > 1)
     return fmean(tied)
 
@@ -159,7 +154,7 @@ def measured(outcomes: Mapping[str, Sequence[Outcome]], task: Task) -> dict[str,
 def cut_short(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     """Accuracy by the share that is kept of the tokens before the answer."""
     return {
-        label: {"accuracy": mean_interval([float(o.correct) for o in of]).as_dict(), "minus_whole": minus(of, whole)}
+        label: {"accuracy": mean(map(correct, of)), "minus_whole": minus(of, whole)}
         for whole in [outcomes[_cut(1.0)]]
         for label, of in outcomes.items()
     }
@@ -178,60 +173,44 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
         if "revision" in name
     ]
     ahead = [name for name, gain in rows if gain["low"] > CLEARLY]
-    lines = [f"falsified: {', '.join(ahead)}" if ahead else "holds: no revision is ahead of a vote at equal tokens"]
-    lines += [
-        f"{row['label']} minus {vote}: {points(row['minus_vote'])}"
+    sentences = [f"falsified: {', '.join(ahead)}" if ahead else "holds: no revision is ahead of a vote at equal tokens"]
+    sentences += [
+        f"{row['label']} minus {vote}: {as_points(row['minus_vote'])}"
         for vote, table in found["equal_tokens"].items()
         for name, row in table.items()
         if row["label"] not in ("single", "greedy", vote)
     ]
-    lines.append("frontier by tokens: " + ", ".join(found["by_tokens"]["frontier"]))
+    sentences.append("frontier by tokens: " + ", ".join(found["by_tokens"]["frontier"]))
     for label, row in found["revisions"].items():
-        lines.append(f"{label}: " + "; ".join(f"{name} {points(share)}" for name, share in row.items() if share))
-    lines.append("cut short: " + "; ".join(f"{name} {points(r['accuracy'])}" for name, r in found["cut_short"].items()))
-    return lines
+        sentences.append(f"{label}: " + "; ".join(f"{name} {as_points(part)}" for name, part in row.items() if part))
+    sentences.append(
+        "cut short: " + "; ".join(f"{name} {as_points(r['accuracy'])}" for name, r in found["cut_short"].items())
+    )
+    return sentences
 
 
-def plot(found: Mapping[str, Any], path: Path) -> None:
+def plot(found: Mapping[str, Any], out: Path) -> None:
     """Accuracy against tokens by family; accuracy against what is kept of a solution."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), dpi=150)
-    for place, (name, labels) in enumerate(FAMILIES.items()):
-        rows = [found["arms"][label] for label in labels]
-        y, whiskers = bars(row["accuracy"] for row in rows)
-        style = "oXs^Dvp<>h"[place] + ("-" if place < len(COLOURS) else "--")
-        x = [row["tokens"] for row in rows]
-        left.errorbar(x, y, whiskers, fmt=style, ms=4, elinewidth=0.6, color=COLOURS[place % len(COLOURS)], label=name)
-    left.set_xscale("log", base=2)
-    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    left.set_xlabel("tokens a problem: generated, and read once")
+    figure, (left, right) = panels(2, 12, 4.8)
+    families = {name: [found["arms"][label] for label in labels] for name, labels in FAMILIES.items()}
+    lines(left, families, lambda row: float(row["tokens"]))
+    logarithmic(left, "tokens a problem: generated, and read once")
     left.set_ylabel("right answers, %")
     left.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
-    y, whiskers = bars(row["accuracy"] for row in found["cut_short"].values())
-    right.errorbar([100 * kept for kept in KEPT], y, whiskers, fmt="o-", color=COLOURS[1], ms=4)
+    accuracies = [row["accuracy"] for row in found["cut_short"].values()]
+    line(right, [100 * kept for kept in KEPT], accuracies, 1, "one sample, cut short")
     right.set_xlabel("kept of the tokens before the answer, %")
-    for axes in (left, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    save(figure, out / "plot.png")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/skilled.db"))
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and plot.png")
-    args = parser.parse_args()
-    task, model = load("pocket", args.problems, seed=0), skilled()
-    _, scorer = models()
+    experiment = Experiment(HERE, options(__doc__, bank=SKILLED_BANK).parse_args(), skilled())
     labels = [label for labels in FAMILIES.values() for label in labels]
-    arms = [Arm(label, Greedy() if label == "greedy" else forgiving(label)) for label in labels]
-    outcomes = run_arms(arms, task, model, scorer, args.bank, skills=skills.PROMPTS)
-    cut = run_arms([Arm(_cut(kept), Truncated(kept)) for kept in KEPT], task, model, scorer, args.bank)
-    found = measured(outcomes, task) | {"cut_short": cut_short(cut)}
-    lines = verdict(found)
-    write(args.out, 0, task, found | {"verdict": lines})
-    plot(found, args.out / "plot.png")
-    print("\n".join(lines))
+    outcomes = experiment.run(Arm(label, Greedy()) if label == "greedy" else label for label in labels)
+    cut = experiment.run(Arm(_cut(kept), Truncated(kept)) for kept in KEPT)
+    found = measured(outcomes, experiment.task) | {"cut_short": cut_short(cut)}
+    plot(found, experiment.out)
+    experiment.finish(found, verdict(found))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from thinktime.core.search import Answer, Record, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Capability, Node
-from thinktime.engine.models import ChatTokenizer
+from thinktime.models.engine.models import ChatTokenizer
 from thinktime.pocket import directory
 from thinktime.pocket.problems import read_answer
 from thinktime.pocket.tokenizer import STEP

@@ -12,24 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from thinktime.bench.tasks import Task
-from thinktime.core.search import Answer, Record, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import majority
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Capability, Node
-from thinktime.engine.models import ChatTokenizer
-from thinktime.pocket import directory, skills
-from thinktime.strategies.generative_reward import most_frequent
+from thinktime.models.engine.models import ChatTokenizer
+from thinktime.pocket import directory, prompts
+from thinktime.prompts.common import JUDGE
+from thinktime.strategies.verification.generative_reward import most_frequent
 
 SAMPLES, JUDGEMENTS, ONE_ORDER = 4, 32, 16
 AT_ONCE = "Scores:"
-"""What a reply goes on from that makes no checks."""
+"""The beginning of a reply that makes no checks."""
 
 Matrix = npt.NDArray[np.float64]
 """``[judgements, answers]``; a judgement that gives no scores is a row of NaN."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was judged, and how. ``right`` is of each answer shown, the most frequent first."""
+class Judgements:
+    """The judgements of a problem. ``right`` has each answer that is shown, the most frequent first."""
 
     right: list[bool]
     shuffled: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
@@ -60,9 +62,9 @@ class Judging:
     """A strategy that judges its samples in every way, and answers with their majority."""
 
     task: Task
-    found: dict[str, Judged] = field(default_factory=dict)
+    found: dict[str, Judgements] = field(default_factory=dict)
     """By problem."""
-    needs: ClassVar[frozenset[str]] = frozenset({Capability.JUDGE, Capability.ANSWERS, Capability.META_REWARD})
+    needs: ClassVar[frozenset[str]] = frozenset({JUDGE.capability, Capability.ANSWERS, Capability.META_REWARD})
 
     def __post_init__(self) -> None:
         tokenizer = ChatTokenizer(directory("skilled"))
@@ -73,16 +75,16 @@ class Judging:
         candidates = search.candidates(await search.extend([search.root], SAMPLES))
         shown = most_frequent(candidates)
         right = [self.task.check(candidate.answer, search.problem.reference) for candidate in shown]
-        judged = Judged(right)
+        judged = Judgements(right)
         if len(shown) > 1:
             judged = await self._judge(search, [candidate.node for candidate in shown], right)
         self.found[search.problem.id] = judged
         return search.finish(majority(candidates))
 
-    async def _judge(self, search: Search, shown: Sequence[Node], right: list[bool]) -> Judged:
-        dice, n = search.random("order"), len(shown)  # the dice of the strategy: its judgements are among these
-        orders = Counter(tuple(dice.sample(range(n), n)) for _ in range(JUDGEMENTS))
-        roots = {order: search.ask(Capability.JUDGE, [shown[i] for i in order]) for order in orders}
+    async def _judge(self, search: Search, shown: Sequence[Node], right: list[bool]) -> Judgements:
+        rng, n = search.random("order"), len(shown)  # as in the strategy: its judgements are among these
+        orders = Counter(tuple(rng.sample(range(n), n)) for _ in range(JUDGEMENTS))
+        roots = {order: search.ask(JUDGE, [shown[i] for i in order]) for order in orders}
         asked = {root: order for order, root in roots.items() if root is not None}
         replies = await search.extend(list(asked), [orders[order] for order in asked.values()])
         scores = [_scores(reply.state.text if reply.done else "", asked[_root(reply)]) for reply in replies]
@@ -92,9 +94,7 @@ class Judging:
         quick_replies = await search.extend(list(quick), [orders[order] for order in quick.values()])
         quick_scores = [_scores(AT_ONCE + r.state.text if r.done else "", quick[_root(r)]) for r in quick_replies]
         forward = tuple(search.random("one order").sample(range(n), n))
-        one_order = {
-            order: search.ask(Capability.JUDGE, [shown[i] for i in order]) for order in (forward, forward[::-1])
-        }
+        one_order = {order: search.ask(JUDGE, [shown[i] for i in order]) for order in (forward, forward[::-1])}
         sampled, greedy = [], []
         for order, root in one_order.items():
             rows = []
@@ -103,7 +103,7 @@ class Judging:
                 rows += [_scores(reply.state.text if reply.done else "", order) for reply in more]
             greedy += rows[:1]
             sampled.append(rows[1:])
-        return Judged(
+        return Judgements(
             right,
             shuffled=_matrix(scores, n),
             rewards=np.array([np.nan if row is None else _number(next(left)) for row in scores]),
@@ -124,10 +124,10 @@ class Judging:
         )
 
     def _cut_short(self, search: Search, root: Node) -> Node:
-        """A root whose replies are the scores, for the judgement has begun with them already."""
+        """A root whose replies are scores alone, for the beginning of the judgement is given."""
         key = f"{root.key}/at once"
         state = replace(root.state, prompt=root.state.prompt + self._at_once)
-        search.trace[key] = Record(Node(key, (), state), skill=Capability.JUDGE)
+        search.trace[key] = Record(Node(key, (), state), prompt=JUDGE.name, is_answer=False)
         return search.trace[key].node
 
 
@@ -141,8 +141,8 @@ def _number(reward: float | None) -> float:
 
 
 def _scores(reply: str, order: Sequence[int]) -> list[float] | None:
-    """What a reply gives each answer, in their own order and not in that in which they were shown."""
-    found = skills.scores(reply, len(order))
+    """The scores of a reply, in the answers' own order and not in the order in which they are shown."""
+    found = prompts.scores(reply, len(order))
     return None if found is None else [float(score) for _, score in sorted(zip(order, found, strict=True))]
 
 
@@ -151,7 +151,7 @@ def _matrix(rows: Sequence[list[float] | None], n: int) -> Matrix:
 
 
 def winners(scores: Matrix) -> npt.NDArray[np.bool_]:
-    """Which answers have the highest sum of what they were given; without any scores the most frequent answer."""
+    """Which answers have the highest sum of scores; without any scores the most frequent answer."""
     voting = scores[~np.isnan(scores).any(1)]
     sums = voting.sum(0) if len(voting) else -np.arange(scores.shape[1])
     highest: npt.NDArray[np.bool_] = np.isclose(sums, sums.max())
@@ -169,14 +169,14 @@ def disagreement(a: Matrix, b: Matrix) -> float:
     return 1 - int((one & other).sum()) / (int(one.sum()) * int(other.sum()))
 
 
-def spread(judged: Judged) -> float:
+def spread(judged: Judgements) -> float:
     """Standard deviation over judgements of the score of an answer, the mean over answers."""
     voting = judged.shuffled[~np.isnan(judged.shuffled).any(1)]
     return float(voting.std(0).mean()) if len(voting) else 0.0
 
 
-def costs(found: Sequence[Judged]) -> dict[str, Any]:
-    """What judgements cost, and how many say nothing."""
+def costs(found: Sequence[Judgements]) -> dict[str, Any]:
+    """The costs of judgements, and the share of them without scores."""
     several = [judged for judged in found if len(judged.right) > 1]
     spreads = [spread(judged) for judged in several]
     return {

@@ -3,44 +3,38 @@
     python -m experiments.generative_reward.run        # 500 problems; half an hour on two idle cores
 
 The skilled model answers four times and judges its different answers side by side: 32 times in random orders, 16 times
-each in one order and in its reverse, greedily, and with the scores written at once, without checks. All that is said of
-votes is computed from these: the first k of 20 random orders of the judgements, of which five are the seeds of the test
-for a trend. A problem whose samples agree is decided without a judge. Then the strategy itself runs, with its costs,
-against votes, the reward model, and a vote that costs as many tokens.
+each in one order and in its reverse, greedily, and with the scores written at once, without checks. All figures of
+votes are computed from these: the first k of 20 random orders of the judgements, of which five are the seeds of the
+test for a trend. A problem whose samples agree is decided without a judge. Then the strategy itself runs, with its
+costs, against votes, the reward model, and a vote that costs as many tokens.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter
 
-from experiments.arms import Arm, forgiving, minus, points, run_arms, skilled, summary, tokens, write
 from experiments.generative_reward.judging import (
     JUDGEMENTS,
     ONE_ORDER,
-    Judged,
+    Judgements,
     Judging,
     Matrix,
     accuracy,
     costs,
     disagreement,
 )
-from experiments.plot import COLOURS, bars, save
+from experiments.harness import Arm, Experiment, arm, minus, options, reward_model, skilled, summary, tokens
+from experiments.intervals import Estimate, areas, as_points, difference, mean
+from experiments.plot import COLOURS, generated, line, lines, logarithmic, panels, save
 from thinktime import pocket
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import auc, mean_interval, paired_difference
-from thinktime.bench.tasks import load
-from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.meta import MetaReward
-from thinktime.scorers.prm import ProcessReward
 from training.meta import is_right
 
 HERE = Path(__file__).parent
@@ -65,13 +59,13 @@ def rounded(scores: Matrix) -> Matrix:
     return np.floor(voting.mean(0, keepdims=True) + 0.5) if len(voting) else scores[:0]
 
 
-def drawn(judged: Judged, dice: np.random.Generator) -> dict[str, float]:
+def drawn(judged: Judgements, rng: np.random.Generator) -> dict[str, float]:
     """Every way to decide, on one random order of a problem's judgements."""
     right = judged.right
-    order = dice.permutation(len(judged.shuffled))
+    order = rng.permutation(len(judged.shuffled))
     mine, rewards = judged.shuffled[order], judged.rewards[order]
-    quick = judged.at_once[dice.permutation(len(judged.at_once))]
-    one = judged.forward[dice.permutation(len(judged.forward))]
+    quick = judged.at_once[rng.permutation(len(judged.at_once))]
+    one = judged.forward[rng.permutation(len(judged.forward))]
     found = {"greedy": fmean(accuracy(judged.greedy[place : place + 1], right) for place in (0, 1))}
     for k in KS:
         found[f"vote@{k}"] = accuracy(mine[:k], right)
@@ -80,24 +74,24 @@ def drawn(judged: Judged, dice: np.random.Generator) -> dict[str, float]:
             found[f"one order@{k}"] = accuracy(one[:k], right)
         if k >= 2:
             found[f"meta@{k}"] = accuracy(best_by(rewards[:k], k // 2, mine[:k]), right)
-            found[f"random half@{k}"] = accuracy(mine[dice.permutation(min(k, len(mine)))[: k // 2]], right)
+            found[f"random half@{k}"] = accuracy(mine[rng.permutation(min(k, len(mine)))[: k // 2]], right)
     found["meta@32, 8 kept"] = accuracy(best_by(rewards, JUDGEMENTS // 4, mine), right)
     found["rounded@32"] = accuracy(rounded(mine), right)
     return found
 
 
-def curves(found: Sequence[Judged]) -> tuple[Curve, list[Curve]]:
+def curves(found: Sequence[Judgements]) -> tuple[Curve, list[Curve]]:
     """Means over the draws, and those of the seeds one by one."""
     draws = []
     for seed in range(DRAWS):
-        dice = np.random.default_rng(seed)
-        rows = [drawn(judged, dice) for judged in found]
+        rng = np.random.default_rng(seed)
+        rows = [drawn(judged, rng) for judged in found]
         draws.append({name: [row[name] for row in rows] for name in rows[0]})
     return {name: np.mean([draw[name] for draw in draws], 0).tolist() for name in draws[0]}, draws[:SEEDS]
 
 
-def everywhere(curve: Curve, found: Sequence[Judged]) -> Curve:
-    """The same over all problems: what is not contested is right or wrong whatever the judge says."""
+def everywhere(curve: Curve, found: Sequence[Judgements]) -> Curve:
+    """The same over all problems; the judge decides only the contested ones."""
     result = {}
     for name, values in curve.items():
         mine = iter(values)
@@ -112,13 +106,13 @@ def trend(curve: Curve, seeds: Sequence[Curve]) -> dict[str, Any]:
     def slopes(of: Curve) -> list[float]:
         return list((np.array([of[f"vote@{k}"] for k in KS]).T @ log_k) / (log_k @ log_k))
 
-    return mean_interval(slopes(curve)).as_dict() | {"seeds": [fmean(slopes(seed)) for seed in seeds]}
+    return mean(slopes(curve)) | {"seeds": [fmean(slopes(seed)) for seed in seeds]}
 
 
-def bias(found: Sequence[Judged]) -> dict[str, Any]:
+def bias(found: Sequence[Judgements]) -> dict[str, Any]:
     """How often two votes@8 disagree, by what differs between them; and how much the first place is preferred."""
     half = ONE_ORDER // 2
-    pairs: dict[str, Callable[[Judged], float]] = {
+    pairs: dict[str, Callable[[Judgements], float]] = {
         "one order and its reverse": lambda j: disagreement(j.forward[:half], j.backward[:half]),
         "one order twice": lambda j: disagreement(j.forward[:half], j.forward[half:]),
         "shuffled twice": lambda j: fmean(disagreement(*halves(j.shuffled, half, seed)) for seed in range(DRAWS)),
@@ -128,10 +122,10 @@ def bias(found: Sequence[Judged]) -> dict[str, Any]:
     preferred = [fmean(judged.first) - 1 / len(judged.right) for judged in found if judged.first]
     reverse, twice, shuffled = (rates[name] for name in list(pairs)[:3])
     return {
-        "disagreement": {name: mean_interval(values).as_dict() for name, values in rates.items()},
-        "of_the_order_alone": paired_difference(reverse, twice).as_dict(),
-        "one_order_minus_shuffled": paired_difference(reverse, shuffled).as_dict(),
-        "first_place_minus_chance": mean_interval(preferred).as_dict(),
+        "disagreement": {name: mean(values) for name, values in rates.items()},
+        "of_the_order_alone": difference(reverse, twice),
+        "one_order_minus_shuffled": difference(reverse, shuffled),
+        "first_place_minus_chance": mean(preferred),
     }
 
 
@@ -141,31 +135,31 @@ def halves(scores: Matrix, n: int, seed: int) -> tuple[Matrix, Matrix]:
     return scores[order[:n]], scores[order[n : 2 * n]]
 
 
-def meta_quality(found: Sequence[Judged]) -> dict[str, Any]:
+def meta_quality(found: Sequence[Judgements]) -> dict[str, Any]:
     """AUC of the meta reward and of length alone: over all judgements, and the mean within problems."""
-    rows = []
+    values: dict[str, list[list[float]]] = {"meta": [], "length": []}
+    right = []
     for judged in found:
         valid = [(i, row) for i, row in enumerate(judged.shuffled) if not np.isnan(row).any()]
-        right = [is_right(row, judged.right) for _, row in valid]
-        rows.append(([judged.rewards[i] for i, _ in valid], [judged.lengths[i] for i, _ in valid], right))
-    labels = [label for *_, right in rows for label in right]
-    result: dict[str, Any] = {"right": fmean(labels)}
-    for place, name in enumerate(("meta", "length")):
-        inside = [area for row in rows if (area := auc(row[place], row[2])) is not None]
-        pooled = auc([value for row in rows for value in row[place]], labels)
-        result[name] = {"auc": pooled, "auc_within": mean_interval(inside).as_dict() if inside else None}
+        right.append([is_right(row, judged.right) for _, row in valid])
+        values["meta"].append([judged.rewards[i] for i, _ in valid])
+        values["length"].append([judged.lengths[i] for i, _ in valid])
+    result: dict[str, Any] = {"right": fmean(label for mine in right for label in mine)}
+    for name, mine in values.items():
+        pooled, within = areas(mine, right)
+        result[name] = {"auc": pooled, "auc_within": mean(within) if within else None}
     return result
 
 
 def versus(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     """Each arm of the judge against plurality, the reward model, and the least vote of no fewer tokens."""
-    mean = {label: fmean(map(tokens, found)) for label, found in outcomes.items()}
+    cost = {label: fmean(map(tokens, found)) for label, found in outcomes.items()}
     rows = {}
     for label, found in outcomes.items():
         if not label.startswith("generative_reward"):
             continue
         peers = [f"majority:n={n}" for n in VOTES]
-        equal = next((peer for peer in peers if mean[peer] >= mean[label]), peers[-1])
+        equal = next((peer for peer in peers if cost[peer] >= cost[label]), peers[-1])
         others = {"plurality": "majority:n=4", "best of 4": "best_of_n:n=4", "weighted": "weighted_majority:n=4"}
         others["equal tokens"] = equal
         rows[label] = {name: minus(found, outcomes[peer]) for name, peer in others.items()} | {"equal_tokens": equal}
@@ -173,28 +167,22 @@ def versus(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
-    task, generator = load("pocket", args.problems, seed=0), skilled()
-    meta = MetaReward(generator, pocket.directory("skilled") / "meta.json")
-    reward = ProcessReward(pocket.directory("reward"))
-    judging = Judging(task)
+    experiment = Experiment(HERE, options(__doc__).parse_args(), skilled(), reward_model(dtype="float32"))
+    meta = MetaReward(experiment.generator, pocket.directory("skilled") / "meta.json")
+    judging = Judging(experiment.task)
     labels = [f"generative_reward:n=4,k={k}" for k in KS]
     labels += [f"generative_reward:n=4,k={k},keep={k // 2}" for k in (8, 16, 32)]
     labels += [f"majority:n={n}" for n in VOTES] + ["best_of_n:n=4", "weighted_majority:n=4"]
-    arms = [Arm("all judgements", judging, scorer=meta)]
-    arms += [Arm(label, forgiving(label), scorer=meta if "keep" in label else None) for label in labels]
-    outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PROMPTS)
+    arms = [Arm("all judgements", judging, meta)]
+    outcomes = experiment.run(arms + [arm(label, meta if "keep" in label else None) for label in labels])
     del outcomes["all judgements"]
-    found = [judging.found[problem.id] for problem in task.problems]
+    found = [judging.found[problem.id] for problem in experiment.task.problems]
     contested = [judged for judged in found if judged.contested]
     curve, seeds = curves(contested)
     result = {
         "judgements": costs(found),
-        "contested": {name: mean_interval(values).as_dict() for name, values in curve.items()},
-        "all_problems": {name: mean_interval(v).as_dict() for name, v in everywhere(curve, found).items()},
+        "contested": {name: mean(values) for name, values in curve.items()},
+        "all_problems": {name: mean(values) for name, values in everywhere(curve, found).items()},
         "differences": differences(curve),
         "trend": trend(curve, seeds),
         "position": bias(contested),
@@ -202,20 +190,18 @@ def main() -> None:
         "arms": {label: summary(of_arm) for label, of_arm in outcomes.items()},
         "judge_minus": versus(outcomes),
     }
-    lines = verdict(result)
-    write(HERE, 0, task, result | {"verdict": lines})
-    plot(result)
-    print("\n".join(lines))
+    plot(result, experiment.out)
+    experiment.finish(result, verdict(result))
 
 
-def differences(curve: Curve) -> dict[str, dict[str, float]]:
+def differences(curve: Curve) -> dict[str, Estimate]:
     """Paired, over contested problems."""
     pairs = [("vote@8", "vote@1"), ("vote@32", "vote@1"), ("vote@8", "greedy"), ("vote@32", "greedy")]
     for k in (8, 16, 32):
         pairs += [(f"meta@{k}", f"random half@{k}"), (f"meta@{k}", f"vote@{k}"), (f"vote@{k}", f"at once@{k}")]
     pairs += [("meta@32, 8 kept", "vote@32"), ("meta@32, 8 kept", "vote@8"), ("vote@32", "rounded@32")]
     pairs += [("vote@16", "one order@16")]
-    return {f"{a} minus {b}": paired_difference(curve[a], curve[b]).as_dict() for a, b in pairs}
+    return {f"{a} minus {b}": difference(curve[a], curve[b]) for a, b in pairs}
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
@@ -224,23 +210,23 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     rises = rise["low"] > 0 and min(rise["seeds"]) > 0
     halves = {k: gains[f"meta@{k} minus random half@{k}"] for k in (8, 16, 32)}
     better = any(gain["low"] > 0 for gain in halves.values()) and all(gain["value"] > 0 for gain in halves.values())
-    lines = [
-        f"accuracy {'rises with k: holds' if rises else 'does not rise with k: falsified'}: {points(rise)} points a "
+    found = [
+        f"accuracy {'rises with k: holds' if rises else 'does not rise with k: falsified'}: {as_points(rise)} points a "
         "doubling; of the seeds " + ", ".join(f"{100 * slope:+.1f}" for slope in rise["seeds"]),
         f"meta reward against a random half: {'holds' if better else 'falsified'}: "
-        + "; ".join(f"k={k}: {points(gain)}" for k, gain in halves.items()),
+        + "; ".join(f"k={k}: {as_points(gain)}" for k, gain in halves.items()),
     ]
-    lines += [f"{name}: {points(gain)}" for name, gain in gains.items() if "random half" not in name]
+    found += [f"{name}: {as_points(gain)}" for name, gain in gains.items() if "random half" not in name]
     apart = {name: f"{100 * rate['value']:.1f}%" for name, rate in position["disagreement"].items()}
-    lines.append("two votes@8 disagree: " + "; ".join(f"{name}: {rate}" for name, rate in apart.items()))
-    lines.append(f"first place minus chance: {points(position['first_place_minus_chance'])}")
-    told, meta = result["judgements"], result["meta_reward"]
-    lines.append(
-        f"a judgement: {told['tokens_per_judgement']:.0f} tokens, {100 * told['invalid']:.1f}% invalid; scores spread "
-        f"by {told['spread']['mean']:.2f}, by nothing on {100 * told['spread']['problems_without']:.0f}% of problems"
+    found.append("two votes@8 disagree: " + "; ".join(f"{name}: {rate}" for name, rate in apart.items()))
+    found.append(f"first place minus chance: {as_points(position['first_place_minus_chance'])}")
+    cost, meta = result["judgements"], result["meta_reward"]
+    found.append(
+        f"a judgement: {cost['tokens_per_judgement']:.0f} tokens, {100 * cost['invalid']:.1f}% invalid; scores spread "
+        f"by {cost['spread']['mean']:.2f}, by nothing on {100 * cost['spread']['problems_without']:.0f}% of problems"
     )
     inside = {name: meta[name]["auc_within"] for name in ("meta", "length")}
-    lines.append(
+    found.append(
         "AUC of right judgements, over all and within problems: "
         + "; ".join(
             f"{name} {meta[name]['auc']:.3f}, {known['value'] if known else math.nan:.3f}"
@@ -249,14 +235,14 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     )
     for label in ("generative_reward:n=4,k=8", "generative_reward:n=4,k=32", "generative_reward:n=4,k=8,keep=4"):
         row = result["judge_minus"][label]
-        said = "; ".join(f"{name}: {points(row[name])}" for name in row if name != "equal_tokens")
-        lines.append(f"{label} minus {said} ({row['equal_tokens']})")
-    return lines
+        gains = "; ".join(f"{name}: {as_points(row[name])}" for name in row if name != "equal_tokens")
+        found.append(f"{label} minus {gains} ({row['equal_tokens']})")
+    return found
 
 
-def plot(result: Mapping[str, Any]) -> None:
+def plot(result: Mapping[str, Any], out: Path) -> None:
     """What votes are worth where there is something to judge, and what they cost everywhere."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4), dpi=150)
+    figure, (left, right) = panels(2, 10.5, 4.4)
     names = {
         "vote": "all vote",
         "meta": "better half by meta reward",
@@ -264,17 +250,15 @@ def plot(result: Mapping[str, Any]) -> None:
         "one order": "not shuffled",
         "at once": "no checks",
     }
-    contested = result["contested"]
+    contested, arms = result["contested"], result["arms"]
     for place, (name, label) in enumerate(names.items(), 1):
         ks = [k for k in KS if f"{name}@{k}" in contested]
-        y, whiskers = bars(contested[f"{name}@{k}"] for k in ks)
         x = [k * 1.03 ** (place - 3) for k in ks]  # whiskers side by side
-        left.errorbar(x, y, whiskers, fmt="o-", ms=4, lw=1.5, elinewidth=0.6, color=COLOURS[place], label=label)
+        line(left, x, [contested[f"{name}@{k}"] for k in ks], place, label)
     left.axhline(100 * contested["greedy"]["value"], ls="--", lw=1, color=COLOURS[0], label="one greedy judgement")
-    left.set_xlabel("judgements")
+    logarithmic(left, "judgements")
     left.set_ylabel("right answer picked, %")
     left.set_title("problems with right and wrong answers", loc="left", fontsize=9)
-    arms = result["arms"]
     families = {
         "vote over more samples": [f"majority:n={n}" for n in VOTES],
         "judge, all vote": [f"generative_reward:n=4,k={k}" for k in KS],
@@ -282,20 +266,13 @@ def plot(result: Mapping[str, Any]) -> None:
         "reward model, best of 4": ["best_of_n:n=4"],
         "reward model, weighted vote of 4": ["weighted_majority:n=4"],
     }
-    for place, (name, labels) in enumerate(families.items()):
-        y, whiskers = bars(arms[label]["accuracy"] for label in labels)
-        x = [arms[label]["usage"]["generated_tokens"] for label in labels]
-        right.errorbar(x, y, whiskers, fmt="o-", ms=4, lw=1.5, elinewidth=0.6, color=COLOURS[place], label=name)
-    right.set_xlabel("generated tokens a problem, judgements included")
+    lines(right, {name: [arms[label] for label in labels] for name, labels in families.items()}, generated)
+    logarithmic(right, "generated tokens a problem, judgements included")
     right.set_ylabel("right answers, %")
     right.set_title("all problems", loc="left", fontsize=9)
     for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.legend(frameon=False, fontsize=7)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    save(figure, HERE / "plot.png")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

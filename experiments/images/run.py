@@ -2,26 +2,34 @@
 
     python -m experiments.images.run            # 60 draws, 5 budgets; half an hour on two cores
 
-Threes, fives and eights, which the shipped model draws worst, with as much ink as they will bear: there is always more
-to be had. The scorer's classifier steers, another judges, and the difference between the two is what was gained by
-fooling the first. Beside the curve: how well the score of a clean estimate foretells that of the picture, by level.
+Threes, fives and eights, which the shipped model draws worst, with as much ink as they can take: the reward has no
+top. The scorer's classifier steers, another judges, and the difference between the two is the gain from fooling the
+first. Beside the curve: how well the score of a clean estimate predicts the score of the picture, by level.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.pictures import Draw, ImageBench, judged, minus, of_first, reward, run, summary, write
-from experiments.plot import COLOURS, bars, save
-from thinktime.core.usage import Budget
-from thinktime.strategies import make
+from experiments.image_bench import (
+    Draw,
+    ImageBench,
+    Place,
+    evaluations,
+    finish,
+    judged,
+    minus,
+    of_first,
+    options,
+    reward,
+    summary,
+)
+from experiments.plot import legend_below, lines, logarithmic, panels, save
 
 HERE = Path(__file__).parent
 DIGITS, STEPS, BUDGETS, INK = (3, 5, 8), 20, (80, 160, 320, 640, 1280), {"ink": 10.0}
@@ -44,50 +52,46 @@ SAMPLED: Mapping[str, tuple[float, float | None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=60)
-    parser.add_argument("--kept", type=Path, default=Path("runs/experiments/images"))
-    args = parser.parse_args()
-    draws: list[tuple[int | None, int]] = [(digit, seed) for digit in DIGITS for seed in range(args.draws // 3)]
-    benches = {eta: ImageBench(STEPS, eta, None, beside=INK) for eta in (0.0, 1.0)}
+    args = options(__doc__, "images", draws=60).parse_args()
+    draws: list[Place] = [(digit, seed) for digit in DIGITS for seed in range(args.draws // 3)]
+    benches = {eta: ImageBench(args.kept, STEPS, eta, None, beside=INK) for eta in (0.0, 1.0)}
     most = BUDGETS[-1] // STEPS
-    rows: dict[str, Any] = {}
     found: dict[str, list[Draw]] = {}
     for name, (eta, pull) in SAMPLED.items():
-        bench = benches[eta] if pull is None else ImageBench(STEPS, eta, None, beside=INK, pull=pull)
-        pool = run(bench, name.replace(" ", "_"), make("best_of_n", {"n": most}), draws, Budget(), args.kept)
+        bench = benches[eta] if pull is None else ImageBench(args.kept, STEPS, eta, None, beside=INK, pull=pull)
+        pool = bench.run(name.replace(" ", "_"), "best_of_n", {"n": most}, draws)
         found |= {f"{name}, {nfe}": of_first(pool, nfe // STEPS, STEPS) for nfe in (STEPS, *BUDGETS)}
     for name, (kind, eta, given) in SEARCHES.items():
         for nfe in BUDGETS:
-            options = {"n": nfe // STEPS if kind != "zero_order" else 4, **given}
-            options["n"] = paths_within(nfe) if kind == "search_over_paths" else options["n"]
+            usual = {"zero_order": 4, "search_over_paths": paths_within(nfe)}
             label = f"{name}, {nfe}"
-            strategy = make(kind, options)
             kept = label.replace(", ", "-").replace(" ", "_").replace("*", "")
-            found[label] = run(benches[eta], kept, strategy, draws, Budget(nfe=nfe), args.kept)
-    for label, chosen in found.items():
-        rows[label] = summary(chosen)
+            chosen = {"n": usual.get(kind, nfe // STEPS), **given}
+            found[label] = benches[eta].run(kept, kind, chosen, draws, nfe=nfe)
+    rows: dict[str, Any] = {}
+    for label, some in found.items():
+        rows[label] = summary(some)
         for name in ("best of n", "best of noises"):
             plain = found[f"{name}, {label.rpartition(' ')[2]}"]
             for of in (reward, judged):
-                rows[label][f"{of.__name__}_minus_{name.replace(' ', '_')}"] = minus(chosen, plain, of)
-    foretold = correlations(benches[1.0], draws)
+                rows[label][f"{of.__name__}_minus_{name.replace(' ', '_')}"] = minus(some, plain, of)
+    predicted = correlations(benches[1.0], draws)
     verdict = [
-        f"{label}: reward {told(rows[label]['reward_minus_best_of_n'])}, by the judge "
-        f"{told(rows[label]['judged_minus_best_of_n'])} against best of n; gap {told(rows[label]['gap'])}; "
+        f"{label}: reward {signed(rows[label]['reward_minus_best_of_n'])}, by the judge "
+        f"{signed(rows[label]['judged_minus_best_of_n'])} against best of n; gap {signed(rows[label]['gap'])}; "
         f"{rows[label]['usage']['denoiser_calls']:.0f} NFE"
         for label in rows
         if not label.startswith("best of n, ") or "pulled" in label
     ]
     verdict += [
-        f"{name}, {nfe}: reward {told(rows[f'{name}, {nfe}']['reward_minus_best_of_noises'])} against best of noises"
+        f"{name}, {nfe}: reward {signed(rows[f'{name}, {nfe}']['reward_minus_best_of_noises'])} against best of noises"
         for name in ("zero order", "paths")
         for nfe in BUDGETS
     ]
     verdict += [reached(rows, name) for name in SEARCHES]
-    print(*verdict, sep="\n")
-    beside = {"steps": STEPS, "digits": DIGITS, "weights": {"class": 1.0, **INK}, "foretold": foretold}
-    plot(write(HERE, len(draws), {**beside, "rows": rows, "verdict": verdict}))
+    result = {"steps": STEPS, "digits": DIGITS, "weights": {"class": 1.0, **INK}, "foretold": predicted, "rows": rows}
+    finish(HERE, len(draws), result, verdict)
+    plot(rows, predicted)
 
 
 def paths_within(nfe: int) -> int:
@@ -96,7 +100,8 @@ def paths_within(nfe: int) -> int:
     return max(1, nfe // each)
 
 
-def told(difference: Mapping[str, float]) -> str:
+def signed(difference: Mapping[str, float]) -> str:
+    """A difference of rewards with its interval."""
     return f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
 
 
@@ -113,7 +118,7 @@ def reached(rows: Mapping[str, Any], name: str) -> str:
     return f"{name}: times its evaluations that best-of-n takes for the same reward: " + "; ".join(parts)
 
 
-def correlations(bench: ImageBench, draws: Sequence[tuple[int | None, int]], n: int = 8) -> list[dict[str, float]]:
+def correlations(bench: ImageBench, draws: Sequence[Place], n: int = 8) -> list[dict[str, float]]:
     """By level, how the score of the clean estimate goes with that of the picture: over all, and within a prompt."""
 
     async def scored(prompt: int | None, seed: int) -> list[list[float]]:
@@ -141,34 +146,29 @@ def correlations(bench: ImageBench, draws: Sequence[tuple[int | None, int]], n: 
     ]
 
 
-def plot(result: Mapping[str, Any]) -> None:
-    """Reward, what the judge says of it, and the gap between them against evaluations; and what levels foretell."""
-    rows = result["rows"]
-    figure, panels = plt.subplots(1, 4, figsize=(19, 4.8), dpi=150)
-    for axes, measure in zip(panels, ("reward", "judged", "gap"), strict=False):
-        for place, name in enumerate((*SAMPLED, *SEARCHES)):
-            mine = [row for label, row in rows.items() if label.rpartition(", ")[0] == name]
-            y, whiskers = bars((row[measure] for row in mine), 1)
-            style = {"color": COLOURS[place % len(COLOURS)], "ls": "-" if place < len(COLOURS) else "--"}
-            x = [row["usage"]["denoiser_calls"] for row in mine]
-            axes.errorbar(x, y, whiskers, label=name, marker="o", ms=3.5, lw=1.6, elinewidth=0.4, **style)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.set_xlabel("evaluations of the denoiser")
-        axes.grid(alpha=0.25)
-    panels[0].set_title("reward: log p(digit) + 10 ink, by the scorer", loc="left", fontsize=10)
-    panels[1].set_title("the same with the judge's log p(digit)", loc="left", fontsize=10)
-    panels[2].set_title("scorer minus judge", loc="left", fontsize=10)
+def plot(rows: Mapping[str, Any], predicted: Sequence[Mapping[str, float]]) -> None:
+    """Reward, the judge's part in it and the gap between them against evaluations; and what levels predict."""
+    figure, each = panels(4, 19, 4.8)
+    titles = {
+        "reward": "reward: log p(digit) + 10 ink, by the scorer",
+        "judged": "the same with the judge's log p(digit)",
+        "gap": "scorer minus judge",
+    }
+    families = {
+        name: [row for label, row in rows.items() if label.rpartition(", ")[0] == name]
+        for name in (*SAMPLED, *SEARCHES)
+    }
+    for axes, (measure, title) in zip(each, titles.items(), strict=False):
+        lines(axes, families, evaluations, measure, scale=1)
+        logarithmic(axes, "evaluations of the denoiser")
+        axes.set_title(title, loc="left", fontsize=10)
     for key, name in (("over_all", "over all"), ("within_a_draw", "within a digit and seed")):
-        panels[3].plot([r["steps_left"] for r in result["foretold"]], [r[key] for r in result["foretold"]], label=name)
-    panels[3].invert_xaxis()
-    panels[3].set_xlabel("steps left")
-    panels[3].set_title("correlation with the score of the picture", loc="left", fontsize=10)
-    panels[3].legend(frameon=False)
-    panels[3].grid(alpha=0.25)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=10, fontsize=9
-    )
+        each[3].plot([row["steps_left"] for row in predicted], [row[key] for row in predicted], label=name)
+    each[3].invert_xaxis()
+    each[3].set_xlabel("steps left")
+    each[3].set_title("correlation with the score of the picture", loc="left", fontsize=10)
+    each[3].legend(frameon=False)
+    legend_below(figure, each[0], 10)
     save(figure, HERE / "plot.png", (0, 0.08, 1, 1))
 
 

@@ -11,7 +11,7 @@ and what a vote of the samples it accepts is worth. No model here writes program
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -19,33 +19,17 @@ from random import Random
 from statistics import fmean, pstdev
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from experiments.plot import COLOURS, bars, save
-from experiments.pools import arguments, describe, pools, run, text, write
+from experiments.intervals import Estimate, difference, mean
+from experiments.monkeys import coverage as laws
+from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
+from experiments.pools import describe, run, text
 from thinktime.answers import canonical, extract
-from thinktime.bench.coverage import (
-    PowerLaw,
-    Rates,
-    SampledModel,
-    chance,
-    cheapest,
-    coverage,
-    distinct,
-    fit_power_law,
-    fit_rates,
-    grid,
-    needles,
-)
 from thinktime.bench.execution import arithmetic
 from thinktime.bench.health import Judged
 from thinktime.bench.health import health as health_of
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import Select, SelectorPoint, curve, plateau
-from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
+from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
 from thinktime.core.selection import best, majority, weighted_majority
 
@@ -65,13 +49,11 @@ def each_coverage(pool: Pool, k: int) -> list[float]:
     return [pass_at_k(n, right, k) for n, right in pool.counts]
 
 
-def judged_coverage(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, dict[str, float]]:
+def judged_coverage(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, Estimate]:
     """The curve without the samples whose labels are broken, as far as the others reach."""
     judged = [(sum(sample.judged for sample in problem.samples), problem.counts[1]) for problem in pool.problems]
     most = min(n for n, _ in judged)
-    return {
-        str(k): mean_interval([pass_at_k(n, right, k) for n, right in judged], seed).as_dict() for k in ks if k <= most
-    }
+    return {str(k): mean((pass_at_k(n, right, k) for n, right in judged), seed) for k in ks if k <= most}
 
 
 def readable(sample: Sample, problem: Sampled) -> bool:
@@ -90,11 +72,11 @@ def health(pool: Pool) -> dict[str, Any]:
         "right_but_unreadable": sum(readable(sample, problem) for sample, problem in samples),
         "labels_against_reference": sum(s.correct != (s.key == p.reference) for s, p in known),
         "distinct_texts": {
-            "mean": fmean(map(distinct, pool.problems)),
-            "least": min(map(distinct, pool.problems)),
+            "mean": fmean(map(laws.distinct, pool.problems)),
+            "least": min(map(laws.distinct, pool.problems)),
         },
         "pass_rates": [round(problem.pass_rate, 4) for problem in pool.problems],
-        "needle_share": needles(pool.counts),
+        "needle_share": laws.needles(pool.counts),
         "never_solved_share": fmean(right == 0 for _, right in pool.counts),
     }
 
@@ -110,26 +92,26 @@ def verifier(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, Any]:
     claims = {}
     for k in ks:
         accepted = [(len(p.samples), sum(worked_out(s.text) for s in p.samples)) for p in pool.problems]
-        claims[str(k)] = mean_interval([pass_at_k(n, count, k) for n, count in accepted], seed).as_dict()
+        claims[str(k)] = mean((pass_at_k(n, count, k) for n, count in accepted), seed)
     return {name: share and share.as_dict() for name, share in shares.items()} | {"claimed_coverage": claims}
 
 
-def law(fit: PowerLaw | Rates) -> dict[str, float]:
+def law(fit: laws.PowerLaw | laws.Rates) -> dict[str, float]:
     return {name: round(value, 6) for name, value in asdict(fit).items()}
 
 
 def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
     """Coverage at ``top`` from few k: the law on the known curve, then both forecasters on as many samples."""
     seen = min(SEEN, top // 4)
-    truth = coverage(pool.counts, top)
-    ks = grid(seen)
-    early = fit_power_law(ks, [coverage(pool.counts, k) for k in ks])
+    truth = laws.coverage(pool.counts, top)
+    ks = laws.grid(seen)
+    early = laws.fit_power_law(ks, [laws.coverage(pool.counts, k) for k in ks])
     rng = Random(seed)
     found: dict[str, list[float]] = {"power_law": [], "rates": []}
     for _ in range(FORECASTS):
         counts = [(seen, sum(s.correct for s in rng.sample(p.samples, seen))) for p in pool.problems]
-        found["power_law"].append(fit_power_law(ks, [coverage(counts, k) for k in ks])(top) - truth)
-        found["rates"].append(fit_rates(counts)(top) - truth)
+        found["power_law"].append(laws.fit_power_law(ks, [laws.coverage(counts, k) for k in ks])(top) - truth)
+        found["rates"].append(laws.fit_rates(counts)(top) - truth)
     return {
         "k": top,
         "seen": seen,
@@ -137,7 +119,7 @@ def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
         "truth": round(truth, 6),
         "power_law_on_known_curve": law(early)
         | {"forecast": round(early(top), 6), "error": round(early(top) - truth, 6)},
-        "rates_on_all_samples": law(rates := fit_rates(pool.counts)) | {"forecast": round(rates(top), 6)},
+        "rates_on_all_samples": law(rates := laws.fit_rates(pool.counts)) | {"forecast": round(rates(top), 6)},
         "from_seen_samples": {
             name: {
                 "mean_error": round(fmean(errors), 6),
@@ -172,7 +154,7 @@ def above_chance(pool: Pool, ks: Sequence[int]) -> dict[int, tuple[list[float], 
     references = [pool.problems[place].reference for place in known]
     found = {}
     for k in ks:
-        guessed, full = chance(answers, references, k), each_coverage(pool, k)
+        guessed, full = laws.chance(answers, references, k), each_coverage(pool, k)
         found[k] = guessed, [full[place] - guess for place, guess in zip(known, guessed, strict=True)]
     return found
 
@@ -187,24 +169,19 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
     points["arithmetic_majority"] = curve(
         pool.problems, ks, weighted_majority, score=lambda sample: float(worked_out(sample.text)), seed=seed
     )
-    fine = grid(top)
+    fine = laws.grid(top)
     gap_k = min(GAP_AT, top)
-    gaps = {
-        name: paired_difference(each_coverage(pool, gap_k), of[gap_k].each, seed).as_dict()
-        for name, of in points.items()
-    }
+    gaps = {name: difference(each_coverage(pool, gap_k), of[gap_k].each, seed) for name, of in points.items()}
     guessing = above_chance(pool, ks)
-    growth = paired_difference(guessing[top][1], guessing[16][1], seed)
+    growth = difference(guessing[top][1], guessing[16][1], seed)
     return describe(pool) | {
         "health": health(pool),
-        "oracle_coverage": {str(k): mean_interval(each_coverage(pool, k), seed).as_dict() for k in ks},
+        "oracle_coverage": {str(k): mean(each_coverage(pool, k), seed) for k in ks},
         "oracle_coverage_of_judged_samples": judged_coverage(pool, ks, seed),
         "chance_coverage": {str(k): round(fmean(guess), 6) for k, (guess, _) in guessing.items()},
-        "oracle_coverage_minus_chance": {
-            str(k): mean_interval(over, seed).as_dict() for k, (_, over) in guessing.items()
-        },
-        "growth_above_chance_after_16": growth.as_dict() | {"to_k": top},
-        "power_law": law(fit_power_law(fine, [coverage(pool.counts, k) for k in fine])),
+        "oracle_coverage_minus_chance": {str(k): mean(over, seed) for k, (_, over) in guessing.items()},
+        "growth_above_chance_after_16": growth | {"to_k": top},
+        "power_law": law(laws.fit_power_law(fine, [laws.coverage(pool.counts, k) for k in fine])),
         "forecast": forecasts(pool, top, seed),
         "selectors": {name: selected(of, ks) for name, of in points.items()},
         "gap": {"k": gap_k} | gaps,
@@ -237,81 +214,61 @@ def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """A panel a pool: coverage, its fits, chance, and the selectors, with intervals over problems."""
-    figure, panels = plt.subplots(
-        1, len(result["pools"]), figsize=(6.4 * len(result["pools"]), 4.8), dpi=150, squeeze=False, sharey=True
-    )
-    for axes, (name, pool) in zip(panels[0], result["pools"].items(), strict=True):
+    count = len(result["pools"])
+    figure, each = panels(count, 6.4 * count, 4.8, sharey=True)
+    for axes, (name, pool) in zip(each, result["pools"].items(), strict=True):
         ks = [int(k) for k in pool["oracle_coverage"]]
-        lines = [("coverage (oracle)", pool["oracle_coverage"], COLOURS[1], "o-")]
+        lines = [("coverage (oracle)", pool["oracle_coverage"], 1, "o-")]
         for place, (selector, of) in enumerate(pool["selectors"].items()):
-            lines.append((selector.replace("_", " "), of["by_k"], COLOURS[3 + place], "s-"))
-        for place, (label, points, colour, style) in enumerate(lines):
+            lines.append((selector.replace("_", " "), of["by_k"], 3 + place, "s-"))
+        for place, (label, rows, colour, style) in enumerate(lines):
             x = [k * 1.04 ** (place - 0.5) for k in ks]  # whiskers side by side
-            y, whiskers = bars(points[str(k)] for k in ks)
-            axes.errorbar(x, y, whiskers, fmt=style, label=label, color=colour, ms=4, lw=1.6, elinewidth=0.8)
-        fit = pool["forecast"]["power_law_on_known_curve"]
-        early = PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
-        fine = grid(ks[-1])
-        axes.plot(
-            fine,
-            [100 * early(k) for k in fine],
-            "--",
-            color=COLOURS[0],
-            lw=1.4,
-            label=f"power law of k ≤ {pool['forecast']['seen']}",
-        )
-        beta = pool["forecast"]["rates_on_all_samples"]
-        rates = Rates(beta["alpha"], beta["beta"])
-        axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[6], lw=1.4, label="Beta of success rates")
-        axes.plot(
-            ks,
-            [100 * pool["chance_coverage"][str(k)] for k in ks],
-            ":",
-            color=COLOURS[2],
-            lw=1.8,
-            label="chance coverage",
-        )
-        axes.set_xscale("log", base=2)
+            line(axes, x, [rows[str(k)] for k in ks], colour, label, style)
+        fit, beta = pool["forecast"]["power_law_on_known_curve"], pool["forecast"]["rates_on_all_samples"]
+        early = laws.PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
+        rates, fine = laws.Rates(beta["alpha"], beta["beta"]), laws.grid(ks[-1])
+        chances = [pool["chance_coverage"][str(k)] for k in ks]
+        for at, shares, style, shade, label in (
+            (fine, [early(k) for k in fine], "--", COLOURS[0], f"power law of k ≤ {pool['forecast']['seen']}"),
+            (fine, [rates(k) for k in fine], "-.", COLOURS[6], "Beta of success rates"),
+            (ks, chances, ":", COLOURS[2], "chance coverage"),
+        ):
+            axes.plot(at, [100 * share for share in shares], style, color=shade, lw=1.4, label=label)
+        logarithmic(axes, "samples per problem, k")
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_ylim(0, 102)
-        axes.set_xlabel("samples per problem, k")
         axes.set_title(f"{name}\n{pool['n_problems']} problems, 95% intervals over problems", loc="left", fontsize=10)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("problems, %")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    alone = len(result["pools"]) == 1
-    figure.legend(handles, labels, frameon=False, loc="lower center", ncols=3 if alone else len(labels), fontsize=9)
-    save(figure, path, (0, 0.1 if alone else 0.06, 1, 1))
+    each[0].set_ylabel("problems, %")
+    legend_below(figure, each[0], 3 if count == 1 else 7)
+    save(figure, path, (0, 0.1 if count == 1 else 0.06, 1, 1))
 
 
-def main() -> None:
-    args = arguments(__doc__)
-    found = pools(args)
-    measured = {name: measure(pool, args.seed) for name, pool in found.items()}
-    for facts in measured.values():
-        facts["verdict"] = verdict(facts)
-    models = [SampledModel(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()]
-    prices = {str(target): choice and asdict(choice) for target in (0.8, 0.9) for choice in [cheapest(models, target)]}
+def prices(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The cheapest model and number of samples for a coverage."""
+    models = [
+        laws.SampledModel(name, pool.counts, 0.0, measured[name]["sample_length"]) for name, pool in found.items()
+    ]
+    chosen = {
+        str(target): choice and asdict(choice) for target in (0.8, 0.9) for choice in [laws.cheapest(models, target)]
+    }
     unit = next(iter(found.values())).unit
-    result = {"pools": measured, "cheapest_for_oracle_coverage": {"cost_unit": f"{unit} generated"} | prices}
-    plot(result, write(args, HERE, result))
-    for name, facts in measured.items():
-        ks = list(facts["oracle_coverage"])
-        ahead = facts["forecast"]["power_law_on_known_curve"]
-        majority_at = facts["selectors"]["majority"]["by_k"]
-        print(f"{name}: {facts['n_problems']} problems, {facts['n_samples']} samples")
-        for k in ks:
-            print(f"  k={k:>4} oracle coverage {text(facts['oracle_coverage'][k])}  majority {text(majority_at[k])}")
-        seen, top = facts["forecast"]["seen"], facts["forecast"]["k"]
-        print(f"  forecast of k={top} from k<={seen}: off by {ahead['error']:+.4f}")
-        for name, gap in facts["gap"].items():
-            if name != "k":
-                print(f"  gap of {name} at {facts['gap']['k']}: {text(gap)}")
-        known = {name: share for name, share in facts["arithmetic"].items() if share and name != "claimed_coverage"}
-        print("  arithmetic as a verifier: " + ", ".join(f"{name} {text(share)}" for name, share in known.items()))
-        print(f"  verdict: {facts['verdict']}")
+    return {"cheapest_for_oracle_coverage": {"cost_unit": f"{unit} generated"} | chosen}
+
+
+def lines(measured: Mapping[str, Any]) -> Iterator[str]:
+    """What is printed of a pool."""
+    ahead, gaps = measured["forecast"], measured["gap"]
+    majority_at = measured["selectors"]["majority"]["by_k"]
+    for k, share in measured["oracle_coverage"].items():
+        yield f"k={k:>4} oracle coverage {text(share)}  majority {text(majority_at[k])}"
+    error = ahead["power_law_on_known_curve"]["error"]
+    yield f"forecast of k={ahead['k']} from k<={ahead['seen']}: off by {error:+.4f}"
+    for name, gap in gaps.items():
+        if name != "k":
+            yield f"gap of {name} at {gaps['k']}: {text(gap)}"
+    known = {name: share for name, share in measured["arithmetic"].items() if share and name != "claimed_coverage"}
+    yield "arithmetic as a verifier: " + ", ".join(f"{name} {text(share)}" for name, share in known.items())
 
 
 if __name__ == "__main__":
-    run(main)
+    run(HERE, __doc__, measure, verdict, plot, lines, prices)

@@ -6,9 +6,10 @@ The shipped digits with a deterministic sampler, a classifier as verifier, anoth
 climb among neighbours and the search over paths are compared at as many evaluations. Falsified, by the card, if the
 best of 16 is not more than two standard errors above one sample, or more steps do as well.
 
-That is easy where the model is told the digit. So the searches are compared once more where only the verifier knows
-it: one noise in ten is right by chance. There two other verifiers, an ensemble by ranks of all three, and the judge
-itself (an oracle: a ceiling, no method) choose from the same 16, and the winner at 10 steps is painted again in 20.
+That is easy where the model is asked for the digit. So the searches are compared once more where only the verifier
+knows it: one noise in ten is right by chance. There two other verifiers, an ensemble by ranks of all three, and the
+judge itself (an oracle: a ceiling, no method) choose from the same 16, and the winner at 10 steps is painted again in
+20.
 """
 
 from __future__ import annotations
@@ -19,11 +20,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import points
-from experiments.pictures import Draw, ImageBench, diversity, minus, of_first, plot, run, seen_by_scorer, summary, write
-from thinktime.core.usage import Budget
-from thinktime.strategies import make
-from thinktime.strategies.ensemble import mean_ranks
+from experiments.image_bench import (
+    Draw,
+    ImageBench,
+    Place,
+    diversity,
+    finish,
+    minus,
+    of_first,
+    plot,
+    scorer_believes,
+    summary,
+)
+from experiments.intervals import as_points
+from thinktime.strategies.sampling.ensemble import mean_ranks
 
 HERE = Path(__file__).parent
 STEPS, CURVE, MOST = 20, (5, 10, 20, 40, 80, 160), 16
@@ -35,21 +45,19 @@ VERIFIERS = {"compressibility": 1.0, "symmetry": 1.0}
 """Beside the class."""
 
 
-def untold(each: int, kept: Path) -> dict[str, list[Draw]]:
-    """Every digit from a model that is told none, all of them as one list of draws for each way to search."""
+def without_class(each: int, kept: Path) -> dict[str, list[Draw]]:
+    """Every digit from a model that is asked for no class, all digits as one list of draws for each way to search."""
     found: dict[str, list[Draw]] = {}
     for digit in range(10):
-        draws: list[tuple[int | None, int]] = [(None, 1000 * digit + seed) for seed in range(each)]
+        draws: list[Place] = [(None, 1000 * digit + seed) for seed in range(each)]
         here = kept / f"untold-{digit}"
-        bench, half = ImageBench(STEPS, 0.0, digit), ImageBench(STEPS // 2, 0.0, digit)
-        several = ImageBench(STEPS, 0.0, digit, beside=VERIFIERS)
-        pool = run(several, f"random-{MOST}", make("best_of_n", {"n": MOST}), draws, Budget(), here)
-        mine = chosen_by(pool)
+        bench, half = ImageBench(here, STEPS, 0.0, digit), ImageBench(here, STEPS // 2, 0.0, digit)
+        several = ImageBench(here, STEPS, 0.0, digit, beside=VERIFIERS)
+        mine = chosen_by(several.run(f"random-{MOST}", "best_of_n", {"n": MOST}, draws))
         for name, (kind, options) in SEARCHES.items():
-            budget = Budget(nfe=MOST * STEPS)
-            mine[name] = run(bench, name.replace(" ", "_"), make(kind, options), draws, budget, here)
-        again = make("zero_order", {"start": MOST, "rounds": 0, "final_steps": STEPS})
-        mine[f"random, {MOST}, 10 steps, winner again in {STEPS}"] = run(half, "again", again, draws, Budget(), here)
+            mine[name] = bench.run(name.replace(" ", "_"), kind, options, draws, nfe=MOST * STEPS)
+        again = {"start": MOST, "rounds": 0, "final_steps": STEPS}
+        mine[f"random, {MOST}, 10 steps, winner again in {STEPS}"] = half.run("again", "zero_order", again, draws)
         for name, some in mine.items():
             found.setdefault(name, []).extend(draw | {"prompt": digit} for draw in some)
     return found
@@ -87,55 +95,52 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kept", type=Path, default=Path("runs/experiments/noise_search"))
     args = parser.parse_args()
-    each = args.prompts // 10
-    draws: list[tuple[int | None, int]] = [(digit, seed) for digit in range(10) for seed in range(each * args.seeds)]
-    rows: dict[str, Any] = {}
-    steps = {}
-    for count in CURVE:
-        bench = ImageBench(count, 0.0, None)
-        steps[count] = run(bench, f"steps-{count}", make("best_of_n", {"n": 1}), draws, Budget(), args.kept)
-        rows[f"{count} steps"] = summary(steps[count])
-    bench = ImageBench(STEPS, 0.0, None)
-    pool = run(bench, f"random-{MOST}", make("best_of_n", {"n": MOST}), draws, Budget(), args.kept)
+    each, nfe = args.prompts // 10, MOST * STEPS
+    draws: list[Place] = [(digit, seed) for digit in range(10) for seed in range(each * args.seeds)]
+    steps = {
+        count: ImageBench(args.kept, count, 0.0, None).run(f"steps-{count}", "best_of_n", {"n": 1}, draws)
+        for count in CURVE
+    }
+    bench = ImageBench(args.kept, STEPS, 0.0, None)
+    pool = bench.run(f"random-{MOST}", "best_of_n", {"n": MOST}, draws)
     random = {n: of_first(pool, n, STEPS) for n in (1, 2, 4, 8, MOST)}
-    rows |= {f"random, {n}": summary(found) for n, found in random.items()}
-    nfe = MOST * STEPS
     easy = {f"random, {MOST}": random[MOST]}
     for name, (kind, options) in SEARCHES.items():
-        strategy = make(kind, options)
-        easy[name] = found = run(bench, name.replace(" ", "_"), strategy, draws, Budget(nfe=nfe), args.kept)
-        rows[name] = summary(found) | {"hit_minus_random": minus(found, random[MOST])}
+        easy[name] = bench.run(name.replace(" ", "_"), kind, options, draws, nfe=nfe)
+    found = {f"{count} steps": some for count, some in steps.items()}
+    found |= {f"random, {n}": some for n, some in random.items()} | easy
+    rows: dict[str, Any] = {name: summary(some) for name, some in found.items()}
+    gains = {name: minus(easy[name], random[MOST]) for name in SEARCHES}
+    for name, gain in gains.items():
+        rows[name]["hit_minus_random"] = gain
     gain = minus(random[MOST], random[1])
     by_steps = minus(random[MOST], steps[CURVE[-1]])
     rows[f"random, {MOST}"] |= {"hit_minus_one_sample": gain, "hit_minus_most_steps": by_steps}
-    believes = minus(random[MOST], random[1], seen_by_scorer)
+    believes = minus(random[MOST], random[1], scorer_believes)
     verdict = [
         f"{'holds' if gain['low'] > 0 and by_steps['low'] > 0 else 'falsified'}: best of {MOST} minus one sample "
-        f"{points(gain)}, minus {CURVE[-1]} steps {points(by_steps)}",
-        f"the verifier believes {points(believes)}, the judge sees {points(gain)}",
-        f"zero order minus random at {nfe} NFE {points(rows['zero order']['hit_minus_random'])}",
+        f"{as_points(gain)}, minus {CURVE[-1]} steps {as_points(by_steps)}",
+        f"the verifier believes {as_points(believes)}, the judge sees {as_points(gain)}",
+        f"zero order minus random at {nfe} NFE {as_points(gains['zero order'])}",
         f"paths minus random at {rows['paths']['usage']['denoiser_calls']:.0f} against {nfe} NFE "
-        f"{points(rows['paths']['hit_minus_random'])}",
+        f"{as_points(gains['paths'])}",
     ]
-    told_nothing = untold(each, args.kept)
-    rows |= {f"untold, {name}": summary(found) for name, found in told_nothing.items()}
-    for name, found in told_nothing.items():
-        rows[f"untold, {name}"]["hit_minus_random"] = minus(found, told_nothing[f"random, {MOST}"])
-        verdict.append(
-            f"told no digit, {name} minus random, {MOST}: {points(rows[f'untold, {name}']['hit_minus_random'])}"
-        )
-    for prefix, arms in (("", easy), ("untold, ", told_nothing)):
-        for name, found in arms.items():
-            rows[f"{prefix}{name}"]["diversity"] = diversity(found, lambda draw: draw["prompt"])
-    print(*verdict, sep="\n")
-    write(HERE, len(draws), {"steps": STEPS, "rows": rows, "verdict": verdict})
+    hard = without_class(each, args.kept)
+    for name, some in hard.items():
+        gain = minus(some, hard[f"random, {MOST}"])
+        rows[f"untold, {name}"] = summary(some) | {"hit_minus_random": gain}
+        verdict.append(f"no class asked for, {name} minus random, {MOST}: {as_points(gain)}")
+    for prefix, arms in (("", easy), ("untold, ", hard)):
+        for name, some in arms.items():
+            rows[f"{prefix}{name}"]["diversity"] = diversity(some, lambda draw: draw["prompt"])
+    finish(HERE, len(draws), {"steps": STEPS, "rows": rows}, verdict)
     lines = {
         "more steps": [f"{count} steps" for count in CURVE],
-        "random search": [f"random, {n}" for n in (1, 2, 4, 8, MOST)],
+        "random search": [f"random, {n}" for n in random],
         "zero order": ["zero order"],
         "paths": ["paths"],
     }
-    lines |= {f"told no digit: {name}": [f"untold, {name}"] for name in (f"random, {MOST}", *SEARCHES)}
+    lines |= {f"no class asked for: {name}": [f"untold, {name}"] for name in (f"random, {MOST}", *SEARCHES)}
     plot(rows, lines, ("the digit for the judge", "the digit for the verifier"), HERE / "plot.png")
 
 

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
-
-from experiments.plot import COLOURS, bars, save
+from experiments.plot import COLOURS, line, logarithmic, panels, save
 
 LABELS = {
     "single": "direct",
@@ -24,37 +21,22 @@ SHAPES = "os^Dvp"
 
 def plot(rows: Mapping[str, Mapping[str, Any]], swept: Mapping[str, Any], path: Path) -> None:
     """Tokens are those generated and those read, by a reward model too."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), dpi=150)
+    figure, (left, right) = panels(2, 12, 4.8)
     votes = sorted((row for label, row in rows.items() if label.startswith("majority")), key=lambda r: r["tokens"])
-    left.errorbar(
-        [r["tokens"] for r in votes], *bars(r["accuracy"] for r in votes), marker=".", color=COLOURS[0], label="vote"
-    )
+    line(left, [r["tokens"] for r in votes], [r["accuracy"] for r in votes], 0, "vote", ".-")
     for place, (name, label) in enumerate(LABELS.items()):
         mine = [row for key, row in rows.items() if key.partition(":")[0] == name]
-        left.errorbar(
-            [r["tokens"] for r in mine],
-            *bars(r["accuracy"] for r in mine),
-            fmt=SHAPES[place],
-            ms=5,
-            elinewidth=0.7,
-            color=COLOURS[1 + place % (len(COLOURS) - 1)],
-            label=label,
-        )
-    left.set_xscale("log", base=2)
-    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    left.set_xlabel("tokens a problem: generated, and read once")
+        colour = 1 + place % (len(COLOURS) - 1)
+        line(left, [r["tokens"] for r in mine], [r["accuracy"] for r in mine], colour, label, SHAPES[place])
+    logarithmic(left, "tokens a problem: generated, and read once")
     left.set_ylabel("right answers, %")
     sizes = [1, *map(int, swept)]
     for place, name in enumerate(next(iter(swept.values()))):
         estimates = [rows["single"]["accuracy"], *(of[name]["accuracy"] for of in swept.values())]
         x = [n * 1.03 ** (place - 1.5) for n in sizes]  # whiskers side by side
-        style = "--" if "upper bound" in name else "-"
-        right.errorbar(x, *bars(estimates), ls=style, marker="o", ms=4, color=COLOURS[1 + place], label=name)
-    right.set_xscale("log", base=2)
+        line(right, x, estimates, 1 + place, name, "o--" if "upper bound" in name else "o-")
+    logarithmic(right, "samples in the pool")
     right.set_xticks(sizes, [str(n) for n in sizes])
-    right.set_xlabel("samples in the pool")
     for axes in (left, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
     save(figure, path)

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import SAMPLING, models
+from experiments.harness import SAMPLING, language_model, reward_model
+from experiments.intervals import Estimate, difference, mean
 from experiments.plot import accuracy_against_cost
+from experiments.provenance import write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.environment import environment
 from thinktime.bench.report import write_report
 from thinktime.bench.runner import Bench, Entry
-from thinktime.bench.statistics import Estimate, auc, mean_interval, paired_difference
+from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task, load
-from thinktime.engine.models import load_reward_model
-from thinktime.engine.rows import Read
 from thinktime.generators.local import LocalGenerator
+from thinktime.models.engine.models import load_reward_model
+from thinktime.models.engine.rows import Read
 from thinktime.pocket.problems import WordProblem, check_steps, problems
 from thinktime.strategies import make
 
@@ -41,11 +42,14 @@ def entries(sizes: Sequence[int]) -> list[Entry]:
     return [Entry("single", 1, make("single")), *(Entry(name, n, make(name, {"n": n})) for name, n in grid)]
 
 
-def compare(run: Bench, a: str, b: str) -> dict[str, float]:
+def right(run: Bench, label: str) -> list[bool]:
+    """Whether an entry's answers are right, in the order of the problems."""
+    return [run.outcomes[label][problem.id].correct for problem in run.task.problems]
+
+
+def compare(run: Bench, a: str, b: str) -> Estimate:
     """Paired difference of two entries' accuracies over the same problems."""
-    ids = [problem.id for problem in run.task.problems]
-    right = {label: [float(run.outcomes[label][i].correct) for i in ids] for label in (a, b)}
-    return paired_difference(right[a], right[b], run.seed).as_dict()
+    return difference(right(run, a), right(run, b), run.seed)
 
 
 def reward_quality(
@@ -101,29 +105,31 @@ def reward_quality(
         answer_truths += outcomes
     return {
         **{name: {"auc": auc(*pair), "n": len(pair[0])} for name, pair in everything.items()},
-        "within_problem": mean_interval(within["reward"]).as_dict() | {"n_problems": len(within["reward"])},
-        "within_problem_log_likelihood": mean_interval(within["log_likelihood"]).as_dict(),
+        "within_problem": mean(within["reward"]) | {"n_problems": len(within["reward"])},
+        "within_problem_log_likelihood": mean(within["log_likelihood"]),
         "right_answer_by_wrong_steps": lucky / max(1, right_answers),
     }
 
 
 def targets(run: Bench, quality: dict[str, Any], result: dict[str, Any], n: int) -> dict[str, Any]:
-    """Every target of the shipped models: what was asked, what was measured, whether it is met."""
+    """Every target of the shipped models: the measured value, and whether it is met."""
     single = next(r for r in result["runs"] if r["strategy"] == "single")
     levels = pass_at_1_by_level(run, n)
     pass_1 = result["coverage"]["1"]
-    gap = Estimate(**coverage_gap(run, n))
+    samples = [run.outcomes[f"majority@{n}"][problem.id].samples for problem in run.task.problems]
+    rates = [sum(s) / n for s in samples]
+    gap = difference(map(any, samples), rates, run.seed)
     better = compare(run, f"best_of_n@{n}", f"majority@{n}")
     vote = compare(run, f"weighted_majority@{n}", f"best_of_n@{n}")
     vote_majority = compare(run, f"weighted_majority@{n}", f"majority@{n}")
-    majority = majority_against_pass_1(run, n)
+    majority = difference(right(run, f"majority@{n}"), rates)
     likelihood = compare(run, f"best_of_n@{n}", f"most_likely@{n}")
     summed = compare(run, f"weighted_majority@{n}", f"summed_probability@{n}")
     rows = {
         "pass@1 is 25-60%": (pass_1, 0.25 <= pass_1["value"] <= 0.60),
         "pass@1 of the easiest level >= 75%": (levels["1"], levels["1"]["value"] >= 0.75),
         "pass@1 of the hardest level <= 25%": (levels["5"], levels["5"]["value"] <= 0.25),
-        f"pass@{n} at least 25 points above pass@1": (gap.as_dict(), gap.value >= 0.25),
+        f"pass@{n} at least 25 points above pass@1": (gap, gap["value"] >= 0.25),
         "step AUC >= 0.90": (quality["all_steps"], quality["all_steps"]["auc"] >= 0.90),
         "best-of-n at least 5 points above majority": (better, better["value"] >= 0.05 and better["low"] > 0),
         "weighted majority not below best-of-n": (vote, vote["high"] >= 0),
@@ -146,24 +152,12 @@ def targets(run: Bench, quality: dict[str, Any], result: dict[str, Any], n: int)
     }
 
 
-def pass_at_1_by_level(run: Bench, n: int) -> dict[str, dict[str, float]]:
+def pass_at_1_by_level(run: Bench, n: int) -> dict[str, Estimate]:
     """pass@1 of every level from all n samples."""
     values: dict[str, list[float]] = {}
     for outcome in run.outcomes[f"majority@{n}"].values():
         values.setdefault(str(outcome.problem.metadata["level"]), []).append(sum(outcome.samples) / n)
-    return {level: mean_interval(v, run.seed).as_dict() | {"n": len(v)} for level, v in sorted(values.items())}
-
-
-def coverage_gap(run: Bench, n: int) -> dict[str, float]:
-    """pass@n minus pass@1, paired."""
-    samples = [run.outcomes[f"majority@{n}"][problem.id].samples for problem in run.task.problems]
-    return paired_difference([float(any(s)) for s in samples], [sum(s) / n for s in samples], run.seed).as_dict()
-
-
-def majority_against_pass_1(run: Bench, n: int) -> dict[str, float]:
-    """Accuracy of the vote minus the mean accuracy of its samples, paired."""
-    outcomes = [run.outcomes[f"majority@{n}"][problem.id] for problem in run.task.problems]
-    return paired_difference([float(o.correct) for o in outcomes], [sum(o.samples) / n for o in outcomes]).as_dict()
+    return {level: mean(v, run.seed) | {"n": len(v)} for level, v in sorted(values.items())}
 
 
 class _Text:
@@ -187,7 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes = [2**i for i in range(args.n.bit_length()) if 2**i <= args.n]
     task = load("pocket", args.problems, split=args.split, seed=args.seed)
-    generator, scorer = models()
+    generator, scorer = language_model(), reward_model()
     with Bank(args.bank) as bank:
         run = Bench(task, generator, scorer, entries(sizes), SAMPLING, bank, seed=args.seed)
         asyncio.run(run.run())
@@ -195,11 +189,10 @@ def main() -> None:
         reference = list(problems(args.split, args.problems, seed=args.seed))
         quality = reward_quality(bank, generator, task, reference)
     measured = targets(run, quality, result, args.n)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "targets.json").write_text(json.dumps(measured, indent=1) + "\n")
+    write_json(args.out / "targets.json", measured)
     slim = result | {"runs": [{k: v for k, v in r.items() if k != "problems"} for r in result["runs"]]}
-    (args.out / "result.json").write_text(json.dumps(slim, indent=1) + "\n")
-    (args.out / "timing.json").write_text(json.dumps(run.timing(), indent=1) + "\n")
+    write_json(args.out / "result.json", slim)
+    write_json(args.out / "timing.json", run.timing())
     write_report(result, run.timing(), args.out / "report.html")
     accuracy_against_cost(result, args.out / "plot.png")
     for name, row in measured["targets"].items():

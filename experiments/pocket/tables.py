@@ -2,8 +2,7 @@
 
     python -m experiments.pocket.tables
 
-The text between the two ``measured`` markers of a document is replaced, so it never says anything else than the
-committed JSON.
+The text between the two ``measured`` markers of a document is replaced, so it always agrees with the committed JSON.
 """
 
 from __future__ import annotations
@@ -14,22 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.intervals import as_number, as_percent
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-def percent(estimate: Mapping[str, float], sign: str = "") -> str:
-    """A share or difference of shares with its interval, in percent."""
-    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
 def targets_table(measured: Mapping[str, Any]) -> list[str]:
-    """What the shipped models should reach, what they reach, and whether that is enough."""
+    """The targets of the shipped models, their figures, and whether these are enough."""
     rows = ["| target | measured | met |", "|---|---|---|"]
     for name, row in measured["targets"].items():
         estimate = row["measured"]
-        figure = f"{estimate['auc']:.3f}, n = {estimate['n']:,} steps" if "auc" in estimate else percent(estimate)
+        figure = f"{estimate['auc']:.3f}, n = {estimate['n']:,} steps" if "auc" in estimate else as_percent(estimate)
         rows.append(f"| {name} | {figure} | {'yes' if row['met'] else '**no**'} |")
     return rows
 
@@ -40,7 +35,7 @@ def levels_table(measured: Mapping[str, Any]) -> list[str]:
     return [
         "| level | " + " | ".join(levels) + " |",
         "|---|" + "---|" * len(levels),
-        "| pass@1, % | " + " | ".join(percent(level) for level in levels.values()) + " |",
+        "| pass@1, % | " + " | ".join(as_percent(level) for level in levels.values()) + " |",
     ]
 
 
@@ -57,9 +52,9 @@ def reward_table(measured: Mapping[str, Any]) -> list[str]:
     rows += [f"| {text} | {quality[name]['auc']:.3f} | {quality[name]['n']:,} |" for name, text in names.items()]
     for name, text in (("within_problem", "reward"), ("within_problem_log_likelihood", "solver's log-likelihood")):
         estimate = quality[name]
-        interval = f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
         n = quality["within_problem"]["n_problems"]
-        rows.append(f"| answers of one problem, mean over problems, by {text} | {interval} | {n} problems |")
+        area = as_number(estimate, digits=3)
+        rows.append(f"| answers of one problem, mean over problems, by {text} | {area} | {n} problems |")
     lucky = 100 * quality["right_answer_by_wrong_steps"]
     return [*rows, "", f"{lucky:.1f}% of the right answers were reached by a step that the checker calls wrong."]
 
@@ -74,9 +69,9 @@ def runs_table(result: Mapping[str, Any]) -> list[str]:
     for name, run in largest.items():
         usage = run["usage"]
         flops = (usage["flops"] + usage["scorer_flops"]) / 1e9
-        difference = percent(run["versus_single"], "+") if run["versus_single"] else ""
+        difference = as_percent(run["versus_single"], "+") if run["versus_single"] else ""
         rows.append(
-            f"| `{name}` | {run['n']} | {percent(run['accuracy'])} | {difference} "
+            f"| `{name}` | {run['n']} | {as_percent(run['accuracy'])} | {difference} "
             f"| {usage['generated_tokens']:,.0f} | {usage['scorer_tokens']:,.0f} | {flops:.2f} |"
         )
     return rows

@@ -13,7 +13,6 @@ it still tells right from wrong is measured step by step.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,22 +21,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.arms import Arm, minus, points, ratio, run_arms, skilled, summary, write
-from experiments.plot import COLOURS, bars, save
-from thinktime import pocket
+from experiments.harness import Arm, Experiment, correct, minus, options, reward_model, skilled, summary
+from experiments.intervals import Estimate, areas, as_percent, as_points, difference, mean, share
+from experiments.plot import COLOURS, line, panels, save
 from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
-from thinktime.bench.statistics import auc, mean_interval, paired_difference
-from thinktime.bench.tasks import Task, load
-from thinktime.core.search import Answer, Search
-from thinktime.core.types import Capability
-from thinktime.pocket.prompts import PROMPTS
-from thinktime.scorers.prm import ProcessReward
-from thinktime.strategies import parse
-from thinktime.strategies.revision import Revision
+from thinktime.bench.tasks import Task
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
+from thinktime.strategies.revision.revision import Revision
 
 HERE = Path(__file__).parent
 N = 16
@@ -54,8 +48,8 @@ WARNING = (
 
 
 @dataclass(frozen=True)
-class Said:
-    """One answer of a chain, by the reward model too where that chose."""
+class Attempt:
+    """One answer of a chain; it has a score where the reward model chooses."""
 
     answer: str | None
     right: bool
@@ -68,22 +62,22 @@ class Noted:
 
     strategy: Revision
     task: Task
-    found: dict[str, list[list[Said]]] = field(default_factory=dict)
+    found: dict[str, list[list[Attempt]]] = field(default_factory=dict)
     needs: ClassVar[frozenset[str]] = Revision.needs
 
     async def __call__(self, search: Search) -> Answer:
         """The strategy's answer."""
         answer = await self.strategy(search)
         (keys,) = [event["chains"] for event in search.events if "chains" in event]
-        self.found[search.problem.id] = [[self._said(search, key) for key in chain] for chain in keys]
+        self.found[search.problem.id] = [[self._attempt(search, key) for key in chain] for chain in keys]
         return answer
 
-    def _said(self, search: Search, key: str) -> Said:
+    def _attempt(self, search: Search, key: str) -> Attempt:
         record = search.trace[key]
         text = self.task.answers.read(record.node.state) if record.node.done else None
-        return Said(text, self.task.check(text, search.problem.reference), record.score)
+        return Attempt(text, self.task.check(text, search.problem.reference), record.score)
 
-    def chains(self) -> list[list[list[Said]]]:
+    def chains(self) -> list[list[list[Attempt]]]:
         """In the order of the problems."""
         return [self.found[problem.id] for problem in self.task.problems]
 
@@ -93,38 +87,36 @@ def label_of(chains: int, select: str) -> str:
     return f"revision:n={N},chains={chains},select={select}"
 
 
-def by_step(chains: Sequence[Sequence[Sequence[Said]]]) -> dict[str, Any]:
+def by_step(chains: Sequence[Sequence[Sequence[Attempt]]]) -> dict[str, Any]:
     """Success at every step, what it gains, and what a revision turns: shares of right and of wrong answers before."""
     length = max(len(chain) for problem in chains for chain in problem)
     rates = [[fmean(c[step].right for c in problem if len(c) > step) for problem in chains] for step in range(length)]
     pairs = [[[(c[s], c[s + 1]) for c in problem if len(c) > s + 1] for problem in chains] for s in range(length - 1)]
     return {
-        "pass_at_1": [mean_interval(values).as_dict() for values in rates],
-        "minus_first": [paired_difference(values, rates[0]).as_dict() for values in rates[1:]],
-        "minus_one_before": [paired_difference(b, a).as_dict() for a, b in pairwise(rates)],
+        "pass_at_1": list(map(mean, rates)),
+        "minus_first": [difference(values, rates[0]) for values in rates[1:]],
+        "minus_one_before": [difference(b, a) for a, b in pairwise(rates)],
         "right_to_wrong": [turned(of_step, right=True) for of_step in pairs],
         "wrong_to_right": [turned(of_step, right=False) for of_step in pairs],
         "same_answer": [fmean(a.answer == b.answer for problem in of_step for a, b in problem) for of_step in pairs],
     }
 
 
-def turned(pairs: Sequence[Sequence[tuple[Said, Said]]], *, right: bool) -> dict[str, float] | None:
+def turned(pairs: Sequence[Sequence[tuple[Attempt, Attempt]]], *, right: bool) -> Estimate | None:
     """Share of the right (or wrong) answers that the next one is not; None where there are none."""
     before = [float(sum(a.right == right for a, _ in problem)) for problem in pairs]
     after = [float(sum(a.right == right != b.right for a, b in problem)) for problem in pairs]
-    kept = [(b, a) for b, a in zip(before, after, strict=True) if b]  # others weigh nothing in a ratio of sums
-    return ratio([a for _, a in kept], [b for b, _ in kept]) if kept else None
+    return share(after, before)
 
 
-def reward_model(chains: Sequence[Sequence[Sequence[Said]]]) -> list[dict[str, float | None]]:
+def areas_by_step(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[str, float | None]]:
     """How well the reward model tells right from wrong answers at every step: over all, and within problems."""
     rows = []
     for step in range(max(len(chain) for problem in chains for chain in problem)):
-        said = [[c[step] for c in problem if len(c) > step and c[step].score is not None] for problem in chains]
-        pooled = auc([s.score or 0.0 for problem in said for s in problem], [s.right for p in said for s in p])
-        inside = [auc([s.score or 0.0 for s in problem], [s.right for s in problem]) for problem in said]
-        known = [area for area in inside if area is not None]
-        rows.append({"auc": pooled, "auc_within": fmean(known) if known else None})
+        attempts = [[c[step] for c in problem if len(c) > step and c[step].score is not None] for problem in chains]
+        scores = [[attempt.score or 0.0 for attempt in problem] for problem in attempts]
+        pooled, within = areas(scores, [[attempt.right for attempt in problem] for problem in attempts])
+        rows.append({"auc": pooled, "auc_within": fmean(within) if within else None})
     return rows
 
 
@@ -136,10 +128,10 @@ def bin_rows(outcomes: Mapping[str, Sequence[Outcome]], bins: Sequence[int], rat
         mine = [rates[place] for place in members]
         row: dict[str, Any] = {"pass_at_1": fmean(mine), "from": min(mine), "to": max(mine), "n_problems": len(mine)}
         for select in SELECTORS:
-            right = {c: [float(outcomes[label_of(c, select)][place].correct) for place in members] for c in CHAINS}
+            right = {c: [correct(outcomes[label_of(c, select)][place]) for place in members] for c in CHAINS}
             row[select] = {
-                "accuracy": {str(c): mean_interval(values).as_dict() for c, values in right.items()},
-                "sequential_minus_parallel": paired_difference(right[1], right[N]).as_dict(),
+                "accuracy": {str(c): mean(values) for c, values in right.items()},
+                "sequential_minus_parallel": difference(right[1], right[N]),
             }
         rows.append(row)
     return rows
@@ -149,12 +141,11 @@ def policies(outcomes: Mapping[str, Sequence[Outcome]], bins: Sequence[int]) -> 
     """A policy that picks each bin's best split on the other half, against the best split for all."""
     rows = {}
     for select in SELECTORS:
-        right = {str(c): [float(o.correct) for o in outcomes[label_of(c, select)]] for c in CHAINS}
+        right = {str(c): list(map(correct, outcomes[label_of(c, select)])) for c in CHAINS}
         gained, picks = cross_validated(right, bins)
         best = max(right, key=lambda chains: fmean(right[chains]))
-        gain = paired_difference(gained, right[best]).as_dict()
-        rows[select] = {"accuracy": mean_interval(gained).as_dict(), "best_for_all": best, "minus_best_for_all": gain}
-        rows[select]["picks"] = picks
+        gain = difference(gained, right[best])
+        rows[select] = {"accuracy": mean(gained), "best_for_all": best, "minus_best_for_all": gain, "picks": picks}
     return rows
 
 
@@ -167,29 +158,21 @@ def preference(bins: Sequence[int], outcomes: Mapping[str, Sequence[Outcome]], s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/bank.db"))
-    args = parser.parse_args()
+    args = options(__doc__).parse_args()
     if args.problems < 4 * BINS:
         sys.exit(f"problems={args.problems}: a half of a bin has fewer than 2; give {4 * BINS} or more")
     print(f"warning: {WARNING}", file=sys.stderr)
-    task, generator, reward = (
-        load("pocket", args.problems, seed=0),
-        skilled(),
-        ProcessReward(pocket.directory("reward")),
-    )
+    experiment = Experiment(HERE, args, skilled(), reward_model(dtype="float32"))
     noted = {
-        label_of(c, select): Noted(Revision(n=N, chains=c, select=select), task) for c in CHAINS for select in SELECTORS
+        label_of(c, select): Noted(Revision(n=N, chains=c, select=select), experiment.task)
+        for c in CHAINS
+        for select in SELECTORS
     }
-    arms = [Arm(label, strategy) for label, strategy in noted.items()]
-    arms += [Arm(label, parse(label)[1]) for label in REFERENCES]
-    outcomes = run_arms(arms, task, generator, reward, args.bank, skills=PROMPTS)
-    other = Noted(Revision(n=N, chains=N, select="majority"), task)
-    run_arms([Arm("16 other first answers", other)], task, generator, reward, args.bank, seed=1, skills=PROMPTS)
+    outcomes = experiment.run([*(Arm(label, strategy) for label, strategy in noted.items()), *REFERENCES])
+    other = Noted(Revision(n=N, chains=N, select="majority"), experiment.task)
+    experiment.run([Arm("16 other first answers", other)], seed=1)
     rates = [fmean(chain[0].right for chain in problem) for problem in other.chains()]
     bins = binned(rates)
-    steps = {str(c): by_step(noted[label_of(c, "verifier")].chains()) for c in CHAINS if c < N}
     references = {}
     for label, revision in noted.items():
         peers = (*REFERENCES[1:], label_of(N, revision.strategy.select))
@@ -198,27 +181,25 @@ def main() -> None:
         "warning": WARNING,
         "arms": {label: summary(found) for label, found in outcomes.items()},
         "minus_references": references,
-        "steps_by_chains": steps,
-        "reward_model_by_step": reward_model(noted[label_of(FOUR, "verifier")].chains()),
+        "steps_by_chains": {str(c): by_step(noted[label_of(c, "verifier")].chains()) for c in CHAINS if c < N},
+        "reward_model_by_step": areas_by_step(noted[label_of(FOUR, "verifier")].chains()),
         "bins": bin_rows(outcomes, bins, rates),
         "sequential_minus_parallel": {select: preference(bins, outcomes, select) for select in SELECTORS},
         "policies": policies(outcomes, bins),
     }
-    lines = verdict(result)
-    write(HERE, 0, task, result | {"verdict": lines})
-    plot(result)
-    print("\n".join(lines))
+    plot(result, experiment.out)
+    experiment.finish(result, verdict(result))
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
-    """Against the card: success rises over three revisions; right answers turned wrong are told; easy bins."""
+    """Against the card: success over three revisions, right answers turned wrong, and the preference of easy bins."""
     steps = result["steps_by_chains"][str(FOUR)]
     rises = [gain["value"] > 0 for gain in steps["minus_one_before"][:RISES]]
     holds = all(rises) and steps["minus_first"][RISES - 1]["low"] > 0
     one = result["steps_by_chains"][str(ONE)]
     lines = [
         f"success rises over {RISES} revisions: {'holds' if holds else 'falsified'}: against the first answer "
-        + "; ".join(map(points, steps["minus_first"])),
+        + "; ".join(map(as_points, steps["minus_first"])),
         "success by step of one long chain, %: " + " ".join(f"{100 * rate['value']:.1f}" for rate in one["pass_at_1"]),
         "right answers turned wrong, by step: " + " ".join(map(percent, steps["right_to_wrong"])),
         "wrong answers turned right, by step: " + " ".join(map(percent, steps["wrong_to_right"])),
@@ -228,10 +209,10 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         preferred = "holds" if easy["low"] > 0 else "falsified" if easy["high"] < 0 else "not decided"
         lines.append(
             f"easy bins prefer sequential, {select}: {preferred}: all sequential minus all parallel "
-            f"{points(easy)} in the two easiest bins, {points(sides['hard'])} in the two hardest"
+            f"{as_points(easy)} in the two easiest bins, {as_points(sides['hard'])} in the two hardest"
         )
     for select, policy in result["policies"].items():
-        gain = points(policy["minus_best_for_all"])
+        gain = as_points(policy["minus_best_for_all"])
         lines.append(f"a split for each bin, {select}: {gain} against {policy['best_for_all']} chains for all")
     inside = [row["auc_within"] for row in result["reward_model_by_step"]]
     known = ["none" if area is None else f"{area:.3f}" for area in inside]
@@ -244,51 +225,43 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
             f"and {usage['scorer_flops'] / 1e9:.2f} of the reward model"
         )
     for label, row in result["minus_references"].items():
-        lines.append(f"{label} minus " + "; ".join(f"{peer}: {points(gain)}" for peer, gain in row.items()))
+        lines.append(f"{label} minus " + "; ".join(f"{peer}: {as_points(gain)}" for peer, gain in row.items()))
     return lines
 
 
-def percent(estimate: Mapping[str, float] | None) -> str:
-    """A share with its interval."""
-    if estimate is None:
-        return "none"
-    return "{:.1f}% [{:.1f}, {:.1f}]".format(*(100 * estimate[name] for name in ("value", "low", "high")))
+def percent(estimate: Estimate | None) -> str:
+    """A share with its interval, or none."""
+    return "none" if estimate is None else as_percent(estimate).replace(" ", "% ", 1)
 
 
-def plot(result: Mapping[str, Any]) -> None:
+def plot(result: Mapping[str, Any], out: Path) -> None:
     """Success along a chain and what revisions turn; accuracy by split, for all and bin by bin."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.4), dpi=150)
+    figure, (left, middle, right) = panels(3, 14, 4.4)
     for place, (chains, steps) in enumerate(reversed(result["steps_by_chains"].items())):
-        y, whiskers = bars(steps["pass_at_1"])
-        x = np.arange(1, len(y) + 1) + 0.08 * (place - 1.5)
+        x = np.arange(1, len(steps["pass_at_1"]) + 1) + 0.08 * (place - 1.5)
         label = f"{chains} chains of {N // int(chains)}" if int(chains) > 1 else f"one chain of {N}"
-        left.errorbar(x, y, whiskers, fmt="o-", ms=3, lw=1.3, elinewidth=0.6, color=COLOURS[place], label=label)
+        line(left, x, steps["pass_at_1"], place, label)
     left.set_xlabel("answer in the chain; the first is no revision")
     left.set_ylabel("right answers, %")
-    order, places = [str(c) for c in CHAINS], list(range(len(CHAINS)))
+    places = range(len(CHAINS))
     for place, select in enumerate(SELECTORS):
-        y, whiskers = bars(result["arms"][label_of(c, select)]["accuracy"] for c in CHAINS)
-        middle.errorbar(places, y, whiskers, fmt="o-", ms=4, elinewidth=0.7, color=COLOURS[place + 1], label=select)
-        reference = result["arms"][REFERENCES[2 - place]]["accuracy"]["value"]
-        name = REFERENCES[2 - place].partition(":")[0].replace("_", " ")
-        middle.axhline(
-            100 * reference, ls="--", lw=1, color=COLOURS[place + 1], label=f"{name} of {N} ordinary samples"
-        )
+        line(middle, places, [result["arms"][label_of(c, select)]["accuracy"] for c in CHAINS], place + 1, select)
+        reference = REFERENCES[2 - place]
+        name = reference.partition(":")[0].replace("_", " ")
+        height = 100 * result["arms"][reference]["accuracy"]["value"]
+        middle.axhline(height, ls="--", lw=1, color=COLOURS[place + 1], label=f"{name} of {N} ordinary samples")
     middle.set_ylabel("right answers, %")
     for number, row in enumerate(result["bins"]):
-        y, whiskers = bars(row["verifier"]["accuracy"][c] for c in order)
-        label = f"{100 * row['pass_at_1']:.0f}%"
-        right.errorbar(places, y, whiskers, fmt="o-", ms=3, elinewidth=0.6, color=COLOURS[number], label=label)
+        accuracies = [row["verifier"]["accuracy"][str(c)] for c in CHAINS]
+        line(right, places, accuracies, number, f"{100 * row['pass_at_1']:.0f}%")
     right.set_ylabel("right answers, % (verifier)")
     for axes in (middle, right):
-        axes.set_xticks(places, [f"{c} x {N // int(c)}" for c in order])
+        axes.set_xticks(places, [f"{c} x {N // c}" for c in CHAINS])
         axes.set_xlabel("chains x answers in a chain")
     for axes in (left, middle, right):
         title = "bins by success of other first answers" if axes is right else None
         axes.legend(frameon=False, fontsize=7, title=title, title_fontsize=7)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    save(figure, HERE / "plot.png")
+    save(figure, out / "plot.png")
 
 
 if __name__ == "__main__":

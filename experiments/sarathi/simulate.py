@@ -9,23 +9,19 @@ reaches what the paper measured with LLaMA-13B: 235 ms for a prompt of 1,021 tok
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.plot import COLOURS
-from thinktime.engine.blocks import BlockPool
-from thinktime.engine.costs import Shape
-from thinktime.engine.rows import Row
-from thinktime.engine.scheduler import Scheduler
+from experiments.plot import COLOURS, panels, save
+from experiments.provenance import write_json
+from thinktime.models.engine.blocks import BlockPool
+from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.rows import Row
+from thinktime.models.engine.scheduler import Scheduler
 
 HERE = Path(__file__).parent
 LLAMA_13B = Shape(layers=40, heads=40, kv_heads=40, head_dim=128, parameters=13_000_000_000, bytes_per_value=2)
@@ -57,7 +53,7 @@ A6000 = Device(flops=113e12, bandwidth=0.54e12, memory=48e9)
 
 
 @dataclass(frozen=True)
-class Run:
+class Simulation:
     """Seconds of every iteration, and tokens of prompts and answers."""
 
     iterations: list[float]
@@ -76,7 +72,7 @@ class Run:
 
 def simulate(
     device: Device, shape: Shape, prompt: int, answer: int, rows: int, waves: int, mode: str, budget: int = BUDGET
-) -> Run:
+) -> Simulation:
     """``rows * waves`` requests that all wait from the start.
 
     ``token_budget`` chunks prompts beside running rows, ``prefill_first`` reads them whole between iterations of
@@ -108,7 +104,7 @@ def simulate(
             job.ids.append(-1 - job.ids[0] - len(job.ids) * 10**9)  # nobody else's token
             if len(job.ids) == prompt + answer:
                 scheduler.remove(job)
-    return Run(times, rows * waves * (prompt + answer))
+    return Simulation(times, rows * waves * (prompt + answer))
 
 
 MODES = ("request_level", "prefill_first", "token_budget")
@@ -139,17 +135,11 @@ def sweep(length: int, ratios: Sequence[float], waves: int) -> dict[str, Any]:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Gain against the ratio, with the predicted peaks, and the iterations' variation."""
-    figure, (gain, variation) = plt.subplots(1, 2, figsize=(11, 4.2), dpi=150)
+    figure, (gain, variation) = panels(2, 11, 4.2)
     for (length, run), colour in zip(result["by_length"].items(), COLOURS[1:], strict=False):
         ratios = [point["ratio"] for point in run["points"]]
-        gain.plot(
-            ratios,
-            [point["gain_over_request_level"] for point in run["points"]],
-            "o-",
-            ms=3,
-            color=colour,
-            label=f"{length} tokens, {run['rows']} rows",
-        )
+        gains = [point["gain_over_request_level"] for point in run["points"]]
+        gain.plot(ratios, gains, "o-", ms=3, color=colour, label=f"{length} tokens, {run['rows']} rows")
         gain.axvline(run["predicted_ratio"], color=colour, ls=":", lw=1)
         for mode, style in (("prefill_first", "--"), ("token_budget", "-")):
             variation.plot(ratios, [point["variation"][mode] for point in run["points"]], style, color=colour, lw=1.4)
@@ -161,11 +151,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for axes in (gain, variation):
         axes.set_xscale("log")
         axes.set_xlabel("prompt tokens per answer token")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main() -> None:
@@ -182,7 +168,7 @@ def main() -> None:
         "budget": BUDGET,
         "by_length": {str(length): sweep(length, ratios, waves=8) for length in (1024, 2048, 3072)},
     }
-    (HERE / "simulation.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_json(HERE / "simulation.json", result)
     plot(result, HERE / "simulation.png")
     for length, run in result["by_length"].items():
         best = run["best"]

@@ -9,15 +9,15 @@ from statistics import fmean
 
 import numpy as np
 
-from experiments.arms import SAMPLING
+from experiments.harness import new_search
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import Task
 from thinktime.bench.verification import Checked, Verdicts
 from thinktime.core.search import Search
-from thinktime.core.types import Capability, Node, Problem
+from thinktime.core.types import Node, Problem
 from thinktime.core.usage import total
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket.prompts import PROMPTS
+from thinktime.prompts.common import CHECK
 
 IN_FLIGHT = 32
 TAILS = 3
@@ -52,21 +52,16 @@ def collect(
     """By verifier: the same solutions of every problem, with its checks; one that is the solver reads on from them."""
     free = asyncio.Semaphore(IN_FLIGHT)
 
-    def search_with(problem: Problem, model: LocalGenerator) -> Search:
-        return Search(
-            problem, model, answers=task.answers, prompts=PROMPTS, sampling=SAMPLING, seed=seed, journal=bank
-        )
-
     async def one(problem: Problem) -> dict[str, _Part]:
         async with free:
-            search = search_with(problem, solver)
+            search = new_search(problem, task, solver, seed=seed, journal=bank)
             leaves = await search.extend([search.root], solutions)
             parts = {}
             for name, model in verifiers.items():
                 own = model is solver
-                asked = search if own else search_with(problem, model)
-                shown = leaves if own else [as_told(asked, leaf) for leaf in leaves]
-                roots = [asked.ask(Capability.CHECK, [leaf]) if leaf.done else None for leaf in shown]
+                asked = search if own else new_search(problem, task, model, seed=seed, journal=bank)
+                shown = leaves if own else [as_text(asked, leaf) for leaf in leaves]
+                roots = [asked.ask(CHECK, [leaf]) if leaf.done else None for leaf in shown]
                 replies = await asked.extend([root for root in roots if root is not None], checks)
                 parts[name] = _arrays(task, asked, leaves, roots, replies, checks)
             return parts
@@ -78,8 +73,8 @@ def collect(
     return {name: _together([parts[name] for parts in found]) for name in verifiers}
 
 
-def as_told(search: Search, leaf: Node) -> Node:
-    """Another model's solution: its text, nothing of which this one has read."""
+def as_text(search: Search, leaf: Node) -> Node:
+    """Another model's solution as a text of which this model has read nothing."""
     return replace(leaf, state=replace(search.root.state, text=leaf.state.text))
 
 
@@ -95,13 +90,13 @@ def _arrays(
     tails = []
     for place, root in enumerate(roots):
         for turn, reply in enumerate(of_root.get(root, []) if root is not None else []):
-            said = search.read(Capability.CHECK, reply)
+            verdict = search.read(CHECK, reply)
             check_tokens[place, turn] = reply.usage.generated_tokens
             check_read[place] += reply.usage.prompt_tokens or 0
-            if said is None:
+            if verdict is None:
                 tails.append(reply.state.text[-60:])
             else:
-                verdicts[place, turn] = said[0]
+                verdicts[place, turn] = verdict
     texts = [task.answers.read(leaf.state) if leaf.done else None for leaf in leaves]
     solved, checked = total(leaf.usage for leaf in leaves), total(reply.usage for reply in replies)
     arrays = Checked(

@@ -1,4 +1,4 @@
-"""What a bank says of a verifier: how well it tells right from wrong, what it costs, what it is worth, and the law."""
+"""Measurements of a verifier on its bank: its discrimination, its cost, its gain, and the law of the best splits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.arms import ratio
+from experiments.intervals import Estimate, areas, bootstrap, difference, mean, ratio
 from experiments.solve_or_verify.collect import Collected
-from thinktime.bench.statistics import auc, mean_interval, paired_difference
+from thinktime.bench.statistics import auc
 from thinktime.bench.verification import (
     Floats,
     Law,
@@ -22,7 +22,7 @@ from thinktime.bench.verification import (
     fit,
     splits,
 )
-from thinktime.strategies.solve_or_verify import SELECT
+from thinktime.strategies.verification.solve_or_verify import SELECT
 
 UNSEEN = (3 / 16, 3 / 8, 3 / 4)
 """Budgets that the law was not fitted at, in solutions of the bank: between its half octaves."""
@@ -36,39 +36,30 @@ def powers(most: int) -> list[int]:
     return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most})
 
 
-def interval(values: Floats) -> dict[str, float]:
-    """The mean over problems with its interval."""
-    return mean_interval(list(values)).as_dict()
-
-
-def difference(a: Floats, b: Floats) -> dict[str, float]:
-    """The paired difference with its interval."""
-    return paired_difference(list(a), list(b)).as_dict()
-
-
 def discrimination(bank: Verdicts, checks: int) -> dict[str, Any]:
     """How well mean verdicts tell right solutions from wrong: within problems, and over all of them."""
     kept = [(p.codes >= 0) & ~np.isnan(p.verdicts[:, :checks]).all(1) for p in bank.problems]
     scores = [p.scores(checks)[keep] for p, keep in zip(bank.problems, kept, strict=True)]
     right = [p.correct[keep] for p, keep in zip(bank.problems, kept, strict=True)]
-    within = [area for s, r in zip(scores, right, strict=True) if (area := auc(s.tolist(), r.tolist())) is not None]
-    rng, overall = np.random.default_rng(0), []
-    for draw in range(RESAMPLES + 1):
-        picks = rng.integers(0, len(scores), len(scores)) if draw else range(len(scores))
+    _, within = areas([s.tolist() for s in scores], [r.tolist() for r in right])
+
+    def overall(picks: Any) -> Any:
+        if picks.ndim > 1:
+            return np.array([overall(each) for each in picks])
         some, labels = (np.concatenate([part[i] for i in picks]).tolist() for part in (scores, right))
-        overall.append(auc(some, labels) or 0.5)
-    low, high = np.percentile(overall[1:], [2.5, 97.5])
+        return auc(some, labels) or 0.5
+
     return {
-        "within_problem": mean_interval(within).as_dict() if within else None,
+        "within_problem": mean(within) if within else None,
         "problems_with_both": len(within),
-        "overall": {"value": overall[0], "low": float(low), "high": float(high)},
+        "overall": bootstrap(overall, len(scores), resamples=RESAMPLES),
     }
 
 
 def lambdas(bank: Verdicts) -> dict[str, Any]:
     """Tokens of a check over tokens of a solution, over all problems and by level."""
 
-    def of(some: Sequence[int]) -> dict[str, float]:
+    def of(some: Sequence[int]) -> Estimate:
         asked = [bank.problems[i] for i in some if bank.problems[i].check_tokens.any()]
         checks = [float(p.check_tokens[p.check_tokens > 0].mean()) for p in asked]
         return ratio(checks, [float(p.solution_tokens.mean()) for p in asked])
@@ -115,7 +106,7 @@ class Budgets:
                 picks.append(options[pick])
             successes.append(success)
             vote = min(budget, self.bank.solutions)
-            row = {"budget": budget, "vote": vote, "splits": picks, "accuracy": interval(success)}
+            row = {"budget": budget, "vote": vote, "splits": picks, "accuracy": mean(success)}
             tokens = {"generated_tokens": float(generated.mean()), "tokens": float(paid.mean())}
             rows.append(row | tokens | {"minus_vote": difference(success, voted)})
         return successes, rows
@@ -126,8 +117,8 @@ def votes(bank: Verdicts) -> list[dict[str, Any]]:
     return [
         {
             "budget": n,
-            "accuracy": interval(bank.success((n, 0))),
-            "coverage": interval(bank.coverage(n)),
+            "accuracy": mean(bank.success((n, 0))),
+            "coverage": mean(bank.coverage(n)),
             "generated_tokens": float(bank.tokens((n, 0), read=False).mean()),
             "tokens": float(bank.tokens((n, 0)).mean()),
         }
@@ -141,28 +132,30 @@ def grid(bank: Verdicts) -> dict[str, dict[str, float]]:
     return {s: {f"{n}x{v}": round(float(bank.success((n, v), s).mean()), 6) for n, v in pairs} for s in SELECT}
 
 
-def allocation(fitted: Verdicts, held: Verdicts, law: Law, lam: float, crossing: float | None) -> list[dict[str, Any]]:
+def allocation(
+    fitted: Verdicts, held_out: Verdicts, law: Law, lam: float, crossing: float | None
+) -> list[dict[str, Any]]:
     """On held-out problems: the law below and above its crossover, against the best fixed split of each budget."""
     rows = []
     for share in UNSEEN:
-        budget = max(2, round(share * held.solutions))
-        options = [(budget, 0), *splits(held, budget, lam)]
-        hindsight, chosen = best_split(held, options), best_split(fitted, options)
-        asked = law.strategy(budget, lam, crossing or NEVER).split()
+        budget = max(2, round(share * held_out.solutions))
+        options = [(budget, 0), *splits(held_out, budget, lam)]
+        hindsight, chosen = best_split(held_out, options), best_split(fitted, options)
+        chosen_by_rule = law.strategy(budget, lam, crossing or NEVER).split()
         by_law = law.strategy(budget, lam).split()
-        ours, alone = (held.success(within(held, split)) for split in (asked, by_law))
+        ours, alone = (held_out.success(within(held_out, split)) for split in (chosen_by_rule, by_law))
         rows.append(
             {
                 "budget": budget,
-                "split": asked,
-                "accuracy": interval(ours),
-                "tokens": float(held.tokens(within(held, asked)).mean()),
+                "split": chosen_by_rule,
+                "accuracy": mean(ours),
+                "tokens": float(held_out.tokens(within(held_out, chosen_by_rule)).mean()),
                 "best_in_hindsight": hindsight,
-                "minus_best_in_hindsight": difference(ours, held.success(hindsight)),
+                "minus_best_in_hindsight": difference(ours, held_out.success(hindsight)),
                 "best_of_the_fitting_problems": chosen,
-                "minus_best_of_the_fitting_problems": difference(ours, held.success(chosen)),
+                "minus_best_of_the_fitting_problems": difference(ours, held_out.success(chosen)),
                 "split_without_crossover": by_law,
-                "without_crossover_minus_best_in_hindsight": difference(alone, held.success(hindsight)),
+                "without_crossover_minus_best_in_hindsight": difference(alone, held_out.success(hindsight)),
             }
         )
     return rows
@@ -173,9 +166,9 @@ def within(bank: Verdicts, split: Split) -> Split:
     return min(split[0], bank.solutions), min(split[1], bank.checks)
 
 
-def verifier(fitted: Collected, held: Collected) -> dict[str, Any]:
+def verifier(fitted: Collected, held_out: Collected) -> dict[str, Any]:
     """Everything about one verifier; two halves of the problems, two seeds."""
-    bank, other = fitted.verdicts, held.verdicts
+    bank, other = fitted.verdicts, held_out.verdicts
     lam = bank.ratio
     spent = budgets(bank, lam)
     mine, theirs, chance = (Budgets(some, spent, lam) for some in (bank, other, at_random(bank)))

@@ -14,22 +14,30 @@ out at random among the solutions of a problem.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import Arm, minus, models, points, run_arms, skilled, summary, times, write
+from experiments.harness import (
+    SKILLED_BANK,
+    Arm,
+    Experiment,
+    minus,
+    options,
+    reward_model,
+    run_arms,
+    skilled,
+    summary,
+)
+from experiments.intervals import Estimate, as_number, as_points, mean
 from experiments.solve_or_verify.collect import collect
 from experiments.solve_or_verify.figure import plot
-from experiments.solve_or_verify.measure import NEVER, interval, verifier, votes
+from experiments.solve_or_verify.measure import NEVER, verifier, votes
 from thinktime.bank.store import Bank
-from thinktime.bench.tasks import Task, load
+from thinktime.bench.tasks import Task
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket.prompts import PROMPTS
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.solve_or_verify import SolveOrVerify
+from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
 
 HERE = Path(__file__).parent
 WORSE = 0.02
@@ -40,88 +48,84 @@ def live(found: Mapping[str, Any], task: Task, solver: LocalGenerator, bank: Pat
     law = {name: estimate["value"] for name, estimate in found["by_select"]["weighted"]["law"].items()}
     crossing = found["by_select"]["weighted"]["crossover"] or NEVER
     lam = found["lambda"]["all"]["value"]
-    arms = [
-        Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, crossover=crossing, **law))
-        for n in (row["budget"] for row in found["allocator"])
-    ]
-    vote = [Arm(f"majority:n={row['budget']}", Majority(row["budget"])) for row in found["allocator"]]
-    outcomes = run_arms([*arms, *vote], task, solver, models()[1], bank, seed=1, skills=PROMPTS)
+    budgets = [row["budget"] for row in found["allocator"]]
+    options: dict[str, Any] = {"crossover": crossing, "unreadable": "plurality", **law}
+    arms = [Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, **options)) for n in budgets]
+    votes = [f"majority:n={n}" for n in budgets]
+    outcomes = run_arms([*arms, *votes], task, solver, reward_model(), bank, seed=1)
     rows = {label: summary(outcome) for label, outcome in outcomes.items()}
-    for arm, other in zip(arms, vote, strict=True):
-        rows[arm.label]["minus_vote"] = minus(outcomes[arm.label], outcomes[other.label])
+    for arm, vote in zip(arms, votes, strict=True):
+        rows[arm.label]["minus_vote"] = minus(outcomes[arm.label], outcomes[vote])
     return rows
 
 
-def verdict(pass_at_1: Mapping[str, float], verifiers: Mapping[str, Any]) -> list[str]:
+def verdict(pass_at_1: Estimate, verifiers: Mapping[str, Any]) -> list[str]:
     """Against the card: a law that loses over two points to the best fixed split, or an order that the seed flips."""
     lines = [f"single sample: {100 * pass_at_1['value']:.1f}% right (wanted: 30 to 60%)"]
     for name, found in verifiers.items():
         area = found["auc_of_one_check"]["overall"]
         missing = found["missing_verdicts"]["fitted"]
         lines.append(
-            f"{name}: AUC of one check {times(area)}, lambda {times(found['lambda']['all'])}, "
+            f"{name}: AUC of one check {as_number(area)}, lambda {as_number(found['lambda']['all'])}, "
             f"{100 * missing:.1f}% of verdicts missing"
         )
         for select, of in found["by_select"].items():
             a, b = of["law"]["a"], of["law"]["b"]
             crossing = "not reached" if of["crossover"] is None else f"at {of['crossover']} solutions"
-            lines.append(f"{name}, {select}: a {times(a)}, b {times(b)}; crossover {crossing}")
+            lines.append(f"{name}, {select}: a {as_number(a)}, b {as_number(b)}; crossover {crossing}")
             pairs = zip(of["curve"], of["minus_random_verdicts"], strict=True)
             row, by_chance = [pair for pair in pairs if pair[0]["budget"] == pair[0]["vote"]][-1]
             lines.append(
-                f"{name}, {select}, budget {row['budget']}: {points(row['minus_vote'])} points against a vote of as "
-                f"many solutions, {points(by_chance)} against random verdicts"
+                f"{name}, {select}, budget {row['budget']}: {as_points(row['minus_vote'])} points against a vote of as "
+                f"many solutions, {as_points(by_chance)} against random verdicts"
             )
         lost = [row["minus_best_in_hindsight"] for row in found["allocator"]]
         flips = found["order_flips_with_the_seed"]
         holds = all(row["value"] >= -WORSE for row in lost) and not flips
         lines.append(
             f"{name}: {'holds' if holds else 'falsified'}: law minus best fixed split on held-out problems "
-            f"{'; '.join(map(points, lost))}; order flips: {', '.join(flips) or 'none'}"
+            f"{'; '.join(map(as_points, lost))}; order flips: {', '.join(flips) or 'none'}"
         )
         alone = [row["without_crossover_minus_best_in_hindsight"] for row in found["allocator"]]
         known = [row["minus_best_of_the_fitting_problems"] for row in found["allocator"]]
-        lines.append(f"{name}: the law without a crossover minus the same {'; '.join(map(points, alone))}")
-        lines.append(f"{name}: the law minus the best split of the fitting problems {'; '.join(map(points, known))}")
+        lines.append(f"{name}: the law without a crossover minus the same {'; '.join(map(as_points, alone))}")
+        lines.append(f"{name}: the law minus the best split of the fitting problems {'; '.join(map(as_points, known))}")
     return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=200, help="of each half")
+    parser = options(__doc__, problems=200, bank=SKILLED_BANK)
     parser.add_argument("--solutions", type=int, default=64)
     parser.add_argument("--checks", type=int, default=16)
     parser.add_argument("--second", type=Path, help="directory of another verifier with the same words")
-    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/skilled.db"))
     args = parser.parse_args()
-    task = load("pocket", 2 * args.problems, seed=0)
-    halves = [replace(task, problems=task.problems[start : start + args.problems]) for start in (0, args.problems)]
-    solver = skilled()
+    each = args.problems
+    args.problems *= 2
+    experiment = Experiment(HERE, args, skilled())
+    solver, task = experiment.generator, experiment.task
+    halves = [replace(task, problems=task.problems[start : start + each]) for start in (0, each)]
     verifiers = {"own": solver}
     if args.second:
         verifiers["second"] = LocalGenerator(args.second, dtype="float32")
     with Bank(args.bank) as bank:
-        fitted, held = (
+        fitted, held_out = (
             collect(half, solver, verifiers, bank, args.solutions, args.checks, seed)
             for seed, half in enumerate(halves)
         )
     solved = fitted["own"].verdicts
-    measured = {name: verifier(fitted[name], held[name]) for name in verifiers}
-    pass_at_1 = interval(solved.coverage(1))
-    lines = verdict(pass_at_1, measured)
+    measured = {name: verifier(fitted[name], held_out[name]) for name in verifiers}
+    pass_at_1 = mean(solved.coverage(1))
     result = {
         "solutions": args.solutions,
         "checks": args.checks,
         "models": {name: model.name for name, model in verifiers.items()},
-        "pass_at_1": {"fitted": pass_at_1, "held_out": interval(held["own"].verdicts.coverage(1))},
+        "pass_at_1": {"fitted": pass_at_1, "held_out": mean(held_out["own"].verdicts.coverage(1))},
         "votes": votes(solved),
         "verifiers": measured,
         "live": live(measured["own"], halves[1], solver, args.bank),
-        "verdict": lines,
     }
-    write(HERE, 0, halves[0], result)
-    plot(result, HERE / "plot.png")
-    print("\n".join(lines))
+    plot(result, experiment.out / "plot.png")
+    experiment.finish({"n_problems": each, **result}, verdict(pass_at_1, measured))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measured seconds of every arm of the summary: sampled live, without a bank, 32 problems in flight.
 
-    python -m experiments.summary.seconds --minutes 4     # again until it says that all is measured; then it draws
+    python -m experiments.summary.seconds --minutes 4     # again until all is measured; then it draws
 
 An arm answers 32 problems at once; noted are the time until the last of them has its answer and the processor time
 that took, both over 32. Models are loaded anew for every arm, so none finds keys and values that another left behind.
@@ -18,12 +18,11 @@ import time
 from collections.abc import Mapping
 from statistics import median
 
-from experiments.arms import SAMPLING, Arm, models
+from experiments.harness import Arm, language_model, new_search, reward_model
+from experiments.provenance import write_json
 from experiments.summary.run import SECONDS, arms, plot
 from thinktime.bench.environment import environment
 from thinktime.bench.tasks import Task, load
-from thinktime.core.search import Search
-from thinktime.scorers.embedding import HashedNgrams
 
 PROBLEMS = 32
 ROUNDS = 3
@@ -31,11 +30,8 @@ ROUNDS = 3
 
 async def measured(arm: Arm, task: Task) -> tuple[float, float]:
     """Seconds a problem by the clock and of the processor, all problems at once."""
-    generator, scorer = models()
-    searches = [
-        Search(p, generator, scorers=scorer, answers=task.answers, embedder=HashedNgrams(), sampling=SAMPLING)
-        for p in task.problems
-    ]
+    generator, scorer = language_model(), reward_model()
+    searches = [new_search(problem, task, generator, scorer) for problem in task.problems]
     clock, processor = time.perf_counter(), time.process_time()
     await asyncio.gather(*(arm.strategy(search) for search in searches))
     return (time.perf_counter() - clock) / len(searches), (time.process_time() - processor) / len(searches)
@@ -49,7 +45,7 @@ def main() -> None:
     rounds: dict[str, list[list[float]]] = json.loads(SECONDS.read_text())["rounds"] if SECONDS.exists() else {}
     left = [arm for turn in range(ROUNDS) for arm in arms() if len(rounds.get(arm.label, [])) <= turn]
     if left:
-        asyncio.run(measured(left[0], task))  # whatever is only slow the first time
+        asyncio.run(measured(left[0], task))  # the first run of a process is slower
     while left and time.perf_counter() < ends:
         arm = left.pop(0)
         rounds.setdefault(arm.label, []).append(list(asyncio.run(measured(arm, task))))
@@ -75,7 +71,7 @@ def write(rounds: Mapping[str, list[list[float]]]) -> None:
         },
         "rounds": rounds,
     }
-    SECONDS.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(SECONDS, result)
 
 
 if __name__ == "__main__":

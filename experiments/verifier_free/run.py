@@ -11,7 +11,7 @@ fitted on a random 30% of the problems and tested on the others, twenty times ov
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,12 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from experiments.plot import COLOURS, bars, save
-from experiments.pools import arguments, describe, pools, run, text, write
+from experiments.intervals import difference, mean
+from experiments.plot import COLOURS, bars, legend_below, panels, save
+from experiments.pools import describe, run, text
 from thinktime.bench.features import association, fit_weights
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import candidates, curve, length_vote
-from thinktime.bench.statistics import mean_interval, paired_difference
 from thinktime.core.selection import majority, weighted_majority
 from thinktime.core.selection import tied as leaders
 from thinktime.scorers.markers import FEATURES, Markers, Weights
@@ -61,17 +56,17 @@ def marker_vote(problems: Sequence[Sampled], generator: str, seed: int) -> tuple
         score = partial(weighed, weights)
         for problem, hit in zip(test, curve(test, [N], weighted_majority, score=score, seed=seed)[N].each, strict=True):
             hits[problem.id].append(hit)
-    mean = {name: round(fmean(c[place] for c in coefficients), 4) for place, name in enumerate(FEATURES)}
-    facts = {
+    means = {name: round(fmean(c[place] for c in coefficients), 4) for place, name in enumerate(FEATURES)}
+    fit = {
         "splits": SPLITS,
         "calibration_problems": calibration,
-        "mean_coefficients_per_sd": mean,
+        "mean_coefficients_per_sd": means,
         "coefficient_signs_agree": {
             name: max(Counter(c[place] > 0 for c in coefficients).values()) / SPLITS
             for place, name in enumerate(FEATURES)
         },
     }
-    return [fmean(found) if (found := hits[problem.id]) else None for problem in problems], facts
+    return [fmean(found) if (found := hits[problem.id]) else None for problem in problems], fit
 
 
 def ties(problems: Sequence[Sampled], seed: int) -> float:
@@ -101,7 +96,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         "shortest_half": list(curve(pool.problems, [N], length_vote("short"), seed=seed)[N].each),
         "longest_half": list(curve(pool.problems, [N], length_vote("long"), seed=seed)[N].each),
     }
-    weighted, facts = marker_vote(pool.problems, pool.generator, seed)
+    weighted, fit = marker_vote(pool.problems, pool.generator, seed)
     tested = [place for place, value in enumerate(weighted) if value is not None]
     accuracy = {name: (each, votes["majority"]) for name, each in votes.items()}
     accuracy["single"] = ([problem.pass_rate for problem in pool.problems], votes["majority"])
@@ -116,7 +111,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
             rows = {name: [each[place] for place in inside] for name, each in votes.items()}
             rows["single"] = [pool.problems[place].pass_rate for place in inside]
             rows["marker_weighted"] = [value for place in inside if (value := weighted[place]) is not None]
-            means = {name: mean_interval(row, seed).as_dict() for name, row in rows.items() if row}
+            means = {name: mean(row, seed) for name, row in rows.items() if row}
             buckets.append({"from": low / BUCKETS, "to": (low + 1) / BUCKETS, "n_problems": len(inside)} | means)
     samples = [sample for problem in pool.problems for sample in problem.samples]
     return describe(pool) | {
@@ -129,13 +124,11 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
             for side, other in (("value", "value"), ("low", "high"), ("high", "low"))
         },
         "n": N,
-        "accuracy": {name: mean_interval(each, seed).as_dict() for name, (each, _) in accuracy.items()},
+        "accuracy": {name: mean(each, seed) for name, (each, _) in accuracy.items()},
         "minus_majority": {
-            name: paired_difference(each, base, seed).as_dict()
-            for name, (each, base) in accuracy.items()
-            if name != "majority"
+            name: difference(each, base, seed) for name, (each, base) in accuracy.items() if name != "majority"
         },
-        "marker_weights": facts | {"tested_problems": len(tested)},
+        "marker_weights": fit | {"tested_problems": len(tested)},
         "majority_ties": round(ties(pool.problems, seed), 4),
         "generated_per_problem": round(N * fmean(sample.length for sample in samples), 1),
         "by_pass_rate": buckets,
@@ -162,54 +155,43 @@ def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Left the features' AUCs within problems, right what votes gain or lose against plain majority."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.4), dpi=150)
+    figure, (left, right) = panels(2, 11.5, 4.4)
     count = len(result["pools"])
     features = ["length", *FEATURES[1:]]
     votes = ["single", "shortest_half", "longest_half", "marker_weighted"]
     for place, (name, pool) in enumerate(result["pools"].items()):
-        shift = 0.22 * (place - (count - 1) / 2)
-        label = f"{name} ({pool['n_problems']} problems)"
+        shift, colour = 0.22 * (place - (count - 1) / 2), COLOURS[1 + 2 * place]
         for axes, names, rows, scale in (
             (left, features, [pool["features"][f]["auc_within"] for f in features], 1),
             (right, votes, [pool["minus_majority"][v] for v in votes], 100),
         ):
             x, whiskers = bars(rows, scale)
             y = [position + shift for position in range(len(names))]
-            axes.errorbar(x, y, xerr=whiskers, fmt="o", color=COLOURS[1 + 2 * place], ms=5, lw=1.4, label=label)
+            label = f"{name} ({pool['n_problems']} problems)"
+            axes.errorbar(x, y, xerr=whiskers, fmt="o", color=colour, ms=5, lw=1.4, label=label)
             axes.set_yticks(range(len(names)), [f.replace("_", " ") for f in names])
         pooled = [pool["features"][f]["auc_pooled"] for f in features]
         y = [position + shift for position in range(len(features))]
-        left.plot(pooled, y, "x", color=COLOURS[1 + 2 * place], ms=7, label=f"{name}, pooled (difficulty)")
+        left.plot(pooled, y, "x", color=colour, ms=7, label=f"{name}, pooled (difficulty)")
     for axes, middle in ((left, 0.5), (right, 0)):
         axes.axvline(middle, color="#999999", lw=1)
         axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
     left.set_xlabel("AUC within problems: right samples have more of it")
     left.set_title("features against being right, 95% intervals", loc="left", fontsize=10)
     right.set_xlabel(f"points of accuracy above majority of {N}")
     right.set_title("votes against plain majority, paired, 95% intervals", loc="left", fontsize=10)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="lower center", ncols=2, fontsize=9)
+    legend_below(figure, left, 2)
     save(figure, path, (0, 0.03 + 0.04 * count, 1, 1))
 
 
-def main() -> None:
-    args = arguments(__doc__)
-    measured = {name: measure(pool, args.seed) for name, pool in pools(args).items()}
-    for facts in measured.values():
-        facts["verdict"] = verdict(facts)
-    result = {"pools": measured}
-    plot(result, write(args, HERE, result))
-    for name, facts in measured.items():
-        print(f"{name}: {facts['n_problems']} problems, length in {facts['length_unit']}")
-        for feature, row in facts["features"].items():
-            print(f"  {feature:9} AUC within problems {text(row['auc_within'])}, pooled {row['auc_pooled']:.3f}")
-        for vote, row in facts["accuracy"].items():
-            less = facts["minus_majority"].get(vote)
-            print(f"  {vote:15} {text(row)}" + (f"  minus majority {text(less)}" if less else ""))
-        print(f"  verdict: {facts['verdict']}")
+def lines(measured: Mapping[str, Any]) -> Iterator[str]:
+    """What is printed of a pool."""
+    for feature, row in measured["features"].items():
+        yield f"{feature:9} AUC within problems {text(row['auc_within'])}, pooled {row['auc_pooled']:.3f}"
+    for vote, row in measured["accuracy"].items():
+        less = measured["minus_majority"].get(vote)
+        yield f"{vote:15} {text(row)}" + (f"  minus majority {text(less)}" if less else "")
 
 
 if __name__ == "__main__":
-    run(main)
+    run(HERE, __doc__, measure, verdict, plot, lines)

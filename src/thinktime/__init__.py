@@ -12,8 +12,9 @@ from thinktime.core.environment import Environment
 from thinktime.core.errors import BankError, CapabilityError, InputError, ModelError, ThinktimeError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, majority, weighted_majority
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling, Score
 from thinktime.core.usage import Budget, Usage
 

@@ -1,7 +1,7 @@
-"""One notion of answer equivalence for votes, checkers and agreement alike: numbers, fractions, LaTeX.
+"""Equivalence of answers, the same for votes, checkers and agreement: numbers, fractions, LaTeX.
 
-Plain numbers are compared exactly without further imports. Everything else goes to Math-Verify
-(https://github.com/huggingface/Math-Verify), imported when first needed.
+Plain numbers are compared exactly without further imports. Math-Verify
+(https://github.com/huggingface/Math-Verify) parses all other answers; it is imported on first use.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _number(text: str) -> Fraction | None:
 
 @lru_cache(maxsize=65536)
 def canonical(answer: str) -> Hashable:
-    """A key that equivalent answers share: ``canonical("0.50") == canonical("1/2") == canonical(r"\\frac12")``."""
+    """The common key of equivalent answers: ``canonical("0.50") == canonical("1/2") == canonical(r"\\frac12")``."""
     number = _number(answer)
     if number is not None:
         return number
@@ -54,7 +54,7 @@ def _parse_math(answer: str) -> Hashable | None:
 
     from math_verify import parse
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that a time limit is off; we bound length
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about the missing time limit; we limit length
     expressions = parse(f"${answer.strip().strip('$')}$", parsing_timeout=None)
     if not expressions:
         return None
@@ -72,7 +72,7 @@ def _parse_math(answer: str) -> Hashable | None:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether the value of an expression can be worked out at once: no towers of powers."""
+    """Whether an expression is cheap to evaluate: it has no towers of powers and no large exponents."""
     from sympy import Pow
 
     powers = value.atoms(Pow)
@@ -80,7 +80,7 @@ def _is_small(value: Any) -> bool:
 
 
 def equivalent(a: str | None, b: str | None) -> bool:
-    """Whether two answers mean the same; a missing answer equals nothing, not even another missing one."""
+    """Whether two answers are equivalent; a missing answer is equivalent to no answer, not even a missing one."""
     return bool(a and b and a.strip() and b.strip()) and canonical(str(a)) == canonical(str(b))
 
 
@@ -106,7 +106,7 @@ def _last_boxed(text: str) -> str | None:
 
 
 class TextAnswers:
-    """Answers of text generations, compared by `canonical`. ``read`` takes one off a state's text."""
+    """Answers of text generations, compared by `canonical`. ``read`` extracts the answer from a text."""
 
     def __init__(self, read: Callable[[str], str | None] = extract) -> None:
         self._read = read

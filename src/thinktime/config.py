@@ -255,7 +255,7 @@ def only_for_endpoints(option: str, **given: object) -> None:
 
 
 def _check_price(text: str | None) -> None:
-    from thinktime.remote.prices import Price
+    from thinktime.models.remote.prices import Price
 
     if text is not None:
         Price.parse(text)

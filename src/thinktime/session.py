@@ -16,13 +16,14 @@ from thinktime.core.environment import Environment
 from thinktime.core.errors import InputError
 from thinktime.core.journal import Journal
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
 
 if TYPE_CHECKING:
     from thinktime.bank.store import Bank
-    from thinktime.remote.probe_cache import ProbeCache
+    from thinktime.models.remote.probe_cache import ProbeCache
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def _dtype(spec: ModelSpec) -> str:
 
 def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
     from thinktime.generators.openai import RemoteGenerator
-    from thinktime.remote.prices import Price
+    from thinktime.models.remote.prices import Price
 
     return RemoteGenerator(
         spec.source,
@@ -263,7 +264,7 @@ def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
 
 def _only_model(url: str, key: str | None) -> str:
     """The name of an endpoint's only model. It is asked on a thread, since the caller may run in an event loop."""
-    from thinktime.remote.refusals import only_model
+    from thinktime.models.remote.refusals import only_model
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(only_model, url, key).result()
@@ -280,7 +281,7 @@ def remote_scorer(url: str, key: str | None, *, name: str | None, price: str | N
         aggregate: how step rewards become one.
     """
     from thinktime.generators.openai import RemoteGenerator
-    from thinktime.remote.prices import Price
+    from thinktime.models.remote.prices import Price
     from thinktime.scorers.judge import Judge
     from thinktime.scorers.pooling import RemoteReward
 
@@ -327,7 +328,7 @@ def scorer_key() -> str | None:
 
 def user_probe_cache() -> ProbeCache:
     """What endpoints were seen to do, in the user's cache folder."""
-    from thinktime.remote.probe_cache import ProbeCache
+    from thinktime.models.remote.probe_cache import ProbeCache
 
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return ProbeCache(Path(folder) / "thinktime" / "endpoints.json")

@@ -1,7 +1,7 @@
-"""The sample bank: an append-only SQLite file of every generation, score and verdict, and what accounts have spent.
+"""The sample bank: an append-only SQLite file of generations, scores and verdicts, and of the spending of accounts.
 
-Samples are keyed by what determined them (model, problem, sampling, seed, path), so a killed run resumes without
-repeating a finished sample, strategies share samples, and a bank can be replayed without a model.
+The key of a sample is a hash of model, problem, sampling, seed and path. So a killed run resumes without repeating a
+finished sample, strategies share samples, and a bank can be replayed without a model.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Bank:
     """A bank file. One process writes at a time; the file is safe after every call.
 
     Raises:
-        BankError: the file cannot be opened or is not a bank, another process holds it, or a write failed.
+        BankError: the file cannot be opened or is not a bank, another process has it open, or a write failed.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with self._named_errors("open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = open(f"{self.path}.lock", "a+")  # noqa: SIM115  # held as long as the bank is open
+            self._lock = open(f"{self.path}.lock", "a+")  # noqa: SIM115  # kept open as long as the bank
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -98,11 +98,11 @@ class Bank:
         return int(self._db.execute("SELECT count(*) FROM samples").fetchone()[0])
 
     def models(self) -> list[str]:
-        """The names of the generators whose samples are here."""
+        """The names of the generators with samples in this bank."""
         return [row[0] for row in self._db.execute("SELECT DISTINCT model FROM samples ORDER BY model")]
 
     def scorers(self) -> list[str]:
-        """The names of the scorers whose readings are here."""
+        """The names of the scorers with scores in this bank."""
         return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
@@ -123,9 +123,9 @@ class Bank:
         ]
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Bank finished samples in one transaction; a key that is there already keeps its first sample.
+        """Bank finished samples in one transaction; an existing key keeps its first sample.
 
-        Bytes in a state become blobs under the hash of their content, so equal ones are stored once.
+        Bytes in a state become blobs under the hash of their content, so equal bytes are stored once.
         """
         blobs: dict[str, bytes] = {}
         rows = [
@@ -144,7 +144,7 @@ class Bank:
         )
 
     def _with_blobs(self, state: Any) -> Any:
-        """A state with its bytes in place of their hashes.
+        """A state with its bytes instead of their hashes.
 
         Raises:
             BankError: a blob is missing.
@@ -159,35 +159,35 @@ class Bank:
         return row[0]
 
     def find_score(self, key: str, scorer: str) -> Score | None:
-        """The reading by a scorer that was banked under this key."""
+        """The banked score of this key by this scorer, or None."""
         row = self._db.execute(
             "SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", (key, scorer)
         ).fetchone()
         return Score(row[0], Usage(**json.loads(row[2])), tuple(json.loads(row[1]))) if row else None
 
-    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
-        """Bank readings in one transaction."""
-        rows = [(key, scorer, r.value, json.dumps(r.steps), json.dumps(r.usage.as_dict())) for key, r in readings]
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
+        """Bank scores in one transaction; an existing key keeps its first score."""
+        rows = [(key, scorer, r.value, json.dumps(r.steps), json.dumps(r.usage.as_dict())) for key, r in scores]
         self._write("INSERT OR IGNORE INTO readings (key, scorer, value, steps, usage) VALUES (?, ?, ?, ?, ?)", rows)
 
     def add_verdict(self, key: str, checker: str, correct: bool) -> None:
-        """Bank whether a sample's answer is right, by the named checker."""
+        """Bank whether a sample's answer is right according to the named checker."""
         self._write(
             "INSERT OR IGNORE INTO verdicts (key, checker, correct) VALUES (?, ?, ?)", [(key, checker, correct)]
         )
 
     def verdicts(self, checker: str) -> dict[str, bool]:
-        """All verdicts of a checker by sample key."""
+        """All verdicts of a checker, by sample key."""
         rows = self._db.execute("SELECT key, correct FROM verdicts WHERE checker = ?", (checker,))
         return {key: bool(correct) for key, correct in rows}
 
     def keep_spending(self, account: str, spent: Usage, reserved: Usage) -> None:
-        """Write down what an account has spent, and what it may be spending now."""
+        """Store an account's spent usage, and its reserved usage for running calls."""
         rows = [(account, *(json.dumps(usage.as_dict()) for usage in (spent, reserved)))]
         self._write("INSERT OR REPLACE INTO spending (account, spent, reserved) VALUES (?, ?, ?)", rows)
 
     def spending(self) -> dict[str, Usage]:
-        """What each account has spent; what was reserved when a process ended counts as spent, and as uncounted."""
+        """The spent usage of each account. Usage reserved when a process ended counts as spent, and as uncounted."""
         found = {}
         for account, *usages in self._db.execute("SELECT account, spent, reserved FROM spending ORDER BY account"):
             spent, reserved = (Usage(**json.loads(usage)) for usage in usages)
@@ -213,7 +213,7 @@ class Bank:
             reason = str(error)
             fix = "free some space" if "full" in reason else "give a writable path with --bank"
             raise BankError(
-                f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again, "
+                f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again; "
                 "finished samples are kept"
             ) from error
 
@@ -222,7 +222,7 @@ _BLOB = "$blob"
 
 
 def _without_blobs(state: Any, blobs: dict[str, bytes]) -> Any:
-    """A state as JSON values: bytes are put into ``blobs``, and their hash stands for them."""
+    """A state as JSON values: its bytes are moved to ``blobs`` and replaced by their hashes."""
     if isinstance(state, bytes):
         name = hashlib.blake2b(state, digest_size=16).hexdigest()
         blobs[name] = state

@@ -15,9 +15,9 @@ from thinktime import pocket
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import Budget
-from thinktime.diffusion.classifier import Classifier
-from thinktime.diffusion.models import DiffusionModel
 from thinktime.generators.diffusion import DiffusionGenerator
+from thinktime.models.diffusion.classifier import Classifier
+from thinktime.models.diffusion.models import DiffusionModel
 from thinktime.pocket.digits import STEPS
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import PictureScorer, class_score, ink

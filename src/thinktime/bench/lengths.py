@@ -18,7 +18,7 @@ from scipy.stats import norm
 from thinktime.bench.samples import Sample
 from thinktime.bench.statistics import Estimate, expected_best, mean_interval
 from thinktime.core.errors import InputError
-from thinktime.strategies.first_finish import FirstFinish
+from thinktime.strategies.sampling.first_finish import FirstFinish
 
 LEAST_MIXED = 30
 NARROWEST = 0.5

@@ -41,7 +41,7 @@ async def read_along(
         children = await search.extend([node], STEPS, until="step")
         return {
             node: rewards
-            for node, rewards in zip(children, await scorer.along(problem, children), strict=True)
+            for node, rewards in zip(children, await scorer.token_rewards(problem, children), strict=True)
             if rewards
         }
 

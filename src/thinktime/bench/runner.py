@@ -15,12 +15,14 @@ from thinktime.bank.store import Bank
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
-from thinktime.core.errors import InputError, ModelError
+from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
+from thinktime.core.meter import Account
 from thinktime.core.protocols import Generator, Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.generators.text import held, thoughts_of
+from thinktime.generators.text import thinking_counts, thinking_report
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, check
 
@@ -82,6 +84,8 @@ class Bench:
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """Reasons why problems have no outcome; a later run tries them again."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why entries were refused or stopped, one line each, by label."""
 
     def budget_text(self) -> str:
         """The limits of the budget as text."""
@@ -90,12 +94,13 @@ class Bench:
     async def run(self) -> None:
         """Run all entries, one after another; each finds the earlier entries' samples in the bank.
 
-        A problem whose samples all fail is left out and noted in `failures`.
+        All entries are checked before anything is spent. One that is refused, or that raises while it runs, is noted in
+        `failed`, keeps its finished outcomes, and does not stop the others. A problem whose samples all fail is left
+        out and noted in `failures`.
 
         Raises:
-            ModelError: all problems of an entry failed.
-            CapabilityError: an entry's needs are not met; raised before sampling.
-            InputError: a problem is invalid, or the budget does not cover one sample; raised before sampling.
+            CapabilityError: all entries are refused, the first because its needs are not met.
+            InputError: all entries are refused; or a problem is invalid, or the budget does not cover one sample.
         """
         for problem in self.task.problems:
             try:
@@ -105,18 +110,40 @@ class Bench:
             worst = self.generator.worst_case(search.root, self.sampling.max_length)
             if not search.ledger.reserve(worst):
                 raise InputError("budget", self.budget_text(), f"not enough for one sample of problem {problem.id}")
-        if self.task.problems:
-            search = self._search(self.task.problems[0])
-            for entry in self.entries:
-                check(entry.name, entry.strategy, search)
+        for entry in self._accepted():
+            await self._run_entry(entry)
+
+    def _accepted(self) -> list[Entry]:
+        """The entries that can run. The reasons of the others are in `failed`, unless there are only others."""
+        accepted, refused = [], []
+        search = self._search(self.task.problems[0]) if self.task.problems else None
         for entry in self.entries:
-            free = asyncio.Semaphore(IN_FLIGHT)
+            try:
+                if search is not None:
+                    check(entry.name, entry.strategy, search)
+            except (CapabilityError, InputError) as error:
+                refused.append(error)
+                self.failed[entry.label] = str(error)
+            else:
+                accepted.append(entry)
+        if refused and not accepted:
+            raise refused[0]
+        return accepted
+
+    async def _run_entry(self, entry: Entry) -> None:
+        free = asyncio.Semaphore(IN_FLIGHT)
+        tasks: list[asyncio.Task[ModelError | None]] = []
+        try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(entry, problem, free)) for problem in self.task.problems]
-            failed = [failure for task in tasks if (failure := task.result()) is not None]
-            if failed and not self.outcomes.get(entry.label):
-                raise failed[0]
-            self.failures += [str(failure) for failure in failed]
+                tasks += [group.create_task(self._one(entry, problem, free)) for problem in self.task.problems]
+        except* ThinktimeError as errors:
+            self.failed[entry.label] = str(errors.exceptions[0])
+        else:
+            unanswered = [str(error) for task in tasks if (error := task.result()) is not None]
+            if unanswered and not self.outcomes.get(entry.label):
+                self.failed[entry.label] = unanswered[0]
+            else:
+                self.failures += unanswered
 
     async def _one(self, entry: Entry, problem: Problem, free: asyncio.Semaphore) -> ModelError | None:
         """Store the outcome of one problem, or return the error."""
@@ -152,7 +179,7 @@ class Bench:
         leaves = [r.node for r in search.records() if r.node.done and r.node.parent is search.root]
         samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
         capped = self.thinking_tokens is not None
-        thoughts = thoughts_of(record.node for record in search.records()) if capped else ()
+        thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events)
 
@@ -160,7 +187,7 @@ class Bench:
         return self.task.check(answer, problem.reference)
 
     def result(self, command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-        """The result file: every run with intervals, costs and differences, coverage, and a few traces."""
+        """The result file: runs with intervals, costs and differences; failed entries; coverage; a few traces."""
         levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]
         finished = [entry for entry in self.entries if self.outcomes.get(entry.label)]
         return {
@@ -180,6 +207,11 @@ class Bench:
             "sampling": self._sampling_result(),
             "budget": asdict(self.budget),
             "runs": [self._run_result(entry) for entry in finished],
+            "failed": [
+                {"strategy": entry.name, "n": entry.n, "error": self.failed[entry.label]}
+                for entry in self.entries
+                if entry.label in self.failed
+            ],
             "coverage": self._coverage(finished),
             "traces": self._traces(finished),
         }
@@ -227,6 +259,7 @@ class Bench:
                 for level, values in sorted(by_level.items())
             },
             "usage": _mean_usage([o.answer.usage for o in outcomes]),
+            "accounts": _mean_accounts(outcomes),
             "passes": sum(o.answer.passes for o in outcomes) / len(outcomes),
             **self._thinking(outcomes),
             "problems": [
@@ -246,7 +279,7 @@ class Bench:
     def _thinking(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         if self.thinking_tokens is None:
             return {}
-        return {"thinking": held([count for o in outcomes for count in o.thoughts], self.thinking_tokens)}
+        return {"thinking": thinking_report([count for o in outcomes for count in o.thoughts], self.thinking_tokens)}
 
     def _coverage(self, finished: Sequence[Entry]) -> dict[str, dict[str, float]]:
         """Unbiased pass@k at powers of two, from the entry with the most independent samples."""
@@ -289,6 +322,7 @@ def _trace(entry: Entry, o: Outcome) -> dict[str, Any]:
         "answer": o.answer.value,
         "correct": o.correct,
         "returned": o.answer.node.key if o.answer.node else None,
+        "accounts": _mean_accounts([o]),
         "nodes": list(o.trace),
     }
 
@@ -302,7 +336,20 @@ def _padded_pass(samples: Sequence[bool], n: int, k: int) -> float:
     return pass_at_k(max(n, len(samples)), sum(samples), k)
 
 
-def _mean_usage(usages: Sequence[Usage]) -> dict[str, float | None]:
+def _mean_usage(usages: Sequence[Usage], n: int | None = None) -> dict[str, float | None]:
+    """The sum of these divided by ``n``, by default by their number; without seconds."""
     summed = total(usages).as_dict()
     del summed["seconds"]
-    return {name: None if value is None else value / len(usages) for name, value in summed.items()}
+    return {name: None if value is None else value / (n or len(usages)) for name, value in summed.items()}
+
+
+def _mean_accounts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What each role spent in each phase, as means over all these problems, also those where it spent nothing."""
+    spent: dict[Account, list[Usage]] = {}
+    for outcome in outcomes:
+        for account, usage in outcome.answer.accounts.items():
+            spent.setdefault(account, []).append(usage)
+    return [
+        {"phase": phase, "role": role, "usage": _mean_usage(spent[phase, role], len(outcomes))}
+        for phase, role in sorted(spent)
+    ]

@@ -13,7 +13,7 @@ from thinktime.bench.statistics import Estimate, mean_interval
 from thinktime.core.errors import InputError
 from thinktime.core.selection import Candidate, majority
 from thinktime.core.types import Node
-from thinktime.strategies.length_vote import by_length
+from thinktime.strategies.sampling.length_vote import by_length
 
 DRAWS = 100
 PLATEAU = 0.005
@@ -84,7 +84,7 @@ def curve(
 
 
 def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
-    """`thinktime.strategies.length_vote` as a selector: a vote of the shortest or longest samples that ended."""
+    """The strategy `length_vote` as a selector: a vote of the shortest or longest samples that ended."""
 
     def select(drawn: Sequence[Candidate]) -> Candidate | None:
         ended = [candidate for candidate in drawn if candidate.node.done]
@@ -94,7 +94,7 @@ def length_vote(side: str, keep: float = 0.5, least: int = 3) -> Select:
 
 
 def first_finish(k: int, *, last: bool = False) -> Select:
-    """`thinktime.strategies.first_finish` as a selector: a vote of the first ``k`` to end, or as a control the last."""
+    """The strategy `first_finish` as a selector: a vote of the first ``k`` to end, or as a control the last."""
 
     def select(drawn: Sequence[Candidate]) -> Candidate | None:
         arrived = [candidate for candidate in drawn if candidate.answer is not None]

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Table:
-    """One row per run: accuracy and difference with 95% intervals, and costs per problem."""
+    """One row per run: accuracy and difference with 95% intervals, and costs per problem; failed entries below."""
     task = result["task"]
-    state = "" if result["complete"] else ", interrupted: finished problems only"
+    state = "" if result["complete"] else ", incomplete: finished problems only"
     title = f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}"
-    table = Table(title=title, title_justify="left", caption=result.get("stamp"), caption_justify="left")
+    notes = [result["stamp"]] if result.get("stamp") else []
+    notes += [f"failed: {entry['strategy']}@{entry['n']}: {entry['error']}" for entry in result.get("failed", ())]
+    table = Table(title=title, title_justify="left", caption=Text("\n".join(notes)), caption_justify="left")
     table.add_column("strategy", no_wrap=True)
     for name in ("n", "problems", "accuracy", "minus single", "tokens", "scorer tokens", "GFLOPs", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)

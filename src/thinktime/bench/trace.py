@@ -7,7 +7,9 @@ from typing import Any
 from rich.text import Text as RichText
 from rich.tree import Tree
 
-from thinktime.core.search import Record, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Record
+from thinktime.core.types import MAIN
 from thinktime.generators.text import added_text
 
 
@@ -24,6 +26,7 @@ def records(search: Search) -> list[dict[str, Any]]:
             "finish": record.node.finish,
             "tokens": record.node.usage.generated_tokens,
             "pruned": record.pruned,
+            **({"model": record.node.model} if record.node.model != MAIN else {}),
             **({"prompt": record.prompt, "about": _quoted(record)} if record.prompt else {}),
         }
         for record in search.records()

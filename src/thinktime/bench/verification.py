@@ -16,7 +16,7 @@ import numpy.typing as npt
 from thinktime.bench.statistics import Estimate, expected_best, paired_difference, pass_at_k
 from thinktime.core.errors import InputError
 from thinktime.strategies.options import one_of
-from thinktime.strategies.solve_or_verify import SELECT, SolveOrVerify, cost
+from thinktime.strategies.verification.solve_or_verify import SELECT, SolveOrVerify, cost
 
 Floats = npt.NDArray[np.float64]
 Split = tuple[int, int]

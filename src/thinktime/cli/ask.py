@@ -63,7 +63,7 @@ def ask(
     """Answer one question better, and say what it cost."""
     from thinktime.bench.trace import draw, records
     from thinktime.core.types import Problem
-    from thinktime.generators.text import held, thoughts_of
+    from thinktime.generators.text import thinking_counts, thinking_report
     from thinktime.session import run
 
     config = config_of(
@@ -92,7 +92,7 @@ def ask(
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
     nodes = [record.node for record in search.trace.values()]
-    thinking = {} if thinking_tokens is None else {"thinking": held(thoughts_of(nodes), thinking_tokens)}
+    thinking = {} if thinking_tokens is None else {"thinking": thinking_report(thinking_counts(nodes), thinking_tokens)}
     if as_json:
         text = answer.node.state.text if answer.node else None
         out = {"answer": answer.value, "finish": answer.finish, "text": text, "share": answer.share}

@@ -164,6 +164,9 @@ def bench(
             f"error: {len(run.failures)} problems could not be asked: {run.failures[0]}; run the same command again",
             file=sys.stderr,
         )
+    if run.failed:
+        print(f"error: failed: {', '.join(run.failed)}: {next(iter(run.failed.values()))}", file=sys.stderr)
+    if run.failures or run.failed:
         raise typer.Exit(EXIT_FAILED)
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
@@ -253,7 +256,7 @@ def _calibrated(
     """Early rejection's ``tau=auto`` as problems that are not tested tell it; left as it is where none can be read."""
     from thinktime.bench.rejection import PROBLEMS, least_tau, read_along
     from thinktime.scorers.prm import ProcessReward
-    from thinktime.strategies.early_rejection import EarlyRejection
+    from thinktime.strategies.search.early_rejection import EarlyRejection
 
     found = list(entries)
     steps = None

@@ -1,4 +1,4 @@
-"""``thinktime models`` and ``thinktime strategies``: what there is."""
+"""``thinktime models`` and ``thinktime strategies``: list the shipped models and the strategies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ strategies = typer.Typer(help="The strategies: their papers, options and needs; 
 
 
 def models(as_json: Json = False) -> None:
-    """The shipped models, what they know, and what else --model takes."""
+    """The shipped models, the words they know, and other values of --model."""
     from thinktime.pocket import MODELS
     from thinktime.pocket.problems import DAYS, ITEMS, MAKERS, NAMES, problems
 
     shipped = {
-        path.parent.name: facts
+        path.parent.name: config
         for path in sorted(MODELS.glob("*/config.json"))
-        if (facts := read_json(path).get("thinktime"))
+        if (config := read_json(path).get("thinktime"))
     }
     example = next(iter(problems("test", 1, seed=1))).question
     if as_json:
@@ -38,8 +38,8 @@ def models(as_json: Json = False) -> None:
             )
         )
         return
-    for name, facts in shipped.items():
-        print(f"pocket {name}: {facts.get('description', '')}")
+    for name, config in shipped.items():
+        print(f"pocket {name}: {config.get('description', '')}")
     print(
         f"\nThe pocket solver reads word problems in its own words, with numbers up to 199, for example:\n  {example}"
     )
@@ -55,7 +55,7 @@ def list_all(context: typer.Context, as_json: Json = False) -> None:
     from thinktime.strategies import known
     from thinktime.strategies.cards import card
 
-    context.obj = as_json  # in front of `show` it means the same as behind it
+    context.obj = as_json  # `--json` before `show` means the same as after it
     if context.invoked_subcommand is not None:
         return
     cards = [card(name, kind) for name, kind in sorted(known().items())]
@@ -74,7 +74,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A name from `thinktime strategies`.")],
     as_json: Json = False,
 ) -> None:
-    """One strategy: what it does, what its options mean, what it needs."""
+    """One strategy: its method, its options and its needs."""
     from thinktime.strategies import find
     from thinktime.strategies.cards import card
 
@@ -85,10 +85,10 @@ def show(
     print("\n\n".join(_plain(part) for part in (found.name, found.method, found.about) if part))
     if found.options:
         print("\noptions:")
-    for option, facts in found.options.items():
-        print(f"    {option}={facts.default}")
-        if facts.about:
-            print(indent(fill(_plain(facts.about), 100), " " * 8))
+    for name, option in found.options.items():
+        print(f"    {name}={option.default}")
+        if option.about:
+            print(indent(fill(_plain(option.about), 100), " " * 8))
     print(f"\nneeds: {', '.join(found.needs) or 'nothing'}")
 
 
@@ -98,7 +98,7 @@ def _summary(found: Card) -> dict[str, object]:
 
 
 def _headline(found: Card) -> str:
-    """The first line of what the class says of itself; else of what its module does."""
+    """The first line of the class's docstring, or of its module's if the class has none."""
     return (found.about or found.method).partition("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""``thinktime paint``: one prompt, one better picture, and its cost."""
+"""``thinktime paint``: paint one picture for one prompt, with its cost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from thinktime.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from thinktime.core.protocols import Scorer
-    from thinktime.core.search import Answer, Search
-    from thinktime.diffusion.gradient import Part
+    from thinktime.core.search import Search
+    from thinktime.core.trace import Answer
+    from thinktime.models.diffusion.gradient import Part
     from thinktime.strategies import Strategy
 
 POCKET = "pocket-digits"
@@ -32,33 +33,33 @@ def paint(
         str | None,
         typer.Option(
             help="Measures and weights: class, ink, symmetry, compressibility, clip=DIR, image_reward=DIR, joined as "
-            "in class+10*ink; default: what the prompt of pocket-digits asks for."
+            "in class+10*ink; default: the measures in the prompt of pocket-digits."
         ),
     ] = None,
     budget: BudgetText = "400nfe",
     steps: Annotated[int, typer.Option(help="Denoising steps from noise to picture.")] = 20,
     eta: Annotated[
         float | None,
-        typer.Option(help="Noise of a step, 0 to 1; default: what the strategy needs, 1 if it may be any."),
+        typer.Option(help="Noise of a step, 0 to 1; default: 0 if the strategy needs steps without noise, else 1."),
     ] = None,
-    guidance: Annotated[float, typer.Option(help="Above 1: nearer to the prompt, for two evaluations a step.")] = 1.0,
+    guidance: Annotated[float, typer.Option(help="Above 1: closer to the prompt, for two evaluations a step.")] = 1.0,
     pull: Annotated[
         float | None,
-        typer.Option(help="Every step follows the slope of the score, times this; for class, ink, symmetry."),
+        typer.Option(help="Weight of the score's gradient in every step; for class, ink, symmetry."),
     ] = None,
-    stride: Annotated[int, typer.Option(help="Denoising steps that a search takes for one.")] = 1,
+    stride: Annotated[int, typer.Option(help="Denoising steps that count as one step of a search.")] = 1,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("picture.png"),
     side: Annotated[int, typer.Option(help="Least height of the PNG in pixels; small pictures are enlarged.")] = 256,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Paint one picture better, and say what it cost."""
+    """Paint one picture with a search, and print its cost."""
     from thinktime import pocket
     from thinktime.core.search import Search
     from thinktime.core.types import Capability, Problem, Sampling
-    from thinktime.diffusion.gradient import Pull
     from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.models.diffusion.gradient import Pull
     from thinktime.pocket.digits import scorer_for
     from thinktime.scorers.pictures import PictureScorer
     from thinktime.strategies import check, parse
@@ -99,8 +100,8 @@ def paint(
     score = search.trace[answer.node.key].score
     usage = answer.usage
     if as_json:
-        facts = {"picture": str(out), "score": score, "finish": answer.finish, "strategy": name}
-        print(json.dumps(facts | {"usage": usage.as_dict(), "passes": answer.passes}))
+        result = {"picture": str(out), "score": score, "finish": answer.finish, "strategy": name}
+        print(json.dumps(result | {"usage": usage.as_dict(), "passes": answer.passes}))
         return
     print(f"{out}: score {'none' if score is None else f'{score:.3f}'}  ({name}, {answer.finish})")
     print(
@@ -111,14 +112,14 @@ def paint(
 
 
 def measures_of(text: str) -> list[Part]:
-    """The measures that ``--scorer`` names.
+    """The measures in ``--scorer``.
 
     Raises:
-        InputError: it names none, or one whose model is not there.
+        InputError: it has no measure, an unknown measure, or a measure without its model.
     """
     from thinktime import pocket
-    from thinktime.diffusion.classifier import Classifier
-    from thinktime.diffusion.gradient import Part
+    from thinktime.models.diffusion.classifier import Classifier
+    from thinktime.models.diffusion.gradient import Part
     from thinktime.scorers.pictures import SIMPLE, class_score, clip_score, image_reward
 
     term = r"([+-]?)(?:(\d+\.?\d*)\*)?([a-z_]+)(?:=([^+]+))?"
@@ -142,7 +143,7 @@ def measures_of(text: str) -> list[Part]:
 
 
 def composed(parts: Sequence[tuple[Scorer, float]]) -> Scorer | None:
-    """One scorer of all, if there are any."""
+    """One scorer composed of all parts; None without parts."""
     from thinktime.scorers.composed import Composed
 
     if len(parts) == 1 and parts[0][1] == 1:
@@ -151,7 +152,7 @@ def composed(parts: Sequence[tuple[Scorer, float]]) -> Scorer | None:
 
 
 async def _watched(method: Strategy, search: Search, quiet: bool) -> Answer:
-    """The strategy's answer, with a bar of what is spent and the best score so far."""
+    """Run the strategy with a bar of the spent evaluations and the best score so far; return its answer."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -169,7 +170,10 @@ async def _watched(method: Strategy, search: Search, quiet: bool) -> Answer:
 
 
 def _write(picture: Any, out: Path, side: int) -> None:
-    """A PNG of a picture [channels, height, width] between 0 and 1, enlarged without smoothing to at least ``side``."""
+    """Write a picture ``[channels, height, width]`` of values from 0 to 1 as PNG, at least ``side`` pixels high.
+
+    Small pictures are enlarged without smoothing.
+    """
     import numpy as np
     from PIL import Image
 

@@ -19,7 +19,7 @@ def probe(
 ) -> None:
     """Probe what an endpoint supports, for a few tokens; ask and bench use the result for a day."""
     from thinktime.generators.openai import RemoteGenerator
-    from thinktime.remote.refusals import only_model
+    from thinktime.models.remote.refusals import only_model
 
     key, cache = model_key(), user_probe_cache()
     generator = RemoteGenerator(url, model_name or only_model(url, key), key)

@@ -1,4 +1,4 @@
-"""``thinktime replay``: recorded samples, without a model."""
+"""``thinktime replay``: analyse recorded samples without a model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from thinktime.cli.common import Json, Seed, numbers_in
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="Recorded samples: JSONL, one problem a line.")],
+    file: Annotated[Path, typer.Argument(help="Recorded samples: JSONL, one problem per line.")],
     samples: Annotated[str, typer.Option(help="Field with the list of samples.")] = "outputs",
     text: Annotated[str, typer.Option(help="Field of a sample's text.")] = "response",
     answer: Annotated[str, typer.Option(help="Field of a sample's answer.")] = "response_answer",
-    correct: Annotated[str, typer.Option(help="Field that says whether it is right (true or false).")] = "label",
+    correct: Annotated[str, typer.Option(help="Field with true or false: whether a sample is right.")] = "label",
     reward: Annotated[str | None, typer.Option(help="Field of a sample's reward.")] = None,
     k: Annotated[str, typer.Option("--k", help="Values of k, separated by commas.")] = "1,4,16",
     drop_unjudged: Annotated[
-        bool, typer.Option("--drop-unjudged", help="Leave samples out that were not judged.")
+        bool, typer.Option("--drop-unjudged", help="Leave out samples that were not judged.")
     ] = False,
     seed: Seed = 0,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""``thinktime score-server``: a process reward model behind HTTP, on this machine."""
+"""``thinktime score-server``: serve a process reward model over HTTP on this machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from thinktime.core.errors import InputError
 
 def score_server(
     reward_model: Annotated[str, typer.Option(help="'pocket' or a reward model directory.")] = "pocket",
-    name: Annotated[str | None, typer.Option(help="What requests call it; default: the directory's name.")] = None,
-    port: Annotated[int, typer.Option(help="Where it listens, on 127.0.0.1; 0 takes a free one.")] = 8100,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name in requests; default: the directory's name.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8100,
     dtype: Dtype = "auto",
 ) -> None:
-    """Serve a process reward model as vLLM's /pooling does, for --scorer http://127.0.0.1:8100/pooling."""
+    """Serve a process reward model like vLLM's /pooling, for --scorer http://127.0.0.1:8100/pooling."""
     import uvicorn
 
     from thinktime import pocket
@@ -31,7 +33,7 @@ def score_server(
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             place.bind(("127.0.0.1", port))
-            place.listen(2048)  # whoever reads the address may come before the server is up
+            place.listen(2048)  # a client may read the address and connect before the server is up
         except (OSError, OverflowError) as error:
             raise InputError("port", port, f"cannot listen there ({error}); give another --port") from None
         app = application(ProcessReward(directory, dtype=number), name or directory.name)

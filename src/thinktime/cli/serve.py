@@ -51,7 +51,7 @@ def serve(
     from thinktime.core.usage import Budget
     from thinktime.gateway.config import Config, digest, given_key, read_config
     from thinktime.gateway.config import new_key as make_key
-    from thinktime.remote.prices import Price
+    from thinktime.models.remote.prices import Price
 
     if new_key:
         made = make_key()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
@@ -16,8 +16,17 @@ ONLINE = "online"
 
 _phase: ContextVar[str] = ContextVar("phase", default=ONLINE)
 
+SUMMED_AT = 64
+
 Account = tuple[str, str]
 """A phase, and a role with its kind: ``("online", "model main")``."""
+
+
+def as_rows(accounts: Mapping[Account, Usage]) -> list[dict[str, Any]]:
+    """The accounts as JSON, one object each, by phase and role in alphabetical order."""
+    return [
+        {"phase": phase, "role": role, "usage": usage.as_dict()} for (phase, role), usage in sorted(accounts.items())
+    ]
 
 
 class Costs(Protocol):
@@ -84,9 +93,13 @@ class Meter:
 
     def __init__(self, ledger: Ledger, outer: Meter | None = None) -> None:
         self.ledger = ledger
-        self.accounts: dict[Account, Usage] = {}
-        """What each role spent in each phase; all of them sum to ``ledger.spent``."""
+        self._accounts: dict[Account, list[Usage]] = {}
         self._outer = outer
+
+    @property
+    def accounts(self) -> dict[Account, Usage]:
+        """What each role spent in each phase; all of them sum to ``ledger.spent``."""
+        return {account: total(parts) for account, parts in self._accounts.items()}
 
     async def buy(self, work: Work[Item, Result], items: Sequence[Item]) -> tuple[list[tuple[Item, Result]], bool]:
         """Run as many items as the budget covers, and return them with their results.
@@ -99,9 +112,9 @@ class Meter:
         while wanted:
             if bought and work.over():
                 return bought, False
-            granted, wanted = self._grant(work, wanted, whole=not bought)
+            granted, reserved, wanted = self._grant(work, wanted, whole=not bought)
             if granted:
-                bought += await self._run(work, granted)
+                bought += await self._run(work, granted, reserved)
             elif self.ledger.fits_later(work.worst_case(wanted[0])):
                 await self.ledger.freed()
             elif work.in_order:
@@ -117,40 +130,43 @@ class Meter:
         self._note((_phase.get(), role), actual)
 
     def _note(self, account: Account, usage: Usage) -> None:
-        self.accounts[account] = self.accounts.get(account, Usage()) + usage
+        parts = self._accounts.setdefault(account, [])
+        parts.append(usage)
+        if len(parts) >= SUMMED_AT:  # sums of many at once are cheaper than a running sum
+            parts[:] = [total(parts)]
         if self._outer is not None:
             self._outer._note(account, usage)
 
     def _grant(
         self, work: Work[Item, Result], wanted: Sequence[Item], whole: bool
-    ) -> tuple[list[tuple[Item, Usage]], list[Item]]:
-        """Split into what the budget covers now, each with its reservation, and the rest.
+    ) -> tuple[list[Item], Usage, list[Item]]:
+        """Split into what the budget covers now, its reservation, and the rest.
 
         With ``whole`` all of it is tried at once first, which is cheaper if it fits. A banked item reserves its worst
         case too, so a resumed run decides as an undisturbed one.
         """
         if whole and work.in_order:
-            asked = [(item, work.worst_case(item)) for item in wanted]
-            if self.ledger.reserve(total(worst for _, worst in asked)):
+            reserved = total([work.worst_case(item) for item in wanted])
+            if self.ledger.reserve(reserved):
                 for item in wanted:
                     work.granted(item)
-                return asked, []
-        granted: list[tuple[Item, Usage]] = []
+                return list(wanted), reserved, []
+        granted: list[Item] = []
+        parts: list[Usage] = []
         for place, item in enumerate(wanted):
             worst = work.worst_case(item)
             if not self.ledger.reserve(worst):
                 if not granted and not self.ledger.fits_later(worst) and (shorter := work.shorter(item)) is not None:
                     worst = work.worst_case(shorter)
                     if self.ledger.reserve(worst):
-                        return [(shorter, worst)], list(wanted[place + 1 :])
-                return granted, list(wanted[place:])
+                        return [shorter], worst, list(wanted[place + 1 :])
+                return granted, total(parts), list(wanted[place:])
             work.granted(item)
-            granted.append((item, worst))
-        return granted, []
+            granted.append(item)
+            parts.append(worst)
+        return granted, total(parts), []
 
-    async def _run(self, work: Work[Item, Result], granted: Sequence[tuple[Item, Usage]]) -> list[tuple[Item, Result]]:
-        items = [item for item, _ in granted]
-        reserved = total(worst for _, worst in granted)
+    async def _run(self, work: Work[Item, Result], items: Sequence[Item], reserved: Usage) -> list[tuple[Item, Result]]:
         found = work.find(items)
         new = [item for place, item in enumerate(items) if place not in found]
         try:

@@ -89,7 +89,14 @@ class Comparing(Work[tuple[Node, ...], Score]):
     def __init__(self, role: str, judge: Comparer, problem: Problem, journal: Journal | None, scope: str = "") -> None:
         super().__init__(role)
         self.judge, self._problem, self._journal, self._scope = judge, problem, journal, scope
+        self.failed: list[str] = []
+        """Why comparisons are missing, one line each."""
         self._found: dict[str, Score] = {}
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is a comparison that did not fail."""
+        return bool(self._found)
 
     def worst_case(self, item: tuple[Node, ...]) -> Usage:
         """The most that one comparison can cost; nothing where it was made before."""
@@ -110,6 +117,7 @@ class Comparing(Work[tuple[Node, ...], Score]):
         """Comparisons from the judge; failed ones are not banked."""
         fresh = [await self.judge.compare(self._problem, nodes) for nodes in items]
         kept = [(self._key(nodes), score) for nodes, score in zip(items, fresh, strict=True) if not score.reason]
+        self.failed += [score.reason for score in fresh if score.reason]
         self._found.update(kept)
         if self._journal is not None:
             self._journal.add_scores(self.judge.name, kept)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 from thinktime.core import meter
 from thinktime.core.actions import Acting, Action
@@ -18,35 +17,15 @@ from thinktime.core.environment import Environment, Places
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError, TooLongError
 from thinktime.core.journal import Journal, Samples
 from thinktime.core.ledger import Clock, Ledger
-from thinktime.core.meter import Account, Meter
+from thinktime.core.meter import Meter
 from thinktime.core.protocols import Answers, Comparer, Embedder, Generator, Scorer
 from thinktime.core.samples import Drawing
 from thinktime.core.scores import Comparing, Embeddings, ScoreCache
 from thinktime.core.selection import Candidate, best
+from thinktime.core.trace import Answer, Record
 from thinktime.core.transitions import Race, Transition
 from thinktime.core.types import MAIN, Capability, Child, Extension, Node, Problem, Prompt, Sampling, Until, missing
 from thinktime.core.usage import Budget, Usage
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The result of a strategy.
-
-    ``finish`` is ``done``, ``budget`` (the budget ended the search; this is the best so far) or ``incomplete``
-    (no complete generation with a readable answer; ``value`` is None).
-    """
-
-    value: str | None
-    finish: Literal["done", "budget", "incomplete"]
-    usage: Usage
-    node: Node | None = None
-    share: float | None = None
-    path_tokens: int = 0
-    """Length of the returned path; ``usage.generated_tokens`` counts the whole tree."""
-    passes: int = 0
-    """Sequential forward passes on the longest chain of the tree."""
-    accounts: Mapping[Account, Usage] = field(default_factory=dict)
-    """What each role spent in each phase; together they are ``usage``."""
 
 
 class Method(Protocol):
@@ -55,30 +34,6 @@ class Method(Protocol):
     async def __call__(self, search: Search) -> Answer:
         """The answer to the search's problem."""
         ...
-
-
-@dataclass
-class Record:
-    """One node of the trace."""
-
-    node: Node
-    turn: int = 0
-    """The call of a verb that made it; calls count when they begin, so concurrent ones keep their order."""
-    score: float | None = None
-    steps: tuple[float, ...] = ()
-    pruned: bool = False
-    prompt: str | None = None
-    """What this root asks, where it is not the problem itself."""
-    about: tuple[Node, ...] = ()
-    """The generations that it asks about."""
-    said: tuple[Node, ...] = ()
-    """The earlier replies that it quotes."""
-    question: Problem | None = None
-    """The problem that the root stands for."""
-    is_answer: bool = True
-    """Whether the children of this root answer the problem: no checks, judgements, plans."""
-    error: ThinktimeError | None = None
-    """Why the child failed."""
 
 
 class Search:
@@ -244,8 +199,10 @@ class Search:
         ]
         if len(calls) == 1:
             return await calls[0]
+        from asyncio import gather  # costs as much to import as all of the core
+
         order = {node.key: place for place, node in enumerate(nodes)}
-        grown = [node for part in await asyncio.gather(*calls) for node in part]
+        grown = [node for part in await gather(*calls) for node in part]
         return sorted(grown, key=lambda node: order[node.parent.key] if node.parent else 0)
 
     async def _extend(
@@ -479,12 +436,12 @@ class Search:
             root: a root from `ask`, whose prompt is the inner problem; by default the problem itself, with samples of
                 its own.
             budget: a limit within this search's limits.
-            model: the role that is ``main`` inside.
+            model: the role that is ``main`` inside; with a root it is the model that was asked.
 
         Raises:
             ThinktimeError: as the strategy raises.
         """
-        inner = self._inner(root, budget, self._role(model))
+        inner = self._inner(root, budget, self._role(model) if root is None else root.model)
         answer = await strategy(inner)
         self.exhausted |= inner.exhausted and budget is None
         return answer
@@ -515,8 +472,10 @@ class Search:
         return sorted(self.trace.values(), key=lambda record: record.turn)
 
     def failed_scores(self) -> list[str]:
-        """Why scores are missing, one line each."""
-        return [reason for cache in self._caches.values() for reason in cache.failed]
+        """Why scores and comparisons are missing, one line each."""
+        failed = [cache.failed for cache in self._caches.values()]
+        failed += [work.failed for work in self._comparing.values()]
+        return [reason for reasons in failed for reason in reasons]
 
     def candidates(self, nodes: Collection[Node], scores: Collection[float | None] | None = None) -> list[Candidate]:
         """The complete nodes among these, with their answers and scores, each once."""
@@ -537,10 +496,12 @@ class Search:
         sample is lost to a budget that ran out, or to a rule that nothing fitted.
 
         Raises:
-            ThinktimeError: no sample is complete, and a child failed for this reason; or all scores failed.
+            ThinktimeError: no sample is complete, and a child failed for this reason; or all scores and comparisons
+                failed.
         """
         failed, records = self.failed_scores(), self.records()
-        if failed and all(record.score is None for record in records):
+        compared = any(work.succeeded for work in self._comparing.values())
+        if failed and not compared and all(record.score is None for record in records):
             raise ModelError(failed[0])
         if chosen is None:
             answers = [record for record in records if self.is_answer(record.node)]
@@ -556,7 +517,7 @@ class Search:
             share=chosen.share if chosen else None,
             path_tokens=self.models[node.model].length(node.state) if node else 0,
             passes=max(record.node.passes for record in records),
-            accounts=dict(self.meter.accounts),
+            accounts=self.meter.accounts,
         )
 
     def _role(self, name: str) -> str:

@@ -28,7 +28,7 @@ class Usage:
     model_calls: int = 0
     """Continuations asked of the generator."""
     scorer_calls: int = 0
-    """ScoreCache asked of scorers."""
+    """Scores asked of scorers, and comparisons asked of judges."""
     flops: float | None = 0.0
     """Floating-point operations of the generator: linear layers and attention."""
     scorer_flops: float | None = 0.0
@@ -75,7 +75,10 @@ _counts = attrgetter(*_FIELDS)
 
 def total(parts: Iterable[Usage]) -> Usage:
     """Sum of usages; nothing sums to zero."""
-    columns = zip(*map(_counts, parts), strict=True)
+    some = list(parts)
+    if len(some) == 1:
+        return some[0]
+    columns = zip(*map(_counts, some), strict=True)
     return Usage(*[None if None in column else sum(column) for column in columns])  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
-from thinktime.core.types import Capability
+from thinktime.core.types import MAIN, Capability
 from thinktime.gateway.answers import SampleAnswers
 from thinktime.gateway.asgi import ClientLeftError, ResponseWriter, parse_json, read_body, run_while_connected
 from thinktime.gateway.auth import ApiClient, Auth
@@ -36,11 +37,14 @@ from thinktime.gateway.proxy import proxy_request
 from thinktime.gateway.replies import Chunks, SearchOutcome, completion, error_event
 from thinktime.gateway.request import CompletionRequest, default_max_tokens, read_request
 from thinktime.gateway.responses import Response, as_chat
+from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Upstream
-from thinktime.remote.client import OnEvent
-from thinktime.remote.protocol import Api
+from thinktime.generators.openai import RemoteGenerator
+from thinktime.models.remote.client import OnEvent
+from thinktime.models.remote.protocol import Api
+from thinktime.prompts.templates import overridden
 
 SILENCE = 15.0
 """Seconds without an event after which a stream sends a comment to keep the connection open."""
@@ -74,7 +78,7 @@ Answering = Callable[[RequestContext], Coroutine[Any, Any, None]]
 
 
 class Gateway:
-    """Answers requests by searches on an upstream. Methods that score use ``scorer``."""
+    """Answers requests by searches on an upstream. Methods that score use ``scorer``, or else a configured one."""
 
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
@@ -84,6 +88,8 @@ class Gateway:
         self.probes = self.auth.account(PROBES)
         self.tracing = Tracing(config.upstream)
         self.upstream = Upstream(config, self.probes, self.tracing.sampling)
+        self.roles = Roles(config, self.upstream, self.probes, self.tracing.sampling)
+        self.prompts = overridden(strategies.prompts(), config.prompts)
         self.metrics = Metrics()
 
     def app(self) -> Starlette:
@@ -105,6 +111,7 @@ class Gateway:
     @asynccontextmanager
     async def _living(self, _: Starlette) -> AsyncIterator[None]:
         yield
+        await self.roles.close()
         await self.upstream.close()
         await asyncio.to_thread(self.tracing.close)
         if self.bank is not None:
@@ -181,21 +188,31 @@ class Gateway:
             async with asyncio.timeout(budget.seconds):
                 capped = method.thinking_tokens is not None
                 generator = await self.upstream.generator(request.model, request.api, capped=capped)
+                others = await self.roles.models(method.models, request.api, capped=capped)
+                scorers = await self.roles.scorers(method.scorers)
+                if self.scorer is not None and MAIN not in method.scorers:
+                    scorers[MAIN] = self.scorer
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
         wanted = self.bank is not None or capped or Capability.LOGPROBS in method.strategy.needs
+        sending = partial(
+            RemoteGenerator.sending, fields=request.fields, thinking_tokens=method.thinking_tokens, logprobs=wanted
+        )
+        models = {role: sending(other) for role, other in others.items()}
+        chat = request.api == "chat/completions"
         outcome = await search_for(
             request,
             method,
-            generator.sending(request.fields, on_event, method.thinking_tokens, logprobs=wanted),
+            {MAIN: sending(generator, on_event=on_event), **models},
             budget=budget,
             within=context.client.ledger,
-            upstream=self.upstream.url,
-            scorer=self.scorer,
+            addresses=self.roles.addresses,
+            scorers=scorers,
+            prompts={**self.prompts, **method.prompts} if chat else {},
             journal=Progress(on_progress, SampleAnswers(as_json=request.json, tools=request.tools), self.bank)
             if on_progress
             else self.bank,
-            on_start=lambda search: entry.show(search, self.upstream.url),
+            on_start=lambda search: entry.show(search, self.roles.addresses),
         )
         context.attributes |= outcome_attributes(outcome)
         entry.answer = outcome.answer
@@ -239,7 +256,8 @@ class Gateway:
 
     async def _models(self, context: RequestContext) -> None:
         listing = dict((await self.upstream.client.get("models")).body)
-        offered = {Capability.ANSWERS, *([Capability.SCORES] if self.scorer else [])}
+        scored = self.scorer is not None or MAIN in self.config.scorers
+        offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
         models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model]
         listing["data"] = [
@@ -288,7 +306,7 @@ class Endpoint:
             if context.entry is not None:
                 context.entry.left = True
         except Exception as error:
-            failed = http_error(error, gateway.upstream.url)
+            failed = http_error(error, gateway.roles.addresses)
             if context.entry is not None:
                 context.entry.error = failed.message
             await _fail(context.writer, failed)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
-from thinktime.remote.prices import Price
-from thinktime.remote.protocol import root_and_api
+from thinktime.models.remote.prices import Price
+from thinktime.models.remote.protocol import root_and_api
 
 LEAST_KEY = 16
 """Least characters of a key; a shorter one can be guessed."""
@@ -45,6 +46,24 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """Where the model of a role is.
+
+    Args:
+        model: its name there.
+        base_url: the root of its API, if it is not on the upstream. For a scorer it may end in ``/pooling``,
+            ``/classify`` or ``/score``, which are calls of reward models.
+        key_variable: the environment variable with its key.
+        price: dollars per million tokens, in place of the listed price.
+    """
+
+    model: str
+    base_url: str | None = None
+    key_variable: str | None = None
+    price: Price | None = None
+
+
+@dataclass(frozen=True)
 class Config:
     """A gateway's settings.
 
@@ -59,6 +78,9 @@ class Config:
         max_samples: most samples of one request.
         max_body: most bytes of a request.
         bank: file that keeps samples and spending.
+        models: models by role, for methods that use several; the model of a request is ``main``.
+        scorers: scorers by role; ``main`` is the one of methods that use one.
+        prompts: words in place of a prompt's own, by the prompt's name.
         upstream_key: the key sent to the upstream.
 
     Raises:
@@ -75,6 +97,9 @@ class Config:
     max_samples: int = 1024
     max_body: int = 32 * 1024 * 1024
     bank: Path | None = None
+    models: Mapping[str, Endpoint] = field(default_factory=dict)
+    scorers: Mapping[str, Endpoint] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
     upstream_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,8 +109,19 @@ class Config:
             value = getattr(self, name)
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
+        for kind, roles in (("models", self.models), ("scorers", self.scorers)):
+            for role in roles:
+                refuse_role(kind, role)
         if not self.keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
+
+
+def refuse_role(kind: str, role: str) -> None:
+    """Raise an `InputError` for what cannot be the name of a role; ``kind`` is the field that has it."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", role):
+        raise InputError(kind, role[:40], "name a role in at most 40 letters, digits, - and _")
+    if kind.endswith("models") and role == MAIN:
+        raise InputError(kind, role, "the model of the request has this role; name another role")
 
 
 def _refuse_flops(field: str, budget: Budget) -> None:
@@ -149,6 +185,12 @@ def read_config(path: Path) -> dict[str, Any]:
         if name == "keys":
             settings[name] = tuple(_keys(value))
             continue
+        if name in ("models", "scorers"):
+            settings[name] = dict(_endpoints(name, value))
+            continue
+        if name == "prompts":
+            settings[name] = _prompts(value)
+            continue
         _check(name, value, (int,) if name in _NUMBERS else (str,))
         settings[name] = {"budget": Budget.parse, "price": Price.parse, "bank": Path}.get(name, _same)(value)
     return settings
@@ -168,6 +210,31 @@ def _keys(table: object) -> Iterable[Key]:
         budget = Budget.parse(settings["budget"]) if "budget" in settings else Budget()
         rate, sees_all = settings.get("requests_per_minute"), settings.get("sees_all", False)
         yield Key(name, settings["sha256"], budget, rate, sees_all)
+
+
+def _endpoints(kind: str, table: object) -> Iterable[tuple[str, Endpoint]]:
+    """Roles with their endpoints. A text is the name of a model of the upstream."""
+    if not isinstance(table, Mapping):
+        raise InputError(kind, table, f"write a table for each role: [{kind}.NAME]")
+    known = [f.name for f in fields(Endpoint)]
+    for role, value in table.items():
+        settings = {"model": value} if isinstance(value, str) else value
+        if not isinstance(settings, Mapping) or "model" not in settings:
+            raise InputError(f"{kind}.{role}", value, 'give model = "…", the name of the model')
+        for setting, text in settings.items():
+            if setting not in known:
+                raise UnknownNameError(f"{kind}.{role}", setting, known)
+            _check(f"{kind}.{role}.{setting}", text, (str,))
+        price = Price.parse(settings["price"]) if "price" in settings else None
+        yield role, Endpoint(**{**settings, "price": price})
+
+
+def _prompts(table: object) -> dict[str, str]:
+    if not isinstance(table, Mapping):
+        raise InputError("prompts", table, 'write a table of texts: [prompts], check = "…{answer}…"')
+    for name, words in table.items():
+        _check(f"prompts.{name}", words, (str,))
+    return dict(table)
 
 
 def _check(name: str, value: object, types: tuple[type, ...]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinktime.core.errors import BankError, CapabilityError, InputError, ModelError, ThinktimeError, UnknownNameError
-from thinktime.remote.client import RefusedError, RemoteError, TooLateError
+from thinktime.models.remote.client import RefusedError, RemoteError, TooLateError
 
 _log = logging.getLogger("thinktime")
 _OURS = {
@@ -58,17 +58,24 @@ class HttpError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
-def redacted(reason: str, upstream: str) -> str:
-    """The reason without the upstream's address, which clients may not see."""
-    return reason.replace(f"{upstream!r}", "upstream").replace(upstream, "the upstream")
+def short(value: object) -> object:
+    """The value, shortened to fit an error message."""
+    return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
 
 
-def http_error(error: Exception, upstream: str) -> HttpError:
+def redacted(reason: str, addresses: tuple[str, ...]) -> str:
+    """The reason without the addresses of upstreams, which clients may not see."""
+    for address in sorted(addresses, key=len, reverse=True):
+        reason = reason.replace(f"{address!r}", "upstream").replace(address, "the upstream")
+    return reason
+
+
+def http_error(error: Exception, addresses: tuple[str, ...]) -> HttpError:
     """The HTTP error for an exception. An unexpected one is logged, and its text is not sent.
 
     Args:
         error: the exception.
-        upstream: the upstream's address, which is removed from the message.
+        addresses: of upstreams; they are removed from the message.
     """
     if isinstance(error, HttpError):
         return error
@@ -77,7 +84,7 @@ def http_error(error: Exception, upstream: str) -> HttpError:
     if not isinstance(error, ThinktimeError):
         _log.error("a request failed", exc_info=error)
         return HttpError(500, "the gateway failed; see its log")
-    reason = redacted(str(error), upstream)
+    reason = redacted(str(error), addresses)
     if isinstance(error, InputError):
         if error.field in _OURS:
             _log.error(str(error))

@@ -10,7 +10,8 @@ from typing import Any
 
 from thinktime import strategies
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.methods import Method
@@ -97,9 +98,9 @@ class HistoryEntry:
     def _packed_tree(self, known: int = 0) -> bytes:
         return _packed(self.view.shown(known, self.answer) if self.view else None)
 
-    def show(self, search: Search, upstream: str) -> None:
-        """Show this search on the page from now on."""
-        self.ledger, self.view = search.ledger, SearchView(search, upstream)
+    def show(self, search: Search, addresses: tuple[str, ...]) -> None:
+        """Show this search on the page from now on, its errors without these addresses of upstreams."""
+        self.ledger, self.view = search.ledger, SearchView(search, addresses)
 
     def end(self, status: int) -> None:
         """Keep the tree as JSON, and release the search."""

@@ -11,17 +11,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
+from string import Formatter
 from typing import Any
 
 from thinktime import strategies
 from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import Prompt
 from thinktime.core.usage import Budget
+from thinktime.gateway.config import refuse_role
+from thinktime.gateway.errors import short
+from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
-from thinktime.strategies.single import Single
+from thinktime.strategies.sampling.single import Single
 
 HEADER = "x-thinktime"
+ROLES = 8
+"""Most roles that a request may name, of models and of scorers each."""
+WORDS, FIELDS = 10_000, 8
+"""Most characters of a prompt in a client's words, and most fields in it; a field may hold a whole request."""
 EXAMPLE = '{"strategy": "majority", "n": 8, "budget": {"tokens": 4000}}'
 OPTILLM = {
     "none": "single",
@@ -48,6 +57,12 @@ class Method:
     budget: Budget
     thinking_tokens: int | None = None
     """Most tokens that a sample may think; None is no limit."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Models of the upstream by role, beside ``main``, which is the model of the request."""
+    scorers: Mapping[str, str] = field(default_factory=dict)
+    """Models of the upstream that judge, by role."""
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    """Prompts by name in the client's words."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -133,6 +148,8 @@ def _in_field(value: object) -> Method:
         raise InputError("thinktime", value, f"give an object: {EXAMPLE}")
     options = dict(value)
     name, limits = options.pop("strategy", None), options.pop("budget", None)
+    models, scorers = _roles("models", options.pop("models", {})), _roles("scorers", options.pop("scorers", {}))
+    prompts = _prompts(options.pop("prompts", {}))
     if not isinstance(name, str):
         raise InputError("thinktime.strategy", name, f"name one of: {', '.join(_names())}")
     method = parse(name)
@@ -143,7 +160,38 @@ def _in_field(value: object) -> Method:
     options = written | options
     thinking = _thinking(options)
     strategy = _made(method.name, tuple(options.items()))
-    return Method(method.name, strategy, method.budget if limits is None else _budget(limits), thinking)
+    budget = method.budget if limits is None else _budget(limits)
+    return Method(method.name, strategy, budget, thinking, models, scorers, prompts)
+
+
+def _roles(kind: str, value: object) -> Mapping[str, str]:
+    where = f"thinktime.{kind}"
+    if not isinstance(value, Mapping) or len(value) > ROLES:
+        raise InputError(where, short(value), f'give an object of at most {ROLES} roles: {{"draft": "MODEL"}}')
+    for role, model in value.items():
+        refuse_role(where, role)
+        if not isinstance(model, str) or not model:
+            raise InputError(f"{where}.{role}", short(model), "name a model of the upstream")
+    return value
+
+
+def _prompts(value: object) -> dict[str, Prompt]:
+    if not isinstance(value, Mapping):
+        raise InputError("thinktime.prompts", short(value), 'give an object of texts: {"check": "…{answer}…"}')
+    known, found = _known_prompts(), dict[str, Prompt]()
+    for name, words in value.items():
+        if name not in known:
+            raise UnknownNameError("thinktime.prompts", name[:80], known)
+        field = f"thinktime.prompts.{name}"
+        if not isinstance(words, str) or not 0 < len(words) <= WORDS:
+            raise InputError(field, short(words), f"give a text of at most {WORDS} characters")
+        try:
+            found |= overridden(known, {name: words})
+        except InputError as error:
+            raise InputError(field, short(error.value), error.fix) from None
+        if sum(name is not None for _, name, _, _ in Formatter().parse(words)) > FIELDS:
+            raise InputError(field, short(words), f"write at most {FIELDS} fields in it")
+    return found
 
 
 def _thinking(options: dict[str, Any]) -> int | None:
@@ -183,3 +231,8 @@ def _budget(limits: object) -> Budget:
 @cache
 def _names() -> list[str]:
     return sorted(strategies.known())
+
+
+@cache
+def _known_prompts() -> dict[str, Prompt]:
+    return strategies.prompts()

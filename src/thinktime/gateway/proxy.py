@@ -16,10 +16,10 @@ from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
-from thinktime.remote.client import Client, UnreadableError
-from thinktime.remote.observers import Observer
-from thinktime.remote.prices import Price
-from thinktime.remote.protocol import ReportedUsage, read_usage
+from thinktime.models.remote.client import Client, UnreadableError
+from thinktime.models.remote.observers import Observer
+from thinktime.models.remote.prices import Price
+from thinktime.models.remote.protocol import ReportedUsage, read_usage
 
 NOT_SENT = frozenset(
     {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization"}

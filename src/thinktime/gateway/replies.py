@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from thinktime.core.search import Answer, Search
+from thinktime.core.meter import as_rows
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.gateway.methods import Method
 from thinktime.gateway.request import CompletionRequest
-from thinktime.generators.text import RemoteText, held, thoughts_of
+from thinktime.generators.text import RemoteText, thinking_counts, thinking_report
 
 DONE = b"data: [DONE]\n\n"
 
@@ -46,12 +48,13 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
         "seed": seed,
         "trace": search.problem.id,
         "account": search.ledger.spent.as_dict(),
+        "accounts": as_rows(search.meter.accounts),
         **({} if method.thinking_tokens is None else {"thinking": _thinking(search, method.thinking_tokens)}),
     }
 
 
 def _thinking(search: Search, limit: int) -> dict[str, Any]:
-    return held(thoughts_of(record.node for record in search.trace.values()), limit)
+    return thinking_report(thinking_counts(record.node for record in search.trace.values()), limit)
 
 
 def usage(search: Search) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Problem, Sampling
+from thinktime.gateway.errors import short
 from thinktime.gateway.methods import Method
-from thinktime.remote.protocol import Api
+from thinktime.models.remote.protocol import Api
 
 READ = frozenset(
     {"model", "messages", "prompt", "n", "best_of", "stream", "stream_options", "temperature", "top_p", "seed"}
@@ -86,10 +87,13 @@ def read_request(body: Mapping[str, Any], api: Api, model: str, max_tokens: int)
         if _number(body, name, 1, whole=True) != 1:
             raise InputError(name, body[name], "a method gives one answer; say how many samples with thinktime.n")
     limit_field = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    limit = int(_number(body, limit_field, max_tokens, whole=True))
+    if limit < 1:
+        raise InputError(limit_field, limit, "give 1 or more")
     sampling = Sampling(
         temperature=_number(body, "temperature", 1.0),
         top_p=_number(body, "top_p", 1.0),
-        max_length=int(_number(body, limit_field, max_tokens, whole=True)),
+        max_length=limit,
     )
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, Mapping):
@@ -113,14 +117,14 @@ def read_request(body: Mapping[str, Any], api: Api, model: str, max_tokens: int)
 def _messages(body: Mapping[str, Any]) -> list[Any]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, Mapping) for m in messages):
-        raise InputError("messages", _short(messages), "give a list of messages, one or more")
+        raise InputError("messages", short(messages), "give a list of messages, one or more")
     return messages
 
 
 def _text(body: Mapping[str, Any]) -> str:
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt:
-        raise InputError("prompt", _short(prompt), "a method completes one text; give a string that is not empty")
+        raise InputError("prompt", short(prompt), "a method completes one text; give a string that is not empty")
     return prompt.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
 
 
@@ -129,17 +133,12 @@ def _number(body: Mapping[str, Any], name: str, default: float, *, whole: bool =
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
-        raise InputError(name, _short(value), f"give a {'whole ' if whole else ''}number")
+        raise InputError(name, short(value), f"give a {'whole ' if whole else ''}number")
     return value
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:
     value = body.get(name)
     if value not in (None, True, False):
-        raise InputError(name, _short(value), "give true or false")
+        raise InputError(name, short(value), "give true or false")
     return bool(value)
-
-
-def _short(value: object) -> object:
-    """The value, shortened to fit an error message."""
-    return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"

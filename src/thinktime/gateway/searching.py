@@ -10,10 +10,11 @@ from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
 from thinktime.core.selection import Candidate
-from thinktime.core.types import Capability, Problem, Score
-from thinktime.core.usage import Budget
+from thinktime.core.trace import Answer
+from thinktime.core.types import MAIN, Capability, Problem, Prompt, Score
+from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.answers import SampleAnswers, fallback_sample, truncated_sample
 from thinktime.gateway.auth import over_budget
 from thinktime.gateway.errors import HttpError, http_error
@@ -22,6 +23,7 @@ from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
+from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import check
 
 OnProgress = Callable[[str], None]
@@ -31,12 +33,13 @@ _SCORED = {Capability.SCORES, Capability.PROCESS_REWARD}
 async def search_for(
     request: CompletionRequest,
     method: Method,
-    generator: RemoteGenerator,
+    models: Mapping[str, RemoteGenerator],
     *,
     budget: Budget,
     within: Ledger,
-    upstream: str,
-    scorer: Scorer | None = None,
+    addresses: tuple[str, ...],
+    scorers: Mapping[str, Scorer],
+    prompts: Mapping[str, Prompt],
     journal: Journal | None = None,
     on_start: Callable[[Search], None] | None = None,
 ) -> SearchOutcome:
@@ -47,23 +50,27 @@ async def search_for(
     Args:
         request: the parsed request.
         method: the strategy and its options.
-        generator: the generator for this request, see `RemoteGenerator.sending`.
+        models: generators for this request by role, see `RemoteGenerator.sending`.
         budget: the budget of this request.
         within: the outer ledger, to which samples are charged as well.
-        upstream: the upstream's address, which is removed from errors.
-        scorer: used if the method scores.
+        addresses: of upstreams; they are removed from errors.
+        scorers: by role; ``main`` is used if the method scores.
+        prompts: in place of the strategies' own, by name.
         journal: stores and finds samples.
         on_start: called with the search before it runs.
 
     Raises:
         HttpError: there is no answer; it has the reason and the account.
     """
+    scored = bool(method.strategy.needs & _SCORED)
     try:
         search = Search(
             request.problem,
-            generator,
-            scorers=scorer if method.strategy.needs & _SCORED else None,
+            models,
+            scorers={role: scorer for role, scorer in scorers.items() if role != MAIN or scored},
             answers=SampleAnswers(as_json=request.json, tools=request.tools),
+            embedder=HashedNgrams(),
+            prompts=prompts,
             sampling=request.sampling,
             budget=budget,
             seed=request.seed,
@@ -71,18 +78,33 @@ async def search_for(
             within=within,
         )
         check(method.name, method.strategy, search)
+        _refuse_unpriced(search)
     except ThinktimeError as error:
-        raise http_error(error, upstream) from None
+        raise http_error(error, addresses) from None
     if on_start is not None:
         on_start(search)
     try:
         return SearchOutcome(await _answer(method, search), search, method, request)
     except (HttpError, ThinktimeError) as error:
-        found = http_error(error, upstream)
+        found = http_error(error, addresses)
         found.account = account(search, method, request.seed)
         raise found from None
     finally:
         search.ledger.forfeit()
+
+
+def _refuse_unpriced(search: Search) -> None:
+    """Raise an `InputError` if a budget limits what is unknown for a role; for ``main`` the search itself does."""
+    worst = {f"model {role}": model.worst_case(search.root, 1) for role, model in search.models.items() if role != MAIN}
+    for role, scorer in search.scorers.items():
+        if role != MAIN:
+            worst[f"scorer {role}"] = scorer.worst_case(search.problem, search.root, None)
+    for role, usage in worst.items():
+        try:
+            if search.ledger.reserve(usage):
+                search.ledger.settle(usage, Usage())
+        except InputError as error:
+            raise InputError(error.field, error.value, f"for {role}, {error.fix}") from None
 
 
 async def _answer(method: Method, search: Search) -> Answer:

@@ -12,9 +12,9 @@ from thinktime.core.errors import InputError
 from thinktime.gateway.methods import Method
 from thinktime.gateway.replies import SearchOutcome, usage
 from thinktime.gateway.request import CompletionRequest
-from thinktime.remote.client import RefusedError
-from thinktime.remote.observers import ObservedRequest
-from thinktime.remote.protocol import read_usage
+from thinktime.models.remote.client import RefusedError
+from thinktime.models.remote.observers import ObservedRequest
+from thinktime.models.remote.protocol import read_usage
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -8,8 +8,10 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from thinktime.core.search import Answer, Record, Search
-from thinktime.core.types import Child, Extension, Node
+from thinktime.core.meter import as_rows
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer, Record
+from thinktime.core.types import MAIN, Child, Extension, Node
 from thinktime.gateway.errors import redacted
 from thinktime.generators.text import added_text
 
@@ -28,11 +30,11 @@ class SearchView:
 
     Args:
         search: the search, which is never changed here.
-        upstream: the upstream's address, which is removed from error messages.
+        addresses: of upstreams; they are removed from error messages.
     """
 
-    def __init__(self, search: Search, upstream: str) -> None:
-        self._search, self._upstream = search, upstream
+    def __init__(self, search: Search, addresses: tuple[str, ...]) -> None:
+        self._search, self._addresses = search, addresses
 
     def shown(self, known: int = 0, answer: Answer | None = None) -> dict[str, Any]:
         """The tree as JSON.
@@ -68,10 +70,11 @@ class SearchView:
             "votes": self._votes([record.node for record in records + growing], place),
             "more": len(search.trace) - len(records),
             "log": [clipped(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
-            "unread": [redacted(reason, self._upstream) for reason in dict.fromkeys(unread[:EVENTS])],
+            "unread": [redacted(reason, self._addresses) for reason in dict.fromkeys(unread[:EVENTS])],
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),
+            "accounts": as_rows(search.meter.accounts),
         }
 
     def _node_json(self, record: Record, place: Mapping[str, int]) -> dict[str, Any]:
@@ -87,12 +90,14 @@ class SearchView:
         }
         if thoughts:
             fields["thoughts"] = clipped(thoughts)
+        if node.model != MAIN:
+            fields["model"] = node.model
         if record.prompt:
             fields["prompt"] = record.prompt
             quoted = (*record.about, *record.said)
             fields["about"] = [place[about.key] for about in quoted if about.key in place]
         if record.error is not None:
-            fields["error"] = clipped(redacted(str(record.error), self._upstream))
+            fields["error"] = clipped(redacted(str(record.error), self._addresses))
         return fields
 
     def _votes(self, nodes: Iterable[Node], place: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -11,13 +11,13 @@ from thinktime.core.usage import Usage
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import Config
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.remote.client import Client, RefusedError, RemoteError
-from thinktime.remote.observers import Observer
-from thinktime.remote.prices import Price, listed
-from thinktime.remote.probe import Traits
-from thinktime.remote.protocol import Api, root_and_api
-from thinktime.remote.refusals import models
-from thinktime.remote.thoughts import Cap
+from thinktime.models.remote.client import Client, RefusedError, RemoteError
+from thinktime.models.remote.observers import Observer
+from thinktime.models.remote.prices import Price, listed
+from thinktime.models.remote.probe import Traits
+from thinktime.models.remote.protocol import Api, root_and_api
+from thinktime.models.remote.refusals import models
+from thinktime.models.remote.thoughts import Cap
 
 FRESH = 60.0
 """Seconds for which the list of models is cached."""

@@ -13,7 +13,7 @@ from thinktime.core.usage import Usage
 from thinktime.generators.requests import Requests, failed
 from thinktime.generators.text import RemoteText
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.thoughts import CLOSING
+from thinktime.models.remote.thoughts import CLOSING
 
 
 def worst_behind(requests: Requests, state: RemoteText, max_tokens: int) -> Usage:

@@ -20,14 +20,14 @@ from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.transitions import Neighbour, Redo, Renoise, Transition
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.diffusion.batch import Batch
-from thinktime.diffusion.calls import Call, Condition
-from thinktime.diffusion.levels import Array, Levels, neighbour
-from thinktime.diffusion.spill_store import SpillStore, StoredArray
+from thinktime.models.diffusion.batch import Batch
+from thinktime.models.diffusion.calls import Call, Condition
+from thinktime.models.diffusion.levels import Array, Levels, neighbour
+from thinktime.models.diffusion.spill_store import SpillStore, StoredArray
 
 if TYPE_CHECKING:
-    from thinktime.diffusion.gradient import Pull
-    from thinktime.diffusion.models import DiffusionModel
+    from thinktime.models.diffusion.gradient import Pull
+    from thinktime.models.diffusion.models import DiffusionModel
 
 ROOT = -1
 """The position of the root, before the first noise is drawn."""
@@ -99,7 +99,7 @@ class DiffusionGenerator:
         memory: int = 1 << 30,
         device: str = "cpu",
     ) -> None:
-        from thinktime.diffusion.models import DiffusionModel
+        from thinktime.models.diffusion.models import DiffusionModel
 
         if not 0 <= eta <= 1:
             raise InputError("eta", eta, "give 0 (the first noise decides) to 1")

@@ -1,4 +1,4 @@
-"""Text from a local model: nodes become rows, and the rows of all branches of all problems run in one batch."""
+"""Text from a local model. Nodes become rows, and the rows of all branches of all problems run in one batch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from thinktime.core.errors import CapabilityError, InputError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.worker import Worker
 from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, with_context
-from thinktime.remote.probe import THINK
-from thinktime.remote.thoughts import CLOSING, END, thinking, thinks_again
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.worker import Worker
+from thinktime.models.remote.probe import THINK
+from thinktime.models.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
-    from thinktime.engine.models import LanguageModel
-    from thinktime.engine.rows import Output, Race, Row
+    from thinktime.models.engine.models import LanguageModel
+    from thinktime.models.engine.rows import Output, Row, RowRace
 
 
 _CAPABILITIES: frozenset[str] = frozenset(
@@ -35,13 +35,13 @@ class LocalGenerator:
 
     Args:
         directory: the model; a Llama needs no ``transformers``, other families do.
-        step: what ends a step.
+        step: the text that ends a step.
         max_rows: rows that run at once.
-        dtype: with ``float64`` a sample does not depend on what shares its batch; in ``float32``, about twice
-            as fast, rounding may now and then change a token.
-        thinking_tokens: the most that a sample may think; at that length its thought is closed and it goes on (budget
-            forcing, Muennighoff et al. 2025, arXiv 2501.19393). None is no cap.
-        chat: whether it answers any prompt, as a chat model does; False for a model of one task.
+        dtype: with ``float64`` a sample does not depend on the other rows of its batch; ``float32`` is about twice as
+            fast, but rounding may occasionally change a token.
+        thinking_tokens: the most thought tokens of a sample; at that length its thought is closed and the sample
+            continues (budget forcing, Muennighoff et al. 2025, arXiv 2501.19393). None is no cap.
+        chat: True for a chat model, which answers any prompt; False for a model of one task.
 
     Raises:
         InputError: the directory is missing or holds no language model; or the cap is below 0, or the model does not
@@ -60,7 +60,7 @@ class LocalGenerator:
         thinking_tokens: int | None = None,
         chat: bool = True,
     ) -> None:
-        from thinktime.engine.models import load_language_model
+        from thinktime.models.engine.models import load_language_model
 
         self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
@@ -79,12 +79,12 @@ class LocalGenerator:
                 raise InputError("thinking_tokens", thinking_tokens, f"this model does not write {END}; leave it out")
 
     def root(self, problem: Problem, known: Sequence[Text] = (), *, quotes: bool = False) -> Text:
-        """The chat template around the prompt (a string is one user turn), behind what the problem's context says.
+        """The chat template around the problem's context and prompt; a string is one user turn.
 
         Raises:
-            InputError: the prompt is empty, or has words a closed vocabulary lacks (if it ``quotes`` a model, these are
-                spelled); or the context has a part that is no text.
-            TooLongError: it does not fit the context.
+            InputError: the prompt is empty, or has words outside a closed vocabulary (with ``quotes`` these are
+                spelled); or a part of the context is not text.
+            TooLongError: it does not fit the model's context.
         """
         ids = self._model.tokenizer.encode_chat(with_context(problem), spell=quotes)
         limit = self._model.context
@@ -93,13 +93,13 @@ class LocalGenerator:
         return Text(tuple(ids), known=max((_shared(ids, state) for state in known), default=0))
 
     def adopt(self, root: Text, state: Any, known: Sequence[Text] = ()) -> Text:
-        """What another model wrote, in the ids of this one; ids of a shared tokenizer are kept as they are.
+        """The text of another model in the ids of this one; ids of a shared tokenizer are kept.
 
         Raises:
-            CapabilityError: the state is no text.
+            CapabilityError: the state is not a text.
         """
         if not isinstance(state, Text | RemoteText):
-            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot go on from a {type(state).__name__}")
+            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot continue a {type(state).__name__}")
         tokenizer = self._model.tokenizer
         ids: list[int] = []
         ends: list[int] = []
@@ -118,25 +118,25 @@ class LocalGenerator:
         return len(state.ids)
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """The prefix computed, every token used."""
+        """The cost of the whole prefix and of every token up to the limit."""
         return self._usage(node.state, min(max_length, self._room(node.state)), first=True, seconds=0.0)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Sample one child per extension, in one running batch with every other caller."""
-        from thinktime.engine.rows import Race
+        from thinktime.models.engine.rows import RowRace
 
         if self._thinking is not None:
             return list(await asyncio.gather(*(self._within_cap(extension) for extension in extensions)))
-        races = {(e.race, e.node): Race(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
+        races = {(e.race, e.node): RowRace(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
         rows = [self._row(e, race=races[e.race, e.node] if e.race else None) for e in extensions]
         outputs = await self._worker.run(rows)
         return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
 
     def _row(
-        self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: Race | None = None
+        self, extension: Extension, said: tuple[int, ...] = (), most: int | None = None, race: RowRace | None = None
     ) -> Row:
-        """A row behind the extension's node and what was said since, of its length limit or a lower one."""
-        from thinktime.engine.rows import Row
+        """A row after the extension's node and the ids ``said`` since; ``most`` replaces the extension's limit."""
+        from thinktime.models.engine.rows import Row
 
         state: Text = extension.node.state
         most = extension.max_length if most is None else most
@@ -152,8 +152,8 @@ class LocalGenerator:
         )
 
     async def _within_cap(self, extension: Extension) -> Child:
-        """A child whose thought is closed at the cap. The ids that close it count for its length, but as read."""
-        from thinktime.engine.rows import Output
+        """A child whose thought is closed at the cap. The closing ids count for its length, but cost prompt tokens."""
+        from thinktime.models.engine.rows import Output
 
         if extension.race is not None:
             raise InputError("thinking_tokens", self._thinking, "a race compares lengths; leave the cap out")
@@ -186,7 +186,7 @@ class LocalGenerator:
         return replace(child, usage=usage, state=replace(child.state, thinking=thought))
 
     def _thought(self, before: Text, state: Text, begun: bool, closed: int | None = None) -> int:
-        """At most how many ids of a sample are thoughts; ``closed`` where its thought was closed just now."""
+        """Upper bound of a sample's thought tokens; ``closed`` is the bound if its thought was closed just now."""
         said = state.text
         if thinks_again(said):
             return len(state.ids)
@@ -200,9 +200,9 @@ class LocalGenerator:
         return bisect_left(range(len(state.ids)), True, key=lambda n: END in decode(state.ids[:n])) - 1
 
     async def hidden(self, states: Sequence[Text]) -> list[tuple[list[float], Usage]]:
-        """What the last layer says at the last token of each state, before the model's last norm."""
-        from thinktime.engine.rows import Read
-        from thinktime.engine.states import Segments
+        """The last layer's hidden state at the last token of each state, before the model's last norm, and its cost."""
+        from thinktime.models.engine.rows import Read
+        from thinktime.models.engine.states import Segments
 
         last = Segments((self._model.shape.layers - 1,))
         ids = [state.prompt + state.ids for state in states]
@@ -210,29 +210,29 @@ class LocalGenerator:
         found = []
         for state, output in zip(states, outputs, strict=True):
             assert output.states is not None
-            found.append((output.states[0, 0].tolist(), self.looking(state, output.seconds)))
+            found.append((output.states[0, 0].tolist(), self.probe_usage(state, output.seconds)))
         return found
 
     def single_id(self, text: str) -> int | None:
-        """The token that is this text, or None where it is several."""
+        """The single token of this text; None if it has several."""
         ids = self._model.tokenizer.encode(text)
         return ids[0] if len(ids) == 1 else None
 
-    async def chances(self, behind: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
-        """The log-probability, at temperature 1, of each token behind the ids at the same place."""
-        from thinktime.engine.rows import Read
+    async def logprobs(self, prefixes: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
+        """The log-probability, at temperature 1, of each token after the prefix at the same index."""
+        from thinktime.models.engine.rows import Read
 
-        pairs = zip(behind, tokens, strict=True)
+        pairs = zip(prefixes, tokens, strict=True)
         outputs = await self._worker.run([Read((*ids, token), len(ids)) for ids, token in pairs])
         return [float(output.values[0]) for output in outputs if output.values is not None]
 
-    def looking(self, state: Text, seconds: float = 0.0) -> Usage:
-        """What `hidden` costs: the last token, which was only drawn, is read."""
+    def probe_usage(self, state: Text, seconds: float = 0.0) -> Usage:
+        """The cost of one more forward pass over the last token, which was drawn but not processed."""
         flops = forward_flops(self._model.shape, 1, len(state.prompt) + len(state.ids) - 1)
         return Usage(scorer_tokens=1, scorer_calls=1, scorer_flops=flops, seconds=seconds)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """The same row, given up earlier. Its log-probability is not known."""
+        """The same row, cancelled earlier. Its log-probability is unknown."""
         before: Text = extension.node.state
         state = self._state(before, child.state.ids[len(before.ids) :][:tokens], math.nan)
         usage = self._usage(before, tokens, first=extension.index == 0, seconds=child.usage.seconds)
@@ -253,7 +253,7 @@ class LocalGenerator:
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
         state = self._state(before, output.ids, before.logprob + sum(output.logprobs))
-        first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has read nothing
+        first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has processed nothing
         usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]
         limit = extension.race.limit if extension.race else None
@@ -266,7 +266,7 @@ class LocalGenerator:
         return Child(state, finish, usage, passes=len(output.ids), length=len(output.ids))
 
     def _room(self, state: Text) -> int:
-        """Tokens that the context still takes."""
+        """Tokens that still fit the context."""
         return max(0, self._model.context - len(state.prompt) - len(state.ids))
 
     def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
@@ -278,10 +278,11 @@ class LocalGenerator:
         return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False)
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
-        """A node's first child pays for what is new in the prefix; all else is found in the store.
+        """A node's first child is charged for the new tokens of the prefix; all other tokens are in the store.
 
-        New in a root is what the model has not read of its prompt. New in any other node is the last token, which was
-        drawn but not read; where another model wrote the node, it is everything that this one has not read.
+        The new tokens of a root are those of its prompt that the model has not processed. The new token of any other
+        node is its last one, which was drawn but not processed. If another model wrote the node, all tokens are new
+        that this model has not processed.
         """
         shape = self._model.shape
         prefix = len(before.prompt) + len(before.ids)
@@ -300,5 +301,5 @@ class LocalGenerator:
 
 
 def _shared(ids: Sequence[int], state: Text) -> int:
-    """How many first ids were read with this state; the last one that was drawn has not been read yet."""
+    """Number of leading ids that were processed with this state; its last drawn id was not."""
     return shared(ids[:-1], (state.prompt + state.ids)[: -1 if state.ids else None])

@@ -30,15 +30,15 @@ from thinktime.generators.text import (
     with_context,
 )
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import PATIENCE, Client, OnEvent, RefusedError
-from thinktime.remote.observers import Observer, unobserved
-from thinktime.remote.prices import Price, listed
-from thinktime.remote.probe import Traits, probe
-from thinktime.remote.probe_cache import ProbeCache
-from thinktime.remote.protocol import root_and_api
-from thinktime.remote.refusals import explained
-from thinktime.remote.sizes import active_parameters
-from thinktime.remote.thoughts import Cap, probe_cap
+from thinktime.models.remote.client import PATIENCE, Client, OnEvent, RefusedError
+from thinktime.models.remote.observers import Observer, unobserved
+from thinktime.models.remote.prices import Price, listed
+from thinktime.models.remote.probe import Traits, probe
+from thinktime.models.remote.probe_cache import ProbeCache
+from thinktime.models.remote.protocol import root_and_api
+from thinktime.models.remote.refusals import explained
+from thinktime.models.remote.sizes import active_parameters
+from thinktime.models.remote.thoughts import Cap, probe_cap
 
 MOST_AT_ONCE = 64
 """Most samples of one request."""

@@ -1,4 +1,4 @@
-"""Generators that replay: samples imported from elsewhere, and samples of our own bank."""
+"""Generators that replay: imported samples, and samples from our own bank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thinktime.generators.text import RemoteText, Text, pack, unpack, unpack_rem
 
 @dataclass(frozen=True)
 class RecordedSample:
-    """One sample of someone's run. ``correct`` is None where it was not judged, ``reward`` where it has none."""
+    """One sample of an imported run. ``correct`` is None if it was not judged, ``reward`` is None if it is missing."""
 
     text: str
     answer: str | None
@@ -24,7 +24,7 @@ class RecordedSample:
 
 
 class RecordedAnswers:
-    """Answers as they were recorded."""
+    """Reads the recorded answers."""
 
     def read(self, state: RecordedSample) -> str | None:
         """The recorded answer."""
@@ -36,7 +36,7 @@ class RecordedAnswers:
 
 
 class RecordedGenerator:
-    """Hands out the recorded samples of one problem in order. What they cost is unknown, but for their number."""
+    """Returns the recorded samples of one problem in order. Of their cost only the number of calls is known."""
 
     name = "recorded"
     unit = "samples"
@@ -46,14 +46,14 @@ class RecordedGenerator:
         self._samples = samples
 
     def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> RecordedSample:
-        """Nothing said yet."""
+        """The empty sample."""
         return RecordedSample("", None)
 
     def adopt(self, root: RecordedSample, state: Any, known: Sequence[Any] = ()) -> RecordedSample:
         """Refuse.
 
         Raises:
-            CapabilityError: always; nothing can be sampled behind a recorded sample.
+            CapabilityError: always; recorded samples continue no other text.
         """
         raise CapabilityError("model='recorded': recorded samples cannot continue what another model wrote")
 
@@ -66,10 +66,10 @@ class RecordedGenerator:
         return _ONE_CALL
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """The samples at the children's places.
+        """The samples at the children's indices.
 
         Raises:
-            ModelError: more samples are asked for than were recorded.
+            ModelError: there are fewer recorded samples.
         """
         if (last := max(extension.index for extension in extensions)) >= len(self._samples):
             raise ModelError(f"n={last + 1}: this problem has {len(self._samples)} recorded samples; ask for fewer")
@@ -81,7 +81,7 @@ class RecordedGenerator:
         Raises:
             ModelError: always.
         """
-        raise ModelError("recorded samples can't be cut: nothing says where their tokens end")
+        raise ModelError("recorded samples can't be cut: the ends of their tokens are unknown")
 
     def pack(self, node_state: RecordedSample, state: RecordedSample) -> dict[str, Any]:
         """The sample's fields."""
@@ -96,7 +96,7 @@ _ONE_CALL = Usage(model_calls=1, flops=None, kv_bytes=None, dollars=None)
 
 
 class BankedGenerator:
-    """Stands in for the model whose samples a bank holds: everything is found there, nothing is generated."""
+    """Replaces a model in a replay; the bank holds its samples, and nothing is generated."""
 
     capabilities = frozenset(
         {
@@ -111,7 +111,7 @@ class BankedGenerator:
         self.name = name
 
     def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
-        """Nothing said yet; the prompt's ids are not needed."""
+        """The empty text; the prompt's ids are not needed."""
         return Text(())
 
     def adopt(self, root: Text, state: Any, known: Sequence[Any] = ()) -> Text | RemoteText:
@@ -124,19 +124,19 @@ class BankedGenerator:
         return state.tokens if isinstance(state, RemoteText) else len(state.ids)
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """As the live model's in tokens and calls; FLOPs and dollars are unknown without the model."""
+        """The live model's tokens and calls; FLOPs and dollars are unknown without the model."""
         return Usage(generated_tokens=max_length, model_calls=1, flops=None, dollars=None)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
         """Refuse.
 
         Raises:
-            ModelError: always; only what the bank lacks gets here.
+            ModelError: always; this is called only for samples that the bank lacks.
         """
         raise ModelError(f"replay: the bank lacks {len(extensions)} samples of {self.name}; run without --replay")
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """The tokens that the model would have drawn; their text and FLOPs are unknown without it."""
+        """The first ``tokens`` of the child; their text and FLOPs are unknown without the model."""
         before: Text = extension.node.state
         state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
         usage = replace(child.usage, generated_tokens=tokens, flops=None, kv_bytes=None)
@@ -147,7 +147,7 @@ class BankedGenerator:
         return pack(node_state, state)
 
     def unpack(self, node_state: Text | RemoteText, packed: Mapping[str, Any]) -> Text | RemoteText:
-        """The state that `pack` of the live model described; only an endpoint's has no ids."""
+        """The state that `pack` of the live model described; a record without ids is an endpoint's."""
         if "ids" not in packed:
             return unpack_remote(node_state if isinstance(node_state, RemoteText) else RemoteText(""), packed)
         return unpack(node_state if isinstance(node_state, Text) else Text(()), packed)

@@ -15,13 +15,30 @@ from thinktime.core.types import Child, Extension, Finish
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText
 from thinktime.generators.thoughts import Thoughts
-from thinktime.remote.client import Client, OnEvent, RefusedError, RemoteError, Reply, TooLateError, UnreadableError
-from thinktime.remote.observers import Observer
-from thinktime.remote.prices import Price
-from thinktime.remote.probe import ECHO, Traits
-from thinktime.remote.protocol import Api, Choice, prompt_of, read_choices, read_usage, shares, unechoed, unlisted
-from thinktime.remote.refusals import about_length, explained
-from thinktime.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
+from thinktime.models.remote.client import (
+    Client,
+    OnEvent,
+    RefusedError,
+    RemoteError,
+    Reply,
+    TooLateError,
+    UnreadableError,
+)
+from thinktime.models.remote.observers import Observer
+from thinktime.models.remote.prices import Price
+from thinktime.models.remote.probe import ECHO, Traits
+from thinktime.models.remote.protocol import (
+    Api,
+    Choice,
+    prompt_of,
+    read_choices,
+    read_usage,
+    shares,
+    unechoed,
+    unlisted,
+)
+from thinktime.models.remote.refusals import about_length, explained
+from thinktime.models.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
 
 
 class OvertakenError(Exception):

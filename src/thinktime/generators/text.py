@@ -1,4 +1,4 @@
-"""The state of a text generation: token ids throughout, never decoded and encoded again, where they are known."""
+"""The state of a text generation. Where token ids are known, they are kept and never decoded and encoded again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from thinktime.core.types import Node, Problem
 
 @dataclass(frozen=True)
 class Text:
-    """A partial solution: the prompt's ids, the generated ids, where its steps end, and its log-probability.
+    """A partial solution: the prompt's ids, the generated ids, the ends of its steps, and its log-probability.
 
-    ``step_ends`` are offsets into ``ids``, each just past a step; the last is ``len(ids)`` once generation has
-    stopped anywhere. ``text`` is the decoded generation without special tokens. Two with the same ids are equal.
+    ``step_ends`` are offsets into ``ids``, each just past a step; the last is ``len(ids)`` whenever generation has
+    stopped. ``text`` is the decoded generation without special tokens. States with the same ids are equal.
     """
 
     prompt: tuple[int, ...]
@@ -28,27 +28,27 @@ class Text:
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
     known: int = field(default=0, compare=False)
-    """How many of the first ids the model has read before: of the prompt, and where ``adopted`` also of ``ids``."""
+    """Number of leading ids the model has already processed: of the prompt, and if ``adopted`` also of ``ids``."""
     adopted: bool = field(default=False, compare=False)
-    """Whether another model wrote ``ids``, so that this one still has to read them."""
+    """Whether another model wrote ``ids``, so that this one still has to process them."""
     thinking: int | None = field(default=None, compare=False)
-    """At most how many of its ids are thoughts, where those are capped."""
+    """Upper bound of the thought tokens in ``ids``; None without a cap on thoughts."""
 
 
 def added_text(node: Node) -> str:
-    """What a text node says beyond its parent; nothing where states are no texts."""
+    """The text that a node adds to its parent's; empty if states are not texts."""
     before = getattr(node.parent.state, "text", "") if node.parent else ""
     return str(getattr(node.state, "text", ""))[len(before) :]
 
 
 def shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids two sequences have in common before they part."""
+    """The length of the common prefix of two sequences."""
     pairs = zip(a, b, strict=False)
     return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:
-    """What the bank stores of a child: its new ids, and the whole generation's text, steps and probability."""
+    """A child's record in the bank: its new ids, and the whole generation's text, steps and probability."""
     return {
         "ids": state.ids[len(before.ids) :],
         "text": state.text,
@@ -62,13 +62,13 @@ def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     """The state that `pack` described."""
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
-    facts = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
-    return replace(before, ids=ids, step_ends=ends, adopted=False, **facts)
+    fields = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
+    return replace(before, ids=ids, step_ends=ends, adopted=False, **fields)
 
 
 @dataclass(frozen=True)
 class RemoteText:
-    """A partial solution whose token ids nobody tells: its text, and how many tokens that was when it was sampled.
+    """A partial solution without known token ids: its text, and the number of tokens that were sampled.
 
     ``prompt`` is a text, or the messages of a chat as JSON. ``step_ends`` are offsets into ``text``,
     each just past a step.
@@ -79,22 +79,22 @@ class RemoteText:
     tokens: int = 0
     step_ends: tuple[int, ...] = ()
     logprob: float = field(default=0.0, compare=False)
-    """NaN where the endpoint tells none."""
+    """NaN if the endpoint returns none."""
     chat: bool = False
-    """Whether ``prompt`` is messages."""
+    """Whether ``prompt`` holds messages."""
     choice: str = ""
-    """The last sample as the endpoint told it, as JSON, where that is asked for: tool calls, thoughts, its finish."""
+    """The last sample as JSON in the endpoint's format, if requested: tool calls, thoughts, finish reason."""
     thinking: int | None = None
-    """At most how many of its tokens are thoughts, where those are capped and somebody counted."""
+    """Upper bound of its thought tokens; None without a cap on thoughts, or if the thoughts are uncounted."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
-    """What the bank stores of a child: the text it adds, and the whole generation's tokens, steps and probability."""
+    """A child's record in the bank: the text it adds, and the whole generation's tokens, steps and probability."""
     logprob = None if math.isnan(state.logprob) else state.logprob
-    facts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
+    counts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
     whole: dict[str, Any] = {"choice": state.choice} if state.choice else {}
     whole |= {} if state.thinking is None else {"thinking": state.thinking}
-    return {"text": state.text[len(before.text) :], **facts, **whole}
+    return {"text": state.text[len(before.text) :], **counts, **whole}
 
 
 def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
@@ -102,19 +102,19 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
     choice, thoughts = packed.get("choice", ""), packed.get("thinking")
-    facts = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
-    return replace(before, **facts, choice=choice, thinking=thoughts)
+    fields = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
+    return replace(before, **fields, choice=choice, thinking=thoughts)
 
 
-def thoughts_of(nodes: Iterable[Node]) -> list[int | None]:
-    """At most how many tokens each sample thinks, as far as somebody counted; of those that could not be had none."""
+def thinking_counts(nodes: Iterable[Node]) -> list[int | None]:
+    """Upper bound of each sample's thought tokens, None where uncounted. The root and failed samples are left out."""
     return [node.state.thinking for node in nodes if node.parent is not None and node.finish != "error"]
 
 
-def held(thoughts: Sequence[int | None], limit: int) -> dict[str, Any]:
-    """What is told of a cap on thinking: the most that a sample thinks, and whether all are known to be within it.
+def thinking_report(thoughts: Sequence[int | None], limit: int) -> dict[str, Any]:
+    """The report on a cap on thinking: the cap, the longest thought, and whether every thought is within the cap.
 
-    ``held`` is None where no sample is known to be beyond it and some nobody counted.
+    ``held`` is None if no sample is known to exceed the cap and some are uncounted.
     """
     known = [count for count in thoughts if count is not None]
     beyond = any(count > limit for count in known)
@@ -128,10 +128,10 @@ def messages_of(prompt: Any) -> list[dict[str, Any]]:
 
 
 def with_context(problem: Problem) -> Any:
-    """The problem's prompt behind its context as text: documents, tables and files, each under its id.
+    """The problem's prompt after its context as text: documents, tables and files, each under its id.
 
     Raises:
-        InputError: a part is no text.
+        InputError: a part of the context is not text.
     """
     if not problem.context:
         return problem.prompt
@@ -159,8 +159,12 @@ def _shown(part: Part) -> str:
 
 
 def question_of(problem: Problem) -> str:
-    """What a problem asks, as a text; pictures and sounds are left out."""
-    return "\n\n".join(_words(message) for message in messages_of(problem.prompt))
+    """The problem's question as text, after its context; pictures and sounds in the prompt are left out.
+
+    Raises:
+        InputError: a part of the context is not text.
+    """
+    return "\n\n".join(_words(message) for message in messages_of(with_context(problem)))
 
 
 def _words(message: Mapping[str, Any]) -> str:
@@ -170,7 +174,7 @@ def _words(message: Mapping[str, Any]) -> str:
 
 
 def steps_of(state: Text | RemoteText) -> list[str]:
-    """The steps of a partial solution, an unfinished last one included; they join to its text."""
+    """The steps of a partial solution, including an unfinished last one; joined, they are its text."""
     if isinstance(state, RemoteText):
         return [state.text[start:end] for start, end in pairwise((0, *state.step_ends))]
     return re.findall(r"[^\n]*\n|[^\n]+", state.text)

@@ -1,13 +1,13 @@
-"""Enforces a cap on the thoughts of an endpoint's samples, and counts the thoughts."""
+"""Enforces a cap on the thoughts of an endpoint's samples and counts their tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from thinktime.generators.text import RemoteText
-from thinktime.remote.probe import THINK, Traits
-from thinktime.remote.protocol import Api, Choice, ReportedUsage
-from thinktime.remote.thoughts import CLOSING, Cap, thinking, thinks_again, thought_tokens
+from thinktime.models.remote.probe import THINK, Traits
+from thinktime.models.remote.protocol import Api, Choice, ReportedUsage
+from thinktime.models.remote.thoughts import CLOSING, Cap, thinking, thinks_again, thought_tokens
 
 
 @dataclass(frozen=True)

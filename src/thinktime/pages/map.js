@@ -33,8 +33,8 @@ export function map(nodes, width, pick) {
   const step = Math.max(14, Math.min(190, (width - 48) / steps)), height = leaves * gap + 24;
   const px = place => 24 + place.x * step, py = place => 12 + (place.y + 0.5) * gap;
   const edges = places.filter(place => place.parent).map(place => {
-    const from = at.get(place.parent.key), middle = (px(from) + px(place)) / 2, { returned, pruned, skill } = place.node;
-    const kind = returned ? "edge returned" : pruned ? "edge pruned" : skill ? "edge aside" : "edge";
+    const from = at.get(place.parent.key), middle = (px(from) + px(place)) / 2, { returned, pruned, prompt } = place.node;
+    const kind = returned ? "edge returned" : pruned ? "edge pruned" : prompt ? "edge aside" : "edge";
     return [returned, s("path", { class: kind, d: `M${px(from)},${py(from)}C${middle},${py(from)} ${middle},${py(place)} ${px(place)},${py(place)}` })];
   }).sort(([a], [b]) => Number(a) - Number(b)).map(([, edge]) => edge);
   const dots = places.map(place => {

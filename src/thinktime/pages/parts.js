@@ -38,7 +38,7 @@ function tree(label, opens = node => node.returned || node.parent === null) {
       scored ? ["score ", cell(known(score) ? fixed(score, 2) : UNKNOWN), " "] : null,
       steps.length ? h("span", { class: "steps", title: `score after each step: ${steps.map(step => fixed(step, 2)).join(", ")}` },
         steps.map(step => h("span", { style: `height: ${Math.max(8, 100 * step)}%` }))) : null,
-      scored ? "· " : null, node.finish, " · ", cell(count(node.tokens)), " tokens",
+      scored ? "· " : null, node.model ? `${node.model} · ` : null, node.finish, " · ", cell(count(node.tokens)), " tokens",
       node.pruned && node.finish !== "pruned" ? " · pruned" : "");
   }
 

@@ -258,6 +258,9 @@ const KEY = () => h("p", { class: "note legend" }, h("span", {}, mark(""), "full
 
 const ACCOUNT = [["prompt tokens", "prompt_tokens"], ["cached", "cached_tokens"], ["generated", "generated_tokens"], ["judged", "scorer_tokens"],
   ["calls", "model_calls"], ["readings", "scorer_calls"], ["uncounted calls", "uncounted_calls"]];
+const roles = accounts => costTable("roles", ["Role", "Phase", "Prompt", "Cached", "Generated", "Judged", "Calls", "Dollars"],
+  accounts.map(({ role, phase, usage }) => [role, phase, cell(count(usage.prompt_tokens)), cell(count(usage.cached_tokens)),
+    count(usage.generated_tokens), count(usage.scorer_tokens), count(usage.model_calls + usage.scorer_calls), cell(dollars(usage.dollars))]));
 const pairs = list => h("dl", { class: "facts-list" }, list.map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
 
 function one(number) {
@@ -296,7 +299,7 @@ function one(number) {
       ...ACCOUNT.filter(([, field]) => field !== "uncounted_calls" || usage[field]).map(([term, field]) => [term, [cell(count(usage[field])),
         field === "generated_tokens" && limit.tokens ? ` of ${count(limit.tokens)}` : field === "model_calls" && limit.calls ? ` of ${count(limit.calls)}` : ""]]),
       ["dollars", [cell(dollars(usage.dollars)), limit.dollars ? ` of ${dollars(limit.dollars)}` : ""]],
-    ]), h("h2", {}, "Request"), pairs([
+    ]), data?.accounts.length ? roles(data.accounts) : "", h("h2", {}, "Request"), pairs([
       ["began", clock(request.at)], ["path", request.path], ["model", request.called], ["key", request.key],
       ...(request.seed === null ? [] : [["seed", h("code", {}, String(request.seed))]]),
       ...(data ? [["trace", h("code", {}, data.trace)], ...Object.entries(data.sampling).map(([name, value]) => [name.replace("_", " "), String(value)])] : []),

@@ -1,7 +1,7 @@
 """How the skilled pocket model is asked to check, judge, revise and plan, and what its replies say.
 
-A skill is one word from the user behind what it is about; the reply is text that can be read line by line. The words
-are tokens of their own behind the solver's vocabulary, so ids of the solver mean the same to both.
+The user asks with one word after what it is about; the reply is text that can be read line by line. The words are
+tokens of their own after the solver's vocabulary, so ids of the solver mean the same to both.
 """
 
 from __future__ import annotations

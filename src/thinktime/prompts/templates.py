@@ -9,7 +9,7 @@ from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Problem, Prompt
-from thinktime.prompts.turns import Message, conversation, listed, shown, user
+from thinktime.prompts.turns import Message, listed, question_text, shown, user
 
 FIELDS = ("question", "answer", "answers", "reply", "replies", "n", "example")
 """``question``: the problem's turns as text. ``answer`` and ``answers``: the last and all of the generations that it is
@@ -21,22 +21,24 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
 
     Args:
         prompt: what it stands for.
-        words: a text with `FIELDS` in braces; other braces are doubled.
+        words: a text with `FIELDS` in braces, without formats; other braces are doubled.
 
     Raises:
-        InputError: a field is unknown, or a brace is alone.
+        InputError: a field is unknown or has a format, or a brace is alone.
     """
     try:
-        names = [name for _, name, _, _ in Formatter().parse(words) if name is not None]
+        parts = [part for _, *part in Formatter().parse(words) if part[0] is not None]
     except ValueError as error:
         raise InputError(f"prompt.{prompt.name}", words[:60], f"double braces that are no field ({error})") from None
-    for name in names:
+    for name, form, conversion in parts:
         if name not in FIELDS:
-            raise UnknownNameError(f"prompt.{prompt.name} field", name, FIELDS)
+            raise UnknownNameError(f"prompt.{prompt.name} field", name or "", FIELDS)
+        if form or conversion:  # a width of a billion would fill the memory
+            raise InputError(f"prompt.{prompt.name}", f"{name}:{form}"[:60], f"write {{{name}}}, without a format")
 
     def render(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
         values = {
-            "question": "\n\n".join(str(turn["content"]) for turn in conversation(problem)),
+            "question": question_text(problem),
             "answer": shown(about[-1]) if about else "",
             "answers": listed(about),
             "reply": shown(said[-1]) if said else "",

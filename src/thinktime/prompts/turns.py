@@ -11,6 +11,7 @@ from thinktime.core.types import Problem
 Message = dict[str, Any]
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_QUOTED = 200
 
 
 def user(content: Any) -> Message:
@@ -28,6 +29,11 @@ def conversation(problem: Problem) -> list[Message]:
     return [user(problem.prompt)] if isinstance(problem.prompt, str) else list(problem.prompt)
 
 
+def question_text(problem: Problem) -> str:
+    """The problem's turns as one text."""
+    return "\n\n".join(str(turn["content"]) for turn in conversation(problem))
+
+
 def shown(state: Any) -> str:
     """The text of a generation without its thoughts."""
     return _THOUGHT.sub("", state.text).strip()
@@ -36,3 +42,9 @@ def shown(state: Any) -> str:
 def listed(states: Sequence[Any]) -> str:
     """Generations one under the other, each under a heading with its number."""
     return "\n\n".join(f"### Answer {place}\n{shown(state)}" for place, state in enumerate(states, 1))
+
+
+def quoted(states: Sequence[Any]) -> str:
+    """Replies as an error message quotes them: their ends, where what is read stands."""
+    texts = (str(state.text) for state in states)
+    return "; ".join(repr(text if len(text) <= _QUOTED else f"…{text[-_QUOTED:]}") for text in texts)

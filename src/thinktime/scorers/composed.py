@@ -1,4 +1,4 @@
-"""Several scorers as one: their weighted sum, their product, or the least. Where one has no score, it has none."""
+"""Several scorers as one: their weighted sum, product or minimum. The score is missing if any part is missing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HOW: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "product": pro
 
 
 class Composed:
-    """One score from several; ``Score.steps`` has the parts.
+    """One score composed of several; ``Score.steps`` holds the parts.
 
     Args:
         parts: scorers with their weights.
-        how: ``sum`` or ``min`` of weight times score, or the ``product`` of scores, whose weights have to be 1.
+        how: ``sum`` or ``min`` of weight times score, or ``product`` of the scores; a product needs weights of 1.
 
     Raises:
-        InputError: no parts, or weights with a product.
+        InputError: there are no parts, or a product has weights.
     """
 
     def __init__(self, parts: Sequence[tuple[Scorer, float]], how: str = "sum") -> None:
@@ -39,18 +39,18 @@ class Composed:
         self.capabilities |= {Capability.PARTS} if len(parts) > 1 else frozenset()
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """That of all parts."""
+        """The worst cases of all parts added up."""
         return total(scorer.worst_case(problem, node, known) for scorer, _ in self._parts)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node."""
+        """One score per node."""
         found = await asyncio.gather(*(scorer.score(problem, nodes, known) for scorer, _ in self._parts))
-        return [self._whole(readings) for readings in zip(*found, strict=True)]
+        return [self._whole(scores) for scores in zip(*found, strict=True)]
 
-    def _whole(self, readings: Sequence[Score]) -> Score:
-        usage = total(reading.usage for reading in readings)
-        reasons = [reading.reason for reading in readings if reading.reason]
-        values = [w * r.value for (_, w), r in zip(self._parts, readings, strict=True) if r.value is not None]
-        if len(values) < len(readings):
+    def _whole(self, scores: Sequence[Score]) -> Score:
+        usage = total(score.usage for score in scores)
+        reasons = [score.reason for score in scores if score.reason]
+        values = [w * r.value for (_, w), r in zip(self._parts, scores, strict=True) if r.value is not None]
+        if len(values) < len(scores):
             return Score(None, usage, reason=reasons[0] if reasons else "")
         return Score(self._how(values), usage, steps=tuple(values))

@@ -1,6 +1,7 @@
-"""A judge by prompt: a model behind HTTP is asked for a grade from a closed set (Zheng et al. 2023, arXiv 2306.05685).
+"""A judge by prompt: a model behind HTTP chooses a grade from a closed set (Zheng et al. 2023, arXiv 2306.05685).
 
-The grade is the mean of several samples, as in G-Eval (Liu et al. 2023, arXiv 2303.16634), without its probabilities.
+The score is the mean of several sampled grades, as in G-Eval (Liu et al. 2023, arXiv 2303.16634), which also weights
+them by probability.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from dataclasses import replace
 
 from thinktime.core.errors import InputError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
-from thinktime.core.usage import Usage, total
+from thinktime.core.usage import Usage
 from thinktime.generators.openai import RemoteGenerator
-from thinktime.generators.text import RemoteText, question_of
+from thinktime.generators.text import question_of
+from thinktime.scorers.replies import as_score
 
 TEMPLATE = """\
 Grade a solution of a problem.
@@ -31,23 +33,23 @@ Is the final answer right, and every step towards it? Say in a sentence what is 
 Then write the grade, one of {grades} (the last is the best), on a line of its own."""
 
 GRADES = tuple(str(grade) for grade in range(1, 11))
-AGAIN = 1.0
-"""Temperature of whatever is asked again: a greedy answer would be the same."""
+RETRY_TEMPERATURE = 1.0
+"""Temperature of a retry: a greedy reply would repeat the first one."""
 
 
 class Judge:
-    """Grades texts by asking a model; a score is the mean place among the grades, 0 for the first and 1 for the last.
+    """Asks a model to grade texts; a score is the mean position of the grades, 0 for the first and 1 for the last.
 
-    A reply is read by the last grade in it. One without a grade, or cut off, is asked for again, ``retries`` times at
-    most; what is still missing then does not count, and if all are, the score is missing.
+    The last grade in a reply counts. A reply without a grade, or cut off, is sampled again, at most ``retries`` times.
+    Replies that still have no grade are left out of the mean; if no reply has a grade, the score is missing.
 
     Args:
         generator: the model that judges.
-        template: has ``{question}`` and ``{solution}``, and if you like ``{grades}``.
-        grades: what may be answered, from the worst to the best.
-        samples: replies a score is the mean of.
-        retries: how often what was missing is asked for again.
-        temperature: of the replies; by default 0 for one and 1 for several.
+        template: contains ``{question}`` and ``{solution}``, and optionally ``{grades}``.
+        grades: the allowed grades, from the worst to the best.
+        samples: replies per score.
+        retries: how often missing grades are sampled again.
+        temperature: of the replies; by default 0 for one sample and 1 for several.
         max_tokens: length limit of a reply.
 
     Raises:
@@ -70,33 +72,33 @@ class Judge:
         different = {grade.casefold() for grade in grades}
         if len(different) < 2 or len(different) != len(grades) or not all(grade.strip() for grade in grades):
             raise InputError("grades", tuple(grades), "give two or more, each once, from the worst to the best")
-        for field, value, least in (("samples", samples, 1), ("retries", retries, 0)):
+        for field, value, least in (("samples", samples, 1), ("retries", retries, 0), ("max_tokens", max_tokens, 1)):
             if value < least:
                 raise InputError(field, value, f"give {least} or more")
         if samples > 1 and temperature == 0:
             raise InputError("temperature", 0, f"{samples} replies would be the same; give more than 0, or samples=1")
-        warmth = temperature if temperature is not None else 0.0 if samples == 1 else 1.0
+        chosen = temperature if temperature is not None else 0.0 if samples == 1 else 1.0
         self._generator, self._template = generator, template
         self._grades, self._samples, self._retries = tuple(grades), samples, retries
-        self._sampling = Sampling(warmth, max_length=max_tokens)
+        self._sampling = Sampling(chosen, max_length=max_tokens)
         self._places = {grade.casefold(): place / (len(grades) - 1) for place, grade in enumerate(grades)}
         alternatives = "|".join(map(re.escape, sorted(self._places, key=len, reverse=True)))
-        self._pattern = re.compile(rf"(?<![\w./-])(?<!of )(?:{alternatives})(?!\w|\.\d)")  # of 8/10, it is the 8
+        self._pattern = re.compile(rf"(?<![\w./-])(?<!of )(?:{alternatives})(?!\w|\.\d)")  # the grade of 8/10 is 8
         self._filled("", "")
-        facts = json.dumps([template, self._grades, samples, retries, warmth, max_tokens])
-        self.name = f"judge:{generator.name}/{hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()}"
+        settings = json.dumps([template, self._grades, samples, retries, chosen, max_tokens])
+        self.name = f"judge:{generator.name}/{hashlib.blake2b(settings.encode(), digest_size=6).hexdigest()}"
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
-        """Every reply at its longest, and every retry needed."""
+        """Every reply at its length limit, and all retries."""
         asked = self._asked(problem, node)
         one = self._generator.worst_case(asked, self._sampling.max_length)
         return self._usage(asked, [one] * (self._samples * (1 + self._retries)))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
-        """One reading per node.
+        """One score per node.
 
         Raises:
-            InputError: the endpoint does not take the key, or has no such model.
+            InputError: the endpoint refuses the key, or has no such model.
         """
         return list(await asyncio.gather(*(self._read(problem, node) for node in nodes)))
 
@@ -105,11 +107,11 @@ class Judge:
         await self._generator.close()
 
     def place(self, reply: Child) -> float | None:
-        """What a reply says, between 0 and 1; None where it says nothing, or never ended."""
+        """The grade of a reply, between 0 and 1; None if it has no grade or was cut off."""
         return self.grade(reply.state.text) if reply.finish == "eos" else None
 
     def grade(self, reply: str) -> float | None:
-        """The place of the last grade in a reply, between 0 and 1; None if it has none."""
+        """The position of the last grade in a reply among all grades, 0 to 1; None if it has no grade."""
         found = self._pattern.findall(reply.casefold())
         return self._places[found[-1]] if found else None
 
@@ -119,14 +121,14 @@ class Judge:
         costs: list[Usage] = []
         reason = ""
         for turn in range(1 + self._retries):
-            sampling = replace(self._sampling, temperature=AGAIN) if turn else self._sampling
+            sampling = replace(self._sampling, temperature=RETRY_TEMPERATURE) if turn else self._sampling
             wanted = range(self._samples - len(places))
             try:
                 replies = await self._generator.extend(
                     [self._extension(asked, f"{turn}/{i}", sampling) for i in wanted]
                 )
             except TooLongError as mistake:
-                reason = str(mistake)  # this solution is longer than the judge reads; others may not be
+                reason = str(mistake)  # this solution does not fit the judge's context; others may fit
                 break
             for reply in replies:
                 costs.append(reply.usage)
@@ -144,7 +146,7 @@ class Judge:
         return Extension(asked, 0, key, "done", sampling, sampling.max_length)
 
     def _asked(self, problem: Problem, node: Node) -> Node:
-        """What the judge is asked of a node, as the root of its own generation."""
+        """The judge's prompt about a node, as the root of its own generation."""
         prompt = self._filled(question_of(problem), node.state.text)
         key = hashlib.blake2b(f"{node.key}/{self.name}".encode(), digest_size=16).hexdigest()
         return Node(key, (), self._generator.root(Problem(key, prompt)))
@@ -160,19 +162,4 @@ class Judge:
             raise InputError("template", self._template, fix) from None
 
     def _usage(self, asked: Node, costs: Sequence[Usage]) -> Usage:
-        """Replies as the cost of one reading: what was read and written; what nobody counted at its most."""
-        spent, state = total(costs), asked.state
-        read = [self._prompt(cost, state) for cost in costs]
-        return Usage(
-            scorer_tokens=sum(read) + spent.generated_tokens,
-            scorer_calls=1,
-            scorer_flops=spent.flops,
-            seconds=spent.seconds,
-            dollars=spent.dollars,
-            uncounted_calls=spent.uncounted_calls,
-        )
-
-    def _prompt(self, cost: Usage, state: RemoteText) -> int:
-        if cost.prompt_tokens is None:
-            return self._generator.most_read(state)
-        return cost.prompt_tokens + (cost.cached_tokens or 0)
+        return as_score(costs, self._generator.most_read(asked.state))

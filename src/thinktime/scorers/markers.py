@@ -1,7 +1,7 @@
 """Surface features as a score: length, words that hedge, reconsider or connect (Wang et al. 2025, arXiv 2504.14047).
 
-They say something of correctness for some models only, so weights belong to the model they were fitted on, by
-`thinktime.bench.features`. `weighted_majority` over these scores is the marker-weighted vote.
+They predict correctness for some models only, so weights apply only to the model they were fitted on
+(`thinktime.bench.features` fits them). `weighted_majority` with these scores is the marker-weighted vote.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Markers:
     """Words and phrases of three kinds, in any language.
 
     Raises:
-        InputError: a list is empty or holds a blank.
+        InputError: a list is empty or contains a blank entry.
     """
 
     hedging: tuple[str, ...] = HEDGING
@@ -58,7 +58,7 @@ class Markers:
         return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
     def rates(self, text: str) -> dict[str, float]:
-        """Markers of each kind per 100 words: whole words in any case, the longest phrase first, each place once."""
+        """Markers of each kind per 100 words, ignoring case. The longest matching phrase counts, without overlaps."""
         found = dict.fromkeys(FEATURES[1:], 0)
         for match in self._pattern.finditer(_plain(text)):
             for name in self._kinds[match[0]]:
@@ -67,7 +67,7 @@ class Markers:
         return {name: 100 * count / words for name, count in found.items()}
 
     def features(self, text: str) -> tuple[float, ...]:
-        """Logarithm of the words, and the rates of hedging, thinking and discourse markers."""
+        """Logarithm of the number of words, and the rates of hedging, thinking and discourse markers."""
         return (log(max(1, len(text.split()))), *self.rates(text).values())
 
 
@@ -75,7 +75,7 @@ class Markers:
 class Weights:
     """A logistic regression on standardised features: ``coefficients`` are per standard deviation.
 
-    ``generator`` names the model on whose samples it was fitted, and the only one it is good for.
+    ``generator`` names the model whose samples the weights were fitted on; they apply to no other model.
     """
 
     generator: str
@@ -88,21 +88,21 @@ class Weights:
     samples: int
 
     def weight(self, text: str) -> float:
-        """How likely a sample that reads like this is right, between 0 and 1."""
+        """The estimated probability that a sample with this text is right."""
         features = zip(self.markers.features(text), self.means, self.spreads, self.coefficients, strict=True)
         z = self.intercept + sum(beta * (value - mean) / spread for value, mean, spread, beta in features)
         return 1 / (1 + exp(-z)) if z > -700 else 0.0
 
     def save(self, path: Path) -> None:
-        """Write them as JSON."""
+        """Write the weights as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Weights:
-        """Read what `save` wrote.
+        """Read weights that `save` wrote.
 
         Raises:
-            InputError: the file cannot be read or is no such file.
+            InputError: the file cannot be read or does not hold marker weights.
         """
         try:
             fields = json.loads(path.read_text())
@@ -118,11 +118,11 @@ class Weights:
 
 
 class MarkerScorer:
-    """Scores complete texts by their surface; a generation that has not ended has no score.
+    """Scores complete texts by their surface features; an incomplete generation has no score.
 
     Args:
-        weights: fitted on samples of this very generator.
-        generator: the name of the generator whose samples are to be scored.
+        weights: fitted on samples of the same generator.
+        generator: the name of the generator whose samples are scored.
 
     Raises:
         InputError: the weights were fitted on another model.
@@ -132,22 +132,22 @@ class MarkerScorer:
 
     def __init__(self, weights: Weights, generator: str) -> None:
         if weights.generator != generator:
-            fix = f"these weights were fitted on it and say nothing of {generator!r}; fit them on that model's samples"
+            fix = f"these weights do not apply to {generator!r}; fit weights on samples of that model"
             raise InputError("weights", weights.generator, fix)
         self._weights = weights
         digest = hashlib.blake2b(json.dumps(asdict(weights)).encode(), digest_size=6).hexdigest()
         self.name = f"markers@{digest}"
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """A reading runs no model."""
-        return _READING
+        """One call; no model runs."""
+        return _COST
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node, from ``state.text``."""
-        return [Score(self._weights.weight(node.state.text) if node.done else None, _READING) for node in nodes]
+        """One score per node, from ``state.text``."""
+        return [Score(self._weights.weight(node.state.text) if node.done else None, _COST) for node in nodes]
 
 
-_READING = Usage(scorer_calls=1)
+_COST = Usage(scorer_calls=1)
 
 
 def _plain(text: str) -> str:

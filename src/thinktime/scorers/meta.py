@@ -1,7 +1,7 @@
 """A meta reward model: how likely a judgement is to be right (Liu et al. 2025, DeepSeek-GRM, arXiv 2504.02495).
 
-A logistic head on what the judge's last layer says at the end of its own judgement. The keys and values of all the rest
-are the generator's, so a reading costs one token.
+It is a logistic head on the judge's last hidden state at the end of its own judgement. The generator has the keys and
+values of all earlier tokens, so a score costs one token.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from thinktime.generators.local import LocalGenerator
 
 
 class MetaReward:
-    """Scores judgements of one judge, from 0 to 1; a node without any generated token has no score.
+    """Scores judgements of one judge, from 0 to 1; a node without generated tokens has no score.
 
     Args:
         generator: the judge.
-        path: JSON with ``weights``, ``bias`` and the ``fingerprint`` of the judge, as ``training.meta`` writes it.
+        path: a JSON file with ``weights``, ``bias`` and the ``fingerprint`` of the judge; ``training.meta`` writes it.
 
     Raises:
         InputError: the file cannot be read, or was made for another judge.
@@ -47,13 +47,13 @@ class MetaReward:
         self.name = f"{generator.name}/meta@{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """The last token of the judgement."""
-        return self._generator.looking(node.state)
+        """One forward pass over the last token of the judgement."""
+        return self._generator.probe_usage(node.state)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """The probability that each judgement scores every right answer above every wrong one."""
-        told = [node for node in nodes if node.state.ids]
-        found = dict(zip(told, await self._generator.hidden([node.state for node in told]), strict=True))
+        """For each judgement, the probability that it scores every right answer above every wrong one."""
+        generated = [node for node in nodes if node.state.ids]
+        found = dict(zip(generated, await self._generator.hidden([node.state for node in generated]), strict=True))
         return [
             Score(self._probability(found[node][0]), found[node][1]) if node in found else Score(None, Usage())
             for node in nodes

@@ -1,7 +1,7 @@
-"""Scores of pictures, read off the model's clean estimate of a state: class, ink, symmetry, compressibility, CLIP.
+"""Scores of pictures, from the model's clean estimate of a state: class, ink, symmetry, compressibility, CLIP.
 
-Each is a scorer of any node from which a picture can be guessed, so searches over steps can steer by it; of a root
-there is nothing to be seen, and its score is missing. Higher is better for all of them.
+They score every node with a clean estimate, so searches over steps can use them. A root has no estimate, so its score
+is missing. Higher is better for all of them.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.diffusion.batch import Batch
-from thinktime.diffusion.calls import Condition
-from thinktime.diffusion.gradient import Measure
-from thinktime.diffusion.levels import Array
+from thinktime.models.diffusion.batch import Batch
+from thinktime.models.diffusion.calls import Condition
+from thinktime.models.diffusion.gradient import Measure
+from thinktime.models.diffusion.levels import Array
 
 if TYPE_CHECKING:
-    from thinktime.diffusion.classifier import Classifier
     from thinktime.generators.diffusion import DiffusionGenerator
+    from thinktime.models.diffusion.classifier import Classifier
 
 
 class PictureScorer:
     """Decodes the clean estimates of nodes and measures them; all searches share its batches.
 
     Args:
-        generator: whose nodes are scored.
-        measure: of pictures.
-        name: of the measure, under which readings are banked.
+        generator: the generator of the nodes.
+        measure: maps pictures to numbers.
+        name: the name of the measure; scores are banked under it.
         max_batch: pictures measured at once.
     """
 
@@ -52,7 +52,7 @@ class PictureScorer:
         """One picture.
 
         Raises:
-            InputError: what the prompt asks for cannot be measured.
+            InputError: the measure does not apply to the prompt.
         """
         return self._cost(node.state.condition)
 
@@ -62,7 +62,7 @@ class PictureScorer:
         return self._usages[type(condition)]
 
     def _counted(self, condition: Condition) -> Usage:
-        """That of one picture, its operations counted on a grey one."""
+        """The cost of one picture; its operations are counted on a grey one."""
         model = self._generator.model
         counter = FlopCounterMode(display=False)
         with torch.inference_mode(), counter:
@@ -70,10 +70,10 @@ class PictureScorer:
         return Usage(scorer_calls=1, scorer_flops=float(counter.get_total_flops()), decodes=int(model.text))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node; none of a root."""
-        return list(await asyncio.gather(*map(self._reading, nodes)))
+        """One score per node; the score of a root is missing."""
+        return list(await asyncio.gather(*map(self._score, nodes)))
 
-    async def _reading(self, node: Node) -> Score:
+    async def _score(self, node: Node) -> Score:
         clean = self._generator.clean(node.state)
         if clean is None:
             return Score(None, Usage())
@@ -89,7 +89,7 @@ class PictureScorer:
 
 
 def class_score(classifier: Classifier, target: int | None = None) -> Measure:
-    """The log-probability of the class that was asked for, or of one that nobody told the model of.
+    """The log-probability of the class in the prompt, or of ``target``, which the model does not see.
 
     Raises:
         InputError: the classifier has no such class.
@@ -101,7 +101,7 @@ def class_score(classifier: Classifier, target: int | None = None) -> Measure:
         asked = [condition if target is None else target for condition in conditions]
         wanted = [each for each in asked if isinstance(each, int)]
         if len(wanted) < len(asked):
-            raise InputError("prompt", None, "no class was asked for, so none can be scored; name one")
+            raise InputError("prompt", None, "it names no class, so no class can be scored; name one")
         table: Tensor = classifier(pictures).double().log_softmax(-1)
         return table.gather(1, torch.tensor(wanted)[:, None])[:, 0]
 
@@ -109,7 +109,7 @@ def class_score(classifier: Classifier, target: int | None = None) -> Measure:
 
 
 def ink(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
-    """How bright a picture is on average, 0 to 1; of digits, how much ink there is."""
+    """The mean brightness of a picture, 0 to 1; for digits, the amount of ink."""
     return pictures.mean((1, 2, 3))
 
 
@@ -119,7 +119,7 @@ def symmetry(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
 
 
 def compressibility(pictures: Tensor, conditions: Sequence[Condition]) -> list[float]:
-    """Minus the kilobytes of a picture of 8 bits, deflated."""
+    """Minus the size in kilobytes of the 8-bit picture after deflate compression."""
     levels = [np.round(picture.detach().numpy() * 255).astype(np.uint8).tobytes() for picture in pictures]
     return [-len(zlib.compress(each, 9)) / 1000 for each in levels]
 
@@ -129,7 +129,7 @@ SIMPLE: dict[str, Measure] = {"ink": ink, "symmetry": symmetry, "compressibility
 
 
 def clip_score(directory: Path) -> Measure:
-    """The cosine between a picture and its words by CLIP (Radford et al. 2021, arXiv 2103.00020).
+    """The cosine between a picture and its prompt by CLIP (Radford et al. 2021, arXiv 2103.00020).
 
     Raises:
         InputError: the directory holds no CLIP of ``transformers``.
@@ -156,7 +156,7 @@ def clip_score(directory: Path) -> Measure:
 
 
 def image_reward(directory: Path) -> Measure:
-    """ImageReward (Xu et al. 2023, arXiv 2304.05977), by its own package ``image-reward``.
+    """ImageReward (Xu et al. 2023, arXiv 2304.05977), from its own package ``image-reward``.
 
     Raises:
         InputError: the package is not installed, or the directory lacks its weights.
@@ -168,9 +168,7 @@ def image_reward(directory: Path) -> Measure:
         raise InputError("scorer", "image_reward", fix) from None
     weights, config = directory / "ImageReward.pt", directory / "med_config.json"
     if not (weights.exists() and config.exists()):
-        raise InputError(
-            "scorer", str(directory), "ImageReward.pt and med_config.json are not in it; download them first"
-        )
+        raise InputError("scorer", str(directory), "it lacks ImageReward.pt or med_config.json; download them first")
     model: Any = ImageReward.load(str(weights), med_config=str(config))
 
     def measure(pictures: Tensor, conditions: Sequence[Condition]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Reward models behind HTTP: vLLM's ``/pooling``, ``/classify`` and ``/score``, and whatever speaks like them."""
+"""Reward models behind HTTP: vLLM's ``/pooling``, ``/classify`` and ``/score``, and compatible servers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any, Literal
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.generators.text import messages_of, question_of, steps_of
-from thinktime.remote.client import Client, RefusedError, RemoteError, UnreadableError
-from thinktime.remote.prices import Price, listed
-from thinktime.remote.refusals import about_length
-from thinktime.remote.sizes import active_parameters
+from thinktime.generators.text import messages_of, question_of, steps_of, with_context
+from thinktime.models.remote.client import Client, RefusedError, RemoteError, UnreadableError
+from thinktime.models.remote.prices import Price, listed
+from thinktime.models.remote.refusals import about_length
+from thinktime.models.remote.sizes import active_parameters
 from thinktime.scorers.prm import AGGREGATES
 
 STEP_TAG = "<extra_0>"
-"""What Qwen2.5-Math-PRM reads a step's reward at."""
+"""The token at which Qwen2.5-Math-PRM gives a step's reward."""
 
 Style = Literal["lines", "tags", "whole"]
-"""Where an endpoint was seen to put rewards: at the end of lines, at tags between steps, or one at the end of all."""
+"""Where an endpoint returns rewards: at the end of lines, at tags between steps, or one for the whole text."""
 
 _ASKED = [{"role": "user", "content": "1 + 1 + 1 = ?"}]
 _SAID = ["1 + 1 = 2\n", "2 + 1 = 3\n"]
@@ -33,25 +33,25 @@ _SAID = ["1 + 1 = 2\n", "2 + 1 = 3\n"]
 class RemoteReward:
     """Scores a node by a reward model behind HTTP.
 
-    The conversation is sent as messages; a solution that is not complete is sent as an open message. Whether rewards
-    come back for every step is looked at once, with two short requests: lines as they are, then steps joined by the
-    tag. What gives neither is an outcome reward: its last vector, or its only one.
+    The conversation is sent as messages; an incomplete solution is sent as an open message. Two short requests probe
+    once whether the endpoint returns a reward for every step: first with plain lines, then with steps joined by the
+    tag. If neither gives step rewards, the model is an outcome reward, and its last or only vector counts.
 
     Args:
         url: ``http://host:port/pooling``; for outcome rewards also ``…/classify``, or ``…/score``, which reads question
             and solution as a pair.
         model: its name there.
-        api_key: sent as a bearer token; it is in no message, name or bank.
+        api_key: sent as a bearer token; it never appears in messages, names or banks.
         aggregate: how step rewards become one score: ``last``, ``min``, ``mean`` or ``product``.
-        step_tag: what the model was trained to see behind every step.
-        label: which of a vector's numbers is the reward; by default its only one, or the second of two (wrong, right).
-        price: dollars per million tokens, in place of the listed ones.
-        parameters: that a token is multiplied with, in place of the listed ones.
-        connections: requests at once; what is beyond waits.
-        timeout: seconds for one reading.
+        step_tag: the text after every step in the model's training data.
+        label: index of the reward in a vector; by default the only number, or the second of two (wrong, right).
+        price: dollars per million tokens; replaces the listed price.
+        parameters: parameters a token is multiplied with; replaces the listed number.
+        connections: concurrent requests; further requests wait.
+        timeout: seconds for one score.
 
     Raises:
-        InputError: the URL names no such call, or the aggregate is unknown.
+        InputError: the URL has none of these calls, or the aggregate is unknown.
     """
 
     def __init__(
@@ -81,48 +81,48 @@ class RemoteReward:
         self._price = price or listed(self._root, model)
         self._parameters = parameters or active_parameters(model)
         self._style: Style | None = None if self._call == "pooling" else "whole"
-        self._looking = Lock()
+        self._probing = Lock()
 
     @property
     def style(self) -> Style:
-        """Where the endpoint puts rewards; the first look blocks the caller.
+        """Where the endpoint returns rewards; the first access probes it and blocks the caller.
 
         Raises:
-            InputError: it refuses what is sent: the key, the model, or the call itself.
-            ModelError: it cannot be reached, or makes no sense.
+            InputError: the endpoint refuses the key, the model or the call.
+            ModelError: the endpoint cannot be reached, or its answer cannot be read.
         """
-        with self._looking:
+        with self._probing:
             if self._style is None:
                 with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
-                    self._style = pool.submit(asyncio.run, self._look()).result()
+                    self._style = pool.submit(asyncio.run, self._probe()).result()
             return self._style
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the endpoint was seen to do."""
+        """The capabilities that the probe found."""
         steps = {Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD} if self.style != "whole" else set()
         return frozenset({Capability.SCORES, *steps})
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
-        """The whole text, at a token a byte, the most of any byte-level tokenizer."""
-        body = self._body(messages_of(problem.prompt), steps_of(node.state), "tags", closed=True)
+        """The whole text with one token per byte, the maximum of any byte-level tokenizer."""
+        body = self._body(messages_of(with_context(problem)), steps_of(node.state), "tags", closed=True)
         return self._usage(len(json.dumps(body, ensure_ascii=False).encode()))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
-        """One reading per node; a node without any generated text has none.
+        """One score per node; the score is missing for a node without generated text.
 
         Raises:
-            InputError: the endpoint refuses what is sent.
+            InputError: the endpoint refuses the request.
         """
         style = await asyncio.to_thread(lambda: self.style) if self._style is None else self._style
         return list(await asyncio.gather(*(self._read(problem, node, style) for node in nodes)))
 
     async def close(self) -> None:
-        """Close all connections; the next reading opens new ones."""
+        """Close all connections; the next score opens new ones."""
         await self._client.close()
 
-    async def _look(self) -> Style:
-        """Look at the endpoint, through connections of its own: the readings may be another event loop's."""
+    async def _probe(self) -> Style:
+        """Probe the endpoint on separate connections, because scores may run in another event loop."""
         client = Client(self._root, self._api_key, timeout=60.0)
         styles: tuple[Style, ...] = ("lines", "tags")
         try:
@@ -141,7 +141,7 @@ class RemoteReward:
         steps, worst = steps_of(node.state), self.worst_case(problem, node)
         if not steps:
             return Score(None, Usage())
-        body = self._body(messages_of(problem.prompt), steps, style, closed=node.done)
+        body = self._body(messages_of(with_context(problem)), steps, style, closed=node.done)
         if self._call == "score":
             body = {"model": self._model, "text_1": question_of(problem), "text_2": node.state.text}
         try:
@@ -202,10 +202,10 @@ def _uncounted(worst: Usage) -> Usage:
 
 
 def _vectors(body: Mapping[str, Any], url: str) -> list[list[float]]:
-    """What came back of one text: a vector a place (there may be none), or one for the whole.
+    """The vectors of one text: one per position (there may be none), or one for the whole text.
 
     Raises:
-        UnreadableError: it is something else.
+        UnreadableError: the answer has another form.
     """
     data = body.get("data")
     item = data[0] if isinstance(data, list) and data and isinstance(data[0], Mapping) else {}

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from thinktime.core.errors import UnknownNameError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.engine.costs import forward_flops
-from thinktime.engine.worker import Worker
 from thinktime.generators.text import RemoteText, Text, messages_of, shared, with_context
+from thinktime.models.engine.costs import forward_flops
+from thinktime.models.engine.worker import Worker
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from thinktime.engine.models import ChatTokenizer, RewardModel
-    from thinktime.engine.rows import Output
+    from thinktime.models.engine.models import ChatTokenizer, RewardModel
+    from thinktime.models.engine.rows import Output
 
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda steps: steps[-1],
@@ -33,20 +33,20 @@ AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 NO_WORSE = "no worse"
-"""The second label of a model that says of a sample whether another would be better, not whether it is right."""
+"""The second label of a self-evaluation model: it predicts that no other sample would be better."""
 PROMPTS_KEPT = 1024
 DIGITS = 9
-"""Rewards are rounded: two nodes that say the same are a tie, whatever shared the batch of either reading."""
+"""Rewards are rounded to this, so nodes with the same text tie, independent of the batches they were scored in."""
 
 
 class ProcessReward:
-    """Scores a node by the rewards of its steps, an unfinished last step included.
+    """Scores a node by the rewards of its steps, including an unfinished last step.
 
-    It reads the ids of a local generator, so both have to share a tokenizer; it encodes the text of an endpoint itself,
-    step by step. The question is the problem's own, whatever prompt the node was sampled from.
+    It reads the ids of a local generator, so both have to share a tokenizer. It encodes the text of an endpoint itself,
+    step by step. The question is always the problem's own, even if the node was sampled from another prompt.
 
-    A classifier whose second label is "no worse" compares a sample with others that could be drawn, so it offers
-    self-evaluation in place of process rewards. A model whose ``config.json`` says ``"step_end_only": true`` offers no
+    A classifier whose second label is "no worse" compares a sample with other possible samples, so it offers
+    self-evaluation instead of process rewards. A model with ``"step_end_only": true`` in ``config.json`` offers no
     rewards inside a step.
 
     Args:
@@ -58,7 +58,7 @@ class ProcessReward:
     """
 
     def __init__(self, directory: Path | str, *, aggregate: str = "last", dtype: str = "float32") -> None:
-        from thinktime.engine.models import load_reward_model
+        from thinktime.models.engine.models import load_reward_model
 
         if aggregate not in AGGREGATES:
             raise UnknownNameError("aggregate", aggregate, AGGREGATES)
@@ -73,30 +73,33 @@ class ProcessReward:
         self.capabilities = frozenset({Capability.SCORES, *kinds})
         self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
         self.context = self._model.context
-        """Tokens it reads at most, those of the question included."""
+        """The most tokens it can read, including the question."""
         self._worker = Worker(self._model.engine())
         self._prompts: dict[str, tuple[int, ...]] = {}
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """What it will cost: the ids that are new are read, and attend to all."""
+        """The exact cost: the model processes the new ids, which attend to all earlier ones."""
         return self._usage(self._in_ids(problem, node), self._in_ids(problem, known), 0.0)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node; none without any generated token, of one this model does not know, or of too many."""
+        """One score per node.
+
+        It is missing for a node without generated tokens, with an unknown token, or longer than the context.
+        """
         states = [self._in_ids(problem, node) for node in nodes]
-        readings = []
+        scores = []
         for state, before, output in zip(states, known, await self._read(states), strict=True):
             if output is None:
-                readings.append(Score(None, Usage()))
+                scores.append(Score(None, Usage()))
                 continue
             right = self._right(output)
             steps = tuple(round(float(right[end - 1]), DIGITS) for end in state.step_ends)
             usage = self._usage(state, self._in_ids(problem, before), output.seconds)
-            readings.append(Score(self._aggregate(steps) if steps else None, usage, steps))
-        return readings
+            scores.append(Score(self._aggregate(steps) if steps else None, usage, steps))
+        return scores
 
-    async def along(self, problem: Problem, nodes: Sequence[Node]) -> list[tuple[float, ...]]:
-        """The reward after each token of every node's newest step, for calibration; none where it cannot be read."""
+    async def token_rewards(self, problem: Problem, nodes: Sequence[Node]) -> list[tuple[float, ...]]:
+        """The reward after each token of every node's newest step, for calibration; empty if it cannot be read."""
         states = [self._in_ids(problem, node) for node in nodes]
         starts = [len(self._in_ids(problem, node.parent).ids) for node in nodes]
         return [
@@ -105,7 +108,7 @@ class ProcessReward:
         ]
 
     async def _read(self, states: Sequence[Text]) -> list[Output | None]:
-        from thinktime.engine.rows import Read
+        from thinktime.models.engine.rows import Read
 
         fits = [self._fits(state.prompt + state.ids) for state in states]
         reads = [Read(s.prompt + s.ids, len(s.prompt)) for s, fit in zip(states, fits, strict=True) if fit]
@@ -120,7 +123,7 @@ class ProcessReward:
         return max(ids) < self._model.model.config.vocab_size and len(ids) <= self.context
 
     def _in_ids(self, problem: Problem, node: Node | None) -> Text:
-        """What the model reads of a node: the problem's prompt and the generation. Nothing of no node."""
+        """The problem's prompt and the node's generation as ids; empty without a node."""
         if node is None:
             return Text(())
         state: Text | RemoteText = node.state
@@ -138,7 +141,7 @@ class ProcessReward:
         return Text(prompt, tuple(ids), state.text, tuple(ends))
 
     def _prompt(self, problem: Problem) -> tuple[int, ...]:
-        """The ids of a problem's prompt, which are kept for as many problems as run at once."""
+        """The ids of a problem's prompt, cached for up to `PROMPTS_KEPT` problems."""
         asked = json.dumps(messages_of(with_context(problem)))
         if asked not in self._prompts:
             if len(self._prompts) >= PROMPTS_KEPT:
@@ -148,13 +151,13 @@ class ProcessReward:
 
     @cached_property
     def _tokenizer(self) -> ChatTokenizer:
-        from thinktime.engine.models import ChatTokenizer
+        from thinktime.models.engine.models import ChatTokenizer
 
         return ChatTokenizer(self._directory)
 
     def _usage(self, state: Text, earlier: Text, seconds: float) -> Usage:
         ids, before = state.prompt + state.ids, earlier.prompt + earlier.ids
-        cached = shared(ids, before)  # all of an ancestor, unless its text is encoded otherwise as it goes on
+        cached = shared(ids, before)  # all ids of an ancestor, unless its longer text is encoded differently
         new = len(ids) - cached
         flops = forward_flops(self._model.shape, new, cached)
         return Usage(scorer_tokens=new, scorer_calls=1, scorer_flops=flops, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Scorers that replay: rewards recorded with samples, and readings of our own bank."""
+"""Scorers that replay: rewards recorded with samples, and scores from our own bank."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _REWARDS = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.P
 
 
 class RecordedReward:
-    """The reward that came with a recorded sample; missing stays missing."""
+    """The reward of a recorded sample; a missing reward stays missing."""
 
     name = "recorded"
     capabilities = frozenset({Capability.SCORES})
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """Nothing is computed."""
+        """No cost: nothing is computed."""
         return Usage()
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
@@ -27,11 +27,11 @@ class RecordedReward:
 
 
 class BankedScorer:
-    """Stands in for the scorer whose readings a bank holds.
+    """Replaces a scorer in a replay; the bank holds its scores.
 
     Args:
-        name: the scorer's.
-        capabilities: what it could do; a bank does not say.
+        name: the name of the scorer.
+        capabilities: the capabilities of the scorer, which a bank does not store.
     """
 
     def __init__(self, name: str, capabilities: frozenset[str] = _REWARDS) -> None:
@@ -45,6 +45,6 @@ class BankedScorer:
         """Refuse.
 
         Raises:
-            ModelError: always; only what the bank lacks gets here.
+            ModelError: always; this is called only for scores that the bank lacks.
         """
-        raise ModelError(f"replay: the bank lacks {len(nodes)} readings of {self.name}; run without --replay")
+        raise ModelError(f"replay: the bank lacks {len(nodes)} scores of {self.name}; run without --replay")

@@ -1,7 +1,7 @@
 """A process reward model behind HTTP, in the wire format of vLLM's ``/pooling`` with a step pooler.
 
-A solution's rewards are a list of ``[wrong, right]``, one a step, steps told by the line ends of the last message. It
-listens on this machine alone: whoever wants more puts a proxy in front.
+A solution's rewards are a list of ``[wrong, right]`` pairs, one per step; each line of the last message is a step. The
+server listens on this machine only; use a proxy to reach it from others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from thinktime.scorers.prm import ProcessReward
 
 LARGEST = 1 << 20
-"""Bytes of a request."""
+"""The most bytes of a request."""
 
 
 def application(reward: ProcessReward, name: str) -> Starlette:
@@ -33,7 +33,7 @@ def application(reward: ProcessReward, name: str) -> Starlette:
 
     Args:
         reward: the model.
-        name: what requests call it.
+        name: the model's name in requests.
     """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -47,25 +47,25 @@ def application(reward: ProcessReward, name: str) -> Starlette:
                 return _error(413, f"body: longer than {LARGEST} bytes; send less")
         try:
             problem, node = _solution(raw, name)
-            (reading,) = await reward.score(problem, [node], [None])
+            (score,) = await reward.score(problem, [node], [None])
         except LookupError as error:
             return _error(404, str(error.args[0]))
         except InputError as error:
             return _error(400, str(error))
         except ModelError as error:
             return _error(500, str(error))
-        if reading.value is None:
+        if score.value is None:
             return _error(
                 400, f"messages: more than the {reward.context} tokens this model reads; shorten the solution"
             )
-        tokens = reading.usage.scorer_tokens
+        tokens = score.usage.scorer_tokens
         return JSONResponse(
             {
                 "id": f"pool-{uuid4().hex}",
                 "object": "list",
                 "created": int(time.time()),
                 "model": name,
-                "data": [{"index": 0, "object": "pooling", "data": [[1 - right, right] for right in reading.steps]}],
+                "data": [{"index": 0, "object": "pooling", "data": [[1 - right, right] for right in score.steps]}],
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
             }
         )
@@ -86,10 +86,10 @@ def application(reward: ProcessReward, name: str) -> Starlette:
 
 
 def _solution(raw: bytes, name: str) -> tuple[Problem, Node]:
-    """The problem and the solution in a request, the latter as a node of a search.
+    """The problem and the solution in a request; the solution is a node of a search.
 
     Raises:
-        InputError: it is no request for the rewards of a solution.
+        InputError: the request does not ask for the rewards of a solution.
         LookupError: it asks for another model.
     """
     try:

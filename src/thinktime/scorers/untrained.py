@@ -1,7 +1,7 @@
-"""Self-evaluation by asking, of a model behind HTTP that was never trained in it (Manvi et al. 2024, arXiv 2410.02725).
+"""Self-evaluation by prompting a model behind HTTP that was not trained for it (Manvi et al. 2024, arXiv 2410.02725).
 
-The trained skill says whether another sample would be better. A model that is merely asked says little more than
-chance, so its name says that it is untrained; it is there to be compared with.
+A trained model predicts whether another sample would be better. A prompted model is hardly better than chance. It is a
+baseline for comparison, and its name says that it is untrained.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ Answer:
 
 Would starting over give a better answer? Reply with one word, Yes or No."""
 
-SHOWN = 20
-"""Candidates for the first token that are asked for: what is not among them is taken to have no chance."""
-WITHOUT = "self-evaluation needs log-probabilities of the first answer token; this endpoint returned none"
+CANDIDATES = 20
+"""Requested candidates for the first token; a word outside them has probability 0."""
+NO_LOGPROBS = "self-evaluation needs log-probabilities of the first answer token; this endpoint returned none"
 
 
 class UntrainedSelfEvaluation(Judge):
     """Scores a sample by the probability that the first token of the reply is no, normalised to yes and no.
 
     Args:
-        generator: the model that is asked, as a rule the one that samples.
+        generator: the model that evaluates, usually the one that samples.
 
     Raises:
-        InputError: its endpoint tells no log-probabilities.
+        InputError: its endpoint returns no log-probabilities.
     """
 
     capabilities = Judge.capabilities | {Capability.SELF_EVALUATION}
 
     def __init__(self, generator: RemoteGenerator) -> None:
         if Capability.LOGPROBS not in generator.capabilities:
-            raise InputError("scorer", "untrained-self", WITHOUT)
-        fields = {"logprobs": True, "top_logprobs": SHOWN}
+            raise InputError("scorer", "untrained-self", NO_LOGPROBS)
+        fields = {"logprobs": True, "top_logprobs": CANDIDATES}
         super().__init__(generator.sending(fields), template=QUESTION, grades=("yes", "no"), retries=0, max_tokens=1)
         self.name = f"untrained self-evaluation, {self.name}"
 
     def place(self, reply: Child) -> float | None:
-        """The probability of no against yes, in any spelling; None where neither is among the candidates."""
-        told = json.loads(reply.state.choice or "{}").get("logprobs") or {}
-        content = told.get("content") or [{}]
-        chances = {"yes": 0.0, "no": 0.0}
+        """The probability of no, normalised to yes and no in any spelling; None if neither is among the candidates."""
+        choice = json.loads(reply.state.choice or "{}").get("logprobs") or {}
+        content = choice.get("content") or [{}]
+        probabilities = {"yes": 0.0, "no": 0.0}
         for candidate in content[0].get("top_logprobs") or []:
             word = str(candidate.get("token")).strip().casefold()
-            if word in chances:
-                chances[word] += math.exp(candidate["logprob"])
-        both = chances["yes"] + chances["no"]
-        return chances["no"] / both if both else None
+            if word in probabilities:
+                probabilities[word] += math.exp(candidate["logprob"])
+        both = probabilities["yes"] + probabilities["no"]
+        return probabilities["no"] / both if both else None

@@ -1,6 +1,6 @@
-"""How sure a check is of its verdict (Zhang et al. 2024, arXiv 2408.15240; Singhi et al. 2025, arXiv 2504.01005).
+"""The probability of a check's verdict (Zhang et al. 2024, arXiv 2408.15240; Singhi et al. 2025, arXiv 2504.01005).
 
-A verdict that was read off the text is yes or no; the model that wrote it knows how nearly it wrote the other word.
+The text of a verdict says only yes or no; the model also has a probability for both words.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from thinktime.generators.text import Text
 
 FORMS = ((" Yes", " No"), ("Yes", "No"), (" yes", " no"), ("yes", "no"))
 DIGITS = 9
-"""As of all rewards: what shared the batch of a reading is not to be seen in it."""
+"""Probabilities are rounded to this, so they do not depend on the rest of a batch."""
 
 
 class VerdictProbability:
-    """The probability of yes at the last verdict of a check, normalised to yes and no; none where there is no verdict.
+    """The probability of yes at the last verdict of a check, normalised to yes and no; missing without a verdict.
 
     Args:
         generator: the model that checks.
 
     Raises:
-        InputError: yes and no are no single tokens of this model.
+        InputError: yes and no are not single tokens of this model.
     """
 
     capabilities = frozenset({Capability.VERDICTS})
@@ -39,35 +39,35 @@ class VerdictProbability:
             if yes is not None and no is not None:
                 self._pairs |= {yes: (yes, no), no: (yes, no)}
         if not self._pairs:
-            fix = "Yes and No are no single tokens of this model; leave it out and read verdicts off the text"
+            fix = "Yes and No are not single tokens of this model; leave this scorer out to read verdicts from the text"
             raise InputError("scorer", "verdicts", fix)
         self.name = f"{generator.name}/verdict"
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """The token before the verdict, read once more for what may follow it."""
-        return self._generator.looking(node.state)
+        """One more forward pass over the token before the verdict."""
+        return self._generator.probe_usage(node.state)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per check."""
+        """One score per check."""
         places = [self._place(node.state) for node in nodes]
-        behind: list[tuple[int, ...]] = []
+        prefixes: list[tuple[int, ...]] = []
         tokens: list[int] = []
         for node, place in zip(nodes, places, strict=True):
             if place is not None:
-                behind += [node.state.prompt + node.state.ids[:place]] * 2
+                prefixes += [node.state.prompt + node.state.ids[:place]] * 2
                 tokens += self._pairs[node.state.ids[place]]
-        chances = iter(await self._generator.chances(behind, tokens))
-        readings = []
+        logprobs = iter(await self._generator.logprobs(prefixes, tokens))
+        scores = []
         for node, place in zip(nodes, places, strict=True):
             if place is None:
-                readings.append(Score(None, Usage()))
+                scores.append(Score(None, Usage()))
                 continue
-            yes, no = next(chances), next(chances)
+            yes, no = next(logprobs), next(logprobs)
             probability = 1 / (1 + math.exp(max(-700.0, min(700.0, no - yes))))
-            readings.append(Score(round(probability, DIGITS), self._generator.looking(node.state)))
-        return readings
+            scores.append(Score(round(probability, DIGITS), self._generator.probe_usage(node.state)))
+        return scores
 
     def _place(self, state: Text) -> int | None:
-        """Where the last verdict is, whatever stands behind it."""
+        """The position of the last verdict among the ids; None without a verdict."""
         places = [place for place, token in enumerate(state.ids) if token in self._pairs]
         return places[-1] if places else None

@@ -11,39 +11,40 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.search import Answer, Method, Search
+from thinktime.core.search import Method, Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
-from thinktime.strategies.a_star import AStar
-from thinktime.strategies.adaptive_consistency import AdaptiveConsistency
-from thinktime.strategies.adaptive_sampling import AdaptiveSampling
-from thinktime.strategies.aggregate import Aggregate
-from thinktime.strategies.beam_search import BeamSearch
-from thinktime.strategies.best_first import BestFirst
-from thinktime.strategies.best_of_n import BestOfN
-from thinktime.strategies.dts import DTS
-from thinktime.strategies.dvts import DVTS
-from thinktime.strategies.early_pruning import EarlyPruning
-from thinktime.strategies.early_rejection import EarlyRejection
-from thinktime.strategies.ets import ETS
-from thinktime.strategies.first_finish import FirstFinish
-from thinktime.strategies.fk_steering import FKSteering
-from thinktime.strategies.generative_reward import GenerativeReward
-from thinktime.strategies.length_vote import LengthVote
-from thinktime.strategies.likelihood import MostLikely, SummedProbability
-from thinktime.strategies.majority import Majority
-from thinktime.strategies.mcts import MCTS
-from thinktime.strategies.noise_search import SearchOverPaths, ZeroOrder
-from thinktime.strategies.particle_filter import ParticleFilter
-from thinktime.strategies.plan_then_solve import PlanThenSolve
-from thinktime.strategies.rebase import Rebase
-from thinktime.strategies.restarts import Restarts
-from thinktime.strategies.revision import Revision
-from thinktime.strategies.self_refine import SelfRefine
-from thinktime.strategies.single import Single
-from thinktime.strategies.solve_or_verify import GenerativeVerification, SolveOrVerify
-from thinktime.strategies.stepwise_best_of_n import StepwiseBestOfN
-from thinktime.strategies.weighted_majority import WeightedMajority
+from thinktime.strategies.composition.aggregate import Aggregate
+from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
+from thinktime.strategies.composition.restarts import Restarts
+from thinktime.strategies.diffusion.dts import DTS
+from thinktime.strategies.diffusion.fk_steering import FKSteering
+from thinktime.strategies.diffusion.noise_search import SearchOverPaths, ZeroOrder
+from thinktime.strategies.revision.revision import Revision
+from thinktime.strategies.revision.self_refine import SelfRefine
+from thinktime.strategies.sampling.adaptive_consistency import AdaptiveConsistency
+from thinktime.strategies.sampling.adaptive_sampling import AdaptiveSampling
+from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.early_pruning import EarlyPruning
+from thinktime.strategies.sampling.first_finish import FirstFinish
+from thinktime.strategies.sampling.length_vote import LengthVote
+from thinktime.strategies.sampling.likelihood import MostLikely, SummedProbability
+from thinktime.strategies.sampling.majority import Majority
+from thinktime.strategies.sampling.single import Single
+from thinktime.strategies.sampling.weighted_majority import WeightedMajority
+from thinktime.strategies.search.a_star import AStar
+from thinktime.strategies.search.beam_search import BeamSearch
+from thinktime.strategies.search.best_first import BestFirst
+from thinktime.strategies.search.dvts import DVTS
+from thinktime.strategies.search.early_rejection import EarlyRejection
+from thinktime.strategies.search.ets import ETS
+from thinktime.strategies.search.mcts import MCTS
+from thinktime.strategies.search.particle_filter import ParticleFilter
+from thinktime.strategies.search.rebase import Rebase
+from thinktime.strategies.search.stepwise_best_of_n import StepwiseBestOfN
+from thinktime.strategies.verification.generative_reward import GenerativeReward
+from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify
 
 
 class Strategy(Protocol):

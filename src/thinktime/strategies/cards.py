@@ -1,4 +1,4 @@
-"""What a strategy's docstrings and options say of it, in parts: for lists of strategies and for whoever picks one."""
+"""The description of a strategy, parsed from its docstrings and options, for lists of strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARGUMENT = re.compile(r"^(\w+): ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Option:
-    """A setting: its default, and what it does (None: nothing is written down)."""
+    """A setting: its default and its description; None if it has no description."""
 
     default: Any
     about: str | None
@@ -26,8 +26,8 @@ class Option:
 class Card:
     """A strategy's description.
 
-    ``paper`` is what the first line of its module gives in brackets, None where that names no source; ``method`` is
-    the whole docstring of the module, ``about`` that of the class without its options.
+    ``paper`` is the source in brackets on the first line of its module, or None. ``method`` is the whole docstring of
+    the module; ``about`` is the docstring of the class without its options.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Card:
 
 
 def card(name: str, kind: type[Any]) -> Card:
-    """Read the card of a strategy off its class and its module."""
+    """Build the card of a strategy from its class and its module."""
     method = cleandoc(sys.modules[kind.__module__].__doc__ or "")
     papers = _SOURCE.findall(method.partition("\n")[0])
     written = kind.__doc__ or ""
-    generated = written.startswith(f"{kind.__name__}(")  # a dataclass without a docstring is given its signature
+    generated = written.startswith(f"{kind.__name__}(")  # Python gives a dataclass without a docstring its signature
     about, _, arguments = ("" if generated else cleandoc(written)).partition("\n\nArgs:\n")
     parts = _ARGUMENT.split(cleandoc(arguments))[1:]
     explained = {option: " ".join(text.split()) for option, text in zip(parts[::2], parts[1::2], strict=True)}

@@ -1,4 +1,4 @@
-"""Checks and needs that several strategies share."""
+"""Checks of options, and required capabilities, that several strategies share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Capability
 
 MOST = 65_536
-"""More samples than this of one problem are taken for a slip of the keyboard."""
+"""The most samples of one problem; a larger number is taken for a typing error."""
+
+UNREADABLE = ("raise", "plurality")
+"""The reaction if replies ended and none can be read: an error that quotes some, or a plurality of the answers."""
 
 TREE_SEARCH: frozenset[str] = frozenset({Capability.STEPS, Capability.PREFIX, Capability.PROCESS_REWARD})
-"""What every search over steps with a process reward model needs."""
+"""The capabilities that every search over steps with a process reward model needs."""
 
 
 def at_least(field: str, value: int, least: int) -> None:

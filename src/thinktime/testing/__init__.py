@@ -1,8 +1,8 @@
-"""The laws every strategy keeps, as checks to put any strategy to, and a generator over words to do it with.
+"""Checks of the laws that every strategy keeps, and a generator over words to run them with.
 
-``check_strategy(MyMethod(n=4))`` raises an `AssertionError` of one line for the first law that is broken. No model and
-no test framework is needed: what is sampled is a function of the sample's key, so a run takes milliseconds and can be
-repeated, crowded, cut short and killed. Each law is also a function of its own, with the same arguments.
+``check_strategy(MyMethod(n=4))`` raises an `AssertionError` of one line for the first broken law. It needs no model and
+no test framework. A sample is a function of its key, so a run takes milliseconds and can be repeated, run beside other
+searches, limited by a budget, and killed. Each law is also a separate function with the same arguments.
 """
 
 from thinktime.testing.doubles import (

@@ -1,7 +1,7 @@
-"""A small Markov chain as a generator: what steering should give can be worked out exactly.
+"""A small Markov chain as a generator, so that the target distribution of steering is known exactly.
 
-A sampler of ``p * exp(factor * reward)`` is right if `total_variation` between what it draws and `Chain.tilted` goes
-to nothing as it is given more.
+A sampler of ``p * exp(factor * reward)`` is right if `total_variation` between its samples and `Chain.tilted` goes to 0
+as the number of samples grows.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
-from thinktime.strategies.dts import Branch
+from thinktime.strategies.diffusion.dts import Branch
 
 Path = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Starts uniformly; stays with probability ``stay``; every state of every level has a reward."""
+    """A chain that starts uniformly and stays with probability ``stay``; every state of every level has a reward."""
 
     rewards: tuple[tuple[float, ...], ...]
     stay: float = 0.9
 
     @classmethod
     def drawn(cls, seed: int, levels: int, states: int = 3) -> Chain:
-        """One with rewards between 0 and 1 that tends to stay."""
-        dice = Random(seed)
-        return cls(tuple(tuple(dice.random() for _ in range(states)) for _ in range(levels)))
+        """A chain with random rewards between 0 and 1."""
+        rng = Random(seed)
+        return cls(tuple(tuple(rng.random() for _ in range(states)) for _ in range(levels)))
 
     @property
     def levels(self) -> int:
@@ -44,11 +44,11 @@ class Chain:
 
     @property
     def states(self) -> int:
-        """Of a level."""
+        """States of a level."""
         return len(self.rewards[0])
 
     def search(self, seed: int, budget: Budget | None = None, **options: Any) -> Search:
-        """A search on this chain, whose scorer gives the reward of where a walk has got to."""
+        """A search on this chain; the scorer returns the reward of a walk's current state."""
         sampling = Sampling(max_length=self.levels)
         return Search(
             Problem("chain", "walk"),
@@ -61,13 +61,13 @@ class Chain:
         )
 
     def probability(self, before: Path, state: int) -> float:
-        """Of a state after a walk."""
+        """The probability of a state after a walk."""
         if not before:
             return 1 / self.states
         return self.stay if state == before[-1] else (1 - self.stay) / (self.states - 1)
 
     def tilted(self, factor: float) -> dict[Path, float]:
-        """The law of whole paths in proportion to their own probability times ``exp(factor * last reward)``."""
+        """The distribution of whole paths in proportion to their probability times ``exp(factor * last reward)``."""
         weights = {}
         for path in product(range(self.states), repeat=self.levels):
             weight = exp(factor * self.rewards[-1][path[-1]])
@@ -79,7 +79,7 @@ class Chain:
 
 
 class ChainGenerator:
-    """Walks down a chain; a step is a level, and costs one evaluation."""
+    """Walks along a chain; a step is a level and costs one evaluation."""
 
     capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.NOISE})
     unit = "steps"
@@ -92,7 +92,7 @@ class ChainGenerator:
         return ()
 
     def adopt(self, root: Path, state: Any, known: Sequence[Any] = ()) -> Path:
-        """The path of another chain of the same states."""
+        """The path of another chain with the same states."""
         return tuple(state)
 
     def length(self, state: Path) -> int:
@@ -100,19 +100,19 @@ class ChainGenerator:
         return len(state)
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """One evaluation a level."""
+        """One evaluation per level."""
         return Usage(denoiser_calls=min(max_length, self.chain.levels - len(node.state)), model_calls=1)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """Walk on, by the dice of the key."""
+        """Continue the walks, with a random generator seeded by each key."""
         await asyncio.sleep(0)
         return [self._child(extension) for extension in extensions]
 
     def _child(self, extension: Extension) -> Child:
-        dice, state = Random(extension.key), extension.node.state
+        rng, state = Random(extension.key), extension.node.state
         while len(state) < self.chain.levels:
             weights = [self.chain.probability(state, each) for each in range(self.chain.states)]
-            state = (*state, *dice.choices(range(self.chain.states), weights))
+            state = (*state, *rng.choices(range(self.chain.states), weights))
             if extension.until == "step":
                 break
         taken = len(state) - len(extension.node.state)
@@ -120,7 +120,7 @@ class ChainGenerator:
         return Child(state, "eos" if done else "step", Usage(denoiser_calls=taken, model_calls=1), taken, length=taken)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """Nothing races here."""
+        """Not supported: this generator has no races."""
         raise NotImplementedError
 
     def pack(self, node_state: Path, state: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class ChainGenerator:
 
 
 class ChainScorer:
-    """The reward of where a path has got to."""
+    """Scores a path by the reward of its last state."""
 
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
     name = "chain"
@@ -142,16 +142,16 @@ class ChainScorer:
         self.chain = chain
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """One look."""
+        """One call."""
         return Usage(scorer_calls=1)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node."""
+        """One score per node."""
         return [Score(self.chain.rewards[len(n.state) - 1][n.state[-1]], Usage(scorer_calls=1)) for n in nodes]
 
 
 def descents(branch: Branch, factor: float, probability: float = 1.0) -> dict[Path, float]:
-    """The exact law of the ends that `Branch.draw` finds below a branch of a tree over a chain."""
+    """The exact distribution of the ends that `Branch.draw` returns below a branch of a tree over a chain."""
     if not branch.known:
         return {branch.node.state: probability}
     law: Counter[Path] = Counter()
@@ -161,5 +161,5 @@ def descents(branch: Branch, factor: float, probability: float = 1.0) -> dict[Pa
 
 
 def total_variation(found: Mapping[Path, float], exact: Mapping[Path, float]) -> float:
-    """Half the summed difference of two laws."""
+    """Half the summed absolute difference of two distributions."""
     return sum(abs(found.get(path, 0.0) - probability) for path, probability in exact.items()) / 2

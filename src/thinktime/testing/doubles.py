@@ -1,4 +1,4 @@
-"""A generator and a scorer over words, and a journal in memory: doubles that need no model."""
+"""Test doubles that need no model: a generator and a scorer over words, and a journal in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from thinktime.generators.text import Text, pack, shared, steps_of, unpack
 
 PROBLEM = Problem("sum", "what is 3 + 4", "7")
 FLOPS = 2.0
-"""Of one generated token."""
+"""FLOPs of one generated token."""
 DOLLARS = 1 / 64
-"""Of one generated token; a power of two, so sums are exact."""
+"""Price of one generated token; a power of two, so sums are exact."""
 SECONDS = 0.25
-"""Of one generated token."""
+"""Seconds of one generated token."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one child says beyond its parent, why it stops, and the log-probability of saying it."""
+    """The words that a child adds to its parent, its finish, and its log-probability."""
 
     words: str
     finish: Finish
@@ -34,7 +34,7 @@ class Piece:
 
 
 def drawn(extension: Extension) -> Piece:
-    """One to five words ending in a digit or, unreadably, in ``?``; a function of the extension's key alone."""
+    """One to five words that end with a digit or an unreadable ``?``; depends on the extension's key alone."""
     rng = Random(extension.key)
     words = ["so"] * rng.randint(0, 4) + [rng.choice("77758?")]
     ends = extension.until == "done" or rng.random() < 0.4
@@ -42,14 +42,14 @@ def drawn(extension: Extension) -> Piece:
 
 
 def rambling(extension: Extension) -> Piece:
-    """As `drawn`, but one child in eight would go on and on if nothing cut it."""
+    """As `drawn`, but one child in eight has 99 more words, so that limits cut it."""
     piece = drawn(extension)
     at_length = Random(f"{extension.key}/ramble").random() < 1 / 8
     return replace(piece, words="and " * 99 + piece.words) if at_length else piece
 
 
 def drawn_score(node: Node) -> float | None:
-    """A score in 0..1 for most nodes, none for some; a function of the node's key alone."""
+    """A score from 0 to 1, or None for one node in ten; depends on the node's key alone."""
     rng = Random(node.key)
     return None if rng.random() < 0.1 else rng.random()
 
@@ -64,7 +64,7 @@ ANSWERS = TextAnswers(last_number)
 
 
 class WordGenerator:
-    """Says what ``say`` has for an extension, a token a word. What would be too long is cut, as an engine cuts it."""
+    """Returns the words that ``say`` gives for an extension; a word is a token. Long texts are cut as by an engine."""
 
     capabilities = frozenset(
         {
@@ -80,25 +80,25 @@ class WordGenerator:
     ) -> None:
         self.name = name
         self.asked: list[list[Extension]] = []
-        """Every batch asked for."""
+        """Every requested batch."""
         self._say = say
         self._price = price
 
     def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
-        """Nothing said yet."""
+        """The empty text."""
         return Text(_ids(str(problem.prompt)))
 
     def adopt(self, root: Text, state: Any, known: Sequence[Any] = ()) -> Text:
-        """The words of another model, which are the same ids here."""
+        """The words of another model; equal words have equal ids."""
         ends = tuple(accumulate(len(step.split()) for step in steps_of(state)))
         return replace(root, ids=_ids(state.text), text=state.text, step_ends=ends)
 
     def length(self, state: Text) -> int:
-        """Words said so far."""
+        """Words generated so far."""
         return len(state.ids)
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """What so many words cost."""
+        """The cost of this many words."""
         return self._usage(node.state, max_length)
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
@@ -120,11 +120,11 @@ class WordGenerator:
         return Child(state, "pruned", self._usage(before, tokens), tokens, length=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
-        """As every text is packed."""
+        """See `thinktime.generators.text.pack`."""
         return pack(node_state, state)
 
     def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
-        """As every text is unpacked."""
+        """The state that `pack` described."""
         return unpack(node_state, packed)
 
     def _raced(self, extension: Extension, child: Child) -> Child:
@@ -134,7 +134,7 @@ class WordGenerator:
     def _child(self, extension: Extension) -> Child:
         before: Text = extension.node.state
         piece = self._say(extension)
-        if extension.transition is not None:  # words have no noise; another word will do
+        if extension.transition is not None:  # words have no noise, so the child is another word
             piece = Piece(piece.words.split()[-1], "step")
         words, finish = piece.words.split(), piece.finish
         if len(words) > extension.max_length:
@@ -163,7 +163,7 @@ class WordGenerator:
 
 
 class WordScorer:
-    """Scores nodes by a function; one FLOP a token of prompt and words that is new to it."""
+    """Scores nodes by a function; each new token of prompt and words costs one FLOP."""
 
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
 
@@ -176,12 +176,12 @@ class WordScorer:
     ) -> None:
         self.name = name
         self.asked: list[list[Node]] = []
-        """Every batch asked for."""
+        """Every requested batch."""
         self._judge = judge
         self._price = price
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """Exactly what the reading will cost."""
+        """The exact cost of the score."""
         ids, before = (each.state.prompt + each.state.ids if each else () for each in (node, known))
         tokens = len(ids) - shared(ids, before)
         return Usage(scorer_tokens=tokens, scorer_calls=1, scorer_flops=float(tokens), dollars=self._price)
@@ -195,13 +195,13 @@ class WordScorer:
 
 
 def _word_prompt(name: str, is_answer: bool) -> Prompt:
-    """A prompt that is the problem, all texts, and its own name; a reply gives each generation its last number."""
+    """A prompt of the problem, all texts, and its own name. The last number of a reply scores the generations."""
 
     def render(problem: Problem, about: Sequence[Text], said: Sequence[Text]) -> str:
         return " ".join([str(problem.prompt), *(state.text for state in (*about, *said)), name])
 
     def read(state: Text, n: int) -> float | list[float] | None:
-        """In tenths; for the generations behind the first one that differs."""
+        """The last number of the reply in tenths; every further generation gets one tenth more, modulo 1."""
         last = last_number(state.text)
         given = None if last is None else [(int(last) + i) % 10 / 10 for i in range(n)]
         return given[0] if given and name == "check" else given
@@ -218,6 +218,9 @@ WORD_PROMPTS = {
         "revise": True,
         "solve": True,
         "aggregate": True,
+        "assemble": True,
+        "check_format": True,
+        "final": True,
     }.items()
 }
 """The prompts of all strategies for a `WordGenerator`."""
@@ -228,23 +231,23 @@ class Notebook:
     """A journal in memory."""
 
     samples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    readings: dict[tuple[str, str], Score] = field(default_factory=dict)
+    scores: dict[tuple[str, str], Score] = field(default_factory=dict)
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        """The sample of this key, if it was noted."""
+        """The recorded sample of this key, or None."""
         return self.samples.get(key)
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Note samples."""
+        """Record samples."""
         self.samples.update(samples)
 
     def find_score(self, key: str, scorer: str) -> Score | None:
-        """The reading of a node by a scorer, if it was noted."""
-        return self.readings.get((key, scorer))
+        """The recorded score of a node by a scorer, or None."""
+        return self.scores.get((key, scorer))
 
-    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
-        """Note readings."""
-        self.readings.update({(key, scorer): reading for key, reading in readings})
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
+        """Record scores."""
+        self.scores.update({(key, scorer): score for key, score in scores})
 
 
 def _ids(text: str) -> tuple[int, ...]:

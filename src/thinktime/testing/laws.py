@@ -1,4 +1,4 @@
-"""The laws every strategy keeps, each a check to put any strategy to."""
+"""The laws that every strategy keeps, each a check of a strategy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from thinktime.core.ledger import Ledger
-from thinktime.core.search import Answer
+from thinktime.core.trace import Answer
 from thinktime.core.usage import total
 from thinktime.strategies import Strategy
 from thinktime.testing.doubles import ANSWERS, Notebook
@@ -19,18 +19,18 @@ SEEDS = range(6)
 
 
 def keeps_within_budget(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """Whenever anything is asked, what is spent and the worst case of what is under way are within every limit."""
+    """At every call, the spent usage and the worst case of all running calls are within every limit."""
     for seed in seeds:
         trial = watched(strategy, seed, random_budget(seed))
         ledger = Ledger(trial.budget)
         for usage in [*trial.moments, trial.spent]:
             flops = (usage.flops or 0.0) + (usage.scorer_flops or 0.0)
             committed = f"{usage.generated_tokens} tokens, {usage.model_calls} calls and {flops:g} FLOPs"
-            trial.require(ledger.check(usage), f"the budget was exceeded: {committed} were spent or under way")
+            trial.require(ledger.check(usage), f"the budget was exceeded: {committed} were spent or running")
 
 
 def answers_anytime(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """Whatever the budget, it returns an answer it has sampled, if there is any, and says how the search ended."""
+    """With any budget, it returns an answer from its samples, if one is readable, and the right finish."""
     for seed in seeds:
         for budget in (None, random_budget(seed)):
             trial = watched(strategy, seed, budget)
@@ -50,28 +50,26 @@ def answers_anytime(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
 
 
 def is_deterministic(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """The same seed gives the same answer, account and trace, also in a crowd where calls end in any order."""
+    """The same seed gives the same answer, account and trace, also beside other runs with calls in any order."""
     for seed in seeds:
         for budget in (None, random_budget(seed)):
             trial = watched(strategy, seed, budget)
             _same(trial, watched(strategy, seed, budget), "a second run with the same seed")
-            dice = Random(seed)
-            crowd = [Trial(strategy, s, budget, disorder=dice) for s in (seed + 1, seed, seed + 2)]
+            rng = Random(seed)
+            crowd = [Trial(strategy, s, budget, disorder=rng) for s in (seed + 1, seed, seed + 2)]
             _, crowded, _ = asyncio.run(_together(crowd))
             _same(trial, crowded, "a run beside others, its calls and batches in another order,")
 
 
 def keeps_every_sample(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """Every child the generator returned is in the trace, and nothing in the trace, the ledger or the answer differs
-    from what was paid.
-    """
+    """The trace has every child that the generator returned, and trace, ledger and answer add up to the cost."""
     for seed in seeds:
         for budget in (None, random_budget(seed)):
             trial = watched(strategy, seed, budget)
             trace = {key: record.node for key, record in trial.search.trace.items()}
             for key, child in trial.sampled:
                 kept = key in trace and trace[key].state == child.state
-                trial.require(kept, f"a sample that was paid is not in the trace: {child.state.text!r}")
+                trial.require(kept, f"a paid sample is missing in the trace: {child.state.text!r}")
             books = {
                 "the trace, with scores and embeddings,": total(node.usage for node in trace.values()) + trial.judged,
                 "the ledger": trial.search.ledger.spent,
@@ -79,11 +77,11 @@ def keeps_every_sample(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None
             }
             for name, usage in books.items():
                 wrong = _difference(counts(trial.spent), counts(usage))
-                trial.require(not wrong, f"{name} does not add up to what was paid: {wrong}")
+                trial.require(not wrong, f"{name} does not add up to the cost: {wrong}")
 
 
 def leaves_pruned_alone(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """No child of a node is sampled after the node was pruned."""
+    """A node is never extended after it was pruned."""
     for seed in seeds:
         for budget in (None, random_budget(seed)):
             trial = watched(strategy, seed, budget)
@@ -92,7 +90,7 @@ def leaves_pruned_alone(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> Non
 
 
 def resumes(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """Killed at any call and run again on its journal, it ends as if nothing had happened and samples nothing twice."""
+    """Killed at any call and resumed from its journal, it gives the same result and samples no child twice."""
     for seed in seeds:
         for budget in (None, random_budget(seed)):
             whole = watched(strategy, seed, budget, journal=Notebook())
@@ -119,14 +117,14 @@ LAWS: tuple[Callable[[Strategy, Iterable[int]], None], ...] = (
 
 
 def check_strategy(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
-    """Put a strategy to every law.
+    """Check a strategy against every law.
 
     Args:
-        strategy: with the options it is to be checked with; it runs on generations of at most 20 tokens.
-        seeds: of the searches, and of the budgets they run under.
+        strategy: the strategy with its options; it runs on generations of at most 20 tokens.
+        seeds: seeds of the searches and of their budgets.
 
     Raises:
-        AssertionError: a law is broken; one line says by which strategy, seed and budget, and how.
+        AssertionError: a law is broken; one line names the strategy, the seed, the budget and the fault.
     """
     seeds = list(seeds)
     for law in LAWS:
@@ -138,12 +136,12 @@ async def _together(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _same(trial: Trial, other: Trial, which: str) -> None:
-    wrong = _difference(trial.facts(), other.facts())
+    wrong = _difference(trial.outcome(), other.outcome())
     trial.require(not wrong, f"{which} differs: {wrong}")
 
 
 def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The first entry that differs, in words; nothing where none does."""
+    """A description of the first entry that differs; empty if all are equal."""
     for name, value in expected.items():
         if found[name] != value:
             values = "" if name == "trace" else f" is {found[name]!r} where it is {value!r}"

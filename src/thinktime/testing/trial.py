@@ -1,4 +1,4 @@
-"""One run of a strategy, watched: what was asked, paid and pruned, counted beside the search's own account."""
+"""One observed run of a strategy, with its own count of calls, costs and pruned nodes beside the search's account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from random import Random
 from typing import Any
 
 from thinktime.core.journal import Journal
-from thinktime.core.search import Answer, Search
+from thinktime.core.search import Search
+from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
@@ -17,19 +18,19 @@ from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WORD_PROMPTS, W
 
 
 class Killed(BaseException):
-    """The process is gone; no strategy is asked whether it agrees."""
+    """Simulates a killed process; as a `BaseException` it passes through the strategy's error handling."""
 
 
 class Trial:
-    """One run of a strategy on words, with books of its own: the ledger is not asked what was spent.
+    """One run of a strategy on words. It counts the spent usage itself, independent of the ledger.
 
     Args:
-        strategy: what is on trial.
-        seed: of the search.
-        budget: of the search.
-        journal: of the search.
-        killed_at: the call, of generator or scorer, that is never answered; nor is any later one.
-        disorder: dice for how long calls take and in which order the children of a batch are made.
+        strategy: the strategy to check.
+        seed: seed of the search.
+        budget: budget of the search.
+        journal: journal of the search.
+        killed_at: number of the first call of a model that raises `Killed`; later calls raise it too.
+        disorder: random generator for the duration of calls and the order in which children of a batch are sampled.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Trial:
         self.scores: list[Score] = []
         self.embeddings: list[Embedding] = []
         self.moments: list[Usage] = []
-        """What was spent and under way whenever something was asked."""
+        """At each call, the spent usage plus the worst case of all running calls."""
         self.grown_from_pruned: list[Node] = []
         self.answer: Any = None
         self.search = Search(
@@ -70,30 +71,30 @@ class Trial:
 
     @property
     def spent(self) -> Usage:
-        """The cost of all that was returned."""
+        """The cost of all returned children, scores and embeddings."""
         return total([*(child.usage for _, child in self.sampled), self.judged])
 
     @property
     def judged(self) -> Usage:
-        """The cost of all scores and embeddings that were returned."""
+        """The cost of all returned scores and embeddings."""
         return total([score.usage for score in self.scores] + [each.usage for each in self.embeddings])
 
     async def run(self) -> Trial:
         """Run the strategy to its end.
 
         Raises:
-            AssertionError: it raised, or returned something else than an `Answer`.
+            AssertionError: the strategy raised, or returned no `Answer`.
         """
         try:
             self.answer = await self.strategy(self.search)
         except Exception as error:
             message = " ".join(str(error).split())
-            raise AssertionError(self.told(f"it raised {type(error).__name__}: {message}")) from error
-        self.require(isinstance(self.answer, Answer), f"it returned {self.answer!r} in place of an Answer")
+            raise AssertionError(self.described(f"it raised {type(error).__name__}: {message}")) from error
+        self.require(isinstance(self.answer, Answer), f"it returned {self.answer!r} instead of an Answer")
         return self
 
     async def call(self, worst_case: Usage) -> int:
-        """Note that something is asked; what this returns is given back to `settle` with the cost."""
+        """Record the start of a call; return its number for `settle`."""
         if self._killed_at is not None and self.calls >= self._killed_at:
             raise Killed
         number = self.calls
@@ -105,28 +106,29 @@ class Trial:
         return number
 
     def settle(self, number: int) -> None:
-        """Note that a call was answered."""
+        """Record the end of a call."""
         del self._under_way[number]
 
-    def told(self, what: str) -> str:
-        """One line: the strategy, the case, what is wrong."""
+    def described(self, what: str) -> str:
+        """One line with the strategy, the seed, the budget and ``what``."""
         limits = ", ".join(f"{value:g} {name}" for name, value in vars(self.budget).items() if value is not None)
         return f"{self.strategy!r}, seed {self.seed}, budget {limits or 'none'}: {what}"
 
     def require(self, holds: bool, what: str) -> None:
-        """Raise an `AssertionError` of one line unless something holds."""
+        """Raise an `AssertionError` of one line unless ``holds``."""
         if not holds:
-            raise AssertionError(self.told(what))
+            raise AssertionError(self.described(what))
 
-    def facts(self) -> dict[str, Any]:
-        """All that a run tells of itself, but for seconds."""
+    def outcome(self) -> dict[str, Any]:
+        """The answer and the trace of the run, without seconds."""
         answer: Answer = self.answer
-        told = vars(answer) | {"usage": counts(answer.usage), "node": answer.node and answer.node.key}
+        accounts = {account: counts(usage) for account, usage in answer.accounts.items()}
+        usage = {"usage": counts(answer.usage), "accounts": accounts}
         trace = [
             (record.node.key, record.node.path, record.node.finish, record.node.state, record.score, record.pruned)
             for record in self.search.records()
         ]
-        return told | {"trace": trace}
+        return vars(answer) | usage | {"node": answer.node and answer.node.key, "trace": trace}
 
 
 class _WatchedGenerator(WordGenerator):
@@ -163,10 +165,10 @@ class _WatchedScorer(WordScorer):
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         pairs = zip(nodes, known, strict=True)
         number = await self._trial.call(total(self.worst_case(problem, node, before) for node, before in pairs))
-        readings = await super().score(problem, nodes, known)
-        self._trial.scores += readings
+        scores = await super().score(problem, nodes, known)
+        self._trial.scores += scores
         self._trial.settle(number)
-        return readings
+        return scores
 
 
 class _WatchedEmbedder(HashedNgrams):
@@ -188,23 +190,23 @@ def _pruned(search: Search, node: Node) -> bool:
 
 
 def counts(usage: Usage) -> dict[str, float | None]:
-    """What two runs must agree on: all but the seconds."""
+    """The counts that are equal in equal runs: all but the seconds."""
     return {name: count for name, count in usage.as_dict().items() if name != "seconds"}
 
 
 def watched(strategy: Strategy, seed: int, budget: Budget | None = None, **options: Any) -> Trial:
-    """A strategy run to its end."""
+    """Run a strategy to its end."""
     return asyncio.run(Trial(strategy, seed, budget, **options).run())
 
 
 def random_budget(seed: int) -> Budget:
-    """One to three of the limits of a budget but seconds, from hardly anything to more than most need."""
-    dice = Random(f"budget/{seed}")
+    """One to three limits of a budget, without seconds, from almost nothing to more than most searches need."""
+    rng = Random(f"budget/{seed}")
     limits = {
-        "tokens": int(2 ** dice.uniform(0, 8)),
-        "calls": int(2 ** dice.uniform(0, 6)),
-        "flops": float(int(2 ** dice.uniform(1, 10))),
-        "dollars": DOLLARS * int(2 ** dice.uniform(0, 8)),
+        "tokens": int(2 ** rng.uniform(0, 8)),
+        "calls": int(2 ** rng.uniform(0, 6)),
+        "flops": float(int(2 ** rng.uniform(1, 10))),
+        "dollars": DOLLARS * int(2 ** rng.uniform(0, 8)),
     }
-    chosen = dice.sample(sorted(limits), dice.randint(1, 3))
+    chosen = rng.sample(sorted(limits), rng.randint(1, 3))
     return Budget(**{name: limits[name] for name in chosen})  # type: ignore[arg-type]  # ints where ints are declared

@@ -1,0 +1,142 @@
+"""Whether the tests see faults: a random sample of mutants of core and strategies, each against the tests that run it.
+
+    python -m benchmarks.mutation.run                 # 300 mutants; stop it at any time, and the same command goes on
+    python -m benchmarks.mutation.run --mutants 20 --sources src/thinktime/core/ledger.py
+
+A mutant is one small fault (`mutants.py`). It is killed if a test fails or takes far too long, and survives
+if all pass. The tests of a mutant are those that call its function (`watch.py` sees which), the fastest first.
+
+Why not a tool that exists: mutmut (3.8.1) draws no sample and first runs the whole suite on its own copy of every
+function; cosmic-ray (8.7.0) draws its mutants without a seed and has one test command for all files. Either would need
+a sampler and a choice of tests around it, which is most of what is here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.mutation.mutants import Mutant, mutants
+from thinktime.bench.environment import environment
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("src/thinktime/core", "src/thinktime/strategies")
+TESTS = """
+bad_input bank budget monte_carlo particles scores sampling_strategies search selection selectors skills steering
+step_searches strategies strategy_options testing tree_search verification
+"""
+"""Test files that load no model and start no server, so that a mutant takes seconds."""
+SLOWER, START = 10, 120
+"""A mutant has so many times the seconds of its tests without it, and so many seconds to start on a busy machine."""
+
+
+def pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
+    """Its exit status on a copy of the project."""
+    paths = os.pathsep.join([str(tree / "src"), str(tree)])
+    settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=tree, env=settings, capture_output=True, timeout=seconds).returncode
+
+
+def write(path: Path, source: str) -> None:
+    """Without the compiled file, which is told from a new one by size and second alone."""
+    path.write_text(source)
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()
+
+
+def outcome(tree: Path, mutant: Mutant, tests: dict[str, Any]) -> str:
+    """``killed``, ``timed out``, ``survived``, or ``untested`` where no test runs it."""
+    here = f"{mutant.file}:{mutant.function or ''}"
+    runs = here.__eq__ if mutant.function else lambda ran: ran.startswith(here)
+    wanted = [name for name, told in tests.items() if any(map(runs, told["functions"]))]
+    wanted.sort(key=lambda name: tests[name]["seconds"])
+    if not wanted:
+        return "untested"
+    (tree / "wanted").write_text("\n".join(wanted))
+    path = tree / mutant.file
+    source = path.read_text()
+    write(path, mutant.applied(source))
+    try:
+        limit = START + SLOWER * sum(tests[name]["seconds"] for name in wanted)
+        return "killed" if pytest(tree, "@wanted", seconds=limit) else "survived"
+    except subprocess.TimeoutExpired:
+        return "timed out"
+    finally:
+        write(path, source)
+
+
+def summary(done: dict[str, str]) -> dict[str, Any]:
+    """Counts by file, the share killed or timed out, and who survived."""
+    files: dict[str, Counter[str]] = {}
+    for name, came in done.items():
+        files.setdefault(name.partition(":")[0], Counter())[came] += 1
+    survivors = sorted(name for name, came in done.items() if came in ("survived", "untested"))
+    return {
+        "mutants": len(done),
+        "share_killed": round(1 - len(survivors) / len(done), 4),
+        "files": {file: dict(sorted(counts.items())) for file, counts in sorted(files.items())},
+        "survivors": survivors,
+        "outcomes": done,
+    }
+
+
+def files(paths: Sequence[str]) -> list[str]:
+    """The Python files at or below paths of the project."""
+    found = [path for name in paths for path in sorted((ROOT / name).rglob("*.py")) or [ROOT / name]]
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--mutants", type=int, default=300)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--sources", nargs="+", default=SOURCES)
+    options.add_argument("--tests", nargs="+", default=[f"tests/test_{name}.py" for name in TESTS.split()])
+    options.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
+    asked = options.parse_args()
+    everything = [mutant for file in files(asked.sources) for mutant in mutants(file, (ROOT / file).read_text())]
+    sample = Random(asked.seed).sample(everything, min(asked.mutants, len(everything)))
+    read = b"".join((ROOT / file).read_bytes() for file in (*files(["src"]), *files(asked.tests)))
+    facts = {
+        "command": " ".join(["python", "-m", "benchmarks.mutation.run", *sys.argv[1:]]),
+        "seed": asked.seed,
+        "of": len(everything),
+        "sources_and_tests": hashlib.sha256(read).hexdigest(),
+        "environment": environment(),
+    }
+    before = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    done = before["outcomes"] if all(before.get(name) == value for name, value in facts.items()) else {}
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "thinktime"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__"))
+        told = ROOT / "runs" / f"mutation-{facts['sources_and_tests']}.json"
+        if not told.exists():
+            told.parent.mkdir(exist_ok=True)
+            if pytest(tree, "-p", "benchmarks.mutation.watch", "--functions", "told.json", *asked.tests):
+                raise SystemExit("the tests fail without a mutant; see pytest " + " ".join(asked.tests))
+            shutil.move(tree / "told.json", told)
+        tests = json.loads(told.read_text())
+        (tree / "wanted").write_text("\n".join(tests))
+        if pytest(tree, "--collect-only", "@wanted"):
+            raise SystemExit("some tests cannot be named one by one")  # each mutant would seem to be killed
+        for mutant in sample:
+            if mutant.name not in done:
+                done[mutant.name] = outcome(tree, mutant, tests)
+                print(f"{done[mutant.name]:9} {mutant.name}", flush=True)
+                asked.out.write_text(json.dumps({**facts, **summary(done)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""A pytest plugin: which functions of this project each test runs, and how long it takes, as a JSON file.
+
+pytest -p benchmarks.mutation.watch --functions FILE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_told: dict[str, dict[str, Any]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where to write."""
+    parser.addoption("--functions", type=Path, required=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note the functions of one test, its fixtures included."""
+    ran: dict[int, CodeType] = {}
+
+    def called(frame: FrameType, event: str, _: Any) -> None:
+        ran[id(frame.f_code)] = frame.f_code  # the hash of a code object is slow
+
+    began = time.perf_counter()
+    sys.settrace(called)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(None)
+        ours = {f"{code.co_filename}:{code.co_firstlineno}" for code in ran.values()}
+        functions = sorted(name.removeprefix(f"{ROOT}/") for name in ours if name.startswith(f"{ROOT}/src/"))
+        _told[item.nodeid] = {"seconds": round(time.perf_counter() - began, 3), "functions": functions}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was noted."""
+    session.config.getoption("--functions").write_text(json.dumps(_told))

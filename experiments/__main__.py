@@ -1,0 +1,43 @@
+"""Run the experiment of a row of the catalogue.
+
+python -m experiments 45                  # or: make experiment ROW=45
+python -m experiments 45 --problems 20    # options go to the experiment
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+ROWS = {
+    "01": ("adaptive_self_eval.run",),
+    "05": ("ets.run",),
+    "06": ("noise_search.run", "images.run"),
+    "08": ("compute_optimal.run", "revision.run"),
+    "09": ("verifier_free.run", "frontier.run"),
+    "17": ("early_rejection.run",),
+    "33": ("generative_reward.run",),
+    "35": ("dts.run", "images.run"),
+    "37": ("monkeys.run",),
+    "38": ("fk_steering.run", "images.run"),
+    "45": ("a_star.run",),
+    "46": ("solve_or_verify.run",),
+    "51": ("o1_patterns.run",),
+    "59": ("first_finish.run", "first_finish.retry"),
+    "60": ("sarathi.simulate",),
+}
+"""The modules of each row that has an experiment; the rows are those of ``docs/catalogue.md``."""
+
+
+def main() -> None:
+    row, options = (sys.argv[1].zfill(2) if len(sys.argv) > 1 else ""), sys.argv[2:]
+    if row not in ROWS:
+        print(f"row={row!r}: no experiment; give one of {', '.join(ROWS)}", file=sys.stderr)
+        sys.exit(2)
+    for module in ROWS[row]:
+        sys.argv = [module, *options]
+        runpy.run_module(f"experiments.{module}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What runs models: our engine, endpoints behind HTTP, and denoisers. Nothing here knows a search."""

@@ -1,0 +1,208 @@
+"""Probes an endpoint with a few short requests, to learn which fields it honours and what it reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thinktime.models.remote.client import Client, RefusedError, RemoteError
+from thinktime.models.remote.protocol import Api, Choice, ReportedUsage, prompt_of, read_choices, read_usage, unlisted
+from thinktime.models.remote.streams import WITH_USAGE, Assembly
+
+TOKENS = 3
+"""Length of each sample that is compared."""
+STEP_TOKENS = 12
+"""Length limit in which a model that writes one sum a line should end a line."""
+
+END_TOKENS = 32
+"""Length limit in which a model that is asked for one word should end."""
+
+Stops = Literal["named", "echoed", "echoed if asked", "unlisted"]
+Thinks = Literal["marked", "apart", "hidden"]
+THINK = "<think>"
+ASKED, ASKED_FOR_STEPS = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
+ONE_TOKEN = "4"
+ECHO = {"include_stop_str_in_output": True}
+"""Field that asks an engine to leave the stop string in the text."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """The observed behaviour of an endpoint. What the probe does not observe counts as missing."""
+
+    n: bool
+    """Whether one request returns several different samples."""
+    logprobs: bool
+    seeds: bool
+    """Whether equal seeds return equal samples, and different seeds different ones."""
+    continues: bool
+    """Whether the endpoint continues a given beginning of the answer."""
+    echoes: bool
+    """Whether such a continuation repeats the beginning, as llama.cpp does."""
+    stops: Stops | None
+    """How the endpoint distinguishes a stop string from the end of the answer. It names the string, leaves it in the
+    text, leaves it there if asked, or counts it without a log-probability (llama.cpp). None: it does not."""
+    streams: bool
+    """Whether the endpoint streams a sample as events."""
+    usage: bool
+    limit_field: str
+    """The name of the length limit."""
+    overhead: int | None
+    """Upper bound of the tokens that the chat template adds to a message; None without usage."""
+    thinks: Thinks | None
+    """Where the endpoint returns thoughts: in the text after ``<think>``, in a field apart, or hidden but counted.
+    None: the probe saw no thoughts, for example because the template itself begins them."""
+    spent: ReportedUsage
+    """The cost of the probe, as far as the endpoint reports it."""
+
+
+async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
+    """Probe an endpoint with at most nine requests of a few tokens each.
+
+    Args:
+        client: connected to the endpoint.
+        api: the call to probe.
+        model: the model to probe.
+        step: the string that ends a step.
+
+    Raises:
+        RemoteError: the endpoint cannot be reached, or refuses the simplest request.
+    """
+    prober = Prober(client, api, model)
+    optional: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
+    limit_field, choices = await prober.sample_plainly(optional)
+    texts = [[choice.thoughts + choice.text for choice in choices]]
+    if "seed" in optional:
+        for seed in (1, 2):
+            again = await prober.sample({limit_field: TOKENS, **optional, "seed": seed})
+            texts.append([choice.thoughts + choice.text for choice in again])
+    seeds = len(texts) == 3 and texts[0] == texts[1] != texts[2]
+    overhead = prober.last.prompt if prober.last else None
+    streams = await prober.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
+    continues, echoes, stops = await _steps(prober, limit_field, step, overhead, optional)
+    return Traits(
+        n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
+        logprobs="logprobs" in optional and all(choice.tokens for choice in choices),
+        seeds=seeds,
+        continues=continues,
+        echoes=echoes,
+        stops=stops,
+        streams=streams,
+        usage=overhead is not None,
+        limit_field=limit_field,
+        overhead=overhead,
+        thinks=_thinks(choices[0]),
+        spent=prober.spent,
+    )
+
+
+def _thinks(choice: Choice) -> Thinks | None:
+    if choice.thoughts:
+        return "apart"
+    if choice.text.lstrip().startswith(THINK):
+        return "marked"
+    return "hidden" if choice.reason == "length" and not choice.text else None
+
+
+async def _steps(
+    prober: Prober, limit_field: str, step: str, overhead: int | None, optional: Mapping[str, Any]
+) -> tuple[bool, bool, Stops | None]:
+    """The traits ``continues``, ``echoes`` and ``stops``."""
+    said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
+    plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: optional[n] for n in ("logprobs",) if n in optional}
+    options: dict[str, Any] = {**plain, "stop": [step]}
+    try:
+        choice = (await prober.sample(options, said))[0]
+    except RemoteError:
+        return False, False, None
+    read, stops, echoes = prober.last, _stop_kind(choice, step), choice.text.startswith(said)
+    if choice.reason == "stop" and stops is None:
+        with suppress(RemoteError):
+            asked = (await prober.sample(options | ECHO, said))[0]
+            stops = "echoed if asked" if _stop_kind(asked, step) else None
+    if stops is None and unlisted(choice, read):
+        with suppress(RemoteError):
+            end = (await prober.sample({**plain, limit_field: END_TOKENS}))[0]
+            stops = "unlisted" if end.reason == "stop" and prober.last and end.tokens == prober.last.generated else None
+    if prober.api == "completions":
+        return True, echoes, stops
+    answer = {"continue_final_message": False, "add_generation_prompt": True}
+    try:  # the prompt of a new message is longer than that of a continuation
+        await prober.sample({limit_field: 1, "temperature": 0, **answer}, said)
+        if read is not None and prober.last is not None and read.prompt < prober.last.prompt:
+            return True, echoes, stops
+        # an endpoint that always continues reads a message of one token as one token more than none
+        await prober.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
+    except RemoteError:
+        return False, echoes, None
+    return overhead is not None and prober.last is not None and prober.last.prompt == overhead + 1, echoes, stops
+
+
+def _stop_kind(choice: Choice, step: str) -> Stops | None:
+    if choice.reason == "stop" and choice.stop is not None and choice.stop in step:
+        return "named"
+    return "echoed" if choice.reason == "stop" and choice.text.endswith(step) else None
+
+
+class Prober:
+    """Sends the requests of a probe and adds up their cost."""
+
+    def __init__(self, client: Client, api: Api, model: str) -> None:
+        self.api = api
+        self.spent = ReportedUsage(0, 0)
+        self.last: ReportedUsage | None = None
+        self._client, self._model = client, model
+
+    async def sample_plainly(self, optional: dict[str, Any]) -> tuple[str, list[Choice]]:
+        """The first samples, with those of the ``optional`` fields that the endpoint accepts; others are removed."""
+        limit_field = "max_tokens"
+        while True:
+            try:
+                return limit_field, await self.sample({limit_field: TOKENS, **optional}, tries=2)
+            except RefusedError as error:
+                if error.status not in (400, 422):
+                    raise
+                if "max_completion_tokens" in error.message and limit_field == "max_tokens":
+                    limit_field = "max_completion_tokens"
+                elif optional:
+                    named = [name for name in optional if len(name) > 1 and name in error.message]
+                    del optional[(named or list(optional))[0]]
+                else:
+                    raise
+
+    async def sample(
+        self, options: Mapping[str, Any], said: str = "", *, asked: str | None = None, tries: int = 5
+    ) -> list[Choice]:
+        """Samples for a fixed prompt, continued from ``said``."""
+        body = self._body(options, asked or (ASKED_FOR_STEPS if said else ASKED), said)
+        reply = await self._client.post(self.api, body, tries=tries)
+        self.last = self._charged(reply.body)
+        return read_choices(reply.body, self._client.url)
+
+    async def stream(self, options: Mapping[str, Any]) -> bool:
+        """Whether the endpoint returns a stream of events when asked to."""
+        whole, body = Assembly(), self._body({**options, "stream": True}, ASKED)
+
+        async def on_event(event: Mapping[str, Any]) -> None:
+            whole.add(event)
+
+        try:
+            reply = await self._client.post(self.api, body, tries=2, on_event=on_event)
+        except RemoteError:
+            return False
+        self._charged(reply.body or whole.body)
+        return not reply.body and bool(whole.body["choices"])
+
+    def _body(self, options: Mapping[str, Any], asked: str, said: str = "") -> dict[str, Any]:
+        messages = json.dumps([{"role": "user", "content": asked}])
+        prompt = messages if self.api == "chat/completions" else f"{asked}\n"
+        return {"model": self._model, **prompt_of(prompt, self.api, said), **options}
+
+    def _charged(self, body: Mapping[str, Any]) -> ReportedUsage | None:
+        reported = read_usage(body)
+        if reported is not None:
+            self.spent = ReportedUsage(self.spent.prompt + reported.prompt, self.spent.generated + reported.generated)
+        return reported

@@ -1,0 +1,26 @@
+"""What is common to judges that write: their replies are paid for as scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thinktime.core.usage import Usage, total
+
+
+def as_score(replies: Sequence[Usage], most_read: int) -> Usage:
+    """The cost of one score that was read off these replies: tokens that the judge read and wrote.
+
+    Args:
+        replies: the cost of each.
+        most_read: the most that one prompt can have, charged where the prompt of a reply was not counted.
+    """
+    spent = total(replies)
+    read = [most_read if r.prompt_tokens is None else r.prompt_tokens + (r.cached_tokens or 0) for r in replies]
+    return Usage(
+        scorer_tokens=sum(read) + spent.generated_tokens,
+        scorer_calls=1,
+        scorer_flops=spent.flops,
+        seconds=spent.seconds,
+        dollars=spent.dollars,
+        uncounted_calls=spent.uncounted_calls,
+    )

@@ -1,0 +1,1 @@
+"""Several prompts or strategies put together."""

@@ -1,0 +1,1 @@
+"""Images steered over noises and denoising steps."""

@@ -1,0 +1,1 @@
+"""Independent samples: how many to draw, when to stop, which one answers."""

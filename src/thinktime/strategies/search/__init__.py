@@ -1,0 +1,1 @@
+"""Scored partial solutions: branch, prune, go back."""

@@ -1,0 +1,113 @@
+"""The harness of the experiments: a row has its commands, intervals are the bench's, a result says how it was made."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.__main__ import ROWS
+from experiments.harness import Experiment, arm, options, run_arms
+from experiments.intervals import (
+    areas,
+    as_number,
+    as_percent,
+    as_points,
+    bootstrap,
+    difference,
+    mean,
+    ratio,
+    share,
+    unpaired_difference,
+)
+from thinktime.bench.statistics import mean_interval
+from thinktime.strategies.verification.generative_reward import GenerativeReward
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("words", [[], ["44"], ["forty-five"]])
+def test_a_row_without_an_experiment_is_one_line_and_exit_2(words: list[str]) -> None:
+    ran = subprocess.run([sys.executable, "-m", "experiments", *words], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 2 and ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"row={words[0] if words else ''!r}: no experiment") and "01, 05" in line and "45" in line
+
+
+def test_options_go_to_the_experiment_of_the_row() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "experiments", "45", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0 and "Row 45" in ran.stdout and "--problems" in ran.stdout
+
+
+def test_every_command_of_the_catalogue_is_run_by_its_row() -> None:
+    rows = re.findall(r"^\| (\d\d) \|(.*)$", (ROOT / "docs" / "catalogue.md").read_text(), re.MULTILINE)
+    named = {row: set(re.findall(r"experiments\.(\w+\.\w+)", text)) for row, text in rows}
+    assert {row: modules for row, modules in named.items() if modules} == {row: set(of) for row, of in ROWS.items()}
+    assert all(find_spec(f"experiments.{module}") for modules in ROWS.values() for module in modules)
+
+
+def test_the_bootstrap_of_a_mean_is_the_interval_of_the_bench() -> None:
+    values = np.random.default_rng(1).random(40)
+    found = bootstrap(lambda picks: values[picks].mean(-1), len(values), seed=7)
+    assert found == pytest.approx(mean_interval(values.tolist(), seed=7).as_dict(), abs=1e-6)
+    assert mean(values, seed=7) == mean_interval(values.tolist(), seed=7).as_dict()
+
+
+def test_a_ratio_is_of_sums_over_the_same_problems() -> None:
+    a, b = [2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0]
+    assert ratio(a, b) == {"value": 2.0, "low": 2.0, "high": 2.0}
+    assert ratio([1.0, 9.0], [1.0, 1.0]) == {"value": 5.0, "low": 1.0, "high": 9.0}
+
+
+def test_a_paired_difference_is_narrower_than_an_unpaired_one() -> None:
+    easy = np.random.default_rng(0).random(50)
+    paired, unpaired = difference(easy + 0.1, easy), unpaired_difference(easy + 0.1, easy)
+    assert paired["value"] == pytest.approx(0.1) and unpaired["value"] == pytest.approx(0.1)
+    assert paired["high"] - paired["low"] < 1e-6 < unpaired["high"] - unpaired["low"]
+
+
+def test_estimates_as_text() -> None:
+    estimate = {"value": 0.1234, "low": -0.05, "high": 0.2}
+    assert as_points(estimate) == "+12.3 [-5.0, +20.0]"
+    assert as_percent(estimate) == "12.3 [-5.0, 20.0]" and as_percent(estimate, "+") == as_points(estimate)
+    assert as_number(estimate) == "0.12 [-0.05, 0.20]" and as_number(estimate, digits=3) == "0.123 [-0.050, 0.200]"
+
+
+def test_a_judge_that_can_not_be_read_never_leaves_a_problem_out() -> None:
+    judge = arm("generative_reward:n=4,k=2").strategy
+    assert isinstance(judge, GenerativeReward) and judge.unreadable == "plurality"
+
+
+def test_an_experiment_keeps_its_levels_shares_its_bank_and_says_how_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--problems", "12", "--bank", str(tmp_path / "bank.db"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    experiment = Experiment(ROOT / "experiments" / "a_star", options("").parse_args(), levels=(1,))
+    assert {problem.metadata["level"] for problem in experiment.task.problems} == {1}
+    found = experiment.run(["single", "majority:n=2"])
+    again = run_arms(["majority:n=2"], experiment.task, experiment.generator, experiment.scorer, experiment.bank)
+    assert [o.answer.value for o in again["majority:n=2"]] == [o.answer.value for o in found["majority:n=2"]]
+    experiment.finish({"levels": [1]}, ["it holds"])
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["command"] == "python -m experiments.a_star.run --problems 12 --bank bank.db --out out"
+    assert result["n_problems"] == len(experiment.task.problems) and result["verdict"] == ["it holds"]
+    assert capsys.readouterr().out.endswith("it holds\n")
+
+
+def test_a_share_leaves_out_problems_without_any_and_is_none_without_all() -> None:
+    assert share([1, 0, 2], [2, 0, 2]) == ratio([1.0, 2.0], [2.0, 2.0])
+    assert share([0, 0], [0, 0]) is None
+
+
+def test_areas_over_all_samples_and_within_the_problems_that_have_both() -> None:
+    pooled, within = areas([[1.0, 2.0], [5.0, 6.0], [0.0]], [[False, True], [True, False], [True]])
+    assert within == [1.0, 0.0] and pooled == pytest.approx(2 / 6)

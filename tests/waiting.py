@@ -1,0 +1,24 @@
+"""Waiting for what happens in another thread or process: no test depends on how soon that is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE = 300.0
+"""Seconds that anything may take on a busy machine; only a fault takes longer."""
+
+
+def eventually(found: Callable[[], Any]) -> Any:
+    """The first true value of ``found``.
+
+    Raises:
+        TimeoutError: there is none within `PATIENCE`.
+    """
+    until = time.monotonic() + PATIENCE
+    while not (value := found()):
+        if time.monotonic() > until:
+            raise TimeoutError(f"still {value!r} after {PATIENCE:g} s")
+        time.sleep(0.01)
+    return value
