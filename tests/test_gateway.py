@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from gateway_server import PLAIN, VOTE, Start
 
+from thinktime.gateway.methods import parse
+
 # which method, and what goes on
 
 
@@ -23,6 +25,26 @@ def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start_
     received = answer["thinktime"]
     assert message["content"].endswith(f"The answer is {received['answer']}") and received["share"] > 0.1
     assert (received["strategy"], received["options"], received["samples"]) == ("majority", {"n": 8}, 8)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "restarts(majority:n=2):n=3/words"},
+        {"thinktime": {"strategy": "restarts(majority:n=2)", "n": 3}},
+        {"thinktime": {"strategy": "restarts", "inner": "majority:n=2", "n": 3}},
+    ],
+)
+def test_a_strategy_inside_another_is_named_in_brackets_or_as_an_option(
+    start_gateway: Start, body: dict[str, Any]
+) -> None:
+    endpoint, gateway = start_gateway()
+    status, answer, _ = gateway.ask({**VOTE, "model": "words", **body})
+    assert status == 200, answer
+    assert answer["thinktime"]["options"] == {"inner": "majority:n=2", "n": 3, "select": "majority"}
+    assert [request["n"] for request in endpoint.requests] == [2, 2, 2]
+    assert (parse("restarts(majority:n=2):n=3").samples, parse("single").samples) == (6, 1)
+    assert parse("majority:n=1").one_sample and not parse("restarts(majority:n=2):n=1").one_sample
 
 
 @pytest.mark.parametrize(
@@ -54,6 +76,9 @@ def test_name_field_and_header_say_the_same(
         ({"model": "majority:n=0/words"}, {}, "n", "1 or more"),
         ({"model": "majority:n=1000000/words"}, {}, "n", "65536 or fewer"),
         ({"model": "majority:n=1025/words"}, {}, "n", "1024 samples"),
+        ({"model": "restarts(majority:n=64):n=17/words"}, {}, "n", "1024 samples"),
+        ({"model": "restarts(majority:n=64/words"}, {}, "strategy", "close every bracket"),
+        ({"model": "majority(single)/words"}, {}, "strategy", "runs no other strategy"),
         ({"model": "majority@4000/words"}, {}, "budget", "4000tok"),
         ({"model": "majority@1e3flops/words"}, {}, "budget.flops", "unknown"),
         ({"model": "moa-words"}, {}, "optillm_approach", "self_consistency"),

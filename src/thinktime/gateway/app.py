@@ -167,8 +167,8 @@ class Gateway:
     def _read(
         self, context: RequestContext, entry: HistoryEntry, method: Method, body: Mapping[str, Any], api: Api
     ) -> CompletionRequest:
-        if method.options.get("n", 1) > self.config.max_samples:
-            raise InputError("n", method.options["n"], f"one request may draw {self.config.max_samples} samples")
+        if method.samples > self.config.max_samples:
+            raise InputError("n", method.samples, f"one request may draw {self.config.max_samples} samples")
         request = read_request(body, api, entry.model, default_max_tokens(method, self.config.max_tokens))
         entry.seed = request.seed
         context.attributes |= request_attributes(request, method)

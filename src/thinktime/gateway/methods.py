@@ -67,12 +67,24 @@ class Method:
     @property
     def options(self) -> dict[str, Any]:
         """The strategy's options by name."""
-        return {name: getattr(self.strategy, name) for name in strategies.options(type(self.strategy))}
+        return strategies.settings(self.strategy)
 
     @property
     def one_sample(self) -> bool:
         """Whether it draws exactly one sample, whose tokens can be streamed as they come."""
-        return isinstance(self.strategy, Single) or self.options.get("n") == 1
+        return isinstance(self.strategy, Single) or (
+            self.options.get("n") == 1 and strategies.INNER not in self.options
+        )
+
+    @property
+    def samples(self) -> int:
+        """The option ``n`` (1 where there is none), times that of the strategy that runs inside."""
+        samples = 1
+        strategy: Any = self.strategy
+        while strategy is not None:
+            samples *= getattr(strategy, "n", 1)
+            strategy = getattr(strategy, strategies.INNER, None)
+        return samples
 
 
 async def method_of(body: Mapping[str, Any], header: str | None, listing: Listing) -> tuple[Method | None, str]:
@@ -120,7 +132,7 @@ def parse(text: str) -> Method:
 async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
     head, _, rest = model.partition("/")
     if rest:
-        name = re.split("[:@]", head)[0]
+        name = re.split("[:@(]", head)[0]
         if "@" in head or name == "auto" or name in _names():
             return parse(head), rest
         models = await listing()

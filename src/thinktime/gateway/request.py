@@ -68,7 +68,7 @@ def default_max_tokens(method: Method, most: int) -> int:
         most: the gateway's own limit in tokens.
     """
     tokens = method.budget.tokens
-    return most if tokens is None else max(1, min(most, tokens // min(4, method.options.get("n", 1))))
+    return most if tokens is None else max(1, min(most, tokens // min(4, method.samples)))
 
 
 def read_request(body: Mapping[str, Any], api: Api, model: str, max_tokens: int) -> CompletionRequest:
