@@ -407,15 +407,18 @@ def test_a_card_is_made_of_docstrings_and_defaults() -> None:
     found = card("dvts", DVTS)
     assert found.paper == "Beeching, Tunstall and Rush 2024"
     assert found.method.startswith("Diverse verifier tree search: independent subtrees")
-    assert found.about.startswith("``n / width`` subtrees") and found.about.endswith("solutions that finished.")
-    assert found.options["width"] == Option(4, "of them, how many belong to one subtree.")
+    assert found.about.startswith("``n / width`` subtrees") and found.about.endswith("finished solutions.")
+    assert found.options["width"] == Option(4, "steps of one subtree in a round.")
     assert found.needs == sorted(DVTS.needs)
 
 
 def test_an_explanation_of_several_lines_is_one_text() -> None:
     potential = card("particle_filter", ParticleFilter).options["potential"]
     assert potential.default == "diff"
-    assert potential.about is not None and "the highest so far (``max``), all so far (``sum``)" in potential.about
+    assert (
+        potential.about is not None
+        and "the highest reward so far (``max``), the sum so far (``sum``)" in potential.about
+    )
 
 
 def test_a_strategy_that_says_nothing_of_itself_has_a_card_all_the_same() -> None:
