@@ -14,10 +14,7 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, majority, weighted_majority
-<<<<<<< HEAD
-=======
 from thinktime.core.trace import Answer
->>>>>>> config
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling, Score
 from thinktime.core.usage import Budget, Usage
 
