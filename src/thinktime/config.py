@@ -14,7 +14,7 @@ from typing import Any
 from thinktime.core.environment import Environment
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
-from thinktime.core.search import Method
+from thinktime.core.search import Strategy
 from thinktime.core.types import MAIN, Prompt, Sampling
 from thinktime.core.usage import Budget
 
@@ -130,7 +130,7 @@ class Config:
     scorers: Scorers | None = None
     environments: Environments | None = None
     prompts: Mapping[str, str | Prompt] = field(default_factory=dict)
-    strategy: str | Method = "weighted_majority"
+    strategy: str | Strategy = "weighted_majority"
     budget: str | Budget = field(default_factory=Budget)
     temperature: float = 1.0
     top_p: float = 1.0

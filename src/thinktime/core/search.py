@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
 from random import Random
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from thinktime.core import meter
 from thinktime.core.actions import Acting, Action
@@ -28,11 +28,14 @@ from thinktime.core.types import MAIN, Capability, Child, Extension, Node, Probl
 from thinktime.core.usage import Budget, Usage
 
 
-class Method(Protocol):
-    """What `Search.run` runs: a configured strategy."""
+class Strategy(Protocol):
+    """A configured method: a frozen dataclass of its options that runs on a search."""
+
+    needs: ClassVar[frozenset[str]]
+    """Capabilities that the search has to offer."""
 
     async def __call__(self, search: Search) -> Answer:
-        """The answer to the search's problem."""
+        """Spend the search's budget and answer."""
         ...
 
 
@@ -427,7 +430,7 @@ class Search:
         return made
 
     async def run(
-        self, strategy: Method, *, root: Node | None = None, budget: Budget | None = None, model: str = MAIN
+        self, strategy: Strategy, *, root: Node | None = None, budget: Budget | None = None, model: str = MAIN
     ) -> Answer:
         """A strategy inside this one: a search with its own root, in the same ledger, trace and bank.
 
@@ -443,7 +446,7 @@ class Search:
             ThinktimeError: as the strategy, or its ``validate``, raises.
         """
         inner = self._inner(root, budget, self._role(model) if root is None else root.model)
-        lacking = missing(getattr(strategy, "needs", frozenset()), inner.capabilities)
+        lacking = missing(strategy.needs, inner.capabilities)
         if lacking:
             raise CapabilityError(f"strategy={strategy!r}: it needs {', '.join(sorted(lacking))}")
         if (validate := getattr(strategy, "validate", None)) is not None:

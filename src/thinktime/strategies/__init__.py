@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, ClassVar, Protocol, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.search import Method, Search
-from thinktime.core.trace import Answer
+from thinktime.core.search import Search
+from thinktime.core.search import Strategy as Strategy
 from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
 from thinktime.strategies.composition.aggregate import Aggregate
@@ -45,17 +45,6 @@ from thinktime.strategies.search.rebase import Rebase
 from thinktime.strategies.search.stepwise_best_of_n import StepwiseBestOfN
 from thinktime.strategies.verification.generative_reward import GenerativeReward
 from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify
-
-
-class Strategy(Protocol):
-    """A configured method: a frozen dataclass of its options that runs on a search."""
-
-    needs: ClassVar[frozenset[str]]
-
-    async def __call__(self, search: Search) -> Answer:
-        """Spend the search's budget and answer."""
-        ...
-
 
 BUILT_IN: dict[str, type[Any]] = {
     "single": Single,
@@ -163,7 +152,7 @@ def make(name: str, values: Mapping[str, Any] | None = None) -> Strategy:
             raise InputError("strategy", f"{name}({value})", f"{name} runs no other strategy; these do: {nesting}")
         if option not in options(kind):
             raise UnknownNameError(f"{name} option", option, options(kind))
-        if types[option] is Method:
+        if types[option] is Strategy:
             arguments[option] = parse(value)[1] if isinstance(value, str) else value
             continue
         usual, *others = get_args(types[option]) or (types[option],)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from thinktime.core.errors import ThinktimeError
-from thinktime.core.search import Method, Search, refuse_copies
+from thinktime.core.search import Search, Strategy, refuse_copies
 from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node
@@ -35,7 +35,7 @@ class Restarts:
             ``best`` by its score.
     """
 
-    inner: Method = ONE_SAMPLE
+    inner: Strategy = ONE_SAMPLE
     n: int = 4
     select: str = "majority"
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS})
