@@ -15,7 +15,7 @@ from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
-from thinktime.gateway.config import Config
+from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.server import bound, listening
 
 MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
@@ -30,7 +30,7 @@ class Serving:
 
     def __init__(self, upstream: str, scorer: Scorer | None = None, **settings: Any) -> None:
         self.url, self._scorer = "", scorer
-        self._config = Config(upstream, port=0, **settings)
+        self._config = GatewayConfig(upstream, port=0, **settings)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 

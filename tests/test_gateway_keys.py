@@ -26,7 +26,7 @@ from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
 from thinktime.gateway.auth import ApiClient
-from thinktime.gateway.config import Config, Key, digest, given_key, is_loopback, new_key, read_config
+from thinktime.gateway.config import GatewayConfig, Key, digest, given_key, is_loopback, new_key, read_config
 from thinktime.gateway.errors import HttpError
 from thinktime.models.remote.prices import Price
 
@@ -123,14 +123,14 @@ def test_without_keys_only_this_machine_is_answered_and_only_by_its_name(start_g
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
 def test_it_does_not_listen_beyond_this_machine_without_a_key(host: str) -> None:
     with pytest.raises(InputError, match=r"host=.*add one"):
-        Config(UPSTREAM, host=host)
-    assert Config(UPSTREAM, host=host, keys=KEYS["keys"]).host == host
+        GatewayConfig(UPSTREAM, host=host)
+    assert GatewayConfig(UPSTREAM, host=host, keys=KEYS["keys"]).host == host
     assert not is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
 def test_it_listens_on_this_machine(host: str) -> None:
-    assert Config(UPSTREAM, host=host).host == host
+    assert GatewayConfig(UPSTREAM, host=host).host == host
 
 
 def test_keys_are_random_and_kept_as_hashes() -> None:
@@ -165,7 +165,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         sees_all = true
     """
     ann = Key("ann", digest(KEY), Budget(dollars=5), 60, sees_all=True)
-    assert Config(**read_config(written(tmp_path, text))) == Config(
+    assert GatewayConfig(**read_config(written(tmp_path, text))) == GatewayConfig(
         UPSTREAM,
         port=9501,
         budget=Budget(tokens=1_000_000, seconds=60),
@@ -203,7 +203,7 @@ def test_an_invalid_setting_is_reported(tmp_path: Path, text: str, says: str) ->
 @pytest.mark.parametrize("settings", [{"upstream": "localhost:80"}, {"upstream": "http://u:sk@host/v1"}, {"port": -1}])
 def test_an_invalid_gateway_is_reported_before_it_listens(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError) as received:
-        Config(**({"upstream": UPSTREAM} | settings))
+        GatewayConfig(**({"upstream": UPSTREAM} | settings))
     assert "u:sk" not in str(received.value)
 
 

@@ -321,12 +321,12 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, says: str
 
 def test_what_cannot_be_served_is_refused_at_the_start(start_gateway: Start) -> None:
     from thinktime.gateway.app import Gateway
-    from thinktime.gateway.config import Config
+    from thinktime.gateway.config import GatewayConfig
 
     upstream = "http://127.0.0.1:9/v1"
     with pytest.raises(InputError, match=r"models.draft.key_variable='NOT_SET': set this environment variable"):
-        Gateway(Config(upstream, models={"draft": Endpoint("small", key_variable="NOT_SET")}))
+        Gateway(GatewayConfig(upstream, models={"draft": Endpoint("small", key_variable="NOT_SET")}))
     with pytest.raises(InputError, match="prompt='chek': unknown"):
-        Gateway(Config(upstream, prompts={"chek": "Is it?"}))
+        Gateway(GatewayConfig(upstream, prompts={"chek": "Is it?"}))
     with pytest.raises(InputError, match="models='main'"):
-        Config(upstream, models={"main": Endpoint("small")})
+        GatewayConfig(upstream, models={"main": Endpoint("small")})

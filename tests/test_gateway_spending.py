@@ -25,7 +25,7 @@ from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.auth import Auth, KeptLedger
-from thinktime.gateway.config import Config, Key, digest
+from thinktime.gateway.config import GatewayConfig, Key, digest
 
 KEY = "tt-a-key-that-is-long-enough"
 ALICE = {"Authorization": f"Bearer {KEY}"}
@@ -125,7 +125,7 @@ def test_whenever_it_ends_the_bank_has_what_was_spent_and_the_worst_of_the_rest(
 
 def test_what_cannot_be_written_is_not_reserved(tmp_path: Path) -> None:
     bank = Bank(tmp_path / "bank.db")
-    auth = Auth(Config("http://127.0.0.1:9/v1", keys=key(100)), bank)
+    auth = Auth(GatewayConfig("http://127.0.0.1:9/v1", keys=key(100)), bank)
     ledger = auth.clients[0].ledger
     bank.close()
     with pytest.raises(BankError):

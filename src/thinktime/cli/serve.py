@@ -49,7 +49,7 @@ def serve(
 ) -> None:
     """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
     from thinktime.core.usage import Budget
-    from thinktime.gateway.config import Config, digest, given_key, read_config
+    from thinktime.gateway.config import GatewayConfig, digest, given_key, read_config
     from thinktime.gateway.config import new_key as make_key
     from thinktime.models.remote.prices import Price
 
@@ -69,7 +69,7 @@ def serve(
     if "upstream" not in settings:
         raise InputError("upstream", None, "give --upstream http://host:port/v1, or upstream in --config")
     upstream_key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
-    made_config = Config(**settings, upstream_key=upstream_key)
+    made_config = GatewayConfig(**settings, upstream_key=upstream_key)
     from thinktime.gateway.server import serve as serve_forever
 
     serve_forever(made_config, _scorer(scorer, made_config.upstream, scorer_name, scorer_price))

@@ -27,7 +27,7 @@ from thinktime.core.types import MAIN, Capability
 from thinktime.gateway.answers import SampleAnswers
 from thinktime.gateway.asgi import ClientLeftError, ResponseWriter, parse_json, read_body, run_while_connected
 from thinktime.gateway.auth import ApiClient, Auth
-from thinktime.gateway.config import Config
+from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import HttpError, http_error
 from thinktime.gateway.history import History, HistoryEntry
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
@@ -80,7 +80,7 @@ Answering = Callable[[RequestContext], Coroutine[Any, Any, None]]
 class Gateway:
     """Answers requests by searches on an upstream. Methods that score use ``scorer``, or else a configured one."""
 
-    def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
+    def __init__(self, config: GatewayConfig, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
         self.history = History()
         self.bank = None if config.bank is None else Bank(config.bank)
@@ -96,11 +96,11 @@ class Gateway:
         """The ASGI application."""
         return Starlette(
             routes=[
-                Route("/v1/chat/completions", Endpoint(self, self._ask("chat/completions")), methods=["POST"]),
-                Route("/v1/completions", Endpoint(self, self._ask("completions")), methods=["POST"]),
-                Route("/v1/responses", Endpoint(self, self._respond), methods=["POST"]),
-                Route("/v1/models", Endpoint(self, self._models), methods=["GET"]),
-                Route("/metrics", Endpoint(self, self._metrics), methods=["GET"]),
+                Route("/v1/chat/completions", RouteHandler(self, self._ask("chat/completions")), methods=["POST"]),
+                Route("/v1/completions", RouteHandler(self, self._ask("completions")), methods=["POST"]),
+                Route("/v1/responses", RouteHandler(self, self._respond), methods=["POST"]),
+                Route("/v1/models", RouteHandler(self, self._models), methods=["GET"]),
+                Route("/metrics", RouteHandler(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
                 *Page(self.auth, self.history, self.probes).routes,
             ],
@@ -273,7 +273,7 @@ class Gateway:
         await context.writer.send(200, text.encode(), KIND)
 
 
-class Endpoint:
+class RouteHandler:
     """One route: it authenticates, reads the body, answers while the client is connected, and reports errors."""
 
     def __init__(self, gateway: Gateway, answer: Answering) -> None:

@@ -11,7 +11,7 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.gateway.config import Config, Key, digest, is_loopback
+from thinktime.gateway.config import GatewayConfig, Key, digest, is_loopback
 from thinktime.gateway.errors import HttpError
 
 
@@ -110,7 +110,7 @@ class Auth:
     those of keys that are no longer configured.
     """
 
-    def __init__(self, config: Config, bank: Bank | None = None) -> None:
+    def __init__(self, config: GatewayConfig, bank: Bank | None = None) -> None:
         self._bank = bank
         self.ledger = Ledger(replace(config.budget, seconds=None))
         """The spending of all clients together."""
@@ -125,7 +125,7 @@ class Auth:
         """All clients that may send requests."""
         return [client for _, client in self._clients] if self._requires_key else [self._anonymous]
 
-    def _client(self, name: str, budget: Budget, config: Config, key: Key | None = None) -> ApiClient:
+    def _client(self, name: str, budget: Budget, config: GatewayConfig, key: Key | None = None) -> ApiClient:
         ledger = self.account(name, replace(budget, seconds=None))
         limits = (budget, config.budget)
         return (

@@ -64,7 +64,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Config:
+class GatewayConfig:
     """A gateway's settings.
 
     Args:
@@ -166,7 +166,7 @@ _KINDS = {"requests_per_minute": int, "sees_all": bool}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, as arguments of `Config`.
+    """The settings in a TOML file, as arguments of `GatewayConfig`.
 
     Raises:
         InputError: the file cannot be read, or a setting is unknown, secret or of the wrong type.
@@ -175,7 +175,7 @@ def read_config(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError("config", str(path), f"cannot read it as TOML ({error})") from None
-    known = [f.name for f in fields(Config) if f.name != "upstream_key"]
+    known = [f.name for f in fields(GatewayConfig) if f.name != "upstream_key"]
     settings: dict[str, Any] = {}
     for name, value in table.items():
         if name == "upstream_key":

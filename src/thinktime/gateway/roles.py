@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from thinktime.core.errors import InputError, ThinktimeError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
-from thinktime.gateway.config import Config, Endpoint
+from thinktime.gateway.config import Endpoint, GatewayConfig
 from thinktime.gateway.errors import HttpError, short
 from thinktime.gateway.upstream import Upstream
 from thinktime.generators.openai import RemoteGenerator
@@ -51,7 +51,7 @@ class Roles:
         InputError: the environment variable of a key is not set, or an address is invalid.
     """
 
-    def __init__(self, config: Config, upstream: Upstream, ledger: Ledger, observer: Observer) -> None:
+    def __init__(self, config: GatewayConfig, upstream: Upstream, ledger: Ledger, observer: Observer) -> None:
         self._config, self._upstream, self._ledger, self._observer = config, upstream, ledger, observer
         self._own: list[Upstream] = []
         self._rewards: dict[str, RemoteReward] = {}

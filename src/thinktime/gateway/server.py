@@ -12,7 +12,7 @@ import uvicorn
 from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
-from thinktime.gateway.config import Config
+from thinktime.gateway.config import GatewayConfig
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -33,7 +33,7 @@ def listening(gateway: Gateway) -> uvicorn.Config:
     )
 
 
-def bound(config: Config) -> socket.socket:
+def bound(config: GatewayConfig) -> socket.socket:
     """A socket that listens on the configured address.
 
     Raises:
@@ -52,7 +52,7 @@ def bound(config: Config) -> socket.socket:
     return listener
 
 
-def serve(config: Config, scorer: Scorer | None = None) -> None:
+def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
     """Serve requests until a signal stops the process.
 
     Raises:

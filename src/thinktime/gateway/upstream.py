@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
 from thinktime.gateway.auth import reserve
-from thinktime.gateway.config import Config
+from thinktime.gateway.config import GatewayConfig
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.observers import Observer
@@ -38,7 +38,7 @@ class Upstream:
         observer: called around every request for samples.
     """
 
-    def __init__(self, config: Config, ledger: Ledger, observer: Observer) -> None:
+    def __init__(self, config: GatewayConfig, ledger: Ledger, observer: Observer) -> None:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
         self._config, self._ledger, self.observer = config, ledger, observer
