@@ -416,11 +416,11 @@ def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: C
 def test_strategies_show_describes_one_with_its_options_explained(thinktime: Command) -> None:
     text = thinktime("strategies", "show", "beam_search").out
     assert text.startswith("beam_search\n\nBeam search over steps with a process reward model (Snell et al. 2024")
-    assert "lookahead=0\n        further steps of the greedy roll-out that a step is judged by" in text
+    assert "lookahead=0\n        steps of the greedy roll-out that is scored in place of a step" in text
     assert text.endswith("process rewards, step boundaries\n")
     found = thinktime("strategies", "show", "beam_search", "--json").json()
     assert found["name"] == "beam_search"
-    about = "children of a kept step; ``sqrt`` is the square root of n, or the next smaller number that divides n."
+    about = "children of a kept step; ``sqrt`` is the largest divisor of n that is at most its square root."
     assert found["options"]["width"] == {"default": 4, "about": about}
     assert thinktime("strategies", "--json", "show", "beam_search").json() == found
     assert thinktime("strategies", "show", "single").out.endswith("\nneeds: nothing\n")

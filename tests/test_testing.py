@@ -13,6 +13,7 @@ import pytest
 from toy import configured
 
 from thinktime.core.ledger import Ledger
+from thinktime.core.meter import Meter
 from thinktime.core.search import Search
 from thinktime.core.selection import majority
 from thinktime.core.trace import Answer
@@ -142,7 +143,7 @@ class Overdraws(Vote):
     """Opens an account of its own."""
 
     async def __call__(self, search: Search) -> Answer:
-        search.ledger = Ledger()
+        search.meter = Meter(Ledger())
         return await super().__call__(search)
 
 

@@ -84,8 +84,7 @@ class Search:
         self.environments: Mapping[str, Environment] = _by_role(environments)
         self.prompts: Mapping[str, Prompt] = prompts or {}
         self.sampling = sampling or Sampling()
-        self.ledger = Ledger(budget, within=within, clock=clock)
-        self.meter = Meter(self.ledger)
+        self.meter = Meter(Ledger(budget, within=within, clock=clock))
         self.exhausted = False
         self.trace: dict[str, Record] = {}
         self.in_flight: dict[str, tuple[Extension, Child | None]] = {}
@@ -120,6 +119,11 @@ class Search:
         self.ledger.check(least)
         if MAIN in self.scorers:
             self.ledger.check(self.scorers[MAIN].worst_case(problem, self.root, None))
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is spent and reserved of the budget."""
+        return self.meter.ledger
 
     @property
     def generator(self) -> Generator:
@@ -566,8 +570,7 @@ class Search:
 
     def _inner(self, root: Node | None, budget: Budget | None, role: str) -> Search:
         inner = copy(self)
-        inner.ledger = Ledger(budget, within=self.ledger)
-        inner.meter = Meter(inner.ledger, outer=self.meter)
+        inner.meter = Meter(Ledger(budget, within=self.ledger), outer=self.meter)
         inner.exhausted, inner.trace, inner.errors = False, {}, []
         inner._outer, inner._alias = self, {**self._alias, MAIN: role}
         inner.models = {**self.models}
