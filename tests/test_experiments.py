@@ -50,7 +50,7 @@ def test_options_go_to_the_experiment_of_the_row() -> None:
 def test_every_command_of_the_catalogue_is_run_by_its_row() -> None:
     rows = re.findall(r"^\| (\d\d) \|(.*)$", (ROOT / "docs" / "catalogue.md").read_text(), re.MULTILINE)
     named = {row: set(re.findall(r"experiments\.(\w+\.\w+)", text)) for row, text in rows}
-    assert {row for row, modules in named.items() if modules} == set(ROWS)
+    assert {row for row, modules in named.items() if modules} <= set(ROWS)
     assert all(named[row] <= set(modules) for row, modules in ROWS.items()), "the cell has the first command of a row"
     pages = "".join(page.read_text() for page in (ROOT / "experiments").glob("*/README.md"))
     assert all(f"experiments.{module}" in pages for modules in ROWS.values() for module in modules)
