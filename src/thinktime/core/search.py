@@ -218,35 +218,34 @@ class Search:
         """Children of the nodes by one model."""
         turn, generator, race = self._turns[0], self._model(role), options["race"]
         work = Drawing(f"model {role}", generator, self.root, self._samples[role], self.ledger, self.in_flight, race)
+        ready = []
+        for node, count in zip(nodes, counts, strict=True):
+            source = self._in_words_of(role, node)
+            length = generator.length(source.state)
+            room = self.sampling.max_length - length
+            if node.finish not in ("root", "step", "cut", "budget") or room <= 0:
+                continue
+            # a node that the budget cut has the key of the whole sample, so its children need another one
+            parent = node.key if node.finish != "budget" else f"{node.key}+{length}"
+            stem = f"{parent}/{kind}" if source is node else f"{parent}/{kind}|{generator.name}"
+            most = room if options["at_most"] is None else min(room, options["at_most"])
+            ready.append((node, source, count, stem, f"{node.key}|{role}", most))
         wanted: list[Extension] = []
         parents: dict[str, tuple[Node, int]] = {}
-        sources = {node.key: self._in_words_of(role, node) for node in nodes}
+        deadline, made = self.ledger.deadline, self._children
         for number in range(max(counts, default=0)):
-            for node, count in zip(nodes, counts, strict=True):
-                source = sources[node.key]
-                room = self.sampling.max_length - generator.length(source.state)
-                if number >= count or node.finish not in ("root", "step", "cut", "budget") or room <= 0:
+            for node, source, count, stem, by_role, most in ready:
+                if number >= count:
                     continue
-                of_kind = f"{kind}|{generator.name}" if source is not node else kind
-                index = self._children[f"{node.key}|{role}"]
-                path, place = self._children[node.key], self._children[f"{node.key}/{of_kind}"]
-                self._children.update((f"{node.key}|{role}", node.key, f"{node.key}/{of_kind}"))
-                # a node that the budget cut has the key of the whole sample, so its children need another one
-                parent = node.key if node.finish != "budget" else f"{node.key}+{generator.length(source.state)}"
-                key = digest(f"{parent}/{of_kind}/{place}")
-                most = room if options["at_most"] is None else min(room, options["at_most"])
-                wanted.append(
-                    Extension(
-                        source,
-                        index,
-                        key,
-                        max_length=most,
-                        deadline=self.ledger.deadline,
-                        arrived=work.arrived(key),
-                        **options,
-                    )
+                key = digest(f"{stem}/{made[stem]}")
+                parents[key] = node, made[node.key]
+                index, arrived = made[by_role], work.arrived(key)
+                extension = Extension(
+                    source, index, key, max_length=most, deadline=deadline, arrived=arrived, **options
                 )
-                parents[key] = node, path
+                wanted.append(extension)
+                for name in (stem, by_role, node.key):
+                    made[name] += 1
         bought, covered = await self.meter.buy(work, wanted)
         self.exhausted |= not covered
         grown = []
