@@ -50,7 +50,7 @@ def pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
 
 
 def write(path: Path, source: str) -> None:
-    """Without the compiled file, which is told from a new one by size and second alone."""
+    """Replace a source and delete its compiled file, whose staleness Python sees by size and whole seconds only."""
     path.write_text(source)
     for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
         compiled.unlink()

@@ -156,7 +156,7 @@ class Embeddings(Work[Node, Embedding]):
 
 
 def score_key(node: Node, known: Node | None) -> str:
-    """What a score is banked under: its cost depends on what was scored before."""
+    """The key under which a score is banked. It names what was scored before, because the cost depends on that."""
     return "<".join(_named(each) for each in (node, known) if each is not None)
 
 

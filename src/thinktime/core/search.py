@@ -169,8 +169,8 @@ class Search:
             temperature: in place of the search's own.
             race: cancel the others when enough have ended; their finish is ``pruned``.
             transition: what happens to a node in place of going on.
-            model: the role that continues the nodes, whoever wrote them; by default the role that made each of them,
-                which for the root is ``main``.
+            model: the role that continues the nodes, also nodes of another model. By default it is the role that made
+                each node; the root is made by ``main``.
 
         Raises:
             InputError: a number is below its least, or several samples of one node would be the same.
@@ -505,7 +505,7 @@ class Search:
         """Close the account and return the chosen candidate as the answer.
 
         A strategy that chose none answers with the best-scored sample of the trace that can be read, so no paid
-        sample is lost to a budget that ran out, or to a rule that nothing fitted.
+        sample is lost, neither to a budget that ran out nor to a rule that chose nothing.
 
         Raises:
             ThinktimeError: no sample is complete, and a child failed for this reason; or all scores and comparisons
