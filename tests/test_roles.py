@@ -24,10 +24,10 @@ from toy import (
     texts,
 )
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import Capability, Node, Problem, Prompt, Sampling, Score
+from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.strategies.sampling.best_of_n import BestOfN
 from thinktime.strategies.sampling.majority import Majority
@@ -200,6 +200,24 @@ def test_a_gathered_call_that_never_fits_ends_as_exhausted_and_nobody_waits_for_
     made = [node for nodes in asyncio.run(all_of_them()) for node in nodes]
     assert sum(node.usage.generated_tokens for node in made) <= 12 and 1 <= len(made) < 6
     assert search.exhausted
+
+
+def test_a_call_that_fails_is_charged_its_worst_case_and_nobody_waits_for_its_reservation() -> None:
+    class Failing(ToyGenerator):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            raise ModelError("the model is gone")
+
+    search = two(Failing(drawn, name="small"), ToyGenerator({"0": done("5")}, name="large"), budget=Budget(tokens=12))
+
+    async def both() -> list[object]:
+        calls = [search.extend([search.root], model=role) for role in ("draft", "main")]
+        return list(await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20))
+
+    failed, made = asyncio.run(both())
+    assert isinstance(failed, ModelError) and made == [], "8 of 12 tokens may be spent, and a child may take 8"
+    spent = search.ledger.spent
+    assert (spent.generated_tokens, spent.uncounted_calls, search.exhausted) == (8, 1, True)
+    assert total(search.meter.accounts.values()) == spent
 
 
 def test_the_trace_is_in_the_order_of_the_calls_whatever_ended_first() -> None:

@@ -13,14 +13,13 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from thinktime.core.errors import BankError
 from thinktime.core.types import Problem, Score
-from thinktime.core.usage import Usage
+from thinktime.core.usage import Usage, uncounted
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
@@ -191,7 +190,7 @@ class Bank:
         found = {}
         for account, *usages in self._db.execute("SELECT account, spent, reserved FROM spending ORDER BY account"):
             spent, reserved = (Usage(**json.loads(usage)) for usage in usages)
-            found[account] = spent + replace(reserved, uncounted_calls=reserved.model_calls)
+            found[account] = spent + uncounted(reserved)
         return found
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

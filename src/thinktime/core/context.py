@@ -60,15 +60,6 @@ def part(context: Sequence[Part], kind: type[Any], id: str) -> Any:
     return next((each for each in context if isinstance(each, kind) and each.id == id), None)
 
 
-def fingerprint(value: Any) -> str:
-    """A hash of a value that is the same in every process: JSON values, bytes, dataclasses, and arrays.
-
-    Raises:
-        TypeError: the value is of another kind.
-    """
-    return digest(json.dumps(value, default=_described, sort_keys=True))
-
-
 def digest(text: str) -> str:
     """The hash that keys are made of: 32 hexadecimal digits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

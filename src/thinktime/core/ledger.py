@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thinktime.core.errors import InputError
-from thinktime.core.usage import Budget, Usage
+from thinktime.core.usage import Budget, Usage, uncounted
 
 if TYPE_CHECKING:
     import asyncio
@@ -143,7 +142,7 @@ class Ledger:
         """Charge everything that is still reserved: the caller left, so the real cost stays unknown."""
         left = self._reserved
         if _open(self):
-            self.settle(left, replace(left, uncounted_calls=left.model_calls))
+            self.settle(left, uncounted(left))
 
 
 def _open(ledger: Ledger) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.usage import Usage, total
+from thinktime.core.usage import Usage, total, uncounted
 
 ONLINE = "online"
 """The phase of all work that no other phase is named for."""
@@ -173,6 +173,9 @@ class Meter:
             fresh = iter(await work.run(new) if new else ())
         except InputError:  # the call was refused, and nothing was paid
             self.settle(work.role, reserved, Usage())
+            raise
+        except BaseException:  # the real cost stays unknown; an open reservation would make other calls wait for ever
+            self.settle(work.role, reserved, uncounted(reserved))
             raise
         every = [found[place] if place in found else next(fresh) for place in range(len(items))]
         results = work.trim(items, every)

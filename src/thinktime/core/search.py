@@ -188,6 +188,7 @@ class Search:
         if sampling.temperature == 0:
             refuse_copies(max(counts, default=0))
         self._turns[0] += 1
+        turn = self._turns[0]
         parts: dict[str, list[int]] = {}
         for place, node in enumerate(nodes):
             parts.setdefault(self._role(model) if model else node.model, []).append(place)
@@ -201,7 +202,9 @@ class Search:
         kind += "" if transition is None else f"~{transition}"
         options = {"until": until, "sampling": sampling, "at_most": at_most, "race": race, "transition": transition}
         calls = [
-            self._extend(role, [nodes[place] for place in places], [counts[place] for place in places], kind, options)
+            self._extend(
+                turn, role, [nodes[place] for place in places], [counts[place] for place in places], kind, options
+            )
             for role, places in parts.items()
         ]
         if len(calls) == 1:
@@ -213,10 +216,10 @@ class Search:
         return sorted(grown, key=lambda node: order[node.parent.key] if node.parent else 0)
 
     async def _extend(
-        self, role: str, nodes: Sequence[Node], counts: Sequence[int], kind: str, options: Mapping[str, Any]
+        self, turn: int, role: str, nodes: Sequence[Node], counts: Sequence[int], kind: str, options: Mapping[str, Any]
     ) -> list[Node]:
         """Children of the nodes by one model."""
-        turn, generator, race = self._turns[0], self._model(role), options["race"]
+        generator, race = self._model(role), options["race"]
         work = Drawing(f"model {role}", generator, self.root, self._samples[role], self.ledger, self.in_flight, race)
         ready = []
         for node, count in zip(nodes, counts, strict=True):
@@ -572,7 +575,6 @@ class Search:
         inner.meter = Meter(Ledger(budget, within=self.ledger), outer=self.meter)
         inner.exhausted, inner.trace, inner.errors = False, {}, []
         inner._outer, inner._alias = self, {**self._alias, MAIN: role}
-        inner.models = {**self.models}
         record = self.trace[root.key] if root is not None else None
         if record is not None and record.question is not None:
             inner.root, inner.problem = record.node, record.question

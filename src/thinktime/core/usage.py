@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import add, attrgetter, sub
 
 from thinktime.core.errors import InputError
@@ -80,6 +80,11 @@ def total(parts: Iterable[Usage]) -> Usage:
         return some[0]
     columns = zip(*map(_counts, some), strict=True)
     return Usage(*[None if None in column else sum(column) for column in columns])  # type: ignore[arg-type]
+
+
+def uncounted(worst: Usage) -> Usage:
+    """The worst case of calls as their cost, where the real cost stays unknown."""
+    return replace(worst, uncounted_calls=worst.model_calls)
 
 
 @dataclass(frozen=True)
