@@ -53,7 +53,7 @@ def options(description: str | None, name: str, draws: int) -> argparse.Argument
 
 
 class ImageBench:
-    """The models, and the folder of what was found.
+    """The models, and the folder of the results.
 
     Args:
         kept: the folder.

@@ -86,7 +86,7 @@ def run(
         folder: of the script; the result goes there unless ``--out`` is given.
         doc: the description of the command.
         analyse: the measurements of a pool, under a seed.
-        verdict: on what was measured.
+        verdict: the conclusion from these measurements.
         plot: of the whole result, into a file.
         lines: that are printed of a pool.
         more: of the result, over all pools.

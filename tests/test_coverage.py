@@ -1,4 +1,4 @@
-"""The law of repeated sampling: what generated the data comes out of the fit, and luck is told from ability."""
+"""The law of repeated sampling: the fit finds the parameters that generated the data, and tells luck from ability."""
 
 from __future__ import annotations
 

@@ -746,7 +746,7 @@ def endless(extension: Extension) -> Piece:
 
 
 def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_end() -> None:
-    """Two words a step, a budget of 12: after two expansions the best state is continued with what was kept back."""
+    """Two words a step, a budget of 12: after two expansions the best state goes on with the reserve."""
     search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")

@@ -44,5 +44,5 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was noted."""
+    """Write the functions and seconds of all tests."""
     session.config.getoption("--functions").write_text(json.dumps(_told))
