@@ -106,10 +106,13 @@ def finish(process: subprocess.Popen[str]) -> Finished:
 
 
 def banked(bank: Path) -> int:
-    """How many samples are in a bank, another process's too; 0 while there is none."""
+    """How many samples are in a bank, another process's too; 0 while there is none, or while it is locked.
+
+    A process that is stopped never gives a lock back, so there is no use in waiting for it.
+    """
     if not bank.exists():
         return 0
-    with closing(sqlite3.connect(f"file:{bank}?mode=ro", uri=True, timeout=PATIENCE)) as db:
+    with closing(sqlite3.connect(f"file:{bank}?mode=ro", uri=True, timeout=0.1)) as db:
         try:
             return int(db.execute("SELECT count(*) FROM samples").fetchone()[0])
         except sqlite3.OperationalError:
