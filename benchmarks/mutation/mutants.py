@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -27,11 +28,16 @@ class Mutant:
     new: str
     function: int
     """The first line of the innermost function that it is in, decorators included; 0 outside of functions."""
+    within: str
+    """Names of the classes and functions that it is in, joined by dots."""
+    number: int = 0
+    """How many equal changes come before it in the same function."""
 
     @property
     def name(self) -> str:
-        """Place and change in one line."""
-        return f"{self.file}:{self.line}:{self.column} {' '.join(self.old.split())} -> {self.new}"
+        """Place and change in one line. An edit elsewhere in the file does not change it."""
+        number = f" #{self.number + 1}" if self.number else ""
+        return f"{self.file}:{self.within}: {' '.join(self.old.split())} -> {self.new}{number}"
 
     def applied(self, source: str) -> str:
         """The source with this fault."""
@@ -45,22 +51,40 @@ def mutants(file: str, source: str) -> list[Mutant]:
     """All mutants of a source; texts, the ``strict`` of a ``zip`` and what type checkers read are left alone."""
     found: list[Mutant] = []
 
-    def visit(node: ast.AST, function: int) -> None:
+    def visit(node: ast.AST, function: int, within: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             function = min(line.lineno for line in (node, *node.decorator_list))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            within = f"{within}.{node.name}" if within else node.name
         old = ast.get_source_segment(source, node) if isinstance(node, ast.expr | ast.stmt) else None
         if isinstance(node, ast.expr | ast.stmt) and old is not None:
             for new in _changed(node):
-                found.append(Mutant(file, node.lineno, node.col_offset, old, new, function))
+                found.append(Mutant(file, node.lineno, node.col_offset, old, new, function, within))
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns") or (name == "body" and _for_types(node)) or _is_check(node):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    visit(child, function)
+                    visit(child, function, within)
 
-    visit(ast.parse(source), 0)
-    return sorted(found, key=lambda mutant: (mutant.line, mutant.column))
+    visit(ast.parse(source), 0, "")
+    seen: Counter[str] = Counter()
+    numbered = []
+    for mutant in sorted(found, key=lambda mutant: (mutant.line, mutant.column)):
+        numbered.append(replace(mutant, number=seen[mutant.name]))
+        seen[mutant.name] += 1
+    return numbered
+
+
+def code(source: str) -> str:
+    """The code of a source, without comments, docstrings and layout: two sources of the same code act the same."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for name, body in ast.iter_fields(node):
+            if isinstance(body, list):
+                texts = (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) for each in body)
+                setattr(node, name, [each for each, text in zip(body, texts, strict=True) if not text])
+    return ast.unparse(tree)
 
 
 def _is_check(node: ast.AST) -> bool:

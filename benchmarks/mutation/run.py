@@ -5,6 +5,7 @@
 
 A mutant is one small fault (`mutants.py`). It is killed if a test fails or takes far too long, and survives
 if all pass. The tests of a mutant are those that call its function (`watch.py` sees which), the fastest first.
+A later run repeats the survivors, because there may be new tests, and all mutants of files whose code has changed.
 
 Why not a tool that exists: mutmut (3.8.1) draws no sample and first runs the whole suite on its own copy of every
 function; cosmic-ray (8.7.0) draws its mutants without a seed and has one test command for all files. Either would need
@@ -22,12 +23,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any
 
-from benchmarks.mutation.mutants import Mutant, mutants
+from benchmarks.mutation.mutants import Mutant, code, mutants
 from thinktime.bench.environment import environment
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +92,24 @@ def summary(done: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def digest(text: str) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def killed_before(out: Path, code: dict[str, str], sample: Collection[str]) -> dict[str, str]:
+    """The killed mutants of an earlier run that are still in the sample, in files of unchanged code."""
+    if not out.exists():
+        return {}
+    before = json.loads(out.read_text())
+    same = {file for file, now in code.items() if before["code"].get(file) == now}
+    return {
+        name: came
+        for name, came in before["outcomes"].items()
+        if name in sample and name.partition(":")[0] in same and came in ("killed", "timed out")
+    }
+
+
 def files(paths: Sequence[str]) -> list[str]:
     """The Python files at or below paths of the project."""
     found = [path for name in paths for path in sorted((ROOT / name).rglob("*.py")) or [ROOT / name]]
@@ -106,22 +124,22 @@ def main() -> None:
     options.add_argument("--tests", nargs="+", default=[f"tests/test_{name}.py" for name in TESTS.split()])
     options.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
     asked = options.parse_args()
-    everything = [mutant for file in files(asked.sources) for mutant in mutants(file, (ROOT / file).read_text())]
-    sample = Random(asked.seed).sample(everything, min(asked.mutants, len(everything)))
-    read = b"".join((ROOT / file).read_bytes() for file in (*files(["src"]), *files(asked.tests)))
+    sources = {file: (ROOT / file).read_text() for file in files(asked.sources)}
+    everything = [mutant for file, source in sources.items() for mutant in mutants(file, source)]
+    sample = sorted(everything, key=lambda mutant: digest(f"{asked.seed} {mutant.name}"))[: asked.mutants]
     facts = {
         "command": " ".join(["python", "-m", "benchmarks.mutation.run", *sys.argv[1:]]),
         "seed": asked.seed,
         "of": len(everything),
-        "sources_and_tests": hashlib.sha256(read).hexdigest(),
+        "code": {file: digest(code(source))[:16] for file, source in sources.items()},
         "environment": environment(),
     }
-    before = json.loads(asked.out.read_text()) if asked.out.exists() else {}
-    done = before["outcomes"] if all(before.get(name) == value for name, value in facts.items()) else {}
+    done = killed_before(asked.out, facts["code"], {mutant.name for mutant in sample})
+    read = digest("".join((ROOT / file).read_text() for file in (*files(["src"]), *files(asked.tests))))
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "thinktime"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__"))
-        told = ROOT / "runs" / f"mutation-{facts['sources_and_tests']}.json"
+        told = ROOT / "runs" / f"mutation-{read}.json"
         if not told.exists():
             told.parent.mkdir(exist_ok=True)
             if pytest(tree, "-p", "benchmarks.mutation.watch", "--functions", "told.json", *asked.tests):
