@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from toy import ToyGenerator, done
 
+from experiments.monkeys.health import Judged, health
 from thinktime.bank.store import Bank
 from thinktime.bench.controls import Oracle
 from thinktime.bench.execution import Programs, arithmetic, passes
-from thinktime.bench.health import Judged, health
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError

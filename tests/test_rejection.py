@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from toy import extend
 
-from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.bench.tasks import load
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
+from thinktime.planning.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.scorers.prm import ProcessReward
 
 SAMPLING = Sampling(max_length=300)

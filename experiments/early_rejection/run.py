@@ -34,9 +34,9 @@ from experiments.harness import (
 )
 from experiments.intervals import Estimate, as_number, as_points, mean, ratio
 from experiments.plot import COLOURS, lines, panels, save
-from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.bench.tasks import load
 from thinktime.core.types import Node
+from thinktime.planning.rejection import Steps, least_tau, partial, read_along, recall
 
 HERE = Path(__file__).parent
 TAUS = (2, 4, 6, 8, 12, 16, 24)

@@ -254,7 +254,7 @@ def _calibrated(
     bank: Bank,
 ) -> list[Entry]:
     """Early rejection's ``tau=auto`` as problems that are not tested tell it; left as it is where none can be read."""
-    from thinktime.bench.rejection import PROBLEMS, least_tau, read_along
+    from thinktime.planning.rejection import PROBLEMS, least_tau, read_along
     from thinktime.scorers.prm import ProcessReward
     from thinktime.strategies.search.early_rejection import EarlyRejection
 

@@ -2,7 +2,7 @@
 
 A generative verifier writes a check of a solution and ends with a verdict; the mean of several verdicts is the
 solution's score. A law says how to split a budget between solutions and checks. The paper publishes its exponents; its
-factors have to be fitted for each model (`thinktime.bench.verification`).
+factors have to be fitted for each model (`thinktime.planning.verification`).
 """
 
 from __future__ import annotations
