@@ -199,7 +199,7 @@ def test_ask_takes_several_models_and_prompts(thinktime: Command, tmp_path: Path
     found = json.loads(one.out)
     assert json.loads(two.out)["text"] == found["text"]
     (account,) = found["accounts"]
-    assert (account["role"], account["usage"]) == ("main", found["usage"])
+    assert (account["role"], account["usage"]) == ("model main", found["usage"])
     shell = thinktime(*command, "--environment", "shell")
     assert shell.code == 2 and "environment='shell': unknown; there are: calculator, key_value" in shell.err
     assert thinktime(*command, "--environment", "store=key_value", "--environment", "calculator").code == 0
