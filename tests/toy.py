@@ -14,8 +14,8 @@ from typing import Any
 
 from hypothesis import settings
 
+from thinktime.core.clock import Clock as TellsTime
 from thinktime.core.journal import Journal
-from thinktime.core.ledger import Clock as TellsTime
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Search
@@ -94,7 +94,7 @@ class ToyGenerator(WordGenerator):
 
     def _in_time(self, extension: Extension, child: Child, now: float) -> Child:
         """What a row had said by its deadline; one word at least."""
-        left = math.inf if extension.deadline is None else max(1, math.ceil(extension.deadline - now))
+        left = math.inf if extension.deadline is None else max(1, math.ceil(extension.deadline.at - now))
         return child if child.passes <= left else replace(self.cut(extension, child, int(left)), finish="budget")
 
 
