@@ -48,7 +48,7 @@ class Mutant:
 
 
 def mutants(file: str, source: str) -> list[Mutant]:
-    """All mutants of a source; texts, the ``strict`` of a ``zip``, protocols, and what type checkers read are left alone."""
+    """All mutants of a source. Texts, the ``strict`` of a ``zip``, protocols, and what type checkers read stay."""
     found: list[Mutant] = []
 
     def visit(node: ast.AST, function: int, within: str) -> None:
