@@ -264,7 +264,7 @@ def test_fewer_than_no_children_of_a_node_are_refused() -> None:
 
 
 def test_a_race_that_nobody_can_win_is_refused() -> None:
-    with pytest.raises(InputError, match="k=0: a race ends when 1 or more have ended"):
+    with pytest.raises(InputError, match="k=0: give 1 or more; the race ends when k children have ended"):
         Race(0, lambda state: True)
 
 

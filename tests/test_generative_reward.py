@@ -117,7 +117,7 @@ def test_a_judgement_counts_for_all_candidates_or_for_none() -> None:
     [
         (
             done("what"),
-            "not one of 2 judgements gives each of 2 answers a score; they end 'what'; 'what'; take a model",
+            "none of 2 judgements gives each of 2 answers a score; they end 'what'; 'what'; take a model",
         ),
         (Piece("so so so so so", "eos"), "no judgement ends within 4 tokens; raise max_tokens"),
     ],

@@ -149,10 +149,10 @@ def test_without_checks_it_is_a_vote() -> None:
 
 
 def test_checks_none_of_which_can_be_read_are_an_error_that_quotes_three() -> None:
-    says = "not one of 6 checks ends with a verdict; they end 'what'; 'what'; 'what'; take a model that checks"
+    says = "none of 6 checks ends with a verdict; they end 'what'; 'what'; 'what'; take a model that checks"
     with pytest.raises(ModelError, match=says):
         solve(GenerativeVerification(3, 2), talk(checks_that_say("what")))
-    with pytest.raises(ModelError, match="not one of 6 checks"):
+    with pytest.raises(ModelError, match="none of 6 checks"):
         solve(SolveOrVerify(9, alpha_s=1.0, a=0.5, alpha_v=2 / 3, b=0.5), talk(checks_that_say("what")))
     with pytest.raises(InputError, match="unreadable='ignore': unknown"):
         GenerativeVerification(unreadable="ignore")
@@ -288,7 +288,7 @@ def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_w
         assert len(leads) == safe[0], "it ends at the first judgement that decides"
         asked.append(len(leads))
     assert max(asked) < 9
-    with pytest.raises(InputError, match="stop='decided': which keep=1 vote is known when all are there; give keep=0"):
+    with pytest.raises(InputError, match="stop='decided': keep=1 needs all judgements; give keep=0 or stop=all"):
         GenerativeReward(keep=1, stop="decided")
 
 
@@ -306,7 +306,7 @@ SILENT = {key: "who knows" if "judge" in key else text for key, text in JUDGED.i
 
 def test_judgements_none_of_which_can_be_read_are_an_error_that_shows_two() -> None:
     search = talk(SILENT)
-    says = "not one of 3 judgements gives each of 2 answers a score; they end 'who knows'; 'who knows'; take a model"
+    says = "none of 3 judgements gives each of 2 answers a score; they end 'who knows'; 'who knows'; take a model"
     with pytest.raises(ModelError, match=says):
         solve(GenerativeReward(n=3, k=3), search)
     assert {"judgements": 3, "invalid": 3} in search.events
@@ -334,7 +334,7 @@ def test_the_meta_reward_says_which_judgements_vote() -> None:
     assert [sorted(scores) for scores in event["scores"]] == [[0.8, 0.9]]
     with pytest.raises(CapabilityError, match="keep=2 needs rewards of judgements; give keep=0"):
         check("generative_reward", GenerativeReward(n=3, k=6, keep=2), talk(JUDGED))
-    with pytest.raises(InputError, match="keep=3: of k=2 judgements so many cannot vote"):
+    with pytest.raises(InputError, match="keep=3: give k=2 or fewer"):
         GenerativeReward(k=2, keep=3)
 
 

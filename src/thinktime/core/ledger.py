@@ -39,18 +39,18 @@ class Ledger:
 
     @property
     def deadline(self) -> float | None:
-        """When the seconds are over, on this ledger's clock; the earliest of this and the outer ledgers."""
+        """The time on this ledger's clock when the seconds are used up, here or in an outer ledger."""
         own = None if self.budget.seconds is None else self._started + self.budget.seconds
         outer = None if self._within is None else self._within.deadline
         return own if outer is None else outer if own is None else min(own, outer)
 
     @property
     def late(self) -> bool:
-        """Whether the seconds are over."""
+        """Whether the seconds are used up."""
         return self.deadline is not None and self.clock() >= self.deadline
 
     def room_for_tokens(self) -> int | None:
-        """Generated tokens neither spent nor reserved; None if tokens are not limited."""
+        """Generated tokens that are not spent or reserved yet; None if tokens are not limited."""
         outside = None if self._within is None else self._within.room_for_tokens()
         if self.budget.tokens is None:
             return outside
@@ -69,7 +69,7 @@ class Ledger:
         )
 
     async def freed(self) -> None:
-        """Wait until a call settles under this ledger or an outer one, or until the seconds are over.
+        """Wait until a call settles under this ledger or an outer one, or until the seconds are used up.
 
         Only callers that hold no reservation wait, so another call always settles.
         """
@@ -146,7 +146,7 @@ class Ledger:
 
 
 def _open(ledger: Ledger) -> bool:
-    """Whether any call is under way. Sums of whole numbers tell; sums of dollars leave remainders."""
+    """Whether any call is running. Only whole numbers are compared: sums of dollars leave rounding errors."""
     held = ledger._reserved
     return bool(held.model_calls or held.scorer_calls or held.embeddings or held.actions)
 

@@ -25,10 +25,10 @@ from thinktime.prompts.turns import quoted, shown
 from thinktime.scorers.replies import as_score
 
 Order = tuple[int, ...]
-"""Places of candidates, in the order in which one judgement sees them."""
+"""Indices of candidates, in the order in which one judgement sees them."""
 
 DIGITS = 9
-"""Sums that differ by rounding alone are equal."""
+"""Sums that differ only by rounding are equal."""
 _log = logging.getLogger("thinktime")
 
 
@@ -81,7 +81,7 @@ class GenerativeRewardModel:
         return self.worst_case_of_comparison(problem, [node])
 
     def worst_case_of_comparison(self, problem: Problem, nodes: Sequence[Node]) -> Usage:
-        """Every judgement at its longest; nothing where the candidates do not fit the model's context.
+        """Every judgement at its longest; zero if the candidates do not fit the model's context.
 
         Raises:
             InputError: there are no candidates, or more than the limit.
@@ -100,7 +100,7 @@ class GenerativeRewardModel:
     async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
         """The candidates' scores as ``steps``, in order.
 
-        Where no judgement can be read, or the candidates do not fit the context, the score is missing and says why.
+        If no judgement can be read, or the candidates do not fit the context, the score is missing and has a reason.
 
         Raises:
             InputError: there are no candidates, or more than the limit.
@@ -158,7 +158,7 @@ class GenerativeRewardModel:
         return asked
 
     def _most_read(self, root: Any) -> int:
-        """The most tokens of a prompt; a model that always counts its prompts has no such bound."""
+        """The most tokens of a prompt; 0 for a model that always counts its prompts."""
         most_read = getattr(self._generator, "most_read", None)
         return most_read(root) if most_read is not None else 0
 
@@ -169,6 +169,6 @@ class GenerativeRewardModel:
         if not ended:
             return failed or f"no judgement ends within {self._sampling.max_length} tokens; raise max_tokens"
         return (
-            f"not one of {len(ended)} judgements gives each of {candidates} answers a score; "
+            f"none of {len(ended)} judgements gives each of {candidates} answers a score; "
             f"they end {quoted(ended[:2])}; take a model that judges"
         )
