@@ -289,7 +289,7 @@ BROKEN: list[tuple[Strategy, Law, str]] = [
     (WantsAllOrNothing(), answers_anytime, "it raised ValueError: not enough values to unpack"),
     (ForgetsItsAnswer(), answers_anytime, "no answer, though 1 of its samples have one"),
     (AnswersFromElsewhere(), answers_anytime, "the answer '42' is not that of its node"),
-    (HidesTheBudget(), answers_anytime, "finish is 'done' where it is 'budget'"),
+    (HidesTheBudget(), answers_anytime, "finish is 'done', expected 'budget'"),
     (ReturnsText(), answers_anytime, "it returned '.' instead of an Answer"),
     (ThrowsDice(), is_deterministic, "run .* differs"),
     (Remembers(), is_deterministic, "a second run with the same seed differs"),

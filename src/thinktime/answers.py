@@ -54,7 +54,7 @@ def _parse_math(answer: str) -> Hashable | None:
 
     from math_verify import parse
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about the missing time limit; we limit length
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about the missing time limit
     expressions = parse(f"${answer.strip().strip('$')}$", parsing_timeout=None)
     if not expressions:
         return None

@@ -18,17 +18,17 @@ from thinktime.gateway.methods import Method
 from thinktime.gateway.trees import SearchView, clipped, turns
 
 REQUESTS = 256
-"""Requests that are kept."""
+"""Number of requests that are kept."""
 MEMORY = 32 * 1024 * 1024
-"""Bytes of their trees; the oldest trees are dropped first."""
+"""Most bytes of their trees; the oldest trees are dropped first."""
 MODELS = 100
-"""Models whose cost is summed by name."""
+"""Number of models whose cost is summed by name."""
 LINE = 300
-"""Characters of a question, an answer, or a name in the list."""
+"""Most characters of a question, an answer, or a name in the list."""
 OTHERS = "(others)"
 """The name under which further models are summed."""
 _UNSPENT = Ledger()
-"""The ledger of a request that has none yet."""
+"""The ledger of a request that has no ledger of its own yet."""
 
 
 @dataclass(eq=False)

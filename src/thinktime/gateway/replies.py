@@ -60,7 +60,7 @@ def _thinking(search: Search, limit: int) -> dict[str, Any]:
 def usage(search: Search) -> dict[str, Any] | None:
     """All tokens of all samples in OpenAI's shape; None if the upstream counted none.
 
-    Uncounted samples are in ``completion_tokens`` at their upper bound, and the account has their number.
+    Uncounted samples are in ``completion_tokens`` at their upper bound; the account's ``uncounted_calls`` counts them.
     """
     spent = [record.node.usage for record in search.trace.values()]
     counted = [part for part in spent if part.model_calls and part.prompt_tokens is not None]

@@ -102,7 +102,7 @@ class Roles:
             return Judge(await place[0].generator(place[1], "chat/completions"))
 
         async def reward(scorer: RemoteReward) -> Scorer:
-            await asyncio.to_thread(lambda: scorer.style)  # the first look blocks
+            await asyncio.to_thread(lambda: scorer.style)  # the first access probes the endpoint and blocks
             return scorer
 
         rewards = {role: scorer for role, scorer in self._rewards.items() if role not in named}

@@ -94,7 +94,7 @@ async def search_for(
 
 
 def _refuse_unpriced(search: Search) -> None:
-    """Raise an `InputError` if a budget limits what is unknown for a role; for ``main`` the search itself does."""
+    """Raise an `InputError` if a budget limits a count that is unknown for a role other than ``main``."""
     worst = {f"model {role}": model.worst_case(search.root, 1) for role, model in search.models.items() if role != MAIN}
     for role, scorer in search.scorers.items():
         if role != MAIN:

@@ -235,7 +235,7 @@ class RemoteGenerator:
             CapabilityError: the state is no text.
         """
         if not isinstance(state, Text | RemoteText):
-            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot go on from a {type(state).__name__}")
+            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot continue a {type(state).__name__}")
         ends = tuple(accumulate(map(len, steps_of(state))))
         tokens = state.tokens if isinstance(state, RemoteText) else len(state.ids)
         return replace(root, text=state.text, tokens=tokens, step_ends=ends)

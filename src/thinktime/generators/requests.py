@@ -101,7 +101,7 @@ class Requests:
     async def sample(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
         """Sample children of one node, by key: in one request, and further ones if it returns fewer samples.
 
-        A child that races has to come alone, so that its stream can be closed.
+        A child in a race has to be the only one requested, so that its stream can be closed.
         """
         first = wanted[0]
         if first.race is not None and first.race.at_once and first.race.limit is not None:
@@ -268,7 +268,7 @@ class Requests:
         return Child(state, finish, usage, count, length=count)
 
     def _kept(self, choice: Choice) -> str:
-        """The raw choice as JSON, for `RemoteGenerator.sending`, without log-probabilities that the client did not ask.
+        """The raw choice as JSON, for `RemoteGenerator.sending`; log-probabilities only if the client requested them.
 
         It is empty for other samples.
         """

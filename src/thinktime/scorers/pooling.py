@@ -47,7 +47,7 @@ class RemoteReward:
         label: index of the reward in a vector; by default the only number, or the second of two (wrong, right).
         price: dollars per million tokens; replaces the listed price.
         parameters: parameters a token is multiplied with; replaces the listed number.
-        connections: concurrent requests; further requests wait.
+        connections: most requests at once; further ones wait.
         timeout: seconds for one score.
 
     Raises:

@@ -46,7 +46,7 @@ def answers_anytime(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
                 trial.require(readable.get(at) == answer.value, f"the answer {answer.value!r} is not that of its node")
             cut_short = "budget" if trial.search.exhausted else "done"
             expected = "incomplete" if answer.value is None else cut_short
-            trial.require(answer.finish == expected, f"finish is {answer.finish!r} where it is {expected!r}")
+            trial.require(answer.finish == expected, f"finish is {answer.finish!r}, expected {expected!r}")
 
 
 def is_deterministic(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:

@@ -43,7 +43,7 @@ class DiffusionModel:
         if "beta_schedule" not in sampler:
             kind = sampler.get("_class_name", "unknown")
             raise InputError(
-                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and their kin) are supported"
+                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and similar) are supported"
             )
         self._sampler: Any = DDIMScheduler.from_config(sampler)
         try:
@@ -140,7 +140,7 @@ class DiffusionModel:
             pull: shifts the predictions by the gradient of a measure, which takes a backward pass.
 
         Returns:
-            One array [1, channels, height, width] a call; with ``pull`` it is [2, …]: shifted, and as predicted.
+            One array [1, channels, height, width] per call; with ``pull`` [2, …]: the shifted and the original.
         """
         x = torch.from_numpy(np.stack([call.x for call in calls])).to(self.device)
         with torch.inference_mode(pull is None):

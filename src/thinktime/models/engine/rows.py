@@ -27,7 +27,7 @@ class RowRace:
     lengths: list[int]
 
     def arrive(self, ids: Sequence[int]) -> None:
-        """Record a row that has ended by itself, if it counts."""
+        """Record the length of a row that has ended, if the row counts."""
         if self.counts(ids):
             self.lengths.append(len(ids))
 

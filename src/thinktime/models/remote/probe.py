@@ -15,10 +15,10 @@ from thinktime.models.remote.streams import WITH_USAGE, Assembly
 TOKENS = 3
 """Length of each sample that is compared."""
 STEP_TOKENS = 12
-"""Length limit in which a model that writes one sum a line should end a line."""
+"""Length limit within which a model that writes one sum per line ends a line."""
 
 END_TOKENS = 32
-"""Length limit in which a model that is asked for one word should end."""
+"""Length limit within which a model that is asked for one word ends."""
 
 Stops = Literal["named", "echoed", "echoed if asked", "unlisted"]
 Thinks = Literal["marked", "apart", "hidden"]

@@ -13,7 +13,7 @@ from thinktime.models.remote.protocol import Api, Choice, ReportedUsage
 
 END = "</think>"
 CLOSING = f"\n{END}\n\n"
-"""The text that closes a thought, spelt as models do."""
+"""The text that closes a thought, as models write it."""
 FIELDS = (
     "thinking_token_budget",  # vLLM, Dynamo
     "reasoning_budget_tokens",  # llama.cpp
