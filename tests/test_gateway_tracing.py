@@ -1,4 +1,4 @@
-"""Spans of the gateway at a collector that speaks OTLP: one a request, one in it a request for samples, no content."""
+"""Spans of the gateway at an OTLP collector: one per request, an inner one per upstream request, without any text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thinktime.gateway.tracing import Tracing
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SERVER, CLIENT = 2, 3
-"""Kinds of spans, and below the status of one that failed, as OTLP numbers them."""
+"""OTLP's numbers of the kinds of spans, and below of the status of a failed one."""
 ERROR = 2
 
 
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """A server that takes spans by OTLP over HTTP."""
+    """A server that receives spans by OTLP over HTTP."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -133,7 +133,7 @@ def test_no_word_of_question_or_answer_is_in_a_span(collector: Collector) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collector, stream: bool) -> None:
+def test_forwarded_and_streamed_requests_have_spans(collector: Collector, stream: bool) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         probe_first(endpoint, gateway)
         for model in ("words", "single/words"):
@@ -148,7 +148,7 @@ def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collect
     assert len(samples) == 2 and sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == spent
 
 
-def test_errors_have_a_type_and_only_ours_are_failures(collector: Collector) -> None:
+def test_errors_have_a_type_and_only_server_errors_are_failures(collector: Collector) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         probe_first(endpoint, gateway)
         assert gateway.ask({**PLAIN, "model": "majorty/words"})[0] == 400
@@ -161,14 +161,14 @@ def test_errors_have_a_type_and_only_ours_are_failures(collector: Collector) -> 
     assert (sample.status, sample.facts["error.type"]) == (ERROR, "500")
 
 
-def test_without_a_collector_nothing_of_it_is_even_loaded() -> None:
+def test_without_a_collector_opentelemetry_is_not_imported() -> None:
     script = "import sys, thinktime.gateway.app\nthinktime.gateway.app.Tracing('http://x/v1')\n"
     script += "print(any(name.startswith('opentelemetry') for name in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
 
 
-def test_a_collector_that_cannot_be_reached_or_a_switch_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_collector_or_a_disabled_one_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     for disabled in ("false", "true"):

@@ -1,4 +1,4 @@
-"""The small faults that tests are measured by."""
+"""The small faults by which the tests are measured."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from thinktime.pocket.digits import scorer_for
 
 @pytest.fixture
 def paint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
-    """The command, run to its end: what it wrote to standard output and to standard error."""
+    """Runs the command; returns its standard output and standard error."""
 
     def run(*words: str) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["thinktime", "paint", *words])
@@ -34,9 +34,7 @@ def paint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
-def test_a_digit_is_painted_as_asked_and_its_cost_is_told(
-    tmp_path: Path, paint: Callable[..., tuple[str, str]]
-) -> None:
+def test_a_digit_is_painted_and_its_cost_is_printed(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
     path = tmp_path / "new" / "seven.png"
     out, _ = paint("digit 7, heavy ink", "--strategy", "fk_steering:n=4", "--out", str(path), "--json")
     facts: dict[str, Any] = json.loads(out)
@@ -64,7 +62,7 @@ def test_a_budget_is_kept_and_the_same_seed_paints_the_same(
     np.testing.assert_array_equal(pictures[0], pictures[1])
 
 
-def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
+def test_a_pull_needs_no_search_and_warnings_are_printed(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
     path = str(tmp_path / "one.png")
     plain, pulled = (
         json.loads(
@@ -100,7 +98,7 @@ def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Cal
         (["5", "--steps", "5000"], "steps=5000: give 1 to 1000"),
     ],
 )
-def test_what_cannot_work_is_one_line_and_nothing_is_painted(
+def test_bad_options_are_refused_in_one_line_and_nothing_is_painted(
     words: list[str],
     message: str,
     tmp_path: Path,
@@ -117,7 +115,7 @@ def test_what_cannot_work_is_one_line_and_nothing_is_painted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_prompt_of_the_shipped_model_says_what_it_is_scored_by() -> None:
+def test_a_prompt_of_the_shipped_model_selects_its_measures() -> None:
     assert scorer_for("digit 7") == "class"
     assert scorer_for("a 3 with Heavy Ink") == "class+10*ink"
     assert scorer_for("8, light ink, symmetric") == "class-10*ink+10*symmetry"

@@ -1,4 +1,4 @@
-"""Scorers behind HTTP: a judge by prompt, reward models of vLLM's wire format, and the server of our own."""
+"""Scorers behind HTTP: a judge by prompt, reward models in vLLM's wire format, and our own server."""
 
 from __future__ import annotations
 
@@ -106,16 +106,16 @@ def solution(text: str = SAID, finish: Any = "eos", key: str = "a") -> Node:
         ("", None),
     ],
 )
-def test_a_grade_is_the_last_of_the_closed_set_and_nothing_else(start: Start, reply: str, grade: float | None) -> None:
+def test_the_last_grade_of_the_closed_set_counts(start: Start, reply: str, grade: float | None) -> None:
     assert judge_on(start()).grade(reply) == grade
 
 
-def test_grades_may_be_words_from_the_worst_to_the_best(start: Start) -> None:
+def test_grades_can_be_words_from_the_worst_to_the_best(start: Start) -> None:
     judge = judge_on(start(), grades=("wrong", "unsure", "right"))
     assert [judge.grade(reply) for reply in ("Not wrong: RIGHT.", "unsure", "wrongly")] == [1.0, 0.5, None]
 
 
-def test_the_judge_is_shown_what_was_asked_and_what_was_said(start: Start) -> None:
+def test_the_judge_sees_the_question_and_the_solution(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, template="Q {question} A {solution} out of {grades}", grades=("no", "yes"))
     run(judge, judge.score(PROBLEM, [solution()]))
@@ -123,7 +123,7 @@ def test_the_judge_is_shown_what_was_asked_and_what_was_said(start: Start) -> No
     assert message == {"role": "user", "content": f"Q {QUESTION} A {SAID} out of no, yes"}
 
 
-def test_the_judge_is_shown_what_a_local_model_was_asked(
+def test_the_judge_sees_the_question_of_a_local_model(
     start: Start, generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     endpoint = start()
@@ -160,7 +160,7 @@ def test_a_score_is_the_mean_of_its_samples_and_costs_what_the_endpoint_counts(s
     assert (spent.scorer_calls, spent.model_calls, spent.generated_tokens, spent.scorer_flops) == (1, 0, 0, None)
 
 
-def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_allowed(start: Start) -> None:
+def test_a_reply_without_a_grade_is_sampled_again_at_a_higher_temperature_up_to_the_limit(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=2)
     endpoint.replies.extend(["no idea", "good", "Grade 4"])
@@ -170,7 +170,7 @@ def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_al
     assert score.usage.scorer_tokens == endpoint.prompt_tokens + endpoint.generated_tokens
 
 
-def test_what_stays_without_a_grade_is_missing_and_not_the_worst_grade(start: Start) -> None:
+def test_a_missing_grade_is_a_missing_score_and_not_the_worst_grade(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=1, samples=2)
     endpoint.replies.extend(["no idea"] * 4)
@@ -189,7 +189,7 @@ def test_a_grade_in_thoughts_that_were_cut_off_does_not_count(start: Start) -> N
     assert score.value is None
 
 
-def test_a_judge_that_does_not_count_is_charged_the_most(start: Start) -> None:
+def test_a_judge_without_usage_is_charged_its_worst_case(start: Start) -> None:
     endpoint = start(usage=False, logprobs=False)
     judge = judge_on(endpoint, max_tokens=50)
     endpoint.replies.append("Grade 4")
@@ -232,7 +232,7 @@ def searching(start: Start, judge: Judge, **options: Any) -> Search:
     return Search(PROBLEM, generator, **options)
 
 
-def test_one_score_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_later_run(start: Start) -> None:
+def test_a_failed_score_costs_one_score_and_a_later_run_requests_it_again(start: Start) -> None:
     endpoint, journal = start(n="ignored"), Notebook()
     judge = judge_on(endpoint, retries=0)
     endpoint.faults.extend(["", "garbage"])
@@ -261,7 +261,7 @@ def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start
         run(judge, make("best_of_n", {"n": 4})(searching(start, judge)))
 
 
-def test_a_solution_longer_than_the_judge_reads_is_a_missing_reading(start: Start) -> None:
+def test_a_solution_longer_than_the_judges_context_has_no_score(start: Start) -> None:
     endpoint = start(context=120)
     judge = judge_on(endpoint, template="{question} {solution}", max_tokens=20)
     endpoint.replies.append("Grade 4")
@@ -300,7 +300,7 @@ def test_a_judge_that_cannot_work_is_refused_at_once(options: dict[str, Any], sa
     assert "\n" not in str(caught.value)
 
 
-def test_judges_that_ask_differently_have_names_of_their_own() -> None:
+def test_judges_with_other_settings_have_other_names() -> None:
     generator = RemoteGenerator("http://127.0.0.1:9/v1", "words")
     judges = [Judge(generator), Judge(generator, samples=2), Judge(generator, template="{question} {solution}")]
     assert len({judge.name for judge in judges}) == 3
