@@ -123,9 +123,9 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key, such as ``Enter`` or ``ArrowDown``."""
-        facts = {"key": key, "code": key} | ({"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" else {})
-        facts |= {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **facts)
+        key_event = {"key": key, "code": key} | ({"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" else {})
+        key_event |= {"text": key} if len(key) == 1 else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **key_event)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
     def wait(self, done: Callable[[], object]) -> None:

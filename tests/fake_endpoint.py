@@ -169,8 +169,8 @@ class Endpoint:
         said = body["messages"][-1]["content"]
         if fault == "garbage":
             return _raw(200, b"[0.5", "application/json")
-        places = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
-        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(places, said)]
+        indices = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
+        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(indices, said)]
         item = {"index": 0, "data": pairs if self.rewards != "one" else pairs[-1]}
         if path == "/classify":
             item = {"index": 0, "probs": pairs[-1], "num_classes": 2}
@@ -195,12 +195,12 @@ class Endpoint:
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
         choices = []
-        for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
+        for index in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
-            noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
+            noise = body["seed"] + index * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
             said = self.says[self._drawn % len(self.says)] if self.says else _said(prefix, noise * (not self.identical))
             text = self.replies.popleft() if self.replies else said
-            choices.append(self._choice(place, chat, body, text, limit, prefix))
+            choices.append(self._choice(index, chat, body, text, limit, prefix))
         thoughts = sum(choice.pop("thoughts") for choice in choices)
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
@@ -230,7 +230,7 @@ class Endpoint:
         return _raw(200, whole, "application/json")
 
     def _choice(
-        self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int, prefix: str
+        self, index: int, chat: bool, body: dict[str, Any], text: str, limit: int, prefix: str
     ) -> dict[str, Any]:
         tokens = _tokens(self._thinking(text, body, prefix) if self.thinks else text)
         reason: str = "stop" if len(tokens) <= limit else "length"
@@ -246,7 +246,7 @@ class Endpoint:
         asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
         if met and not (self.stops == "echoed" or asked):
             said = said[: said.index(met)]
-        choice: dict[str, Any] = {"index": place, "finish_reason": reason}
+        choice: dict[str, Any] = {"index": index, "finish_reason": reason}
         choice["thoughts"] = 0 if "</think>" in prefix else thought
         choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
@@ -282,7 +282,7 @@ class Endpoint:
             return f"<think> {text} </think> {text}" if self.relapses else text
         outer, _, inner = self.caps.partition(".")
         cap = body.get(outer, {}).get(inner) if inner else body.get(outer)
-        words = _tokens(text) if not self.thought else [f"hm{place} " for place in range(self.thought)]
+        words = _tokens(text) if not self.thought else [f"hm{index} " for index in range(self.thought)]
         thought = "".join(words[:cap]).rstrip()
         opening = "" if self.begins or prefix.lstrip().startswith("<think>") else "<think> "
         return f"{opening}{thought} </think> {text}"
@@ -294,9 +294,9 @@ def _content(message: dict[str, Any]) -> str:
 
 
 def _tool_call(tool: dict[str, Any], said: str) -> dict[str, Any]:
-    """A tool call whose argument is the last word of the text; its spelling depends on the beginning of the text."""
-    facts = [("unit", "apples"), ("count", int(said[-1]))]
-    arguments = json.dumps(dict(facts if said.startswith("so") else reversed(facts)), indent=ord(said[0]) % 3 or None)
+    """A tool call whose argument is the last digit of the text; its spelling depends on the beginning of the text."""
+    pairs = [("unit", "apples"), ("count", int(said[-1]))]
+    arguments = json.dumps(dict(pairs if said.startswith("so") else reversed(pairs)), indent=ord(said[0]) % 3 or None)
     function = {"name": tool["function"]["name"], "arguments": arguments}
     return {"id": f"call_{Random(said).getrandbits(32)}", "type": "function", "function": function}
 
@@ -307,15 +307,15 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
     base["object"] = "chat.completion.chunk" if "message" in reply["choices"][0] else "text_completion"
     deltas: list[dict[str, Any]] = []
     for choice in reply["choices"]:
-        place, message = {"index": choice["index"], "finish_reason": None}, choice.get("message")
+        common, message = {"index": choice["index"], "finish_reason": None}, choice.get("message")
         if message is None:
-            deltas += [{**place, "text": token} for token in _tokens(choice["text"])]
-            deltas.append({**place, "text": "", "finish_reason": choice["finish_reason"]})
+            deltas += [{**common, "text": token} for token in _tokens(choice["text"])]
+            deltas.append({**common, "text": "", "finish_reason": choice["finish_reason"]})
             continue
-        deltas.append({**place, "delta": {"role": "assistant", "content": ""}})
+        deltas.append({**common, "delta": {"role": "assistant", "content": ""}})
         if "reasoning_content" in message:
-            deltas.append({**place, "delta": {"reasoning_content": message["reasoning_content"]}})
-        deltas += [{**place, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
+            deltas.append({**common, "delta": {"reasoning_content": message["reasoning_content"]}})
+        deltas += [{**common, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
         listed = (choice.get("logprobs") or {}).get("content") or []
         for event, token in zip(deltas[-len(listed) :], listed, strict=False):  # the tokens of a thought have none
             event["logprobs"] = {"content": [token]}
@@ -323,8 +323,8 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
             arguments = call["function"]["arguments"]
             start = {**call, "index": number, "function": {**call["function"], "arguments": ""}}
             parts = [{"index": number, "function": {"arguments": letter}} for letter in arguments]
-            deltas += [{**place, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
-        deltas.append({**place, "delta": {}, "finish_reason": choice.get("finish_reason")})
+            deltas += [{**common, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
+        deltas.append({**common, "delta": {}, "finish_reason": choice.get("finish_reason")})
     events = [{**base, "choices": [one]} for one in deltas]
     if with_usage and "usage" in reply:
         events.append({**base, "choices": [], "usage": reply["usage"]})
@@ -354,9 +354,9 @@ def _said(prefix: str, noise: int) -> str:
     """The rest of a three-line solution after the prefix; or the next sums, if the prefix is a list of sums."""
     if prefix.endswith("1 + 3 ="):
         return " 4.\n1 + 4 = 5."
-    dice = Random(f"{prefix}/{noise}")
-    lines = [f"{' '.join(dice.choices(['so', 'well', 'thus'], k=dice.randint(1, 4)))} {step}\n" for step in (3, 4)]
-    lines.append(f"The answer is {dice.choice('77789')}")
+    rng = Random(f"{prefix}/{noise}")
+    lines = [f"{' '.join(rng.choices(['so', 'well', 'thus'], k=rng.randint(1, 4)))} {step}\n" for step in (3, 4)]
+    lines.append(f"The answer is {rng.choice('77789')}")
     return "".join(lines[min(2, prefix.count("\n")) :])
 
 

@@ -66,8 +66,8 @@ class Serving:
 
     def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
         """The raw bytes of an answer, also of a stream."""
-        told = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), told)
+        content_type = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), content_type)
         with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return bytes(reply.read())
 

@@ -393,7 +393,7 @@ def test_identical_steps_keep_their_own_scores_and_continuations() -> None:
     answer = solve(EarlyRejection(n=2, width=1, tau=2), search)
     assert (answer.value, answer.share) == pytest.approx(("7", 0.9))
     assert {record.node.path: record.score for record in search.trace.values() if record.node.path} == {
-        tuple(map(int, place.split("/"))): value for place, value in scores.items()
+        tuple(map(int, index.split("/"))): value for index, value in scores.items()
     }
 
 

@@ -165,7 +165,7 @@ def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted
     with Bank(path) as bank:
         resumed = solve(strategy, toy_search(generator, journal=bank))
     assert [extension.index for batch in generator.asked for extension in batch] == [4, 5]
-    assert facts(resumed) == facts(whole)
+    assert fields_of(resumed) == fields_of(whole)
 
 
 def test_samples_survive_a_kill_of_the_process(path: Path) -> None:
@@ -295,7 +295,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 # Replay
 
 
-def facts(answer: Answer) -> tuple[Any, ...]:
+def fields_of(answer: Answer) -> tuple[Any, ...]:
     """The fields of an answer, with its node by key."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(),)
 
@@ -319,18 +319,18 @@ TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = facts(
+            live = fields_of(
                 solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20, clock=stands_still))
             )
         with Bank(path) as bank:
-            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
+            assert fields_of(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
     solve(make("majority", {"n": 16}), toy_search(drawn, journal=bank))
     for n in (1, 2, 4, 8):
         fewer = solve(make("majority", {"n": n}), toy_search(drawn))
-        assert facts(solve(make("majority", {"n": n}), replayed(bank))) == facts(fewer)
+        assert fields_of(solve(make("majority", {"n": n}), replayed(bank))) == fields_of(fewer)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_replay_under_the_same_budget_ends_at_the_same_point(bank: Bank, budge
     live = toy_search(ToyGenerator(script), ToyScorer(lambda node: 0.5), journal=bank, budget=budget, cap=2)
     answer = solve(make("majority", {"n": 6}), live)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 3)
-    assert facts(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == facts(answer)
+    assert fields_of(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == fields_of(answer)
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -357,8 +357,8 @@ def test_a_replay_cuts_the_same_sample_as_the_live_run_when_the_tokens_end(name:
     for seed, tokens in product(range(4), (9, 21, 50)):
         limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12, "clock": stands_still}
         with Bank(path) as bank:
-            live = facts(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
-            assert facts(solve(configured(name), replayed(bank, **limited))) == live
+            live = fields_of(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
+            assert fields_of(solve(configured(name), replayed(bank, **limited))) == live
 
 
 def test_a_replay_refuses_a_limit_on_a_count_that_needs_the_model(bank: Bank) -> None:

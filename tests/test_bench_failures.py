@@ -25,7 +25,7 @@ from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import total
 from thinktime.strategies import make
 
-PROBLEMS = tuple(Problem(str(place), f"question {place}", reference="7") for place in range(3))
+PROBLEMS = tuple(Problem(str(index), f"question {index}", reference="7") for index in range(3))
 
 
 ERRORS = {

@@ -52,8 +52,8 @@ def test_a_row_copies_its_last_block_if_another_row_has_written_after_its_last_t
     first = written(pool, [1, 2])
     second = pool.fork(first)
     assert second.blocks == [0]
-    assert pool.append(first, 3) == 2  # block 0, place 2
-    assert pool.append(second, 4) == 4 + 2  # block 1, place 2
+    assert pool.append(first, 3) == 2  # block 0, slot 2
+    assert pool.append(second, 4) == 4 + 2  # block 1, slot 2
     assert pool.copies == [(0, 1)]
     pool.settle()
     assert pool.append(second, 5) == 4 + 3
@@ -190,8 +190,8 @@ class Pool(RuleBasedStateMachine):
         self.ever: set[Tokens] = {()}
         self.lossless = True
 
-    def row(self, place: int) -> tuple[Prefix, list[int]]:
-        return self.rows[place % len(self.rows)]
+    def row(self, index: int) -> tuple[Prefix, list[int]]:
+        return self.rows[index % len(self.rows)]
 
     @rule(ids=st.lists(st.integers(0, 2), max_size=9))
     def match(self, ids: list[int]) -> None:
@@ -203,9 +203,9 @@ class Pool(RuleBasedStateMachine):
         self.rows.append((prefix, ids[: prefix.length]))
 
     @precondition(lambda self: self.rows)
-    @rule(place=st.integers(0, 9), tokens=st.lists(st.integers(0, 2), min_size=1, max_size=5))
-    def append(self, place: int, tokens: list[int]) -> None:
-        prefix, ids = self.row(place)
+    @rule(index=st.integers(0, 9), tokens=st.lists(st.integers(0, 2), min_size=1, max_size=5))
+    def append(self, index: int, tokens: list[int]) -> None:
+        prefix, ids = self.row(index)
         for token in tokens:
             before = deepcopy(prefix)
             self.lossless &= bool(self.pool._empty)
@@ -247,18 +247,18 @@ class Pool(RuleBasedStateMachine):
         self.pending, self.busy = [], set()
 
     @precondition(lambda self: self.rows and not self.busy)
-    @rule(place=st.integers(0, 9))
-    def fork(self, place: int) -> None:
-        prefix, ids = self.row(place)
+    @rule(index=st.integers(0, 9))
+    def fork(self, index: int) -> None:
+        prefix, ids = self.row(index)
         self.rows.append((self.pool.fork(prefix), list(ids)))
 
     @precondition(lambda self: self.rows)
-    @rule(place=st.integers(0, 9))
-    def release(self, place: int) -> None:
-        prefix, _ = self.row(place)
+    @rule(index=st.integers(0, 9))
+    def release(self, index: int) -> None:
+        prefix, _ = self.row(index)
         if id(prefix) not in self.busy:
             self.pool.release(prefix)
-            self.rows.pop(place % len(self.rows))
+            self.rows.pop(index % len(self.rows))
 
     @invariant()
     def every_row_has_its_own_tokens_and_shares_only_those_of_the_same_prefix(self) -> None:
@@ -267,9 +267,9 @@ class Pool(RuleBasedStateMachine):
             return
         for prefix, ids in self.rows:
             assert prefix.length == len(ids) and len(prefix.blocks) == -(-len(ids) // self.size)
-            for place in range(len(ids)):
-                slot = prefix.blocks[place // self.size] * self.size + place % self.size
-                assert self.store[slot] == tuple(ids[: place + 1])
+            for index in range(len(ids)):
+                slot = prefix.blocks[index // self.size] * self.size + index % self.size
+                assert self.store[slot] == tuple(ids[: index + 1])
 
     @invariant()
     def a_block_is_held_if_and_only_if_a_row_holds_it(self) -> None:

@@ -252,7 +252,7 @@ STRATEGIES = st.one_of(
         st.sampled_from(["best_of_n", "majority", "weighted_majority", "most_likely", "summed_probability"]),
         st.integers(1, 12),
     ),
-    st.builds(lambda places, width: BeamSearch(n=places * width, width=width), st.integers(1, 3), st.integers(1, 4)),
+    st.builds(lambda indices, width: BeamSearch(n=indices * width, width=width), st.integers(1, 3), st.integers(1, 4)),
     st.just(Single()),
 )
 BUDGETS = st.builds(
@@ -264,7 +264,7 @@ BUDGETS = st.builds(
 )
 
 
-def facts(search: Search, answer: Answer) -> tuple[Any, ...]:
+def outcome_of(search: Search, answer: Answer) -> tuple[Any, ...]:
     """The answer, account and trace of a run."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(), records(search))
 
@@ -277,12 +277,12 @@ def test_a_run_killed_at_any_point_and_resumed_equals_an_uninterrupted_run(
     """A killed run leaves the beginning of the journal of the whole run."""
     journal = Notebook()
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    expected = facts(whole, solve(strategy, whole))
+    expected = outcome_of(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
     scores = data.draw(st.integers(0, len(journal.scores)))
     left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
-    assert facts(resumed, solve(strategy, resumed)) == expected
+    assert outcome_of(resumed, solve(strategy, resumed)) == expected
 
 
 @unhurried
@@ -292,7 +292,7 @@ def test_a_budget_buys_the_same_from_a_full_bank_as_from_an_empty_one(tokens: in
     solve(Majority(n=16), toy_search(drawn, seed=seed, journal=journal))
     fresh = toy_search(drawn, budget=budget, seed=seed)
     banked = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    assert facts(banked, solve(Majority(n=16), banked)) == facts(fresh, solve(Majority(n=16), fresh))
+    assert outcome_of(banked, solve(Majority(n=16), banked)) == outcome_of(fresh, solve(Majority(n=16), fresh))
 
 
 def test_a_budget_that_is_just_enough_does_not_mark_the_answer() -> None:

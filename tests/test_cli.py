@@ -409,11 +409,11 @@ def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: C
     assert {"single", "best_of_n", "majority", "weighted_majority", "beam_search"} <= set(found)
     assert found["beam_search"]["options"] == {"n": 16, "width": 4, "max_rounds": 40, "lookahead": 0}
     assert "process rewards" in found["beam_search"]["needs"]
-    assert all(facts["about"] for facts in found.values())
+    assert all(entry["about"] for entry in found.values())
     assert found["beam_search"]["paper"] == "Snell et al. 2024, arXiv 2408.03314, section 5.2"
     text = thinktime("strategies").out
     assert all(re.search(rf"^{name}\b", text, re.MULTILINE) for name in found)
-    assert all(facts["paper"] in text for facts in found.values())
+    assert all(entry["paper"] in text for entry in found.values())
 
 
 def test_strategies_show_describes_one_with_its_options_explained(thinktime: Command) -> None:
@@ -438,7 +438,7 @@ def test_strategies_show_of_an_unknown_name_gives_the_nearest(thinktime: Command
 def test_models_describes_the_shipped_models_and_gives_a_question_that_works(thinktime: Command) -> None:
     found = thinktime("models", "--json").json()
     assert set(found["pocket"]) == {"solver", "reward", "skilled", "retry", "self_evaluation", "digits"}
-    assert all("parameters" in facts["description"] for facts in found["pocket"].values())
+    assert all("parameters" in entry["description"] for entry in found["pocket"].values())
     assert thinktime("ask", found["example"], "--strategy", "single", "--json").code == 0
 
 

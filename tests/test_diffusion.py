@@ -149,9 +149,9 @@ def test_a_spill_store_returns_its_arrays_and_keeps_within_its_limit(moves: list
     def check(name: int) -> None:
         np.testing.assert_array_equal(there[name][0].get(), np.full((2, 2), there[name][1], np.float32))
 
-    for place, (name, keep) in enumerate(moves):
+    for index, (name, keep) in enumerate(moves):
         if keep or name not in there:
-            there[name] = (store.put(np.full((2, 2), place, np.float32)), place)
+            there[name] = (store.put(np.full((2, 2), index, np.float32)), index)
         else:
             check(name)
             del there[name]
@@ -485,12 +485,12 @@ def test_a_pull_shifts_the_noise_by_the_gradient_at_the_clean_estimate(tmp_path:
     alpha = levels.alphas[2]
     noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (predicted(x), moved)]
     slope = (noises[0] - noises[1]) / (1.5 * (1 - alpha) ** 0.5)
-    for place in [(0, 1, 2), (0, 4, 4), (0, 6, 3)]:
+    for index in [(0, 1, 2), (0, 4, 4), (0, 6, 3)]:
         above, below = x.copy(), x.copy()
-        above[place] += 0.02
-        below[place] -= 0.02
+        above[index] += 0.02
+        below[index] -= 0.02
         rise = (measured(above) - measured(below)) / 0.04
-        assert slope[place] == pytest.approx(rise, rel=0.05, abs=5e-3)
+        assert slope[index] == pytest.approx(rise, rel=0.05, abs=5e-3)
 
 
 def test_a_pull_gives_more_ink_and_its_backward_passes_are_counted(model: DiffusionModel) -> None:

@@ -163,7 +163,7 @@ def test_a_step_ends_with_the_first_step_token(language_model: LanguageModel, cr
     whole = language_model.engine().run([replace(row, stop_ids=frozenset()) for row in rows])
     stepped = language_model.engine().run([replace(row, stop_ids=step) for row in rows])
     for w, s in zip(whole, stepped, strict=True):
-        first = next(place for place, token in enumerate(w.ids) if token in step)
+        first = next(index for index, token in enumerate(w.ids) if token in step)
         assert s.finish == "stop"
         assert s.ids == w.ids[: first + 1]
 
@@ -250,9 +250,8 @@ def test_draws_follow_the_softmax_at_the_temperature(temperature: float) -> None
     counts = Counter(draw(PROBABILITIES, noise(20000), temperature))
     raised = [p ** (1 / temperature) for p in PROBABILITIES]
     expected = [p / sum(raised) for p in raised]
-    assert (
-        chi_square([counts[i] for i in range(8)], expected) < 25
-    )  # 4 degrees of freedom: exceeded once in 20,000 times
+    # 4 degrees of freedom: exceeded once in 20,000 times
+    assert chi_square([counts[i] for i in range(8)], expected) < 25
 
 
 def test_top_p_keeps_the_fewest_likeliest_ids_that_reach_it_in_their_proportions() -> None:

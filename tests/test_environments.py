@@ -117,8 +117,8 @@ def test_observations_do_not_depend_on_whether_states_are_copied_or_replayed(ste
     for copies in (True, False):
         search = searching(KeyValueStore(copies=copies))
         nodes = [search.root]
-        for place, action in steps:
-            node = act(search, nodes[place % len(nodes)], action)
+        for index, action in steps:
+            node = act(search, nodes[index % len(nodes)], action)
             assert node is not None
             nodes.append(node)
         seen.append([(node.key, node.state) for node in nodes[1:]])

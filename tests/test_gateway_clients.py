@@ -38,9 +38,8 @@ def test_a_completion_is_read_with_its_usage_and_account(start_gateway: Start) -
 def test_an_answer_is_a_whole_completion(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     answer = client(gateway).chat.completions.create(model="majority:n=8/words", messages=TALK)
-    assert (
-        ChatCompletion.model_validate(answer.to_dict(), strict=True) == answer
-    )  # the client itself accepts missing fields
+    # the client itself accepts missing fields
+    assert ChatCompletion.model_validate(answer.to_dict(), strict=True) == answer
     assert answer.usage is not None and answer.id.startswith("chatcmpl-")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 

@@ -157,7 +157,7 @@ def test_a_tree_has_scores_prunings_the_answers_path_and_the_vote(start_gateway:
     tree = shown(gateway, "requests/2")["tree"]
     nodes = tree["nodes"]
     assert nodes[0]["finish"] == "root" and {node["parent"] for node in nodes[1:9]} == {0}
-    assert [node["ordinal"] for node in nodes[1:9]] == [str(place) for place in range(8)]
+    assert [node["ordinal"] for node in nodes[1:9]] == [str(number) for number in range(8)]
     assert len(nodes) == 1 + answer["thinktime"]["account"]["model_calls"]
     assert {index for index, _, _ in tree["judged"]} | {0} == set(range(len(nodes)))
     assert all(0 <= score <= 1 and steps == [0.25, 0.5] for _, score, steps in tree["judged"])

@@ -247,7 +247,7 @@ def test_a_clients_prompt_replaces_the_configured_one_and_the_strategys(start_ga
     ("thinktime", "param", "says"),
     [
         ({"models": "words"}, "thinktime.models", '{"draft": "MODEL"}'),
-        ({"models": {f"role{place}": "words" for place in range(9)}}, "thinktime.models", "at most 8"),
+        ({"models": {f"role{index}": "words" for index in range(9)}}, "thinktime.models", "at most 8"),
         ({"models": {"main": "words"}}, "thinktime.models", "another role"),
         ({"models": {"a\nb": "words"}}, "thinktime.models", "name a role"),
         ({"models": {"draft": 3}}, "thinktime.models.draft", "name a model"),

@@ -32,7 +32,7 @@ class Span:
     id: str
     parent: str
     status: int
-    facts: dict[str, Any]
+    attributes: dict[str, Any]
 
 
 @dataclass
@@ -65,9 +65,9 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
                 names = {each.key: plain(each.value) for each in resource.resource.attributes}
                 taken.services.add(names["service.name"])
                 for span in (span for scope in resource.scope_spans for span in scope.spans):
-                    facts = {each.key: plain(each.value) for each in span.attributes}
+                    attributes = {each.key: plain(each.value) for each in span.attributes}
                     ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
-                    taken.spans.append(Span(span.name, span.kind, *ids, span.status.code, facts))
+                    taken.spans.append(Span(span.name, span.kind, *ids, span.status.code, attributes))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -100,7 +100,7 @@ def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Colle
     assert {span.trace for span in samples} == {request.trace} and len(samples) == 3
     assert sorted((trace, parent) for _, trace, parent, _ in received) == sorted((s.trace, s.id) for s in samples)
     usage = answer["usage"]
-    assert request.facts == {
+    assert request.attributes == {
         "http.request.method": "POST",
         "url.path": "/v1/chat/completions",
         "http.response.status_code": 200,
@@ -116,10 +116,10 @@ def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Colle
         "thinktime.finish": "done",
         "thinktime.trace": answer["thinktime"]["trace"],
     }
-    assert sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == usage["completion_tokens"]
+    assert sum(span.attributes["gen_ai.usage.output_tokens"] for span in samples) == usage["completion_tokens"]
     for span in samples:
-        assert span.name == "chat words" and span.facts["gen_ai.response.finish_reasons"] == ["stop"]
-        assert span.facts["server.address"] == "127.0.0.1" and span.facts["server.port"] == endpoint.port
+        assert span.name == "chat words" and span.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+        assert span.attributes["server.address"] == "127.0.0.1" and span.attributes["server.port"] == endpoint.port
     assert collector.services == {"thinktime"}
 
 
@@ -143,9 +143,12 @@ def test_forwarded_and_streamed_requests_have_spans(collector: Collector, stream
         spent = endpoint.generated_tokens
     requests = of_kind(collector, SERVER)[-2:]
     for request in requests:
-        assert request.facts["gen_ai.request.model"] == "words" and request.facts["http.response.status_code"] == 200
+        assert (
+            request.attributes["gen_ai.request.model"] == "words"
+            and request.attributes["http.response.status_code"] == 200
+        )
     samples = [span for span in of_kind(collector, CLIENT) if span.parent in {request.id for request in requests}]
-    assert len(samples) == 2 and sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == spent
+    assert len(samples) == 2 and sum(span.attributes["gen_ai.usage.output_tokens"] for span in samples) == spent
 
 
 def test_errors_have_a_type_and_only_server_errors_are_failures(collector: Collector) -> None:
@@ -155,10 +158,10 @@ def test_errors_have_a_type_and_only_server_errors_are_failures(collector: Colle
         endpoint.faults.extend(["500"] * 5)
         assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 500
     mistake, failure = of_kind(collector, SERVER)[-2:]
-    assert (mistake.status, mistake.facts["error.type"]) == (0, "400")
-    assert (failure.status, failure.facts["error.type"]) == (ERROR, "500")
+    assert (mistake.status, mistake.attributes["error.type"]) == (0, "400")
+    assert (failure.status, failure.attributes["error.type"]) == (ERROR, "500")
     (sample,) = [span for span in of_kind(collector, CLIENT) if span.parent == failure.id]
-    assert (sample.status, sample.facts["error.type"]) == (ERROR, "500")
+    assert (sample.status, sample.attributes["error.type"]) == (ERROR, "500")
 
 
 def test_without_a_collector_opentelemetry_is_not_imported() -> None:

@@ -49,7 +49,7 @@ class Grader(ToyGenerator):
 
     def _graded(self, extension: Extension) -> Piece:
         shown = self.shown[extension.node.state.prompt]
-        grades = [self._grades[text] + (0 if place else self._bias) for place, text in enumerate(shown)]
+        grades = [self._grades[text] + (0 if index else self._bias) for index, text in enumerate(shown)]
         reply = " ".join(map(str, grades))
         return done(reply) if self._reply is None else self._reply(extension, reply)
 

@@ -77,9 +77,8 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
     model = remote(url)
 
     async def sample() -> list[Node]:
-        search = search_for(
-            "Say what comes to mind", model, Sampling(max_length=60)
-        )  # on problems of its task, its samples hardly differ
+        # on problems of its task, its samples hardly differ
+        search = search_for("Say what comes to mind", model, Sampling(max_length=60))
         nodes = await search.extend([search.root], 8)
         await model.close()
         return nodes

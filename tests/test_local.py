@@ -250,10 +250,10 @@ def test_charged_prompt_tokens_equal_those_that_the_engine_computes(
     assert account.recomputed == 0
 
 
-Facts = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
+TraceRows = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
 
 
-def facts(search: Search) -> Facts:
+def trace_rows(search: Search) -> TraceRows:
     """Every node of a trace: its path, ids, finish and usage, without seconds."""
     return [
         (node.path, node.state.ids, node.finish, replace(node.usage, seconds=0.0).as_dict())
@@ -312,12 +312,12 @@ def test_a_race_equals_its_replay_from_whole_samples_token_for_token_in_any_sche
     for live, race, question in zip(run(all_at_once()), races, questions[2:4], strict=True):
         search = search_for(question, generator, journal=samples)
         replayed = run(FirstFinish(n=RACERS, k=k)(search))
-        assert facts(race) == facts(search)
+        assert trace_rows(race) == trace_rows(search)
         assert (live.value, live.finish, live.share) == (replayed.value, replayed.finish, replayed.share)
         assert live.finish == "done"
     alone = search_for(questions[5], generator)
     run(Majority(n=2)(alone))
-    assert facts(vote) == facts(alone)
+    assert trace_rows(vote) == trace_rows(alone)
     assert bool(blocks) == (engine.preemptions > 0)
 
 
@@ -332,7 +332,7 @@ def test_a_race_keeps_its_token_budget_and_can_be_replayed_from_its_bank(
         asked = len(tasks)
         again = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
         run(FirstFinish(n=RACERS, k=2)(again))
-        assert facts(again) == facts(search) and len(tasks) == asked
+        assert trace_rows(again) == trace_rows(search) and len(tasks) == asked
 
 
 def test_a_race_among_children_of_several_nodes_passes_each_whole_state_to_counts(
@@ -373,9 +373,9 @@ def test_flops_and_kv_bytes_equal_a_count_by_hand(
     assert config["tie_word_embeddings"]  # so the embedding is also the output matrix
     parameters = config["vocab_size"] * h + layers * layer + h
 
-    def read(places: range) -> int:
+    def read(indices: range) -> int:
         """FLOPs of a token at each position: every parameter once, and attention to all positions up to its own."""
-        return sum(2 * parameters + 4 * layers * heads * dim * (place + 1) for place in places)
+        return sum(2 * parameters + 4 * layers * heads * dim * (index + 1) for index in indices)
 
     search = search_for(questions[0], generator)
     prompt = len(search.root.state.prompt)
@@ -550,11 +550,11 @@ def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinish
     kinds = set()
     for (_, node), score in zip(solutions, scored(reward, solutions), strict=True):
         ids = node.state.ids
-        places = [place for place, token in enumerate(ids) if token in newline or place == len(ids) - 1]
+        indices = [index for index, token in enumerate(ids) if token in newline or index == len(ids) - 1]
         with torch.inference_mode():
             read = reward_model.model.head(reward_model.model.model(torch.tensor(node.state.prompt + ids)))
         right = read.softmax(-1)[:, 1]
-        expected = [float(right[len(node.state.prompt) + place]) for place in places]
+        expected = [float(right[len(node.state.prompt) + index]) for index in indices]
         assert score.steps == pytest.approx(expected, abs=1e-9)
         assert all(0 < step < 1 for step in score.steps)
         kinds.add((node.finish, ids[-1] in newline))
@@ -633,7 +633,7 @@ def test_a_score_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
     parameters = layers * layer + h + 2 * h + 2  # the input embedding is only a table
     for (problem, node), score in zip(solutions, scored(reward, solutions), strict=True):
         tokens = len(node.state.prompt) + len(node.state.ids)
-        attention = sum(4 * layers * heads * dim * (place + 1) for place in range(tokens))
+        attention = sum(4 * layers * heads * dim * (index + 1) for index in range(tokens))
         usage = score.usage
         assert usage.scorer_flops == pytest.approx(2 * parameters * tokens + attention, rel=1e-12)
         assert (usage.scorer_tokens, usage.scorer_calls) == (tokens, 1)

@@ -111,7 +111,7 @@ def drawn(problems: int, n: int, seed: int = 1) -> list[Sampled]:
     """Hedging lowers the chance to be right; length depends only on the difficulty of the problem."""
     rng = Random(seed)
     found = []
-    for place in range(problems):
+    for index in range(problems):
         hard = rng.random()
         samples = []
         for _ in range(n):
@@ -120,7 +120,7 @@ def drawn(problems: int, n: int, seed: int = 1) -> list[Sampled]:
             correct = rng.random() < expit(4 - 6 * hard - 10 * rate)
             words = ["maybe"] * hedges + ["x"] * (length - hedges)
             samples.append(sample(" ".join(words), correct))
-        found.append(Sampled(str(place), tuple(samples)))
+        found.append(Sampled(str(index), tuple(samples)))
     return found
 
 

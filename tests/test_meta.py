@@ -56,9 +56,9 @@ def judge(judge_directory: Path) -> LocalGenerator:
 
 def head(path: Path, judge: LocalGenerator, **changes: Any) -> Path:
     """A ``meta.json`` whose weights count up from 0."""
-    facts = {"fingerprint": judge.fingerprint, "weights": [i / 10 for i in range(HIDDEN)], "bias": 0.5} | changes
+    content = {"fingerprint": judge.fingerprint, "weights": [i / 10 for i in range(HIDDEN)], "bias": 0.5} | changes
     file = path / "meta.json"
-    file.write_text(json.dumps({name: value for name, value in facts.items() if value is not None}))
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
     return file
 
 
@@ -167,8 +167,8 @@ def test_a_judgement_is_right_if_every_right_answer_is_above_every_wrong_one() -
 
 
 def test_the_regression_finds_the_direction_and_the_threshold() -> None:
-    dice = np.random.default_rng(0)
-    states = dice.normal(3.0, 2.0, (400, 5))
+    rng = np.random.default_rng(0)
+    states = rng.normal(3.0, 2.0, (400, 5))
     right = (states[:, 2] > 4).astype(np.float64)
     weights, bias = fit(states, right)
     assert abs(weights[2]) > 10 * np.abs(np.delete(weights, 2)).max()

@@ -195,9 +195,9 @@ def test_every_equation_of_a_reference_solution_holds_and_the_last_one_gives_the
 def test_one_changed_digit_makes_its_line_and_all_later_lines_wrong(problem: WordProblem, data: st.DataObject) -> None:
     lines = problem.solution.splitlines()
     at = data.draw(st.integers(0, len(lines) - 1))
-    place = data.draw(st.sampled_from([m.start() for m in re.finditer(r"\d", lines[at])]))
-    digit = data.draw(st.sampled_from([d for d in "0123456789" if d != lines[at][place]]))
-    lines[at] = lines[at][:place] + digit + lines[at][place + 1 :]
+    index = data.draw(st.sampled_from([m.start() for m in re.finditer(r"\d", lines[at])]))
+    digit = data.draw(st.sampled_from([d for d in "0123456789" if d != lines[at][index]]))
+    lines[at] = lines[at][:index] + digit + lines[at][index + 1 :]
     assert check_steps(problem, "\n".join(lines)) == mended(at, len(lines))
 
 

@@ -18,7 +18,7 @@ SAMPLING = Sampling(max_length=300)
 
 
 def steps(*rewards: tuple[float, ...]) -> Steps:
-    return {Node(str(place), (place,), None): row for place, row in enumerate(rewards)}
+    return {Node(str(index), (index,), None): row for index, row in enumerate(rewards)}
 
 
 FOUR = steps((0.1, 0.2, 0.9, 0.9), (0.9, 0.1, 0.1), (0.5, 0.5, 0.5, 0.8), (0.2, 0.3))
@@ -45,7 +45,7 @@ def test_tau_is_the_least_that_keeps_nine_tenths_of_the_best() -> None:
 
 
 def test_if_early_rewards_carry_no_information_no_step_is_rejected_early() -> None:
-    late = [steps(*[(1 - place / 4, 0.5, 0.5, 0.5, place / 4) for place in range(4)])]
+    late = [steps(*[(1 - index / 4, 0.5, 0.5, 0.5, index / 4) for index in range(4)])]
     assert least_tau(late, 0.25) == (5, 1)
 
 

@@ -301,9 +301,8 @@ def test_a_slow_stream_can_still_win_by_length_but_not_by_time(start: Start) -> 
 
 def test_with_by_time_no_sample_is_requested_after_the_race_is_over(start: Start) -> None:
     endpoint = start()
-    generator = opened(
-        endpoint, connections=1
-    )  # one request after the other: the first has ended when the second begins
+    # one request after the other: the first has ended when the second begins
+    generator = opened(endpoint, connections=1)
     race = Race(1, lambda state: True, [3], at_once=True)
     search = search_on(generator)
     (node,) = run(search.extend([search.root], race=race))
@@ -688,21 +687,21 @@ def test_failed_children_are_not_scored_and_take_no_slot(start: Start) -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceeded(start: Start, seed: int) -> None:
-    dice = Random(seed)
+    rng = Random(seed)
     endpoint = start(
-        n=dice.choice(["honoured", "ignored", "refused"]),
-        usage=dice.random() < 0.8,
-        logprobs=dice.random() < 0.5,
-        stops=dice.choice(["named", "echoed", "echoed if asked", "silent"]),
+        n=rng.choice(["honoured", "ignored", "refused"]),
+        usage=rng.random() < 0.8,
+        logprobs=rng.random() < 0.5,
+        stops=rng.choice(["named", "echoed", "echoed if asked", "silent"]),
     )
     generator = opened(endpoint, price=Price(1, 10))
     faults = ["", "", "", "garbage", "cut", "html", "no choices", "no finish", "no text", "no usage", "429", "500"]
-    endpoint.faults.extend(dice.choice(faults) for _ in range(200))
-    tokens = dice.randint(64, 1000)
-    budget = Budget(tokens=tokens, dollars=dice.uniform(0.001, 0.02) if generator.traits.usage else None)
+    endpoint.faults.extend(rng.choice(faults) for _ in range(200))
+    tokens = rng.randint(64, 1000)
+    budget = Budget(tokens=tokens, dollars=rng.uniform(0.001, 0.02) if generator.traits.usage else None)
     search = search_on(generator, budget, scorers=LengthScorer())
     with suppress(ModelError):
-        if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
+        if Capability.STEPS in generator.capabilities and rng.random() < 0.5:
             solved("beam_search", search, n=8, width=2)
         else:
             solved("adaptive_consistency", search, n=32)

@@ -1,4 +1,4 @@
-"""Options of strategies: what they are by default, and the least that each takes."""
+"""Options of strategies: their defaults, and the least value of each."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ LEAST: dict[str, dict[str, int]] = {
 
 
 @pytest.mark.parametrize("name", BY_DEFAULT)
-def test_options_have_these_values_by_default(name: str) -> None:
+def test_options_have_these_defaults(name: str) -> None:
     strategy: Any = make(name, {})
     assert {field.name: getattr(strategy, field.name) for field in fields(strategy)} == BY_DEFAULT[name]
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in LEAST.items() for option in options])
-def test_an_option_takes_its_least_value_and_none_below(name: str, option: str) -> None:
+def test_an_option_accepts_its_least_value_and_refuses_lower_ones(name: str, option: str) -> None:
     least = LEAST[name]
     assert getattr(make(name, least), option) == least[option]
     with pytest.raises(InputError, match=rf"^{option}={least[option] - 1}(\.0)?: give {least[option]} or more"):
@@ -53,19 +53,19 @@ def test_an_option_takes_its_least_value_and_none_below(name: str, option: str) 
 
 
 @pytest.mark.parametrize(("name", "option"), [("rebase", "balance"), ("adaptive_consistency", "confidence")])
-def test_an_option_that_is_a_share_takes_anything_above_zero_and_not_zero(name: str, option: str) -> None:
+def test_a_share_accepts_values_above_zero_and_refuses_zero(name: str, option: str) -> None:
     assert getattr(make(name, {option: 1e-6}), option) == 1e-6
     with pytest.raises(InputError, match=rf"^{option}=0\.0: give a number above 0"):
         make(name, {option: 0})
 
 
 @pytest.mark.parametrize("option", ["keep", "rank", "select", "cuts"])
-def test_a_choice_of_early_rejection_that_is_none_is_refused_by_name(option: str) -> None:
+def test_an_unknown_choice_of_early_rejection_is_refused_by_name(option: str) -> None:
     with pytest.raises(InputError, match=f"^{option}='neither': unknown"):
         make("early_rejection", {option: "neither"})
 
 
 @pytest.mark.parametrize("option", ["by", "counts", "advice", "guard"])
-def test_a_choice_of_first_finish_that_is_none_is_refused_by_name(option: str) -> None:
+def test_an_unknown_choice_of_first_finish_is_refused_by_name(option: str) -> None:
     with pytest.raises(InputError, match=f"^{option}='neither': unknown"):
         make("first_finish", {option: "neither"})

@@ -40,7 +40,7 @@ class HistoryEntry:
     path: str
     called: str
     """The model as the client wrote it."""
-    asked: str
+    question: str
     """The beginning of the question."""
     version: int
     """Version of the history at the last change of this entry."""
@@ -74,7 +74,7 @@ class HistoryEntry:
             "key": self.client.name,
             "called": self.called,
             "model": self.model,
-            "asked": self.asked,
+            "asked": self.question,
             "strategy": method.name if method else None,
             "options": method.options if method else {},
             "chosen": _chosen(method) if method else {},
@@ -126,7 +126,7 @@ class History:
         self.version += 1
         self._count += 1
         called = clipped(str(body.get("model")), LINE)
-        entry = HistoryEntry(self._count, client, path, called, _asked(body), self.version)
+        entry = HistoryEntry(self._count, client, path, called, _question(body), self.version)
         self._kept[entry.number] = entry
         if len(self._kept) > REQUESTS:
             self._held -= len(self._kept.pop(next(iter(self._kept))).tree)
@@ -177,7 +177,7 @@ def _packed(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
-def _asked(body: Mapping[str, Any]) -> str:
+def _question(body: Mapping[str, Any]) -> str:
     """The beginning of the last message, or of the prompt."""
     messages = body.get("messages") or body.get("input")
     last = messages[-1:] if isinstance(messages, list) else str(messages or body.get("prompt") or "")

@@ -61,9 +61,9 @@ class Latents:
         """The model's own prediction, if a gradient shifts the one that steps follow."""
         return self._prediction(2)
 
-    def _prediction(self, place: int) -> Array | None:
+    def _prediction(self, index: int) -> Array | None:
         numbers = () if self.kept is None else self.kept.get()
-        return numbers[place] if len(numbers) > place else None
+        return numbers[index] if len(numbers) > index else None
 
 
 class DiffusionGenerator:

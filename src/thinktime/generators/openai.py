@@ -283,10 +283,10 @@ class RemoteGenerator:
         traits = await self.probe()
         requests = self._requests()
         groups: dict[object, list[Extension]] = defaultdict(list)
-        for place, e in enumerate(extensions):
+        for index, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_length, e.at_most, e.deadline)
             alone = e.until == "step" and traits.stops == "unlisted"  # a shared usage would not show who stopped
-            groups[same if traits.n and not alone and e.race is None else place].append(e)
+            groups[same if traits.n and not alone and e.race is None else index].append(e)
         parts = [
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
         ]

@@ -44,7 +44,7 @@ def added_text(node: Node) -> str:
 def shared(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the common prefix of two sequences."""
     pairs = zip(a, b, strict=False)
-    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+    return next((index for index, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:

@@ -76,8 +76,8 @@ class _Draft:
     def distract(self, rng: Random, sentences: Sequence[str], first: int = 0) -> None:
         """Insert irrelevant sentences at random positions from index ``first`` on."""
         for sentence in sentences:
-            place = rng.randint(first, len(self.sentences))
-            self.sentences.insert(place, sentence)
+            index = rng.randint(first, len(self.sentences))
+            self.sentences.insert(index, sentence)
 
 
 class _OutOfRangeError(Exception):
@@ -350,8 +350,8 @@ def check_steps(problem: WordProblem, solution: str) -> list[bool]:
     done: set[int] = set()
     verdicts: list[bool] = []
     for line in solution.strip().splitlines():
-        if places := open_steps.get(line):
-            index = places.pop(0)
+        if indices := open_steps.get(line):
+            index = indices.pop(0)
             right = all(need in done for need in problem.steps[index].needs)
             done.add(index)
         else:

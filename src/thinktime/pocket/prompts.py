@@ -45,8 +45,8 @@ def check(question: str, solution: str) -> list[Message]:
 
 def checked(lines: Sequence[tuple[str, bool]]) -> str:
     """The reply to `check`: the correct form of each line, and whether the line has it, up to the first wrong line."""
-    said = [f"{line} {YES if right else NO}" for line, right in lines]
-    return "\n".join([*said, f"Verdict: {YES if all(right for _, right in lines) else NO}"])
+    verdicts = [f"{line} {YES if right else NO}" for line, right in lines]
+    return "\n".join([*verdicts, f"Verdict: {YES if all(right for _, right in lines) else NO}"])
 
 
 def verdict(reply: str) -> bool | None:
@@ -58,10 +58,10 @@ def verdict(reply: str) -> bool | None:
 def revise(question: str, previous: Sequence[str], checks: Sequence[str] = ()) -> list[Message]:
     """Ask for a better answer than the previous ones, the oldest first; ``checks`` are the checks of these answers."""
     messages = [user(question)]
-    for place, answer in enumerate(previous):
+    for index, answer in enumerate(previous):
         messages.append(assistant(answer))
-        if place < len(checks):
-            messages += [user("Check"), assistant(checks[place])]
+        if index < len(checks):
+            messages += [user("Check"), assistant(checks[index])]
         messages.append(user("Revise"))
     return messages if previous else [*messages, user("Revise")]
 
@@ -80,8 +80,8 @@ def judge(question: str, solutions: Sequence[str]) -> list[Message]:
 
 def judged(checks: Sequence[tuple[int, int, str, bool]], scores: Sequence[int]) -> str:
     """The reply to `judge`: checks of lines (solution, line, correct form, whether it has this form), then scores."""
-    said = [f"{LETTERS[who]} {line + 1}: {text} {YES if right else NO}" for who, line, text, right in checks]
-    return "\n".join([*said, f"Scores: [{', '.join(map(str, scores))}]"])
+    verdicts = [f"{LETTERS[who]} {line + 1}: {text} {YES if right else NO}" for who, line, text, right in checks]
+    return "\n".join([*verdicts, f"Scores: [{', '.join(map(str, scores))}]"])
 
 
 def scores(reply: str, n: int) -> list[int] | None:

@@ -61,8 +61,8 @@ def _revise(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> Any:
     if not about:
         return problem.prompt
     messages = conversation(problem)
-    for place, state in enumerate(about):
-        checked = [user(CHECK_WORDS), assistant(shown(said[place]))] if place < len(said) else []
+    for index, state in enumerate(about):
+        checked = [user(CHECK_WORDS), assistant(shown(said[index]))] if index < len(said) else []
         messages += [assistant(shown(state)), *checked, user(REVISE_WORDS)]
     return messages
 

@@ -41,7 +41,7 @@ def shown(state: Any) -> str:
 
 def listed(states: Sequence[Any]) -> str:
     """The texts of generations, each under a heading with its number."""
-    return "\n\n".join(f"### Answer {place}\n{shown(state)}" for place, state in enumerate(states, 1))
+    return "\n\n".join(f"### Answer {index}\n{shown(state)}" for index, state in enumerate(states, 1))
 
 
 def quoted(states: Sequence[Any]) -> str:

@@ -149,14 +149,14 @@ class DiffusionModel:
 
     def _predicted(self, x: Tensor, calls: Sequence[Call]) -> Tensor:
         conditions = [call.condition for call in calls]
-        guided = [place for place, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
+        guided = [index for index, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
         conditions += ["" if self.text else None] * len(guided)
         rows = [*range(len(calls)), *guided]
         predicted = self._forward(x[rows] if guided else x, [calls[row].timestep for row in rows], conditions)
         if not guided:
             return predicted
         given, without = predicted[: len(calls)], predicted[len(calls) :]
-        strength = torch.tensor([calls[place].guidance for place in guided], device=self.device).view(-1, 1, 1, 1)
+        strength = torch.tensor([calls[index].guidance for index in guided], device=self.device).view(-1, 1, 1, 1)
         moved = given.clone()
         moved[guided] = without + strength * (given[guided] - without)
         return moved
