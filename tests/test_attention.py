@@ -148,9 +148,9 @@ def test_rows_of_a_tree_attend_as_they_do_alone(heads: int, kv_heads: int, dtype
 
 def test_a_shared_run_is_read_once() -> None:
     rows = Rows(2, 2)
-    trunk = rows.start()
-    assert rows.iterate([(trunk, 8)]) == 8  # two full blocks of four
-    forks = [rows.fork(trunk) for _ in range(3)]
+    shared = rows.start()
+    assert rows.iterate([(shared, 8)]) == 8  # two full blocks of four
+    forks = [rows.fork(shared) for _ in range(3)]
     assert rows.iterate([(fork, 1) for fork in forks]) == 8 + 3 * 1
     assert rows.iterate([(fork, 1) for fork in forks]) == 8 + 3 * 2
 

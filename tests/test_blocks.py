@@ -64,8 +64,8 @@ def test_a_row_copies_its_last_block_if_another_row_has_written_after_its_last_t
 
 def test_forks_share_full_blocks_and_never_copy_them() -> None:
     pool = BlockPool(5, 2)
-    trunk = written(pool, [1, 2, 3, 4])
-    forks = [pool.fork(trunk) for _ in range(3)]
+    shared = written(pool, [1, 2, 3, 4])
+    forks = [pool.fork(shared) for _ in range(3)]
     for token, row in enumerate(forks):
         written(pool, [10 + token], row)
     assert [row.blocks for row in forks] == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
