@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toy import (
     DOLLARS,
     Clock,
-    Notebook,
+    MemoryJournal,
     ToyGenerator,
     ToyScorer,
     done,
@@ -275,12 +275,12 @@ def test_a_run_killed_at_any_point_and_resumed_equals_an_uninterrupted_run(
     strategy: Strategy, budget: Budget, seed: int, data: st.DataObject
 ) -> None:
     """A killed run leaves the beginning of the journal of the whole run."""
-    journal = Notebook()
+    journal = MemoryJournal()
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
     expected = outcome_of(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
     scores = data.draw(st.integers(0, len(journal.scores)))
-    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
+    left = MemoryJournal(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
     assert outcome_of(resumed, solve(strategy, resumed)) == expected
 
@@ -288,7 +288,7 @@ def test_a_run_killed_at_any_point_and_resumed_equals_an_uninterrupted_run(
 @unhurried
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_a_budget_buys_the_same_from_a_full_bank_as_from_an_empty_one(tokens: int, seed: int) -> None:
-    journal, budget = Notebook(), Budget(tokens=tokens)
+    journal, budget = MemoryJournal(), Budget(tokens=tokens)
     solve(Majority(n=16), toy_search(drawn, seed=seed, journal=journal))
     fresh = toy_search(drawn, budget=budget, seed=seed)
     banked = toy_search(drawn, budget=budget, seed=seed, journal=journal)

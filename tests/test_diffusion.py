@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import Notebook, unhurried
+from toy import MemoryJournal, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
@@ -60,7 +60,7 @@ def searching(
     *,
     eta: float = 1.0,
     budget: Budget | None = None,
-    journal: Notebook | None = None,
+    journal: MemoryJournal | None = None,
     **options: Any,
 ) -> Search:
     generator = DiffusionGenerator(model, steps=STEPS, eta=eta, **options)
@@ -214,7 +214,7 @@ def test_without_noise_the_first_draw_decides(model: DiffusionModel) -> None:
 
 
 def test_a_seed_repeats_a_run_and_a_journal_resumes_it(model: DiffusionModel) -> None:
-    notes = Notebook()
+    notes = MemoryJournal()
     first = searching(model, journal=notes)
     answer = painted("dts:n=4", first)
     again = searching(model, journal=notes)

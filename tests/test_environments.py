@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import Notebook, drawn, extend, toy_search, unhurried
+from toy import MemoryJournal, drawn, extend, toy_search, unhurried
 
 from thinktime.bank.store import Bank
 from thinktime.core.context import Start
@@ -100,7 +100,7 @@ def test_a_limit_on_actions_is_kept_and_the_search_is_marked_as_exhausted() -> N
 
 
 def test_a_resumed_search_repeats_actions_only_when_a_new_action_needs_the_state() -> None:
-    journal, again = Notebook(), Counting(copies=False)
+    journal, again = MemoryJournal(), Counting(copies=False)
     walk(searching(Counting(), journal), [SET, CHANGE])
     search = searching(again, journal)
     *_, last = walk(search, [SET, CHANGE])
@@ -148,7 +148,7 @@ class Sending(KeyValueStore):
 
 
 def test_an_irreversible_action_is_not_repeated_by_a_resume() -> None:
-    journal, sent = Notebook(), list[Any]()
+    journal, sent = MemoryJournal(), list[Any]()
     walk(searching(Sending(sent), journal), ["one", "two"])
     search = searching(Sending(sent), journal)
     nodes = walk(search, ["one", "two", "three"])
@@ -156,7 +156,7 @@ def test_an_irreversible_action_is_not_repeated_by_a_resume() -> None:
 
 
 def test_an_irreversible_action_that_was_begun_is_an_error_after_a_kill_and_is_not_repeated() -> None:
-    journal, sent = Notebook(), list[Any]()
+    journal, sent = MemoryJournal(), list[Any]()
     with pytest.raises(KeyboardInterrupt):
         walk(searching(Sending(sent, fails=True), journal), ["one"])
     search = searching(Sending(sent), journal)
@@ -273,4 +273,4 @@ def test_a_replayable_environment_gives_the_same_result_after_a_kill(tmp_path: P
     with Bank(tmp_path / "bank.db") as bank:
         observed(bank, [SET])
     with Bank(tmp_path / "bank.db") as bank:
-        assert observed(bank, [SET, CHANGE, GET]) == observed(Notebook(), [SET, CHANGE, GET]) == ["ok", "ok", "2"]
+        assert observed(bank, [SET, CHANGE, GET]) == observed(MemoryJournal(), [SET, CHANGE, GET]) == ["ok", "ok", "2"]

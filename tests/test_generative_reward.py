@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Running
-from toy import DOLLARS, FLOPS, PROBLEM, Notebook, Piece, ToyGenerator, done, extend, score, solve, toy_search
+from toy import DOLLARS, FLOPS, PROBLEM, MemoryJournal, Piece, ToyGenerator, done, extend, score, solve, toy_search
 
 from thinktime.core.errors import InputError, ModelError, TooLongError
 from thinktime.core.types import Capability, Extension, Node, Problem, Prompt, Score
@@ -123,7 +123,7 @@ def test_a_judgement_counts_for_all_candidates_or_for_none() -> None:
     ],
 )
 def test_without_a_readable_judgement_the_score_is_missing_and_has_a_reason(reply: Piece, reason: str) -> None:
-    scorer, journal = model(Grader(GRADES, reply=lambda extension, said: reply), k=2), Notebook()
+    scorer, journal = model(Grader(GRADES, reply=lambda extension, said: reply), k=2), MemoryJournal()
     found = compare(scorer, "a 1", "b 2")
     assert found.value is None and found.steps == () and found.reason.startswith(reason)
     assert found.usage.scorer_tokens == 2 * (5 + len(reply.words.split()[:4]))
@@ -211,7 +211,7 @@ def test_judges_with_different_scores_have_different_names() -> None:
 
 
 def test_best_of_n_takes_the_best_of_a_comparison_and_a_bank_keeps_it() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     for batches in (1, 0):
         grader = Grader(GRADES)
         search = toy_search(SAMPLES, model(grader), journal=journal)

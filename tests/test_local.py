@@ -36,7 +36,7 @@ from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import make
 from thinktime.strategies.sampling.first_finish import FirstFinish
 from thinktime.strategies.sampling.majority import Majority
-from thinktime.testing import Notebook
+from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
 GREEDY = Sampling(temperature=0.0, max_length=200)
@@ -265,16 +265,16 @@ RACERS = 8
 
 
 @pytest.fixture(scope="module")
-def samples(generator: LocalGenerator, questions: tuple[str, ...]) -> Notebook:
+def samples(generator: LocalGenerator, questions: tuple[str, ...]) -> MemoryJournal:
     """Whole samples of two questions, banked."""
-    bank = Notebook()
+    bank = MemoryJournal()
     for question in questions[2:4]:
         run(Majority(n=RACERS)(search_for(question, generator, journal=bank)))
     return bank
 
 
 def test_races_from_banked_samples_differ(
-    generator: LocalGenerator, samples: Notebook, questions: tuple[str, ...], tasks: list[Row | Read]
+    generator: LocalGenerator, samples: MemoryJournal, questions: tuple[str, ...], tasks: list[Row | Read]
 ) -> None:
     """The next test needs this: races have a winner, and it is not always the first or the last sample."""
     search = search_for(questions[2], generator, journal=samples)
@@ -292,7 +292,7 @@ def test_a_race_equals_its_replay_from_whole_samples_token_for_token_in_any_sche
     options: dict[str, Any],
     k: int,
     generator: LocalGenerator,
-    samples: Notebook,
+    samples: MemoryJournal,
     solver_directory: Path,
     questions: tuple[str, ...],
 ) -> None:
@@ -325,7 +325,7 @@ def test_a_race_keeps_its_token_budget_and_can_be_replayed_from_its_bank(
     generator: LocalGenerator, questions: tuple[str, ...], tasks: list[Row | Read]
 ) -> None:
     for tokens in (230, 420, 700):
-        bank = Notebook()
+        bank = MemoryJournal()
         search = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
         answer = run(FirstFinish(n=RACERS, k=2)(search))
         assert 0 < answer.usage.generated_tokens <= tokens
@@ -705,7 +705,7 @@ def test_a_longer_text_with_another_encoding_is_charged_from_the_first_changed_t
 def test_a_replay_without_the_models_is_charged_as_the_live_search(
     generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    bank = Notebook()
+    bank = MemoryJournal()
     live = run(make("beam_search", {"n": 8})(search_for(questions[3], generator, reward=reward, journal=bank)))
     banked = BankedGenerator(generator.name)
     search = Search(

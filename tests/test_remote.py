@@ -42,7 +42,7 @@ from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.protocol import Choice, read_usage, shares
 from thinktime.models.remote.streams import Assembly
 from thinktime.strategies import make
-from thinktime.testing import Notebook, WordScorer
+from thinktime.testing import MemoryJournal, WordScorer
 
 Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
@@ -321,13 +321,13 @@ def test_an_end_without_an_answer_counts_only_with_counts_any(start: Start) -> N
 
 
 def test_a_repeated_race_sends_no_request_and_ends_the_same(start: Start) -> None:
-    endpoint, notebook = start(pace=0.02), Notebook()
+    endpoint, journal = start(pace=0.02), MemoryJournal()
     generator = opened(endpoint)
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (12, 3)))
-    first, search = raced(generator, 3, journal=notebook)
-    kept, asked = dict(notebook.samples), len(endpoint.requests)
-    again, twice = raced(generator, 3, journal=notebook)
-    assert len(endpoint.requests) == asked == 3 and notebook.samples == kept
+    first, search = raced(generator, 3, journal=journal)
+    kept, asked = dict(journal.samples), len(endpoint.requests)
+    again, twice = raced(generator, 3, journal=journal)
+    assert len(endpoint.requests) == asked == 3 and journal.samples == kept
     assert (again.value, again.usage, again.passes) == (first.value, first.usage, first.passes) and first.value == "2"
     assert [r.node.finish for r in twice.trace.values()] == [r.node.finish for r in search.trace.values()]
 
@@ -974,7 +974,7 @@ def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_pat
 
 
 def test_a_later_run_requests_a_failed_sample_again(start: Start) -> None:
-    endpoint, journal = start(n="ignored"), Notebook()
+    endpoint, journal = start(n="ignored"), MemoryJournal()
     generator = opened(endpoint)
     endpoint.faults.extend(["garbage"])
     solved("majority", search_on(generator, journal=journal), n=4)

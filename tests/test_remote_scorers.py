@@ -33,7 +33,7 @@ from thinktime.scorers.pooling import RemoteReward
 from thinktime.scorers.prm import ProcessReward
 from thinktime.scorers.untrained import UntrainedSelfEvaluation
 from thinktime.strategies import check, make
-from thinktime.testing import Notebook
+from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
@@ -233,7 +233,7 @@ def searching(start: Start, judge: Judge, **options: Any) -> Search:
 
 
 def test_a_failed_score_costs_one_score_and_a_later_run_requests_it_again(start: Start) -> None:
-    endpoint, journal = start(n="ignored"), Notebook()
+    endpoint, journal = start(n="ignored"), MemoryJournal()
     judge = judge_on(endpoint, retries=0)
     endpoint.faults.extend(["", "garbage"])
     search = searching(start, judge, journal=journal)

@@ -12,7 +12,7 @@ from toy import (
     ANSWERS,
     PROBLEM,
     Clock,
-    Notebook,
+    MemoryJournal,
     ToyGenerator,
     ToyScorer,
     done,
@@ -70,7 +70,7 @@ def test_children_of_two_models_from_one_root_have_different_keys() -> None:
 
 
 def test_a_bank_keeps_samples_of_several_models_apart_and_a_resume_finds_them_all() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = two(journal=journal)
     first = extend(search, [search.root], 2, model="draft") + extend(search, [search.root])
     again = two(ToyGenerator({}, name="small"), ToyGenerator({}, name="large"), journal=journal)
@@ -154,7 +154,7 @@ class Ranking(ToyScorer):
 
 
 def test_candidates_are_compared_once_and_the_cost_is_charged() -> None:
-    judge, journal = Ranking(), Notebook()
+    judge, journal = Ranking(), MemoryJournal()
     script = {"0": done("a 1"), "1": done("c 3"), "2": done("b 2")}
     for times in (1, 1):
         search = two(main=ToyGenerator(script, name="large"), scorers=judge, journal=journal)
@@ -254,7 +254,7 @@ class BeamThenVote:
 
 
 def test_an_inner_search_shares_ledger_trace_and_bank_and_keeps_its_own_limit() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = two(scorers=ToyScorer(drawn_score), journal=journal, budget=Budget(tokens=100))
     answer = solve(BeamThenVote(), search)
     spent = total(record.node.usage for record in search.trace.values())

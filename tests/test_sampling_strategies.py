@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import ANSWERS, Notebook, Piece, ToyGenerator, done, drawn, extend, solve, texts, toy_search, unhurried
+from toy import ANSWERS, MemoryJournal, Piece, ToyGenerator, done, drawn, extend, solve, texts, toy_search, unhurried
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError
@@ -114,9 +114,9 @@ def test_a_race_replayed_from_the_samples_of_a_vote_equals_the_live_race(
 ) -> None:
     """It is the same token for token if the bank has all whole samples, some of them, or the race."""
     k = data.draw(st.integers(1, n))
-    live = toy_search(drawn, None, seed=seed, journal=(bank := Notebook()))
+    live = toy_search(drawn, None, seed=seed, journal=(bank := MemoryJournal()))
     raced = solve(FirstFinish(n=n, k=k), live)
-    samples = Notebook()
+    samples = MemoryJournal()
     solve(Majority(n=data.draw(st.integers(1, n))), toy_search(drawn, None, seed=seed, journal=samples))
     for journal in (samples, bank):
         again = toy_search(drawn, None, seed=seed, journal=journal)
@@ -126,7 +126,7 @@ def test_a_race_replayed_from_the_samples_of_a_vote_equals_the_live_race(
 
 
 def test_a_race_from_its_own_bank_samples_nothing() -> None:
-    bank = Notebook()
+    bank = MemoryJournal()
     solve(FirstFinish(n=5), toy_search(RACE, None, journal=bank))
     generator = ToyGenerator(RACE)
     solve(FirstFinish(n=5), toy_search(generator, None, journal=bank))
@@ -134,7 +134,7 @@ def test_a_race_from_its_own_bank_samples_nothing() -> None:
 
 
 def test_a_sample_cancelled_by_a_race_is_not_used_by_a_vote() -> None:
-    bank = Notebook()
+    bank = MemoryJournal()
     solve(FirstFinish(n=5), toy_search(RACE, None, journal=bank))
     answer = solve(Majority(n=5), search := toy_search(RACE, None, journal=bank))
     assert texts([r.node for r in search.trace.values()])[1:3] == ["a b c d 5", "a b 7"]
@@ -177,7 +177,7 @@ def test_rows_that_ran_further_are_charged_up_to_the_end_of_the_race() -> None:
             return [*await super().extend(ahead), *await super().extend(extensions[2:])]
 
     tree = {"0": done("a b c d 5"), "1": Piece("a b c d e f g", "length"), "2": done("a b 7"), "3": done("a b c 9")}
-    bank = Notebook()
+    bank = MemoryJournal()
     answer = solve(FirstFinish(n=4), search := toy_search(Staggered(tree), None, journal=bank))
     assert (answer.value, answer.finish, answer.usage.generated_tokens) == ("7", "done", 4 * 3)
     assert [record.node.finish for record in search.trace.values()][1:] == ["pruned", "pruned", "eos", "pruned"]

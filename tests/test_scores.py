@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_budget import BUDGETS, outcome_of
 from toy import (
-    Notebook,
+    MemoryJournal,
     ToyScorer,
     done,
     drawn,
@@ -151,7 +151,7 @@ def test_if_every_node_is_scored_the_charge_is_the_prompt_and_all_generated_toke
 @unhurried
 @given(st.sampled_from([*SEARCHES, "revision:n=6,chains=2"]).map(parsed), st.integers(1, 60), st.integers(0, 1000))
 def test_a_replay_is_charged_as_the_live_run(strategy: Strategy, tokens: int, seed: int) -> None:
-    journal, budget = Notebook(), Budget(tokens=tokens)
+    journal, budget = MemoryJournal(), Budget(tokens=tokens)
     live = toy_search(drawn, seed=seed, journal=journal, budget=budget)
     replay = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), seed=seed, journal=journal, budget=budget)
     assert outcome_of(live, solve(strategy, live)) == outcome_of(replay, solve(strategy, replay))
@@ -160,14 +160,14 @@ def test_a_replay_is_charged_as_the_live_run(strategy: Strategy, tokens: int, se
 @unhurried
 @given(st.permutations(SEARCHES[:4]), st.integers(0, 1000))
 def test_scores_of_other_searches_in_the_journal_change_no_account(labels: list[str], seed: int) -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     for label in labels:
         alone, shared = toy_search(drawn, seed=seed), toy_search(drawn, seed=seed, journal=journal)
         assert outcome_of(shared, solve(parsed(label), shared)) == outcome_of(alone, solve(parsed(label), alone))
 
 
 def test_a_score_is_banked_under_its_node_and_the_known_node() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = toy_search(TREE, lambda node: 0.5, journal=journal)
     first, _, left, right, _ = grown(search)
     score(search, [first, left, right])
@@ -179,7 +179,7 @@ def test_a_score_is_banked_under_its_node_and_the_known_node() -> None:
 
 def test_a_generation_that_the_budget_cut_does_not_get_the_score_of_the_whole_sample() -> None:
     """6 tokens cover a sample of 2 words and the first 4 of the 5 words of the next one."""
-    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
+    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, MemoryJournal()
     poor, rich = (
         toy_search(script, lambda node: float(len(node.state.ids)), budget=budget, journal=journal, cap=6)
         for budget in (Budget(tokens=6), None)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy import (
     PROBLEM,
-    Notebook,
+    MemoryJournal,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -252,21 +252,21 @@ def test_scoring_without_a_scorer_is_an_error() -> None:
 # The journal
 
 
-class Broken(Notebook):
+class Broken(MemoryJournal):
     """A journal that cannot be written."""
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         raise OSError("full")
 
 
-class KeepsNoScores(Notebook):
+class KeepsNoScores(MemoryJournal):
     """A journal that stores samples and fails at scores."""
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         raise OSError("full")
 
 
-class Sized(Notebook):
+class Sized(MemoryJournal):
     """A journal with a length, so it is false while it is empty."""
 
     def __len__(self) -> int:
@@ -289,7 +289,7 @@ def test_a_score_that_cannot_be_journaled_is_not_used() -> None:
 
 
 def test_every_sample_and_score_is_journaled_once() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = toy_search(drawn, lambda node: 0.5, journal=journal)
     solve(BeamSearch(n=4, width=2), search)
     sampled = {key for key in search.trace if key != search.root.key}
@@ -307,7 +307,7 @@ def test_an_empty_journal_is_written_like_any_other() -> None:
 
 
 def test_journaled_samples_and_scores_are_not_repeated_and_cost_the_same() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     live = toy_search(drawn, journal=journal)
     again = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), journal=journal)
     first, second = solve(WeightedMajority(n=6), live), solve(WeightedMajority(n=6), again)
@@ -318,7 +318,7 @@ def test_journaled_samples_and_scores_are_not_repeated_and_cost_the_same() -> No
 
 
 def test_a_larger_run_samples_only_what_a_smaller_run_lacks() -> None:
-    journal, generator, scorer = Notebook(), ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
+    journal, generator, scorer = MemoryJournal(), ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
     solve(BestOfN(n=3), toy_search(drawn, lambda node: 0.5, journal=journal))
     solve(BestOfN(n=5), toy_search(generator, scorer, journal=journal))
     assert [extension.index for batch in generator.asked for extension in batch] == [3, 4]
@@ -326,7 +326,7 @@ def test_a_larger_run_samples_only_what_a_smaller_run_lacks() -> None:
 
 
 def test_banked_samples_count_against_the_budget() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     rich = toy_search(drawn, journal=journal)
     extend(rich, [rich.root], 5)
     poor = toy_search(BankedGenerator("toy"), journal=journal, budget=Budget(calls=3))
@@ -335,7 +335,7 @@ def test_banked_samples_count_against_the_budget() -> None:
 
 
 def test_scores_of_another_scorer_are_not_used() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     solve(BestOfN(n=2), toy_search(drawn, ToyScorer(lambda node: 0.1, name="theirs"), journal=journal))
     ours = toy_search(drawn, ToyScorer(lambda node: 0.9, name="ours"), journal=journal)
     assert score(ours, extend(ours, [ours.root], 2)) == [0.9, 0.9]
@@ -343,7 +343,7 @@ def test_scores_of_another_scorer_are_not_used() -> None:
 
 def test_a_generation_cut_by_the_budget_is_not_reused_as_the_whole_sample() -> None:
     """6 tokens cover a sample of 2 words and the first 4 words of the next; a larger budget must get all 5."""
-    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
+    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, MemoryJournal()
     poor = toy_search(script, journal=journal, budget=Budget(tokens=6), cap=6)
     assert texts(extend(poor, [poor.root], 2)) == ["so 7", "so so so so"]
     rich = toy_search(script, journal=journal, cap=6)
@@ -353,7 +353,7 @@ def test_a_generation_cut_by_the_budget_is_not_reused_as_the_whole_sample() -> N
 def test_children_of_a_node_that_the_budget_cut_have_other_keys_than_those_of_the_whole_node() -> None:
     """Both nodes have the same key but different words, so the bank must keep their children apart."""
     script = {"0": done("so so so 7"), "1": step("so so so so so"), "1/0": done("is 5")}
-    journal = Notebook()
+    journal = MemoryJournal()
     poor = toy_search(script, journal=journal, budget=Budget(tokens=8), cap=8)
     _, cut = extend(poor, [poor.root], 2, until="step")
     assert (cut.finish, cut.state.text) == ("budget", "so so so so")
@@ -473,7 +473,7 @@ def test_a_sample_that_was_banked_when_it_arrived_is_not_written_again() -> None
             extensions[0].arrived(children[0])
             return children
 
-    class Counting(Notebook):
+    class Counting(MemoryJournal):
         def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             written.extend(key for key, _ in samples)
             super().add_samples(problem, model, samples)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toy import (
     PROBLEM,
-    Notebook,
+    MemoryJournal,
     Piece,
     Scores,
     ToyGenerator,
@@ -95,7 +95,7 @@ def test_a_reply_is_below_its_own_root_and_is_no_answer() -> None:
 
 
 def test_a_reply_is_banked_and_found_again_under_the_same_key() -> None:
-    script, journal = {"#0": "so 5", "so 5 check#0": "no 3"}, Notebook()
+    script, journal = {"#0": "so 5", "so 5 check#0": "no 3"}, MemoryJournal()
     first = solve(GenerativeVerification(n=1, checks=1), talk(script, journal=journal))
     again = talk({}, journal=journal)
     assert solve(GenerativeVerification(n=1, checks=1), again).usage == first.usage
@@ -416,7 +416,7 @@ def test_the_last_answers_of_the_chains_vote_and_no_scorer_is_needed() -> None:
 @pytest.mark.parametrize("revision_first", [False, True])
 def test_first_answers_of_chains_are_the_same_samples_as_those_of_a_vote(revision_first: bool) -> None:
     """Each run finds the four samples of the problem that the other one banked."""
-    journal, asked = Notebook(), []
+    journal, asked = MemoryJournal(), []
     strategies: list[Strategy] = [Majority(n=4), Revision(n=8, chains=4, select="majority")]
     for strategy in reversed(strategies) if revision_first else strategies:
         generator = ToyGenerator(drawn)

@@ -29,7 +29,7 @@ from thinktime.testing import DOLLARS as DOLLARS
 from thinktime.testing import FLOPS as FLOPS
 from thinktime.testing import PROBLEM as PROBLEM
 from thinktime.testing import WORD_PROMPTS, WordGenerator, WordScorer
-from thinktime.testing import Notebook as Notebook
+from thinktime.testing import MemoryJournal as MemoryJournal
 from thinktime.testing import Piece as Piece
 from thinktime.testing import drawn as drawn
 from thinktime.testing import drawn_score as drawn_score
