@@ -54,14 +54,14 @@ class Gate:
 
     def __init__(self, scorer: Scorer | None = None, at: int = 0) -> None:
         self.scorer, self.at, self.open = scorer, at, threading.Event()
-        self.readings = 0
+        self.calls = 0
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         return self.scorer.worst_case(problem, node, known) if self.scorer else Usage(scorer_calls=1, scorer_tokens=1)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        self.readings += 1
-        while self.readings == self.at and not self.open.is_set():
+        self.calls += 1
+        while self.calls == self.at and not self.open.is_set():
             await asyncio.sleep(0.01)
         if self.scorer:
             return await self.scorer.score(problem, nodes, known)
@@ -178,7 +178,7 @@ def test_nodes_are_sent_while_the_search_runs_and_only_once(start_gateway: Start
     gate = Gate(at=2)
     _, gateway = start_gateway({"scorer": gate})
     asking = Asking(gateway, BEAM, "completions")
-    eventually(lambda: gate.readings == 2)
+    eventually(lambda: gate.calls == 2)
     received = shown(gateway, "requests/2")
     request, tree = received["request"], received["tree"]
     assert request["running"] and request["usage"]["generated_tokens"] > 0 and asking.running

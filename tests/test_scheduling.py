@@ -344,11 +344,11 @@ def test_a_read_gives_the_log_probabilities_that_the_row_had_when_it_was_sampled
     rows = [Row(words(20, key % 2), key, max_tokens=9) for key in range(4)]
     engine = tiny_engine()
     outputs = engine.run(rows)
-    readings = [Read(row.ids + output.ids, start=len(row.ids)) for row, output in zip(rows, outputs, strict=True)]
+    reads = [Read(row.ids + output.ids, start=len(row.ids)) for row, output in zip(rows, outputs, strict=True)]
     for again in (engine, tiny_engine(), tiny_engine(max_tokens=3)):
-        for output, reading in zip(outputs, again.run(readings), strict=True):
-            assert reading.values is not None and reading.values.dtype == torch.float64
-            assert reading.values.tolist() == pytest.approx(output.logprobs, abs=1e-10)
+        for output, read in zip(outputs, again.run(reads), strict=True):
+            assert read.values is not None and read.values.dtype == torch.float64
+            assert read.values.tolist() == pytest.approx(output.logprobs, abs=1e-10)
 
 
 @pytest.mark.parametrize("start", [1, 2, 16, 17, 39, 40])

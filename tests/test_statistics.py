@@ -199,10 +199,10 @@ def test_a_pair_needs_both_sides() -> None:
 
 @unhurried
 @given(st.lists(st.tuples(st.integers(-2, 2), st.booleans()), max_size=12))
-def test_auc_is_the_share_of_pairs_in_the_right_order_ties_counted_half(readings: list[tuple[int, bool]]) -> None:
-    right = [score for score, positive in readings if positive]
-    wrong = [score for score, positive in readings if not positive]
-    found = auc([float(score) for score, _ in readings], [positive for _, positive in readings])
+def test_auc_is_the_share_of_pairs_in_the_right_order_ties_counted_half(scored: list[tuple[int, bool]]) -> None:
+    right = [score for score, positive in scored if positive]
+    wrong = [score for score, positive in scored if not positive]
+    found = auc([float(score) for score, _ in scored], [positive for _, positive in scored])
     if not right or not wrong:
         assert found is None
     else:

@@ -99,11 +99,11 @@ def measure(
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "time_ratio": ratio(seconds["generate"], seconds["ours"]),
         "time_ratio_per_token": ratio(per_token["generate"], per_token["ours"]),
-        "reading": _reading(results["ours"]),
+        "reading": _computed(results["ours"]),
     }
 
 
-def _reading(runs: Sequence[Grown]) -> dict[str, Any]:
+def _computed(runs: Sequence[Grown]) -> dict[str, Any]:
     """The share of submitted tokens that were computed; a row's drawn and processed tokens count as its own."""
     prompt, everything = [], []
     for grown in runs:

@@ -163,7 +163,7 @@ class Progress:
         """As `Journal.find_score`."""
         return self._bank.find_score(key, scorer) if self._bank else None
 
-    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """As `Journal.add_scores`."""
         if self._bank is not None:
-            self._bank.add_scores(scorer, readings)
+            self._bank.add_scores(scorer, scores)
