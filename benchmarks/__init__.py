@@ -1,1 +1,1 @@
-"""Speed, side by side with peers in one run."""
+"""Benchmarks of speed: thinktime and its peers in one run."""

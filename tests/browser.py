@@ -1,4 +1,4 @@
-"""Headless Chromium, driven through its debugging pipe: pages are opened, asked, typed into and photographed."""
+"""Headless Chromium, driven through its debugging pipe: it opens pages, reads them, types, and takes screenshots."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 def chromium() -> str | None:
-    """Its path, where there is one."""
+    """The path of Chromium, or None if it is not installed."""
     return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Browser:
-    """One tab. What the page logs as an error, or its policy forbids, is in ``complaints``."""
+    """One tab. ``complaints`` collects the errors that the page logs, and violations of its security policy."""
 
     def __init__(self, profile: Path) -> None:
         ours, theirs = os.pipe(), os.pipe()
@@ -55,14 +55,14 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self) -> None:
-        """End it."""
+        """End the browser."""
         self._to.close()
         self._process.terminate()
         self._process.wait(PATIENCE)
         self._from.close()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command of the protocol, and what it gives back."""
+        """Send one command of the protocol; return its result."""
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
         if self._session:
@@ -94,7 +94,7 @@ class Browser:
             self.complaints.append(params["entry"]["text"])
 
     def open(self, url: str) -> None:
-        """Go to a page of another address, or load this one again."""
+        """Go to an address, or load the page again."""
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=url)
 
@@ -106,11 +106,11 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """What can be seen."""
+        """The visible text."""
         return str(self.read("document.body?.innerText ?? ''"))
 
     def count(self, selector: str) -> int:
-        """How many elements there are."""
+        """The number of matching elements."""
         return int(self.read(f"document.querySelectorAll({json.dumps(selector)}).length"))
 
     def click(self, selector: str) -> None:
@@ -118,28 +118,28 @@ class Browser:
         self.read(f"document.querySelector({json.dumps(selector)}).click()")
 
     def type(self, text: str) -> None:
-        """Into what has the focus."""
+        """Type into the focused element."""
         self.call("Input.insertText", text=text)
 
     def press(self, key: str) -> None:
         """Press a key, such as ``Enter`` or ``ArrowDown``."""
-        facts = {"key": key, "code": key} | ({"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" else {})
-        facts |= {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **facts)
+        key_event = {"key": key, "code": key} | ({"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" else {})
+        key_event |= {"text": key} if len(key) == 1 else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **key_event)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
     def wait(self, done: Callable[[], object]) -> None:
-        """Until something is so."""
+        """Wait until the condition is true."""
         until = time.monotonic() + PATIENCE
         while not done():
             assert time.monotonic() < until, f"the page shows: {self.text}"
             time.sleep(0.05)
 
     def look(self, width: int, height: int, scheme: str = "light") -> None:
-        """Set the size of the window, and whether it is light or dark."""
+        """Set the size of the window and its color scheme, ``light`` or ``dark``."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def photograph(self, path: Path) -> None:
-        """What the window shows, as PNG."""
+        """Save a screenshot of the window as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

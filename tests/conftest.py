@@ -1,10 +1,10 @@
-"""What several test files share: the shipped models, loaded once, and questions in their words."""
+"""Fixtures of several test files: the shipped models, loaded once, and questions that they can read."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread costs more than it gives
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread makes them slower
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ settings.load_profile("thinktime")
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees what another, or the user, saw of an endpoint."""
+    """Each test has its own cache of probes, apart from the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -48,7 +48,7 @@ def reward_directory() -> Path:
 
 @pytest.fixture(scope="session")
 def questions() -> tuple[str, ...]:
-    """Ten questions, two of each level, in the pocket models' words."""
+    """Ten questions of the pocket task, two of each level."""
     return tuple(problem.question for problem in problems("test", 10, seed=11))
 
 

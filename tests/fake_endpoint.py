@@ -1,8 +1,8 @@
-"""An OpenAI-compatible endpoint that samples words and has whatever faults a test gives it. Plain asyncio.
+"""An OpenAI-compatible endpoint that samples words, with the faults that a test gives it. Plain asyncio.
 
     python tests/fake_endpoint.py --latency 0.05     # prints its port; for benchmarks
 
-Its model solves every question in three lines, a token a word, and errs in the last one now and then.
+Its model solves every question in three lines, one token per word. The last line is sometimes wrong.
 """
 
 from __future__ import annotations
@@ -24,65 +24,65 @@ MODELS = ("words", "other-words")
 
 @dataclass
 class Endpoint:
-    """How it behaves, and what has been seen of its clients. Everything may be changed while it runs."""
+    """Its behaviour, and a record of its clients' requests. All fields may be changed while it runs."""
 
     latency: float = 0.0
     pace: float = 0.0
     """Seconds between the events of a stream."""
     n: str = "honoured"
-    """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
+    """Or ``copies`` (all samples are the same, if there is a seed), ``ignored`` (one sample), or ``refused`` (400)."""
     usage: bool = True
     streams: bool = True
     logprobs: bool = True
     seeds: bool = True
     continues: bool | str = True
-    """Whether a chat goes on inside its last assistant message if asked to; ``always``: also if not asked."""
+    """Whether a chat continues its last assistant message on request; ``always``: also without a request."""
     echoes: bool = False
-    """Whether it then begins with what was said."""
+    """Whether such a continuation repeats that message."""
     stops: str = "named"
-    """What becomes of a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``, or
+    """How it treats a stop string: ``named`` (vLLM), ``echoed`` (transformers), ``echoed if asked``, ``silent``, or
     ``unlisted`` (llama.cpp: counted, but without a log-probability)."""
     thinks: str = ""
-    """Where it thinks first: ``marked``, ``apart``, ``hidden``, or not at all."""
+    """How it returns thoughts: ``marked``, ``apart``, ``hidden``, or empty if it does not think."""
     thought: int = 0
-    """Words of a thought; 0: as many as the answer has."""
+    """Number of words in a thought; 0: as many as in the answer."""
     begins: bool = False
-    """Whether its template begins the thought, so that the text has only its end."""
+    """Whether its template begins the thought, so that the text has only the end mark."""
     forgets: bool = False
-    """Whether its template leaves out the thought of a message that it goes on inside."""
+    """Whether its template drops the thought of a message that it continues."""
     caps: str = ""
-    """The field that caps a thought; a dot is an object in the body."""
+    """The field that caps a thought; a dot means a nested object."""
     counts_thoughts: bool = False
-    """Whether usage says how many tokens are thoughts."""
+    """Whether the usage has the number of thought tokens."""
     relapses: bool = False
-    """Whether it thinks again behind the end of a thought."""
+    """Whether it thinks again after the end of a thought."""
     identical: bool = False
     reasons: bool = False
-    """Whether a message tells of a thought beside what it says."""
+    """Whether a message has a thought in a field of its own."""
     says: list[str] = field(default_factory=list)
-    """Said in turn, in place of a solution."""
+    """Replies in place of solutions, used in turn."""
     lists_models: bool = True
     refuses: tuple[str, ...] = ()
-    """Fields that are a 400."""
+    """Fields that it refuses with a 400."""
     replies: deque[str] = field(default_factory=deque)
-    """What the next samples say in place of a solution, one each."""
+    """Replies of the next samples in place of solutions, one for each."""
     rewards: str = "lines"
-    """What /pooling gives a number for: ``lines``, ``tags``, ``tokens``, or ``one`` for the whole."""
+    """What /pooling scores: ``lines``, ``tags``, ``tokens``, or ``one`` for the whole text."""
     candidates: list[dict[str, Any]] = field(default_factory=list)
-    """For every token, where ``top_logprobs`` asks for them."""
+    """Candidates for every token, if the request has ``top_logprobs``."""
     key: str | None = None
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
-    """What goes wrong with the next requests for samples, one each; ``""`` is nothing."""
+    """Faults of the next requests for samples, one for each; ``""`` is no fault."""
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """Every body that asked for samples."""
+    """The body of every request for samples."""
     headers: list[dict[str, str]] = field(default_factory=list)
-    """Of the same requests."""
+    """The headers of the same requests."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     connections: int = 0
     left: int = 0
-    """Clients that went away before they were answered."""
+    """Number of clients that disconnected before their answer."""
     port: int = 0
     _drawn: int = 0
 
@@ -162,15 +162,15 @@ class Endpoint:
         return self._sampled(path, body, fault) if path.startswith("/v1") else self._rewarded(path, body, fault)
 
     def _rewarded(self, path: str, body: dict[str, Any], fault: str) -> bytes:
-        """A reward for every place of a text: a thousandth of its length so far."""
+        """A reward for every position of a text: a thousandth of the length up to there."""
         if path == "/score":
             pair = {"index": 0, "score": len(body["text_2"]) / 1000}
             return _reply(200, {"object": "list", "data": [pair], "usage": {"prompt_tokens": 5, "total_tokens": 5}})
         said = body["messages"][-1]["content"]
         if fault == "garbage":
             return _raw(200, b"[0.5", "application/json")
-        places = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
-        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(places, said)]
+        indices = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
+        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(indices, said)]
         item = {"index": 0, "data": pairs if self.rewards != "one" else pairs[-1]}
         if path == "/classify":
             item = {"index": 0, "probs": pairs[-1], "num_classes": 2}
@@ -195,12 +195,12 @@ class Endpoint:
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
         choices = []
-        for place in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
+        for index in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
-            noise = body["seed"] + place * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
+            noise = body["seed"] + index * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
             said = self.says[self._drawn % len(self.says)] if self.says else _said(prefix, noise * (not self.identical))
             text = self.replies.popleft() if self.replies else said
-            choices.append(self._choice(place, chat, body, text, limit, prefix))
+            choices.append(self._choice(index, chat, body, text, limit, prefix))
         thoughts = sum(choice.pop("thoughts") for choice in choices)
         new = sum(choice.pop("tokens") for choice in choices)
         self.prompt_tokens += read
@@ -230,7 +230,7 @@ class Endpoint:
         return _raw(200, whole, "application/json")
 
     def _choice(
-        self, place: int, chat: bool, body: dict[str, Any], text: str, limit: int, prefix: str
+        self, index: int, chat: bool, body: dict[str, Any], text: str, limit: int, prefix: str
     ) -> dict[str, Any]:
         tokens = _tokens(self._thinking(text, body, prefix) if self.thinks else text)
         reason: str = "stop" if len(tokens) <= limit else "length"
@@ -246,7 +246,7 @@ class Endpoint:
         asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
         if met and not (self.stops == "echoed" or asked):
             said = said[: said.index(met)]
-        choice: dict[str, Any] = {"index": place, "finish_reason": reason}
+        choice: dict[str, Any] = {"index": index, "finish_reason": reason}
         choice["thoughts"] = 0 if "</think>" in prefix else thought
         choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
@@ -277,12 +277,12 @@ class Endpoint:
         return choice
 
     def _thinking(self, text: str, body: dict[str, Any], prefix: str) -> str:
-        """What it says if it thinks first, or what is left of that behind what was said."""
+        """The text with its thought first, without the part that the prefix already has."""
         if "</think>" in prefix:
             return f"<think> {text} </think> {text}" if self.relapses else text
         outer, _, inner = self.caps.partition(".")
         cap = body.get(outer, {}).get(inner) if inner else body.get(outer)
-        words = _tokens(text) if not self.thought else [f"hm{place} " for place in range(self.thought)]
+        words = _tokens(text) if not self.thought else [f"hm{index} " for index in range(self.thought)]
         thought = "".join(words[:cap]).rstrip()
         opening = "" if self.begins or prefix.lstrip().startswith("<think>") else "<think> "
         return f"{opening}{thought} </think> {text}"
@@ -294,37 +294,37 @@ def _content(message: dict[str, Any]) -> str:
 
 
 def _tool_call(tool: dict[str, Any], said: str) -> dict[str, Any]:
-    """A call whose arguments are what was said last, in a spelling that depends on what was said first."""
-    facts = [("unit", "apples"), ("count", int(said[-1]))]
-    arguments = json.dumps(dict(facts if said.startswith("so") else reversed(facts)), indent=ord(said[0]) % 3 or None)
+    """A tool call whose argument is the last digit of the text; its spelling depends on the beginning of the text."""
+    pairs = [("unit", "apples"), ("count", int(said[-1]))]
+    arguments = json.dumps(dict(pairs if said.startswith("so") else reversed(pairs)), indent=ord(said[0]) % 3 or None)
     function = {"name": tool["function"]["name"], "arguments": arguments}
     return {"id": f"call_{Random(said).getrandbits(32)}", "type": "function", "function": function}
 
 
 def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
-    """A reply as a stream: its head, then a token an event."""
+    """A reply as a stream: the head, then one event per token."""
     base = {name: value for name, value in reply.items() if name not in ("choices", "usage")}
     base["object"] = "chat.completion.chunk" if "message" in reply["choices"][0] else "text_completion"
     deltas: list[dict[str, Any]] = []
     for choice in reply["choices"]:
-        place, message = {"index": choice["index"], "finish_reason": None}, choice.get("message")
+        common, message = {"index": choice["index"], "finish_reason": None}, choice.get("message")
         if message is None:
-            deltas += [{**place, "text": token} for token in _tokens(choice["text"])]
-            deltas.append({**place, "text": "", "finish_reason": choice["finish_reason"]})
+            deltas += [{**common, "text": token} for token in _tokens(choice["text"])]
+            deltas.append({**common, "text": "", "finish_reason": choice["finish_reason"]})
             continue
-        deltas.append({**place, "delta": {"role": "assistant", "content": ""}})
+        deltas.append({**common, "delta": {"role": "assistant", "content": ""}})
         if "reasoning_content" in message:
-            deltas.append({**place, "delta": {"reasoning_content": message["reasoning_content"]}})
-        deltas += [{**place, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
+            deltas.append({**common, "delta": {"reasoning_content": message["reasoning_content"]}})
+        deltas += [{**common, "delta": {"content": token}} for token in _tokens(message["content"] or "")]
         listed = (choice.get("logprobs") or {}).get("content") or []
-        for event, token in zip(deltas[-len(listed) :], listed, strict=False):  # none of a thought
+        for event, token in zip(deltas[-len(listed) :], listed, strict=False):  # the tokens of a thought have none
             event["logprobs"] = {"content": [token]}
         for number, call in enumerate(message.get("tool_calls", [])):
             arguments = call["function"]["arguments"]
             start = {**call, "index": number, "function": {**call["function"], "arguments": ""}}
             parts = [{"index": number, "function": {"arguments": letter}} for letter in arguments]
-            deltas += [{**place, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
-        deltas.append({**place, "delta": {}, "finish_reason": choice.get("finish_reason")})
+            deltas += [{**common, "delta": {"tool_calls": [part]}} for part in [start, *parts]]
+        deltas.append({**common, "delta": {}, "finish_reason": choice.get("finish_reason")})
     events = [{**base, "choices": [one]} for one in deltas]
     if with_usage and "usage" in reply:
         events.append({**base, "choices": [], "usage": reply["usage"]})
@@ -343,20 +343,20 @@ def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
 
 
 STREAMED = ("", "cut", "broken", "slow", "no usage", "no finish", "no text")
-"""Faults that a stream can have; with the others there is none."""
+"""Faults that a stream can have; a request with another fault gets no stream."""
 HALF = b"data: {"
 """Ends a stream that is cut off."""
 CUT = b" "
-"""Ends what is cut off; no whole reply ends like that."""
+"""The end of a reply that is cut off; no whole reply ends like this."""
 
 
 def _said(prefix: str, noise: int) -> str:
-    """The rest of a solution of three lines, of which the prefix has some; or it adds on, if the prefix adds."""
+    """The rest of a three-line solution after the prefix; or the next sums, if the prefix is a list of sums."""
     if prefix.endswith("1 + 3 ="):
         return " 4.\n1 + 4 = 5."
-    dice = Random(f"{prefix}/{noise}")
-    lines = [f"{' '.join(dice.choices(['so', 'well', 'thus'], k=dice.randint(1, 4)))} {step}\n" for step in (3, 4)]
-    lines.append(f"The answer is {dice.choice('77789')}")
+    rng = Random(f"{prefix}/{noise}")
+    lines = [f"{' '.join(rng.choices(['so', 'well', 'thus'], k=rng.randint(1, 4)))} {step}\n" for step in (3, 4)]
+    lines.append(f"The answer is {rng.choice('77789')}")
     return "".join(lines[min(2, prefix.count("\n")) :])
 
 

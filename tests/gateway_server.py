@@ -1,4 +1,4 @@
-"""A gateway in a thread, in front of whatever endpoint a test has, for as long as the block lasts."""
+"""A gateway in a thread, in front of a test's endpoint, for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Serving:
     def ask(
         self, body: Mapping[str, Any] | bytes, path: str = "chat/completions", **headers: str
     ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
-        """Status, object and headers of an answer, without any client's help."""
+        """Status, JSON object and headers of an answer, without a client library."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"{self.url}/{path}", data or None, sent)
@@ -65,9 +65,9 @@ class Serving:
             return error.code, json.loads(error.read()), dict(error.headers)
 
     def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
-        """A whole answer as it came, events or not."""
-        told = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), told)
+        """The raw bytes of an answer, also of a stream."""
+        content_type = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), content_type)
         with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return bytes(reply.read())
 
@@ -76,7 +76,7 @@ Start = Callable[..., tuple[Endpoint, Serving]]
 
 
 def probe_first(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
-    """Have the gateway probe its endpoint, and forget those requests."""
+    """Let the gateway probe its endpoint, then forget the requests of the probe."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()

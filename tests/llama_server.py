@@ -1,4 +1,4 @@
-"""llama.cpp's own server on a pocket model, out of a wheel; prints its address and serves until it is ended.
+"""llama.cpp's own server, from a wheel, on a pocket model. It prints its address and serves until it is stopped.
 
 python tests/llama_server.py MODEL_DIRECTORY
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serving(directory: Path) -> Iterator[str]:
-    """The server in a process of its own, for as long as the block lasts; gives the root of its API."""
+    """The server in its own process, for the duration of a ``with`` block; yields the root of its API."""
     for needed in ("gguf", "xllamacpp"):
         pytest.importorskip(needed)
     root = Path(__file__).parents[1]

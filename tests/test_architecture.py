@@ -1,4 +1,4 @@
-"""Folders are layers, imports point one way, and what is heavy is imported by whom it serves."""
+"""Folders are layers, imports point one way, and heavy packages are imported only by modules that need them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANYTHING = "anything"
 
 
 def table() -> dict[str, tuple[str, ...]]:
-    """The rows of the page's table: what each layer may import of the package, itself included."""
+    """The table of docs/architecture.md: the parts of the package that each layer may import, including itself."""
     found = {}
     section = PAGE.read_text().partition("## Layers\n")[2].partition("\n## ")[0]
     for line in section.splitlines():
@@ -36,14 +36,14 @@ MAY_IMPORT = table()
 
 
 def layer(file: Path) -> str:
-    """The row with the longest name that the file's path begins with; its first part where there is none."""
+    """The row with the longest name that begins the file's path; if there is none, the first part of the path."""
     path = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
     rows = [name for name in MAY_IMPORT if within(path, name, package="")]
     return max(rows, key=len, default=path.partition(".")[0])
 
 
 def imports(file: Path) -> Iterator[str]:
-    """The full name of everything a file imports, wherever in it, also what only a type checker sees."""
+    """The full names of all imports of a file, also those in functions and those for type checkers only."""
     package = ("thinktime", *file.relative_to(SOURCE).parent.parts)
     for statement in ast.walk(ast.parse(file.read_text())):
         if isinstance(statement, ast.Import):
@@ -75,7 +75,7 @@ def test_a_layer_imports_only_what_it_may(name: str) -> None:
 
 
 def test_the_layers_have_an_order() -> None:
-    """No two layers import each other, not even around a corner."""
+    """No two layers import each other, directly or through other layers."""
 
     def row(part: str) -> str:
         """The row of a module, or of a part of one."""
@@ -126,13 +126,13 @@ LIGHT += ["thinktime.bank.store", "thinktime.answers", "thinktime.generators.rec
 LIGHT += ["thinktime.testing", "thinktime.strategies.cards"]
 
 
-def test_the_core_and_the_strategies_are_imported_without_anything_heavy() -> None:
+def test_importing_the_core_and_the_strategies_loads_no_heavy_package() -> None:
     script = f"import sys\nfor name in {LIGHT}: __import__(name)\nprint(*({HEAVY} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []
 
 
-def test_adapters_load_what_is_heavy_only_when_a_model_is_made() -> None:
+def test_adapters_load_heavy_packages_only_when_a_model_is_made() -> None:
     script = (
         "import sys, thinktime.generators.local, thinktime.generators.openai, thinktime.scorers.prm\n"
         "import thinktime.scorers.judge, thinktime.scorers.pooling, thinktime.scorers.server\n"

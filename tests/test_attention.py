@@ -1,4 +1,4 @@
-"""Attention over blocks that rows share is the attention that each row has by itself."""
+"""Attention over shared blocks equals the attention of each row alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def runs_of(table: list[list[int]]) -> tuple[list[int], Runs]:
 
 
 def runs_by_hand(table: list[list[int]]) -> tuple[list[int], Runs]:
-    """Prefix by prefix: who else has it?"""
+    """The same result, computed prefix by prefix: which other rows have this prefix?"""
     own = [0] * len(table)
     runs: list[tuple[tuple[int, ...], list[int]]] = []
     for depth in range(1, max(map(len, table)) + 1):
@@ -41,7 +41,7 @@ def runs_by_hand(table: list[list[int]]) -> tuple[list[int], Runs]:
     return own, {(rows, tuple(blocks)) for rows, blocks in runs}
 
 
-def test_a_run_ends_where_the_rows_that_share_it_part() -> None:
+def test_a_run_ends_where_its_rows_diverge() -> None:
     table = [[4, 7, 1], [4, 7, 2], [4, 8, 3, 5], [4, 8, 3, 6], [9]]
     assert runs_of(table) == (
         [2, 2, 3, 3, 0],
@@ -49,21 +49,21 @@ def test_a_run_ends_where_the_rows_that_share_it_part() -> None:
     )
 
 
-def test_a_run_goes_on_past_the_end_of_a_shorter_row() -> None:
+def test_a_run_continues_past_the_end_of_a_shorter_row() -> None:
     assert runs_of([[1], [1, 2, 3], [1, 2, 3]]) == ([1, 3, 3], {((0, 1, 2), (1,)), ((1, 2), (2, 3))})
 
 
-def test_the_same_block_behind_different_blocks_is_no_run() -> None:
+def test_the_same_block_after_different_blocks_is_no_run() -> None:
     assert runs_of([[1, 3], [2, 3]]) == ([0, 0], set())
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=8))
-def test_runs_are_those_of_prefix_by_prefix(table: list[list[int]]) -> None:
+def test_runs_equal_those_computed_prefix_by_prefix(table: list[list[int]]) -> None:
     assert runs_of(table) == runs_by_hand(table)
 
 
 class Rows:
-    """Rows over one store, and beside it all that each of them should attend to."""
+    """Rows over one store, and a copy of all keys and values that each row should attend to."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Rows:
         return plan.read
 
     def alone(self, row: int, q: Tensor) -> Tensor:
-        """Plain attention of one query to all that its row has read."""
+        """Plain attention of one query to all tokens of its row."""
         keys, values = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in self.history[row])
         weights = (torch.einsum("hd,nhd->hn", q, keys) / self.head_dim**0.5).softmax(-1)
         return torch.einsum("hn,nhd->hd", weights, values)
@@ -131,7 +131,7 @@ class Rows:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (3, 1)])
-def test_rows_of_a_tree_attend_as_if_they_were_alone(heads: int, kv_heads: int, dtype: torch.dtype) -> None:
+def test_rows_of_a_tree_attend_as_they_do_alone(heads: int, kv_heads: int, dtype: torch.dtype) -> None:
     rows = Rows(heads, kv_heads, dtype)
     root = rows.start()
     rows.iterate([(root, 9)])
@@ -146,17 +146,17 @@ def test_rows_of_a_tree_attend_as_if_they_were_alone(heads: int, kv_heads: int, 
         rows.iterate([(stranger, 1)])
 
 
-def test_what_several_rows_share_is_read_once() -> None:
+def test_a_shared_run_is_read_once() -> None:
     rows = Rows(2, 2)
-    trunk = rows.start()
-    assert rows.iterate([(trunk, 8)]) == 8  # two full blocks of four
-    forks = [rows.fork(trunk) for _ in range(3)]
+    shared = rows.start()
+    assert rows.iterate([(shared, 8)]) == 8  # two full blocks of four
+    forks = [rows.fork(shared) for _ in range(3)]
     assert rows.iterate([(fork, 1) for fork in forks]) == 8 + 3 * 1
     assert rows.iterate([(fork, 1) for fork in forks]) == 8 + 3 * 2
 
 
-def test_a_row_all_of_whose_tokens_another_row_reads_in_the_same_iteration_attends_to_them() -> None:
-    """The first row fills its last block; the second begins behind it, in the same iteration."""
+def test_a_row_attends_to_tokens_that_another_row_processes_in_the_same_iteration() -> None:
+    """The first row fills its last block; the second row begins after this block, in the same iteration."""
     rows = Rows(2, 1)
     first = rows.start()
     rows.iterate([(first, 7)])
@@ -173,7 +173,7 @@ def test_a_row_all_of_whose_tokens_another_row_reads_in_the_same_iteration_atten
 
 
 def test_a_store_that_was_never_written_holds_numbers() -> None:
-    """A masked place has weight 0, and 0 times what is not a number is not a number."""
+    """A masked position has weight 0, and 0 times NaN is NaN."""
     dirt = [torch.full((64, 64), float("nan"), dtype=torch.float64) for _ in range(50)]
     del dirt
     store = KVStore(2, 2, 2, 8, 32, 8, torch.float64, torch.device("cpu"))
@@ -192,7 +192,7 @@ def test_a_store_that_was_never_written_holds_numbers() -> None:
 def test_random_trees_attend_as_if_every_row_were_alone(
     heads: tuple[int, int], program: list[list[tuple[int, int]]]
 ) -> None:
-    """In every iteration some rows go on; one that is named twice is forked first, and 30 starts a new row."""
+    """In every iteration some rows continue; a row that is named twice is forked first, and 30 starts a new row."""
     rows = Rows(*heads, n_blocks=200)
     rows.start()
     for iteration in program:

@@ -1,4 +1,4 @@
-"""Bad input to every strategy: refused in one line before a token is spent, or borne without losing an answer."""
+"""Bad input to every strategy: it is refused in one line before a token is spent, or no answer is lost by it."""
 
 from __future__ import annotations
 
@@ -44,29 +44,29 @@ from thinktime.strategies.search.rebase import Rebase
 CAP = 20
 SCORED = {Capability.SCORES, Capability.PROCESS_REWARD, Capability.SELF_EVALUATION}
 REPLIES = {"generative_reward", "generative_verification", "solve_or_verify"}
-"""Those that may score judgements and checks."""
+"""Strategies that may score judgements and checks."""
 SCORING = [name for name, kind in BUILT_IN.items() if kind.needs & SCORED or name in REPLIES]
 TREE = [name for name in SCORING if {Capability.PROCESS_REWARD, Capability.STEPS} <= BUILT_IN[name].needs]
 JUDGED = {"generative_reward": {"keep": 2, "unreadable": "plurality"}}
-"""With judgements that are scored."""
+"""Strategies whose judgements are scored."""
 PROBABILITIES = ["a_star", "best_first"]
-"""Those that refuse scores outside 0..1."""
+"""Strategies that refuse scores outside 0..1."""
 
 
 def two_steps_to_7(extension: Extension) -> Piece:
-    """A whole solution says 7; so does one made of two steps."""
+    """A whole solution answers 7; a solution of two steps does, too."""
     depth = len(extension.node.path)
     return done(f"so {extension.index} is 7") if extension.until == "done" or depth else step(f"so {extension.index}")
 
 
 def readable(search: Search) -> set[str]:
-    """The answers among the complete samples of a search."""
+    """The answers of the complete samples of a search."""
     complete = (record.node for record in search.trace.values() if record.node.done)
     return {answer for node in complete if (answer := ANSWERS.read(node.state)) is not None}
 
 
 def some(nothing: float | None) -> Callable[[Node], float | None]:
-    """No score for every other node."""
+    """Every second node has no score."""
     return lambda node: nothing if crc32(node.key.encode()) % 2 else 0.5
 
 
@@ -75,14 +75,14 @@ def some(nothing: float | None) -> Callable[[Node], float | None]:
 
 @pytest.mark.parametrize("nothing", [None, nan, inf, -inf])
 @pytest.mark.parametrize("name", SCORING)
-def test_without_any_score_there_is_an_answer_all_the_same(name: str, nothing: float | None) -> None:
+def test_without_any_score_there_is_still_an_answer(name: str, nothing: float | None) -> None:
     answer = solve(configured(name, **JUDGED.get(name, {})), toy_search(two_steps_to_7, lambda node: nothing, cap=CAP))
     assert (answer.value, answer.finish) == ("7", "done")
 
 
 @pytest.mark.parametrize("nothing", [None, nan, inf])
 @pytest.mark.parametrize("name", SCORING)
-def test_where_some_scores_are_missing_the_answer_is_one_that_was_sampled(name: str, nothing: float | None) -> None:
+def test_if_some_scores_are_missing_the_answer_is_a_sampled_one(name: str, nothing: float | None) -> None:
     for seed in range(5):
         search = toy_search(drawn, some(nothing), cap=CAP, seed=seed)
         answer = solve(configured(name, **JUDGED.get(name, {})), search)
@@ -107,8 +107,8 @@ def test_a_missing_score_is_not_a_score_of_zero(text: str) -> None:
         "early_rejection:n=2,width=2,tau=3",
     ],
 )
-def test_a_step_without_a_score_is_not_followed_as_if_it_had_zero(text: str) -> None:
-    """The other one has less than zero, but it has a score."""
+def test_a_step_without_a_score_is_not_treated_as_a_score_of_zero(text: str) -> None:
+    """The other step has a score below zero, and it is chosen."""
     tree = {"0": step("a"), "1": step("b")}
     tree |= {f"{i}/{j}": done("is 5" if i == 0 else "is 7") for i in range(2) for j in range(2)}
     generator = ToyGenerator(tree)
@@ -117,8 +117,8 @@ def test_a_step_without_a_score_is_not_followed_as_if_it_had_zero(text: str) -> 
     assert {extension.node.path for batch in generator.asked[1:] for extension in batch} == {(1,)}
 
 
-def test_a_star_takes_a_state_without_a_score_to_be_as_far_as_its_parent() -> None:
-    """a (.9) has children without scores: they come before b (.6), and their goal has no say in the vote."""
+def test_a_star_gives_a_state_without_a_score_the_distance_of_its_parent() -> None:
+    """a (.9) has children without scores: they come before b (.6), and their goal has no vote."""
     tree = {
         "0": step("a"), "1": step("b"), "0/0": step("c"), "0/1": step("d"),
         "0/0/0": done("is 5"), "0/0/1": step("e"), "1/0": done("is 7"), "1/1": done("is 7"),
@@ -133,7 +133,7 @@ def test_a_star_takes_a_state_without_a_score_to_be_as_far_as_its_parent() -> No
 
 @pytest.mark.parametrize("score", [-3.0, 3.2])
 @pytest.mark.parametrize("name", SCORING)
-def test_scores_that_are_no_probabilities_are_taken_or_refused_in_one_line(name: str, score: float) -> None:
+def test_scores_that_are_no_probabilities_are_used_or_refused_in_one_line(name: str, score: float) -> None:
     search = toy_search(two_steps_to_7, lambda node: score, cap=CAP)
     if name in PROBABILITIES:
         with pytest.raises(InputError, match=rf"score={score}: .* needs prefix scores in \[0, 1\]; take a scorer"):
@@ -143,7 +143,7 @@ def test_scores_that_are_no_probabilities_are_taken_or_refused_in_one_line(name:
 
 
 class Misfit(ToyScorer):
-    """A reward model that counts other steps than there are, for the nodes that ``some`` tells."""
+    """A reward model that returns the wrong number of step rewards for the nodes that ``some`` selects."""
 
     reason = "the endpoint gave 3 rewards for 4 steps"
 
@@ -158,7 +158,7 @@ class Misfit(ToyScorer):
 
 
 @pytest.mark.parametrize("name", SCORING)
-def test_rewards_that_do_not_fit_the_steps_are_missing_and_where_all_are_it_is_an_error_that_says_why(
+def test_rewards_that_do_not_fit_the_steps_are_missing_and_if_all_are_missing_the_reason_is_raised(
     name: str,
 ) -> None:
     for seed in range(3):
@@ -180,7 +180,7 @@ def test_rewards_that_do_not_fit_the_steps_are_missing_and_where_all_are_it_is_a
 ONE_SAMPLE = {"single", "self_refine", "plan_then_solve"}
 FITTED = "solve_or_verify:alpha_s=0.7,alpha_v=0.6"
 OF_NOISE = {"zero_order", "search_over_paths"}
-"""No temperature decides what these sample."""
+"""Strategies whose samples do not depend on the temperature."""
 SEVERAL = [*(BUILT_IN.keys() - ONE_SAMPLE - OF_NOISE - {"solve_or_verify"}), FITTED, "mcts:width=1", "mcts:n=1"]
 
 
@@ -212,12 +212,12 @@ def test_one_sample_at_temperature_0_is_drawn(text: str) -> None:
         ({"max_length": 0}, "max_length=0: give 1 or more"),
     ],
 )
-def test_sampling_that_cannot_be_is_refused_in_one_line(values: dict[str, float], message: str) -> None:
+def test_impossible_sampling_settings_are_refused_in_one_line(values: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**values)  # type: ignore[arg-type]
 
 
-def test_a_temperature_of_one_call_is_checked_like_that_of_the_search() -> None:
+def test_the_temperature_of_a_call_is_checked_like_that_of_the_search() -> None:
     generator = ToyGenerator(drawn)
     search = toy_search(generator)
     with pytest.raises(InputError, match="temperature=-1"):
@@ -232,18 +232,18 @@ NUMBERS = [(name, field, type(value)) for name in BUILT_IN for field, value in o
 WHOLE = [(name, field) for name, field, kind in NUMBERS if kind is int]
 REAL = [(name, field) for name, field, kind in NUMBERS if kind is float]
 EXPONENTS = {("solve_or_verify", "a"), ("solve_or_verify", "b")}
-"""A fitted law may fall."""
+"""The exponents of a fitted law may be negative."""
 
 
 @pytest.mark.parametrize("value", [-1, 10**6])
 @pytest.mark.parametrize(("name", "field"), WHOLE)
-def test_a_number_below_its_least_or_beyond_all_use_is_refused(name: str, field: str, value: int) -> None:
+def test_a_number_that_is_too_small_or_too_large_is_refused(name: str, field: str, value: int) -> None:
     with pytest.raises(InputError, match=rf"^{field}={value}: give \d+ or (more|fewer)$"):
         make(name, {field: value})
 
 
 @pytest.mark.parametrize(("name", "field"), [pair for pair in WHOLE if pair[1] in ("n", "k", "width", "n_goals")])
-def test_none_at_all_is_refused(name: str, field: str) -> None:
+def test_zero_is_refused(name: str, field: str) -> None:
     with pytest.raises(InputError, match=rf"^{field}=0: give \d or more$"):
         make(name, {field: 0})
 
@@ -252,19 +252,19 @@ def test_none_at_all_is_refused(name: str, field: str) -> None:
     ("name", "field", "value"),
     [(*pair, value) for pair in REAL for value in (-1.0, nan, inf) if value != -1 or pair not in EXPONENTS],
 )
-def test_a_weight_that_is_negative_or_no_number_is_refused(name: str, field: str, value: float) -> None:
+def test_a_negative_weight_and_nan_are_refused(name: str, field: str, value: float) -> None:
     with pytest.raises(InputError, match=f"^{field}={value}: give "):
         BUILT_IN[name](**{field: value})
 
 
-def test_fewer_than_no_children_of_a_node_are_refused() -> None:
+def test_a_negative_number_of_children_is_refused() -> None:
     search = toy_search()
     with pytest.raises(InputError, match="n=-1: ask for 0 children or more"):
         extend(search, [search.root], [-1])
 
 
-def test_a_race_that_nobody_can_win_is_refused() -> None:
-    with pytest.raises(InputError, match="k=0: a race ends when 1 or more have ended"):
+def test_a_race_without_a_winner_is_refused() -> None:
+    with pytest.raises(InputError, match="k=0: give 1 or more; the race ends when k children have ended"):
         Race(0, lambda state: True)
 
 
@@ -272,7 +272,7 @@ def test_a_race_that_nobody_can_win_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_budget_smaller_than_one_sample_is_no_answer_and_no_error(name: str) -> None:
+def test_a_budget_smaller_than_one_sample_gives_no_answer_and_no_error(name: str) -> None:
     generator = ToyGenerator(drawn)
     answer = solve(configured(name), toy_search(generator, cap=CAP, budget=Budget(tokens=1)))
     assert (answer.value, answer.node, answer.finish, answer.usage.generated_tokens) == (None, None, "incomplete", 0)
@@ -281,14 +281,14 @@ def test_a_budget_smaller_than_one_sample_is_no_answer_and_no_error(name: str) -
 
 @pytest.mark.parametrize("piece", [done("so what"), Piece("and so on", "length")])
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_samples_that_cannot_be_read_are_no_answer_and_no_error(name: str, piece: Piece) -> None:
+def test_unreadable_samples_give_no_answer_and_no_error(name: str, piece: Piece) -> None:
     answer = solve(configured(name), toy_search(lambda extension: piece, cap=CAP))
     assert (answer.value, answer.finish) == (None, "incomplete")
     assert answer.usage.generated_tokens > 0
 
 
 @pytest.mark.parametrize("name", TREE)
-def test_steps_that_never_end_are_no_answer_and_no_error(name: str) -> None:
+def test_steps_that_never_end_give_no_answer_and_no_error(name: str) -> None:
     answer = solve(configured(name), toy_search(lambda e: step(f"so {e.index} 7"), cap=CAP))
     assert (answer.value, answer.finish) == (None, "incomplete")
 
@@ -297,7 +297,7 @@ def test_steps_that_never_end_are_no_answer_and_no_error(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "need"), [(name, need) for name in BUILT_IN for need in sorted(BUILT_IN[name].needs)])
-def test_a_strategy_is_refused_where_a_single_one_of_its_needs_is_missing(name: str, need: str) -> None:
+def test_a_strategy_is_refused_if_one_of_its_needs_is_missing(name: str, need: str) -> None:
     without_chat = frozenset(Capability) - {Capability.CHAT}  # a chat model answers any prompt
     offered = without_chat.union(prompt.capability for prompt in prompts().values()) - {need}
     with pytest.raises(CapabilityError, match=re.escape(f"strategy='{name}': it needs {need}, which this model or")):
@@ -320,21 +320,21 @@ def lacking(capability: Capability) -> ToyGenerator:
 
 
 @pytest.mark.parametrize("name", TREE)
-def test_who_skips_the_check_is_refused_by_the_search_before_the_first_step(name: str) -> None:
+def test_without_the_check_the_search_refuses_before_the_first_step(name: str) -> None:
     generator = lacking(Capability.STEPS)
     with pytest.raises(CapabilityError, match=r"generator='toy': it lacks step boundaries; take a strategy of whole"):
         solve(configured(name), toy_search(generator, cap=CAP))
     assert generator.asked == []
 
 
-def test_a_race_without_a_way_to_give_rows_up_is_refused_before_it_begins() -> None:
+def test_a_race_is_refused_if_the_model_cannot_cancel_rows() -> None:
     generator = lacking(Capability.CANCEL)
     with pytest.raises(CapabilityError, match="it lacks cancelling a sample at once"):
         solve(make("first_finish"), toy_search(generator))
     assert generator.asked == []
 
 
-def test_a_prefix_that_cannot_be_continued_is_refused_not_sampled_anew() -> None:
+def test_a_prefix_that_cannot_be_continued_is_refused_and_not_sampled_again() -> None:
     generator = lacking(Capability.PREFIX)
     search = toy_search(generator)
     steps = extend(search, [search.root], until="step")
@@ -353,8 +353,8 @@ def test_equal_scores_get_equal_shares_and_rounding_adds_no_child(n: int, each: 
 
 
 @pytest.mark.parametrize("strategy", [Rebase(n=4), ETS(n=4)])
-def test_a_path_cut_at_the_length_limit_uses_up_its_place_but_is_no_answer(strategy: Rebase | ETS) -> None:
-    """One of four is too long; the three places left go to the other step."""
+def test_a_path_cut_at_the_length_limit_keeps_its_slot_but_is_no_answer(strategy: Rebase | ETS) -> None:
+    """One of four is too long; the other step gets the three remaining slots."""
     tree = {"0": step("a b c d e f g h i"), "1": step("b"), "2": done("what"), "3": done("what")}
     tree |= {"1/0": done("is 7"), "1/1": done("is 7"), "1/2": done("is 7")}
     generator = ToyGenerator(tree)
@@ -364,7 +364,7 @@ def test_a_path_cut_at_the_length_limit_uses_up_its_place_but_is_no_answer(strat
 
 
 def test_identical_siblings_count_as_one_kind_of_step_for_ets() -> None:
-    """Three say the same; with the coverage term as dear as can be, one of them and the odd one are kept."""
+    """Three steps are identical; with the largest weight on coverage, one of them and the fourth step are kept."""
     tree = {"0": step("so on"), "1": step("so on"), "2": step("so on"), "3": step("but then why")}
     tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
     search = toy_search(tree, lambda node: 0.5)
@@ -375,7 +375,7 @@ def test_identical_siblings_count_as_one_kind_of_step_for_ets() -> None:
 # Early rejection
 
 
-def test_a_step_is_judged_as_it_stands_and_goes_on_from_the_ids_it_had() -> None:
+def test_an_unfinished_step_is_scored_and_continues_from_its_own_ids() -> None:
     tree = {"0": step("a b c"), "1": step("d e f"), "0/0": step("c"), "0/0/0": done("is 7"), "0/0/1": done("is 7")}
     scorer = ToyScorer(dict.fromkeys(tree, 0.5) | {"1": 0.1})
     search = toy_search(tree, scorer)
@@ -385,7 +385,7 @@ def test_a_step_is_judged_as_it_stands_and_goes_on_from_the_ids_it_had() -> None
     assert ended.state.ids[:2] == begun.state.ids
 
 
-def test_steps_that_say_the_same_keep_their_own_scores_and_their_own_continuations() -> None:
+def test_identical_steps_keep_their_own_scores_and_continuations() -> None:
     tree = {"0": step("a b c"), "1": step("a b c"), "0/0": step("c"), "1/0": step("c")}
     tree |= {f"{i}/0/0": done(f"is {5 + 2 * i}") for i in range(2)}
     scores = {"0": 0.5, "1": 0.6, "0/0": 0.2, "1/0": 0.3, "0/0/0": 0.1, "1/0/0": 0.9}
@@ -393,12 +393,12 @@ def test_steps_that_say_the_same_keep_their_own_scores_and_their_own_continuatio
     answer = solve(EarlyRejection(n=2, width=1, tau=2), search)
     assert (answer.value, answer.share) == pytest.approx(("7", 0.9))
     assert {record.node.path: record.score for record in search.trace.values() if record.node.path} == {
-        tuple(map(int, place.split("/"))): value for place, value in scores.items()
+        tuple(map(int, index.split("/"))): value for index, value in scores.items()
     }
 
 
-def test_what_finished_in_an_earlier_round_is_still_there_at_the_end() -> None:
-    """5 ends at once with .9 and takes a place; the one step that is left branches twice, to .3 each."""
+def test_a_solution_of_an_earlier_round_votes_at_the_end() -> None:
+    """5 ends at once with .9 and takes a slot; the other step has two children with .3 each."""
     tree = {"0": done("is 5"), "1": step("b c"), "2": step("c"), "3": step("d"), "1/0": done("7"), "1/1": done("7")}
     scores = {"0": 0.9, "1": 0.8, "2": 0.1, "3": 0.1, "1/0": 0.3, "1/1": 0.3}
     answer = solve(EarlyRejection(n=4, width=2, tau=4), toy_search(tree, scores))
@@ -408,7 +408,7 @@ def test_what_finished_in_an_earlier_round_is_still_there_at_the_end() -> None:
 # MCTS
 
 
-def test_a_batch_larger_than_the_leaves_extends_those_there_are() -> None:
+def test_a_batch_larger_than_the_number_of_leaves_extends_all_leaves() -> None:
     generator = ToyGenerator({"0": step("a"), "1": step("b"), "0/0": done("is 7"), "1/0": done("is 7")} | {
         f"{i}/{j}": done("is 7") for i in range(2) for j in range(1, 4)
     })  # fmt: skip

@@ -44,10 +44,10 @@ def bank(path: Path) -> Iterator[Bank]:
         yield opened
 
 
-# What goes in comes out
+# Round trips
 
 
-def test_a_sample_comes_back_as_it_went_in(bank: Bank) -> None:
+def test_a_sample_is_returned_as_it_was_stored(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("\u221a2 \u2260 \U0001f642\n"))])
     found = bank.find_sample("k")
     assert found == sample("\u221a2 \u2260 \U0001f642\n")
@@ -81,14 +81,14 @@ def test_a_bank_from_before_log_weights_opens_and_gives_0(path: Path) -> None:
         assert (bank.find_sample("a") or {})["log_weight"] == 0
 
 
-def test_a_score_comes_back_as_it_went_in_and_a_missing_score_stays_missing(bank: Bank) -> None:
+def test_a_score_is_returned_as_it_was_stored_and_a_missing_score_stays_missing(bank: Bank) -> None:
     scored, missing = Score(0.1, USAGE, (0.3, 0.1)), Score(None, USAGE)
     bank.add_scores("prm", [("a", scored), ("b", missing)])
     assert bank.find_score("a", "prm") == scored
     assert bank.find_score("b", "prm") == missing
 
 
-def test_verdicts_come_back_by_checker(bank: Bank) -> None:
+def test_verdicts_are_returned_by_checker(bank: Bank) -> None:
     bank.add_verdict("a", "exact", True)
     bank.add_verdict("b", "exact", False)
     bank.add_verdict("a", "lenient", False)
@@ -96,7 +96,7 @@ def test_verdicts_come_back_by_checker(bank: Bank) -> None:
     assert bank.verdicts("unknown") == {}
 
 
-def test_what_is_not_there_is_none(bank: Bank) -> None:
+def test_a_missing_row_is_none(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
     bank.add_scores("prm", [("k", Score(0.5, USAGE))])
     assert bank.find_sample("other") is None
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_none(bank: Bank) -> None:
     assert bank.find_score("k", "other") is None
 
 
-def test_the_bank_knows_how_many_samples_it_has_and_whose(bank: Bank) -> None:
+def test_the_bank_counts_its_samples_and_lists_their_models(bank: Bank) -> None:
     assert (len(bank), bank.models(), bank.scorers()) == (0, [], [])
     bank.add_samples(PROBLEM, "b", [("1", sample("x")), ("2", sample("y"))])
     bank.add_samples(PROBLEM, "a", [("3", sample("z"))])
@@ -133,7 +133,7 @@ def test_the_first_sample_score_and_verdict_of_a_key_win(bank: Bank) -> None:
     bank.add_verdict("k", "exact", True)
     bank.add_verdict("k", "exact", False)
     assert bank.find_sample("k") == sample("first")
-    assert bank.find_sample("l") == sample("new"), "a key that is there does not hold up the others"
+    assert bank.find_sample("l") == sample("new"), "an existing key does not prevent new ones"
     assert bank.find_score("k", "prm") == Score(0.1, USAGE)
     assert bank.verdicts("exact") == {"k": True}
 
@@ -165,10 +165,10 @@ def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted
     with Bank(path) as bank:
         resumed = solve(strategy, toy_search(generator, journal=bank))
     assert [extension.index for batch in generator.asked for extension in batch] == [4, 5]
-    assert facts(resumed) == facts(whole)
+    assert fields_of(resumed) == fields_of(whole)
 
 
-def test_what_a_killed_process_had_written_is_there(path: Path) -> None:
+def test_samples_survive_a_kill_of_the_process(path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from thinktime.bank.store import Bank\n"
@@ -202,10 +202,10 @@ def test_a_second_process_is_refused_in_one_line_that_names_the_first(path: Path
         f"bank={str(path)!r}: process {holder.pid} is using it; wait for it, or give another --bank"
     )
     with Bank(path) as bank:
-        assert len(bank) == 0, "once the first has gone, the bank is free"
+        assert len(bank) == 0, "the bank is free when the first process has ended"
 
 
-def test_a_refused_process_leaves_the_first_its_bank(path: Path, bank: Bank) -> None:
+def test_a_refused_process_does_not_release_the_bank_of_the_first(path: Path, bank: Bank) -> None:
     for _ in range(2):
         with pytest.raises(BankError, match="is using it"):
             Bank(path)
@@ -213,29 +213,31 @@ def test_a_refused_process_leaves_the_first_its_bank(path: Path, bank: Bank) -> 
     assert bank.find_sample("k") == sample("so 7")
 
 
-# What can go wrong with files
+# Faults of files
 
 
 def page_limit(bank: Bank, pages: int) -> None:
     bank._db.execute(f"PRAGMA max_page_count={pages}")
 
 
-def test_a_full_disk_is_one_clear_line_and_what_was_written_before_is_safe(path: Path) -> None:
+def test_a_full_disk_is_a_one_line_error_and_earlier_rows_are_safe(path: Path) -> None:
     with Bank(path) as bank:
         bank.add_samples(PROBLEM, "toy", [("before", sample("so 7"))])
-        page_limit(bank, 1)  # no more than there are
+        page_limit(bank, 1)  # the file cannot grow
         with pytest.raises(BankError, match=r"cannot write it \(.*full\); free some space") as refused:
             bank.add_samples(PROBLEM, "toy", [("small", sample("x")), ("large", sample("x", 100_000))])
         assert "\n" not in str(refused.value) and str(path) in str(refused.value)
         assert bank.find_sample("before") == sample("so 7")
-        assert (bank.find_sample("small"), bank.find_sample("large")) == (None, None), "all of a call or nothing"
+        assert (bank.find_sample("small"), bank.find_sample("large")) == (None, None), (
+            "a call writes all of its rows or none"
+        )
         page_limit(bank, 1_000_000)
         bank.add_samples(PROBLEM, "toy", [("large", sample("x", 100_000))])
     with Bank(path) as bank:
         assert bank.find_sample("large") == sample("x", 100_000)
 
 
-def test_a_call_that_fails_halfway_leaves_nothing_behind_and_the_bank_usable(bank: Bank) -> None:
+def test_a_call_that_fails_halfway_writes_nothing_and_the_bank_stays_usable(bank: Bank) -> None:
     unwritable = sample("so 8") | {"passes": object()}
     with pytest.raises(BankError):
         bank.add_samples(PROBLEM, "toy", [("good", sample("so 7")), ("bad", unwritable)])
@@ -244,14 +246,14 @@ def test_a_call_that_fails_halfway_leaves_nothing_behind_and_the_bank_usable(ban
     assert bank.find_sample("good") == sample("so 7")
 
 
-def test_a_bank_that_may_not_be_written_says_so(bank: Bank) -> None:
+def test_a_read_only_bank_is_an_error(bank: Bank) -> None:
     bank._db.execute("PRAGMA query_only=ON")
     with pytest.raises(BankError, match=r"cannot write it \(.*readonly.*\); give a writable path with --bank"):
         bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which even root may not write")
-def test_a_place_where_nobody_may_write_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BankError, match=r"cannot open it .* give a writable path with --bank"):
         Bank(Path("/proc/self/bank.db"))
 
@@ -270,7 +272,7 @@ def test_a_file_where_a_folder_is_needed_is_refused(tmp_path: Path) -> None:
         Bank(tmp_path / "file" / "bank.db")
 
 
-def test_a_file_that_is_no_bank_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_that_is_no_bank_is_refused_and_not_changed(path: Path) -> None:
     path.write_text("my notes " * 200)
     with pytest.raises(BankError, match="cannot open it"):
         Bank(path)
@@ -293,8 +295,8 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 # Replay
 
 
-def facts(answer: Answer) -> tuple[Any, ...]:
-    """All that an answer tells, its node by key."""
+def fields_of(answer: Answer) -> tuple[Any, ...]:
+    """The fields of an answer, with its node by key."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(),)
 
 
@@ -305,62 +307,60 @@ def replayed(bank: Bank, **options: Any) -> Any:
 
 
 def stands_still() -> float:
-    """A clock for strategies that measure how long they think, as ETS does."""
+    """A constant clock, for strategies that measure their own time, such as ETS."""
     return 0.0
 
 
 TEXT = [name for name, kind in BUILT_IN.items() if Capability.TRANSITIONS not in kind.needs]
-"""What a bank of texts can replay."""
+"""Strategies that can be replayed from a bank of texts."""
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_a_replay_gives_the_answer_of_the_live_run(path: Path, name: str) -> None:
     for seed in range(5):
         with Bank(path) as bank:
-            live = facts(
+            live = fields_of(
                 solve(configured(name), toy_search(drawn, journal=bank, seed=seed, cap=20, clock=stands_still))
             )
         with Bank(path) as bank:
-            assert facts(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
+            assert fields_of(solve(configured(name), replayed(bank, seed=seed, cap=20, clock=stands_still))) == live
 
 
 def test_a_replay_of_fewer_samples_is_the_run_with_fewer_samples(bank: Bank) -> None:
     solve(make("majority", {"n": 16}), toy_search(drawn, journal=bank))
     for n in (1, 2, 4, 8):
         fewer = solve(make("majority", {"n": n}), toy_search(drawn))
-        assert facts(solve(make("majority", {"n": n}), replayed(bank))) == facts(fewer)
+        assert fields_of(solve(make("majority", {"n": n}), replayed(bank))) == fields_of(fewer)
 
 
 @pytest.mark.parametrize(
     ("strategy", "what"), [("majority", "2 samples of toy"), ("best_of_n", "4 scores of toy-scorer")]
 )
-def test_what_a_replay_lacks_is_named(bank: Bank, strategy: str, what: str) -> None:
+def test_a_replay_names_the_missing_samples_or_scores(bank: Bank, strategy: str, what: str) -> None:
     solve(make("majority", {"n": 4}), toy_search(drawn, journal=bank))
     with pytest.raises(ModelError, match=f"replay: the bank lacks {what}; run without --replay"):
         solve(make(strategy, {"n": 6 if strategy == "majority" else 4}), replayed(bank))
 
 
 @pytest.mark.parametrize("budget", [Budget(calls=3), Budget(tokens=6)])
-def test_a_replay_under_the_budget_of_the_live_run_ends_where_that_ended(bank: Bank, budget: Budget) -> None:
-    """Six tokens are three samples; the fourth was never drawn and must not be missed."""
+def test_a_replay_under_the_same_budget_ends_at_the_same_point(bank: Bank, budget: Budget) -> None:
+    """Six tokens pay for three samples; the fourth was never drawn, and the replay must not ask for it."""
     script = {str(i): done("so 7") for i in range(6)}
     live = toy_search(ToyGenerator(script), ToyScorer(lambda node: 0.5), journal=bank, budget=budget, cap=2)
     answer = solve(make("majority", {"n": 6}), live)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 3)
-    assert facts(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == facts(answer)
+    assert fields_of(solve(make("majority", {"n": 6}), replayed(bank, budget=budget, cap=2))) == fields_of(answer)
 
 
 @pytest.mark.parametrize("name", TEXT)
-def test_a_replay_ends_in_the_middle_of_the_sample_in_which_the_tokens_of_the_live_run_ended(
-    name: str, path: Path
-) -> None:
+def test_a_replay_cuts_the_same_sample_as_the_live_run_when_the_tokens_end(name: str, path: Path) -> None:
     for seed, tokens in product(range(4), (9, 21, 50)):
         limited: dict[str, Any] = {"seed": seed, "budget": Budget(tokens=tokens), "cap": 12, "clock": stands_still}
         with Bank(path) as bank:
-            live = facts(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
-            assert facts(solve(configured(name), replayed(bank, **limited))) == live
+            live = fields_of(solve(configured(name), toy_search(rambling, journal=bank, **limited)))
+            assert fields_of(solve(configured(name), replayed(bank, **limited))) == live
 
 
-def test_a_replay_refuses_a_limit_on_what_only_the_model_knows(bank: Bank) -> None:
+def test_a_replay_refuses_a_limit_on_a_count_that_needs_the_model(bank: Bank) -> None:
     with pytest.raises(InputError, match=r"budget\.flops=12: this model's flops are unknown; limit tokens or calls"):
         replayed(bank, budget=Budget(flops=12))

@@ -26,7 +26,7 @@ from thinktime.core.usage import total
 from thinktime.session import Session
 from thinktime.strategies import make
 
-PROBLEMS = tuple(Problem(str(place), f"question {place}", reference="7") for place in range(3))
+PROBLEMS = tuple(Problem(str(index), f"question {index}", reference="7") for index in range(3))
 
 
 ERRORS = {
@@ -53,7 +53,7 @@ class Failing:
 
 @dataclass(frozen=True)
 class Refused:
-    """A strategy that no search suits."""
+    """A strategy that refuses every search."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -85,7 +85,7 @@ def test_a_refused_entry_is_recorded_and_the_others_run(tmp_path: Path) -> None:
     assert not result["complete"]
 
 
-def test_where_all_entries_are_refused_the_first_reason_is_raised_and_nothing_is_spent(tmp_path: Path) -> None:
+def test_if_all_entries_are_refused_the_first_reason_is_raised_and_nothing_is_spent(tmp_path: Path) -> None:
     with Bank(tmp_path / "bank.db") as bank:
         run = bench(bank, Entry("best_of_n", 4, make("best_of_n")), Entry("refused", 2, Refused()))
         with pytest.raises(CapabilityError, match="best_of_n"):
@@ -103,7 +103,7 @@ def test_an_entry_that_stops_keeps_its_outcomes_and_the_next_one_runs(tmp_path: 
     assert result["failed"] == [{"strategy": "failing", "n": 1, "error": str(ERRORS[error])}]
 
 
-def test_an_error_of_the_model_costs_its_problems_alone(tmp_path: Path) -> None:
+def test_an_error_of_the_model_costs_only_the_problems_that_it_hits(tmp_path: Path) -> None:
     with Bank(tmp_path / "bank.db") as bank:
         run = bench(bank, Entry("failing", 1, Failing("model")), VOTE)
         asyncio.run(run.run())

@@ -1,4 +1,4 @@
-"""The pool of blocks: who holds what, what is found again, what goes first."""
+"""The pool of blocks: references, matching of prefixes, and the order of eviction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tokens = tuple[int, ...]
 
 
 def written(pool: BlockPool, tokens: Sequence[int], prefix: Prefix | None = None) -> Prefix:
-    """A row that has these tokens, behind those of ``prefix``, in the store."""
+    """A row whose tokens, after those of ``prefix``, are written to the store."""
     prefix = prefix or Prefix()
     for token in tokens:
         pool.append(prefix, token)
@@ -24,7 +24,7 @@ def written(pool: BlockPool, tokens: Sequence[int], prefix: Prefix | None = None
     return prefix
 
 
-def test_a_token_goes_to_the_next_place_of_the_block_and_then_to_a_new_block() -> None:
+def test_a_token_gets_the_next_slot_of_the_block_or_the_first_slot_of_a_new_one() -> None:
     pool, row = BlockPool(4, 2), Prefix()
     assert [pool.append(row, token) for token in (7, 8, 9)] == [0, 1, 2]
     assert (row.blocks, row.length) == ([0, 1], 3)
@@ -39,7 +39,7 @@ def test_a_prefix_is_found_to_the_token() -> None:
     assert [prefix.blocks for prefix in found] == [[0, 1], [0, 1], [0], [0], [], []]
 
 
-def test_a_row_that_goes_on_from_a_found_prefix_writes_behind_it_in_place() -> None:
+def test_a_row_appends_in_place_after_a_matched_prefix() -> None:
     pool = BlockPool(4, 4)
     pool.release(written(pool, [1, 2, 3]))
     row = pool.match([1, 2, 3])
@@ -47,32 +47,32 @@ def test_a_row_that_goes_on_from_a_found_prefix_writes_behind_it_in_place() -> N
     assert (pool.copies, pool.held) == ([], 1)
 
 
-def test_a_row_behind_whose_last_token_another_has_written_goes_on_in_a_copy() -> None:
+def test_a_row_copies_its_last_block_if_another_row_has_written_after_its_last_token() -> None:
     pool = BlockPool(4, 4)
     first = written(pool, [1, 2])
     second = pool.fork(first)
     assert second.blocks == [0]
-    assert pool.append(first, 3) == 2  # block 0, place 2
-    assert pool.append(second, 4) == 4 + 2  # block 1, place 2
+    assert pool.append(first, 3) == 2  # block 0, slot 2
+    assert pool.append(second, 4) == 4 + 2  # block 1, slot 2
     assert pool.copies == [(0, 1)]
     pool.settle()
     assert pool.append(second, 5) == 4 + 3
     assert pool.copies == []
     assert pool.match([1, 2, 3]).blocks == [0]
-    assert pool.match([1, 2, 4, 5]).blocks == [1]  # the copy holds the beginning, too
+    assert pool.match([1, 2, 4, 5]).blocks == [1]  # the copy also holds the beginning
 
 
 def test_forks_share_full_blocks_and_never_copy_them() -> None:
     pool = BlockPool(5, 2)
-    trunk = written(pool, [1, 2, 3, 4])
-    forks = [pool.fork(trunk) for _ in range(3)]
+    shared = written(pool, [1, 2, 3, 4])
+    forks = [pool.fork(shared) for _ in range(3)]
     for token, row in enumerate(forks):
         written(pool, [10 + token], row)
     assert [row.blocks for row in forks] == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
     assert pool.held == 5
 
 
-def test_a_released_block_is_kept_until_its_space_is_needed_and_the_first_released_goes_first() -> None:
+def test_released_blocks_are_evicted_only_when_needed_and_the_first_released_first() -> None:
     pool = BlockPool(3, 2)
     rows = [written(pool, [10 * i, 10 * i + 1]) for i in (1, 2, 3)]
     for row in (rows[1], rows[0], rows[2]):
@@ -82,14 +82,14 @@ def test_a_released_block_is_kept_until_its_space_is_needed_and_the_first_releas
     assert [pool.match(ids).length for ids in ([10, 11], [20, 21], [30, 31])] == [2, 0, 2]
 
 
-def test_of_a_released_row_the_end_is_evicted_before_the_beginning() -> None:
+def test_the_end_of_a_released_row_is_evicted_before_its_beginning() -> None:
     pool = BlockPool(3, 2)
     pool.release(written(pool, [1, 2, 3, 4, 5]))
     written(pool, [9])
     assert pool.match([1, 2, 3, 4, 5]).length == 4
 
 
-def test_a_block_that_is_found_again_is_not_evicted() -> None:
+def test_a_matched_block_is_not_evicted() -> None:
     pool = BlockPool(2, 2)
     pool.release(written(pool, [1, 2]))
     pool.release(written(pool, [3, 4]))
@@ -98,16 +98,16 @@ def test_a_block_that_is_found_again_is_not_evicted() -> None:
     assert (held.blocks, pool.match([1, 2]).length, pool.match([3, 4]).length) == ([0], 2, 0)
 
 
-def test_a_block_with_nothing_to_find_is_taken_before_any_that_can_be_found() -> None:
+def test_a_block_that_no_prefix_can_match_is_evicted_first() -> None:
     pool = BlockPool(3, 2)
     pool.release(written(pool, [1, 2]))
-    twin = written(pool, [1, 2])  # the same tokens once more: nothing new to find
+    twin = written(pool, [1, 2])  # the same tokens again, so no prefix matches this block
     pool.release(twin)
     written(pool, [5, 6, 7, 8])
     assert pool.match([1, 2]).length == 2
 
 
-def test_what_is_forgotten_is_never_found() -> None:
+def test_a_forgotten_prefix_is_never_matched() -> None:
     pool = BlockPool(4, 2)
     row = Prefix()
     for token in (1, 2, 3):
@@ -117,7 +117,7 @@ def test_what_is_forgotten_is_never_found() -> None:
     assert (pool.match([1, 2, 3]).length, pool.held, row) == (0, 0, Prefix())
 
 
-def test_a_block_is_fresh_from_its_first_unwritten_place_on_and_a_copy_altogether() -> None:
+def test_a_block_is_fresh_from_its_first_unwritten_slot_on_and_a_copy_as_a_whole() -> None:
     pool = BlockPool(4, 4)
     first = written(pool, [1, 2])
     second = pool.fork(first)
@@ -127,7 +127,7 @@ def test_a_block_is_fresh_from_its_first_unwritten_place_on_and_a_copy_altogethe
     assert pool.fresh == {0: 2, 1: 0}
 
 
-def test_what_is_found_is_written_up_to_the_first_token_of_this_iteration() -> None:
+def test_a_match_is_written_up_to_the_first_token_of_this_iteration() -> None:
     pool = BlockPool(4, 4)
     row = written(pool, [1, 2, 3])
     for token in (4, 5):
@@ -149,7 +149,7 @@ def test_blocks_are_fresh_until_their_tokens_are_written() -> None:
     assert pool.fresh == {1: 1}
 
 
-def test_out_of_blocks_leaves_the_row_as_it_was() -> None:
+def test_without_a_free_block_the_row_is_unchanged() -> None:
     pool = BlockPool(2, 2)
     first = written(pool, [1, 2, 3])
     second = pool.fork(first)
@@ -163,7 +163,7 @@ def test_out_of_blocks_leaves_the_row_as_it_was() -> None:
     assert pool.held == 2  # the second row still holds both
 
 
-def test_the_only_holder_of_a_full_pool_writes_over_what_others_left_behind_it() -> None:
+def test_the_only_row_of_a_full_pool_overwrites_tokens_of_released_rows() -> None:
     pool = BlockPool(2, 4)
     pool.release(written(pool, [1, 2, 3, 4, 5, 6, 7]))
     row = pool.match([1, 2, 3, 4, 5])
@@ -174,9 +174,9 @@ def test_the_only_holder_of_a_full_pool_writes_over_what_others_left_behind_it()
 
 
 class Pool(RuleBasedStateMachine):
-    """Rows as the scheduler makes them: between two settlements lies an iteration, and its tokens are written last.
+    """Rows as the scheduler makes them: an iteration lies between two calls of ``settle``, and writes its tokens last.
 
-    ``store`` says of every slot which tokens were read to fill it: the keys and values depend on them all.
+    ``store`` has the prefix that each slot was computed from, because keys and values depend on the whole prefix.
     """
 
     def __init__(self) -> None:
@@ -190,22 +190,22 @@ class Pool(RuleBasedStateMachine):
         self.ever: set[Tokens] = {()}
         self.lossless = True
 
-    def row(self, place: int) -> tuple[Prefix, list[int]]:
-        return self.rows[place % len(self.rows)]
+    def row(self, index: int) -> tuple[Prefix, list[int]]:
+        return self.rows[index % len(self.rows)]
 
     @rule(ids=st.lists(st.integers(0, 2), max_size=9))
     def match(self, ids: list[int]) -> None:
         prefix = self.pool.match(ids)
-        if not self.pool.is_written(prefix):  # the scheduler lets it wait
+        if not self.pool.is_written(prefix):  # the scheduler would let this row wait
             return self.pool.release(prefix)
         if self.lossless:
             assert prefix.length == max(n for n in range(len(ids) + 1) if tuple(ids[:n]) in self.ever)
         self.rows.append((prefix, ids[: prefix.length]))
 
     @precondition(lambda self: self.rows)
-    @rule(place=st.integers(0, 9), tokens=st.lists(st.integers(0, 2), min_size=1, max_size=5))
-    def append(self, place: int, tokens: list[int]) -> None:
-        prefix, ids = self.row(place)
+    @rule(index=st.integers(0, 9), tokens=st.lists(st.integers(0, 2), min_size=1, max_size=5))
+    def append(self, index: int, tokens: list[int]) -> None:
+        prefix, ids = self.row(index)
         for token in tokens:
             before = deepcopy(prefix)
             self.lossless &= bool(self.pool._empty)
@@ -232,7 +232,7 @@ class Pool(RuleBasedStateMachine):
     @precondition(lambda self: self.busy)
     @rule()
     def fail(self) -> None:
-        """What was appended is lost, and who did not take part has all it had."""
+        """The iteration fails: appended tokens are lost, and all other rows keep their tokens."""
         self.lossless = False
         for slot, _ in self.pending:
             self.store[slot] = (-1,)
@@ -247,29 +247,29 @@ class Pool(RuleBasedStateMachine):
         self.pending, self.busy = [], set()
 
     @precondition(lambda self: self.rows and not self.busy)
-    @rule(place=st.integers(0, 9))
-    def fork(self, place: int) -> None:
-        prefix, ids = self.row(place)
+    @rule(index=st.integers(0, 9))
+    def fork(self, index: int) -> None:
+        prefix, ids = self.row(index)
         self.rows.append((self.pool.fork(prefix), list(ids)))
 
     @precondition(lambda self: self.rows)
-    @rule(place=st.integers(0, 9))
-    def release(self, place: int) -> None:
-        prefix, _ = self.row(place)
+    @rule(index=st.integers(0, 9))
+    def release(self, index: int) -> None:
+        prefix, _ = self.row(index)
         if id(prefix) not in self.busy:
             self.pool.release(prefix)
-            self.rows.pop(place % len(self.rows))
+            self.rows.pop(index % len(self.rows))
 
     @invariant()
     def every_row_has_its_own_tokens_and_shares_only_those_of_the_same_prefix(self) -> None:
-        """A slot says the whole prefix it was made from, so two rows that meet in one have the same tokens there."""
+        """Two rows with a common slot have the same prefix up to it."""
         if self.busy:
             return
         for prefix, ids in self.rows:
             assert prefix.length == len(ids) and len(prefix.blocks) == -(-len(ids) // self.size)
-            for place in range(len(ids)):
-                slot = prefix.blocks[place // self.size] * self.size + place % self.size
-                assert self.store[slot] == tuple(ids[: place + 1])
+            for index in range(len(ids)):
+                slot = prefix.blocks[index // self.size] * self.size + index % self.size
+                assert self.store[slot] == tuple(ids[: index + 1])
 
     @invariant()
     def a_block_is_held_if_and_only_if_a_row_holds_it(self) -> None:

@@ -1,4 +1,4 @@
-"""Budgets are hard: never exceeded, never wasted, and when they run out the best answer so far is returned."""
+"""Budgets are hard: they are never exceeded, and when they are used up the best answer so far is returned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy import (
     DOLLARS,
     Clock,
-    Notebook,
+    MemoryJournal,
     ToyGenerator,
     ToyScorer,
     done,
@@ -47,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-# Score a budget
+# Parsing
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_whole_number_is_at_least_one_and_is_cut_to_a_whole() -> None:
 
 
 @pytest.mark.parametrize("text", ["1.2.3tok", "1e2e3s", "--5s", "1e999tok", "..usd"])
-def test_a_number_that_is_none_is_refused_like_any_other_mistake(text: str) -> None:
+def test_a_malformed_number_is_refused_like_any_other_mistake(text: str) -> None:
     with pytest.raises(InputError, match="budget"):
         Budget.parse(text)
 
@@ -110,7 +110,7 @@ def test_a_limit_is_above_zero(field: str, value: float) -> None:
 # The ledger
 
 
-def test_what_is_reserved_counts_as_spent_until_it_is_settled() -> None:
+def test_a_reservation_counts_as_spent_until_it_is_settled() -> None:
     ledger = Ledger(Budget(tokens=10))
     six, two = Usage(generated_tokens=6), Usage(generated_tokens=2)
     assert ledger.reserve(six)
@@ -128,7 +128,7 @@ def test_a_refused_reservation_changes_nothing() -> None:
     assert ledger.reserve(Usage(model_calls=1, generated_tokens=5))
 
 
-def test_ledgers_within_a_ledger_keep_its_limits_together_and_their_own_each() -> None:
+def test_inner_ledgers_keep_their_own_limits_and_together_the_outer_ones() -> None:
     shared = Ledger(Budget(tokens=100))
     first, second = Ledger(Budget(tokens=70), within=shared), Ledger(within=shared)
     sixty, twenty, fifty = (Usage(generated_tokens=count, model_calls=1) for count in (60, 20, 50))
@@ -137,12 +137,12 @@ def test_ledgers_within_a_ledger_keep_its_limits_together_and_their_own_each() -
     assert (first.room_for_tokens(), second.room_for_tokens()) == (10, 40)
     assert not second.reserve(fifty) and second.fits_later(fifty)
     first.settle(sixty, Usage(generated_tokens=5, model_calls=1))
-    assert not second.fits_later(fifty), "no call is under way, so nothing will be given back"
+    assert not second.fits_later(fifty), "no call is running, so nothing will be given back"
     assert second.reserve(fifty) and not second.reserve(fifty) and second.fits_later(fifty)
     assert shared.spent == first.spent == Usage(generated_tokens=5, model_calls=1) and second.spent == Usage()
 
 
-def test_a_search_waits_for_what_others_have_reserved_but_not_for_what_they_have_spent() -> None:
+def test_a_search_waits_for_reservations_of_others_but_not_for_their_spending() -> None:
     shared = Ledger(Budget(tokens=12))
     other = Ledger(within=shared)
     held, spent = Usage(generated_tokens=11, model_calls=1), Usage(generated_tokens=6, model_calls=1)
@@ -161,8 +161,8 @@ def test_a_search_waits_for_what_others_have_reserved_but_not_for_what_they_have
     assert shared.spent.generated_tokens == 12 and answer.usage.generated_tokens == 6
 
 
-def test_what_a_ledger_further_out_has_reserved_is_waited_for_until_the_seconds_are_over(clock: Clock) -> None:
-    """The gateway's tokens are reserved by another key, so the ledger between has nothing reserved itself."""
+def test_a_search_waits_for_reservations_in_the_outermost_ledger_until_its_seconds_end(clock: Clock) -> None:
+    """Another key has reserved the gateway's tokens; the ledger of this key has no reservation."""
     gateway = Ledger(Budget(tokens=10))
     key = Ledger(within=gateway)
     request = Ledger(Budget(seconds=5), within=key)
@@ -176,7 +176,7 @@ def test_what_a_ledger_further_out_has_reserved_is_waited_for_until_the_seconds_
     assert not request.fits_later(six)
 
 
-def test_what_does_not_fit_its_own_limits_is_never_fits_later() -> None:
+def test_a_call_beyond_its_own_limits_never_fits_later() -> None:
     shared = Ledger(Budget(tokens=10))
     mine = Ledger(Budget(tokens=5), within=shared)
     assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
@@ -184,7 +184,7 @@ def test_what_does_not_fit_its_own_limits_is_never_fits_later() -> None:
     assert not mine.fits_later(Usage(generated_tokens=6, model_calls=1))
 
 
-def test_a_wait_for_others_ends_with_the_seconds_and_leaves_nothing_behind() -> None:
+def test_a_wait_for_others_ends_with_the_seconds_and_cleans_up() -> None:
     shared = Ledger(Budget(tokens=10))
     assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
     mine = Ledger(Budget(seconds=0.05), within=shared)
@@ -193,7 +193,7 @@ def test_a_wait_for_others_ends_with_the_seconds_and_leaves_nothing_behind() -> 
     assert shared._waiting == set()
 
 
-def test_every_limit_may_be_reached_and_not_passed() -> None:
+def test_every_limit_can_be_reached_but_not_exceeded() -> None:
     limits: list[tuple[Budget, Usage, Usage]] = [
         (Budget(tokens=4), Usage(generated_tokens=4), Usage(generated_tokens=1)),
         (Budget(calls=4), Usage(model_calls=4), Usage(model_calls=1)),
@@ -207,7 +207,7 @@ def test_every_limit_may_be_reached_and_not_passed() -> None:
         assert ledger.reserve(exact) and not ledger.reserve(more)
 
 
-def test_usage_is_added_and_taken_away_count_by_count_and_the_unknown_stays_unknown() -> None:
+def test_usage_is_added_and_subtracted_count_by_count_and_unknown_stays_unknown() -> None:
     names = list(Usage().as_dict())
     primes = dict(zip(names, (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53), strict=True))
     one, two = Usage(**primes), Usage(**{name: 2 * count for name, count in primes.items()})
@@ -219,7 +219,7 @@ def test_usage_is_added_and_taken_away_count_by_count_and_the_unknown_stays_unkn
         assert unknown - known == Usage(dollars=None, generated_tokens=1)
 
 
-def test_what_is_forfeited_is_spent_everywhere_and_said_to_be_uncounted() -> None:
+def test_a_forfeited_reservation_is_spent_in_all_ledgers_and_marked_as_uncounted() -> None:
     shared = Ledger()
     ledger = Ledger(Budget(tokens=100), within=shared)
     for _ in range(2):
@@ -237,7 +237,7 @@ def test_flops_of_generator_and_scorer_share_one_limit() -> None:
     assert not ledger.reserve(Usage(scorer_flops=1.0))
 
 
-def test_an_unknown_part_makes_a_sum_unknown_and_nothing_else() -> None:
+def test_an_unknown_count_makes_only_its_own_sum_unknown() -> None:
     known, unknown = Usage(generated_tokens=1, flops=2.0), Usage(generated_tokens=3, flops=None)
     assert total([known, unknown, known]) == Usage(generated_tokens=5, flops=None)
     assert total([]) == Usage()
@@ -251,7 +251,7 @@ STRATEGIES = st.one_of(
         st.sampled_from(["best_of_n", "majority", "weighted_majority", "most_likely", "summed_probability"]),
         st.integers(1, 12),
     ),
-    st.builds(lambda places, width: BeamSearch(n=places * width, width=width), st.integers(1, 3), st.integers(1, 4)),
+    st.builds(lambda indices, width: BeamSearch(n=indices * width, width=width), st.integers(1, 3), st.integers(1, 4)),
     st.just(Single()),
 )
 BUDGETS = st.builds(
@@ -263,43 +263,43 @@ BUDGETS = st.builds(
 )
 
 
-def facts(search: Search, answer: Answer) -> tuple[Any, ...]:
-    """All that a run tells, its nodes as records."""
+def outcome_of(search: Search, answer: Answer) -> tuple[Any, ...]:
+    """The answer, account and trace of a run."""
     return (*(vars(answer) | {"node": answer.node and answer.node.key}).values(), records(search))
 
 
 @unhurried
 @given(STRATEGIES, BUDGETS, st.integers(0, 1000), st.data())
-def test_a_run_killed_anywhere_and_resumed_ends_like_one_that_was_not(
+def test_a_run_killed_at_any_point_and_resumed_equals_an_uninterrupted_run(
     strategy: Strategy, budget: Budget, seed: int, data: st.DataObject
 ) -> None:
-    """What a killed run leaves is the beginning of the journal of the whole run."""
-    journal = Notebook()
+    """A killed run leaves the beginning of the journal of the whole run."""
+    journal = MemoryJournal()
     whole = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    expected = facts(whole, solve(strategy, whole))
+    expected = outcome_of(whole, solve(strategy, whole))
     samples = data.draw(st.integers(0, len(journal.samples)))
     scores = data.draw(st.integers(0, len(journal.scores)))
-    left = Notebook(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
+    left = MemoryJournal(dict([*journal.samples.items()][:samples]), dict([*journal.scores.items()][:scores]))
     resumed = toy_search(drawn, budget=budget, seed=seed, journal=left)
-    assert facts(resumed, solve(strategy, resumed)) == expected
+    assert outcome_of(resumed, solve(strategy, resumed)) == expected
 
 
 @unhurried
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_a_budget_buys_the_same_from_a_full_bank_as_from_an_empty_one(tokens: int, seed: int) -> None:
-    journal, budget = Notebook(), Budget(tokens=tokens)
+    journal, budget = MemoryJournal(), Budget(tokens=tokens)
     solve(Majority(n=16), toy_search(drawn, seed=seed, journal=journal))
     fresh = toy_search(drawn, budget=budget, seed=seed)
     banked = toy_search(drawn, budget=budget, seed=seed, journal=journal)
-    assert facts(banked, solve(Majority(n=16), banked)) == facts(fresh, solve(Majority(n=16), fresh))
+    assert outcome_of(banked, solve(Majority(n=16), banked)) == outcome_of(fresh, solve(Majority(n=16), fresh))
 
 
-def test_a_budget_that_just_suffices_is_not_a_budget_that_ran_out() -> None:
+def test_a_budget_that_is_just_enough_does_not_mark_the_answer() -> None:
     answer = solve(Majority(n=3), toy_search(TWO_WORDS, budget=Budget(calls=3)))
     assert (answer.value, answer.finish) == ("7", "done")
 
 
-def test_when_the_budget_runs_out_the_best_answer_so_far_is_returned_and_marked() -> None:
+def test_at_the_end_of_the_budget_the_best_answer_so_far_is_returned_and_marked() -> None:
     script = {"0": done("so 3"), "1": done("so 7"), "2": done("so 5")}
     scores = {"0": 0.2, "1": 0.6, "2": 0.9}
     answer = solve(BestOfN(n=3), toy_search(script, scores, budget=Budget(calls=2)))
@@ -307,7 +307,7 @@ def test_when_the_budget_runs_out_the_best_answer_so_far_is_returned_and_marked(
     assert answer.usage.model_calls == 2
 
 
-def test_a_search_that_runs_out_returns_what_had_finished_before() -> None:
+def test_at_the_end_of_the_budget_a_tree_search_answers_with_its_finished_solutions() -> None:
     script = {"0": done("so 7"), "1": step("well then"), "2": step("well"), "3": step("then")}
     scores = {"0": 0.5, "1": 0.9, "2": 0.2, "3": 0.1}
     answer = solve(BeamSearch(n=4, width=2), toy_search(script, scores, budget=Budget(calls=4)))
@@ -320,15 +320,15 @@ def test_a_budget_that_covers_no_sample_gives_no_answer_and_spends_nothing() -> 
 
 
 def test_a_budget_that_covers_the_samples_but_not_their_scores_still_answers() -> None:
-    """Two samples of two words at 2 FLOPs a word; a score of two words would cost 2 more."""
+    """Two samples of two words at 2 FLOPs per word; a score of two words would cost 2 more."""
     search = toy_search(TWO_WORDS, lambda node: 0.5, budget=Budget(flops=9), cap=2)
     answer = solve(BestOfN(n=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
     assert (answer.usage.model_calls, answer.usage.scorer_calls) == (2, 0)
 
 
-def test_reservations_for_the_worst_case_do_not_waste_what_rows_leave_unused() -> None:
-    """20 tokens hold two reservations of the cap of 8, but ten samples of 2: all ten are drawn."""
+def test_unused_parts_of_reservations_pay_for_further_samples() -> None:
+    """20 tokens cover two reservations of 8 tokens, but ten samples of 2: all ten are drawn."""
     search = toy_search(TWO_WORDS, budget=Budget(tokens=20))
     assert len(extend(search, [search.root], 10)) == 10
     assert search.ledger.spent.generated_tokens == 20
@@ -346,7 +346,7 @@ def test_every_parent_gets_a_first_child_before_any_gets_a_second() -> None:
 
 @unhurried
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 16), st.integers(0, 100))
-def test_children_are_shared_out_evenly_whatever_the_budget(parents: int, n: int, calls: int, seed: int) -> None:
+def test_children_are_shared_evenly_under_any_budget(parents: int, n: int, calls: int, seed: int) -> None:
     script = {f"{i}": step("and") for i in range(parents)}
     script |= {f"{i}/{j}": step("so " * (1 + (seed + i * j) % 3)) for i in range(parents) for j in range(n)}
     search = toy_search(script, budget=Budget(calls=parents + calls))
@@ -370,7 +370,7 @@ def test_an_answer_cut_short_by_the_token_budget_marks_the_result() -> None:
 # Seconds
 
 
-def test_after_its_seconds_a_search_asks_for_nothing_more(clock: Clock) -> None:
+def test_after_its_seconds_a_search_makes_no_more_calls(clock: Clock) -> None:
     generator, scorer = ToyGenerator(TWO_WORDS), ToyScorer(lambda node: 0.5)
     search = toy_search(generator, scorer, budget=Budget(seconds=10))
     clock.now += 9.9
@@ -389,7 +389,7 @@ def test_seconds_count_from_the_beginning_of_the_search(clock: Clock) -> None:
     assert len(extend(second, [second.root])) == 1
 
 
-def test_a_generation_is_told_its_deadline_and_what_finished_in_time_is_the_answer(clock: Clock) -> None:
+def test_a_generation_gets_its_deadline_and_samples_that_end_in_time_answer(clock: Clock) -> None:
     """At a word a second, two of three samples finish within three seconds."""
     script = {"0": done("so 7"), "1": done("so so so so 5"), "2": done("and so 7")}
     search = toy_search(ToyGenerator(script, clock=clock), budget=Budget(seconds=3))
@@ -399,7 +399,7 @@ def test_a_generation_is_told_its_deadline_and_what_finished_in_time_is_the_answ
     assert (answer.value, answer.finish) == ("7", "budget")
 
 
-def test_a_best_of_n_out_of_time_before_scoring_answers_all_the_same(clock: Clock) -> None:
+def test_best_of_n_answers_even_if_its_time_ends_before_scoring(clock: Clock) -> None:
     script = {"0": done("so 7"), "1": done("and so 5")}
     search = toy_search(ToyGenerator(script, clock=clock), lambda node: 0.5, budget=Budget(seconds=3))
     answer = solve(BestOfN(n=2), search)
@@ -409,7 +409,7 @@ def test_a_best_of_n_out_of_time_before_scoring_answers_all_the_same(clock: Cloc
 # Unknown prices
 
 
-def test_a_dollar_budget_on_a_model_of_unknown_price_is_refused_before_anything_is_asked() -> None:
+def test_a_dollar_budget_on_a_model_of_unknown_price_is_refused_before_the_first_call() -> None:
     generator = ToyGenerator(TWO_WORDS, price=None)
     with pytest.raises(InputError) as refused:
         solve(Single(), toy_search(generator, budget=Budget(dollars=0.05)))

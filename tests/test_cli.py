@@ -41,7 +41,7 @@ N_QUESTIONS = 6
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left behind."""
+    """The result of a command: exit code, output, errors."""
 
     code: int
     out: str
@@ -88,7 +88,7 @@ def write_questions(folder: Path) -> None:
 
 
 def start(folder: Path, *arguments: str, in_background: bool = False) -> subprocess.Popen[str]:
-    """The program as a shell starts it: a job in the background ignores Ctrl-C, whatever these tests themselves are."""
+    """The program as a shell starts it: a background job ignores Ctrl-C, also if these tests run in the foreground."""
     interrupt = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if in_background else signal.SIG_DFL)
     return subprocess.Popen(
         [str(PROGRAM), *arguments],
@@ -106,9 +106,9 @@ def finish(process: subprocess.Popen[str]) -> Finished:
 
 
 def banked(bank: Path) -> int:
-    """How many samples are in a bank, another process's too; 0 while there is none, or while it is locked.
+    """The number of samples in a bank, also of another process; 0 if there is no bank or it is locked.
 
-    A process that is stopped never gives a lock back, so there is no use in waiting for it.
+    A stopped process never releases a lock, so waiting for it is useless.
     """
     if not bank.exists():
         return 0
@@ -122,15 +122,15 @@ def banked(bank: Path) -> int:
 def started_and_caught_in_the_middle(
     folder: Path, undisturbed: Path, *, in_background: bool = False
 ) -> subprocess.Popen[str]:
-    """A bench of which at least one strategy, and not all, is done; it stands still until it is told to go on.
+    """A bench in which at least one strategy, but not all, has ended. It is stopped until it gets a signal to continue.
 
-    On a machine that is busy enough it may have got past the middle before we look; then another one is started.
+    On a busy machine it may have passed the middle before we check; then another bench is started.
     """
     write_questions(folder)
     limit, late = time.monotonic() + PATIENCE, banked(undisturbed / "run" / "bank.db") - N_QUESTIONS
     process = start(folder, *BENCH, in_background=in_background)
     while True:
-        process.send_signal(signal.SIGSTOP)  # however busy the machine is, it does not run on while we look
+        process.send_signal(signal.SIGSTOP)  # it does not run while we check
         done = banked(folder / "run" / "bank.db")
         if 2 * N_QUESTIONS < done < late:
             return process
@@ -147,7 +147,7 @@ def started_and_caught_in_the_middle(
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a bench that nobody disturbed."""
+    """The folder of an uninterrupted bench."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_questions(folder)
     done = finish(start(folder, *BENCH))
@@ -207,8 +207,8 @@ REFUSED = {
     "a budget of an unknown unit": (ask("--budget", "5apples"), ("budget", "5apples")),
     "a budget that is no number": (ask("--budget", "1.2.3tok"), ("budget", "1.2.3tok")),
     "a budget that is a dot": (ask("--budget", ".tok"), ("budget", ".tok")),
-    "a budget without end": (ask("--budget", "1e400tok"), ("budget", "1e400tok")),
-    "a budget that says nothing": (ask("--budget", ","), ("budget",)),
+    "an infinite budget": (ask("--budget", "1e400tok"), ("budget", "1e400tok")),
+    "a budget without a limit": (ask("--budget", ","), ("budget",)),
     "an empty budget": (ask("--budget", ""), ("budget", "''")),
     "a budget below one token": (ask("--budget", "0.5tok"), ("budget", "0.5")),
     "a budget below one sample": (ask("--budget", "7tok"), ("budget", "7tok", "one sample", "400 tokens")),
@@ -272,7 +272,7 @@ REFUSED = {
     "an empty file": (["bench", "empty.jsonl"], ("empty.jsonl", "empty")),
     "a file of blank lines": (["bench", "blank.jsonl"], ("blank.jsonl", "empty")),
     "a replay of an empty bank": (["bench", "questions.jsonl", "--replay"], ("bank", "model")),
-    "a report of what is no result": (["report", "result.json"], ("result", "result.json")),
+    "a report of a file that is no result": (["report", "result.json"], ("result", "result.json")),
     "a report of nothing": (["report", "nothing.json"], ("nothing.json",)),
     "a replay of a missing file": (["replay", "nothing.jsonl"], ("file", "nothing.jsonl")),
 }
@@ -356,7 +356,7 @@ def test_ask_keeps_a_token_budget_and_says_that_it_ended_the_search(thinktime: C
     assert out["finish"] == "budget"
 
 
-def test_the_text_of_an_answer_is_printed_as_the_model_wrote_it_in_a_narrow_terminal_too(
+def test_the_text_of_an_answer_is_printed_unchanged_in_a_narrow_terminal(
     thinktime: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "24")
@@ -372,7 +372,7 @@ def test_ask_works_with_a_model_directory_in_place_of_the_shipped_models(thinkti
     assert (out["usage"]["model_calls"], out["usage"]["scorer_calls"]) == (2, 2)
 
 
-def test_a_bench_takes_strategies_with_options_beside_those_without(thinktime: Command, tmp_path: Path) -> None:
+def test_a_bench_takes_strategies_with_and_without_options(thinktime: Command, tmp_path: Path) -> None:
     strategies = "majority,a_star:k=2,n_goals=2,ets:n=4,coverage=0,rebase"
     done = thinktime("bench", "pocket", "--problems", "2", "--strategies", strategies, "--n", "2,4", "--out", "out")
     assert done.code == 0, done.err
@@ -409,11 +409,11 @@ def test_strategies_lists_every_strategy_with_its_options_and_needs(thinktime: C
     assert {"single", "best_of_n", "majority", "weighted_majority", "beam_search"} <= set(found)
     assert found["beam_search"]["options"] == {"n": 16, "width": 4, "max_rounds": 40, "lookahead": 0}
     assert "process rewards" in found["beam_search"]["needs"]
-    assert all(facts["about"] for facts in found.values())
+    assert all(entry["about"] for entry in found.values())
     assert found["beam_search"]["paper"] == "Snell et al. 2024, arXiv 2408.03314, section 5.2"
     text = thinktime("strategies").out
     assert all(re.search(rf"^{name}\b", text, re.MULTILINE) for name in found)
-    assert all(facts["paper"] in text for facts in found.values())
+    assert all(entry["paper"] in text for entry in found.values())
 
 
 def test_strategies_show_describes_one_with_its_options_explained(thinktime: Command) -> None:
@@ -438,7 +438,7 @@ def test_strategies_show_of_an_unknown_name_gives_the_nearest(thinktime: Command
 def test_models_describes_the_shipped_models_and_gives_a_question_that_works(thinktime: Command) -> None:
     found = thinktime("models", "--json").json()
     assert set(found["pocket"]) == {"solver", "reward", "skilled", "retry", "self_evaluation", "digits"}
-    assert all("parameters" in facts["description"] for facts in found["pocket"].values())
+    assert all("parameters" in entry["description"] for entry in found["pocket"].values())
     assert thinktime("ask", found["example"], "--strategy", "single", "--json").code == 0
 
 
@@ -494,7 +494,7 @@ def test_a_killed_bench_that_is_run_again_gives_the_same_result_byte_for_byte(
     [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
     ids=["SIGINT", "SIGTERM", "SIGTERM in the background"],
 )
-def test_an_interrupted_bench_shows_what_it_has_keeps_its_bank_and_goes_on_when_run_again(
+def test_an_interrupted_bench_shows_its_results_keeps_its_bank_and_can_be_resumed(
     kind: signal.Signals,
     in_background: bool,
     undisturbed: Path,
@@ -543,7 +543,7 @@ def test_a_replay_of_the_bank_gives_the_live_result_and_loads_no_model(
     assert essence(undisturbed / "replayed") == essence(undisturbed / "run")
 
 
-def test_a_replay_of_what_the_bank_lacks_fails_with_one_line(
+def test_a_replay_with_missing_samples_fails_with_one_line(
     undisturbed: Path, thinktime: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(undisturbed)
@@ -567,7 +567,7 @@ def test_a_replay_under_a_budget_gives_the_live_result(budget: str, thinktime: C
     assert essence(tmp_path / "replayed") == essence(tmp_path / "live")
 
 
-def test_a_replay_under_a_budget_that_only_a_model_can_count_is_refused(thinktime: Command, tmp_path: Path) -> None:
+def test_a_replay_under_a_budget_that_needs_the_model_is_refused(thinktime: Command, tmp_path: Path) -> None:
     write_questions(tmp_path)
     budget = ("--budget", "2e9flops")
     live = thinktime(*SMALL, *budget, "--out", "live")
@@ -577,7 +577,7 @@ def test_a_replay_under_a_budget_that_only_a_model_can_count_is_refused(thinktim
     assert replayed.err.startswith("error: budget")
 
 
-def test_a_result_under_a_budget_does_not_depend_on_what_else_is_in_the_bank(
+def test_a_result_under_a_budget_does_not_depend_on_other_samples_in_the_bank(
     thinktime: Command, tmp_path: Path
 ) -> None:
     write_questions(tmp_path)
@@ -598,7 +598,7 @@ def test_a_bank_in_use_by_another_process_is_refused_with_its_number(undisturbed
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_report_draws_the_report_of_a_result_again(undisturbed: Path, thinktime: Command, tmp_path: Path) -> None:
+def test_report_writes_the_report_of_a_result_again(undisturbed: Path, thinktime: Command, tmp_path: Path) -> None:
     for name in ("result.json", "timing.json"):
         shutil.copy(undisturbed / "run" / name, tmp_path / name)
     (tmp_path / "report.html").write_text("old")
@@ -627,6 +627,6 @@ def test_help_names_every_command(thinktime: Command) -> None:
 
 
 @pytest.mark.parametrize("command", ["ask", "bench", "serve", "replay", "report", "models", "demo", "strategies"])
-def test_every_command_tells_its_options(command: str) -> None:
+def test_every_command_has_a_help_text(command: str) -> None:
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0 and "--help" in result.output

@@ -1,4 +1,4 @@
-"""The config, the session that loads it, roles on the command line, `solve`, and prompts in a user's words."""
+"""The config, the session that loads it, roles on the command line, `solve`, and a user's own prompts."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_value_that_cannot_work_is_refused_in_one_line(values: dict[str, Any],
         ({"source": "http://host/v1", "parameters": 0.0}, "parameters=0.0: give a number above 0"),
     ],
 )
-def test_what_does_not_belong_to_a_model_is_refused(values: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit_a_model_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ModelSpec(**{"source": "pocket", **values})
 
@@ -147,7 +147,7 @@ def test_a_session_opens_searches_for_many_problems_and_closes_its_bank(tmp_path
         assert bank.models() == ["small"] and len(bank) == 4
 
 
-def test_a_prompt_in_the_users_words_takes_the_place_of_the_strategys() -> None:
+def test_a_users_prompt_replaces_the_strategys() -> None:
     mine = Prompt("mine", lambda problem, about, said: "Is it so?", lambda state, n: 0.5)
     prompts = Config(prompts={"check": "Is {answer} right?", "revise": mine}).prompts_by_name()
     assert prompts["check"].name == "check" and not prompts["check"].is_answer
@@ -161,7 +161,7 @@ def test_a_prompt_in_the_users_words_takes_the_place_of_the_strategys() -> None:
 # Roles on the command line
 
 
-def test_a_role_stands_in_front_of_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_is_written_before_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["~/m/large", "draft=~/m/small", "judge-2=http://host/v1?key=a"]
     assert roles_in("model", given) == {
@@ -258,7 +258,7 @@ Roles = dict[str, dict[str, list[str]]]
 
 
 class Names:
-    """What a bank says of itself."""
+    """A bank with these names of models and scorers."""
 
     path = Path("bank.db")
 
@@ -311,7 +311,7 @@ def test_a_bank_knows_the_roles_of_the_searches_that_wrote_it() -> None:
         (["a"], ["r", "s"], r"it has the scorers \['r', 's'\]; say which one is 'main': --scorer NAME"),
     ],
 )
-def test_a_role_that_a_bank_leaves_open_is_named(models: list[str], scorers: list[str], message: str) -> None:
+def test_an_ambiguous_role_of_a_bank_is_named_in_the_error(models: list[str], scorers: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         in_bank(Config(), models, scorers)
     with pytest.raises(InputError, match="say which one is 'draft': --model draft=NAME"):
@@ -323,7 +323,7 @@ def test_the_verdicts_of_a_model_are_known_by_their_name() -> None:
     assert session.scorers["main"].capabilities == {package.Capability.VERDICTS}
 
 
-def test_an_unknown_environment_lists_those_there_are() -> None:
+def test_the_error_for_an_unknown_environment_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="there are: calculator, key_value"):
         Config(environments="shell")
 

@@ -1,4 +1,4 @@
-"""Controls: a scorer that knows every answer is stamped, and one that knows nothing costs as much as the real one."""
+"""Controls: results of the oracle are marked, and random scores cost as much as those of the real scorer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(scorer: Scorer, nodes: list[Node]) -> list[float | None]:
     return [score.value for score in asyncio.run(scorer.score(PROBLEM, nodes, [None] * len(nodes)))]
 
 
-def test_the_oracle_says_what_the_evaluator_says_and_nothing_of_what_is_incomplete() -> None:
+def test_the_oracle_agrees_with_the_evaluator_and_does_not_score_incomplete_nodes() -> None:
     nodes = [remote("is 7"), remote("is 5"), remote("what"), remote("is 7", "step")]
     assert values(Oracle(TASK), nodes) == [1.0, 0.0, 0.0, None]
 
@@ -53,7 +53,7 @@ def test_best_of_n_by_the_oracle_is_coverage(generator: LocalGenerator, tmp_path
     assert result["stamp"] == STAMP and headline(result).startswith(STAMP)
 
 
-def test_a_report_of_another_scorer_is_not_stamped(
+def test_a_report_of_another_scorer_is_not_marked(
     generator: LocalGenerator, reward: ProcessReward, tmp_path: Path
 ) -> None:
     task = load("pocket", 1, levels=[2])
@@ -68,7 +68,7 @@ def test_a_report_of_another_scorer_is_not_stamped(
             assert result["evaluator"] == "reference answers of pocket"
 
 
-def test_random_numbers_cost_what_the_scorer_costs_and_are_the_same_again() -> None:
+def test_random_scores_cost_what_the_scorer_costs_and_can_be_repeated() -> None:
     tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
     scorers: list[Scorer] = [ToyScorer(dict.fromkeys(tree, 0.5))]
     scorers += [Scrambled(ToyScorer(lambda node: 0.5)) for _ in range(2)]
@@ -86,6 +86,6 @@ def test_a_missing_score_stays_missing() -> None:
     assert all(record.score is None for record in search.trace.values())
 
 
-def test_there_must_be_a_scorer_to_stand_for() -> None:
+def test_random_scores_need_a_scorer_to_replace() -> None:
     with pytest.raises(InputError, match="scorer='random': it replaces a scorer that fits --model"):
         control("random", TASK, None)

@@ -1,4 +1,4 @@
-"""The law of repeated sampling: the fit finds the parameters that generated the data, and tells luck from ability."""
+"""The law of repeated sampling: the fit recovers the parameters of the data, and separates luck from ability."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_power_law_is_recovered_from_exact_values() -> None:
 
 
 def test_the_errors_of_a_fit_are_in_coverage() -> None:
-    """The law holds but for one value that is 0.1 too high: the fit is off there by most of that."""
+    """The law holds except for one value that is 0.1 too high: there the fit is off by almost 0.1."""
     ks = list(range(1, 41))
     values = [exp(-1.0 * k**-0.5) for k in ks]
     values[20] += 0.1
@@ -85,7 +85,7 @@ def test_a_fit_to_nothing_or_to_too_little_is_refused() -> None:
 # Success rates
 
 
-def test_a_beta_distribution_is_recovered_from_what_it_drew() -> None:
+def test_a_beta_distribution_is_recovered_from_its_samples() -> None:
     rng = Random(4)
     rates = [rng.betavariate(0.6, 2.0) for _ in range(1500)]
     fit = fit_rates([(100, sum(rng.random() < p for _ in range(100))) for p in rates])
@@ -99,7 +99,7 @@ def test_the_forecast_of_a_beta_distribution_by_hand() -> None:
 
 
 def test_equal_rates_are_forecast_as_one_coin() -> None:
-    """Less spread than any Beta has: both parameters would go to infinity, the forecast must not."""
+    """Less spread than any Beta distribution: both parameters would become infinite, but the forecast stays finite."""
     fit = fit_rates([(10, 5)] * 20)
     assert [fit(k) for k in (1, 2, 4)] == pytest.approx([1 / 2, 3 / 4, 15 / 16], abs=1e-3)
     assert fit_rates([(10, 10)] * 20)(4) == pytest.approx(1, abs=1e-3)
@@ -114,13 +114,13 @@ def test_rates_of_nothing_right_are_refused() -> None:
 
 
 def test_chance_guesses_from_the_answers_to_other_problems() -> None:
-    """First: of the others' 4 answers one is its 7, so 1/4, and in two guesses 1 - (3/4)^2. Second: none is its 9."""
+    """First problem: 1 of the 4 other answers is 7, so 1/4, and 1 - (3/4)^2 in two guesses. Second: none is 9."""
     answers: list[list[str | None]] = [["7", "7"], ["9", "7", None, "3"]]
     assert chance(answers, ["7", "9"], 1) == [0.25, 0.0]
     assert chance(answers, ["7", "9"], 2) == [1 - 0.75**2, 0.0]
 
 
-def test_a_problem_alone_has_nothing_to_guess_from() -> None:
+def test_a_single_problem_has_no_other_answers_to_guess_from() -> None:
     assert chance([["7", "7"]], ["7"], 4) == [0.0]
 
 
@@ -131,25 +131,25 @@ def test_a_needle_has_right_samples_but_fewer_than_one_in_a_hundred() -> None:
     assert needles([(200, 1), (200, 2), (200, 0), (200, 100)]) == 0.25
 
 
-def test_equal_texts_show() -> None:
+def test_equal_texts_are_detected() -> None:
     samples = tuple(Sample(1, "7", True, text=text) for text in ("a", "b", "a", "a"))
     assert distinct(Sampled("p", samples)) == 0.5
 
 
-# What to buy
+# The cheapest plan
 
 
 SMALL, LARGE = SampledModel("small", [(10, 2)] * 3, 5.0, 1.0), SampledModel("large", [(10, 9)] * 3, 50.0, 10.0)
 
 
 def test_the_cheapest_way_to_a_coverage_counts_the_prompt_once_and_every_sample() -> None:
-    """Small: pass@k of 2 in 10 is 1/5, 17/45, 24/45: 3 samples for one half, at 8; large: 1 sample, at 60."""
+    """Small: pass@k of 2 in 10 is 1/5, 17/45, 24/45, so 3 samples reach 1/2, for 8; large: 1 sample, for 60."""
     assert cheapest([SMALL, LARGE], 0.5) == ModelChoice("small", 3, coverage(SMALL.counts, 3), 8.0)
     dear = SampledModel("small", SMALL.counts, 5.0, 20.0)
     assert cheapest([dear, LARGE], 0.5) == ModelChoice("large", 1, coverage(LARGE.counts, 1), 60.0)
 
 
-def test_a_coverage_out_of_reach_is_not_extrapolated_to() -> None:
+def test_an_unreached_coverage_is_not_extrapolated() -> None:
     assert cheapest([SampledModel("half", [(10, 0), (10, 10)], 0.0, 1.0)], 0.6) is None
 
 

@@ -1,4 +1,4 @@
-"""Bins by difficulty, policies chosen on the other half, and the price of a larger model."""
+"""Bins by difficulty, policies chosen on one half of the problems and measured on the other, and exchange rates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_bins_are_of_equal_size_the_easiest_first_and_ties_in_order() -> None:
     assert binned([0.1 * i for i in range(10)]) == [4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
 
 
-def test_a_policy_is_measured_on_the_half_it_was_not_chosen_on() -> None:
+def test_a_policy_is_chosen_on_one_half_and_measured_on_the_other() -> None:
     """In bin 0 the halves disagree, so choosing is wrong twice; in bin 1 they agree."""
     bins = [0, 0, 0, 0, 1, 1, 1, 1]
     right = {"a": [1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0], "b": [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]}
@@ -36,6 +36,6 @@ def test_the_published_exchange_rates_of_a_model_14_times_as_large(ratio: float,
     ("numbers", "field"),
     [((14, None, 1e9), "pretraining_tokens=None"), ((14, 1e9, None), "inference_tokens=None"), ((0, 1, 1), "times=0")],
 )
-def test_what_is_not_known_is_asked_for(numbers: tuple[float, float | None, float | None], field: str) -> None:
+def test_an_unknown_number_is_named_in_the_error(numbers: tuple[float, float | None, float | None], field: str) -> None:
     with pytest.raises(InputError, match=f"{field}: give a number above 0"):
         exchange_rate(*numbers)

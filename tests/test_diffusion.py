@@ -1,4 +1,4 @@
-"""Pictures: the steps are those of ``diffusers``, states share their batches, and the account is what was computed."""
+"""Pictures: steps equal those of ``diffusers``, states share batches, and the account equals the computation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import Notebook, unhurried
+from toy import MemoryJournal, unhurried
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
@@ -60,7 +60,7 @@ def searching(
     *,
     eta: float = 1.0,
     budget: Budget | None = None,
-    journal: Notebook | None = None,
+    journal: MemoryJournal | None = None,
     **options: Any,
 ) -> Search:
     generator = DiffusionGenerator(model, steps=STEPS, eta=eta, **options)
@@ -87,7 +87,7 @@ def random(shape: tuple[int, ...], seed: int) -> Array:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("clip", [True, False])
-def test_a_step_is_that_of_diffusers(prediction: str, eta: float, clip: bool) -> None:
+def test_a_step_equals_that_of_diffusers(prediction: str, eta: float, clip: bool) -> None:
     sampler: Any = DDIMScheduler(prediction_type=prediction, clip_sample=clip, timestep_spacing="trailing")
     sampler.set_timesteps(10)
     alphas = [float(sampler.alphas_cumprod[t]) for t in sampler.timesteps] + [1.0]
@@ -102,7 +102,7 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, clip: bool) ->
         np.testing.assert_allclose(clean, theirs.pred_original_sample.numpy(), rtol=2e-4, atol=2e-5)
 
 
-def test_a_whole_picture_is_that_of_the_pipeline_step_by_step(model: DiffusionModel, directory: Path) -> None:
+def test_a_whole_picture_equals_that_of_the_pipeline_at_every_step(model: DiffusionModel, directory: Path) -> None:
     """The same noises through the network and scheduler of ``diffusers``."""
     search = searching(model, eta=0.5)
     leaf = asyncio.run(search.extend([search.root]))[0]
@@ -130,7 +130,7 @@ def test_a_neighbour_has_the_length_and_the_angle_it_should(seed: int, cosine: f
     assert dot == pytest.approx(cosine, abs=1e-5)
 
 
-def test_noise_put_back_has_the_variance_of_its_level() -> None:
+def test_a_renoised_state_has_the_variance_of_its_level() -> None:
     levels = Levels((900, 600, 300), (0.1, 0.4, 0.8, 1.0))
     x = np.float32(np.sqrt(0.8)) * np.ones((1, 100, 100), np.float32) + np.sqrt(np.float32(0.2)) * random(
         (1, 100, 100), 0
@@ -149,9 +149,9 @@ def test_a_spill_store_returns_its_arrays_and_keeps_within_its_limit(moves: list
     def check(name: int) -> None:
         np.testing.assert_array_equal(there[name][0].get(), np.full((2, 2), there[name][1], np.float32))
 
-    for place, (name, keep) in enumerate(moves):
+    for index, (name, keep) in enumerate(moves):
         if keep or name not in there:
-            there[name] = (store.put(np.full((2, 2), place, np.float32)), place)
+            there[name] = (store.put(np.full((2, 2), index, np.float32)), index)
         else:
             check(name)
             del there[name]
@@ -213,8 +213,8 @@ def test_without_noise_the_first_draw_decides(model: DiffusionModel) -> None:
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_run_is_repeated_by_its_seed_and_resumed_from_its_journal(model: DiffusionModel) -> None:
-    notes = Notebook()
+def test_a_seed_repeats_a_run_and_a_journal_resumes_it(model: DiffusionModel) -> None:
+    notes = MemoryJournal()
     first = searching(model, journal=notes)
     answer = painted("dts:n=4", first)
     again = searching(model, journal=notes)
@@ -226,7 +226,7 @@ def test_a_run_is_repeated_by_its_seed_and_resumed_from_its_journal(model: Diffu
     assert replace(repeated.usage, seconds=0) == replace(answer.usage, seconds=0)
 
 
-def test_moves_go_to_a_neighbour_and_back_on_the_way(model: DiffusionModel) -> None:
+def test_transitions_go_to_a_neighbour_or_back_to_a_noisier_level(model: DiffusionModel) -> None:
     search = searching(model, eta=0)
 
     async def move() -> None:
@@ -312,13 +312,13 @@ def test_without_room_for_the_final_steps_the_picture_of_the_search_is_the_answe
     assert search.trace[answer.node.key].score == max(scores)
 
 
-def test_an_ensemble_compares_ranks_and_no_scale_drowns_another() -> None:
+def test_an_ensemble_compares_ranks_so_the_scale_of_a_score_does_not_matter() -> None:
     loud, quiet, calm = (900.0, 100.0, 500.0, 0.0), (0.1, 0.4, 0.3, 0.2), (0.0, 1.0, 1.0, 0.5)
     assert mean_ranks([loud]) == [1, 3, 2, 4]
     assert mean_ranks([loud, quiet, calm]) == [pytest.approx(r) for r in (3.0, 5.5 / 3, 5.5 / 3, 10 / 3)]
 
 
-def test_searches_choose_by_ranks_if_they_are_asked_to(model: DiffusionModel) -> None:
+def test_searches_can_choose_by_ranks(model: DiffusionModel) -> None:
     search = searching(model, eta=0)
     generator: Any = search.generator
     weights = {"ink": 1000.0, "symmetry": 1.0, "compressibility": 1.0}
@@ -334,7 +334,7 @@ def test_searches_choose_by_ranks_if_they_are_asked_to(model: DiffusionModel) ->
     assert list(found.values()) == [False, True, True]
 
 
-def test_a_search_refuses_a_sampler_without_what_it_needs(model: DiffusionModel) -> None:
+def test_a_search_refuses_a_sampler_that_lacks_its_needs(model: DiffusionModel) -> None:
     for strategy in ("fk_steering", "dts"):
         with pytest.raises(CapabilityError, match="eta above 0"):
             painted(strategy, searching(model, eta=0))
@@ -369,14 +369,14 @@ def test_options_that_cannot_work_are_refused(model: DiffusionModel, options: di
         DiffusionGenerator(model, **options)
 
 
-def test_guidance_away_from_nothing_is_refused(tmp_path: Path) -> None:
+def test_guidance_without_an_unconditional_prediction_is_refused(tmp_path: Path) -> None:
     plain = tiny_diffusion.classes(tmp_path)
     (plain / "labels.json").unlink()
     with pytest.raises(InputError, match="guidance=2: guidance needs predictions without a class"):
         DiffusionGenerator(plain, guidance=2)
 
 
-def test_a_class_that_is_not_there_is_refused(model: DiffusionModel) -> None:
+def test_an_unknown_class_is_refused(model: DiffusionModel) -> None:
     with pytest.raises(InputError, match="prompt='a cat': name one class: 0, 1, 2, 3"):
         searching(model, "a cat")
     assert searching(model, "class 3, please").root.state.condition == 3
@@ -390,14 +390,14 @@ def test_another_number_of_steps_than_the_sampler_takes_is_refused(model: Diffus
         asyncio.run(search.extend([search.root]))
 
 
-def test_levels_that_stand_still_are_refused() -> None:
+def test_repeated_levels_are_refused() -> None:
     with pytest.raises(InputError, match="two steps would be at the same level"):
         Levels((500, 500, 0), (0.2, 0.2, 0.9, 1.0))
     with pytest.raises(InputError, match="back_to=3: give a position from 0 to 1"):
         Levels((900, 500, 100), (0.2, 0.4, 0.9, 1.0)).renoise(random((1, 2, 2), 0), 2, 3, random((1, 2, 2), 1))
 
 
-def test_a_directory_that_is_none_is_refused(tmp_path: Path, directory: Path) -> None:
+def test_a_directory_without_a_model_is_refused(tmp_path: Path, directory: Path) -> None:
     with pytest.raises(InputError, match="no diffusers directory"):
         DiffusionModel(tmp_path)
     flow = tmp_path / "flow"
@@ -422,9 +422,7 @@ def test_parts_whose_states_have_other_shapes_are_refused(tmp_path: Path, direct
 
 
 @pytest.mark.parametrize("strategy", ["best_of_n:n=3", "fk_steering:n=3", "dts:n=3", "beam_search:n=4", "zero_order"])
-def test_scores_that_are_no_numbers_are_missing_and_a_picture_comes_all_the_same(
-    model: DiffusionModel, strategy: str
-) -> None:
+def test_nan_scores_are_missing_and_a_picture_is_still_returned(model: DiffusionModel, strategy: str) -> None:
     eta = 0.0 if strategy == "zero_order" else 1.0
     generator = DiffusionGenerator(model, steps=STEPS, eta=eta)
     search = Search(
@@ -439,7 +437,7 @@ def test_scores_that_are_no_numbers_are_missing_and_a_picture_comes_all_the_same
     assert all(record.score is None for record in search.trace.values())
 
 
-def test_a_measure_of_too_few_numbers_is_named(model: DiffusionModel) -> None:
+def test_a_measure_that_returns_too_few_numbers_is_named(model: DiffusionModel) -> None:
     generator = DiffusionGenerator(model, steps=STEPS)
     scorer = PictureScorer(generator, lambda pictures, _: pictures[:1].mean((1, 2, 3)), "lazy")
     search = Search(Problem("p", "2"), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))
@@ -447,7 +445,7 @@ def test_a_measure_of_too_few_numbers_is_named(model: DiffusionModel) -> None:
         painted("best_of_n:n=3", search)
 
 
-def test_stable_diffusion_is_steered_and_is_the_pipelines_own(latent: Path) -> None:
+def test_stable_diffusion_is_steered_and_equals_its_pipeline(latent: Path) -> None:
     search = searching(latent, "a cat", eta=0, guidance=3.0)
     answer = painted("best_of_n:n=2", search)
     assert answer.node is not None
@@ -467,7 +465,7 @@ def test_stable_diffusion_is_steered_and_is_the_pipelines_own(latent: Path) -> N
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Path, prediction: str) -> None:
+def test_a_pull_shifts_the_noise_by_the_gradient_at_the_clean_estimate(tmp_path: Path, prediction: str) -> None:
     model = DiffusionModel(tiny_diffusion.classes(tmp_path, prediction=prediction))
     levels = replace(model.levels(STEPS), clip=None)
     model._sampler.register_to_config(clip_sample=False)
@@ -487,15 +485,15 @@ def test_a_pull_moves_the_noise_by_the_slope_of_the_clean_estimate(tmp_path: Pat
     alpha = levels.alphas[2]
     noises = [parts(x, each, alpha**0.5, (1 - alpha) ** 0.5, levels.prediction)[1] for each in (predicted(x), moved)]
     slope = (noises[0] - noises[1]) / (1.5 * (1 - alpha) ** 0.5)
-    for place in [(0, 1, 2), (0, 4, 4), (0, 6, 3)]:
+    for index in [(0, 1, 2), (0, 4, 4), (0, 6, 3)]:
         above, below = x.copy(), x.copy()
-        above[place] += 0.02
-        below[place] -= 0.02
+        above[index] += 0.02
+        below[index] -= 0.02
         rise = (measured(above) - measured(below)) / 0.04
-        assert slope[place] == pytest.approx(rise, rel=0.05, abs=5e-3)
+        assert slope[index] == pytest.approx(rise, rel=0.05, abs=5e-3)
 
 
-def test_a_pull_makes_pictures_of_more_ink_and_its_passes_backwards_are_counted(model: DiffusionModel) -> None:
+def test_a_pull_gives_more_ink_and_its_backward_passes_are_counted(model: DiffusionModel) -> None:
     (free, plain), (pulled, strong) = (
         (search := searching(model, pull=pull), painted("best_of_n:n=16", search))
         for pull in (None, Pull([Part("ink", ink)], 100.0))
@@ -511,7 +509,7 @@ def test_a_pull_makes_pictures_of_more_ink_and_its_passes_backwards_are_counted(
         Pull([Part("ink", ink)], 0)
 
 
-def test_words_pull_through_the_decoder(latent: Path) -> None:
+def test_the_gradient_goes_through_the_decoder_of_a_text_model(latent: Path) -> None:
     search = searching(latent, "a cat", guidance=2.0, pull=Pull([Part("ink", ink)], 10.0))
     assert painted("single", search).usage.denoiser_calls == 2 * STEPS
 
@@ -563,7 +561,7 @@ def test_a_classifier_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         Classifier.load(tmp_path / "nothing")
 
 
-def test_scores_compose_and_what_is_missing_stays_missing(model: DiffusionModel) -> None:
+def test_scores_compose_and_missing_scores_stay_missing(model: DiffusionModel) -> None:
     search = searching(model)
     generator: Any = search.generator
     parts = [PictureScorer(generator, ink, "ink"), PictureScorer(generator, symmetry, "symmetry")]
@@ -586,8 +584,8 @@ def test_scores_compose_and_what_is_missing_stays_missing(model: DiffusionModel)
         Composed([(parts[0], 2.0)], "product")
 
 
-def test_clip_tells_words_from_words_and_pulls(tmp_path: Path) -> None:
-    """Random weights: what it measures means nothing, but it is what CLIP's own model says of the same inputs."""
+def test_clip_distinguishes_prompts_and_has_a_gradient(tmp_path: Path) -> None:
+    """The weights are random, so the scores mean nothing, but they equal those of CLIP's own model."""
     measure = clip_score(tiny_diffusion.clip(tmp_path))
     shown = torch.from_numpy(np.random.default_rng(0).random((2, 1, 16, 16), np.float32))
     cat, dog, *_ = measure(torch.cat([shown, shown]), ["a cat", "a dog", "a dog", "a cat"])

@@ -1,4 +1,4 @@
-"""The code blocks of docs/python.md run as they stand there."""
+"""The code blocks of docs/python.md run unchanged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | 
 
 
 def run(block: str) -> dict[str, Any]:
-    """The names that a block leaves behind."""
+    """Run a block; return the names that it defines."""
     page = sys.modules["page"] = ModuleType("page")  # a dataclass looks its module up
     exec(compile(block, str(PAGE), "exec"), vars(page))
     return vars(page)
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if "answer = " in block])
-def test_a_block_runs_and_answers(block: str) -> None:
+def test_a_block_runs_and_returns_an_answer(block: str) -> None:
     assert run(block)["answer"].value is not None
 
 
@@ -36,7 +36,7 @@ def test_many_questions_share_a_session() -> None:
     assert [answer.usage.model_calls for answer in answers] == [4, 4]
 
 
-def test_the_strategy_of_the_page_uses_two_models_an_environment_and_a_search_inside() -> None:
+def test_the_strategy_of_the_page_uses_two_models_an_environment_and_an_inner_search() -> None:
     block = next(block for block in BLOCKS if "class DraftFirst" in block)
     answer = run(block)["answer"]
     assert {role for _, role in answer.accounts} >= {"model draft", "model main", "environment sums"}

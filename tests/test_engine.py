@@ -1,4 +1,4 @@
-"""The engine: what a row samples depends on its key alone, and the draws have exactly the model's distribution."""
+"""The engine: a row's samples depend only on its key, and they have exactly the model's distribution."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROBABILITIES = (0.0, 0.45, 0.0, 0.25, 0.15, 0.1, 0.05, 0.0)
 
 @pytest.fixture(scope="module")
 def crowd(language_model: LanguageModel, questions: tuple[str, ...]) -> list[Row]:
-    """40 rows of mixed length and kind: ten prompts, from each four rows that differ in key and settings."""
+    """40 rows of mixed length and kind: four rows for each of ten prompts, with different keys and settings."""
     step = language_model.tokenizer.ids_containing("\n")
     rows = []
     for index in range(40):
@@ -57,7 +57,7 @@ def essence(outputs: Sequence[Output]) -> list[tuple[tuple[int, ...], str]]:
 
 
 def chi_square(counts: Sequence[int], probabilities: Sequence[float]) -> float:
-    """Pearson's statistic over the possible outcomes; its mean is their number minus 1."""
+    """Pearson's statistic over the possible outcomes; its mean is the number of outcomes minus 1."""
     n = sum(counts)
     return sum((seen - n * p) ** 2 / (n * p) for seen, p in zip(counts, probabilities, strict=True) if p > 0)
 
@@ -164,7 +164,7 @@ def test_a_step_ends_with_the_first_step_token(language_model: LanguageModel, cr
     whole = language_model.engine().run([replace(row, stop_ids=frozenset()) for row in rows])
     stepped = language_model.engine().run([replace(row, stop_ids=step) for row in rows])
     for w, s in zip(whole, stepped, strict=True):
-        first = next(place for place, token in enumerate(w.ids) if token in step)
+        first = next(index for index, token in enumerate(w.ids) if token in step)
         assert s.finish == "stop"
         assert s.ids == w.ids[: first + 1]
 
@@ -174,7 +174,7 @@ def test_max_tokens_is_kept_exactly(language_model: LanguageModel, crowd: list[R
     assert [(len(output.ids), output.finish) for output in outputs] == [(1, "length"), (2, "length"), (5, "length")]
 
 
-def test_the_end_token_ends_a_row_even_at_the_last_place_and_is_its_last_id(
+def test_the_end_token_ends_a_row_even_at_the_length_limit_and_is_its_last_id(
     language_model: LanguageModel, crowd: list[Row]
 ) -> None:
     row = replace(crowd[0], temperature=0.0, max_tokens=200, stop_ids=frozenset())
@@ -234,7 +234,7 @@ def test_uniform_is_uniform_over_keys_and_over_positions() -> None:
     for unit in (uniform(counted, zeros), uniform(zeros, counted)):
         assert unit.min() >= 0 and unit.max() < 1
         counts = np.bincount((unit * 16).astype(int), minlength=16).tolist()
-        assert chi_square(counts, [1 / 16] * 16) < 45  # of 15 degrees of freedom: exceeded once in 10,000
+        assert chi_square(counts, [1 / 16] * 16) < 45  # 15 degrees of freedom: exceeded once in 10,000 times
 
 
 def test_neighbouring_keys_and_positions_are_uncorrelated() -> None:
@@ -248,7 +248,8 @@ def test_draws_follow_the_softmax_at_the_temperature(temperature: float) -> None
     counts = Counter(draw(PROBABILITIES, noise(20000), temperature))
     raised = [p ** (1 / temperature) for p in PROBABILITIES]
     expected = [p / sum(raised) for p in raised]
-    assert chi_square([counts[i] for i in range(8)], expected) < 25  # of 4 degrees: exceeded once in 20,000
+    # 4 degrees of freedom: exceeded once in 20,000 times
+    assert chi_square([counts[i] for i in range(8)], expected) < 25
 
 
 def test_top_p_keeps_the_fewest_likeliest_ids_that_reach_it_in_their_proportions() -> None:
@@ -273,12 +274,12 @@ def test_top_k_keeps_the_k_likeliest_ids_in_their_proportions() -> None:
     assert set(draw(PROBABILITIES, noise(20000), top_k=100)) == {1, 3, 4, 5, 6}
 
 
-def test_of_top_k_and_top_p_the_narrower_cuts() -> None:
+def test_the_narrower_of_top_k_and_top_p_decides() -> None:
     assert set(draw(PROBABILITIES, noise(2000), top_p=0.75, top_k=2)) == {1, 3}
     assert set(draw(PROBABILITIES, noise(2000), top_p=0.4, top_k=3)) == {1}
 
 
-def test_ids_that_tie_at_the_cut_of_top_k_all_stay() -> None:
+def test_top_k_keeps_all_ids_that_tie_with_the_last_one() -> None:
     assert set(draw((0.4, 0.2, 0.2, 0.2), noise(2000), top_k=2)) == {0, 1, 2, 3}
 
 
@@ -288,11 +289,11 @@ def test_top_k_of_one_row_does_not_touch_another() -> None:
     assert sample(logits, ones, ones, torch.tensor([1, 0]), last).tolist() == [1, 6]
 
 
-def test_temperature_0_is_the_argmax_whatever_the_noise() -> None:
+def test_temperature_0_is_the_argmax_for_any_noise() -> None:
     assert draw(PROBABILITIES, noise(50), temperature=0.0) == [1] * 50
 
 
-def test_a_top_p_of_0_leaves_the_likeliest_id() -> None:
+def test_a_top_p_of_0_keeps_the_likeliest_id() -> None:
     assert draw((0.2, 0.5, 0.3), noise(50), top_p=0.0) == [1] * 50
 
 
@@ -330,7 +331,7 @@ def test_the_first_token_of_a_question_is_drawn_with_the_probability_that_transf
     assert statistic < degrees + 5 * (2 * degrees) ** 0.5
 
 
-def test_the_cost_of_a_forward_pass_is_two_operations_a_parameter_and_four_a_head_place_attended_to() -> None:
+def test_a_forward_pass_costs_two_operations_per_parameter_and_four_per_attended_position_and_head_dimension() -> None:
     shape = Shape(layers=3, heads=2, kv_heads=1, head_dim=5, parameters=1000, bytes_per_value=8)
     attention = sum(4 * 3 * 2 * 5 * (7 + own) for own in (1, 2, 3, 4))  # 7 cached, then itself and those before it
     assert forward_flops(shape, tokens=4, context=7) == 2 * 1000 * 4 + attention
@@ -359,17 +360,17 @@ def test_the_cost_of_a_problem_is_that_of_the_kinetics_paper(
     assert cost.decoding == cost.linear + cost.attention + cost.kv_traffic
 
 
-def test_the_account_of_a_small_run_is_what_one_counts_by_hand() -> None:
+def test_the_account_of_a_small_run_equals_a_count_by_hand() -> None:
     engine = tiny_engine(max_tokens=20, eos_id=-1)
     outputs = engine.run([Row(words(36), key, max_tokens=4) for key in (5, 6)])
     assert [len(output.ids) for output in outputs] == [4, 4]
     account = engine.account
-    # the prompt of 36 in chunks of 20 and 16; then twice three tokens: the last that is drawn is not read
+    # the prompt of 36 in chunks of 20 and 16; then twice three tokens: the last token that is drawn is not processed
     assert account.iterations == 2 + 3
     assert (account.prompt_computed, account.prompt_reused, account.recomputed) == (36, 0, 0)
     assert (account.generated, account.tokens) == (6, 42)
     assert account.attended == sum(range(1, 37)) + 2 * (37 + 38 + 39)
-    # the second chunk reads the first; the 32 tokens in full blocks are read once for both rows, their own rest twice
+    # the second chunk reads the first; the 32 tokens in full blocks are read once for both rows, the rest once per row
     assert account.kv_tokens_read == 20 + 36 + sum(32 + 2 * own for own in (5, 6, 7))
     assert account.kv_tokens_held_peak == 4 * 16  # three blocks of the prompt, the last of them in a copy
     assert account.kv_tokens_held_sum == (2 + 3 + 4 + 4 + 4) * 16
@@ -392,11 +393,11 @@ def test_an_account_of_nothing_is_all_zeros() -> None:
 
 
 def some_rows(n: int, max_tokens: int = 6) -> list[Row]:
-    """Their first ids differ, so none waits for what another is about to read."""
+    """Their first ids differ, so no row waits for another one to process a shared prefix."""
     return [Row((10 + i, *words(4 + 7 * i % 23, i)), key=i, max_tokens=max_tokens) for i in range(n)]
 
 
-def test_a_worker_runs_what_many_coroutines_ask_for_in_one_batch_and_answers_each_in_order() -> None:
+def test_a_worker_runs_the_tasks_of_many_coroutines_in_one_batch_and_returns_each_in_order() -> None:
     rows = some_rows(12)
     worker = Worker(tiny_engine())
 
@@ -408,7 +409,7 @@ def test_a_worker_runs_what_many_coroutines_ask_for_in_one_batch_and_answers_eac
     assert worker.engine.account.iterations <= 7  # all prompts in one, then a token of every row in each
 
 
-def test_a_coroutine_that_asks_while_others_run_joins_their_batch() -> None:
+def test_a_coroutine_that_comes_later_joins_the_running_batch() -> None:
     early, late = Row(words(9), 1, max_tokens=40), Row(words(9, 1), 2, max_tokens=3)
     worker = Worker(tiny_engine(eos_id=-1))
     ended: list[int] = []
@@ -486,7 +487,7 @@ def test_a_worker_serves_one_event_loop_after_another() -> None:
     assert answers == [in_full(row)[0] for row in rows]
 
 
-def test_a_loop_that_ended_with_rows_under_way_leaves_nothing_behind_in_the_next() -> None:
+def test_an_event_loop_that_ends_with_running_rows_does_not_affect_the_next() -> None:
     engine = tiny_engine(eos_id=-1)
     worker = Worker(engine)
     row = some_rows(1)[0]
@@ -504,7 +505,7 @@ def test_a_loop_that_ended_with_rows_under_way_leaves_nothing_behind_in_the_next
     assert (engine.busy, engine._pool.held) == (False, 0)
 
 
-def test_a_fault_of_the_engine_reaches_every_caller_and_the_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_engine_reaches_every_caller_and_the_worker_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = some_rows(2)
     worker = Worker(tiny_engine())
 

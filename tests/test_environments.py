@@ -1,4 +1,4 @@
-"""Acting: what a node remembers, how states are forked, replayed and never repeated, and what a kill leaves."""
+"""Acting: nodes hold observations, states are forked or replayed, and irreversible actions are never repeated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import Notebook, drawn, extend, toy_search, unhurried
+from toy import MemoryJournal, drawn, extend, toy_search, unhurried
 
 from thinktime.bank.store import Bank
 from thinktime.core.context import Start
@@ -48,7 +48,7 @@ def walk(search: Search, actions: Sequence[Any]) -> list[Node]:
 
 
 class Counting(KeyValueStore):
-    """Counts the actions that are really carried out."""
+    """Counts the actions that are carried out."""
 
     def __init__(self, *, copies: bool = True) -> None:
         super().__init__(copies=copies)
@@ -92,15 +92,15 @@ def test_a_second_branch_is_charged_for_the_actions_that_are_carried_out_again()
     assert search.meter.accounts == {("online", "environment main"): Usage(actions=6)}
 
 
-def test_a_limit_on_actions_is_kept_and_the_search_says_that_it_is_over() -> None:
+def test_a_limit_on_actions_is_kept_and_the_search_is_marked_as_exhausted() -> None:
     search = searching(Counting(), budget=Budget(actions=2))
     nodes = walk(search, [SET, GET])
     assert act(search, nodes[-1], GET) is None
     assert search.exhausted and search.ledger.spent.actions == 2
 
 
-def test_a_resumed_search_carries_nothing_out_before_a_new_action_needs_the_state() -> None:
-    journal, again = Notebook(), Counting(copies=False)
+def test_a_resumed_search_repeats_actions_only_when_a_new_action_needs_the_state() -> None:
+    journal, again = MemoryJournal(), Counting(copies=False)
     walk(searching(Counting(), journal), [SET, CHANGE])
     search = searching(again, journal)
     *_, last = walk(search, [SET, CHANGE])
@@ -117,8 +117,8 @@ def test_observations_do_not_depend_on_whether_states_are_copied_or_replayed(ste
     for copies in (True, False):
         search = searching(KeyValueStore(copies=copies))
         nodes = [search.root]
-        for place, action in steps:
-            node = act(search, nodes[place % len(nodes)], action)
+        for index, action in steps:
+            node = act(search, nodes[index % len(nodes)], action)
             assert node is not None
             nodes.append(node)
         seen.append([(node.key, node.state) for node in nodes[1:]])
@@ -131,7 +131,7 @@ def test_a_problem_may_say_where_an_environment_starts() -> None:
 
 
 class Sending(KeyValueStore):
-    """Appends every action to a list that outlives the process, and cannot take it back."""
+    """Appends every action to a list that outlives the process; the action cannot be undone."""
 
     name = "mail"
 
@@ -148,7 +148,7 @@ class Sending(KeyValueStore):
 
 
 def test_an_irreversible_action_is_not_repeated_by_a_resume() -> None:
-    journal, sent = Notebook(), list[Any]()
+    journal, sent = MemoryJournal(), list[Any]()
     walk(searching(Sending(sent), journal), ["one", "two"])
     search = searching(Sending(sent), journal)
     nodes = walk(search, ["one", "two", "three"])
@@ -156,7 +156,7 @@ def test_an_irreversible_action_is_not_repeated_by_a_resume() -> None:
 
 
 def test_an_irreversible_action_that_was_begun_is_an_error_after_a_kill_and_is_not_repeated() -> None:
-    journal, sent = Notebook(), list[Any]()
+    journal, sent = MemoryJournal(), list[Any]()
     with pytest.raises(KeyboardInterrupt):
         walk(searching(Sending(sent, fails=True), journal), ["one"])
     search = searching(Sending(sent), journal)
@@ -186,7 +186,7 @@ class Broken(Counting):
 
 
 def test_a_failed_action_is_charged_and_not_banked_and_the_others_go_on() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     for again in (False, True):
         search = searching(Broken(), journal)
         (base,) = walk(search, [SET])
@@ -198,7 +198,7 @@ def test_a_failed_action_is_charged_and_not_banked_and_the_others_go_on() -> Non
         assert search.ledger.spent.actions == 3
 
 
-def test_what_can_neither_fork_nor_replay_goes_on_from_its_newest_state_alone() -> None:
+def test_an_environment_without_fork_and_replay_continues_only_from_its_newest_state() -> None:
     environment = Counting()
     environment.capabilities = frozenset()
     search = searching(environment)
@@ -218,7 +218,7 @@ def test_an_unknown_environment_and_a_failed_node_are_refused() -> None:
         act(search, failed, "more")
 
 
-def test_an_observation_is_shown_in_prompts_and_is_no_generation_to_go_on_from() -> None:
+def test_an_observation_is_shown_in_prompts_and_no_model_can_continue_it() -> None:
     search = searching(Calculator())
     (node,) = walk(search, ["2 + 3"])
     assert node.state.text == "5"
@@ -286,7 +286,7 @@ def test_kill_9_in_the_middle_of_an_irreversible_action(tmp_path: Path) -> None:
     assert os.path.getsize(tmp_path / "bank.db") and Bank(tmp_path / "bank.db").models() == ["mail"]
 
 
-def test_a_replayable_environment_survives_a_kill_without_a_trace_of_it(tmp_path: Path) -> None:
+def test_a_replayable_environment_gives_the_same_result_after_a_kill(tmp_path: Path) -> None:
     def observed(journal: Journal, actions: Sequence[Any]) -> list[str]:
         environment = KeyValueStore()
         environment.capabilities = frozenset({REPLAY})
@@ -295,4 +295,4 @@ def test_a_replayable_environment_survives_a_kill_without_a_trace_of_it(tmp_path
     with Bank(tmp_path / "bank.db") as bank:
         observed(bank, [SET])
     with Bank(tmp_path / "bank.db") as bank:
-        assert observed(bank, [SET, CHANGE, GET]) == observed(Notebook(), [SET, CHANGE, GET]) == ["ok", "ok", "2"]
+        assert observed(bank, [SET, CHANGE, GET]) == observed(MemoryJournal(), [SET, CHANGE, GET]) == ["ok", "ok", "2"]

@@ -1,4 +1,4 @@
-"""Verifiers that execute, and how far they can be trusted: worked out by hand."""
+"""Verifiers that execute programs, and measures of their reliability, worked out by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from thinktime.strategies import make
         ("The answer is 7, for x = 7", False),
     ],
 )
-def test_a_solution_is_accepted_if_all_that_it_works_out_is_so(text: str, holds: bool) -> None:
+def test_a_solution_is_accepted_if_all_its_equations_hold(text: str, holds: bool) -> None:
     assert arithmetic(text) is holds
 
 
@@ -65,16 +65,16 @@ def test_reference_solutions_are_accepted() -> None:
         ("waste = bytearray(1 << 31)\ndef f(x):\n    return x + 1", False),
     ],
 )
-def test_a_program_passes_if_its_tests_are_run_to_their_end(program: str, passed: bool) -> None:
+def test_a_program_passes_if_its_tests_run_to_the_end(program: str, passed: bool) -> None:
     assert passes(program, "assert f(1) == 2", seconds=60) is passed
 
 
-def test_a_program_without_end_is_out_of_time_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_an_endless_program_times_out_and_leaves_no_process(tmp_path: Path) -> None:
     beat = tmp_path / "beat"
     child = f"import time\nwhile True:\n    open({str(beat)!r}, 'a').write('x')\n    time.sleep(0.01)"
     program = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
     seconds = 1.0
-    while not beat.exists():  # a busy machine may not have come to the child
+    while not beat.exists():  # on a busy machine the child may not have started yet
         assert passes(program, "", seconds) is None
         seconds *= 2
     sizes = []
@@ -84,7 +84,7 @@ def test_a_program_without_end_is_out_of_time_and_leaves_nothing_running(tmp_pat
     assert sizes[0] == sizes[1]
 
 
-def test_the_last_fenced_block_is_the_program_and_every_letter_of_it_counts() -> None:
+def test_the_last_fenced_block_is_the_program_and_is_compared_exactly() -> None:
     answers = Programs()
     assert answers.read(Text((), text="First\n```python\nx = 1\n```\nthen\n```\nif x:\n    y = 2\n```")) == (
         "if x:\n    y = 2\n"
@@ -98,14 +98,14 @@ PROGRAMS = ("def f(x): return x", "def f(x): return 2 * x", "def f(x): return x 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The first is passed by the third program, the second by the second, the third by none."""
+    """The third program passes the first problem, the second program the second, and none passes the third."""
     path = tmp_path / "programs.jsonl"
     tests = ("assert f(1) == 2 and f(2) == 3", "assert f(3) == 6", "assert f(1) == 9")
     path.write_text("\n".join(json.dumps({"question": f"f {i}", "tests": test}) for i, test in enumerate(tests)))
     return path
 
 
-def test_with_tests_for_a_verifier_what_is_selected_is_what_is_covered(file: Path, tmp_path: Path) -> None:
+def test_with_tests_as_the_verifier_selection_equals_coverage(file: Path, tmp_path: Path) -> None:
     task = load(f"programs:{file}")
     generator = ToyGenerator({str(i): done(program) for i, program in enumerate(PROGRAMS)})
     with Bank(tmp_path / "bank.db") as bank:
@@ -139,17 +139,17 @@ def test_the_health_of_a_verifier_by_hand() -> None:
     assert found.wrong_accepted.value == pytest.approx(1 / 3)
     assert found.flaky.value == pytest.approx(1 / 6)
     assert (found.flaky_problems, found.out_of_time) == ((1,), 1)
-    # resampled are both, twice the first, or twice the second: 1/3, 1/2 and 0
+    # the resamples are both problems, twice the first, or twice the second: 1/3, 1/2 and 0
     assert (found.false_positives.low, found.false_positives.high) == (0.0, 0.5)
 
 
-def test_what_there_is_nothing_to_take_a_share_of_is_unknown() -> None:
+def test_a_share_of_nothing_is_unknown() -> None:
     found = health([[Judged((False,), True)], []])
     assert found.false_negatives is not None and found.false_negatives.value == 1.0
     assert (found.false_positives, found.wrong_accepted) == (None, None)
 
 
-def test_health_takes_samples_that_were_verified() -> None:
+def test_health_needs_verified_samples() -> None:
     with pytest.raises(InputError, match="samples=0: give samples of known correctness"):
         health([[], []])
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The harness of the experiments: a row has its commands, intervals are the bench's, a result says how it was made."""
+"""The harness of the experiments: commands of rows, intervals as in the bench, results that name their command."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_bootstrap_of_a_mean_is_the_interval_of_the_bench() -> None:
     assert mean(values, seed=7) == mean_interval(values.tolist(), seed=7).as_dict()
 
 
-def test_a_ratio_is_of_sums_over_the_same_problems() -> None:
+def test_a_ratio_divides_sums_over_the_same_problems() -> None:
     a, b = [2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0]
     assert ratio(a, b) == {"value": 2.0, "low": 2.0, "high": 2.0}
     assert ratio([1.0, 9.0], [1.0, 1.0]) == {"value": 5.0, "low": 1.0, "high": 9.0}
@@ -84,12 +84,12 @@ def test_estimates_as_text() -> None:
     assert as_number(estimate) == "0.12 [-0.05, 0.20]" and as_number(estimate, digits=3) == "0.123 [-0.050, 0.200]"
 
 
-def test_a_judge_that_can_not_be_read_never_leaves_a_problem_out() -> None:
+def test_an_unreadable_judge_never_drops_a_problem() -> None:
     judge = arm("generative_reward:n=4,k=2").strategy
     assert isinstance(judge, GenerativeReward) and judge.unreadable == "plurality"
 
 
-def test_an_experiment_keeps_its_levels_shares_its_bank_and_says_how_it_was_made(
+def test_an_experiment_keeps_its_levels_shares_its_bank_and_records_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--problems", "12", "--bank", str(tmp_path / "bank.db"), "--out", str(tmp_path / "out")]
@@ -106,7 +106,7 @@ def test_an_experiment_keeps_its_levels_shares_its_bank_and_says_how_it_was_made
     assert capsys.readouterr().out.endswith("it holds\n")
 
 
-def test_a_share_leaves_out_problems_without_any_and_is_none_without_all() -> None:
+def test_a_share_skips_problems_without_samples_and_is_none_without_problems() -> None:
     assert share([1, 0, 2], [2, 0, 2]) == ratio([1.0, 2.0], [2.0, 2.0])
     assert share([0, 0], [0, 0]) is None
 

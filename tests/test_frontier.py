@@ -19,13 +19,13 @@ def labels(points: list[Point]) -> list[str]:
     return [point.label for point in points]
 
 
-def test_what_something_as_cheap_beats_is_not_on_the_frontier() -> None:
+def test_a_point_that_another_one_beats_at_no_higher_cost_is_not_on_the_frontier() -> None:
     assert labels(frontier(POINTS)) == ["one", "vote"]
     assert labels(frontier([Point("a", 1, 0.5), Point("b", 1, 0.6)])) == ["b"]
     assert frontier([]) == []
 
 
-def test_what_a_budget_buys_and_what_an_accuracy_costs() -> None:
+def test_the_accuracy_at_a_budget_and_the_cost_of_an_accuracy() -> None:
     assert [(found := within(POINTS, cost)) and found.label for cost in (0.5, 1, 3.9, 4, 99)] == [
         *(None, "one", "one", "vote", "vote")
     ]
@@ -33,7 +33,7 @@ def test_what_a_budget_buys_and_what_an_accuracy_costs() -> None:
 
 
 def test_the_area_is_a_mean_over_costs_even_in_logarithms() -> None:
-    """From 1 to 16: half of the octaves at .5, half at .7. From 1/2 to 2 the first octave buys nothing."""
+    """From 1 to 16: half of the octaves at .5, half at .7. From 1/2 to 2, the first octave has accuracy 0."""
     assert area(POINTS, 1, 16) == pytest.approx(0.6)
     assert area(POINTS, 0.5, 2) == pytest.approx(0.25)
     assert area(POINTS, 2, 8) == pytest.approx((0.5 * log(2) + 0.7 * log(2)) / log(4))

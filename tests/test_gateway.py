@@ -1,4 +1,4 @@
-"""The gateway: methods by name, true usage, errors that are errors, and clients that leave."""
+"""The gateway: how a request names a method, and how it is passed on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gateway_server import PLAIN, VOTE, Start
 
 from thinktime.gateway.methods import parse
 
-# which method, and what goes on
+# how a request names a method
 
 
-def test_a_method_in_the_models_name_votes_over_samples_of_the_rest_of_it(start_gateway: Start) -> None:
+def test_a_method_before_the_models_name_votes_over_samples_of_that_model(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=8@4000tok/words"})
     assert status == 200 and [body["n"] for body in endpoint.requests] == [8]
@@ -57,7 +57,7 @@ def test_a_strategy_inside_another_is_named_in_brackets_or_as_an_option(
         ({}, {"X_Thinktime": "majority:n=3@4000tok"}),
     ],
 )
-def test_name_field_and_header_say_the_same(
+def test_name_field_and_header_are_equivalent(
     start_gateway: Start, body: dict[str, Any], headers: dict[str, str]
 ) -> None:
     endpoint, gateway = start_gateway(n="ignored")
@@ -110,7 +110,7 @@ def test_name_field_and_header_say_the_same(
         ({"model": "majority/words", "seed": "x"}, {}, "seed", "whole number"),
     ],
 )
-def test_what_is_not_there_is_a_400_that_lists_what_is(
+def test_an_unknown_name_is_a_400_that_lists_the_known_ones(
     start_gateway: Start, body: dict[str, Any], headers: dict[str, str], param: str, says: str
 ) -> None:
     endpoint, gateway = start_gateway()
@@ -123,7 +123,7 @@ def test_what_is_not_there_is_a_400_that_lists_what_is(
 @pytest.mark.parametrize(
     ("model", "samples"), [("self_consistency-words", 5), ("majority_voting-words", 8), ("none-words", 1)]
 )
-def test_spellings_of_optillm_are_read(start_gateway: Start, model: str, samples: int) -> None:
+def test_names_of_optillm_are_accepted(start_gateway: Start, model: str, samples: int) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     assert gateway.ask({**PLAIN, "model": model})[0] == 200
     assert gateway.ask({**PLAIN, "optillm_approach": model.removesuffix("-words")})[0] == 200
@@ -168,7 +168,7 @@ TALK = [
 ]
 
 
-def test_everything_but_the_method_reaches_every_sample_as_it_is(start_gateway: Start) -> None:
+def test_all_fields_except_the_method_reach_every_sample_unchanged(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     assert gateway.ask({**VOTE, **FIELDS, "messages": TALK})[0] == 200
     assert len(endpoint.requests) == 8
@@ -177,7 +177,7 @@ def test_everything_but_the_method_reaches_every_sample_as_it_is(start_gateway: 
         assert "thinktime" not in sent and sent["max_tokens"] == 64
 
 
-def test_requests_at_once_keep_their_own_settings(start_gateway: Start) -> None:
+def test_concurrent_requests_keep_their_own_settings(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored", latency=0.02)
     bodies = [{**PLAIN, "model": f"majority:n={n}/words", "user": str(n), "top_p": n / 10} for n in range(1, 9)]
     with ThreadPoolExecutor(8) as pool:
@@ -187,7 +187,7 @@ def test_requests_at_once_keep_their_own_settings(start_gateway: Start) -> None:
     assert sent == {(str(n), n / 10): n for n in range(1, 9)}
 
 
-def test_a_seed_gives_the_same_answer_again_and_none_gives_others(start_gateway: Start) -> None:
+def test_a_seed_repeats_the_answer_and_without_a_seed_answers_differ(start_gateway: Start) -> None:
     _, gateway = start_gateway(n="ignored")
     fixed = [gateway.ask({**VOTE, "seed": 5})[1] for _ in range(2)]
     assert (
@@ -204,7 +204,7 @@ def test_a_request_without_a_method_passes_untouched(start_gateway: Start) -> No
     assert answer["id"] == "x" and len(answer["choices"]) == 2 and "thinktime" not in answer
 
 
-def test_a_race_answers_with_the_shortest_and_says_what_it_could_not_count(start_gateway: Start) -> None:
+def test_a_race_answers_with_the_shortest_sample_and_reports_uncounted_calls(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(pace=0.02)
     endpoint.replies.extend(" ".join(["so"] * n) + f" The answer is {n}" for n in (60, 4, 50))
     status, answer, _ = gateway.ask({**PLAIN, "thinktime": {"strategy": "first_finish", "n": 3}})
@@ -223,7 +223,7 @@ def test_completions_vote_too(start_gateway: Start) -> None:
     assert (status, answer["error"]["param"]) == (400, "prompt")
 
 
-def test_models_are_listed_with_the_methods_that_need_no_more_than_samples(start_gateway: Start) -> None:
+def test_models_are_listed_with_the_methods_that_need_only_samples(start_gateway: Start) -> None:
     _, gateway = start_gateway(probed=False)
     status, listing, _ = gateway.ask(b"", "models")
     names = [model["id"] for model in listing["data"]]
@@ -249,7 +249,7 @@ def test_an_invalid_body_is_an_error(start_gateway: Start, raw: bytes, kind: str
     assert found == status and says in answer["error"]["message"] and endpoint.requests == []
 
 
-def test_paths_and_verbs_that_are_not_there_are_reported_in_the_same_shape(start_gateway: Start) -> None:
+def test_unknown_paths_and_verbs_are_reported_in_the_same_shape(start_gateway: Start) -> None:
     _, gateway = start_gateway(probed=False)
     assert gateway.ask(b"{}", "embeddings")[0] == 404
     status, answer, _ = gateway.ask(b"", "chat/completions")

@@ -1,4 +1,4 @@
-"""What the gateway says that an answer cost, and that nobody spends more than they may."""
+"""The gateway reports the cost of each answer, and no client exceeds its budget."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def keyed(budget: Budget, **more: Any) -> dict[str, Any]:
     return {"keys": (Key("ann", digest(KEY), budget, **more),)}
 
 
-# what it cost
+# the reported cost
 
 
 @pytest.mark.parametrize("n", ["honoured", "ignored", "refused"])
 @pytest.mark.parametrize("model", ["majority:n=8/words", "single/words", "adaptive_consistency/words"])
-def test_usage_is_what_the_endpoint_counted_over_all_samples(start_gateway: Start, n: str, model: str) -> None:
+def test_usage_is_the_sum_of_the_endpoints_counts_over_all_samples(start_gateway: Start, n: str, model: str) -> None:
     endpoint, gateway = start_gateway(n=n)
     answer = gateway.ask({**PLAIN, "model": model})[1]
     usage, account = answer["usage"], answer["thinktime"]["account"]
@@ -40,7 +40,7 @@ def test_usage_is_what_the_endpoint_counted_over_all_samples(start_gateway: Star
     assert account["model_calls"] == answer["thinktime"]["samples"]
 
 
-def test_dollars_are_reported_where_there_is_a_price_and_unknown_where_there_is_none(start_gateway: Start) -> None:
+def test_dollars_are_reported_if_there_is_a_price_and_are_unknown_otherwise(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway({"price": Price(2, 8)})
     paid = gateway.ask(VOTE)[1]["thinktime"]["account"]["dollars"]
     assert paid == pytest.approx((2 * endpoint.prompt_tokens + 8 * endpoint.generated_tokens) / 1e6)
@@ -48,7 +48,7 @@ def test_dollars_are_reported_where_there_is_a_price_and_unknown_where_there_is_
     assert free.ask(VOTE)[1]["thinktime"]["account"]["dollars"] is None
 
 
-def test_samples_that_nobody_counted_are_charged_the_most_and_said_to_be(start_gateway: Start) -> None:
+def test_uncounted_samples_are_charged_their_worst_case_and_reported(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.append("no usage")
     answer = gateway.ask({**VOTE, "max_tokens": 100})[1]
@@ -57,17 +57,17 @@ def test_samples_that_nobody_counted_are_charged_the_most_and_said_to_be(start_g
     assert answer["usage"]["completion_tokens"] >= endpoint.generated_tokens
 
 
-def test_usage_is_left_out_where_nothing_was_counted(start_gateway: Start) -> None:
+def test_usage_is_null_if_nothing_was_counted(start_gateway: Start) -> None:
     _, gateway = start_gateway(usage=False)
     answer = gateway.ask(VOTE)[1]
     assert answer["usage"] is None and answer["thinktime"]["account"]["uncounted_calls"] == 8
 
 
-# what a request may spend
+# the budget of a request
 
 
 @pytest.mark.parametrize("tokens", [64, 100, 200])
-def test_a_request_spends_no_more_than_its_budget_and_says_that_it_ended(start_gateway: Start, tokens: int) -> None:
+def test_a_request_keeps_its_budget_and_reports_that_it_ended(start_gateway: Start, tokens: int) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     status, answer, _ = gateway.ask({**PLAIN, "model": f"majority:n=64@{tokens}tok/words"})
     assert status == 200 and answer["thinktime"]["finish"] == "budget" and answer["choices"][0]["message"]["content"]
@@ -98,7 +98,7 @@ def test_a_budget_below_one_sample_is_refused_before_anything_is_spent(start_gat
         ("majority:n=8@10s/words", 4096),
     ],
 )
-def test_a_sample_without_a_limit_gets_one_that_leaves_room_for_others(
+def test_a_sample_without_a_length_limit_does_not_reserve_the_whole_budget(
     start_gateway: Start, model: str, limit: int
 ) -> None:
     endpoint, gateway = start_gateway(n="ignored")
@@ -106,13 +106,13 @@ def test_a_sample_without_a_limit_gets_one_that_leaves_room_for_others(
     assert {body["max_tokens"] for body in endpoint.requests[:1]} == {limit}
 
 
-def test_a_probe_that_takes_too_long_ends_with_the_seconds(start_gateway: Start) -> None:
+def test_a_slow_probe_ends_with_the_seconds_of_the_budget(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(probed=False)
     endpoint.faults.append("never")
     assert gateway.ask({**PLAIN, "model": "single@0.2s/words"})[0] == 504
 
 
-def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: Start) -> None:
+def test_when_the_seconds_end_the_samples_so_far_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "never", ""])
     status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@3s/words"})
@@ -123,12 +123,12 @@ def test_when_the_seconds_are_over_what_is_there_is_the_answer(start_gateway: St
     assert answer["thinktime"]["account"]["uncounted_calls"] == 1
 
 
-# what a key and the gateway may spend
+# the budgets of a key and of the gateway
 
 
 @pytest.mark.parametrize("who", ["key", "gateway"])
 @pytest.mark.parametrize("model", ["majority:n=4/words", "words"])
-def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: str, model: str) -> None:
+def test_many_requests_at_once_never_exceed_the_budget(start_gateway: Start, who: str, model: str) -> None:
     limit = Budget(tokens=1000)
     settings = keyed(limit) if who == "key" else {**keyed(Budget()), "budget": limit}
     endpoint, gateway = start_gateway(settings, probed=False, n="ignored", latency=0.02)
@@ -150,7 +150,7 @@ def test_a_crowd_never_spends_more_than_its_budget(start_gateway: Start, who: st
 
 
 @pytest.mark.parametrize("model", ["majority:n=3/words", "single/words", "words"])
-def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, model: str) -> None:
+def test_streams_are_charged_like_whole_answers(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False)
     probe_first(endpoint, gateway, KEY)
     before = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
@@ -164,7 +164,9 @@ def test_streams_are_charged_as_answers_in_one_piece_are(start_gateway: Start, m
 
 
 @pytest.mark.parametrize("model", ["majority:n=4/words", "words"])
-def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_gateway: Start, model: str) -> None:
+def test_a_request_waits_while_others_have_reserved_the_budget_and_loses_no_sample(
+    start_gateway: Start, model: str
+) -> None:
     _, gateway = start_gateway(keyed(Budget(tokens=3000)), probed=False, n="ignored", latency=0.01)
     body = {**PLAIN, "model": model, "max_tokens": 1000}  # two samples reserve nearly all of it
     with ThreadPoolExecutor(8) as pool:
@@ -175,20 +177,20 @@ def test_whoever_finds_a_budget_reserved_waits_for_it_and_loses_nothing(start_ga
         assert [(one["finish"], one["samples"]) for one in received] == [("done", 4)] * 8
 
 
-def test_the_last_tokens_of_a_key_are_an_answer_that_says_so(start_gateway: Start) -> None:
+def test_the_last_tokens_of_a_key_give_an_answer_marked_budget(start_gateway: Start) -> None:
     _, gateway = start_gateway(keyed(Budget(tokens=130)), probed=False)
     answer = gateway.ask({**PLAIN, "model": "majority:n=16/words"}, **BEARER)[1]
     assert answer["thinktime"]["finish"] == "budget" and answer["usage"]["completion_tokens"] <= 130
     assert answer["choices"][0]["message"]["content"]
 
 
-def test_a_key_with_a_budget_has_to_say_how_long_an_answer_may_be(start_gateway: Start) -> None:
+def test_a_key_with_a_budget_has_to_send_max_tokens(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(tokens=200)), probed=False)
     status, answer, _ = gateway.ask({"model": "words", "messages": PLAIN["messages"]}, **BEARER)
     assert (status, answer["error"]["param"]) == (400, "max_tokens") and endpoint.requests == []
 
 
-def test_dollars_of_a_key_need_a_price_and_a_prompt_that_has_one(start_gateway: Start) -> None:
+def test_a_dollar_budget_of_a_key_needs_a_price_and_a_prompt_of_known_size(start_gateway: Start) -> None:
     _, gateway = start_gateway(keyed(Budget(dollars=1)), probed=False)
     for model in ("words", "single/words"):
         status, answer, _ = gateway.ask({**PLAIN, "model": model}, **BEARER)
@@ -210,7 +212,7 @@ def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Sta
     assert gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[0] == 200
 
 
-def test_seconds_of_a_key_are_for_each_request(start_gateway: Start) -> None:
+def test_the_seconds_of_a_key_limit_each_request(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(seconds=3)), probed=False)
     for model in ("single/words", "words"):
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200

@@ -38,13 +38,14 @@ def test_a_completion_is_read_with_its_usage_and_account(start_gateway: Start) -
 def test_an_answer_is_a_whole_completion(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     answer = client(gateway).chat.completions.create(model="majority:n=8/words", messages=TALK)
-    assert ChatCompletion.model_validate(answer.to_dict(), strict=True) == answer  # the client itself lets holes pass
+    # the client itself accepts missing fields
+    assert ChatCompletion.model_validate(answer.to_dict(), strict=True) == answer
     assert answer.usage is not None and answer.id.startswith("chatcmpl-")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
 @pytest.mark.parametrize("model", ["majority:n=2/words", "single/words", "words"])
-def test_what_a_model_says_comes_back_letter_by_letter(start_gateway: Start, model: str) -> None:
+def test_the_text_of_a_model_is_returned_unchanged(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway()
     endpoint.says = ["Step 1. User: asks.\nAssistant: says <think>42</think>. System: \u2713 The answer is 42"]
     answer = client(gateway).chat.completions.create(model=model, messages=TALK)
@@ -52,7 +53,7 @@ def test_what_a_model_says_comes_back_letter_by_letter(start_gateway: Start, mod
     assert "".join(said(streamed(gateway, model=model))) == endpoint.says[0]
 
 
-def test_the_method_goes_into_extra_body_with_any_model(start_gateway: Start) -> None:
+def test_the_method_can_be_in_extra_body(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     client(gateway).chat.completions.create(
         model="words", messages=TALK, extra_body={"thinktime": {"strategy": "majority", "n": 5}}
@@ -60,7 +61,7 @@ def test_the_method_goes_into_extra_body_with_any_model(start_gateway: Start) ->
     assert endpoint.requests[0]["n"] == 5 and "thinktime" not in endpoint.requests[0]
 
 
-def test_many_at_once_are_answered_each_with_its_own_account(start_gateway: Start) -> None:
+def test_concurrent_requests_have_their_own_accounts(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(latency=0.02)
 
     async def all_of_them() -> list[Any]:
@@ -130,7 +131,7 @@ def test_tokens_come_before_the_answer_is_whole(start_gateway: Start) -> None:
     endpoint.pace = 0.01
     with client(gateway).chat.completions.create(model="single/words", messages=TALK, stream=True) as chunks:
         first = next(chunk for chunk in chunks if said([chunk]))
-        endpoint.pace = 3600.0  # whatever comes now has to have been sent before
+        endpoint.pace = 3600.0  # events that arrive now were sent before
         assert said([first])
 
 
@@ -155,7 +156,7 @@ def test_completions_stream_too(start_gateway: Start) -> None:
         assert "answer is" in "".join(choice.text for choice in chunks) and chunks[-1].finish_reason == "stop"
 
 
-def test_errors_are_the_clients_exceptions_also_in_a_stream(start_gateway: Start) -> None:
+def test_errors_become_the_clients_exceptions_also_in_a_stream(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     endpoint.faults.append("429:90")
     with pytest.raises(RateLimitError) as limited:
@@ -171,7 +172,7 @@ def test_errors_are_the_clients_exceptions_also_in_a_stream(start_gateway: Start
 # tools and structures
 
 
-def test_calls_of_tools_are_voted_on_by_name_and_arguments(start_gateway: Start) -> None:
+def test_tool_calls_vote_by_name_and_arguments(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     answer = client(gateway).chat.completions.create(model="majority:n=16/words", messages=TALK, tools=TOOLS, seed=3)
     choice, received = answer.choices[0], (answer.model_extra or {})["thinktime"]
@@ -184,7 +185,7 @@ def test_calls_of_tools_are_voted_on_by_name_and_arguments(start_gateway: Start)
 
 
 @pytest.mark.parametrize("model", ["majority:n=4/words", "single/words"])
-def test_calls_of_tools_stream(start_gateway: Start, model: str) -> None:
+def test_tool_calls_stream(start_gateway: Start, model: str) -> None:
     _, gateway = start_gateway()
     with client(gateway).chat.completions.stream(model=model, messages=TALK, tools=TOOLS) as stream:
         final = stream.get_final_completion()
@@ -193,7 +194,7 @@ def test_calls_of_tools_stream(start_gateway: Start, model: str) -> None:
     assert json.loads(call.function.arguments)["unit"] == "apples"
 
 
-def test_samples_that_call_no_tool_are_of_one_mind_however_they_say_it(start_gateway: Start) -> None:
+def test_samples_without_a_tool_call_vote_for_the_same_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["Done.", "All is done.", "so 7", "I am done.", "so 7"]
     answer = client(gateway).chat.completions.create(model="majority:n=5/words", messages=TALK, tools=TOOLS)
@@ -206,7 +207,7 @@ class Sum(BaseModel):
     sum: int
 
 
-def test_structured_output_is_voted_on_by_value_and_parsed(start_gateway: Start) -> None:
+def test_structured_output_votes_by_value_and_is_parsed(start_gateway: Start) -> None:
     _, gateway = start_gateway(n="ignored")
     answer = client(gateway).chat.completions.parse(
         model="majority:n=9/words", messages=TALK, response_format=Sum, seed=2
@@ -216,7 +217,7 @@ def test_structured_output_is_voted_on_by_value_and_parsed(start_gateway: Start)
     assert received["share"] > 0.3
 
 
-def test_log_probabilities_come_along_if_asked_for(start_gateway: Start) -> None:
+def test_log_probabilities_are_returned_on_request(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     ask = client(gateway).chat.completions.create
     plain = ask(model="majority:n=2/words", messages=TALK)
@@ -228,7 +229,7 @@ def test_log_probabilities_come_along_if_asked_for(start_gateway: Start) -> None
 # answers that cannot be read
 
 
-def test_texts_without_an_answer_are_chosen_by_agreement_else_the_first(start_gateway: Start) -> None:
+def test_without_a_readable_answer_the_most_frequent_text_is_chosen_or_the_first(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["I think so.", "Perhaps.", "I  think so.", "No."]
     answer = client(gateway).chat.completions.create(model="majority:n=4/words", messages=TALK)
@@ -237,14 +238,14 @@ def test_texts_without_an_answer_are_chosen_by_agreement_else_the_first(start_ga
     assert (received["answer"], received["share"], received["finish"]) == (None, 0.5, "done")
 
 
-def test_one_value_is_one_answer_however_it_is_written(start_gateway: Start) -> None:
+def test_equal_values_in_other_spellings_are_one_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = [f"The answer is {answer}" for answer in ("7", "0.5", "7", "1/2", r"\frac{1}{2}")]
     answer = client(gateway).chat.completions.create(model="majority:n=5/words", messages=TALK)
     assert (answer.model_extra or {})["thinktime"]["share"] == 0.6
 
 
-def test_texts_without_an_answer_never_outvote_one_that_has_one(start_gateway: Start) -> None:
+def test_texts_without_an_answer_never_outvote_a_readable_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = ["No idea.", "No idea.", "No idea.", "The answer is 7"]
     answer = client(gateway).chat.completions.create(model="majority:n=4/words", messages=TALK)
@@ -261,7 +262,7 @@ class LengthScorer(WordScorer):
         return Usage(scorer_calls=1)
 
 
-def test_texts_without_an_answer_are_chosen_by_score_where_there_is_a_scorer() -> None:
+def test_without_a_readable_answer_the_best_scored_text_is_chosen_if_there_is_a_scorer() -> None:
     says = ["No.", "It may well be so.", "No.", "Perhaps."]
     with Running(n="ignored", says=says) as endpoint, Serving(endpoint.url, LengthScorer()) as gateway:
         answer = client(gateway).chat.completions.create(model="best_of_n:n=4/words", messages=TALK)

@@ -1,4 +1,4 @@
-"""An upstream that fails, in every way it can: errors are errors, and one bad sample costs one sample."""
+"""An upstream that fails in many ways: a failure is reported as an error, and one bad sample costs one sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start_gateway: Start, fa
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429"])
-def test_one_refusal_of_eight_is_asked_again_and_only_that_one(start_gateway: Start, fault: str) -> None:
+def test_one_refused_request_of_eight_is_retried_alone(start_gateway: Start, fault: str) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "", fault, "", "", "", "", "", fault])
     status, answer, _ = gateway.ask(VOTE)
@@ -36,7 +36,9 @@ def test_one_refusal_of_eight_is_asked_again_and_only_that_one(start_gateway: St
 
 
 @pytest.mark.parametrize(("n", "requests"), [("ignored", 8), ("refused", 9)])
-def test_an_upstream_that_no_longer_takes_n_is_asked_one_by_one(start_gateway: Start, n: str, requests: int) -> None:
+def test_if_the_upstream_refuses_n_later_samples_are_requested_one_by_one(
+    start_gateway: Start, n: str, requests: int
+) -> None:
     endpoint, gateway = start_gateway()
     endpoint.n = n
     answer = gateway.ask(VOTE)[1]
@@ -51,7 +53,7 @@ def test_an_upstream_that_no_longer_takes_n_is_asked_one_by_one(start_gateway: S
     [("429:0", 429, "rate_limit_error"), ("500", 500, "server_error"), ("503:0", 503, "server_error")]
     + [(fault, 502, "server_error") for fault in ("garbage", "html", "no choices")],
 )
-def test_what_fails_upstream_fails_here_with_its_status(
+def test_an_error_of_the_upstream_is_returned_with_its_status(
     start_gateway: Start, fault: str, status: int, kind: str, model: str, stream: bool
 ) -> None:
     endpoint, gateway = start_gateway(n="ignored")
@@ -63,14 +65,14 @@ def test_what_fails_upstream_fails_here_with_its_status(
     assert answer["thinktime"]["finish"] == "error" and answer["thinktime"]["account"]["model_calls"] > 0
 
 
-def test_samples_that_all_lack_a_text_are_no_answer(start_gateway: Start) -> None:
+def test_samples_without_text_give_no_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["no text"] * 8)
     status, answer, _ = gateway.ask(VOTE)
     assert (status, answer["error"]["type"]) == (502, "server_error") and "no text" in answer["error"]["message"]
 
 
-def test_a_long_retry_after_is_the_clients_to_wait_for(start_gateway: Start) -> None:
+def test_a_long_retry_after_is_passed_to_the_client(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     endpoint.faults.append("429:77")
     status, answer, headers = gateway.ask(VOTE)
@@ -78,14 +80,14 @@ def test_a_long_retry_after_is_the_clients_to_wait_for(start_gateway: Start) -> 
     assert answer["thinktime"]["account"]["generated_tokens"] == 0
 
 
-def test_a_short_one_is_waited_for(start_gateway: Start) -> None:
+def test_the_gateway_waits_for_a_short_retry_after(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     endpoint.faults.extend(["429:0.01", "503"])
     assert gateway.ask(VOTE)[0] == 200 and len(endpoint.requests) == 3
 
 
 @pytest.mark.parametrize(("fault", "status"), [("429:7", 429), ("500", 500), ("moved", 301), ("html", 200)])
-def test_a_request_without_a_method_gets_what_the_upstream_says(start_gateway: Start, fault: str, status: int) -> None:
+def test_a_request_without_a_method_gets_the_upstreams_own_error(start_gateway: Start, fault: str, status: int) -> None:
     endpoint, gateway = start_gateway()
     endpoint.faults.append(fault)
     found, text, headers = raw(gateway, PLAIN)
@@ -94,7 +96,7 @@ def test_a_request_without_a_method_gets_what_the_upstream_says(start_gateway: S
     assert (b"<html>" in text) == (fault in ("moved", "html"))
 
 
-def test_an_upstream_that_is_not_there_is_a_502(start_gateway: Start) -> None:
+def test_an_unreachable_upstream_is_a_502(start_gateway: Start) -> None:
     with Serving("http://127.0.0.1:9/v1") as gateway:
         for model in ("words", "single/words"):
             status, answer, _ = gateway.ask({**PLAIN, "model": model})
@@ -103,13 +105,13 @@ def test_an_upstream_that_is_not_there_is_a_502(start_gateway: Start) -> None:
         assert gateway.ask(b"", "models")[0] == 502
 
 
-def test_a_key_that_the_upstream_does_not_take_is_not_the_clients_fault(start_gateway: Start) -> None:
+def test_a_gateway_key_that_the_upstream_rejects_is_a_502(start_gateway: Start) -> None:
     _, gateway = start_gateway({"upstream_key": "sk-of-the-gateway"}, probed=False, key="another")
     status, answer, _ = gateway.ask(VOTE)
     assert status == 502 and "sk-of-the-gateway" not in json.dumps(answer)
 
 
-def test_models_and_prompts_that_do_not_fit_are_the_clients_fault(start_gateway: Start) -> None:
+def test_unknown_models_and_long_prompts_are_client_errors(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**VOTE, "model": "majority/nothing"})
     assert (status, answer["error"]["code"]) == (404, "model_not_found") and "words" in answer["error"]["message"]
@@ -121,16 +123,16 @@ def test_models_and_prompts_that_do_not_fit_are_the_clients_fault(start_gateway:
     assert status == 400 and "unknown field frobnicate" in answer["error"]["message"]
 
 
-def test_samples_that_were_all_cut_are_one_that_says_so(start_gateway: Start) -> None:
+def test_if_all_samples_are_cut_the_first_one_is_returned_as_incomplete(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
-    endpoint.faults.append("no text")  # the first says nothing
+    endpoint.faults.append("no text")  # the first sample is empty
     status, answer, _ = gateway.ask({**VOTE, "max_tokens": 3})
     choice = answer["choices"][0]
     assert (status, choice["finish_reason"], answer["thinktime"]["finish"]) == (200, "length", "incomplete")
     assert len(choice["message"]["content"].split()) == 3
 
 
-def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
+def test_many_requests_to_a_host_name_run_at_once(start_gateway: Start) -> None:
     endpoint, _ = start_gateway(n="ignored")
     with Serving(f"http://localhost:{endpoint.port}/v1") as gateway:
         probe_first(endpoint, gateway)
@@ -139,7 +141,7 @@ def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
         endpoint.latency, endpoint.connections = 60.0, 0
         endpoint.requests.clear()
         crowd = [_sent(gateway, VOTE) for _ in range(32)]
-        assert eventually(lambda: len(endpoint.requests) == 256)  # none waits for another
+        assert eventually(lambda: len(endpoint.requests) == 256)  # no request waits for another
         crowd.append(_sent(gateway, {**VOTE, "model": "majority:n=744/words"}))
         assert eventually(lambda: len(endpoint.requests) == 1000)
         for connection in crowd:
@@ -149,7 +151,7 @@ def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
         assert gateway.ask(VOTE)[0] == 200
 
 
-# clients that leave
+# clients that disconnect
 
 
 def raw(gateway: Serving, body: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
@@ -169,7 +171,7 @@ def _sent(gateway: Serving, body: dict[str, Any]) -> http.client.HTTPConnection:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("model", "requests"), [("majority:n=8/words", 8), ("single/words", 1), ("words", 1)])
-def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
+def test_a_disconnected_client_ends_its_upstream_requests(
     start_gateway: Start, model: str, requests: int, stream: bool
 ) -> None:
     endpoint, gateway = start_gateway(n="ignored")
@@ -184,7 +186,7 @@ def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
 
 
 @pytest.mark.parametrize("model", ["single/words", "words"])
-def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(start_gateway: Start, model: str) -> None:
+def test_a_client_that_disconnects_in_a_stream_ends_it_upstream(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway()
     endpoint.pace = 0.05
     connection = _sent(gateway, {**PLAIN, "model": model, "stream": True})
@@ -194,7 +196,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(start_gateway: S
     assert eventually(lambda: endpoint.left == 1)
 
 
-def test_a_stream_says_that_it_is_alive_and_ends_with_done(
+def test_a_stream_sends_comments_in_silence_and_ends_with_done(
     start_gateway: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SILENCE", 0.01)
@@ -223,7 +225,7 @@ def untouched(endpoint: Endpoint, body: dict[str, Any]) -> bytes:
     return connection.getresponse().read()
 
 
-def test_a_stream_without_a_method_is_the_upstreams_byte_for_byte(start_gateway: Start) -> None:
+def test_a_stream_without_a_method_is_forwarded_byte_for_byte(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     body = {**PLAIN, "stream": True, "seed": 3, "n": 2}
     assert raw(gateway, body)[1] == untouched(endpoint, body)

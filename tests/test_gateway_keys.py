@@ -1,4 +1,4 @@
-"""Keys, rate limits and addresses of the gateway; no secret is shown."""
+"""Keys, rate limits and addresses of the gateway, and that no secret is shown."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_client_without_a_key_is_refused_and_costs_nothing(start_gateway: Star
     assert gateway.ask(PLAIN, **bearer(KEY))[0] == 200 and gateway.ask(b"", "models", **bearer(OTHER))[0] == 200
 
 
-def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
+def test_a_key_cannot_exceed_its_rate_limit(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(KEYS, probed=False)
     statuses = [gateway.ask(PLAIN, **bearer(OTHER))[0] for _ in range(3)]
     status, answer, headers = gateway.ask(PLAIN, **bearer(OTHER))
@@ -60,7 +60,7 @@ def test_a_key_asks_no_more_often_than_it_may(start_gateway: Start) -> None:
     assert gateway.ask(PLAIN, **bearer(KEY))[0] == 200
 
 
-def test_the_rate_comes_back_with_time() -> None:
+def test_the_rate_limit_refills_with_time() -> None:
     client = ApiClient("ann", Ledger(), (), per_minute=6)
     for _ in range(6):
         client.check_rate_limit(1000.0)
@@ -72,7 +72,7 @@ def test_the_rate_comes_back_with_time() -> None:
         client.check_rate_limit(1010.5)
 
 
-def test_the_keys_of_clients_and_of_the_upstream_do_not_meet(start_gateway: Start) -> None:
+def test_the_keys_of_clients_and_of_the_upstream_are_kept_apart(start_gateway: Start) -> None:
     with Running(key="sk-of-the-upstream") as endpoint:
         settings: dict[str, Any] = {**KEYS, "upstream_key": "sk-of-the-upstream"}
         with Serving(endpoint.url, **settings) as gateway:
@@ -110,7 +110,7 @@ def _text(gateway: Serving, body: dict[str, Any] | None, key: str) -> str:
         return error.partial.decode()
 
 
-def test_without_keys_only_this_machine_is_answered_and_only_by_its_name(start_gateway: Start) -> None:
+def test_without_keys_only_requests_to_a_local_host_name_are_answered(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(probed=False)
     for host in ("localhost", "127.0.0.1:8080", "[::1]:80", "LOCALHOST:1"):
         assert gateway.ask(PLAIN, Host=host)[0] == 200
@@ -220,14 +220,14 @@ def test_samples_go_to_the_bank_under_the_trace_of_their_answer(start_gateway: S
         assert len(samples) == 8 and all("answer is" in sample["state"]["text"] for sample in samples)
 
 
-def test_what_is_in_the_bank_is_not_asked_for_again(start_gateway: Start, tmp_path: Path) -> None:
+def test_banked_samples_are_not_requested_again(start_gateway: Start, tmp_path: Path) -> None:
     endpoint, gateway = start_gateway({"bank": tmp_path / "bank.db"}, n="ignored")
     first, second = (gateway.ask({**VOTE, "seed": 4, "stream": False})[1] for _ in range(2))
     assert len(endpoint.requests) == 8 and first["choices"] == second["choices"]
     assert first["usage"] == second["usage"]
 
 
-def test_counters_tell_requests_by_method_and_spending_by_key(start_gateway: Start) -> None:
+def test_counters_have_requests_by_method_and_spending_by_key(start_gateway: Start) -> None:
     ann, *others = KEYS["keys"]
     endpoint, gateway = start_gateway({"keys": (replace(ann, sees_all=True), *others)}, probed=False)
     gateway.ask(VOTE, **bearer(KEY))
@@ -282,14 +282,14 @@ def test_the_program_serves_until_a_signal_stops_it(tmp_path: Path) -> None:
     assert (out, err) == ("", "")
 
 
-def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> None:
+def test_the_program_selects_by_a_judge_and_counts_its_tokens() -> None:
     with Running(n="ignored") as endpoint, Running(says=["Fine. 3", "Good. 9"]) as judge:
         judging = ("--scorer", judge.url, "--scorer-name", "other-words")
         program = serve("--upstream", endpoint.url, "--port", "0", *judging)
         assert program.stdout is not None
         url = program.stdout.readline().split()[0]
         body = json.dumps({**VOTE, "model": "best_of_n:n=4/words"}).encode()
-        for _ in range(2):  # the first answer comes after a probe of both
+        for _ in range(2):  # both endpoints are probed before the first answer
             endpoint.prompt_tokens = endpoint.generated_tokens = judge.prompt_tokens = judge.generated_tokens = 0
             judge.requests.clear()
             request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
@@ -317,7 +317,7 @@ def test_the_program_lets_a_judge_choose_and_counts_what_it_read_and_wrote() -> 
         (("--upstream", UPSTREAM, "--scorer", "http://127.0.0.1:9/v1"), "cannot be reached"),
     ],
 )
-def test_the_program_refuses_in_one_line(options: tuple[str, ...], says: str) -> None:
+def test_the_program_refuses_bad_options_in_one_line(options: tuple[str, ...], says: str) -> None:
     out, err = serve(*options).communicate(timeout=PATIENCE)
     assert out == "" and says in err and err.count("\n") == 1
 
@@ -329,7 +329,7 @@ def test_a_port_that_is_taken_is_reported_in_one_line() -> None:
     assert out == "" and "cannot listen at '127.0.0.1'" in err and err.count("\n") == 1
 
 
-def test_the_program_makes_keys_that_its_settings_take(tmp_path: Path) -> None:
+def test_the_program_makes_keys_for_its_configuration_file(tmp_path: Path) -> None:
     out, _ = serve("--new-key").communicate(timeout=PATIENCE)
     key, _, table = out.partition("\n\n")
     (made,) = read_config(written(tmp_path, table))["keys"]

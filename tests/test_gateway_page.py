@@ -1,4 +1,4 @@
-"""The page `/ui`: its data, who may see it, and how a browser draws it."""
+"""The page `/ui`: its data, which clients may see it, and how a browser draws it."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ BEAM: dict[str, Any] = {
 
 
 class Gate:
-    """A scorer that stops before some reading until it may go on."""
+    """A scorer that blocks before one of its scores until the test opens it."""
 
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
     name = "gate"
 
     def __init__(self, scorer: Scorer | None = None, at: int = 0) -> None:
         self.scorer, self.at, self.open = scorer, at, threading.Event()
-        self.readings = 0
+        self.calls = 0
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         return self.scorer.worst_case(problem, node, known) if self.scorer else Usage(scorer_calls=1, scorer_tokens=1)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        self.readings += 1
-        while self.readings == self.at and not self.open.is_set():
+        self.calls += 1
+        while self.calls == self.at and not self.open.is_set():
             await asyncio.sleep(0.01)
         if self.scorer:
             return await self.scorer.score(problem, nodes, known)
@@ -88,7 +88,7 @@ def shown(gateway: Serving, path: str, key: str | None = None) -> Any:
 
 
 class Asking:
-    """A request on its way."""
+    """A running request."""
 
     def __init__(self, gateway: Serving, body: dict[str, Any], path: str = "chat/completions") -> None:
         self.answer: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def generated(received: dict[str, Any]) -> int:
     return sum(row["usage"]["generated_tokens"] for row in received["requests"])
 
 
-def test_only_changes_are_sent_again(start_gateway: Start) -> None:
+def test_only_changed_requests_are_sent_again(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     first = shown(gateway, "requests")
     gateway.ask(VOTE)
@@ -157,7 +157,7 @@ def test_a_tree_has_scores_prunings_the_answers_path_and_the_vote(start_gateway:
     tree = shown(gateway, "requests/2")["tree"]
     nodes = tree["nodes"]
     assert nodes[0]["finish"] == "root" and {node["parent"] for node in nodes[1:9]} == {0}
-    assert [node["ordinal"] for node in nodes[1:9]] == [str(place) for place in range(8)]
+    assert [node["ordinal"] for node in nodes[1:9]] == [str(number) for number in range(8)]
     assert len(nodes) == 1 + answer["thinktime"]["account"]["model_calls"]
     assert {index for index, _, _ in tree["judged"]} | {0} == set(range(len(nodes)))
     assert all(0 <= score <= 1 and steps == [0.25, 0.5] for _, score, steps in tree["judged"])
@@ -178,7 +178,7 @@ def test_nodes_are_sent_while_the_search_runs_and_only_once(start_gateway: Start
     gate = Gate(at=2)
     _, gateway = start_gateway({"scorer": gate})
     asking = Asking(gateway, BEAM, "completions")
-    eventually(lambda: gate.readings == 2)
+    eventually(lambda: gate.calls == 2)
     received = shown(gateway, "requests/2")
     request, tree = received["request"], received["tree"]
     assert request["running"] and request["usage"]["generated_tokens"] > 0 and asking.running
@@ -217,7 +217,7 @@ def test_samples_of_one_vote_are_sent_one_by_one_and_a_failed_one_is_none(start_
     assert ended["request"]["usage"]["uncounted_calls"] > 0
 
 
-def test_a_sample_that_failed_says_why_and_not_where(start_gateway: Start) -> None:
+def test_a_failed_sample_shows_its_reason_and_no_address(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["garbage"])
     assert gateway.ask({**VOTE, "model": "majority:n=3/words"})[0] == 200
@@ -242,7 +242,7 @@ def test_thoughts_tools_and_messages_are_shown(start_gateway: Start) -> None:
     assert sample["thoughts"] == "Let me see." and "unit" in sample["text"]
 
 
-def test_questions_about_samples_stand_by_what_they_are_about(start_gateway: Start) -> None:
+def test_questions_about_samples_are_shown_beside_those_samples(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     assert gateway.ask({**PLAIN, "model": "self_refine/words"})[0] == 200
     nodes = shown(gateway, "requests/2")["tree"]["nodes"]
@@ -250,7 +250,7 @@ def test_questions_about_samples_stand_by_what_they_are_about(start_gateway: Sta
     assert asked and all(nodes[index]["finish"] == "eos" for node in asked for index in node["about"])
 
 
-def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
+def test_a_parameter_that_is_no_whole_number_is_refused(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     for path in ("requests?since=x", "requests?since=-1", "requests/1?known=1.5"):
         status, _, received = fetched(gateway, f"/ui/{path}")
@@ -258,10 +258,10 @@ def test_what_is_no_whole_number_is_refused(start_gateway: Start) -> None:
     assert fetched(gateway, "/ui/requests/77")[0] == 404 and fetched(gateway, "/ui/other.js")[0] == 404
 
 
-# how much is remembered
+# memory limits
 
 
-def test_the_oldest_requests_and_trees_are_forgotten(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_requests_and_trees_are_dropped(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     _, gateway = start_gateway()
     gateway.ask(VOTE)
     (client,), kept = gateway.gateway.auth.clients, gateway.gateway.history
@@ -295,7 +295,7 @@ def test_long_texts_and_large_trees_are_cut_and_the_answer_stays(monkeypatch: py
     assert trees.clipped("x" * 12, 10) == "x" * 10 + "… (2 more characters)"
 
 
-def test_models_beyond_a_number_are_summed_together(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_beyond_the_limit_are_summed_together(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MODELS", 1)
     _, gateway = start_gateway()
     for _ in range(2):
@@ -304,7 +304,7 @@ def test_models_beyond_a_number_are_summed_together(start_gateway: Start, monkey
     assert [(each["model"], each["requests"]) for each in models] == [("words", 1), ("(others)", 2)]
 
 
-# who may see it
+# access
 
 
 def test_a_key_sees_its_own_requests_unless_it_may_see_all(start_gateway: Start) -> None:
@@ -337,7 +337,7 @@ def test_without_a_key_only_the_page_itself_is_sent(start_gateway: Start) -> Non
         assert fetched(gateway, f"/ui{path}")[0] == 200
 
 
-def test_without_keys_the_page_answers_to_this_machine_alone(start_gateway: Start) -> None:
+def test_without_keys_the_page_answers_only_this_machine(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     for path in ("/ui", "/ui/ui.js", "/ui/requests", "/ui/requests/1"):
         assert fetched(gateway, path)[0] == 200
@@ -369,7 +369,7 @@ def test_no_key_and_no_address_is_shown(start_gateway: Start) -> None:
     for fault in ("", "500", "garbage", "cut"):
         endpoint.faults.extend([fault] * 8)
         for model in ("words", "majority:n=2/words"):
-            with suppress(ValueError):  # garbage is passed on as it is
+            with suppress(ValueError):  # a malformed body is forwarded unchanged
                 gateway.ask({**PLAIN, "model": model}, Authorization=f"Bearer {EVE}")
     received = [json.dumps(shown(gateway, path, EVE)) for path in ("requests", *(f"requests/{n}" for n in range(1, 9)))]
     secrets = (EVE, digest(EVE), "sk-of-the-upstream", f":{endpoint.port}")
@@ -391,7 +391,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Browser]:
-    """A browser that has nothing to complain of in the end."""
+    """A browser that must log no error."""
     browser.complaints.clear()
     yield browser
     browser.open("about:blank")
@@ -431,7 +431,7 @@ def test_the_list_is_live_filtered_and_walked_by_keyboard(start_gateway: Start, 
     assert tab.count("#requests tbody tr:not([hidden])") == 1  # the filter is kept
 
 
-def test_what_a_model_says_is_never_markup(start_gateway: Start, tab: Browser) -> None:
+def test_the_text_of_a_model_is_never_markup(start_gateway: Start, tab: Browser) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.says = [HOSTILE]
     messages = [{"role": "<i>user</i>", "content": HOSTILE}, *MESSAGES, {"role": "user", "content": HOSTILE}]
@@ -466,12 +466,12 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(start_gateway: Start, browser: 
     browser.open("about:blank")
 
 
-def test_a_gateway_that_goes_away_is_waited_for(tab: Browser) -> None:
+def test_the_page_waits_for_a_gateway_that_has_stopped(tab: Browser) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         tab.open(address(gateway))
         tab.wait(lambda: "No requests yet" in tab.text)
     tab.wait(lambda: "does not answer; trying again" in tab.text)
-    tab.complaints.clear()  # a browser says that it could not connect
+    tab.complaints.clear()  # the browser logs that it could not connect
 
 
 def test_a_tree_of_a_thousand_nodes_is_folded_and_opens(start_gateway: Start, tab: Browser) -> None:
@@ -511,7 +511,7 @@ def test_a_beam_search_of_the_shipped_models_is_seen_as_it_grows(
         question = {"messages": [{"role": "user", "content": questions[7]}], "max_tokens": 150, "seed": 3}
         body = {
             "model": f"beam_search:n=4,width=2/{model}",
-            "temperature": 0.1,  # every step is the likeliest one, whatever the seed
+            "temperature": 0.1,  # every step is the likeliest one for any seed
             "top_p": 0.99999,
             "min_p": 0,
             **question,

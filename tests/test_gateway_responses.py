@@ -1,4 +1,4 @@
-"""OpenAI's Responses API at the gateway, by OpenAI's own client: texts, tools, JSON, events, and what is refused."""
+"""OpenAI's Responses API at the gateway, by OpenAI's own client: texts, tools, JSON, events and refusals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_vote_is_a_response_with_its_usage_and_account(start_gateway: Start) -
     assert sent["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "what is 3 + 4"}]
     assert (sent["n"], sent["temperature"], sent["max_tokens"], sent["user"]) == (4, 0.7, 64, "Ann")
     assert not {"input", "instructions", "metadata", "store", "max_output_tokens"} & set(sent)
-    Response.model_validate(answer.to_dict())  # nothing is missing that the client says is there
+    Response.model_validate(answer.to_dict())  # the client finds all its required fields
 
 
 def test_items_become_the_messages_of_a_chat(start_gateway: Start) -> None:
@@ -95,7 +95,7 @@ def test_items_become_the_messages_of_a_chat(start_gateway: Start) -> None:
     assert sent["top_k"] == 5
 
 
-def test_tool_calls_are_items_and_go_back_in_as_they_came(start_gateway: Start) -> None:
+def test_tool_calls_are_items_and_can_be_sent_back_unchanged(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     answer = create(gateway, tools=[TOOL])
     (call,) = answer.output
@@ -125,7 +125,7 @@ def test_an_answer_that_was_cut_is_incomplete(start_gateway: Start) -> None:
     assert answer.incomplete_details.reason == "max_output_tokens" and len(answer.output_text.split()) == 2
 
 
-def test_log_probabilities_come_if_they_are_included(start_gateway: Start) -> None:
+def test_log_probabilities_are_returned_if_include_names_them(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     answer = create(gateway, model="single/words", include=["message.output_text.logprobs"])
     (message,) = answer.output
@@ -134,7 +134,7 @@ def test_log_probabilities_come_if_they_are_included(start_gateway: Start) -> No
 
 
 def plain(value: Any) -> Any:
-    """An item without what the client's streams add to it."""
+    """An item without the fields that the client's streams add."""
     if isinstance(value, list):
         return [plain(each) for each in value]
     if not isinstance(value, dict):
@@ -166,7 +166,7 @@ def test_the_events_of_a_stream_add_up_to_the_response(start_gateway: Start, mod
     assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 2
 
 
-def test_a_search_tells_its_progress_beside_the_events(start_gateway: Start) -> None:
+def test_a_search_sends_its_progress_as_comments_in_the_stream(start_gateway: Start) -> None:
     _, gateway = start_gateway(n="ignored")
     body = {"model": VOTE, "input": "what is 3 + 4", "stream": True}
     with client(gateway).responses.with_streaming_response.create(**body) as raw:  # type: ignore[call-overload]
@@ -215,14 +215,14 @@ def test_an_error_in_a_stream_is_raised_by_the_client(start_gateway: Start) -> N
         ("tools", {"tools": TOOL}),
     ],
 )
-def test_what_cannot_be_had_is_refused_by_its_name(start_gateway: Start, field: str, body: dict[str, Any]) -> None:
+def test_unsupported_fields_are_refused_by_name(start_gateway: Start, field: str, body: dict[str, Any]) -> None:
     endpoint, gateway = start_gateway()
     with pytest.raises(BadRequestError) as refused:
         create(gateway, **body)
     assert refused.value.param == field and endpoint.requests == []
 
 
-def test_a_method_by_the_body_or_none_at_all_on_an_upstream_without_this_call(start_gateway: Start) -> None:
+def test_requests_with_and_without_a_method_work_on_an_upstream_without_this_call(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     create(gateway, model="words", extra_body={"thinktime": {"strategy": "majority", "n": 3}})
     assert endpoint.requests[-1]["n"] == 3
@@ -231,7 +231,7 @@ def test_a_method_by_the_body_or_none_at_all_on_an_upstream_without_this_call(st
 
 
 class Native(BaseHTTPRequestHandler):
-    """An upstream that has this call; it answers with the body that it was sent."""
+    """An upstream that has this call; it answers with the body of the request."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -46,7 +46,7 @@ def two_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Lengths:
-    """A process reward: a longer text is better."""
+    """A process reward: longer texts score higher."""
 
     name = "lengths"
     capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
@@ -67,7 +67,7 @@ def summed(accounts: Sequence[dict[str, Any]], count: str) -> int:
 
 
 def shown(gateway: Serving, number: int) -> dict[str, Any]:
-    """What the page gets of a request."""
+    """The data of a request for the page."""
     with urllib.request.urlopen(f"{gateway.url.removesuffix('/v1')}/ui/requests/{number}", timeout=30) as reply:
         found: dict[str, Any] = json.loads(reply.read())
     return found
@@ -148,7 +148,7 @@ def test_a_configured_role_has_its_own_address_and_key(start_gateway: Start, mon
         assert {body["model"] for body in endpoint.requests} == {"words"}
         drafts.requests.clear()
         assert gateway.ask(asked(strategy="two_models", models={"draft": "other-words"}))[0] == 200
-        assert drafts.requests == [], "a request's own name goes before the configuration"
+        assert drafts.requests == [], "a role in the request replaces the configured one"
 
 
 def test_the_upstreams_key_is_not_sent_to_another_host(start_gateway: Start) -> None:
@@ -203,7 +203,7 @@ def test_a_configured_reward_model_scores(start_gateway: Start) -> None:
         assert answer["thinktime"]["account"]["scorer_calls"] == 2
 
 
-def test_the_scorer_of_the_command_line_goes_before_the_file_and_the_request_before_both(start_gateway: Start) -> None:
+def test_the_command_lines_scorer_replaces_the_files_and_the_requests_replaces_both(start_gateway: Start) -> None:
     settings = {"scorer": Lengths(), "scorers": {"main": Endpoint("words")}}
     _, gateway = start_gateway(settings)
     _, answer, _ = gateway.ask(asked(strategy="best_of_n", n=2))
@@ -224,7 +224,7 @@ def test_a_budget_of_dollars_is_refused_if_the_price_of_a_role_is_unknown(start_
 # Prompts
 
 
-def test_a_prompt_in_a_clients_words_takes_the_place_of_the_configured_and_the_strategys(start_gateway: Start) -> None:
+def test_a_clients_prompt_replaces_the_configured_one_and_the_strategys(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(
         {"prompts": {"check": "Is {answer} right?"}}, says=["The answer is 7\nVerdict: Yes"]
     )
@@ -247,7 +247,7 @@ def test_a_prompt_in_a_clients_words_takes_the_place_of_the_configured_and_the_s
     ("thinktime", "param", "says"),
     [
         ({"models": "words"}, "thinktime.models", '{"draft": "MODEL"}'),
-        ({"models": {f"role{place}": "words" for place in range(9)}}, "thinktime.models", "at most 8"),
+        ({"models": {f"role{index}": "words" for index in range(9)}}, "thinktime.models", "at most 8"),
         ({"models": {"main": "words"}}, "thinktime.models", "another role"),
         ({"models": {"a\nb": "words"}}, "thinktime.models", "name a role"),
         ({"models": {"draft": 3}}, "thinktime.models.draft", "name a model"),
@@ -277,7 +277,7 @@ def test_wrong_roles_and_prompts_are_a_400_of_one_line(
     assert endpoint.requests == []
 
 
-def test_a_model_is_refused_by_its_field_where_the_upstream_lists_none(start_gateway: Start) -> None:
+def test_an_unknown_model_is_refused_by_its_field_if_the_upstream_lists_no_models(start_gateway: Start) -> None:
     _, gateway = start_gateway(lists_models=False)
     status, answer, _ = gateway.ask(asked(strategy="two_models", models={"draft": "wrds"}))
     assert (status, answer["error"]["param"]) == (400, "thinktime.models.draft")
@@ -319,7 +319,7 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, says: str
         read_config(file)
 
 
-def test_what_cannot_be_served_is_refused_at_the_start(start_gateway: Start) -> None:
+def test_roles_that_cannot_be_served_are_refused_at_the_start(start_gateway: Start) -> None:
     from thinktime.gateway.app import Gateway
     from thinktime.gateway.config import GatewayConfig
 

@@ -1,4 +1,4 @@
-"""What keys have spent, over restarts and kills of the gateway."""
+"""The spending of keys survives restarts and kills of the gateway."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def key(tokens: int) -> tuple[Key, ...]:
     return (Key("alice", digest(KEY), Budget(tokens=tokens)),)
 
 
-def test_a_key_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:
+def test_a_key_keeps_its_spending_after_a_restart(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"bank": tmp_path / "bank.db", "keys": key(300)}
     with Running() as endpoint:
         with Serving(endpoint.url, **settings) as gateway:
@@ -56,7 +56,7 @@ def test_a_key_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:
             assert gateway.gateway.auth.ledger.spent.generated_tokens > everything.generated_tokens
 
 
-def test_a_gateway_budget_holds_over_restarts_for_keys_that_are_gone(tmp_path: Path) -> None:
+def test_a_gateway_budget_counts_removed_keys_after_a_restart(tmp_path: Path) -> None:
     with Bank(tmp_path / "bank.db") as bank:
         bank.keep_spending("gone", Usage(generated_tokens=90), Usage(generated_tokens=5, model_calls=1))
     settings: dict[str, Any] = {"bank": tmp_path / "bank.db", "budget": Budget(tokens=200)}
@@ -65,7 +65,7 @@ def test_a_gateway_budget_holds_over_restarts_for_keys_that_are_gone(tmp_path: P
         assert gateway.ask({**PLAIN, "model": "single/words", "max_tokens": 40})[0] == 200
 
 
-def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: Path) -> None:
+def test_a_killed_gateway_has_charged_the_worst_case_of_running_samples(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     with Running(n="ignored") as endpoint:
         lines = f'upstream = "{endpoint.url}"\nport = 0\nbank = "{tmp_path / "bank.db"}"\n'
@@ -92,7 +92,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
         program.kill()
         program.wait(PATIENCE)
         asking.join(PATIENCE)
-        done = endpoint.generated_tokens  # by the endpoint's own count, looks and what it never finished apart
+        done = endpoint.generated_tokens  # the endpoint's own count, without probes and unfinished samples
     with Bank(tmp_path / "bank.db") as bank:
         spent = bank.spending()
     charged = sum(usage.generated_tokens for usage in spent.values())
@@ -101,7 +101,7 @@ def test_a_killed_gateway_has_charged_the_most_of_what_was_under_way(tmp_path: P
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.none() | st.integers(0, 50)), max_size=12))
-def test_whenever_it_ends_the_bank_has_what_was_spent_and_the_worst_of_the_rest(
+def test_at_any_moment_the_bank_has_the_spending_and_the_worst_case_of_running_samples(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[int, int | None]]
 ) -> None:
     path = tmp_path_factory.mktemp("banks") / "bank.db"
@@ -123,7 +123,7 @@ def test_whenever_it_ends_the_bank_has_what_was_spent_and_the_worst_of_the_rest(
         assert again.spent.uncounted_calls == open_calls
 
 
-def test_what_cannot_be_written_is_not_reserved(tmp_path: Path) -> None:
+def test_a_reservation_that_cannot_be_written_is_not_made(tmp_path: Path) -> None:
     bank = Bank(tmp_path / "bank.db")
     auth = Auth(GatewayConfig("http://127.0.0.1:9/v1", keys=key(100)), bank)
     ledger = auth.clients[0].ledger

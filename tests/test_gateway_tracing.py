@@ -1,4 +1,4 @@
-"""Spans of the gateway at a collector that speaks OTLP: one a request, one in it a request for samples, no content."""
+"""Spans of the gateway at an OTLP collector: one per request, an inner one per upstream request, without any text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thinktime.gateway.tracing import Tracing
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SERVER, CLIENT = 2, 3
-"""Kinds of spans, and below the status of one that failed, as OTLP numbers them."""
+"""OTLP's numbers of the kinds of spans, and below of the status of a failed one."""
 ERROR = 2
 
 
@@ -32,12 +32,12 @@ class Span:
     id: str
     parent: str
     status: int
-    facts: dict[str, Any]
+    attributes: dict[str, Any]
 
 
 @dataclass
 class Collector:
-    """A server that takes spans by OTLP over HTTP."""
+    """A server that receives spans by OTLP over HTTP."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -65,9 +65,9 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
                 names = {each.key: plain(each.value) for each in resource.resource.attributes}
                 taken.services.add(names["service.name"])
                 for span in (span for scope in resource.scope_spans for span in scope.spans):
-                    facts = {each.key: plain(each.value) for each in span.attributes}
+                    attributes = {each.key: plain(each.value) for each in span.attributes}
                     ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
-                    taken.spans.append(Span(span.name, span.kind, *ids, span.status.code, facts))
+                    taken.spans.append(Span(span.name, span.kind, *ids, span.status.code, attributes))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -100,7 +100,7 @@ def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Colle
     assert {span.trace for span in samples} == {request.trace} and len(samples) == 3
     assert sorted((trace, parent) for _, trace, parent, _ in received) == sorted((s.trace, s.id) for s in samples)
     usage = answer["usage"]
-    assert request.facts == {
+    assert request.attributes == {
         "http.request.method": "POST",
         "url.path": "/v1/chat/completions",
         "http.response.status_code": 200,
@@ -116,10 +116,10 @@ def test_a_vote_is_a_span_with_a_span_for_each_request_upstream(collector: Colle
         "thinktime.finish": "done",
         "thinktime.trace": answer["thinktime"]["trace"],
     }
-    assert sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == usage["completion_tokens"]
+    assert sum(span.attributes["gen_ai.usage.output_tokens"] for span in samples) == usage["completion_tokens"]
     for span in samples:
-        assert span.name == "chat words" and span.facts["gen_ai.response.finish_reasons"] == ["stop"]
-        assert span.facts["server.address"] == "127.0.0.1" and span.facts["server.port"] == endpoint.port
+        assert span.name == "chat words" and span.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+        assert span.attributes["server.address"] == "127.0.0.1" and span.attributes["server.port"] == endpoint.port
     assert collector.services == {"thinktime"}
 
 
@@ -133,7 +133,7 @@ def test_no_word_of_question_or_answer_is_in_a_span(collector: Collector) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collector, stream: bool) -> None:
+def test_forwarded_and_streamed_requests_have_spans(collector: Collector, stream: bool) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         probe_first(endpoint, gateway)
         for model in ("words", "single/words"):
@@ -143,32 +143,35 @@ def test_what_passes_through_and_what_streams_is_in_spans_too(collector: Collect
         spent = endpoint.generated_tokens
     requests = of_kind(collector, SERVER)[-2:]
     for request in requests:
-        assert request.facts["gen_ai.request.model"] == "words" and request.facts["http.response.status_code"] == 200
+        assert (
+            request.attributes["gen_ai.request.model"] == "words"
+            and request.attributes["http.response.status_code"] == 200
+        )
     samples = [span for span in of_kind(collector, CLIENT) if span.parent in {request.id for request in requests}]
-    assert len(samples) == 2 and sum(span.facts["gen_ai.usage.output_tokens"] for span in samples) == spent
+    assert len(samples) == 2 and sum(span.attributes["gen_ai.usage.output_tokens"] for span in samples) == spent
 
 
-def test_errors_have_a_type_and_only_ours_are_failures(collector: Collector) -> None:
+def test_errors_have_a_type_and_only_server_errors_are_failures(collector: Collector) -> None:
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         probe_first(endpoint, gateway)
         assert gateway.ask({**PLAIN, "model": "majorty/words"})[0] == 400
         endpoint.faults.extend(["500"] * 5)
         assert gateway.ask({**PLAIN, "model": "single/words"})[0] == 500
     mistake, failure = of_kind(collector, SERVER)[-2:]
-    assert (mistake.status, mistake.facts["error.type"]) == (0, "400")
-    assert (failure.status, failure.facts["error.type"]) == (ERROR, "500")
+    assert (mistake.status, mistake.attributes["error.type"]) == (0, "400")
+    assert (failure.status, failure.attributes["error.type"]) == (ERROR, "500")
     (sample,) = [span for span in of_kind(collector, CLIENT) if span.parent == failure.id]
-    assert (sample.status, sample.facts["error.type"]) == (ERROR, "500")
+    assert (sample.status, sample.attributes["error.type"]) == (ERROR, "500")
 
 
-def test_without_a_collector_nothing_of_it_is_even_loaded() -> None:
+def test_without_a_collector_opentelemetry_is_not_imported() -> None:
     script = "import sys, thinktime.gateway.app\nthinktime.gateway.app.Tracing('http://x/v1')\n"
     script += "print(any(name.startswith('opentelemetry') for name in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
 
 
-def test_a_collector_that_cannot_be_reached_or_a_switch_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_collector_or_a_disabled_one_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     for disabled in ("false", "true"):

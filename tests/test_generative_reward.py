@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import Running
-from toy import DOLLARS, FLOPS, PROBLEM, Notebook, Piece, ToyGenerator, done, extend, score, solve, toy_search
+from toy import DOLLARS, FLOPS, PROBLEM, MemoryJournal, Piece, ToyGenerator, done, extend, score, solve, toy_search
 
 from thinktime.core.errors import InputError, ModelError, TooLongError
 from thinktime.core.types import Capability, Extension, Node, Problem, Prompt, Score
@@ -28,11 +28,11 @@ def _read(state: Text, n: int) -> list[float] | None:
 
 
 SIDE_BY_SIDE = Prompt("judge", lambda problem, about, said: " | ".join(state.text for state in about), _read)
-"""Shows the texts alone; a reply is one grade from 1 to 10 for each."""
+"""A prompt of the texts alone; a reply gives each text a grade from 1 to 10."""
 
 
 class Grader(ToyGenerator):
-    """Gives each text its grade, and ``bias`` more to the one that is shown first."""
+    """Gives each text its grade, and adds ``bias`` to the text that is shown first."""
 
     def __init__(
         self, grades: Mapping[str, int], bias: int = 0, reply: Callable[[Extension, str], Piece] | None = None
@@ -49,7 +49,7 @@ class Grader(ToyGenerator):
 
     def _graded(self, extension: Extension) -> Piece:
         shown = self.shown[extension.node.state.prompt]
-        grades = [self._grades[text] + (0 if place else self._bias) for place, text in enumerate(shown)]
+        grades = [self._grades[text] + (0 if index else self._bias) for index, text in enumerate(shown)]
         reply = " ".join(map(str, grades))
         return done(reply) if self._reply is None else self._reply(extension, reply)
 
@@ -71,15 +71,15 @@ GRADES = {"a 1": 3, "b 2": 9, "c 3": 6}
 SAMPLES = {"0": done("a 1"), "1": done("b 2"), "2": done("c 3")}
 
 
-def test_scores_find_their_candidates_in_whatever_order_they_are_shown() -> None:
+def test_scores_belong_to_their_candidates_in_any_order_of_showing() -> None:
     grader = Grader(GRADES)
     found = compare(model(grader, k=12), "a 1", "b 2", "c 3")
     assert (found.steps, found.value, found.reason) == ((0.3, 0.9, 0.6), 0.9, "")
-    assert len(grader.shown) > 1, "they are shown in several orders"
+    assert len(grader.shown) > 1, "the judgements use several orders"
 
 
-def test_a_comparison_costs_what_the_judge_read_and_wrote_as_work_of_a_scorer() -> None:
-    """A prompt has 5 words, a reply 2, of 4 that it may have; there are three."""
+def test_a_comparison_costs_the_judges_tokens_as_scorer_tokens() -> None:
+    """A prompt has 5 words, a reply 2 of at most 4; there are three judgements."""
     scorer = model(Grader(GRADES))
     usage = compare(scorer, "a 1", "b 2").usage
     assert (usage.scorer_tokens, usage.scorer_calls, usage.scorer_flops) == (3 * (5 + 2), 1, 3 * 2 * FLOPS)
@@ -90,7 +90,7 @@ def test_a_comparison_costs_what_the_judge_read_and_wrote_as_work_of_a_scorer() 
 
 
 def test_the_bias_of_one_order_is_shared_out_and_orders_are_keyed() -> None:
-    """Of 8 judgements m show the first candidate first: .5 + .2 m / 8, and the other .5 + .2 (8 - m) / 8."""
+    """m of 8 judgements show the first candidate first: it gets .5 + .2 m / 8, the other .5 + .2 (8 - m) / 8."""
     equal = {"a 1": 5, "b 2": 5}
     grader = Grader(equal, bias=2)
     found = compare(model(grader, k=8), "a 1", "b 2")
@@ -101,7 +101,7 @@ def test_the_bias_of_one_order_is_shared_out_and_orders_are_keyed() -> None:
     assert len({extension.key for extension in asked}) == 8
     assert compare(model(Grader(equal, bias=2), k=8), "a 1", "b 2") == found
     per_order = [sum(e.node is root for e in asked) for root in {e.node for e in asked}]
-    assert sorted(per_order) == sorted((m, 8 - m)), "an equal order is another sample of the same question"
+    assert sorted(per_order) == sorted((m, 8 - m)), "judgements in the same order are samples of the same question"
 
 
 def test_a_judgement_counts_for_all_candidates_or_for_none() -> None:
@@ -117,13 +117,13 @@ def test_a_judgement_counts_for_all_candidates_or_for_none() -> None:
     [
         (
             done("what"),
-            "not one of 2 judgements gives each of 2 answers a score; they end 'what'; 'what'; take a model",
+            "none of 2 judgements gives each of 2 answers a score; they end 'what'; 'what'; take a model",
         ),
         (Piece("so so so so so", "eos"), "no judgement ends within 4 tokens; raise max_tokens"),
     ],
 )
-def test_without_a_readable_judgement_the_score_is_missing_and_says_why(reply: Piece, reason: str) -> None:
-    scorer, journal = model(Grader(GRADES, reply=lambda extension, said: reply), k=2), Notebook()
+def test_without_a_readable_judgement_the_score_is_missing_and_has_a_reason(reply: Piece, reason: str) -> None:
+    scorer, journal = model(Grader(GRADES, reply=lambda extension, said: reply), k=2), MemoryJournal()
     found = compare(scorer, "a 1", "b 2")
     assert found.value is None and found.steps == () and found.reason.startswith(reason)
     assert found.usage.scorer_tokens == 2 * (5 + len(reply.words.split()[:4]))
@@ -133,7 +133,7 @@ def test_without_a_readable_judgement_the_score_is_missing_and_says_why(reply: P
     assert journal.scores == {} and search.ledger.spent.scorer_calls == 1
 
 
-def test_a_judgement_that_was_cut_is_not_read() -> None:
+def test_an_incomplete_judgement_is_not_read() -> None:
     grader = Grader(GRADES, reply=lambda extension, reply: done(f"{reply} no wait"))
     assert compare(model(grader, max_tokens=2), "a 1", "b 2").reason.startswith("no judgement ends within 2 tokens")
 
@@ -199,7 +199,7 @@ def test_identical_judgements_are_made_once_with_a_warning(caplog: pytest.LogCap
     assert compare(scorer, "a 1", "b 2").steps == (0.3, 0.9) and len(grader.asked[0]) == 1 and len(caplog.records) == 1
 
 
-def test_names_tell_judges_apart_whose_scores_differ() -> None:
+def test_judges_with_different_scores_have_different_names() -> None:
     grader = Grader(GRADES)
     other = Prompt("judge", lambda problem, about, said: "other words", _read)
     variants: list[dict[str, Any]] = [{}, {"k": 4}, {"temperature": 1.0}, {"max_tokens": 5}, {"prompt": other}]
@@ -211,7 +211,7 @@ def test_names_tell_judges_apart_whose_scores_differ() -> None:
 
 
 def test_best_of_n_takes_the_best_of_a_comparison_and_a_bank_keeps_it() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     for batches in (1, 0):
         grader = Grader(GRADES)
         search = toy_search(SAMPLES, model(grader), journal=journal)
@@ -226,7 +226,7 @@ def test_one_readable_candidate_needs_no_comparison() -> None:
     assert answer.value == "2" and grader.asked == []
 
 
-def test_a_candidate_alone_is_scored_like_a_comparison_of_one() -> None:
+def test_a_single_candidate_is_scored_like_a_comparison_of_one() -> None:
     grader = Grader(GRADES, bias=1)
     search = toy_search(SAMPLES, model(grader))
     assert {Capability.SCORES, Capability.COMPARE} <= search.capabilities
@@ -247,8 +247,8 @@ def test_a_comparison_that_the_budget_does_not_cover_is_not_made() -> None:
 # Behind HTTP
 
 
-def test_an_endpoint_judges_in_the_words_for_chat_models_and_counts_its_tokens() -> None:
-    """Each reply gives whatever is shown first .3 and the other .9, so the two scores sum to 1.2."""
+def test_an_endpoint_judges_by_the_chat_prompt_and_counts_its_tokens() -> None:
+    """Each reply gives .3 to the candidate that is shown first and .9 to the other, so the two scores sum to 1.2."""
     with Running() as endpoint:
         generator = RemoteGenerator(endpoint.url, "words")
         assert generator.traits

@@ -1,4 +1,4 @@
-"""The remote generator on a second real server: llama.cpp's, with the shipped solver as GGUF."""
+"""The remote generator on llama.cpp's own server, with the shipped solver as GGUF."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def search_for(
     return Search(Problem("q", question), generator, scorers=scorer, answers=answers, sampling=sampling, budget=budget)
 
 
-def test_the_look_at_llama_cpp_sees_what_it_does(url: str) -> None:
+def test_the_probe_of_llama_cpp_finds_its_traits(url: str) -> None:
     traits = remote(url).traits
     assert (traits.n, traits.seeds, traits.logprobs, traits.usage) == (True, True, True, True)
     assert traits.streams
     assert (traits.continues, traits.echoes, traits.stops, traits.thinks) == (True, True, "unlisted", None)
 
 
-def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
+def test_a_greedy_sample_equals_that_of_the_local_model_with_the_same_token_count(
     url: str, generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     model = remote(url)
@@ -77,7 +77,8 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
     model = remote(url)
 
     async def sample() -> list[Node]:
-        search = search_for("Say what comes to mind", model, Sampling(max_length=60))  # on problems it is too sure
+        # on problems of its task, its samples hardly differ
+        search = search_for("Say what comes to mind", model, Sampling(max_length=60))
         nodes = await search.extend([search.root], 8)
         await model.close()
         return nodes
@@ -89,7 +90,7 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
     assert spent.uncounted_calls == 0 and spent.generated_tokens == sum(node.state.tokens for node in first)
 
 
-def test_a_chat_goes_on_inside_what_was_said(url: str, questions: tuple[str, ...]) -> None:
+def test_a_chat_continues_its_last_message(url: str, questions: tuple[str, ...]) -> None:
     model = remote(url)
     assert Capability.PREFIX in model.capabilities
 
@@ -105,7 +106,7 @@ def test_a_chat_goes_on_inside_what_was_said(url: str, questions: tuple[str, ...
     assert rest.depth == 2 and rest.state.text == whole.state.text
 
 
-def test_steps_make_the_text_that_one_call_makes(url: str, questions: tuple[str, ...]) -> None:
+def test_a_generation_by_steps_equals_one_call(url: str, questions: tuple[str, ...]) -> None:
     model = remote(url)
 
     async def walk(question: str) -> tuple[Node, Node]:
@@ -154,7 +155,7 @@ def test_a_vote_with_the_shipped_reward_model_keeps_its_budget(
     assert answer.usage.scorer_calls > 4 and answer.usage.uncounted_calls == 0
 
 
-def test_the_first_of_several_to_end_answers_and_the_others_are_left(url: str, questions: tuple[str, ...]) -> None:
+def test_the_first_sample_to_end_answers_and_the_others_are_cancelled(url: str, questions: tuple[str, ...]) -> None:
     model = remote(url)
     search = search_for(questions[0], model, Sampling(max_length=200))
 
@@ -203,10 +204,10 @@ def pocket() -> Task:
 """
 
 
-def test_an_evaluation_harness_sees_the_accuracy_and_the_usage_that_the_gateway_tells(
+def test_an_evaluation_harness_reads_the_gateways_accuracy_and_usage(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """inspect_ai as a user runs it, on a task file of their own."""
+    """Runs inspect_ai as a user does, on a task file."""
     pytest.importorskip("inspect_ai")
     from gateway_server import Serving
 

@@ -1,4 +1,4 @@
-"""The local generator and the process reward model: nodes in, nodes out, and an exact account of what they cost."""
+"""The local generator and the process reward model: their nodes and scores, and an exact account of the cost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import make
 from thinktime.strategies.sampling.first_finish import FirstFinish
 from thinktime.strategies.sampling.majority import Majority
-from thinktime.testing import Notebook
+from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
 GREEDY = Sampling(temperature=0.0, max_length=200)
@@ -45,7 +45,7 @@ WARM = Sampling(temperature=0.8, max_length=200)
 
 @pytest.fixture
 def iterations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows went on in every iteration of an engine."""
+    """The number of decoding rows in every iteration of an engine."""
     seen: list[int] = []
     schedule = Scheduler.schedule
 
@@ -60,7 +60,7 @@ def iterations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Row | Read]:
-    """What the engines are asked for."""
+    """All tasks that engines get."""
     seen: list[Row | Read] = []
     submit = Engine.submit
 
@@ -74,7 +74,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Row | Read]:
 
 @pytest.fixture(scope="module")
 def short_context(tmp_path_factory: pytest.TempPathFactory, solver_directory: Path) -> LocalGenerator:
-    """A random model that reads 64 tokens and never ends by itself: the end token is the least likely."""
+    """A random model with a context of 64 tokens that never ends by itself: the end token is the least likely."""
     path = tmp_path_factory.mktemp("short")
     torch.manual_seed(0)
     model = Llama(LlamaConfig(500, 16, 16, 1, 2, 2, 8, max_position_embeddings=64, tie_word_embeddings=False))
@@ -115,7 +115,7 @@ def placed(state: Text, key: str = "f" * 32) -> Node:
     return Node(key, (0,), state, finish="step")
 
 
-def test_what_many_problems_ask_for_at_once_runs_in_one_batch(
+def test_concurrent_requests_of_many_problems_run_in_one_batch(
     solver_directory: Path, iterations: list[int], questions: tuple[str, ...]
 ) -> None:
     generator = LocalGenerator(solver_directory)
@@ -137,7 +137,7 @@ def test_at_most_max_rows_run_at_once(
     assert [child.path for child in children] == [(i,) for i in range(12)]
 
 
-def test_children_do_not_depend_on_how_many_siblings_were_asked_for_with_them(
+def test_children_do_not_depend_on_the_number_of_siblings(
     generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     def sampled(counts: Sequence[int]) -> list[tuple[int, ...]]:
@@ -148,7 +148,7 @@ def test_children_do_not_depend_on_how_many_siblings_were_asked_for_with_them(
     assert len(set(sampled([6]))) > 1
 
 
-def test_a_resumed_step_keeps_its_ids_and_goes_on_to_the_end(
+def test_a_resumed_step_keeps_its_ids_and_continues_to_the_end(
     generator: LocalGenerator, language_model: LanguageModel, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[4], generator)
@@ -183,7 +183,7 @@ def test_greedy_pieces_add_up_to_the_greedy_whole(
     assert node.passes == whole.passes == len(whole.state.ids)
 
 
-def test_a_child_of_at_most_k_tokens_is_cut_and_can_go_on(
+def test_a_child_of_at_most_k_tokens_is_cut_and_can_be_continued(
     generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[2], generator)
@@ -222,7 +222,7 @@ def test_ids_of_a_prefix_are_never_decoded_and_encoded_again(
     assert child.state.text.startswith("Ann")
 
 
-def test_a_root_s_first_child_is_charged_the_prompt_and_a_node_s_its_last_token_and_the_rest_is_found_cached(
+def test_the_first_child_is_charged_for_the_new_tokens_of_its_prefix_and_the_rest_is_cached(
     generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[0], generator)
@@ -235,7 +235,7 @@ def test_a_root_s_first_child_is_charged_the_prompt_and_a_node_s_its_last_token_
     assert charged == [(prompt, 0), (0, prompt), (0, prompt), (1, there - 1), (0, there)]
 
 
-def test_what_is_charged_for_prompts_is_what_the_engine_reads(
+def test_charged_prompt_tokens_equal_those_that_the_engine_computes(
     solver_directory: Path, tasks: list[Row | Read], questions: tuple[str, ...]
 ) -> None:
     generator = LocalGenerator(solver_directory, dtype="float64")
@@ -250,11 +250,11 @@ def test_what_is_charged_for_prompts_is_what_the_engine_reads(
     assert account.recomputed == 0
 
 
-Facts = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
+TraceRows = list[tuple[tuple[int, ...], tuple[int, ...], str, dict[str, float | None]]]
 
 
-def facts(search: Search) -> Facts:
-    """Every node of a trace: its place, ids, finish and what it cost but for the seconds."""
+def trace_rows(search: Search) -> TraceRows:
+    """Every node of a trace: its path, ids, finish and usage, without seconds."""
     return [
         (node.path, node.state.ids, node.finish, replace(node.usage, seconds=0.0).as_dict())
         for node in (record.node for record in search.trace.values())
@@ -265,18 +265,18 @@ RACERS = 8
 
 
 @pytest.fixture(scope="module")
-def samples(generator: LocalGenerator, questions: tuple[str, ...]) -> Notebook:
+def samples(generator: LocalGenerator, questions: tuple[str, ...]) -> MemoryJournal:
     """Whole samples of two questions, banked."""
-    bank = Notebook()
+    bank = MemoryJournal()
     for question in questions[2:4]:
         run(Majority(n=RACERS)(search_for(question, generator, journal=bank)))
     return bank
 
 
 def test_races_from_banked_samples_differ(
-    generator: LocalGenerator, samples: Notebook, questions: tuple[str, ...], tasks: list[Row | Read]
+    generator: LocalGenerator, samples: MemoryJournal, questions: tuple[str, ...], tasks: list[Row | Read]
 ) -> None:
-    """Else the next test would show nothing: there is a winner, and it isn't the first or the last to start."""
+    """The next test needs this: races have a winner, and it is not always the first or the last sample."""
     search = search_for(questions[2], generator, journal=samples)
     answer = run(FirstFinish(n=RACERS)(search))
     assert answer.node is not None and 0 < answer.node.path[0] < RACERS - 1
@@ -288,15 +288,15 @@ def test_races_from_banked_samples_differ(
 @pytest.mark.parametrize(
     "options", [{}, {"max_rows": 1}, {"max_rows": 3}, {"max_tokens": 5}, {"chunked": False}, {"blocks": 24}], ids=str
 )
-def test_a_race_is_its_replay_from_whole_samples_token_for_token_however_its_rows_are_run(
+def test_a_race_equals_its_replay_from_whole_samples_token_for_token_in_any_schedule(
     options: dict[str, Any],
     k: int,
     generator: LocalGenerator,
-    samples: Notebook,
+    samples: MemoryJournal,
     solver_directory: Path,
     questions: tuple[str, ...],
 ) -> None:
-    """Few at once, in chunks, given up and read again, and beside a vote and another race."""
+    """Few rows at once, prompts in chunks, preempted rows, and other searches in the same batch."""
     options = dict(options)
     if blocks := options.pop("blocks", 0):
         options["kv_bytes"] = blocks * BLOCK_SIZE * generator._model.shape.kv_bytes_per_token
@@ -312,30 +312,30 @@ def test_a_race_is_its_replay_from_whole_samples_token_for_token_however_its_row
     for live, race, question in zip(run(all_at_once()), races, questions[2:4], strict=True):
         search = search_for(question, generator, journal=samples)
         replayed = run(FirstFinish(n=RACERS, k=k)(search))
-        assert facts(race) == facts(search)
+        assert trace_rows(race) == trace_rows(search)
         assert (live.value, live.finish, live.share) == (replayed.value, replayed.finish, replayed.share)
         assert live.finish == "done"
     alone = search_for(questions[5], generator)
     run(Majority(n=2)(alone))
-    assert facts(vote) == facts(alone)
+    assert trace_rows(vote) == trace_rows(alone)
     assert bool(blocks) == (engine.preemptions > 0)
 
 
-def test_a_race_within_a_token_budget_keeps_it_and_is_the_same_from_its_own_bank(
+def test_a_race_keeps_its_token_budget_and_can_be_replayed_from_its_bank(
     generator: LocalGenerator, questions: tuple[str, ...], tasks: list[Row | Read]
 ) -> None:
     for tokens in (230, 420, 700):
-        bank = Notebook()
+        bank = MemoryJournal()
         search = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
         answer = run(FirstFinish(n=RACERS, k=2)(search))
         assert 0 < answer.usage.generated_tokens <= tokens
         asked = len(tasks)
         again = search_for(questions[2], generator, budget=Budget(tokens=tokens), journal=bank)
         run(FirstFinish(n=RACERS, k=2)(again))
-        assert facts(again) == facts(search) and len(tasks) == asked
+        assert trace_rows(again) == trace_rows(search) and len(tasks) == asked
 
 
-def test_a_race_among_children_of_several_nodes_is_asked_about_each_with_its_own_beginning(
+def test_a_race_among_children_of_several_nodes_passes_each_whole_state_to_counts(
     generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[2], generator)
@@ -363,19 +363,19 @@ def test_generated_tokens_are_the_new_ids_of_each_node(generator: LocalGenerator
     assert search.ledger.spent.generated_tokens == sum(node.usage.generated_tokens for node in [*steps, *ends])
 
 
-def test_flops_and_kv_bytes_are_those_counted_by_hand(
+def test_flops_and_kv_bytes_equal_a_count_by_hand(
     generator: LocalGenerator, solver_directory: Path, questions: tuple[str, ...]
 ) -> None:
     config: dict[str, int] = json.loads((solver_directory / "config.json").read_text())
     h, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     layer = 2 * h * heads * dim + 2 * h * kv_heads * dim + 3 * h * f + 2 * h
-    assert config["tie_word_embeddings"]  # so the embedding is multiplied with as the head
+    assert config["tie_word_embeddings"]  # so the embedding is also the output matrix
     parameters = config["vocab_size"] * h + layers * layer + h
 
-    def read(places: range) -> int:
-        """A token at each place: every parameter once, and attention to itself and all places before."""
-        return sum(2 * parameters + 4 * layers * heads * dim * (place + 1) for place in places)
+    def read(indices: range) -> int:
+        """FLOPs of a token at each position: every parameter once, and attention to all positions up to its own."""
+        return sum(2 * parameters + 4 * layers * heads * dim * (index + 1) for index in indices)
 
     search = search_for(questions[0], generator)
     prompt = len(search.root.state.prompt)
@@ -385,7 +385,7 @@ def test_flops_and_kv_bytes_are_those_counted_by_hand(
     end = prompt + len(first.state.ids)
     assert first.usage.flops == pytest.approx(read(range(end)), rel=1e-12)
     assert second.usage.flops == pytest.approx(read(range(prompt, prompt + len(second.state.ids))), rel=1e-12)
-    start = prompt + len(step.state.ids)  # its last token is read now, then those that are drawn
+    start = prompt + len(step.state.ids)  # its last token is processed now, then the drawn ones
     assert below.usage.flops == pytest.approx(read(range(start - 1, start + below.usage.generated_tokens)), rel=1e-12)
     one_token = 2 * layers * kv_heads * dim * 8  # keys and values in float64
     assert first.usage.kv_bytes == one_token * sum(range(prompt, end))
@@ -451,7 +451,7 @@ def test_a_generation_that_fills_the_context_ends_there_as_at_its_length(short_c
     assert run(search.extend([full])) == []
 
 
-def test_a_piece_that_reaches_the_end_of_the_context_cannot_go_on(short_context: LocalGenerator) -> None:
+def test_a_node_at_the_end_of_the_context_cannot_be_continued(short_context: LocalGenerator) -> None:
     search = search_for("Ann has 5 books.", short_context, Sampling(1.0, max_length=1000))
     room = 64 - len(search.root.state.prompt)
     (piece,) = run(search.extend([search.root], at_most=room - 3))
@@ -485,7 +485,7 @@ def test_words_outside_the_closed_vocabulary_are_refused_by_name(
     assert (caught.value.field, caught.value.value) == ("prompt", unknown)
 
 
-def test_packed_and_unpacked_a_state_is_what_it_was(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
+def test_pack_and_unpack_return_the_same_state(generator: LocalGenerator, questions: tuple[str, ...]) -> None:
     search = search_for(questions[0], generator)
     (step,) = run(search.extend([search.root], until="step"))
     (end,) = run(search.extend([step]))
@@ -513,7 +513,7 @@ Solution = tuple[Problem, Node]
 
 @pytest.fixture(scope="module")
 def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Solution]:
-    """Complete and unfinished solutions, in the middle of a step too, each with its problem."""
+    """Complete and unfinished solutions, some cut in the middle of a step, each with its problem."""
 
     async def sampled() -> list[Solution]:
         found: list[Solution] = []
@@ -527,7 +527,7 @@ def solutions(generator: LocalGenerator, questions: tuple[str, ...]) -> list[Sol
 
 
 def scored(reward: ProcessReward, solutions: Sequence[Solution]) -> list[Score]:
-    """The scores of solutions of several problems, read in one batch."""
+    """The scores of solutions of several problems, computed in one batch."""
 
     async def together() -> list[Score]:
         calls = (reward.score(problem, [node], [None]) for problem, node in solutions)
@@ -550,11 +550,11 @@ def test_step_rewards_are_read_at_the_last_token_of_each_step_and_of_an_unfinish
     kinds = set()
     for (_, node), score in zip(solutions, scored(reward, solutions), strict=True):
         ids = node.state.ids
-        places = [place for place, token in enumerate(ids) if token in newline or place == len(ids) - 1]
+        indices = [index for index, token in enumerate(ids) if token in newline or index == len(ids) - 1]
         with torch.inference_mode():
             read = reward_model.model.head(reward_model.model.model(torch.tensor(node.state.prompt + ids)))
         right = read.softmax(-1)[:, 1]
-        expected = [float(right[len(node.state.prompt) + place]) for place in places]
+        expected = [float(right[len(node.state.prompt) + index]) for index in indices]
         assert score.steps == pytest.approx(expected, abs=1e-9)
         assert all(0 < step < 1 for step in score.steps)
         kinds.add((node.finish, ids[-1] in newline))
@@ -582,7 +582,7 @@ def test_an_unknown_aggregate_is_refused_with_the_nearest_name(reward_directory:
         ProcessReward(reward_directory, aggregate="men")
 
 
-def test_a_score_does_not_depend_on_what_is_read_beside_it(reward_directory: Path, solutions: list[Solution]) -> None:
+def test_a_score_does_not_depend_on_the_rest_of_the_batch(reward_directory: Path, solutions: list[Solution]) -> None:
     together = scores(reward_directory, solutions)
     alone = [score for solution in solutions[::4] for score in scores(reward_directory, [solution])]
     backwards = scores(reward_directory, solutions[::-1])[::-1]
@@ -590,7 +590,7 @@ def test_a_score_does_not_depend_on_what_is_read_beside_it(reward_directory: Pat
         assert a == pytest.approx(b, abs=1e-9)
 
 
-def test_the_rewards_of_finished_steps_do_not_change_as_the_solution_goes_on(
+def test_the_rewards_of_finished_steps_do_not_change_when_the_solution_continues(
     generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     search = search_for(questions[3], generator, reward=reward)
@@ -609,7 +609,7 @@ def test_a_node_without_a_generated_token_has_no_score(
     assert (score.value, score.steps) == (None, ())
 
 
-def test_a_node_with_an_unknown_token_or_too_many_of_them_has_no_score_and_spoils_no_other(
+def test_a_node_with_unknown_tokens_or_too_many_tokens_has_no_score_and_others_are_unaffected(
     reward: ProcessReward, reward_directory: Path, solutions: list[Solution]
 ) -> None:
     config = json.loads((reward_directory / "config.json").read_text())
@@ -630,10 +630,10 @@ def test_a_score_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
     h, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     layer = 2 * h * heads * dim + 2 * h * kv_heads * dim + 3 * h * f + 2 * h
-    parameters = layers * layer + h + 2 * h + 2  # the input embedding is a look-up
+    parameters = layers * layer + h + 2 * h + 2  # the input embedding is only a table
     for (problem, node), score in zip(solutions, scored(reward, solutions), strict=True):
         tokens = len(node.state.prompt) + len(node.state.ids)
-        attention = sum(4 * layers * heads * dim * (place + 1) for place in range(tokens))
+        attention = sum(4 * layers * heads * dim * (index + 1) for index in range(tokens))
         usage = score.usage
         assert usage.scorer_flops == pytest.approx(2 * parameters * tokens + attention, rel=1e-12)
         assert (usage.scorer_tokens, usage.scorer_calls) == (tokens, 1)
@@ -642,7 +642,7 @@ def test_a_score_is_charged_to_the_scorer_alone_and_never_above_its_worst_case(
     assert total(score.usage for score in scored(reward, solutions[:2])).scorer_calls == 2
 
 
-def test_steps_read_as_they_come_cost_what_one_score_of_all_costs(
+def test_scoring_every_step_costs_as_much_as_scoring_the_last_one(
     generator: LocalGenerator, reward_directory: Path, questions: tuple[str, ...]
 ) -> None:
     reward = ProcessReward(reward_directory, dtype="float64")
@@ -669,7 +669,7 @@ def test_steps_read_as_they_come_cost_what_one_score_of_all_costs(
 def test_a_search_is_charged_no_less_than_the_reward_model_computes(
     generator: LocalGenerator, reward_directory: Path, questions: tuple[str, ...]
 ) -> None:
-    """It computes less where siblings begin alike, for its store is to the token."""
+    """It computes less if siblings begin with the same tokens, because its store matches single tokens."""
     for strategy in ("beam_search", "best_of_n"):
         reward = ProcessReward(reward_directory, dtype="float64")
         search = search_for(questions[3], generator, WARM, reward)
@@ -679,7 +679,7 @@ def test_a_search_is_charged_no_less_than_the_reward_model_computes(
         assert usage.scorer_flops is not None and account.flops() <= usage.scorer_flops
 
 
-def test_the_reward_does_not_depend_on_what_was_known_and_the_cost_is_its_worst_case(
+def test_the_reward_does_not_depend_on_the_known_node_and_the_cost_is_the_worst_case(
     reward: ProcessReward, solutions: list[Solution]
 ) -> None:
     for problem, node in solutions[::3]:
@@ -690,7 +690,7 @@ def test_the_reward_does_not_depend_on_what_was_known_and_the_cost_is_its_worst_
             assert replace(score.usage, seconds=0.0) == reward.worst_case(problem, node, known)
 
 
-def test_a_text_that_is_encoded_otherwise_as_it_goes_on_is_read_from_where_it_changes(
+def test_a_longer_text_with_another_encoding_is_charged_from_the_first_changed_token(
     reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     """The first of the three tokens of "Then B" is also the first of the three of "Then Ben buys"."""
@@ -705,7 +705,7 @@ def test_a_text_that_is_encoded_otherwise_as_it_goes_on_is_read_from_where_it_ch
 def test_a_replay_without_the_models_is_charged_as_the_live_search(
     generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
-    bank = Notebook()
+    bank = MemoryJournal()
     live = run(make("beam_search", {"n": 8})(search_for(questions[3], generator, reward=reward, journal=bank)))
     banked = BankedGenerator(generator.name)
     search = Search(
@@ -717,7 +717,7 @@ def test_a_replay_without_the_models_is_charged_as_the_live_search(
         journal=bank,
     )
     replayed = run(make("beam_search", {"n": 8})(search)).usage
-    # the live scores end in any order, and a sum of seconds is its order's in the last bit
+    # live scores end in any order, and the last bit of a sum of seconds depends on the order
     assert replayed.seconds == pytest.approx(live.usage.seconds)
     assert replace(replayed, seconds=0.0) == replace(live.usage, seconds=0.0)
 

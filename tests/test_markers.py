@@ -1,4 +1,4 @@
-"""Marker words: how they are counted, what they say of correctness, and votes weighted by them."""
+"""Marker words: their counts, their association with correctness, and votes weighted by them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rates(text: str, markers: Markers = MARKERS) -> tuple[float, ...]:
 
 
 def test_rates_are_per_hundred_words() -> None:
-    """Five words: one hedge, one second thought, one connective, 20 per 100 each."""
+    """Five words with one hedging, one thinking and one discourse marker: 20 per 100 words each."""
     assert rates("so perhaps it actually is") == (20.0, 20.0, 20.0)
     assert rates("") == (0.0, 0.0, 0.0)
 
@@ -40,7 +40,7 @@ def test_only_whole_words_count_in_any_case() -> None:
 
 
 def test_the_longest_phrase_wins_over_words_of_other_kinds_in_it() -> None:
-    """ "second" alone connects; in "on second thought" it is part of reconsidering."""
+    """ "second" alone is a discourse marker; in "on second thought" it is part of a thinking marker."""
     assert rates("on second thought no") == (0.0, 25.0, 0.0)
     assert rates("the second thought no") == (0.0, 0.0, 25.0)
     overlapping = Markers(hedging=("not sure",), thinking=("not",), discourse=("so",))
@@ -76,7 +76,7 @@ def sample(text: str, correct: bool, *, ended: bool = True) -> Sample:
 
 
 def test_within_problems_by_hand() -> None:
-    """Right 2 and 4 words, wrong 4 and 6: of four pairs the right one is longer in none, ties in one."""
+    """Right 2 and 4 words, wrong 4 and 6: of four pairs, the right sample is longer in none, and one pair ties."""
     problem = Sampled(
         "p", (sample("a a", True), sample("a " * 4, True), sample("a " * 4, False), sample("a " * 6, False))
     )
@@ -92,7 +92,7 @@ def test_difficulty_shows_in_the_pooled_number_only() -> None:
     hard = Sampled("hard", (sample("a " * 50, True), *[sample("a " * 50, False)] * 9))
     found = association([easy, hard], MARKERS)["length"]
     assert (found.auc.value, found.difference.value) == (0.5, 0.0)
-    assert found.pooled == pytest.approx(0.1), "9 * 9 short right before long wrong, 9 + 9 + 0 more ties"
+    assert found.pooled == pytest.approx(0.1), "81 pairs of a short right and a long wrong sample, and 18 ties"
 
 
 def test_samples_cut_at_the_limit_and_problems_of_one_kind_are_left_out() -> None:
@@ -108,10 +108,10 @@ def test_samples_cut_at_the_limit_and_problems_of_one_kind_are_left_out() -> Non
 
 
 def drawn(problems: int, n: int, seed: int = 1) -> list[Sampled]:
-    """The rate of hedging makes right unlikely; length only says how hard a problem is, and hard ones are wrong."""
+    """Hedging lowers the chance to be right; length depends only on the difficulty of the problem."""
     rng = Random(seed)
     found = []
-    for place in range(problems):
+    for index in range(problems):
         hard = rng.random()
         samples = []
         for _ in range(n):
@@ -120,15 +120,17 @@ def drawn(problems: int, n: int, seed: int = 1) -> list[Sampled]:
             correct = rng.random() < expit(4 - 6 * hard - 10 * rate)
             words = ["maybe"] * hedges + ["x"] * (length - hedges)
             samples.append(sample(" ".join(words), correct))
-        found.append(Sampled(str(place), tuple(samples)))
+        found.append(Sampled(str(index), tuple(samples)))
     return found
 
 
-def test_what_tells_right_from_wrong_within_problems_is_found_and_difficulty_is_not() -> None:
+def test_the_fit_finds_effects_within_problems_and_ignores_difficulty() -> None:
     problems = drawn(60, 40)
     weights = fit_weights(problems, "m", MARKERS)
     length, hedging, thinking, discourse = weights.coefficients
-    assert hedging == pytest.approx(-10 * weights.spreads[1] / 100, rel=0.2), "what was put in, per standard deviation"
+    assert hedging == pytest.approx(-10 * weights.spreads[1] / 100, rel=0.2), (
+        "the simulated effect, per standard deviation"
+    )
     assert abs(length) < 0.2
     as_one = Sampled("all", tuple(sample for problem in problems for sample in problem.samples))
     assert fit_weights([as_one], "m", MARKERS).coefficients[0] < -1, "over problems, length is difficulty"
@@ -136,7 +138,7 @@ def test_what_tells_right_from_wrong_within_problems_is_found_and_difficulty_is_
     assert weights.weight("x " * 30) > weights.weight("maybe " * 3 + "x " * 27)
 
 
-def test_a_marker_that_decides_everything_keeps_a_finite_weight() -> None:
+def test_a_marker_that_separates_perfectly_has_a_finite_weight() -> None:
     problem = Sampled("p", (*[sample("x x x", True)] * 5, *[sample("maybe x x", False)] * 5))
     weights = fit_weights([problem], "m", MARKERS)
     assert -20 < weights.coefficients[1] < -0.5
@@ -160,7 +162,7 @@ def test_calibration_without_a_mixed_problem_is_refused() -> None:
 
 
 HEDGES_LOSE = Weights("toy", (0.0, -2.0, 0.0, 0.0), 0.0, (0.0,) * 4, (1.0, 50.0, 1.0, 1.0), MARKERS, 1, 2)
-"""A text of which half the words hedge is one spread out: weight 1 / (1 + e^2)."""
+"""A text with half its words hedging is one standard deviation above the mean: weight 1 / (1 + e^2)."""
 
 
 def test_a_weight_by_hand() -> None:
@@ -168,7 +170,7 @@ def test_a_weight_by_hand() -> None:
     assert HEDGES_LOSE.weight("maybe 7") == pytest.approx(0.1192, abs=5e-5)
 
 
-def test_weights_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
+def test_loaded_weights_equal_the_saved_ones(tmp_path: Path) -> None:
     file = tmp_path / "weights.json"
     HEDGES_LOSE.save(file)
     assert Weights.load(file) == HEDGES_LOSE
@@ -202,7 +204,7 @@ SAID: dict[str, Piece] = {"0": done("maybe 8"), "1": done("maybe 8"), "2": done(
 
 
 def test_weighted_majority_over_marker_scores_is_the_marker_weighted_vote() -> None:
-    """Three hedged 8 weigh 3 * 0.119 = 0.358, one plain 7 weighs 0.5."""
+    """Three hedged samples of 8 weigh 3 * 0.119 = 0.358, one plain sample of 7 weighs 0.5."""
     search = toy_search(SAID, MarkerScorer(HEDGES_LOSE, "toy"))
     answer = solve(make("weighted_majority", {"n": 4}), search)
     assert answer.value == "7"
@@ -212,6 +214,6 @@ def test_weighted_majority_over_marker_scores_is_the_marker_weighted_vote() -> N
     assert solve(make("majority", {"n": 4}), toy_search(SAID, None)).value == "8"
 
 
-def test_a_generation_that_has_not_ended_has_no_score() -> None:
+def test_an_incomplete_generation_has_no_score() -> None:
     search = toy_search({"0": done("7 " * 20), "1": done("so 7")}, MarkerScorer(HEDGES_LOSE, "toy"))
     assert score(search, grow(search, [search.root], 2)) == [None, 0.5]

@@ -1,4 +1,4 @@
-"""The meta reward of judgements: what it reads, what it costs, whose it is, and how it is made."""
+"""The meta reward of judgements: its value, its cost, the judge that it belongs to, and its training."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def judge(judge_directory: Path) -> LocalGenerator:
 
 def head(path: Path, judge: LocalGenerator, **changes: Any) -> Path:
     """A ``meta.json`` whose weights count up from 0."""
-    facts = {"fingerprint": judge.fingerprint, "weights": [i / 10 for i in range(HIDDEN)], "bias": 0.5} | changes
+    content = {"fingerprint": judge.fingerprint, "weights": [i / 10 for i in range(HIDDEN)], "bias": 0.5} | changes
     file = path / "meta.json"
-    file.write_text(json.dumps({name: value for name, value in facts.items() if value is not None}))
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
     return file
 
 
@@ -70,7 +70,7 @@ JUDGEMENTS = [placed((7, 8, 9), (20, 21, 22), "a"), placed((7, 8, 9), (30,), "b"
 
 
 def last_state(directory: Path, ids: tuple[int, ...]) -> list[float]:
-    """Behind the last layer and before the last norm, by one plain pass."""
+    """The state after the last layer and before the last norm, by a plain forward pass."""
     from thinktime.models.engine.llama import causal
 
     model = Llama.load(directory, torch.float64).model
@@ -93,7 +93,7 @@ def test_a_reward_is_the_logistic_of_the_last_layer_at_the_last_token(
     assert len({score.value for score in scores}) == 3
 
 
-def test_what_is_far_off_is_sure_and_no_overflow(judge: LocalGenerator, tmp_path: Path) -> None:
+def test_extreme_values_give_0_or_1_without_overflow(judge: LocalGenerator, tmp_path: Path) -> None:
     values = [
         run(MetaReward(judge, head(tmp_path, judge, bias=bias)).score(PROBLEM, JUDGEMENTS[:1], [None]))[0].value
         for bias in (-1e6, 1e6)
@@ -110,14 +110,14 @@ def test_a_score_is_charged_its_one_new_token_to_the_scorer(judge: LocalGenerato
     assert meta.worst_case(PROBLEM, JUDGEMENTS[0], None).scorer_flops == usage.scorer_flops
 
 
-def test_what_has_said_nothing_has_no_reward(judge: LocalGenerator, tmp_path: Path) -> None:
+def test_an_empty_judgement_has_no_reward(judge: LocalGenerator, tmp_path: Path) -> None:
     scores = run(
         MetaReward(judge, head(tmp_path, judge)).score(PROBLEM, [placed((7, 8), ()), JUDGEMENTS[1]], [None, None])
     )
     assert [score.value is None for score in scores] == [True, False]
 
 
-def test_it_stands_beside_the_prompts_of_a_search(
+def test_a_search_offers_it_beside_its_prompts(
     judge: LocalGenerator, tmp_path: Path, questions: tuple[str, ...]
 ) -> None:
     search = Search(
@@ -156,19 +156,19 @@ def test_another_head_is_banked_under_another_name(judge: LocalGenerator, tmp_pa
     assert len(names) == 2
 
 
-# How it is made
+# Training
 
 
-def test_a_judgement_is_right_where_every_right_answer_is_above_every_wrong_one() -> None:
+def test_a_judgement_is_right_if_every_right_answer_is_above_every_wrong_one() -> None:
     assert is_right([9, 3, 4], [True, False, False])
     assert is_right([5, 9, 4], [True, True, False])
     assert not is_right([9, 3, 9], [True, False, False])
     assert not is_right([9, 3, 4], [True, True, False])
 
 
-def test_the_regression_finds_what_tells_right_from_wrong_and_where_the_line_is() -> None:
-    dice = np.random.default_rng(0)
-    states = dice.normal(3.0, 2.0, (400, 5))
+def test_the_regression_finds_the_direction_and_the_threshold() -> None:
+    rng = np.random.default_rng(0)
+    states = rng.normal(3.0, 2.0, (400, 5))
     right = (states[:, 2] > 4).astype(np.float64)
     weights, bias = fit(states, right)
     assert abs(weights[2]) > 10 * np.abs(np.delete(weights, 2)).max()
@@ -183,13 +183,13 @@ def test_the_regression_balances_evidence_and_penalty() -> None:
     assert bias == pytest.approx(-2 * float(weights[0]), abs=1e-4)
 
 
-def test_labels_of_one_kind_teach_nothing() -> None:
+def test_labels_of_one_class_are_refused() -> None:
     with pytest.raises(InputError, match=r"3 judgements.*give more: there must be right and wrong judgements"):
         fit(np.zeros((3, 2)), np.ones(3))
 
 
-def test_it_is_measured_next_to_length_and_within_problems() -> None:
-    # between problems length tells right from wrong, within the first it does not; the second has no wrong one
+def test_it_is_compared_with_length_over_all_judgements_and_within_problems() -> None:
+    # length separates right from wrong between problems, but not within the first one; the second has no wrong one
     held_out = [
         JudgedProblem([[1.0], [2.0], [0.0]], [True, True, False], [5, 7, 6]),
         JudgedProblem([[9.0]], [True], [20]),
@@ -205,7 +205,7 @@ def test_it_is_measured_next_to_length_and_within_problems() -> None:
     }
 
 
-# A reward model beside a judge that knows more words
+# A reward model with a smaller vocabulary than the judge
 
 
 def test_a_reward_model_gives_no_score_to_words_it_does_not_know(

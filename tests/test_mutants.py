@@ -1,4 +1,4 @@
-"""The small faults that tests are measured by."""
+"""The small faults by which the tests are measured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_each_mutant_is_one_change_at_one_place() -> None:
     for mutant in found:
         changed = mutant.applied(SOURCE)
         before, after = SOURCE.splitlines(), changed.splitlines()
-        assert ast.parse(changed) and [place for place in range(len(before)) if before[place] != after[place]] == [
+        assert ast.parse(changed) and [index for index in range(len(before)) if before[index] != after[index]] == [
             mutant.line - 1
         ]
 

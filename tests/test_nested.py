@@ -1,4 +1,4 @@
-"""Strategies inside strategies: how they are written, what they need, and restarts, which run another strategy."""
+"""Strategies inside strategies: their syntax, their needs, and restarts, which run another strategy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.sampling.single import Single
 from thinktime.strategies.search.beam_search import BeamSearch
 
-# The form
+# Syntax
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from thinktime.strategies.search.beam_search import BeamSearch
 def test_a_strategy_in_brackets_runs_inside_another(text: str, strategy: Restarts) -> None:
     name, parsed = parse(text)
     assert parsed == strategy
-    assert parse(spec(parsed))[1] == strategy, "and it is written as it is read"
+    assert parse(spec(parsed))[1] == strategy, "parsing the written form gives the same strategy"
     assert name.startswith("restarts") and text.replace(" ", "").startswith(name.replace(" ", ""))
 
 
@@ -60,8 +60,8 @@ def test_options_are_json_values_with_strategies_as_text() -> None:
         ("restarts(beam_search:n=4", "close every bracket, as in restarts"),
         ("restarts((single)", "close every bracket"),
         ("restarts(single))", r"write it as name\(inner\):option=value"),
-        ("restarts)", "brackets stand behind a name"),
-        ("majority:n=(3)", "brackets stand behind a name"),
+        ("restarts)", "write brackets after a name"),
+        ("majority:n=(3)", "write brackets after a name"),
         ("restarts(single)(majority)", r"write it as name\(inner\):option=value"),
         ("restarts(single)n=2", r"write it as name\(inner\):option=value"),
         ("restarts()", r"write it as name\(inner\):option=value"),
@@ -74,7 +74,7 @@ def test_options_are_json_values_with_strategies_as_text() -> None:
         ("restarts(single):select=vote", "select='vote': unknown"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(text: str, message: str) -> None:
+def test_malformed_text_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
         parse(text)
     assert "\n" not in str(refused.value)
@@ -118,7 +118,7 @@ def test_the_inner_strategy_is_validated_before_anything_is_sampled() -> None:
 
 
 def in_turn(*answers: str) -> ToyGenerator:
-    """One answer a call, in this order."""
+    """One answer per call, in this order."""
     left = list(answers)
     return ToyGenerator(lambda extension: done(left.pop(0)))
 
@@ -130,7 +130,7 @@ def test_the_winners_of_all_runs_vote() -> None:
     assert answer.usage.model_calls == 3
 
 
-def test_the_winners_may_be_weighed_or_compared_by_their_scores() -> None:
+def test_winners_can_be_weighted_or_ranked_by_their_scores() -> None:
     def scored(node: object) -> float:
         return 0.9 if "5" in node.state.text else 0.2  # type: ignore[attr-defined]
 
@@ -147,7 +147,7 @@ def test_every_run_has_samples_of_its_own() -> None:
     assert answer.value in {ANSWERS.read(record.node.state) for record in search.records() if record.node.done}
 
 
-def test_a_budget_ends_the_runs_and_the_answer_is_that_of_those_it_paid() -> None:
+def test_a_budget_ends_the_runs_and_the_paid_runs_answer() -> None:
     search = toy_search(in_turn(*["so 7"] * 9), scorer=None, budget=Budget(calls=2))
     answer = solve(Restarts(Single(), 9), search)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 2)
@@ -155,7 +155,7 @@ def test_a_budget_ends_the_runs_and_the_answer_is_that_of_those_it_paid() -> Non
 
 @dataclass(frozen=True)
 class Failing:
-    """Fails in the first runs."""
+    """Fails in its first runs."""
 
     failures: int
     runs: ClassVar[list[int]] = []

@@ -21,7 +21,7 @@ from thinktime.pocket.digits import scorer_for
 
 @pytest.fixture
 def paint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
-    """The command, run to its end: what it wrote to standard output and to standard error."""
+    """Runs the command; returns its standard output and standard error."""
 
     def run(*words: str) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["thinktime", "paint", *words])
@@ -34,22 +34,20 @@ def paint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
-def test_a_digit_is_painted_as_asked_and_its_cost_is_told(
-    tmp_path: Path, paint: Callable[..., tuple[str, str]]
-) -> None:
+def test_a_digit_is_painted_and_its_cost_is_printed(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
     path = tmp_path / "new" / "seven.png"
     out, _ = paint("digit 7, heavy ink", "--strategy", "fk_steering:n=4", "--out", str(path), "--json")
-    facts: dict[str, Any] = json.loads(out)
-    assert facts["usage"]["denoiser_calls"] == 80 and facts["usage"]["generated_tokens"] == 0
-    assert facts["usage"]["scorer_flops"] > 0
-    assert facts["finish"] == "done" and facts["strategy"] == "fk_steering"
+    result: dict[str, Any] = json.loads(out)
+    assert result["usage"]["denoiser_calls"] == 80 and result["usage"]["generated_tokens"] == 0
+    assert result["usage"]["scorer_flops"] > 0
+    assert result["finish"] == "done" and result["strategy"] == "fk_steering"
     picture = (np.asarray(Image.open(path), np.float32) / np.float32(255)).astype(np.float32)
     assert picture.shape == (256, 256)
     small = picture[8::16, 8::16][None]
     for kind in ("digits_scorer", "digits_judge"):
         assert Classifier.load(pocket.directory(kind)).log_probabilities([small])[0].argmax() == 7
     score = Classifier.load(pocket.directory("digits_scorer")).log_probabilities([small])[0, 7] + 10 * small.mean()
-    assert facts["score"] == pytest.approx(score, abs=0.05)
+    assert result["score"] == pytest.approx(score, abs=0.05)
 
 
 def test_a_budget_is_kept_and_the_same_seed_paints_the_same(
@@ -64,7 +62,7 @@ def test_a_budget_is_kept_and_the_same_seed_paints_the_same(
     np.testing.assert_array_equal(pictures[0], pictures[1])
 
 
-def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
+def test_a_pull_needs_no_search_and_warnings_are_printed(tmp_path: Path, paint: Callable[..., tuple[str, str]]) -> None:
     path = str(tmp_path / "one.png")
     plain, pulled = (
         json.loads(
@@ -76,8 +74,8 @@ def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Cal
     )
     assert pulled["score"] > plain["score"]
     assert pulled["usage"]["flops"] == 2 * plain["usage"]["flops"]
-    _, facts = paint("2", "--strategy", "fk_steering:n=2,start=9", "--steps", "5", "--out", path)
-    assert "warning: no step is scored before the end with start=9, every=4: this is importance sampling" in facts
+    _, result = paint("2", "--strategy", "fk_steering:n=2,start=9", "--steps", "5", "--out", path)
+    assert "warning: no step is scored before the end with start=9, every=4: this is importance sampling" in result
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,7 @@ def test_a_pull_needs_no_search_and_warnings_are_told(tmp_path: Path, paint: Cal
         (["5", "--steps", "5000"], "steps=5000: give 1 to 1000"),
     ],
 )
-def test_what_cannot_work_is_one_line_and_nothing_is_painted(
+def test_bad_options_are_refused_in_one_line_and_nothing_is_painted(
     words: list[str],
     message: str,
     tmp_path: Path,
@@ -117,7 +115,7 @@ def test_what_cannot_work_is_one_line_and_nothing_is_painted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_prompt_of_the_shipped_model_says_what_it_is_scored_by() -> None:
+def test_a_prompt_of_the_shipped_model_selects_its_measures() -> None:
     assert scorer_for("digit 7") == "class"
     assert scorer_for("a 3 with Heavy Ink") == "class+10*ink"
     assert scorer_for("8, light ink, symmetric") == "class-10*ink+10*symmetry"

@@ -53,7 +53,7 @@ SAYS = {
         "I write it in the requested format.",
     ),
 }
-"""Sentences that show a pattern to a reader."""
+"""Sentences in which a reader sees the pattern."""
 MORE = {
     "SA": "What sort of thing would an answer be?",
     "MR": "One does this with Euclid.",
@@ -62,7 +62,7 @@ MORE = {
     "CI": "Of all these tables I need the third.",
     "EC": "Five words, and I have four.",
 }
-"""One more of each that no cue has."""
+"""One more sentence for each pattern; no cue matches it."""
 PLAIN = (
     "3 + 4 is 7.",
     "Ann has 12 books left.",
@@ -74,7 +74,7 @@ PLAIN = (
 
 
 def traces(n: int) -> list[tuple[str, frozenset[str]]]:
-    """Plain steps with sentences of none to three patterns among them, one in six of which no cue has."""
+    """Plain steps with sentences of zero to three patterns; no cue matches one in six of these sentences."""
     dice = Random(0)
     found = []
     for _ in range(n):
@@ -105,7 +105,7 @@ def test_an_unknown_code_names_the_six() -> None:
         counted([], ["SA", "SX"])
 
 
-def test_what_more_than_two_of_four_models_solve_is_not_hard() -> None:
+def test_a_problem_that_more_than_two_of_four_models_solve_is_not_hard() -> None:
     solved = {"a": [True, True, False], "b": [True, True, False], "c": [True, False, False], "d": [False] * 3}
     assert hard(solved) == [1, 2]
 

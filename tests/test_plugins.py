@@ -1,6 +1,6 @@
-"""What an installed package adds beside strategies: generators, scorers, environments, prompts, tasks and planners.
+"""An installed package can add generators, scorers, environments, prompts, tasks and planners by name.
 
-The package is tests/first_words. It stands on the path with its entry points, as pip would put it there.
+The package is tests/first_words. It is on the path with its entry points, as if pip had installed it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_an_environment_of_a_package_is_found_by_name_and_acts() -> None:
 
 
 @pytest.mark.usefixtures("first_words")
-def test_a_prompt_of_a_package_takes_the_place_of_a_strategys() -> None:
+def test_a_prompt_of_a_package_replaces_a_strategys() -> None:
     given = prompts_in(["check=short_check"])
     assert isinstance(given["check"], Prompt)
     prompts = Config(WordGenerator(), strategy="single", prompts=given).prompts_by_name()

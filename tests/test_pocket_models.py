@@ -193,7 +193,7 @@ def test_another_family_generates_what_transformers_generates(
     generator = LocalGenerator(other_families[family], dtype="float32")
     reference = _auto_model(other_families[family])
     tokenizer = ChatTokenizer(other_families[family])
-    asked = (questions[0], questions[4], questions[9])  # of different lengths, so that the batch is padded
+    asked = (questions[0], questions[4], questions[9])  # their lengths differ, so the batch is padded
     ours = _greedy(generator, asked, 24)
     assert ours == [_transformers_greedy(reference, tokenizer.encode_chat(question), 24) for question in asked]
     assert len(set(ours)) == len(ours)
@@ -203,7 +203,7 @@ def test_another_family_generates_what_transformers_generates(
 def test_the_logprobs_of_another_family_are_those_of_transformers(
     family: str, other_families: dict[str, Path], questions: tuple[str, ...]
 ) -> None:
-    """Rows share their prompt and are read in chunks beside others that run."""
+    """Rows share their prompt, which is processed in chunks while other rows run."""
     ours, theirs = load_language_model(other_families[family]), _auto_model(other_families[family])
     prompts = [tuple(ours.tokenizer.encode_chat(question)) for question in (questions[0], questions[4])]
     rows = [Row(ids, key, max_tokens=12, temperature=0.7) for ids in prompts for key in range(3)]
@@ -227,14 +227,14 @@ def test_the_hidden_states_of_another_family_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
-def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
+def test_a_missing_device_is_refused_by_name(device: str) -> None:
     with pytest.raises(InputError, match=rf"device='{device}'.*give cpu") as caught:
         load_language_model(directory("solver"), device=device)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_samples_greedily_what_the_cpu_does(questions: tuple[str, ...]) -> None:
+def test_greedy_samples_are_the_same_on_gpu_and_cpu(questions: tuple[str, ...]) -> None:
     there, here = (load_language_model(directory("solver"), device=device) for device in ("cuda", "cpu"))
     rows = [Row(tuple(here.tokenizer.encode_chat(q)), 0, max_tokens=60, temperature=0.0) for q in questions]
     outputs = [model.engine(max_tokens=100).run(rows) for model in (there, here)]
@@ -253,11 +253,11 @@ def test_a_window_shorter_than_the_context_is_refused_in_one_line(tmp_path: Path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_another_family_is_charged_for_what_a_token_is_multiplied_with(
+def test_another_family_is_charged_for_the_parameters_that_a_token_is_multiplied_with(
     family: str, other_families: dict[str, Path]
 ) -> None:
     everything = sum(p.numel() for p in _auto_model(other_families[family]).parameters())
-    input_embedding = 500 * 32  # untied, so a look-up and no multiplication
+    input_embedding = 500 * 32  # untied, so it is a table and no multiplication
     assert load_language_model(other_families[family]).shape.parameters == everything - input_embedding
 
 

@@ -1,4 +1,4 @@
-"""The pocket task: problems that never run out, splits that never meet, steps that are checked exactly."""
+"""The pocket task: unlimited problems, splits without a common structure, and an exact check of steps."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def tokenizer() -> Tokenizer:
 
 
 def skeleton(question: str) -> str:
-    """The question without names, items, days, makers and numbers: all that may differ within one structure."""
+    """The question without names, items, days, makers and numbers, which may differ within one structure."""
     kinds = {word: str(index) for index, kind in enumerate((NAMES, ITEMS, DAYS, OTHERS, MAKERS)) for word in kind}
     kinds |= {item.capitalize(): kinds[item] for item in ITEMS}
     seen: dict[str, str] = {}
@@ -88,7 +88,7 @@ def skeleton(question: str) -> str:
 
 
 def mended(right: int, lines: int) -> list[bool]:
-    """The verdicts of a solution whose first ``right`` lines are right and no other."""
+    """The verdicts of a solution in which only the first ``right`` lines are right."""
     return [True] * right + [False] * (lines - right)
 
 
@@ -114,7 +114,7 @@ def test_no_structure_is_in_two_splits(many: dict[Split, list[WordProblem]]) -> 
         assert not structures[a] & structures[b]
 
 
-def test_no_two_splits_share_a_question_that_differs_in_names_items_and_numbers_alone(
+def test_no_two_splits_have_questions_that_differ_only_in_names_items_and_numbers(
     many: dict[Split, list[WordProblem]],
 ) -> None:
     skeletons = {split: {skeleton(p.question) for p in found} for split, found in many.items()}
@@ -123,7 +123,7 @@ def test_no_two_splits_share_a_question_that_differs_in_names_items_and_numbers_
         assert not shared, f"{len(shared)} of {len(skeletons[b])} are in {a} and {b}, such as: {min(shared)}"
 
 
-def test_the_skeleton_of_a_question_keeps_who_is_who_and_drops_the_rest() -> None:
+def test_the_skeleton_of_a_question_keeps_which_names_are_equal() -> None:
     a = f"Ann has 3 figs. Compared to Ann, Ben has {TIMES[2]} as many figs. How many figs does Ben have?"
     b = f"Leo has 14 hats. Compared to Leo, Kim has {TIMES[4]} as many hats. How many hats does Kim have?"
     c = f"Leo has 14 hats. Compared to Leo, Kim has {TIMES[4]} as many hats. How many hats does Leo have?"
@@ -160,7 +160,7 @@ def test_every_level_of_every_family_takes_its_number_of_computations(many: dict
         assert sum(" = " in step.text for step in problem.steps) == COMPUTATIONS[problem.level]
 
 
-def test_what_does_not_matter_is_said_to_change_nothing() -> None:
+def test_a_step_for_an_irrelevant_sentence_keeps_the_count() -> None:
     events = next(p for p in problems("train", 3000, seed=1) if p.family == "events" and "still" in p.solution)
     assert len(events.steps) == events.question.count(".") - 1
     before = re.findall(r"= (\d+)\.|still (\d+)\.", events.solution)
@@ -195,9 +195,9 @@ def test_every_equation_of_a_reference_solution_holds_and_the_last_one_gives_the
 def test_one_changed_digit_makes_its_line_and_all_later_lines_wrong(problem: WordProblem, data: st.DataObject) -> None:
     lines = problem.solution.splitlines()
     at = data.draw(st.integers(0, len(lines) - 1))
-    place = data.draw(st.sampled_from([m.start() for m in re.finditer(r"\d", lines[at])]))
-    digit = data.draw(st.sampled_from([d for d in "0123456789" if d != lines[at][place]]))
-    lines[at] = lines[at][:place] + digit + lines[at][place + 1 :]
+    index = data.draw(st.sampled_from([m.start() for m in re.finditer(r"\d", lines[at])]))
+    digit = data.draw(st.sampled_from([d for d in "0123456789" if d != lines[at][index]]))
+    lines[at] = lines[at][:index] + digit + lines[at][index + 1 :]
     assert check_steps(problem, "\n".join(lines)) == mended(at, len(lines))
 
 
@@ -223,13 +223,13 @@ def test_independent_steps_may_come_in_any_order(problem: WordProblem, random: R
     assert check_steps(problem, solution) == [True] * (len(order) + 1)
 
 
-def test_some_problems_do_have_independent_steps() -> None:
+def test_some_problems_have_independent_steps() -> None:
     days = next(p for p in (draw(Random(i), 3, "test", "ledger") for i in range(99)) if p.steps[2].needs == ())
     tuesday, total, wednesday, *rest = (step.text for step in days.steps)
     assert check_steps(days, "\n".join([wednesday, tuesday, total, *rest])) == [True] * len(days.steps)
 
 
-def test_a_step_before_the_one_it_builds_on_is_wrong_and_so_is_all_that_follows() -> None:
+def test_a_step_before_the_one_it_builds_on_is_wrong_and_so_are_all_later_lines() -> None:
     first, second = (step.text for step in CHAIN.steps)
     assert check_steps(CHAIN, f"{second}\n{first}\nAnswer: 12") == [False, False, False]
 
@@ -244,7 +244,7 @@ def test_the_right_answer_without_all_steps_is_wrong() -> None:
     assert check_steps(CHAIN, "Answer: 12") == [False]
 
 
-def test_an_answer_is_read_off_the_last_line_alone() -> None:
+def test_the_answer_is_read_from_the_last_line_only() -> None:
     assert read_answer("Ann has 3 + 4 = 7.\nAnswer: 7\n") == "7"
     assert read_answer("Answer: 7\nAnn has 3 + 4 = 7.") is None
     assert read_answer("Answer: 7 figs") is None
@@ -279,6 +279,6 @@ def test_every_word_of_the_task_is_one_token(many: dict[Split, list[WordProblem]
 
 
 @given(text=st.text() | st.lists(st.sampled_from([*SPECIAL, " ", "Ann", "\n", "12", "é"])).map("".join))
-def test_decoding_gives_back_any_text_that_was_encoded(tokenizer: Tokenizer, text: str) -> None:
+def test_decoding_returns_the_encoded_text(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text

@@ -1,4 +1,4 @@
-"""What experiments over samples share: their input is named when it is missing, their output names no machine."""
+"""Experiments over recorded samples: errors name a missing input, and results contain no path of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_folder_without_recorded_samples_ends_the_program_with_one_line(tmp_pa
         pools(arguments("", [str(tmp_path)]))
 
 
-def test_a_bank_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_bank_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     file = tmp_path / "bank.db"
     with pytest.raises(SystemExit, match=r"bank=.*it is not there"):
         pools(arguments("", ["--bank", str(file)]))
@@ -39,7 +39,7 @@ def test_every_file_of_the_folder_is_a_pool_of_its_own(tmp_path: Path) -> None:
     assert {name: pool.generator for name, pool in pools(args).items()} == {"one": "one", "two": "two"}
 
 
-def test_what_the_data_can_not_give_is_one_line_not_a_traceback(tmp_path: Path) -> None:
+def test_unsuitable_data_gives_one_line_and_no_traceback(tmp_path: Path) -> None:
     def analyse(pool: Pool, seed: int) -> dict[str, Any]:
         raise InputError("samples", 16, "it takes 32")
 
@@ -48,7 +48,7 @@ def test_what_the_data_can_not_give_is_one_line_not_a_traceback(tmp_path: Path) 
         run(tmp_path, "", analyse, dict, lambda result, path: None, lambda measured: [], argv=argv)
 
 
-def test_few_problems_and_unknown_tokens_are_said() -> None:
+def test_few_problems_and_unknown_tokens_are_reported() -> None:
     few = Pool("m", "m", "words", (Sampled("p", (Sample(2, "7", True, text="so 7"),)),))
     described = describe(few)
     assert described["note"].startswith("only 1 problems")

@@ -1,4 +1,4 @@
-"""After how many tokens a step can be judged: by hand, and as the shipped reward model says."""
+"""The number of tokens after which a step can be judged: by hand, and with the shipped reward model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SAMPLING = Sampling(max_length=300)
 
 
 def steps(*rewards: tuple[float, ...]) -> Steps:
-    return {Node(str(place), (place,), None): row for place, row in enumerate(rewards)}
+    return {Node(str(index), (index,), None): row for index, row in enumerate(rewards)}
 
 
 FOUR = steps((0.1, 0.2, 0.9, 0.9), (0.9, 0.1, 0.1), (0.5, 0.5, 0.5, 0.8), (0.2, 0.3))
-"""Best two: the first and the third. After one token they seem to be the second and the third."""
+"""The best two are the first and the third. After one token, the second and the third have the best rewards."""
 
 
 def test_a_step_shorter_than_tau_is_judged_whole() -> None:
@@ -31,26 +31,26 @@ def test_a_step_shorter_than_tau_is_judged_whole() -> None:
     assert partial(FOUR, 3) == [0.9, 0.1, 0.5, 0.3]
 
 
-def test_recall_is_the_share_of_the_best_that_are_kept_and_ties_go_to_the_first() -> None:
+def test_recall_is_the_kept_share_of_the_best_steps_and_ties_go_to_the_first() -> None:
     assert recall(partial(FOUR, 1), partial(FOUR, 4), 0.5) == 0.5
     assert recall([0.5, 0.5, 0.1], [0.1, 0.5, 0.5], 1 / 3) == 0
     assert recall([0.5, 0.5, 0.1], [0.5, 0.5, 0.5], 1 / 3) == 1
 
 
 def test_tau_is_the_least_that_keeps_nine_tenths_of_the_best() -> None:
-    """After 2 tokens the third and the fourth seem best; after 4 all are whole."""
+    """After 2 tokens the third and the fourth have the best rewards; after 4 tokens all steps are whole."""
     longer = steps(*[(*row, row[-1]) for row in FOUR.values()])
     assert least_tau([longer], 0.5) == (4, 1)
     tau, kept = least_tau([longer] + [steps((0.5, 0.5, 0.5))] * 9, 0.5)
     assert tau == 2 and kept == pytest.approx(0.95)
 
 
-def test_rewards_that_say_nothing_before_the_end_give_nothing_up_early() -> None:
-    late = [steps(*[(1 - place / 4, 0.5, 0.5, 0.5, place / 4) for place in range(4)])]
+def test_if_early_rewards_carry_no_information_no_step_is_rejected_early() -> None:
+    late = [steps(*[(1 - index / 4, 0.5, 0.5, 0.5, index / 4) for index in range(4)])]
     assert least_tau(late, 0.25) == (5, 1)
 
 
-def test_the_reward_along_a_step_is_that_of_the_step_cut_there(
+def test_the_reward_inside_a_step_equals_that_of_the_step_cut_at_this_token(
     generator: LocalGenerator, reward: ProcessReward
 ) -> None:
     problem = load("pocket", 1, levels=[3], split="dev").problems[0]

@@ -1,4 +1,4 @@
-"""Models behind HTTP: what they cost, what they can do, and what is left when they fail."""
+"""Models behind HTTP: their cost, their capabilities, and their failures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.protocol import Choice, read_usage, shares
 from thinktime.models.remote.streams import Assembly
 from thinktime.strategies import make
-from thinktime.testing import Notebook, WordScorer
+from thinktime.testing import MemoryJournal, WordScorer
 
 Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
@@ -70,7 +70,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come soon, and what a test opens `run` closes."""
+    """Retries wait only briefly, and `run` closes the clients that a test opens."""
     monkeypatch.setattr(client_module, "FIRST_WAIT", 0.01)
     make_client = Client.__init__
 
@@ -125,7 +125,7 @@ def solved(strategy: str, search: Search, **options: str | int | float) -> Any:
     return run(make(strategy, options)(search))
 
 
-# what an endpoint is seen to do
+# probes
 
 
 def test_the_probe_costs_a_few_tokens_and_runs_once_and_late(start: Start) -> None:
@@ -216,14 +216,14 @@ def test_a_probe_of_yesterday_expires(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"X": 3}', '{"X": {"seen": "x", "traits": {}}}', "[" * 99_999])
-def test_a_broken_cache_is_an_empty_one(start: Start, tmp_path: Path, text: str) -> None:
+def test_a_broken_cache_counts_as_empty(start: Start, tmp_path: Path, text: str) -> None:
     cache = ProbeCache(tmp_path / "probes.json")
     generator = RemoteGenerator(start().url, "words", probe_cache=cache)
     cache.path.write_text(text.replace("X", generator.probe_key.replace('"', "")))
     assert generator.traits.n and cache.find(generator.probe_key, Traits) == generator.traits
 
 
-def test_a_cache_that_cannot_be_written_is_none(start: Start, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_ignored(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert RemoteGenerator(start().url, "words", probe_cache=ProbeCache(tmp_path / "file" / "probes.json")).traits.n
 
@@ -235,7 +235,7 @@ def test_a_failed_probe_is_not_kept(start: Start, tmp_path: Path) -> None:
     assert not cache.path.exists()
 
 
-def test_a_refused_field_does_not_take_the_others_with_it(start: Start) -> None:
+def test_a_refused_field_does_not_disable_the_others(start: Start) -> None:
     traits = RemoteGenerator(start(refuses=("seed",)).url, "words").traits
     assert (traits.n, traits.logprobs, traits.continues, traits.stops) == (True, True, True, "named")
 
@@ -245,7 +245,7 @@ def test_a_completions_endpoint_continues_any_text(start: Start) -> None:
     assert generator.capabilities == ALL
 
 
-def test_a_strategy_whose_needs_are_not_seen_is_refused_by_name(start: Start) -> None:
+def test_a_strategy_whose_needs_the_probe_did_not_observe_is_refused_by_name(start: Start) -> None:
     generator = opened(start(stops="silent", continues=False))
     search = search_on(generator)
     with pytest.raises(CapabilityError, match="it lacks step boundaries"):
@@ -257,12 +257,12 @@ def test_a_strategy_whose_needs_are_not_seen_is_refused_by_name(start: Start) ->
 
 
 def of_length(tokens: int, answer: int) -> str:
-    """A sample of so many tokens, its answer the last."""
+    """A sample of this many tokens that ends with its answer."""
     return " ".join(["so"] * (tokens - 4)) + f"\nThe answer is {answer}"
 
 
 def left(endpoint: Endpoint, n: int) -> int:
-    """Clients that have gone, as soon as the endpoint has noticed so many."""
+    """Wait until ``n`` clients have disconnected; return their number."""
     eventually(lambda: endpoint.left >= n)
     return endpoint.left
 
@@ -272,7 +272,9 @@ def raced(generator: RemoteGenerator, n: int, **options: Any) -> tuple[Any, Sear
     return solved("first_finish", search, n=n, guard="off"), search
 
 
-def test_the_shortest_of_several_streams_answers_and_the_others_are_left_when_they_are_longer(start: Start) -> None:
+def test_the_shortest_of_several_streams_answers_and_the_others_are_cancelled_when_they_are_longer(
+    start: Start,
+) -> None:
     endpoint = start(pace=0.02)
     generator = opened(endpoint, price=Price(1000, 1000, 2000))
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (50, 3), (60, 4)))
@@ -286,7 +288,7 @@ def test_the_shortest_of_several_streams_answers_and_the_others_are_left_when_th
     assert answer.usage.dollars >= answer.usage.generated_tokens * 2000 / 1e6
 
 
-def test_a_slow_stream_may_still_be_the_shortest_unless_time_decides(start: Start) -> None:
+def test_a_slow_stream_can_still_win_by_length_but_not_by_time(start: Start) -> None:
     found = {}
     for by in ("length", "time"):
         endpoint = start(pace=0.01)
@@ -298,16 +300,17 @@ def test_a_slow_stream_may_still_be_the_shortest_unless_time_decides(start: Star
     assert found == {"length": ("2", 9, 0), "time": ("1", 20, 1)}
 
 
-def test_a_sample_that_could_not_win_any_more_is_not_asked_for_in_time(start: Start) -> None:
+def test_with_by_time_no_sample_is_requested_after_the_race_is_over(start: Start) -> None:
     endpoint = start()
-    generator = opened(endpoint, connections=1)  # one after the other; the first to ask is there when the second may
+    # one request after the other: the first has ended when the second begins
+    generator = opened(endpoint, connections=1)
     race = Race(1, lambda state: True, [3], at_once=True)
     search = search_on(generator)
     (node,) = run(search.extend([search.root], race=race))
     assert node.finish == "pruned" and node.usage == Usage() and endpoint.requests == []
 
 
-def test_an_end_without_an_answer_counts_only_where_any_end_does(start: Start) -> None:
+def test_an_end_without_an_answer_counts_only_with_counts_any(start: Start) -> None:
     found = []
     for counts in ("answer", "any"):
         endpoint = start(pace=0.02)
@@ -318,19 +321,19 @@ def test_an_end_without_an_answer_counts_only_where_any_end_does(start: Start) -
     assert found == [("7", 1), (None, 2)]
 
 
-def test_a_race_that_is_run_again_asks_for_nothing_and_ends_the_same(start: Start) -> None:
-    endpoint, notebook = start(pace=0.02), Notebook()
+def test_a_repeated_race_sends_no_request_and_ends_the_same(start: Start) -> None:
+    endpoint, journal = start(pace=0.02), MemoryJournal()
     generator = opened(endpoint)
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (12, 3)))
-    first, search = raced(generator, 3, journal=notebook)
-    kept, asked = dict(notebook.samples), len(endpoint.requests)
-    again, twice = raced(generator, 3, journal=notebook)
-    assert len(endpoint.requests) == asked == 3 and notebook.samples == kept
+    first, search = raced(generator, 3, journal=journal)
+    kept, asked = dict(journal.samples), len(endpoint.requests)
+    again, twice = raced(generator, 3, journal=journal)
+    assert len(endpoint.requests) == asked == 3 and journal.samples == kept
     assert (again.value, again.usage, again.passes) == (first.value, first.usage, first.passes) and first.value == "2"
     assert [r.node.finish for r in twice.trace.values()] == [r.node.finish for r in search.trace.values()]
 
 
-def test_a_stream_that_breaks_loses_its_own_sample_only(start: Start) -> None:
+def test_a_broken_stream_loses_only_its_own_sample(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint)
     endpoint.faults.extend(["broken", "cut"])
@@ -339,7 +342,7 @@ def test_a_stream_that_breaks_loses_its_own_sample_only(start: Start) -> None:
     assert answer.finish == "done" and len(search.errors) == 2
 
 
-def test_a_thought_in_a_field_apart_counts_as_it_comes(start: Start) -> None:
+def test_tokens_of_a_thought_in_a_field_apart_count_as_they_arrive(start: Start) -> None:
     endpoint = start(pace=0.02, thinks="apart", thought=3)
     generator = opened(endpoint)
     endpoint.replies.extend([of_length(40, 1), of_length(8, 2)])
@@ -350,7 +353,7 @@ def test_a_thought_in_a_field_apart_counts_as_it_comes(start: Start) -> None:
 # streams, and fields of one request
 
 
-def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Start) -> None:
+def test_an_assembled_stream_equals_the_whole_answer(start: Start) -> None:
     endpoint = start(reasons=True)
     generator, events = opened(endpoint), []
 
@@ -370,7 +373,7 @@ def test_a_stream_is_put_together_as_the_whole_answer_would_have_come(start: Sta
     assert len(events) > 5 and [body["user"] for body in endpoint.requests] == ["Ann", "Ann"]
 
 
-def test_parts_of_several_samples_and_calls_find_their_places() -> None:
+def test_parts_of_several_samples_and_calls_are_assembled_by_their_index() -> None:
     def call(index: int, text: str, **more: Any) -> dict[str, Any]:
         return {"tool_calls": [{"index": index, "function": {"arguments": text}, **more}]}
 
@@ -402,7 +405,7 @@ def test_a_sample_that_calls_a_tool_is_complete_and_kept_whole(start: Start, tmp
 
 
 @pytest.mark.parametrize("patience", [0.005, 30.0])
-def test_a_wait_beyond_its_patience_is_the_callers(start: Start, patience: float) -> None:
+def test_a_wait_longer_than_the_patience_is_an_error(start: Start, patience: float) -> None:
     endpoint = start()
     endpoint.faults.append("429:0.02")
     client = Client(endpoint.url, patience=patience)
@@ -416,7 +419,7 @@ def test_a_wait_beyond_its_patience_is_the_callers(start: Start, patience: float
 # sampling, and its account
 
 
-def test_children_of_one_node_are_one_request_where_n_is_honoured(start: Start) -> None:
+def test_children_of_one_node_are_one_request_if_n_is_honoured(start: Start) -> None:
     endpoint = start()
     nodes = sampled(opened(endpoint), 8)
     assert [body["n"] for body in endpoint.requests] == [8]
@@ -425,7 +428,7 @@ def test_children_of_one_node_are_one_request_where_n_is_honoured(start: Start) 
 
 
 @pytest.mark.parametrize("n", ["ignored", "refused"])
-def test_children_are_requests_with_seeds_of_their_own_where_n_is_not(start: Start, n: str) -> None:
+def test_children_are_requests_with_their_own_seeds_if_n_is_not_honoured(start: Start, n: str) -> None:
     endpoint = start(n=n)
     nodes = sampled(opened(endpoint), 8)
     assert len(endpoint.requests) == 8 and not any("n" in body for body in endpoint.requests)
@@ -433,7 +436,7 @@ def test_children_are_requests_with_seeds_of_their_own_where_n_is_not(start: Sta
     assert [node.state for node in nodes] == [node.state for node in sampled(opened(endpoint), 8)]
 
 
-def test_fewer_samples_than_asked_are_topped_up(start: Start) -> None:
+def test_missing_samples_are_requested_again(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint)
     endpoint.n = "ignored"
@@ -442,7 +445,7 @@ def test_fewer_samples_than_asked_are_topped_up(start: Start) -> None:
     assert total(node.usage for node in nodes).generated_tokens == endpoint.generated_tokens
 
 
-def test_an_n_that_is_refused_later_is_asked_for_one_by_one(start: Start) -> None:
+def test_if_n_is_refused_later_samples_are_requested_one_by_one(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint)
     endpoint.n = "refused"
@@ -450,7 +453,7 @@ def test_an_n_that_is_refused_later_is_asked_for_one_by_one(start: Start) -> Non
 
 
 @pytest.mark.parametrize("logprobs", [True, False])
-def test_the_children_of_a_request_cost_together_what_it_cost(start: Start, logprobs: bool) -> None:
+def test_the_costs_of_the_children_sum_to_the_cost_of_the_request(start: Start, logprobs: bool) -> None:
     endpoint = start(logprobs=logprobs)
     nodes = sampled(opened(endpoint, price=Price(2, 8)), 6)
     spent = total(node.usage for node in nodes)
@@ -466,7 +469,7 @@ def test_the_children_of_a_request_cost_together_what_it_cost(start: Start, logp
 
 @pytest.mark.parametrize("path", ["", "/chat/completions", "/completions"])
 @pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked", "unlisted"])
-def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: str) -> None:
+def test_a_step_continues_where_the_last_one_ended(start: Start, path: str, stops: str) -> None:
     endpoint = start(stops=stops)
     generator = RemoteGenerator(endpoint.url + path, "words")
 
@@ -487,7 +490,7 @@ def test_steps_go_on_where_the_last_one_ended(start: Start, path: str, stops: st
 
 
 @pytest.mark.parametrize("continues", [True, "always"])
-def test_what_an_endpoint_says_again_is_not_said_twice(start: Start, continues: bool | str) -> None:
+def test_an_echoed_prefix_is_removed(start: Start, continues: bool | str) -> None:
     generator = opened(start(echoes=True, continues=continues))
 
     async def walk() -> list[Node]:
@@ -502,7 +505,7 @@ def test_what_an_endpoint_says_again_is_not_said_twice(start: Start, continues: 
     assert (last.count("\n"), last.count("answer is")) == (2, 1)
 
 
-def test_an_echo_that_fails_to_come_is_a_failed_sample_and_not_a_doubled_text(start: Start) -> None:
+def test_a_missing_echo_is_a_failed_sample(start: Start) -> None:
     endpoint = start(echoes=True)
     generator = opened(endpoint)
 
@@ -517,14 +520,14 @@ def test_an_echo_that_fails_to_come_is_a_failed_sample_and_not_a_doubled_text(st
     assert node.finish == "error" and node.usage.generated_tokens > 0
 
 
-def test_a_beam_searches_an_endpoint_that_tells_steps(start: Start) -> None:
+def test_a_beam_search_runs_on_an_endpoint_with_step_boundaries(start: Start) -> None:
     generator = opened(start())
     search = search_on(generator, scorers=LengthScorer())
     answer = solved("beam_search", search, n=4, width=2)
     assert answer.value in ("7", "8", "9") and answer.node.depth == 3
 
 
-def test_a_sample_stops_at_its_limit_and_says_which(start: Start) -> None:
+def test_a_sample_stops_at_its_limit_and_its_finish_names_the_limit(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint)
 
@@ -538,7 +541,7 @@ def test_a_sample_stops_at_its_limit_and_says_which(start: Start) -> None:
     assert [body["max_tokens"] for body in endpoint.requests] == [2, 3]
 
 
-def test_messages_are_sent_as_they_are(start: Start) -> None:
+def test_messages_are_sent_unchanged(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION, "name": "Ann"}]
@@ -554,7 +557,7 @@ def test_the_temperature_of_one_call_reaches_the_endpoint(start: Start) -> None:
     assert endpoint.requests[0]["temperature"] == 0.0
 
 
-def test_log_probabilities_choose_where_they_are_given(start: Start) -> None:
+def test_log_probabilities_select_if_the_endpoint_returns_them(start: Start) -> None:
     generator = opened(start())
     answer = solved("most_likely", search_on(generator), n=8)
     assert answer.node.state.tokens == min(len(node.state.text.split()) for node in sampled(generator, 8))
@@ -565,7 +568,7 @@ def test_log_probabilities_choose_where_they_are_given(start: Start) -> None:
 
 @pytest.mark.parametrize("tokens", [64, 100, 200])
 @pytest.mark.parametrize("n", ["honoured", "ignored"])
-def test_a_budget_in_tokens_holds_as_the_endpoint_counts(start: Start, tokens: int, n: str) -> None:
+def test_a_token_budget_holds_by_the_endpoints_count(start: Start, tokens: int, n: str) -> None:
     endpoint = start(n=n)
     generator = opened(endpoint)
     answer = solved("majority", search_on(generator, Budget(tokens=tokens)), n=64)
@@ -584,14 +587,14 @@ def test_a_budget_in_dollars_holds_and_needs_a_price(start: Start) -> None:
         search_on(opened(endpoint), budget)
 
 
-def test_a_picture_has_no_price_beforehand(start: Start) -> None:
+def test_the_price_of_a_picture_is_unknown_before_the_request(start: Start) -> None:
     content = [{"type": "image_url", "image_url": {"url": "http://host/picture.png"}}]
     generator = opened(start(), price=Price(1, 10))
     with pytest.raises(InputError, match="dollars are unknown"):
         Search(Problem("p", [{"role": "user", "content": content}]), generator, budget=Budget(dollars=1.0))
 
 
-def test_an_endpoint_that_does_not_count_is_charged_the_most_and_says_so(
+def test_an_endpoint_without_usage_is_charged_its_worst_case_with_a_warning(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     generator = opened(start(usage=False, logprobs=False), price=None)
@@ -601,7 +604,7 @@ def test_an_endpoint_that_does_not_count_is_charged_the_most_and_says_so(
     assert "reports no usage" in caplog.text
 
 
-def test_one_answer_without_usage_is_kept_and_charged_the_most(start: Start) -> None:
+def test_one_answer_without_usage_is_kept_and_charged_its_worst_case(start: Start) -> None:
     endpoint = start(n="ignored", logprobs=False)
     generator = opened(endpoint)
     endpoint.faults.extend(["", "no usage"])
@@ -611,7 +614,7 @@ def test_one_answer_without_usage_is_kept_and_charged_the_most(start: Start) -> 
     assert max(node.usage.generated_tokens for node in nodes) == 64
 
 
-def test_a_deadline_ends_what_is_under_way_and_its_connection(start: Start) -> None:
+def test_a_deadline_ends_running_requests_and_their_connections(start: Start) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.faults.extend(["", "", "never"])
@@ -620,7 +623,7 @@ def test_a_deadline_ends_what_is_under_way_and_its_connection(start: Start) -> N
     assert answer.usage.uncounted_calls == 1
 
 
-def test_a_caller_that_leaves_closes_its_connections(start: Start) -> None:
+def test_a_cancelled_caller_closes_its_connections(start: Start) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.latency = 3600.0
@@ -642,7 +645,7 @@ def test_a_caller_that_leaves_closes_its_connections(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("fault", "wait"), [("429:0.2", 0.2), ("429", 0), ("500", 0), ("503", 0)])
-def test_what_passes_is_tried_again(start: Start, fault: str, wait: float) -> None:
+def test_temporary_failures_are_retried(start: Start, fault: str, wait: float) -> None:
     endpoint = start()
     generator = opened(endpoint)
     endpoint.faults.extend([fault, fault])
@@ -671,7 +674,7 @@ def test_one_bad_sample_of_eight_costs_that_sample_only(start: Start, fault: str
     assert not counted or answer.usage.generated_tokens == endpoint.generated_tokens
 
 
-def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> None:
+def test_failed_children_are_not_scored_and_take_no_slot(start: Start) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.faults.extend(["", "garbage"])
@@ -685,21 +688,21 @@ def test_what_could_not_be_had_is_not_read_and_takes_no_place(start: Start) -> N
 
 @pytest.mark.parametrize("seed", range(24))
 def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceeded(start: Start, seed: int) -> None:
-    dice = Random(seed)
+    rng = Random(seed)
     endpoint = start(
-        n=dice.choice(["honoured", "ignored", "refused"]),
-        usage=dice.random() < 0.8,
-        logprobs=dice.random() < 0.5,
-        stops=dice.choice(["named", "echoed", "echoed if asked", "silent"]),
+        n=rng.choice(["honoured", "ignored", "refused"]),
+        usage=rng.random() < 0.8,
+        logprobs=rng.random() < 0.5,
+        stops=rng.choice(["named", "echoed", "echoed if asked", "silent"]),
     )
     generator = opened(endpoint, price=Price(1, 10))
     faults = ["", "", "", "garbage", "cut", "html", "no choices", "no finish", "no text", "no usage", "429", "500"]
-    endpoint.faults.extend(dice.choice(faults) for _ in range(200))
-    tokens = dice.randint(64, 1000)
-    budget = Budget(tokens=tokens, dollars=dice.uniform(0.001, 0.02) if generator.traits.usage else None)
+    endpoint.faults.extend(rng.choice(faults) for _ in range(200))
+    tokens = rng.randint(64, 1000)
+    budget = Budget(tokens=tokens, dollars=rng.uniform(0.001, 0.02) if generator.traits.usage else None)
     search = search_on(generator, budget, scorers=LengthScorer())
     with suppress(ModelError):
-        if Capability.STEPS in generator.capabilities and dice.random() < 0.5:
+        if Capability.STEPS in generator.capabilities and rng.random() < 0.5:
             solved("beam_search", search, n=8, width=2)
         else:
             solved("adaptive_consistency", search, n=32)
@@ -727,7 +730,7 @@ def test_under_any_mix_of_faults_nothing_paid_is_missing_and_no_budget_is_exceed
         ("429", "answers 429 after 5 tries (not now); send fewer requests at once, or wait"),
     ],
 )
-def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str, says: str) -> None:
+def test_if_all_samples_fail_the_error_has_the_reason(start: Start, fault: str, says: str) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint)
     endpoint.faults.extend([fault] * 99)
@@ -736,7 +739,7 @@ def test_where_nothing_could_be_had_the_error_says_why(start: Start, fault: str,
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_endpoint_that_stops_answering_is_an_error_and_not_the_end_of_a_budget(start: Start) -> None:
+def test_an_endpoint_that_stops_answering_is_an_error_and_not_a_spent_budget(start: Start) -> None:
     endpoint = start(n="ignored")
     generator = opened(endpoint, timeout=0.3)
     endpoint.faults.extend(["never"] * 2)
@@ -744,7 +747,7 @@ def test_an_endpoint_that_stops_answering_is_an_error_and_not_the_end_of_a_budge
         solved("majority", search_on(generator), n=2)
 
 
-def test_an_unknown_model_is_named_with_those_there_are(start: Start) -> None:
+def test_the_error_for_an_unknown_model_lists_the_known_ones(start: Start) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'words'"):
         assert RemoteGenerator(start().url, "word").traits
 
@@ -768,7 +771,7 @@ def test_a_prompt_beyond_the_context_is_refused_by_name(start: Start) -> None:
     assert len(endpoint.requests) == 1
 
 
-def test_a_text_that_has_grown_to_the_context_has_reached_its_length(start: Start) -> None:
+def test_a_text_that_fills_the_context_has_finish_length(start: Start) -> None:
     endpoint = start()
     generator = opened(endpoint)
 
@@ -790,7 +793,7 @@ def test_a_text_that_has_grown_to_the_context_has_reached_its_length(start: Star
         ("ftp://host/v1", "base_url="),
     ],
 )
-def test_a_url_that_cannot_be_one_is_refused_at_once(url: str, says: str) -> None:
+def test_an_invalid_url_is_refused_at_once(url: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         RemoteGenerator(url, "words")
     assert "secret" not in str(caught.value)
@@ -802,12 +805,12 @@ def test_a_path_that_is_no_api_is_reported(start: Start) -> None:
         assert RemoteGenerator(url, "words").traits
 
 
-def test_an_endpoint_that_is_not_there_is_reported(start: Start) -> None:
+def test_an_unreachable_endpoint_is_reported(start: Start) -> None:
     with pytest.raises(ModelError, match=r"cannot be reached.*start the server"):
         assert RemoteGenerator("http://127.0.0.1:9/v1", "words").traits
 
 
-def test_samples_that_are_all_the_same_are_reported(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_identical_samples_are_reported(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     sampled(opened(start()), 8)
     assert "the same" not in caplog.text
@@ -818,7 +821,7 @@ def test_samples_that_are_all_the_same_are_reported(start: Start, caplog: pytest
 # the client
 
 
-def test_what_was_refused_is_not_tried_again(start: Start) -> None:
+def test_a_refused_request_is_not_retried(start: Start) -> None:
     endpoint = start()
     with pytest.raises(RefusedError):
         run(Client(endpoint.url).post("chat/completions", {**BODY, "model": "none"}))
@@ -826,7 +829,7 @@ def test_what_was_refused_is_not_tried_again(start: Start) -> None:
 
 
 @pytest.mark.parametrize("fault", ["garbage", "cut"])
-def test_what_may_have_been_paid_for_is_not_tried_again(start: Start, fault: str) -> None:
+def test_a_request_that_may_be_billed_is_not_retried(start: Start, fault: str) -> None:
     endpoint = start()
     endpoint.faults.append(fault)
     with pytest.raises(UnreadableError):
@@ -834,7 +837,7 @@ def test_what_may_have_been_paid_for_is_not_tried_again(start: Start, fault: str
     assert len(endpoint.requests) == 1
 
 
-def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_unpaid(start: Start) -> None:
+def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_and_costs_nothing(start: Start) -> None:
     endpoint = start()
     endpoint.faults.append("429:3600")
     with pytest.raises(TooLateError) as caught:
@@ -842,7 +845,7 @@ def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_unpaid(start: Star
     assert not caught.value.billed
 
 
-def test_an_endpoint_that_never_answers_is_given_up(start: Start) -> None:
+def test_an_endpoint_that_never_answers_times_out(start: Start) -> None:
     endpoint = start()
     endpoint.faults.append("never")
     with pytest.raises(TooLateError, match=r"no answer in 0\.2 s") as caught:
@@ -850,16 +853,16 @@ def test_an_endpoint_that_never_answers_is_given_up(start: Start) -> None:
     assert caught.value.billed
 
 
-def test_a_connection_that_fails_is_tried_again() -> None:
+def test_a_failed_connection_is_retried() -> None:
     with pytest.raises(UnreachableError):
         run(Client("http://127.0.0.1:9/v1").post("chat/completions", BODY))
 
 
-def test_a_crowd_that_waits_for_connections_is_not_too_late(start: Start) -> None:
+def test_the_wait_for_a_connection_does_not_count_for_the_timeout(start: Start) -> None:
     endpoint = start(latency=0.5)
 
     async def many() -> None:
-        client = Client(endpoint.url, connections=1, timeout=2)  # less than all five take, and far more than one
+        client = Client(endpoint.url, connections=1, timeout=2)  # shorter than five requests, and much longer than one
         await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(5)))
 
     run(many())
@@ -877,7 +880,7 @@ def test_connections_are_reused_and_never_more_than_allowed(start: Start) -> Non
     assert len(endpoint.requests) == 40 and endpoint.connections <= 5
 
 
-def test_a_host_name_serves_a_crowd(start: Start) -> None:
+def test_many_requests_to_a_host_name_run_at_once(start: Start) -> None:
     endpoint = start(latency=0.01)
 
     async def many() -> None:
@@ -931,11 +934,11 @@ def test_a_request_is_shared_among_its_samples(total_tokens: int, choices: list[
     "usage",
     [None, 3, {}, {"prompt_tokens": 3}, {"prompt_tokens": -1, "completion_tokens": 2}, {"completion_tokens": True}],
 )
-def test_usage_that_makes_no_sense_is_unknown(usage: object) -> None:
+def test_malformed_usage_is_unknown(usage: object) -> None:
     assert read_usage({"usage": usage}) is None
 
 
-def test_prices_are_known_where_somebody_said_so() -> None:
+def test_prices_are_known_if_listed_or_given() -> None:
     assert listed("https://api.openai.com/v1", "gpt-4o-mini") == LISTED["api.openai.com"]["gpt-4o-mini"]
     assert listed("http://127.0.0.1:8000/v1", "gpt-4o-mini") is None
     assert Price.parse("1/2").dollars(3_000_000, 1_000_000, 0) == 4.0
@@ -957,7 +960,7 @@ def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_pat
         async def killed() -> None:
             search = search_on(generator, journal=bank)
             task = asyncio.ensure_future(make("majority", {"n": 8})(search))
-            while len(bank) < 5 or len(endpoint.requests) < 8:  # what arrives later would be counted below
+            while len(bank) < 5 or len(endpoint.requests) < 8:  # later arrivals would be counted below
                 await asyncio.sleep(0.01)
             task.cancel()
 
@@ -971,8 +974,8 @@ def test_a_run_resumes_without_repeating_a_finished_sample(start: Start, tmp_pat
     assert endpoint.requests == [] and (again.value, again.usage) == (answer.value, answer.usage)
 
 
-def test_a_sample_that_failed_is_asked_for_again_by_a_later_run(start: Start) -> None:
-    endpoint, journal = start(n="ignored"), Notebook()
+def test_a_later_run_requests_a_failed_sample_again(start: Start) -> None:
+    endpoint, journal = start(n="ignored"), MemoryJournal()
     generator = opened(endpoint)
     endpoint.faults.extend(["garbage"])
     solved("majority", search_on(generator, journal=journal), n=4)
@@ -998,7 +1001,7 @@ def test_a_state_survives_the_bank(start: Start, logprobs: bool) -> None:
         assert state == node.state and (state.logprob == node.state.logprob or not logprobs)
 
 
-def test_flops_of_a_listed_model_are_twice_its_parameters_a_token_it_computes(start: Start) -> None:
+def test_flops_of_a_listed_model_are_twice_its_parameters_per_computed_token(start: Start) -> None:
     endpoint = start()
     nodes = sampled(opened(endpoint, parameters=1e6), 4)
     spent = total(node.usage for node in nodes)

@@ -1,4 +1,4 @@
-"""The command line on an endpoint: what runs, what is refused before anything is spent, and runs that resume."""
+"""The command line on an endpoint: runs, refusals before anything is spent, and resumed runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask(endpoint: Endpoint, *options: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     "strategy", ["single", "majority:n=8", "adaptive_consistency", "length_vote", "most_likely", "summed_probability"]
 )
-def test_what_needs_no_scorer_runs_on_an_endpoint(endpoint: Endpoint, thinktime: Command, strategy: str) -> None:
+def test_strategies_without_a_scorer_run_on_an_endpoint(endpoint: Endpoint, thinktime: Command, strategy: str) -> None:
     code, out, err = thinktime(*ask(endpoint, "--model-name", "words", "--strategy", strategy, "--json"))
     assert (code, err) == (0, "")
     answer = json.loads(out)
@@ -59,7 +59,7 @@ def test_what_needs_no_scorer_runs_on_an_endpoint(endpoint: Endpoint, thinktime:
     assert answer["usage"]["flops"] is None and answer["usage"]["dollars"] is None
 
 
-def test_the_account_in_words_tells_what_is_unknown_and_what_it_cost(endpoint: Endpoint, thinktime: Command) -> None:
+def test_the_printed_account_has_the_cost_and_marks_unknown_counts(endpoint: Endpoint, thinktime: Command) -> None:
     options = ("--model-name", "words", "--strategy", "majority:n=4", "--price", "1000/2000", "--budget", "9usd")
     code, out, _ = thinktime(*ask(endpoint, *options))
     words = " ".join(out.split())
@@ -70,7 +70,7 @@ def test_the_account_in_words_tells_what_is_unknown_and_what_it_cost(endpoint: E
     ("strategy", "lacks"),
     [("first_finish", "cancelling a sample at once"), ("best_of_n", "a scorer"), ("beam_search", "process rewards")],
 )
-def test_what_cannot_run_is_refused_before_anything_is_sampled_and_the_nearest_named(
+def test_a_strategy_that_cannot_run_is_refused_before_sampling_and_near_ones_are_named(
     endpoint: Endpoint, thinktime: Command, strategy: str, lacks: str
 ) -> None:
     endpoint.streams = False
@@ -79,7 +79,7 @@ def test_what_cannot_run_is_refused_before_anything_is_sampled_and_the_nearest_n
     assert all("what is 3 + 4" not in json.dumps(body) for body in endpoint.requests)
 
 
-def test_the_model_may_be_left_out_where_there_is_one(
+def test_the_model_can_be_left_out_if_the_endpoint_has_only_one(
     endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
@@ -133,7 +133,7 @@ def test_a_dead_endpoint_is_one_line(thinktime: Command) -> None:
         assert code == 1 and "cannot be reached" in err and err.count("\n") == 1
 
 
-def test_a_bench_goes_on_where_it_stopped_and_replays_without_the_endpoint(
+def test_a_bench_resumes_where_it_stopped_and_replays_without_the_endpoint(
     endpoint: Endpoint, thinktime: Command, tmp_path: Path
 ) -> None:
     endpoint.n = "ignored"
@@ -155,7 +155,7 @@ def test_a_bench_goes_on_where_it_stopped_and_replays_without_the_endpoint(
     assert [run["accuracy"] for run in json.loads(out)["runs"]] == [run["accuracy"] for run in first["runs"]]
 
 
-def test_a_bench_leaves_out_what_could_not_be_asked_and_a_second_run_asks_it(
+def test_a_bench_leaves_out_failed_problems_and_a_second_run_repeats_them(
     endpoint: Endpoint, thinktime: Command, tmp_path: Path
 ) -> None:
     endpoint.n = "ignored"
@@ -235,9 +235,7 @@ def test_the_key_of_one_host_is_not_sent_to_another(
         assert (code, err) == (0, "")
 
 
-def test_flops_are_twice_the_parameters_a_token_where_somebody_says_how_many(
-    endpoint: Endpoint, thinktime: Command
-) -> None:
+def test_flops_are_twice_the_given_parameters_per_token(endpoint: Endpoint, thinktime: Command) -> None:
     options = (
         "--model-name",
         "words",
@@ -255,7 +253,7 @@ def test_flops_are_twice_the_parameters_a_token_where_somebody_says_how_many(
     assert usage["flops"] == 2e9 * (usage["prompt_tokens"] + usage["generated_tokens"])
 
 
-def test_an_endpoint_is_probed_once_a_day_and_again_when_asked(endpoint: Endpoint, thinktime: Command) -> None:
+def test_an_endpoint_is_probed_once_a_day_and_again_on_request(endpoint: Endpoint, thinktime: Command) -> None:
     single = ask(endpoint, "--model-name", "words", "--strategy", "majority:n=4")
     asked = []
     for _ in range(2):

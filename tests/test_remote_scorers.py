@@ -1,4 +1,4 @@
-"""Scorers behind HTTP: a judge by prompt, reward models of vLLM's wire format, and the server of our own."""
+"""Scorers behind HTTP: a judge by prompt, reward models in vLLM's wire format, and our own server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from thinktime.scorers.pooling import RemoteReward
 from thinktime.scorers.prm import ProcessReward
 from thinktime.scorers.untrained import UntrainedSelfEvaluation
 from thinktime.strategies import check, make
-from thinktime.testing import Notebook
+from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
 Start = Callable[..., Endpoint]
@@ -82,7 +82,7 @@ def reward_on(endpoint: Endpoint, call: str = "pooling", **options: Any) -> Remo
 
 
 def solution(text: str = SAID, finish: Any = "eos", key: str = "a") -> Node:
-    ends = [place + 1 for place, letter in enumerate(text) if letter == "\n"]
+    ends = [index + 1 for index, letter in enumerate(text) if letter == "\n"]
     ends += [] if text.endswith("\n") or not text else [len(text)]
     messages = json.dumps([{"role": "user", "content": QUESTION}])
     return Node(key, (0,), RemoteText(messages, text, 9, tuple(ends), chat=True), finish=finish)
@@ -106,16 +106,16 @@ def solution(text: str = SAID, finish: Any = "eos", key: str = "a") -> Node:
         ("", None),
     ],
 )
-def test_a_grade_is_the_last_of_the_closed_set_and_nothing_else(start: Start, reply: str, grade: float | None) -> None:
+def test_the_last_grade_of_the_closed_set_counts(start: Start, reply: str, grade: float | None) -> None:
     assert judge_on(start()).grade(reply) == grade
 
 
-def test_grades_may_be_words_from_the_worst_to_the_best(start: Start) -> None:
+def test_grades_can_be_words_from_the_worst_to_the_best(start: Start) -> None:
     judge = judge_on(start(), grades=("wrong", "unsure", "right"))
     assert [judge.grade(reply) for reply in ("Not wrong: RIGHT.", "unsure", "wrongly")] == [1.0, 0.5, None]
 
 
-def test_the_judge_is_shown_what_was_asked_and_what_was_said(start: Start) -> None:
+def test_the_judge_sees_the_question_and_the_solution(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, template="Q {question} A {solution} out of {grades}", grades=("no", "yes"))
     run(judge, judge.score(PROBLEM, [solution()]))
@@ -123,7 +123,7 @@ def test_the_judge_is_shown_what_was_asked_and_what_was_said(start: Start) -> No
     assert message == {"role": "user", "content": f"Q {QUESTION} A {SAID} out of no, yes"}
 
 
-def test_the_judge_is_shown_what_a_local_model_was_asked(
+def test_the_judge_sees_the_question_of_a_local_model(
     start: Start, generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     endpoint = start()
@@ -160,7 +160,7 @@ def test_a_score_is_the_mean_of_its_samples_and_costs_what_the_endpoint_counts(s
     assert (spent.scorer_calls, spent.model_calls, spent.generated_tokens, spent.scorer_flops) == (1, 0, 0, None)
 
 
-def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_allowed(start: Start) -> None:
+def test_a_reply_without_a_grade_is_sampled_again_at_a_higher_temperature_up_to_the_limit(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=2)
     endpoint.replies.extend(["no idea", "good", "Grade 4"])
@@ -170,7 +170,7 @@ def test_a_reply_without_a_grade_is_asked_again_warmer_and_no_more_often_than_al
     assert score.usage.scorer_tokens == endpoint.prompt_tokens + endpoint.generated_tokens
 
 
-def test_what_stays_without_a_grade_is_missing_and_not_the_worst_grade(start: Start) -> None:
+def test_a_missing_grade_is_a_missing_score_and_not_the_worst_grade(start: Start) -> None:
     endpoint = start()
     judge = judge_on(endpoint, retries=1, samples=2)
     endpoint.replies.extend(["no idea"] * 4)
@@ -189,7 +189,7 @@ def test_a_grade_in_thoughts_that_were_cut_off_does_not_count(start: Start) -> N
     assert score.value is None
 
 
-def test_a_judge_that_does_not_count_is_charged_the_most(start: Start) -> None:
+def test_a_judge_without_usage_is_charged_its_worst_case(start: Start) -> None:
     endpoint = start(usage=False, logprobs=False)
     judge = judge_on(endpoint, max_tokens=50)
     endpoint.replies.append("Grade 4")
@@ -232,8 +232,8 @@ def searching(start: Start, judge: Judge, **options: Any) -> Search:
     return Search(PROBLEM, generator, **options)
 
 
-def test_one_score_that_could_not_be_had_costs_that_one_and_is_asked_for_by_a_later_run(start: Start) -> None:
-    endpoint, journal = start(n="ignored"), Notebook()
+def test_a_failed_score_costs_one_score_and_a_later_run_requests_it_again(start: Start) -> None:
+    endpoint, journal = start(n="ignored"), MemoryJournal()
     judge = judge_on(endpoint, retries=0)
     endpoint.faults.extend(["", "garbage"])
     search = searching(start, judge, journal=journal)
@@ -261,7 +261,7 @@ def test_a_judge_that_never_answers_is_an_error_and_not_an_unjudged_answer(start
         run(judge, make("best_of_n", {"n": 4})(searching(start, judge)))
 
 
-def test_a_solution_longer_than_the_judge_reads_is_a_missing_reading(start: Start) -> None:
+def test_a_solution_longer_than_the_judges_context_has_no_score(start: Start) -> None:
     endpoint = start(context=120)
     judge = judge_on(endpoint, template="{question} {solution}", max_tokens=20)
     endpoint.replies.append("Grade 4")
@@ -300,13 +300,13 @@ def test_a_judge_that_cannot_work_is_refused_at_once(options: dict[str, Any], sa
     assert "\n" not in str(caught.value)
 
 
-def test_judges_that_ask_differently_have_names_of_their_own() -> None:
+def test_judges_with_other_settings_have_other_names() -> None:
     generator = RemoteGenerator("http://127.0.0.1:9/v1", "words")
     judges = [Judge(generator), Judge(generator, samples=2), Judge(generator, template="{question} {solution}")]
     assert len({judge.name for judge in judges}) == 3
 
 
-# self-evaluation by asking
+# self-evaluation by prompting
 
 
 def chances(**words: float) -> list[dict[str, Any]]:
@@ -320,7 +320,7 @@ def self_evaluation_on(endpoint: Endpoint) -> UntrainedSelfEvaluation:
     return UntrainedSelfEvaluation(generator)
 
 
-def test_self_evaluation_is_the_chance_of_no_against_yes_however_they_are_spelt(start: Start) -> None:
+def test_self_evaluation_is_the_probability_of_no_normalised_to_yes_and_no_in_any_spelling(start: Start) -> None:
     endpoint = start(candidates=chances(Yes=0.2, _no=0.1, NO=0.5, Maybe=0.1))
     evaluation = self_evaluation_on(endpoint)
     (score,) = run(evaluation, evaluation.score(PROBLEM, [solution()]))
@@ -340,13 +340,13 @@ def test_a_reply_that_is_neither_yes_nor_no_is_a_missing_evaluation(
     assert score.value is None and score.usage.scorer_calls == 1
 
 
-def test_an_endpoint_without_log_probabilities_evaluates_nothing(start: Start) -> None:
+def test_an_endpoint_without_log_probabilities_is_refused(start: Start) -> None:
     says = "self-evaluation needs log-probabilities of the first answer token; this endpoint returned none"
     with pytest.raises(InputError, match=says):
         self_evaluation_on(start(logprobs=False))
 
 
-def test_adaptive_sampling_runs_on_it(start: Start) -> None:
+def test_adaptive_sampling_runs_on_self_evaluation_by_prompting(start: Start) -> None:
     endpoint = start(candidates=chances(Yes=0.02, No=0.9))
     evaluation = self_evaluation_on(endpoint)
     search = searching(start, evaluation)
@@ -368,7 +368,7 @@ def test_adaptive_sampling_runs_on_it(start: Start) -> None:
         ("lines", "score", "whole", False),
     ],
 )
-def test_where_rewards_come_is_seen_and_step_scores_are_offered_only_there(
+def test_the_probe_finds_the_position_of_rewards_and_step_scores_depend_on_it(
     start: Start, rewards: str, call: str, style: str, steps: bool
 ) -> None:
     scorer = reward_on(start(rewards=rewards), call)
@@ -395,7 +395,7 @@ def test_step_rewards_become_one_score(start: Start, aggregate: str, value: floa
     assert score.usage.scorer_tokens == endpoint.prompt_tokens and score.usage.uncounted_calls == 0
 
 
-def test_steps_are_joined_by_the_tag_where_it_is_what_is_read(start: Start) -> None:
+def test_steps_are_joined_by_the_tag_if_rewards_are_at_tags(start: Start) -> None:
     endpoint = start(rewards="tags")
     scorer = reward_on(endpoint)
     (score,) = run(scorer, scorer.score(PROBLEM, [solution(finish="step")]))
@@ -419,20 +419,20 @@ def test_a_pair_scorer_is_sent_question_and_solution(start: Start) -> None:
     assert score.usage.scorer_tokens == 5
 
 
-def test_rewards_that_do_not_fit_the_steps_are_a_missing_score_that_says_so(start: Start) -> None:
+def test_rewards_that_do_not_fit_the_steps_are_a_missing_score_with_a_reason(start: Start) -> None:
     scorer = reward_on(start(rewards="lines"))
     (score,) = run(scorer, scorer.score(PROBLEM, [solution()]))
     assert score.value is None and "2 rewards for 3 steps" in score.reason
 
 
-def test_a_node_without_text_has_no_score_and_asks_for_none(start: Start) -> None:
+def test_a_node_without_text_has_no_score_and_sends_no_request(start: Start) -> None:
     endpoint = start()
     scorer = reward_on(endpoint)
     (score,) = run(scorer, scorer.score(PROBLEM, [solution("")]))
     assert score.value is None and endpoint.requests == []
 
 
-def test_the_label_of_the_reward_may_be_named(start: Start) -> None:
+def test_the_label_of_the_reward_can_be_given(start: Start) -> None:
     scorer = reward_on(start(rewards="one"), label=0)
     (score,) = run(scorer, scorer.score(PROBLEM, [solution()]))
     assert score.value == pytest.approx(0.97)
@@ -442,11 +442,11 @@ def test_the_label_of_the_reward_may_be_named(start: Start) -> None:
 
 
 @pytest.mark.parametrize("fault", ["garbage", "no usage", "429", "500"])
-def test_faults_of_a_reward_model_cost_one_score_at_most_and_are_counted(start: Start, fault: str) -> None:
+def test_a_fault_of_a_reward_model_costs_at_most_one_score_and_is_counted(start: Start, fault: str) -> None:
     endpoint = start()
     scorer = reward_on(endpoint, price=Price(1, 1), parameters=1e9)
     endpoint.faults.extend(["", fault])
-    nodes = [solution(SAID + "\n", key=str(place)) for place in range(4)]
+    nodes = [solution(SAID + "\n", key=str(index)) for index in range(4)]
     scores = run(scorer, scorer.score(PROBLEM, nodes))
     missing = [score for score in scores if score.value is None]
     assert len(missing) == (1 if fault == "garbage" else 0)
@@ -484,7 +484,7 @@ def test_refusals_of_a_reward_model_name_what_to_change(start: Start) -> None:
         RemoteReward(url, "words", aggregate="most")
 
 
-# the server of our own
+# our own server
 
 
 @pytest.fixture(scope="module")
@@ -501,7 +501,7 @@ def server() -> Iterator[str]:
         process.wait(PATIENCE)
 
 
-def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
+def test_the_server_returns_the_rewards_of_the_local_model_digit_for_digit(
     server: str, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteReward(server, "reward")
@@ -529,7 +529,7 @@ def test_the_server_gives_the_rewards_of_the_local_model_digit_for_digit(
     run(remote, run_all)
 
 
-def test_a_beam_search_by_the_server_is_the_one_by_the_local_model(
+def test_a_beam_search_by_the_server_equals_the_one_by_the_local_model(
     server: str, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteReward(server, "reward")
@@ -584,16 +584,14 @@ ANSWERED = {"role": "assistant", "content": "2"}
         (b" " * (2 << 20), 413, "longer than"),
     ],
 )
-def test_the_server_says_in_one_line_what_is_wrong_with_a_request(
-    server: str, body: Any, status: int, says: str
-) -> None:
+def test_the_server_refuses_a_bad_request_in_one_line(server: str, body: Any, status: int, says: str) -> None:
     code, message = posted(server, body if isinstance(body, bytes) else json.dumps(body).encode())
     assert code == status and says in message and "\n" not in message
     good = json.dumps({"messages": [ASKED, ANSWERED]}).encode()
     assert posted(server, good)[0] == 200
 
 
-def test_the_server_tells_its_model_and_that_it_is_well(server: str) -> None:
+def test_the_server_lists_its_model_and_reports_its_health(server: str) -> None:
     root = server.removesuffix("/pooling")
     with urllib.request.urlopen(f"{root}/v1/models", timeout=PATIENCE) as reply:
         assert [model["id"] for model in json.load(reply)["data"]] == ["reward"]

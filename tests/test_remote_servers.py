@@ -27,7 +27,7 @@ from thinktime.strategies import make
 
 GREEDY = Sampling(temperature=0.0, max_length=100)
 COLD = 0.01
-"""A temperature at which several samples are allowed and all are the greedy one: this server takes no seeds."""
+"""A temperature above 0 at which all samples are greedy: this server does not take seeds."""
 
 for needed in ("accelerate", "fastapi", "openai", "uvicorn"):
     pytest.importorskip(needed)
@@ -62,7 +62,7 @@ def search_for(
     return Search(Problem("q", question), generator, scorers=scorer, answers=answers, sampling=sampling)
 
 
-def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
+def test_the_probe_of_transformers_serve_finds_its_traits(url: str) -> None:
     chat, text = (RemoteGenerator(address, only_model(url)) for address in (url, f"{url}/completions"))
     assert (chat.traits.n, chat.traits.usage, chat.traits.logprobs) == (False, True, False)
     assert chat.capabilities == {Capability.CHAT, Capability.NOISE, Capability.CANCEL}
@@ -74,7 +74,7 @@ def test_the_look_at_transformers_serve_sees_what_it_does(url: str) -> None:
     }
 
 
-def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
+def test_a_greedy_sample_equals_that_of_the_local_model_with_the_same_token_count(
     url: str, generator: LocalGenerator, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
@@ -92,7 +92,7 @@ def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count
         assert there.usage.generated_tokens == here.usage.generated_tokens
 
 
-def test_steps_through_the_server_make_the_text_that_one_call_makes(url: str, questions: tuple[str, ...]) -> None:
+def test_a_generation_by_steps_equals_one_call(url: str, questions: tuple[str, ...]) -> None:
     remote = RemoteGenerator(f"{url}/completions", only_model(url))
 
     async def walk() -> tuple[Node, Node]:
@@ -108,7 +108,7 @@ def test_steps_through_the_server_make_the_text_that_one_call_makes(url: str, qu
     assert stepped.depth > 1 and stepped.state.text == whole.state.text
 
 
-def test_the_shipped_reward_model_reads_a_text_as_it_reads_the_ids_it_came_from(
+def test_the_shipped_reward_model_gives_a_text_and_its_ids_the_same_rewards(
     url: str, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
 ) -> None:
     remote = RemoteGenerator(url, only_model(url))
@@ -143,7 +143,7 @@ def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(
     assert max(record.node.depth for record in search.trace.values()) > 1
 
 
-def test_a_vote_asks_the_server_for_every_sample_and_counts_them(url: str, questions: tuple[str, ...]) -> None:
+def test_a_vote_requests_every_sample_from_the_server_and_counts_them(url: str, questions: tuple[str, ...]) -> None:
     remote = RemoteGenerator(url, only_model(url))
 
     async def vote() -> Answer:
@@ -165,9 +165,9 @@ def test_openais_client_gets_a_vote_of_the_shipped_model_through_the_gateway(
     with Serving(url) as gateway, OpenAI(base_url=gateway.url, api_key="none", max_retries=0) as client:
         ask: Any = client.chat.completions.create
         answer = ask(model=f"majority:n=4@600tok/{name}", messages=messages, max_tokens=100, temperature=COLD)
-        told = answer.model_extra["thinktime"]
-        assert told["account"]["model_calls"] == 4 and told["account"]["uncounted_calls"] == 0
-        assert answer.usage.completion_tokens == told["account"]["generated_tokens"] <= 600
+        report = answer.model_extra["thinktime"]
+        assert report["account"]["model_calls"] == 4 and report["account"]["uncounted_calls"] == 0
+        assert answer.usage.completion_tokens == report["account"]["generated_tokens"] <= 600
         greedy = {"messages": messages, "max_tokens": 100, "temperature": 0}
         whole = ask(model=f"single/{name}", **greedy).choices[0].message.content
         chunks = list(ask(model=f"single/{name}", stream=True, **greedy))

@@ -1,4 +1,4 @@
-"""Recorded samples: both layouts are read, broken labels are told, and published curves come out to four digits."""
+"""Recorded samples: both layouts, broken labels, and published curves, which are reproduced to four digits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EXPECTED = (RecordedSample("so 7", "7", True, 0.9), RecordedSample("so 8", "8", 
 REWARDED = Fields(reward="score")
 
 
-def test_samples_may_be_a_list_of_objects(file: Path) -> None:
+def test_samples_can_be_a_list_of_objects(file: Path) -> None:
     row = {
         "question": "3 + 4?",
         "outputs": [
@@ -54,7 +54,7 @@ def test_samples_may_be_a_list_of_objects(file: Path) -> None:
     assert problem.problem.prompt == "3 + 4?"
 
 
-def test_samples_may_be_parallel_lists(file: Path) -> None:
+def test_samples_can_be_parallel_lists(file: Path) -> None:
     row = {
         "question": "3 + 4?",
         "response": ["so 7", "so 8"],
@@ -68,14 +68,14 @@ def test_samples_may_be_parallel_lists(file: Path) -> None:
     assert problem.problem.prompt == "3 + 4?"
 
 
-def test_values_may_be_lists_of_one_element_in_both_layouts(file: Path) -> None:
+def test_values_can_be_lists_of_one_element_in_both_layouts(file: Path) -> None:
     sample = {"response": ["so 7"], "response_answer": ["7"], "label": [True], "score": [0.9]}
     parallel = {name: [value, value] for name, value in sample.items()}
     assert read_one(file, {"outputs": [sample]}, REWARDED).samples == EXPECTED[:1]
     assert read_one(file, parallel, REWARDED).samples == EXPECTED[:1] * 2
 
 
-def test_fields_may_have_any_name(file: Path) -> None:
+def test_fields_can_have_any_name(file: Path) -> None:
     fields = Fields(samples="tries", text="said", answer="got", correct="ok", reward="r")
     objects = {"tries": [{"said": "so 7", "got": 7, "ok": True, "r": 1}]}
     parallel = {"said": ["so 7"], "got": [7], "ok": [True], "r": [1]}
@@ -83,24 +83,24 @@ def test_fields_may_have_any_name(file: Path) -> None:
         assert read_one(file, row, fields).samples == (RecordedSample("so 7", "7", True, 1.0),)
 
 
-def test_problems_keep_their_order_and_have_names_of_their_own(file: Path) -> None:
+def test_problems_keep_their_order_and_get_unique_ids(file: Path) -> None:
     rows = [outputs(("1", True), idx=5), outputs(("2", True), idx=5), outputs(("3", True))]
     problems = read_recorded(write(file, rows[0], "", rows[1], rows[2]), Fields())
     assert [problem.samples[0].answer for problem in problems] == ["1", "2", "3"]
     assert len({problem.problem.id for problem in problems}) == 3, "the id of the file is not unique; ours are"
 
 
-def test_the_right_answer_is_kept_where_the_file_has_it(file: Path) -> None:
+def test_the_right_answer_is_kept_if_the_file_has_it(file: Path) -> None:
     assert read_one(file, outputs(("7", True), ground_truth=7)).problem.reference == "7"
     assert read_one(file, outputs(("7", True), reference="7")).problem.reference == "7"
     assert read_one(file, outputs(("7", True))).problem.reference is None
 
 
-# What is missing
+# Missing values
 
 
 @pytest.mark.parametrize("broken", ["True", "", None, "[invalid]", [], [True, False], {"ok": True}])
-def test_a_broken_label_is_unjudged_never_right_or_wrong(file: Path, broken: Any) -> None:
+def test_a_sample_with_a_broken_label_is_unjudged(file: Path, broken: Any) -> None:
     problem = read_one(file, outputs(("7", True), ("8", broken), ("9", False)))
     assert [sample.correct for sample in problem.samples] == [True, None, False]
     result = replay([problem], [1], rewards=False)
@@ -108,7 +108,7 @@ def test_a_broken_label_is_unjudged_never_right_or_wrong(file: Path, broken: Any
     assert result["pass_at_k"]["1"]["value"] == pytest.approx(1 / 3, abs=1e-6), "it counts as a sample, not as right"
 
 
-def test_a_label_that_is_not_there_is_unjudged(file: Path) -> None:
+def test_a_sample_without_a_label_is_unjudged(file: Path) -> None:
     problem = read_one(file, {"outputs": [{"response_answer": "7"}, {"response_answer": "8", "label": True}]})
     assert [sample.correct for sample in problem.samples] == [None, True]
     assert [sample.correct for sample in read_one(file, {"response_answer": ["7", "8"]}).samples] == [None, None]
@@ -121,7 +121,7 @@ def test_unjudged_samples_can_be_dropped(file: Path) -> None:
     assert replay([problem], [1], rewards=False)["pass_at_k"]["1"]["value"] == 0.5
 
 
-def test_dropping_every_sample_is_an_error_not_an_empty_result(file: Path) -> None:
+def test_dropping_every_sample_is_an_error(file: Path) -> None:
     with pytest.raises(InputError, match="no sample is left; all of them may be unjudged"):
         read_recorded(write(file, outputs(("7", "?"))), Fields(), drop_unjudged=True)
 
@@ -130,7 +130,7 @@ def test_dropping_every_sample_is_an_error_not_an_empty_result(file: Path) -> No
 def test_an_empty_answer_is_no_answer(file: Path, nothing: Any) -> None:
     problem = read_one(file, outputs((nothing, False), (nothing, False), ("7", True)))
     assert [sample.answer for sample in problem.samples] == [None, None, "7"]
-    assert replay([problem], [1], rewards=False)["majority"]["value"] == 1.0, "and has no vote"
+    assert replay([problem], [1], rewards=False)["majority"]["value"] == 1.0, "an empty answer has no vote"
 
 
 @pytest.mark.parametrize("nothing", [None, "high", True, float("nan")])
@@ -158,19 +158,19 @@ def test_a_line_that_is_no_object_is_named(file: Path) -> None:
         read_recorded(write(file, outputs(("7", True)), [1, 2]), Fields())
 
 
-def test_a_missing_list_of_samples_names_the_line_and_the_fields_there_are(file: Path) -> None:
+def test_the_error_for_a_missing_list_of_samples_names_the_line_and_its_fields(file: Path) -> None:
     row = {"question": "?", "completions": [{"response_answer": "7"}]}
     with pytest.raises(InputError, match=r"samples='outputs': .*line 2 has .* fields are: completions, question"):
         read_recorded(write(file, outputs(("7", True)), row), Fields())
 
 
-def test_a_sample_without_an_answer_field_names_the_line_and_the_fields_there_are(file: Path) -> None:
+def test_the_error_for_a_sample_without_an_answer_names_the_line_and_its_fields(file: Path) -> None:
     row = {"outputs": [{"response_answer": "7"}, {"text": "so 7", "label": True}]}
     with pytest.raises(InputError, match=r"field='response_answer': sample 1 of .*line 1 .* fields are: label, text"):
         read_recorded(write(file, row), Fields())
 
 
-def test_a_missing_reward_field_names_the_line_and_the_fields_there_are(file: Path) -> None:
+def test_the_error_for_a_missing_reward_names_the_line_and_its_fields(file: Path) -> None:
     with pytest.raises(InputError, match=r"field='score': sample 0 of .*line 1 .*: label, response, response_answer"):
         read_recorded(write(file, outputs(("7", True))), REWARDED)
     with pytest.raises(InputError, match=r"field='score': .*line 1 "):
@@ -219,10 +219,10 @@ def rewarded(*samples: tuple[str | None, bool, float]) -> dict[str, Any]:
 
 
 def test_coverage_votes_and_selection_of_two_problems(file: Path) -> None:
-    """Of 4 samples 1 and 3 are right: pass@1 (1/4 + 3/4) / 2, pass@2 (1 - 3/6 + 1 - 0/6) / 2.
+    """1 and 3 of 4 samples are right: pass@1 (1/4 + 3/4) / 2, pass@2 (1 - 3/6 + 1 - 0/6) / 2.
 
-    First: 8 wins the vote and is wrong; 7 has the highest reward, and more (0.9) than both 8 together (0.8).
-    Second: 5 wins the vote with three ways of writing; 6 has the highest reward, but less than 5 in sum.
+    First problem: 8 wins the vote and is wrong; 7 has the highest reward (0.9), above the sum of both 8 (0.8).
+    Second problem: 5 wins the vote in three spellings; 6 has the highest reward, but less than the sum of all 5.
     """
     first = rewarded(("7", True, 0.9), ("8", False, 0.4), ("8.0", False, 0.4), (None, False, 1.0))
     second = rewarded(("5", True, 0.3), ("5.0", True, 0.3), ("10/2", True, 0.3), ("6", False, 0.7))
@@ -241,8 +241,8 @@ def test_without_rewards_there_is_only_the_vote(file: Path) -> None:
     assert not {"best_of_n", "weighted_majority"} & set(result)
 
 
-def test_an_answer_is_right_as_its_samples_were_mostly_judged(file: Path) -> None:
-    """Equivalent answers that were judged differently, or not at all."""
+def test_an_answer_is_right_if_most_of_its_samples_were_judged_right(file: Path) -> None:
+    """Equivalent answers with different labels, or without labels."""
     mostly_right = outputs(("7", False), ("7", True), ("7.0", True), ("7", None))
     mostly_wrong = outputs(("7", True), ("7", False), ("7.0", False), ("8", True))
     undecided = outputs(("7", True), ("7", False))
@@ -250,7 +250,7 @@ def test_an_answer_is_right_as_its_samples_were_mostly_judged(file: Path) -> Non
         assert replay([read_one(file, row)], [1], rewards=False)["majority"]["value"] == value
 
 
-def test_a_problem_without_any_readable_answer_is_wrong_not_left_out(file: Path) -> None:
+def test_a_problem_without_a_readable_answer_counts_as_wrong(file: Path) -> None:
     problems = read_recorded(write(file, outputs(("7", True)), outputs((None, False))), Fields())
     assert replay(problems, [1], rewards=False)["majority"]["value"] == 0.5
 
@@ -265,7 +265,7 @@ def test_a_problem_without_any_readable_answer_is_wrong_not_left_out(file: Path)
         ("gsm8k-mistral-7b-n300", 300, {1: 0.5167, 4: 0.7182, 16: 0.8440, 64: 0.9160, 256: 0.9853}),
     ],
 )
-def test_the_coverage_of_recorded_runs_comes_out_to_four_digits(
+def test_the_coverage_of_recorded_runs_is_reproduced_to_four_digits(
     name: str, samples: int, curve: dict[int, float]
 ) -> None:
     path = RECORDED / f"{name}.jsonl"

@@ -1,4 +1,4 @@
-"""The HTML report: self-contained, safe with hostile text, honest about unknown numbers, and drawn by a browser."""
+"""The HTML report: self-contained, safe with hostile text, unknown numbers marked as unknown, drawn by a browser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thinktime.core.errors import InputError
 HOSTILE = "</script><b>x</b><!-- <img src=x onerror=\"document.title='owned'\"> & \u2028 {{data}}"
 BUDGETS = (1, 2, 4, 8, 16)
 LEVELS = {"1": 20, "2": 20, "3": 20, "4": 20, "5": 20}
-GAINS = {  # strategy: accuracy won by a doubling of n, tokens a sample, whether a scorer reads
+GAINS = {  # strategy: accuracy gained by doubling n, tokens per sample, whether a scorer runs
     "majority": (0.035, 96.0, False),
     "weighted_majority": (0.055, 96.0, True),
     "best_of_n": (0.048, 96.0, True),
@@ -204,7 +204,7 @@ def test_headline_compares_the_best_at_the_largest_budget_with_single(result: di
     )
 
 
-def test_headline_says_when_the_interval_includes_zero_and_never_invents_a_cost(result: dict[str, Any]) -> None:
+def test_headline_reports_an_interval_that_includes_zero_and_an_unknown_cost(result: dict[str, Any]) -> None:
     run = make_run("first_finish", 2)
     result["runs"] = [make_run("single", 1), run]
     assert headline(result).endswith("for 1.52 times its generated tokens. The interval of the difference includes 0.")
@@ -225,7 +225,7 @@ def test_headline_says_when_the_interval_includes_zero_and_never_invents_a_cost(
         ([make_run("single", 1)], "At n=1, single solves 41.0% [32.0, 50.0] of the problems."),
     ],
 )
-def test_headline_of_too_little_to_compare(runs: list[dict[str, Any]], sentence: str) -> None:
+def test_headline_without_a_comparison(runs: list[dict[str, Any]], sentence: str) -> None:
     assert headline({"runs": runs}) == sentence
 
 

@@ -1,4 +1,4 @@
-"""The retrying model: the traces it is taught, in which a wrong step is marked and comes again, and what it writes."""
+"""The retrying model: its training traces, in which a wrong step is marked and repeated, and its own samples."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from training.retry import MOST, Course, row_of, slipped, trace
 PROBLEMS = tuple(problems("train", 10))
 
 
-def course(place: int, failing: float) -> Course:
-    """A problem at whose every step nine samples arrived, of which so large a share went wrong the same way."""
-    problem = PROBLEMS[place]
+def course(index: int, failing: float) -> Course:
+    """A problem for which nine samples reached every step, and this share of them made the same mistake."""
+    problem = PROBLEMS[index]
     wrong = [[slipped(step.text, Random(0))] * round(9 * failing) for step in problem.steps]
     return Course(problem, [9] * len(problem.steps), wrong)
 
 
-@pytest.mark.parametrize("place", range(10))
-def test_without_its_wrong_lines_a_trace_is_the_solution(place: int) -> None:
-    lines = trace(course(place, 0.5), Random(place))
+@pytest.mark.parametrize("index", range(10))
+def test_without_its_wrong_lines_a_trace_is_the_solution(index: int) -> None:
+    lines = trace(course(index, 0.5), Random(index))
     right = [line.text for line in lines if line.right]
-    assert right == [step.text for step in PROBLEMS[place].steps]
+    assert right == [step.text for step in PROBLEMS[index].steps]
     assert all(line.text not in right for line in lines if not line.right)
-    assert all(check_steps(PROBLEMS[place], "\n".join([*right, f"Answer: {PROBLEMS[place].answer}"])))
+    assert all(check_steps(PROBLEMS[index], "\n".join([*right, f"Answer: {PROBLEMS[index].answer}"])))
 
 
-def test_a_step_goes_wrong_as_often_as_the_solver_did_there_but_not_for_ever() -> None:
+def test_a_step_is_wrong_as_often_as_the_solvers_but_only_a_limited_number_of_times() -> None:
     assert course(0, 0.0).risk(0) == pytest.approx(0.01) and course(0, 1 / 3).risk(0) == pytest.approx(0.31)
     assert course(0, 1.0).risk(0) == MOST
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_a_row_says_the_trace_and_labels_every_token_from_where_its_line_goes_wrong(place: int) -> None:
+@pytest.mark.parametrize("index", range(4))
+def test_a_row_has_the_trace_and_labels_every_token_after_the_mistake_in_its_line(index: int) -> None:
     tokenizer = pocket_tokenizer.build(prompts.WORDS)
-    made, lines = row_of(course(place, 0.4), tokenizer, Random(1)), trace(course(place, 0.4), Random(1))
+    made, lines = row_of(course(index, 0.4), tokenizer, Random(1)), trace(course(index, 0.4), Random(1))
     said = tokenizer.decode([token for token, learnt in zip(made.ids, made.in_loss, strict=True) if learnt])
     mine = [f"{line.text * line.own}{'' if line.right else f' {prompts.NO}'}" for line in lines]
-    assert said == "\n".join([*mine, f"Answer: {PROBLEMS[place].answer}"])
+    assert said == "\n".join([*mine, f"Answer: {PROBLEMS[index].answer}"])
     labels = made.right_so_far
-    starts_wrong = [place for place, right in labels.items() if not right and labels.get(place - 1)]
+    starts_wrong = [index for index, right in labels.items() if not right and labels.get(index - 1)]
     assert len(starts_wrong) == sum(not line.right for line in lines) > 0
-    digits = [tokenizer.decode([made.ids[place]]).strip() for place in starts_wrong]
+    digits = [tokenizer.decode([made.ids[index]]).strip() for index in starts_wrong]
     assert all(digit.isdigit() for digit in digits)
 
 
-def test_the_shipped_model_writes_what_it_marks_again_and_a_race_of_it_ends_as_its_samples_say(
+def test_the_shipped_model_repeats_marked_steps_and_its_race_agrees_with_its_samples(
     questions: tuple[str, ...],
 ) -> None:
     generator, n = LocalGenerator(directory("retry"), dtype="float64"), 6
 
-    def search_of(place: int) -> Search:
+    def search_of(index: int) -> Search:
         answers, sampling = TextAnswers(read_answer), Sampling(max_length=400)
-        return Search(Problem(str(place), questions[place]), generator, answers=answers, sampling=sampling)
+        return Search(Problem(str(index), questions[index]), generator, answers=answers, sampling=sampling)
 
-    async def both(place: int) -> tuple[list[Node], Answer]:
-        whole, race = search_of(place), search_of(place)
+    async def both(index: int) -> tuple[list[Node], Answer]:
+        whole, race = search_of(index), search_of(index)
         return await whole.extend([whole.root], n), await FirstFinish(n, guard="off")(race)
 
     async def all_of_them() -> list[tuple[list[Node], Answer]]:

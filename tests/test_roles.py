@@ -1,4 +1,4 @@
-"""Several models and scorers by role, text handed from one to the other, searches in searches, phases and accounts."""
+"""Several models and scorers by role, text passed between models, inner searches, phases and accounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toy import (
     ANSWERS,
     PROBLEM,
     Clock,
-    Notebook,
+    MemoryJournal,
     ToyGenerator,
     ToyScorer,
     done,
@@ -43,7 +43,7 @@ def two(draft: ToyGenerator | None = None, main: ToyGenerator | None = None, **o
     return Search(PROBLEM, models, **{**settings, **options})  # type: ignore[arg-type]
 
 
-def test_a_node_says_which_role_made_it_and_goes_on_with_the_same_model() -> None:
+def test_a_node_has_the_role_that_made_it_and_the_same_model_continues_it() -> None:
     search = two(ToyGenerator({"0": step("so"), "0/0": done("7")}, name="small"))
     (begun,) = extend(search, [search.root], until="step", model="draft")
     (ended,) = extend(search, [begun])
@@ -51,7 +51,7 @@ def test_a_node_says_which_role_made_it_and_goes_on_with_the_same_model() -> Non
     assert search.finish(search.candidates([ended])[0]).value == "7"
 
 
-def test_what_a_draft_wrote_is_handed_to_the_main_model_as_text() -> None:
+def test_the_main_model_continues_a_drafts_output_as_text() -> None:
     main = ToyGenerator({"0": step("well"), "0/0": done("so 7")}, name="large")
     search = two(ToyGenerator({"0": step("so so")}, name="small"), main)
     (begun,) = extend(search, [search.root], until="step", model="draft")
@@ -60,17 +60,17 @@ def test_what_a_draft_wrote_is_handed_to_the_main_model_as_text() -> None:
     assert main.asked[-1][0].node.state.text == "so so" and main.asked[-1][0].node.key == begun.key
 
 
-def test_two_models_from_one_root_have_keys_of_their_own() -> None:
+def test_children_of_two_models_from_one_root_have_different_keys() -> None:
     search = two()
     nodes = extend(search, [search.root], 2) + extend(search, [search.root], 2, model="draft")
     assert len({node.key for node in nodes}) == 4
     assert [node.path for node in nodes] == [(0,), (1,), (2,), (3,)]
     alone = extend(two(), [search.root], 2)
-    assert [node.key for node in alone] == [node.key for node in nodes[:2]], "another role changes no key"
+    assert [node.key for node in alone] == [node.key for node in nodes[:2]], "an additional role changes no key"
 
 
 def test_a_bank_keeps_samples_of_several_models_apart_and_a_resume_finds_them_all() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = two(journal=journal)
     first = extend(search, [search.root], 2, model="draft") + extend(search, [search.root])
     again = two(ToyGenerator({}, name="small"), ToyGenerator({}, name="large"), journal=journal)
@@ -78,7 +78,7 @@ def test_a_bank_keeps_samples_of_several_models_apart_and_a_resume_finds_them_al
     assert texts(found) == texts(first) and again.ledger.spent == search.ledger.spent
 
 
-def test_nodes_of_several_models_are_extended_in_one_call_each_by_its_own() -> None:
+def test_one_call_extends_nodes_of_several_models_each_by_its_own_model() -> None:
     search = two()
     (mine,), (theirs,) = (extend(search, [search.root], until="step", model=role) for role in ("main", "draft"))
     if "step" in (mine.finish, theirs.finish):
@@ -86,7 +86,7 @@ def test_nodes_of_several_models_are_extended_in_one_call_each_by_its_own() -> N
         assert [node.model for node in grown] == [n.model for n in (theirs, mine) if n.finish == "step"]
 
 
-def test_a_prompt_may_be_asked_of_another_model() -> None:
+def test_another_model_can_answer_a_prompt() -> None:
     search = two(ToyGenerator({"0": done("yes")}, name="small"), ToyGenerator({"0": done("so 7")}, name="large"))
     (leaf,) = extend(search, [search.root])
     root = search.ask(CHECK, [leaf], model="draft")
@@ -107,7 +107,7 @@ def test_a_prompt_may_be_asked_of_another_model() -> None:
         (lambda s: s.embed([s.root]), "the search has no embedder"),
     ],
 )
-def test_a_missing_role_is_named_with_those_that_there_are(call: object, message: str) -> None:
+def test_the_error_for_a_missing_role_lists_the_existing_ones(call: object, message: str) -> None:
     search = two(scorers=ToyScorer(drawn_score))
     with pytest.raises(CapabilityError, match=message):
         asyncio.run(call(search))  # type: ignore[operator]
@@ -153,8 +153,8 @@ class Ranking(ToyScorer):
         return Score(None, usage, tuple(float(order.index(node.state.text)) for node in nodes))
 
 
-def test_candidates_are_compared_side_by_side_once_and_charged_what_it_cost() -> None:
-    judge, journal = Ranking(), Notebook()
+def test_candidates_are_compared_once_and_the_cost_is_charged() -> None:
+    judge, journal = Ranking(), MemoryJournal()
     script = {"0": done("a 1"), "1": done("c 3"), "2": done("b 2")}
     for times in (1, 1):
         search = two(main=ToyGenerator(script, name="large"), scorers=judge, journal=journal)
@@ -163,18 +163,18 @@ def test_candidates_are_compared_side_by_side_once_and_charged_what_it_cost() ->
         assert search.ledger.spent.scorer_tokens == 7 and len(judge.compared) == times
 
 
-def test_best_of_n_may_choose_by_comparison() -> None:
+def test_best_of_n_can_choose_by_comparison() -> None:
     script = {"0": done("a 1"), "1": done("c 3"), "2": done("b 2")}
     search = two(main=ToyGenerator(script, name="large"), scorers=Ranking())
     assert solve(BestOfN(3, by="comparison"), search).value == "3"
 
 
-# Calls side by side
+# Concurrent calls
 
 
 @pytest.mark.parametrize("gathered", [False, True])
-def test_calls_gathered_in_one_search_wait_for_each_other_as_calls_after_each_other_do(gathered: bool) -> None:
-    """Of 12 tokens a child may take 8; each takes 1, so both calls get their child."""
+def test_concurrent_calls_in_one_search_wait_for_each_other_and_equal_sequential_calls(gathered: bool) -> None:
+    """A child may take 8 of 12 tokens; each takes 1, so both calls get their child."""
     search = two(
         ToyGenerator({"0": done("7")}, name="small"),
         ToyGenerator({"0": done("5")}, name="large"),
@@ -189,7 +189,7 @@ def test_calls_gathered_in_one_search_wait_for_each_other_as_calls_after_each_ot
     assert not search.exhausted and search.ledger.spent.generated_tokens == 2
 
 
-def test_a_gathered_call_that_never_fits_ends_as_exhausted_and_nobody_waits_for_ever() -> None:
+def test_a_concurrent_call_that_never_fits_ends_as_exhausted_and_no_call_waits_for_ever() -> None:
     search = two(
         main=ToyGenerator({str(i): done("so so so so 5") for i in range(9)}, name="large"), budget=Budget(tokens=12)
     )
@@ -202,7 +202,7 @@ def test_a_gathered_call_that_never_fits_ends_as_exhausted_and_nobody_waits_for_
     assert search.exhausted
 
 
-def test_a_call_that_fails_is_charged_its_worst_case_and_nobody_waits_for_its_reservation() -> None:
+def test_a_failed_call_is_charged_its_worst_case_and_no_call_waits_for_its_reservation() -> None:
     class Failing(ToyGenerator):
         async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
             raise ModelError("the model is gone")
@@ -214,13 +214,13 @@ def test_a_call_that_fails_is_charged_its_worst_case_and_nobody_waits_for_its_re
         return list(await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20))
 
     failed, made = asyncio.run(both())
-    assert isinstance(failed, ModelError) and made == [], "8 of 12 tokens may be spent, and a child may take 8"
+    assert isinstance(failed, ModelError) and made == [], "8 of 12 tokens count as spent, and a child may take 8"
     spent = search.ledger.spent
     assert (spent.generated_tokens, spent.uncounted_calls, search.exhausted) == (8, 1, True)
     assert total(search.meter.accounts.values()) == spent
 
 
-def test_the_trace_is_in_the_order_of_the_calls_whatever_ended_first() -> None:
+def test_the_trace_is_in_the_order_of_the_calls_and_not_of_their_ends() -> None:
     class Slow(ToyGenerator):
         async def extend(self, extensions):  # type: ignore[no-untyped-def]
             for _ in range(5):
@@ -254,7 +254,7 @@ class BeamThenVote:
 
 
 def test_an_inner_search_shares_ledger_trace_and_bank_and_keeps_its_own_limit() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = two(scorers=ToyScorer(drawn_score), journal=journal, budget=Budget(tokens=100))
     answer = solve(BeamThenVote(), search)
     spent = total(record.node.usage for record in search.trace.values())
@@ -274,7 +274,7 @@ def test_an_inner_search_shares_ledger_trace_and_bank_and_keeps_its_own_limit() 
     assert (again.value, again.usage) == (answer.value, answer.usage)
 
 
-def test_an_inner_search_answers_with_samples_of_its_own() -> None:
+def test_an_inner_search_has_its_own_samples() -> None:
     search = two(main=ToyGenerator({str(i): done(f"so {i}") for i in range(9)}, name="large"))
 
     async def twice() -> list[Answer]:
@@ -283,7 +283,7 @@ def test_an_inner_search_answers_with_samples_of_its_own() -> None:
     first, second = asyncio.run(twice())
     assert first.node is not None and second.node is not None and first.node.key != second.node.key
     assert first.usage == second.usage == total([first.node.usage] * 2)
-    assert search.finish(None).value == "0", "what an inner search sampled is never lost"
+    assert search.finish(None).value == "0", "samples of an inner search are never lost"
 
 
 def test_an_inner_strategy_is_checked_before_it_spends() -> None:
@@ -295,7 +295,7 @@ def test_an_inner_strategy_is_checked_before_it_spends() -> None:
     assert search.ledger.spent == Usage()
 
 
-def test_inside_another_model_may_be_main() -> None:
+def test_another_model_can_be_main_in_an_inner_search() -> None:
     search = two(ToyGenerator({"0": done("so 3"), "1": done("so 3")}, name="small"))
     answer = asyncio.run(search.run(Majority(n=2), model="draft"))
     assert answer.value == "3" and answer.node is not None and answer.node.model == "draft"
@@ -314,7 +314,7 @@ def test_an_inner_search_on_a_prompt_solves_that_prompt() -> None:
 # Phases
 
 
-def test_work_before_the_question_has_an_account_of_its_own() -> None:
+def test_work_in_a_named_phase_has_its_own_account() -> None:
     search = two()
 
     async def work() -> None:
@@ -328,7 +328,7 @@ def test_work_before_the_question_has_an_account_of_its_own() -> None:
     assert total(answer.accounts.values()) == answer.usage
 
 
-def test_phases_of_calls_side_by_side_do_not_mix() -> None:
+def test_phases_of_concurrent_calls_do_not_mix() -> None:
     search = two()
 
     async def offline() -> None:
@@ -344,7 +344,7 @@ def test_phases_of_calls_side_by_side_do_not_mix() -> None:
     assert calls == {("offline", "model draft"): 2, ("online", "model main"): 3}
 
 
-def test_the_clock_of_a_search_is_handed_in() -> None:
+def test_the_caller_can_give_the_clock_of_a_search() -> None:
     clock = Clock()
     search = two(budget=Budget(seconds=5), clock=clock.monotonic)
     assert len(extend(search, [search.root])) == 1

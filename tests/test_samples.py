@@ -1,4 +1,4 @@
-"""Pools of samples: from files and banks, one setting each."""
+"""Pools of samples from files and banks; each pool has one setting."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def pool(generator: str = "m", setting: str = "s", id: str = "p") -> Pool:
     return Pool(generator, setting, "words", (Sampled(id, (Sample(3, "7", True),)),))
 
 
-def test_an_answer_is_right_as_its_samples_were_mostly_judged() -> None:
+def test_an_answer_is_right_if_most_of_its_samples_were_judged_right() -> None:
     keys = [("7", True), ("7", True), ("7", False), ("8", False), ("9", True), ("9", False), (None, True)]
     samples = tuple(Sample(1, key, correct) for key, correct in keys)
     unjudged = (Sample(1, "6", False, judged=False), Sample(1, "7", False, judged=False))
     problem = Sampled("p", (*samples, *unjudged, Sample(1, "5", True)))
-    assert problem.right == {"7", "5"}, "an unjudged sample says nothing against its answer"
-    assert problem.counts == (10, 5), "but is not right itself"
+    assert problem.right == {"7", "5"}, "an unjudged sample does not count against its answer"
+    assert problem.counts == (10, 5), "an unjudged sample does not count as right"
     assert problem.pass_rate == 0.5
 
 
@@ -42,7 +42,7 @@ def test_samples_of_two_models_or_settings_are_not_pooled() -> None:
         merge([pool(), pool(setting="hot", id="q")])
 
 
-def test_problems_of_one_setting_are_pooled_but_none_twice() -> None:
+def test_problems_of_one_setting_are_pooled_and_a_duplicate_is_refused() -> None:
     assert [problem.id for problem in merge([pool(), pool(id="q")]).problems] == ["p", "q"]
     with pytest.raises(InputError, match="problem='p': it is in two pools"):
         merge([pool(), pool()])
@@ -62,7 +62,7 @@ def test_a_problem_without_samples_or_verdicts_is_named() -> None:
 # Files
 
 
-def test_recorded_samples_are_measured_in_words_and_unread_ones_taken_as_cut(tmp_path: Path) -> None:
+def test_recorded_samples_are_measured_in_words_and_unreadable_ones_count_as_cut(tmp_path: Path) -> None:
     outputs: list[dict[str, Any]] = [
         {"response": "so it is 7", "response_answer": "7.0", "label": True},
         {"response": "2*b=2*b=", "response_answer": "[invalid]", "label": "[invalid]"},
@@ -88,7 +88,7 @@ def bank(tmp_path: Path) -> Any:
         yield opened
 
 
-def test_banked_samples_are_those_a_search_would_find(bank: Bank) -> None:
+def test_the_pool_has_the_banked_samples_that_a_search_would_find(bank: Bank) -> None:
     search = toy_search(drawn, None, journal=bank)
     leaves = extend(search, [search.root], 6)
     (problem,) = banked_pool(bank, TASK, SAMPLING, 6).problems
@@ -99,7 +99,7 @@ def test_banked_samples_are_those_a_search_would_find(bank: Bank) -> None:
     assert [sample.key is None for sample in problem.samples] == [answer is None for answer in answers]
 
 
-def test_steps_and_other_seeds_in_the_bank_are_no_samples_of_the_pool(bank: Bank) -> None:
+def test_the_pool_ignores_steps_and_other_seeds_in_the_bank(bank: Bank) -> None:
     search = toy_search(drawn, None, journal=bank)
     whole = extend(search, [search.root], 4)
     extend(search, [search.root], 4, until="step")
@@ -116,14 +116,14 @@ def test_a_sample_cut_at_the_limit_has_not_ended_and_has_no_answer(bank: Bank) -
     assert problem.samples == (Sample(CAP, None, False, ended=False, text=("7 " * CAP).strip()),)
 
 
-def test_banked_rewards_come_along(bank: Bank) -> None:
+def test_the_pool_has_the_banked_rewards(bank: Bank) -> None:
     search = toy_search(drawn, ToyScorer(drawn_score), journal=bank)
     scores = score(search, extend(search, [search.root], 4))
     (problem,) = banked_pool(bank, TASK, SAMPLING, 4).problems
     assert [sample.reward for sample in problem.samples] == scores
 
 
-def test_what_the_bank_lacks_is_named_with_its_setting(bank: Bank) -> None:
+def test_missing_samples_are_named_with_their_setting(bank: Bank) -> None:
     search = toy_search(drawn, None, journal=bank)
     extend(search, [search.root], 2)
     with pytest.raises(InputError, match="n=3: the bank lacks some of these samples of sum at temperature 1"):
@@ -132,7 +132,7 @@ def test_what_the_bank_lacks_is_named_with_its_setting(bank: Bank) -> None:
         banked_pool(bank, TASK, replace(SAMPLING, temperature=0.5), 2)
 
 
-def test_a_bank_of_two_models_is_read_one_at_a_time(bank: Bank) -> None:
+def test_a_pool_from_a_bank_of_two_models_needs_a_model_name(bank: Bank) -> None:
     for name in ("one", "two"):
         search = toy_search(ToyGenerator(drawn, name=name), None, journal=bank)
         extend(search, [search.root], 2)

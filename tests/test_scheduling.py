@@ -1,4 +1,4 @@
-"""However the work is cut into iterations, shared, paused, given up and read again, a row gives the same tokens."""
+"""A row gives the same tokens with any schedule: chunks, sharing, pauses, preemption and recomputation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(engine: Engine, jobs: Sequence[Job]) -> list[Output]:
 
 
 def mixed(n: int, seed: int = 0, max_tokens: int = 12) -> list[Row]:
-    """Prompts of all lengths, some of them beginnings of each other, some twice; every kind of sampling."""
+    """Prompts of all lengths, some of them prefixes of others, some of them equal; every kind of sampling."""
     random = Random(seed)
     rows = []
     for key in range(n):
@@ -57,7 +57,7 @@ def solver_rows(language_model: LanguageModel, questions: tuple[str, ...]) -> li
 
 @pytest.fixture(scope="module")
 def whole(language_model: LanguageModel, solver_rows: list[Row]) -> list[Output]:
-    """With every prompt read whole, before any row goes on."""
+    """The outputs if every prompt is processed whole before any row continues."""
     return language_model.engine(chunked=False).run(solver_rows)
 
 
@@ -66,7 +66,7 @@ def chunk_sizes(rows: Sequence[Row]) -> list[int]:
 
 
 @pytest.mark.parametrize("size", range(5))
-def test_prompts_read_in_chunks_give_the_same_tokens_as_prompts_read_whole(
+def test_prompts_in_chunks_give_the_same_tokens_as_whole_prompts(
     size: int, language_model: LanguageModel, solver_rows: list[Row], whole: list[Output]
 ) -> None:
     outputs = language_model.engine(max_tokens=chunk_sizes(solver_rows)[size]).run(solver_rows)
@@ -77,7 +77,7 @@ def test_prompts_read_in_chunks_give_the_same_tokens_as_prompts_read_whole(
 
 
 @pytest.mark.parametrize("size", range(5))
-def test_in_float32_the_logprobs_of_prompts_in_chunks_are_those_of_a_full_prefill(
+def test_in_float32_the_logprobs_with_chunks_are_close_to_those_of_a_full_prefill(
     size: int, solver_directory: Any, solver_rows: list[Row]
 ) -> None:
     model = load_language_model(solver_directory, "float32")
@@ -92,7 +92,7 @@ def test_in_float32_the_logprobs_of_prompts_in_chunks_are_those_of_a_full_prefil
 
 
 @pytest.mark.parametrize("options", [{}, {"max_tokens": 1}, {"max_tokens": 7}, {"max_rows": 3}, {"chunked": False}])
-def test_a_crowd_of_all_kinds_gives_what_each_row_gives_by_a_forward_pass_for_every_token(
+def test_a_mixed_batch_gives_the_tokens_of_a_full_forward_pass_per_token(
     options: dict[str, Any],
 ) -> None:
     rows = mixed(40)
@@ -108,7 +108,7 @@ def test_a_crowd_of_all_kinds_gives_what_each_row_gives_by_a_forward_pass_for_ev
     st.sampled_from([1, 3, 16, 50]),
     st.booleans(),
 )
-def test_random_rows_in_chunks_of_random_size_give_what_each_gives_alone(
+def test_random_rows_in_chunks_of_random_size_give_the_tokens_of_each_row_alone(
     asked: list[tuple[int, int]], max_tokens: int, chunked: bool
 ) -> None:
     rows = [Row(words(length), key, max_tokens=5) for key, length in asked]
@@ -117,7 +117,7 @@ def test_random_rows_in_chunks_of_random_size_give_what_each_gives_alone(
 
 @pytest.mark.parametrize("blocks", [9, 12, 20])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_rows_that_give_up_their_blocks_and_are_read_again_give_the_same_tokens(blocks: int, chunked: bool) -> None:
+def test_preempted_rows_are_recomputed_and_give_the_same_tokens(blocks: int, chunked: bool) -> None:
     rows = [Row(words(10 + 9 * (key % 4), key % 3), key, max_tokens=60) for key in range(12)]
     engine = tiny_engine(blocks=blocks, chunked=chunked, eos_id=-1)
     outputs = engine.run(rows)
@@ -132,14 +132,14 @@ def test_rows_that_give_up_their_blocks_and_are_read_again_give_the_same_tokens(
     assert engine._pool.held == 0
 
 
-def test_two_samples_of_one_prompt_get_by_in_a_store_that_holds_only_one_of_them() -> None:
+def test_two_samples_of_one_prompt_finish_in_a_store_that_holds_only_one_of_them() -> None:
     rows = [Row(words(20), key, max_tokens=12) for key in (1, 2)]
     engine = tiny_engine(blocks=2)
     assert tokens(engine.run(rows)) == expected(rows)
     assert (engine.account.kv_tokens_held_peak, engine._pool.held) == (32, 0)
 
 
-def test_a_row_that_is_paused_stands_still_and_then_goes_on_as_if_it_had_not_been() -> None:
+def test_a_paused_row_does_not_grow_and_then_continues_with_the_same_tokens() -> None:
     row, other = Row(words(20), 1, max_tokens=30), Row(words(25, 1), 2, max_tokens=30)
     engine = tiny_engine()
     job, beside = engine.submit(row), engine.submit(other)
@@ -156,7 +156,7 @@ def test_a_row_that_is_paused_stands_still_and_then_goes_on_as_if_it_had_not_bee
     assert tokens(finished(engine, [job, beside])) == expected([row, other])
 
 
-def test_a_row_that_is_paused_before_it_is_read_waits_and_an_engine_of_paused_rows_has_nothing_to_do() -> None:
+def test_a_row_paused_before_its_prompt_is_processed_waits_and_the_engine_is_idle() -> None:
     rows = [Row(words(1), 1, max_tokens=4), Row(words(30), 2, max_tokens=4)]
     engine = tiny_engine(max_tokens=10)
     jobs = [engine.submit(row) for row in rows]
@@ -169,14 +169,14 @@ def test_a_row_that_is_paused_before_it_is_read_waits_and_an_engine_of_paused_ro
     engine.pause(jobs[1])
     engine.resume(jobs[1])
     assert tokens(finished(engine, jobs)) == expected(rows)
-    assert engine.account.prompt_computed == 30  # the one is the beginning of the other
+    assert engine.account.prompt_computed == 30  # one prompt is a prefix of the other
 
 
-def test_a_paused_reading_gives_what_it_would_have_given() -> None:
+def test_a_paused_read_gives_the_same_values() -> None:
     ids = words(40)
     (plain,) = tiny_engine().run([Read(ids, 5)])
     engine = tiny_engine(max_tokens=10)
-    engine.run([Row(ids, 1, max_tokens=1)])  # all is stored, and must be read again for its probabilities
+    engine.run([Row(ids, 1, max_tokens=1)])  # all ids are stored, and must be processed again for their probabilities
     job = engine.submit(Read(ids, 5))
     engine.step()
     engine.pause(job)
@@ -186,7 +186,7 @@ def test_a_paused_reading_gives_what_it_would_have_given() -> None:
     torch.testing.assert_close(output.values, plain.values, atol=1e-10, rtol=0)
 
 
-def test_a_paused_row_gives_its_blocks_up_before_any_that_runs() -> None:
+def test_paused_rows_lose_their_blocks_before_running_ones() -> None:
     rows = [Row(words(40, key), key, max_tokens=40) for key in (1, 2)]
     engine = tiny_engine(blocks=6, eos_id=-1)
     paused = engine.submit(rows[0])
@@ -201,7 +201,7 @@ def test_a_paused_row_gives_its_blocks_up_before_any_that_runs() -> None:
     assert tokens(finished(engine, [paused, running])) == expected(rows, eos=-1)
 
 
-def test_rows_that_go_on_after_a_pause_do_not_exceed_max_rows() -> None:
+def test_resumed_rows_do_not_exceed_max_rows() -> None:
     engine = tiny_engine(max_rows=2, eos_id=-1)
     jobs = [engine.submit(Row(words(5, key), key, max_tokens=20)) for key in range(4)]
     engine.step()
@@ -217,7 +217,7 @@ def test_rows_that_go_on_after_a_pause_do_not_exceed_max_rows() -> None:
     assert all(job.output and len(job.output.ids) == 20 for job in jobs)
 
 
-def test_rows_that_join_a_prompt_while_it_is_read_do_not_exceed_max_rows() -> None:
+def test_rows_that_join_a_running_prefill_do_not_exceed_max_rows() -> None:
     engine = tiny_engine(max_rows=3, max_tokens=4, eos_id=-1)
     jobs = [engine.submit(Row(words(12), 0, max_tokens=9))]
     engine.step()
@@ -229,18 +229,18 @@ def test_rows_that_join_a_prompt_while_it_is_read_do_not_exceed_max_rows() -> No
     assert all(job.output and len(job.output.ids) == 9 for job in jobs)
 
 
-def test_a_fork_with_the_same_key_goes_on_with_the_same_tokens_and_one_with_another_key_with_others() -> None:
+def test_a_fork_with_the_same_key_draws_the_same_tokens_and_one_with_another_key_others() -> None:
     row = Row(words(20), 1, max_tokens=20, temperature=1.5)
     engine = tiny_engine(eos_id=-1)
     job = engine.submit(row)
     for _ in range(6):
         engine.step()
     read = engine.account.prompt_computed
-    place = len(job.ids)
+    index = len(job.ids)
     same, other = engine.fork(job, key=1), engine.fork(job, key=2)
     finished(engine, [job, same, other])
     assert same.ids[: len(job.ids)] == job.ids
-    assert other.ids[:place] == job.ids[:place] and other.ids[: len(job.ids)] != job.ids
+    assert other.ids[:index] == job.ids[:index] and other.ids[: len(job.ids)] != job.ids
     assert engine.account.prompt_computed == read + 1  # for both of them
 
 
@@ -255,8 +255,8 @@ def test_a_fork_of_a_running_row_runs_from_the_next_iteration_on() -> None:
 
 
 @pytest.mark.parametrize("length", [14, 15, 16, 17])
-def test_a_fork_begins_behind_the_ids_it_is_given(length: int) -> None:
-    """Also where the row it leaves fills a block in the next iteration."""
+def test_a_fork_begins_after_the_ids_that_it_is_given(length: int) -> None:
+    """This holds also if the forked row fills a block in the next iteration."""
     row = Row(words(length), 5, max_tokens=20, temperature=1.4)
     engine = tiny_engine()
     job = engine.submit(row)
@@ -266,22 +266,22 @@ def test_a_fork_begins_behind_the_ids_it_is_given(length: int) -> None:
     assert tokens(finished(engine, [job, fork])) == expected([row, alone])
 
 
-def test_rows_that_draw_the_same_are_read_once_until_they_part() -> None:
+def test_equal_rows_are_processed_once_until_they_diverge() -> None:
     row = Row(words(20), key=1, max_tokens=30, temperature=0.0)
     engine = tiny_engine()
     outputs = engine.run([replace(row, key=key) for key in range(6)])
     assert tokens(outputs) == expected([row]) * 6
-    assert engine.account.generated == len(outputs[0].ids) - 1  # the last one is drawn, not read
+    assert engine.account.generated == len(outputs[0].ids) - 1  # the last token is drawn and not processed
 
     warm = [replace(row, key=key, temperature=0.5) for key in range(6)]
     engine = tiny_engine()
     outputs = engine.run(warm)
     assert tokens(outputs) == expected(warm)
-    prefixes = {output.ids[:place] for output in outputs for place in range(1, len(output.ids))}
+    prefixes = {output.ids[:index] for output in outputs for index in range(1, len(output.ids))}
     assert engine.account.generated == len(prefixes) < sum(len(output.ids) - 1 for output in outputs)
 
 
-def test_a_cancelled_row_keeps_the_tokens_so_far_and_frees_its_blocks_at_once() -> None:
+def test_a_cancelled_row_keeps_its_tokens_and_frees_its_blocks_at_once() -> None:
     engine = tiny_engine(eos_id=-1)
     job, other = engine.submit(Row(words(40), 1, max_tokens=50)), engine.submit(Row(words(20, 1), 2, max_tokens=50))
     for _ in range(4):
@@ -296,7 +296,7 @@ def test_a_cancelled_row_keeps_the_tokens_so_far_and_frees_its_blocks_at_once() 
     assert (engine._pool.held, engine.busy) == (0, False)
 
 
-def test_a_row_can_be_cancelled_while_it_waits_while_it_is_read_and_while_it_is_paused() -> None:
+def test_a_row_can_be_cancelled_while_it_waits_is_prefilled_or_is_paused() -> None:
     engine = tiny_engine(max_tokens=10, max_rows=2)
     kept = Row(words(30, 4), 9, max_tokens=5)
     being_read, beside, waiting = (engine.submit(Row(words(35), key, max_tokens=5)) for key in range(3))
@@ -310,16 +310,14 @@ def test_a_row_can_be_cancelled_while_it_waits_while_it_is_read_and_while_it_is_
     assert all(job.output and (job.output.finish, job.output.ids) == ("cancelled", ()) for job in (beside, waiting))
 
 
-def test_a_stop_string_may_begin_in_one_token_and_end_in_another(
-    language_model: LanguageModel, questions: tuple[str, ...]
-) -> None:
+def test_a_stop_string_can_span_tokens(language_model: LanguageModel, questions: tuple[str, ...]) -> None:
     ids = tuple(language_model.tokenizer.encode_chat(questions[0]))
     row = Row(ids, 0, max_tokens=60, temperature=0.0)
     (whole,) = language_model.engine().run([row])
     decode = language_model.tokenizer.decode
     texts = [decode([token]) for token in whole.ids]
-    place = next(i for i in range(3, 30) if len(texts[i]) > 1 and len(texts[i + 1]) > 1)
-    stop = texts[place][-1] + texts[place + 1][0]
+    index = next(i for i in range(3, 30) if len(texts[i]) > 1 and len(texts[i + 1]) > 1)
+    stop = texts[index][-1] + texts[index + 1][0]
     first = next(i for i in range(len(whole.ids)) if stop in decode(whole.ids[: i + 1]))
     stopped, unharmed = language_model.engine().run([replace(row, stop_strings=("never said", stop)), row])
     assert (stopped.finish, stopped.ids) == ("stop", whole.ids[: first + 1])
@@ -343,20 +341,20 @@ def test_rows_with_top_k_1_are_greedy_beside_rows_that_are_not() -> None:
     assert tokens(outputs)[1::2] == expected([replace(row, temperature=0.0) for row in rows[1::2]])
 
 
-def test_the_log_probabilities_of_a_reading_are_those_the_row_had_when_it_was_sampled() -> None:
+def test_a_read_gives_the_log_probabilities_that_the_row_had_when_it_was_sampled() -> None:
     rows = [Row(words(20, key % 2), key, max_tokens=9) for key in range(4)]
     engine = tiny_engine()
     outputs = engine.run(rows)
-    readings = [Read(row.ids + output.ids, start=len(row.ids)) for row, output in zip(rows, outputs, strict=True)]
+    reads = [Read(row.ids + output.ids, start=len(row.ids)) for row, output in zip(rows, outputs, strict=True)]
     for again in (engine, tiny_engine(), tiny_engine(max_tokens=3)):
-        for output, reading in zip(outputs, again.run(readings), strict=True):
-            assert reading.values is not None and reading.values.dtype == torch.float64
-            assert reading.values.tolist() == pytest.approx(output.logprobs, abs=1e-10)
+        for output, read in zip(outputs, again.run(reads), strict=True):
+            assert read.values is not None and read.values.dtype == torch.float64
+            assert read.values.tolist() == pytest.approx(output.logprobs, abs=1e-10)
 
 
 @pytest.mark.parametrize("start", [1, 2, 16, 17, 39, 40])
 @pytest.mark.parametrize("stored", [0, 1, 16, 20, 40])
-def test_a_reading_gives_a_log_probability_for_every_id_from_start_on_whatever_is_stored(
+def test_a_read_gives_a_log_probability_for_every_id_from_start_on_with_any_stored_prefix(
     start: int, stored: int
 ) -> None:
     ids = words(40)
@@ -371,7 +369,7 @@ def test_a_reading_gives_a_log_probability_for_every_id_from_start_on_whatever_i
     assert (output.ids, output.finish, output.computed + output.reused) == ((), "length", 40)
 
 
-def test_a_row_and_a_reading_of_the_same_ids_are_read_together_and_both_answered() -> None:
+def test_a_row_and_a_read_of_the_same_ids_share_one_prefill() -> None:
     ids = words(30)
     row = Row(ids, 1, max_tokens=5)
     engine = tiny_engine(max_tokens=8)
@@ -381,7 +379,7 @@ def test_a_row_and_a_reading_of_the_same_ids_are_read_together_and_both_answered
     assert (len(read.values), len(early.values)) == (0, 27)
 
 
-def test_a_reward_model_reads_only_what_is_new_and_gives_what_one_forward_pass_gives(
+def test_a_reward_model_processes_only_new_ids_and_equals_one_forward_pass(
     reward_model: RewardModel, language_model: LanguageModel, questions: tuple[str, ...]
 ) -> None:
     prompt = tuple(language_model.tokenizer.encode_chat(questions[0]))
@@ -399,7 +397,7 @@ def test_a_reward_model_reads_only_what_is_new_and_gives_what_one_forward_pass_g
         before = engine.account.prompt_computed
 
 
-def test_branches_read_by_a_classifier_share_what_they_have_in_common() -> None:
+def test_branches_in_a_classifier_share_their_common_prefix() -> None:
     model = tiny_model(labels=2)
     engine = tiny_engine(model)
     stem = words(21)
@@ -415,8 +413,8 @@ def test_branches_read_by_a_classifier_share_what_they_have_in_common() -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [512, 16])
-def test_the_prompts_of_a_beam_search_are_read_exactly_once(max_tokens: int) -> None:
-    """Four rounds of: extend every beam by three steps, keep any two, submit their ids again."""
+def test_the_prompts_of_a_beam_search_are_processed_exactly_once(max_tokens: int) -> None:
+    """Four rounds: extend every beam by three steps, keep two of them, submit their ids again."""
     engine = tiny_engine(max_tokens=max_tokens, eos_id=-1)
     beams, submitted = [words(37)], list[tuple[int, ...]]()
     random, key = Random(0), 0
@@ -426,15 +424,15 @@ def test_the_prompts_of_a_beam_search_are_read_exactly_once(max_tokens: int) -> 
         submitted += beams
         ends = [row.ids + output.ids for row, output in zip(rows, engine.run(rows), strict=True)]
         beams = random.sample(ends, 2)
-    assert engine.account.prompt_computed == 37 + 3 * 2  # the last token of every beam was drawn, but not read
-    # and the whole tree at once, by an engine that knows nothing of it
+    assert engine.account.prompt_computed == 37 + 3 * 2  # the last token of every beam was drawn and not processed
+    # then the whole tree at once, in a new engine
     distinct = {ids[:n] for ids in submitted for n in range(1, len(ids) + 1)}
     engine = tiny_engine(max_tokens=max_tokens, eos_id=-1)
     engine.run([Row(ids, key, max_tokens=1) for key, ids in enumerate(submitted)])
     assert (engine.account.prompt_computed, engine.account.recomputed) == (len(distinct), 0)
 
 
-def test_two_engines_that_take_turns_do_not_touch_each_other() -> None:
+def test_two_engines_that_take_turns_do_not_affect_each_other() -> None:
     models = [tiny_model(seed) for seed in (0, 1)]
     engines = [tiny_engine(model) for model in models]
     rows = [Row(words(20, key), key, max_tokens=10) for key in range(4)]
@@ -448,7 +446,7 @@ def test_two_engines_that_take_turns_do_not_touch_each_other() -> None:
 
 
 class Faulty:
-    """A model that fails in the iterations in which it reads a certain id, by an error or by what is not a number."""
+    """A model that fails in every iteration with a certain id, by an error or by NaN."""
 
     def __init__(self, bad: int, *, error: bool) -> None:
         self.inner, self.bad, self.error = deepcopy(tiny_model()), bad, error
@@ -473,7 +471,7 @@ def faulty_engine(*, error: bool, **options: Any) -> Engine:
 def test_an_error_of_the_model_fails_the_rows_of_its_iteration_and_no_others() -> None:
     engine = faulty_engine(error=True, max_tokens=30)
     first = [engine.submit(Row(ids, 1, max_tokens=5)) for ids in ((*words(9), 0), words(5, 1))]
-    later = Row(words(25, 2), 2, max_tokens=5)  # no room for it beside those
+    later = Row(words(25, 2), 2, max_tokens=5)  # it does not fit beside the first rows
     last = engine.submit(later)
     failed = engine.step()
     assert set(failed) >= set(first) and all(str(job.error) == "out of memory" for job in failed)
@@ -484,12 +482,12 @@ def test_an_error_of_the_model_fails_the_rows_of_its_iteration_and_no_others() -
 
 
 @pytest.mark.parametrize("max_tokens", [512, 5])
-@pytest.mark.parametrize("place", [0, 3, 16, 19])
-def test_a_row_that_gives_no_numbers_fails_alone(place: int, max_tokens: int) -> None:
-    """Whatever it leaves in the store: others share its beginning, go on beside it, and get its blocks after it."""
-    broken = (*words(place), 0, *words(19 - place, 7))
+@pytest.mark.parametrize("index", [0, 3, 16, 19])
+def test_a_row_with_nan_fails_alone(index: int, max_tokens: int) -> None:
+    """Other rows share its prefix, run beside it, and get its blocks after it, and none of them is affected."""
+    broken = (*words(index), 0, *words(19 - index, 7))
     rows = [
-        Row(words(n), key, max_tokens=40, stop_ids=frozenset({0})) for key, n in enumerate((place + 1, 5, 19, 20, 33))
+        Row(words(n), key, max_tokens=40, stop_ids=frozenset({0})) for key, n in enumerate((index + 1, 5, 19, 20, 33))
     ]
     engine = faulty_engine(error=False, max_tokens=max_tokens, blocks=14)
     for _ in range(2):
@@ -510,8 +508,8 @@ def test_a_row_that_gives_no_numbers_fails_alone(place: int, max_tokens: int) ->
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("shared", [16, 19, 32])
-def test_a_row_keeps_what_it_shares_with_one_that_gives_no_numbers(shared: int, first: int) -> None:
-    """They are asked for at the same time, and what they share may be whole blocks."""
+def test_a_row_keeps_the_prefix_that_it_shares_with_a_row_with_nan(shared: int, first: int) -> None:
+    """Both are submitted at the same time, and the shared prefix may be whole blocks."""
     row = Row(words(40), 1, max_tokens=20, stop_ids=frozenset({0}))
     bad = Row((*words(shared), 0, *words(3)), 2, max_tokens=5)
     engine = faulty_engine(error=False)
@@ -521,7 +519,7 @@ def test_a_row_keeps_what_it_shares_with_one_that_gives_no_numbers(shared: int, 
 
 
 def test_a_row_that_draws_the_broken_token_fails_alone() -> None:
-    """It shares its prompt with the others, up to the token."""
+    """It shares its prompt with the other rows, up to this token."""
     engine = faulty_engine(error=False, eos_id=-1)
     rows = [Row(words(20), key, max_tokens=30, temperature=2.0) for key in range(12)]
     alone = [in_full(replace(row, stop_ids=frozenset({0}))) for row in rows]
@@ -554,7 +552,7 @@ def test_run_raises_the_error_of_the_model() -> None:
         (Read(words(CONTEXT + 1), 1), r"ids='257 tokens': the model's context is 256"),
     ],
 )
-def test_a_task_that_cannot_work_is_refused_in_one_line_and_harms_nobody(task: Row | Read, message: str) -> None:
+def test_an_invalid_task_is_refused_in_one_line_and_affects_no_other(task: Row | Read, message: str) -> None:
     row = Row(words(20), 1, max_tokens=10)
     engine = tiny_engine(blocks=10)
     job = engine.submit(row)
@@ -565,7 +563,7 @@ def test_a_task_that_cannot_work_is_refused_in_one_line_and_harms_nobody(task: R
     with pytest.raises(InputError, match=message):
         engine.run([Row(words(9), 2, max_tokens=10), task])
     assert tokens(finished(engine, [job])) == expected([row])
-    assert engine.account.prompt_computed == 20  # of the refused run nothing was begun
+    assert engine.account.prompt_computed == 20  # nothing of the refused run was begun
 
 
 def test_a_classifier_refuses_to_sample() -> None:
@@ -573,7 +571,7 @@ def test_a_classifier_refuses_to_sample() -> None:
         tiny_engine(tiny_model(labels=2)).submit(Row(words(5), 1, max_tokens=1))
 
 
-def test_a_row_that_would_outgrow_the_store_only_beyond_the_context_is_taken() -> None:
+def test_a_row_that_fits_the_store_up_to_the_context_length_is_accepted() -> None:
     (output,) = tiny_engine(blocks=CONTEXT // BLOCK_SIZE, eos_id=-1).run([Row(words(250), 1, max_tokens=1000)])
     assert (len(output.ids), output.finish) == (6, "length")
 
@@ -586,13 +584,13 @@ def test_a_row_that_would_outgrow_the_store_only_beyond_the_context_is_taken() -
         ({"max_rows": 0}, r"max_rows=0: give at least 1"),
     ],
 )
-def test_an_engine_that_could_not_run_anything_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
+def test_an_engine_without_room_for_any_task_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny_engine(**options)
 
 
 END = 17
-"""An id that the tiny model draws often enough for races to be decided."""
+"""An end id that the tiny model draws so often that races end."""
 
 
 @settings(max_examples=40)
@@ -604,17 +602,17 @@ END = 17
     st.sampled_from([1, 3, 64]),
     st.sets(st.integers(0, 30), max_size=3),
 )
-def test_however_rows_race_each_is_the_beginning_of_itself_and_goes_at_least_as_far_as_its_race(
+def test_a_racing_row_is_a_prefix_of_the_same_row_alone_and_reaches_the_end_of_its_race(
     entries: list[tuple[int, int, int]], k: int, blocks: int, max_tokens: int, max_rows: int, paused: set[int]
 ) -> None:
-    """Two races and rows in none, in one batch; in the second only arrivals of an odd length count."""
+    """One batch has two races and rows outside races; in the second race only rows of odd length count."""
     races = [RowRace(k, lambda ids: True, []), RowRace(k, lambda ids: len(ids) % 2 == 1, []), None]
     rows = [Row(words(n, key % 3), key, 15, temperature=1.5, race=races[lane]) for lane, key, n in entries]
     engine = tiny_engine(blocks=blocks, eos_id=END, max_tokens=max_tokens, max_rows=max_rows)
     jobs = [engine.submit(row) for row in rows]
-    for place in paused:
+    for index in paused:
         engine.step()
-        engine.pause(jobs[place % len(jobs)])
+        engine.pause(jobs[index % len(jobs)])
     for job in jobs:
         engine.step()
         engine.resume(job)
@@ -633,7 +631,7 @@ def test_however_rows_race_each_is_the_beginning_of_itself_and_goes_at_least_as_
     assert engine._pool.held == 0
 
 
-def test_a_deadline_takes_its_row_out_of_a_race_and_the_others_run_on() -> None:
+def test_a_deadline_removes_its_row_from_a_race_and_the_others_continue() -> None:
     race = RowRace(1, lambda ids: True, [])
     rows = [Row(words(5, i), i, 200, temperature=1.5, race=race) for i in range(6)]
     first = min(len(in_full(replace(row, race=None), eos=END)[0]) for row in rows[1:])
@@ -660,7 +658,7 @@ ACTIONS = st.one_of(
     st.sampled_from([2, 5, 50]),
     st.booleans(),
 )
-def test_any_program_ends_with_the_tokens_that_every_row_has_alone(
+def test_after_any_sequence_of_operations_every_row_has_the_tokens_that_it_has_alone(
     program: list[tuple[str, int, int]], blocks: int, max_tokens: int, max_rows: int, chunked: bool
 ) -> None:
     engine = tiny_engine(blocks=blocks, max_tokens=max_tokens, max_rows=max_rows, chunked=chunked)

@@ -1,4 +1,4 @@
-"""What a score of a scorer costs: what is new to the search, each token once, whatever anything holds in store.
+"""The cost of a score: the tokens that are new to the search, each once, whatever is stored elsewhere.
 
 The prompt of the toy has five words.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_budget import BUDGETS, facts
+from test_budget import BUDGETS, outcome_of
 from toy import (
-    Notebook,
+    MemoryJournal,
     ToyScorer,
     done,
     drawn,
@@ -57,7 +57,7 @@ def parsed(label: str) -> Strategy:
 
 
 def grown(search: Search) -> tuple[Node, Node, Node, Node, Node]:
-    """Step, step behind it, two ends behind that, and another end from the root."""
+    """A step, a second step after it, two ends after that, and another end from the root."""
     first, other = extend(search, [search.root], 2, until="step")
     (second,) = extend(search, [first], until="step")
     left, right = extend(search, [second], 2)
@@ -65,7 +65,7 @@ def grown(search: Search) -> tuple[Node, Node, Node, Node, Node]:
 
 
 def charged(search: Search, *calls: list[Node]) -> list[int]:
-    """Tokens that each call of `Search.score` was charged."""
+    """The tokens that each call of `Search.score` is charged."""
     costs = []
     for nodes in calls:
         before = search.ledger.spent.scorer_tokens
@@ -74,34 +74,34 @@ def charged(search: Search, *calls: list[Node]) -> list[int]:
     return costs
 
 
-def test_the_first_score_pays_for_the_prompt_and_each_for_what_it_adds() -> None:
+def test_the_first_score_pays_for_the_prompt_and_each_score_for_its_new_tokens() -> None:
     search = toy_search(TREE, lambda node: 0.5)
     first, second, left, right, other = grown(search)
     assert charged(search, [first], [other], [second], [left], [right]) == [PROMPT + 2, 2, 3, 1, 2]
     assert search.ledger.spent.scorer_flops == PROMPT + 10
 
 
-def test_nodes_of_one_call_share_what_an_earlier_one_covers() -> None:
+def test_nodes_of_one_call_do_not_pay_for_tokens_of_an_earlier_node() -> None:
     search = toy_search(TREE, lambda node: 0.5)
     first, second, left, right, other = grown(search)
     assert charged(search, [first, second, left, right, other]) == [PROMPT + 2 + 3 + 1 + 2 + 2]
 
 
-def test_an_end_pays_for_the_unread_steps_before_it_and_then_they_are_read() -> None:
+def test_an_end_pays_for_the_unscored_steps_before_it_and_later_nodes_do_not() -> None:
     search = toy_search(TREE, lambda node: 0.5)
     first, second, left, right, _ = grown(search)
     assert charged(search, [left], [right], [second, first]) == [PROMPT + 2 + 3 + 1, 2, 0]
     assert search.ledger.spent.scorer_calls == 4
 
 
-def test_a_read_root_has_paid_for_the_prompt() -> None:
+def test_a_scored_root_has_paid_for_the_prompt() -> None:
     search = toy_search(TREE, lambda node: 0.5)
     first, *_ = grown(search)
     assert charged(search, [search.root], [first]) == [PROMPT, 2]
 
 
-def test_below_a_root_of_its_own_a_node_is_charged_what_differs_from_the_first_that_was_read() -> None:
-    """A revision reads "what is 3 + 4", a leaf of two words, "revise", and says one word."""
+def test_below_another_root_a_node_is_charged_for_what_differs_from_the_first_scored_node() -> None:
+    """A revision has the prompt "what is 3 + 4", a leaf of two words and "revise", and writes one word."""
     search = toy_search(lambda e: done("8" if len(e.node.state.prompt) > PROMPT else ("so 7", "well 7")[e.index]))
     leaves = extend(search, [search.root], 2)
     roots = [search.ask(REVISE, [leaf]) for leaf in leaves]
@@ -109,15 +109,15 @@ def test_below_a_root_of_its_own_a_node_is_charged_what_differs_from_the_first_t
     assert charged(search, [revised[1]], [leaves[0]], [leaves[1]], [revised[0]]) == [PROMPT + 3 + 1, 2, 2, 3 + 1]
 
 
-def test_what_the_budget_refuses_to_read_covers_nothing() -> None:
-    """Five words cost 10 of 16 FLOPs; the long step would take 9 of the others, prompt and short step take 6."""
+def test_a_score_that_the_budget_refuses_pays_for_no_other_node() -> None:
+    """Five words cost 10 of 16 FLOPs; the long step needs 9 more, and the prompt and the short step 6."""
     script = {"0": step("so so so so"), "1": step("so")}
     search = toy_search(script, lambda node: 0.5, budget=Budget(flops=16), cap=4)
     assert score(search, extend(search, [search.root], 2, until="step")) == [None, 0.5]
     assert (search.ledger.spent.scorer_tokens, search.exhausted) == (PROMPT + 1, True)
 
 
-def test_a_node_is_read_once_in_a_search_and_keeps_its_score_when_the_budget_is_gone() -> None:
+def test_a_node_is_scored_once_in_a_search_and_keeps_its_score_when_the_budget_is_used_up() -> None:
     scorer = ToyScorer({"0": 0.3, "1": 0.9})
     search = toy_search(TREE, scorer, budget=Budget(flops=2 * 4 + PROMPT + 2), cap=2)
     first, other = extend(search, [search.root], 2, until="step")
@@ -130,7 +130,7 @@ def test_a_node_is_read_once_in_a_search_and_keeps_its_score_when_the_budget_is_
 
 @unhurried
 @given(st.sampled_from(SEARCHES).map(parsed), BUDGETS, st.integers(0, 1000))
-def test_every_token_on_a_path_that_was_read_is_charged_once(strategy: Strategy, budget: Budget, seed: int) -> None:
+def test_every_token_on_a_scored_path_is_charged_once(strategy: Strategy, budget: Budget, seed: int) -> None:
     search = toy_search(drawn, budget=budget, seed=seed, cap=20)
     usage = solve(strategy, search).usage
     read = [record.node for record in search.trace.values() if record.steps]
@@ -142,7 +142,7 @@ def test_every_token_on_a_path_that_was_read_is_charged_once(strategy: Strategy,
 
 
 @pytest.mark.parametrize("label", ["beam_search:n=8,width=2", "rebase:n=6", "particle_filter:n=6"])
-def test_where_every_node_is_scored_the_scorer_reads_the_prompt_and_what_was_generated(label: str) -> None:
+def test_if_every_node_is_scored_the_charge_is_the_prompt_and_all_generated_tokens(label: str) -> None:
     for seed in range(20):
         usage = solve(parsed(label), toy_search(drawn, drawn_score, seed=seed, cap=20)).usage
         assert usage.scorer_tokens == PROMPT + usage.generated_tokens
@@ -151,23 +151,23 @@ def test_where_every_node_is_scored_the_scorer_reads_the_prompt_and_what_was_gen
 @unhurried
 @given(st.sampled_from([*SEARCHES, "revision:n=6,chains=2"]).map(parsed), st.integers(1, 60), st.integers(0, 1000))
 def test_a_replay_is_charged_as_the_live_run(strategy: Strategy, tokens: int, seed: int) -> None:
-    journal, budget = Notebook(), Budget(tokens=tokens)
+    journal, budget = MemoryJournal(), Budget(tokens=tokens)
     live = toy_search(drawn, seed=seed, journal=journal, budget=budget)
     replay = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), seed=seed, journal=journal, budget=budget)
-    assert facts(live, solve(strategy, live)) == facts(replay, solve(strategy, replay))
+    assert outcome_of(live, solve(strategy, live)) == outcome_of(replay, solve(strategy, replay))
 
 
 @unhurried
 @given(st.permutations(SEARCHES[:4]), st.integers(0, 1000))
-def test_what_other_searches_left_in_the_journal_changes_no_account(labels: list[str], seed: int) -> None:
-    journal = Notebook()
+def test_scores_of_other_searches_in_the_journal_change_no_account(labels: list[str], seed: int) -> None:
+    journal = MemoryJournal()
     for label in labels:
         alone, shared = toy_search(drawn, seed=seed), toy_search(drawn, seed=seed, journal=journal)
-        assert facts(shared, solve(parsed(label), shared)) == facts(alone, solve(parsed(label), alone))
+        assert outcome_of(shared, solve(parsed(label), shared)) == outcome_of(alone, solve(parsed(label), alone))
 
 
-def test_a_score_is_banked_under_its_node_and_what_was_known() -> None:
-    journal = Notebook()
+def test_a_score_is_banked_under_its_node_and_the_known_node() -> None:
+    journal = MemoryJournal()
     search = toy_search(TREE, lambda node: 0.5, journal=journal)
     first, _, left, right, _ = grown(search)
     score(search, [first, left, right])
@@ -177,9 +177,9 @@ def test_a_score_is_banked_under_its_node_and_what_was_known() -> None:
     assert [score.usage.scorer_tokens for score in journal.scores.values()] == [PROMPT + 2, 3 + 1, 2]
 
 
-def test_the_score_of_a_generation_that_the_budget_cut_is_not_that_of_its_sample() -> None:
-    """6 tokens cover a sample of 2 and the first 4 words of the next, which is 5 long."""
-    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
+def test_a_generation_that_the_budget_cut_does_not_get_the_score_of_the_whole_sample() -> None:
+    """6 tokens cover a sample of 2 words and the first 4 of the 5 words of the next one."""
+    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, MemoryJournal()
     poor, rich = (
         toy_search(script, lambda node: float(len(node.state.ids)), budget=budget, journal=journal, cap=6)
         for budget in (Budget(tokens=6), None)

@@ -1,4 +1,4 @@
-"""The verbs of a search: keyed samples, grouped children, honest scores, and a journal that is written first."""
+"""The verbs of a search: keyed samples, grouped children, scores, and a journal that is written first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy import (
     PROBLEM,
-    Notebook,
+    MemoryJournal,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -45,12 +45,12 @@ def keys(nodes: Sequence[Node]) -> list[str]:
     return [node.key for node in nodes]
 
 
-# Randomness is keyed, not streamed
+# Keyed randomness
 
 
 @unhurried
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
-def test_a_sample_does_not_depend_on_how_many_are_drawn(few: int, many: int, seed: int) -> None:
+def test_a_sample_does_not_depend_on_the_number_of_samples(few: int, many: int, seed: int) -> None:
     short, long = toy_search(drawn, seed=seed), toy_search(drawn, seed=seed)
     first, second = extend(short, [short.root], few), extend(long, [long.root], many)
     shared = min(few, many)
@@ -58,7 +58,7 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(few: int, many: int, see
     assert texts(first[:shared]) == texts(second[:shared])
 
 
-def test_samples_drawn_one_by_one_are_those_drawn_together() -> None:
+def test_samples_drawn_one_by_one_equal_those_drawn_together() -> None:
     together, apart = toy_search(drawn), toy_search(drawn)
     at_once = extend(together, [together.root], 4)
     one_by_one = [child for _ in range(4) for child in extend(apart, [apart.root])]
@@ -66,7 +66,7 @@ def test_samples_drawn_one_by_one_are_those_drawn_together() -> None:
     assert len(set(keys(at_once))) == 4
 
 
-def test_a_problem_gets_the_same_samples_alone_and_in_a_crowd() -> None:
+def test_a_problem_gets_the_same_samples_alone_and_beside_others() -> None:
     problems = [replace(PROBLEM, id=f"p{i}") for i in range(20)]
     generator = ToyGenerator(drawn)
 
@@ -93,7 +93,7 @@ def test_a_problem_gets_the_same_samples_alone_and_in_a_crowd() -> None:
         {"cap": 9},
     ],
 )
-def test_whatever_determines_a_sample_is_in_its_key(other: dict[str, Any]) -> None:
+def test_everything_that_determines_a_sample_is_in_its_key(other: dict[str, Any]) -> None:
     mine, theirs = toy_search(), toy_search(**other)
     assert set(keys(extend(mine, [mine.root], 3))).isdisjoint(keys(extend(theirs, [theirs.root], 3)))
 
@@ -150,14 +150,14 @@ def test_a_generation_at_its_length_limit_has_no_children() -> None:
     short, cut = extend(search, [search.root], 2, until="step")
     assert (cut.state.text, cut.finish, cut.done) == ("a b c d", "length", False)
     (full,) = extend(search, [short], until="step")
-    assert generator.asked[-1][0].max_length == 1, "what is left of the generation's limit"
+    assert generator.asked[-1][0].max_length == 1, "the rest of the generation's limit"
     assert extend(search, [cut, full], until="step") == []
     assert not search.exhausted, "a length limit is not a budget"
     assert len(generator.asked) == 2
 
 
-def test_a_generation_that_stopped_for_its_length_has_no_children_even_below_our_limit() -> None:
-    """A model's context may end before the limit that was asked for."""
+def test_a_generation_with_finish_length_has_no_children_even_below_the_limit_of_the_search() -> None:
+    """The context of the model may be shorter than the limit of the search."""
     search = toy_search({"0": Piece("a b", "length")}, cap=4)
     (cut,) = extend(search, [search.root], until="step")
     assert extend(search, [cut], until="step") == []
@@ -186,14 +186,14 @@ def test_a_step_can_be_cut_and_its_end_reached_later() -> None:
     assert (end.state.text, end.finish) == ("a b c", "step")
 
 
-def test_every_node_may_have_its_own_number_of_children() -> None:
+def test_every_node_can_have_its_own_number_of_children() -> None:
     search = toy_search({"0": step("a"), "1": step("b"), "0/0": done("c"), "0/1": done("d"), "0/2": done("e")})
     first, second = extend(search, [search.root], [2], until="step")
     assert texts(extend(search, [second, first], [0, 3])) == ["a c", "a d", "a e"]
 
 
-def test_what_is_asked_for_in_another_way_does_not_change_the_samples_of_the_usual_one() -> None:
-    """A roll-out on the side takes a place among the children, not the noise of the next one."""
+def test_children_of_another_kind_do_not_change_the_usual_samples() -> None:
+    """A roll-out takes a position among the children, but does not change the noise of the next sample."""
     plain, searched = toy_search(drawn), toy_search(drawn)
     extend(searched, [searched.root], at_most=3)
     extend(searched, [searched.root], temperature=0.0)
@@ -234,7 +234,7 @@ def test_a_score_that_is_missing_or_not_finite_is_none_and_never_zero(nothing: f
     assert [search.trace[child.key].score for child in children] == [0.0, None, -2.0]
 
 
-def test_scores_are_in_the_order_of_the_nodes_and_a_node_is_read_once() -> None:
+def test_scores_are_in_the_order_of_the_nodes_and_a_node_is_scored_once() -> None:
     scorer = ToyScorer({"0": 0.1, "1": 0.2})
     search = toy_search({"0": done("so 7"), "1": done("8")}, scorer)
     first, second = extend(search, [search.root], 2)
@@ -243,7 +243,7 @@ def test_scores_are_in_the_order_of_the_nodes_and_a_node_is_read_once() -> None:
     assert (search.ledger.spent.scorer_calls, search.ledger.spent.scorer_tokens) == (2, 5 + 3)
 
 
-def test_scoring_without_a_scorer_says_so() -> None:
+def test_scoring_without_a_scorer_is_an_error() -> None:
     search = toy_search(drawn, None)
     with pytest.raises(CapabilityError, match="no scorer was given"):
         score(search, extend(search, [search.root]))
@@ -252,22 +252,22 @@ def test_scoring_without_a_scorer_says_so() -> None:
 # The journal
 
 
-class Broken(Notebook):
+class Broken(MemoryJournal):
     """A journal that cannot be written."""
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         raise OSError("full")
 
 
-class KeepsNoScores(Notebook):
-    """A journal that is full by the time a score comes."""
+class KeepsNoScores(MemoryJournal):
+    """A journal that stores samples and fails at scores."""
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         raise OSError("full")
 
 
-class Sized(Notebook):
-    """A journal that knows how many samples it has, and so is falsy while it has none."""
+class Sized(MemoryJournal):
+    """A journal with a length, so it is false while it is empty."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -289,7 +289,7 @@ def test_a_score_that_cannot_be_journaled_is_not_used() -> None:
 
 
 def test_every_sample_and_score_is_journaled_once() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     search = toy_search(drawn, lambda node: 0.5, journal=journal)
     solve(BeamSearch(n=4, width=2), search)
     sampled = {key for key in search.trace if key != search.root.key}
@@ -306,8 +306,8 @@ def test_an_empty_journal_is_written_like_any_other() -> None:
     assert (len(journal.samples), len(journal.scores)) == (3, 3)
 
 
-def test_what_the_journal_holds_is_neither_sampled_nor_scored_again_and_is_charged_equally() -> None:
-    journal = Notebook()
+def test_journaled_samples_and_scores_are_not_repeated_and_cost_the_same() -> None:
+    journal = MemoryJournal()
     live = toy_search(drawn, journal=journal)
     again = toy_search(BankedGenerator("toy"), BankedScorer("toy-scorer"), journal=journal)
     first, second = solve(WeightedMajority(n=6), live), solve(WeightedMajority(n=6), again)
@@ -317,8 +317,8 @@ def test_what_the_journal_holds_is_neither_sampled_nor_scored_again_and_is_charg
     assert (second.value, second.share, second.passes) == (first.value, first.share, first.passes)
 
 
-def test_a_larger_run_samples_only_what_a_smaller_one_did_not() -> None:
-    journal, generator, scorer = Notebook(), ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
+def test_a_larger_run_samples_only_what_a_smaller_run_lacks() -> None:
+    journal, generator, scorer = MemoryJournal(), ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
     solve(BestOfN(n=3), toy_search(drawn, lambda node: 0.5, journal=journal))
     solve(BestOfN(n=5), toy_search(generator, scorer, journal=journal))
     assert [extension.index for batch in generator.asked for extension in batch] == [3, 4]
@@ -326,7 +326,7 @@ def test_a_larger_run_samples_only_what_a_smaller_one_did_not() -> None:
 
 
 def test_banked_samples_count_against_the_budget() -> None:
-    journal = Notebook()
+    journal = MemoryJournal()
     rich = toy_search(drawn, journal=journal)
     extend(rich, [rich.root], 5)
     poor = toy_search(BankedGenerator("toy"), journal=journal, budget=Budget(calls=3))
@@ -334,26 +334,26 @@ def test_banked_samples_count_against_the_budget() -> None:
     assert poor.exhausted
 
 
-def test_scores_of_another_scorer_are_not_mistaken_for_ours() -> None:
-    journal = Notebook()
+def test_scores_of_another_scorer_are_not_used() -> None:
+    journal = MemoryJournal()
     solve(BestOfN(n=2), toy_search(drawn, ToyScorer(lambda node: 0.1, name="theirs"), journal=journal))
     ours = toy_search(drawn, ToyScorer(lambda node: 0.9, name="ours"), journal=journal)
     assert score(ours, extend(ours, [ours.root], 2)) == [0.9, 0.9]
 
 
-def test_a_generation_cut_by_the_budget_is_not_the_sample_of_its_key() -> None:
-    """6 tokens cover a sample of 2 and the first 4 words of the next; a larger budget must get all 5."""
-    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, Notebook()
+def test_a_generation_cut_by_the_budget_is_not_reused_as_the_whole_sample() -> None:
+    """6 tokens cover a sample of 2 words and the first 4 words of the next; a larger budget must get all 5."""
+    script, journal = {"0": done("so 7"), "1": done("so so so so 5")}, MemoryJournal()
     poor = toy_search(script, journal=journal, budget=Budget(tokens=6), cap=6)
     assert texts(extend(poor, [poor.root], 2)) == ["so 7", "so so so so"]
     rich = toy_search(script, journal=journal, cap=6)
     assert texts(extend(rich, [rich.root], 2)) == ["so 7", "so so so so 5"]
 
 
-def test_what_grows_from_a_node_the_budget_cut_is_not_what_grows_from_the_whole_one() -> None:
-    """Both have the key of the same sample, but not the same words; their children must not be mistaken in the bank."""
+def test_children_of_a_node_that_the_budget_cut_have_other_keys_than_those_of_the_whole_node() -> None:
+    """Both nodes have the same key but different words, so the bank must keep their children apart."""
     script = {"0": done("so so so 7"), "1": step("so so so so so"), "1/0": done("is 5")}
-    journal = Notebook()
+    journal = MemoryJournal()
     poor = toy_search(script, journal=journal, budget=Budget(tokens=8), cap=8)
     _, cut = extend(poor, [poor.root], 2, until="step")
     assert (cut.finish, cut.state.text) == ("budget", "so so so so")
@@ -368,7 +368,7 @@ def test_what_grows_from_a_node_the_budget_cut_is_not_what_grows_from_the_whole_
 # The account of an answer
 
 
-def test_an_answer_tells_its_path_from_its_tree() -> None:
+def test_an_answer_counts_its_path_and_its_tree_separately() -> None:
     script = {"0": step("a"), "1": step("b"), "0/0": done("is 7"), "0/1": done("is not 8")}
     search = toy_search(script, {"0": 0.9, "1": 0.1, "0/0": 0.8, "0/1": 0.2})
     answer = solve(BeamSearch(n=2, width=2), search)
@@ -378,7 +378,7 @@ def test_an_answer_tells_its_path_from_its_tree() -> None:
     assert answer.node is not None and [node.state.text for node in answer.node.lineage()] == ["a is 7", "a", ""]
 
 
-def test_a_strategy_that_chose_nothing_answers_with_the_best_scored_sample_that_can_be_read() -> None:
+def test_if_a_strategy_chooses_nothing_the_best_scored_readable_sample_answers() -> None:
     script = {"0": done("so 5"), "1": done("so 7"), "2": done("what"), "3": Piece("so 9", "length")}
     search = toy_search(script, {"0": 0.2, "1": 0.6, "2": 0.9, "3": 0.95})
     score(search, extend(search, [search.root], 4))
@@ -387,7 +387,7 @@ def test_a_strategy_that_chose_nothing_answers_with_the_best_scored_sample_that_
     assert answer.node is not None and answer.node.path == (1,)
 
 
-def test_without_a_sample_that_can_be_read_nothing_chosen_is_no_answer() -> None:
+def test_if_a_strategy_chooses_nothing_and_no_sample_is_readable_there_is_no_answer() -> None:
     search = toy_search({"0": done("what"), "1": Piece("so 9", "length")})
     extend(search, [search.root], 2)
     answer = search.finish(None)
@@ -404,7 +404,7 @@ def test_candidates_are_the_complete_nodes_each_once() -> None:
 # The trace
 
 
-def test_the_trace_holds_every_node_with_what_it_adds_its_score_and_whether_it_was_pruned() -> None:
+def test_the_trace_has_the_text_score_and_pruning_of_every_node() -> None:
     script = {"0": step("a"), "1": step("b"), "0/0": done("is 7"), "0/1": step("is not")}
     search = toy_search(script, {"0": 0.9, "1": None, "0/0": 0.8123456789, "0/1": 0.2})
     solve(BeamSearch(n=2, width=2), search)
@@ -431,7 +431,7 @@ def test_pruning_is_recorded_and_costs_nothing() -> None:
     assert search.ledger.spent == before
 
 
-def test_the_tree_is_drawn_with_text_as_it_was_said() -> None:
+def test_the_tree_is_drawn_with_unchanged_text() -> None:
     script = {"0": step("[red]a[/red]"), "1": step("b"), "0/0": done("is 7"), "0/1": step("is not")}
     search = toy_search(script, {"0": 0.9, "1": None, "0/0": 0.8, "0/1": 0.2})
     answer = solve(BeamSearch(n=2, width=2), search)
@@ -447,7 +447,7 @@ def test_the_tree_is_drawn_with_text_as_it_was_said() -> None:
     ]
 
 
-def test_the_drawn_tree_shows_the_returned_path_in_bold_and_dims_what_was_pruned() -> None:
+def test_the_drawn_tree_shows_the_returned_path_in_bold_and_pruned_nodes_dimmed() -> None:
     script = {"0": step("a"), "1": step("b"), "0/0": done("is 7"), "0/1": step("is not")}
     search = toy_search(script, {"0": 0.9, "1": 0.1, "0/0": 0.8, "0/1": 0.2})
     answer = solve(BeamSearch(n=2, width=2), search)
@@ -465,7 +465,7 @@ def test_the_drawn_tree_shows_the_returned_path_in_bold_and_dims_what_was_pruned
     ]
 
 
-def test_a_sample_that_was_banked_as_it_arrived_is_not_written_again() -> None:
+def test_a_sample_that_was_banked_when_it_arrived_is_not_written_again() -> None:
     class Early(ToyGenerator):
         async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
             children = await super().extend(extensions)
@@ -473,7 +473,7 @@ def test_a_sample_that_was_banked_as_it_arrived_is_not_written_again() -> None:
             extensions[0].arrived(children[0])
             return children
 
-    class Counting(Notebook):
+    class Counting(MemoryJournal):
         def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             written.extend(key for key, _ in samples)
             super().add_samples(problem, model, samples)
@@ -484,7 +484,7 @@ def test_a_sample_that_was_banked_as_it_arrived_is_not_written_again() -> None:
     assert sorted(written) == sorted(keys(nodes))
 
 
-def test_children_under_way_are_seen_before_their_siblings_have_come() -> None:
+def test_children_in_flight_are_visible_before_their_siblings_arrive() -> None:
     class Watching(ToyGenerator):
         async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
             children = await super().extend(extensions)
@@ -505,7 +505,7 @@ def test_children_under_way_are_seen_before_their_siblings_have_come() -> None:
     assert search.in_flight == {} and list(search.trace) == [search.root.key, *keys(nodes)]
 
 
-def test_the_trace_says_why_a_child_could_not_be_had() -> None:
+def test_the_trace_has_the_error_of_a_failed_child() -> None:
     class Failing(ToyGenerator):
         async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
             first, *others = await super().extend(extensions)
@@ -517,7 +517,7 @@ def test_the_trace_says_why_a_child_could_not_be_had() -> None:
     assert str(search.trace[first.key].error) == "no connection" and search.trace[second.key].error is None
 
 
-def test_what_a_budget_cannot_cover_is_not_reckoned_again_and_again() -> None:
+def test_the_worst_case_of_a_child_beyond_the_budget_is_computed_only_once() -> None:
     class Counting(ToyGenerator):
         reckoned = 0
 

@@ -16,15 +16,15 @@ Selector = Callable[[Sequence[Candidate]], Candidate | None]
 
 
 def candidates(*pairs: tuple[str | None, float | None]) -> list[Candidate]:
-    """A candidate for each answer and score; its node's key is its place."""
+    """A candidate for each answer and score; the key of its node is its index."""
     return [
-        Candidate(Node(str(place), (place,), None), answer, answer, score)
-        for place, (answer, score) in enumerate(pairs)
+        Candidate(Node(str(index), (index,), None), answer, answer, score)
+        for index, (answer, score) in enumerate(pairs)
     ]
 
 
-def place(chosen: Candidate | None) -> int | None:
-    """Where the chosen candidate stood."""
+def index_of(chosen: Candidate | None) -> int | None:
+    """The index of the chosen candidate."""
     return int(chosen.node.key) if chosen else None
 
 
@@ -36,29 +36,29 @@ def votes(*answers: str | None) -> list[Candidate]:
 
 
 def test_best_is_the_highest_score() -> None:
-    assert place(best(candidates(("a", 0.2), ("b", 0.9), ("c", 0.5)))) == 1
+    assert index_of(best(candidates(("a", 0.2), ("b", 0.9), ("c", 0.5)))) == 1
 
 
 def test_best_of_equal_scores_is_the_earliest() -> None:
-    assert place(best(candidates(("a", 0.2), ("b", 0.9), ("c", 0.9)))) == 1
+    assert index_of(best(candidates(("a", 0.2), ("b", 0.9), ("c", 0.9)))) == 1
 
 
 def test_a_missing_score_is_not_zero_for_best() -> None:
-    assert place(best(candidates(("a", None), ("b", -3.0), ("c", None)))) == 1
+    assert index_of(best(candidates(("a", None), ("b", -3.0), ("c", None)))) == 1
 
 
 def test_a_score_of_zero_is_below_any_above_zero() -> None:
-    assert place(best(candidates(("a", 0.0), ("b", 0.5)))) == 1
-    assert place(weighted_majority(candidates(("a", 0.0), ("b", 0.5)))) == 1
+    assert index_of(best(candidates(("a", 0.0), ("b", 0.5)))) == 1
+    assert index_of(weighted_majority(candidates(("a", 0.0), ("b", 0.5)))) == 1
 
 
 def test_without_any_score_best_is_the_earliest_readable() -> None:
-    assert place(best(candidates((None, None), ("b", None), ("c", None)))) == 1
+    assert index_of(best(candidates((None, None), ("b", None), ("c", None)))) == 1
 
 
-def test_an_unreadable_answer_is_not_best_however_high_its_score() -> None:
-    assert place(best(candidates((None, 0.99), ("b", 0.01)))) == 1
-    assert place(best(candidates((None, 0.99), ("b", None)))) == 1
+def test_an_unreadable_answer_is_never_best() -> None:
+    assert index_of(best(candidates((None, 0.99), ("b", 0.01)))) == 1
+    assert index_of(best(candidates((None, 0.99), ("b", None)))) == 1
 
 
 # Majority
@@ -70,12 +70,12 @@ def test_majority_is_the_most_frequent_answer_and_its_share() -> None:
     assert (chosen.answer, chosen.share) == ("b", 0.5)
 
 
-def test_a_plurality_suffices() -> None:
-    assert place(majority(votes("a", "b", "c", "d", "c"))) == 2
+def test_a_plurality_is_enough() -> None:
+    assert index_of(majority(votes("a", "b", "c", "d", "c"))) == 2
 
 
 def test_a_tie_goes_to_the_answer_seen_first() -> None:
-    assert place(majority(votes("b", "a", "a", "b"))) == 0
+    assert index_of(majority(votes("b", "a", "a", "b"))) == 0
 
 
 def test_two_unreadable_answers_are_not_equal_and_do_not_count() -> None:
@@ -85,7 +85,7 @@ def test_two_unreadable_answers_are_not_equal_and_do_not_count() -> None:
     assert chosen.share == pytest.approx(2 / 3)
 
 
-def test_equivalent_answers_are_one_answer_and_its_best_scored_sample_stands_for_it() -> None:
+def test_equivalent_answers_are_one_answer_with_its_best_scored_sample() -> None:
     """1/2 and 0.5 share a key and outvote 3."""
     node = [Node(str(i), (i,), None) for i in range(3)]
     found = [Candidate(node[0], "3", 3, 0.9), Candidate(node[1], "1/2", 0.5, 0.2), Candidate(node[2], "0.5", 0.5, 0.4)]
@@ -104,25 +104,25 @@ def test_weighted_majority_adds_up_the_scores_of_an_answer() -> None:
     assert chosen.share == pytest.approx(1.0 / 1.9)
 
 
-def test_weighted_majority_lets_one_sure_sample_outvote_two_doubtful_ones() -> None:
-    assert place(weighted_majority(candidates(("b", 0.25), ("b", 0.25), ("a", 0.75)))) == 2
+def test_in_a_weighted_majority_one_high_score_can_outvote_two_low_ones() -> None:
+    assert index_of(weighted_majority(candidates(("b", 0.25), ("b", 0.25), ("a", 0.75)))) == 2
 
 
 def test_a_weighted_tie_goes_to_the_answer_seen_first() -> None:
     """Both have 0.5; b was seen first."""
-    assert place(weighted_majority(candidates(("b", 0.5), ("a", 0.25), ("a", 0.25)))) == 0
+    assert index_of(weighted_majority(candidates(("b", 0.5), ("a", 0.25), ("a", 0.25)))) == 0
 
 
-def test_a_missing_score_has_no_vote_where_others_have_one() -> None:
-    assert place(weighted_majority(candidates(("a", None), ("a", None), ("b", 0.1)))) == 2
+def test_a_missing_score_has_no_vote_if_others_have_scores() -> None:
+    assert index_of(weighted_majority(candidates(("a", None), ("a", None), ("b", 0.1)))) == 2
 
 
 def test_without_any_score_weighted_majority_is_majority() -> None:
-    assert place(weighted_majority(votes("a", "b", "b"))) == 1
+    assert index_of(weighted_majority(votes("a", "b", "b"))) == 1
 
 
-def test_where_only_unreadable_answers_have_scores_the_readable_ones_still_vote() -> None:
-    assert place(weighted_majority(candidates((None, 0.9), ("a", None), ("b", None), ("b", None)))) == 2
+def test_if_only_unreadable_answers_have_scores_the_readable_ones_vote() -> None:
+    assert index_of(weighted_majority(candidates((None, 0.9), ("a", None), ("b", None), ("b", None)))) == 2
 
 
 def test_scores_of_zero_still_give_an_answer() -> None:
@@ -131,11 +131,11 @@ def test_scores_of_zero_still_give_an_answer() -> None:
     assert (chosen.answer, chosen.share) == ("a", None)
 
 
-# All of them
+# All selectors
 
 
 @pytest.mark.parametrize("select", [best, majority, weighted_majority])
-def test_nothing_readable_gives_nothing(select: Selector) -> None:
+def test_without_a_readable_answer_nothing_is_chosen(select: Selector) -> None:
     assert select([]) is None
     assert select(candidates((None, 0.9), (None, None))) is None
 
@@ -147,7 +147,7 @@ ANY = st.lists(
 
 @unhurried
 @given(st.sampled_from([best, majority, weighted_majority]), ANY)
-def test_an_answer_is_chosen_wherever_one_is_readable_and_it_is_one_of_the_candidates(
+def test_if_an_answer_is_readable_one_of_the_candidates_is_chosen(
     select: Selector, pairs: list[tuple[str | None, float | None]]
 ) -> None:
     chosen = select(candidates(*pairs))

@@ -1,4 +1,4 @@
-"""Selectors over random subsets: what they answer at every k, and when they stop gaining."""
+"""Selectors over random subsets: their accuracy at every k, and the k from which they stop gaining."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def problem(*samples: Sample, id: str = "p") -> Sampled:
     return Sampled(id, samples)
 
 
-def test_one_sample_is_as_good_as_the_share_of_right_ones_and_all_decide_for_good() -> None:
-    """3 of 5 are right: a subset of one is right in about 60 of 100 draws, the vote of all always."""
+def test_one_sample_has_the_share_of_right_samples_and_all_samples_have_no_variance() -> None:
+    """3 of 5 samples are right: a subset of one is right in about 60 of 100 draws, the vote of all in every draw."""
     points = curve([problem(right(), right(), right(), wrong(), wrong())], [1, 5], majority, draws=400)
     assert points[1].accuracy.value == pytest.approx(0.6, abs=0.075)
     assert points[5].accuracy.value == 1.0
-    assert points[5].sd == 0.0, "subsets of all samples are the same; the deviation is no interval"
+    assert points[5].sd == 0.0, "all subsets of all samples are the same, so the deviation is 0"
     assert points[1].sd == pytest.approx((0.6 * 0.4) ** 0.5, abs=0.03)
 
 
 def test_draws_are_without_replacement() -> None:
-    """Of 3 right and 2 wrong samples any 4 hold at least two right ones: 2 : 2 ties aside the vote is right."""
+    """Any 4 of 3 right and 2 wrong samples have two or more right ones, so the vote is right except for ties."""
     alone = [problem(right(), right(), right(), wrong("8"), wrong("9"))]
     assert curve(alone, [4], majority)[4].accuracy.value == 1.0
 
 
-def test_a_perfect_reward_makes_selection_coverage() -> None:
+def test_with_a_perfect_reward_selection_equals_coverage() -> None:
     samples = [right(1.0), right(1.0), *(wrong(reward=0.0) for _ in range(6))]
     points = curve([problem(*samples)], [1, 2, 4, 8], best, draws=500)
     assert {k: p.accuracy.value for k, p in points.items()} == pytest.approx(
@@ -53,13 +53,13 @@ def test_a_perfect_reward_makes_selection_coverage() -> None:
     )
 
 
-def test_rewards_may_be_given_from_outside() -> None:
+def test_rewards_can_be_passed_in() -> None:
     alone = [problem(wrong(length=3), wrong(length=3), right(length=9))]
     points = curve(alone, [3], weighted_majority, score=lambda sample: float(sample.length))
     assert points[3].accuracy.value == 1.0, "9 against 3 + 3"
 
 
-def test_unreadable_answers_and_those_cut_at_the_limit_have_no_vote() -> None:
+def test_unreadable_and_cut_samples_have_no_vote() -> None:
     cut = Sample(9, "8", False, ended=False)
     points = curve([problem(right(), wrong(None), wrong(None), cut, cut)], [5], majority)
     assert points[5].accuracy.value == 1.0
@@ -67,7 +67,7 @@ def test_unreadable_answers_and_those_cut_at_the_limit_have_no_vote() -> None:
     assert curve(nothing, [1], majority, draws=300)[1].accuracy.value == pytest.approx(1 / 3, abs=0.09)
 
 
-def test_a_vote_is_right_if_its_answer_is_whatever_one_label_says() -> None:
+def test_a_vote_is_right_if_its_answer_is_right_even_if_one_label_differs() -> None:
     mislabelled = Sample(1, "7", False)
     assert curve([problem(right(), right(), mislabelled)], [1], majority)[1].accuracy.value == 1.0
 
@@ -84,17 +84,17 @@ def test_every_selector_sees_the_same_subsets() -> None:
 
 
 @pytest.mark.parametrize("k", [0, 3])
-def test_fewer_than_one_or_more_than_there_are_is_refused_with_the_problem(k: int) -> None:
+def test_a_k_out_of_range_is_refused_with_the_problem(k: int) -> None:
     with pytest.raises(InputError, match=f"k={k}: problem .* has . samples; give 1 to that many"):
         curve([problem(*[right()] * 4), problem(right(), right(), id="q")], [1, k], majority)
 
 
 @pytest.mark.parametrize("side", ["short", "long"])
-def test_the_length_vote_is_the_strategy_of_that_name(side: str) -> None:
-    """Votes by length 1..8: 7 7 8 8 | 8 9 9 9. The shortest half ties 7 : 8, first come; the longest half says 9."""
+def test_the_length_vote_equals_the_strategy_of_that_name(side: str) -> None:
+    """Answers by length 1..8: 7 7 8 8 | 8 9 9 9. The shortest half ties, and 7 is first; the longest half votes 9."""
     keys = ["7", "7", "8", "8", "8", "9", "9", "9"]
     samples = [
-        Sample(place + 1, canonical(key), key == "7", text="so " * place + key) for place, key in enumerate(keys)
+        Sample(index + 1, canonical(key), key == "7", text="so " * index + key) for index, key in enumerate(keys)
     ]
 
     class InWords(RecordedGenerator):
@@ -109,17 +109,17 @@ def test_the_length_vote_is_the_strategy_of_that_name(side: str) -> None:
     assert chosen.key == canonical(answer.value) == canonical({"short": "7", "long": "9"}[side])
 
 
-def test_at_least_three_have_a_length_vote() -> None:
+def test_at_least_three_samples_vote_by_length() -> None:
     drawn = candidates([wrong("1", length=1), right(length=2), right(length=3), wrong("2", length=4)], lambda s: None)
     chosen = length_vote("short", keep=0.1)(drawn)
     assert chosen is not None and chosen.key == "7"
 
 
-# Where it stops to pay
+# The plateau
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_the_first_to_finish_are_those_of_the_strategy_of_that_name(k: int) -> None:
+def test_first_finish_equals_the_strategy_of_that_name(k: int) -> None:
     for seed in range(12):
         search = toy_search(drawn, None, seed=seed)
         samples = []
@@ -131,14 +131,14 @@ def test_the_first_to_finish_are_those_of_the_strategy_of_that_name(k: int) -> N
         assert (chosen and chosen.key) == raced.value
 
 
-def test_the_last_to_finish_are_a_control() -> None:
+def test_the_control_takes_the_last_samples_to_finish() -> None:
     samples = [right(length=3), wrong(length=9), Sample(99, None, False, ended=False)]
     found = [first_finish(1, last=last)(candidates(samples, lambda sample: None)) for last in (False, True)]
     assert [chosen and chosen.key for chosen in found] == ["7", "8"]
 
 
-def test_the_plateau_is_where_no_later_doubling_pays() -> None:
-    """+0, +5, +3, +0.4 and +0.1 points: from 8 on nothing pays. Nor does the first doubling: two can't vote."""
+def test_the_plateau_begins_where_no_later_doubling_gains() -> None:
+    """+0, +5, +3, +0.4 and +0.1 points: no gain from 8 on. The first doubling does not count: two cannot vote."""
     assert plateau({1: 0.40, 2: 0.40, 4: 0.45, 8: 0.48, 16: 0.484, 32: 0.485}) == 8
 
 

@@ -1,4 +1,4 @@
-"""Sizes of open models: what one token is multiplied with, and whose size nobody said."""
+"""Sizes of open models: the parameters that one token is multiplied with, and models without a known size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEHIND_THE_TABLE = {
     "qwen3-14b": 13.2,
     "qwen3-32b": 31.2,
 }
-"""Billions of parameters without embeddings, as the model cards round them."""
+"""Billions of parameters without embeddings, rounded as in the model cards."""
 
 
 def test_a_shape_counts_every_matrix_a_token_goes_through() -> None:
@@ -33,13 +33,13 @@ def test_a_shape_counts_every_matrix_a_token_goes_through() -> None:
 
 
 @pytest.mark.parametrize("name", BEHIND_THE_TABLE)
-def test_shapes_add_up_to_what_the_model_cards_say(name: str) -> None:
+def test_shapes_give_the_sizes_of_the_model_cards(name: str) -> None:
     shape = LISTED[name]
     inner = (shape.active - shape.hidden * shape.vocabulary) / 1e9
     assert inner == pytest.approx(BEHIND_THE_TABLE[name], rel=0.015)
 
 
-def test_of_a_mixture_only_what_a_token_meets_counts() -> None:
+def test_a_mixture_of_experts_counts_only_the_experts_of_one_token() -> None:
     assert 3.0e9 < LISTED["qwen3-30b-a3b"].active < 3.35e9
     assert 21e9 < LISTED["qwen3-235b-a22b"].active < 22.5e9
 
@@ -47,7 +47,7 @@ def test_of_a_mixture_only_what_a_token_meets_counts() -> None:
 @pytest.mark.parametrize(
     "name", ["Qwen/Qwen3-8B", "qwen3:8b", "qwen3-8b", "Qwen/Qwen3-8B-FP8", "/models/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-Base"]
 )
-def test_spellings_of_one_model_are_one(name: str) -> None:
+def test_other_spellings_of_a_model_have_the_same_size(name: str) -> None:
     assert active_parameters(name) == LISTED["qwen3-8b"].active
 
 
@@ -56,7 +56,7 @@ def test_a_model_that_is_not_listed_has_no_size(name: str) -> None:
     assert active_parameters(name) is None
 
 
-def test_a_version_and_a_tuning_are_no_part_of_the_size() -> None:
+def test_suffixes_for_version_and_tuning_are_ignored() -> None:
     assert active_parameters("mistralai/Mistral-7B-Instruct-v0.3") == LISTED["mistral-7b-v0.3"].active
     assert active_parameters("mistralai/Mistral-7B-Instruct-v0.1") is None
     assert active_parameters("meta-llama/Meta-Llama-3.1-8B-Instruct") == LISTED["llama-3.1-8b"].active

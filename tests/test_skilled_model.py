@@ -1,4 +1,4 @@
-"""The shipped skilled model and the self-evaluation of the solver, asked through the search."""
+"""The shipped skilled model and the solver's self-evaluation, used through a search."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def skilled() -> LocalGenerator:
 
 @pytest.fixture(scope="module")
 def quick() -> LocalGenerator:
-    """In half the digits, where no digit matters."""
+    """The model in float32, for tests that do not compare digits."""
     return LocalGenerator(directory("skilled"), dtype="float32")
 
 
 def searches(generator: LocalGenerator, scorer: ProcessReward | None = None) -> list[Search]:
-    """One a problem, the levels in turn from the easiest."""
+    """One search per problem, with the levels in turn from the easiest."""
     return [
         Search(problem, generator, scorers=scorer, answers=TASK.answers, prompts=PROMPTS, sampling=SAMPLING, seed=1)
         for problem in TASK.problems
     ]
 
 
-def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(quick: LocalGenerator) -> None:
+def test_checks_are_readable_and_better_than_chance(quick: LocalGenerator) -> None:
     async def checked(search: Search) -> list[tuple[float | None, bool]]:
         found = []
         for leaf in await search.extend([search.root], 2):
@@ -72,7 +72,7 @@ def test_checks_can_be_read_and_tell_right_from_wrong_better_than_chance(quick: 
     assert area is not None and area > 0.6
 
 
-def test_a_check_reads_only_what_the_solution_was_not_read_for(skilled: LocalGenerator) -> None:
+def test_a_check_computes_only_tokens_that_the_solution_did_not(skilled: LocalGenerator) -> None:
     search = searches(skilled)[0]
 
     async def replies() -> tuple[Node, list[Node]]:
@@ -89,7 +89,7 @@ def test_a_check_reads_only_what_the_solution_was_not_read_for(skilled: LocalGen
     assert first.usage.cached_tokens == len(check.prompt) - new
 
 
-def test_a_solution_with_words_that_nobody_taught_the_model_is_checked_all_the_same(skilled: LocalGenerator) -> None:
+def test_a_solution_with_unknown_words_can_still_be_checked(skilled: LocalGenerator) -> None:
     search = searches(skilled)[0]
     (leaf,) = asyncio.run(search.extend([search.root]))
     odd = replace(leaf, key="odd", state=replace(leaf.state, text="ThenThen, zebras: 7"))
@@ -105,7 +105,9 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
     assert answer.value is not None
     scored = [record for record in search.trace.values() if record.score is not None]
     assert len(scored) == 4 and all(search.is_answer(record.node) for record in scored)
-    assert len({record.node.state.prompt for record in scored}) > 1, "a revision has another prompt than the problem"
+    assert len({record.node.state.prompt for record in scored}) > 1, (
+        "the prompt of a revision differs from that of the problem"
+    )
     as_answers = [
         replace(record.node, state=replace(record.node.state, prompt=search.root.state.prompt)) for record in scored
     ]
@@ -124,7 +126,7 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
         "aggregate",
     ],
 )
-def test_every_strategy_with_prompts_answers_with_the_shipped_model(quick: LocalGenerator, text: str) -> None:
+def test_every_strategy_with_prompts_runs_on_the_shipped_model(quick: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:
         some = searches(quick)[:3]
         answers = await asyncio.gather(*(make(text)(search) for search in some))
@@ -134,14 +136,14 @@ def test_every_strategy_with_prompts_answers_with_the_shipped_model(quick: Local
 
 
 def test_the_generative_reward_of_right_solutions_is_above_that_of_a_wrong_answer(skilled: LocalGenerator) -> None:
-    """The wrong solutions are the right ones with another number in the last line."""
+    """The wrong solutions differ from the right ones only in the number of the last line."""
     scorer = GenerativeRewardModel(skilled, prompt=PROMPTS["judge"], k=4, temperature=1.0, max_tokens=200)
 
-    async def compared(place: int, problem: WordProblem) -> Score:
+    async def compared(index: int, problem: WordProblem) -> Score:
         *lines, last = problem.solution.splitlines()
         wrong = re.sub(r"\d+", lambda number: str(int(number[0]) + 1), last)
         states = [Text((), text=text) for text in (problem.solution, "\n".join([*lines, wrong]))]
-        nodes = [Node(f"{place}/{i}", (i,), state, finish="eos") for i, state in enumerate(states)]
+        nodes = [Node(f"{index}/{i}", (i,), state, finish="eos") for i, state in enumerate(states)]
         return await scorer.compare(Problem(problem.id, problem.question), nodes)
 
     async def everything() -> list[Score]:
@@ -164,7 +166,7 @@ def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: Local
     assert len(scores) == search.events[-1]["samples"] and all(0 < score < 1 for score in scores)
 
 
-def test_a_reward_model_that_says_so_gives_no_rewards_in_mid_step(reward: ProcessReward, tmp_path: Path) -> None:
+def test_a_reward_model_with_step_end_only_offers_no_rewards_in_mid_step(reward: ProcessReward, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(directory("reward"), tmp_path / "reward"))
     config = json.loads((copy / "config.json").read_text()) | {"step_end_only": True}
     (copy / "config.json").write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""Replies about generations: what is asked, what is read, and the strategies that live on it, worked out by hand."""
+"""Prompts about generations, their replies, and the strategies that use them, worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toy import (
     PROBLEM,
-    Notebook,
+    MemoryJournal,
     Piece,
     Scores,
     ToyGenerator,
@@ -51,7 +51,7 @@ QUESTION = str(PROBLEM.prompt)
 
 
 class Talker(ToyGenerator):
-    """Replies as the script says to ``prompt#index``, the problem's own words left out of the prompt."""
+    """Replies by a script with the keys ``prompt#index``; the prompt is without the problem's own words."""
 
     def __init__(self, script: Mapping[str, str | Piece]) -> None:
         self.prompts: dict[tuple[int, ...], str] = {}
@@ -76,7 +76,7 @@ def talk(script: Mapping[str, str | Piece], scores: Scores | None = None, **opti
 # The search
 
 
-def test_a_reply_hangs_below_a_root_of_its_own_and_is_no_answer() -> None:
+def test_a_reply_is_below_its_own_root_and_is_no_answer() -> None:
     search = talk({"#0": "so 5", "so 5 check#0": "no 3"})
     (leaf,) = extend(search, [search.root])
     root = search.ask(CHECK, [leaf])
@@ -95,20 +95,20 @@ def test_a_reply_hangs_below_a_root_of_its_own_and_is_no_answer() -> None:
 
 
 def test_a_reply_is_banked_and_found_again_under_the_same_key() -> None:
-    script, journal = {"#0": "so 5", "so 5 check#0": "no 3"}, Notebook()
+    script, journal = {"#0": "so 5", "so 5 check#0": "no 3"}, MemoryJournal()
     first = solve(GenerativeVerification(n=1, checks=1), talk(script, journal=journal))
     again = talk({}, journal=journal)
     assert solve(GenerativeVerification(n=1, checks=1), again).usage == first.usage
     assert isinstance(again.generator, Talker) and again.generator.asked == []
 
 
-def test_a_model_that_does_not_answer_a_prompt_is_not_asked() -> None:
+def test_a_prompt_that_the_model_does_not_answer_is_refused() -> None:
     search = toy_search({"0": done("so 5")}, None, prompts=None)
     with pytest.raises(CapabilityError, match="it does not answer the prompt 'check'"):
         search.ask(CHECK, extend(search, [search.root]))
 
 
-def test_an_incomplete_reply_says_nothing() -> None:
+def test_an_incomplete_reply_has_no_value() -> None:
     search = talk({"#0": "so 5", "so 5 check#0": Piece("a b c d e f 9 9", "length")})
     root = search.ask(CHECK, extend(search, [search.root]))
     assert root is not None
@@ -148,17 +148,17 @@ def test_without_checks_it_is_a_vote() -> None:
     assert solve(GenerativeVerification(3, 0), talk(VERIFIED)).value == "5"
 
 
-def test_checks_none_of_which_can_be_read_are_an_error_that_quotes_three() -> None:
-    says = "not one of 6 checks ends with a verdict; they end 'what'; 'what'; 'what'; take a model that checks"
+def test_if_no_check_can_be_read_an_error_quotes_three() -> None:
+    says = "none of 6 checks ends with a verdict; they end 'what'; 'what'; 'what'; take a model that checks"
     with pytest.raises(ModelError, match=says):
         solve(GenerativeVerification(3, 2), talk(checks_that_say("what")))
-    with pytest.raises(ModelError, match="not one of 6 checks"):
+    with pytest.raises(ModelError, match="none of 6 checks"):
         solve(SolveOrVerify(9, alpha_s=1.0, a=0.5, alpha_v=2 / 3, b=0.5), talk(checks_that_say("what")))
     with pytest.raises(InputError, match="unreadable='ignore': unknown"):
         GenerativeVerification(unreadable="ignore")
 
 
-def test_or_a_plurality_of_the_solutions_where_that_is_asked_for_or_the_length_limit_cut_them_all() -> None:
+def test_if_no_check_can_be_read_the_plurality_answers_on_request_or_if_all_checks_were_cut() -> None:
     silent = checks_that_say("what")
     assert solve(GenerativeVerification(3, 2, unreadable="plurality"), talk(silent)).share == 2 / 3
     law: dict[str, Any] = {"alpha_s": 1.0, "a": 0.5, "alpha_v": 2 / 3, "b": 0.5}
@@ -168,8 +168,8 @@ def test_or_a_plurality_of_the_solutions_where_that_is_asked_for_or_the_length_l
     assert solve(GenerativeVerification(3, 2), talk(cut)).share == 2 / 3
 
 
-def test_verdicts_that_the_budget_does_not_cover_are_no_error() -> None:
-    """Solution and check take 2 words of 2 FLOPs; the probability takes one FLOP for each of 10 words read."""
+def test_missing_verdicts_beyond_the_budget_are_no_error() -> None:
+    """Solution and check have 2 words at 2 FLOPs each; the probability takes one FLOP for each of 10 words."""
     script = {"#0": "so 5", "so 5 check#0": "no 3"}
     search = talk(script, lambda node: 0.5, cap=2, budget=Budget(flops=12))
     answer = solve(GenerativeVerification(1, 1, verdict="logprob"), search)
@@ -177,16 +177,16 @@ def test_verdicts_that_the_budget_does_not_cover_are_no_error() -> None:
 
 
 @pytest.mark.parametrize("select", ["weighted", "best_of_n"])
-def test_where_every_verdict_is_no_the_plurality_answers(select: str) -> None:
-    """The first solution says 7, the other two 5: without the rule 7 would win as the first of ties."""
+def test_if_every_verdict_is_no_the_plurality_answers(select: str) -> None:
+    """The first solution answers 7, the other two 5: without this rule 7 would win as the first of a tie."""
     script = {"#0": "is 7", "#1": "so 5", "#2": "be 5"}
     script |= {f"{text} check#{i}": "no 0" for text in script.values() for i in range(2)}
     answer = solve(GenerativeVerification(3, 2, select), talk(script))
     assert (answer.value, answer.share) == ("5", 2 / 3)
 
 
-def test_a_verdict_is_its_probability_where_the_scorer_tells_it_and_zero_is_no_missing_one() -> None:
-    """By text 5 has .3 and .4 and 7 has .65; by probability 5 has 0 and nothing else to say for it."""
+def test_a_verdict_is_its_probability_if_the_scorer_gives_one_and_zero_is_not_missing() -> None:
+    """By text, 5 has .3 and .4 and 7 has .65; by probability, 5 has only 0."""
     sure = {"3": 0.0, "9": 0.8, "4": 0.8, "5": 0.0, "what": None}
     answer = solve(GenerativeVerification(3, 2), talk(VERIFIED, lambda node: sure[node.state.text]))
     assert (answer.value, answer.share) == ("7", 1.0)
@@ -194,7 +194,7 @@ def test_a_verdict_is_its_probability_where_the_scorer_tells_it_and_zero_is_no_m
     assert solve(text, talk(VERIFIED, lambda node: sure[node.state.text])).value == "5"
 
 
-def test_hybrid_reads_the_text_where_there_is_no_probability_and_logprob_does_not() -> None:
+def test_without_a_probability_hybrid_reads_the_text_and_logprob_does_not() -> None:
     silent = talk(VERIFIED, lambda node: None)
     assert solve(GenerativeVerification(3, 2), silent).share == pytest.approx(0.7 / 1.35)
     search = talk(VERIFIED, lambda node: None)
@@ -202,7 +202,7 @@ def test_hybrid_reads_the_text_where_there_is_no_probability_and_logprob_does_no
     assert {"checks": 6, "missing": 6} in search.events
 
 
-def test_what_a_check_cannot_do_is_refused_before_anything_is_sampled() -> None:
+def test_impossible_settings_of_checks_are_refused_before_sampling() -> None:
     law = SolveOrVerify(16)
     refusals: list[tuple[Strategy, float, type[Exception], str]] = [
         (GenerativeVerification(verdict="logprob"), 1, CapabilityError, "needs probabilities of verdicts; give"),
@@ -231,7 +231,7 @@ def test_costs_and_splits_of_the_law() -> None:
     assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # a cost of 64 solutions, halved twice
 
 
-def test_the_allocator_asks_for_what_is_not_fitted() -> None:
+def test_the_allocator_refuses_factors_that_are_not_fitted() -> None:
     with pytest.raises(InputError, match=r"alpha_s=0\.0: fit the allocator first, or pass alpha_s and alpha_v"):
         SolveOrVerify(16).split()
     with pytest.raises(InputError, match="n=0: give 1 or more"):
@@ -241,11 +241,11 @@ def test_the_allocator_asks_for_what_is_not_fitted() -> None:
         SolveOrVerify(16, ratio=0)
 
 
-# Questions that cannot be asked
+# Prompts that do not fit
 
 
 @pytest.mark.parametrize("error", [TooLongError("prompt", 900, "shorten it"), InputError("prompt", "?", "no words")])
-def test_a_question_that_does_not_fit_is_left_out_and_any_other_mistake_is_raised(error: InputError) -> None:
+def test_a_prompt_that_does_not_fit_is_skipped_and_any_other_mistake_is_raised(error: InputError) -> None:
     class Refusing(ToyGenerator):
         def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
             if quotes:
@@ -267,19 +267,19 @@ def test_a_question_that_does_not_fit_is_left_out_and_any_other_mistake_is_raise
 JUDGED = {"#0": "so 5", "#1": "is 7", "#2": "be 5"} | {
     f"{order} judge#{i}": reply for order, reply in {"so 5 is 7": "1", "is 7 so 5": "9"}.items() for i in range(9)
 }
-"""Shown as 5, 7 the scores are .1 and .2; as 7, 5 they are .9 and 0: 7 is better in either order."""
+"""In the order 5, 7 the scores are .1 and .2; in the order 7, 5 they are .9 and 0: 7 is better in both."""
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_scores_find_their_answers_whatever_the_order_they_were_shown_in(seed: int) -> None:
+def test_scores_belong_to_their_answers_in_any_order_of_showing(seed: int) -> None:
     search = talk(JUDGED, seed=seed)
     assert solve(GenerativeReward(n=3, k=6), search).value == "7"
     (event,) = [event for event in search.events if "scores" in event]
     assert {tuple(scores) for scores in event["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
 
 
-def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_would() -> None:
-    """7 gains a tenth with 5, 7 and nine tenths with 7, 5; it is safe when its lead is above .9 for each one left."""
+def test_judgements_one_by_one_end_when_the_winner_is_decided_and_agree_with_all_judgements() -> None:
+    """7 gains .1 in the order 5, 7 and .9 in the order 7, 5; it is safe if it leads by .9 per judgement left."""
     asked = []
     for seed in range(6):
         all_of_them, some = talk(JUDGED, seed=seed), talk(JUDGED, seed=seed)
@@ -292,15 +292,15 @@ def test_judgements_one_by_one_end_when_nothing_can_change_and_choose_what_all_w
         assert len(leads) == safe[0], "it ends at the first judgement that decides"
         asked.append(len(leads))
     assert max(asked) < 9
-    with pytest.raises(InputError, match="stop='decided': which keep=1 vote is known when all are there; give keep=0"):
+    with pytest.raises(InputError, match="stop='decided': keep=1 needs all judgements; give keep=0 or stop=all"):
         GenerativeReward(keep=1, stop="decided")
 
 
-def test_it_is_decided_when_the_lead_is_more_than_those_left_can_make_up() -> None:
-    """Each judgement left can turn .9 at most: 1 in place of .1."""
+def test_it_is_decided_when_the_judgements_left_cannot_change_the_winner() -> None:
+    """Each judgement that is left can change the lead by at most .9: a score of 1 against .1."""
     assert decided([[0.9, 0.1], [0.9, 0.1]], 1), "1.6 ahead"
-    assert not decided([[0.9, 0.1], [0.9, 0.1]], 2), "1.6 ahead of 1.8"
-    assert not decided([[1.0, 0.1]], 1), "one left could make it level"
+    assert not decided([[0.9, 0.1], [0.9, 0.1]], 2), "the lead is 1.6, and two judgements can change it by 1.8"
+    assert not decided([[1.0, 0.1]], 1), "one judgement can make the sums equal"
     assert decided([[0.5, 0.9, 0.8]], 0) and not decided([[0.9, 0.9, 0.1]], 0)
     assert not decided([], 0)
 
@@ -308,21 +308,21 @@ def test_it_is_decided_when_the_lead_is_more_than_those_left_can_make_up() -> No
 SILENT = {key: "who knows" if "judge" in key else text for key, text in JUDGED.items()}
 
 
-def test_judgements_none_of_which_can_be_read_are_an_error_that_shows_two() -> None:
+def test_if_no_judgement_can_be_read_an_error_quotes_two() -> None:
     search = talk(SILENT)
-    says = "not one of 3 judgements gives each of 2 answers a score; they end 'who knows'; 'who knows'; take a model"
+    says = "none of 3 judgements gives each of 2 answers a score; they end 'who knows'; 'who knows'; take a model"
     with pytest.raises(ModelError, match=says):
         solve(GenerativeReward(n=3, k=3), search)
     assert {"judgements": 3, "invalid": 3} in search.events
 
 
-def test_or_a_plurality_where_that_is_asked_for_or_the_budget_cut_them_all() -> None:
+def test_if_no_judgement_can_be_read_the_plurality_answers_on_request_or_if_the_budget_cut_all() -> None:
     assert solve(GenerativeReward(n=3, k=3, unreadable="plurality"), talk(SILENT)).value == "5"
     cut = {key: Piece("who knows", "length") if "judge" in key else text for key, text in JUDGED.items()}
     assert solve(GenerativeReward(n=3, k=3), talk(cut)).value == "5"
 
 
-def test_a_judgement_that_cannot_be_read_does_not_vote() -> None:
+def test_an_unreadable_judgement_does_not_vote() -> None:
     some = {key: "what" if key.endswith(("#0", "#1")) and "judge" in key else text for key, text in JUDGED.items()}
     search = talk(some)
     assert solve(GenerativeReward(n=3, k=9), search).value == "7"
@@ -330,7 +330,7 @@ def test_a_judgement_that_cannot_be_read_does_not_vote() -> None:
     assert event["invalid"] > 0
 
 
-def test_the_meta_reward_says_which_judgements_vote() -> None:
+def test_the_meta_reward_selects_the_judgements_that_vote() -> None:
     replies = {key: ("8" if key.endswith("#0") else "1") if "judge" in key else text for key, text in JUDGED.items()}
     search = talk(replies, lambda node: float(node.state.text == "8"))
     solve(GenerativeReward(n=3, k=6, keep=1), search)
@@ -338,12 +338,12 @@ def test_the_meta_reward_says_which_judgements_vote() -> None:
     assert [sorted(scores) for scores in event["scores"]] == [[0.8, 0.9]]
     with pytest.raises(CapabilityError, match="keep=2 needs rewards of judgements; give keep=0"):
         check("generative_reward", GenerativeReward(n=3, k=6, keep=2), talk(JUDGED))
-    with pytest.raises(InputError, match="keep=3: of k=2 judgements so many cannot vote"):
+    with pytest.raises(InputError, match="keep=3: give k=2 or fewer"):
         GenerativeReward(k=2, keep=3)
 
 
-def test_of_equal_sums_the_one_is_taken_that_the_better_judgement_gave() -> None:
-    """Each judgement gives the second answer .2 and the first .1; in both orders, the answers are level."""
+def test_the_better_judgement_breaks_a_tie_of_sums() -> None:
+    """Each judgement gives the second answer .2 and the first .1; over both orders the sums are equal."""
     replies = {key: "1" if "judge" in key else text for key, text in JUDGED.items()}
     level = 0
     for seed in range(8):
@@ -360,7 +360,7 @@ def test_of_equal_sums_the_one_is_taken_that_the_better_judgement_gave() -> None
 
 
 def weight_of(talker: Talker, asked: str, node: Node) -> float:
-    """More for replies to this question."""
+    """A higher weight for replies to this prompt."""
     return 0.9 if talker.prompts[node.state.prompt] == asked else 0.1
 
 
@@ -386,21 +386,21 @@ def test_each_chain_sees_its_own_answers_and_the_verifier_chooses_within_then_am
     scores = {"a 1": 0.9, "c 3": 0.5, "e 3": 0.3, "b 2": 0.6, "d 3": 0.7, "f 2": 0.3}
     search = talk(CHAINS, lambda node: scores[node.state.text])
     answer = solve(Revision(n=6, chains=2), search)
-    # the first chain's groups weigh 1: .9, 3: .8, so "a 1" (.9); the second's 2: .9, 3: .7, so "b 2" (.6)
+    # weights in the first chain: 1 has .9, 3 has .8, so "a 1" (.9); in the second: 2 has .9, 3 has .7, so "b 2" (.6)
     assert (answer.value, answer.share) == pytest.approx(("1", 0.9 / 1.5))
     assert {"warning": SHIFT} in search.events
 
 
-def test_a_majority_over_all_answers_is_flat() -> None:
+def test_the_majority_counts_all_answers_equally() -> None:
     assert solve(Revision(n=6, chains=2, select="majority"), talk(CHAINS, lambda node: 0.0)).value == "3"
 
 
-def test_a_revision_sees_the_newest_answers_alone() -> None:
+def test_a_revision_sees_only_the_newest_answers() -> None:
     script = {"revise#0": "a 1", "a 1 revise#0": "b 2", "b 2 revise#0": "c 3"}
     assert solve(Revision(n=3, chains=1, context=1, select="majority"), talk(script, lambda node: 0.0)).value == "1"
 
 
-def test_chains_share_the_answers_out_evenly() -> None:
+def test_all_chains_have_the_same_number_of_answers() -> None:
     with pytest.raises(InputError, match="n=10: give a multiple of chains=4"):
         Revision(n=10, chains=4)
 
@@ -408,7 +408,9 @@ def test_chains_share_the_answers_out_evenly() -> None:
 def test_the_last_answers_of_the_chains_vote_and_no_scorer_is_needed() -> None:
     assert solve(Revision(n=6, chains=2, select="last"), talk(CHAINS)).value == "3"
     silent = CHAINS | {"a 1 c 3 revise#0": "e what", "b 2 d 3 revise#0": "f 4"}
-    assert solve(Revision(n=6, chains=2, select="last"), talk(silent)).value == "3", "of c 3, the last to be read"
+    assert solve(Revision(n=6, chains=2, select="last"), talk(silent)).value == "3", (
+        "c 3 is the last readable answer of its chain"
+    )
     for select in ("last", "majority"):
         check("revision", Revision(select=select), talk(CHAINS))
     with pytest.raises(CapabilityError, match="strategy='revision': it needs a scorer"):
@@ -416,9 +418,9 @@ def test_the_last_answers_of_the_chains_vote_and_no_scorer_is_needed() -> None:
 
 
 @pytest.mark.parametrize("revision_first", [False, True])
-def test_first_answers_of_chains_are_the_samples_of_a_vote(revision_first: bool) -> None:
+def test_first_answers_of_chains_are_the_same_samples_as_those_of_a_vote(revision_first: bool) -> None:
     """Each run finds the four samples of the problem that the other one banked."""
-    journal, asked = Notebook(), []
+    journal, asked = MemoryJournal(), []
     strategies: list[Strategy] = [Majority(n=4), Revision(n=8, chains=4, select="majority")]
     for strategy in reversed(strategies) if revision_first else strategies:
         generator = ToyGenerator(drawn)
@@ -433,14 +435,14 @@ def test_first_answers_of_chains_are_the_samples_of_a_vote(revision_first: bool)
 PROPOSALS = {"#0": "so 5", "#1": "is 7", "#2": "be 5", "so 5 is 7 be 5 aggregate#0": "well 9"}
 
 
-def test_one_answer_is_written_with_all_proposals_in_sight() -> None:
+def test_one_answer_is_written_from_all_proposals() -> None:
     search = talk(PROPOSALS)
     answer = solve(Aggregate(n=3), search)
     assert (answer.value, answer.usage.model_calls, answer.finish) == ("9", 4, "done")
     assert answer.node is not None and search.is_answer(answer.node)
 
 
-def test_layers_write_as_many_again_and_the_last_one_writes_one() -> None:
+def test_each_layer_writes_n_answers_and_the_last_one_writes_one() -> None:
     layers = {"so 5 is 7 be 5 aggregate#1": "oh 8", "so 5 is 7 be 5 aggregate#2": "ah 8"}
     script = PROPOSALS | layers | {"well 9 oh 8 ah 8 aggregate#0": "now 1"}
     answer = solve(Aggregate(n=3, layers=2), talk(script))
@@ -448,11 +450,11 @@ def test_layers_write_as_many_again_and_the_last_one_writes_one() -> None:
 
 
 @pytest.mark.parametrize("last", [done("well what"), Piece("well 9 9 9 9 9 9 9", "length")])
-def test_proposals_vote_where_what_was_written_cannot_be_read(last: Piece) -> None:
+def test_proposals_vote_if_the_written_answer_is_unreadable(last: Piece) -> None:
     assert solve(Aggregate(n=3), talk(PROPOSALS | {"so 5 is 7 be 5 aggregate#0": last})).value == "5"
 
 
-def test_proposals_vote_where_they_do_not_fit_together_or_the_budget_is_over() -> None:
+def test_proposals_vote_if_they_do_not_fit_the_context_or_the_budget_is_used_up() -> None:
     class Short(Talker):
         def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
             if quotes:
@@ -465,10 +467,10 @@ def test_proposals_vote_where_they_do_not_fit_together_or_the_budget_is_over() -
     assert solve(Aggregate(n=3), talk(silent)).value is None
 
 
-# Self-refine, step by step, by a plan
+# Self-refine, step-wise best-of-n, plan-then-solve
 
 
-def test_the_last_draft_answers_and_each_sees_the_check_of_the_one_before() -> None:
+def test_the_last_draft_answers_and_each_draft_sees_the_check_of_the_previous_one() -> None:
     script = {
         "#0": "so 5",
         "so 5 check#0": "no 2",
@@ -480,12 +482,12 @@ def test_the_last_draft_answers_and_each_sees_the_check_of_the_one_before() -> N
     assert solve(SelfRefine(rounds=0), talk(script)).value == "5"
 
 
-def test_a_draft_that_cannot_be_read_is_not_the_answer() -> None:
+def test_an_unreadable_draft_is_not_the_answer() -> None:
     script = {"#0": "so 5", "so 5 check#0": "no 2", "so 5 no 2 revise#0": "be what"}
     assert solve(SelfRefine(rounds=1), talk(script)).value == "5"
 
 
-def test_at_every_step_the_choice_is_kept() -> None:
+def test_the_judge_chooses_at_every_step() -> None:
     script: dict[str, str | Piece] = {
         "#0": step("oh"),
         "#1": step("ah"),
@@ -501,14 +503,14 @@ def test_at_every_step_the_choice_is_kept() -> None:
 DISAGREED: dict[str, str | Piece] = {"#0": "so 5", "#1": "is 7", "#2": "is 7"}
 
 
-def test_a_judgement_is_asked_for_twice_then_the_most_frequent_step_is_taken() -> None:
+def test_after_two_unreadable_judgements_the_most_frequent_step_is_taken() -> None:
     silent = {f"{order} judge#{i}": done("what") for order in ("so 5 is 7", "is 7 so 5") for i in range(2)}
     assert solve(StepwiseBestOfN(n=3), talk(DISAGREED | silent)).value == "7"
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_second_judgement_chooses_where_the_first_cannot_be_read(seed: int) -> None:
-    """It scores the rarer step .9 and .2, the other 0 and .1; without it the more frequent one would be taken."""
+def test_the_second_judgement_chooses_if_the_first_is_unreadable(seed: int) -> None:
+    """It scores the rarer step .9 or .2, and the other 0 or .1; without it the more frequent step would be taken."""
     second = {"so 5 is 7 judge#1": "9", "is 7 so 5 judge#1": "1"}
     first = {key.replace("#1", "#0"): "what" for key in second}
     search = talk(DISAGREED | first | second, seed=seed)
@@ -517,31 +519,31 @@ def test_the_second_judgement_chooses_where_the_first_cannot_be_read(seed: int) 
 
 
 class EndlessSteps(dict[str, str | Piece]):
-    """Two steps everywhere; a judgement prefers the one that it is shown second."""
+    """Every node has two steps; a judgement prefers the step that is shown second."""
 
     def __missing__(self, key: str) -> str | Piece:
         return "5" if "judge" in key else step("left" if key.endswith("#0") else "right")
 
 
-def test_candidates_are_shuffled_anew_at_every_step() -> None:
+def test_candidates_are_shuffled_again_at_every_step() -> None:
     search = talk(EndlessSteps(), cap=40)
     solve(StepwiseBestOfN(n=2, max_steps=12), search)
     path = max((record.node.path for record in search.trace.values() if not record.pruned), key=len)
     assert len(path) == 12 and set(path) == {0, 1}
 
 
-def test_a_candidate_that_ends_too_early_is_not_chosen_while_another_goes_on() -> None:
+def test_a_candidate_that_ends_before_min_steps_is_not_chosen_if_another_continues() -> None:
     script: dict[str, str | Piece] = {"#0": "so 5", "#1": step("ah"), "/1#0": "is 7", "/1#1": "is 7"}
     judged = {"so 5 ah judge#0": "9", "ah so 5 judge#0": "1"}
     search = talk(script)
-    assert solve(StepwiseBestOfN(n=2), search).value == "7", "at step 2 both end, so one of them is chosen"
+    assert solve(StepwiseBestOfN(n=2), search).value == "7", "at step 2 both candidates end, so one of them is chosen"
     assert [r.node.state.text for r in search.trace.values() if r.pruned] == ["so 5", "ah is 7"]
     assert solve(StepwiseBestOfN(n=2, min_steps=2), talk(script)).value == "7"
     assert solve(StepwiseBestOfN(n=2, min_steps=1), talk(script | judged)).value == "5"
 
 
 @pytest.mark.parametrize("last", [step("ah"), done("ah"), Piece("ah", "length")])
-def test_a_path_without_a_readable_answer_is_asked_for_its_final_answer(last: Piece) -> None:
+def test_after_a_path_without_a_readable_answer_one_call_asks_for_the_final_answer(last: Piece) -> None:
     script: dict[str, str | Piece] = {"#0": last, "ah final#0": "is 7"}
     search = talk(script)
     answer = solve(StepwiseBestOfN(n=1, max_steps=1), search)
@@ -551,7 +553,7 @@ def test_a_path_without_a_readable_answer_is_asked_for_its_final_answer(last: Pi
     assert solve(StepwiseBestOfN(n=1, max_steps=1), talk(script, budget=Budget(calls=1))).value is None
 
 
-def test_a_candidate_that_failed_is_no_step() -> None:
+def test_a_failed_candidate_is_not_chosen() -> None:
     class Failing(Talker):
         async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
             error = ModelError("no answer")
@@ -608,8 +610,8 @@ def test_chains_vote_and_a_plan_is_no_answer() -> None:
     assert solve(PlanThenSolve(n=3, roles="two"), talk(script)).value == "7"
 
 
-def test_a_plan_that_never_ends_is_not_used() -> None:
-    """Used, it would give the first of two tied answers."""
+def test_an_incomplete_plan_is_not_used() -> None:
+    """With this plan, the first of two tied answers would come from its chain."""
     script: dict[str, str | Piece] = {"plan#0": Piece("first 1", "length"), "plan#1": "then 2"}
     script |= {"first 1 solve#0": "so 5", "then 2 solve#0": "is 7"}
     search = talk(script)
@@ -635,10 +637,8 @@ def test_sampling_ends_when_no_other_sample_would_be_better() -> None:
     ("anneal", "temperatures"),
     [("power2", [0, 0.4, 0.6, 0.7]), ("linear", [0, 0.8 / 3, 1.6 / 3, 0.8]), ("constant", [0.8] * 4)],
 )
-def test_later_samples_are_drawn_nearer_to_the_temperature_of_the_search(
-    anneal: str, temperatures: list[float]
-) -> None:
-    """Of .8: 0, 1/2, 3/4 and 7/8; or 0, 1/3, 2/3 and all; also where several are drawn before they are looked at."""
+def test_the_temperature_of_later_samples_approaches_that_of_the_search(anneal: str, temperatures: list[float]) -> None:
+    """Shares of .8: 0, 1/2, 3/4 and 7/8; or 0, 1/3, 2/3 and 1; also if several are drawn before an evaluation."""
     for batching in ("one", "doubling"):
         generator = ToyGenerator({str(i): done(f"so {i}") for i in range(4)})
         search = toy_search(generator, ToyScorer(lambda node: 0.5), temperature=0.8)
@@ -652,16 +652,16 @@ def test_batches_double_and_other_selections_vote() -> None:
     tree = {str(i): done(f"so {min(i, 6)}") for i in range(8)}
     search = toy_search(tree, ToyScorer(scores))
     answer = solve(AdaptiveSampling(n=7, gamma=0.3, batching="doubling", select="majority"), search)
-    assert (answer.value, answer.usage.model_calls) == ("0", 4)  # 1, 1 and 2, of which the last reaches .3
+    assert (answer.value, answer.usage.model_calls) == ("0", 4)  # batches of 1, 1 and 2; the last sample reaches .3
 
 
-def test_a_temperature_of_0_leaves_nothing_to_adapt() -> None:
+def test_adaptive_sampling_at_temperature_0_is_refused() -> None:
     search = toy_search({"0": done("so 5")}, ToyScorer({"0": 0.5}), temperature=0)
     with pytest.raises(InputError, match="16 samples would be the same"):
         solve(AdaptiveSampling(), search)
 
 
-def test_what_looks_weak_early_is_not_finished() -> None:
+def test_samples_with_low_early_scores_are_not_finished() -> None:
     tree = {
         "0": Piece("a b c 5", "eos"),
         "1": Piece("d e f 7", "eos"),
@@ -688,7 +688,7 @@ def test_what_is_unlikely_or_drawn_early_is_not_finished() -> None:
     assert left_out == {"likely": {"d e"}, "random": {"a b", "d e", "g 9"}}
 
 
-def test_checks_that_would_do_nothing_are_refused() -> None:
+def test_early_checks_without_effect_are_refused() -> None:
     with pytest.raises(InputError, match=r"keep_frac=0\.1: with n=4 it keeps no sample"):
         EarlyPruning(n=4, keep_frac=0.1)
     with pytest.raises(InputError, match="t_check=8: the early check would never run: a sample has 8 at most"):
@@ -697,7 +697,7 @@ def test_checks_that_would_do_nothing_are_refused() -> None:
         AdaptiveSampling(gamma=1)
 
 
-# What the pocket model is asked, and what it says
+# Prompts and replies of the pocket model
 
 
 def test_a_check_of_a_reference_solution_reads_as_right_and_stops_at_the_first_error() -> None:
@@ -708,7 +708,7 @@ def test_a_check_of_a_reference_solution_reads_as_right_and_stops_at_the_first_e
     assert pocket_prompts.verdict("Then Ann buys 3 figs, 3 + 4 = 7. Yes") is None
 
 
-def test_a_judgement_gives_each_solution_a_score_or_none() -> None:
+def test_a_judgement_gives_all_solutions_a_score_or_is_unreadable() -> None:
     reply = pocket_prompts.judged([(1, 0, "Answer: 7", False)], [9, 1])
     assert reply == "B 1: Answer: 7 No\nScores: [9, 1]"
     assert (
@@ -720,16 +720,16 @@ def test_a_judgement_gives_each_solution_a_score_or_none() -> None:
         pocket_prompts.judge("what", ["a"] * 5)
 
 
-def test_a_plan_gives_nothing_away() -> None:
+def test_a_plan_contains_no_results() -> None:
     for problem in problems("dev", 40):
         plan = pocket_prompts.planned([step.text for step in problem.steps])
         assert "=" not in plan and len(plan.splitlines()) == len(problem.steps)
 
 
-# What any chat model is asked
+# Prompts of any chat model
 
 
-def test_a_chat_model_is_shown_answers_without_their_thinking() -> None:
+def test_a_chat_model_sees_answers_without_their_thoughts() -> None:
     state = Text((), text="<think>hm 8</think>\nThe answer is 7.")
     (question, answer, check) = CHECK.render(PROBLEM, [state], [])
     assert (question["content"], answer["content"]) == (QUESTION, "The answer is 7.")
@@ -746,7 +746,7 @@ def test_a_chat_model_sees_all_proposals_and_the_question() -> None:
     assert "2 proposed answers" in proposals["content"] and "### Answer 2\n5" in proposals["content"]
 
 
-def test_a_prompt_with_nothing_to_add_is_the_problem_itself_so_first_answers_are_shared() -> None:
+def test_a_prompt_without_additions_equals_the_problems_own_so_first_answers_are_shared() -> None:
     search = toy_search(drawn, None, prompts={"revise": REVISE})
     assert search.ask(REVISE) is search.root
     ((leaf,), again) = extend(search, [search.root]), search.ask(REVISE, [])
@@ -761,7 +761,7 @@ def test_the_last_calls_of_a_chain_repeat_the_question() -> None:
     assert formatted["content"].endswith(f"The question was:\n\n{QUESTION}")
 
 
-def test_a_chat_model_assembles_behind_the_plan_and_the_solution_of_its_parts() -> None:
+def test_a_chat_model_assembles_after_the_plan_and_the_solution_of_its_parts() -> None:
     plan, solution = Text((), text="Add them."), Text((), text="3 + 4 = 7")
     turns = ASSEMBLE.render(PROBLEM, [solution], [plan])
     assert turns[:-2] == SOLVE.render(PROBLEM, [], [plan])
@@ -770,7 +770,7 @@ def test_a_chat_model_assembles_behind_the_plan_and_the_solution_of_its_parts() 
     assert all(turn["content"] != "Add them." for turn in CHECK_FORMAT.render(PROBLEM, [solution], [plan]))
 
 
-def test_a_user_s_words_take_the_place_of_a_prompt_and_replies_are_read_as_before() -> None:
+def test_a_users_template_replaces_a_prompt_and_replies_are_read_as_before() -> None:
     mine = overridden(prompts(), {"judge": "Units decide in {question}.\n{answers}\nEnd with Scores: [{example}]"})
     (turn,) = mine["judge"].render(PROBLEM, [Text((), text="is 7"), Text((), text="is 5")], [])
     listed = "### Answer 1\nis 7\n\n### Answer 2\nis 5"
@@ -778,7 +778,7 @@ def test_a_user_s_words_take_the_place_of_a_prompt_and_replies_are_read_as_befor
     assert mine["judge"].read(Text((), text="Scores: [3, 9]"), 2) == [0.3, 0.9]
 
 
-def test_other_words_are_another_question_with_samples_of_its_own() -> None:
+def test_another_wording_is_another_prompt_with_its_own_samples() -> None:
     keys = set()
     for words in (None, "Is {answer} right?", "Is {answer} wrong?"):
         mine = {"check": CHECK if words is None else with_words(CHECK, words)}
@@ -798,13 +798,13 @@ def test_other_words_are_another_question_with_samples_of_its_own() -> None:
         ("{answers.all}", "prompt.check field='answers.all': unknown; did you mean 'answers'"),
     ],
 )
-def test_words_that_cannot_be_filled_are_refused_by_field(words: str, message: str) -> None:
+def test_invalid_templates_are_refused_by_field(words: str, message: str) -> None:
     with pytest.raises(InputError) as refusal:
         overridden(prompts(), {"check": words})
     assert str(refusal.value).startswith(message)
 
 
-def test_words_for_a_prompt_that_no_strategy_has_are_refused_with_the_nearest_name() -> None:
+def test_a_template_for_an_unknown_prompt_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match="prompt='chek': unknown; did you mean 'check'"):
         overridden(prompts(), {"chek": "{answer}"})
 
@@ -832,5 +832,5 @@ def test_the_last_verdict_counts(reply: str, verdict: float | None) -> None:
         ("9 and 1", None),
     ],
 )
-def test_scores_are_as_many_as_answers_or_none(reply: str, scores: list[float] | None) -> None:
+def test_a_judgement_has_one_score_per_answer_or_is_unreadable(reply: str, scores: list[float] | None) -> None:
     assert JUDGE.read(Text((), text=reply), 2) == scores

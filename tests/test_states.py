@@ -1,4 +1,4 @@
-"""Hidden states by segment: the means of a plain forward pass, whatever the engine did to get them."""
+"""Hidden states by segment: the means equal those of a plain forward pass in any schedule of the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERY_3 = Segments(layers=(0, 1), tokens=3)
 
 
 def states_in_full(ids: tuple[int, ...], labels: int = 0) -> Tensor:
-    """Hidden states ``[tokens, layers, hidden]`` behind every layer of one pass over all ids."""
+    """Hidden states ``[tokens, layers, hidden]`` after every layer of one pass over all ids."""
     model = tiny_model(labels=labels).model
     with torch.inference_mode():
         x = model.embed_tokens(torch.tensor(ids))
@@ -45,7 +45,7 @@ def in_threes(n: int) -> list[int]:
     [{}, {"max_tokens": 4}, {"max_rows": 2}, {"blocks": 9}, {"chunked": False}],
     ids=["a crowd", "small chunks", "two at once", "preempted", "whole prompts"],
 )
-def test_the_means_of_what_a_row_says_are_those_of_a_plain_forward_pass(options: dict[str, Any]) -> None:
+def test_the_means_of_a_rows_tokens_equal_those_of_a_plain_forward_pass(options: dict[str, Any]) -> None:
     engine = tiny_engine(eos_id=-1, **options)
     rows = [Row(words(9 + i, i), i, max_tokens=34 + i, segments=EVERY_3 if i % 2 else None) for i in range(6)]
     twin = Row(rows[1].ids, rows[1].key, rows[1].max_tokens, segments=Segments((1,)))
@@ -61,7 +61,7 @@ def test_the_means_of_what_a_row_says_are_those_of_a_plain_forward_pass(options:
     assert engine.preemptions > 0 or "blocks" not in options
 
 
-def test_a_paused_row_whose_blocks_were_taken_counts_every_token_once() -> None:
+def test_a_paused_row_that_loses_its_blocks_counts_every_token_once() -> None:
     engine = tiny_engine(eos_id=-1, blocks=6)
     row = Row(words(20), 1, max_tokens=20, segments=EVERY_3)
     job = engine.submit(row)
@@ -78,15 +78,15 @@ def test_a_paused_row_whose_blocks_were_taken_counts_every_token_once() -> None:
     torch.testing.assert_close(job.output.states, means_of(said, in_threes(19)), atol=1e-5, rtol=1e-5)
 
 
-def test_a_segment_ends_behind_an_end_id_and_the_last_one_may_be_short() -> None:
+def test_a_segment_ends_after_an_end_id_and_the_last_one_can_be_short() -> None:
     ids = (*words(5), 7, *words(4, 1), 7, *words(2, 2))
-    ids = tuple(8 if i == 7 and place not in (5, 10) else i for place, i in enumerate(ids))
+    ids = tuple(8 if i == 7 and index not in (5, 10) else i for index, i in enumerate(ids))
     [output] = tiny_engine().run([Read(ids, 1, Segments((0, 1), end_ids=frozenset({7})))])
     torch.testing.assert_close(output.states, means_of(states_in_full(ids)[1:], [5, 5, 2]), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [0, 2], ids=["a language model", "a classifier"])
-def test_a_reading_gives_states_though_all_is_stored(labels: int) -> None:
+def test_a_read_gives_states_even_if_all_ids_are_stored(labels: int) -> None:
     engine = tiny_engine(tiny_model(labels=labels))
     ids = words(30)
     plain, with_states, again = (
@@ -98,13 +98,13 @@ def test_a_reading_gives_states_though_all_is_stored(labels: int) -> None:
         torch.testing.assert_close(output.values, plain.values)
 
 
-def test_a_row_that_says_one_token_has_no_states_for_it_is_never_read() -> None:
+def test_a_row_of_one_token_has_no_states_because_the_token_is_not_processed() -> None:
     [output] = tiny_engine(eos_id=-1).run([Row(words(5), 1, max_tokens=1, segments=EVERY_3)])
     assert output.states is not None
     assert output.states.shape == (0,)
 
 
-def test_a_cancelled_row_gives_the_means_it_has() -> None:
+def test_a_cancelled_row_gives_its_means_so_far() -> None:
     engine = tiny_engine(eos_id=-1)
     job = engine.submit(Row(words(5), 1, max_tokens=50, segments=EVERY_3))
     for _ in range(6):
@@ -122,7 +122,7 @@ def test_layers_that_the_model_lacks_are_refused_by_name(layers: tuple[int, ...]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 5), st.integers(0, 4))
-def test_the_means_do_not_depend_on_the_chunks_they_came_in(chunks: list[int], again: int, tokens: int) -> None:
+def test_the_means_do_not_depend_on_the_chunks(chunks: list[int], again: int, tokens: int) -> None:
     n = sum(chunks)
     states, ids = torch.randn(n, 4, generator=torch.Generator().manual_seed(n)), [EOS + i % 5 for i in range(n)]
     segments = Segments((3,), tokens, frozenset({EOS + 4}))
@@ -130,7 +130,7 @@ def test_the_means_do_not_depend_on_the_chunks_they_came_in(chunks: list[int], a
     whole.add({3: states}, ids, 10)
     at = 0
     for chunk in chunks:
-        begin = max(0, at - again)  # some of it is read a second time
+        begin = max(0, at - again)  # a part is processed a second time
         pieces.add({3: states[begin : at + chunk]}, ids[begin : at + chunk], 10 + begin)
         at += chunk
     torch.testing.assert_close(pieces.tensor(), whole.tensor())

@@ -47,7 +47,7 @@ def test_pass_at_k_grows_with_k_from_the_share_of_right_samples(n: int, data: st
 
 
 @pytest.mark.parametrize("k", [0, -1, 5])
-def test_more_samples_than_there_are_is_refused(k: int) -> None:
+def test_a_k_above_the_number_of_samples_is_refused(k: int) -> None:
     with pytest.raises(InputError, match=f"k={k}: pass@k needs 1 to 4 samples"):
         pass_at_k(4, 2, k)
 
@@ -67,7 +67,7 @@ def test_pass_at_k_as_published(n: int, correct: int, k: int, expected: float) -
 def test_expected_best_is_the_mean_over_all_subsets(
     ranked: list[tuple[int, bool]], others: int, data: st.DataObject
 ) -> None:
-    """Samples that can't win are in the subsets too; of equal first ranks each wins as often."""
+    """Samples that cannot win are in the subsets too; samples with equal first ranks win equally often."""
     samples = [*ranked, *[None] * others]
     if not samples:
         return
@@ -87,7 +87,7 @@ def test_the_first_of_two_by_hand() -> None:
 
 
 @pytest.mark.parametrize("k", [0, 4])
-def test_the_best_of_more_than_there_are_is_refused(k: int) -> None:
+def test_the_best_of_more_than_all_samples_is_refused(k: int) -> None:
     with pytest.raises(InputError, match=f"k={k}: draw 1 to 3 samples"):
         expected_best([(1.0, True)], 3, k)
     with pytest.raises(InputError, match="ranked=2: the problem has 1 samples"):
@@ -98,8 +98,8 @@ def test_the_best_of_more_than_there_are_is_refused(k: int) -> None:
 
 
 @pytest.mark.parametrize("values", [[0, 1, 1, 9], [0, 2, 2, 8], [0, 0, 3, 3, 12]])
-def test_the_interval_is_cut_from_the_means_of_all_resamples(values: list[int]) -> None:
-    """Few enough values to list all 256 or 3,125 resamples, each equally likely, and cut 2.5% off at both ends."""
+def test_the_interval_has_the_percentiles_of_the_means_of_all_resamples(values: list[int]) -> None:
+    """All 256 or 3,125 equally likely resamples are listed, and 2.5% are cut off at both ends."""
     means = sorted(fmean(resample) for resample in product(values, repeat=len(values)))
     found = mean_interval(values)
     assert found.value == fmean(values)
@@ -107,7 +107,7 @@ def test_the_interval_is_cut_from_the_means_of_all_resamples(values: list[int]) 
     assert found.high == pytest.approx(means[int(0.975 * len(means))])
 
 
-def test_the_interval_of_a_coin_is_that_of_the_binomial() -> None:
+def test_the_interval_of_a_coin_equals_that_of_the_binomial() -> None:
     """100 problems, half right: 0.5 +- 1.96 * sqrt(0.25 / 100), in steps of 0.01."""
     found = mean_interval([0.0, 1.0] * 50)
     half = 1.96 * sqrt(0.25 / 100)
@@ -116,8 +116,8 @@ def test_the_interval_of_a_coin_is_that_of_the_binomial() -> None:
     assert found.high == pytest.approx(0.5 + half, abs=0.011)
 
 
-def test_nine_intervals_in_ten_or_more_cover_the_truth() -> None:
-    """Nominally 95%; 200 experiments of 40 problems at 30% accuracy give 95% give or take three."""
+def test_at_least_nine_of_ten_intervals_cover_the_true_value() -> None:
+    """The nominal rate is 95%; 200 experiments of 40 problems at 30% accuracy give 95% within three points."""
     rng = Random(0)
     covered = 0
     for seed in range(200):
@@ -131,7 +131,7 @@ def test_more_problems_narrow_the_interval_by_the_square_root() -> None:
     assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.1)
 
 
-def test_equal_values_leave_no_doubt() -> None:
+def test_equal_values_have_an_interval_of_width_zero() -> None:
     assert mean_interval([0.25] * 7) == Estimate(0.25, 0.25, 0.25)
     assert mean_interval([1.0]) == Estimate(1.0, 1.0, 1.0)
 
@@ -142,8 +142,8 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
     assert mean_interval(values, 1) != mean_interval(values, 2)
 
 
-def test_as_many_resamples_as_asked_for_are_drawn() -> None:
-    """One resample is its own 2.5th and 97.5th percentile; 2,500 are not a multiple of the memory's thousand."""
+def test_the_requested_number_of_resamples_is_drawn() -> None:
+    """One resample is its own 2.5th and 97.5th percentile; 2,500 is no multiple of the block of 1,000."""
     one = mean_interval([0.0, 1.0, 5.0], resamples=1)
     assert one.low == one.high
     many = mean_interval([0.0, 1.0, 5.0], resamples=2500)
@@ -152,7 +152,7 @@ def test_as_many_resamples_as_asked_for_are_drawn() -> None:
 
 @unhurried
 @given(st.lists(st.integers(0, 10).map(float), min_size=1, max_size=20))
-def test_an_interval_holds_its_mean_and_stays_within_the_values(values: list[float]) -> None:
+def test_an_interval_contains_its_mean_and_stays_within_the_values(values: list[float]) -> None:
     found = mean_interval(values, resamples=400)
     assert found.value == pytest.approx(fmean(values))
     assert min(values) <= found.low <= found.high <= max(values)
@@ -173,7 +173,7 @@ def test_an_estimate_is_written_with_its_interval() -> None:
 # Pairs
 
 
-def test_a_constant_lead_is_certain_however_much_the_problems_differ() -> None:
+def test_a_constant_difference_has_an_interval_of_width_zero_even_if_problems_differ() -> None:
     theirs = [float(i * i) for i in range(30)]
     mine = [value + 0.5 for value in theirs]
     assert paired_difference(mine, theirs) == Estimate(0.5, 0.5, 0.5)
@@ -181,7 +181,7 @@ def test_a_constant_lead_is_certain_however_much_the_problems_differ() -> None:
 
 
 def test_a_paired_difference_is_the_mean_of_the_differences_with_their_interval() -> None:
-    """Wins 2, loses 1, ties 1: 1/4."""
+    """2 wins, 1 loss and 1 tie give 1/4."""
     mine, theirs = [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]
     assert paired_difference(mine, theirs, 3) == mean_interval([1, 1, -1, 0], 3)
     assert paired_difference(mine, theirs).value == 0.25
@@ -199,10 +199,10 @@ def test_a_pair_needs_both_sides() -> None:
 
 @unhurried
 @given(st.lists(st.tuples(st.integers(-2, 2), st.booleans()), max_size=12))
-def test_auc_is_the_share_of_pairs_in_the_right_order_ties_counted_half(readings: list[tuple[int, bool]]) -> None:
-    right = [score for score, positive in readings if positive]
-    wrong = [score for score, positive in readings if not positive]
-    found = auc([float(score) for score, _ in readings], [positive for _, positive in readings])
+def test_auc_is_the_share_of_pairs_in_the_right_order_ties_counted_half(scored: list[tuple[int, bool]]) -> None:
+    right = [score for score, positive in scored if positive]
+    wrong = [score for score, positive in scored if not positive]
+    found = auc([float(score) for score, _ in scored], [positive for _, positive in scored])
     if not right or not wrong:
         assert found is None
     else:

@@ -1,4 +1,4 @@
-"""Steering on chains whose answer is known: the particle filter and the tree converge to it, and known bugs do not."""
+"""Steering on chains with a known target: the particle filter and the tree converge to it, and known bugs do not."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from thinktime.strategies.search.particle_filter import Particle
 from thinktime.testing.chains import Chain, ChainGenerator, ChainScorer, Path, descents, total_variation
 
 WALK = Chain(((0.3, -1.0, 0.8), (1.5, 0.2, -0.5), (-0.4, 1.2, 0.1), (0.0, 1.0, 2.0)), stay=0.8)
-"""Four steps of three states, with rewards on the way that say little of the last."""
+"""Four steps of three states; intermediate rewards say little about the last one."""
 
 
 def filtered(
     strategy: FKSteering, runs: int, generator: type[ChainGenerator] = ChainGenerator, last: int = 1
 ) -> dict[Path, float]:
-    """The weighted law of the ``last`` states, over many runs."""
+    """The weighted distribution of the ``last`` states over many runs."""
     law: Counter[Path] = Counter()
 
     async def run(seed: int) -> None:
@@ -59,7 +59,7 @@ def steering(potential: str, k: int) -> FKSteering:
 
 
 @pytest.mark.parametrize("potential", ["diff", "max", "is"])
-def test_the_filter_gives_the_tilted_law_and_nearer_with_more_particles(potential: str) -> None:
+def test_the_filter_converges_to_the_tilted_law_with_more_particles(potential: str) -> None:
     exact = last_states(WALK.tilted(1.0))
     few = total_variation(filtered(steering(potential, 4), 150), exact)
     many = total_variation(filtered(steering(potential, 256), 16), exact)
@@ -74,7 +74,7 @@ def test_every_resampler_gives_the_tilted_law(resampler: str) -> None:
 
 
 class Guided(ChainGenerator):
-    """Draws every state at the same rate, and says by how much that differs from the chain's own law."""
+    """Draws every state with equal probability; ``log_weight`` corrects to the chain's own distribution."""
 
     weighs = True
 
@@ -87,13 +87,13 @@ class Guided(ChainGenerator):
         return Child(state, "eos" if done else "step", usage, 1, length=1, log_weight=log_weight)
 
 
-def test_a_proposal_of_another_law_gives_the_tilted_law_by_its_weights() -> None:
+def test_a_proposal_from_another_law_gives_the_tilted_law_by_its_weights() -> None:
     exact = last_states(WALK.tilted(1.0), 2)
     assert total_variation(filtered(steering("is", 256), 16, Guided, 2), exact) < 0.04
     assert total_variation(filtered(steering("diff", 256), 16, Guided, 2), exact) < 0.08
 
 
-def test_a_proposal_that_hides_its_weights_does_not() -> None:
+def test_a_proposal_without_its_weights_does_not_give_the_tilted_law() -> None:
     class Silent(Guided):
         weighs = False
 
@@ -101,7 +101,7 @@ def test_a_proposal_that_hides_its_weights_does_not() -> None:
     assert total_variation(filtered(steering("diff", 256), 16, Silent, 2), exact) > 0.4
 
 
-def test_particles_that_are_judged_by_their_ends_give_the_same_law() -> None:
+def test_particles_scored_by_roll_outs_give_the_same_law() -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = replace(steering("diff", 128), rollouts=2)
     assert total_variation(filtered(strategy, 12), exact) < 0.04
@@ -117,26 +117,26 @@ def warnings(strategy: FKSteering | DTS, chain: Chain = WALK) -> list[str]:
     return [event["warning"] for event in search.events if "warning" in event]
 
 
-def test_a_factor_under_which_the_weights_collapse_is_told() -> None:
+def test_a_factor_that_collapses_the_weights_gives_a_warning() -> None:
     (warning,) = warnings(replace(steering("diff", 8), factor=1000.0))
     assert "one particle had all the weight at" in warning and "lower factor=1000" in warning
     assert warnings(steering("diff", 8)) == []
 
 
-def test_a_schedule_without_a_step_that_is_scored_is_told() -> None:
+def test_a_schedule_without_a_scored_step_gives_a_warning() -> None:
     (warning,) = warnings(replace(steering("diff", 4), start=4))
     assert warning == "no step is scored before the end with start=4, every=1: this is importance sampling"
     assert warnings(replace(steering("is", 4), start=4)) == []
 
 
-def test_a_tree_of_one_end_has_one_sample_and_says_so() -> None:
+def test_a_tree_with_one_end_gives_a_warning() -> None:
     assert warnings(DTS(n=1, variant="sample")) == ["the tree has 1 end; every sample of it would be the same"]
     assert warnings(DTS(n=1)) == []
 
 
 @dataclass(frozen=True)
 class Forgetful(FKSteering):
-    """Drops the weights where the population was not redrawn."""
+    """Drops the weights if the population was not resampled."""
 
     def _weighed(self, particle: Particle, *rest: object) -> Particle:
         return super()._weighed(replace(particle, log_weight=0.0), *rest)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ class Forgetful(FKSteering):
 
 @dataclass(frozen=True)
 class NeverCorrects(FKSteering):
-    """The last weight is one more of the potentials, not what makes their product the reward of the result."""
+    """The last potential does not correct the product to the reward of the result."""
 
     def _weighed(self, particle: Particle, *rest: object) -> Particle:
         weighed = super()._weighed(particle, *rest)  # type: ignore[arg-type]
@@ -153,14 +153,14 @@ class NeverCorrects(FKSteering):
 
 
 @pytest.mark.parametrize(("wrong", "potential"), [(Forgetful, "diff"), (NeverCorrects, "max")])
-def test_two_known_bugs_are_not_mended_by_more_particles(wrong: type[FKSteering], potential: str) -> None:
+def test_more_particles_do_not_correct_two_known_bugs(wrong: type[FKSteering], potential: str) -> None:
     exact = last_states(WALK.tilted(1.0))
     strategy = wrong(n=256, potential=potential, factor=1.0, ess=0.5, start=0, every=1)
     assert total_variation(filtered(strategy, 8), exact) > 0.05
 
 
 def tree_error(rounds: int, backup: str, chains: int = 6) -> float:
-    """Mean total variation between what the tree draws and the tilted law, over random chains."""
+    """Mean total variation between draws of the tree and the tilted law, over random chains."""
     strategy = DTS(n=rounds, variant="sample", factor=3.0, backup=backup)
     found = []
     for seed in range(chains):
@@ -170,7 +170,7 @@ def tree_error(rounds: int, backup: str, chains: int = 6) -> float:
     return fmean(found)
 
 
-def test_what_the_tree_draws_comes_nearer_to_the_tilted_law_and_with_sums_it_stays_away() -> None:
+def test_draws_of_the_tree_converge_to_the_tilted_law_except_with_sums() -> None:
     errors = [tree_error(rounds, "mean") for rounds in (10, 100, 1000)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.16
@@ -180,8 +180,8 @@ def test_what_the_tree_draws_comes_nearer_to_the_tilted_law_and_with_sums_it_sta
 def test_a_draw_follows_the_values_of_the_tree() -> None:
     chain = Chain.drawn(1, levels=3)
     tree = asyncio.run(DTS(n=50, variant="sample", factor=3.0).grow(chain.search(1)))
-    dice = Random(0)
-    drawn = Counter(tree.draw(3.0, dice).node.state for _ in range(4000))
+    rng = Random(0)
+    drawn = Counter(tree.draw(3.0, rng).node.state for _ in range(4000))
     assert total_variation({path: n / 4000 for path, n in drawn.items()}, descents(tree, 3.0)) < 0.05
 
 
@@ -193,7 +193,7 @@ def test_a_value_is_the_soft_mean_of_its_children() -> None:
     assert replace(tree, backup="max")._value([0.0, -3.0]) == 0.0
 
 
-def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
+def test_the_greedy_tree_answers_with_its_best_end() -> None:
     chain = Chain.drawn(3, levels=4)
     search = chain.search(0)
     answer = asyncio.run(DTS(n=30)(search))
@@ -203,7 +203,7 @@ def test_the_greedy_tree_answers_with_the_best_end_it_saw() -> None:
 
 
 @pytest.mark.parametrize("walks", [1, 4])
-def test_a_tree_pays_for_what_it_grows_and_stops_with_its_budget(walks: int) -> None:
+def test_a_tree_pays_for_its_nodes_and_stops_with_its_budget(walks: int) -> None:
     chain = Chain.drawn(5, levels=5)
     search = chain.search(0, Budget(nfe=42))
     tree = asyncio.run(DTS(n=100, walks=walks).grow(search))

@@ -1,4 +1,4 @@
-"""Searches over steps: how many rounds, what takes a place along, and what is cut short; worked out by hand."""
+"""Searches over steps: the number of rounds, occupied slots and early cuts, worked out by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rounds = list[list[tuple[tuple[int, ...], int]]]
 
 
 def rounds(generator: ToyGenerator) -> Rounds:
-    """What was asked for: parents and places."""
+    """For every requested batch: the parents and the indices of the children."""
     return [[(extension.node.path, extension.index) for extension in batch] for batch in generator.asked]
 
 
@@ -28,14 +28,14 @@ def rounds(generator: ToyGenerator) -> Rounds:
         "early_rejection:n=2,width=2,tau=2,max_rounds=3",
     ],
 )
-def test_steps_without_end_are_judged_for_as_many_rounds_as_there_may_be(text: str) -> None:
+def test_endless_steps_are_judged_for_max_rounds(text: str) -> None:
     generator, scorer = ToyGenerator(lambda extension: step("so")), ToyScorer(lambda node: 0.5)
     answer = solve(parse(text)[1], toy_search(generator, scorer))
     assert [len(batch) for batch in scorer.asked] == [2, 2, 2]
     assert (answer.value, answer.finish) == (None, "incomplete")
 
 
-def test_what_reaches_the_length_limit_takes_its_place_along_in_rebase() -> None:
+def test_in_rebase_a_path_at_the_length_limit_keeps_its_slot() -> None:
     tree = {"0": step("a"), "1": step("b"), "2": Piece("c", "length")}
     tree |= {f"{parent}/{child}": done("is 7") for parent in range(2) for child in range(3)}
     generator = ToyGenerator(tree)
@@ -44,9 +44,9 @@ def test_what_reaches_the_length_limit_takes_its_place_along_in_rebase() -> None
 
 
 @pytest.mark.parametrize(("balance", "parents"), [(10.0, [(0,), (1,), (1,), (2,)]), (0.01, [(1,), (1,), (1,), (1,)])])
-def test_the_balance_of_rebase_decides_how_much_the_best_gets(balance: float, parents: list[tuple[int]]) -> None:
-    """b has .4 more: 1 against exp(-.04) three times, so ceil(4 * .258) and one for two others; or nearly 1 of all."""
-    tree = {str(place): step("a") for place in range(4)}
+def test_the_balance_of_rebase_decides_the_share_of_the_best(balance: float, parents: list[tuple[int]]) -> None:
+    """b leads by .4: its share is .258, so it gets ceil(4 * .258) = 2 and two others 1; or its share is nearly 1."""
+    tree = {str(index): step("a") for index in range(4)}
     tree |= {f"{parent}/{child}": done("is 7") for parent in range(4) for child in range(4)}
     generator = ToyGenerator(tree)
     solve(Rebase(n=4, balance=balance), toy_search(generator, dict.fromkeys(tree, 0.5) | {"1": 0.9}))
@@ -61,8 +61,8 @@ def test_a_subtree_of_dvts_is_no_wider_than_n() -> None:
 
 
 def test_a_beam_of_one_step_each_keeps_all_of_them() -> None:
-    """width=1: four places, one child each."""
-    tree = {str(place): step("a") for place in range(4)} | {f"{place}/0": done("is 7") for place in range(4)}
+    """width=1: four slots with one child each."""
+    tree = {str(index): step("a") for index in range(4)} | {f"{index}/0": done("is 7") for index in range(4)}
     search = toy_search(generator := ToyGenerator(tree), dict.fromkeys(tree, 0.5))
     solve(BeamSearch(n=4, width=1), search)
     assert [len(batch) for batch in generator.asked] == [4, 4]
@@ -70,7 +70,7 @@ def test_a_beam_of_one_step_each_keeps_all_of_them() -> None:
 
 
 def test_a_lookahead_of_two_steps_stops_where_a_roll_out_has_ended() -> None:
-    """a's roll-out ends after one step with .2; b's goes two steps, to .8."""
+    """a's roll-out ends after one step with .2; b's takes two steps and has .8."""
     tree = {"0": step("a"), "1": step("b"), "0/0": done("is 5"), "1/0": step("c"), "1/0/0": step("d")}
     tree |= {"1/1": done("is 7"), "1/2": done("is 7")}
     generator, scorer = ToyGenerator(tree), ToyScorer(dict.fromkeys(tree, 0.5) | {"0/0": 0.2, "1/0/0": 0.8})
@@ -85,8 +85,8 @@ def test_a_lookahead_of_two_steps_stops_where_a_roll_out_has_ended() -> None:
     assert answer.value == "7"
 
 
-def test_a_step_that_ends_takes_a_place_of_early_rejection_along() -> None:
-    """Two places: ``is 5`` takes one for good, so of b's two steps one is kept; ``is 9`` had no place, but its vote."""
+def test_in_early_rejection_a_step_that_ends_keeps_its_slot() -> None:
+    """Two slots: ``is 5`` keeps one, so one of b's two steps is kept; ``is 9`` gets no slot, but it votes."""
     tree = {
         "0": done("is 5"), "1": step("b"), "2": done("is 9"), "3": step("d"),
         "1/0": step("e"), "1/1": step("f"), "1/0/0": done("is 9"), "1/0/1": done("is 7"),
@@ -112,7 +112,7 @@ def test_a_step_that_ends_takes_a_place_of_early_rejection_along() -> None:
 
 
 def test_a_finished_step_whose_reward_is_missing_comes_last() -> None:
-    """a and b are cut with .8 and .9; whole, a has .1 and b has none."""
+    """a and b have .8 and .9 when cut; when whole, a has .1 and b has no score."""
     tree = {"0": step("a a a"), "1": step("b b b"), "2": step("c"), "3": step("d"), "0/0": step("a"), "1/0": step("b")}
     tree |= {f"{parent}/0/{child}": done("is 7") for parent in range(2) for child in range(2)}
     scores = dict.fromkeys(tree, 0.5) | {"0": 0.8, "1": 0.9, "0/0": 0.1, "1/0": None}
@@ -132,6 +132,6 @@ def test_half_of_a_median_of_one_token_is_one_token() -> None:
     assert [(event["tau"], event["cut_short"]) for event in search.events] == [(None, 0), (1, 2)]
 
 
-def test_early_rejection_with_a_tau_below_the_length_limit_is_taken() -> None:
+def test_early_rejection_accepts_a_tau_below_the_length_limit() -> None:
     tree = {"0": done("is 7")}
     assert solve(EarlyRejection(n=1, width=1, tau=7), toy_search(tree, {"0": 0.5}, cap=8)).value == "7"

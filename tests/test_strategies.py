@@ -73,7 +73,7 @@ def test_a_sample_without_an_answer_is_incomplete() -> None:
     assert (answer.value, answer.finish, answer.node, answer.path_tokens) == (None, "incomplete", None, 0)
 
 
-def test_a_sample_that_did_not_end_has_no_answer_whatever_its_last_word() -> None:
+def test_an_incomplete_sample_has_no_answer() -> None:
     answer = solve(Single(), toy_search({"0": Piece("so 7", "length")}, None))
     assert (answer.value, answer.finish) == (None, "incomplete")
 
@@ -81,33 +81,33 @@ def test_a_sample_that_did_not_end_has_no_answer_whatever_its_last_word() -> Non
 # Many samples
 
 
-def test_best_of_n_answers_the_sample_with_the_highest_score() -> None:
+def test_best_of_n_answers_with_the_highest_score() -> None:
     scores = {"0": 0.3, "1": 0.2, "2": 0.4, "3": 0.99, "4": 0.8}
     answer = solve(BestOfN(n=5), toy_search(FIVE, scores))
     assert (answer.value, answer.finish) == ("9", "done")
     assert (answer.usage.model_calls, answer.usage.scorer_calls) == (5, 5)
 
 
-def test_majority_answers_what_most_samples_answer() -> None:
+def test_majority_gives_the_most_frequent_answer() -> None:
     answer = solve(Majority(n=5), toy_search(FIVE, None))
     assert (answer.value, answer.share, answer.finish) == ("7", 0.5, "done")
     assert answer.node is not None and answer.node.state.text == "so 7"
 
 
-def test_weighted_majority_weighs_each_sample_by_its_score() -> None:
+def test_weighted_majority_weights_each_sample_by_its_score() -> None:
     """7 has 0.25 + 0.125, 5 has 0.375, 9 has 0.75 of 1.5."""
     scores = {"0": 0.375, "1": 0.25, "2": 0.125, "3": 0.99, "4": 0.75}
     answer = solve(WeightedMajority(n=5), toy_search(FIVE, scores))
     assert (answer.value, answer.share) == ("9", 0.5)
 
 
-def test_most_likely_answers_the_sample_of_highest_probability() -> None:
+def test_most_likely_answers_with_the_highest_probability() -> None:
     script = {"0": done("so 5", -2.0), "1": done("so 7", -0.5), "2": done("what", -0.1), "3": done("so 9", -1.0)}
     assert solve(MostLikely(n=4), toy_search(script, None)).value == "7"
 
 
 def test_summed_probability_counts_a_sample_drawn_twice_once() -> None:
-    """The same 5 twice has 0.4, not 0.8; two ways to 7 have 0.3 each."""
+    """The same sample of 5 drawn twice has 0.4, not 0.8; two different samples of 7 have 0.3 each."""
     script = {
         "0": done("so 5", log(0.4)),
         "1": done("so 5", log(0.4)),
@@ -119,7 +119,7 @@ def test_summed_probability_counts_a_sample_drawn_twice_once() -> None:
     assert answer.share == pytest.approx(0.6)
 
 
-def test_summed_probability_tells_improbable_samples_apart() -> None:
+def test_summed_probability_compares_very_small_probabilities() -> None:
     """A thousand tokens have a probability below the smallest float, but e^-900 is still more than e^-1000."""
     script = {"0": done("so 5", -1000.0), "1": done("so 7", -900.0)}
     answer = solve(SummedProbability(n=2), toy_search(script, None))
@@ -146,8 +146,8 @@ BEAM_SCORES = {
     "1/0": 0.3, "1/1": 0.2, "2/0": 0.7, "2/1": 0.6,
     "2/1/0": 0.5, "2/1/1": 0.4,
 }  # fmt: skip
-"""n=4, width=2. Round 1 keeps b and c. Round 2 has two places: ``is 9`` takes one along, f the other; e is pruned and
-``is 5``, though below them, is finished. Round 3 has one place left, so two children: ``is 7`` takes the last place."""
+"""n=4, width=2. Round 1 keeps b and c. Round 2 has two slots: ``is 9`` keeps one, f gets the other; e is pruned, and
+``is 5`` is below them but finished. Round 3 has one slot left, so two children: ``is 7`` gets the last slot."""
 
 
 def test_beam_search_samples_n_then_width_children_of_each_kept_node() -> None:
@@ -161,7 +161,7 @@ def test_beam_search_samples_n_then_width_children_of_each_kept_node() -> None:
     ]
 
 
-def test_the_root_of_n_is_rounded_down_to_what_divides_n_and_said_so() -> None:
+def test_the_root_of_n_is_rounded_down_to_a_divisor_of_n_with_a_warning() -> None:
     assert [root(n) for n in (1, 2, 4, 8, 12, 16, 32, 7)] == [1, 1, 2, 2, 3, 4, 4, 1]
     searches = [toy_search(drawn, drawn_score) for _ in range(4)]
     solve(BeamSearch(n=4, width=2), searches[0])
@@ -173,14 +173,14 @@ def test_the_root_of_n_is_rounded_down_to_what_divides_n_and_said_so() -> None:
     assert searches[3].events == [{"warning": "width=sqrt: n=8 is no square; a kept step has width=2"}]
 
 
-def test_beam_search_prunes_what_has_no_place_and_never_a_finished_solution() -> None:
+def test_beam_search_prunes_steps_without_a_slot_and_never_a_finished_solution() -> None:
     search = toy_search(BEAM, BEAM_SCORES)
     solve(BeamSearch(n=4, width=2), search)
     pruned = [record.node for record in search.trace.values() if record.pruned]
     assert texts(pruned) == ["a", "d", "b e", "c f g"]
 
 
-def test_beam_search_votes_over_everything_that_finished_with_the_last_score_as_weight() -> None:
+def test_beam_search_votes_over_all_finished_solutions_with_their_last_scores_as_weights() -> None:
     """9 has 0.7, 7 has 0.5, 5 has 0.2."""
     answer = solve(BeamSearch(n=4, width=2), toy_search(BEAM, BEAM_SCORES))
     assert (answer.value, answer.finish) == ("9", "done")
@@ -188,8 +188,8 @@ def test_beam_search_votes_over_everything_that_finished_with_the_last_score_as_
     assert (answer.path_tokens, answer.passes, answer.usage.model_calls) == (3, 4, 10)
 
 
-def test_a_solution_that_finished_below_the_kept_places_still_has_its_vote() -> None:
-    """5 finishes twice below the places, with 0.4 + 0.4; 9 finishes among them, with 0.7."""
+def test_a_solution_that_finishes_without_a_slot_still_votes() -> None:
+    """5 finishes twice without a slot, with 0.4 + 0.4; 9 finishes in a slot, with 0.7."""
     tree = BEAM | {"0": done("is 5")}
     answer = solve(BeamSearch(n=4, width=2), toy_search(tree, BEAM_SCORES | {"0": 0.4, "1/1": 0.4}))
     assert answer.value == "5"
@@ -209,8 +209,8 @@ def test_a_beam_narrower_than_its_width_is_one_greedy_path() -> None:
     assert [len(batch) for batch in generator.asked] == [2, 2]
 
 
-def test_a_step_with_a_score_outranks_one_without_however_low_it_is() -> None:
-    """Scores need not be probabilities: -3 is a score, a missing one is not."""
+def test_a_step_with_any_score_outranks_one_without_a_score() -> None:
+    """Scores can be any numbers: -3 is a score, a missing one is not."""
     tree = {"0": step("a"), "1": step("b"), "0/0": done("is 5"), "0/1": done("is 5"), "1/0": done("is 7")}
     tree |= {"1/1": done("is 7")}
     scores = dict.fromkeys(tree, 0.5) | {"1": -3.0}
@@ -220,10 +220,10 @@ def test_a_step_with_a_score_outranks_one_without_however_low_it_is() -> None:
 
 @unhurried
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))
-def test_no_finished_solution_is_lost_and_no_round_exceeds_n(places: int, width: int, seed: int) -> None:
+def test_no_finished_solution_is_lost_and_no_round_exceeds_n(indices: int, width: int, seed: int) -> None:
     generator = ToyGenerator(drawn)
     search = toy_search(generator, drawn_score, seed=seed, cap=20)
-    n = places * width
+    n = indices * width
     answer = solve(BeamSearch(n=n, width=width), search)
     assert len(generator.asked[0]) == n
     assert all(len(batch) <= n for batch in generator.asked)
@@ -247,7 +247,7 @@ ASKED = frozenset(prompt.capability for prompt in WORD_PROMPTS.values())
 
 
 class Needing(Single):
-    """Needs what nothing here offers together."""
+    """Has needs that no search here offers together."""
 
     needs = frozenset({Capability.LOGPROBS, Capability.ANSWERS, Capability.CANCEL})
 
@@ -255,8 +255,8 @@ class Needing(Single):
 @pytest.mark.parametrize(
     "name", sorted(name for name in BUILT_IN if Capability.TRANSITIONS not in BUILT_IN[name].needs)
 )
-def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
-    """Nothing beyond its needs is handed to it, and it chooses a complete generation all the same."""
+def test_a_strategy_runs_with_exactly_its_needs(name: str) -> None:
+    """The search offers nothing beyond the needs, and the strategy still chooses a complete generation."""
     needs = BUILT_IN[name].needs
     search = toy_search(
         {str(i): done("so 7") for i in range(16)},
@@ -271,7 +271,7 @@ def test_a_strategy_works_on_exactly_what_it_says_it_needs(name: str) -> None:
     assert answer.finish == "done"
 
 
-def test_capabilities_are_what_generator_scorer_answers_and_prompts_offer_together() -> None:
+def test_capabilities_join_those_of_generator_scorer_answers_and_prompts() -> None:
     generator = WordGenerator.capabilities
     assert toy_search(scorer=None, answers=None, prompts=None).capabilities == generator
     assert toy_search(scorer=None, prompts=None).capabilities == generator | {Capability.ANSWERS}
@@ -279,7 +279,7 @@ def test_capabilities_are_what_generator_scorer_answers_and_prompts_offer_togeth
     assert toy_search(scorer=None, answers=None).capabilities == generator | ASKED
 
 
-def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
+def test_a_mismatch_names_missing_needs_and_strategies_that_would_work() -> None:
     with pytest.raises(CapabilityError) as refused:
         require("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
     assert str(refused.value) == (
@@ -289,8 +289,8 @@ def test_a_mismatch_names_what_is_missing_and_what_would_work() -> None:
     )
 
 
-def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
-    """Needs that are shared count, whichever they are; then names do."""
+def test_the_nearest_strategy_shares_most_needs() -> None:
+    """The number of shared needs decides first, then the name."""
     with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, most_likely, single$"):
         require("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
     with pytest.raises(
@@ -299,14 +299,14 @@ def test_the_nearest_that_would_work_shares_most_of_what_was_needed() -> None:
         require("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
 
 
-def test_whatever_an_error_suggests_passes_the_check() -> None:
+def test_every_suggested_strategy_passes_the_check() -> None:
     offered = frozenset({Capability.LOGPROBS, Capability.ANSWERS})
     with pytest.raises(CapabilityError) as refused:
         require("best_of_n", BestOfN(), offered)
     suggested = str(refused.value).rpartition("the nearest first: ")[2].split(", ")
     votes = ["adaptive_consistency", "length_vote", "majority"]
     assert suggested == [*votes, "most_likely", "restarts", "single", "summed_probability"], (
-        "none shares a need: by name"
+        "no strategy shares a need, so the order is by name"
     )
     for name in suggested:
         require(name, make(name), offered)
@@ -315,7 +315,7 @@ def test_whatever_an_error_suggests_passes_the_check() -> None:
 # The registry
 
 
-def test_every_strategy_can_be_made_by_its_name_alone() -> None:
+def test_every_strategy_can_be_made_from_its_name_only() -> None:
     for name, kind in BUILT_IN.items():
         assert parse(name) == (name, kind())
 
@@ -326,7 +326,7 @@ def test_options_are_read_after_the_name() -> None:
     assert make("best_of_n", {"n": "4"}) == make("best_of_n", {"n": 4}) == BestOfN(n=4)
 
 
-def test_a_word_may_stand_for_a_number_where_there_is_one() -> None:
+def test_a_word_can_replace_a_number_if_the_option_has_one() -> None:
     assert parse("beam_search:n=8,width=sqrt") == ("beam_search", BeamSearch(n=8, width="sqrt"))
     assert parse("early_rejection:tau=auto") == ("early_rejection", EarlyRejection(tau="auto"))
 
@@ -341,7 +341,7 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
         make("beem_serch")
 
 
-def test_a_name_like_no_other_gets_the_list() -> None:
+def test_the_error_for_a_name_unlike_all_others_lists_all_names() -> None:
     with pytest.raises(UnknownNameError) as refused:
         make("xyz")
     assert "did you mean" not in str(refused.value)
@@ -379,7 +379,7 @@ def test_a_wrong_option_is_one_line_with_the_fix(text: str, message: str) -> Non
         parse(text)
 
 
-def test_a_fraction_where_a_whole_number_belongs_is_refused_not_rounded() -> None:
+def test_a_fraction_for_a_whole_number_is_refused_and_not_rounded() -> None:
     with pytest.raises(InputError, match=r"majority\.n=1.5"):
         make("majority", {"n": 1.5})
 
@@ -397,12 +397,12 @@ def test_strategies_are_immutable_values() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_strategy_names_its_paper_and_says_what_its_options_mean(name: str) -> None:
+def test_every_strategy_names_its_paper_and_explains_its_options(name: str) -> None:
     found = card(name, BUILT_IN[name])
     assert found.paper and re.search(r"\b(19|20)\d\d\b", found.paper)
     assert found.method and found.about and "Args:" not in found.about
-    for option, facts in found.options.items():
-        assert facts.about or f"``{option}``" in found.about, f"nothing says what {option} is"
+    for option, described in found.options.items():
+        assert described.about or f"``{option}``" in found.about, f"{option} has no description"
 
 
 def test_a_card_is_made_of_docstrings_and_defaults() -> None:
@@ -414,7 +414,7 @@ def test_a_card_is_made_of_docstrings_and_defaults() -> None:
     assert found.needs == sorted(DVTS.needs)
 
 
-def test_an_explanation_of_several_lines_is_one_text() -> None:
+def test_a_description_of_several_lines_is_one_text() -> None:
     potential = card("particle_filter", ParticleFilter).options["potential"]
     assert potential.default == "diff"
     assert (
@@ -423,7 +423,7 @@ def test_an_explanation_of_several_lines_is_one_text() -> None:
     )
 
 
-def test_a_strategy_that_says_nothing_of_itself_has_a_card_all_the_same() -> None:
+def test_a_strategy_without_docstrings_has_a_card() -> None:
     @dataclass(frozen=True)
     class Silent:
         n: int = 3
@@ -439,7 +439,7 @@ def test_a_strategy_that_says_nothing_of_itself_has_a_card_all_the_same() -> Non
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pip has put the package in tests/first_words, built from its source and offline."""
+    """The folder into which pip has installed tests/first_words, built from source and offline."""
     source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
     shutil.copytree(Path(__file__).with_name("first_words"), source, dirs_exist_ok=True)
     offline = ("--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check", "--no-cache-dir")
@@ -450,7 +450,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def thinktime_with(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``thinktime`` in a process of its own that finds the package."""
+    """Runs ``thinktime`` in its own process, with the package on its path."""
     path = os.pathsep.join([str(installed), str(Path(thinktime.__file__).parents[1])])
     command = [sys.executable, "-m", "thinktime", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
@@ -466,7 +466,7 @@ def test_the_program_lists_and_describes_the_strategy_of_an_installed_package(in
     }
     assert set(listed) >= set(BUILT_IN)
     shown = thinktime_with(installed, "strategies", "show", "first_words").stdout
-    assert "words=3\n        how many tokens each is begun with." in shown
+    assert "words=3\n        tokens of each beginning." in shown
 
 
 def test_the_strategy_of_an_installed_package_is_found_by_name_and_keeps_every_law(

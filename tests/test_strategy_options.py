@@ -167,13 +167,13 @@ def test_every_strategy_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", BY_DEFAULT)
-def test_options_have_these_values_by_default(name: str) -> None:
+def test_options_have_these_defaults(name: str) -> None:
     strategy: Any = make(name, {})
     assert {field.name: getattr(strategy, field.name) for field in fields(strategy)} == BY_DEFAULT[name]
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in LEAST.items() for option in options])
-def test_an_option_takes_its_least_value_and_none_below(name: str, option: str) -> None:
+def test_an_option_accepts_its_least_value_and_refuses_lower_ones(name: str, option: str) -> None:
     least = LEAST[name]
     assert getattr(make(name, least), option) == least[option]
     with pytest.raises(InputError, match=rf"^{option}={least[option] - 1}(\.0)?: give {least[option]} or more"):

@@ -1,4 +1,4 @@
-"""The laws of a strategy: all of ours keep them, and a strategy that breaks one is caught by it."""
+"""The laws of strategies: all our strategies keep them, and each law catches a strategy that breaks it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ SMALL = [
     "restarts(beam_search:n=4,width=2):n=2,select=weighted_majority",
     "restarts(restarts(best_of_n:n=2):n=2):n=2",
 ]
-"""Where many seeds are cheap, and what is rare at the defaults happens often."""
+"""Small options: many seeds are cheap, and rare events happen often."""
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -115,11 +115,11 @@ def test_every_strategy_keeps_every_law_with_its_defaults(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", SMALL)
-def test_every_strategy_keeps_every_law_when_it_is_small(text: str) -> None:
+def test_every_strategy_keeps_every_law_with_small_options(text: str) -> None:
     check_strategy(parse(text)[1], seeds=range(10))
 
 
-def test_every_strategy_with_options_is_tried_with_small_ones() -> None:
+def test_every_strategy_with_options_is_tested_with_small_ones() -> None:
     assert {split(text)[0] for text in SMALL} == set(BUILT_IN) - {"single"}
 
 
@@ -128,7 +128,7 @@ def test_every_strategy_with_options_is_tried_with_small_ones() -> None:
 
 @dataclass(frozen=True)
 class Vote:
-    """A vote over four samples that the broken ones below are made from."""
+    """A vote over four samples; the broken strategies below are variants of it."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -140,7 +140,7 @@ class Vote:
 
 
 class Overdraws(Vote):
-    """Opens an account of its own."""
+    """Opens its own account."""
 
     async def __call__(self, search: Search) -> Answer:
         search.meter = Meter(Ledger())
@@ -148,7 +148,7 @@ class Overdraws(Vote):
 
 
 class CommitsTooMuch(Vote):
-    """Spends little, but has more under way than it could pay for."""
+    """Spends little, but runs more calls at once than its budget covers."""
 
     async def __call__(self, search: Search) -> Answer:
         search.ledger.budget = Budget(tokens=max(60, search.ledger.budget.tokens or 0))
@@ -156,7 +156,7 @@ class CommitsTooMuch(Vote):
 
 
 class WantsAllOrNothing(Vote):
-    """Does not expect fewer children than it asked for."""
+    """Does not expect fewer children than it requested."""
 
     def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
         _, _, _, fourth = leaves
@@ -164,7 +164,7 @@ class WantsAllOrNothing(Vote):
 
 
 class ForgetsItsAnswer(Vote):
-    """Has nothing to say when the first sample cannot be read."""
+    """Gives no answer if the first sample is unreadable."""
 
     def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
         answer = super().chosen(search, leaves)
@@ -173,7 +173,7 @@ class ForgetsItsAnswer(Vote):
 
 
 class AnswersFromElsewhere(Vote):
-    """Its answer is not the one of its sample."""
+    """Its answer differs from that of its sample."""
 
     def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
         answer = super().chosen(search, leaves)
@@ -181,7 +181,7 @@ class AnswersFromElsewhere(Vote):
 
 
 class HidesTheBudget(Vote):
-    """Says it is done whatever ended it."""
+    """Reports ``done`` even if the budget ended it."""
 
     def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
         answer = super().chosen(search, leaves)
@@ -189,21 +189,21 @@ class HidesTheBudget(Vote):
 
 
 class ReturnsText(Vote):
-    """Gives the bare text."""
+    """Returns a text instead of an answer."""
 
     def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
         return super().chosen(search, leaves).value  # type: ignore[return-value]  # the mistake
 
 
-class ThrowsDice(Vote):
-    """Draws as many samples as a die says that no key belongs to."""
+class DrawsWithoutSeed(Vote):
+    """Draws a random number of samples, without a seed."""
 
     async def __call__(self, search: Search) -> Answer:
         return self.chosen(search, await search.extend([search.root], 1 + int(4 * random())))
 
 
 class Remembers(Vote):
-    """Does something else for every search it has seen."""
+    """Changes its behaviour with every search that it has run."""
 
     seen = count()
 
@@ -213,7 +213,7 @@ class Remembers(Vote):
 
 
 class SharesBetweenSearches(Vote):
-    """Is right alone; in a crowd one search takes the samples of another for its own number of turns."""
+    """Works alone; with other searches, one search uses state of another."""
 
     running: ClassVar[list[Search]] = []
 
@@ -226,7 +226,7 @@ class SharesBetweenSearches(Vote):
 
 
 class ClearsUp(Vote):
-    """Drops what it did not choose from the trace."""
+    """Removes the samples that it did not choose from the trace."""
 
     def chosen(self, search: Search, leaves: Sequence[Node]) -> Answer:
         answer = super().chosen(search, leaves)
@@ -237,7 +237,7 @@ class ClearsUp(Vote):
 
 
 class SamplesOffTheBooks(Vote):
-    """Asks the generator past the search."""
+    """Calls the generator directly, without the search."""
 
     async def __call__(self, search: Search) -> Answer:
         aside = Extension(search.root, 9, "aside", "done", search.sampling, 1)
@@ -255,7 +255,7 @@ class UnderstatesItsCost(Vote):
 
 
 class ComesBackToThePruned(Vote):
-    """Goes on from a beginning that it has given up."""
+    """Extends a node that it has pruned."""
 
     async def __call__(self, search: Search) -> Answer:
         begun = await search.extend([search.root], 2, until="step")
@@ -264,7 +264,7 @@ class ComesBackToThePruned(Vote):
 
 
 class CountsItsBatches(Vote):
-    """Decides by how often the generator was asked, which a resumed run does less."""
+    """Decides by the number of generator calls, which is lower in a resumed run."""
 
     async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], 2)
@@ -274,7 +274,7 @@ class CountsItsBatches(Vote):
 
 
 class KeepsNoJournal(Vote):
-    """Writes nothing down, so a resumed run begins again."""
+    """Writes no journal, so a resumed run starts again."""
 
     async def __call__(self, search: Search) -> Answer:
         leaves = await search.extend([search.root], 2)
@@ -289,9 +289,9 @@ BROKEN: list[tuple[Strategy, Law, str]] = [
     (WantsAllOrNothing(), answers_anytime, "it raised ValueError: not enough values to unpack"),
     (ForgetsItsAnswer(), answers_anytime, "no answer, though 1 of its samples have one"),
     (AnswersFromElsewhere(), answers_anytime, "the answer '42' is not that of its node"),
-    (HidesTheBudget(), answers_anytime, "finish is 'done' where it is 'budget'"),
+    (HidesTheBudget(), answers_anytime, "finish is 'done', expected 'budget'"),
     (ReturnsText(), answers_anytime, "it returned '.' instead of an Answer"),
-    (ThrowsDice(), is_deterministic, "run .* differs"),
+    (DrawsWithoutSeed(), is_deterministic, "run .* differs"),
     (Remembers(), is_deterministic, "a second run with the same seed differs"),
     (SharesBetweenSearches(), is_deterministic, "a run beside others, its calls and batches in another order, differs"),
     (ClearsUp(), keeps_every_sample, "a paid sample is missing in the trace"),
@@ -312,7 +312,7 @@ def test_a_strategy_that_breaks_a_law_is_caught_by_it_in_one_line(strategy: Stra
         check_strategy(strategy, range(30))
 
 
-def test_every_law_is_seen_to_fail_and_none_fails_the_strategy_that_the_broken_ones_are_made_from() -> None:
+def test_every_law_fails_for_a_broken_strategy_and_none_fails_for_the_base() -> None:
     assert {law for _, law, _ in BROKEN} == set(LAWS)
     check_strategy(Vote(), range(30))
 
@@ -322,16 +322,16 @@ def test_a_broken_law_names_the_strategy_the_seed_and_the_budget() -> None:
         answers_anytime(ForgetsItsAnswer())
 
 
-# What the laws are tried on
+# Trials
 
 
-def test_the_books_of_a_trial_agree_with_the_ledger_of_an_honest_search() -> None:
+def test_the_count_of_a_trial_agrees_with_the_ledger_of_a_correct_search() -> None:
     trial = asyncio.run(Trial(BUILT_IN["beam_search"](n=4, width=2), seed=1).run())
     assert trial.spent == trial.search.ledger.spent
     assert trial.calls == len(trial.moments) > 2
 
 
-def test_trials_meet_every_way_a_child_can_end() -> None:
+def test_trials_cover_every_finish_of_a_child() -> None:
     seen = set()
     for text in ("early_rejection:n=4,width=2,tau=3", "first_finish"):
         for seed in range(12):
@@ -340,7 +340,7 @@ def test_trials_meet_every_way_a_child_can_end() -> None:
     assert seen == {"step", "eos", "cut", "length", "pruned", "budget"}
 
 
-def test_budgets_reach_from_hardly_anything_to_more_than_enough_and_limit_everything_but_seconds() -> None:
+def test_random_budgets_range_from_almost_nothing_to_more_than_enough_and_limit_all_counts_except_seconds() -> None:
     budgets = [random_budget(seed) for seed in range(60)]
     limits = {name: [v for b in budgets if (v := getattr(b, name)) is not None] for name in vars(Budget())}
     assert {name for name, values in limits.items() if values} == {"tokens", "calls", "flops", "dollars"}

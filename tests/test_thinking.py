@@ -1,4 +1,4 @@
-"""Caps on thinking: kept by whatever way the engine has, counted on what came, refused where there is no way."""
+"""Caps on thinking: enforced in the way that the engine offers, checked by a count, and refused if there is no way."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_thought_is_cut_at_the_cap_closed_and_answered(start: Start, begins: b
     nodes = sampled(searching(generator))
     for node in nodes:
         thought, end, answer = node.state.text.partition(CLOSING)
-        assert thought.split()[-1] == f"hm{19 if begins else 18}" and end  # the mark that begins it is a token, too
+        assert thought.split()[-1] == f"hm{19 if begins else 18}" and end  # the begin mark is a token, too
         assert node.finish == "eos" and "The answer is" in answer
         assert (node.state.thinking, node.state.tokens) == (20, node.usage.generated_tokens)
     assert sum(node.usage.generated_tokens for node in nodes) == endpoint.generated_tokens
@@ -88,27 +88,27 @@ def test_a_thought_is_cut_at_the_cap_closed_and_answered(start: Start, begins: b
     assert second["max_tokens"] == 180 and second["messages"][-1]["content"].startswith("<think>")
 
 
-def test_what_ends_before_the_cap_is_left_alone(start: Start) -> None:
+def test_a_sample_that_ends_before_the_cap_is_unchanged(start: Start) -> None:
     endpoint = start(thinks="marked", thought=7)
     (node,) = sampled(searching(capped(endpoint, 60)), 1)
     assert len(endpoint.requests) == 1 and node.state.thinking == 7 and CLOSING not in node.state.text
 
 
-def test_an_answer_that_is_longer_than_the_cap_goes_on_where_it_was_cut(start: Start) -> None:
+def test_an_answer_longer_than_the_cap_continues_where_it_was_cut(start: Start) -> None:
     endpoint = start(thinks="marked", thought=7)
     (node,) = sampled(searching(capped(endpoint, 11)), 1)
     assert len(endpoint.requests) == 2 and node.finish == "eos" and node.state.thinking == 7
     assert node.state.text.count("</think>") == 1 and CLOSING not in node.state.text
 
 
-def test_a_cap_of_nothing_closes_the_thought_before_it_begins(start: Start) -> None:
+def test_a_cap_of_0_closes_the_thought_before_it_begins(start: Start) -> None:
     for begins in (False, True):
         (node,) = sampled(searching(capped(start(**MARKED, begins=begins), 0)), 1)
         assert node.state.text.removeprefix("<think>\n").startswith(CLOSING) and node.state.thinking == 0
         assert node.finish == "eos" and "hm0" not in node.state.text
 
 
-def test_a_completion_thinks_if_its_prompt_or_it_begins_to(start: Start) -> None:
+def test_a_completion_thinks_if_its_prompt_or_its_text_begins_a_thought(start: Start) -> None:
     endpoint = start(**MARKED, begins=True)
     generator = capped(endpoint, 20, "/completions")
     (node,) = sampled(searching(generator, "what is 3 + 4 <think>\n"), 1)
@@ -120,7 +120,9 @@ def test_a_completion_thinks_if_its_prompt_or_it_begins_to(start: Start) -> None
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("thinks", ["apart", "hidden"])
-def test_a_field_that_was_seen_to_hold_is_sent_and_counted_again(start: Start, field: str, thinks: str) -> None:
+def test_a_field_that_capped_thoughts_in_the_probe_is_sent_and_thoughts_are_counted(
+    start: Start, field: str, thinks: str
+) -> None:
     endpoint = start(thinks=thinks, thought=90, caps=field, counts_thoughts=True)
     generator = capped(endpoint, 20)
     assert generator.cap.by == field
@@ -130,13 +132,13 @@ def test_a_field_that_was_seen_to_hold_is_sent_and_counted_again(start: Start, f
     assert endpoint.requests[0][outer] == ({inner: 20} if inner else 20)
 
 
-def test_thoughts_apart_are_counted_by_log_probabilities_where_usage_does_not_tell(start: Start) -> None:
+def test_thoughts_apart_are_counted_by_log_probabilities_if_usage_has_no_count(start: Start) -> None:
     endpoint = start(thinks="apart", thought=90, caps="thinking_token_budget")
     (node,) = sampled(searching(capped(endpoint, 20)), 1)
     assert node.state.thinking == 20
 
 
-def test_a_cap_that_does_not_hold_is_told(start: Start) -> None:
+def test_a_cap_that_does_not_hold_is_reported(start: Start) -> None:
     endpoint = start(thinks="apart", thought=90, caps="thinking_token_budget", counts_thoughts=True)
     generator = capped(endpoint, 20)
     endpoint.caps = ""
@@ -149,7 +151,7 @@ def test_a_cap_that_does_not_hold_is_told(start: Start) -> None:
     assert node.state.thinking == node.state.tokens > 20
 
 
-def test_what_nobody_counts_is_unknown(start: Start) -> None:
+def test_uncounted_thoughts_are_unknown(start: Start) -> None:
     endpoint = start(thinks="apart", thought=90, caps="thinking_token_budget", counts_thoughts=True)
     generator = capped(endpoint, 20)
     endpoint.counts_thoughts = endpoint.logprobs = False
@@ -160,9 +162,14 @@ def test_what_nobody_counts_is_unknown(start: Start) -> None:
 @pytest.mark.parametrize(
     "behaviour",
     [
-        {},  # no thoughts in sight
-        {"thinks": "apart", "thought": 90},  # no field, and nothing to close
-        {"thinks": "apart", "thought": 90, "caps": "thinking_token_budget", "logprobs": False},  # nobody counts
+        {},  # the probe sees no thoughts
+        {"thinks": "apart", "thought": 90},  # no field caps thoughts, and no thought can be closed
+        {
+            "thinks": "apart",
+            "thought": 90,
+            "caps": "thinking_token_budget",
+            "logprobs": False,
+        },  # thoughts are not counted
         {"thinks": "hidden", "thought": 90},
         {**MARKED, "continues": False},
         {**MARKED, "forgets": True},
@@ -170,7 +177,9 @@ def test_what_nobody_counts_is_unknown(start: Start) -> None:
         {**MARKED, "usage": False},
     ],
 )
-def test_where_no_way_is_seen_it_is_refused_before_anything_is_spent(start: Start, behaviour: dict[str, Any]) -> None:
+def test_without_a_way_to_cap_the_request_is_refused_before_anything_is_spent(
+    start: Start, behaviour: dict[str, Any]
+) -> None:
     endpoint = start(**behaviour)
     generator = capped(endpoint, 20)
     with pytest.raises(InputError, match="thinking_tokens=20: no way to cap the thoughts of words"):
@@ -186,7 +195,7 @@ def test_a_model_that_cannot_be_continued_is_capped_by_its_field(start: Start) -
 
 
 @pytest.mark.parametrize("usage", [True, False])
-def test_dollars_cover_the_prompt_that_is_read_twice(start: Start, usage: bool) -> None:
+def test_dollars_include_the_second_reading_of_the_prompt(start: Start, usage: bool) -> None:
     endpoint = start(**MARKED)
     generator = capped(endpoint, 20, price=Price.parse("1000/1000"))
     endpoint.usage = usage
@@ -200,20 +209,20 @@ def test_dollars_cover_the_prompt_that_is_read_twice(start: Start, usage: bool) 
         assert spent.dollars >= (endpoint.prompt_tokens + endpoint.generated_tokens) / 1000
 
 
-def test_a_look_at_thoughts_is_kept_on_disk_beside_the_other(start: Start, tmp_path: Path) -> None:
+def test_the_probe_of_thoughts_is_cached_on_disk_beside_the_other_probe(start: Start, tmp_path: Path) -> None:
     endpoint, cache = start(**MARKED), ProbeCache(tmp_path / "probes.json")
     first = capped(endpoint, 20, probe_cache=cache)
     again = RemoteGenerator(endpoint.url, "words", thinking_tokens=7, probe_cache=cache)
     assert (again.cap, again.traits) == (first.cap, first.traits) and endpoint.requests == []
 
 
-def test_other_caps_are_other_samples(start: Start) -> None:
+def test_samples_under_different_caps_are_different_samples(start: Start) -> None:
     endpoint = start(**MARKED)
     names = {RemoteGenerator(endpoint.url, "words", thinking_tokens=cap).name for cap in (None, 5, 6)}
     assert len(names) == 3
 
 
-def test_steps_stay_within_the_cap_of_the_whole(start: Start) -> None:
+def test_all_steps_together_stay_within_the_cap(start: Start) -> None:
     endpoint = start(thinks="marked", thought=90)
     search = searching(capped(endpoint, 30))
 
@@ -242,23 +251,23 @@ CAPPED = "majority:n=4,thinking_tokens=20/words"
         {"thinktime": {"strategy": "majority:thinking_tokens=9", "n": 4, "thinking_tokens": 20}},
     ],
 )
-def test_the_gateway_caps_by_name_and_field_and_says_that_it_held(
+def test_the_gateway_caps_by_name_and_field_and_reports_that_the_cap_held(
     start_gateway: StartGateway, named: dict[str, Any]
 ) -> None:
     endpoint, gateway = start_gateway(**MARKED)
-    gateway.ask({**PLAIN, "model": CAPPED})  # cache at the thoughts
+    gateway.ask({**PLAIN, "model": CAPPED})  # caches the probe of thoughts
     endpoint.prompt_tokens = endpoint.generated_tokens = 0
     status, answer, _ = gateway.ask({**PLAIN, "max_tokens": 200, **named})
-    facts = answer["thinktime"]
-    assert status == 200 and facts["thinking"] == {"limit": 20, "most": 20, "held": True}
+    report = answer["thinktime"]
+    assert status == 200 and report["thinking"] == {"limit": 20, "most": 20, "held": True}
     content = answer["choices"][0]["message"]["content"]
-    assert CLOSING in content and content.endswith(f"answer is {facts['answer']}") and facts["options"] == {"n": 4}
+    assert CLOSING in content and content.endswith(f"answer is {report['answer']}") and report["options"] == {"n": 4}
     assert answer["usage"]["prompt_tokens"] == endpoint.prompt_tokens
     assert answer["usage"]["completion_tokens"] == endpoint.generated_tokens
     assert "thinking_tokens" not in endpoint.requests[-1]
 
 
-def test_a_cap_that_an_engine_stops_keeping_is_told_with_the_answer(start_gateway: StartGateway) -> None:
+def test_a_cap_that_an_engine_stops_keeping_is_reported_with_the_answer(start_gateway: StartGateway) -> None:
     endpoint, gateway = start_gateway(thinks="apart", thought=90, caps="thinking_token_budget", counts_thoughts=True)
     body = {**PLAIN, "model": CAPPED, "max_tokens": 200}
     assert gateway.ask(body)[1]["thinktime"]["thinking"]["held"] is True
@@ -279,7 +288,7 @@ def test_a_cap_that_is_no_number_is_a_400(start_gateway: StartGateway, value: An
     assert (status, "thinking_tokens" in answer["error"]["param"]) == (400, True) and endpoint.requests == []
 
 
-def test_a_model_whose_thoughts_cannot_be_capped_is_a_400_and_looked_at_once(start_gateway: StartGateway) -> None:
+def test_a_model_whose_thoughts_cannot_be_capped_is_a_400_and_is_probed_once(start_gateway: StartGateway) -> None:
     endpoint, gateway = start_gateway()
     status, answer, _ = gateway.ask({**PLAIN, "model": CAPPED})
     assert (status, answer["error"]["param"]) == (400, "thinking_tokens") and "no way to cap" in answer["error"][
@@ -289,7 +298,7 @@ def test_a_model_whose_thoughts_cannot_be_capped_is_a_400_and_looked_at_once(sta
     assert gateway.ask({**PLAIN, "model": CAPPED})[0] == 400 and endpoint.requests == []
 
 
-def test_a_stream_tells_thought_end_and_answer_as_the_whole_has_them(start_gateway: StartGateway) -> None:
+def test_a_stream_has_the_same_thought_end_and_answer_as_a_whole_reply(start_gateway: StartGateway) -> None:
     for echoes in (False, True):
         _, gateway = start_gateway(thinks="marked", echoes=echoes)
         client = OpenAI(base_url=gateway.url, api_key="none", max_retries=0)
@@ -305,7 +314,7 @@ def test_a_stream_tells_thought_end_and_answer_as_the_whole_has_them(start_gatew
         assert streamed == whole.choices[0].message.content and CLOSING in streamed and "answer is" in streamed
 
 
-def test_log_probabilities_of_both_parts_are_told(start_gateway: StartGateway) -> None:
+def test_log_probabilities_of_both_parts_are_returned(start_gateway: StartGateway) -> None:
     _, gateway = start_gateway(**MARKED)
     _, answer, _ = gateway.ask(
         {**PLAIN, "model": "single:thinking_tokens=20/words", "max_tokens": 99, "logprobs": True}
@@ -327,7 +336,7 @@ GREEDY = Sampling(temperature=0.0, max_length=200)
 
 
 def thinking_locally(model: Path, cap: int | None, sampling: Sampling = GREEDY, at_most: int | None = None) -> Node:
-    """A sample of the model on this machine, in pieces of ``at_most`` tokens."""
+    """A sample of the local model, in pieces of ``at_most`` tokens."""
     generator = LocalGenerator(model, dtype="float64", thinking_tokens=cap)
     search = Search(Problem("q", LONG), generator, sampling=sampling)
 
@@ -345,7 +354,7 @@ def length(model: Path, text: str) -> int:
 
 
 @pytest.mark.parametrize(("cap", "closed"), [(0, True), (12, True), (300, False)])
-def test_a_local_model_thinks_as_long_as_it_may(thinker: Path, cap: int, closed: bool) -> None:
+def test_a_local_model_thinks_up_to_the_cap(thinker: Path, cap: int, closed: bool) -> None:
     whole, node = thinking_locally(thinker, None), thinking_locally(thinker, cap)
     thought, _, answer = node.state.text.partition("</think>")
     assert (CLOSING in node.state.text) == closed and node.finish == "eos" and any(c.isdigit() for c in answer)
@@ -357,25 +366,25 @@ def test_a_local_model_thinks_as_long_as_it_may(thinker: Path, cap: int, closed:
     assert node.parent and unpack(node.parent.state, pack(node.parent.state, node.state)) == node.state
 
 
-def test_a_local_model_that_goes_on_thinking_behind_the_end_is_told_so(thinker: Path) -> None:
+def test_a_local_model_that_thinks_again_after_its_thought_is_reported(thinker: Path) -> None:
     node = thinking_locally(thinker, 12)
     assert node.state.text.count("</think>") == 2 and (node.state.thinking or 0) > 12
 
 
 @pytest.mark.parametrize("at_most", [5, 7, 12])
-def test_a_local_thought_is_closed_at_the_cap_however_it_was_cut_before(thinker: Path, at_most: int) -> None:
+def test_a_local_thought_is_closed_at_the_cap_for_any_earlier_cuts(thinker: Path, at_most: int) -> None:
     node = thinking_locally(thinker, 12, at_most=at_most)
     assert node.finish == "eos" and node.state.text.count(CLOSING) == 1
     assert length(thinker, node.state.text.partition(CLOSING)[0]) == 12
 
 
 @pytest.mark.parametrize("limit", [11, 12, 13, 16])
-def test_a_local_thought_that_the_limit_ends_is_within_the_cap(thinker: Path, limit: int) -> None:
+def test_a_local_thought_that_the_length_limit_ends_is_within_the_cap(thinker: Path, limit: int) -> None:
     node = thinking_locally(thinker, 12, Sampling(temperature=0.0, max_length=limit))
     assert (node.finish, node.state.thinking) == ("length", min(limit, 12)) and "</think>" not in node.state.text
 
 
-def test_a_local_model_that_cannot_write_the_mark_is_refused(solver_directory: Path, tmp_path: Path) -> None:
+def test_a_cap_on_a_local_model_without_the_end_mark_is_refused(solver_directory: Path, tmp_path: Path) -> None:
     mute = tmp_path / "mute"
     shutil.copytree(solver_directory, mute)
     tokenizer = json.loads((mute / "tokenizer.json").read_text())
@@ -393,7 +402,7 @@ def test_a_race_under_a_cap_is_refused(thinker: Path) -> None:
         asyncio.run(make("first_finish", {"n": 2})(search))
 
 
-def test_a_race_of_streams_under_a_cap_is_refused_where_thoughts_are_closed_and_run_where_a_field_does_it(
+def test_a_race_of_streams_under_a_cap_is_refused_by_continuation_and_allowed_by_a_field(
     start: Start,
 ) -> None:
     search = searching(capped(start(thinks="marked"), 3))
@@ -403,7 +412,7 @@ def test_a_race_of_streams_under_a_cap_is_refused_where_thoughts_are_closed_and_
     assert asyncio.run(make("first_finish", {"n": 2, "guard": "off"})(search)).finish == "done"
 
 
-def test_the_commands_tell_whether_the_cap_held(
+def test_the_commands_report_whether_the_cap_held(
     thinker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(*arguments: str) -> str:
@@ -430,24 +439,24 @@ def llama_cpp(thinker: Path) -> Iterator[str]:
 
 
 def listed_thoughts(node: Node) -> int:
-    """The tokens of a sample before the end of its thought, as the server lists them."""
+    """The number of listed tokens of a sample before the end of its thought."""
     return [token["token"] for token in json.loads(node.state.choice)["logprobs"]["content"]].index("</think>")
 
 
 @pytest.mark.parametrize(("cap", "keeps"), [(10, True), (0, False)])
-def test_llama_cpp_keeps_a_cap_by_its_own_field_and_is_told_where_it_does_not(
+def test_llama_cpp_keeps_a_cap_by_its_own_field_and_a_broken_cap_is_reported(
     llama_cpp: str, cap: int, keeps: bool
 ) -> None:
     generator = remote(llama_cpp).sending({"logprobs": True}, thinking_tokens=cap)
     assert generator.cap.by == "reasoning_budget_tokens"
-    nodes = sampled(searching(generator, LONG), 1, temperature=0)  # warm samples may end their thought at once
+    nodes = sampled(searching(generator, LONG), 1, temperature=0)  # sampled thoughts may end at once
     nodes += sampled(searching(generator, LONG), 2, temperature=0.5)
     thoughts = [listed_thoughts(node) for node in nodes]
     assert thinking_counts(nodes) == thoughts
     assert thinking_report(thoughts, cap) == {"limit": cap, "most": max(thoughts), "held": keeps}
 
 
-def test_llama_cpp_answers_behind_a_thought_that_was_closed_in_a_completion(llama_cpp: str, thinker: Path) -> None:
+def test_llama_cpp_answers_after_a_thought_that_was_closed_in_a_completion(llama_cpp: str, thinker: Path) -> None:
     generator = RemoteGenerator(f"{llama_cpp}/completions", only_model(llama_cpp), thinking_tokens=12)
     search = searching(generator, f"<|user|>{LONG}<|assistant|><think>\n")
     search.sampling = GREEDY

@@ -1,4 +1,4 @@
-"""The training loop: its log, its checkpoints, its schedule, and that a seed gives the same weights."""
+"""The training loop: its log, checkpoints, schedule and seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS = torch.tensor([[3, 4, 5, 6, 3, 4, 5, 6], [4, 5, 6, 3, 4, PAD_ID, PAD_ID, PA
 
 
 def trained(out: Path, *, steps: int = 60, stop: int | None = None) -> tuple[Llama, nn.Linear, list[int]]:
-    """A tiny model after a run on the same two rows, its head, and the tokens after every step."""
+    """A tiny model trained on the same two rows, its head, and the token count after every step."""
     words = ["--out", str(out), "--steps", str(steps)]
     run = TrainingRun(options("", muon_rate=0.02, adam_rate=0.003).parse_args(words))
     config = LlamaConfig(
@@ -58,7 +58,7 @@ def rows(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_run_logs_its_losses_by_name_counts_tokens_without_padding_and_evaluates_now_and_then(tmp_path: Path) -> None:
+def test_a_run_logs_losses_by_name_counts_tokens_without_padding_and_evaluates_at_intervals(tmp_path: Path) -> None:
     _, _, counts = trained(tmp_path)
     log = rows(tmp_path)
     assert counts == [13 * step for step in range(1, 61)]
@@ -67,7 +67,7 @@ def test_a_run_logs_its_losses_by_name_counts_tokens_without_padding_and_evaluat
     assert log[0]["text"] > log[1]["text"] > log[2]["text"] > 0 and log[0]["label"] > log[2]["label"]
 
 
-def test_the_model_is_saved_without_its_heads_at_every_row_and_at_the_end(tmp_path: Path) -> None:
+def test_the_model_is_saved_without_its_heads_at_every_log_row_and_at_the_end(tmp_path: Path) -> None:
     model, head, _ = trained(tmp_path)
     final = Llama.load(tmp_path / "final")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), final.parameters(), strict=True))
@@ -76,19 +76,19 @@ def test_the_model_is_saved_without_its_heads_at_every_row_and_at_the_end(tmp_pa
     assert not torch.equal(start.weight, head.weight)
 
 
-def test_a_run_may_stop_before_its_schedule_ends_and_a_seed_gives_the_same_weights(tmp_path: Path) -> None:
+def test_a_run_can_stop_before_its_schedule_ends_and_a_seed_gives_the_same_weights(tmp_path: Path) -> None:
     short, again = (trained(tmp_path / name, stop=20)[0] for name in ("one", "two"))
     assert rows(tmp_path / "one")[-1]["step"] == 20
     assert all(torch.equal(a, b) for a, b in zip(short.parameters(), again.parameters(), strict=True))
 
 
-def test_processes_share_a_batch_by_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_get_neighbouring_rows_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = TrainingRun(options("", muon_rate=0.1, adam_rate=0.1).parse_args(["--out", str(tmp_path), "--steps", "1"]))
     batches: Iterator[Sequence[int]] = iter([[1, 2, 3, 4, 5]])
     run.rank, run.world = 1, 2
     assert list(map(run.share, batches)) == [[2, 4]]
 
 
-def test_the_rate_rises_stays_and_falls_to_zero() -> None:
+def test_the_learning_rate_rises_stays_constant_and_falls_to_zero() -> None:
     scales = [rate_scale(step, 1000, falling=0.5) for step in (0, 49, 400, 500, 750, 999)]
     assert scales == pytest.approx([0.02, 1, 1, 1, 0.5, 0.002])

@@ -65,7 +65,7 @@ Rounds = list[list[tuple[tuple[int, ...], int]]]
 
 
 def rounds(generator: ToyGenerator) -> Rounds:
-    """Of every batch asked for: the parents and the places among their children."""
+    """For every requested batch: the parents and the indices of the children."""
     return [[(extension.node.path, extension.index) for extension in batch] for batch in generator.asked]
 
 
@@ -86,7 +86,7 @@ def rounds(generator: ToyGenerator) -> Rounds:
         ([], 4, []),
     ],
 )
-def test_children_are_shared_out_by_the_softmax_of_the_scores(
+def test_children_are_shared_by_the_softmax_of_the_scores(
     scores: list[float | None], width: int, expected: list[int]
 ) -> None:
     assert shares(scores, width, 0.2) == expected
@@ -94,7 +94,7 @@ def test_children_are_shared_out_by_the_softmax_of_the_scores(
 
 @unhurried
 @given(st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=1, max_size=12), st.integers(0, 64))
-def test_all_children_are_given_and_never_more_to_a_lower_score(scores: list[float | None], width: int) -> None:
+def test_all_children_are_allocated_and_a_lower_score_never_gets_more(scores: list[float | None], width: int) -> None:
     counts = shares(scores, width, 0.2)
     assert sum(counts) == width and min(counts) >= 0
     known = sorted((s, c) for s, c in zip(scores, counts, strict=True) if s is not None)
@@ -111,13 +111,13 @@ def test_scores_of_any_size_are_compared_without_overflow() -> None:
 
 @unhurried
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=20), st.integers(1, 50), st.floats(0, 0.999))
-def test_a_particle_has_its_share_of_descendants_rounded_down_or_up(
+def test_a_particle_gets_its_share_of_descendants_rounded_down_or_up(
     weights: list[float], n: int, offset: float
 ) -> None:
     ancestors = systematic(weights, n, offset)
     assert len(ancestors) == n and ancestors == sorted(ancestors)
-    for place, weight in enumerate(normalised(weights)):
-        assert abs(ancestors.count(place) - n * weight) < 1 + 1e-6
+    for index, weight in enumerate(normalised(weights)):
+        assert abs(ancestors.count(index) - n * weight) < 1 + 1e-6
 
 
 def test_the_comb_is_even() -> None:
@@ -126,8 +126,8 @@ def test_the_comb_is_even() -> None:
     assert systematic([log(0.1), log(0.9)], 2, 0.3) == [1, 1]
 
 
-class Dice(Random):
-    """Gives these numbers, one after the other."""
+class FixedRandom(Random):
+    """Returns these numbers, one after the other."""
 
     def __init__(self, *numbers: float) -> None:
         super().__init__()
@@ -137,24 +137,24 @@ class Dice(Random):
         return self.numbers.pop(0)
 
 
-def test_the_resamplers_as_worked_out_by_hand() -> None:
+def test_the_resamplers_by_hand() -> None:
     """Weights .5, .25, .25 end at .5, .75 and 1."""
     weights = [log(0.5), log(0.25), log(0.25)]
-    assert RESAMPLERS["systematic"](weights, 4, Dice(0.5)) == [0, 0, 1, 2]
-    assert RESAMPLERS["stratified"](weights, 2, Dice(0.9, 0.4)) == [0, 1], "at .45 and .7"
-    assert RESAMPLERS["stratified"](weights, 2, Dice(0.1, 0.6)) == [0, 2], "at .05 and .8"
-    assert RESAMPLERS["multinomial"](weights, 3, Dice(0.8, 0.1, 0.2)) == [0, 0, 2]
+    assert RESAMPLERS["systematic"](weights, 4, FixedRandom(0.5)) == [0, 0, 1, 2]
+    assert RESAMPLERS["stratified"](weights, 2, FixedRandom(0.9, 0.4)) == [0, 1], "at .45 and .7"
+    assert RESAMPLERS["stratified"](weights, 2, FixedRandom(0.1, 0.6)) == [0, 2], "at .05 and .8"
+    assert RESAMPLERS["multinomial"](weights, 3, FixedRandom(0.8, 0.1, 0.2)) == [0, 0, 2]
 
 
 @pytest.mark.parametrize("resampler", sorted(RESAMPLERS))
-def test_a_resampler_gives_each_particle_its_weight_on_average(resampler: str) -> None:
-    weights, dice, runs = [log(0.6), log(0.1), log(0.3)], Random(0), 2000
-    ancestors = [RESAMPLERS[resampler](weights, 5, dice) for _ in range(runs)]
-    for place, weight in enumerate([0.6, 0.1, 0.3]):
-        assert sum(drawn.count(place) for drawn in ancestors) / (5 * runs) == pytest.approx(weight, abs=0.02)
+def test_a_resampler_is_unbiased(resampler: str) -> None:
+    weights, rng, runs = [log(0.6), log(0.1), log(0.3)], Random(0), 2000
+    ancestors = [RESAMPLERS[resampler](weights, 5, rng) for _ in range(runs)]
+    for index, weight in enumerate([0.6, 0.1, 0.3]):
+        assert sum(drawn.count(index) for drawn in ancestors) / (5 * runs) == pytest.approx(weight, abs=0.02)
 
 
-def test_the_effective_size_lies_between_one_and_all() -> None:
+def test_the_effective_size_is_between_one_and_the_number_of_particles() -> None:
     assert effective_size([3.0] * 8) == pytest.approx(8)
     assert effective_size([0.0, -inf, -inf]) == 1
     assert effective_size([-1e6, -1e6 + log(3)]) == pytest.approx(1 / (1 / 16 + 9 / 16))
@@ -163,14 +163,14 @@ def test_the_effective_size_lies_between_one_and_all() -> None:
 
 @unhurried
 @given(st.sampled_from(sorted(POTENTIALS)), st.lists(st.floats(-5, 5), min_size=1, max_size=8))
-def test_the_potentials_of_a_lineage_come_to_its_last_reward(kind: str, rewards: list[float]) -> None:
+def test_the_log_potentials_of_a_lineage_sum_to_its_last_reward(kind: str, rewards: list[float]) -> None:
     spent = 0.0
-    for place in range(len(rewards)):
-        spent += log_potential(kind, rewards[: place + 1], spent, last=place == len(rewards) - 1)
+    for index in range(len(rewards)):
+        spent += log_potential(kind, rewards[: index + 1], spent, last=index == len(rewards) - 1)
     assert spent == pytest.approx(rewards[-1])
 
 
-def test_what_a_reward_on_the_way_weighs() -> None:
+def test_the_log_potential_of_an_intermediate_reward() -> None:
     rewards = [1.0, 3.0, 2.0]
     assert {kind: log_potential(kind, rewards, 0.0, last=False) for kind in POTENTIALS} == {
         "diff": -1.0, "max": 3.0, "sum": 6.0, "rt": 2.0, "is": 0.0,
@@ -184,7 +184,7 @@ def test_log_odds_of_certainty_are_finite() -> None:
 
 
 def two_ways(extension: Extension) -> object:
-    """Half of all solutions go by ``left`` to 5, half by ``right`` to 7, with a step between."""
+    """Half of all solutions go through ``left`` to 5, half through ``right`` to 7, with a step between."""
     path = extension.node.state.text
     if not path:
         return step(Random(extension.key).choice(["left", "right"]))
@@ -206,20 +206,20 @@ def test_particles_are_distributed_as_samples_times_the_reward_of_the_end(potent
     assert answer.share == pytest.approx(0.8, abs=0.06)
 
 
-def test_particles_are_kept_with_their_weights_while_these_are_even_enough() -> None:
+def test_particles_are_not_resampled_while_their_effective_size_is_large() -> None:
     search = toy_search(two_ways, lambda node: MISLEADING[node.state.text])  # type: ignore[arg-type]
     answer = solve(ParticleFilter(n=3000, ess=0), search)
     assert answer.share == pytest.approx(0.8, abs=0.03)
     assert not any(record.pruned for record in search.trace.values())
 
 
-def test_a_particle_without_a_score_goes_on_as_it_is() -> None:
+def test_a_particle_without_a_score_keeps_its_weight() -> None:
     search = toy_search(two_ways, lambda node: None)  # type: ignore[arg-type]
     answer = solve(ParticleFilter(n=64, ess=1), search)
     assert answer.share == pytest.approx(0.5, abs=0.2)
 
 
-def test_a_particle_that_cannot_end_weighs_nothing() -> None:
+def test_a_particle_that_cannot_end_has_weight_0() -> None:
     tree = {"0": step("a b c d e f g h"), "1": done("is 7")}
     search = toy_search(tree, {"0": 0.9, "1": 0.2})
     answer = solve(ParticleFilter(n=2), search)
@@ -236,8 +236,8 @@ def weights_on_the_way(strategy: ParticleFilter, scores: list[float]) -> list[fl
     return found
 
 
-def test_annealing_takes_a_growing_share_of_the_rewards_on_the_way() -> None:
-    """Log-odds of .8, .8, .8 are log 4 each; over 2 steps the factor has 1/2 of its value, then all of it."""
+def test_annealing_raises_the_factor_of_intermediate_rewards() -> None:
+    """The log-odds of .8 are log 4; over 2 steps the factor has 1/2 of its value, then its full value."""
     scores = [0.8, 0.8, 0.8]
     halves = weights_on_the_way(ParticleFilter(anneal=2, potential="rt"), scores)
     assert halves == pytest.approx([0.5 * log(4), 1.5 * log(4), 2.5 * log(4)])
@@ -247,7 +247,7 @@ def test_annealing_takes_a_growing_share_of_the_rewards_on_the_way() -> None:
 
 
 def test_annealing_is_over_at_the_end() -> None:
-    """The reward of a solution counts in full, whatever its steps had counted."""
+    """The reward of a solution counts in full, for any factor of its steps."""
     tree = {"0": step("a"), "0/0": done("is 7")}
     search = toy_search(tree, {"0": 0.9, "0/0": 0.8})
     (particle,) = asyncio.run(ParticleFilter(n=1, ess=0, anneal=40).filter(search))
@@ -258,18 +258,18 @@ def test_annealing_is_over_at_the_end() -> None:
     ("start", "every", "scored"),
     [(0, 1, [1, 2, 3, 4, 5, 6, 7]), (0, 3, [1, 4, 7]), (1, 2, [2, 4, 6, 7]), (3, 1, [4, 5, 6, 7]), (9, 1, [7])],
 )
-def test_steps_are_scored_from_start_on_and_then_every_so_many_and_the_end_always(
+def test_steps_are_scored_from_start_on_at_every_interval_and_the_end_always(
     start: int, every: int, scored: list[int]
 ) -> None:
-    """Six steps and an end."""
+    """Six steps, then the end."""
     generator = ToyGenerator(lambda extension: done("7") if extension.node.depth == 6 else step("on"))
     search = toy_search(generator, scorer := ToyScorer(lambda node: 0.5))
     solve(ParticleFilter(n=1, start=start, every=every), search)
     assert [node.depth for batch in scorer.asked for node in batch] == scored
 
 
-def test_particles_none_of_which_has_a_weight_are_warned_of() -> None:
-    """Both are stuck at the length limit; beside a third that ends they only weigh nothing."""
+def test_a_population_without_a_finite_weight_gives_a_warning() -> None:
+    """Both particles stop at the length limit; with a third one that ends, they would have weight 0."""
     stuck = {"0": step("a b c d e f g h i"), "1": step("a b c d e f g h i")}
     search = toy_search(stuck, dict.fromkeys(stuck, 0.9))
     assert solve(ParticleFilter(n=2), search).value is None
@@ -283,15 +283,15 @@ def test_particles_that_have_not_finished_after_the_last_round_are_counted() -> 
     tree = {"0": step("a"), "1": step("b"), "2": done("is 7"), "0/0": step("c"), "1/0": done("is 5")}
     search = toy_search(tree, dict.fromkeys(tree, 0.5))
     solve(ParticleFilter(n=3, max_rounds=2), search)
-    told = "1 of 3 particles had not finished after max_rounds=2 steps; the answer leaves them out"
-    assert [event["warning"] for event in search.events if "warning" in event] == [told]
+    warning = "1 of 3 particles had not finished after max_rounds=2 steps; the answer leaves them out"
+    assert [event["warning"] for event in search.events if "warning" in event] == [warning]
     search = toy_search(tree | {"0/0/0": done("is 5")}, dict.fromkeys([*tree, "0/0/0"], 0.5))
     solve(ParticleFilter(n=3, max_rounds=3), search)
     assert not any("warning" in event for event in search.events)
 
 
-def test_bon_scores_the_ends_alone_redraws_nothing_and_answers_with_the_best() -> None:
-    """Two say 5 with .6 each, which is more weight than the .7 of the 7; even at ess=1 nobody dies."""
+def test_bon_scores_only_the_ends_never_resamples_and_answers_with_the_best() -> None:
+    """Two particles answer 5 with .6 each, more weight than 7 with .7; even at ess=1 there is no resampling."""
     tree = {"0": step("a"), "1": step("b"), "2": step("c")}
     tree |= {"0/0": done("is 5"), "1/0": done("so 5"), "2/0": done("is 7")}
     scores = {"0": 0.9, "1": 0.1, "2": 0.01, "0/0": 0.6, "1/0": 0.6, "2/0": 0.7}
@@ -313,8 +313,8 @@ LOOK = {
 }  # fmt: skip
 
 
-def test_lookahead_judges_a_step_by_where_its_greedy_roll_out_ends() -> None:
-    """b looks worse than a; a step further it is better. The roll-outs are charged, and no answer goes through them."""
+def test_lookahead_judges_a_step_by_the_end_of_its_greedy_roll_out() -> None:
+    """b scores below a; one step later it scores above. Roll-outs are charged, and no answer contains them."""
     scores = {"0": 0.9, "1": 0.1, "0/0": 0.2, "1/0": 0.8, "0/1": 0.5, "1/1": 0.5, "1/2": 0.5, "0/2": 0.5}
     plain = solve(BeamSearch(n=2, width=2), toy_search(LOOK | {"0/0": done("is 5")}, scores))
     assert plain.value == "5"
@@ -328,7 +328,7 @@ def test_lookahead_judges_a_step_by_where_its_greedy_roll_out_ends() -> None:
     assert sorted(texts([r.node for r in search.trace.values() if r.pruned])) == ["a", "a bad", "b good"]
 
 
-def test_a_roll_out_that_ended_is_the_answer_where_nothing_else_has_one() -> None:
+def test_a_finished_roll_out_is_the_answer_if_there_is_no_other() -> None:
     tree = {"0": step("a"), "0/0": done("is 5")}
     search = toy_search(tree, {"0": 0.5, "0/0": 0.5}, budget=Budget(calls=2))
     answer = solve(BeamSearch(n=1, width=1, lookahead=1), search)
@@ -339,7 +339,7 @@ def test_a_roll_out_that_ended_is_the_answer_where_nothing_else_has_one() -> Non
 
 
 def test_dvts_follows_the_best_step_of_every_subtree() -> None:
-    """c is better than both a and b, but a's subtree has its own place."""
+    """c is better than both a and b, but a's subtree has its own slot."""
     tree = {
         "0": step("a"), "1": step("b"), "2": step("c"), "3": step("d"),
         "0/0": done("is 5"), "0/1": step("e"), "2/0": done("is 7"), "2/1": done("is 9"),
@@ -371,8 +371,8 @@ REBASE = {
 REBASE_SCORES = {"0": 0.9, "1": 0.1, "2": 0.3, "3": 0.0, "0/0": 0.2, "0/1": 0.2, "0/2": 0.3}
 
 
-def test_rebase_shares_what_is_left_of_n_and_gives_up_what_gets_nothing() -> None:
-    """One of four finishes; the three places left all go to a: ceil(3 * .98) = 3."""
+def test_rebase_shares_the_remaining_slots_and_prunes_nodes_without_children() -> None:
+    """One of four finishes; a gets the three remaining slots: ceil(3 * .98) = 3."""
     generator = ToyGenerator(REBASE)
     search = toy_search(generator, REBASE_SCORES)
     answer = solve(Rebase(n=4), search)
@@ -408,7 +408,7 @@ def objective(
     )
 
 
-def test_the_integer_program_keeps_what_the_card_says() -> None:
+def test_the_integer_program_keeps_the_leaves_of_the_card() -> None:
     kept, value = ets_fixture(0, 0)
     assert (kept[0], kept[1], kept[3]) == (True, True, True) and value == pytest.approx(1.0)
     kept, value = ets_fixture(1, 0)
@@ -418,8 +418,8 @@ def test_the_integer_program_keeps_what_the_card_says() -> None:
     assert ets_fixture(3, 0.3)[0] == [True, True, False, False]
 
 
-def test_the_parts_of_the_objective_as_worked_out_by_hand() -> None:
-    """Of the fixture keep a1 and a2: 14 of 16 children, 4 of 7 nodes, 1 of 3 clusters."""
+def test_the_parts_of_the_objective_by_hand() -> None:
+    """Keep a1 and a2 of the fixture: 14 of 16 children, 4 of 7 nodes, 1 of 3 clusters."""
     worth, ancestors, clusters = (
         [7 / 16, 7 / 16, 0, 2 / 16],
         [["A", "r"], ["A", "r"], ["A", "r"], ["B", "r"]],
@@ -435,11 +435,11 @@ def test_the_parts_of_the_objective_as_worked_out_by_hand() -> None:
 @unhurried
 @given(st.integers(2, 7), st.floats(0, 4), st.floats(0, 3), st.integers(0, 1000))
 def test_the_integer_program_finds_the_best_of_all_choices(n: int, price: float, coverage: float, seed: int) -> None:
-    dice = Random(seed)
-    worth = [dice.random() for _ in range(n)]
+    rng = Random(seed)
+    worth = [rng.random() for _ in range(n)]
     worth = [w / sum(worth) for w in worth]
-    ancestors = [[dice.choice("ABC"), "r"] for _ in range(n)]
-    clusters = [dice.randint(1, 3) for _ in range(n)]
+    ancestors = [[rng.choice("ABC"), "r"] for _ in range(n)]
+    clusters = [rng.randint(1, 3) for _ in range(n)]
     kept = solve_program(worth, ancestors, clusters, price, coverage)
     assert kept is not None
     everything = [list(choice) for choice in product([False, True], repeat=n) if any(choice)]
@@ -447,14 +447,14 @@ def test_the_integer_program_finds_the_best_of_all_choices(n: int, price: float,
     assert objective(kept, worth, ancestors, clusters, price, coverage) == pytest.approx(best, abs=1e-6)
 
 
-def test_by_tokens_a_long_node_costs_more_than_a_short_one() -> None:
-    """Two leaves worth the same below one root; a node each costs alike, but one of them has nine tokens of ten."""
+def test_with_token_prices_a_long_node_costs_more_than_a_short_one() -> None:
+    """Two leaves of equal reward below one root: equal prices by node, but one leaf has nine of ten tokens."""
     tree = [0.5, 0.5], [["r"], ["r"]], [1, 1], 0.8, 0.0
     assert solve_program(*tree) == [True, True]
     assert solve_program(*tree, ([9, 1], {"r": 0})) == [False, True]
 
 
-def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_without_a_solution_of_the_program_is_rebase_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thinktime.strategies.search.ets.solve", lambda *_: None)
     tree = {str(i): step(f"leaf {i}") for i in range(4)} | {
         f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)
@@ -468,22 +468,22 @@ def test_a_round_whose_program_is_not_solved_is_rebase_and_says_so(monkeypatch: 
 
 
 def test_a_program_that_takes_too_long_is_not_solved() -> None:
-    """64 leaves of clusters that cut across their parents; no machine does that within a microsecond."""
-    dice = Random(0)
-    worth = [dice.random() / 100 for _ in range(64)]
-    ancestors = [[dice.choice("ABCDEFGH"), dice.choice("STUVWXYZ"), "r"] for _ in worth]
-    clusters = [dice.randint(1, 60) for _ in worth]
+    """64 leaves with clusters across several parents: no machine solves this within a microsecond."""
+    rng = Random(0)
+    worth = [rng.random() / 100 for _ in range(64)]
+    ancestors = [[rng.choice("ABCDEFGH"), rng.choice("STUVWXYZ"), "r"] for _ in worth]
+    clusters = [rng.randint(1, 60) for _ in worth]
     assert solve_program(worth, ancestors, clusters, 1.0, 0.5, None, 1e-6) is None
 
 
-def test_ets_goes_25_steps_deep_unless_it_is_told_otherwise() -> None:
+def test_ets_has_a_default_depth_of_25() -> None:
     generator = ToyGenerator(lambda extension: step("on"))
     solve(ETS(n=1, coverage=0), toy_search(generator, lambda node: 0.5, cap=40))
     assert len(generator.asked) == 25
 
 
-def test_a_choice_found_when_the_time_is_over_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which one the solver has by then depends on the machine."""
+def test_a_solution_at_the_time_limit_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which solution the solver has found by then depends on the machine."""
     limits = []
 
     def late(gain: list[float], *, options: dict[str, float], **_: object) -> OptimizeResult:
@@ -495,7 +495,7 @@ def test_a_choice_found_when_the_time_is_over_is_not_taken(monkeypatch: pytest.M
     assert limits == [3.0]
 
 
-def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
+def test_scores_outside_0_to_1_give_a_warning() -> None:
     tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
     search = toy_search(tree, dict.fromkeys(tree, 3.2))
     solve(ETS(n=2), search)
@@ -503,13 +503,13 @@ def test_scores_the_balance_is_not_meant_for_are_noted() -> None:
 
 
 @pytest.mark.parametrize(("vote", "value"), [("weighted", "5"), ("majority", "5"), ("best", "7")])
-def test_what_finished_is_put_to_the_vote_that_was_asked_for(vote: str, value: str) -> None:
+def test_finished_solutions_vote_by_the_chosen_rule(vote: str, value: str) -> None:
     tree = {"0": done("is 7"), "1": done("is 5"), "2": done("is 5")}
     assert solve(ETS(n=3, vote=vote), toy_search(tree, {"0": 0.9, "1": 0.5, "2": 0.5})).value == value
 
 
 class Clusters:
-    """Embeds ``one`` and ``two`` alike, everything else apart."""
+    """Embeds ``one`` and ``two`` in one cluster, and every other text in its own."""
 
     name = "clusters"
 
@@ -518,16 +518,16 @@ class Clusters:
 
     async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
         axes = {"one": 0, "two": 0, "three": 1, "four": 2}
-        places = [axes.get(node.state.text.split()[-1], 3) for node in nodes]
-        return [Embedding(tuple(float(place == axis) for axis in range(4)), Usage(embeddings=1)) for place in places]
+        indices = [axes.get(node.state.text.split()[-1], 3) for node in nodes]
+        return [Embedding(tuple(float(index == axis) for axis in range(4)), Usage(embeddings=1)) for index in indices]
 
 
 def ets_search(generator: ToyGenerator, scores: Mapping[str, float | None]) -> Search:
     return toy_search(generator, scores, embedder=Clusters())
 
 
-def test_ets_gives_up_a_leaf_that_is_worth_less_than_its_node() -> None:
-    """REBASE gives two children each to the first two of four leaves. A node costs a fifth of the price."""
+def test_ets_drops_a_leaf_whose_reward_is_below_its_price() -> None:
+    """REBASE gives two children to each of the first two of four leaves. A node costs a fifth of the price."""
     tree = {str(i): step(f"leaf {i}") for i in range(4)}
     tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
     scores = dict.fromkeys(tree, 0.5) | {"0": 0.9, "1": 0.9}
@@ -542,23 +542,23 @@ def test_ets_gives_up_a_leaf_that_is_worth_less_than_its_node() -> None:
 
 
 @pytest.mark.parametrize(("least", "parents"), [(0, [0, 0, 1]), (1, [0, 0, 1, 2])])
-def test_a_leaf_kept_for_coverage_may_get_no_children_unless_one_is_asked_for(least: int, parents: list[int]) -> None:
-    """``three`` is the only one of its kind, so it is kept; with so low a score REBASE gives it nothing."""
+def test_a_leaf_kept_for_coverage_gets_no_children_unless_min_children_is_1(least: int, parents: list[int]) -> None:
+    """``three`` has its own cluster, so it is kept; its score is so low that REBASE gives it no children."""
     tree = {"0": step("one"), "1": step("two"), "2": step("three")}
     tree |= {f"{i}/{j}": done("is 7") for i in range(3) for j in range(3)}
     scores = dict.fromkeys(tree, 0.5) | {"0": 0.9, "1": 0.88, "2": 0.0}
     generator = ToyGenerator(tree)
     search = ets_search(generator, scores)
     solve(ETS(n=3, min_children=least), search)
-    (facts,) = search.events
+    (logged,) = search.events
     counts = {"leaves": 3, "merged": 0, "kept": 3, "expanded": len(set(parents))}
     counts |= {"held": 1, "ancestors": 1, "clusters": 2}
-    assert facts == counts | {"reward": pytest.approx(1), "price": pytest.approx(1), "coverage": pytest.approx(1.5)}
+    assert logged == counts | {"reward": pytest.approx(1), "price": pytest.approx(1), "coverage": pytest.approx(1.5)}
     assert sorted(extension.node.path[0] for extension in generator.asked[1]) == parents
 
 
-def test_siblings_that_are_the_same_step_are_one_leaf_and_the_others_are_pruned() -> None:
-    """Of 4 a comes three times: with b there are 2 leaves of equal scores, so each gets 2 children, not 3 and 1."""
+def test_identical_siblings_are_merged_and_the_copies_are_pruned() -> None:
+    """Three of 4 siblings are a; with b there are 2 leaves of equal scores, so each gets 2 children, not 3 and 1."""
     tree = {str(i): step("b" if i == 2 else "a") for i in range(4)}
     tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
     generator, scorer = ToyGenerator(tree), ToyScorer(dict.fromkeys(tree, 0.5))
@@ -566,7 +566,7 @@ def test_siblings_that_are_the_same_step_are_one_leaf_and_the_others_are_pruned(
     solve(ETS(n=4, coverage=0, node_price=0), search)
     assert rounds(generator)[1] == [((0,), 0), ((2,), 0), ((0,), 1), ((2,), 1)]
     assert sorted(record.node.path for record in search.trace.values() if record.pruned) == [(1,), (3,)]
-    assert [len(batch) for batch in scorer.asked] == [2, 4], "a copy is not scored, a finished one is"
+    assert [len(batch) for batch in scorer.asked] == [2, 4], "a copy is not scored, a finished solution is"
     assert (search.events[0]["leaves"], search.events[0]["merged"]) == (2, 2)
 
 
@@ -579,8 +579,8 @@ def test_the_same_step_below_other_parents_and_the_same_solutions_are_not_merged
     assert solve(ETS(n=3), twice).value == "7"
 
 
-def test_what_ends_takes_its_place_once_and_a_copy_takes_none() -> None:
-    """4 places: one ends in each of the first two rounds, so the third has 2; a copy's place is given again."""
+def test_a_finished_solution_keeps_one_slot_and_a_copy_keeps_none() -> None:
+    """4 slots: one solution ends in each of the first two rounds, so the third has 2; a copy frees its slot."""
     tree = {"0": step("a"), "1": done("is 9"), "2": step("a"), "3": step("b")}
     tree |= {f"0/{i}": piece for i, piece in enumerate([step("c"), done("is 9"), step("d")])}
     tree |= {f"{path}/{i}": done("is 7") for path in ("0/0", "0/2") for i in range(2)}
@@ -590,18 +590,18 @@ def test_what_ends_takes_its_place_once_and_a_copy_takes_none() -> None:
     assert [len(batch) for batch in generator.asked] == [4, 3, 2]
 
 
-def test_random_leaves_hold_no_more_nodes_than_the_chosen_ones() -> None:
-    """A, B and C with two leaves each, the root above: two leaves of one of them are four nodes with what they hold."""
+def test_random_leaves_need_no_more_nodes_than_the_chosen_ones() -> None:
+    """A, B and C below the root have two leaves each: two leaves of one parent need four nodes."""
     ancestors = [[parent, "r"] for parent in "AABBCC"]
     pair = [True, True, False, False, False, False]
     found = {tuple(at_random(Random(seed), ancestors, pair)) for seed in range(40)}
-    assert found == {tuple(place // 2 == parent for place in range(6)) for parent in range(3)}
+    assert found == {tuple(index // 2 == parent for index in range(6)) for parent in range(3)}
     assert at_random(Random(0), ancestors, [True] * 6) == [True] * 6
     one = {tuple(at_random(Random(seed), ancestors, [True] + [False] * 5)) for seed in range(40)}
-    assert one == {tuple(place == leaf for place in range(6)) for leaf in range(6)}
+    assert one == {tuple(index == leaf for index in range(6)) for leaf in range(6)}
 
 
-def test_ets_may_keep_as_many_leaves_at_random() -> None:
+def test_the_random_control_of_ets_keeps_other_leaves() -> None:
     """The program keeps the first two of four leaves; the control also keeps others."""
     tree = {str(i): step(f"leaf {i}") for i in range(4)}
     tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
@@ -616,7 +616,7 @@ def test_ets_may_keep_as_many_leaves_at_random() -> None:
     assert (2, 3) in expanded["random"] and len(expanded["random"]) > 2
 
 
-def test_a_step_longer_than_it_may_be_is_cut_and_goes_on_as_the_next() -> None:
+def test_a_step_above_the_limit_is_cut_and_continues_as_the_next_step() -> None:
     tree = {"0": step("a b c d e"), "1": step("f"), "0/0": step("c d"), "0/1": step("c d e")}
     tree |= {"0/0/0": done("is 7"), "0/1/0": done("is 7")}
     search = toy_search(tree, dict.fromkeys(tree, 0.9) | {"1": 0.0})
@@ -627,7 +627,7 @@ def test_a_step_longer_than_it_may_be_is_cut_and_goes_on_as_the_next() -> None:
     ]  # fmt: skip
 
 
-def test_ets_with_a_price_holds_fewer_nodes_than_without() -> None:
+def test_ets_with_a_price_keeps_fewer_nodes_than_without() -> None:
     held = {}
     for price in (0.0, 4.0):
         generator = ToyGenerator(drawn)
@@ -666,7 +666,7 @@ def test_an_embedding_sees_the_newest_step_only() -> None:
 # A*
 
 
-def test_edge_costs_as_worked_out_by_hand() -> None:
+def test_edge_costs_by_hand() -> None:
     """Rewards along a path: .5, .6, .8, .5, .9."""
     rewards = [0.5, 0.6, 0.8, 0.5, 0.9]
     found = {}
@@ -679,7 +679,7 @@ def test_edge_costs_as_worked_out_by_hand() -> None:
     assert found == {"drop": [0.4, 0.2, 0.8, 0.4], "consistent": [0.5, 0.5, 0.8, 0.8]}
 
 
-def test_steps_and_tokens_have_the_price_they_are_given() -> None:
+def test_steps_and_tokens_have_the_given_costs() -> None:
     assert AStar(edge_cost="steps", step_cost=0.1).price(0.5, 0.9, 7) == 0.1
     assert AStar(edge_cost="tokens", token_cost=0.01).price(0.5, 0.9, 7) == pytest.approx(0.07)
 
@@ -691,8 +691,8 @@ A_STAR = {
 }  # fmt: skip
 
 
-def test_a_star_goes_back_when_the_line_turns_bad_and_takes_a_goal_when_its_turn_comes() -> None:
-    """a (.9) is extended first; its children fall to .3 and .4, so b (.8) is next; ``is 7`` (.85) beats ``is 5``."""
+def test_a_star_returns_to_a_better_branch_and_accepts_a_goal_when_its_f_is_smallest() -> None:
+    """a (.9) is extended first; its children have .3 and .4, so b (.8) is next; ``is 7`` (.85) beats ``is 5``."""
     generator = ToyGenerator(A_STAR)
     scores = {"0": 0.9, "1": 0.8, "0/0": 0.3, "0/1": 0.4, "1/0": 0.85, "1/1": 0.2}
     search = toy_search(generator, scores)
@@ -707,8 +707,8 @@ def test_a_star_goes_back_when_the_line_turns_bad_and_takes_a_goal_when_its_turn
     assert not any("warning" in event for event in search.events)
 
 
-def test_the_log_has_f_g_and_h_of_each_state_that_is_extended() -> None:
-    """From .9 to .7: the fall of .2 is g, and twice h is .6."""
+def test_the_log_has_f_g_and_h_of_each_extended_state() -> None:
+    """From .9 to .7: the drop of .2 is g, and twice h is .6."""
     tree = {"0": step("a"), "0/0": step("aa"), "0/0/0": done("is 7")}
     search = toy_search(tree, {"0": 0.9, "0/0": 0.7, "0/0/0": 0.7})
     solve(AStar(k=1, weight=2), search)
@@ -716,7 +716,7 @@ def test_the_log_has_f_g_and_h_of_each_state_that_is_extended() -> None:
     assert [*last["f"], *last["g"], *last["h"]] == pytest.approx([0.8, 0.2, 0.3])
 
 
-def test_several_goals_are_put_to_the_vote() -> None:
+def test_several_goals_vote() -> None:
     scores = {"0": 0.9, "1": 0.8, "0/0": 0.1, "0/1": 0.7, "1/0": 0.75, "1/1": 0.2}
     one = solve(AStar(k=2, edge_cost="zero"), toy_search(A_STAR, scores))
     two = solve(AStar(k=2, edge_cost="zero", n_goals=2), toy_search(A_STAR, scores))
@@ -724,8 +724,8 @@ def test_several_goals_are_put_to_the_vote() -> None:
     assert two.value == "7" and two.share == pytest.approx(0.75 / 1.45)
 
 
-def test_of_equal_totals_the_nearer_goal_is_extended_first() -> None:
-    """Consistent costs: all rises cancel, so f is .5 for both; the one with the smaller h is next."""
+def test_a_smaller_h_breaks_a_tie_of_f() -> None:
+    """With consistent costs all rises cancel, so f is .5 for both; the state with the smaller h is next."""
     generator = ToyGenerator(A_STAR)
     scores = {"0": 0.6, "1": 0.8, "0/0": 0.1, "0/1": 0.1, "1/0": 0.9, "1/1": 0.1}
     assert solve(AStar(k=2, edge_cost="consistent"), toy_search(generator, scores)).value == "7"
@@ -741,12 +741,12 @@ def test_a_state_reached_twice_is_scored_and_extended_once() -> None:
 
 
 def endless(extension: Extension) -> Piece:
-    """Steps of two words for ever; a solution only where one is asked for."""
+    """Endless steps of two words; a solution only on a request for a whole generation."""
     return done("is 7") if extension.until == "done" else step(f"so {extension.index}")
 
 
-def test_a_star_without_room_for_another_expansion_forces_the_best_state_to_its_end() -> None:
-    """Two words a step, a budget of 12: after two expansions the best state goes on with the reserve."""
+def test_a_star_without_budget_for_another_expansion_forces_the_best_state_to_its_end() -> None:
+    """Two words per step, a budget of 12: after two expansions the reserve continues the best state."""
     search = toy_search(endless, lambda node: 0.5, budget=Budget(tokens=12), cap=8)
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
@@ -761,14 +761,15 @@ def test_a_star_refuses_scores_that_are_no_probabilities(wrong: float) -> None:
         solve(AStar(k=2), toy_search(A_STAR, dict.fromkeys(A_STAR, wrong)))
 
 
-def test_a_star_maps_other_rewards_to_probabilities_where_it_is_told_to() -> None:
-    scores = {"0": 2.2, "1": 1.4, "0/0": -0.85, "0/1": -0.4, "1/0": 1.7, "1/1": -1.4}  # log-odds of those above
+def test_a_star_maps_other_rewards_to_probabilities_by_score_map() -> None:
+    # the log-odds of the scores above
+    scores = {"0": 2.2, "1": 1.4, "0/0": -0.85, "0/1": -0.4, "1/0": 1.7, "1/1": -1.4}
     search = toy_search(A_STAR, scores)
     assert solve(AStar(k=2, score_map="sigmoid"), search).value == "7"
 
 
-def test_a_star_by_segments_of_so_many_tokens_and_no_deeper_than_it_may() -> None:
-    """Each child says two more words of ``a b c d is 7``, whatever the model calls a step."""
+def test_a_star_by_segments_of_fixed_length_up_to_max_depth() -> None:
+    """Each child adds two more words of ``a b c d is 7``, for any steps of the model."""
     words = ["a", "b", "c", "d", "is", "7"]
 
     def tell(extension: Extension) -> Piece:
@@ -784,8 +785,8 @@ def test_a_star_by_segments_of_so_many_tokens_and_no_deeper_than_it_may() -> Non
     assert [(batch[0].node.depth, batch[0].at_most) for batch in generator.asked] == [(0, 2), (1, 2), (2, None)]
 
 
-def test_what_is_kept_back_is_what_was_asked_for() -> None:
-    """Two words a step and a budget of 20; 14 are kept back, so there is room for one expansion alone."""
+def test_a_star_reserves_the_requested_tokens() -> None:
+    """Two words per step and a budget of 20; 14 are reserved, so there is budget for only one expansion."""
     generator = ToyGenerator(endless)
     search = toy_search(generator, lambda node: 0.5, budget=Budget(tokens=20), cap=8)
     assert solve(AStar(k=2, reserve_tokens=14), search).value == "7"
@@ -799,12 +800,15 @@ def test_what_is_kept_back_is_what_was_asked_for() -> None:
         (Budget(calls=6), 2),  # 2 steps each; a third expansion would leave no call for the solution
         (Budget(calls=7), 3),
         (Budget(dollars=DOLLARS * 8), 0),  # a solution can be 8 words
-        (Budget(dollars=DOLLARS * 14), 2),  # 4 words each; then 6 words may be to come, which a third would not leave
-        (Budget(flops=45.0), 1),  # 8 and 9 to score; as much again and 12 for the solution are 46
+        (
+            Budget(dollars=DOLLARS * 14),
+            2,
+        ),  # 4 words each; the solution may need 6 more words, which a third expansion would not leave
+        (Budget(flops=45.0), 1),  # 8 and 9 to score; the same again and 12 for the solution are 46
         (Budget(flops=46.0), 2),
     ],
 )
-def test_a_solution_is_kept_back_of_whatever_is_limited(budget: Budget, expansions: int) -> None:
+def test_a_star_reserves_a_solution_of_every_limited_count(budget: Budget, expansions: int) -> None:
     search = toy_search(endless, lambda node: 0.5, budget=budget, cap=8)
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
@@ -813,8 +817,8 @@ def test_a_solution_is_kept_back_of_whatever_is_limited(budget: Budget, expansio
 
 
 @pytest.mark.parametrize("evaluations", range(4, 20))
-def test_a_solution_is_kept_back_of_evaluations(evaluations: int) -> None:
-    """A walk of four levels: from 4 evaluations on there is always one to its end."""
+def test_a_star_reserves_a_solution_of_evaluations(evaluations: int) -> None:
+    """A walk has four levels: from 4 evaluations on, one walk always reaches its end."""
     search = Chain.drawn(0, levels=4).search(0, Budget(nfe=evaluations))
     answer = solve(AStar(k=2), search)
     assert answer.node is not None and answer.node.done
@@ -826,43 +830,43 @@ FORCED = {
     "0/0/0": done("is 9"), "0/1/0": done("is 7"), "1/0": done("is 5"),
 }  # fmt: skip
 FORCED_SCORES = {"0": 0.6, "1": 0.5, "0/0": 0.55, "0/1": 0.9}
-"""With a price of .5 a step, f is 1.0 for b, 1.1 for ab and 1.45 for aa; h is .5, .1 and .45."""
+"""With a cost of .5 per step, f is 1.0 for b, 1.1 for ab and 1.45 for aa; h is .5, .1 and .45."""
 
 
-def test_the_state_of_smallest_h_is_forced_though_another_has_a_smaller_f() -> None:
+def test_the_state_of_smallest_h_is_forced_even_if_another_has_a_smaller_f() -> None:
     search = toy_search(FORCED, FORCED_SCORES, budget=Budget(calls=5))
     assert solve(AStar(k=2, edge_cost="steps", step_cost=0.5), search).value == "7"
 
 
-def test_where_forcing_fails_the_next_by_h_is_forced() -> None:
+def test_if_forcing_fails_the_next_state_by_h_is_forced() -> None:
     tree = FORCED | {"0/1/0": Piece("c d e f g h", "length")}
     search = toy_search(tree, FORCED_SCORES, budget=Budget(calls=6))
     assert solve(AStar(k=2, edge_cost="steps", step_cost=0.5), search).value == "9"
 
 
-def test_a_state_too_dear_to_force_leaves_the_turn_to_a_cheaper_one() -> None:
-    """5 words of 10 are left: a is nearer to a solution, but may go on for 7; ``b c d e`` for 4."""
+def test_if_forcing_a_state_is_too_expensive_a_cheaper_one_is_forced() -> None:
+    """5 of 10 words are left: a is nearer to a solution but may need 7; ``b c d e`` may need 4."""
     tree = {"0": step("a"), "1": step("b c d e"), "0/0": done("is 5"), "1/0": done("is 7")}
     search = toy_search(tree, {"0": 0.9, "1": 0.5}, budget=Budget(dollars=DOLLARS * 10))
     answer = solve(AStar(k=2), search)
     assert (answer.value, answer.finish) == ("7", "budget")
 
 
-def test_scores_too_much_alike_to_tell_siblings_apart_are_noted() -> None:
+def test_siblings_with_almost_equal_scores_are_logged() -> None:
     search = toy_search({"0": done("is 7"), "1": done("so 7")}, {"0": 0.5, "1": 0.5})
     solve(AStar(k=2), search)
     assert {"flat": 0.0} in search.events
 
 
-def test_a_full_frontier_drops_its_worst() -> None:
+def test_a_full_frontier_drops_its_worst_state() -> None:
     scores = {"0": 0.9, "1": 0.8, "0/0": 0.3, "0/1": 0.4, "1/0": 0.85, "1/1": 0.2}
     search = toy_search(A_STAR, scores)
     assert solve(AStar(k=2, max_frontier=1), search).value == "5"
     assert texts([r.node for r in search.trace.values() if r.pruned]) == ["b", "a aa"]
 
 
-def test_best_first_follows_the_highest_reward_whatever_the_way_cost() -> None:
-    """From .9 down to .7: A* charges the fall, so b (.6) is next; best-first goes on below a."""
+def test_best_first_follows_the_highest_reward_without_edge_costs() -> None:
+    """From .9 down to .7: A* charges the drop, so b (.6) is next; best-first continues below a."""
     tree = A_STAR | {"0/0/0": done("is 5"), "0/0/1": done("is 5")}
     scores = {"0": 0.9, "1": 0.6, "0/0": 0.7, "0/1": 0.1, "1/0": 0.85, "1/1": 0.2, "0/0/0": 0.75, "0/0/1": 0.7}
     assert solve(AStar(k=2), toy_search(tree, scores)).value == "7"
@@ -872,20 +876,20 @@ def test_best_first_follows_the_highest_reward_whatever_the_way_cost() -> None:
 # Monte Carlo tree search
 
 
-def test_a_batch_extends_as_many_different_leaves_and_forgets_its_virtual_losses() -> None:
+def test_a_batch_extends_different_leaves_and_removes_its_virtual_losses() -> None:
     search = toy_search({str(i): step(str(i)) for i in range(9)}, None)
     root = TreeNode(search.root)
     root.children = [TreeNode(node, root) for node in extend(search, [search.root], 9, until="step")]
-    for place, child in enumerate(root.children):
-        child.visits, child.value = 1, place / 10
+    for index, child in enumerate(root.children):
+        child.visits, child.value = 1, index / 10
     root.visits = 9
     leaves = MCTS()._select(root, 8)
     assert len(set(leaves)) == 8 and root.children[0] not in leaves
     assert [child.visits for child in root.children] == [1] * 9 and root.visits == 9
-    assert not any(place.closed for place in (root, *root.children))
+    assert not any(index.closed for index in (root, *root.children))
 
 
-def test_mcts_rolls_the_best_step_out_and_comes_back_when_the_values_fall() -> None:
+def test_mcts_rolls_out_the_best_step_and_returns_to_a_better_branch_when_values_fall() -> None:
     """a (.9) is rolled out to a bad end, so its mean falls to .5, below b's .6; b is expanded next."""
     tree = {
         "0": step("a"), "1": step("b"), "0/0": done("is 5"),
@@ -898,7 +902,7 @@ def test_mcts_rolls_the_best_step_out_and_comes_back_when_the_values_fall() -> N
     assert (answer.value, answer.share) == pytest.approx(("7", 0.9 / 1.1))
 
 
-def test_the_upper_bound_as_worked_out_by_hand() -> None:
+def test_the_upper_bound_by_hand() -> None:
     """Mean .6 after 2 of 8 visits: .6 + .5 * sqrt(log 8 / 2) = 1.1099."""
     search = toy_search({"0": step("a")}, None)
     (node,) = extend(search, [search.root], until="step")
@@ -909,7 +913,7 @@ def test_the_upper_bound_as_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("explore", "second"), [(0.0, 0), (1.0, 1)])
-def test_mcts_explores_what_it_has_visited_less(explore: float, second: int) -> None:
+def test_mcts_explores_nodes_with_fewer_visits(explore: float, second: int) -> None:
     """a was rolled out: .7 after 2 visits of 3; b has .6 after 1. sqrt(log 3 / 2) = .741, sqrt(log 3) = 1.048."""
     tree = {"0": step("a"), "1": step("b"), "0/0": done("is 5")}
     tree |= {f"{i}/{j}": done("is 7") for i in range(2) for j in range(1, 3)} | {"1/0": done("is 7")}
@@ -918,7 +922,7 @@ def test_mcts_explores_what_it_has_visited_less(explore: float, second: int) -> 
     assert [batch[0].node.path for batch in generator.asked] == [(), (0,), (second,)]
 
 
-def test_mcts_ends_when_everything_has_ended() -> None:
+def test_mcts_ends_when_all_branches_have_ended() -> None:
     generator = ToyGenerator({"0": done("is 7"), "1": done("is 7")})
     answer = solve(MCTS(n=100, width=2), toy_search(generator, {"0": 0.5, "1": 0.5}))
     assert (answer.value, answer.finish, len(generator.asked)) == ("7", "done", 1)
@@ -926,7 +930,7 @@ def test_mcts_ends_when_everything_has_ended() -> None:
 
 @unhurried
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 8), st.integers(0, 500))
-def test_mcts_expands_no_more_leaves_than_it_may(n: int, width: int, batch: int, seed: int) -> None:
+def test_mcts_expands_at_most_n_leaves(n: int, width: int, batch: int, seed: int) -> None:
     generator = ToyGenerator(drawn)
     solve(MCTS(n=n, width=width, batch=batch), toy_search(generator, drawn_score, seed=seed, cap=30))
     steps = [[e for e in asked if e.until == "step"] for asked in generator.asked]
@@ -946,8 +950,8 @@ ER = {
 }  # fmt: skip
 
 
-def test_weak_steps_are_given_up_after_tau_tokens_and_only_the_others_are_finished() -> None:
-    """tau = 2 cuts all but g, which is a whole step; d e and g are kept; d e is finished; both branch."""
+def test_weak_steps_are_rejected_after_tau_tokens_and_only_the_others_are_finished() -> None:
+    """tau = 2 cuts all steps except g, which is whole; d e and g are kept; d e is finished; both get children."""
     generator = ToyGenerator(ER)
     scores = {
         "0": 0.1, "1": 0.9, "2": 0.8, "3": 0.2, "1/0": 0.7, "1/0/0": 0.9, "1/0/1": 0.1, "2/0": 0.3, "2/1": 0.2,
@@ -972,7 +976,7 @@ def test_a_solution_that_ends_within_tau_is_never_lost() -> None:
     assert answer.value == "7"
 
 
-def test_the_random_control_keeps_as_many() -> None:
+def test_the_random_control_keeps_the_same_number() -> None:
     kept = {}
     for keep in ("best", "random"):
         search = toy_search(drawn, drawn_score, cap=20)
@@ -982,7 +986,7 @@ def test_the_random_control_keeps_as_many() -> None:
     assert kept["best"] != kept["random"]
 
 
-def test_a_reward_model_of_step_ends_rejects_nothing_unless_told_to() -> None:
+def test_a_reward_model_of_step_ends_is_refused_unless_cuts_is_any() -> None:
     generator, scorer = ToyGenerator(ER), ToyScorer(dict.fromkeys(ER, 0.5) | {"0": 0.1, "3": 0.1})
     scorer.capabilities = scorer.capabilities - {Capability.PARTIAL_REWARD}
     with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to use it"):
@@ -991,7 +995,7 @@ def test_a_reward_model_of_step_ends_rejects_nothing_unless_told_to() -> None:
     assert solve(EarlyRejection(n=4, width=2, tau=2, cuts="any"), toy_search(generator, scorer)).value is not None
 
 
-def test_survivors_ranked_by_their_partial_reward_are_not_read_again() -> None:
+def test_survivors_ranked_by_their_partial_reward_are_not_scored_again() -> None:
     scores = {"0": 0.1, "1": 0.9, "2": 0.8, "3": 0.2, "1/0": 0.1, "1/0/0": 0.9, "1/0/1": 0.1, "2/0": 0.3, "2/1": 0.2}
     generator, scorer = ToyGenerator(ER), ToyScorer(scores)
     solve(EarlyRejection(n=4, width=2, tau=2, rank="partial"), toy_search(generator, scorer))
@@ -999,15 +1003,15 @@ def test_survivors_ranked_by_their_partial_reward_are_not_read_again() -> None:
     assert rounds(generator)[2][0] == ((1, 0), 0)
 
 
-def test_early_rejection_may_answer_with_the_best_alone() -> None:
+def test_early_rejection_can_answer_with_the_best_solution() -> None:
     tree = {"0": done("7"), "1": done("5"), "2": done("5"), "3": done("5")}
     scores = {"0": 0.9, "1": 0.5, "2": 0.5, "3": 0.5}
     assert solve(EarlyRejection(n=4, width=1, tau=2), toy_search(tree, scores)).value == "5"
     assert solve(EarlyRejection(n=4, width=1, tau=2, select="best"), toy_search(tree, scores)).value == "7"
 
 
-def test_without_a_tau_the_first_round_is_whole_and_half_of_its_median_step_is_the_tau_from_then_on() -> None:
-    """Steps of 1, 2, 4 and 4 tokens: half of 2, the lower of the two in the middle."""
+def test_without_a_tau_the_first_round_is_whole_and_half_of_its_median_step_is_the_later_tau() -> None:
+    """Steps of 1, 2, 4 and 4 tokens: the lower median is 2, so tau is 1."""
     tree = {"0": step("a"), "1": step("b c"), "2": step("d e f g"), "3": step("h i j k")}
     tree |= {f"{i}/{j}": step("so 7") for i in range(4) for j in range(4)}
     tree |= {f"{i}/{j}/0": done("7") for i in range(4) for j in range(4)}

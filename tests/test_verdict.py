@@ -1,4 +1,4 @@
-"""The probability of a verdict: what it is, what it costs, and where there is none."""
+"""The probability of a verdict: its value, its cost, and checks without a verdict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check(said: str) -> Node:
     return Node("c", (0,), Text(tuple(prompt), ids, said), finish="eos")
 
 
-def test_it_is_the_chance_of_yes_against_no_at_the_last_verdict(skilled: LocalGenerator) -> None:
+def test_it_is_the_probability_of_yes_normalised_to_yes_and_no_at_the_last_verdict(skilled: LocalGenerator) -> None:
     node = check("so 3 Yes\nso 4 No\nVerdict: No")
     tokenizer = load_language_model(directory("skilled"), "float64").tokenizer
     (yes,), (no,) = tokenizer.encode(" Yes"), tokenizer.encode(" No")
@@ -60,16 +60,16 @@ def test_a_score_is_charged_one_token(skilled: LocalGenerator) -> None:
     assert scorer.worst_case(PROBLEM, node, None).scorer_flops == usage.scorer_flops
 
 
-def test_what_came_to_no_verdict_has_no_probability(skilled: LocalGenerator) -> None:
+def test_a_check_without_a_verdict_has_no_probability(skilled: LocalGenerator) -> None:
     score = read(VerdictProbability(skilled), check("so 3 and so 4"))
     assert score.value is None and score.usage.scorer_tokens == 0
 
 
-def test_a_model_that_has_no_word_for_yes_is_refused(generator: LocalGenerator) -> None:
+def test_a_model_without_a_single_token_for_yes_is_refused(generator: LocalGenerator) -> None:
     with pytest.raises(InputError, match="scorer='verdicts': Yes and No are not single tokens of this model"):
         VerdictProbability(generator)
 
 
-def test_what_is_nearly_certain_is_no_overflow(skilled: LocalGenerator, tmp_path: Path) -> None:
+def test_a_nearly_certain_verdict_does_not_overflow(skilled: LocalGenerator, tmp_path: Path) -> None:
     value = read(VerdictProbability(skilled), check("Verdict: Yes")).value
     assert value is not None and 0 <= value <= 1 and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""The shipped solver as a model that thinks: its template begins a thought, and its word for the answer ends it."""
+"""The shipped solver as a thinking model: its template begins a thought, and its word for the answer ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 BEGINS, ENDS = "Z", "Answer"
-"""Words of the solver's that become the marks of a thought: one it never says, and one it says once, near the end."""
+"""Words of the solver that become the marks of a thought: it never writes the first, and writes the second once."""
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
@@ -18,13 +18,13 @@ TEMPLATE = (
 
 
 def make_thinker(solver: Path, directory: Path) -> Path:
-    """Copy the solver and rename those two words."""
+    """Copy the solver, and rename these two words in the copy."""
     shutil.copytree(solver, directory)
     tokenizer = json.loads((directory / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     for word, mark in ((BEGINS, "<think>"), (ENDS, "</think>")):
-        place = vocabulary[mark] = vocabulary.pop(word)
-        added = {**tokenizer["added_tokens"][0], "id": place, "content": mark, "special": False}
+        token_id = vocabulary[mark] = vocabulary.pop(word)
+        added = {**tokenizer["added_tokens"][0], "id": token_id, "content": mark, "special": False}
         tokenizer["added_tokens"].append(added)
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = json.loads((directory / "tokenizer_config.json").read_text())

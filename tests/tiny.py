@@ -21,7 +21,7 @@ CONTEXT = 256
 
 @cache
 def tiny_model(seed: int = 0, labels: int = 0, dtype: torch.dtype = torch.float64) -> Llama:
-    """Two layers, four heads over two heads of keys and values. What it says next depends on all it has read."""
+    """Two layers, four heads over two key-value heads. Its next token depends on all earlier ones."""
     config = LlamaConfig(VOCABULARY, 32, 48, 2, 4, 2, 8, max_position_embeddings=CONTEXT, tie_word_embeddings=False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -49,13 +49,13 @@ def tiny_engine(model: Llama | None = None, *, blocks: int = 64, **options: Any)
 
 
 def words(n: int, seed: int = 0) -> tuple[int, ...]:
-    """``n`` ids, none of which ends a row."""
+    """``n`` ids without the end token."""
     return tuple(np.random.default_rng(seed).integers(EOS + 1, VOCABULARY, size=n).tolist())
 
 
 @cache
 def in_full(row: Row, model: Llama | None = None, eos: int = EOS) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """What a row should sample: a whole forward pass for every token, nothing stored, nothing shared."""
+    """The expected sample of a row: a full forward pass for every token, without a store and without sharing."""
     model = model or tiny_model()
     ids, logprobs = list(row.ids), list[float]()
     temperature, top_p = (torch.tensor([value], dtype=torch.float64) for value in (row.temperature, row.top_p))

@@ -12,7 +12,7 @@ WORDS = ["<|startoftext|>", "<|endoftext|>", "a</w>", "cat</w>", "dog</w>", "red
 
 
 def classes(directory: Path, *, prediction: str = "epsilon", count: int = 4, side: int = 8) -> Path:
-    """A class-conditional model with one class more, for pictures that nobody asked for."""
+    """A class-conditional model with one more class, for unconditional pictures."""
     from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
     torch.manual_seed(0)
@@ -109,6 +109,6 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(WORDS)}))
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(WORDS)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)

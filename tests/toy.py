@@ -1,7 +1,7 @@
-"""Doubles for tests: what `thinktime.testing` offers, trees written out by hand, a clock, and shorthands.
+"""Doubles for tests: those of `thinktime.testing`, hand-written trees, a clock, and shorthands.
 
-What a generator says is either such a tree, ``{"0": done("so 7"), "1": step("well"), "1/0": …}``, in which ``1/0`` is
-the first child of the root's second, or a function of the extension, as `drawn` is.
+A tree or a function gives the text of a generator. In the tree ``{"0": done("so 7"), "1": step("well"), "1/0": …}``,
+``1/0`` is the first child of the root's second child. A function takes the extension, like `drawn`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from thinktime.testing import DOLLARS as DOLLARS
 from thinktime.testing import FLOPS as FLOPS
 from thinktime.testing import PROBLEM as PROBLEM
 from thinktime.testing import WORD_PROMPTS, WordGenerator, WordScorer
-from thinktime.testing import Notebook as Notebook
+from thinktime.testing import MemoryJournal as MemoryJournal
 from thinktime.testing import Piece as Piece
 from thinktime.testing import drawn as drawn
 from thinktime.testing import drawn_score as drawn_score
 
 unhurried = settings(deadline=None)
-"""For properties: a busy machine is no failure."""
+"""Settings of property tests: they have no deadline, because the machine may be busy."""
 
 NGRAMS = HashedNgrams()
 
 CAP = 8
-"""Tokens that one whole generation of the toy may have: what the ledger must reserve for a sample."""
+"""The most tokens of one generation of the toy; the ledger reserves this many for a sample."""
 
 
 def step(words: str) -> Piece:
-    """A step after which more is to come."""
+    """A step that is not the end."""
     return Piece(words, "step")
 
 
@@ -59,7 +59,7 @@ Scores = Callable[[Node], float | None] | Mapping[str, float | None]
 
 @dataclass
 class Clock:
-    """Time that passes only when a test, or the generator, says so. Stands in for the module ``time``."""
+    """A clock that only a test or the generator moves; it replaces the module ``time``."""
 
     now: float = 100.0
 
@@ -69,7 +69,7 @@ class Clock:
 
 
 class ToyGenerator(WordGenerator):
-    """Says what its script says; a token takes a second on the clock, if there is one."""
+    """Generates the texts of its script; a token takes a second on the clock, if there is one."""
 
     def __init__(
         self,
@@ -80,7 +80,9 @@ class ToyGenerator(WordGenerator):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(
-            script if callable(script) else lambda e: script[_place((*e.node.path, e.index))], name=name, price=price
+            script if callable(script) else lambda e: script[_path_name((*e.node.path, e.index))],
+            name=name,
+            price=price,
         )
         self._clock = clock
 
@@ -99,12 +101,14 @@ class ToyGenerator(WordGenerator):
 
 
 class ToyScorer(WordScorer):
-    """Scores a node by its path, or by a function; it passes for any kind of scorer."""
+    """Scores a node by its path, or by a function; it offers the capabilities of every kind of scorer."""
 
     capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
 
     def __init__(self, scores: Scores, *, name: str = "toy-scorer", price: float | None = 0.0) -> None:
-        super().__init__(scores if callable(scores) else lambda node: scores[_place(node.path)], name=name, price=price)
+        super().__init__(
+            scores if callable(scores) else lambda node: scores[_path_name(node.path)], name=name, price=price
+        )
 
 
 def toy_search(
@@ -123,7 +127,7 @@ def toy_search(
     within: Ledger | None = None,
     clock: TellsTime | None = None,
 ) -> Search:
-    """A search on the toy; scripts and scores may be given bare."""
+    """A search on the toy; scripts and scores can be given without their classes."""
     return Search(
         problem,
         ToyGenerator(generator) if callable(generator) or isinstance(generator, Mapping) else generator,
@@ -150,7 +154,7 @@ def solve(strategy: Strategy, search: Search) -> Answer:
 
 
 def configured(name: str, **options: Any) -> Strategy:
-    """A strategy that runs on short random texts: the law has factors, early checks are early, no reply is an error."""
+    """A strategy with options for short random texts: fitted factors, early checks, no error for unreadable replies."""
     fitting: dict[str, dict[str, Any]] = {
         "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6, "unreadable": "plurality"},
         "generative_verification": {"unreadable": "plurality"},
@@ -160,19 +164,19 @@ def configured(name: str, **options: Any) -> Strategy:
 
 
 def extend(search: Search, nodes: Sequence[Node], n: int | Sequence[int] = 1, **options: Any) -> list[Node]:
-    """`Search.extend`, waited for."""
+    """Run `Search.extend` to its end."""
     return asyncio.run(search.extend(nodes, n, **options))
 
 
 def score(search: Search, nodes: Sequence[Node]) -> list[float | None]:
-    """`Search.score`, waited for."""
+    """Run `Search.score` to its end."""
     return asyncio.run(search.score(nodes))
 
 
 def texts(nodes: Sequence[Node]) -> list[str]:
-    """What each node's generation says so far."""
+    """The text of each node's generation so far."""
     return [node.state.text for node in nodes]
 
 
-def _place(path: tuple[int, ...]) -> str:
+def _path_name(path: tuple[int, ...]) -> str:
     return "/".join(map(str, path))

@@ -1,4 +1,4 @@
-"""Waiting for what happens in another thread or process: no test depends on how soon that is."""
+"""Waits for events in another thread or process, so no test depends on their timing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE = 300.0
-"""Seconds that anything may take on a busy machine; only a fault takes longer."""
+"""Most seconds that an event takes on a busy machine; only a fault takes longer."""
 
 
 def eventually(found: Callable[[], Any]) -> Any:

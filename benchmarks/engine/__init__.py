@@ -1,1 +1,1 @@
-"""The engine's speed and cost beside its peers, in one run."""
+"""Benchmarks of the engine: its speed and cost beside its peers, in one run."""

@@ -1,4 +1,4 @@
-"""Rows that are cancelled early: how much of the saved tokens is saved time?"""
+"""How much time is saved if rows are cancelled early, relative to the saved tokens?"""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CANCELLED = 0.75
 AFTER = 0.25
 
 
-def sample(solver: LanguageModel, prompts: list[tuple[int, ...]], length: int, places: int, cancel: bool) -> Timed:
-    """All rows to ``length`` tokens, ``places`` at once; three of four leave after a quarter if ``cancel``."""
-    engine = Engine(solver.model, solver.shape, solver.dtype, context=solver.context, max_rows=places)  # no end token
+def sample(solver: LanguageModel, prompts: list[tuple[int, ...]], length: int, slots: int, cancel: bool) -> Timed:
+    """Run all rows to ``length`` tokens, ``slots`` at once; ``cancel`` stops three of four after a quarter."""
+    engine = Engine(solver.model, solver.shape, solver.dtype, context=solver.context, max_rows=slots)  # no end token
     started = time.perf_counter()
     jobs = [engine.submit(Row(ids, key, length)) for key, ids in enumerate(prompts)]
-    doomed = {job for place, job in enumerate(jobs) if cancel and place % 4 < 4 * CANCELLED}
+    doomed = {job for index, job in enumerate(jobs) if cancel and index % 4 < 4 * CANCELLED}
     while engine.busy:
         engine.step()
         for job in [job for job in doomed if len(job.logprobs) >= AFTER * length]:
@@ -30,17 +30,17 @@ def sample(solver: LanguageModel, prompts: list[tuple[int, ...]], length: int, p
     return Timed(sum(len(job.logprobs) for job in jobs), time.perf_counter() - started)
 
 
-def measure(solver: LanguageModel, places: int, queue: int, length: int, rounds: int) -> dict[str, Any]:
-    """As one batch, which only gets smaller, and with ``queue`` times as many rows waiting for places."""
-    questions = [problem.question for problem in problems("test", places * queue, seed=7)]
+def measure(solver: LanguageModel, slots: int, queue: int, length: int, rounds: int) -> dict[str, Any]:
+    """Measure two cases: one batch that only shrinks, and ``queue`` times as many rows, which wait for free slots."""
+    questions = [problem.question for problem in problems("test", slots * queue, seed=7)]
     prompts = [tuple(solver.tokenizer.encode_chat(question)) for question in questions]
-    sample(solver, prompts[:8], 8, places, False)
+    sample(solver, prompts[:8], 8, slots, False)
     cases = {}
-    for name, rows in (("batch", prompts[:places]), ("queue", prompts)):
+    for name, rows in (("batch", prompts[:slots]), ("queue", prompts)):
         results = alternate(
             {
-                "all": partial(sample, solver, rows, length, places, False),
-                "cancelled": partial(sample, solver, rows, length, places, True),
+                "all": partial(sample, solver, rows, length, slots, False),
+                "cancelled": partial(sample, solver, rows, length, slots, True),
             },
             rounds,
         )
@@ -53,4 +53,4 @@ def measure(solver: LanguageModel, places: int, queue: int, length: int, rounds:
             "time_saving": spread(saved),
             "saved_of_ideal": spread([share / ideal for share in saved]),
         }
-    return {"rounds": rounds, "places": places, "length": length, "cancelled": CANCELLED, "after": AFTER, **cases}
+    return {"rounds": rounds, "places": slots, "length": length, "cancelled": CANCELLED, "after": AFTER, **cases}

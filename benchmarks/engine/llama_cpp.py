@@ -1,6 +1,6 @@
-"""llama.cpp as a peer: the same weights as GGUF, rows batched continuously through its own library.
+"""llama.cpp as a peer: the same weights as GGUF, continuous batching through its own library.
 
-Optional (``pip install llama-cpp-python gguf`` builds it in ten minutes); without it the benchmark says so.
+It is optional (``pip install llama-cpp-python gguf`` builds it in ten minutes). The result says if it is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 2048
 
 
 def missing() -> str | None:
-    """Why it cannot take part, or None."""
+    """The reason why llama.cpp cannot run, or None."""
     return None if find_spec("llama_cpp") and find_spec("gguf") else "not installed"
 
 
@@ -45,7 +45,7 @@ class _Row:
 
 
 class LlamaCpp:
-    """A model directory in llama.cpp, on as many threads as torch has; weights in float32, all else its defaults."""
+    """A model directory in llama.cpp, with torch's number of threads, weights in float32, and its default options."""
 
     def __init__(self, directory: Path) -> None:
         import llama_cpp
@@ -63,7 +63,7 @@ class LlamaCpp:
     def sample(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, eos_id: int, at_once: int
     ) -> tuple[Timed, list[Continuation]]:
-        """Greedy continuations; making the context is not counted in the time."""
+        """Greedy continuations. The time does not include the creation of the context."""
         lib = self._lib
         rows = min(len(prompts), at_once)
         per_row = -(-(max(map(len, prompts)) + max_tokens) // 256) * 256
@@ -124,7 +124,7 @@ class LlamaCpp:
 
 
 def write_gguf(directory: Path, path: Path, *, vocabulary: bool = False) -> None:
-    """The weights of a Llama directory as GGUF; without a vocabulary, ids are all that can be exchanged."""
+    """Write the weights of a Llama directory as GGUF. Without a vocabulary, the file supports only token ids."""
     import gguf
 
     config = LlamaConfig.read(directory)
@@ -162,9 +162,10 @@ def write_gguf(directory: Path, path: Path, *, vocabulary: bool = False) -> None
 
 
 def _write_vocabulary(writer: Any, directory: Path) -> None:
-    """The vocabulary of a pocket model, where every word is one token: the fewest tokens are the right ones.
+    """Write the vocabulary of a pocket model, in which every word is one token.
 
-    That is a unigram model of equal scores; byte pairs would need the merges, of which there are none.
+    It is a unigram model with equal scores, so the tokenization with the fewest tokens wins. Byte-pair encoding would
+    need merges, and this vocabulary has none.
     """
     import gguf
 
@@ -188,13 +189,13 @@ def _write_vocabulary(writer: Any, directory: Path) -> None:
 
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:
-    """Rotary pairs side by side, as llama.cpp has them, not half a head apart."""
+    """The weight with rotary pairs side by side, as in llama.cpp, instead of half a head apart."""
     return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The library writes to the process's standard error, whoever holds ``sys.stderr``."""
+    """Silence the library. It writes to file descriptor 2, so replacing ``sys.stderr`` has no effect."""
     ctypes.CDLL(None).fflush(None)
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,4 +1,4 @@
-"""Contenders side by side: alternating rounds, and the spread over rounds of what they give."""
+"""Compares contenders in alternating rounds, and summarises the spread over rounds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Timed:
-    """What one contender did in one round: useful tokens, no padding, and wall time."""
+    """One round of one contender: its tokens without padding, and its wall time."""
 
     tokens: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.seconds
 
 
 def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Every contender once a round, in turns; every other round backwards, so that drift favours nobody."""
+    """Run every contender once per round; every second round is in reverse order, so drift affects all equally."""
     results: dict[str, list[T]] = {name: [] for name in contenders}
     for round_ in range(rounds):
         for name in list(contenders)[:: 1 if round_ % 2 == 0 else -1]:
@@ -35,7 +35,7 @@ def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
-    """Median, least and most."""
+    """Median, minimum and maximum."""
     return {
         "median": _round(median(values), digits),
         "min": _round(min(values), digits),
@@ -44,12 +44,12 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
-    """Spread of the ratios of the same round."""
+    """Spread of the ratios within each round."""
     return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of them do not exceed."""
+    """The smallest value that at least ``share`` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
@@ -61,7 +61,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     def wrap(self, owner: Any, attribute: str, name: str) -> Callable[[], None]:
-        """Time every call of ``owner.attribute``; returns what undoes it."""
+        """Time every call of ``owner.attribute``; return a function that undoes this."""
         inner = getattr(owner, attribute)
         self.seconds[name] = 0.0
 

@@ -1,4 +1,4 @@
-"""Memory of a process that samples, against the bytes its keys and values may take."""
+"""Memory of a sampling process, against the limit on bytes of keys and values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATUS = Path("/proc/self/status")
 
 
 def measure(caps: Sequence[int], rows: int, length: int) -> dict[str, Any]:
-    """The same rows under every cap, each in a process of its own."""
+    """Run the same rows under every limit, each in its own process."""
     if not STATUS.exists():
         return {"not measured": "this system does not tell a process its peak memory"}
     by_cap = {}
@@ -28,7 +28,7 @@ def measure(caps: Sequence[int], rows: int, length: int) -> dict[str, Any]:
 
 
 def peak(kv_bytes: int, rows: int, length: int) -> dict[str, int]:
-    """Resident bytes of this process: after a few rows, and the most while many ran."""
+    """Resident bytes of this process: after a few rows, and the peak with many rows."""
     solver = load_language_model(pocket.directory("solver"))
     prompts = [tuple(solver.tokenizer.encode_chat(problem.question)) for problem in problems("test", rows, seed=9)]
     tasks = [Row(ids, key, length) for key, ids in enumerate(prompts)]

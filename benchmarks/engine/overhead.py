@@ -1,4 +1,4 @@
-"""Where an iteration's time goes, and how the cost of a tree grows with it."""
+"""The time of each part of an iteration, and the growth of the cost of a tree with its size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def iterations(solver: LanguageModel, sizes: Sequence[int], steps: int, rounds: 
 
 
 def _parts(solver: LanguageModel, prompts: Sequence[Sequence[int]], steps: int) -> dict[str, float]:
-    """Seconds of ``steps`` iterations by part; what is in none of them is bookkeeping, as are plan and schedule."""
+    """Seconds of ``steps`` iterations by part. Plan, schedule and all time outside the parts are bookkeeping."""
     engine = Engine(solver.model, solver.shape, solver.dtype, context=solver.context, max_rows=len(prompts))
     jobs = [engine.submit(Row(tuple(ids), key, steps + 200)) for key, ids in enumerate(prompts)]
     while not all(job.logprobs for job in jobs):
@@ -65,7 +65,7 @@ def _parts(solver: LanguageModel, prompts: Sequence[Sequence[int]], steps: int) 
 
 
 def tree_growth(sizes: Sequence[int], at_once: int = 32) -> dict[str, Any]:
-    """Seconds until a tree of one-token nodes has so many of them: each goes on from a node drawn at random."""
+    """Seconds until a tree of one-token nodes has these sizes; the parent of each node is drawn at random."""
     model, shape = random_llama(TINY, torch.float32)
     room = (max(sizes) + 2 * at_once) * BLOCK_SIZE * shape.kv_bytes_per_token
     engine = Engine(model, shape, torch.float32, context=TINY.max_position_embeddings, kv_bytes=room)
@@ -75,7 +75,7 @@ def tree_growth(sizes: Sequence[int], at_once: int = 32) -> dict[str, Any]:
     started = time.perf_counter()
     while len(seconds) < len(sizes):
         parents = [rng.choice(nodes) for _ in range(at_once)]
-        outputs = engine.run([Row(ids, len(nodes) + place, 1) for place, ids in enumerate(parents)])
+        outputs = engine.run([Row(ids, len(nodes) + index, 1) for index, ids in enumerate(parents)])
         nodes += [ids + output.ids for ids, output in zip(parents, outputs, strict=True)]
         if len(nodes) >= sizes[len(seconds)]:
             seconds[sizes[len(seconds)]] = time.perf_counter() - started
@@ -88,7 +88,7 @@ def tree_growth(sizes: Sequence[int], at_once: int = 32) -> dict[str, Any]:
 
 
 def _slope(seconds: dict[int, float]) -> float:
-    """Least squares through the logarithms."""
+    """The slope of a least-squares line through the logarithms."""
     points = [(math.log(size), math.log(spent)) for size, spent in seconds.items()]
     mean_x, mean_y = (sum(side) / len(points) for side in zip(*points, strict=True))
     covariance = math.fsum((x - mean_x) * (y - mean_y) for x, y in points)

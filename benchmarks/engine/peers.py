@@ -1,4 +1,4 @@
-"""``transformers`` as a peer: with a padded batch and with continuous batching."""
+"""``transformers`` as a peer, with a padded batch and with continuous batching."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PAGE = 32
 
 @dataclass(frozen=True)
 class Continuation:
-    """New ids, the stop token included, and their summed log-probability at temperature 1 if it was asked for."""
+    """New ids, including the stop token, and their summed log-probability at temperature 1 if requested."""
 
     ids: tuple[int, ...]
     logprob: float = 0.0
 
 
 class Transformers:
-    """One model for both ways; they set its attention differently, so each has its own copy."""
+    """One model for both kinds of batching. Each has its own copy, because they set the attention differently."""
 
     def __init__(self, directory: Path) -> None:
         transformers_logging.set_verbosity_error()
@@ -78,9 +78,9 @@ class Transformers:
     def generate_batch(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, eos_id: int, at_once: int
     ) -> tuple[Timed, list[Continuation]]:
-        """What ``generate_batch`` does, greedily; building its cache is not counted in the time.
+        """Greedy continuations by ``generate_batch``. The time does not include the creation of its cache.
 
-        Without flash attention every query is scored against the keys of all rows that run, so more rows ``at_once``
+        Without flash attention, every query is multiplied with the keys of all running rows, so more rows ``at_once``
         are not always faster.
         """
         rows = min(len(prompts), at_once)

@@ -1,4 +1,4 @@
-"""One figure of the whole run."""
+"""Draws one figure of the whole run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NAMES = {
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Six panels; whiskers are the least and the most over rounds."""
+    """Draw six panels; whiskers are the minimum and the maximum over rounds."""
     figure, axes = plt.subplots(2, 3, figsize=(15, 8), dpi=150)
     panels = (_sampling, _tree, _prefill, _early_stop, _iterations, _growth)
     names = ("sampling", "tree", "prefill", "early_stop", "iterations", "tree_growth")
-    for panel, name, place in zip(panels, names, axes.flat, strict=True):
-        panel(place, result[name])
-        place.grid(alpha=0.25)
-        place.spines[["top", "right"]].set_visible(False)
+    for panel, name, axis in zip(panels, names, axes.flat, strict=True):
+        panel(axis, result[name])
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{result['environment']['cpu']}, threads: {result['threads']}, float32", x=0.01, ha="left")
     figure.tight_layout()
     figure.savefig(path)
@@ -72,11 +72,11 @@ def _tree(axes: Any, section: Mapping[str, Any]) -> None:
 def _prefill(axes: Any, section: Mapping[str, Any]) -> None:
     runs = section["by_budget"]
     labels = [name if name == "whole" else f"chunks, {name}" for name in runs]
-    places = range(len(labels))
+    indices = range(len(labels))
     for name, label, colour, shift in (("worst", "worst", RED, -0.2), ("p99", "99th percentile", BLUE, 0.2)):
         bars = _whiskers([run[f"{name}_gap_ms"] for run in runs.values()])
-        axes.bar([p + shift for p in places], bars["y"], yerr=bars["yerr"], width=0.38, color=colour, label=label)
-    axes.set_xticks(list(places), labels, rotation=20)
+        axes.bar([p + shift for p in indices], bars["y"], yerr=bars["yerr"], width=0.38, color=colour, label=label)
+    axes.set_xticks(list(indices), labels, rotation=20)
     axes.set_ylabel("gap between tokens, ms")
     axes.set_title(f"{section['load']['length']}-token prompts arrive", loc="left")
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Long prompts that arrive while rows are running: how long do those rows wait?"""
+"""How long do running rows wait while long prompts arrive?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE = "whole"
 
 @dataclass(frozen=True)
 class Load:
-    """Rows that run for ``tokens``, and ``arrivals`` prompts of ``length`` that come at even distances meanwhile."""
+    """Rows that run for ``tokens``, and ``arrivals`` prompts of ``length`` that arrive at equal intervals."""
 
     tokens: int
     arrivals: int
@@ -34,7 +34,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Served:
-    """Gaps between tokens of the running rows in seconds, tokens a second of everybody, and all drawn ids."""
+    """Gaps between tokens of the running rows in seconds, tokens per second of all rows, and all drawn ids."""
 
     gaps: list[float]
     rate: float
@@ -42,7 +42,7 @@ class Served:
 
 
 def random_llama(config: LlamaConfig, dtype: torch.dtype) -> tuple[Llama, Shape]:
-    """Random weights, the same each time, and their shape."""
+    """A model with random weights from a fixed seed, and its shape."""
     torch.manual_seed(0)
     model = Llama(config).to(dtype).eval()
     parameters = sum(p.numel() for p in model.parameters())
@@ -51,7 +51,7 @@ def random_llama(config: LlamaConfig, dtype: torch.dtype) -> tuple[Llama, Shape]
 
 
 def serve(config: LlamaConfig, dtype: torch.dtype, load: Load, max_tokens: int | None) -> Served:
-    """Run the load; ``max_tokens`` None reads every prompt whole, in an iteration of its own."""
+    """Run the load; ``max_tokens`` None processes every prompt whole, in its own iteration."""
     model, shape = random_llama(config, dtype)
     options: dict[str, Any] = {"chunked": False} if max_tokens is None else {"max_tokens": max_tokens}
     engine = Engine(model, shape, dtype, context=config.max_position_embeddings, kv_bytes=1 << 30, **options)
@@ -74,16 +74,16 @@ def serve(config: LlamaConfig, dtype: torch.dtype, load: Load, max_tokens: int |
             arrived.append(engine.submit(Row(prompt(load.length), ROWS + len(arrived), ANSWER)))
         engine.step()
         now = time.perf_counter()
-        for place, job in enumerate(running):
-            if len(job.logprobs) > counts[place]:
-                gaps.append(now - last[place])
-                last[place] = now
+        for index, job in enumerate(running):
+            if len(job.logprobs) > counts[index]:
+                gaps.append(now - last[index])
+                last[index] = now
     rate = (engine.account.generated - before + load.length * load.arrivals) / (time.perf_counter() - started)
     return Served(gaps, rate, tuple(tuple(job.ids) for job in (*running, *arrived)))
 
 
 def measure(config: LlamaConfig, load: Load, budgets: Sequence[int], rounds: int) -> dict[str, Any]:
-    """Chunked reading at several budgets against reading prompts whole."""
+    """Compare chunked prefill at several token budgets with whole prompts."""
     config = LlamaConfig(**{**config.__dict__, "max_position_embeddings": CONTEXT})
     settings: dict[str, int | None] = {WHOLE: None, **{str(budget): budget for budget in budgets}}
     exact = {name: serve(config, torch.float64, load, budget).ids for name, budget in settings.items()}

@@ -1,10 +1,10 @@
-"""The engine beside its peers: every claim about its speed is a ratio of this run.
+"""Measures the engine beside its peers. Every claim about its speed is a ratio within this run.
 
     python -m benchmarks.engine.run            # a quarter of an hour on two idle cores
-    python -m benchmarks.engine.run --quick    # every section, tiny: does it work at all
+    python -m benchmarks.engine.run --quick    # every section at a tiny size, to see that it works
 
-Writes ``result.json`` and ``plot.png`` beside this file (``--quick``: in a folder of its own, to be thrown away).
-Contenders take turns, so the ratios compare the same minutes of the same machine; seconds belong to that machine.
+It writes ``result.json`` and ``plot.png`` beside this file; with ``--quick`` it writes them to a temporary folder.
+Contenders take turns, so a ratio compares the same minutes on the same machine. Seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QUICK = Path("runs/benchmark-quick")
 
 
 def sections(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Every section at its full or its tiny size."""
+    """The sections by name, each at full or tiny size."""
     directory = pocket.directory("solver")
     solver, peer, config = load_language_model(directory), Transformers(directory), LlamaConfig.read(directory)
     llama = None if missing() else LlamaCpp(directory)

@@ -1,4 +1,4 @@
-"""Independent samples of different prompts, greedy, so that everybody writes the same tokens."""
+"""Independent samples of different prompts. They are greedy, so all contenders write the same tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thinktime.pocket.problems import problems
 
 MAX_TOKENS = 400
 AT_ONCE = (8, 16, 32, 64)
-"""Rows of continuous batching; the fastest of these is the peer."""
+"""Numbers of rows for continuous batching; the fastest one is the peer."""
 Prompts = list[list[int]]
 
 
@@ -28,7 +28,7 @@ def measure(
     rounds: int,
     at_least: int = 32,
 ) -> dict[str, Any]:
-    """Tokens a second at every batch size; small batches are run one after another to ``at_least`` rows a round."""
+    """Tokens per second at every batch size; small batches are repeated up to ``at_least`` rows per round."""
     questions = [problem.question for problem in problems("test", max(*sizes, at_least), seed=5)]
     prompts = [solver.tokenizer.encode_chat(question) for question in questions]
     ours(solver, [prompts[:8]])
@@ -74,11 +74,11 @@ def measure(
 
 Sampled = tuple[Timed, list[Continuation]]
 Queue = Callable[[Sequence[Sequence[int]], int, int, int], Sampled]
-"""Of prompts, the most new tokens, the end token, and how many rows run at once."""
+"""Takes prompts, the most new tokens, the end token, and the number of rows at once."""
 
 
 def ours(solver: LanguageModel, batches: Sequence[Prompts]) -> Sampled:
-    """A new engine, with the options it has by itself: nothing is left over from another round."""
+    """A new engine with default options, so nothing is stored from another round."""
     engine = solver.engine()
     started = time.perf_counter()
     outputs = [

@@ -1,4 +1,4 @@
-"""A result in words and columns."""
+"""Prints a result as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def lines(name: str, section: Section) -> list[str]:
 
 
 def spread(values: Mapping[str, float], form: str = ".2f") -> str:
-    """Median with least and most."""
+    """Median, with minimum and maximum."""
     return f"{values['median']:{form}} [{values['min']:{form}}, {values['max']:{form}}]"
 
 

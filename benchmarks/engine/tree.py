@@ -1,4 +1,4 @@
-"""Tree search without a reward model: steps end at a line, the likeliest nodes are kept."""
+"""Tree search without a reward model: a step is a line, and the likeliest nodes are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Extend = Callable[[Sequence[Ids]], list[Continuation]]
 
 @dataclass
 class Grown:
-    """What a search did: every prefix it asked to go on from, and every text it got."""
+    """The record of a search: every submitted prefix, and every returned text."""
 
     timed: Timed = field(default_factory=lambda: Timed(0, 0.0))
     submitted: list[Ids] = field(default_factory=list)
@@ -33,13 +33,13 @@ class Grown:
 
 
 def grow(roots: Sequence[Ids], extend: Extend, ends: int, width: int, depth: int) -> Grown:
-    """Beam search over lines: ``width`` children a problem and level, `KEPT` of them go on unless they ended."""
+    """Beam search over lines: ``width`` children per problem and level, of which `KEPT` unfinished ones continue."""
     grown = Grown()
     started, tokens = time.perf_counter(), 0
     beams: list[list[tuple[Ids, float]]] = [[(root, 0.0)] for root in roots]
     for _ in range(depth):
         parents = [
-            (place, *node) for place, beam in enumerate(beams) for node in beam for _ in range(width // len(beam))
+            (index, *node) for index, beam in enumerate(beams) for node in beam for _ in range(width // len(beam))
         ]
         if not parents:
             break
@@ -47,10 +47,10 @@ def grow(roots: Sequence[Ids], extend: Extend, ends: int, width: int, depth: int
         grown.submitted += [ids for _, ids, _ in parents]
         tokens += sum(len(child.ids) for child in children)
         beams = [[] for _ in roots]
-        for (place, ids, logprob), child in zip(parents, children, strict=True):
+        for (index, ids, logprob), child in zip(parents, children, strict=True):
             grown.texts.append(ids + child.ids)
             if child.ids[-1] != ends:
-                beams[place].append((ids + child.ids, logprob + child.logprob))
+                beams[index].append((ids + child.ids, logprob + child.logprob))
         beams = [sorted(beam, key=lambda node: -node[1])[:KEPT] for beam in beams]
     grown.timed = Timed(tokens, time.perf_counter() - started)
     return grown
@@ -59,7 +59,7 @@ def grow(roots: Sequence[Ids], extend: Extend, ends: int, width: int, depth: int
 def measure(
     solver: LanguageModel, peer: Transformers, n_problems: int, width: int, depth: int, rounds: int
 ) -> dict[str, Any]:
-    """Time and tokens of the same search on both."""
+    """Measure time and tokens of the same search on both engines."""
     questions = [problem.question for problem in problems("test", n_problems, seed=6)]
     roots = [tuple(solver.tokenizer.encode_chat(question)) for question in questions]
     eos = solver.tokenizer.eos_id
@@ -99,12 +99,12 @@ def measure(
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "time_ratio": ratio(seconds["generate"], seconds["ours"]),
         "time_ratio_per_token": ratio(per_token["generate"], per_token["ours"]),
-        "reading": _reading(results["ours"]),
+        "reading": _computed(results["ours"]),
     }
 
 
-def _reading(runs: Sequence[Grown]) -> dict[str, Any]:
-    """How much of what was submitted had to be computed; tokens a row drew and then read count as its own."""
+def _computed(runs: Sequence[Grown]) -> dict[str, Any]:
+    """The share of submitted tokens that were computed; a row's drawn and processed tokens count as its own."""
     prompt, everything = [], []
     for grown in runs:
         assert grown.account is not None

@@ -1,1 +1,1 @@
-"""The gateway and its HTTP client, beside their peers."""
+"""Benchmarks of the gateway and its HTTP client beside their peers."""

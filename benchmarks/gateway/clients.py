@@ -1,11 +1,11 @@
-"""Which HTTP client: 256 requests at once to an endpoint that takes 50 ms for each.
+"""Compares HTTP clients: 256 requests at once to an endpoint that takes 50 ms for each.
 
     pip install httpx && python -m benchmarks.gateway.clients        # half a minute; writes clients.json
 
-The endpoint is `tests/fake_endpoint.py` in a process of its own. ``streams`` is the floor: bare sockets of asyncio that
-write a prepared request and read as many bytes as the reply says, with no client at all. ``ours`` is the client of
-`thinktime.models.remote` with its retries, deadlines and checks; ``searches`` are 32 votes of 8 samples on it, by 256
-requests or, where the endpoint honours n, by 32. They take turns, so a busy moment hits all of them.
+The endpoint is `tests/fake_endpoint.py` in its own process. ``streams`` is the lower bound: bare asyncio sockets that
+write a prepared request and read the bytes of the reply, without a client. ``ours`` is the client of
+`thinktime.models.remote` with its retries, deadlines and checks. ``searches`` are 32 votes of 8 samples on it, by 256
+requests, or by 32 if the endpoint honours n. Contenders take turns, so a busy moment affects all of them.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def crowd(open_client: Callable[[str], AbstractAsyncContextManager[Send]]) -> Co
 
 @asynccontextmanager
 async def searches(url: str) -> AsyncIterator[All]:
-    """Votes of as many samples together; the endpoint has been probed before."""
+    """Votes with the same number of samples in total; the endpoint is probed before."""
     generator = RemoteGenerator(url, "words")
     assert await asyncio.to_thread(lambda: generator.traits)
 
@@ -123,11 +123,11 @@ CONTENDERS: dict[str, tuple[Contender, str]] = {
     "searches": (searches, "ignored"),
     "searches, n": (searches, "honoured"),
 }
-"""Each with what its endpoint makes of ``n``."""
+"""Each contender, with the behaviour of its endpoint for ``n``."""
 
 
 async def timed(contender: Contender, url: str) -> tuple[float, float]:
-    """Seconds for everything with no connection open yet, and again with all of them open."""
+    """Seconds for all requests without open connections, and again with all connections open."""
     async with contender(url) as everything:
         seconds = []
         for _ in range(2):
@@ -144,12 +144,12 @@ def main() -> None:
         for turn in range(ROUNDS + 1):
             for name, (contender, n) in CONTENDERS.items():
                 seconds = asyncio.run(timed(contender, urls[n]))
-                if turn:  # the first is for imports and caches
+                if turn:  # the first round loads imports and caches
                     taken[name].append(seconds)
     rows = {}
     for name, pairs in taken.items():
-        for which, place in (("new", 0), ("open", 1)):
-            values = sorted(pair[place] for pair in pairs)
+        for which, index in (("new", 0), ("open", 1)):
+            values = sorted(pair[index] for pair in pairs)
             rows[f"{name}, connections {which}"] = {
                 "median": round(statistics.median(values), 4),
                 "low": round(values[0], 4),

@@ -1,12 +1,12 @@
-"""The gateway beside its_hub 1.2.0 and optillm 0.4.0, in one run, before a fake upstream of 50 ms.
+"""Compares the gateway with its_hub 1.2.0 and optillm 0.4.0 in one run, in front of a fake upstream of 50 ms.
 
     python -m benchmarks.gateway.peers        # a quarter of an hour; writes peers.json and peers.png
 
-Peers are installed from PyPI into environments of their own, below ``runs/peers``. optillm declares 36 packages (3.2 GB
-with torch). What its server, ``bon`` and ``majority_voting`` import is installed and nothing else, so its start and its
-memory are better here than after ``pip install optillm``. A vote is of 8 samples, a judged answer is the best of 8 by 8
-judgements. One upstream refuses ``n`` above 1, as llama.cpp does, so all send 8 requests; another honours it. They take
-turns. What is missing from a row cannot be done: its_hub's server has no judge.
+Each peer is installed from PyPI into its own environment, below ``runs/peers``. optillm declares 36 packages (3.2 GB
+with torch). Only the imports of its server, ``bon`` and ``majority_voting`` are installed, so it starts faster and
+needs less memory than after ``pip install optillm``. A vote has 8 samples; a judged answer is the best of 8 by 8
+judgements. One upstream refuses ``n`` above 1, like llama.cpp, so all contenders send 8 requests; another one honours
+it. Contenders take turns. A missing figure means that the peer cannot do this: its_hub's server has no judge.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from thinktime.bench.environment import environment
 
 QUERIES, ROUNDS, STARTS = 32, 5, 3
 LEAVES, PATIENCE = 50, 2.0
-"""Clients that leave, and seconds after which an upstream request that still runs is said to be kept."""
+"""Number of disconnecting clients, and seconds after which a running upstream request counts as kept."""
 STREAMS, BEFORE, PACE, LIMIT = 1000, 5.0, 1.0, 45.0
-"""Slow streams at once: seconds before the first event and between events, and how long they are waited for."""
+"""Number of slow streams at once, seconds before the first event and between events, and the time limit."""
 INSTALLED = HERE.parents[1] / "runs" / "peers"
 PACKAGES: dict[str, list[list[str]]] = {
     "its_hub": [["its_hub[iaas,lm]==1.2.0"]],
@@ -48,11 +48,11 @@ PACKAGES: dict[str, list[list[str]]] = {
 
 @dataclass(frozen=True)
 class Peer:
-    """How a gateway is started, and what is asked of it. ``None`` is what it cannot do."""
+    """The command of a gateway and its requests. ``None`` marks a request that it does not support."""
 
     name: str
     command: Callable[[str, int], list[str]]
-    """Of the upstream and a port."""
+    """Takes the upstream and a port."""
     vote: dict[str, Any]
     judged: dict[str, Any] | None
     one: dict[str, Any]
@@ -98,27 +98,27 @@ PEERS = (
 
 
 def install() -> dict[str, Any]:
-    """Have the peers; packages, megabytes and the seconds it took, where it was not done before."""
-    facts = {}
+    """Install the peers if needed; return packages, megabytes and the seconds of the installation."""
+    installed = {}
     for peer, steps in PACKAGES.items():
-        place, said = INSTALLED / peer, INSTALLED / f"{peer}.json"
-        if not said.exists():
+        folder, record = INSTALLED / peer, INSTALLED / f"{peer}.json"
+        if not record.exists():
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
             for packages in steps:
-                subprocess.run([place / "bin" / "pip", "install", "--quiet", *packages], check=True)
+                subprocess.run([folder / "bin" / "pip", "install", "--quiet", *packages], check=True)
             seconds = time.perf_counter() - began
-            listed = subprocess.run([place / "bin" / "pip", "freeze"], capture_output=True, text=True, check=True)
-            size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file() and not file.is_symlink())
+            listed = subprocess.run([folder / "bin" / "pip", "freeze"], capture_output=True, text=True, check=True)
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
             found = {"asked_for": steps, "seconds": round(seconds, 1), "megabytes": round(size / 1e6)}
-            said.write_text(json.dumps({**found, "packages": listed.stdout.split()}))
-        facts[peer] = json.loads(said.read_text())
-    return facts
+            record.write_text(json.dumps({**found, "packages": listed.stdout.split()}))
+        installed[peer] = json.loads(record.read_text())
+    return installed
 
 
 @contextmanager
 def serving(peer: Peer, upstream: str, port: int) -> Iterator[tuple[str, int, float]]:
-    """Its root, its process, and when it was started; it answers requests."""
+    """Start a gateway and wait for its first answer; yield its root, its process id, and the seconds this took."""
     log = INSTALLED / f"{peer.name}.log"
     began = time.perf_counter()
     settings = {
@@ -156,11 +156,11 @@ def _until_answered(url: str, body: dict[str, Any], server: subprocess.Popen[byt
             time.sleep(0.01)
 
 
-# a client that leaves
+# a client that disconnects
 
 
 async def leave(url: str, upstream: Endpoint, body: dict[str, Any], requests: int) -> float | None:
-    """Seconds from leaving until no upstream request is left; None if they are kept."""
+    """Seconds from the disconnect until all upstream requests have ended; None if they continue."""
     upstream.requests.clear()
     upstream.left = 0
     host, port = url.split("/")[2].split(":")
@@ -181,7 +181,7 @@ async def leave(url: str, upstream: Endpoint, body: dict[str, Any], requests: in
 
 
 def leaving(peer: Peer, port: int) -> dict[str, Any]:
-    """How soon upstream requests end with their client, streaming or not."""
+    """The time until upstream requests end after their client disconnects, with and without a stream."""
     found: dict[str, Any] = {}
     for stream in (False, True):
         with Running(n="refused") as upstream, serving(peer, upstream.url, port) as (url, _, _):
@@ -201,7 +201,7 @@ def leaving(peer: Peer, port: int) -> dict[str, Any]:
 
 
 async def streams(url: str, body: dict[str, Any], process: int) -> dict[str, Any]:
-    """Many slow streams at once: how many ended, how many were open at once, and memory meanwhile."""
+    """Run many slow streams at once: the number that ended, the most open at once, and the memory over time."""
     open_now = most = ended = 0
     memory: list[tuple[float, float]] = []
     began = time.perf_counter()
@@ -225,11 +225,11 @@ async def streams(url: str, body: dict[str, Any], process: int) -> dict[str, Any
 
     watching = asyncio.create_task(watch())
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        asked = [asyncio.create_task(one(session)) for _ in range(STREAMS)]
-        _, late = await asyncio.wait(asked, timeout=LIMIT)
+        requests = [asyncio.create_task(one(session)) for _ in range(STREAMS)]
+        _, late = await asyncio.wait(requests, timeout=LIMIT)
         for task in late:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*requests, return_exceptions=True)
     watching.cancel()
     return {
         "ended": ended,
@@ -258,10 +258,10 @@ def main() -> None:
     seconds: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as running:
         refusing, honouring = (running.enter_context(endpoint(n)) for n in ("refused", "honoured"))
-        for place, peer in enumerate(PEERS):
+        for index, peer in enumerate(PEERS):
             taken = []
             for turn in range(STARTS):
-                with serving(peer, refusing, 9700 + 10 * place + turn) as (_, process, started):
+                with serving(peer, refusing, 9700 + 10 * index + turn) as (_, process, started):
                     taken.append(started)
                     result["megabytes"][peer.name]["after the first answer"] = round(resident(process), 1)
             result["startup_seconds"][peer.name] = summary(taken)
@@ -272,9 +272,9 @@ def main() -> None:
             ("32 votes at once, by n", "raw", honouring, [together] * QUERIES),
         ]
         processes = {}
-        for place, peer in enumerate(PEERS):
-            one_by_one, process, _ = running.enter_context(serving(peer, refusing, 9800 + 10 * place))
-            by_n, _, _ = running.enter_context(serving(peer, honouring, 9801 + 10 * place))
+        for index, peer in enumerate(PEERS):
+            one_by_one, process, _ = running.enter_context(serving(peer, refusing, 9800 + 10 * index))
+            by_n, _, _ = running.enter_context(serving(peer, honouring, 9801 + 10 * index))
             processes[peer.name] = process
             contenders += [
                 ("one vote", peer.name, one_by_one, [peer.vote]),
@@ -286,22 +286,22 @@ def main() -> None:
         for turn in range(ROUNDS + 1):
             for what, who, url, bodies in contenders:
                 spent = asyncio.run(crowd(url, bodies))
-                if what == "one vote" and who == "raw":  # a judged answer takes two such rounds
+                if what == "one vote" and who == "raw":  # a judged answer takes two rounds of requests
                     judged = spent + asyncio.run(crowd(url, bodies))
                     if turn:
                         seconds.setdefault("one judged answer", {}).setdefault("raw", []).append(judged)
-                if turn:  # the first is for imports and connections
+                if turn:  # the first round loads imports and opens connections
                     seconds.setdefault(what, {}).setdefault(who, []).append(spent)
         for name, process in processes.items():
             result["megabytes"][name]["after all"] = round(resident(process), 1)
     result["seconds"] = {what: {who: summary(v) for who, v in rows.items()} for what, rows in seconds.items()}
     keep(result)
-    result["left"] = {peer.name: leaving(peer, 9900 + 10 * place) for place, peer in enumerate(PEERS)}
+    result["left"] = {peer.name: leaving(peer, 9900 + 10 * index) for index, peer in enumerate(PEERS)}
     keep(result)
     result["slow_streams"] = {}
     with endpoint("refused", latency=BEFORE, pace=PACE) as slow:
-        for place, peer in enumerate(PEERS):
-            with serving(peer, slow, 9950 + 10 * place) as (url, process, _):
+        for index, peer in enumerate(PEERS):
+            with serving(peer, slow, 9950 + 10 * index) as (url, process, _):
                 result["slow_streams"][peer.name] = asyncio.run(streams(url, peer.one, process))
     keep(result)
     tell(result)
@@ -309,18 +309,18 @@ def main() -> None:
 
 
 def keep(result: dict[str, Any]) -> None:
-    """Write what is there so far."""
+    """Write the result so far."""
     (HERE / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def tell(result: dict[str, Any]) -> None:
-    """The table."""
+    """Print the result as a table."""
     names = ["raw", *(peer.name for peer in PEERS)]
     print(f"{'':36}" + "".join(f"{name:>26}" for name in names))
 
     def line(what: str, cells: list[dict[str, float] | None]) -> None:
-        said = [f"{c['median']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" if c else "cannot" for c in cells]
-        print(f"{what:36}" + "".join(f"{cell:>26}" for cell in said))
+        texts = [f"{c['median']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" if c else "cannot" for c in cells]
+        print(f"{what:36}" + "".join(f"{cell:>26}" for cell in texts))
 
     for what, rows in result["seconds"].items():
         line(f"{what}, s", [rows.get(name) for name in names])
@@ -328,12 +328,12 @@ def tell(result: dict[str, Any]) -> None:
     for how in ("in one piece", "stream"):
         line(f"left, {how}, s", [result["left"].get(name, {}).get(how) for name in names])
     for name in names[1:]:
-        told, memory = result["slow_streams"][name], result["megabytes"][name]
-        rss = [value for _, value in told["megabytes"]]
+        slow, memory = result["slow_streams"][name], result["megabytes"][name]
+        rss = [value for _, value in slow["megabytes"]]
         middle = statistics.median(rss[len(rss) // 3 :])
         print(
-            f"{name}: {memory} MB; slow streams: {told['ended']} of {STREAMS} in {told['seconds']} s, "
-            f"{told['open_at_once']} open at once, MB first {rss[0]}, middle {middle}, last {rss[-1]}"
+            f"{name}: {memory} MB; slow streams: {slow['ended']} of {STREAMS} in {slow['seconds']} s, "
+            f"{slow['open_at_once']} open at once, MB first {rss[0]}, middle {middle}, last {rss[-1]}"
         )
 
 
@@ -351,8 +351,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.barh(list(rows), medians, xerr=[low, high], color="0.7")
         axis.set(title=what, xlabel="seconds", xlim=(0, None))
         axis.invert_yaxis()
-    for name, told in result["slow_streams"].items():
-        axes[-1].plot(*zip(*told["megabytes"], strict=True), label=name)
+    for name, slow in result["slow_streams"].items():
+        axes[-1].plot(*zip(*slow["megabytes"], strict=True), label=name)
     axes[-1].set(title=f"{STREAMS} slow streams", xlabel="seconds", ylabel="MB resident", ylim=(0, None))
     axes[-1].legend()
     figure.tight_layout()

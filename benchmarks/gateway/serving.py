@@ -1,11 +1,11 @@
-"""What the gateway adds: votes of 8 through it, against the raw client that sends the same requests.
+"""Measures the overhead of the gateway: votes of 8 through it, and the same requests by a raw client.
 
     python -m benchmarks.gateway.serving        # a minute; writes serving.json
 
-The upstream is `tests/fake_endpoint.py` with 50 ms latency, in a process of its own, as is the gateway. ``raw`` is
-aiohttp alone: 8 requests at once for one vote, 256 for 32 votes, or one with ``n=8`` for each where the endpoint takes
-that. Contenders take turns, so a busy moment hits all of them. Start-up is from the command to the first whole answer,
-including the probe of the model; memory is the gateway's resident set.
+The upstream is `tests/fake_endpoint.py` with 50 ms latency. It and the gateway run in their own processes. ``raw`` is
+aiohttp alone: 8 requests at once for one vote, 256 for 32 votes, or one with ``n=8`` for each vote if the endpoint
+honours it. Contenders take turns, so a busy moment affects all of them. Start-up is the time from the command to the
+first whole answer, including the probe of the model. Memory is the gateway's resident set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VOTE = {**BODY, "model": f"majority:n={SAMPLES}/words"}
 
 @contextmanager
 def gateway(upstream: str) -> Iterator[tuple[str, int, float]]:
-    """Its root, its process, and when it was started."""
+    """Start a gateway; yield its root, its process id, and its start time."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "thinktime", "serve", "--upstream", upstream, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -46,7 +46,7 @@ def gateway(upstream: str) -> Iterator[tuple[str, int, float]]:
 
 
 async def crowd(url: str, bodies: list[dict[str, Any]]) -> float:
-    """Seconds for all of these at once, on connections that are open already."""
+    """Seconds for all of these requests at once, on open connections."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def send(body: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ async def crowd(url: str, bodies: list[dict[str, Any]]) -> float:
 
 
 def resident(process: int) -> float:
-    """Megabytes of a process in memory."""
+    """Resident memory of a process in megabytes."""
     with open(f"/proc/{process}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -99,7 +99,7 @@ def main() -> None:
             for turn in range(ROUNDS + 1):
                 for name, (root, bodies) in contenders.items():
                     taken = asyncio.run(crowd(root, bodies))
-                    if turn:  # the first is for imports and connections
+                    if turn:  # the first round loads imports and opens connections
                         seconds.setdefault(name, []).append(taken)
             memory["after all"] = resident(process)
     rows = {

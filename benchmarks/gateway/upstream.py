@@ -1,4 +1,4 @@
-"""The fake upstream of these measurements, in a process of its own."""
+"""The fake upstream of these measurements, in its own process."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Pictures a second beside the pipeline of ``diffusers``, and what a growing tree holds in memory.
+"""Pictures per second beside the pipeline of ``diffusers``, and the memory of a growing tree.
 
     python -m benchmarks.images.run              # a few minutes; writes ``result.json`` beside this file
 
-Both draw as many pictures of the shipped digits with as many steps, the pipeline in one batch, ours as one search of so
-many samples and as four searches. Rounds take turns, so a busy machine slows both.
+Both draw the same number of pictures of the shipped digits with the same number of steps: the pipeline in one batch,
+ours as one search and as four searches. They take turns, so a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from thinktime.strategies import make
 HERE = Path(__file__).parent
 PICTURES = 64
 MEMORY = 2_000_000
-"""Bytes of states that the tree may hold."""
+"""Most bytes of states in memory."""
 
 
 def pipeline(batch: int) -> float:
-    """Seconds of the pipeline of ``diffusers`` for so many pictures; its network is told their class."""
+    """Seconds of the pipeline of ``diffusers`` for a batch of pictures; its network gets their class."""
     import diffusers
 
     painter: Any = diffusers.DDIMPipeline.from_pretrained(pocket.directory("digits"))
@@ -50,7 +50,7 @@ def pipeline(batch: int) -> float:
 
 
 def ours(generator: DiffusionGenerator, searches: int, seed: int) -> float:
-    """Seconds of as many pictures by searches that know nothing of each other."""
+    """Seconds of the same number of pictures by independent searches."""
 
     async def run() -> None:
         sampling = Sampling(max_length=STEPS)
@@ -64,7 +64,7 @@ def ours(generator: DiffusionGenerator, searches: int, seed: int) -> float:
 
 
 def held(model: DiffusionModel, rounds: int) -> dict[str, float]:
-    """Nodes of a tree, and bytes of states in memory and in all."""
+    """Nodes of a tree, bytes of states in memory, and bytes of all states."""
     generator = DiffusionGenerator(model, steps=STEPS, memory=MEMORY)
     scorer = PictureScorer(generator, ink, "ink")
     search = Search(Problem("tree", 3), generator, scorers=scorer, sampling=Sampling(max_length=STEPS))

@@ -1,1 +1,1 @@
-"""Whether the tests see faults."""
+"""Mutation testing: do the tests find small faults?"""

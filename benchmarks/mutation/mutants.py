@@ -1,4 +1,4 @@
-"""Small faults in Python sources, one at a time: what each is, where, and the source that has it."""
+"""Makes small faults in Python sources, one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALLS = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor"
 
 @dataclass(frozen=True)
 class Mutant:
-    """``new`` in place of the text ``old`` that begins at a line and a column, in bytes, of a file."""
+    """One fault: ``new`` replaces the text ``old`` at a line and a column (in bytes) of a file."""
 
     file: str
     line: int
@@ -27,15 +27,15 @@ class Mutant:
     old: str
     new: str
     function: int
-    """The first line of the innermost function that it is in, decorators included; 0 outside of functions."""
+    """The first line of the innermost function around it, including decorators; 0 outside functions."""
     within: str
-    """Names of the classes and functions that it is in, joined by dots."""
+    """Names of the classes and functions around it, joined by dots."""
     number: int = 0
-    """How many equal changes come before it in the same function."""
+    """The number of equal changes before it in the same function."""
 
     @property
     def name(self) -> str:
-        """Place and change in one line. An edit elsewhere in the file does not change it."""
+        """Location and change in one line. An edit elsewhere in the file does not change the name."""
         number = f" #{self.number + 1}" if self.number else ""
         return f"{self.file}:{self.within}: {' '.join(self.old.split())} -> {self.new}{number}"
 
@@ -48,7 +48,7 @@ class Mutant:
 
 
 def mutants(file: str, source: str) -> list[Mutant]:
-    """All mutants of a source. Texts, the ``strict`` of a ``zip``, protocols, and what type checkers read stay."""
+    """All mutants of a source. Strings, ``strict`` of ``zip``, protocols and code for type checkers are not changed."""
     found: list[Mutant] = []
 
     def visit(node: ast.AST, function: int, within: str) -> None:
@@ -77,7 +77,7 @@ def mutants(file: str, source: str) -> list[Mutant]:
 
 
 def code(source: str) -> str:
-    """The code of a source, without comments, docstrings and layout: two sources of the same code act the same."""
+    """The source without comments, docstrings and layout. Sources with the same code behave the same."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         for name, body in ast.iter_fields(node):
@@ -88,7 +88,7 @@ def code(source: str) -> str:
 
 
 def _is_check(node: ast.AST) -> bool:
-    """Whether this is the ``strict`` of a ``zip``, which never says no."""
+    """Whether this is the ``strict`` of a ``zip``, which never raises here."""
     return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
@@ -100,7 +100,7 @@ def _no_code(node: ast.AST) -> bool:
 
 
 def _changed(node: ast.expr | ast.stmt) -> Iterator[str]:
-    """Texts that may stand in the place of a node."""
+    """Texts that can replace a node."""
 
     def with_(change: Callable[[ast.AST], None]) -> str:
         other = copy(node)

@@ -1,15 +1,15 @@
-"""Whether the tests see faults: a random sample of mutants of core and strategies, each against the tests that run it.
+"""Mutation testing: draws a random sample of mutants of core and strategies, and runs the tests that reach each one.
 
-    python -m benchmarks.mutation.run                 # 300 mutants; stop it at any time, and the same command goes on
+    python -m benchmarks.mutation.run                 # 300 mutants; after a stop, the same command continues
     python -m benchmarks.mutation.run --mutants 20 --sources src/thinktime/core/ledger.py
 
 A mutant is one small fault (`mutants.py`). It is killed if a test fails or takes far too long, and survives
-if all pass. The tests of a mutant are those that call its function (`watch.py` sees which), the fastest first.
+if all tests pass. The tests of a mutant are those that call its function (recorded by `watch.py`), the fastest first.
 A later run repeats the survivors, because there may be new tests, and all mutants of files whose code has changed.
 
-Why not a tool that exists: mutmut (3.8.1) draws no sample and first runs the whole suite on its own copy of every
-function; cosmic-ray (8.7.0) draws its mutants without a seed and has one test command for all files. Either would need
-a sampler and a choice of tests around it, which is most of what is here.
+Existing tools do not fit: mutmut (3.8.1) draws no sample and first runs the whole suite on its own copy of every
+function; cosmic-ray (8.7.0) samples mutants without a seed and has one test command for all files. Both would need
+a sampler and a selection of tests, which is most of the code here.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ testing tree_search verification
 """
 """Test files that load no model and start no server, so that a mutant takes seconds."""
 SLOWER, START = 10, 120
-"""A mutant has so many times the seconds of its tests without it, and so many seconds to start on a busy machine."""
+"""The time limit of a mutant: this many times the seconds of its tests, plus this many seconds to start."""
 
 
 def pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
-    """Its exit status on a copy of the project."""
+    """The exit status of pytest on a copy of the project."""
     paths = os.pathsep.join([str(tree / "src"), str(tree)])
     settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *arguments]
@@ -51,17 +51,17 @@ def pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
 
 
 def write(path: Path, source: str) -> None:
-    """Replace a source and delete its compiled file, whose staleness Python sees by size and whole seconds only."""
+    """Replace a source and delete its compiled file: Python detects changes only by size and whole seconds."""
     path.write_text(source)
     for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
         compiled.unlink()
 
 
 def outcome(tree: Path, mutant: Mutant, tests: dict[str, Any]) -> str:
-    """``killed``, ``timed out``, ``survived``, or ``untested`` where no test runs it."""
+    """``killed``, ``timed out``, ``survived``, or ``untested`` if no test reaches it."""
     here = f"{mutant.file}:{mutant.function or ''}"
     runs = here.__eq__ if mutant.function else lambda ran: ran.startswith(here)
-    wanted = [name for name, told in tests.items() if any(map(runs, told["functions"]))]
+    wanted = [name for name, test in tests.items() if any(map(runs, test["functions"]))]
     wanted.sort(key=lambda name: tests[name]["seconds"])
     if not wanted:
         return "untested"
@@ -79,7 +79,7 @@ def outcome(tree: Path, mutant: Mutant, tests: dict[str, Any]) -> str:
 
 
 def summary(done: dict[str, str]) -> dict[str, Any]:
-    """Counts by file, the share killed or timed out, and who survived."""
+    """Counts by file, the share that was killed or timed out, and the survivors."""
     files: dict[str, Counter[str]] = {}
     for name, came in done.items():
         files.setdefault(name.partition(":")[0], Counter())[came] += 1
@@ -99,7 +99,7 @@ def digest(text: str) -> str:
 
 
 def killed_before(out: Path, code: dict[str, str], sample: Collection[str]) -> dict[str, str]:
-    """The killed mutants of an earlier run that are still in the sample, in files of unchanged code."""
+    """The killed mutants of an earlier run that are still in the sample and whose file has the same code."""
     if not out.exists():
         return {}
     before = json.loads(out.read_text())
@@ -124,29 +124,29 @@ def main() -> None:
     options.add_argument("--sources", nargs="+", default=SOURCES)
     options.add_argument("--tests", nargs="+", default=[f"tests/test_{name}.py" for name in TESTS.split()])
     options.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
-    asked = options.parse_args()
-    sources = {file: (ROOT / file).read_text() for file in files(asked.sources)}
+    args = options.parse_args()
+    sources = {file: (ROOT / file).read_text() for file in files(args.sources)}
     everything = [mutant for file, source in sources.items() for mutant in mutants(file, source)]
-    sample = sorted(everything, key=lambda mutant: digest(f"{asked.seed} {mutant.name}"))[: asked.mutants]
-    facts = {
+    sample = sorted(everything, key=lambda mutant: digest(f"{args.seed} {mutant.name}"))[: args.mutants]
+    provenance = {
         "command": " ".join(["python", "-m", "benchmarks.mutation.run", *sys.argv[1:]]),
-        "seed": asked.seed,
+        "seed": args.seed,
         "of": len(everything),
         "code": {file: digest(code(source))[:16] for file, source in sources.items()},
         "environment": environment(),
     }
-    done = killed_before(asked.out, facts["code"], {mutant.name for mutant in sample})
-    read = digest("".join((ROOT / file).read_text() for file in (*files(["src"]), *files(asked.tests))))
+    done = killed_before(args.out, provenance["code"], {mutant.name for mutant in sample})
+    read = digest("".join((ROOT / file).read_text() for file in (*files(["src"]), *files(args.tests))))
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "thinktime"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__"))
-        told = ROOT / "runs" / f"mutation-{read}.json"
-        if not told.exists():
-            told.parent.mkdir(exist_ok=True)
-            if pytest(tree, "-p", "benchmarks.mutation.watch", "--functions", "told.json", *asked.tests):
-                raise SystemExit("the tests fail without a mutant; see pytest " + " ".join(asked.tests))
-            shutil.move(tree / "told.json", told)
-        tests = json.loads(told.read_text())
+        coverage = ROOT / "runs" / f"mutation-{read}.json"
+        if not coverage.exists():
+            coverage.parent.mkdir(exist_ok=True)
+            if pytest(tree, "-p", "benchmarks.mutation.watch", "--functions", "coverage.json", *args.tests):
+                raise SystemExit("the tests fail without a mutant; see pytest " + " ".join(args.tests))
+            shutil.move(tree / "coverage.json", coverage)
+        tests = json.loads(coverage.read_text())
         (tree / "wanted").write_text("\n".join(tests))
         if pytest(tree, "--collect-only", "@wanted"):
             raise SystemExit("some tests cannot be named one by one")  # each mutant would seem to be killed
@@ -154,7 +154,7 @@ def main() -> None:
             if mutant.name not in done:
                 done[mutant.name] = outcome(tree, mutant, tests)
                 print(f"{done[mutant.name]:9} {mutant.name}", flush=True)
-                asked.out.write_text(json.dumps({**facts, **summary(done)}, indent=1) + "\n")
+                args.out.write_text(json.dumps({**provenance, **summary(done)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

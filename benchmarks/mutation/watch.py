@@ -1,4 +1,4 @@
-"""A pytest plugin: which functions of this project each test runs, and how long it takes, as a JSON file.
+"""A pytest plugin that writes the functions of this project that each test calls, and its seconds, to a JSON file.
 
 pytest -p benchmarks.mutation.watch --functions FILE
 """
@@ -20,13 +20,13 @@ _told: dict[str, dict[str, Any]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where to write."""
+    """Add the option for the output file."""
     parser.addoption("--functions", type=Path, required=True)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note the functions of one test, its fixtures included."""
+    """Record the functions of one test, including its fixtures."""
     ran: dict[int, CodeType] = {}
 
     def called(frame: FrameType, event: str, _: Any) -> None:

@@ -1,1 +1,1 @@
-"""The bookkeeping of a search, without a model."""
+"""Benchmark of the bookkeeping of a search, without a model."""

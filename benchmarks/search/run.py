@@ -1,9 +1,9 @@
-"""What a search costs without a model: nodes a second, and growth with the size of the tree.
+"""Measures a search without a model: nodes per second, and the growth of its time with the size of the tree.
 
-    python -m benchmarks.search.run              # a minute; beside TreeQuest where `pip install treequest` has been run
+    python -m benchmarks.search.run              # a minute; also TreeQuest, if it is installed (pip install treequest)
 
-A generator and a scorer that answer at once, so all that is timed is keys, budget, trace and strategy. TreeQuest's
-Monte Carlo tree search makes its nodes by steps in place; ours takes as many. Writes ``result.json`` beside this file.
+The generator and the scorer answer at once, so only keys, budget, trace and strategy are timed. TreeQuest's Monte
+Carlo tree search runs in place and makes the same number of nodes. It writes ``result.json`` beside this file.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ SIZES = (1_000, 10_000, 100_000)
 WIDTH = 4
 ONE, READ = Usage(generated_tokens=1, model_calls=1, flops=2.0), Usage(scorer_tokens=1, scorer_calls=1)
 SLOW = 10_000
-"""Nodes of TreeQuest's; ten times more would take it a hundred times longer."""
+"""Most nodes of TreeQuest's tree; ten times more would take a hundred times longer."""
 
 
 class Instant(WordGenerator):
-    """Says how many steps it has taken and nothing else, at once, at a cost that is always the same."""
+    """A generator whose state is its number of steps. It answers at once, at a constant cost."""
 
     def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> int:  # type: ignore[override]
-        """No step taken."""
+        """Zero steps."""
         return 0
 
     def length(self, state: int) -> int:  # type: ignore[override]  # of a state that is no text
@@ -46,19 +46,19 @@ class Instant(WordGenerator):
         return state
 
     def worst_case(self, node: Node, max_length: int) -> Usage:
-        """What every step costs."""
+        """The cost of every step."""
         return ONE
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-        """A step each."""
+        """One step for each extension."""
         return [Child(e.node.state + 1, "eos" if e.until == "done" else "step", ONE, 1) for e in extensions]
 
 
 class InstantScorer(WordScorer):
-    """A number a node, at once."""
+    """Scores each node by a number, at once."""
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """What every reading costs."""
+        """The cost of every score."""
         return READ
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
@@ -72,7 +72,7 @@ def search() -> Search:
 
 
 def levels(nodes: int) -> float:
-    """Seconds for a tree of so many nodes that grows level by level, 256 nodes a level kept."""
+    """Seconds for a tree of this many nodes that grows level by level and keeps 256 nodes per level."""
     grown = search()
 
     async def grow() -> None:
@@ -89,7 +89,7 @@ def levels(nodes: int) -> float:
 
 
 def ours(nodes: int) -> float:
-    """Seconds for as many nodes by Monte Carlo tree search: a leaf a time, its children and a roll-out."""
+    """Seconds for this many nodes by our Monte Carlo tree search: one leaf at a time, its children and a roll-out."""
     grown = search()
     strategy = MCTS(n=min(65_536, nodes // (WIDTH + 1)), width=WIDTH, batch=1)
     started = time.perf_counter()
@@ -98,12 +98,12 @@ def ours(nodes: int) -> float:
 
 
 def treequest(nodes: int) -> float:
-    """Seconds for as many nodes by TreeQuest's own."""
+    """Seconds for this many nodes by TreeQuest's Monte Carlo tree search."""
     import treequest as tq
 
     algorithm = tq.StandardMCTS(samples_per_action=WIDTH)
-    state, dice = algorithm.init_tree(), np.random.default_rng(0)
-    generate = {"step": lambda parent: ((parent or 0) + 1, float(dice.random()))}
+    state, rng = algorithm.init_tree(), np.random.default_rng(0)
+    generate = {"step": lambda parent: ((parent or 0) + 1, float(rng.random()))}
     started = time.perf_counter()
     for _ in range(nodes):
         state = algorithm.step(state, generate, inplace=True)
@@ -111,7 +111,7 @@ def treequest(nodes: int) -> float:
 
 
 def slope(seconds: dict[int, float]) -> float:
-    """Of seconds over nodes, in logarithms: 1 is linear."""
+    """The exponent of seconds as a power of nodes, by a fit in logarithms; 1 is linear."""
     return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
 
 
@@ -124,7 +124,7 @@ def main() -> None:
         contenders["treequest"] = treequest
     result: dict[str, Any] = {"command": "python -m benchmarks.search.run", "environment": environment(), "seconds": {}}
     for run in contenders.values():
-        run(1_000)  # whatever is only slow the first time
+        run(1_000)  # the first run loads imports and caches
     for name, run in contenders.items():
         mine = sizes if name != "treequest" else [size for size in sizes if size <= SLOW]
         seconds = {size: min(run(size) for _ in range(3 if size <= 10_000 else 1)) for size in mine}

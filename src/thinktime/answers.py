@@ -54,7 +54,7 @@ def _parse_math(answer: str) -> Hashable | None:
 
     from math_verify import parse
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about the missing time limit; we limit length
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about the missing time limit
     expressions = parse(f"${answer.strip().strip('$')}$", parsing_timeout=None)
     if not expressions:
         return None
@@ -98,10 +98,10 @@ def _last_boxed(text: str) -> str | None:
     if start < 0:
         return None
     depth = 0
-    for place in range(start + 6, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
+    for index in range(start + 6, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[index], 0)
         if depth == 0:
-            return text[start + 7 : place].strip()
+            return text[start + 7 : index].strip()
     return None
 
 

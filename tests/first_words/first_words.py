@@ -1,7 +1,6 @@
-"""First words (our own example): begin often, finish only the beginning that is scored best.
+"""First words (our own example): begin several solutions, finish only the one with the best score.
 
-Beside the strategy the package has an environment, a prompt, a task, a generator, a scorer and a planner, each by its
-entry point.
+The package also has an environment, a prompt, a task, a generator, a scorer and a planner, each with its entry point.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class FirstWords:
 
     Args:
         n: solutions begun.
-        words: how many tokens each is begun with.
+        words: tokens of each beginning.
     """
 
     n: int = 4
@@ -30,7 +29,7 @@ class FirstWords:
     needs: ClassVar[frozenset[str]] = frozenset({Capability.PREFIX, Capability.SCORES})
 
     async def __call__(self, search: Search) -> Answer:
-        """Begin, score, finish."""
+        """Begin the solutions, score them, and finish the best one."""
         begun = await search.extend([search.root], self.n, at_most=self.words)
         scores = await search.score(begun)
         ranked = sorted(zip(begun, scores, strict=True), key=lambda pair: -(pair[1] or 0.0))
@@ -40,7 +39,7 @@ class FirstWords:
 
 
 class WordCount:
-    """An environment that counts the words it is given. Its text is ``word_count`` or ``word_count:FIRST``."""
+    """An environment that counts the words of its actions. Its name is ``word_count`` or ``word_count:FIRST``."""
 
     name = "word_count"
     capabilities = frozenset({FORK, REPLAY})
@@ -67,22 +66,22 @@ short_check = Prompt(
     lambda problem, about, said: f"{problem.prompt} {about[-1].text} right or wrong",
     lambda state, n: float("right" in state.text),
 )
-"""A check in few words."""
+"""A short check."""
 
 
 def sums(text: str) -> Task:
-    """Three sums of one digit each."""
+    """Three sums of single digits."""
     problems = [Problem(f"sum-{n}", f"what is {n} + 4", str(n + 4)) for n in (1, 2, 3)]
     return Task("sums", tuple(problems), TextAnswers(ANSWERS.read))
 
 
 def words(text: str) -> Generator:
-    """A generator of drawn words; what stands behind the colon is its name."""
+    """A generator of random words; the text after the colon is its name."""
     return WordGenerator(name=text.partition(":")[2] or "words")
 
 
 def word_scores(text: str) -> Scorer:
-    """Drawn scores."""
+    """Random scores."""
     return WordScorer()
 
 

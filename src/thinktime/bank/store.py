@@ -92,7 +92,7 @@ class Bank:
         self.close()
 
     def close(self) -> None:
-        """Close the file and let other processes in."""
+        """Close the file; then other processes can open it."""
         self._db.close()
         self._lock.close()
 

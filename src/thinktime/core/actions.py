@@ -1,4 +1,4 @@
-"""Acting as work for the meter: observations from the bank or from an environment, and intents of what is final."""
+"""Actions as work for the meter: observations come from the bank or from an environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thinktime.core.usage import Usage
 
 @dataclass(frozen=True)
 class Action:
-    """One action to carry out: from which node, under which key, and how many actions of this node came before."""
+    """One action to carry out: the node it starts from, its key, and how many actions this node had before it."""
 
     node: Node
     key: str
@@ -42,7 +42,7 @@ class Acting(Work[Action, Child]):
         self._environment = places.environment
 
     def worst_case(self, item: Action) -> Usage:
-        """One action. Where states cannot be copied, a second action from a node repeats those that led there."""
+        """One action; if states cannot be copied, a second action from a node also repeats those that led there."""
         again = len(item.before) if item.index and FORK not in self._environment.capabilities else 0
         return Usage(actions=1 + again)
 

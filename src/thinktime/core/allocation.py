@@ -9,13 +9,13 @@ from math import ceil, exp
 def shares(scores: Sequence[float | None], width: int, temperature: float) -> list[int]:
     """Spread ``width`` children over nodes by the softmax of their scores.
 
-    Best first, each node takes its share of what is left, rounded up. A node without a score has no weight, unless none
-    has one.
+    From the best node to the worst, each takes its share of the children that are left, rounded up. A node without a
+    score gets none; if no node has a score, all weights are equal.
 
     Args:
-        scores: one a node.
-        width: children to give, 0 or more.
-        temperature: of the softmax, above 0; the lower, the more the best gets.
+        scores: one per node.
+        width: total number of children, 0 or more.
+        temperature: of the softmax, above 0; a lower one gives more children to the best node.
     """
     known = [score for score in scores if score is not None]
     top = max(known, default=0.0)

@@ -1,4 +1,4 @@
-"""What a question is about, beside its words: typed parts with ids, and fingerprints of values."""
+"""The material that a question is about, as typed parts with ids; and fingerprints of values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Part = Document | Table | FileTree | Image | Start
 
 
 def part(context: Sequence[Part], kind: type[Any], id: str) -> Any:
-    """The part of this kind and id, or None where there is none."""
+    """The part of this kind and id, or None if there is none."""
     return next((each for each in context if isinstance(each, kind) and each.id == id), None)
 
 
@@ -66,7 +66,7 @@ def digest(text: str) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON as ``json.dumps`` writes it; what JSON lacks is described by its kind and a hash of its content.
+    """JSON as ``json.dumps`` writes it; a value that JSON lacks is described by its kind and a hash of its content.
 
     Raises:
         TypeError: a value has no description.

@@ -11,7 +11,7 @@ from thinktime.core.usage import Usage
 
 FORK, REPLAY, IRREVERSIBLE = "fork", "replay", "irreversible"
 """Capabilities of environments. ``fork``: a state can be copied. ``replay``: the same actions from the start lead to
-the same state. ``irreversible``: actions have effects outside that nothing takes back."""
+the same state. ``irreversible``: actions have outside effects that cannot be undone."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Observation:
 
     text: str
     state: Any
-    """The environment's state behind the action; it stays in this process and is never banked."""
+    """The environment's state after the action; it stays in this process and is never banked."""
     reward: float | None = None
     done: bool = False
     usage: Usage = field(default_factory=Usage)
@@ -38,11 +38,11 @@ class Environment(Protocol):
         ...
 
     async def step(self, state: Any, action: Any) -> Observation:
-        """Carry the action out; ``state`` may be changed or used up by this."""
+        """Carry out the action; this may change ``state`` or use it up."""
         ...
 
     async def fork(self, state: Any) -> Any:
-        """A copy of the state. Only those that can ``fork`` are asked."""
+        """A copy of the state. The search calls this only if the environment can ``fork``."""
         ...
 
 
@@ -69,20 +69,20 @@ class Places:
         self._newest: str | None = None
 
     def arrive(self, key: str, state: Any) -> None:
-        """An action led to this node, and this state."""
+        """Store the state that an action led to, under the key of the new node."""
         self.pass_by(key)
         self._states[key] = state
 
     def pass_by(self, key: str) -> None:
-        """The bank knows what an action that led to this node observed; no state exists."""
+        """Note that the observation of this node comes from the bank, so no state exists."""
         self._newest = key
 
     async def state(self, key: str, actions: tuple[Any, ...]) -> Any:
-        """A state that the next step may use up.
+        """The environment's state at a node. The next step may use it up.
 
         Args:
             key: of the node to act from.
-            actions: that led there.
+            actions: those that led to this node.
 
         Raises:
             ModelError: the state is gone and cannot be rebuilt.

@@ -1,4 +1,4 @@
-"""What a search writes down before anything else happens with it, and finds again."""
+"""Storage of finished work: a search writes each result before it uses it, and finds it again when it resumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thinktime.core.usage import Usage
 
 
 class Journal(Protocol):
-    """Where finished work is written; the bank is one. Values of a sample's ``state`` are JSON values and bytes."""
+    """A store of finished work, such as the bank. Values of a sample's ``state`` are JSON values and bytes."""
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
         """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``."""
@@ -23,7 +23,7 @@ class Journal(Protocol):
         ...
 
     def find_score(self, key: str, scorer: str) -> Score | None:
-        """The score by a scorer that was banked under this `score_key`."""
+        """The banked score of this scorer under this `score_key`."""
         ...
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
@@ -32,16 +32,16 @@ class Journal(Protocol):
 
 
 class Samples:
-    """The samples of one problem by one model in a journal; without a journal there are none.
+    """The banked samples of one problem by one model; without a journal there are none.
 
-    A child that a race or a budget cut short is no sample: it is banked under a key of its own.
+    A child that a race or a budget cut short is not a whole sample: it is banked under a key of its own.
     """
 
     def __init__(self, journal: Journal | None, problem: Problem, generator: Generator) -> None:
         self.journal, self._problem, self._generator = journal, problem, generator
 
     def find(self, extension: Extension) -> Child | None:
-        """The child as it was sampled, or cut to the length that is left for it now."""
+        """The banked child, or, if it is longer than the length left now, an earlier cut to that length."""
         if self.journal is None:
             return None
         child = self._banked(extension, extension.key)
@@ -50,7 +50,7 @@ class Samples:
         return child
 
     def cut_short(self, extension: Extension, least: int, most: int, finish: Finish) -> Child | None:
-        """The shortest child within these lengths that an earlier race or budget cut here."""
+        """The shortest child of this extension that a race or a budget cut to a length from ``least`` to ``most``."""
         found, key = [], f"{extension.key}/cut"
         while (child := self._banked(extension, key)) is not None:
             found.append(child)
@@ -60,13 +60,13 @@ class Samples:
         return shortest and replace(shortest, finish=finish)
 
     def add(self, made: Sequence[tuple[Extension, Child]]) -> None:
-        """Write down what was sampled."""
+        """Bank sampled children."""
         if self.journal is None:
             return
         samples = []
         for extension, child in made:
             in_full = child.length == extension.max_length
-            if child.finish == "error" or (child.finish == "budget" and not in_full):  # the clock cuts anywhere
+            if child.finish == "error" or (child.finish == "budget" and not in_full):  # a deadline cuts at any length
                 continue
             key = extension.key
             while child.finish in ("pruned", "budget") and (

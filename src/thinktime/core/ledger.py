@@ -37,18 +37,18 @@ class Ledger:
 
     @property
     def deadline(self) -> Deadline | None:
-        """When the seconds are over; the earliest of this and the outer ledgers."""
+        """The moment when the seconds are used up, here or in an outer ledger."""
         own = None if self.budget.seconds is None else Deadline(self._started + self.budget.seconds, self.clock)
         outer = None if self._within is None else self._within.deadline
         return min((each for each in (own, outer) if each is not None), key=lambda each: each.seconds, default=None)
 
     @property
     def late(self) -> bool:
-        """Whether the seconds are over."""
+        """Whether the seconds are used up."""
         return self.deadline is not None and self.deadline.passed
 
     def room_for_tokens(self) -> int | None:
-        """Generated tokens neither spent nor reserved; None if tokens are not limited."""
+        """Generated tokens that are not spent or reserved yet; None if tokens are not limited."""
         outside = None if self._within is None else self._within.room_for_tokens()
         if self.budget.tokens is None:
             return outside
@@ -67,7 +67,7 @@ class Ledger:
         )
 
     async def freed(self) -> None:
-        """Wait until a call settles under this ledger or an outer one, or until the seconds are over.
+        """Wait until a call settles under this ledger or an outer one, or until the seconds are used up.
 
         Only callers that hold no reservation wait, so another call always settles.
         """
@@ -144,7 +144,7 @@ class Ledger:
 
 
 def _open(ledger: Ledger) -> bool:
-    """Whether any call is under way. Sums of whole numbers tell; sums of dollars leave remainders."""
+    """Whether any call is running. Only whole numbers are compared: sums of dollars leave rounding errors."""
     held = ledger._reserved
     return bool(held.model_calls or held.scorer_calls or held.embeddings or held.actions)
 

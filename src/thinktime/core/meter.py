@@ -12,7 +12,7 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage, total, uncounted
 
 ONLINE = "online"
-"""The phase of all work that no other phase is named for."""
+"""The phase of all work outside a named phase."""
 
 _phase: ContextVar[str] = ContextVar("phase", default=ONLINE)
 
@@ -50,7 +50,7 @@ class Work(Generic[Item, Result]):
     """
 
     in_order = True
-    """Whether an item that does not fit the budget also stops those behind it."""
+    """Whether an item that does not fit the budget also stops the items after it."""
 
     def __init__(self, role: str) -> None:
         self.role = role
@@ -60,7 +60,7 @@ class Work(Generic[Item, Result]):
         raise NotImplementedError
 
     def shorter(self, item: Item) -> Item | None:
-        """A smaller item for the last of a budget, or None."""
+        """A smaller item that may fit the rest of a budget, or None."""
         return None
 
     def granted(self, item: Item) -> None:
@@ -71,7 +71,7 @@ class Work(Generic[Item, Result]):
         return False
 
     def find(self, items: Sequence[Item]) -> Mapping[int, Result]:
-        """Banked results by the place of their item."""
+        """Banked results by the index of their item."""
         return {}
 
     async def run(self, items: Sequence[Item]) -> Sequence[Result]:
@@ -79,7 +79,7 @@ class Work(Generic[Item, Result]):
         raise NotImplementedError
 
     def trim(self, items: Sequence[Item], results: Sequence[Result]) -> Sequence[Result]:
-        """The results as they count, once all of a batch are known."""
+        """The final results of a batch, computed when all of them are known."""
         return results
 
 
@@ -88,7 +88,7 @@ class Meter:
 
     Args:
         ledger: the budget.
-        outer: of the search that this one runs in; its accounts grow with this one's.
+        outer: the meter of the search that this one runs in; every charge here is charged there too.
     """
 
     def __init__(self, ledger: Ledger, outer: Meter | None = None) -> None:
@@ -140,10 +140,10 @@ class Meter:
     def _grant(
         self, work: Work[Item, Result], wanted: Sequence[Item], whole: bool
     ) -> tuple[list[Item], Usage, list[Item]]:
-        """Split into what the budget covers now, its reservation, and the rest.
+        """Split the items into those that the budget covers now, their reservation, and the rest.
 
-        With ``whole`` all of it is tried at once first, which is cheaper if it fits. A banked item reserves its worst
-        case too, so a resumed run decides as an undisturbed one.
+        With ``whole`` it first tries to reserve all items in one sum, which is cheaper if they fit. A banked item
+        reserves its worst case too, so a resumed run decides as an undisturbed one.
         """
         if whole and work.in_order:
             reserved = total([work.worst_case(item) for item in wanted])

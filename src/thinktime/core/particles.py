@@ -16,13 +16,13 @@ POTENTIALS: dict[str, Callable[[Sequence[float]], float]] = {
     "rt": lambda rewards: rewards[-1],
     "is": lambda _: 0.0,
 }
-"""The logarithm of a potential from the rewards of a lineage so far, for a factor of 1."""
+"""Each maps the rewards of a lineage so far to a log-potential, for a factor of 1."""
 
 
 def log_potential(kind: str, rewards: Sequence[float], spent: float, last: bool) -> float:
-    """The logarithm of the potential of the newest of these rewards, the factor already in them.
+    """The log-potential of the newest reward. The rewards are already multiplied by the factor.
 
-    The last one makes the product over the lineage ``exp(reward of the result)``, whatever came before.
+    The last potential makes the product over the lineage ``exp(reward of the result)`` for every kind.
 
     Args:
         kind: one of `POTENTIALS`.
@@ -34,7 +34,7 @@ def log_potential(kind: str, rewards: Sequence[float], spent: float, last: bool)
 
 
 def normalised(log_weights: Sequence[float]) -> list[float]:
-    """Weights that sum to 1; uniform where none is finite."""
+    """Weights that sum to 1; uniform if none is finite."""
     top = max(log_weights, default=-inf)
     if not isfinite(top):
         return [1 / len(log_weights) for _ in log_weights]
@@ -44,13 +44,13 @@ def normalised(log_weights: Sequence[float]) -> list[float]:
 
 
 def log_mean_exp(values: Sequence[float]) -> float:
-    """The logarithm of the mean of the exponentials, the highest taken out first."""
+    """The logarithm of the mean of the exponentials; it subtracts the highest value first, so nothing overflows."""
     top = max(values)
     return top + log(sum(exp(value - top) for value in values) / len(values))
 
 
 def effective_size(log_weights: Sequence[float]) -> float:
-    """1 over the sum of squared weights: between 1, all in one particle, and their number."""
+    """1 over the sum of squared weights: from 1 (one particle has all the weight) to the number of particles."""
     return 1 / sum(weight * weight for weight in normalised(log_weights))
 
 
@@ -63,7 +63,7 @@ def systematic(log_weights: Sequence[float], n: int, offset: float) -> list[int]
 
 
 def combed(log_weights: Sequence[float], teeth: Sequence[float]) -> list[int]:
-    """For each tooth, rising from 0 to below 1, the particle at that place of the summed weights."""
+    """For each tooth (sorted, from 0 to below 1), the index of the particle at that point of the cumulative weights."""
     weights = normalised(log_weights)
     ancestors: list[int] = []
     passed, place = weights[0], 0
@@ -85,6 +85,6 @@ RESAMPLERS: dict[str, Callable[[Sequence[float], int, Random], list[int]]] = {
 
 
 def log_odds(probability: float, edge: float = 1e-9) -> float:
-    """log p/(1-p), p kept ``edge`` away from 0 and 1."""
+    """log p/(1-p); p is kept at least ``edge`` away from 0 and 1."""
     inside = min(1 - edge, max(edge, probability))
     return log(inside / (1 - inside))

@@ -42,8 +42,8 @@ class Generator(Protocol):
         """The state that continues what another model wrote.
 
         Args:
-            root: of this model, for the same prompt.
-            state: of the other model.
+            root: this model's root state for the same prompt.
+            state: the other model's state.
             known: states that this model has read.
 
         Raises:
@@ -90,19 +90,19 @@ class Scorer(Protocol):
         ...
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        """The most that one reading of this node can cost where all of ``known`` has been read before.
+        """The most that one score of this node can cost if the scorer has read all of ``known`` before.
 
-        ``known`` is an ancestor of the node, or the node itself. Under another root it is the first node that was
-        read, which may share a beginning with this one. None is nothing, not even the prompt.
+        ``known`` is an ancestor of the node, or the node itself. Under another root it is the first scored node,
+        which may begin with the same text. None means that nothing was read, not even the prompt.
         """
         ...
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node, in order, each charged only what is new to its ``known``.
+        """One score per node, in order; each is charged only for what its ``known`` does not contain.
 
         Args:
             problem: what the nodes answer, whatever prompt they were sampled from.
-            nodes: to judge.
+            nodes: the nodes to score.
             known: see `worst_case`; a value does not depend on it.
         """
         ...
@@ -123,7 +123,7 @@ class Comparer(Protocol):
         ...
 
     async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
-        """One reading whose ``steps`` are the candidates' scores, in order; they rank within this comparison alone."""
+        """One score whose ``steps`` are the candidates' scores, in order; they rank the nodes of this call only."""
         ...
 
 
@@ -142,10 +142,10 @@ class Embedder(Protocol):
 
 
 class Answers(Protocol):
-    """Reads answers off complete generations and says when two are the same."""
+    """Reads the answers of complete generations, and says whether two of them are the same."""
 
     def read(self, state: Any) -> str | None:
-        """The final answer, or None where there is none to be read."""
+        """The final answer, or None if none can be read."""
         ...
 
     def key(self, answer: str) -> Hashable:

@@ -1,4 +1,4 @@
-"""Sampling as work for the meter: children from the bank or from a model, races decided, new samples written down."""
+"""Sampling as work for the meter: it takes children from the bank or a model, ends races, and banks new samples."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Drawing(Work[Extension, Child]):
     Args:
         role: the account that pays.
         generator: the model.
-        root: of the search; a transition costs what a first step from it costs.
-        samples: the bank's.
-        ledger: for what is left of a budget.
+        root: the search's root; a transition costs what a first step from it costs.
+        samples: the banked samples of this model.
+        ledger: says how much of the budget is left.
         in_flight: holds each child from its reservation until it is in the trace.
-        race: between these children, if any.
+        race: the race between these children, or None.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Drawing(Work[Extension, Child]):
         self._in_flight, self._race = in_flight, race
 
     def worst_case(self, item: Extension) -> Usage:
-        """A transition makes one state, as a first step from the root does, or all of them again."""
+        """A transition costs one step, like a first step from the root; a `Redo` costs all its steps."""
         if item.transition is not None:
             steps = item.transition.steps if isinstance(item.transition, Redo) else 1
             return self._generator.worst_case(self._root, steps)
@@ -63,7 +63,7 @@ class Drawing(Work[Extension, Child]):
         return self._race is not None and self._race.limit is not None
 
     def find(self, items: Sequence[Extension]) -> Mapping[int, Child]:
-        """Banked children; where the race is over by then, also those that an earlier race cut."""
+        """Banked children; if these end the race, also children that an earlier race cut."""
         found: dict[int, Child] = {}
         for place, extension in enumerate(items):
             child = self._samples.find(extension)
@@ -80,14 +80,14 @@ class Drawing(Work[Extension, Child]):
         return found
 
     async def run(self, items: Sequence[Extension]) -> Sequence[Child]:
-        """Children from the model. Each is banked as soon as it is there, and all before the search sees them."""
+        """Children from the model. Each is banked when it arrives, and all are banked before the search sees them."""
         fresh = await self._generator.extend(items)
         pairs = zip(items, fresh, strict=True)
         self._samples.add([pair for pair in pairs if self._in_flight[pair[0].key][1] is None])
         return fresh
 
     def arrived(self, key: str) -> Callable[[Child], None]:
-        """What the generator may call when the child of this key is complete."""
+        """A callback: the generator may call it when the child of this key is complete."""
 
         def keep(child: Child) -> None:
             extension, _ = self._in_flight[key]
@@ -97,7 +97,7 @@ class Drawing(Work[Extension, Child]):
         return keep
 
     def trim(self, items: Sequence[Extension], results: Sequence[Child]) -> Sequence[Child]:
-        """The losers of a race, cut at its limit; they are charged that much, however far they ran."""
+        """Cut the losers of a race at its limit. They are charged up to the limit, even if they ran further."""
         limit = self._race.limit if self._race else None
         if limit is None:
             return results

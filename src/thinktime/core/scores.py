@@ -1,4 +1,4 @@
-"""Judging as work for the meter: each node is scored once, and charged only for what is new to the scorer."""
+"""Scoring as work for the meter: each node is scored once, and charged only for what is new to the scorer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from thinktime.core.usage import Usage
 class ScoreCache(Work[Node, Score]):
     """The scores of one search by one scorer.
 
-    A score is charged for what lies behind the node's nearest scored ancestor, which may be scored in an earlier call
-    or earlier in the same call. Under another root it is charged for what differs from the first node that was scored.
+    A score is charged for the part of the node after its nearest scored ancestor. The ancestor may be scored in an
+    earlier call, or earlier in the same call. Under another root, a score is charged for what differs from the first
+    scored node.
     """
 
     in_order = False
@@ -29,17 +30,17 @@ class ScoreCache(Work[Node, Score]):
         """Why scores are missing, one line each."""
         self._found: dict[str, Score] = {}
         self._covered: dict[str, Node] = {}
-        """Nodes that a score went through, in the order of their scoring."""
+        """Scored nodes and their ancestors, in the order of scoring."""
         self._known: dict[str, Node | None] = {}
         self._unread: dict[str, list[Node]] = {}
-        """Of nodes that are about to be scored: what the scorer reads for the first time."""
+        """For each node about to be scored: it and those of its ancestors that the scorer has not read yet."""
 
     def unscored(self, nodes: Sequence[Node]) -> list[Node]:
         """The nodes without a score, each once; failed children are skipped."""
         return [node for node in dict.fromkeys(nodes) if node.finish != "error" and node.key not in self._found]
 
     def of(self, node: Node) -> tuple[float | None, tuple[float, ...]]:
-        """A node's score and the parts it was made of; None where there is no finite number."""
+        """A node's score and the parts it was made of; None if it is not a finite number."""
         score = self._found.get(node.key)
         if score is None:
             return None, ()
@@ -95,11 +96,11 @@ class Comparing(Work[tuple[Node, ...], Score]):
 
     @property
     def succeeded(self) -> bool:
-        """Whether there is a comparison that did not fail."""
+        """Whether at least one comparison succeeded."""
         return bool(self._found)
 
     def worst_case(self, item: tuple[Node, ...]) -> Usage:
-        """The most that one comparison can cost; nothing where it was made before."""
+        """The most that one comparison can cost; zero if it was made before."""
         return Usage() if self._key(item) in self._found else self.judge.worst_case_of_comparison(self._problem, item)
 
     def find(self, items: Sequence[tuple[Node, ...]]) -> Mapping[int, Score]:
@@ -161,5 +162,5 @@ def score_key(node: Node, known: Node | None) -> str:
 
 
 def _named(node: Node) -> str:
-    """The key of a node; one that a budget or a race cut has the key of the whole sample, but less text."""
+    """The node's key, and its length if a budget or a race cut it: the whole sample has the same key."""
     return f"{node.key}+{node.length}" if node.finish in ("budget", "pruned") else node.key

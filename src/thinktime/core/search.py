@@ -1,4 +1,4 @@
-"""What a strategy is handed. Its few verbs do the charging, journaling and tracing, so strategies contain none."""
+"""The search that a strategy runs on. Its verbs do the charging, banking and tracing, so that no strategy has to."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Search:
         environments: by name, for `act`; a single one is ``main``.
         answers: reads and compares answers.
         embedder: for strategies that cluster steps.
-        prompts: by name, in place of the strategies' own: a user's words, or those a model was trained in.
+        prompts: by name; each replaces a strategy's own, with a user's words or those that a model was trained in.
         sampling: how children are drawn.
         budget: hard limits.
         seed: the same seed gives the same samples.
-        journal: where finished work is written, and found again.
+        journal: the store of finished work, such as the bank.
         within: a ledger that several searches share; together they keep its limits.
-        clock: of the budget's seconds.
+        clock: measures the budget's seconds.
 
     Raises:
         InputError: a limit cannot be kept for these models, or the prompt does not fit.
@@ -107,9 +107,9 @@ class Search:
         self._places: dict[str, Places] = {}
         self._outer: Search | None = None
         self._alias: Mapping[str, str] = {}
-        """Roles by the name that an inner search gives them."""
+        """The outermost search's name of each role of an inner search."""
         self._scope = ""
-        """Tells the scores of an inner search about another problem apart."""
+        """A prefix for the keys of scores: an inner search about another problem keeps its scores apart."""
         generator = self.models[MAIN]
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         identity += [self.sampling.max_length, *([problem.context] if problem.context else [])]
@@ -158,25 +158,25 @@ class Search:
     ) -> list[Node]:
         """Children of the nodes, grouped by parent in the given order.
 
-        Complete nodes, and those at the length limit, have no children. Where the budget does not cover
-        everything asked for, every parent gets its first child before any gets its second, and `exhausted`
-        is set.
+        Complete nodes, and those at the length limit, have no children. If the budget does not cover all
+        requested children, every parent gets its first child before any gets its second, and `exhausted` is
+        set.
 
         Args:
             nodes: the parents.
             n: how many children each gets, or one number a parent (0 is none).
-            until: where a child ends if nothing else ends it.
+            until: the point where a child ends if nothing else ends it earlier.
             at_most: the length at which a child is cut.
-            temperature: in place of the search's own.
-            race: cancel the others when enough have ended; their finish is ``pruned``.
-            transition: what happens to a node in place of going on.
+            temperature: replaces the search's own.
+            race: cancel the other children when enough have ended; their finish is ``pruned``.
+            transition: an operation on the noise of a node, in place of continuing it.
             model: the role that continues the nodes, also nodes of another model. By default it is the role that made
                 each node; the root is made by ``main``.
 
         Raises:
-            InputError: a number is below its least, or several samples of one node would be the same.
-            CapabilityError: there is no such role, or its model knows no steps, cannot go on from a prefix, or cannot
-                cancel a row.
+            InputError: a number is too small, or several samples of one node would be the same.
+            CapabilityError: there is no such role, or its model has no steps, cannot continue a prefix, or cannot
+                cancel a sample.
         """
         counts = [n] * len(nodes) if isinstance(n, int) else list(n)
         if isinstance(n, int) and n < 1:
@@ -281,15 +281,15 @@ class Search:
     def ask(
         self, prompt: Prompt, about: Sequence[Node] = (), said: Sequence[Node] = (), *, model: str = MAIN
     ) -> Node | None:
-        """Another root, whose children are replies to a prompt. The same question is the same root.
+        """Another root, whose children are replies to a prompt. The same question always gives the same root.
 
-        A prompt of this name in `prompts` takes the place of the given one. Where it renders to the problem's own
-        prompt, the search's root is returned. None where the question does not fit the model's context.
+        A prompt of the same name in `prompts` replaces the given one. If it renders to the problem's own prompt, the
+        search's root is returned. None is returned if the question does not fit the model's context.
 
         Args:
-            prompt: what is asked.
-            about: the generations that it is about.
-            said: earlier replies that it quotes.
+            prompt: the question.
+            about: the generations that the question is about.
+            said: earlier replies that the question quotes.
             model: the role that replies.
 
         Raises:
@@ -329,19 +329,19 @@ class Search:
         return self.trace[key].node
 
     def read(self, prompt: Prompt, reply: Node) -> Any:
-        """The value of a reply to a prompt; None where the reply is incomplete or unreadable."""
+        """The value of a reply to a prompt; None if the reply is incomplete or unreadable."""
         if not reply.done:
             return None
         *_, root = reply.lineage()
         return self.prompts.get(prompt.name, prompt).read(reply.state, len(self.trace[root.key].about))
 
     def is_answer(self, node: Node) -> bool:
-        """Whether this node answers the problem, and not a question about answers of it."""
+        """Whether this node answers the problem itself, and not a question about its answers."""
         *_, root = node.lineage()
         return node.finish != "observed" and self.trace[root.key].is_answer
 
     async def score(self, nodes: Sequence[Node], *, scorer: str = MAIN) -> list[float | None]:
-        """One score per node; None where the scorer gave none, gave no finite number, or the budget is over.
+        """One score per node; None if the scorer gave none or no finite number, or if the budget is used up.
 
         A node is scored once; see `ScoreCache` for what is charged. The trace shows the scores of the main scorer.
 
@@ -361,9 +361,9 @@ class Search:
         return scores
 
     async def compare(self, nodes: Sequence[Node], *, scorer: str = MAIN) -> list[float | None]:
-        """One score per node from a judge that sees all of them side by side; they rank within this call alone.
+        """One score per node from a judge that sees all of them side by side; scores of two calls cannot be compared.
 
-        None everywhere where the judge gave none, or the budget is over.
+        All scores are None if the judge gave none, or if the budget is used up.
 
         Raises:
             CapabilityError: there is no scorer of this role, or it does not compare.
@@ -381,7 +381,7 @@ class Search:
         return list(steps) if len(steps) == len(nodes) else [None] * len(nodes)
 
     async def embed(self, nodes: Sequence[Node]) -> list[tuple[float, ...] | None]:
-        """The vector of each node's newest step; None where the budget is over.
+        """The vector of each node's newest step; None if the budget is used up.
 
         Raises:
             CapabilityError: there is no embedder.
@@ -393,12 +393,12 @@ class Search:
         return [self._embeddings.of(node) for node in nodes]
 
     async def act(self, node: Node, action: Any, *, env: str = MAIN) -> Node | None:
-        """The node behind an action in an environment; its state is what the environment said (`Observed`).
+        """The node after an action in an environment. Its state holds what the environment answered (`Observed`).
 
-        A failed action is a node whose finish is ``error``. None where the budget is over.
+        If the action fails, the finish of the node is ``error``. None is returned if the budget is used up.
 
         Args:
-            node: where the environment is: a node that `act` made, or the root for the environment's start.
+            node: the node to act from: one that `act` made, or the root for the environment's start.
             action: a JSON value that the environment reads.
             env: the environment's name in this search.
 
@@ -471,7 +471,7 @@ class Search:
         self.meter.settle(role, Usage(), usage)
 
     def prune(self, nodes: Sequence[Node]) -> None:
-        """Give nodes up; the trace says so."""
+        """Mark nodes as pruned in the trace."""
         for node in nodes:
             self.trace[node.key].pruned = True
 
@@ -484,7 +484,7 @@ class Search:
         return Random(f"{self.root.key}/{name}")
 
     def records(self) -> list[Record]:
-        """The trace in the order in which its nodes were asked for, whatever ended first."""
+        """The trace in the order in which its nodes were requested. They may have ended in another order."""
         return sorted(self.trace.values(), key=lambda record: record.turn)
 
     def failed_scores(self) -> list[str]:
@@ -508,12 +508,12 @@ class Search:
     def finish(self, chosen: Candidate | None) -> Answer:
         """Close the account and return the chosen candidate as the answer.
 
-        A strategy that chose none answers with the best-scored sample of the trace that can be read, so no paid
-        sample is lost, neither to a budget that ran out nor to a rule that chose nothing.
+        If ``chosen`` is None, the best-scored readable sample of the trace is the answer. So no paid sample is lost if
+        the budget ends early, or if the strategy's rule chooses nothing.
 
         Raises:
-            ThinktimeError: no sample is complete, and a child failed for this reason; or all scores and comparisons
-                failed.
+            ThinktimeError: no sample is complete, and a child failed (its error is raised); or all scores and
+                comparisons failed.
         """
         failed, records = self.failed_scores(), self.records()
         compared = any(work.succeeded for work in self._comparing.values())
@@ -610,7 +610,7 @@ class Search:
 
 
 def _by_role(given: Any) -> Mapping[str, Any]:
-    """The things by role; a single one is ``main``."""
+    """The given mapping by role; a single object gets the role ``main``."""
     if given is None:
         return {}
     return given if isinstance(given, Mapping) else {MAIN: given}
@@ -621,7 +621,7 @@ def _names(roles: Mapping[str, Any]) -> str:
 
 
 def _count_what_is_limited(budget: Budget, least: Usage) -> None:
-    """Raise an `InputError` for a limit on tokens where there are none, or on a denoiser that there is not."""
+    """Raise an `InputError` if tokens or denoiser evaluations are limited, but this model has none of them."""
     if budget.tokens is not None and not least.generated_tokens:
         raise InputError(
             "budget.tokens", budget.tokens, "this model generates no tokens; limit its evaluations: 400nfe"

@@ -55,7 +55,7 @@ def majority(candidates: Sequence[Candidate]) -> Candidate | None:
 
 
 def tied(candidates: Sequence[Candidate]) -> int:
-    """How many answers share the most votes; 0 where none can be read."""
+    """How many answers share the most votes; 0 if no answer can be read."""
     votes = Counter(c.key for c in candidates if c.answer is not None)
     most = max(votes.values(), default=0)
     return sum(count == most for count in votes.values())

@@ -1,4 +1,4 @@
-"""What a search leaves: its answer, and a record of every node."""
+"""The results of a search: its answer, and a record of every node."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class Record:
 
     node: Node
     turn: int = 0
-    """The call of a verb that made it; calls count when they begin, so concurrent ones keep their order."""
+    """The number of the verb's call that made it. Calls are numbered when they begin, also if they are concurrent."""
     score: float | None = None
     steps: tuple[float, ...] = ()
     pruned: bool = False
     prompt: str | None = None
-    """What this root asks, where it is not the problem itself."""
+    """The name of the prompt that this root asks; None if it asks the problem itself."""
     about: tuple[Node, ...] = ()
-    """The generations that it asks about."""
+    """The generations that the prompt is about."""
     said: tuple[Node, ...] = ()
-    """The earlier replies that it quotes."""
+    """The earlier replies that the prompt quotes."""
     question: Problem | None = None
     """The problem that the root stands for."""
     is_answer: bool = True
-    """Whether the children of this root answer the problem: no checks, judgements, plans."""
+    """Whether the children of this root answer the problem; False for checks, judgements and plans."""
     error: ThinktimeError | None = None
     """Why the child failed."""

@@ -1,4 +1,4 @@
-"""Races between children, and transitions of noise: what `Search.extend` can do besides going on."""
+"""Races between children, and transitions of noise: what `Search.extend` can do besides continuing a node."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from thinktime.core.errors import InputError
 class Race:
     """The first ``k`` children to end win; the others are cancelled at the length of the k-th.
 
-    First means shortest, in whatever order the children ran. With ``at_once`` it means first in time, and the others
-    are cancelled at that moment. ``counts`` decides whether a complete state is an arrival.
+    First means shortest, not earliest. With ``at_once`` it means earliest, and the others are cancelled at that
+    moment. ``counts`` says whether the end of a complete state counts.
     """
 
     k: int
     counts: Callable[[Any], bool]
     lengths: list[int] = field(default_factory=list)
-    """Length of every arrival so far, counted from the parent; the generator adds those that it samples."""
+    """Length of every child that has ended and counts, from its parent; the generator adds those that it samples."""
     at_once: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise InputError("k", self.k, "a race ends when 1 or more have ended")
+            raise InputError("k", self.k, "give 1 or more; the race ends when k children have ended")
 
     @property
     def limit(self) -> int | None:
@@ -47,7 +47,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Renoise:
-    """Back to an earlier noise level by fresh noise: the share ``left`` of the generation, 0 to 1, is to do again."""
+    """Add fresh noise, back to an earlier noise level: then the share ``left`` (0 to 1) of the generation is left."""
 
     left: float
 
@@ -68,4 +68,4 @@ class Redo:
 
 
 Transition = Neighbour | Renoise | Redo
-"""What may happen to a node in place of going on; the child is a state to go on from."""
+"""An operation on a node in place of continuing it; the child's state can be continued."""

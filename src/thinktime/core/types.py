@@ -76,7 +76,7 @@ class Node:
     passes: int = 0
     """Sequential forward passes on the chain from the root."""
     model: str = MAIN
-    """The role that made it: of a model, or of an environment for what that observed."""
+    """The role that made it: a model's, or an environment's if the node is an observation."""
     length: int = 0
     """What its last extension added, in the model's unit."""
     log_weight: float = 0.0
@@ -141,10 +141,10 @@ class Prompt:
     """A question about generations of a problem, as data. A strategy owns its prompts; a user replaces one by name.
 
     Args:
-        name: what it is overridden by.
+        name: a prompt of the same name in `Search.prompts` replaces this one.
         render: the prompt for the model, from the problem, the states it is about, and the states of earlier replies.
-            It returns the problem's own prompt where there is nothing to add to it.
-        read: the value of a complete reply's state, given how many generations the prompt is about; None where the
+            It returns the problem's own prompt if there is nothing to add to it.
+        read: the value of a complete reply's state, given how many generations the prompt is about; None if the
             reply cannot be read.
         is_answer: whether a reply answers the problem itself.
     """
@@ -162,11 +162,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Extension:
-    """One child to sample: from where, how far, with which noise, and until when."""
+    """One child to sample: its parent, length limit, seed of the noise, and deadline."""
 
     node: Node
     index: int
-    """Place among the children that this model makes of ``node``."""
+    """Index among the children that this model makes of ``node``."""
     key: str
     until: Until
     sampling: Sampling
@@ -177,7 +177,7 @@ class Extension:
     race: Race | None = None
     transition: Transition | None = None
     arrived: Callable[[Child], None] | None = None
-    """A generator may call this when the child is complete; the child is then banked, also if its siblings fail."""
+    """A generator may call this when the child is complete; the child is then banked, even if its siblings fail."""
 
 
 @dataclass(frozen=True)
@@ -196,21 +196,21 @@ class Child:
     length: int = 0
     """What this extension added, in the model's unit."""
     log_weight: float = 0.0
-    """Log target minus log proposal: not 0 where the child is drawn from another distribution than the model's own."""
+    """Log target minus log proposal; 0 if the child is drawn from the model's own distribution."""
 
 
 @dataclass(frozen=True)
 class Score:
     """One judgement of a node, or of several nodes side by side.
 
-    A failed reading has a one-line ``reason``. It is not banked, so a later run asks again.
+    A failed score has a one-line ``reason``. It is not banked, so a later run asks again.
     """
 
     value: float | None
     """None is a missing score, never 0."""
     usage: Usage
     steps: tuple[float, ...] = ()
-    """The parts that ``value`` is made of; of a comparison, one score a candidate."""
+    """The parts that ``value`` is made of; for a comparison, one score per candidate."""
     reason: str = ""
 
 

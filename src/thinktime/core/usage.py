@@ -12,13 +12,13 @@ from thinktime.core.errors import InputError
 
 @dataclass(frozen=True)
 class Usage:
-    """What some work cost. Counts that published numbers mix are kept apart; reports may aggregate them.
+    """What some work cost. Counts that papers often add up are kept apart here; reports may add them up.
 
     ``None`` means unknown, and a sum with an unknown part is unknown.
     """
 
     prompt_tokens: int | None = 0
-    """Prompt and prefix tokens computed; all of them where an endpoint does not report which it reused."""
+    """Prompt and prefix tokens computed; all of them if an endpoint does not report which ones it reused."""
     cached_tokens: int | None = 0
     """Prompt and prefix tokens whose keys and values were reused."""
     generated_tokens: int = 0
@@ -26,9 +26,9 @@ class Usage:
     scorer_tokens: int = 0
     """Tokens that scorers read, each once in a search, and tokens that judges write."""
     model_calls: int = 0
-    """Continuations asked of the generator."""
+    """Continuations requested from the generator."""
     scorer_calls: int = 0
-    """Scores asked of scorers, and comparisons asked of judges."""
+    """Scores requested from scorers, and comparisons requested from judges."""
     flops: float | None = 0.0
     """Floating-point operations of the generator: linear layers and attention."""
     scorer_flops: float | None = 0.0
@@ -40,11 +40,11 @@ class Usage:
     dollars: float | None = 0.0
     """Money, by the price of the model."""
     denoiser_calls: int = 0
-    """Forward passes of a denoiser, in the literature number of function evaluations (NFE); guidance takes two."""
+    """Evaluations of a denoiser (number of function evaluations, NFE); guidance takes two per step."""
     decodes: int = 0
     """Latents decoded to pictures."""
     uncounted_calls: int = 0
-    """Calls of unknown cost: charged the most that they can cost, or what had arrived where the search left them."""
+    """Calls of unknown cost. They are charged their worst case, or, if cancelled, what had arrived."""
     embeddings: int = 0
     """Nodes mapped to vectors."""
     actions: int = 0
@@ -74,7 +74,7 @@ _counts = attrgetter(*_FIELDS)
 
 
 def total(parts: Iterable[Usage]) -> Usage:
-    """Sum of usages; nothing sums to zero."""
+    """Sum of usages; zero if there are none."""
     some = list(parts)
     if len(some) == 1:
         return some[0]
@@ -83,7 +83,7 @@ def total(parts: Iterable[Usage]) -> Usage:
 
 
 def uncounted(worst: Usage) -> Usage:
-    """The worst case of calls as their cost, where the real cost stays unknown."""
+    """The usage to charge for calls whose real cost stays unknown: their worst case, counted in ``uncounted_calls``."""
     return replace(worst, uncounted_calls=worst.model_calls)
 
 
@@ -91,7 +91,7 @@ def uncounted(worst: Usage) -> Usage:
 class Budget:
     """Hard limits. ``None`` is unlimited.
 
-    ``tokens`` bounds generated tokens, ``nfe`` forward passes of a denoiser, ``actions`` those in environments;
+    ``tokens`` bounds generated tokens, ``nfe`` evaluations of a denoiser, ``actions`` actions in environments;
     ``flops`` bounds models and scorers together; ``seconds`` is wall time since the search began.
     """
 

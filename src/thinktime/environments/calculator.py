@@ -12,7 +12,7 @@ from thinktime.core.environment import FORK, REPLAY, Observation
 from thinktime.core.types import Problem
 
 LONGEST = 200
-"""Characters of an expression; longer ones are answered with an error."""
+"""Most characters of an expression; a longer one gets an error as its observation."""
 LARGEST_POWER = 1000
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Fraction]] = {
@@ -27,18 +27,18 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Fraction]] = {
 class Calculator:
     """Evaluates ``+ - * / **`` and brackets over decimal numbers. It has no state.
 
-    What cannot be evaluated is an observation that says so, since a model writes the expression.
+    An expression that cannot be evaluated gives an observation with the error, because a model writes the expression.
     """
 
     name = "calculator"
     capabilities = frozenset({FORK, REPLAY})
 
     async def start(self, problem: Problem) -> None:
-        """Nothing to begin with."""
+        """No state."""
         return None
 
     async def fork(self, state: None) -> None:
-        """Nothing to copy."""
+        """No state."""
         return None
 
     async def step(self, state: None, action: Any) -> Observation:
@@ -47,7 +47,7 @@ class Calculator:
 
 
 def evaluate(expression: str) -> str:
-    """The value as a whole number, a decimal or a fraction; or ``error: `` and what is wrong."""
+    """The value as a whole number, a decimal or a fraction; or ``error: `` and the mistake."""
     if len(expression) > LONGEST:
         return f"error: the expression has {len(expression)} characters; write at most {LONGEST}"
     try:
@@ -63,7 +63,7 @@ def _value(node: ast.expr) -> Fraction:
     """The exact value of a syntax tree.
 
     Raises:
-        ValueError: it has something else than arithmetic, or a number that would be too large.
+        ValueError: the tree is not arithmetic, or a number would be too large.
     """
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return Fraction(str(node.value))

@@ -13,7 +13,7 @@ ACTIONS = '{"set": KEY, "value": VALUE}, {"get": KEY} or {"delete": KEY}'
 
 
 class KeyValueStore:
-    """Holds JSON values by key. A problem may give the first ones as a `Start` with the id ``key_value``.
+    """Holds JSON values by key. A problem may give initial values as a `Start` with the id ``key_value``.
 
     Args:
         copies: whether states can be copied; otherwise they are rebuilt from their actions.
@@ -34,7 +34,7 @@ class KeyValueStore:
         return dict(state)
 
     async def step(self, state: dict[str, Any], action: Any) -> Observation:
-        """Set, get or delete a value. What cannot be done is an observation that says so."""
+        """Set, get or delete a value. An action that fails gives an observation with the error."""
         known = action if isinstance(action, Mapping) else {}
         if "set" in known and "value" in known:
             state[str(known["set"])] = known["value"]

@@ -26,7 +26,7 @@ class ApiClient:
     per_minute: int | None = None
     """Requests a minute; None is no limit."""
     sees_all: bool = False
-    """Whether this client may see the requests of others."""
+    """Whether this client may see the requests of all clients."""
     _left: float = 0.0
     _seen: float = -60.0
 
@@ -173,7 +173,7 @@ class Auth:
 
 
 async def reserve(ledger: Ledger, worst_case: Usage) -> None:
-    """Reserve on a ledger; if reservations of others are in the way, wait until they settle.
+    """Reserve on a ledger; if only the reservations of other requests prevent it, wait until they settle.
 
     Raises:
         HttpError: too little of the budget is left.

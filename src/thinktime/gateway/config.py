@@ -80,7 +80,7 @@ class GatewayConfig:
         bank: file that keeps samples and spending.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
-        prompts: words in place of a prompt's own, by the prompt's name.
+        prompts: words that replace a prompt's own, by the prompt's name.
         upstream_key: the key sent to the upstream.
 
     Raises:
@@ -117,7 +117,7 @@ class GatewayConfig:
 
 
 def refuse_role(kind: str, role: str) -> None:
-    """Raise an `InputError` for what cannot be the name of a role; ``kind`` is the field that has it."""
+    """Raise an `InputError` if this cannot be the name of a role; ``kind`` is the name of the field."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", role):
         raise InputError(kind, role[:40], "name a role in at most 40 letters, digits, - and _")
     if kind.endswith("models") and role == MAIN:

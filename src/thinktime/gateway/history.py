@@ -18,17 +18,17 @@ from thinktime.gateway.methods import Method
 from thinktime.gateway.trees import SearchView, clipped, turns
 
 REQUESTS = 256
-"""Requests that are kept."""
+"""Number of requests that are kept."""
 MEMORY = 32 * 1024 * 1024
-"""Bytes of their trees; the oldest trees are dropped first."""
+"""Most bytes of their trees; the oldest trees are dropped first."""
 MODELS = 100
-"""Models whose cost is summed by name."""
+"""Number of models whose cost is summed by name."""
 LINE = 300
-"""Characters of a question, an answer, or a name in the list."""
+"""Most characters of a question, an answer, or a name in the list."""
 OTHERS = "(others)"
 """The name under which further models are summed."""
 _UNSPENT = Ledger()
-"""The ledger of a request that has none yet."""
+"""The ledger of a request that has no ledger of its own yet."""
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class HistoryEntry:
     path: str
     called: str
     """The model as the client wrote it."""
-    asked: str
+    question: str
     """The beginning of the question."""
     version: int
     """Version of the history at the last change of this entry."""
@@ -74,7 +74,7 @@ class HistoryEntry:
             "key": self.client.name,
             "called": self.called,
             "model": self.model,
-            "asked": self.asked,
+            "asked": self.question,
             "strategy": method.name if method else None,
             "options": method.options if method else {},
             "chosen": _chosen(method) if method else {},
@@ -126,7 +126,7 @@ class History:
         self.version += 1
         self._count += 1
         called = clipped(str(body.get("model")), LINE)
-        entry = HistoryEntry(self._count, client, path, called, _asked(body), self.version)
+        entry = HistoryEntry(self._count, client, path, called, _question(body), self.version)
         self._kept[entry.number] = entry
         if len(self._kept) > REQUESTS:
             self._held -= len(self._kept.pop(next(iter(self._kept))).tree)
@@ -177,7 +177,7 @@ def _packed(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
-def _asked(body: Mapping[str, Any]) -> str:
+def _question(body: Mapping[str, Any]) -> str:
     """The beginning of the last message, or of the prompt."""
     messages = body.get("messages") or body.get("input")
     last = messages[-1:] if isinstance(messages, list) else str(messages or body.get("prompt") or "")

@@ -60,7 +60,7 @@ def _thinking(search: Search, limit: int) -> dict[str, Any]:
 def usage(search: Search) -> dict[str, Any] | None:
     """All tokens of all samples in OpenAI's shape; None if the upstream counted none.
 
-    Uncounted samples are in ``completion_tokens`` at their upper bound, and the account has their number.
+    Uncounted samples are in ``completion_tokens`` at their upper bound; the account's ``uncounted_calls`` counts them.
     """
     spent = [record.node.usage for record in search.trace.values()]
     counted = [part for part in spent if part.model_calls and part.prompt_tokens is not None]
@@ -102,7 +102,7 @@ class Chunks:
     """Builds the events of one stream."""
 
     request: CompletionRequest
-    said: bool = False
+    answer_sent: bool = False
     """Whether a part of the answer was sent."""
     _head: dict[str, Any] = field(init=False)
 
@@ -122,13 +122,13 @@ class Chunks:
         """An event of the upstream, reduced to its part of the answer."""
         parts = [choice for choice in event.get("choices") or () if isinstance(choice, Mapping)]
         lines = [self._event({**part, "finish_reason": None, "index": 0}) for part in parts if _says(part)]
-        self.said |= bool(lines)
+        self.answer_sent |= bool(lines)
         return b"".join(lines)
 
     def closing(self, outcome: SearchOutcome) -> Iterator[bytes]:
         """The answer unless it was streamed, then the reason it ended, and the account."""
         choice = _choice(outcome.state, self._chat)
-        if not self.said:
+        if not self.answer_sent:
             yield self._event({**_as_delta(choice), "logprobs": choice["logprobs"]})
         end: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
         spending = account(outcome.search, outcome.method, outcome.request.seed, outcome.answer)
@@ -159,7 +159,7 @@ def _as_delta(choice: Mapping[str, Any]) -> dict[str, Any]:
         return {"text": choice["text"]}
     delta = {name: value for name, value in choice["message"].items() if name != "role" and value is not None}
     if isinstance(calls := delta.get("tool_calls"), list):
-        delta["tool_calls"] = [{**call, "index": place} for place, call in enumerate(calls)]
+        delta["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
     return {"delta": delta}
 
 

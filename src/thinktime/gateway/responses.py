@@ -63,7 +63,7 @@ def as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError("max_output_tokens", _short(limit), "give a whole number, 1 or more")
         chat["max_completion_tokens"] = limit
     if body.get("tools"):
-        chat["tools"] = [_tool(place, tool) for place, tool in enumerate(_list(body, "tools"))]
+        chat["tools"] = [_tool(index, tool) for index, tool in enumerate(_list(body, "tools"))]
     if body.get("tool_choice") is not None:
         chat["tool_choice"] = _tool_choice(body["tool_choice"])
     for name in _list(body, "include"):
@@ -97,8 +97,8 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not given:
         raise InputError("input", _short(given), "give a text, or a list of items")
     thoughts = ""
-    for place, item in enumerate(given):
-        name = f"input[{place}]"
+    for index, item in enumerate(given):
+        name = f"input[{index}]"
         if not isinstance(item, Mapping):
             raise InputError(name, _short(item), "give an object")
         kind = item.get("type", "message")
@@ -135,7 +135,7 @@ def _content(name: str, content: object) -> Any:
         return content
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         raise InputError(f"{name}.content", _short(content), "give a text, or a list of parts")
-    parts = [_part(f"{name}.content[{place}]", part) for place, part in enumerate(content)]
+    parts = [_part(f"{name}.content[{index}]", part) for index, part in enumerate(content)]
     return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
 
 
@@ -155,10 +155,10 @@ def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     raise UnknownNameError(f"{name}.type", str(kind), ("input_text", "input_image", "input_file", "input_audio"))
 
 
-def _tool(place: int, tool: object) -> dict[str, Any]:
+def _tool(index: int, tool: object) -> dict[str, Any]:
     if not isinstance(tool, Mapping) or tool.get("type") != "function":
         kind = tool.get("type") if isinstance(tool, Mapping) else tool
-        raise InputError(f"tools[{place}].type", _short(kind), "the gateway runs no tools; give function tools")
+        raise InputError(f"tools[{index}].type", _short(kind), "the gateway runs no tools; give function tools")
     return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 
@@ -207,8 +207,8 @@ class Items:
             yield from self._say("message", "output_text", content)
         if refusal := delta.get("refusal"):
             yield from self._say("message", "refusal", refusal)
-        for place, call in enumerate(delta.get("tool_calls") or ()):
-            yield from self._call(call.get("index", place), call)
+        for index, call in enumerate(delta.get("tool_calls") or ()):
+            yield from self._call(call.get("index", index), call)
 
     def close(self, logprobs: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
         """End the open item; an answer without output becomes an empty message."""
@@ -222,8 +222,8 @@ class Items:
     def _say(self, kind: str, part: str, text: str) -> Iterator[dict[str, Any]]:
         if not self._open or self.output[-1]["type"] != kind or self.output[-1]["content"][0]["type"] != part:
             yield from self._begin(kind, part)
-        said = self.output[-1]["content"][0]
-        said[_word(part)] += text
+        content = self.output[-1]["content"][0]
+        content[_word(part)] += text
         more: dict[str, Any] = {"logprobs": []} if part == "output_text" else {}
         yield self._of_part(f"response.{part}.delta", delta=text, **more)
 

@@ -30,7 +30,7 @@ PATIENCE = 10.0
 REWARD_CALLS = ("pooling", "classify", "score")
 """Last parts of a scorer's address that name a reward model; at any other address a model judges by prompt."""
 
-Place = TypeVar("Place")
+Target = TypeVar("Target")
 Result = TypeVar("Result")
 _log = logging.getLogger("thinktime")
 
@@ -56,7 +56,7 @@ class Roles:
         self._own: list[Upstream] = []
         self._rewards: dict[str, RemoteReward] = {}
         self._paused: dict[str, float] = {}
-        self._models = {role: self._place(f"models.{role}", found) for role, found in config.models.items()}
+        self._models = {role: self._target(f"models.{role}", found) for role, found in config.models.items()}
         self._judges: dict[str, tuple[Upstream, str]] = {}
         for role, found in config.scorers.items():
             name = f"scorers.{role}"
@@ -65,7 +65,7 @@ class Roles:
                     found.base_url, found.model, self._key(name, found), price=found.price
                 )
             else:
-                self._judges[role] = self._place(name, found)
+                self._judges[role] = self._target(name, found)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -86,8 +86,8 @@ class Roles:
             RemoteError, HttpError: as `Upstream.generator`, for a named model.
         """
 
-        def probed(place: tuple[Upstream, str]) -> Awaitable[RemoteGenerator]:
-            return place[0].generator(place[1], api, capped=capped)
+        def probed(target: tuple[Upstream, str]) -> Awaitable[RemoteGenerator]:
+            return target[0].generator(target[1], api, capped=capped)
 
         return await self._found("models", self._models, named, probed)
 
@@ -98,11 +98,11 @@ class Roles:
             InputError, RemoteError, HttpError: as `models`.
         """
 
-        async def judge(place: tuple[Upstream, str]) -> Scorer:
-            return Judge(await place[0].generator(place[1], "chat/completions"))
+        async def judge(target: tuple[Upstream, str]) -> Scorer:
+            return Judge(await target[0].generator(target[1], "chat/completions"))
 
         async def reward(scorer: RemoteReward) -> Scorer:
-            await asyncio.to_thread(lambda: scorer.style)  # the first look blocks
+            await asyncio.to_thread(lambda: scorer.style)  # the first access probes the endpoint and blocks
             return scorer
 
         rewards = {role: scorer for role, scorer in self._rewards.items() if role not in named}
@@ -124,7 +124,7 @@ class Roles:
         probe: Callable[[tuple[Upstream, str]], Awaitable[Result]],
     ) -> dict[str, Result]:
         found = await self._configured(
-            kind, {role: place for role, place in configured.items() if role not in named}, probe
+            kind, {role: target for role, target in configured.items() if role not in named}, probe
         )
         listed = await self._upstream.names() if named else ()
         for role, model in named.items():
@@ -139,21 +139,21 @@ class Roles:
         return found
 
     async def _configured(
-        self, kind: str, places: Mapping[str, Place], probe: Callable[[Place], Awaitable[Result]]
+        self, kind: str, targets: Mapping[str, Target], probe: Callable[[Target], Awaitable[Result]]
     ) -> dict[str, Result]:
         found: dict[str, Result] = {}
-        for role, place in places.items():
+        for role, target in targets.items():
             name = f"{kind}.{role}"
             if time.monotonic() < self._paused.get(name, 0.0):
                 continue
             try:
-                found[role] = await asyncio.wait_for(probe(place), PATIENCE)
+                found[role] = await asyncio.wait_for(probe(target), PATIENCE)
             except (ThinktimeError, HttpError, TimeoutError) as error:
                 self._paused[name] = time.monotonic() + PAUSE
                 _log.error("%s is left out for %.0f s: %s", name, PAUSE, str(error) or "no answer in time")
         return found
 
-    def _place(self, name: str, endpoint: Endpoint) -> tuple[Upstream, str]:
+    def _target(self, name: str, endpoint: Endpoint) -> tuple[Upstream, str]:
         """The upstream and the model of an endpoint."""
         if endpoint.base_url is None and endpoint.key_variable is None and endpoint.price is None:
             return self._upstream, endpoint.model

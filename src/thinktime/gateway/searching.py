@@ -92,7 +92,7 @@ async def search_for(
 
 
 def _refuse_unpriced(search: Search) -> None:
-    """Raise an `InputError` if a budget limits what is unknown for a role; for ``main`` the search itself does."""
+    """Raise an `InputError` if a budget limits a count that is unknown for a role other than ``main``."""
     worst = {f"model {role}": model.worst_case(search.root, 1) for role, model in search.models.items() if role != MAIN}
     for role, scorer in search.scorers.items():
         if role != MAIN:
@@ -161,7 +161,7 @@ class Progress:
         """As `Journal.find_score`."""
         return self._bank.find_score(key, scorer) if self._bank else None
 
-    def add_scores(self, scorer: str, readings: Sequence[tuple[str, Score]]) -> None:
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """As `Journal.add_scores`."""
         if self._bank is not None:
-            self._bank.add_scores(scorer, readings)
+            self._bank.add_scores(scorer, scores)

@@ -54,20 +54,20 @@ class SearchView:
             shown = {record.node.key for record in records}
             records += [search.trace[node.key] for node in path if node.key not in shown]
         growing = [Record(_node(*each)) for each in islice(search.in_flight.values(), NODES)]
-        place = {record.node.key: index for index, record in enumerate(records + growing)}
+        positions = {record.node.key: index for index, record in enumerate(records + growing)}
         unread = search.failed_scores()
         return {
             "first": known,
-            "nodes": [self._node_json(record, place) for record in records[known:]],
-            "growing": [self._node_json(record, place) for record in growing],
+            "nodes": [self._node_json(record, positions) for record in records[known:]],
+            "growing": [self._node_json(record, positions) for record in growing],
             "judged": [
                 [index, record.score, [step if isfinite(step) else None for step in record.steps]]
                 for index, record in enumerate(records)
                 if record.score is not None
             ],
             "pruned": [index for index, record in enumerate(records) if record.pruned],
-            "path": [place[node.key] for node in path],
-            "votes": self._votes([record.node for record in records + growing], place),
+            "path": [positions[node.key] for node in path],
+            "votes": self._votes([record.node for record in records + growing], positions),
             "more": len(search.trace) - len(records),
             "log": [clipped(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
             "unread": [redacted(reason, self._addresses) for reason in dict.fromkeys(unread[:EVENTS])],
@@ -77,12 +77,12 @@ class SearchView:
             "accounts": as_rows(search.meter.accounts),
         }
 
-    def _node_json(self, record: Record, place: Mapping[str, int]) -> dict[str, Any]:
+    def _node_json(self, record: Record, positions: Mapping[str, int]) -> dict[str, Any]:
         node = record.node
         thoughts, calls = _thoughts_and_calls(node.state)
         fields: dict[str, Any] = {
             "key": node.key,
-            "parent": None if node.parent is None else place.get(node.parent.key),
+            "parent": None if node.parent is None else positions.get(node.parent.key),
             "ordinal": ".".join(map(str, node.path)),
             "text": clipped(added_text(node) + calls),
             "finish": node.finish if node.parent is None or node.finish != "root" else None,
@@ -95,12 +95,12 @@ class SearchView:
         if record.prompt:
             fields["prompt"] = record.prompt
             quoted = (*record.about, *record.said)
-            fields["about"] = [place[about.key] for about in quoted if about.key in place]
+            fields["about"] = [positions[about.key] for about in quoted if about.key in positions]
         if record.error is not None:
             fields["error"] = clipped(redacted(str(record.error), self._addresses))
         return fields
 
-    def _votes(self, nodes: Iterable[Node], place: Mapping[str, int]) -> list[dict[str, Any]]:
+    def _votes(self, nodes: Iterable[Node], positions: Mapping[str, int]) -> list[dict[str, Any]]:
         """Complete samples grouped by answer; samples without a readable answer come last."""
         groups: dict[Hashable, dict[str, Any]] = {}
         for node in nodes:
@@ -111,7 +111,7 @@ class SearchView:
             if group not in groups:
                 answer = None if candidate.answer is None else clipped(candidate.answer)
                 groups[group] = {"answer": answer, "samples": []}
-            groups[group]["samples"].append(place[node.key])
+            groups[group]["samples"].append(positions[node.key])
         return sorted(groups.values(), key=lambda group: group["answer"] is None)
 
 

@@ -17,7 +17,7 @@ from thinktime.models.remote.thoughts import CLOSING
 
 
 def worst_behind(requests: Requests, state: RemoteText, max_tokens: int) -> Usage:
-    """The most that closing a thought costs beside the sample itself: prompt and thought are read again."""
+    """The most that closing a thought adds to the cost of a sample: prompt and thought are read again."""
     return replace(requests.worst(state, 0, max_tokens + len(CLOSING)), model_calls=0)
 
 

@@ -37,9 +37,9 @@ ROOT = -1
 class Latents:
     """A partly denoised picture, whose arrays are in the generator's store.
 
-    The arrays are ``x`` and the predictions for it, all [channels, height, width]: the one that steps follow, and where
-    a gradient shifts that one also the model's own. The root has none; at the last position ``x`` is clean and has no
-    prediction.
+    The arrays are ``x`` and the predictions for it, all [channels, height, width]: the prediction that steps follow,
+    and the model's own prediction if a gradient shifts the first one. The root has no arrays. At the last position
+    ``x`` is clean and has no prediction.
     """
 
     condition: Condition
@@ -58,12 +58,12 @@ class Latents:
 
     @property
     def unshifted(self) -> Array | None:
-        """The model's own prediction, where a gradient shifts the one that steps follow."""
+        """The model's own prediction, if a gradient shifts the one that steps follow."""
         return self._prediction(2)
 
-    def _prediction(self, place: int) -> Array | None:
+    def _prediction(self, index: int) -> Array | None:
         numbers = () if self.kept is None else self.kept.get()
-        return numbers[place] if len(numbers) > place else None
+        return numbers[index] if len(numbers) > index else None
 
 
 class DiffusionGenerator:
@@ -72,7 +72,7 @@ class DiffusionGenerator:
     Args:
         model: a directory of ``diffusers``, or the model loaded from it.
         steps: denoising steps from noise to picture.
-        eta: noise of each step; with 0 the first noise decides everything, with 1 it is that of the forward process.
+        eta: noise of each step: 0 is none (the first noise decides everything), 1 is that of the forward process.
         guidance: strength of classifier-free guidance, which takes two evaluations a step; 1 is none.
         pull: measures whose gradient every step follows, which takes a backward pass a step.
         stride: denoising steps that form one step of a search.
@@ -134,7 +134,7 @@ class DiffusionGenerator:
         Raises:
             CapabilityError: always; latents of another model mean something else.
         """
-        raise CapabilityError(f"model={self.name!r}: it cannot go on from the latents of another model")
+        raise CapabilityError(f"model={self.name!r}: it cannot continue the latents of another model")
 
     def length(self, state: Latents) -> int:
         """Denoising steps done."""
@@ -226,7 +226,7 @@ class DiffusionGenerator:
         return Latents(condition, position, self.store.put(numbers))
 
     def _next(self, state: Latents, noise: Array) -> tuple[int, Array, float]:
-        """The next position, its state, and the log-density of that under the model minus under the shifted step."""
+        """The next position, its state, and the state's log-density under the model minus under the shifted step."""
         x, predicted, unshifted = state.x, state.predicted, state.unshifted
         if x is None or predicted is None:
             return 0, noise, 0.0

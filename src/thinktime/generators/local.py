@@ -271,7 +271,7 @@ class LocalGenerator:
 
     def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
         ids = before.ids + new
-        ends = [place + 1 for place, token in enumerate(ids) if token in self._step_ids]
+        ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
         if not ends or ends[-1] != len(ids):
             ends.append(len(ids))
         text = self._model.tokenizer.decode(ids)

@@ -235,7 +235,7 @@ class RemoteGenerator:
             CapabilityError: the state is no text.
         """
         if not isinstance(state, Text | RemoteText):
-            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot go on from a {type(state).__name__}")
+            raise CapabilityError(f"model={self.name!r}: it reads text, and cannot continue a {type(state).__name__}")
         ends = tuple(accumulate(map(len, steps_of(state))))
         tokens = state.tokens if isinstance(state, RemoteText) else len(state.ids)
         return replace(root, text=state.text, tokens=tokens, step_ends=ends)
@@ -283,10 +283,10 @@ class RemoteGenerator:
         traits = await self.probe()
         requests = self._requests()
         groups: dict[object, list[Extension]] = defaultdict(list)
-        for place, e in enumerate(extensions):
+        for index, e in enumerate(extensions):
             same = (e.node.key, e.until, e.sampling, e.max_length, e.at_most, e.deadline)
             alone = e.until == "step" and traits.stops == "unlisted"  # a shared usage would not show who stopped
-            groups[same if traits.n and not alone and e.race is None else place].append(e)
+            groups[same if traits.n and not alone and e.race is None else index].append(e)
         parts = [
             group[at : at + MOST_AT_ONCE] for group in groups.values() for at in range(0, len(group), MOST_AT_ONCE)
         ]

@@ -115,7 +115,7 @@ class BankedGenerator:
         return Text(())
 
     def adopt(self, root: Text, state: Any, known: Sequence[Any] = ()) -> Text | RemoteText:
-        """The other model's state as it is: every child that follows it is in the bank."""
+        """The other model's state unchanged: all its children are in the bank."""
         adopted: Text | RemoteText = state
         return adopted
 

@@ -101,17 +101,17 @@ class Requests:
     async def sample(self, wanted: Sequence[Extension]) -> dict[str, Child | InputError]:
         """Sample children of one node, by key: in one request, and further ones if it returns fewer samples.
 
-        A child that races has to come alone, so that its stream can be closed.
+        A child in a race has to be the only one requested, so that its stream can be closed.
         """
         first = wanted[0]
         if first.race is not None and first.race.at_once and first.race.limit is not None:
             return {first.key: Child(first.node.state, "pruned", Usage(), 0)}
         try:
-            echoed = len(self._said(first.node.state)) if self.traits.echoes else 0
+            echoed = len(self._sent_prefix(first.node.state)) if self.traits.echoes else 0
             reply = await self._ask(self._body(first, len(wanted)), first, echoed)
             choices = read_choices(reply.body, self.client.url)[: len(wanted)]
-            if self.traits.echoes and (said := self._said(first.node.state)):
-                choices = [unechoed(choice, said) for choice in choices]
+            if self.traits.echoes and (prefix := self._sent_prefix(first.node.state)):
+                choices = [unechoed(choice, prefix) for choice in choices]
             others = (self.fields or {}).get("stop")  # the client's stop strings, which look the same as ours
             if (
                 self.traits.stops == "unlisted"
@@ -141,7 +141,7 @@ class Requests:
                 extension.arrived(child)
         return made | await self._one_by_one(rest)
 
-    def _said(self, state: RemoteText) -> str:
+    def _sent_prefix(self, state: RemoteText) -> str:
         return state.text if self.thoughts is None else self.thoughts.cap.sent(state.text)
 
     async def _ask(self, body: Mapping[str, Any], first: Extension, echoed: int) -> Reply:
@@ -187,7 +187,7 @@ class Requests:
 
     def _body(self, extension: Extension, n: int) -> dict[str, Any]:
         state: RemoteText = extension.node.state
-        body = {"model": self.model, **prompt_of(state.prompt, self.api, self._said(state))}
+        body = {"model": self.model, **prompt_of(state.prompt, self.api, self._sent_prefix(state))}
         body |= {"temperature": extension.sampling.temperature, self.traits.limit_field: extension.max_length}
         if extension.sampling.top_p != 1:
             body["top_p"] = extension.sampling.top_p
@@ -215,9 +215,9 @@ class Requests:
             shares(reported.generated, choices, most) if reported else [_at_most(choice, most) for choice in choices]
         )
         children = []
-        for place, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
-            cached = 0 if place or reported is None else reported.cached
-            prompt = 0 if place or reported is None else reported.prompt - (reported.cached or 0)
+        for index, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
+            cached = 0 if index or reported is None else reported.cached
+            prompt = 0 if index or reported is None else reported.prompt - (reported.cached or 0)
             if reported is None:
                 worst = self.worst(extension.node.state, most)
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
@@ -247,8 +247,8 @@ class Requests:
                 reported.prompt - (reported.cached or 0), reported.cached, reported.generated, left.seconds
             )
         (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
-        if self.traits.echoes and (said := self._said(extension.node.state)):
-            choice = unechoed(choice, said)
+        if self.traits.echoes and (prefix := self._sent_prefix(extension.node.state)):
+            choice = unechoed(choice, prefix)
         return replace(self._child(extension, choice, usage.generated_tokens, usage), finish="pruned")
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
@@ -260,15 +260,15 @@ class Requests:
         text, finish, tokens = choice.text, self._finish(extension, choice, count), before.tokens + count
         if finish == "step" and not text.endswith(self.step):
             text += self.step  # the model generated it, and the endpoint removed it
-        said = before.text + text
-        ends = tuple(match.end() for match in re.finditer(re.escape(self.step), said))
-        ends = ends if ends and ends[-1] == len(said) else (*ends, len(said))
+        joined = before.text + text
+        ends = tuple(match.end() for match in re.finditer(re.escape(self.step), joined))
+        ends = ends if ends and ends[-1] == len(joined) else (*ends, len(joined))
         logprob, kept = before.logprob + choice.logprob, self._kept(choice)
-        state = replace(before, text=said, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
+        state = replace(before, text=joined, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
         return Child(state, finish, usage, count, length=count)
 
     def _kept(self, choice: Choice) -> str:
-        """The raw choice as JSON, for `RemoteGenerator.sending`, without log-probabilities that the client did not ask.
+        """The raw choice as JSON, for `RemoteGenerator.sending`; log-probabilities only if the client requested them.
 
         It is empty for other samples.
         """

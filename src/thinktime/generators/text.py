@@ -1,4 +1,4 @@
-"""The state of a text generation. Where token ids are known, they are kept and never decoded and encoded again."""
+"""The state of a text generation. Token ids are kept if they are known, and never decoded and encoded again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def added_text(node: Node) -> str:
 def shared(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the common prefix of two sequences."""
     pairs = zip(a, b, strict=False)
-    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+    return next((index for index, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
 
 
 def thinking_counts(nodes: Iterable[Node]) -> list[int | None]:
-    """Upper bound of each sample's thought tokens, None where uncounted. The root and failed samples are left out."""
+    """Upper bound of each sample's thought tokens, None if uncounted. The root and failed samples are left out."""
     return [node.state.thinking for node in nodes if node.parent is not None and node.finish != "error"]
 
 

@@ -1,1 +1,1 @@
-"""What runs models: our engine, endpoints behind HTTP, and denoisers. Nothing here knows a search."""
+"""Code that runs models: our engine, endpoints behind HTTP, and denoisers. Nothing here depends on searches."""

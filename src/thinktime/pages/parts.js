@@ -29,11 +29,11 @@ const LONG = 300;  // longest line in characters that is not folded
 function tree(label, opens = node => node.returned || node.parent === null) {
   const element = h("ul", { class: "tree", "aria-label": label }), lines = new Map();
 
-  function facts(node, scored) {
-    if (node.finish === null) return h("span", { class: "facts" }, node.over ? "failed" : "sampling …");
+  function figuresOf(node, scored) {
+    if (node.finish === null) return h("span", { class: "figures" }, node.over ? "failed" : "sampling …");
     const score = node.score ?? null, inside = score !== null && score >= 0 && score <= 1;
     const steps = (node.steps ?? []).length > 1 && node.steps.every(step => known(step) && step >= 0 && step <= 1) ? node.steps : [];
-    return h("span", { class: "facts" },
+    return h("span", { class: "figures" },
       inside ? h("span", { class: "bar", "aria-hidden": true }, h("span", { style: `width: ${100 * score}%` })) : null,
       scored ? ["score ", cell(known(score) ? fixed(score, 2) : UNKNOWN), " "] : null,
       steps.length ? h("span", { class: "steps", title: `score after each step: ${steps.map(step => fixed(step, 2)).join(", ")}` },
@@ -51,7 +51,7 @@ function tree(label, opens = node => node.returned || node.parent === null) {
       node.ordinal ? h("span", { class: "ordinal", title: `key ${node.key}` }, node.ordinal) : null,
       h("span", { class: node.parent === null ? "step root" : "step" }, first || named, more ? h("span", { class: "more" }, " …") : null),
       node.answer === undefined ? null : h("span", { class: "answer", style: `--group: ${node.color}` }, node.answer),
-      node.finish === "root" ? null : facts(node, scored),
+      node.finish === "root" ? null : figuresOf(node, scored),
       node.error ? h("span", { class: "bad reason" }, node.error) : null,
       node.returned ? h("span", { class: "hidden" }, "on the returned path") : null];
     const open = node.returned && !line.node?.returned || (line.head?.tagName === "SUMMARY" ? line.head.parentElement.open : opens(node));

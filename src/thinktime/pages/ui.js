@@ -85,7 +85,7 @@ const COLUMNS = [  // label, class, content, and the full text for a tooltip
   ["Question", "text asked", request => request.asked, request => request.asked],
   ["Method", "text method", request => request.strategy ? [request.strategy, h("small", {}, options(request, request.chosen))] : h("small", {}, "none"),
     request => `${request.strategy ?? "no method"} ${options(request, request.options)}`],
-  ["Answer", "text said", request => request.answer !== null ? [answer(request), h("small", {}, finish(request))] : request.error ? unread(request) : h("small", {}, finish(request)),
+  ["Answer", "text answer-cell", request => request.answer !== null ? [answer(request), h("small", {}, finish(request))] : request.error ? unread(request) : h("small", {}, finish(request)),
     request => request.error || request.answer],
   ["Seconds", "", request => seconds(request.seconds)],
   ["Prompt", "", request => cell(count(request.usage.prompt_tokens))],
@@ -257,11 +257,11 @@ const KEY = () => h("p", { class: "note legend" }, h("span", {}, mark(""), "full
   h("span", {}, mark("ended"), "ended: the colour of its answer"), h("span", {}, mark("growing"), "sampled now"), h("span", {}, "thick: the answer's path"));
 
 const ACCOUNT = [["prompt tokens", "prompt_tokens"], ["cached", "cached_tokens"], ["generated", "generated_tokens"], ["judged", "scorer_tokens"],
-  ["calls", "model_calls"], ["readings", "scorer_calls"], ["uncounted calls", "uncounted_calls"]];
+  ["calls", "model_calls"], ["scores", "scorer_calls"], ["uncounted calls", "uncounted_calls"]];
 const roles = accounts => costTable("roles", ["Role", "Phase", "Prompt", "Cached", "Generated", "Judged", "Calls", "Dollars"],
   accounts.map(({ role, phase, usage }) => [role, phase, cell(count(usage.prompt_tokens)), cell(count(usage.cached_tokens)),
     count(usage.generated_tokens), count(usage.scorer_tokens), count(usage.model_calls + usage.scorer_calls), cell(dollars(usage.dollars))]));
-const pairs = list => h("dl", { class: "facts-list" }, list.map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
+const pairs = list => h("dl", { class: "figures-list" }, list.map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
 
 function one(number) {
   const head = h("h1"), problem = h("p", { class: "problem", role: "alert", hidden: true }), question = h("div"), drawn = h("div"), note = h("p", { class: "note" });  // of its size

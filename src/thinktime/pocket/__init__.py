@@ -8,15 +8,15 @@ from thinktime.core.errors import ModelError
 
 MODELS = Path(__file__).parent / "models"
 TEMPERATURE = 1.0
-"""The serving temperature: the reward model was trained on samples drawn at it."""
+"""The sampling temperature: the reward model was trained on samples drawn at this temperature."""
 MAX_TOKENS = 400
 
 
 def directory(name: str) -> Path:
-    """Where the shipped ``solver`` or ``reward`` model is.
+    """The directory of a shipped model, such as ``solver`` or ``reward``.
 
     Raises:
-        ModelError: the installation lacks it.
+        ModelError: the installation lacks the model.
     """
     path = MODELS / name
     if not path.is_dir():

@@ -1,11 +1,11 @@
-"""The shipped image model's own words: a digit, and what else its picture should have."""
+"""The prompts of the shipped image model: a digit, and other properties of its picture."""
 
 from __future__ import annotations
 
 WISHES = {"heavy ink": ("ink", 10.0), "light ink": ("ink", -10.0), "symmetric": ("symmetry", 10.0)}
-"""What may be asked for beside the digit: the measure and its weight against the log-probability of the digit."""
+"""Properties that a prompt may name: the measure, and its weight against the log-probability of the digit."""
 STEPS = 20
-"""Denoising steps: more than that buy nothing (``quality.json`` beside the weights)."""
+"""Denoising steps; more steps do not improve the pictures (``quality.json`` beside the weights)."""
 
 
 def scorer_for(prompt: str) -> str:

@@ -2,12 +2,12 @@
 
 A problem is drawn from one of four families at one of five levels. Higher levels take more computations, carry more
 distractors and larger numbers. Every quantity lies in 1..199, so an answer is hard to guess, and every step can be
-checked exactly. A step repeats its fact with what decides about it put beside it, such as the price behind the item.
-Where a story is told in order, the solution goes through it sentence by sentence and says of what does not matter that
-the count is still the same.
+checked exactly. A step repeats a sentence of the question, and puts the number that it needs beside it, such as the
+price after the item. If a story is in order of time, the solution goes through it sentence by sentence. At a sentence
+that changes nothing, it says that the count is still the same.
 
-Problems never run out and the splits never meet: a question's *structure*, the text with names, items, days and
-numbers left out, is hashed, and the hash decides whether it belongs to train, dev or test.
+There are unlimited problems, and the splits share no structure: a question's *structure* is its text without names,
+items, days and numbers, and the hash of the structure decides whether the question belongs to train, dev or test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ITEMS = (
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 OTHERS = ("Auntie", "Dad", "Grandma", "Grandpa", "Mum", "Uncle")
-"""Whatever they do changes nothing for the one who is asked about."""
+"""People whose actions do not change the answer."""
 MAKERS = ("bakery", "farm", "mill", "shop", "studio", "workshop")
 TIMES = {2: "two times", 3: "three times", 4: "four times"}
 
@@ -60,13 +60,13 @@ class WordProblem:
 
     @property
     def solution(self) -> str:
-        """The reference solution as the solver is trained to write it: one step a line, then the answer."""
+        """The reference solution in the solver's format: one step per line, then the answer."""
         return "\n".join([*(step.text for step in self.steps), f"Answer: {self.answer}"])
 
 
 @dataclass
 class _Draft:
-    """What a family fills in."""
+    """The parts of a problem that its family fills in."""
 
     sentences: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -74,10 +74,10 @@ class _Draft:
     answer: int = 0
 
     def distract(self, rng: Random, sentences: Sequence[str], first: int = 0) -> None:
-        """Insert irrelevant sentences anywhere from place ``first`` on."""
+        """Insert irrelevant sentences at random positions from index ``first`` on."""
         for sentence in sentences:
-            place = rng.randint(first, len(self.sentences))
-            self.sentences.insert(place, sentence)
+            index = rng.randint(first, len(self.sentences))
+            self.sentences.insert(index, sentence)
 
 
 class _OutOfRangeError(Exception):
@@ -91,7 +91,7 @@ def _in_range(value: int) -> int:
 
 
 def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
-    """A person's count after a chain of gains and losses, told among those of others."""
+    """A person's count after a chain of gains and losses, among the gains and losses of others."""
     draft = _Draft()
     hero, friend = rng.sample(NAMES, 2)
     item = rng.choice(ITEMS)
@@ -121,7 +121,7 @@ def _events(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
 
 
 def _relate(rng: Random, value: int, size: int) -> tuple[str, str, int]:
-    """A relation to another quantity: its words, the equation's right part, the new value."""
+    """A relation to another quantity: its words, the right side of the equation, and the new value."""
     kind = rng.choice(("more", "fewer", "times"))
     if kind == "times":
         factor = rng.choice((2, 3, 4))
@@ -148,7 +148,7 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
         draft.steps.append(Step(step, (index - 1,) if index else ()))
         values.append(value)
     base, value = chain[-1], values[-1]
-    for name in extras:  # they lead on from the last one asked about, never to it
+    for name in extras:  # they continue from the last person that is asked about, and never lead to that person
         words, _, value = _relate(rng, value, size)
         pairs.append(f"{base} {name} {words}")
         base = name
@@ -169,7 +169,7 @@ def _compare(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
 
 
 def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
-    """Quantities times prices, a running total, sometimes the change; others buy, too."""
+    """Quantities times prices, a running total, sometimes the change; other people buy, too."""
     draft = _Draft()
     change = steps % 2 == 0
     kinds = (steps + 1) // 2
@@ -218,7 +218,7 @@ def _shopping(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
 
 
 def _ledger(rng: Random, steps: int, distractors: int, size: int) -> _Draft:
-    """Production by day, each day relative to an earlier one; the total, sometimes less what is sold."""
+    """Production by day, each day relative to an earlier one; then the total, sometimes minus the amount sold."""
     draft = _Draft()
     sold = steps % 2 == 1
     n_days = (steps - sold) // 2 + 1
@@ -273,7 +273,7 @@ _BLANKED = re.compile("|".join([*TIMES.values(), "[A-Za-z]+", r"\d+"]))
 
 
 def skeleton(question: str) -> str:
-    """A question's structure: names, items, days and makers numbered as they appear, numbers left out."""
+    """A question's structure: names, items, days and makers are numbered as they appear; numbers are dropped."""
     seen: dict[str, str] = {}
 
     def blank(match: re.Match[str]) -> str:
@@ -288,13 +288,13 @@ def skeleton(question: str) -> str:
 
 
 def split_of(structure: str) -> Split:
-    """The split a structure belongs to: 80% train, 10% dev, 10% test, by hash."""
+    """The split of a structure, by its hash: 80% train, 10% dev, 10% test."""
     bucket = hashlib.blake2b(structure.encode(), digest_size=2).digest()[0] % 10
     return "dev" if bucket == 8 else "test" if bucket == 9 else "train"
 
 
 def draw(rng: Random, level: int, split: Split, family: str | None = None) -> WordProblem:
-    """Draw one problem of the level whose structure belongs to the split."""
+    """Draw one problem of this level, with a structure of this split."""
     steps, (fewest, most) = COMPUTATIONS[level], DISTRACTORS[level]
     name = family or rng.choice(tuple(FAMILIES))
     while True:
@@ -310,7 +310,7 @@ def draw(rng: Random, level: int, split: Split, family: str | None = None) -> Wo
 
 
 def problems(split: Split, n: int, seed: int = 0, levels: Sequence[int] = LEVELS) -> Iterator[WordProblem]:
-    """The first ``n`` problems of a split, levels taken in turn; the same for every run with this seed.
+    """The first ``n`` problems of a split, with the levels in turn; the same in every run with this seed.
 
     Raises:
         ValueError: a level is not one of ``LEVELS``, or ``n`` is negative.
@@ -331,7 +331,7 @@ _ANSWER = re.compile(r"^Answer: (\d+)$")
 
 
 def read_answer(solution: str) -> str | None:
-    """The final answer of a solution, or None where its last line is not an answer line."""
+    """The final answer of a solution, or None if its last line is not an answer line."""
     lines = solution.strip().splitlines()
     match = _ANSWER.match(lines[-1]) if lines else None
     return match[1] if match else None
@@ -340,9 +340,9 @@ def read_answer(solution: str) -> str | None:
 def check_steps(problem: WordProblem, solution: str) -> list[bool]:
     """Whether each line of a solution is right, the answer line included.
 
-    A step is right if it is a reference step not used before and every step it builds on was written before
-    it, so independent steps may come in any order. Once a step is wrong, what follows is built on sand: every
-    later line counts as wrong too (the first error decides).
+    A step is right if it is a reference step that was not used before, and all steps that it builds on come
+    before it. So independent steps may come in any order. After the first wrong step, every line counts as
+    wrong.
     """
     open_steps: dict[str, list[int]] = {}
     for index, step in enumerate(problem.steps):
@@ -350,8 +350,8 @@ def check_steps(problem: WordProblem, solution: str) -> list[bool]:
     done: set[int] = set()
     verdicts: list[bool] = []
     for line in solution.strip().splitlines():
-        if places := open_steps.get(line):
-            index = places.pop(0)
+        if indices := open_steps.get(line):
+            index = indices.pop(0)
             right = all(need in done for need in problem.steps[index].needs)
             done.add(index)
         else:

@@ -1,7 +1,7 @@
-"""How the skilled pocket model is asked to check, judge, revise and plan, and what its replies say.
+"""The prompts by which the skilled pocket model checks, judges, revises and plans, and the readers of its replies.
 
-The user asks with one word after what it is about; the reply is text that can be read line by line. The words are
-tokens of their own after the solver's vocabulary, so ids of the solver mean the same to both.
+A prompt is the material and then one word; the reply is text that is read line by line. The words are extra tokens
+after the solver's vocabulary, so the solver's ids mean the same in both models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ YES, NO = "Yes", "No"
 LETTERS = "ABCD"
 """Names of the solutions that are judged together; more than four do not fit."""
 REVISED = 4
-"""Previous answers that a revision sees; older ones are left out."""
+"""Number of previous answers that a revision sees; older ones are left out."""
 
 Message = dict[str, str]
 _PLACE = re.compile(r"^With \w+ \d+: ")
@@ -44,30 +44,30 @@ def check(question: str, solution: str) -> list[Message]:
 
 
 def checked(lines: Sequence[tuple[str, bool]]) -> str:
-    """The reply to `check`: each line as it should be, whether it is; it ends with the first that is not."""
-    said = [f"{line} {YES if right else NO}" for line, right in lines]
-    return "\n".join([*said, f"Verdict: {YES if all(right for _, right in lines) else NO}"])
+    """The reply to `check`: the correct form of each line, and whether the line has it, up to the first wrong line."""
+    verdicts = [f"{line} {YES if right else NO}" for line, right in lines]
+    return "\n".join([*verdicts, f"Verdict: {YES if all(right for _, right in lines) else NO}"])
 
 
 def verdict(reply: str) -> bool | None:
-    """The last verdict of a check, or None where it came to none."""
+    """The last verdict of a check, or None if it has no verdict."""
     found = _VERDICT.findall(reply)
     return found[-1] == YES if found else None
 
 
 def revise(question: str, previous: Sequence[str], checks: Sequence[str] = ()) -> list[Message]:
-    """Ask for a better answer than the previous ones, the oldest first; ``checks`` are what was said to them."""
+    """Ask for a better answer than the previous ones, the oldest first; ``checks`` are the checks of these answers."""
     messages = [user(question)]
-    for place, answer in enumerate(previous):
+    for index, answer in enumerate(previous):
         messages.append(assistant(answer))
-        if place < len(checks):
-            messages += [user("Check"), assistant(checks[place])]
+        if index < len(checks):
+            messages += [user("Check"), assistant(checks[index])]
         messages.append(user("Revise"))
     return messages if previous else [*messages, user("Revise")]
 
 
 def judge(question: str, solutions: Sequence[str]) -> list[Message]:
-    """Ask for one score each of up to four solutions, in this order.
+    """Ask for one score for each of up to four solutions, in this order.
 
     Raises:
         ValueError: there are none, or more than four.
@@ -79,13 +79,13 @@ def judge(question: str, solutions: Sequence[str]) -> list[Message]:
 
 
 def judged(checks: Sequence[tuple[int, int, str, bool]], scores: Sequence[int]) -> str:
-    """The reply to `judge`: checks of single lines (solution, line, what it should be, whether it is), then scores."""
-    said = [f"{LETTERS[who]} {line + 1}: {text} {YES if right else NO}" for who, line, text, right in checks]
-    return "\n".join([*said, f"Scores: [{', '.join(map(str, scores))}]"])
+    """The reply to `judge`: checks of lines (solution, line, correct form, whether it has this form), then scores."""
+    verdicts = [f"{LETTERS[who]} {line + 1}: {text} {YES if right else NO}" for who, line, text, right in checks]
+    return "\n".join([*verdicts, f"Scores: [{', '.join(map(str, scores))}]"])
 
 
 def scores(reply: str, n: int) -> list[int] | None:
-    """The ``n`` scores of a judgement, or None where it does not give exactly so many from 1 to 10."""
+    """The ``n`` scores of a judgement, or None if it does not have exactly ``n`` scores from 1 to 10."""
     found = _SCORES.findall(reply)
     parts = [part.strip() for part in found[-1].split(",")] if found else []
     if len(parts) != n or not all(part.isdigit() and 1 <= int(part) <= 10 for part in parts):
@@ -94,17 +94,17 @@ def scores(reply: str, n: int) -> list[int] | None:
 
 
 def plan(question: str) -> list[Message]:
-    """Ask for what to work out, in which order, without working it out."""
+    """Ask for a plan: what to compute, in which order, without computing it."""
     return [user(question), user("Plan")]
 
 
 def planned(steps: Sequence[str]) -> str:
-    """The reply to `plan`: the steps without what they compute."""
+    """The reply to `plan`: the steps without their computations."""
     return "\n".join(_CLAIM.split(_PLACE.sub("", step), maxsplit=1)[0].rstrip(".") for step in steps)
 
 
 def solve_by(question: str, plan: str) -> list[Message]:
-    """Ask for the solution that a plan leads to."""
+    """Ask for the solution by this plan."""
     return [user(question), user("Plan"), assistant(plan), user("Solve")]
 
 
@@ -137,4 +137,4 @@ PROMPTS = {
         Prompt("solve", lambda problem, about, said: solve_by(str(problem.prompt), *_texts(said)), is_answer=True),
     )
 }
-"""The skilled model's prompts in the words of its training. It was taught no word for aggregating, so it revises."""
+"""The skilled model's prompts. It was not trained to aggregate, so it revises instead."""

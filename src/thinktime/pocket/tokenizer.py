@@ -1,7 +1,7 @@
 """The pocket tokenizer: one token per word and per digit, lossless on any text.
 
-A byte-level BPE without merges: a word of the pocket vocabulary is one token, everything else falls apart into
-bytes. So decoding gives back exactly what was encoded, and stop strings work in ``transformers``.
+A byte-level BPE without merges: a word of the pocket vocabulary is one token, and all other text is split into
+bytes. So decoding returns exactly the encoded text, and stop strings work in ``transformers``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 
 
 def build(more: Sequence[str] = ()) -> Tokenizer:
-    """Build the tokenizer from the vocabulary of the problem generator; ``more`` words get the ids behind it."""
+    """Build the tokenizer from the vocabulary of the problem generator; ``more`` words get the ids after it."""
     words = [form for word in vocabulary() for form in (word, f"Ġ{word}")]
     digits = [f"Ġ{digit}" for digit in range(10)]
     marks = [f"Ġ{mark}" for mark in "+-*="]
@@ -56,7 +56,7 @@ def save(tokenizer: Tokenizer, directory: Path, context: int = 512) -> None:
         "eos_token": END,
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
-        "closed_vocabulary": True,  # ours: words outside it are refused, not spelled out
+        "closed_vocabulary": True,  # our own field: words outside the vocabulary are refused, not spelled in bytes
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 

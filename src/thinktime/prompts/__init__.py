@@ -1,1 +1,1 @@
-"""Prompts that several strategies share, the turns they are made of, and a user's words in their place."""
+"""Prompts that several strategies share, the turns of a conversation, and templates that replace prompts."""

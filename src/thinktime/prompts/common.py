@@ -1,6 +1,6 @@
-"""Checking, judging and revising, asked of any chat model in plain words.
+"""The prompts that ask a chat model to check, judge and revise, in plain words.
 
-A model that was trained in one of these answers better in the words of its training: see `thinktime.pocket.prompts`.
+A model that was trained for one of these tasks has its own wording: see `thinktime.pocket.prompts`.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def _revise(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> Any:
     if not about:
         return problem.prompt
     messages = conversation(problem)
-    for place, state in enumerate(about):
-        checked = [user(CHECK_WORDS), assistant(shown(said[place]))] if place < len(said) else []
+    for index, state in enumerate(about):
+        checked = [user(CHECK_WORDS), assistant(shown(said[index]))] if index < len(said) else []
         messages += [assistant(shown(state)), *checked, user(REVISE_WORDS)]
     return messages
 
 
 CHECK = Prompt("check", _check, _verdict)
-"""About one solution. A reply gives 1 or 0; without a verdict in form, "incorrect" or "correct" counts."""
+"""About one solution. A reply gives 1 or 0. If it has no verdict line, "incorrect" or "correct" in its text counts."""
 JUDGE = Prompt("judge", _judge, _scores)
-"""About several answers. A reply gives each of them a score from 0.1 to 1."""
+"""About several answers. A reply gives each answer a score from 0.1 to 1."""
 REVISE = Prompt("revise", _revise, is_answer=True)
-"""About the answers so far, the oldest first; earlier replies are checks of them, in the same order."""
+"""About the answers so far, the oldest first. The earlier replies are checks of these answers, in the same order."""

@@ -1,4 +1,4 @@
-"""A user's own words in place of a prompt's: a text with fields, from a file or from TOML."""
+"""Templates of a user that replace a prompt's words: a text with fields, from a file or from TOML."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
     """The prompt as one user turn in these words; replies are read as before.
 
     Args:
-        prompt: what it stands for.
+        prompt: the prompt to replace.
         words: a text with `FIELDS` in braces, without formats; other braces are doubled.
 
     Raises:
-        InputError: a field is unknown or has a format, or a brace is alone.
+        InputError: a field is unknown or has a format, or a brace has no partner.
     """
     try:
         parts = [part for _, *part in Formatter().parse(words) if part[0] is not None]
@@ -33,7 +33,7 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
     for name, form, conversion in parts:
         if name not in FIELDS:
             raise UnknownNameError(f"prompt.{prompt.name} field", name or "", FIELDS)
-        if form or conversion:  # a width of a billion would fill the memory
+        if form or conversion:  # a field width of a billion would fill the memory
             raise InputError(f"prompt.{prompt.name}", f"{name}:{form}"[:60], f"write {{{name}}}, without a format")
 
     def render(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
@@ -52,14 +52,14 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
 
 
 def overridden(known: Mapping[str, Prompt], words: Mapping[str, str]) -> dict[str, Prompt]:
-    """Prompts by name in a user's words.
+    """The prompts with these templates, by name.
 
     Args:
         known: the prompts of all strategies by name.
-        words: a template for some of them.
+        words: templates for some of them, by name.
 
     Raises:
-        UnknownNameError: there is no prompt of a name.
+        UnknownNameError: there is no prompt of this name.
         InputError: a template is broken.
     """
     for name in words:

@@ -1,4 +1,4 @@
-"""The turns of a conversation, and generations as they are shown in one."""
+"""The turns of a conversation, and the text of generations in a prompt."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def shown(state: Any) -> str:
 
 
 def listed(states: Sequence[Any]) -> str:
-    """Generations one under the other, each under a heading with its number."""
-    return "\n\n".join(f"### Answer {place}\n{shown(state)}" for place, state in enumerate(states, 1))
+    """The texts of generations, each under a heading with its number."""
+    return "\n\n".join(f"### Answer {index}\n{shown(state)}" for index, state in enumerate(states, 1))
 
 
 def quoted(states: Sequence[Any]) -> str:
-    """Replies as an error message quotes them: their ends, where what is read stands."""
+    """The ends of replies, for an error message: a reply is read at its end."""
     texts = (str(state.text) for state in states)
     return "; ".join(repr(text if len(text) <= _QUOTED else f"…{text[-_QUOTED:]}") for text in texts)

@@ -25,10 +25,10 @@ from thinktime.prompts.turns import quoted, shown
 from thinktime.scorers.replies import as_score
 
 Order = tuple[int, ...]
-"""Places of candidates, in the order in which one judgement sees them."""
+"""Indices of candidates, in the order in which one judgement sees them."""
 
 DIGITS = 9
-"""Sums that differ by rounding alone are equal."""
+"""Sums that differ only by rounding are equal."""
 _log = logging.getLogger("thinktime")
 
 
@@ -73,25 +73,25 @@ class GenerativeRewardModel:
         self._generator, self._prompt, self._k = generator, prompt, k
         self._sampling = Sampling(temperature, max_length=max_tokens)
         words = prompt.render(Problem("", "question"), [Text((), text="answer")], [])
-        facts = digest(canonical_json([prompt.name, words, k, temperature, max_tokens]))[:12]
-        self.name = f"generative-reward:{generator.name}/{facts}"
+        settings = digest(canonical_json([prompt.name, words, k, temperature, max_tokens]))[:12]
+        self.name = f"generative-reward:{generator.name}/{settings}"
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None = None) -> Usage:
         """Every judgement of one candidate at its longest."""
         return self.worst_case_of_comparison(problem, [node])
 
     def worst_case_of_comparison(self, problem: Problem, nodes: Sequence[Node]) -> Usage:
-        """Every judgement at its longest; nothing where the candidates do not fit the model's context.
+        """Every judgement at its longest; zero if the candidates do not fit the model's context.
 
         Raises:
             InputError: there are no candidates, or more than the limit.
         """
         try:
-            asked = self._asked(problem, self._different(nodes))
+            wanted = self._judgements(problem, self._different(nodes))
         except TooLongError:
             return Usage()
-        most = [self._generator.worst_case(extension.node, extension.max_length) for _, extension in asked]
-        return as_score(most, self._most_read(asked[0][1].node.state))
+        most = [self._generator.worst_case(extension.node, extension.max_length) for _, extension in wanted]
+        return as_score(most, self._most_read(wanted[0][1].node.state))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None] = ()) -> list[Score]:
         """One score per node, each judged alone."""
@@ -100,23 +100,23 @@ class GenerativeRewardModel:
     async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
         """The candidates' scores as ``steps``, in order.
 
-        Where no judgement can be read, or the candidates do not fit the context, the score is missing and says why.
+        If no judgement can be read, or the candidates do not fit the context, the score is missing and has a reason.
 
         Raises:
             InputError: there are no candidates, or more than the limit.
         """
         different = self._different(nodes)
         try:
-            asked = self._asked(problem, different)
-            replies = await self._generator.extend([extension for _, extension in asked])
+            wanted = self._judgements(problem, different)
+            replies = await self._generator.extend([extension for _, extension in wanted])
         except TooLongError as error:
             return Score(None, Usage(), reason=str(error))
         judgements = []
-        for (order, _), reply in zip(asked, replies, strict=True):
+        for (order, _), reply in zip(wanted, replies, strict=True):
             scores = self._prompt.read(reply.state, len(order)) if reply.finish == "eos" else None
             if scores is not None:
                 judgements.append([score for _, score in sorted(zip(order, scores, strict=True))])
-        usage = as_score([reply.usage for reply in replies], self._most_read(asked[0][1].node.state))
+        usage = as_score([reply.usage for reply in replies], self._most_read(wanted[0][1].node.state))
         if not judgements:
             return Score(None, usage, reason=self._why(replies, len(different)))
         means = [round(sum(scores) / len(judgements), DIGITS) for scores in zip(*judgements, strict=True)]
@@ -138,27 +138,27 @@ class GenerativeRewardModel:
             raise InputError("candidates", len(different), f"this judge compares {self.candidates} at most")
         return different
 
-    def _asked(self, problem: Problem, nodes: Sequence[Node]) -> list[tuple[Order, Extension]]:
+    def _judgements(self, problem: Problem, nodes: Sequence[Node]) -> list[tuple[Order, Extension]]:
         """The judgements to sample, each with its order; equal orders are several samples of one question."""
         key = digest(canonical_json([self.name, *(node.key for node in nodes)]))
         rng = Random(key)
         roots: dict[Order, Node] = {}
         uses: Counter[Order] = Counter()
-        asked = []
+        wanted = []
         for _ in range(self._k):
             order = tuple(rng.sample(range(len(nodes)), len(nodes)))
             if order not in roots:
-                question = self._prompt.render(problem, [nodes[place].state for place in order], [])
+                question = self._prompt.render(problem, [nodes[i].state for i in order], [])
                 state = self._generator.root(replace(problem, prompt=question), quotes=True)
                 roots[order] = Node(digest(f"{key}/{order}"), (), state)
             root, index = roots[order], uses[order]
             uses[order] += 1
             sample = digest(f"{root.key}/{index}")
-            asked.append((order, Extension(root, index, sample, "done", self._sampling, self._sampling.max_length)))
-        return asked
+            wanted.append((order, Extension(root, index, sample, "done", self._sampling, self._sampling.max_length)))
+        return wanted
 
     def _most_read(self, root: Any) -> int:
-        """The most tokens of a prompt; a model that always counts its prompts has no such bound."""
+        """The most tokens of a prompt; 0 for a model that always counts its prompts."""
         most_read = getattr(self._generator, "most_read", None)
         return most_read(root) if most_read is not None else 0
 
@@ -169,6 +169,6 @@ class GenerativeRewardModel:
         if not ended:
             return failed or f"no judgement ends within {self._sampling.max_length} tokens; raise max_tokens"
         return (
-            f"not one of {len(ended)} judgements gives each of {candidates} answers a score; "
+            f"none of {len(ended)} judgements gives each of {candidates} answers a score; "
             f"they end {quoted(ended[:2])}; take a model that judges"
         )

@@ -81,8 +81,8 @@ class Judge:
         self._generator, self._template = generator, template
         self._grades, self._samples, self._retries = tuple(grades), samples, retries
         self._sampling = Sampling(chosen, max_length=max_tokens)
-        self._places = {grade.casefold(): place / (len(grades) - 1) for place, grade in enumerate(grades)}
-        alternatives = "|".join(map(re.escape, sorted(self._places, key=len, reverse=True)))
+        self._values = {grade.casefold(): index / (len(grades) - 1) for index, grade in enumerate(grades)}
+        alternatives = "|".join(map(re.escape, sorted(self._values, key=len, reverse=True)))
         self._pattern = re.compile(rf"(?<![\w./-])(?<!of )(?:{alternatives})(?!\w|\.\d)")  # the grade of 8/10 is 8
         self._filled("", "")
         settings = json.dumps([template, self._grades, samples, retries, chosen, max_tokens])
@@ -113,16 +113,16 @@ class Judge:
     def grade(self, reply: str) -> float | None:
         """The position of the last grade in a reply among all grades, 0 to 1; None if it has no grade."""
         found = self._pattern.findall(reply.casefold())
-        return self._places[found[-1]] if found else None
+        return self._values[found[-1]] if found else None
 
     async def _read(self, problem: Problem, node: Node) -> Score:
         root = self._root(problem, node)
-        places: list[float] = []
+        values: list[float] = []
         costs: list[Usage] = []
         reason = ""
         for turn in range(1 + self._retries):
             sampling = replace(self._sampling, temperature=RETRY_TEMPERATURE) if turn else self._sampling
-            wanted = range(self._samples - len(places))
+            wanted = range(self._samples - len(values))
             try:
                 replies = await self._generator.extend([self._extension(root, f"{turn}/{i}", sampling) for i in wanted])
             except TooLongError as error:
@@ -130,17 +130,17 @@ class Judge:
                 break
             for reply in replies:
                 costs.append(reply.usage)
-                place = self.place(reply)
-                if place is not None:
-                    places.append(place)
+                value = self.place(reply)
+                if value is not None:
+                    values.append(value)
                 reason = reason or str(reply.error or "")
-            if len(places) == self._samples:
+            if len(values) == self._samples:
                 break
         usage = self._usage(root, costs)
-        return Score(sum(places) / len(places) if places else None, usage, reason="" if places else reason)
+        return Score(sum(values) / len(values) if values else None, usage, reason="" if values else reason)
 
-    def _extension(self, root: Node, place: str, sampling: Sampling) -> Extension:
-        key = hashlib.blake2b(f"{root.key}/{place}".encode(), digest_size=16).hexdigest()
+    def _extension(self, root: Node, name: str, sampling: Sampling) -> Extension:
+        key = hashlib.blake2b(f"{root.key}/{name}".encode(), digest_size=16).hexdigest()
         return Extension(root, 0, key, "done", sampling, sampling.max_length)
 
     def _root(self, problem: Problem, node: Node) -> Node:

@@ -26,8 +26,8 @@ STEP_TAG = "<extra_0>"
 Style = Literal["lines", "tags", "whole"]
 """Where an endpoint returns rewards: at the end of lines, at tags between steps, or one for the whole text."""
 
-_ASKED = [{"role": "user", "content": "1 + 1 + 1 = ?"}]
-_SAID = ["1 + 1 = 2\n", "2 + 1 = 3\n"]
+_QUESTION = [{"role": "user", "content": "1 + 1 + 1 = ?"}]
+_STEPS = ["1 + 1 = 2\n", "2 + 1 = 3\n"]
 
 
 class RemoteReward:
@@ -47,7 +47,7 @@ class RemoteReward:
         label: index of the reward in a vector; by default the only number, or the second of two (wrong, right).
         price: dollars per million tokens; replaces the listed price.
         parameters: parameters a token is multiplied with; replaces the listed number.
-        connections: concurrent requests; further requests wait.
+        connections: most requests at once; further ones wait.
         timeout: seconds for one score.
 
     Raises:
@@ -127,9 +127,9 @@ class RemoteReward:
         styles: tuple[Style, ...] = ("lines", "tags")
         try:
             for style in styles:
-                body = self._body(_ASKED, _SAID, style, closed=True)
+                body = self._body(_QUESTION, _STEPS, style, closed=True)
                 vectors = _vectors((await client.post(self._call, body, tries=2)).body, self._root)
-                if len(vectors) == len(_SAID):
+                if len(vectors) == len(_STEPS):
                     return style
             return "whole"
         except RefusedError as error:
@@ -164,22 +164,22 @@ class RemoteReward:
         rewards = tuple(self._reward(vector) for vector in vectors)
         return Score(self._aggregate(rewards), usage, rewards)
 
-    def _body(self, asked: Sequence[Mapping[str, Any]], steps: Sequence[str], style: Style, *, closed: bool) -> Any:
+    def _body(self, question: Sequence[Mapping[str, Any]], steps: Sequence[str], style: Style, *, closed: bool) -> Any:
         tagged = "".join(step.rstrip("\n") + self._tag for step in steps)
         answer = {"role": "assistant", "content": tagged if style == "tags" else "".join(steps)}
-        body = {"model": self._model, "messages": [*asked, answer], "add_generation_prompt": False}
+        body = {"model": self._model, "messages": [*question, answer], "add_generation_prompt": False}
         body["continue_final_message"] = not closed
         if self._call == "pooling":
             body["task"] = "token_classify"
         return body
 
     def _reward(self, vector: Sequence[float]) -> float:
-        place = self._label if self._label is not None else len(vector) - 1
-        if place >= len(vector) or (self._label is None and len(vector) > 2):
+        index = self._label if self._label is not None else len(vector) - 1
+        if index >= len(vector) or (self._label is None and len(vector) > 2):
             raise InputError(
                 "label", self._label, f"{self._model} gives {len(vector)} numbers; say which is the reward"
             )
-        return vector[place]
+        return vector[index]
 
     def _refused(self, error: RefusedError) -> InputError | RefusedError:
         if error.status == 429 or error.status >= 500:

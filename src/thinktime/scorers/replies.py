@@ -1,4 +1,4 @@
-"""What is common to judges that write: their replies are paid for as scores."""
+"""The cost of a score by a judge that writes: its replies are charged as scores."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from thinktime.core.usage import Usage, total
 
 
 def as_score(replies: Sequence[Usage], most_read: int) -> Usage:
-    """The cost of one score that was read off these replies: tokens that the judge read and wrote.
+    """The cost of one score that was read from these replies: tokens that the judge read and wrote.
 
     Args:
-        replies: the cost of each.
-        most_read: the most that one prompt can have, charged where the prompt of a reply was not counted.
+        replies: the cost of each reply.
+        most_read: the most tokens of one prompt; charged if the prompt of a reply was not counted.
     """
     spent = total(replies)
     read = [most_read if r.prompt_tokens is None else r.prompt_tokens + (r.cached_tokens or 0) for r in replies]

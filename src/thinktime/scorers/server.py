@@ -101,7 +101,7 @@ def _solution(raw: bytes, name: str) -> tuple[Problem, Node]:
     if body.get("model", name) != name:
         raise LookupError(f"model={body['model']!r}: there is {name!r}")
     if body.get("task", "token_classify") != "token_classify":
-        raise InputError("task", body["task"], "this server has step rewards alone: token_classify")
+        raise InputError("task", body["task"], "this server gives only step rewards: token_classify")
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(_is_text(message) for message in messages):
         raise InputError("messages", str(messages)[:40], "send a list of messages of text, the solution last")

@@ -49,17 +49,17 @@ class VerdictProbability:
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One score per check."""
-        places = [self._place(node.state) for node in nodes]
+        indices = [self._verdict_index(node.state) for node in nodes]
         prefixes: list[tuple[int, ...]] = []
         tokens: list[int] = []
-        for node, place in zip(nodes, places, strict=True):
-            if place is not None:
-                prefixes += [node.state.prompt + node.state.ids[:place]] * 2
-                tokens += self._pairs[node.state.ids[place]]
+        for node, index in zip(nodes, indices, strict=True):
+            if index is not None:
+                prefixes += [node.state.prompt + node.state.ids[:index]] * 2
+                tokens += self._pairs[node.state.ids[index]]
         logprobs = iter(await self._generator.logprobs(prefixes, tokens))
         scores = []
-        for node, place in zip(nodes, places, strict=True):
-            if place is None:
+        for node, index in zip(nodes, indices, strict=True):
+            if index is None:
                 scores.append(Score(None, Usage()))
                 continue
             yes, no = next(logprobs), next(logprobs)
@@ -67,7 +67,7 @@ class VerdictProbability:
             scores.append(Score(round(probability, DIGITS), self._generator.probe_usage(node.state)))
         return scores
 
-    def _place(self, state: Text) -> int | None:
+    def _verdict_index(self, state: Text) -> int | None:
         """The position of the last verdict among the ids; None without a verdict."""
-        places = [place for place, token in enumerate(state.ids) if token in self._pairs]
-        return places[-1] if places else None
+        indices = [index for index, token in enumerate(state.ids) if token in self._pairs]
+        return indices[-1] if indices else None

@@ -83,7 +83,7 @@ BUILT_IN: dict[str, type[Any]] = {
 }
 
 INNER = "inner"
-"""The option that holds another strategy; its value is written in brackets behind the name."""
+"""The option that holds another strategy; its value is written in brackets after the name."""
 
 
 def known() -> dict[str, type[Any]]:
@@ -186,7 +186,7 @@ def parse(text: str) -> tuple[str, Strategy]:
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
-    """The name and the options that `parse` reads, nothing of them checked but how they are written.
+    """The name and the options as texts; only the syntax is checked.
 
     What is in brackets is the option ``inner``.
     """
@@ -203,7 +203,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     else:
         name, _, rest = text.partition(":")
     if "(" in rest or ")" in name + rest:
-        raise InputError("strategy", text, "brackets stand behind a name, as in restarts(beam_search:n=4):n=2")
+        raise InputError("strategy", text, "write brackets after a name, as in restarts(beam_search:n=4):n=2")
     pairs = [pair.partition("=") for pair in rest.split(",") if pair]
     for option, sign, value in pairs:
         if not sign or not value:
@@ -212,7 +212,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _partner(text: str) -> int | None:
-    """The place of the bracket that closes one in front of the text."""
+    """The index of the bracket that closes a bracket opened just before this text; None if there is none."""
     depth = 1
     for place, sign in enumerate(text):
         depth += (sign == "(") - (sign == ")")

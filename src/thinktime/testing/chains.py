@@ -71,8 +71,8 @@ class Chain:
         weights = {}
         for path in product(range(self.states), repeat=self.levels):
             weight = exp(factor * self.rewards[-1][path[-1]])
-            for place, state in enumerate(path):
-                weight *= self.probability(path[:place], state)
+            for index, state in enumerate(path):
+                weight *= self.probability(path[:index], state)
             weights[path] = weight
         total = sum(weights.values())
         return {path: weight / total for path, weight in weights.items()}

@@ -227,7 +227,7 @@ WORD_PROMPTS = {
 
 
 @dataclass
-class Notebook:
+class MemoryJournal:
     """A journal in memory."""
 
     samples: dict[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.trace import Answer
 from thinktime.core.usage import total
 from thinktime.strategies import Strategy
-from thinktime.testing.doubles import ANSWERS, Notebook
+from thinktime.testing.doubles import ANSWERS, MemoryJournal
 from thinktime.testing.trial import Killed, Trial, counts, random_budget, watched
 
 SEEDS = range(6)
@@ -46,7 +46,7 @@ def answers_anytime(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
                 trial.require(readable.get(at) == answer.value, f"the answer {answer.value!r} is not that of its node")
             cut_short = "budget" if trial.search.exhausted else "done"
             expected = "incomplete" if answer.value is None else cut_short
-            trial.require(answer.finish == expected, f"finish is {answer.finish!r} where it is {expected!r}")
+            trial.require(answer.finish == expected, f"finish is {answer.finish!r}, expected {expected!r}")
 
 
 def is_deterministic(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
@@ -93,9 +93,9 @@ def resumes(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
     """Killed at any call and resumed from its journal, it gives the same result and samples no child twice."""
     for seed in seeds:
         for budget in (None, random_budget(seed)):
-            whole = watched(strategy, seed, budget, journal=Notebook())
+            whole = watched(strategy, seed, budget, journal=MemoryJournal())
             for call in range(whole.calls):
-                journal = Notebook()
+                journal = MemoryJournal()
                 killed = Trial(strategy, seed, budget, journal=journal, killed_at=call)
                 with suppress(Killed):
                     asyncio.run(killed.run())

@@ -148,8 +148,8 @@ class _WatchedGenerator(WordGenerator):
         order = list(range(len(extensions)))
         if trial.disorder:
             trial.disorder.shuffle(order)
-        made = dict(zip(order, await super().extend([extensions[place] for place in order]), strict=True))
-        children = [made[place] for place in range(len(extensions))]
+        made = dict(zip(order, await super().extend([extensions[index] for index in order]), strict=True))
+        children = [made[index] for index in range(len(extensions))]
         trial.sampled += [(extension.key, child) for extension, child in zip(extensions, children, strict=True)]
         trial.settle(number)
         return children

@@ -109,7 +109,7 @@ def parts(x: Any, predicted: Any, signal: Any, spread: Any, prediction: Predicti
 
 
 def neighbour(noise: Array, direction: Array, cosine: float) -> Array:
-    """Noise of the same norm at an angle to the given noise, so it is as typical a draw.
+    """Noise of the same norm at an angle to the given noise, so both are equally typical draws.
 
     Args:
         noise: the pivot.

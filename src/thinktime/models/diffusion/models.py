@@ -43,7 +43,7 @@ class DiffusionModel:
         if "beta_schedule" not in sampler:
             kind = sampler.get("_class_name", "unknown")
             raise InputError(
-                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and their kin) are supported"
+                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and similar) are supported"
             )
         self._sampler: Any = DDIMScheduler.from_config(sampler)
         try:
@@ -140,7 +140,7 @@ class DiffusionModel:
             pull: shifts the predictions by the gradient of a measure, which takes a backward pass.
 
         Returns:
-            One array [1, channels, height, width] a call; with ``pull`` it is [2, …]: shifted, and as predicted.
+            One array [1, channels, height, width] per call; with ``pull`` [2, …]: the shifted and the original.
         """
         x = torch.from_numpy(np.stack([call.x for call in calls])).to(self.device)
         with torch.inference_mode(pull is None):
@@ -149,14 +149,14 @@ class DiffusionModel:
 
     def _predicted(self, x: Tensor, calls: Sequence[Call]) -> Tensor:
         conditions = [call.condition for call in calls]
-        guided = [place for place, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
+        guided = [index for index, call in enumerate(calls) if self.evaluations(call.condition, call.guidance) == 2]
         conditions += ["" if self.text else None] * len(guided)
         rows = [*range(len(calls)), *guided]
         predicted = self._forward(x[rows] if guided else x, [calls[row].timestep for row in rows], conditions)
         if not guided:
             return predicted
         given, without = predicted[: len(calls)], predicted[len(calls) :]
-        strength = torch.tensor([calls[place].guidance for place in guided], device=self.device).view(-1, 1, 1, 1)
+        strength = torch.tensor([calls[index].guidance for index in guided], device=self.device).view(-1, 1, 1, 1)
         moved = given.clone()
         moved[guided] = without + strength * (given[guided] - without)
         return moved

@@ -1,6 +1,6 @@
 """Keeps states in memory up to a limit; beyond it the least recently used ones move to a temporary file.
 
-A tree over denoising steps has a state at every node. A state without references leaves memory, and its place in the
+A tree over denoising steps has a state at every node. A state without references leaves memory, and its space in the
 file is reused.
 """
 
@@ -16,7 +16,7 @@ from thinktime.models.diffusion.levels import Array
 
 
 class Slot:
-    """The place of one array: in memory, or at an offset of the file."""
+    """The location of one array: in memory, or at an offset of the file."""
 
     def __init__(self, array: Array) -> None:
         self.array: Array | None = array
@@ -81,8 +81,8 @@ class SpillStore:
 
     def _spill(self, slot: Slot) -> None:
         if slot.offset is None and slot.array is not None:
-            places = self._free.get(slot.size)
-            slot.offset = places.pop() if places else self._end
+            offsets = self._free.get(slot.size)
+            slot.offset = offsets.pop() if offsets else self._end
             self._end = max(self._end, slot.offset + slot.size)
             self._file.seek(slot.offset)
             self._file.write(slot.array.tobytes())

@@ -76,7 +76,7 @@ class BlockPool:
         return prefix
 
     def append(self, prefix: Prefix, token: int) -> int:
-        """Reserve a slot for one more token of the row. Return it as ``block * block_size + place``.
+        """Reserve a slot for one more token of the row. Return it as ``block * block_size + offset``.
 
         Raises:
             OutOfBlocksError: there is no room. The row is unchanged.

@@ -23,7 +23,7 @@ from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.attention import KVStore, Plan, View
 from thinktime.models.engine.blocks import BlockPool, Prefix
 from thinktime.models.engine.costs import Account, Shape
-from thinktime.models.engine.rows import Job, Output, Read, Row, RowFinish, Trunk
+from thinktime.models.engine.rows import Job, Output, Prefill, Read, Row, RowFinish
 from thinktime.models.engine.sampling import sample, uniform
 from thinktime.models.engine.scheduler import Iteration, Scheduler
 
@@ -200,9 +200,9 @@ class Engine:
         for jobs, _ in iteration.decoding:
             for job in jobs:
                 job.seconds += share / len(jobs)
-        for trunk, new in iteration.chunks:
-            for job in trunk.jobs:
-                job.seconds += share * len(new) / len(trunk.jobs)
+        for prefill, new in iteration.chunks:
+            for job in prefill.jobs:
+                job.seconds += share * len(new) / len(prefill.jobs)
         reads = self._finish_reads(hidden, iteration, views[len(iteration.decoding) :])
         return late + failed + reads + self._draw(hidden, iteration, views)
 
@@ -270,30 +270,30 @@ class Engine:
     def _count(self, iteration: Iteration) -> None:
         account = self.account
         account.generated += len(iteration.decoding)
-        for trunk, new in iteration.chunks:
-            before = trunk.prefix.length - len(new)
-            again = max(0, min(trunk.prefix.length, trunk.paid) - before)
+        for prefill, new in iteration.chunks:
+            before = prefill.prefix.length - len(new)
+            again = max(0, min(prefill.prefix.length, prefill.paid) - before)
             account.recomputed += again
-            if trunk.jobs[0].logprobs:  # a row that continues: its last token was drawn before and is processed now
+            if prefill.jobs[0].logprobs:  # a row that continues: its last token was drawn before and is processed now
                 account.generated += len(new) - again
                 continue
             account.prompt_computed += len(new) - again
-            trunk.computed += len(new) - again
-            if not trunk.left:
-                account.prompt_reused += trunk.reused
-                first, *others = trunk.jobs
-                first.computed += trunk.computed
-                first.reused += trunk.reused
+            prefill.computed += len(new) - again
+            if not prefill.left:
+                account.prompt_reused += prefill.reused
+                first, *others = prefill.jobs
+                first.computed += prefill.computed
+                first.reused += prefill.reused
                 for job in others:
-                    job.reused += len(trunk.ids)
+                    job.reused += len(prefill.ids)
 
     def _fail(self, iteration: Iteration, error: Exception) -> list[Job]:
         """Fail the jobs of an iteration, and clear everything it wrote."""
         slots = [slot for _, slot in iteration.decoding] + [slot for _, new in iteration.chunks for slot in new]
         self._store.clear(slots)
         decoding = [job for jobs, _ in iteration.decoding for job in jobs]
-        failed = decoding + [job for trunk, _ in iteration.chunks for job in trunk.jobs]
-        for prefix in [job.prefix for job in decoding] + [trunk.prefix for trunk, _ in iteration.chunks]:
+        failed = decoding + [job for prefill, _ in iteration.chunks for job in prefill.jobs]
+        for prefix in [job.prefix for job in decoding] + [prefill.prefix for prefill, _ in iteration.chunks]:
             self._pool.forget(prefix)
         self._pool.settle()
         for job in failed:
@@ -303,31 +303,31 @@ class Engine:
 
     def _finish_reads(self, hidden: Tensor, iteration: Iteration, views: Sequence[View]) -> list[Job]:
         finished: list[Job] = []
-        for (trunk, _), view in zip(iteration.chunks, views, strict=True):
-            reads = [job for job in trunk.jobs if isinstance(job.task, Read)]
+        for (prefill, _), view in zip(iteration.chunks, views, strict=True):
+            reads = [job for job in prefill.jobs if isinstance(job.task, Read)]
             if not reads:
                 continue
             if self._labels is None:
-                self._read_logprobs(hidden[view.start : view.start + view.count], trunk)
-            if trunk.left:
+                self._read_logprobs(hidden[view.start : view.start + view.count], prefill)
+            if prefill.left:
                 continue
             for job in reads:
                 assert isinstance(job.task, Read)
                 if self._labels is None:  # a reusable id that was not stored has a log-probability too; drop it
-                    extra = len(trunk.logprobs) - (len(trunk.ids) - job.task.start)
-                    values = torch.tensor(trunk.logprobs[extra:], dtype=torch.float64)
+                    extra = len(prefill.logprobs) - (len(prefill.ids) - job.task.start)
+                    values = torch.tensor(prefill.logprobs[extra:], dtype=torch.float64)
                 else:
-                    values = self._read_labels(trunk.prefix, job.task)
+                    values = self._read_labels(prefill.prefix, job.task)
                 job.finish("length", values)
                 finished.append(job)
         return finished
 
-    def _read_logprobs(self, hidden: Tensor, trunk: Trunk) -> None:
+    def _read_logprobs(self, hidden: Tensor, prefill: Prefill) -> None:
         """Add the log-probabilities of the ids that follow each token of this chunk."""
-        end = trunk.prefix.length
-        following = torch.tensor(trunk.ids[end - len(hidden) + 1 : end + 1], device=self._device)
+        end = prefill.prefix.length
+        following = torch.tensor(prefill.ids[end - len(hidden) + 1 : end + 1], device=self._device)
         logprobs = self._model.head(hidden[: len(following)]).double().log_softmax(-1)
-        trunk.logprobs += logprobs.gather(1, following[:, None])[:, 0].tolist()
+        prefill.logprobs += logprobs.gather(1, following[:, None])[:, 0].tolist()
 
     def _read_labels(self, prefix: Prefix, task: Read) -> Tensor:
         assert self._labels is not None
@@ -337,11 +337,11 @@ class Engine:
         """Sample a token for every row whose ids are all processed."""
         decoded = zip(iteration.decoding, views, strict=False)
         rows = [(job, view.start) for (jobs, _), view in decoded for job in jobs]
-        for (trunk, _), view in zip(iteration.chunks, views[len(iteration.decoding) :], strict=True):
-            if not trunk.left:
+        for (prefill, _), view in zip(iteration.chunks, views[len(iteration.decoding) :], strict=True):
+            if not prefill.left:
                 place = view.start + view.count - 1
-                rows += [(job, place) for job in trunk.jobs if isinstance(job.task, Row)]
-                self._scheduler.branch(trunk)
+                rows += [(job, place) for job in prefill.jobs if isinstance(job.task, Row)]
+                self._scheduler.branch(prefill)
         if not rows:
             return []
         jobs = [job for job, _ in rows]
@@ -401,10 +401,10 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
     slots = [slot for _, slot in iteration.decoding]
     prefixes = [jobs[0].prefix for jobs, _ in iteration.decoding]
     views = [View(place, 1, prefix.length, prefix.blocks) for place, prefix in enumerate(prefixes)]
-    for trunk, new in iteration.chunks:
-        length = trunk.prefix.length
-        views.append(View(len(ids), len(new), length, trunk.prefix.blocks))
-        ids += trunk.ids[length - len(new) : length]
+    for prefill, new in iteration.chunks:
+        length = prefill.prefix.length
+        views.append(View(len(ids), len(new), length, prefill.prefix.blocks))
+        ids += prefill.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
 
@@ -427,7 +427,7 @@ def _layers(iteration: Iteration) -> set[int]:
     """The layers whose hidden states a job of the iteration needs."""
     return {
         layer
-        for jobs in [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
+        for jobs in [*(jobs for jobs, _ in iteration.decoding), *(prefill.jobs for prefill, _ in iteration.chunks)]
         for job in jobs
         if job.task.segments is not None
         for layer in job.task.segments.layers
@@ -437,7 +437,7 @@ def _layers(iteration: Iteration) -> set[int]:
 def _add_states(states: dict[int, Tensor], iteration: Iteration, views: Sequence[View]) -> None:
     if not states:
         return
-    groups = [*(jobs for jobs, _ in iteration.decoding), *(trunk.jobs for trunk, _ in iteration.chunks)]
+    groups = [*(jobs for jobs, _ in iteration.decoding), *(prefill.jobs for prefill, _ in iteration.chunks)]
     for jobs, view in zip(groups, views, strict=True):
         own = {layer: state[view.start : view.start + view.count] for layer, state in states.items()}
         first = view.length - view.count

@@ -253,7 +253,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise InputError("device", name, f"{_first_line(error)}; give cpu, or cuda where there is a GPU") from error
+        raise InputError("device", name, f"{_first_line(error)}; give cpu, or cuda if there is a GPU") from error
     return device
 
 

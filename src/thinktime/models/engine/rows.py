@@ -28,7 +28,7 @@ class RowRace:
     lengths: list[int]
 
     def arrive(self, ids: Sequence[int]) -> None:
-        """Record a row that has ended by itself, if it counts."""
+        """Record the length of a row that has ended, if the row counts."""
         if self.counts(ids):
             self.lengths.append(len(ids))
 
@@ -103,7 +103,7 @@ class Job:
     ids: list[int]
     reusable: int
     prefix: Prefix = field(default_factory=Prefix)
-    trunk: Trunk | None = None
+    prefill: Prefill | None = None
     logprobs: list[float] = field(default_factory=list)
     computed: int = 0
     reused: int = 0
@@ -130,8 +130,8 @@ class Job:
 
 
 @dataclass(eq=False)
-class Trunk:
-    """Ids that several jobs share. They are processed once; then every job continues on its own.
+class Prefill:
+    """Ids that one or more jobs wait for. They are processed once; then every job continues on its own.
 
     The first ``reusable`` ids may come from the store. A row needs the logits after its last id, so this id is always
     processed. ``paid`` counts ids that were processed before and evicted for lack of room.

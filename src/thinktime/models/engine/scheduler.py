@@ -10,18 +10,18 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from thinktime.models.engine.blocks import BlockPool, OutOfBlocksError
-from thinktime.models.engine.rows import Job, Read, Row, Trunk
+from thinktime.models.engine.rows import Job, Prefill, Read, Row
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """Running rows with the slot of their token, and trunks with the slots of their chunk, which may be empty.
+    """Running rows with the slots of their tokens, and prefills with the slots of their chunks, which may be empty.
 
     Rows that have drawn the same tokens so far are processed once.
     """
 
     decoding: list[tuple[list[Job], int]] = field(default_factory=list)
-    chunks: list[tuple[Trunk, list[int]]] = field(default_factory=list)
+    chunks: list[tuple[Prefill, list[int]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.decoding or self.chunks)
@@ -39,11 +39,11 @@ class Scheduler:
 
     def __init__(self, pool: BlockPool, max_tokens: int, max_rows: int, chunked: bool) -> None:
         self.pool, self._max_tokens, self._max_rows, self._chunked = pool, max_tokens, max_rows, chunked
-        self._waiting: deque[Trunk] = deque()
-        self._prefilling: list[Trunk] = []
+        self._waiting: deque[Prefill] = deque()
+        self._prefilling: list[Prefill] = []
         self._running: list[Job] = []
         self._paused: list[Job] = []
-        self._joinable: dict[tuple[tuple[int, ...], int], Trunk] = {}
+        self._joinable: dict[tuple[tuple[int, ...], int], Prefill] = {}
         self.preemptions = 0
 
     @property
@@ -63,8 +63,8 @@ class Scheduler:
             return
         if job in self._running:
             self._running.remove(job)
-        elif job.trunk is not None:
-            self._leave(job, job.trunk)
+        elif job.prefill is not None:
+            self._leave(job, job.prefill)
         self._paused.append(job)
 
     def resume(self, job: Job) -> None:
@@ -82,22 +82,22 @@ class Scheduler:
 
     def remove(self, job: Job) -> None:
         """Remove a job from every queue and release its blocks."""
-        if job.trunk is not None:
-            self._leave(job, job.trunk)
+        if job.prefill is not None:
+            self._leave(job, job.prefill)
         for rows in (self._running, self._paused):
             if job in rows:
                 rows.remove(job)
         self.pool.release(job.prefix)
 
-    def branch(self, trunk: Trunk) -> None:
-        """Start the rows of a trunk that is fully processed; they share its blocks."""
-        for job in trunk.jobs:
-            job.trunk = None
+    def branch(self, prefill: Prefill) -> None:
+        """Start the rows of a finished prefill; they share its blocks."""
+        for job in prefill.jobs:
+            job.prefill = None
             if isinstance(job.task, Row):
-                job.prefix = self.pool.fork(trunk.prefix)
+                job.prefix = self.pool.fork(prefill.prefix)
                 self._running.append(job)
-        trunk.jobs = []
-        self._drop(trunk)
+        prefill.jobs = []
+        self._drop(prefill)
 
     def schedule(self) -> Iteration:
         """Claim slots for the next iteration. It is empty only if no work is left."""
@@ -116,7 +116,7 @@ class Scheduler:
     @property
     def _rows(self) -> int:
         """Rows that run, or will run when their ids are processed."""
-        return len(self._running) + sum(len(trunk.jobs) for trunk in self._prefilling)
+        return len(self._running) + sum(len(prefill.jobs) for prefill in self._prefilling)
 
     def _take_running(self, iteration: Iteration) -> None:
         place = 0
@@ -141,38 +141,38 @@ class Scheduler:
 
     def _take_chunks(self, iteration: Iteration) -> None:
         room = self._max_tokens - len(iteration.decoding)
-        for trunk in self._prefilling:
-            room -= self._take_chunk(iteration, trunk, room)
+        for prefill in self._prefilling:
+            room -= self._take_chunk(iteration, prefill, room)
         while self._waiting and (room > 0 or not iteration) and self._admit(self._waiting[0]):
-            trunk = self._waiting.popleft()
-            self._prefilling.append(trunk)
-            room -= self._take_chunk(iteration, trunk, room)
+            prefill = self._waiting.popleft()
+            self._prefilling.append(prefill)
+            room -= self._take_chunk(iteration, prefill, room)
 
-    def _take_chunk(self, iteration: Iteration, trunk: Trunk, room: int) -> int:
+    def _take_chunk(self, iteration: Iteration, prefill: Prefill, room: int) -> int:
         slots: list[int] = []
-        size = min(trunk.left, room) if self._chunked else trunk.left
+        size = min(prefill.left, room) if self._chunked else prefill.left
         try:
             while len(slots) < size:
-                slots.append(self.pool.append(trunk.prefix, trunk.ids[trunk.prefix.length]))
+                slots.append(self.pool.append(prefill.prefix, prefill.ids[prefill.prefix.length]))
         except OutOfBlocksError:
             pass  # take a shorter chunk, or none
-        if slots or not trunk.left:
-            iteration.chunks.append((trunk, slots))
+        if slots or not prefill.left:
+            iteration.chunks.append((prefill, slots))
         return len(slots)
 
-    def _admit(self, trunk: Trunk) -> bool:
-        """Hold the stored prefix of a trunk; False if the trunk has to wait."""
+    def _admit(self, prefill: Prefill) -> bool:
+        """Hold the stored prefix of a prefill; False if the prefill has to wait."""
         pool = self.pool
         rows = self._rows
-        if rows and rows + len(trunk.jobs) > self._max_rows:
+        if rows and rows + len(prefill.jobs) > self._max_rows:
             return False
-        trunk.prefix = pool.match(trunk.ids[: trunk.reusable])
-        needed = -(-len(trunk.ids) // pool.block_size) + 1 - len(trunk.prefix.blocks) + len(trunk.jobs) + rows
-        if not pool.is_written(trunk.prefix) or (rows and needed > pool.free):
-            pool.release(trunk.prefix)
+        prefill.prefix = pool.match(prefill.ids[: prefill.reusable])
+        needed = -(-len(prefill.ids) // pool.block_size) + 1 - len(prefill.prefix.blocks) + len(prefill.jobs) + rows
+        if not pool.is_written(prefill.prefix) or (rows and needed > pool.free):
+            pool.release(prefill.prefix)
             return False
-        if not trunk.paid:
-            trunk.reused = trunk.prefix.length
+        if not prefill.paid:
+            prefill.reused = prefill.prefix.length
         return True
 
     def _make_room(self) -> None:
@@ -182,43 +182,43 @@ class Scheduler:
             if job.prefix.blocks:
                 return self.pool.release(job.prefix)
         if len(self._prefilling) > 1 or (self._prefilling and self._running):
-            trunk = self._prefilling.pop()
-            trunk.paid = max(trunk.paid, trunk.prefix.length)
-            trunk.logprobs = []
-            self.pool.release(trunk.prefix)
-            return self._waiting.appendleft(trunk)
+            prefill = self._prefilling.pop()
+            prefill.paid = max(prefill.paid, prefill.prefix.length)
+            prefill.logprobs = []
+            self.pool.release(prefill.prefix)
+            return self._waiting.appendleft(prefill)
         job = self._running.pop()
         self.pool.release(job.prefix)
         self._wait_again(job)
 
     def _wait(self, job: Job) -> None:
         name = (job.task.ids, job.reusable)
-        trunk = self._joinable.get(name)
-        rows = 0 if trunk is None else self._rows if trunk in self._prefilling else len(trunk.jobs)
-        if trunk is None or rows >= self._max_rows:
-            trunk = self._joinable[name] = Trunk(job.task.ids, job.reusable, [])
-            self._waiting.append(trunk)
-        trunk.jobs.append(job)
-        job.trunk = trunk
+        prefill = self._joinable.get(name)
+        rows = 0 if prefill is None else self._rows if prefill in self._prefilling else len(prefill.jobs)
+        if prefill is None or rows >= self._max_rows:
+            prefill = self._joinable[name] = Prefill(job.task.ids, job.reusable, [])
+            self._waiting.append(prefill)
+        prefill.jobs.append(job)
+        job.prefill = prefill
 
     def _wait_again(self, job: Job) -> None:
         """Queue a row that has begun: all its tokens but the last were processed before."""
         last = len(job.ids) - 1
-        job.trunk = Trunk(tuple(job.ids), last, [job], paid=last)
-        self._waiting.appendleft(job.trunk)
+        job.prefill = Prefill(tuple(job.ids), last, [job], paid=last)
+        self._waiting.appendleft(job.prefill)
 
-    def _leave(self, job: Job, trunk: Trunk) -> None:
-        trunk.jobs.remove(job)
-        job.trunk = None
-        if not trunk.jobs:
-            self._drop(trunk)
+    def _leave(self, job: Job, prefill: Prefill) -> None:
+        prefill.jobs.remove(job)
+        job.prefill = None
+        if not prefill.jobs:
+            self._drop(prefill)
 
-    def _drop(self, trunk: Trunk) -> None:
-        name = (trunk.ids, trunk.reusable)
-        if self._joinable.get(name) is trunk:
+    def _drop(self, prefill: Prefill) -> None:
+        name = (prefill.ids, prefill.reusable)
+        if self._joinable.get(name) is prefill:
             del self._joinable[name]
-        if trunk in self._prefilling:
-            self._prefilling.remove(trunk)
-        elif trunk in self._waiting:
-            self._waiting.remove(trunk)
-        self.pool.release(trunk.prefix)
+        if prefill in self._prefilling:
+            self._prefilling.remove(prefill)
+        elif prefill in self._waiting:
+            self._waiting.remove(prefill)
+        self.pool.release(prefill.prefix)

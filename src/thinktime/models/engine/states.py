@@ -44,6 +44,6 @@ class SegmentMeans:
         self._next = max(self._next, first + len(ids))
 
     def tensor(self) -> Tensor:
-        """The means ``[segments, layers, hidden]``, or ``[0]`` without any token."""
+        """The means ``[segments, layers, hidden]``, or ``[0]`` if there are no tokens."""
         means = [*self._means, self._sum / self._count] if self._count else self._means
         return torch.stack(means).cpu() if means else torch.zeros(0)

@@ -159,9 +159,9 @@ class Client:
 
         session, free = self._opened()
         async with free:
-            ask = session.post(f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False)
+            pending = session.post(f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False)
             try:
-                response = await ask
+                response = await pending
             except aiohttp.ClientError as error:
                 raise self._unreachable(error) from None
             async with response:
@@ -191,10 +191,10 @@ class Client:
                     try:
                         async with free, asyncio.timeout(self._timeout):
                             waiting = False
-                            ask = session.request(
+                            pending = session.request(
                                 method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
                             )
-                            return await self._attempt(ask, turn, on_event)
+                            return await self._attempt(pending, turn, on_event)
                     except (UnreachableError, RefusedError) as error:
                         again = isinstance(error, UnreachableError) or error.status == 429 or error.status >= 500
                         wait = self._wait(error, turn)

@@ -15,15 +15,15 @@ from thinktime.models.remote.streams import WITH_USAGE, Assembly
 TOKENS = 3
 """Length of each sample that is compared."""
 STEP_TOKENS = 12
-"""Length limit in which a model that writes one sum a line should end a line."""
+"""Length limit within which a model that writes one sum per line ends a line."""
 
 END_TOKENS = 32
-"""Length limit in which a model that is asked for one word should end."""
+"""Length limit within which a model that is asked for one word ends."""
 
 Stops = Literal["named", "echoed", "echoed if asked", "unlisted"]
 Thinks = Literal["marked", "apart", "hidden"]
 THINK = "<think>"
-ASKED, ASKED_FOR_STEPS = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
+WORD_PROMPT, STEPS_PROMPT = "Say any word that comes to mind.", "Add 1 to each number up to 9, one sum a line."
 ONE_TOKEN = "4"
 ECHO = {"include_stop_str_in_output": True}
 """Field that asks an engine to leave the stop string in the text."""
@@ -111,18 +111,18 @@ async def _steps(
     prober: Prober, limit_field: str, step: str, overhead: int | None, optional: Mapping[str, Any]
 ) -> tuple[bool, bool, Stops | None]:
     """The traits ``continues``, ``echoes`` and ``stops``."""
-    said = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
+    prefix = step.join(["1 + 1 = 2.", "1 + 2 = 3.", "1 + 3 ="])
     plain = {limit_field: STEP_TOKENS, "temperature": 0} | {n: optional[n] for n in ("logprobs",) if n in optional}
     options: dict[str, Any] = {**plain, "stop": [step]}
     try:
-        choice = (await prober.sample(options, said))[0]
+        choice = (await prober.sample(options, prefix))[0]
     except RemoteError:
         return False, False, None
-    read, stops, echoes = prober.last, _stop_kind(choice, step), choice.text.startswith(said)
+    read, stops, echoes = prober.last, _stop_kind(choice, step), choice.text.startswith(prefix)
     if choice.reason == "stop" and stops is None:
         with suppress(RemoteError):
-            asked = (await prober.sample(options | ECHO, said))[0]
-            stops = "echoed if asked" if _stop_kind(asked, step) else None
+            with_echo = (await prober.sample(options | ECHO, prefix))[0]
+            stops = "echoed if asked" if _stop_kind(with_echo, step) else None
     if stops is None and unlisted(choice, read):
         with suppress(RemoteError):
             end = (await prober.sample({**plain, limit_field: END_TOKENS}))[0]
@@ -131,11 +131,11 @@ async def _steps(
         return True, echoes, stops
     answer = {"continue_final_message": False, "add_generation_prompt": True}
     try:  # the prompt of a new message is longer than that of a continuation
-        await prober.sample({limit_field: 1, "temperature": 0, **answer}, said)
+        await prober.sample({limit_field: 1, "temperature": 0, **answer}, prefix)
         if read is not None and prober.last is not None and read.prompt < prober.last.prompt:
             return True, echoes, stops
         # an endpoint that always continues reads a message of one token as one token more than none
-        await prober.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, asked=ASKED)
+        await prober.sample({limit_field: 1, "temperature": 0}, ONE_TOKEN, question=WORD_PROMPT)
     except RemoteError:
         return False, echoes, None
     return overhead is not None and prober.last is not None and prober.last.prompt == overhead + 1, echoes, stops
@@ -174,17 +174,17 @@ class Prober:
                     raise
 
     async def sample(
-        self, options: Mapping[str, Any], said: str = "", *, asked: str | None = None, tries: int = 5
+        self, options: Mapping[str, Any], prefix: str = "", *, question: str | None = None, tries: int = 5
     ) -> list[Choice]:
-        """Samples for a fixed prompt, continued from ``said``."""
-        body = self._body(options, asked or (ASKED_FOR_STEPS if said else ASKED), said)
+        """Samples for a fixed prompt, continued from ``prefix``."""
+        body = self._body(options, question or (STEPS_PROMPT if prefix else WORD_PROMPT), prefix)
         reply = await self._client.post(self.api, body, tries=tries)
         self.last = self._charged(reply.body)
         return read_choices(reply.body, self._client.url)
 
     async def stream(self, options: Mapping[str, Any]) -> bool:
         """Whether the endpoint returns a stream of events when asked to."""
-        whole, body = Assembly(), self._body({**options, "stream": True}, ASKED)
+        whole, body = Assembly(), self._body({**options, "stream": True}, WORD_PROMPT)
 
         async def on_event(event: Mapping[str, Any]) -> None:
             whole.add(event)
@@ -196,10 +196,10 @@ class Prober:
         self._charged(reply.body or whole.body)
         return not reply.body and bool(whole.body["choices"])
 
-    def _body(self, options: Mapping[str, Any], asked: str, said: str = "") -> dict[str, Any]:
-        messages = json.dumps([{"role": "user", "content": asked}])
-        prompt = messages if self.api == "chat/completions" else f"{asked}\n"
-        return {"model": self._model, **prompt_of(prompt, self.api, said), **options}
+    def _body(self, options: Mapping[str, Any], question: str, prefix: str = "") -> dict[str, Any]:
+        messages = json.dumps([{"role": "user", "content": question}])
+        prompt = messages if self.api == "chat/completions" else f"{question}\n"
+        return {"model": self._model, **prompt_of(prompt, self.api, prefix), **options}
 
     def _charged(self, body: Mapping[str, Any]) -> ReportedUsage | None:
         reported = read_usage(body)

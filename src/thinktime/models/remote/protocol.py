@@ -65,20 +65,20 @@ def root_and_api(url: str) -> tuple[str, Api]:
     return root, "chat/completions"
 
 
-def prompt_of(prompt: str, api: Api, said: str) -> dict[str, Any]:
+def prompt_of(prompt: str, api: Api, prefix: str) -> dict[str, Any]:
     """The fields of a request body that contain the prompt and the text to continue.
 
     Args:
         prompt: a text, or for a chat its messages as JSON.
         api: the endpoint's call.
-        said: the text generated so far; a chat continues it as its last message.
+        prefix: the text generated so far; a chat continues it as its last message.
     """
     if api == "completions":
-        return {"prompt": prompt + said}
+        return {"prompt": prompt + prefix}
     messages = json.loads(prompt)
-    if not said:
+    if not prefix:
         return {"messages": messages}
-    messages.append({"role": "assistant", "content": said})
+    messages.append({"role": "assistant", "content": prefix})
     return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -94,10 +94,10 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
     return [_choice(choice) for choice in sorted(choices, key=lambda c: _whole(c.get("index")) or 0)]
 
 
-def unechoed(choice: Choice, said: str) -> Choice:
-    """A sample without the prefix ``said``, which the endpoint repeats."""
-    if choice.error is not None or choice.text.startswith(said):
-        return replace(choice, text=choice.text[len(said) :])
+def unechoed(choice: Choice, prefix: str) -> Choice:
+    """A sample without the prefix ``prefix``, which the endpoint repeats."""
+    if choice.error is not None or choice.text.startswith(prefix):
+        return replace(choice, text=choice.text[len(prefix) :])
     return replace(choice, error="the sample does not repeat its prefix, although the endpoint's probe did")
 
 

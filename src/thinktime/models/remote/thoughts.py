@@ -13,7 +13,7 @@ from thinktime.models.remote.protocol import Api, Choice, ReportedUsage
 
 END = "</think>"
 CLOSING = f"\n{END}\n\n"
-"""The text that closes a thought, spelt as models do."""
+"""The text that closes a thought, as models write it."""
 FIELDS = (
     "thinking_token_budget",  # vLLM, Dynamo
     "reasoning_budget_tokens",  # llama.cpp
@@ -25,8 +25,8 @@ FIELDS = (
 """Names of the field for a cap in various engines; a dot means a nested object."""
 CAP, WHOLE, ANSWER = 4, 256, 16
 """Token limits of the probe: of a capped thought, of a whole uncapped sample, and of an answer after a thought."""
-ASKED = "Today: stamps 10 coins, keys 4 coins. Jon buys 6 keys. Jon buys 7 stamps. How many coins does Jon pay?"
-SAID = ("Jon buys 6 keys.", "Jon buys 6 keys, 6 * 4 = 24. Jon buys 7 stamps, 7 * 10 = 70. 24 + 70 = 94.")
+QUESTION = "Today: stamps 10 coins, keys 4 coins. Jon buys 6 keys. Jon buys 7 stamps. How many coins does Jon pay?"
+THOUGHTS = ("Jon buys 6 keys.", "Jon buys 6 keys, 6 * 4 = 24. Jon buys 7 stamps, 7 * 10 = 70. 24 + 70 = 94.")
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,23 @@ class Cap:
     spent: ReportedUsage
     """The cost of the probe, as far as the endpoint reports it."""
 
-    def sent(self, said: str) -> str:
-        """The prefix to send for the text ``said``: with the ``<think>`` that the template writes itself."""
-        return f"{THINK}\n{said}" if self.begun and said else said
+    def sent(self, text: str) -> str:
+        """The prefix to send for the text ``text``: with the ``<think>`` that the template writes itself."""
+        return f"{THINK}\n{text}" if self.begun and text else text
 
     def fields(self, tokens: int) -> dict[str, Any]:
         """The fields of a request that cap thoughts at this number of tokens."""
         return {} if self.by in (None, "continuation") else _field(self.by or "", tokens)
 
 
-def thinking(said: str, *, begun: bool) -> bool:
+def thinking(text: str, *, begun: bool) -> bool:
     """Whether a text ends inside a thought."""
-    return (begun or said.lstrip().startswith(THINK)) and END not in said
+    return (begun or text.lstrip().startswith(THINK)) and END not in text
 
 
-def thinks_again(said: str) -> bool:
+def thinks_again(text: str) -> bool:
     """Whether a text thinks again after its thought has ended. A repeated end mark alone does not count."""
-    after = said.partition(END)[2].lstrip().removeprefix(END)
+    after = text.partition(END)[2].lstrip().removeprefix(END)
     return after.lstrip().startswith(THINK) or END in after
 
 
@@ -83,13 +83,13 @@ def thought_tokens(
         return None if hidden or not choice.text else 0
     listed = (choice.whole.get("logprobs") or {}).get("content") or []
     tokens = [str(token.get("token", "")) for token in listed if isinstance(token, Mapping)]
-    said = "".join(tokens)
-    if END not in said:
+    text = "".join(tokens)
+    if END not in text:
         return None
-    begin = said.find(THINK) + len(THINK) if said.lstrip().startswith(THINK) else 0
+    begin = text.find(THINK) + len(THINK) if text.lstrip().startswith(THINK) else 0
     at, count = 0, 0
     for token in tokens:
-        count += at >= begin and at + len(token) <= said.index(END)
+        count += at >= begin and at + len(token) <= text.index(END)
         at += len(token)
     return count
 
@@ -104,25 +104,25 @@ async def probe_cap(client: Client, api: Api, model: str, traits: Traits) -> Cap
     if api == "completions":
         return Cap("continuation", begun=False, spent=prober.spent)
     options = {traits.limit_field: WHOLE, "temperature": 0} | ({"logprobs": True} if traits.logprobs else {})
-    (free,) = await prober.sample(options, asked=ASKED)
+    (free,) = await prober.sample(options, question=QUESTION)
     marked = free.text.lstrip().startswith(THINK)
     begun = END in free.text and not marked
-    if (begun or marked) and traits.continues and await _goes_on(prober, traits):
+    if (begun or marked) and traits.continues and await _answers_after_thought(prober, traits):
         return Cap("continuation", begun, prober.spent)
     hidden = traits.thinks == "hidden" or not (free.text or free.thoughts)
     return Cap(await _field_that_holds(prober, options, free, begun=begun, hidden=hidden), begun, prober.spent)
 
 
-async def _goes_on(prober: Prober, traits: Traits) -> bool:
+async def _answers_after_thought(prober: Prober, traits: Traits) -> bool:
     """Whether the model answers after a thought that we closed, and reads that thought."""
     read = []
-    for thought in SAID:
+    for thought in THOUGHTS:
         try:
-            said = f"{THINK}\n{thought}{CLOSING}"
-            (choice,) = await prober.sample({traits.limit_field: ANSWER, "temperature": 0}, said, asked=ASKED)
+            prefix = f"{THINK}\n{thought}{CLOSING}"
+            (choice,) = await prober.sample({traits.limit_field: ANSWER, "temperature": 0}, prefix, question=QUESTION)
         except RemoteError:
             return False
-        answer = choice.text[len(said) :] if traits.echoes and choice.text.startswith(said) else choice.text
+        answer = choice.text[len(prefix) :] if traits.echoes and choice.text.startswith(prefix) else choice.text
         if prober.last is None or choice.thoughts or not answer.strip() or thinks_again(END + answer):
             return False
         read.append(prober.last.prompt)
@@ -143,7 +143,7 @@ async def _field_that_holds(
         return None
     for name in FIELDS:
         with suppress(RemoteError):
-            (capped,) = await prober.sample({**options, **_field(name, CAP)}, asked=ASKED)
+            (capped,) = await prober.sample({**options, **_field(name, CAP)}, question=QUESTION)
             if short(capped) and capped.text:
                 return name
     return None

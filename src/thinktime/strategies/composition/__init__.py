@@ -1,1 +1,1 @@
-"""Several prompts or strategies put together."""
+"""Methods that combine several prompts or strategies."""

@@ -1,6 +1,6 @@
-"""Aggregate and synthesise: one answer written out of several proposals (Wang et al. 2024, arXiv 2406.04692).
+"""Aggregate and synthesise: write one answer from several proposals (Wang et al. 2024, arXiv 2406.04692).
 
-A mixture of agents with one model: a way to use many samples where there is no verifier (2025, arXiv 2504.14047).
+A mixture of agents with one model: a way to use many samples if there is no verifier (2025, arXiv 2504.14047).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ AGGREGATE = Prompt("aggregate", _aggregate, is_answer=True)
 
 @dataclass(frozen=True)
 class Aggregate:
-    """``n`` proposals, then one answer written with all of them in sight.
+    """Sample ``n`` proposals, then one answer that is written from all of them.
 
-    Where that cannot be had or read, the proposals vote.
+    If this answer is incomplete or unreadable, the proposals vote.
 
     Args:
         n: proposals.
-        layers: times that answers are written out of the last ones; ``n`` of them in all but the last.
+        layers: rounds of writing answers from the previous ones; each round but the last writes ``n``.
     """
 
     n: int = 4

@@ -1,6 +1,6 @@
 """Plan, then solve by the plan: the shortest agent workflow (Wang et al. 2023, arXiv 2305.04091).
 
-Wu et al. 2024 (arXiv 2410.13639) find a fixed chain of prompts the best scaffold around a model that does not think by
+In Wu et al. 2024 (arXiv 2410.13639), a fixed chain of prompts is the best scaffold for a model that does not reason by
 itself. Its four roles plan, solve the parts, assemble the answer, and check its format.
 """
 
@@ -55,14 +55,14 @@ CHECK_FORMAT = Prompt("check_format", _check_format, is_answer=True)
 """About an answer. It repeats the question and does not show the plan."""
 
 FURTHER = (ASSEMBLE, CHECK_FORMAT)
-"""What follows the solution, in order."""
+"""The prompts after the solution, in order."""
 
 
 @dataclass(frozen=True)
 class PlanThenSolve:
     """``n`` chains of plan, solution, assembled answer and answer in the right format; the majority answers.
 
-    The newest readable reply of a chain is its answer. A reply that never ends is not passed on.
+    The newest readable reply of a chain is its answer. An incomplete reply is not passed on.
 
     Args:
         n: chains.
@@ -100,7 +100,7 @@ class PlanThenSolve:
         return search.finish(majority([candidate for candidate in newest if candidate is not None]))
 
     def _further(self, search: Search) -> list[Prompt]:
-        """What is asked after the solution."""
+        """The prompts after the solution that a chain uses, in order."""
         if self.roles == "two":
             return []
         offered = search.capabilities

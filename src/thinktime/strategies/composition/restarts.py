@@ -29,7 +29,7 @@ class Restarts:
     is left out, unless all fail.
 
     Args:
-        inner: the strategy that runs; in brackets behind the name, as in ``restarts(beam_search:n=4):n=2``.
+        inner: the strategy that runs; in brackets after the name, as in ``restarts(beam_search:n=4):n=2``.
         n: runs.
         select: how the answer is chosen: by ``majority``, by ``weighted_majority`` with the scores as weights, or the
             ``best`` by its score.

@@ -144,7 +144,7 @@ class DTS:
         return tree
 
     def _select(self, tree: Branch, n: int, rng: Random) -> list[Branch]:
-        """The nodes for the next rounds: with too few children, or ends. Selected nodes count as visited meanwhile."""
+        """The nodes for the next rounds: nodes with too few children, or ends. A selected node counts as visited."""
         found: list[Branch] = []
         for _ in range(n):
             branch = tree

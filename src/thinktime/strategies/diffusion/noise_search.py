@@ -35,7 +35,7 @@ class ZeroOrder:
         cosine: cosine of the angle between a noise and its neighbours, between 0 and 1.
         on_stall: if no neighbour is better, ``keep`` the noise or ``restart`` from fresh ones.
         by: compare pictures by ``score``, or by the mean of their ``ranks`` under the parts of the score.
-        final_steps: paint the winner again from its noise with this many steps and score it again; 0 does not.
+        final_steps: paint the winner again from its noise with this many steps and score it again; 0 skips this.
     """
 
     n: int = 4
@@ -100,7 +100,7 @@ class SearchOverPaths:
     """Add noise to ``n`` nearly finished pictures, ``width`` times each, denoise them further, and keep the best ``n``.
 
     A noise level is the share of the denoising that is left; 1 is pure noise. Each round adds ``forward`` noise and
-    removes ``backward``, so all pictures come nearer to the end by the difference. Their clean estimates are scored.
+    removes ``backward``, so all pictures approach the end by the difference. Their clean estimates are scored.
 
     Args:
         n: paths.

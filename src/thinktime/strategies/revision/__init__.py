@@ -1,1 +1,1 @@
-"""Drafts that are checked and written again."""
+"""Methods that check a draft and write it again."""

@@ -1,8 +1,8 @@
 """Sequential revisions beside parallel samples (Snell et al. 2024, arXiv 2408.03314).
 
-In a chain, each answer is written with the last few answers in sight. Several chains run side by side. The paper
-studies how to split a budget between more chains and longer ones. Where the prompt of a first answer is the problem's
-own, first answers are the samples of a vote.
+In a chain, the model sees its last few answers when it writes the next one. Several chains run side by side. The paper
+studies how to split a budget between more chains and longer ones. If the prompt of a first answer is the problem's
+own, the first answers are the same samples as those of a vote.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Revision:
         n: answers in all.
         chains: chains side by side; 1 is all sequential, ``n`` all parallel.
         context: previous answers that a revision sees.
-        select: ``majority`` over all answers, ``last``: a vote of the chains' last ones, or ``verifier``: the weighted
+        select: ``majority`` over all answers, ``last``: a vote of the chains' last answers, or ``verifier``: a weighted
             vote within each chain, then among the chains' winners. The first two need no scorer.
     """
 
@@ -75,7 +75,7 @@ class Revision:
         return search.finish(weighted_majority([winner for winner in winners if winner is not None]))
 
     def _ask(self, search: Search, chain: tuple[Node, ...]) -> Node | None:
-        """A question about the newest answers that fit the context; an answer that never ended is not shown."""
+        """A question about the newest answers that fit the context; incomplete answers are not shown."""
         shown = [leaf for leaf in chain if leaf.done][-self.context :]
         while shown and (root := search.ask(REVISE, shown)) is None:
             shown = shown[1:]

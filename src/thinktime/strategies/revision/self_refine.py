@@ -14,10 +14,10 @@ from thinktime.strategies.options import at_least
 
 @dataclass(frozen=True)
 class SelfRefine:
-    """The last of ``rounds`` revisions, each written with the draft before it and a check of that in sight.
+    """Answer by the last of ``rounds`` revisions; each revision sees the draft before it and a check of that draft.
 
     Args:
-        rounds: revisions; one whose reply never ends is the last.
+        rounds: revisions; an incomplete reply ends them early.
     """
 
     rounds: int = 3

@@ -1,1 +1,1 @@
-"""Scored partial solutions: branch, prune, go back."""
+"""Searches over scored partial solutions: they branch, prune and backtrack."""

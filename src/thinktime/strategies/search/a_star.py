@@ -25,7 +25,7 @@ from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below
 
 EDGE_COSTS = ("drop", "consistent", "steps", "tokens", "zero")
 FLAT = 0.01
-"""A standard deviation of siblings' scores below this is logged, because their order is then nearly that of age."""
+"""If siblings' scores have a standard deviation below this, it is logged: age almost decides their order then."""
 FORCED = "the search reached no solution; the answer is forced: the most promising state continued to its end"
 
 State = tuple[float, float, int, int, float, Node]
@@ -49,7 +49,7 @@ class AStar:
         weight: weight of the heuristic; above 1 is greedier.
         n_goals: solutions to reach; several are put to a weighted vote.
         pop_width: states extended at once; 1 is the exact order.
-        max_frontier: waiting states; the worst beyond this number are dropped.
+        max_frontier: the most waiting states; beyond this number the worst are dropped.
         max_depth: a state of this depth is not extended by steps, but may be continued to its end.
         segment_tokens: fixed length of a step in tokens; 0 lets the model end its steps.
         reserve_tokens: tokens reserved for forcing a solution; 0 reserves the length of the longest solution so far. Of
@@ -129,7 +129,7 @@ class AStar:
                 g += self.price(h, h_next, child.usage.generated_tokens) if score is not None else 0.0
                 heappush(queue, (g + self.weight * h_next, h_next, -child.depth, next(age), g, child))
             if len(queue) > self.max_frontier:
-                queue.sort()  # which leaves it a heap
+                queue.sort()  # a sorted list is a heap
                 search.prune([node for *_, node in queue[self.max_frontier :]])
                 del queue[self.max_frontier :]
             if search.exhausted:
@@ -186,7 +186,7 @@ class AStar:
         return search.ledger.check(replace(spent + expansion + solution, generated_tokens=0))
 
     async def _forced(self, search: Search, waiting: Sequence[State]) -> dict[Node, float | None]:
-        """The most promising states, one after the other, until one reaches its end."""
+        """Continue the most promising states, one after the other; return the first that ends, with its reward."""
         for _, h, *_, node in sorted(waiting, key=lambda state: state[1]):
             ends = [node] if node.done else await search.extend([node])
             if not ends:  # at the length limit, or too expensive; the budget may still cover a deeper state

@@ -1,4 +1,4 @@
-"""Step-wise best-of-n: at every step, several candidates and one choice (Wu et al. 2024, arXiv 2410.13639)."""
+"""Step-wise best-of-n: sample several candidates for every step, keep one (Wu et al. 2024, arXiv 2410.13639)."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def _final(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[
 
 
 FINAL = Prompt("final", _final, is_answer=True)
-"""About the path of steps. It repeats the question, which lies far back behind many steps."""
+"""The prompt is about the path of steps. It repeats the question, because many steps come after the first one."""
 
 
 @dataclass(frozen=True)
 class StepwiseBestOfN:
-    """One path: of ``n`` candidates for its next step the model keeps the one it scores highest.
+    """Extend one path: sample ``n`` candidates for its next step, and keep the one that the model scores highest.
 
-    An unreadable judgement is asked for once more; then the most frequent candidate is taken. A path that ends without
-    a readable answer is followed by a call that asks for the final answer alone. A model that does not answer this
-    prompt, such as the shipped skilled one, is not asked.
+    An unreadable judgement is requested once more; if that is unreadable too, the most frequent candidate is kept. If
+    the path ends without a readable answer, one more call asks for the final answer alone, if the model answers this
+    prompt (the shipped skilled one does not).
 
     Args:
-        n: candidates a step; of different ones the first four are shown.
-        max_steps: after so many the path ends where it is.
-        min_steps: before this step a candidate that ends the path is chosen only where all of them end it. The paper
+        n: candidates per step; the judge sees the first four that differ.
+        max_steps: the most steps; the path then ends.
+        min_steps: before this step, a candidate that ends the path is chosen only if all candidates end it. The paper
             asks for 3 steps in its prompt.
     """
 

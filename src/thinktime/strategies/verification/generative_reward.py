@@ -30,16 +30,16 @@ class GenerativeReward:
     """Judge the most frequent answers of ``n`` samples side by side, ``k`` times; the highest sum of scores answers.
 
     Each judgement sees the answers in its own order. A judgement that does not give every answer a score is dropped.
-    Equal sums are decided by the sums weighted with the meta reward, where judgements have one, then at random.
+    The sums weighted with the meta reward break ties, if judgements have one; then a random draw does.
 
     Args:
-        n: samples; of those with the same answer the first is shown, and of the answers the four most frequent.
+        n: samples; the judge sees the first sample of each of the four most frequent answers.
         k: judgements.
-        keep: how many of them vote; 0 is all.
+        keep: judgements that vote; 0 is all.
         by: which ones vote: the best by the ``meta`` reward, or ``random`` ones, which is the control.
-        stop: ask for ``all`` judgements at once, or one by one until the winner is ``decided``: the judgements left
-            could not change it.
-        unreadable: where judgements ended and none can be read, ``raise`` a `ModelError` that quotes two, or answer by
+        stop: ask for ``all`` judgements at once, or one by one until the winner is ``decided``: the judgements that
+            are left cannot change it.
+        unreadable: if judgements ended and none can be read, ``raise`` a `ModelError` that quotes two, or answer by
             ``plurality``.
     """
 
@@ -60,9 +60,9 @@ class GenerativeReward:
         one_of("stop", self.stop, ("all", "decided"))
         one_of("unreadable", self.unreadable, UNREADABLE)
         if self.keep > self.k:
-            raise InputError("keep", self.keep, f"of k={self.k} judgements so many cannot vote")
+            raise InputError("keep", self.keep, f"give k={self.k} or fewer")
         if self.keep and self.stop == "decided":
-            raise InputError("stop", self.stop, f"which keep={self.keep} vote is known when all are there; give keep=0")
+            raise InputError("stop", self.stop, f"keep={self.keep} needs all judgements; give keep=0 or stop=all")
 
     def validate(self, search: Search) -> None:
         if self.keep and self.by == "meta" and Capability.META_REWARD not in search.capabilities:
@@ -77,7 +77,7 @@ class GenerativeReward:
         judgements, unreadable = await judge(search, nodes, self.k, one_by_one=self.stop == "decided")
         if unreadable and not judgements and self.unreadable == "raise":
             raise ModelError(
-                f"generative_reward: not one of {len(unreadable)} judgements gives each of {len(shown)} answers a "
+                f"generative_reward: none of {len(unreadable)} judgements gives each of {len(shown)} answers a "
                 f"score; they end {quoted([reply.state for reply in unreadable[:2]])}; take a model that judges, or "
                 f"unreadable=plurality"
             )
@@ -114,10 +114,10 @@ def most_frequent(candidates: Sequence[Candidate]) -> list[Candidate]:
 async def judge(
     search: Search, shown: Sequence[Node], k: int, *, one_by_one: bool = False, order: str = "order"
 ) -> tuple[dict[Node, list[float]], list[Node]]:
-    """Up to ``k`` judgements with their scores in the order of ``shown``, and those that ended unreadable.
+    """Sample up to ``k`` judgements: the readable ones with their scores in the order of ``shown``, and the others.
 
     Args:
-        search: where they are asked for.
+        search: the search that samples them.
         shown: the candidates.
         k: judgements.
         one_by_one: ask for the same judgements one after the other, and stop when those left cannot change the winner.
@@ -144,6 +144,6 @@ async def judge(
 
 
 def decided(scores: Sequence[Sequence[float]], left: int) -> bool:
-    """Whether the leading sum is ahead by more than ``left`` judgements, of scores from 0.1 to 1, can make up."""
+    """Whether ``left`` more judgements, with scores from 0.1 to 1, cannot change which sum is highest."""
     sums = sorted((float(sum(column)) for column in zip(*scores, strict=True)), reverse=True)
     return len(sums) > 1 and sums[0] - sums[1] > 0.9 * left + 1e-9

@@ -27,7 +27,7 @@ SELECT = {"best_of_n": best, "weighted": weighted_majority}
 
 
 def cost(solutions: float, checks: float, ratio: float) -> float:
-    """The cost of a split, in solutions; ``ratio`` is the tokens of a check over those of a solution."""
+    """The cost of a split, in units of one solution; ``ratio`` is tokens per check over tokens per solution."""
     return solutions * (1 + ratio * checks)
 
 
@@ -40,8 +40,8 @@ class GenerativeVerification:
         checks: checks of each solution, sampled at the search's temperature.
         select: ``best_of_n`` by mean verdict, or ``weighted``: a vote with mean verdicts as weights.
         verdict: how a check is read: yes or no in its ``text``, the probability of yes (``logprob``), or ``hybrid``:
-            the probability where the scorer gives one, else the text.
-        unreadable: where checks ended and none can be read, ``raise`` a `ModelError` that quotes three, or answer by
+            the probability if the scorer gives one, else the text.
+        unreadable: if checks ended and none can be read, ``raise`` a `ModelError` that quotes three, or answer by
             ``plurality``.
     """
 
@@ -77,7 +77,7 @@ class GenerativeVerification:
         verdicts, unreadable = await verify(search, leaves, self.checks, by)
         if unreadable and not any(verdicts) and not search.exhausted and self.unreadable == "raise":
             raise ModelError(
-                f"generative_verification: not one of {len(unreadable)} checks ends with a verdict; "
+                f"generative_verification: none of {len(unreadable)} checks ends with a verdict; "
                 f"they end {quoted([reply.state for reply in unreadable[:3]])}; take a model that checks, or "
                 f"unreadable=plurality"
             )
@@ -115,8 +115,8 @@ class SolveOrVerify:
     """Turns a budget into solutions and checks by the fitted law, and runs `GenerativeVerification`.
 
     Args:
-        n: the budget, in solutions.
-        ratio: tokens of a check over tokens of a solution (lambda).
+        n: the budget, in units of one solution.
+        ratio: tokens per check over tokens per solution (lambda).
         alpha_s: factor of the law for solutions, ``alpha_s * n ** a``; 0 is not fitted.
         a: its exponent.
         alpha_v: factor of the law for checks, ``alpha_v * n ** b``; 0 is not fitted.
