@@ -29,6 +29,8 @@ class Endpoint:
     latency: float = 0.0
     pace: float = 0.0
     """Seconds between the events of a stream."""
+    sprint: int = 0
+    """Events that a stream sends at once. Then it waits until another stream has ended, and goes on at its pace."""
     n: str = "honoured"
     """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
     usage: bool = True
@@ -85,6 +87,7 @@ class Endpoint:
     """Clients that went away before they were answered."""
     port: int = 0
     _drawn: int = 0
+    _ended: int = 0
 
     @property
     def url(self) -> str:
@@ -114,8 +117,11 @@ class Endpoint:
                 answer = answering.result()
                 head, *events = answer if isinstance(answer, list) else [answer]
                 writer.write(head)
-                for event in events:
-                    if self.pace and event:
+                ended = self._ended
+                for place, event in enumerate(events):
+                    while self.sprint and place >= self.sprint and self._ended == ended and not gone.done():
+                        await asyncio.wait({gone}, timeout=0.01)
+                    if self.pace and event and place >= self.sprint:
                         await asyncio.wait({gone}, timeout=self.pace)
                     if gone.done():
                         break
@@ -124,6 +130,7 @@ class Endpoint:
                 if gone.done():
                     self.left += 1
                     break
+                self._ended += 1
                 gone.cancel()
                 await asyncio.wait({gone})
                 await writer.drain()
@@ -388,7 +395,7 @@ class Running:
 
     def __enter__(self) -> Endpoint:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
+        self._server = asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
         return self._endpoint
 
     def __exit__(self, *_: object) -> None:
@@ -398,6 +405,7 @@ class Running:
         self._loop.close()
 
     async def _leave(self) -> None:
+        self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

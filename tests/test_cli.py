@@ -622,7 +622,19 @@ def test_report_draws_the_report_of_a_result_again(undisturbed: Path, thinktime:
 
 
 def test_a_bench_by_the_oracle_is_stamped_and_an_answer_by_it_is_refused(thinktime: Command) -> None:
-    command = ("bench", "--problems", "2", "--max-tokens", "30", "--strategies", "best_of_n", "--n", "2", "--out", "run")
+    command = (
+        "bench",
+        "--problems",
+        "2",
+        "--max-tokens",
+        "30",
+        "--strategies",
+        "best_of_n",
+        "--n",
+        "2",
+        "--out",
+        "run",
+    )
     assert STAMP in " ".join(thinktime(*command, "--scorer", "oracle").out.split())
     assert json.loads(thinktime(*command, "--scorer", "oracle", "--json").out)["stamp"] == STAMP
     asked = thinktime("ask", QUESTION, "--scorer", "oracle")

@@ -136,7 +136,7 @@ def test_a_host_name_serves_a_crowd(start_gateway: Start) -> None:
         probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=1000/words"})
         assert (status, answer["thinktime"]["samples"]) == (200, 1000)
-        endpoint.latency, endpoint.connections = 60.0, 0
+        endpoint.latency, endpoint.connections = 3600.0, 0
         endpoint.requests.clear()
         crowd = [_sent(gateway, VOTE) for _ in range(32)]
         assert eventually(lambda: len(endpoint.requests) == 256)  # none waits for another
@@ -186,10 +186,9 @@ def test_a_client_that_leaves_takes_its_upstream_requests_with_it(
 @pytest.mark.parametrize("model", ["single/words", "words"])
 def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway()
-    endpoint.pace = 0.05
+    endpoint.sprint = 3
     connection = _sent(gateway, {**PLAIN, "model": model, "stream": True})
     assert connection.getresponse().read(10)
-    endpoint.pace = 3600.0
     connection.close()
     assert eventually(lambda: endpoint.left == 1)
 

@@ -1,4 +1,4 @@
-"""Waiting for what happens in another thread or process: no test depends on how soon that is."""
+"""Waiting for what happens in another thread or process, and a clock: no test depends on how soon something is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from typing import Any
 
 PATIENCE = 300.0
 """Seconds that anything may take on a busy machine; only a fault takes longer."""
+
+
+class MovableClock:
+    """Reads the time of `time.monotonic` plus the seconds by which a test has moved it ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self._now = time.monotonic
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self._now() + self.ahead
 
 
 def eventually(found: Callable[[], Any]) -> Any:
