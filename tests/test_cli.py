@@ -33,7 +33,7 @@ QUESTION = "Ann has 5 books. Ann buys 3 books. How many books does Ann have now?
 PROGRAM = Path(sys.executable).with_name("thinktime")
 BENCH = (
     *("bench", "questions.jsonl", "--strategies", "single,majority,beam_search"),
-    *("--n", "4,8", "--max-tokens", "30", "--temperature", "1.5", "--seed", "3", "--out", "run"),
+    *("--n", "4,8", "--max-tokens", "30", "--seed", "3", "--out", "run"),
 )
 QUESTIONS = (
     ("Ann has 5 books. Ann buys 3 books. How many books does Ann have now?", 8),
@@ -43,7 +43,7 @@ QUESTIONS = (
     ("Ben has 75 keys. Ben sells 46 keys. How many keys does Ben have now?", 29),
     ("Eli has 12 rings. Eli buys 39 rings. How many rings does Eli have now?", 51),
 )
-"""Short, because these tests generate them many times; hot samples of them differ."""
+"""Short, because these tests solve them many times."""
 N_QUESTIONS = len(QUESTIONS)
 
 
@@ -555,7 +555,7 @@ def test_a_replay_of_what_the_bank_lacks_fails_with_one_line(
     undisturbed: Path, thinktime: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(undisturbed)
-    options = ("--strategies", "majority", "--n", "32", "--max-tokens", "30", "--temperature", "1.5", "--seed", "3")
+    options = ("--strategies", "majority", "--n", "32", "--max-tokens", "30", "--seed", "3")
     done = thinktime("bench", "questions.jsonl", *options, "--replay", "--bank", "run/bank.db", "--out", "lacking")
     assert done.code == 1
     (line,) = done.err.splitlines()

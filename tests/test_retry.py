@@ -7,6 +7,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
+from tokenizers import Tokenizer
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Search
@@ -43,9 +44,15 @@ def test_a_step_goes_wrong_as_often_as_the_solver_did_there_but_not_for_ever() -
     assert course(0, 1.0).risk(0) == MOST
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return pocket_tokenizer.build(prompts.WORDS)
+
+
 @pytest.mark.parametrize("place", range(4))
-def test_a_row_says_the_trace_and_labels_every_token_from_where_its_line_goes_wrong(place: int) -> None:
-    tokenizer = pocket_tokenizer.build(prompts.WORDS)
+def test_a_row_says_the_trace_and_labels_every_token_from_where_its_line_goes_wrong(
+    place: int, tokenizer: Tokenizer
+) -> None:
     made, lines = row_of(course(place, 0.4), tokenizer, Random(1)), trace(course(place, 0.4), Random(1))
     said = tokenizer.decode([token for token, learnt in zip(made.ids, made.in_loss, strict=True) if learnt])
     mine = [f"{line.text * line.own}{'' if line.right else f' {prompts.NO}'}" for line in lines]
