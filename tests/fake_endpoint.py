@@ -30,7 +30,7 @@ class Endpoint:
     pace: float = 0.0
     """Seconds between the events of a stream."""
     sprint: int = 0
-    """Events that a stream sends at once. Then it waits until another stream has ended, and goes on at its pace."""
+    """Events that a stream sends at once. Then it waits until an answer has ``ended``, and goes on at its pace."""
     n: str = "honoured"
     """Or ``copies`` (of one sample, if it has a seed), ``ignored`` (one comes back), or ``refused`` (400)."""
     usage: bool = True
@@ -86,8 +86,9 @@ class Endpoint:
     left: int = 0
     """Clients that went away before they were answered."""
     port: int = 0
+    ended: int = 0
+    """Answers that were sent to their end."""
     _drawn: int = 0
-    _ended: int = 0
 
     @property
     def url(self) -> str:
@@ -117,9 +118,8 @@ class Endpoint:
                 answer = answering.result()
                 head, *events = answer if isinstance(answer, list) else [answer]
                 writer.write(head)
-                ended = self._ended
                 for place, event in enumerate(events):
-                    while self.sprint and place >= self.sprint and self._ended == ended and not gone.done():
+                    while self.sprint and place >= self.sprint and not self.ended and not gone.done():
                         await asyncio.wait({gone}, timeout=0.01)
                     if self.pace and event and place >= self.sprint:
                         await asyncio.wait({gone}, timeout=self.pace)
@@ -130,7 +130,7 @@ class Endpoint:
                 if gone.done():
                     self.left += 1
                     break
-                self._ended += 1
+                self.ended += 1
                 gone.cancel()
                 await asyncio.wait({gone})
                 await writer.drain()

@@ -122,7 +122,7 @@ def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
     generator = RemoteGenerator(endpoint.url, "words", **options)
     assert generator.traits
     endpoint.requests.clear()
-    endpoint.prompt_tokens = endpoint.generated_tokens = 0
+    endpoint.prompt_tokens = endpoint.generated_tokens = endpoint.ended = 0
     return generator
 
 
