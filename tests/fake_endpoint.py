@@ -29,6 +29,8 @@ class Endpoint:
     latency: float = 0.0
     pace: float = 0.0
     """Seconds between the events of a stream."""
+    sprint: int = 0
+    """Events that a stream sends at once. Then it waits until an answer has ``ended``, and goes on at its pace."""
     n: str = "honoured"
     """Or ``copies`` (all samples are the same, if there is a seed), ``ignored`` (one sample), or ``refused`` (400)."""
     usage: bool = True
@@ -84,6 +86,8 @@ class Endpoint:
     left: int = 0
     """Number of clients that disconnected before their answer."""
     port: int = 0
+    ended: int = 0
+    """Answers that were sent to their end."""
     _drawn: int = 0
 
     @property
@@ -114,8 +118,10 @@ class Endpoint:
                 answer = answering.result()
                 head, *events = answer if isinstance(answer, list) else [answer]
                 writer.write(head)
-                for event in events:
-                    if self.pace and event:
+                for place, event in enumerate(events):
+                    while self.sprint and place >= self.sprint and not self.ended and not gone.done():
+                        await asyncio.wait({gone}, timeout=0.01)
+                    if self.pace and event and place >= self.sprint:
                         await asyncio.wait({gone}, timeout=self.pace)
                     if gone.done():
                         break
@@ -124,6 +130,7 @@ class Endpoint:
                 if gone.done():
                     self.left += 1
                     break
+                self.ended += 1
                 gone.cancel()
                 await asyncio.wait({gone})
                 await writer.drain()
@@ -388,7 +395,7 @@ class Running:
 
     def __enter__(self) -> Endpoint:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
+        self._server = asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
         return self._endpoint
 
     def __exit__(self, *_: object) -> None:
@@ -398,6 +405,7 @@ class Running:
         self._loop.close()
 
     async def _leave(self) -> None:
+        self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -80,4 +80,4 @@ def probe_first(endpoint: Endpoint, gateway: Serving, key: str | None = None) ->
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()
-    endpoint.prompt_tokens = endpoint.generated_tokens = 0
+    endpoint.prompt_tokens = endpoint.generated_tokens = endpoint.ended = 0

@@ -128,11 +128,9 @@ def test_one_sample_streams_token_by_token_with_the_models_own_thoughts(start_ga
 
 def test_tokens_come_before_the_answer_is_whole(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
-    endpoint.pace = 0.01
+    endpoint.sprint = 3  # the rest never comes
     with client(gateway).chat.completions.create(model="single/words", messages=TALK, stream=True) as chunks:
-        first = next(chunk for chunk in chunks if said([chunk]))
-        endpoint.pace = 3600.0  # events that arrive now were sent before
-        assert said([first])
+        assert any(said([chunk]) for chunk in chunks)
 
 
 def test_a_stream_without_usage_options_has_no_usage(start_gateway: Start) -> None:

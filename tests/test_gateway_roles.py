@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from fake_endpoint import Running
 from gateway_server import PLAIN, Serving, Start
+from waiting import PATIENCE
 
 from thinktime import strategies
 from thinktime.core.errors import InputError
@@ -68,7 +69,7 @@ def summed(accounts: Sequence[dict[str, Any]], count: str) -> int:
 
 def shown(gateway: Serving, number: int) -> dict[str, Any]:
     """The data of a request for the page."""
-    with urllib.request.urlopen(f"{gateway.url.removesuffix('/v1')}/ui/requests/{number}", timeout=30) as reply:
+    with urllib.request.urlopen(f"{gateway.url.removesuffix('/v1')}/ui/requests/{number}", timeout=PATIENCE) as reply:
         found: dict[str, Any] = json.loads(reply.read())
     return found
 

@@ -507,10 +507,12 @@ def test_the_server_returns_the_rewards_of_the_local_model_digit_for_digit(
     remote = RemoteReward(server, "reward")
     assert Capability.PROCESS_REWARD in remote.capabilities
 
-    async def both(question: str) -> None:
+    async def sampled(question: str) -> tuple[Search, list[Node]]:
         search = Search(Problem("q", question), generator, sampling=Sampling(max_length=200))
         nodes = await search.extend([search.root], 2) + await search.extend([search.root], 2, until="step")
-        nodes += await search.extend([search.root], at_most=7)
+        return search, nodes + await search.extend([search.root], at_most=7)
+
+    async def both(search: Search, nodes: list[Node]) -> None:
         here, there = (
             await reward.score(search.problem, nodes, [None] * len(nodes)),
             await remote.score(search.problem, nodes),
@@ -522,8 +524,8 @@ def test_the_server_returns_the_rewards_of_the_local_model_digit_for_digit(
             assert score.usage.scorer_tokens <= remote.worst_case(search.problem, node).scorer_tokens
 
     async def all_of_them() -> None:
-        for question in questions[:5]:
-            await both(question)
+        for search, nodes in await asyncio.gather(*map(sampled, questions[:5])):
+            await both(search, nodes)
 
     run_all: Coroutine[Any, Any, None] = all_of_them()
     run(remote, run_all)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
+from tokenizers import Tokenizer
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Search
@@ -43,9 +44,15 @@ def test_a_step_is_wrong_as_often_as_the_solvers_but_only_a_limited_number_of_ti
     assert course(0, 1.0).risk(0) == MOST
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return pocket_tokenizer.build(prompts.WORDS)
+
+
 @pytest.mark.parametrize("index", range(4))
-def test_a_row_has_the_trace_and_labels_every_token_after_the_mistake_in_its_line(index: int) -> None:
-    tokenizer = pocket_tokenizer.build(prompts.WORDS)
+def test_a_row_has_the_trace_and_labels_every_token_after_the_mistake_in_its_line(
+    index: int, tokenizer: Tokenizer
+) -> None:
     made, lines = row_of(course(index, 0.4), tokenizer, Random(1)), trace(course(index, 0.4), Random(1))
     said = tokenizer.decode([token for token, learnt in zip(made.ids, made.in_loss, strict=True) if learnt])
     mine = [f"{line.text * line.own}{'' if line.right else f' {prompts.NO}'}" for line in lines]
