@@ -23,7 +23,7 @@ MODELS = ("words", "other-words")
 
 
 @dataclass
-class Endpoint:
+class FakeEndpoint:
     """Its behaviour, and a record of its clients' requests. All fields may be changed while it runs."""
 
     latency: float = 0.0
@@ -382,11 +382,11 @@ class Running:
     """An endpoint in a thread of its own, for as long as the block lasts."""
 
     def __init__(self, **behaviour: Any) -> None:
-        self._endpoint = Endpoint(**behaviour)
+        self._endpoint = FakeEndpoint(**behaviour)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def __enter__(self) -> Endpoint:
+    def __enter__(self) -> FakeEndpoint:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
         return self._endpoint
@@ -409,7 +409,7 @@ async def main() -> None:
     options.add_argument("--latency", type=float, default=0.0)
     options.add_argument("--pace", type=float, default=0.0)
     options.add_argument("--n", default="honoured")
-    endpoint = Endpoint(**vars(options.parse_args()))
+    endpoint = FakeEndpoint(**vars(options.parse_args()))
     server = await endpoint.serve()
     print(endpoint.port, flush=True)
     await server.serve_forever()
