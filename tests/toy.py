@@ -15,8 +15,7 @@ from typing import Any
 from hypothesis import settings
 
 from thinktime.core.journal import Journal
-from thinktime.core.ledger import Clock
-from thinktime.core.ledger import Ledger
+from thinktime.core.ledger import Clock, Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
