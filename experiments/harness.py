@@ -25,12 +25,13 @@ from thinktime.bench.tasks import Task, load
 from thinktime.core.journal import Journal
 from thinktime.core.protocols import Scorer
 from thinktime.core.search import Search
-from thinktime.core.types import Problem, Sampling
+from thinktime.core.types import MAIN, Problem, Sampling
 from thinktime.core.usage import total
 from thinktime.generators.local import LocalGenerator
 from thinktime.pocket.prompts import PROMPTS
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.scorers.prm import ProcessReward
+from thinktime.session import Session
 from thinktime.strategies import Strategy, parse
 from thinktime.strategies.verification.generative_reward import GenerativeReward
 from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify
@@ -111,8 +112,9 @@ def run_arms(
         for each in (arm(given) if isinstance(given, str) else given for given in arms):
             started = time.perf_counter()
             entry = Entry(each.label, 1, each.strategy)
-            judge = each.scorer or scorer
-            bench = Bench(task, generator, judge, [entry], sampling, opened, seed=seed, prompts=PROMPTS)
+            judges = {MAIN: each.scorer or scorer}
+            session = Session({MAIN: generator}, judges, prompts=PROMPTS, sampling=sampling, seed=seed)
+            bench = Bench(task, session, [entry], opened)
             asyncio.run(bench.run())
             mine = found[each.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
             seconds = time.perf_counter() - started

@@ -23,6 +23,7 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import Problem, Sampling
 from thinktime.core.usage import total
+from thinktime.session import Session
 from thinktime.strategies import make
 
 PROBLEMS = tuple(Problem(str(index), f"question {index}", reference="7") for index in range(3))
@@ -65,7 +66,8 @@ class Refused:
 
 def bench(bank: Bank, *entries: Entry) -> Bench:
     task = Task("sums", PROBLEMS, ANSWERS, lambda answer, reference: answer == reference)
-    return Bench(task, ToyGenerator(drawn), None, entries, Sampling(max_length=8), bank)
+    session = Session({"main": ToyGenerator(drawn)}, sampling=Sampling(max_length=8))
+    return Bench(task, session, entries, bank)
 
 
 VOTE = Entry("majority", 4, make("majority", {"n": 4}))

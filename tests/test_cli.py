@@ -392,7 +392,7 @@ def test_a_bench_finds_tau_on_problems_that_it_does_not_test(
     thinktime: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_questions(tmp_path)
-    monkeypatch.setattr("thinktime.bench.rejection.PROBLEMS", 3)
+    monkeypatch.setattr("thinktime.planning.rejection.PROBLEMS", 3)
     automatic = "early_rejection:n=4,tau=auto"
     command = ("bench", "questions.jsonl", "--max-tokens", "60", "--strategies", f"single,{automatic}", "--out", "out")
     for tested, kept in (("4", True), (str(N_QUESTIONS), False)):

@@ -20,7 +20,7 @@ from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
 from thinktime.core.types import Prompt
 from thinktime.environments.calculator import Calculator
 from thinktime.pocket import MAX_TOKENS
-from thinktime.session import asolve, banked, open_session, solve
+from thinktime.session import asolve, open_replay, open_session, solve
 from thinktime.strategies.sampling.majority import Majority
 
 __all__ = ["thinktime"]  # a fixture
@@ -196,7 +196,13 @@ def test_ask_takes_several_models_and_prompts(thinktime: Command, tmp_path: Path
     one = thinktime(*command)
     two = thinktime(*command, "--model", "pocket", "--model", "draft=pocket-retry")
     assert (one.code, two.code) == (0, 0), two.err
-    assert json.loads(two.out)["text"] == json.loads(one.out)["text"]
+    found = json.loads(one.out)
+    assert json.loads(two.out)["text"] == found["text"]
+    (account,) = found["accounts"]
+    assert (account["role"], account["usage"]) == ("model main", found["usage"])
+    shell = thinktime(*command, "--environment", "shell")
+    assert shell.code == 2 and "environment='shell': unknown; there are: calculator, key_value" in shell.err
+    assert thinktime(*command, "--environment", "store=key_value", "--environment", "calculator").code == 0
     lacking = thinktime(*command, "--model", "draft=pocket")
     assert (lacking.code, lacking.err.count("\n")) == (2, 1) and "has to be the role 'main'" in lacking.err
     file = tmp_path / "words.txt"
@@ -213,9 +219,26 @@ def test_a_bench_of_two_models_replays_from_its_bank(thinktime: Command, tmp_pat
     assert live.code == 0, live.err
     bank = tmp_path / "live" / "bank.db"
     with sqlite3.connect(bank) as db:
+        columns = "finish, state, usage, passes, at, log_weight"
+        db.execute(f"INSERT INTO samples SELECT key || 'x', problem, 'small', {columns} FROM samples")
+    replayed = thinktime(*bench, "--replay", "--bank", str(bank), "--out", "replayed")
+    assert replayed.code == 0, replayed.err
+    results = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("live", "replayed")]
+    assert results[0]["runs"] == results[1]["runs"]
+    assert results[0]["model"].pop("models").keys() == {"main", "draft"}
+    assert results[0]["model"] == results[1]["model"], "the bank knows which of its models was the main one"
+
+
+def test_a_bank_without_roles_asks_which_model_is_which(thinktime: Command, tmp_path: Path) -> None:
+    bench = ("bench", "pocket", "--problems", "2", "--levels", "1", "--strategies", "single,best_of_n", "--n", "2")
+    live = thinktime(*bench, "--out", "live")
+    assert live.code == 0, live.err
+    bank = tmp_path / "live" / "bank.db"
+    with sqlite3.connect(bank) as db:
         (name,) = db.execute("SELECT DISTINCT model FROM samples").fetchone()
         columns = "finish, state, usage, passes, at, log_weight"
         db.execute(f"INSERT INTO samples SELECT key || 'x', problem, 'small', {columns} FROM samples")
+        db.execute("DROP TABLE roles")  # as in a bank of an earlier version
     unclear = thinktime(*bench, "--replay", "--bank", str(bank), "--out", "unclear")
     assert unclear.code == 2 and unclear.err.count("\n") == 1
     assert f"it has the models ['small', '{name}']; say which one is 'main': --model NAME" in unclear.err
@@ -223,10 +246,15 @@ def test_a_bench_of_two_models_replays_from_its_bank(thinktime: Command, tmp_pat
     replayed = thinktime(*bench, *draft, "--replay", "--bank", str(bank), "--out", "replayed")
     assert replayed.code == 0, replayed.err
     results = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("live", "replayed")]
-    assert results[0]["runs"] == results[1]["runs"] and results[0]["model"] == results[1]["model"]
+    assert results[0]["runs"] == results[1]["runs"]
+    assert results[1]["model"].pop("models") == {"main": name, "draft": "small"}
+    assert results[0]["model"] == results[1]["model"]
 
 
 # A bank by roles
+
+
+Roles = dict[str, dict[str, list[str]]]
 
 
 class Names:
@@ -234,13 +262,19 @@ class Names:
 
     path = Path("bank.db")
 
-    def __init__(self, models: list[str], scorers: list[str]) -> None:
+    def __init__(self, models: list[str], scorers: list[str], roles: Roles) -> None:
         self.models, self.scorers = lambda: models, lambda: scorers
+        self.roles = lambda kind: roles.get(kind, {})
 
 
-def in_bank(config: Config, models: list[str], scorers: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    found = banked(config, Names(models, scorers))  # type: ignore[arg-type]
-    return tuple({role: each.name for role, each in some.items()} for some in found)  # type: ignore[return-value]
+def in_bank(
+    config: Config, models: list[str], scorers: list[str], roles: Roles | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    found = open_replay(config, Names(models, scorers, roles or {}))  # type: ignore[arg-type]
+    models_by_role, scorers_by_role = (
+        {role: each.name for role, each in some.items()} for some in (found.models, found.scorers)
+    )
+    return models_by_role, scorers_by_role
 
 
 def test_a_bank_of_one_model_and_one_scorer_needs_no_names() -> None:
@@ -254,6 +288,19 @@ def test_names_in_a_bank_are_given_by_role_and_the_last_one_is_found() -> None:
     assert in_bank(config, ["a", "b"], ["r", "s"]) == ({"main": "a", "draft": "b"}, {"main": "s", "judge": "r"})
     config = Config({"main": "a", "draft": "small"}, {"judge": "r"}, max_tokens=9)
     assert in_bank(config, ["a", "b"], ["r"]) == ({"main": "a", "draft": "b"}, {"judge": "r"})
+
+
+def test_a_bank_knows_the_roles_of_the_searches_that_wrote_it() -> None:
+    roles: Roles = {"model": {"main": ["b"], "draft": ["a"]}, "scorer": {"main": ["r", "s"], "judge": ["t"]}}
+    config = Config({"main": "pocket", "draft": "small"}, {"judge": "x"})
+    with pytest.raises(InputError, match=r"scorers \['r', 's', 't'\]; say which one is 'main'"):
+        in_bank(config, ["a", "b"], ["r", "s", "t"], roles)
+    config = Config({"main": "pocket", "draft": "small"}, {"main": "s", "judge": "x"})
+    assert in_bank(config, ["a", "b"], ["r", "s", "t"], roles) == (
+        {"main": "b", "draft": "a"},
+        {"main": "s", "judge": "t"},
+    )
+    assert in_bank(Config("a"), ["a", "b"], ["r"], roles) == ({"main": "a"}, {"main": "r"}), "a name is stronger"
 
 
 @pytest.mark.parametrize(
@@ -272,8 +319,8 @@ def test_an_ambiguous_role_of_a_bank_is_named_in_the_error(models: list[str], sc
 
 
 def test_the_verdicts_of_a_model_are_known_by_their_name() -> None:
-    _, scorers = banked(Config(), Names(["a"], ["a/verdict"]))  # type: ignore[arg-type]
-    assert scorers["main"].capabilities == {package.Capability.VERDICTS}
+    session = open_replay(Config(), Names(["a"], ["a/verdict"], {}))  # type: ignore[arg-type]
+    assert session.scorers["main"].capabilities == {package.Capability.VERDICTS}
 
 
 def test_the_error_for_an_unknown_environment_lists_the_known_ones() -> None:

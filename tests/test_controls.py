@@ -20,6 +20,7 @@ from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import RemoteText
 from thinktime.scorers.prm import ProcessReward
+from thinktime.session import Session
 from thinktime.strategies import make
 
 TASK = Task("toy", (PROBLEM,), ANSWERS)
@@ -43,7 +44,8 @@ def test_best_of_n_by_the_oracle_is_coverage(generator: LocalGenerator, tmp_path
     task = load("pocket", 6, levels=[2, 3], seed=4)
     entries = [Entry("best_of_n", 4, make("best_of_n", {"n": 4})), Entry("majority", 4, make("majority", {"n": 4}))]
     with Bank(tmp_path / "bank.db") as bank:
-        run = Bench(task, generator, Oracle(task), entries, Sampling(max_length=300), bank)
+        session = Session({"main": generator}, {"main": Oracle(task)}, sampling=Sampling(max_length=300))
+        run = Bench(task, session, entries, bank)
         asyncio.run(run.run())
         result = run.result("bench", {})
     best, vote = (run.outcomes[f"{name}@4"] for name in ("best_of_n", "majority"))
@@ -57,7 +59,9 @@ def test_a_report_of_another_scorer_is_not_marked(
     task = load("pocket", 1, levels=[2])
     with Bank(tmp_path / "bank.db") as bank:
         for scorer in (reward, Scrambled(reward), None):
-            run = Bench(task, generator, scorer, [Entry("single", 1, make("single"))], Sampling(max_length=300), bank)
+            scorers = {"main": scorer} if scorer else {}
+            session = Session({"main": generator}, scorers, sampling=Sampling(max_length=300))
+            run = Bench(task, session, [Entry("single", 1, make("single"))], bank)
             asyncio.run(run.run())
             result = run.result("bench", {})
             assert result["stamp"] is None and not headline(result).startswith(STAMP)

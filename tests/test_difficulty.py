@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from thinktime.bench.difficulty import binned, cross_validated, exchange_rate
 from thinktime.core.errors import InputError
+from thinktime.planning.difficulty import binned, cross_validated, exchange_rate
 
 
 def test_bins_are_of_equal_size_the_easiest_first_and_ties_in_order() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tiny import in_full, tiny_engine, words
 from torch import Tensor
 
+from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.costs import Account, Shape, forward_flops, kinetics
 from thinktime.models.engine.models import LanguageModel
@@ -188,20 +189,17 @@ def test_the_end_token_ends_a_row_even_at_the_length_limit_and_is_its_last_id(
 def test_a_deadline_ends_its_own_row_and_no_other(
     language_model: LanguageModel, crowd: list[Row], alone: list[Output]
 ) -> None:
-    late = replace(crowd[0], deadline=time.monotonic() - 1)
-    early = replace(crowd[5], deadline=time.monotonic() + 3600)
+    late = replace(crowd[0], deadline=Deadline(time.monotonic() - 1))
+    early = replace(crowd[5], deadline=Deadline(time.monotonic() + 3600))
     stopped, unhurried, untouched = language_model.engine().run([late, early, crowd[10]])
     assert (stopped.finish, stopped.ids) == ("cancelled", ())
     assert essence([unhurried, untouched]) == essence([alone[5], alone[10]])
 
 
-def test_a_deadline_reaches_a_row_that_runs_one_that_is_paused_and_one_that_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+def test_a_deadline_reaches_a_row_that_runs_one_that_is_paused_and_one_that_waits() -> None:
+    now = 0.0
     engine = tiny_engine(eos_id=-1, max_rows=2)
-    tasks = [Row(words(5, i), i, max_tokens=50, deadline=now + 10) for i in range(3)]
+    tasks = [Row(words(5, i), i, max_tokens=50, deadline=Deadline(10.0, lambda: now)) for i in range(3)]
     running, paused, waiting = jobs = [engine.submit(task) for task in tasks]
     for _ in range(4):
         engine.step()

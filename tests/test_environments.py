@@ -176,6 +176,28 @@ def test_an_irreversible_environment_has_one_branch() -> None:
     assert "act from the newest node" in str(search.trace[other.key].error)
 
 
+class Broken(Counting):
+    """Fails at actions that are no JSON objects."""
+
+    async def step(self, state: dict[str, Any], action: Any) -> Observation:
+        if not isinstance(action, dict):
+            raise ModelError("this is no object")
+        return await super().step(state, action)
+
+
+def test_a_failed_action_is_charged_and_not_banked_and_the_others_go_on() -> None:
+    journal = MemoryJournal()
+    for again in (False, True):
+        search = searching(Broken(), journal)
+        (base,) = walk(search, [SET])
+        failed = act(search, base, "get a")
+        assert failed is not None and (failed.finish, failed.usage) == ("error", Usage(actions=1)), again
+        assert failed.state == base.state and str(search.trace[failed.key].error) == "this is no object"
+        found = act(search, base, GET)
+        assert found is not None and found.state.text == "1"
+        assert search.ledger.spent.actions == 3
+
+
 def test_an_environment_without_fork_and_replay_continues_only_from_its_newest_state() -> None:
     environment = Counting()
     environment.capabilities = frozenset()

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from toy import ToyGenerator, done
 
+from experiments.monkeys.health import Judged, health
 from thinktime.bank.store import Bank
 from thinktime.bench.controls import Oracle
 from thinktime.bench.execution import Programs, arithmetic, passes
-from thinktime.bench.health import Judged, health
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError
 from thinktime.core.types import Sampling
 from thinktime.generators.text import Text
 from thinktime.pocket.problems import problems
+from thinktime.session import Session
 from thinktime.strategies import make
 
 # Arithmetic
@@ -109,7 +110,8 @@ def test_with_tests_as_the_verifier_selection_equals_coverage(file: Path, tmp_pa
     generator = ToyGenerator({str(i): done(program) for i, program in enumerate(PROGRAMS)})
     with Bank(tmp_path / "bank.db") as bank:
         entries = [Entry(name, 4, make(name, {"n": 4})) for name in ("best_of_n", "majority")]
-        bench = Bench(task, generator, Oracle(task), entries, Sampling(max_length=20), bank)
+        session = Session({"main": generator}, {"main": Oracle(task)}, sampling=Sampling(max_length=20))
+        bench = Bench(task, session, entries, bank)
         asyncio.run(bench.run())
     selected = [outcome.correct for outcome in bench.outcomes["best_of_n@4"].values()]
     assert selected == [any(outcome.samples) for outcome in bench.outcomes["best_of_n@4"].values()]

@@ -7,9 +7,9 @@ from statistics import fmean
 
 import pytest
 
-from thinktime.bench.lengths import diagnose, first_length, first_of, measure, normal_first, predict
 from thinktime.bench.samples import Sample
 from thinktime.core.errors import InputError
+from thinktime.planning.lengths import diagnose, first_length, first_of, measure, normal_first, predict
 from thinktime.strategies.sampling.first_finish import FirstFinish
 
 

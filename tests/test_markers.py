@@ -12,7 +12,7 @@ from scipy.special import expit
 from toy import Piece, done, score, solve, toy_search
 from toy import extend as grow
 
-from thinktime.bench.features import association, fit_weights
+from experiments.verifier_free.features import association, fit_weights
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.core.errors import InputError
 from thinktime.scorers.markers import Markers, MarkerScorer, Weights

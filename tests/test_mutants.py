@@ -15,6 +15,10 @@ def first(n: int = 3, *, ready: bool = True) -> int | None:
     return é if ready else n
 
 
+class Reader(Protocol):
+    def read(self, n: int = 3) -> int: ...
+
+
 STEPS = {"a": lambda x: x * 2, "b": lambda x: zip(x, x, strict=True)}
 '''
 

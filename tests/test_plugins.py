@@ -1,4 +1,4 @@
-"""An installed package can add generators, scorers, environments, prompts and tasks by name.
+"""An installed package can add generators, scorers, environments, prompts, tasks and planners by name.
 
 The package is tests/first_words. It is on the path with its entry points, as if pip had installed it.
 """
@@ -17,9 +17,10 @@ from thinktime.cli.common import prompts_in
 from thinktime.config import Config, environment
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Prompt
+from thinktime.core.usage import Budget
 from thinktime.plugins import GROUPS, installed, made
-from thinktime.session import open_session, solve
-from thinktime.testing import WordGenerator
+from thinktime.session import open_session, run, solve
+from thinktime.testing import WordGenerator, WordScorer
 
 SOURCE = Path(__file__).with_name("first_words")
 
@@ -79,6 +80,19 @@ def test_a_task_a_generator_and_a_scorer_of_a_package_are_found_by_name() -> Non
     assert answer.usage.scorer_calls > 0
 
 
+@pytest.mark.usefixtures("first_words")
+def test_a_planner_of_a_package_chooses_for_auto() -> None:
+    chosen = {}
+    for budget in ("", "4000tok"):
+        config = Config(WordGenerator(), WordScorer(), strategy="auto:planner=few_words:3", budget=budget or Budget())
+        search, _ = asyncio.run(run(config, PROBLEM))
+        chosen[budget] = search.events[0]
+    assert chosen == {
+        "": {"planner": "few_words:3", "strategy": "single"},
+        "4000tok": {"planner": "few_words:3", "strategy": "first_words:n=3"},
+    }
+
+
 def test_without_the_package_its_names_are_unknown_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         UnknownNameError, match=r"environment='word_count': unknown; .*there are: calculator, key_value"
@@ -86,6 +100,8 @@ def test_without_the_package_its_names_are_unknown_in_one_line(tmp_path: Path) -
         environment("word_count")
     with pytest.raises(InputError, match="task='sums': give 'pocket', the path of a JSONL file or the task of an"):
         load("sums")
+    with pytest.raises(UnknownNameError, match=r"auto.planner='few_words': unknown; .*there are: prior"):
+        Config(WordGenerator(), strategy="auto:planner=few_words")
     with pytest.raises(InputError, match="cannot read the file"):
         prompts_in(["check=short_check"])
     with pytest.raises(InputError, match="model='words"):

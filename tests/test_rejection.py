@@ -7,12 +7,13 @@ import asyncio
 import pytest
 from toy import extend
 
-from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.bench.tasks import load
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
+from thinktime.planning.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.scorers.prm import ProcessReward
+from thinktime.session import Session
 
 SAMPLING = Sampling(max_length=300)
 
@@ -66,7 +67,9 @@ def test_the_reward_inside_a_step_equals_that_of_the_step_cut_at_this_token(
 def test_a_calibration_reads_steps_of_each_problem_at_several_depths(
     generator: LocalGenerator, reward: ProcessReward
 ) -> None:
-    found = asyncio.run(read_along(load("pocket", 3, split="dev"), generator, reward, SAMPLING))
+    found = asyncio.run(
+        read_along(load("pocket", 3, split="dev"), Session({"main": generator}, sampling=SAMPLING), reward)
+    )
     assert [{node.depth for node in steps} for steps in found] == [{1}, {2}, {3}]
     assert all(len(steps) == 16 for steps in found)
     assert 1 <= least_tau(found, 0.25)[0] < 60

@@ -22,6 +22,7 @@ from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
+from thinktime.core.clock import Deadline
 from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.transitions import Race
@@ -831,7 +832,7 @@ def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_and_costs_nothing(
     endpoint = start()
     endpoint.faults.append("429:3600")
     with pytest.raises(TooLateError) as caught:
-        run(Client(endpoint.url, patience=7200).post("chat/completions", BODY, deadline=time.monotonic() + 3))
+        run(Client(endpoint.url, patience=7200).post("chat/completions", BODY, deadline=Deadline(time.monotonic() + 3)))
     assert not caught.value.billed
 
 

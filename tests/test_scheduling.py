@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tiny import CONTEXT, EOS, in_full, tiny_engine, tiny_model, words
 from torch import Tensor
 
+from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.blocks import Prefix
 from thinktime.models.engine.engine import BLOCK_SIZE, Engine
@@ -634,7 +635,7 @@ def test_a_deadline_removes_its_row_from_a_race_and_the_others_continue() -> Non
     race = RowRace(1, lambda ids: True, [])
     rows = [Row(words(5, i), i, 200, temperature=1.5, race=race) for i in range(6)]
     first = min(len(in_full(replace(row, race=None), eos=END)[0]) for row in rows[1:])
-    late = replace(rows[0], deadline=0.0)
+    late = replace(rows[0], deadline=Deadline(0.0))
     outputs = tiny_engine(eos_id=END).run([late, *rows[1:]])
     assert (outputs[0].finish, outputs[0].ids) == ("cancelled", ())
     assert [len(output.ids) for output in outputs[1:]] == [first] * 5

@@ -222,6 +222,10 @@ def test_costs_and_splits_of_the_law() -> None:
     law: dict[str, Any] = {"ratio": 1.0, "alpha_s": 1.0, "a": 0.5, "alpha_v": 0.75, "b": 0.5}
     assert SolveOrVerify(16, **law).split() == (4, 3)
     assert SolveOrVerify(1, **law).split() == (1, 0)
+    assert SolveOrVerify(4, **{**law, "alpha_v": 0.2}).split() == (4, 0), "less than one check"
+    assert SolveOrVerify(4, **{**law, "alpha_s": 0.2}).split() == (4, 0), "less than one solution"
+    assert SolveOrVerify(4, **{**law, "ratio": 9.0}).split() == (4, 0), "after shrinking less than one check"
+    assert SolveOrVerify(16, **law, crossover=16).split() == (4, 3)
     assert [SolveOrVerify(40, **law, integer=how).split()[1] for how in ("round", "floor")] == [5, 4]
     assert SolveOrVerify(16, **law, crossover=17).split() == (16, 0)
     assert SolveOrVerify(16, **{**law, "alpha_s": 4.0}).split() == (8, 1)  # a cost of 64 solutions, halved twice
@@ -670,6 +674,18 @@ def test_samples_with_low_early_scores_are_not_finished() -> None:
     answer = solve(EarlyPruning(n=3, t_check=2, keep_frac=0.6), search)
     assert (answer.value, answer.usage.generated_tokens) == ("9", 3 * 2 + 2)
     assert texts([record.node for record in search.trace.values() if record.pruned]) == ["a b"]
+
+
+def test_what_is_unlikely_or_drawn_early_is_not_finished() -> None:
+    tree = {"0": Piece("a b 5", "eos", -1.0), "1": Piece("d e 7", "eos", -8.0), "2": Piece("g 9", "eos", -2.0)}
+    tree |= {"0/0": done("5"), "1/0": done("7")}
+    left_out: dict[str, set[str]] = {"likely": set(), "random": set()}
+    for keep, found in left_out.items():
+        for seed in range(20):
+            search = toy_search(tree, lambda node: 0.5, seed=seed)
+            solve(EarlyPruning(n=3, t_check=2, keep_frac=0.6, keep=keep), search)
+            found |= set(texts([record.node for record in search.trace.values() if record.pruned]))
+    assert left_out == {"likely": {"d e"}, "random": {"a b", "d e", "g 9"}}
 
 
 def test_early_checks_without_effect_are_refused() -> None:

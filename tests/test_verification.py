@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinktime.bench.verification import Checked, Verdicts, at_random, best_split, budgets, crossover, fit, splits
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.selection import Candidate
 from thinktime.core.types import Node
+from thinktime.planning.verification import Checked, Verdicts, at_random, best_split, budgets, crossover, fit, splits
 from thinktime.strategies.verification.solve_or_verify import SELECT, cost
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from hypothesis import settings
 
+from thinktime.core.clock import Clock
 from thinktime.core.journal import Journal
-from thinktime.core.ledger import Clock, Ledger
+from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
@@ -94,8 +95,8 @@ class ToyGenerator(WordGenerator):
         return children
 
     def _in_time(self, extension: Extension, child: Child, now: float) -> Child:
-        """The child cut at its deadline; it has at least one word."""
-        left = math.inf if extension.deadline is None else max(1, math.ceil(extension.deadline - now))
+        """What a row had said by its deadline; one word at least."""
+        left = math.inf if extension.deadline is None else max(1, math.ceil(extension.deadline.at - now))
         return child if child.passes <= left else replace(self.cut(extension, child, int(left)), finish="budget")
 
 

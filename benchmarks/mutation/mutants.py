@@ -48,7 +48,7 @@ class Mutant:
 
 
 def mutants(file: str, source: str) -> list[Mutant]:
-    """All mutants of a source. Strings, ``strict`` of ``zip`` and code for type checkers are not changed."""
+    """All mutants of a source. Strings, ``strict`` of ``zip``, protocols and code for type checkers are not changed."""
     found: list[Mutant] = []
 
     def visit(node: ast.AST, function: int, within: str) -> None:
@@ -61,7 +61,7 @@ def mutants(file: str, source: str) -> list[Mutant]:
             for new in _changed(node):
                 found.append(Mutant(file, node.lineno, node.col_offset, old, new, function, within))
         for name, value in ast.iter_fields(node):
-            if name in ("annotation", "returns") or (name == "body" and _for_types(node)) or _is_check(node):
+            if name in ("annotation", "returns") or (name == "body" and _no_code(node)) or _is_check(node):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
@@ -92,7 +92,10 @@ def _is_check(node: ast.AST) -> bool:
     return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
-def _for_types(node: ast.AST) -> bool:
+def _no_code(node: ast.AST) -> bool:
+    """Whether the body is never run: what only type checkers read, and protocols."""
+    if isinstance(node, ast.ClassDef):
+        return any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 

@@ -33,8 +33,9 @@ from thinktime.bench.environment import environment
 ROOT = Path(__file__).parents[2]
 SOURCES = ("src/thinktime/core", "src/thinktime/strategies")
 TESTS = """
-bad_input bank budget environments monte_carlo nested particles roles scores sampling_strategies search selection
-selectors skills steering step_searches strategies strategy_options testing tree_search verification
+bad_input bank bench_failures budget environments generative_reward monte_carlo nested noise_search particles planning
+roles scores sampling_strategies search selection selectors skills steering step_searches strategies strategy_options
+testing tree_search verification
 """
 """Test files that load no model and start no server, so that a mutant takes seconds."""
 SLOWER, START = 10, 120

@@ -24,8 +24,8 @@ from experiments.harness import Experiment, arm, correct, minus, options, summar
 from experiments.intervals import Estimate, as_points, difference, mean
 from experiments.plot import COLOURS, bars, panels, save
 from thinktime.bench.controls import Scrambled
-from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
+from thinktime.planning.difficulty import BINS, binned, cross_validated
 
 HERE = Path(__file__).parent
 SIZES = (4, 8, 16, 32)

@@ -34,9 +34,10 @@ from experiments.harness import (
 )
 from experiments.intervals import Estimate, as_number, as_points, mean, ratio
 from experiments.plot import COLOURS, lines, panels, save
-from thinktime.bench.rejection import Steps, least_tau, partial, read_along, recall
 from thinktime.bench.tasks import load
-from thinktime.core.types import Node
+from thinktime.core.types import MAIN, Node
+from thinktime.planning.rejection import Steps, least_tau, partial, read_along, recall
+from thinktime.session import Session
 
 HERE = Path(__file__).parent
 TAUS = (2, 4, 6, 8, 12, 16, 24)
@@ -92,7 +93,7 @@ def main() -> None:
     scorer = reward_model()
     experiment = Experiment(HERE, options(__doc__).parse_args(), scorer=scorer)
     dev = load("pocket", 200, split="dev", seed=3)
-    steps = asyncio.run(read_along(dev, experiment.generator, scorer, SAMPLING))
+    steps = asyncio.run(read_along(dev, Session({MAIN: experiment.generator}, sampling=SAMPLING), scorer))
     calibrated = calibration(steps)
     chosen, kept = least_tau(steps, share=0.25)
     print(f"tau {chosen} keeps {kept:.3f} of the best quarter", flush=True)

@@ -21,12 +21,12 @@ from typing import Any
 from experiments.intervals import as_number, difference, mean
 from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
 from experiments.pools import describe, run, text
-from thinktime.bench.lengths import Lengths, diagnose, first_length, first_of, measure, predict
 from thinktime.bench.samples import Pool, Sample
 from thinktime.bench.selectors import DRAWS, curve, first_finish
 from thinktime.bench.statistics import expected_best
 from thinktime.core.errors import InputError
 from thinktime.core.selection import majority
+from thinktime.planning.lengths import Lengths, diagnose, first_length, first_of, measure, predict
 
 HERE = Path(__file__).parent
 SIZES = (1, 2, 4, 8, 16, 32, 64)

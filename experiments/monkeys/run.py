@@ -21,12 +21,12 @@ from typing import Any
 
 from experiments.intervals import Estimate, difference, mean
 from experiments.monkeys import coverage as laws
+from experiments.monkeys.health import Judged
+from experiments.monkeys.health import health as health_of
 from experiments.plot import COLOURS, legend_below, line, logarithmic, panels, save
 from experiments.pools import describe, run, text
 from thinktime.answers import canonical, extract
 from thinktime.bench.execution import arithmetic
-from thinktime.bench.health import Judged
-from thinktime.bench.health import health as health_of
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import Select, SelectorPoint, curve, plateau
 from thinktime.bench.statistics import pass_at_k

@@ -26,10 +26,12 @@ from thinktime.bench.report import write_report
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task, load
+from thinktime.core.types import MAIN
 from thinktime.generators.local import LocalGenerator
 from thinktime.models.engine.models import load_reward_model
 from thinktime.models.engine.rows import Read
 from thinktime.pocket.problems import WordProblem, check_steps, problems
+from thinktime.session import Session
 from thinktime.strategies import make
 
 HERE = Path(__file__).parent
@@ -49,7 +51,7 @@ def right(run: Bench, label: str) -> list[bool]:
 
 def compare(run: Bench, a: str, b: str) -> Estimate:
     """Paired difference of two entries' accuracies over the same problems."""
-    return difference(right(run, a), right(run, b), run.seed)
+    return difference(right(run, a), right(run, b), run.session.seed)
 
 
 def reward_quality(
@@ -118,7 +120,7 @@ def targets(run: Bench, quality: dict[str, Any], result: dict[str, Any], n: int)
     pass_1 = result["coverage"]["1"]
     samples = [run.outcomes[f"majority@{n}"][problem.id].samples for problem in run.task.problems]
     rates = [sum(s) / n for s in samples]
-    gap = difference(map(any, samples), rates, run.seed)
+    gap = difference(map(any, samples), rates, run.session.seed)
     better = compare(run, f"best_of_n@{n}", f"majority@{n}")
     vote = compare(run, f"weighted_majority@{n}", f"best_of_n@{n}")
     vote_majority = compare(run, f"weighted_majority@{n}", f"majority@{n}")
@@ -141,7 +143,7 @@ def targets(run: Bench, quality: dict[str, Any], result: dict[str, Any], n: int)
     return {
         "command": result["command"],
         "environment": result["environment"],
-        "seed": run.seed,
+        "seed": run.session.seed,
         "n_problems": single["n_problems"],
         "n_samples": n,
         "model": result["model"],
@@ -157,7 +159,7 @@ def pass_at_1_by_level(run: Bench, n: int) -> dict[str, Estimate]:
     values: dict[str, list[float]] = {}
     for outcome in run.outcomes[f"majority@{n}"].values():
         values.setdefault(str(outcome.problem.metadata["level"]), []).append(sum(outcome.samples) / n)
-    return {level: mean(v, run.seed) | {"n": len(v)} for level, v in sorted(values.items())}
+    return {level: mean(v, run.session.seed) | {"n": len(v)} for level, v in sorted(values.items())}
 
 
 class _Text:
@@ -182,8 +184,9 @@ def main() -> None:
     sizes = [2**i for i in range(args.n.bit_length()) if 2**i <= args.n]
     task = load("pocket", args.problems, split=args.split, seed=args.seed)
     generator, scorer = language_model(), reward_model()
+    session = Session({MAIN: generator}, {MAIN: scorer}, sampling=SAMPLING, seed=args.seed)
     with Bank(args.bank) as bank:
-        run = Bench(task, generator, scorer, entries(sizes), SAMPLING, bank, seed=args.seed)
+        run = Bench(task, session, entries(sizes), bank)
         asyncio.run(run.run())
         result = run.result("python -m experiments.pocket.run " + " ".join(sys.argv[1:]), environment())
         reference = list(problems(args.split, args.problems, seed=args.seed))

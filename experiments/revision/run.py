@@ -26,11 +26,11 @@ import numpy as np
 from experiments.harness import Arm, Experiment, correct, minus, options, reward_model, skilled, summary
 from experiments.intervals import Estimate, areas, as_percent, as_points, difference, mean, share
 from experiments.plot import COLOURS, line, panels, save
-from thinktime.bench.difficulty import BINS, binned, cross_validated
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
+from thinktime.planning.difficulty import BINS, binned, cross_validated
 from thinktime.strategies.revision.revision import Revision
 
 HERE = Path(__file__).parent

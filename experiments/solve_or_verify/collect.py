@@ -12,11 +12,11 @@ import numpy as np
 from experiments.harness import new_search
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import Task
-from thinktime.bench.verification import Checked, Verdicts
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Problem
 from thinktime.core.usage import total
 from thinktime.generators.local import LocalGenerator
+from thinktime.planning.verification import Checked, Verdicts
 from thinktime.prompts.common import CHECK
 
 IN_FLIGHT = 32

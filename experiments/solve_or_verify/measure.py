@@ -10,7 +10,7 @@ import numpy as np
 from experiments.intervals import Estimate, areas, bootstrap, difference, mean, ratio
 from experiments.solve_or_verify.collect import Collected
 from thinktime.bench.statistics import auc
-from thinktime.bench.verification import (
+from thinktime.planning.verification import (
     Floats,
     Law,
     Split,

@@ -22,7 +22,7 @@ from typing import Any
 from experiments.intervals import difference, mean
 from experiments.plot import COLOURS, bars, legend_below, panels, save
 from experiments.pools import describe, run, text
-from thinktime.bench.features import association, fit_weights
+from experiments.verifier_free.features import association, fit_weights
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import candidates, curve, length_vote
 from thinktime.core.selection import majority, weighted_majority

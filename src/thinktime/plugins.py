@@ -9,6 +9,7 @@ thinktime.scorers      a function from the text of ``--scorer`` to a scorer
 thinktime.environments a function from the text of an environment's name to an environment
 thinktime.prompts      a `Prompt`
 thinktime.tasks        a function from the name of a task to a task
+thinktime.planners     a function from the name of a planner to a planner
 ====================== ================================================================
 
 A text may go on behind a colon, as ``name:anything``; the function reads all of it.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
-GROUPS = ("strategies", "generators", "scorers", "environments", "prompts", "tasks")
+GROUPS = ("strategies", "generators", "scorers", "environments", "prompts", "tasks", "planners")
 
 
 def installed(group: str, name: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,11 +15,13 @@ from thinktime.config import OF_MODEL, POCKET, SHIPPED_SCORERS, Config, Models, 
 from thinktime.core.environment import Environment
 from thinktime.core.errors import InputError
 from thinktime.core.journal import Journal
+from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
+from thinktime.scorers.embedding import HashedNgrams
 
 if TYPE_CHECKING:
     from thinktime.bank.store import Bank
@@ -30,34 +32,45 @@ if TYPE_CHECKING:
 class Session:
     """Loaded models, scorers and environments, and the settings of the searches that use them.
 
-    Use it as an asynchronous context manager, or await `close`, where a model is behind HTTP or there is a bank.
+    Use it as an asynchronous context manager, or await `close`, if a model is behind HTTP or there is a bank. Its
+    fields are the arguments of `thinktime.core.search.Search`; models, scorers and environments are by role.
     """
 
     models: Mapping[str, Generator]
-    scorers: Mapping[str, Scorer]
-    environments: Mapping[str, Environment]
-    prompts: Mapping[str, Prompt]
-    answers: Answers
-    embedder: Embedder
-    sampling: Sampling
-    budget: Budget
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    environments: Mapping[str, Environment] = field(default_factory=dict)
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    answers: Answers | None = None
+    embedder: Embedder = field(default_factory=HashedNgrams)
+    sampling: Sampling = field(default_factory=Sampling)
+    budget: Budget = field(default_factory=Budget)
     seed: int = 0
     journal: Journal | None = None
 
-    def search(self, problem: Problem) -> Search:
-        """A search for this problem.
+    def search(self, problem: Problem, within: Ledger | None = None) -> Search:
+        """A search for this problem. It is charged to ``within`` as well.
 
         Raises:
             InputError: the prompt does not fit, or a limit cannot be kept for these models.
         """
-        return Search(problem, **vars(self))
+        return Search(problem, **vars(self), within=within)
 
-    async def close(self) -> None:
-        """Close the connections of models and scorers, and the bank. A later call of a model opens new ones."""
+    def with_bank(self, bank: Bank) -> Session:
+        """This session with a bank, in which it notes the role of each model and scorer."""
+        bank.add_roles("model", {role: model.name for role, model in self.models.items()})
+        bank.add_roles("scorer", {role: scorer.name for role, scorer in self.scorers.items()})
+        return replace(self, journal=bank)
+
+    async def disconnect(self) -> None:
+        """Close the connections of models and scorers. A later call opens new ones."""
         for each in (*self.models.values(), *self.scorers.values()):
             close = getattr(each, "close", None)
             if close is not None:
                 await close()
+
+    async def close(self) -> None:
+        """Close the connections of models and scorers, and the bank."""
+        await self.disconnect()
         if self.journal is not None and hasattr(self.journal, "close"):
             self.journal.close()
 
@@ -75,10 +88,7 @@ def open_session(config: Config) -> Session:
         InputError: a model or scorer does not exist, or cannot be used together with the others.
         BankError: the bank cannot be opened.
     """
-    from thinktime.answers import TextAnswers
     from thinktime.bank.store import Bank
-    from thinktime.pocket.problems import read_answer
-    from thinktime.scorers.embedding import HashedNgrams
 
     specs = config.model_specs()
     models = {role: _model(role, spec, config) if isinstance(spec, ModelSpec) else spec for role, spec in specs.items()}
@@ -87,6 +97,15 @@ def open_session(config: Config) -> Session:
         role: _scorer(role, spec, config, models[MAIN]) if isinstance(spec, ScorerSpec) else spec
         for role, spec in judges.items()
     }
+    session = _session(config, models, scorers)
+    return session if config.bank is None else session.with_bank(Bank(config.bank))
+
+
+def _session(config: Config, models: Mapping[str, Generator], scorers: Mapping[str, Scorer]) -> Session:
+    """What a config says beside models, scorers and the bank."""
+    from thinktime.answers import TextAnswers
+    from thinktime.pocket.problems import read_answer
+
     return Session(
         models,
         scorers,
@@ -97,7 +116,6 @@ def open_session(config: Config) -> Session:
         config.sampling(),
         config.limits(),
         config.seed,
-        None if config.bank is None else Bank(config.bank),
     )
 
 
@@ -143,8 +161,11 @@ async def run(config: Config, problem: Problem) -> tuple[Search, Answer]:
         return search, await strategy(search)
 
 
-def banked(config: Config, bank: Bank) -> tuple[dict[str, Generator], dict[str, Scorer]]:
-    """Models and scorers that replay a bank. A config names them by role as the bank does; one that is left is found.
+def open_replay(config: Config, bank: Bank) -> Session:
+    """A session whose models and scorers replay a bank. No model is loaded.
+
+    The bank knows the roles of the searches that wrote it. A config may name another model or scorer of the bank for a
+    role. Of a bank without roles, a single one that is left takes the role that is left.
 
     Raises:
         InputError: it is not clear which model or scorer of the bank has a role.
@@ -153,19 +174,24 @@ def banked(config: Config, bank: Bank) -> tuple[dict[str, Generator], dict[str, 
     from thinktime.generators.recorded import BankedGenerator
     from thinktime.scorers.recorded import BankedScorer
 
-    models = _roles_in_bank("model", bank.models(), config.model_specs(), bank)
-    scorers = _roles_in_bank("scorer", bank.scorers(), {MAIN: ScorerSpec("none"), **config.scorer_specs()}, bank)
-    verdicts = {f"{name}/verdict" for name in models.values()}
-    return {role: BankedGenerator(name) for role, name in models.items()}, {
+    names = _roles_in_bank("model", bank.models(), config.model_specs(), bank)
+    judges = _roles_in_bank("scorer", bank.scorers(), {MAIN: ScorerSpec("none"), **config.scorer_specs()}, bank)
+    verdicts = {f"{name}/verdict" for name in names.values()}
+    models = {role: BankedGenerator(name) for role, name in names.items()}
+    scorers = {
         role: BankedScorer(name, frozenset({Capability.VERDICTS})) if name in verdicts else BankedScorer(name)
-        for role, name in scorers.items()
+        for role, name in judges.items()
     }
+    return replace(_session(config, models, scorers), journal=bank)
 
 
 def _roles_in_bank(kind: str, names: Sequence[str], wanted: Mapping[str, Any], bank: Bank) -> dict[str, str]:
     """The name in the bank of each role."""
     sources = {role: str(getattr(spec, "source", "")) for role, spec in wanted.items()}
     found = {role: source for role, source in sources.items() if source in names}
+    for role, noted in bank.roles(kind).items():
+        if role in wanted and role not in found and len(noted) == 1 and noted[0] in names:
+            found[role] = noted[0]
     missing = [role for role in wanted if role not in found]
     left = [name for name in names if name not in found.values()]
     if len(missing) == len(left) == 1:

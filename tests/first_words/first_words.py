@@ -1,6 +1,6 @@
 """First words (our own example): begin several solutions, finish only the one with the best score.
 
-The package also has an environment, a prompt, a task, a generator and a scorer, each with its entry point.
+The package also has an environment, a prompt, a task, a generator, a scorer and a planner, each with its entry point.
 """
 
 from __future__ import annotations
@@ -83,3 +83,14 @@ def words(text: str) -> Generator:
 def word_scores(text: str) -> Scorer:
     """Random scores."""
     return WordScorer()
+
+
+class FewWords:
+    """A planner: begin N solutions with a budget, else draw one. Its text is ``few_words`` or ``few_words:N``."""
+
+    def __init__(self, text: str) -> None:
+        self._n = int(text.partition(":")[2] or 2)
+
+    def choose(self, search: Search) -> str:
+        """The strategy of this package if there is a budget of tokens."""
+        return "single" if search.ledger.budget.tokens is None else f"first_words:n={self._n}"

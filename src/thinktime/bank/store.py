@@ -37,6 +37,9 @@ CREATE TABLE IF NOT EXISTS readings (
 CREATE TABLE IF NOT EXISTS verdicts (
     key TEXT NOT NULL, checker TEXT NOT NULL, correct INTEGER NOT NULL, PRIMARY KEY (key, checker)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS roles (
+    kind TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, role, name)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spending (
     account TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -103,6 +106,18 @@ class Bank:
     def scorers(self) -> list[str]:
         """The names of the scorers with scores in this bank."""
         return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
+
+    def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
+        """Note which model (or scorer: the ``kind``) has which role in the searches to come."""
+        rows = [(kind, role, name) for role, name in names.items()]
+        self._write("INSERT OR IGNORE INTO roles (kind, role, name) VALUES (?, ?, ?)", rows)
+
+    def roles(self, kind: str) -> dict[str, list[str]]:
+        """The names of the models (or scorers) that had each role."""
+        found: dict[str, list[str]] = {}
+        for role, name in self._db.execute("SELECT role, name FROM roles WHERE kind = ? ORDER BY role, name", (kind,)):
+            found.setdefault(role, []).append(name)
+        return found
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
         """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thinktime import pocket
-from thinktime.core.search import Search
-from thinktime.core.types import Problem, Sampling
+from thinktime.core.types import MAIN, Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.generators.diffusion import DiffusionGenerator
 from thinktime.models.diffusion.classifier import Classifier
@@ -21,6 +20,7 @@ from thinktime.models.diffusion.models import DiffusionModel
 from thinktime.pocket.digits import STEPS
 from thinktime.scorers.composed import Composed
 from thinktime.scorers.pictures import PictureScorer, class_score, ink
+from thinktime.session import Session
 from thinktime.strategies import make
 
 if TYPE_CHECKING:
@@ -51,17 +51,12 @@ def paintings() -> dict[tuple[str, int], list[Painted]]:
     generator = DiffusionGenerator(DiffusionModel(pocket.directory("digits")), steps=STEPS)
     digit = PictureScorer(generator, class_score(Classifier.load(pocket.directory("digits_scorer"))), "class")
     scorer = Composed([(digit, 1.0), (PictureScorer(generator, ink, "ink"), 10.0)])
+    session = Session({MAIN: generator}, {MAIN: scorer}, sampling=Sampling(max_length=STEPS))
 
     async def one(name: str, nfe: int, digit: int) -> Painted:
         values = dict(METHODS.get(name, {"n": 1}))
         values.setdefault("n", nfe // STEPS)
-        search = Search(
-            Problem(f"gallery/{digit}", digit),
-            generator,
-            scorers=scorer,
-            sampling=Sampling(max_length=STEPS),
-            budget=Budget(nfe=nfe),
-        )
+        search = replace(session, budget=Budget(nfe=nfe)).search(Problem(f"gallery/{digit}", digit))
         answer = await make("best_of_n" if name == "single" else name, values)(search)
         assert answer.node is not None
         (picture,) = generator.model.pictures([answer.node.state.x])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from thinktime.bank.store import Bank
@@ -17,13 +17,11 @@ from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
 from thinktime.core.meter import Account
-from thinktime.core.protocols import Generator, Scorer
-from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import MAIN, Problem, Prompt, Sampling
-from thinktime.core.usage import Budget, Usage, total
+from thinktime.core.types import MAIN, Problem
+from thinktime.core.usage import Usage, total
 from thinktime.generators.text import thinking_counts, thinking_report
-from thinktime.scorers.embedding import HashedNgrams
+from thinktime.session import Session
 from thinktime.strategies import Strategy, check
 
 SCHEMA = 1
@@ -66,18 +64,11 @@ class Bench:
     """A run in progress; `result` works at any time, even after an interruption."""
 
     task: Task
-    generator: Generator
-    scorer: Scorer | None
+    session: Session
+    """The models, scorers and settings of all searches. Answers are read as the task says."""
     entries: Sequence[Entry]
-    sampling: Sampling
     bank: Bank
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-    models: Mapping[str, Generator] = field(default_factory=dict)
-    """Those of all roles; the main one is ``generator``."""
-    scorers: Mapping[str, Scorer] = field(default_factory=dict)
-    """Those of all roles; the main one is ``scorer``."""
-    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    """Keeps the samples."""
     thinking_tokens: int | None = None
     """The cap of the generator; the result reports whether it held."""
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
@@ -87,9 +78,14 @@ class Bench:
     failed: dict[str, str] = field(default_factory=dict)
     """Why entries were refused or stopped, one line each, by label."""
 
+    def __post_init__(self) -> None:
+        self.session = replace(self.session, answers=self.task.answers).with_bank(self.bank)
+
     def budget_text(self) -> str:
         """The limits of the budget as text."""
-        return ", ".join(f"{value:g} {name}" for name, value in asdict(self.budget).items() if value is not None)
+        return ", ".join(
+            f"{value:g} {name}" for name, value in asdict(self.session.budget).items() if value is not None
+        )
 
     async def run(self) -> None:
         """Run all entries, one after another; each finds the earlier entries' samples in the bank.
@@ -104,10 +100,10 @@ class Bench:
         """
         for problem in self.task.problems:
             try:
-                search = self._search(problem)
+                search = self.session.search(problem)
             except InputError as error:
                 raise InputError(error.field, error.value, f"problem {problem.id}: {error.fix}") from None
-            worst = self.generator.worst_case(search.root, self.sampling.max_length)
+            worst = search.generator.worst_case(search.root, search.sampling.max_length)
             if not search.ledger.reserve(worst):
                 raise InputError("budget", self.budget_text(), f"not enough for one sample of problem {problem.id}")
         for entry in self._accepted():
@@ -116,7 +112,7 @@ class Bench:
     def _accepted(self) -> list[Entry]:
         """The entries that can run. The reasons of the others are in `failed`, unless there are only others."""
         accepted, refused = [], []
-        search = self._search(self.task.problems[0]) if self.task.problems else None
+        search = self.session.search(self.task.problems[0]) if self.task.problems else None
         for entry in self.entries:
             try:
                 if search is not None:
@@ -156,22 +152,8 @@ class Bench:
         self.on_outcome(entry, outcome)
         return None
 
-    def _search(self, problem: Problem) -> Search:
-        return Search(
-            problem,
-            {**self.models, MAIN: self.generator},
-            scorers=self.scorers or self.scorer,
-            answers=self.task.answers,
-            embedder=HashedNgrams(),
-            prompts=self.prompts,
-            sampling=self.sampling,
-            budget=self.budget,
-            seed=self.seed,
-            journal=self.bank,
-        )
-
     async def _solve(self, entry: Entry, problem: Problem) -> Outcome:
-        search = self._search(problem)
+        search = self.session.search(problem)
         answer = await entry.strategy(search)
         correct = self._right(answer.value, problem)
         if answer.node is not None:
@@ -194,18 +176,18 @@ class Bench:
             "schema": SCHEMA,
             "command": command,
             "environment": dict(environment),
-            "seed": self.seed,
+            "seed": self.session.seed,
             "complete": all(len(self.outcomes.get(e.label, {})) == len(self.task.problems) for e in self.entries),
             "task": {
                 "name": self.task.name,
                 "n": len(self.task.problems),
                 "levels": {level: levels.count(level) for level in sorted(set(levels))},
             },
-            "model": {"generator": self.generator.name, "scorer": self.scorer.name if self.scorer else None},
+            "model": self._model_result(),
             "evaluator": self.task.evaluator,
-            "stamp": STAMP if self.scorer and self.scorer.name == self.task.evaluator else None,
+            "stamp": STAMP if self._judge == self.task.evaluator else None,
             "sampling": self._sampling_result(),
-            "budget": asdict(self.budget),
+            "budget": asdict(self.session.budget),
             "runs": [self._run_result(entry) for entry in finished],
             "failed": [
                 {"strategy": entry.name, "n": entry.n, "error": self.failed[entry.label]}
@@ -216,10 +198,24 @@ class Bench:
             "traces": self._traces(finished),
         }
 
+    @property
+    def _judge(self) -> str | None:
+        """The name of the main scorer."""
+        return self.session.scorers[MAIN].name if MAIN in self.session.scorers else None
+
+    def _model_result(self) -> dict[str, Any]:
+        """The names of the main model and scorer, and those of all roles if there are more."""
+        named: dict[str, Any] = {"generator": self.session.models[MAIN].name, "scorer": self._judge}
+        for kind in ("models", "scorers", "environments"):
+            roles = {role: each.name for role, each in sorted(getattr(self.session, kind).items())}
+            if roles.keys() - {MAIN} or (roles and kind == "environments"):
+                named[kind] = roles
+        return named
+
     def _sampling_result(self) -> dict[str, Any]:
         """The sampling options, the length limit named by the model's unit."""
-        named = asdict(self.sampling)
-        named[f"max_{self.generator.unit}"] = named.pop("max_length")
+        named = asdict(self.session.sampling)
+        named[f"max_{self.session.models[MAIN].unit}"] = named.pop("max_length")
         return named
 
     def timing(self) -> dict[str, float]:
@@ -248,14 +244,14 @@ class Bench:
             "n": entry.n,
             "options": asdict(entry.strategy),  # type: ignore[call-overload]  # a strategy is a dataclass
             "n_problems": len(outcomes),
-            "accuracy": mean_interval(right, self.seed).as_dict(),
+            "accuracy": mean_interval(right, self.session.seed).as_dict(),
             "versus_single": paired_difference(
-                [float(mine) for mine, _ in shared], [float(theirs) for _, theirs in shared], self.seed
+                [float(mine) for mine, _ in shared], [float(theirs) for _, theirs in shared], self.session.seed
             ).as_dict()
             if shared and entry.name != "single"
             else None,
             "by_level": {
-                level: mean_interval(values, self.seed).as_dict() | {"n": len(values)}
+                level: mean_interval(values, self.session.seed).as_dict() | {"n": len(values)}
                 for level, values in sorted(by_level.items())
             },
             "usage": _mean_usage([o.answer.usage for o in outcomes]),
@@ -290,7 +286,7 @@ class Bench:
         outcomes = self._ordered(entry)
         ks = [2**i for i in range(entry.n.bit_length()) if 2**i <= entry.n]
         return {
-            str(k): mean_interval([_padded_pass(o.samples, entry.n, k) for o in outcomes], self.seed).as_dict()
+            str(k): mean_interval([_padded_pass(o.samples, entry.n, k) for o in outcomes], self.session.seed).as_dict()
             for k in ks
         }
 

@@ -18,9 +18,9 @@ from thinktime.bench.replay import Fields, read_recorded
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.scores import score_key
-from thinktime.core.search import Search
-from thinktime.core.types import Node, Problem, Sampling
+from thinktime.core.types import MAIN, Node, Problem, Sampling
 from thinktime.generators.recorded import BankedGenerator
+from thinktime.session import Session
 
 Unit = Literal["tokens", "words"]
 
@@ -169,11 +169,12 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
     if model is not None and model not in models:
         raise InputError("model", model, f"the bank has samples of: {', '.join(models) or 'none'}")
     generator = BankedGenerator(model or models[0])
+    session = Session({MAIN: generator}, sampling=sampling, seed=seed, journal=bank)
     scorers = bank.scorers()
     scorer = scorers[0] if len(scorers) == 1 else None
 
     async def sampled(problem: Problem) -> Sampled:
-        search = Search(problem, generator, sampling=sampling, seed=seed, journal=bank)
+        search = session.search(problem)
         try:
             leaves = await search.extend([search.root], n)
         except ModelError:

@@ -12,6 +12,7 @@ from thinktime.cli.common import (
     Aggregate,
     BudgetText,
     Dtype,
+    Environments,
     Json,
     MaxTokens,
     Model,
@@ -31,6 +32,7 @@ from thinktime.cli.common import (
     tell_warnings,
 )
 from thinktime.core.errors import InputError
+from thinktime.core.meter import as_rows
 
 if TYPE_CHECKING:
     from thinktime.core.search import Search
@@ -50,6 +52,7 @@ def ask(
     scorer_name: ScorerNames = None,
     scorer_price: ScorerPrices = None,
     aggregate: Aggregate = "last",
+    environment: Environments = None,
     prompt: PromptFiles = None,
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
@@ -77,6 +80,7 @@ def ask(
         aggregate=aggregate,
         dtype=dtype,
         thinking_tokens=thinking_tokens,
+        environment=environment,
         prompt=prompt,
         strategy=strategy,
         budget=budget_of(budget),
@@ -97,6 +101,7 @@ def ask(
         text = answer.node.state.text if answer.node else None
         out = {"answer": answer.value, "finish": answer.finish, "text": text, "share": answer.share}
         out |= {"strategy": name, "usage": answer.usage.as_dict(), "path_tokens": answer.path_tokens}
+        out["accounts"] = as_rows(answer.accounts)
         print(json.dumps(out | thinking | {"passes": answer.passes} | ({"tree": records(search)} if tree else {})))
         return
     from rich.console import Console

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,6 +22,7 @@ from thinktime.cli.common import (
     Aggregate,
     BudgetText,
     Dtype,
+    Environments,
     Json,
     MaxTokens,
     Model,
@@ -36,7 +37,6 @@ from thinktime.cli.common import (
     Temperature,
     ThinkingTokens,
     budget_of,
-    closing,
     config_of,
     numbers_in,
     read_json,
@@ -46,12 +46,11 @@ from thinktime.core.errors import InputError
 from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
-    from thinktime.bank.store import Bank
     from thinktime.bench.runner import Bench, Entry, Outcome
     from thinktime.bench.tasks import Task
-    from thinktime.core.protocols import Generator, Scorer
-    from thinktime.core.types import Sampling
+    from thinktime.session import Session
 
+Result = TypeVar("Result")
 DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
 
 
@@ -87,6 +86,7 @@ def bench(
     scorer_name: ScorerNames = None,
     scorer_price: ScorerPrices = None,
     aggregate: Aggregate = "last",
+    environment: Environments = None,
     prompt: PromptFiles = None,
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
@@ -101,7 +101,7 @@ def bench(
     from thinktime.bench.controls import NAMES, control
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
-    from thinktime.session import banked, open_session
+    from thinktime.session import open_replay, open_session
     from thinktime.strategies import listed
 
     entries = _entries(listed(strategies), numbers_in("n", n))
@@ -120,6 +120,7 @@ def bench(
         aggregate=aggregate,
         dtype=dtype,
         thinking_tokens=thinking_tokens,
+        environment=environment,
         prompt=prompt,
         without=NAMES,
         budget=budget_of(budget),
@@ -129,29 +130,15 @@ def bench(
     )
     with Bank(bank or out / "bank.db") as opened:
         if replay_bank:
-            models, scorers = banked(config, opened)
+            session = open_replay(config, opened)
         else:
             session = open_session(config)
             controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if name in NAMES}
             fitting = session.scorers.get(MAIN)
-            models = dict(session.models)
-            scorers = {**session.scorers, **{role: control(name, loaded, fitting) for role, name in controls.items()}}
-        generator, judge = models[MAIN], scorers.get(MAIN)
-        entries = _calibrated(entries, loaded, of_task, generator, judge, config.sampling(), opened)
-        run = Bench(
-            loaded,
-            generator,
-            judge,
-            entries,
-            config.sampling(),
-            opened,
-            config.limits(),
-            seed,
-            models=models,
-            scorers=scorers,
-            prompts=config.prompts_by_name(),
-            thinking_tokens=thinking_tokens,
-        )
+            judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
+            session = replace(session, scorers={**session.scorers, **judges})
+        entries = _calibrated(entries, loaded, of_task, replace(session, journal=opened))
+        run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens)
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
     if as_json:
@@ -244,22 +231,14 @@ def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
     return entries
 
 
-def _calibrated(
-    entries: Sequence[Entry],
-    tested: Task,
-    first: Callable[[int], Task],
-    generator: Generator,
-    judge: Scorer | None,
-    sampling: Sampling,
-    bank: Bank,
-) -> list[Entry]:
+def _calibrated(entries: Sequence[Entry], tested: Task, first: Callable[[int], Task], session: Session) -> list[Entry]:
     """Early rejection's ``tau=auto`` as problems that are not tested tell it; left as it is where none can be read."""
-    from thinktime.bench.rejection import PROBLEMS, least_tau, read_along
+    from thinktime.planning.rejection import PROBLEMS, least_tau, read_along
     from thinktime.scorers.prm import ProcessReward
     from thinktime.strategies.search.early_rejection import EarlyRejection
 
     found = list(entries)
-    steps = None
+    judge, steps = session.scorers.get(MAIN), None
     for place, entry in enumerate(entries):
         method = entry.strategy
         if not (isinstance(method, EarlyRejection) and method.tau == "auto" and isinstance(judge, ProcessReward)):
@@ -267,8 +246,7 @@ def _calibrated(
         if steps is None:
             more = first(len(tested.problems) + PROBLEMS)
             others = replace(more, problems=more.problems[len(tested.problems) :])
-            reading = read_along(others, generator, judge, sampling, bank)
-            steps = asyncio.run(closing((generator, judge), reading))
+            steps = asyncio.run(_disconnecting(session, read_along(others, session, judge)))
         if steps:
             tau, kept = least_tau(steps, 1 / method.width)
             found[place] = replace(entry, strategy=replace(method, tau=tau))
@@ -301,10 +279,18 @@ def _run_with_progress(run: Bench) -> bool:
 
         run.on_outcome = show
         try:
-            asyncio.run(_until_told_to_stop(closing((*run.models.values(), *run.scorers.values()), run.run())))
+            asyncio.run(_until_told_to_stop(_disconnecting(run.session, run.run())))
         except (KeyboardInterrupt, asyncio.CancelledError):
             return False
     return True
+
+
+async def _disconnecting(session: Session, work: Awaitable[Result]) -> Result:
+    """The result of the work, after which the connections of models and scorers are closed."""
+    try:
+        return await work
+    finally:
+        await session.disconnect()
 
 
 async def _until_told_to_stop(work: Awaitable[None]) -> None:

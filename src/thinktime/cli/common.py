@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ from thinktime.core.usage import Budget
 if TYPE_CHECKING:
     from thinktime.core.search import Search
 
-Result = TypeVar("Result")
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -76,6 +75,14 @@ ScorerPrice = Annotated[str | None, typer.Option(help="The scorer's dollars per 
 ScorerPrices = Annotated[
     list[str] | None, typer.Option("--scorer-price", help="The scorer's dollars per million tokens, like --price.")
 ]
+Environments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--environment",
+        help="What a strategy may act on: calculator, key_value, or one of an installed package. "
+        "Several by name: --environment store=key_value.",
+    ),
+]
 PromptFiles = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,6 +125,7 @@ def config_of(
     aggregate: str,
     dtype: str,
     thinking_tokens: int | None,
+    environment: Sequence[str] | None,
     prompt: Sequence[str] | None,
     without: Collection[str] = (),
     **rest: Any,
@@ -129,6 +137,7 @@ def config_of(
         scorer, scorer_name, scorer_price: as they were given, each for all roles.
         aggregate: of every scorer.
         dtype, thinking_tokens: of every model.
+        environment: as they were given, each by name.
         prompt: ``name=FILE``, as they were given.
         without: scorers of the command itself, which the config does not know.
         rest: other fields of the config.
@@ -163,6 +172,7 @@ def config_of(
             role: ScorerSpec(source, scorer_names.get(role), scorer_prices.get(role), aggregate)
             for role, source in scorers.items()
         },
+        environments=roles_in("environment", environment or []),
         prompts=prompts_in(prompt or []),
         **rest,
     )
@@ -222,17 +232,6 @@ def prompts_in(given: Iterable[str]) -> Mapping[str, str | Prompt]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("prompt", text, f"cannot read the file ({error})") from None
     return found
-
-
-async def closing(models: Iterable[object], work: Awaitable[Result]) -> Result:
-    """What the work gives, with the models' connections closed behind it."""
-    try:
-        return await work
-    finally:
-        for model in models:
-            close = getattr(model, "close", None)
-            if close is not None:
-                await close()
 
 
 def numbers_in(field: str, text: str) -> list[int]:

@@ -56,12 +56,12 @@ def paint(
 ) -> None:
     """Paint one picture with a search, and print its cost."""
     from thinktime import pocket
-    from thinktime.core.search import Search
-    from thinktime.core.types import Capability, Problem, Sampling
+    from thinktime.core.types import MAIN, Capability, Problem, Sampling
     from thinktime.generators.diffusion import DiffusionGenerator
     from thinktime.models.diffusion.gradient import Pull
     from thinktime.pocket.digits import scorer_for
     from thinktime.scorers.pictures import PictureScorer
+    from thinktime.session import Session
     from thinktime.strategies import check, parse
 
     name, method = parse(strategy)
@@ -82,14 +82,10 @@ def paint(
         stride=stride,
         device=device,
     )
-    search = Search(
-        Problem("paint", prompt),
-        generator,
-        scorers=composed([(PictureScorer(generator, each.measure, each.name), each.weight) for each in measures]),
-        sampling=Sampling(max_length=steps),
-        budget=limits,
-        seed=seed,
-    )
+    judge = composed([(PictureScorer(generator, each.measure, each.name), each.weight) for each in measures])
+    scorers, sampling = {MAIN: judge} if judge else {}, Sampling(max_length=steps)
+    session = Session({MAIN: generator}, scorers, sampling=sampling, budget=limits, seed=seed)
+    search = session.search(Problem("paint", prompt))
     check(name, method, search)
     answer = asyncio.run(_watched(method, search, quiet=as_json))
     tell_warnings(search)

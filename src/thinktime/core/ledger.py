@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from thinktime.core.clock import Clock, Deadline
 from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget, Usage, uncounted
 
 if TYPE_CHECKING:
     import asyncio
-
-Clock = Callable[[], float]
-"""Seconds since some moment; never goes back."""
 
 
 class Ledger:
@@ -38,16 +36,16 @@ class Ledger:
         self._started = self.clock()
 
     @property
-    def deadline(self) -> float | None:
-        """The time on this ledger's clock when the seconds are used up, here or in an outer ledger."""
-        own = None if self.budget.seconds is None else self._started + self.budget.seconds
+    def deadline(self) -> Deadline | None:
+        """The moment when the seconds are used up, here or in an outer ledger."""
+        own = None if self.budget.seconds is None else Deadline(self._started + self.budget.seconds, self.clock)
         outer = None if self._within is None else self._within.deadline
-        return own if outer is None else outer if own is None else min(own, outer)
+        return min((each for each in (own, outer) if each is not None), key=lambda each: each.seconds, default=None)
 
     @property
     def late(self) -> bool:
         """Whether the seconds are used up."""
-        return self.deadline is not None and self.clock() >= self.deadline
+        return self.deadline is not None and self.deadline.passed
 
     def room_for_tokens(self) -> int | None:
         """Generated tokens that are not spent or reserved yet; None if tokens are not limited."""
@@ -80,7 +78,7 @@ class Ledger:
         for ledger in ledgers:
             ledger._waiting.add(waiting)
         try:
-            await asyncio.wait({waiting}, timeout=None if self.deadline is None else self.deadline - self.clock())
+            await asyncio.wait({waiting}, timeout=None if self.deadline is None else self.deadline.seconds)
         finally:
             for ledger in ledgers:
                 ledger._waiting.discard(waiting)

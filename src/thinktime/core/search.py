@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Protocol, cast
 
 from thinktime.core import meter
 from thinktime.core.actions import Acting, Action
+from thinktime.core.clock import Clock
 from thinktime.core.context import canonical_json, digest
 from thinktime.core.environment import Environment, Places
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError, TooLongError
 from thinktime.core.journal import Journal, Samples
-from thinktime.core.ledger import Clock, Ledger
+from thinktime.core.ledger import Ledger
 from thinktime.core.meter import Meter
 from thinktime.core.protocols import Answers, Comparer, Embedder, Generator, Scorer
 from thinktime.core.samples import Drawing

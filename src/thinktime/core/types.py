@@ -8,6 +8,7 @@ from enum import StrEnum
 from math import inf
 from typing import Any, Literal
 
+from thinktime.core.clock import Deadline
 from thinktime.core.context import Part
 from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.transitions import Race, Transition
@@ -161,7 +162,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Extension:
-    """One child to sample: its parent, length limit, seed of the noise, and deadline (on the search's clock)."""
+    """One child to sample: its parent, length limit, seed of the noise, and deadline."""
 
     node: Node
     index: int
@@ -172,7 +173,7 @@ class Extension:
     max_length: int
     at_most: int | None = None
     """The length at which the caller wants it cut; ``max_length`` is never above that."""
-    deadline: float | None = None
+    deadline: Deadline | None = None
     race: Race | None = None
     transition: Transition | None = None
     arrived: Callable[[Child], None] | None = None

@@ -23,7 +23,7 @@ from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
-from thinktime.scorers.embedding import HashedNgrams
+from thinktime.session import Session
 from thinktime.strategies import check
 
 OnProgress = Callable[[str], None]
@@ -64,19 +64,17 @@ async def search_for(
     """
     scored = bool(method.strategy.needs & _SCORED)
     try:
-        search = Search(
-            request.problem,
+        session = Session(
             models,
-            scorers={role: scorer for role, scorer in scorers.items() if role != MAIN or scored},
-            answers=SampleAnswers(as_json=request.json, tools=request.tools),
-            embedder=HashedNgrams(),
+            {role: scorer for role, scorer in scorers.items() if role != MAIN or scored},
             prompts=prompts,
+            answers=SampleAnswers(as_json=request.json, tools=request.tools),
             sampling=request.sampling,
             budget=budget,
             seed=request.seed,
             journal=journal,
-            within=within,
         )
+        search = session.search(request.problem, within)
         check(method.name, method.strategy, search)
         _refuse_unpriced(search)
     except ThinktimeError as error:

@@ -188,7 +188,7 @@ class DiffusionGenerator:
         rng = np.random.Generator(np.random.Philox(key=int(extension.key, 16)))
         calls, steps, seconds, log_weight = 0, 0, 0.0, 0.0
         finish: Finish = "budget"
-        while extension.deadline is None or time.monotonic() < extension.deadline:
+        while extension.deadline is None or not extension.deadline.passed:
             noise = rng.standard_normal(self.model.shape, np.float32)
             if extension.transition is None:
                 position, x, gained = self._next(state, noise)
@@ -214,7 +214,7 @@ class DiffusionGenerator:
         state = next(node.state for node in extension.node.lineage() if node.state.position == 0)
         x, seconds = state.x, 0.0
         for position, timestep in enumerate(levels.timesteps):
-            if extension.deadline is not None and time.monotonic() >= extension.deadline:
+            if extension.deadline is not None and extension.deadline.passed:
                 return Child(extension.node.state, "budget", self._usage(state, position, seconds), passes=position)
             predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
             x, seconds = levels.step(x, predicted[0], position, eta=0.0).mean, seconds + took

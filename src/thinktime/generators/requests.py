@@ -127,7 +127,7 @@ class Requests:
                 return await self._one_by_one(wanted)
             return await self._refused(wanted, error)
         except TooLateError as error:
-            over = first.deadline is not None and time.monotonic() >= first.deadline
+            over = first.deadline is not None and first.deadline.passed
             return {e.key: self._unknown(e, "budget" if over else "error", error, charged=error.billed) for e in wanted}
         except RemoteError as error:
             return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}

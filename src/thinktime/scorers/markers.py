@@ -1,7 +1,7 @@
 """Surface features as a score: length, words that hedge, reconsider or connect (Wang et al. 2025, arXiv 2504.14047).
 
 They predict correctness for some models only, so weights apply only to the model they were fitted on
-(`thinktime.bench.features` fits them). `weighted_majority` with these scores is the marker-weighted vote.
+(`experiments/verifier_free` fits them). `weighted_majority` with these scores is the marker-weighted vote.
 """
 
 from __future__ import annotations

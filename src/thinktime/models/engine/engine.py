@@ -11,14 +11,14 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from heapq import heappop, heappush
-from itertools import compress, count
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.attention import KVStore, Plan, View
 from thinktime.models.engine.blocks import BlockPool, Prefix
@@ -99,8 +99,7 @@ class Engine:
         self._store = KVStore(shape.layers, *heads, n_blocks, BLOCK_SIZE, dtype, self._device)
         self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
-        self._deadlines: list[tuple[float, int, weakref.ref[Job]]] = []  # a heap; the number settles ties
-        self._numbers = count()
+        self._deadlines: dict[Deadline, list[weakref.ref[Job]]] = {}
 
     @property
     def busy(self) -> bool:
@@ -127,7 +126,7 @@ class Engine:
             reusable = task.start - 1
         job = self._scheduler.add(task, reusable)
         if isinstance(task, Row) and task.deadline is not None:
-            heappush(self._deadlines, (task.deadline, next(self._numbers), weakref.ref(job)))
+            self._deadlines.setdefault(task.deadline, []).append(weakref.ref(job))
         return job
 
     def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
@@ -210,11 +209,11 @@ class Engine:
     def _cancel_late(self) -> list[Job]:
         """Cancel all rows whose deadline has passed."""
         late: list[Job] = []
-        while self._deadlines and self._deadlines[0][0] <= time.monotonic():
-            job = heappop(self._deadlines)[2]()
-            if job is not None and not job.done:
-                self.cancel(job)
-                late.append(job)
+        for deadline in [deadline for deadline in self._deadlines if deadline.passed]:
+            for job in (row() for row in self._deadlines.pop(deadline)):
+                if job is not None and not job.done:
+                    self.cancel(job)
+                    late.append(job)
         return late
 
     def _check(self, task: Row | Read) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from thinktime.core.clock import Deadline
 from thinktime.models.engine.blocks import Prefix
 from thinktime.models.engine.states import SegmentMeans, Segments
 
@@ -40,9 +41,9 @@ class RowRace:
 class Row:
     """One continuation to sample. ``key`` fixes its noise: the same key gives the same tokens in any batch.
 
-    ``stop_ids`` and ``stop_strings`` end the row after the token that completes them. The row is cancelled at
-    ``deadline``, a time of the monotonic clock in seconds. ``segments`` requests hidden states of the sampled tokens,
-    without the last one, which is never processed.
+    ``stop_ids`` and ``stop_strings`` end the row after the token that completes them. The row is cancelled at its
+    ``deadline``. ``segments`` requests hidden states of the sampled tokens, without the last one, which is never
+    processed.
     """
 
     ids: tuple[int, ...]
@@ -53,7 +54,7 @@ class Row:
     top_k: int = 0
     stop_ids: frozenset[int] = frozenset()
     stop_strings: tuple[str, ...] = ()
-    deadline: float | None = None
+    deadline: Deadline | None = None
     segments: Segments | None = None
     race: RowRace | None = None
 

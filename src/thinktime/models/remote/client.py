@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from thinktime.core.clock import Deadline
 from thinktime.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Client:
         path: str,
         body: Mapping[str, Any],
         *,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
         tries: int = TRIES,
         on_event: OnEvent | None = None,
         headers: Mapping[str, str] | None = None,
@@ -135,7 +136,7 @@ class Client:
         Args:
             path: below the base URL.
             body: the request.
-            deadline: on the clock of `time.monotonic`.
+            deadline: when the answer has to be complete.
             tries: most attempts, including the first.
             on_event: called with each event if the answer is a stream; the reply is then an empty object.
             headers: further headers.
@@ -177,14 +178,14 @@ class Client:
         method: str,
         path: str,
         body: bytes | None,
-        deadline: float | None,
+        deadline: Deadline | None,
         tries: int,
         on_event: OnEvent | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         began, waiting = time.monotonic(), True  # waiting for a connection or a retry, so nothing is billed
         try:
-            async with asyncio.timeout(None if deadline is None else deadline - began):
+            async with asyncio.timeout(None if deadline is None else deadline.seconds):
                 session, free = self._opened()
                 for turn in range(1, tries + 1):
                     try:

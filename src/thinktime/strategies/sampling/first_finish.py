@@ -1,7 +1,7 @@
 """First finish search (Agarwal et al. 2025, arXiv 2505.18149): the shortest of n samples; the others are cancelled.
 
-It helps if the right solutions of a problem are shorter than its wrong ones; `thinktime.bench.lengths` measures this.
-It saves time; it saves tokens only in comparison with a vote of all n.
+It helps if the right solutions of a problem are shorter than its wrong ones (`thinktime.planning.lengths` measures
+this). It saves time; it saves tokens only in comparison with a vote of all n.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from thinktime.strategies.options import at_least, one_of
 WARNINGS = {
     "use": "",
     "do not use": "short samples of this model are not the right ones",
-    "unknown": "measure first whether short samples of this model are the right ones (thinktime.bench.lengths)",
+    "unknown": "measure first whether short samples of this model are the right ones (thinktime.planning.lengths)",
 }
 """The warning for each advice."""
 

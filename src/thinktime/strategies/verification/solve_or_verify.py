@@ -2,7 +2,7 @@
 
 A generative verifier writes a check of a solution and ends with a verdict; the mean of several verdicts is the
 solution's score. A law says how to split a budget between solutions and checks. The paper publishes its exponents; its
-factors have to be fitted for each model (`thinktime.bench.verification`).
+factors have to be fitted for each model (`thinktime.planning.verification`).
 """
 
 from __future__ import annotations
@@ -176,8 +176,6 @@ class SolveOrVerify:
             raise InputError("alpha_s", self.alpha_s, "fit the allocator first, or pass alpha_s and alpha_v")
         whole = INTEGER[self.integer]
         solutions, checks = whole(self.alpha_s * self.n**self.a), whole(self.alpha_v * self.n**self.b)
-        if checks < 1 or solutions < 1:
-            return self.n, 0
         if (spent := cost(solutions, checks, self.ratio)) > self.n:
             shrink = math.sqrt(self.n / spent)
             solutions, checks = int(solutions * shrink), int(checks * shrink)

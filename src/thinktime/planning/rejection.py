@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from statistics import fmean
 
 from thinktime.bench.tasks import Task
-from thinktime.core.journal import Journal
-from thinktime.core.protocols import Generator
-from thinktime.core.search import Search
-from thinktime.core.types import Node, Problem, Sampling
+from thinktime.core.types import Node, Problem
+from thinktime.core.usage import Budget
 from thinktime.scorers.prm import ProcessReward
+from thinktime.session import Session
 
 TAUS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 RECALL = 0.9
@@ -27,13 +27,12 @@ Steps = Mapping[Node, Sequence[float]]
 """Next steps after one prefix, each with the reward after every token."""
 
 
-async def read_along(
-    task: Task, generator: Generator, scorer: ProcessReward, sampling: Sampling, journal: Journal | None = None
-) -> list[Steps]:
+async def read_along(task: Task, session: Session, scorer: ProcessReward) -> list[Steps]:
     """Sample 16 next steps for every problem, after prefixes of 0 to 3 steps in turn, and score their prefixes."""
+    drawn = replace(session, seed=1, budget=Budget())
 
     async def behind(prefix: int, problem: Problem) -> Steps:
-        search = Search(problem, generator, sampling=sampling, seed=1, journal=journal)
+        search = drawn.search(problem)
         node = search.root
         for _ in range(prefix):
             further = await search.extend([node], until="step")
