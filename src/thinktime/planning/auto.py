@@ -24,15 +24,15 @@ class Planner(Protocol):
     """Chooses a strategy for a search that has not begun."""
 
     def choose(self, search: Search) -> str:
-        """The strategy as text, such as ``majority:n=8``. A planner may read the problem, the budget and the capabilities."""
+        """The strategy as text, such as ``majority:n=8``, from the problem, the budget and the capabilities."""
         ...
 
 
 class Prior:
     """The planner without a calibration: the best-known rule that this model and scorer can run.
 
-    It is a vote weighted by scores. Without a scorer it is a plain vote, without readable answers the best-scored sample,
-    and without both a single sample. At temperature 0 all samples are the same, so it is a single sample.
+    It is a vote weighted by scores. Without a scorer it is a plain vote, without readable answers the sample with the
+    best score, and without both a single sample. At temperature 0 all samples are the same, so it is a single sample.
     """
 
     def choose(self, search: Search) -> str:
