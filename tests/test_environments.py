@@ -162,8 +162,8 @@ def test_an_irreversible_action_that_was_begun_is_an_error_after_a_kill_and_is_n
     search = searching(Sending(sent), journal)
     node = act(search, search.root, "one")
     assert node is not None and node.finish == "error" and sent == ["one"]
-    said = "an earlier run began this action and did not see it end; it is not repeated"
-    assert str(search.trace[node.key].error) == f"environment='mail': action 'one': {said}"
+    message = "an earlier run began this action and did not see it end; it is not repeated"
+    assert str(search.trace[node.key].error) == f"environment='mail': action 'one': {message}"
     with pytest.raises(ModelError, match="not repeated"):
         search.finish(None)
 

@@ -82,7 +82,7 @@ def test_missing_checks_count_among_the_requested_ones() -> None:
     assert Verdicts((asked,)).ratio == 1.5
 
 
-def test_tokens_are_those_of_solutions_and_checks_and_prompts_read_once() -> None:
+def test_tokens_count_solutions_checks_and_every_prompt_once() -> None:
     two = bank(["r", "w"], [[1, 1], [0, 0]])
     assert two.tokens((2, 2), read=False) == [2 * 10 + 4 * 20]
     assert two.tokens((2, 2)) == [2 * 10 + 4 * 20 + 30 + 2 * 5]
