@@ -75,13 +75,13 @@ PLAIN = (
 
 def traces(n: int) -> list[tuple[str, frozenset[str]]]:
     """Plain steps with sentences of zero to three patterns; no cue matches one in six of these sentences."""
-    dice = Random(0)
+    rng = Random(0)
     found = []
     for _ in range(n):
-        labels = dice.sample(sorted(SAYS), dice.randint(0, 3))
-        shown = [dice.choice((*SAYS[code], MORE[code])) for code in labels]
-        sentences = [*shown, *dice.sample(PLAIN, 4)]
-        dice.shuffle(sentences)
+        labels = rng.sample(sorted(SAYS), rng.randint(0, 3))
+        shown = [rng.choice((*SAYS[code], MORE[code])) for code in labels]
+        sentences = [*shown, *rng.sample(PLAIN, 4)]
+        rng.shuffle(sentences)
         found.append((" ".join(sentences), frozenset(labels)))
     return found
 

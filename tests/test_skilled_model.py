@@ -14,6 +14,7 @@ import pytest
 
 from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import load
+from thinktime.config import Config
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
@@ -26,6 +27,7 @@ from thinktime.pocket.prompts import PROMPTS
 from thinktime.prompts.common import CHECK
 from thinktime.scorers.generative_reward import GenerativeRewardModel
 from thinktime.scorers.prm import ProcessReward
+from thinktime.session import open_session, run
 from thinktime.strategies import make
 
 SAMPLING = Sampling(max_length=400)
@@ -154,6 +156,18 @@ def test_the_generative_reward_of_right_solutions_is_above_that_of_a_wrong_answe
     assert all(score.usage.scorer_tokens and score.usage.scorer_flops for score in found)
     right, wrong = zip(*(score.steps for score in found), strict=True)
     assert fmean(right) > fmean(wrong)
+
+
+def test_a_config_names_the_model_as_the_judge_of_its_own_samples() -> None:
+    config = Config("pocket-skilled", "generative-reward", strategy="best_of_n:n=3,by=comparison", max_tokens=200)
+    problem = next(iter(problems("dev", 1)))
+    search, answer = asyncio.run(run(config, Problem(problem.id, problem.question)))
+    assert answer.value is not None and answer.usage.scorer_tokens > 0
+    assert {role for _, role in search.meter.accounts} == {"model main", "scorer main"}
+    with pytest.raises(InputError, match="n=5: the judge compares 4 candidates at most"):
+        asyncio.run(run(replace(config, strategy="best_of_n:n=5,by=comparison"), Problem("p", "1 + 1")))
+    with pytest.raises(InputError, match="scorer='generative-reward': this model does not answer the prompt 'judge'"):
+        open_session(Config("pocket", "generative-reward"))
 
 
 def test_the_self_evaluation_of_the_solver_is_no_process_reward(generator: LocalGenerator) -> None:

@@ -223,7 +223,7 @@ def test_a_choice_accepts_only_these_words(name: str, option: str) -> None:
         ("first_finish", {"n": 2, "k": 3}, "^k=3: give 1 to n=2"),
         ("first_finish", {"guard": "refuse"}, "^advice='unknown': measure first"),
         ("first_finish", {"advice": "do not use", "guard": "refuse"}, "^advice='do not use': short samples"),
-        ("generative_reward", {"k": 2, "keep": 3}, "^keep=3: of k=2 judgements"),
+        ("generative_reward", {"k": 2, "keep": 3}, "^keep=3: give k=2 or fewer"),
         ("generative_reward", {"keep": 1, "stop": "decided"}, "^stop='decided': "),
         ("majority", {"n": 65_537}, "^n=65537: give 65536 or fewer"),
         ("mcts", {"explore": float("inf")}, "^explore=inf: give 0 or more"),

@@ -22,7 +22,7 @@ POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retr
 """The shipped models that can be asked, by the name that a config gives them."""
 SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
 """The shipped models that judge, by the name that a config gives them."""
-OF_MODEL = ("meta", "verdicts", "untrained-self")
+OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward")
 """Scorers that look into the main model, or ask it."""
 CONTROLS = {"oracle": "uses the reference answers", "random": "knows nothing"}
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")

@@ -19,13 +19,16 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import MAIN, Problem, Prompt, Sampling
+from thinktime.core.types import MAIN, Capability, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
 from thinktime.scorers.embedding import HashedNgrams
 
 if TYPE_CHECKING:
     from thinktime.bank.store import Bank
     from thinktime.models.remote.probe_cache import ProbeCache
+
+CANDIDATES = 16
+"""Most candidates that a chat model compares side by side."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,6 @@ def open_replay(config: Config, bank: Bank) -> Session:
     Raises:
         InputError: it is not clear which model or scorer of the bank has a role.
     """
-    from thinktime.core.types import Capability
     from thinktime.generators.recorded import BankedGenerator
     from thinktime.scorers.recorded import BankedScorer
 
@@ -255,6 +257,8 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         if not isinstance(generator, RemoteGenerator):
             raise InputError("scorer", source, "it asks a model behind HTTP; give the URL of one with --model")
         return UntrainedSelfEvaluation(generator)
+    if source == "generative-reward":
+        return _generative_reward(config, generator)
     main = config.main
     if not isinstance(generator, LocalGenerator) or main is None:
         raise InputError("scorer", source, "an endpoint does not show its inside; give a local --model")
@@ -266,6 +270,22 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
 
     directory = pocket.directory(POCKET[main]) if main in POCKET else Path(main).expanduser()
     return MetaReward(generator, directory / "meta.json")
+
+
+def _generative_reward(config: Config, generator: Generator) -> Scorer:
+    """The main model as a judge of its own candidates, side by side or one alone."""
+    from thinktime.generators.local import LocalGenerator
+    from thinktime.pocket.prompts import LETTERS
+    from thinktime.prompts.common import JUDGE
+    from thinktime.scorers.generative_reward import GenerativeRewardModel
+
+    judge = config.prompts_by_name().get(JUDGE.name)
+    if judge is None and isinstance(generator, LocalGenerator) and Capability.CHAT not in generator.capabilities:
+        fix = f"this model does not answer the prompt {JUDGE.name!r}; give a chat model, or pocket-skilled"
+        raise InputError("scorer", "generative-reward", fix)
+    most = len(LETTERS) if config.main in POCKET else CANDIDATES
+    limit = config.sampling().max_length
+    return GenerativeRewardModel(generator, prompt=judge or JUDGE, candidates=most, max_tokens=limit)
 
 
 def _dtype(spec: ModelSpec) -> str:

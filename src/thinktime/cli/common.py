@@ -60,7 +60,8 @@ ScorerText = Annotated[
         "--reward-model",
         help="'pocket', 'none', 'self' (self-evaluation of the pocket solver), 'meta' (rewards of judgements, where "
         "--model has them), 'verdicts' (how sure --model is of its checks), 'untrained-self' (self-evaluation of an "
-        "endpoint's --model by asking it; little better than chance), a reward model directory, a reward model behind "
+        "endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its answers, "
+        "also side by side), a reward model directory, a reward model behind "
         "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
         "(http://host:port/v1); in a bench also the controls 'oracle' and 'random'; default: fits --model. "
         "Several by role: --scorer pocket --scorer judge=http://host:port/v1.",

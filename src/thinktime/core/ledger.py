@@ -40,7 +40,7 @@ class Ledger:
         """The moment when the seconds are used up, here or in an outer ledger."""
         own = None if self.budget.seconds is None else Deadline(self._started + self.budget.seconds, self.clock)
         outer = None if self._within is None else self._within.deadline
-        return min((each for each in (own, outer) if each is not None), key=lambda each: each.seconds, default=None)
+        return outer if own is None or (outer is not None and outer.seconds < own.seconds) else own
 
     @property
     def late(self) -> bool:

@@ -76,9 +76,9 @@ def combed(log_weights: Sequence[float], teeth: Sequence[float]) -> list[int]:
 
 
 RESAMPLERS: dict[str, Callable[[Sequence[float], int, Random], list[int]]] = {
-    "systematic": lambda weights, n, dice: systematic(weights, n, dice.random()),
-    "stratified": lambda weights, n, dice: combed(weights, [(tooth + dice.random()) / n for tooth in range(n)]),
-    "multinomial": lambda weights, n, dice: combed(weights, sorted(dice.random() for _ in range(n))),
+    "systematic": lambda weights, n, rng: systematic(weights, n, rng.random()),
+    "stratified": lambda weights, n, rng: combed(weights, [(tooth + rng.random()) / n for tooth in range(n)]),
+    "multinomial": lambda weights, n, rng: combed(weights, sorted(rng.random() for _ in range(n))),
 }
 """The ancestors of ``n`` new particles from log-weights, all unbiased: by one draw for all of them, by one in each of
 ``n`` equal strata, or by ``n`` independent draws (Douc, Cappé and Moulines 2005, arXiv cs/0507025)."""
