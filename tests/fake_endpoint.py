@@ -198,12 +198,9 @@ class FakeEndpoint:
         for index in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
             noise = body["seed"] + index * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
-            reply = (
-                self.says[self._drawn % len(self.says)]
-                if self.says
-                else _solution(prefix, noise * (not self.identical))
-            )
-            text = self.replies.popleft() if self.replies else reply
+            solution = _solution(prefix, noise * (not self.identical))
+            text = self.says[self._drawn % len(self.says)] if self.says else solution
+            text = self.replies.popleft() if self.replies else text
             choices.append(self._choice(index, chat, body, text, limit, prefix))
         thoughts = sum(choice.pop("thoughts") for choice in choices)
         new = sum(choice.pop("tokens") for choice in choices)
@@ -245,31 +242,31 @@ class FakeEndpoint:
                 if stop in token:
                     tokens, reason, met = tokens[: at + 1], "stop", stop
                     break
-        reply = "".join(tokens)
-        thought = len(_tokens(reply.partition("</think>")[0].replace("<think> ", ""))) if self.thinks else 0
+        text = "".join(tokens)
+        thought = len(_tokens(text.partition("</think>")[0].replace("<think> ", ""))) if self.thinks else 0
         requested = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
         if met and not (self.stops == "echoed" or requested):
-            reply = reply[: reply.index(met)]
+            text = text[: text.index(met)]
         choice: dict[str, Any] = {"index": index, "finish_reason": reason}
         choice["thoughts"] = 0 if "</think>" in prefix else thought
         choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
             choice["stop_reason"] = met
         if self.echoes and chat and body["messages"][-1]["role"] == "assistant":
-            reply = str(body["messages"][-1]["content"]) + reply
+            text = str(body["messages"][-1]["content"]) + text
         if chat:
-            choice["message"] = {"role": "assistant", "content": reply}
+            choice["message"] = {"role": "assistant", "content": text}
             if self.reasons:
                 choice["message"]["reasoning_content"] = "Let me see."
-            if body.get("tools") and reason == "stop" and reply[-1:].isdigit():
-                choice["message"] |= {"content": None, "tool_calls": [_tool_call(body["tools"][0], reply)]}
+            if body.get("tools") and reason == "stop" and text[-1:].isdigit():
+                choice["message"] |= {"content": None, "tool_calls": [_tool_call(body["tools"][0], text)]}
                 choice["finish_reason"] = "tool_calls"
             elif body.get("response_format"):
-                choice["message"]["content"] = json.dumps({"sum": int(reply[-1])}, indent=ord(reply[0]) % 3 or None)
+                choice["message"]["content"] = json.dumps({"sum": int(text[-1])}, indent=ord(text[0]) % 3 or None)
         else:
-            choice["text"] = reply
+            choice["text"] = text
         if self.thinks in ("apart", "hidden"):
-            thoughts, _, rest = reply.removeprefix("<think> ").partition("</think> ")
+            thoughts, _, rest = text.removeprefix("<think> ").partition("</think> ")
             choice["message"] = {"role": "assistant", "content": rest or None}
             if self.thinks == "apart":
                 choice["message"]["reasoning_content"] = thoughts
