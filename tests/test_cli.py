@@ -124,9 +124,7 @@ def banked(bank: Path) -> int:
             return 0
 
 
-def started_and_caught_in_the_middle(
-    folder: Path, undisturbed: Path, *, in_background: bool = False
-) -> subprocess.Popen[str]:
+def stopped_in_the_middle(folder: Path, undisturbed: Path, *, in_background: bool = False) -> subprocess.Popen[str]:
     """A bench in which at least one strategy, but not all, has ended. It is stopped until it gets a signal to continue.
 
     On a busy machine it may have passed the middle before we check; then another bench is started.
@@ -485,7 +483,7 @@ def test_a_larger_vote_reuses_the_samples_of_a_smaller_one(thinktime: Command, t
 def test_a_killed_bench_that_is_run_again_gives_the_same_result_byte_for_byte(
     undisturbed: Path, tmp_path: Path, thinktime: Command
 ) -> None:
-    process = started_and_caught_in_the_middle(tmp_path, undisturbed)
+    process = stopped_in_the_middle(tmp_path, undisturbed)
     process.send_signal(signal.SIGKILL)
     assert finish(process).code == -signal.SIGKILL
     run, reference = tmp_path / "run", undisturbed / "run"
@@ -510,7 +508,7 @@ def test_an_interrupted_bench_shows_its_results_keeps_its_bank_and_can_be_resume
     thinktime: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process = started_and_caught_in_the_middle(tmp_path, undisturbed, in_background=in_background)
+    process = stopped_in_the_middle(tmp_path, undisturbed, in_background=in_background)
     process.send_signal(kind)
     process.send_signal(signal.SIGCONT)
     stopped = finish(process)
@@ -637,9 +635,9 @@ def test_a_bench_by_the_oracle_is_stamped_and_an_answer_by_it_is_refused(thinkti
     )
     assert STAMP in " ".join(thinktime(*command, "--scorer", "oracle").out.split())
     assert json.loads(thinktime(*command, "--scorer", "oracle", "--json").out)["stamp"] == STAMP
-    asked = thinktime("ask", QUESTION, "--scorer", "oracle")
-    assert asked.code == 2
-    assert "scorer='oracle': it uses the reference answers: a control for `thinktime bench`" in asked.err
+    refused = thinktime("ask", QUESTION, "--scorer", "oracle")
+    assert refused.code == 2
+    assert "scorer='oracle': it uses the reference answers: a control for `thinktime bench`" in refused.err
 
 
 def test_help_names_every_command(thinktime: Command) -> None:

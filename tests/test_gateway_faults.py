@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from fake_endpoint import Endpoint
+from fake_endpoint import FakeEndpoint
 from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
 from waiting import PATIENCE, eventually
 
@@ -218,7 +218,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error(start_gateway: Start) -> None
         raw(gateway, {**PLAIN, "stream": True})
 
 
-def untouched(endpoint: Endpoint, body: dict[str, Any]) -> bytes:
+def untouched(endpoint: FakeEndpoint, body: dict[str, Any]) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     return connection.getresponse().read()

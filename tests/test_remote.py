@@ -16,7 +16,8 @@ from random import Random
 from typing import Any, TypeVar
 
 import pytest
-from fake_endpoint import Endpoint, Running
+from fake_endpoint import FakeEndpoint, Running
+from toy import LengthScorer
 from waiting import PATIENCE, MovableClock, eventually
 
 from thinktime.answers import TextAnswers
@@ -43,10 +44,10 @@ from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.protocol import Choice, read_usage, shares
 from thinktime.models.remote.streams import Assembly
 from thinktime.strategies import make
-from thinktime.testing import MemoryJournal, WordScorer
+from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
-Start = Callable[..., Endpoint]
+Start = Callable[..., FakeEndpoint]
 SAMPLING = Sampling(max_length=64)
 QUESTION = "what is 3 + 4"
 CLIENTS: list[Client] = []
@@ -82,16 +83,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     CLIENTS.clear()
 
 
-class LengthScorer(WordScorer):
-    """Prefers the longest text."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda node: len(node.state.text) / 999)
-
-    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        return Usage(scorer_calls=1)
-
-
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     async def closing() -> Result:
         try:
@@ -118,7 +109,7 @@ def search_on(generator: RemoteGenerator, budget: Budget | None = None, **option
     return Search(Problem("sum", QUESTION), generator, budget=budget, **options)
 
 
-def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
+def opened(endpoint: FakeEndpoint, **options: Any) -> RemoteGenerator:
     """A generator that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", **options)
     assert generator.traits
@@ -272,7 +263,7 @@ def of_length(tokens: int, answer: int) -> str:
     return " ".join(["so"] * (tokens - 4)) + f"\nThe answer is {answer}"
 
 
-def left(endpoint: Endpoint, n: int) -> int:
+def left(endpoint: FakeEndpoint, n: int) -> int:
     """Wait until ``n`` clients have disconnected; return their number."""
     eventually(lambda: endpoint.left >= n)
     return endpoint.left

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import pytest
-from fake_endpoint import Endpoint, Running
+from fake_endpoint import FakeEndpoint, Running
 from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
@@ -36,7 +36,7 @@ from thinktime.strategies import check, make
 from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
-Start = Callable[..., Endpoint]
+Start = Callable[..., FakeEndpoint]
 QUESTION = "what is 3 + 4"
 PROBLEM = Problem("sum", QUESTION)
 SAID = "so 3 well\nso 4\nThe answer is 7"
@@ -64,7 +64,7 @@ def run(scorer: Judge | RemoteReward, coroutine: Coroutine[Any, Any, Result]) ->
     return asyncio.run(closing())
 
 
-def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) -> Judge:
+def judge_on(endpoint: FakeEndpoint, *, price: Price | None = None, **options: Any) -> Judge:
     """A judge that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", price=price)
     assert generator.traits
@@ -73,7 +73,7 @@ def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) 
     return Judge(generator, **options)
 
 
-def reward_on(endpoint: Endpoint, call: str = "pooling", **options: Any) -> RemoteReward:
+def reward_on(endpoint: FakeEndpoint, call: str = "pooling", **options: Any) -> RemoteReward:
     scorer = RemoteReward(f"http://127.0.0.1:{endpoint.port}/{call}", "words", **options)
     assert scorer.style
     endpoint.requests.clear()
@@ -313,7 +313,7 @@ def chances(**words: float) -> list[dict[str, Any]]:
     return [{"token": word.replace("_", " "), "logprob": math.log(chance)} for word, chance in words.items()]
 
 
-def self_evaluation_on(endpoint: Endpoint) -> UntrainedSelfEvaluation:
+def self_evaluation_on(endpoint: FakeEndpoint) -> UntrainedSelfEvaluation:
     generator = RemoteGenerator(endpoint.url, "words")
     assert generator.traits
     endpoint.requests.clear()
