@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from experiments.intervals import Estimate, difference, mean
 from experiments.plot import ResultRow, lines, logarithmic, panels, save
@@ -87,14 +88,8 @@ class ImageBench:
 
     def search(self, prompt: int | None, seed: int, budget: Budget | None = None) -> Search:
         """A search for one draw."""
-        return Search(
-            Problem(f"digit/{prompt}", prompt),
-            self.generator,
-            scorers=self.scorer,
-            sampling=Sampling(max_length=self.generator.levels.steps),
-            budget=budget,
-            seed=seed,
-        )
+        problem, sampling = Problem(f"digit/{prompt}", prompt), Sampling(max_length=self.generator.levels.steps)
+        return Search(problem, self.generator, scorers=self.scorer, sampling=sampling, budget=budget, seed=seed)
 
     def run(
         self, label: str, strategy: str, given: Mapping[str, Any], draws: Sequence[Place], nfe: int | None = None
@@ -124,9 +119,10 @@ class ImageBench:
     def _draw(self, search: Search, answer: Any, prompt: int | None, seed: int) -> Draw:
         ended = [record for record in search.trace.values() if record.node.done]
         states = [record.node.state.x for record in ended]
+        judgements = zip(ended, self.judge(states, prompt), self.features(states), strict=True)
         pool = [
             {"reward": record.score, "parts": record.steps, "judged": judgement, "features": seen}
-            for record, judgement, seen in zip(ended, self.judge(states, prompt), self.features(states), strict=True)
+            for record, judgement, seen in judgements
         ]
         return {
             "prompt": prompt,
@@ -238,16 +234,17 @@ def evaluations(row: ResultRow) -> float:
     return float(row["usage"]["denoiser_calls"])
 
 
-def plot(
-    rows: Mapping[str, ResultRow], named: Mapping[str, Sequence[str]], titles: tuple[str, str], path: Path
-) -> None:
-    """Hits by the judge and by the scorer against evaluations; a line has a name and the labels of its rows."""
-    figure, both = panels(2, 10, 4.4, sharey=True)
-    families = {name: [rows[label] for label in labels] for name, labels in named.items()}
-    for axes, measure, title in zip(both, ("hit", "scorer_believes"), titles, strict=True):
-        lines(axes, families, evaluations, measure)
+def draw_lines(each: Sequence[Axes], families: Mapping[str, Sequence[ResultRow]], titles: Mapping[str, str]) -> None:
+    """A measure of a summary in each panel against evaluations, by families of rows; titles by measure."""
+    for axes, (measure, title) in zip(each, titles.items(), strict=False):
+        lines(axes, families, evaluations, measure, 100 if "%" in title else 1)
         logarithmic(axes, "evaluations of the denoiser")
-        axes.set_title(title, loc="left")
-    both[0].set_ylabel("pictures, %")
-    both[0].legend(frameon=False)
+        axes.set_title(title)
+
+
+def plot(families: Mapping[str, Sequence[ResultRow]], titles: Mapping[str, str], path: Path) -> None:
+    """A figure of nothing else."""
+    figure, each = panels(len(titles), 10, 4.4)
+    draw_lines(each, families, titles)
+    each[0].legend()
     save(figure, path)

@@ -2,10 +2,6 @@
 
     python -m experiments.dts.run            # 40 draws at 250, 1,000 and 4,000 evaluations
 
-The shipped digits, asked for no class, are steered to one by a classifier and judged by another. Falsified, by the
-card, if best-of-n is better at two of the three budgets, or if on chains the error of what the tree draws stops
-falling.
-
 Beside it DTS as a sampler: how far its pictures are, in the judge's features, from the law that it should draw from:
 the pictures of the model, weighted by the classifier.
 """
@@ -13,8 +9,8 @@ the pictures of the model, weighted by the classifier.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -22,19 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.image_bench import (
-    ImageBench,
-    Place,
-    evaluations,
-    finish,
-    hit,
-    minus,
-    of_first,
-    options,
-    reward,
-    summary,
-)
-from experiments.plot import lines, panels, save
+from experiments.image_bench import ImageBench, finish, minus, of_first, options, plot, reward, summary
+from experiments.plot import grouped
 from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.types import Node
@@ -71,17 +56,12 @@ Found = tuple[list[Node], list[float]]
 """Pictures and the logarithms of their weights."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cloud:
     """Clean states, and how much each weighs."""
 
-    states: list[Any] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-
-    def add(self, states: Sequence[Any], log_weights: Sequence[float]) -> None:
-        """Add states, whose weights are normalised: every call counts as much."""
-        self.states += states
-        self.weights += normalised(log_weights)
+    states: list[Any]
+    weights: list[float]
 
     def against(self, law: Cloud, bench: ImageBench) -> dict[str, float]:
         """The distance in features, and the share of the pictures that are the target to the judge."""
@@ -114,12 +94,11 @@ def sets(bench: ImageBench) -> dict[str, dict[str, float]]:
 async def populations(
     bench: ImageBench, way: Callable[[Search], Awaitable[Found]], budget: Budget, first: int
 ) -> Cloud:
-    """One cloud of several runs."""
+    """One cloud of several runs, which count alike."""
     searches = [bench.search(None, first + seed, budget) for seed in range(POPULATIONS)]
-    cloud = Cloud()
-    for nodes, log_weights in await asyncio.gather(*map(way, searches)):
-        cloud.add([node.state.x for node in nodes], log_weights)
-    return cloud
+    found = await asyncio.gather(*map(way, searches))
+    states = [node.state.x for nodes, _ in found for node in nodes]
+    return Cloud(states, [weight for _, log_weights in found for weight in normalised(log_weights)])
 
 
 async def plain(search: Search, n: int) -> Found:
@@ -143,7 +122,7 @@ async def tree(search: Search) -> Found:
 def main() -> None:
     args = options(__doc__, "dts", draws=40).parse_args()
     bench = ImageBench(args.kept, STEPS, 1.0, TARGET)
-    draws: list[Place] = [(None, seed) for seed in range(args.draws)]
+    draws = [(None, seed) for seed in range(args.draws)]
     most = BUDGETS[-1] // STEPS
     pool = bench.run("best_of_n", "best_of_n", {"n": most}, draws)
     sizes = [n for n in (1, 2, 4, 8, 12, 25, 50, 100, 200) if n <= most]
@@ -157,7 +136,7 @@ def main() -> None:
             found = bench.run(f"{name[:3]}-{nfe}", kind, given, draws, nfe=nfe)
             rows[f"{name}, {nfe}"] = summary(found) | {
                 "reward_minus_best_of_n": minus(found, plain[nfe], reward),
-                "hit_minus_best_of_n": minus(found, plain[nfe], hit),
+                "hit_minus_best_of_n": minus(found, plain[nfe]),
             }
     lost = sum(rows[f"DTS*, {nfe}"]["reward_minus_best_of_n"]["value"] < 0 for nfe in BUDGETS)
     verdict = [
@@ -179,22 +158,8 @@ def main() -> None:
         )
     result = {"steps": STEPS, "target": TARGET, "rows": rows, "chains": exact, "sets": law}
     finish(HERE, len(draws), result, verdict)
-    plot(rows)
-
-
-def plot(rows: Mapping[str, Any]) -> None:
-    """Reward and hits against evaluations."""
-    figure, both = panels(2, 10, 4.4)
-    names = ("best of n", "FK", "DTS*")
-    families = {name: [row for label, row in rows.items() if label.startswith(name)] for name in names}
-    for axes, measure, scale in zip(both, ("reward", "hit"), (1, 100), strict=True):
-        lines(axes, families, evaluations, measure, scale)
-        axes.set_xscale("log")
-        axes.set_xlabel("evaluations of the denoiser")
-    both[0].set_ylabel("log-probability of a seven, by the scorer")
-    both[1].set_ylabel("sevens for the judge, %")
-    both[0].legend(frameon=False)
-    save(figure, HERE / "plot.png")
+    titles = {"reward": "log-probability of a seven, by the scorer", "hit": "sevens for the judge, %"}
+    plot(grouped((label.rpartition(", ")[0], row) for label, row in rows.items()), titles, HERE / "plot.png")
 
 
 if __name__ == "__main__":

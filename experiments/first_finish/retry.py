@@ -2,10 +2,9 @@
 
     python -m experiments.first_finish.retry       # 500 problems, 32 samples each; half an hour on one core
 
-Both shipped models that solve, the plain one and the one that retries, are diagnosed on three in ten problems and
-measured on the others, as in ``experiments.first_finish.run``. Then the search itself runs live on the retrying one, no
-sample banked: does it return the sample that the replay returns, token for token, and what does giving up the others
-save in time? Writes ``retry.json`` and ``retry.png`` beside this file.
+Both shipped models that solve are measured as in ``experiments.first_finish.run``. Then the search itself runs live on
+the retrying one, no sample banked: does it return the sample that the replay returns, token for token, and what does
+giving up the others save in time? Writes ``retry.json`` and ``retry.png``.
 """
 
 from __future__ import annotations
@@ -13,24 +12,23 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
-from experiments.first_finish.run import JUDGED_AT, analyse, plot, verdict
+from experiments.first_finish.run import JUDGED_AT, analyse, lines, plot, verdict
 from experiments.harness import Experiment, language_model, new_search, options, reward_model, run_arms
 from experiments.intervals import difference
-from experiments.pools import text
 from experiments.provenance import provenance, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool
 from thinktime.bench.tasks import Task
+from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import Node, Sampling
+from thinktime.core.types import Sampling
 from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import NO
 from thinktime.strategies import parse
@@ -60,62 +58,57 @@ def pool_of(name: str, experiment: Experiment) -> Pool:
 
 def marks(pool: Pool, problems_of_task: Mapping[str, WordProblem]) -> dict[str, float]:
     """Shares of the wrong and of the right lines that the model marks as wrong, up to a wrong one that it keeps."""
-    seen: Counter[tuple[bool, bool]] = Counter()
+    marked_lines: dict[bool, list[bool]] = {True: [], False: []}
     for problem in pool.problems:
         for sample in problem.samples:
             kept: list[str] = []
             for line in sample.text.splitlines():
                 text, marked = line.removesuffix(f" {NO}"), line.endswith(f" {NO}")
                 right = text in able_lines(problems_of_task[problem.id], kept)
-                seen[right, marked] += 1
+                marked_lines[right].append(marked)
                 if not marked and (not right or text.startswith("Answer")):
                     break
                 kept += [] if marked else [text]
-    lines = {right: seen[right, True] + seen[right, False] for right in (True, False)}
     return {
-        "wrong_lines": lines[False],
-        "wrong_lines_marked": seen[False, True] / lines[False],
-        "right_lines": lines[True],
-        "right_lines_marked": seen[True, True] / lines[True],
+        "wrong_lines": len(marked_lines[False]),
+        "wrong_lines_marked": fmean(marked_lines[False]),
+        "right_lines": len(marked_lines[True]),
+        "right_lines_marked": fmean(marked_lines[True]),
     }
 
 
-async def live(label: str, task: Task) -> tuple[list[Answer], list[list[Node]], float]:
-    """Answers and leaves of all problems at once, and the seconds that took a problem."""
+async def live(label: str, task: Task) -> tuple[list[Answer], list[Search], float]:
+    """Answers and searches of all problems at once, and the seconds that took a problem."""
     generator = language_model("retry")
     searches = [new_search(problem, task, generator, sampling=SAMPLING) for problem in task.problems]
     strategy, started = parse(label)[1], time.perf_counter()
     answers = await asyncio.gather(*(strategy(search) for search in searches))
-    seconds = (time.perf_counter() - started) / len(searches)
-    leaves = [[record.node for record in search.trace.values() if record.node.depth] for search in searches]
-    return list(answers), leaves, seconds
+    return list(answers), searches, (time.perf_counter() - started) / len(searches)
 
 
 def measured_live(task: Task) -> dict[str, Any]:
     """Tokens, passes and seconds of the arms; how often the race returns what the shortest of the whole samples is."""
     rounds: dict[str, list[float]] = {label: [] for label in ARMS}
-    found: dict[str, tuple[list[Answer], list[list[Node]]]] = {}
+    found: dict[str, list[Answer]] = {}
     for _ in range(ROUNDS):
         for label in ARMS:
-            answers, leaves, seconds = asyncio.run(live(label, task))
+            found[label], searches, seconds = asyncio.run(live(label, task))
             rounds[label].append(seconds)
-            found[label] = answers, leaves
-    _, whole = found[ARMS[-1]]
     same = []
-    for answer, samples in zip(found[ARMS[1]][0], whole, strict=True):
-        ended = [leaf for leaf in samples if leaf.done and task.answers.read(leaf.state) is not None]
+    for answer, search in zip(found[ARMS[1]], searches, strict=True):  # of the last arm, which has all samples
+        leaves = [record.node for record in search.trace.values() if record.node.depth]
+        ended = [leaf for leaf in leaves if leaf.done and task.answers.read(leaf.state) is not None]
         least = min((leaf.passes for leaf in ended), default=None)
         shortest = [leaf.state.ids for leaf in ended if leaf.passes == least]
         same.append(answer.node.state.ids in shortest if answer.node else not shortest)
     rows: dict[str, Any] = {}
-    for label, (answers, _) in found.items():
-        by_clock = sorted(rounds[label])
+    for label, answers in found.items():
         rows[label] = {
             "right": fmean(task.check(a.value, p.reference) for a, p in zip(answers, task.problems, strict=True)),
             "generated_tokens": fmean(a.usage.generated_tokens for a in answers),
             "passes": fmean(a.passes for a in answers),
             "flops": fmean(a.usage.flops or 0.0 for a in answers),
-            "seconds": {"value": by_clock[ROUNDS // 2], "low": by_clock[0], "high": by_clock[-1]},
+            "seconds": {"value": median(rounds[label]), "low": min(rounds[label]), "high": max(rounds[label])},
         }
     return {"n_problems": len(task.problems), "rounds": ROUNDS, "live_is_replay": fmean(same), "arms": rows}
 
@@ -138,9 +131,7 @@ def main() -> None:
     write_json(experiment.out / "retry.json", result)
     plot(result, experiment.out / "retry.png")
     for name, one in measured.items():
-        print(f"{name}: gap {text(one['lengths']['gap'])}, {one['diagnosis']}, {one['verdict']}")
-        for n, row in one["by_n"].items():
-            print(f"  n={n:>2} first {text(row['first'])} majority {text(row['majority_of_n'])}")
+        print(name, *lines(one), one["verdict"], sep="\n  ")
     print(json.dumps({name: result[name] for name in ("marks", "retry_minus_solver", "live")}, indent=1))
 
 

@@ -2,9 +2,7 @@
 
     python -m experiments.images.run            # 60 draws, 5 budgets; half an hour on two cores
 
-Threes, fives and eights, which the shipped model draws worst, with as much ink as they can take: the reward has no
-top. The scorer's classifier steers, another judges, and the difference between the two is the gain from fooling the
-first. Beside the curve: how well the score of a clean estimate predicts the score of the picture, by level.
+Beside the curve: how well the score of a clean estimate predicts the score of the picture, by level.
 """
 
 from __future__ import annotations
@@ -16,20 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.image_bench import (
-    Draw,
-    ImageBench,
-    Place,
-    evaluations,
-    finish,
-    judged,
-    minus,
-    of_first,
-    options,
-    reward,
-    summary,
-)
-from experiments.plot import legend_below, lines, logarithmic, panels, save
+from experiments.image_bench import ImageBench, draw_lines, finish, judged, minus, of_first, options, reward, summary
+from experiments.plot import grouped, legend_below, panels, save
 
 HERE = Path(__file__).parent
 DIGITS, STEPS, BUDGETS, INK = (3, 5, 8), 20, (80, 160, 320, 640, 1280), {"ink": 10.0}
@@ -53,10 +39,10 @@ SAMPLED: Mapping[str, tuple[float, float | None]] = {
 
 def main() -> None:
     args = options(__doc__, "images", draws=60).parse_args()
-    draws: list[Place] = [(digit, seed) for digit in DIGITS for seed in range(args.draws // 3)]
+    draws = [(digit, seed) for digit in DIGITS for seed in range(args.draws // 3)]
     benches = {eta: ImageBench(args.kept, STEPS, eta, None, beside=INK) for eta in (0.0, 1.0)}
     most = BUDGETS[-1] // STEPS
-    found: dict[str, list[Draw]] = {}
+    found: dict[str, Any] = {}
     for name, (eta, pull) in SAMPLED.items():
         bench = benches[eta] if pull is None else ImageBench(args.kept, STEPS, eta, None, beside=INK, pull=pull)
         pool = bench.run(name.replace(" ", "_"), "best_of_n", {"n": most}, draws)
@@ -76,22 +62,24 @@ def main() -> None:
             for of in (reward, judged):
                 rows[label][f"{of.__name__}_minus_{name.replace(' ', '_')}"] = minus(some, plain, of)
     predicted = correlations(benches[1.0], draws)
-    verdict = [
-        f"{label}: reward {signed(rows[label]['reward_minus_best_of_n'])}, by the judge "
-        f"{signed(rows[label]['judged_minus_best_of_n'])} against best of n; gap {signed(rows[label]['gap'])}; "
-        f"{rows[label]['usage']['denoiser_calls']:.0f} NFE"
-        for label in rows
+    result = {"steps": STEPS, "digits": DIGITS, "weights": {"class": 1.0, **INK}, "foretold": predicted, "rows": rows}
+    finish(HERE, len(draws), result, verdict(rows))
+    plot(rows, predicted)
+
+
+def verdict(rows: Mapping[str, Any]) -> list[str]:
+    """Every arm against the best of as many samples and of as many noises."""
+    lines = [
+        f"{label}: reward {signed(row['reward_minus_best_of_n'])}, by the judge {signed(row['judged_minus_best_of_n'])}"
+        f" against best of n; gap {signed(row['gap'])}; {row['usage']['denoiser_calls']:.0f} NFE"
+        for label, row in rows.items()
         if not label.startswith("best of n, ") or "pulled" in label
     ]
-    verdict += [
-        f"{name}, {nfe}: reward {signed(rows[f'{name}, {nfe}']['reward_minus_best_of_noises'])} against best of noises"
-        for name in ("zero order", "paths")
-        for nfe in BUDGETS
-    ]
-    verdict += [reached(rows, name) for name in SEARCHES]
-    result = {"steps": STEPS, "digits": DIGITS, "weights": {"class": 1.0, **INK}, "foretold": predicted, "rows": rows}
-    finish(HERE, len(draws), result, verdict)
-    plot(rows, predicted)
+    for name in ("zero order", "paths"):
+        for nfe in BUDGETS:
+            gain = signed(rows[f"{name}, {nfe}"]["reward_minus_best_of_noises"])
+            lines.append(f"{name}, {nfe}: reward {gain} against best of noises")
+    return lines + [reached(rows, name) for name in SEARCHES]
 
 
 def paths_within(nfe: int) -> int:
@@ -102,7 +90,7 @@ def paths_within(nfe: int) -> int:
 
 def signed(difference: Mapping[str, float]) -> str:
     """A difference of rewards with its interval."""
-    return f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+    return "{value:+.2f} [{low:+.2f}, {high:+.2f}]".format(**difference)
 
 
 def reached(rows: Mapping[str, Any], name: str) -> str:
@@ -118,31 +106,30 @@ def reached(rows: Mapping[str, Any], name: str) -> str:
     return f"{name}: times its evaluations that best-of-n takes for the same reward: " + "; ".join(parts)
 
 
-def correlations(bench: ImageBench, draws: Sequence[Place], n: int = 8) -> list[dict[str, float]]:
+def correlations(bench: ImageBench, draws: Sequence[tuple[int, int]], n: int = 8) -> list[dict[str, float]]:
     """By level, how the score of the clean estimate goes with that of the picture: over all, and within a prompt."""
 
     async def scored(prompt: int | None, seed: int) -> list[list[float]]:
         search = bench.search(prompt, seed + 10_000)
         nodes = await search.extend([search.root], n, until="step")
-        levels = []
-        while True:
-            levels.append([score or 0.0 for score in await search.score(nodes)])
-            if all(node.done for node in nodes):
-                return levels
+        levels = [[score or 0.0 for score in await search.score(nodes)]]
+        while not all(node.done for node in nodes):
             nodes = await search.extend(nodes, until="step")
+            levels.append([score or 0.0 for score in await search.score(nodes)])
+        return levels
 
     async def every() -> list[list[list[float]]]:
         return list(await asyncio.gather(*(scored(prompt, seed) for prompt, seed in draws)))
 
     table = np.array(asyncio.run(every()))  # [draw, level, particle]
     within = table - table.mean(-1, keepdims=True)
+
+    def with_last(scores: Any, level: int) -> float:
+        return float(np.corrcoef(scores[:, level].ravel(), scores[:, -1].ravel())[0, 1])
+
     return [
-        {
-            "steps_left": STEPS - position,
-            "over_all": float(np.corrcoef(table[:, position].ravel(), table[:, -1].ravel())[0, 1]),
-            "within_a_draw": float(np.corrcoef(within[:, position].ravel(), within[:, -1].ravel())[0, 1]),
-        }
-        for position in range(STEPS + 1)
+        {"steps_left": STEPS - k, "over_all": with_last(table, k), "within_a_draw": with_last(within, k)}
+        for k in range(STEPS + 1)
     ]
 
 
@@ -154,20 +141,12 @@ def plot(rows: Mapping[str, Any], predicted: Sequence[Mapping[str, float]]) -> N
         "judged": "the same with the judge's log p(digit)",
         "gap": "scorer minus judge",
     }
-    families = {
-        name: [row for label, row in rows.items() if label.rpartition(", ")[0] == name]
-        for name in (*SAMPLED, *SEARCHES)
-    }
-    for axes, (measure, title) in zip(each, titles.items(), strict=False):
-        lines(axes, families, evaluations, measure, scale=1)
-        logarithmic(axes, "evaluations of the denoiser")
-        axes.set_title(title, loc="left", fontsize=10)
+    draw_lines(each, grouped((label.rpartition(", ")[0], row) for label, row in rows.items()), titles)
     for key, name in (("over_all", "over all"), ("within_a_draw", "within a digit and seed")):
         each[3].plot([row["steps_left"] for row in predicted], [row[key] for row in predicted], label=name)
     each[3].invert_xaxis()
-    each[3].set_xlabel("steps left")
-    each[3].set_title("correlation with the score of the picture", loc="left", fontsize=10)
-    each[3].legend(frameon=False)
+    each[3].set(xlabel="steps left", title="correlation with the score of the picture")
+    each[3].legend()
     legend_below(figure, each[0], 10)
     save(figure, HERE / "plot.png", (0, 0.08, 1, 1))
 

@@ -2,36 +2,19 @@
 
     python -m experiments.noise_search.run            # 200 prompts, 3 seeds
 
-The shipped digits with a deterministic sampler, a classifier as verifier, another as judge. More steps, more noises, a
-climb among neighbours and the search over paths are compared at as many evaluations. Falsified, by the card, if the
-best of 16 is not more than two standard errors above one sample, or more steps do as well.
-
-That is easy where the model is asked for the digit. So the searches are compared once more where only the verifier
-knows it: one noise in ten is right by chance. There two other verifiers, an ensemble by ranks of all three, and the
-judge itself (an oracle: a ceiling, no method) choose from the same 16, and the winner at 10 steps is painted again in
-20.
+Falsified, by the card, if the best of 16 is not more than two standard errors above one sample, or more steps do as
+well. That is easy where the model is asked for the digit, so the searches are compared once more where only the
+verifier knows it: one noise in ten is right by chance. The oracle of these rows is a ceiling, no method.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.image_bench import (
-    Draw,
-    ImageBench,
-    Place,
-    diversity,
-    finish,
-    minus,
-    of_first,
-    plot,
-    scorer_believes,
-    summary,
-)
+from experiments.image_bench import Draw, ImageBench, diversity, finish, minus, of_first, plot, scorer_believes, summary
 from experiments.intervals import as_points
 from thinktime.strategies.sampling.ensemble import mean_ranks
 
@@ -49,7 +32,7 @@ def without_class(each: int, kept: Path) -> dict[str, list[Draw]]:
     """Every digit from a model that is asked for no class, all digits as one list of draws for each way to search."""
     found: dict[str, list[Draw]] = {}
     for digit in range(10):
-        draws: list[Place] = [(None, 1000 * digit + seed) for seed in range(each)]
+        draws = [(None, 1000 * digit + seed) for seed in range(each)]
         here = kept / f"untold-{digit}"
         bench, half = ImageBench(here, STEPS, 0.0, digit), ImageBench(here, STEPS // 2, 0.0, digit)
         several = ImageBench(here, STEPS, 0.0, digit, beside=VERIFIERS)
@@ -66,26 +49,24 @@ def without_class(each: int, kept: Path) -> dict[str, list[Draw]]:
 def chosen_by(pool: list[Draw]) -> dict[str, list[Draw]]:
     """The same samples, chosen from by every verifier, by all together, and by the judge."""
 
-    def by(rate: Callable[[Draw], list[float]]) -> list[Draw]:
+    def by(rate: Callable[[list[dict[str, Any]]], list[float]]) -> list[Draw]:
         found = []
         for draw in pool:
-            rated = rate(draw)
+            rated = rate(draw["pool"])
             pictures = [picture | {"reward": picture["parts"][0]} for picture in draw["pool"]]
             found.append(draw | {"chosen": max(range(len(rated)), key=rated.__getitem__), "pool": pictures})
         return found
 
-    def scores(part: int, draw: Draw) -> list[float]:
-        return [picture["parts"][part] for picture in draw["pool"]]
+    def part(place: int) -> list[Draw]:
+        return by(lambda pictures: [picture["parts"][place] for picture in pictures])
 
-    names = ["class", *VERIFIERS]
-    ways = {
-        f"random, {MOST}" if name == "class" else f"random, {MOST}, by {name}": by(partial(scores, part))
-        for part, name in enumerate(names)
-    }
-    ways[f"random, {MOST}, ensemble"] = by(
-        lambda draw: [-r for r in mean_ranks(list(zip(*(picture["parts"] for picture in draw["pool"]), strict=True)))]
-    )
-    ways[f"random, {MOST}, oracle"] = by(lambda draw: [picture["judged"][0] for picture in draw["pool"]])
+    def ranks(pictures: list[dict[str, Any]]) -> list[float]:
+        return [-rank for rank in mean_ranks(list(zip(*(picture["parts"] for picture in pictures), strict=True)))]
+
+    everything = f"random, {MOST}"
+    ways = {everything: part(0)} | {f"{everything}, by {name}": part(n) for n, name in enumerate(VERIFIERS, 1)}
+    ways[f"{everything}, ensemble"] = by(ranks)
+    ways[f"{everything}, oracle"] = by(lambda pictures: [picture["judged"][0] for picture in pictures])
     return ways
 
 
@@ -96,7 +77,7 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path("runs/experiments/noise_search"))
     args = parser.parse_args()
     each, nfe = args.prompts // 10, MOST * STEPS
-    draws: list[Place] = [(digit, seed) for digit in range(10) for seed in range(each * args.seeds)]
+    draws = [(digit, seed) for digit in range(10) for seed in range(each * args.seeds)]
     steps = {
         count: ImageBench(args.kept, count, 0.0, None).run(f"steps-{count}", "best_of_n", {"n": 1}, draws)
         for count in CURVE
@@ -134,14 +115,14 @@ def main() -> None:
         for name, some in arms.items():
             rows[f"{prefix}{name}"]["diversity"] = diversity(some, lambda draw: draw["prompt"])
     finish(HERE, len(draws), {"steps": STEPS, "rows": rows}, verdict)
-    lines = {
-        "more steps": [f"{count} steps" for count in CURVE],
-        "random search": [f"random, {n}" for n in random],
-        "zero order": ["zero order"],
-        "paths": ["paths"],
+    families = {
+        "more steps": [rows[f"{count} steps"] for count in CURVE],
+        "random search": [rows[f"random, {n}"] for n in random],
     }
-    lines |= {f"no class asked for: {name}": [f"untold, {name}"] for name in (f"random, {MOST}", *SEARCHES)}
-    plot(rows, lines, ("the digit for the judge", "the digit for the verifier"), HERE / "plot.png")
+    families |= {name: [rows[name]] for name in SEARCHES}
+    families |= {f"no class asked for: {name}": [rows[f"untold, {name}"]] for name in (f"random, {MOST}", *SEARCHES)}
+    titles = {"hit": "the digit for the judge, %", "scorer_believes": "the digit for the verifier, %"}
+    plot(families, titles, HERE / "plot.png")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def collect(
             return parts
 
     async def everything() -> list[dict[str, _Part]]:
-        return list(await asyncio.gather(*(one(problem) for problem in task.problems)))
+        return list(await asyncio.gather(*map(one, task.problems)))
 
     found = asyncio.run(everything())
     return {name: _together([parts[name] for parts in found]) for name in verifiers}
@@ -82,14 +82,11 @@ def _arrays(
     task: Task, search: Search, leaves: Sequence[Node], roots: Sequence[Node | None], replies: list[Node], checks: int
 ) -> _Part:
     problem = search.problem
-    of_root: dict[Node | None, list[Node]] = {}
-    for reply in replies:
-        of_root.setdefault(reply.parent, []).append(reply)
     size = len(leaves), checks
     verdicts, check_tokens, check_read = np.full(size, np.nan), np.zeros(size), np.zeros(len(leaves))
     tails = []
     for place, root in enumerate(roots):
-        for turn, reply in enumerate(of_root.get(root, []) if root is not None else []):
+        for turn, reply in enumerate(reply for reply in replies if root is not None and reply.parent is root):
             verdict = search.read(CHECK, reply)
             check_tokens[place, turn] = reply.usage.generated_tokens
             check_read[place] += reply.usage.prompt_tokens or 0

@@ -105,10 +105,9 @@ class Budgets:
                 paid[mine] = self.bank.tokens(options[pick])[mine]
                 picks.append(options[pick])
             successes.append(success)
-            vote = min(budget, self.bank.solutions)
-            row = {"budget": budget, "vote": vote, "splits": picks, "accuracy": mean(success)}
-            tokens = {"generated_tokens": float(generated.mean()), "tokens": float(paid.mean())}
-            rows.append(row | tokens | {"minus_vote": difference(success, voted)})
+            row = {"budget": budget, "vote": min(budget, self.bank.solutions), "splits": picks}
+            row |= {"accuracy": mean(success), "generated_tokens": float(generated.mean())}
+            rows.append(row | {"tokens": float(paid.mean()), "minus_vote": difference(success, voted)})
         return successes, rows
 
 
@@ -144,20 +143,15 @@ def allocation(
         chosen_by_rule = law.strategy(budget, lam, crossing or NEVER).split()
         by_law = law.strategy(budget, lam).split()
         ours, alone = (held_out.success(within(held_out, split)) for split in (chosen_by_rule, by_law))
-        rows.append(
-            {
-                "budget": budget,
-                "split": chosen_by_rule,
-                "accuracy": mean(ours),
-                "tokens": float(held_out.tokens(within(held_out, chosen_by_rule)).mean()),
-                "best_in_hindsight": hindsight,
-                "minus_best_in_hindsight": difference(ours, held_out.success(hindsight)),
-                "best_of_the_fitting_problems": chosen,
-                "minus_best_of_the_fitting_problems": difference(ours, held_out.success(chosen)),
-                "split_without_crossover": by_law,
-                "without_crossover_minus_best_in_hindsight": difference(alone, held_out.success(hindsight)),
-            }
-        )
+        row = {"budget": budget, "split": chosen_by_rule, "accuracy": mean(ours)}
+        row["tokens"] = float(held_out.tokens(within(held_out, chosen_by_rule)).mean())
+        row["best_in_hindsight"] = hindsight
+        row["minus_best_in_hindsight"] = difference(ours, held_out.success(hindsight))
+        row["best_of_the_fitting_problems"] = chosen
+        row["minus_best_of_the_fitting_problems"] = difference(ours, held_out.success(chosen))
+        row["split_without_crossover"] = by_law
+        row["without_crossover_minus_best_in_hindsight"] = difference(alone, held_out.success(hindsight))
+        rows.append(row)
     return rows
 
 
@@ -181,7 +175,8 @@ def verifier(fitted: Collected, held_out: Collected) -> dict[str, Any]:
         "lambda_in_flops": fitted.flops_ratio,
         "grid": grid(bank),
     }
-    curves, others = ({s: half.curve(s) for s in SELECT} for half in (mine, theirs))
+    halves = [{s: half.curve(s) for s in SELECT} for half in (mine, theirs)]
+    curves, others = halves
     found["by_select"] = {}
     for select in SELECT:
         law, successes = mine.law(select), curves[select][0]
@@ -189,22 +184,19 @@ def verifier(fitted: Collected, held_out: Collected) -> dict[str, Any]:
         found["by_select"][select] = {
             "curve": curves[select][1],
             "curve_of_random_verdicts": rows,
-            "minus_random_verdicts": [difference(a, b) for a, b in zip(successes, by_chance, strict=True)],
+            "minus_random_verdicts": list(map(difference, successes, by_chance)),
             "curve_of_held_out": others[select][1],
             "law": {name: estimate.as_dict() for name, estimate in vars(law).items()},
             "crossover": crossover(spent, successes, mine.voted),
         }
-    weighted = [difference(a, b) for a, b in zip(curves["weighted"][0], curves["best_of_n"][0], strict=True)]
-    again = [difference(a, b) for a, b in zip(others["weighted"][0], others["best_of_n"][0], strict=True)]
-    found["weighted_minus_best_of_n"] = dict(zip(map(str, spent), weighted, strict=True))
-    pairs = {"weighted against best of n": (weighted, again)}
+    pairs = {"weighted against best of n": [list(map(difference, h["weighted"][0], h["best_of_n"][0])) for h in halves]}
+    found["weighted_minus_best_of_n"] = dict(zip(map(str, spent), pairs["weighted against best of n"][0], strict=True))
     for select in SELECT:
-        both = ([row["minus_vote"] for row in half[select][1]] for half in (curves, others))
-        pairs[f"{select} against the vote"] = tuple(both)  # type: ignore[assignment]  # two lists
+        pairs[f"{select} against the vote"] = [[row["minus_vote"] for row in half[select][1]] for half in halves]
     found["order_flips_with_the_seed"] = [
         f"{name}, budget {budget}"
-        for name, halves in pairs.items()
-        for budget, first, second in zip(spent, *halves, strict=True)
+        for name, both in pairs.items()
+        for budget, first, second in zip(spent, *both, strict=True)
         if (first["low"] > 0 > second["high"]) or (second["low"] > 0 > first["high"])
     ]
     crossing = found["by_select"]["weighted"]["crossover"]

@@ -3,13 +3,10 @@
     python -m experiments.solve_or_verify.run                # 2 x 200 problems, 64 solutions, 16 checks of each
     python -m experiments.solve_or_verify.run --second DIR   # a second verifier, checking the same solutions
 
-The skilled model solves and checks. On one half of the problems the law is fitted that turns a budget into solutions
-and checks, and curves over budgets are measured, each split chosen on one half of these problems and measured on the
-other; on the second half, sampled with another seed, the law is held to the best fixed split. Seeds are those of
+Curves over budgets are measured on the first half of the problems, each split chosen on one half of these and measured
+on the other; on the second half, sampled with another seed, the law is held to the best fixed split. Seeds are those of
 sampling: each model was trained once. Keys and values are shared: a check reads its solution on from where it was
-written, and all checks of a solution read their prompt once. A second verifier reads the solutions as well. There are
-two controls at every budget: a vote of as many solutions as it buys, if the bank has them, and the same verdicts dealt
-out at random among the solutions of a problem.
+written, and all checks of a solution read their prompt once. A second verifier reads the solutions as well.
 """
 
 from __future__ import annotations
@@ -19,20 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.harness import (
-    SKILLED_BANK,
-    Arm,
-    Experiment,
-    minus,
-    options,
-    reward_model,
-    run_arms,
-    skilled,
-    summary,
-)
+from experiments.harness import SKILLED_BANK, Arm, Experiment, minus, options, run_arms, skilled, summary
 from experiments.intervals import Estimate, as_number, as_points, mean
+from experiments.plot import COLOURS, line, logarithmic, panels, save
 from experiments.solve_or_verify.collect import collect
-from experiments.solve_or_verify.figure import plot
 from experiments.solve_or_verify.measure import NEVER, verifier, votes
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import Task
@@ -40,19 +27,21 @@ from thinktime.generators.local import LocalGenerator
 from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
 
 HERE = Path(__file__).parent
+NAMES = {"best_of_n": "best of n by checks", "weighted": "vote weighted by checks"}
 WORSE = 0.02
 
 
-def live(found: Mapping[str, Any], task: Task, solver: LocalGenerator, bank: Path) -> dict[str, Any]:
+def live(found: Mapping[str, Any], experiment: Experiment, held_out: Task) -> dict[str, Any]:
     """The strategy itself on the held-out problems: one draw of each, with what it was charged."""
-    law = {name: estimate["value"] for name, estimate in found["by_select"]["weighted"]["law"].items()}
-    crossing = found["by_select"]["weighted"]["crossover"] or NEVER
+    weighted = found["by_select"]["weighted"]
+    options = {name: estimate["value"] for name, estimate in weighted["law"].items()}
+    options |= {"crossover": weighted["crossover"] or NEVER, "unreadable": "plurality"}
     lam = found["lambda"]["all"]["value"]
     budgets = [row["budget"] for row in found["allocator"]]
-    options: dict[str, Any] = {"crossover": crossing, "unreadable": "plurality", **law}
     arms = [Arm(f"solve_or_verify:n={n}", SolveOrVerify(n, lam, **options)) for n in budgets]
     votes = [f"majority:n={n}" for n in budgets]
-    outcomes = run_arms([*arms, *votes], task, solver, reward_model(), bank, seed=1)
+    solver, scorer = experiment.generator, experiment.scorer
+    outcomes = run_arms([*arms, *votes], held_out, solver, scorer, experiment.bank, seed=1)
     rows = {label: summary(outcome) for label, outcome in outcomes.items()}
     for arm, vote in zip(arms, votes, strict=True):
         rows[arm.label]["minus_vote"] = minus(outcomes[arm.label], outcomes[vote])
@@ -122,10 +111,45 @@ def main() -> None:
         "pass_at_1": {"fitted": pass_at_1, "held_out": mean(held_out["own"].verdicts.coverage(1))},
         "votes": votes(solved),
         "verifiers": measured,
-        "live": live(measured["own"], halves[1], solver, args.bank),
+        "live": live(measured["own"], experiment, halves[1]),
     }
     plot(result, experiment.out / "plot.png")
     experiment.finish({"n_problems": each, **result}, verdict(pass_at_1, measured))
+
+
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """By tokens, by the cost model, and the law with its fit."""
+    figure, (by_tokens, by_cost, law) = panels(3, 15, 4.6)
+    for axes, x in ((by_tokens, "tokens"), (by_cost, "budget")):
+        rows = result["votes"]
+        line(axes, [r[x] for r in rows], [r["accuracy"] for r in rows], 0, "vote")
+        covered = [100 * r["coverage"]["value"] for r in rows]
+        axes.plot([r[x] for r in rows], covered, "--", color="#999999", label="coverage (upper bound)")
+        place = 0
+        for name, found in result["verifiers"].items():
+            for select, of in found["by_select"].items():
+                place += 1
+                label = NAMES[select] + (", second verifier" if name == "second" else "")
+                xs = [r[x] * 1.02**place for r in of["curve"]]  # whiskers side by side
+                line(axes, xs, [r["accuracy"] for r in of["curve"]], place, label)
+        axes.set_ylabel("right answers, %")
+    logarithmic(by_tokens, "tokens a problem: generated, and read for the first time")
+    logarithmic(by_cost, "budget S(1 + λV), in solutions")
+    of = result["verifiers"]["own"]["by_select"]["weighted"]
+    spent = [r["budget"] for r in of["curve"]]
+    for place, (what, factor, exponent) in enumerate(
+        (("solutions", "alpha_s", "a"), ("checks of each", "alpha_v", "b"))
+    ):
+        alpha, power = (of["law"][name]["value"] for name in (factor, exponent))
+        best = [sum(split[place] for split in r["splits"]) / len(r["splits"]) for r in of["curve"]]
+        law.plot(spent, best, "o", color=COLOURS[place + 1], label=f"{what}, best")
+        fitted = [alpha * c**power for c in spent]
+        law.plot(spent, fitted, "-", color=COLOURS[place + 1], label=f"{alpha:.2f} · budget^{power:.2f}")
+    logarithmic(law, "budget, in solutions")
+    law.set_yscale("log", base=2)
+    for axes in (by_tokens, by_cost, law):
+        axes.legend(fontsize=8)
+    save(figure, path)
 
 
 if __name__ == "__main__":
