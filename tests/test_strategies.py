@@ -284,17 +284,18 @@ def test_a_mismatch_names_missing_needs_and_strategies_that_would_work() -> None
         require("beam_search", BeamSearch(), frozenset({Capability.ANSWERS, Capability.SCORES}))
     assert str(refused.value) == (
         "strategy='beam_search': it needs prefix continuation, process rewards, step boundaries, which this model or "
-        "scorer does not have; what would work, the nearest first: adaptive_consistency, best_of_n, length_vote, "
-        "majority, restarts, single, weighted_majority"
+        "scorer does not have; what would work, the nearest first: adaptive_consistency, auto, best_of_n, "
+        "length_vote, majority, restarts, single, weighted_majority"
     )
 
 
 def test_the_nearest_strategy_shares_most_needs() -> None:
     """The number of shared needs decides first, then the name."""
-    with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, most_likely, single$"):
+    with pytest.raises(CapabilityError, match=r"the nearest first: best_of_n, auto, most_likely, single$"):
         require("weighted_majority", WeightedMajority(), frozenset({Capability.SCORES, Capability.LOGPROBS}))
     with pytest.raises(
-        CapabilityError, match=r"the nearest first: summed_probability, .*, majority, most_likely, restarts, single$"
+        CapabilityError,
+        match=r"the nearest first: summed_probability, .*, majority, most_likely, restarts, auto, single$",
     ):
         require("test", Needing(), frozenset({Capability.LOGPROBS, Capability.ANSWERS}))
 
@@ -304,7 +305,7 @@ def test_every_suggested_strategy_passes_the_check() -> None:
     with pytest.raises(CapabilityError) as refused:
         require("best_of_n", BestOfN(), offered)
     suggested = str(refused.value).rpartition("the nearest first: ")[2].split(", ")
-    votes = ["adaptive_consistency", "length_vote", "majority"]
+    votes = ["adaptive_consistency", "auto", "length_vote", "majority"]
     assert suggested == [*votes, "most_likely", "restarts", "single", "summed_probability"], (
         "no strategy shares a need, so the order is by name"
     )

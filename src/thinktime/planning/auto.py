@@ -53,9 +53,6 @@ class Auto:
 
     Args:
         planner: ``prior``, which uses no measurements, or the name of a planner of an installed package.
-
-    Raises:
-        UnknownNameError: there is no such planner.
     """
 
     planner: str = "prior"
