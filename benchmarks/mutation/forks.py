@@ -37,8 +37,7 @@ class Forks:
 
     def pytest_sessionstart(self) -> None:
         """Use fewer examples of each property."""
-        settings.register_profile("mutation", settings.default, max_examples=EXAMPLES)
-        settings.load_profile("mutation")
+        use_fewer_examples()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Try the mutants in place of running the tests."""
@@ -72,6 +71,12 @@ class Forks:
             status = int(any(map(_fails, items, following)))
         finally:
             os._exit(status)
+
+
+def use_fewer_examples() -> None:
+    """Run `EXAMPLES` examples of each property."""
+    settings.register_profile("mutation", settings.default, max_examples=EXAMPLES)
+    settings.load_profile("mutation")
 
 
 def _fails(item: pytest.Item, following: pytest.Item | None) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.mutation.forks import use_fewer_examples
+
 ROOT = Path(__file__).parents[2]
 _told: dict[str, dict[str, Any]] = {}
 
@@ -22,6 +24,11 @@ _told: dict[str, dict[str, Any]] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option for the output file."""
     parser.addoption("--functions", type=Path, required=True)
+
+
+def pytest_sessionstart() -> None:
+    """Run the tests as the mutants will."""
+    use_fewer_examples()
 
 
 @pytest.hookimpl(wrapper=True)
