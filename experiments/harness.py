@@ -1,8 +1,7 @@
 """The harness of the experiments on text: a task, models and their bank, arms, and what is compared between arms.
 
 An arm is a strategy. All arms of an experiment answer the same problems and use one bank, so they share the samples
-they have in common, and a killed run goes on where it stopped. What an experiment needs of searches, benches and
-generators it takes from here.
+they have in common, and a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.intervals import Estimate, difference, mean
+from experiments.intervals import Estimate, difference, mean, ratio
 from experiments.provenance import provenance, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
@@ -164,12 +163,8 @@ class Experiment:
 
     def finish(self, result: Mapping[str, Any], verdict: Sequence[str] = ()) -> None:
         """Write ``result.json`` with what it takes to repeat it, and print the verdict."""
-        whole = {
-            **provenance(self.folder, 0),
-            "n_problems": len(self.task.problems),
-            "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length},
-            **result,
-        }
+        sampling = {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length}
+        whole = {**provenance(self.folder, 0), "n_problems": len(self.task.problems), "sampling": sampling, **result}
         write_json(self.out / "result.json", whole | ({"verdict": verdict} if verdict else {}))
         for sentence in verdict:
             print(sentence)
@@ -203,9 +198,28 @@ def flops(outcome: Outcome) -> float:
     return (usage.flops or 0.0) + (usage.scorer_flops or 0.0)
 
 
+def by_level(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """The outcomes of each level of the pocket task."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(str(outcome.problem.metadata["level"]), []).append(outcome)
+    return dict(sorted(found.items()))
+
+
+def replies(outcome: Outcome, prompt: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The nodes of a trace that ask this prompt, each with a reply."""
+    asked = {node["key"]: node for node in outcome.trace if node.get("prompt") == prompt}
+    return [(asked[node["parent"]], node) for node in outcome.trace if node["parent"] in asked]
+
+
 def minus(a: Sequence[Outcome], b: Sequence[Outcome], of: Callable[[Outcome], float] = correct) -> Estimate:
     """Paired difference of accuracies, or of what ``of`` gives."""
     return difference(map(of, a), map(of, b))
+
+
+def over(a: Sequence[Outcome], b: Sequence[Outcome], of: Callable[[Outcome], float]) -> Estimate:
+    """Ratio of the sums of what ``of`` gives, over the same problems."""
+    return ratio(list(map(of, a)), list(map(of, b)))
 
 
 def nearest_cost(found: Sequence[Outcome], outcomes: Mapping[str, Sequence[Outcome]], labels: Iterable[str]) -> str:

@@ -71,7 +71,7 @@ def _estimate(value: float, drawn: Floats) -> Estimate:
 
 def as_points(estimate: Mapping[str, float]) -> str:
     """A difference of shares, in points of a hundred."""
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * estimate[name] for name in ("value", "low", "high")))
+    return as_percent(estimate, "+")
 
 
 def as_percent(estimate: Mapping[str, float], sign: str = "") -> str:

@@ -20,10 +20,12 @@ ResultRow = Mapping[str, Any]
 
 def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` by ``height`` inches, and its panels side by side; options are those of matplotlib."""
-    figure, table = plt.subplots(1, count, figsize=(width, height), dpi=150, squeeze=False, **options)
-    for axes in table[0]:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+    plt.rc("figure", dpi=150)
+    plt.rc("axes", grid=True, titlelocation="left", titlesize=10)
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("grid", alpha=0.25)
+    plt.rc("legend", frameon=False)
+    figure, table = plt.subplots(1, count, figsize=(width, height), squeeze=False, **options)
     return figure, list(table[0])
 
 
@@ -64,6 +66,14 @@ def lines(
         line(axes, map(x, mine), [row[measure] for row in mine], place, name, style, scale)
 
 
+def grouped(rows: Iterable[tuple[str, ResultRow]]) -> dict[str, list[ResultRow]]:
+    """The rows of every name, in the order of their first rows."""
+    found: dict[str, list[ResultRow]] = {}
+    for name, row in rows:
+        found.setdefault(name, []).append(row)
+    return found
+
+
 def generated(row: ResultRow) -> float:
     """Tokens that an arm generates a problem."""
     return float(row["usage"]["generated_tokens"])
@@ -86,22 +96,19 @@ def save(figure: Figure, path: Path, rect: tuple[float, float, float, float] = (
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     """One legend for all panels, under them."""
     handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=columns, fontsize=9)
+    figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=9)
 
 
 def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
     """One line per strategy over its budgets, whiskers at 95%, coverage dashed above them."""
     figure, (axes,) = panels(1, 9, 5.2)
-    families: dict[str, list[ResultRow]] = {}
-    for run in result["runs"]:
-        families.setdefault(run["strategy"].replace("_", " "), []).append(run)
+    families = grouped((run["strategy"].replace("_", " "), run) for run in result["runs"])
     lines(axes, families, generated)
     votes = {str(run["n"]): generated(run) for run in families.get("majority", [])}
     covered = {votes[k]: 100 * share["value"] for k, share in result["coverage"].items() if k in votes}
     axes.plot(list(covered), list(covered.values()), "--", color="#999999", label="coverage (pass@k)")
     logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
-    n = result["task"]["n"]
-    axes.set_title(f"{result['task']['name']}: {n} held-out problems, 95% intervals", loc="left")
-    axes.legend(frameon=False, loc="upper left", ncols=2)
+    axes.set_title(f"{result['task']['name']}: {result['task']['n']} held-out problems, 95% intervals", size=12)
+    axes.legend(loc="upper left", ncols=2)
     save(figure, path)

@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread makes them slower
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from llama_server import serving
+from waiting import MovableClock
 
 from thinktime.pocket import directory
 from thinktime.pocket.problems import problems
@@ -81,6 +83,14 @@ def reward(reward_directory: Path) -> ProcessReward:
 
 
 @pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    """The clock of this process and of its event loops. A loop notices a move when it wakes for another reason."""
+    clock = MovableClock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    return clock
+
+
+@pytest.fixture
 def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a fake endpoint with the given behaviour, and a gateway in front of it that has probed it."""
     from fake_endpoint import Running
@@ -92,8 +102,10 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     with ExitStack() as running:
 
         def start(settings: dict[str, Any] | None = None, probed: bool = True, **behaviour: Any) -> Any:
-            endpoint = running.enter_context(Running(**behaviour))
+            upstream = Running(**behaviour)
+            endpoint = upstream.__enter__()
             gateway = running.enter_context(Serving(endpoint.url, **(settings or {})))
+            running.push(upstream)  # ends first, or the gateway would wait for requests that it never answers
             if probed:
                 probe_first(endpoint, gateway)
             return endpoint, gateway

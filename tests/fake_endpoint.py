@@ -23,12 +23,14 @@ MODELS = ("words", "other-words")
 
 
 @dataclass
-class Endpoint:
+class FakeEndpoint:
     """Its behaviour, and a record of its clients' requests. All fields may be changed while it runs."""
 
     latency: float = 0.0
     pace: float = 0.0
     """Seconds between the events of a stream."""
+    sprint: int = 0
+    """Events that a stream sends at once. Then it waits until an answer has ``ended``, and goes on at its pace."""
     n: str = "honoured"
     """Or ``copies`` (all samples are the same, if there is a seed), ``ignored`` (one sample), or ``refused`` (400)."""
     usage: bool = True
@@ -84,6 +86,8 @@ class Endpoint:
     left: int = 0
     """Number of clients that disconnected before their answer."""
     port: int = 0
+    ended: int = 0
+    """Answers that were sent to their end."""
     _drawn: int = 0
 
     @property
@@ -114,8 +118,10 @@ class Endpoint:
                 answer = answering.result()
                 head, *events = answer if isinstance(answer, list) else [answer]
                 writer.write(head)
-                for event in events:
-                    if self.pace and event:
+                for place, event in enumerate(events):
+                    while self.sprint and place >= self.sprint and not self.ended and not gone.done():
+                        await asyncio.wait({gone}, timeout=0.01)
+                    if self.pace and event and place >= self.sprint:
                         await asyncio.wait({gone}, timeout=self.pace)
                     if gone.done():
                         break
@@ -124,6 +130,7 @@ class Endpoint:
                 if gone.done():
                     self.left += 1
                     break
+                self.ended += 1
                 gone.cancel()
                 await asyncio.wait({gone})
                 await writer.drain()
@@ -166,11 +173,11 @@ class Endpoint:
         if path == "/score":
             pair = {"index": 0, "score": len(body["text_2"]) / 1000}
             return _reply(200, {"object": "list", "data": [pair], "usage": {"prompt_tokens": 5, "total_tokens": 5}})
-        said = body["messages"][-1]["content"]
+        text = body["messages"][-1]["content"]
         if fault == "garbage":
             return _raw(200, b"[0.5", "application/json")
         indices = {"lines": r"\n", "tags": "<extra_0>", "tokens": r"\S+", "one": "$"}[self.rewards]
-        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(indices, said)]
+        pairs = [[1 - match.end() / 1000, match.end() / 1000] for match in re.finditer(indices, text)]
         item = {"index": 0, "data": pairs if self.rewards != "one" else pairs[-1]}
         if path == "/classify":
             item = {"index": 0, "probs": pairs[-1], "num_classes": 2}
@@ -185,11 +192,11 @@ class Endpoint:
         chat = path == "/v1/chat/completions"
         messages = body["messages"] if chat else []
         last = messages[-1] if messages else {"role": "user", "content": body.get("prompt", "")}
-        asked = body.get("continue_final_message", False) or self.continues == "always"
-        going_on = not chat or (self.continues and asked and last["role"] == "assistant")
-        prefix = str(last["content"]) if going_on else ""
+        requested = body.get("continue_final_message", False) or self.continues == "always"
+        continued = not chat or (self.continues and requested and last["role"] == "assistant")
+        prefix = str(last["content"]) if continued else ""
         read = sum(len(_tokens(_content(m))) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
-        read -= 3 if chat and going_on else 0
+        read -= 3 if chat and continued else 0
         read -= len(_tokens(prefix.partition("</think>")[0])) if self.forgets and "</think>" in prefix else 0
         limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
         if read + limit > self.context:
@@ -198,8 +205,9 @@ class Endpoint:
         for index in range(body.get("n", 1) if self.n in ("honoured", "copies") else 1):
             self._drawn += 1
             noise = body["seed"] + index * (self.n != "copies") if self.seeds and "seed" in body else -self._drawn
-            said = self.says[self._drawn % len(self.says)] if self.says else _said(prefix, noise * (not self.identical))
-            text = self.replies.popleft() if self.replies else said
+            solution = _solution(prefix, noise * (not self.identical))
+            text = self.says[self._drawn % len(self.says)] if self.says else solution
+            text = self.replies.popleft() if self.replies else text
             choices.append(self._choice(index, chat, body, text, limit, prefix))
         thoughts = sum(choice.pop("thoughts") for choice in choices)
         new = sum(choice.pop("tokens") for choice in choices)
@@ -241,31 +249,31 @@ class Endpoint:
                 if stop in token:
                     tokens, reason, met = tokens[: at + 1], "stop", stop
                     break
-        said = "".join(tokens)
-        thought = len(_tokens(said.partition("</think>")[0].replace("<think> ", ""))) if self.thinks else 0
-        asked = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
-        if met and not (self.stops == "echoed" or asked):
-            said = said[: said.index(met)]
+        text = "".join(tokens)
+        thought = len(_tokens(text.partition("</think>")[0].replace("<think> ", ""))) if self.thinks else 0
+        requested = self.stops == "echoed if asked" and body.get("include_stop_str_in_output")
+        if met and not (self.stops == "echoed" or requested):
+            text = text[: text.index(met)]
         choice: dict[str, Any] = {"index": index, "finish_reason": reason}
         choice["thoughts"] = 0 if "</think>" in prefix else thought
         choice["tokens"] = len(tokens) + (met is not None and self.stops == "unlisted")
         if self.stops == "named":
             choice["stop_reason"] = met
         if self.echoes and chat and body["messages"][-1]["role"] == "assistant":
-            said = str(body["messages"][-1]["content"]) + said
+            text = str(body["messages"][-1]["content"]) + text
         if chat:
-            choice["message"] = {"role": "assistant", "content": said}
+            choice["message"] = {"role": "assistant", "content": text}
             if self.reasons:
                 choice["message"]["reasoning_content"] = "Let me see."
-            if body.get("tools") and reason == "stop" and said[-1:].isdigit():
-                choice["message"] |= {"content": None, "tool_calls": [_tool_call(body["tools"][0], said)]}
+            if body.get("tools") and reason == "stop" and text[-1:].isdigit():
+                choice["message"] |= {"content": None, "tool_calls": [_tool_call(body["tools"][0], text)]}
                 choice["finish_reason"] = "tool_calls"
             elif body.get("response_format"):
-                choice["message"]["content"] = json.dumps({"sum": int(said[-1])}, indent=ord(said[0]) % 3 or None)
+                choice["message"]["content"] = json.dumps({"sum": int(text[-1])}, indent=ord(text[0]) % 3 or None)
         else:
-            choice["text"] = said
+            choice["text"] = text
         if self.thinks in ("apart", "hidden"):
-            thoughts, _, rest = said.removeprefix("<think> ").partition("</think> ")
+            thoughts, _, rest = text.removeprefix("<think> ").partition("</think> ")
             choice["message"] = {"role": "assistant", "content": rest or None}
             if self.thinks == "apart":
                 choice["message"]["reasoning_content"] = thoughts
@@ -293,12 +301,12 @@ def _content(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "picture") for part in content)
 
 
-def _tool_call(tool: dict[str, Any], said: str) -> dict[str, Any]:
+def _tool_call(tool: dict[str, Any], text: str) -> dict[str, Any]:
     """A tool call whose argument is the last digit of the text; its spelling depends on the beginning of the text."""
-    pairs = [("unit", "apples"), ("count", int(said[-1]))]
-    arguments = json.dumps(dict(pairs if said.startswith("so") else reversed(pairs)), indent=ord(said[0]) % 3 or None)
+    pairs = [("unit", "apples"), ("count", int(text[-1]))]
+    arguments = json.dumps(dict(pairs if text.startswith("so") else reversed(pairs)), indent=ord(text[0]) % 3 or None)
     function = {"name": tool["function"]["name"], "arguments": arguments}
-    return {"id": f"call_{Random(said).getrandbits(32)}", "type": "function", "function": function}
+    return {"id": f"call_{Random(text).getrandbits(32)}", "type": "function", "function": function}
 
 
 def _events(reply: dict[str, Any], with_usage: bool, fault: str) -> list[bytes]:
@@ -350,7 +358,7 @@ CUT = b" "
 """The end of a reply that is cut off; no whole reply ends like this."""
 
 
-def _said(prefix: str, noise: int) -> str:
+def _solution(prefix: str, noise: int) -> str:
     """The rest of a three-line solution after the prefix; or the next sums, if the prefix is a list of sums."""
     if prefix.endswith("1 + 3 ="):
         return " 4.\n1 + 4 = 5."
@@ -382,22 +390,23 @@ class Running:
     """An endpoint in a thread of its own, for as long as the block lasts."""
 
     def __init__(self, **behaviour: Any) -> None:
-        self._endpoint = Endpoint(**behaviour)
+        self._endpoint = FakeEndpoint(**behaviour)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def __enter__(self) -> Endpoint:
+    def __enter__(self) -> FakeEndpoint:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
+        self._server = asyncio.run_coroutine_threadsafe(self._endpoint.serve(), self._loop).result(PATIENCE)
         return self._endpoint
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
 
-    async def _leave(self) -> None:
+    async def _close(self) -> None:
+        self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -409,7 +418,7 @@ async def main() -> None:
     options.add_argument("--latency", type=float, default=0.0)
     options.add_argument("--pace", type=float, default=0.0)
     options.add_argument("--n", default="honoured")
-    endpoint = Endpoint(**vars(options.parse_args()))
+    endpoint = FakeEndpoint(**vars(options.parse_args()))
     server = await endpoint.serve()
     print(endpoint.port, flush=True)
     await server.serve_forever()

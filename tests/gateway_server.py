@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import uvicorn
-from fake_endpoint import Endpoint
+from fake_endpoint import FakeEndpoint
 from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
@@ -72,12 +72,12 @@ class Serving:
             return bytes(reply.read())
 
 
-Start = Callable[..., tuple[Endpoint, Serving]]
+Start = Callable[..., tuple[FakeEndpoint, Serving]]
 
 
-def probe_first(endpoint: Endpoint, gateway: Serving, key: str | None = None) -> None:
+def probe_first(endpoint: FakeEndpoint, gateway: Serving, key: str | None = None) -> None:
     """Let the gateway probe its endpoint, then forget the requests of the probe."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()
-    endpoint.prompt_tokens = endpoint.generated_tokens = 0
+    endpoint.prompt_tokens = endpoint.generated_tokens = endpoint.ended = 0

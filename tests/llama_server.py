@@ -1,6 +1,6 @@
 """llama.cpp's own server, from a wheel, on a pocket model. It prints its address and serves until it is stopped.
 
-python tests/llama_server.py MODEL_DIRECTORY
+python tests/llama_server.py MODEL.gguf
 """
 
 from __future__ import annotations
@@ -27,16 +27,21 @@ def serving(directory: Path) -> Iterator[str]:
     """The server in its own process, for the duration of a ``with`` block; yields the root of its API."""
     for needed in ("gguf", "xllamacpp"):
         pytest.importorskip(needed)
-    root = Path(__file__).parents[1]
-    path = os.pathsep.join([str(root), *sys.path])
-    command = [sys.executable, str(root / "tests" / "llama_server.py"), str(directory)]
-    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip() + "/v1"
-    finally:
-        server.kill()
-        server.wait(PATIENCE)
+    from benchmarks.engine.llama_cpp import write_gguf
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{directory.name}.gguf"
+        write_gguf(directory, path, vocabulary=True)  # here, because the server needs no torch
+        settings = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(path)], env=settings, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().strip() + "/v1"
+        finally:
+            server.kill()
+            server.wait(PATIENCE)
 
 
 def remote(url: str) -> RemoteGenerator:
@@ -53,22 +58,17 @@ def remote(url: str) -> RemoteGenerator:
     return generator
 
 
-def main(directory: Path) -> None:
+def main(path: Path) -> None:
     from xllamacpp import CommonParams, Server
 
-    from benchmarks.engine.llama_cpp import write_gguf
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{directory.name}.gguf"
-        write_gguf(directory, path, vocabulary=True)
-        params = CommonParams()
-        params.model.path, params.port, params.warmup = str(path), 0, False
-        params.n_parallel, params.n_ctx = 8, 8 * 512
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        params.verbosity = 1
-        server = Server(params)
-        print(server.listening_address, flush=True)
-        threading.Event().wait()
+    params = CommonParams()
+    params.model.path, params.port, params.warmup = str(path), 0, False
+    params.n_parallel, params.n_ctx = 8, 8 * 512
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.verbosity = 1
+    server = Server(params)
+    print(server.listening_address, flush=True)
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ ERRORS = {
 
 
 @dataclass(frozen=True)
-class Failing:
+class FailsLater:
     """Solves the first problem, and raises an error at the others."""
 
     error: str
@@ -96,7 +96,7 @@ def test_if_all_entries_are_refused_the_first_reason_is_raised_and_nothing_is_sp
 @pytest.mark.parametrize("error", ["input", "capability"])
 def test_an_entry_that_stops_keeps_its_outcomes_and_the_next_one_runs(tmp_path: Path, error: str) -> None:
     with Bank(tmp_path / "bank.db") as bank:
-        run = bench(bank, Entry("failing", 1, Failing(error)), VOTE)
+        run = bench(bank, Entry("failing", 1, FailsLater(error)), VOTE)
         asyncio.run(run.run())
         result = run.result("thinktime bench", {})
     assert [(each["strategy"], each["n_problems"]) for each in result["runs"]] == [("failing", 1), ("majority", 3)]
@@ -105,7 +105,7 @@ def test_an_entry_that_stops_keeps_its_outcomes_and_the_next_one_runs(tmp_path: 
 
 def test_an_error_of_the_model_costs_only_the_problems_that_it_hits(tmp_path: Path) -> None:
     with Bank(tmp_path / "bank.db") as bank:
-        run = bench(bank, Entry("failing", 1, Failing("model")), VOTE)
+        run = bench(bank, Entry("failing", 1, FailsLater("model")), VOTE)
         asyncio.run(run.run())
         result = run.result("thinktime bench", {})
     assert run.failures == ["not now"] * 2 and result["failed"] == []
@@ -114,7 +114,7 @@ def test_an_error_of_the_model_costs_only_the_problems_that_it_hits(tmp_path: Pa
 
 def test_an_entry_whose_problems_all_fail_is_recorded(tmp_path: Path) -> None:
     with Bank(tmp_path / "bank.db") as bank:
-        run = bench(bank, Entry("failing", 1, Failing("model")), VOTE)
+        run = bench(bank, Entry("failing", 1, FailsLater("model")), VOTE)
         run.task = Task("sums", PROBLEMS[1:], ANSWERS, run.task.check)
         asyncio.run(run.run())
         result = run.result("thinktime bench", {})
@@ -124,7 +124,7 @@ def test_an_entry_whose_problems_all_fail_is_recorded(tmp_path: Path) -> None:
 
 def test_the_table_names_failed_entries_and_takes_their_reason_as_plain_text(tmp_path: Path) -> None:
     with Bank(tmp_path / "bank.db") as bank:
-        run = bench(bank, Entry("failing", 1, Failing("input")), VOTE)
+        run = bench(bank, Entry("failing", 1, FailsLater("input")), VOTE)
         asyncio.run(run.run())
         result = run.result("thinktime bench", {})
     console = Console(width=140)

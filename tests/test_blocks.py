@@ -173,7 +173,7 @@ def test_the_only_row_of_a_full_pool_overwrites_tokens_of_released_rows() -> Non
     assert pool.match([1, 2, 3, 4, 5, 6, 7]).length == 4
 
 
-class Pool(RuleBasedStateMachine):
+class PoolMachine(RuleBasedStateMachine):
     """Rows as the scheduler makes them: an iteration lies between two calls of ``settle``, and writes its tokens last.
 
     ``store`` has the prefix that each slot was computed from, because keys and values depend on the whole prefix.
@@ -283,5 +283,5 @@ class Pool(RuleBasedStateMachine):
         assert (self.pool.held, self.pool.free) == (0, 7)
 
 
-TestPool = Pool.TestCase
+TestPool = PoolMachine.TestCase
 TestPool.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True)

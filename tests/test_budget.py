@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import (
     DOLLARS,
-    Clock,
+    FakeClock,
     MemoryJournal,
     ToyGenerator,
     ToyScorer,
@@ -41,8 +41,8 @@ TWO_WORDS = {str(i): done("so 7") for i in range(10)}
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    clock = FakeClock()
     monkeypatch.setattr("thinktime.core.ledger.time", clock)
     return clock
 
@@ -161,7 +161,7 @@ def test_a_search_waits_for_reservations_of_others_but_not_for_their_spending() 
     assert shared.spent.generated_tokens == 12 and answer.usage.generated_tokens == 6
 
 
-def test_a_search_waits_for_reservations_in_the_outermost_ledger_until_its_seconds_end(clock: Clock) -> None:
+def test_a_search_waits_for_reservations_in_the_outermost_ledger_until_its_seconds_end(clock: FakeClock) -> None:
     """Another key has reserved the gateway's tokens; the ledger of this key has no reservation."""
     gateway = Ledger(Budget(tokens=10))
     key = Ledger(within=gateway)
@@ -370,7 +370,7 @@ def test_an_answer_cut_short_by_the_token_budget_marks_the_result() -> None:
 # Seconds
 
 
-def test_after_its_seconds_a_search_makes_no_more_calls(clock: Clock) -> None:
+def test_after_its_seconds_a_search_makes_no_more_calls(clock: FakeClock) -> None:
     generator, scorer = ToyGenerator(TWO_WORDS), ToyScorer(lambda node: 0.5)
     search = toy_search(generator, scorer, budget=Budget(seconds=10))
     clock.now += 9.9
@@ -381,7 +381,7 @@ def test_after_its_seconds_a_search_makes_no_more_calls(clock: Clock) -> None:
     assert (len(generator.asked), len(scorer.asked), search.exhausted) == (1, 0, True)
 
 
-def test_seconds_count_from_the_beginning_of_the_search(clock: Clock) -> None:
+def test_seconds_count_from_the_beginning_of_the_search(clock: FakeClock) -> None:
     first = toy_search(TWO_WORDS, budget=Budget(seconds=10))
     clock.now += 10
     second = toy_search(TWO_WORDS, budget=Budget(seconds=10))
@@ -389,7 +389,7 @@ def test_seconds_count_from_the_beginning_of_the_search(clock: Clock) -> None:
     assert len(extend(second, [second.root])) == 1
 
 
-def test_a_generation_gets_its_deadline_and_samples_that_end_in_time_answer(clock: Clock) -> None:
+def test_a_generation_gets_its_deadline_and_samples_that_end_in_time_answer(clock: FakeClock) -> None:
     """At a word a second, two of three samples finish within three seconds."""
     script = {"0": done("so 7"), "1": done("so so so so 5"), "2": done("and so 7")}
     search = toy_search(ToyGenerator(script, clock=clock), budget=Budget(seconds=3))
@@ -399,7 +399,7 @@ def test_a_generation_gets_its_deadline_and_samples_that_end_in_time_answer(cloc
     assert (answer.value, answer.finish) == ("7", "budget")
 
 
-def test_best_of_n_answers_even_if_its_time_ends_before_scoring(clock: Clock) -> None:
+def test_best_of_n_answers_even_if_its_time_ends_before_scoring(clock: FakeClock) -> None:
     script = {"0": done("so 7"), "1": done("and so 5")}
     search = toy_search(ToyGenerator(script, clock=clock), lambda node: 0.5, budget=Budget(seconds=3))
     answer = solve(BestOfN(n=2), search)

@@ -226,10 +226,10 @@ def test_a_bench_of_two_models_replays_from_its_bank(thinktime: Command, tmp_pat
     results = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("live", "replayed")]
     assert results[0]["runs"] == results[1]["runs"]
     assert results[0]["model"].pop("models").keys() == {"main", "draft"}
-    assert results[0]["model"] == results[1]["model"], "the bank knows which of its models was the main one"
+    assert results[0]["model"] == results[1]["model"], "the bank has the role of each model"
 
 
-def test_a_bank_without_roles_asks_which_model_is_which(thinktime: Command, tmp_path: Path) -> None:
+def test_a_replay_of_a_bank_without_roles_needs_the_roles_of_its_models(thinktime: Command, tmp_path: Path) -> None:
     bench = ("bench", "pocket", "--problems", "2", "--levels", "1", "--strategies", "single,best_of_n", "--n", "2")
     live = thinktime(*bench, "--out", "live")
     assert live.code == 0, live.err
@@ -290,7 +290,7 @@ def test_names_in_a_bank_are_given_by_role_and_the_last_one_is_found() -> None:
     assert in_bank(config, ["a", "b"], ["r"]) == ({"main": "a", "draft": "b"}, {"judge": "r"})
 
 
-def test_a_bank_knows_the_roles_of_the_searches_that_wrote_it() -> None:
+def test_a_replay_uses_the_roles_that_the_bank_has_stored() -> None:
     roles: Roles = {"model": {"main": ["b"], "draft": ["a"]}, "scorer": {"main": ["r", "s"], "judge": ["t"]}}
     config = Config({"main": "pocket", "draft": "small"}, {"judge": "x"})
     with pytest.raises(InputError, match=r"scorers \['r', 's', 't'\]; say which one is 'main'"):
@@ -300,7 +300,9 @@ def test_a_bank_knows_the_roles_of_the_searches_that_wrote_it() -> None:
         {"main": "b", "draft": "a"},
         {"main": "s", "judge": "t"},
     )
-    assert in_bank(Config("a"), ["a", "b"], ["r"], roles) == ({"main": "a"}, {"main": "r"}), "a name is stronger"
+    assert in_bank(Config("a"), ["a", "b"], ["r"], roles) == ({"main": "a"}, {"main": "r"}), (
+        "a name in the config replaces the stored role"
+    )
 
 
 @pytest.mark.parametrize(

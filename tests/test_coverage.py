@@ -38,7 +38,7 @@ def test_coverage_of_more_samples_than_some_problem_has_is_refused() -> None:
         coverage([], 1)
 
 
-def test_the_grid_is_even_in_logarithms_and_names_no_number_twice() -> None:
+def test_the_grid_is_even_in_logarithms_and_has_no_number_twice() -> None:
     assert grid(1000, 4) == [1, 10, 100, 1000]
     assert grid(8) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert grid(1) == [1]
@@ -65,13 +65,13 @@ def test_the_errors_of_a_fit_are_in_coverage() -> None:
     assert 0.1 / 40 < fit.mean_error < 0.01
 
 
-def test_the_fit_starts_where_coverage_does() -> None:
+def test_the_fit_starts_at_the_first_coverage_above_0() -> None:
     ks = [1, 2, 4, 8, 16, 32, 64]
     values = [0.0, 0.0, *(exp(-3 * k**-0.3) for k in ks[2:])]
     assert fit_power_law(ks, values).b == pytest.approx(0.3, abs=1e-5)
 
 
-def test_a_fit_to_nothing_or_to_too_little_is_refused() -> None:
+def test_a_fit_needs_five_different_k_with_coverage_above_0() -> None:
     with pytest.raises(InputError, match="cannot fit: it is 0 for every k"):
         fit_power_law([1, 2, 4, 8, 16], [0.0] * 5)
     with pytest.raises(InputError, match="5 different k"):
@@ -98,14 +98,14 @@ def test_the_forecast_of_a_beta_distribution_by_hand() -> None:
     assert [Rates(1, 1)(k) for k in (1, 3, 99)] == pytest.approx([1 / 2, 3 / 4, 99 / 100])
 
 
-def test_equal_rates_are_forecast_as_one_coin() -> None:
+def test_equal_rates_are_forecast_as_one_common_rate() -> None:
     """Less spread than any Beta distribution: both parameters would become infinite, but the forecast stays finite."""
     fit = fit_rates([(10, 5)] * 20)
     assert [fit(k) for k in (1, 2, 4)] == pytest.approx([1 / 2, 3 / 4, 15 / 16], abs=1e-3)
     assert fit_rates([(10, 10)] * 20)(4) == pytest.approx(1, abs=1e-3)
 
 
-def test_rates_of_nothing_right_are_refused() -> None:
+def test_rates_that_are_all_0_are_refused() -> None:
     with pytest.raises(InputError, match="cannot fit: it is 0 for every k"):
         fit_rates([(10, 0), (20, 0)])
 

@@ -196,7 +196,7 @@ def test_a_deadline_ends_its_own_row_and_no_other(
     assert essence([unhurried, untouched]) == essence([alone[5], alone[10]])
 
 
-def test_a_deadline_reaches_a_row_that_runs_one_that_is_paused_and_one_that_waits() -> None:
+def test_a_deadline_ends_running_paused_and_waiting_rows() -> None:
     now = 0.0
     engine = tiny_engine(eos_id=-1, max_rows=2)
     tasks = [Row(words(5, i), i, max_tokens=50, deadline=Deadline(10.0, lambda: now)) for i in range(3)]

@@ -162,8 +162,8 @@ def test_an_irreversible_action_that_was_begun_is_an_error_after_a_kill_and_is_n
     search = searching(Sending(sent), journal)
     node = act(search, search.root, "one")
     assert node is not None and node.finish == "error" and sent == ["one"]
-    said = "an earlier run began this action and did not see it end; it is not repeated"
-    assert str(search.trace[node.key].error) == f"environment='mail': action 'one': {said}"
+    message = "an earlier run began this action and did not see it end; it is not repeated"
+    assert str(search.trace[node.key].error) == f"environment='mail': action 'one': {message}"
     with pytest.raises(ModelError, match="not repeated"):
         search.finish(None)
 
@@ -177,7 +177,7 @@ def test_an_irreversible_environment_has_one_branch() -> None:
 
 
 class Broken(Counting):
-    """Fails at actions that are no JSON objects."""
+    """Raises an error for actions that are no JSON objects."""
 
     async def step(self, state: dict[str, Any], action: Any) -> Observation:
         if not isinstance(action, dict):
@@ -185,7 +185,7 @@ class Broken(Counting):
         return await super().step(state, action)
 
 
-def test_a_failed_action_is_charged_and_not_banked_and_the_others_go_on() -> None:
+def test_a_failed_action_is_charged_and_not_banked_and_other_actions_continue() -> None:
     journal = MemoryJournal()
     for again in (False, True):
         search = searching(Broken(), journal)

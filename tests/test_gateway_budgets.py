@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import PLAIN, VOTE, Start, probe_first
-from waiting import PATIENCE
+from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
+from waiting import PATIENCE, MovableClock, eventually
 
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import Key, digest
@@ -106,19 +108,39 @@ def test_a_sample_without_a_length_limit_does_not_reserve_the_whole_budget(
     assert {body["max_tokens"] for body in endpoint.requests[:1]} == {limit}
 
 
-def test_a_slow_probe_ends_with_the_seconds_of_the_budget(start_gateway: Start) -> None:
+def ask_until(due: Callable[[], object], clock: MovableClock, gateway: Serving, model: str, **headers: str) -> Any:
+    """An answer of the gateway; as soon as it is due, ten minutes pass at once."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(gateway.ask, {**PLAIN, "model": model}, **headers)
+        eventually(due)
+        clock.ahead += 600
+        return asked.result()
+
+
+def test_a_slow_probe_ends_with_the_seconds_of_the_budget(start_gateway: Start, clock: MovableClock) -> None:
     endpoint, gateway = start_gateway(probed=False)
     endpoint.faults.append("never")
-    assert gateway.ask({**PLAIN, "model": "single@0.2s/words"})[0] == 504
+    assert ask_until(lambda: endpoint.requests, clock, gateway, "single@600s/words")[0] == 504
 
 
-def test_when_the_seconds_end_the_samples_so_far_answer(start_gateway: Start) -> None:
+def test_when_the_seconds_end_the_samples_so_far_answer(start_gateway: Start, clock: MovableClock) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     endpoint.faults.extend(["", "never", ""])
-    status, answer, _ = gateway.ask({**PLAIN, "model": "majority:n=3@3s/words"})
+
+    def two_have_come() -> bool:
+        page = f"{gateway.url.removesuffix('/v1')}/ui/requests/2"  # the first request was for the probe
+        try:
+            with urlopen(page, timeout=PATIENCE) as reply:
+                tree = json.loads(reply.read())["tree"]
+        except HTTPError:
+            return False
+        return tree is not None and sum(node["finish"] == "eos" for node in tree["growing"]) == 2
+
+    status, answer, _ = ask_until(two_have_come, clock, gateway, "majority:n=3@600s/words")
     assert (status, answer["thinktime"]["finish"], answer["thinktime"]["samples"]) == (200, "budget", 2)
+    endpoint.requests.clear()
     endpoint.faults.append("never")
-    status, answer, _ = gateway.ask({**PLAIN, "model": "single@0.2s/words"})
+    status, answer, _ = ask_until(lambda: endpoint.requests, clock, gateway, "single@600s/words")
     assert (status, answer["error"]["type"]) == (504, "server_error")
     assert answer["thinktime"]["account"]["uncounted_calls"] == 1
 
@@ -212,10 +234,11 @@ def test_a_failed_request_gives_back_what_was_reserved_for_it(start_gateway: Sta
     assert gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[0] == 200
 
 
-def test_the_seconds_of_a_key_limit_each_request(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(keyed(Budget(seconds=3)), probed=False)
+def test_the_seconds_of_a_key_limit_each_request(start_gateway: Start, clock: MovableClock) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(seconds=600)), probed=False)
     for model in ("single/words", "words"):
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
+        endpoint.requests.clear()
         endpoint.faults.append("never")
-        assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 504
+        assert ask_until(lambda: endpoint.requests, clock, gateway, model, **BEARER)[0] == 504
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from fake_endpoint import Endpoint
+from fake_endpoint import FakeEndpoint
 from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
 from waiting import PATIENCE, eventually
 
@@ -138,7 +138,7 @@ def test_many_requests_to_a_host_name_run_at_once(start_gateway: Start) -> None:
         probe_first(endpoint, gateway)
         status, answer, _ = gateway.ask({**VOTE, "model": "majority:n=1000/words"})
         assert (status, answer["thinktime"]["samples"]) == (200, 1000)
-        endpoint.latency, endpoint.connections = 60.0, 0
+        endpoint.latency, endpoint.connections = 3600.0, 0
         endpoint.requests.clear()
         crowd = [_sent(gateway, VOTE) for _ in range(32)]
         assert eventually(lambda: len(endpoint.requests) == 256)  # no request waits for another
@@ -188,10 +188,9 @@ def test_a_disconnected_client_ends_its_upstream_requests(
 @pytest.mark.parametrize("model", ["single/words", "words"])
 def test_a_client_that_disconnects_in_a_stream_ends_it_upstream(start_gateway: Start, model: str) -> None:
     endpoint, gateway = start_gateway()
-    endpoint.pace = 0.05
+    endpoint.sprint = 3
     connection = _sent(gateway, {**PLAIN, "model": model, "stream": True})
     assert connection.getresponse().read(10)
-    endpoint.pace = 3600.0
     connection.close()
     assert eventually(lambda: endpoint.left == 1)
 
@@ -219,7 +218,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error(start_gateway: Start) -> None
         raw(gateway, {**PLAIN, "stream": True})
 
 
-def untouched(endpoint: Endpoint, body: dict[str, Any]) -> bytes:
+def untouched(endpoint: FakeEndpoint, body: dict[str, Any]) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     return connection.getresponse().read()

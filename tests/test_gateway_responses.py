@@ -107,14 +107,14 @@ def test_tool_calls_are_items_and_can_be_sent_back_unchanged(start_gateway: Star
     assert messages[1]["tool_calls"][0]["id"] == messages[2]["tool_call_id"] == call.call_id
 
 
-class Sum(BaseModel):
+class SumReply(BaseModel):
     sum: int
 
 
 def test_json_is_parsed_into_the_clients_own_type(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
-    answer = client(gateway).responses.parse(model=VOTE, input="what is 3 + 4", text_format=Sum)
-    assert isinstance(answer.output_parsed, Sum) and 1 <= answer.output_parsed.sum <= 9
+    answer = client(gateway).responses.parse(model=VOTE, input="what is 3 + 4", text_format=SumReply)
+    assert isinstance(answer.output_parsed, SumReply) and 1 <= answer.output_parsed.sum <= 9
     assert endpoint.requests[0]["response_format"]["json_schema"]["schema"]["properties"].keys() == {"sum"}
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from fake_endpoint import Running
 from gateway_server import PLAIN, Serving, Start
+from waiting import PATIENCE
 
 from thinktime import strategies
 from thinktime.core.errors import InputError
@@ -45,7 +46,7 @@ def two_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(strategies.BUILT_IN, "two_models", TwoModels)
 
 
-class Lengths:
+class LengthReward:
     """A process reward: longer texts score higher."""
 
     name = "lengths"
@@ -68,7 +69,7 @@ def summed(accounts: Sequence[dict[str, Any]], count: str) -> int:
 
 def shown(gateway: Serving, number: int) -> dict[str, Any]:
     """The data of a request for the page."""
-    with urllib.request.urlopen(f"{gateway.url.removesuffix('/v1')}/ui/requests/{number}", timeout=30) as reply:
+    with urllib.request.urlopen(f"{gateway.url.removesuffix('/v1')}/ui/requests/{number}", timeout=PATIENCE) as reply:
         found: dict[str, Any] = json.loads(reply.read())
     return found
 
@@ -81,7 +82,7 @@ def spent_by(gateway: Serving, name: str) -> Usage:
 
 
 def test_a_method_that_compares_steps_runs_and_its_embeddings_are_in_the_account(start_gateway: Start) -> None:
-    _, gateway = start_gateway({"scorer": Lengths()}, stops="echoed")
+    _, gateway = start_gateway({"scorer": LengthReward()}, stops="echoed")
     body = {"model": "ets:n=4/words", "prompt": "what is 3 + 4\n", "max_tokens": 64}
     status, answer, _ = gateway.ask(body, path="completions")
     assert status == 200, answer
@@ -204,7 +205,7 @@ def test_a_configured_reward_model_scores(start_gateway: Start) -> None:
 
 
 def test_the_command_lines_scorer_replaces_the_files_and_the_requests_replaces_both(start_gateway: Start) -> None:
-    settings = {"scorer": Lengths(), "scorers": {"main": Endpoint("words")}}
+    settings = {"scorer": LengthReward(), "scorers": {"main": Endpoint("words")}}
     _, gateway = start_gateway(settings)
     _, answer, _ = gateway.ask(asked(strategy="best_of_n", n=2))
     assert answer["thinktime"]["account"]["scorer_tokens"] == 0

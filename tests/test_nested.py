@@ -154,7 +154,7 @@ def test_a_budget_ends_the_runs_and_the_paid_runs_answer() -> None:
 
 
 @dataclass(frozen=True)
-class Failing:
+class FailsFirst:
     """Fails in its first runs."""
 
     failures: int
@@ -169,11 +169,11 @@ class Failing:
 
 
 def test_a_run_that_fails_is_left_out_unless_all_fail() -> None:
-    Failing.runs.clear()
-    assert solve(Restarts(Failing(2), 3), toy_search(in_turn("so 7"))).value == "7"
-    Failing.runs.clear()
+    FailsFirst.runs.clear()
+    assert solve(Restarts(FailsFirst(2), 3), toy_search(in_turn("so 7"))).value == "7"
+    FailsFirst.runs.clear()
     with pytest.raises(ModelError, match="run 1 failed"):
-        solve(Restarts(Failing(3), 3), toy_search(in_turn()))
+        solve(Restarts(FailsFirst(3), 3), toy_search(in_turn()))
 
 
 def test_several_runs_at_temperature_0_are_refused() -> None:

@@ -1,6 +1,6 @@
-"""Searches over noise by hand: which pictures are painted, from which noise, and what is returned.
+"""Searches over noise, worked out by hand: the painted pictures, their noises, and the answer.
 
-A picture is a number. Its noise is the number with which it begins, and a painter adds nothing to it.
+A picture is a number. Its noise is the same number: painting does not change it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = 20
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture after some of its steps."""
+    """A picture after some of its steps: its number, and its position."""
 
     number: int
     position: int = 0
@@ -106,7 +106,7 @@ class Painter:
 
 
 class Reward:
-    """The reward of a picture's number; it costs nothing."""
+    """Scores a picture by a function of its number, at no cost."""
 
     name, capabilities = "reward", frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
 
@@ -133,7 +133,7 @@ def number(answer: Answer) -> int:
     return int(answer.node.state.number)
 
 
-def test_zero_order_goes_on_from_the_best_picture_that_it_has_seen() -> None:
+def test_zero_order_continues_from_the_best_picture_so_far() -> None:
     best_near_one = {0: 0.0, 1: 0.5, 11: 0.4, 21: 0.9, 31: 0.1, 41: 0.2}
     search, painter, answer = painted(ZeroOrder(n=2, rounds=3, start=2), lambda n: best_near_one.get(n, 0.3))
     assert painter.asked == [
@@ -146,7 +146,7 @@ def test_zero_order_goes_on_from_the_best_picture_that_it_has_seen() -> None:
     assert search.events == [{"nfe_search": 8 * STEPS, "nfe_final": 0}]
 
 
-def test_zero_order_without_a_better_neighbour_begins_anew_if_it_is_to() -> None:
+def test_zero_order_restarts_on_request_if_no_neighbour_is_better() -> None:
     _, painter, answer = painted(ZeroOrder(n=1, rounds=2, start=1, on_stall="restart"), lambda n: {0: 0.9}.get(n, 0.1))
     assert painter.asked == ["noise", "0 to end", "near 0", "10 to end", "noise", "1 to end"]
     assert number(answer) == 0, "the best of all rounds is the answer"
@@ -158,7 +158,7 @@ def test_zero_order_without_rounds_is_a_random_search_and_paints_the_winner_agai
     assert (number(answer), search.events) == (1001, [{"nfe_search": 3 * STEPS, "nfe_final": 9}])
 
 
-def test_zero_order_passes_over_pictures_without_a_score_and_takes_the_first_of_equals() -> None:
+def test_zero_order_ignores_pictures_without_a_score_and_takes_the_first_of_a_tie() -> None:
     _, painter, answer = painted(ZeroOrder(n=1, rounds=1, start=3), lambda n: {0: None}.get(n, 0.5))
     assert painter.asked[2] == "near 1" and number(answer) == 1
 
@@ -169,7 +169,7 @@ def test_zero_order_at_the_end_of_its_budget_answers_with_the_best_so_far() -> N
     assert (number(answer), answer.finish) == (11, "budget")
 
 
-def test_paths_get_nearer_to_the_end_by_what_a_round_removes_more_than_it_adds() -> None:
+def test_each_round_of_paths_removes_more_noise_than_it_adds() -> None:
     """From level 0.5 a round goes to 0.8 and back to 0.3, the next to 0.6 and 0.1, the last to 0.4 and the end."""
     strategy = SearchOverPaths(n=2, width=2, level=0.5, forward=0.3, backward=0.5)
     search, painter, answer = painted(strategy, lambda n: {100: 0.8, 201: 0.7, 1: 0.75}.get(n, (n % 10) / 10 + n / 1e4))
@@ -191,7 +191,7 @@ def _to(at_most: int, *numbers: int) -> str:
     return ", ".join(f"{number} to {at_most}" for number in numbers)
 
 
-def test_one_path_is_one_picture_with_noisy_copies() -> None:
+def test_a_search_with_one_path_keeps_one_picture_and_makes_noisy_copies() -> None:
     strategy = SearchOverPaths(n=1, width=3, level=0.2, forward=0.3, backward=0.6)
     _, painter, answer = painted(strategy, lambda n: n / 1000)
     assert painter.asked == [
@@ -204,6 +204,6 @@ def test_one_path_is_one_picture_with_noisy_copies() -> None:
 
 
 @pytest.mark.parametrize(("nfe", "found"), [(STEPS, 0), (STEPS - 1, None)])
-def test_a_budget_of_one_picture_is_one_picture(nfe: int, found: int | None) -> None:
+def test_a_budget_for_one_picture_gives_one_picture(nfe: int, found: int | None) -> None:
     _, _, answer = painted(SearchOverPaths(n=2, width=2, level=0.2), lambda n: 0.5, nfe=nfe)
     assert (answer.node.state.number if answer.node else None) == found

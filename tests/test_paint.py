@@ -123,7 +123,7 @@ def test_a_prompt_of_the_shipped_model_selects_its_measures() -> None:
 
 def test_the_gallery_shows_every_method_with_its_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gallery, "DIGITS", (4, 9))
-    monkeypatch.setattr(gallery, "BUDGETS", (80, 120))
+    monkeypatch.setattr(gallery, "BUDGETS", (40, 80))
     found = gallery.paintings()
     assert [name for name, _ in found] == ["single", *(name for name in gallery.METHODS for _ in range(2))]
     plain = sum(painted.score for painted in found["single", 20])

@@ -1,4 +1,4 @@
-"""``auto`` without a calibration: what it chooses for which model, and that it keeps the laws of a strategy."""
+"""``auto`` without a calibration: its choices for different models, and the laws of strategies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from thinktime.testing import ANSWERS, PROBLEM, WordGenerator, WordScorer, check
         (WordScorer(), True, 0.0, "single"),
     ],
 )
-def test_without_a_calibration_it_takes_the_best_known_rule_that_can_run(
+def test_without_a_calibration_it_takes_the_first_rule_that_can_run(
     scorer: Scorer | None, readable: bool, temperature: float, chosen: str
 ) -> None:
     answers, sampling = ANSWERS if readable else None, Sampling(temperature, max_length=20)
@@ -36,6 +36,6 @@ def test_without_a_calibration_it_takes_the_best_known_rule_that_can_run(
     assert mine.usage.model_calls == (1 if chosen == "single" else SAMPLES)
 
 
-def test_it_is_found_by_name_and_keeps_the_laws() -> None:
+def test_auto_is_found_by_name_and_keeps_the_laws() -> None:
     assert find("auto") is Auto and parse("auto")[1] == Auto() and spec(Auto()) == "auto"
     check_strategy(Auto())

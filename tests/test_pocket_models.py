@@ -98,10 +98,16 @@ def test_a_shipped_directory_is_float16_and_at_most_8_mib(name: str) -> None:
         assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"F16"}  # noqa: SIM118
 
 
+@pytest.fixture(scope="module")
+def built() -> Any:
+    """The tokenizer that the code builds, as JSON."""
+    return json.loads(build().to_str())
+
+
 @pytest.mark.parametrize("name", ["solver", "reward"])
-def test_a_shipped_tokenizer_is_the_one_that_the_code_builds(name: str) -> None:
+def test_a_shipped_tokenizer_is_the_one_that_the_code_builds(name: str, built: Any) -> None:
     shipped = Tokenizer.from_file(str(directory(name) / "tokenizer.json"))
-    assert json.loads(shipped.to_str()) == json.loads(build().to_str())
+    assert json.loads(shipped.to_str()) == built
 
 
 def test_transformers_computes_the_same_solver_logits(

@@ -16,8 +16,9 @@ from random import Random
 from typing import Any, TypeVar
 
 import pytest
-from fake_endpoint import Endpoint, Running
-from waiting import PATIENCE, eventually
+from fake_endpoint import FakeEndpoint, Running
+from toy import LengthScorer
+from waiting import PATIENCE, MovableClock, eventually
 
 from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
@@ -43,10 +44,10 @@ from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.protocol import Choice, read_usage, shares
 from thinktime.models.remote.streams import Assembly
 from thinktime.strategies import make
-from thinktime.testing import MemoryJournal, WordScorer
+from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
-Start = Callable[..., Endpoint]
+Start = Callable[..., FakeEndpoint]
 SAMPLING = Sampling(max_length=64)
 QUESTION = "what is 3 + 4"
 CLIENTS: list[Client] = []
@@ -82,16 +83,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     CLIENTS.clear()
 
 
-class LengthScorer(WordScorer):
-    """Prefers the longest text."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda node: len(node.state.text) / 999)
-
-    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
-        return Usage(scorer_calls=1)
-
-
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     async def closing() -> Result:
         try:
@@ -102,17 +93,28 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(closing())
 
 
+async def passing(
+    clock: MovableClock, seconds: float, due: Callable[[], bool], work: Coroutine[Any, Any, Result]
+) -> Result:
+    """The result of some work; as soon as it is due, so many seconds pass at once."""
+    working = asyncio.ensure_future(work)
+    while not due() and not working.done():
+        await asyncio.sleep(0.01)
+    clock.ahead += seconds
+    return await working
+
+
 def search_on(generator: RemoteGenerator, budget: Budget | None = None, **options: Any) -> Search:
     options = dict[str, Any](sampling=SAMPLING, answers=TextAnswers()) | options
     return Search(Problem("sum", QUESTION), generator, budget=budget, **options)
 
 
-def opened(endpoint: Endpoint, **options: Any) -> RemoteGenerator:
+def opened(endpoint: FakeEndpoint, **options: Any) -> RemoteGenerator:
     """A generator that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", **options)
     assert generator.traits
     endpoint.requests.clear()
-    endpoint.prompt_tokens = endpoint.generated_tokens = 0
+    endpoint.prompt_tokens = endpoint.generated_tokens = endpoint.ended = 0
     return generator
 
 
@@ -261,7 +263,7 @@ def of_length(tokens: int, answer: int) -> str:
     return " ".join(["so"] * (tokens - 4)) + f"\nThe answer is {answer}"
 
 
-def left(endpoint: Endpoint, n: int) -> int:
+def left(endpoint: FakeEndpoint, n: int) -> int:
     """Wait until ``n`` clients have disconnected; return their number."""
     eventually(lambda: endpoint.left >= n)
     return endpoint.left
@@ -275,7 +277,7 @@ def raced(generator: RemoteGenerator, n: int, **options: Any) -> tuple[Any, Sear
 def test_the_shortest_of_several_streams_answers_and_the_others_are_cancelled_when_they_are_longer(
     start: Start,
 ) -> None:
-    endpoint = start(pace=0.02)
+    endpoint = start(sprint=20, pace=0.2)
     generator = opened(endpoint, price=Price(1000, 1000, 2000))
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (50, 3), (60, 4)))
     answer, search = raced(generator, 4)
@@ -312,8 +314,8 @@ def test_with_by_time_no_sample_is_requested_after_the_race_is_over(start: Start
 
 def test_an_end_without_an_answer_counts_only_with_counts_any(start: Start) -> None:
     found = []
-    for counts in ("answer", "any"):
-        endpoint = start(pace=0.02)
+    for counts, sprint in (("answer", 40), ("any", 20)):
+        endpoint = start(sprint=sprint, pace=0.2)
         generator = opened(endpoint)
         endpoint.replies.extend(["so so", of_length(30, 7), of_length(60, 8)])
         answer = solved("first_finish", search_on(generator), n=3, counts=counts, guard="off")
@@ -322,7 +324,7 @@ def test_an_end_without_an_answer_counts_only_with_counts_any(start: Start) -> N
 
 
 def test_a_repeated_race_sends_no_request_and_ends_the_same(start: Start) -> None:
-    endpoint, journal = start(pace=0.02), MemoryJournal()
+    endpoint, journal = start(sprint=20, pace=0.2), MemoryJournal()
     generator = opened(endpoint)
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (12, 3)))
     first, search = raced(generator, 3, journal=journal)
@@ -343,7 +345,7 @@ def test_a_broken_stream_loses_only_its_own_sample(start: Start) -> None:
 
 
 def test_tokens_of_a_thought_in_a_field_apart_count_as_they_arrive(start: Start) -> None:
-    endpoint = start(pace=0.02, thinks="apart", thought=3)
+    endpoint = start(sprint=20, pace=0.2, thinks="apart", thought=3)
     generator = opened(endpoint)
     endpoint.replies.extend([of_length(40, 1), of_length(8, 2)])
     answer = solved("first_finish", search_on(generator), n=2, guard="off")
@@ -614,11 +616,13 @@ def test_one_answer_without_usage_is_kept_and_charged_its_worst_case(start: Star
     assert max(node.usage.generated_tokens for node in nodes) == 64
 
 
-def test_a_deadline_ends_running_requests_and_their_connections(start: Start) -> None:
-    endpoint = start(n="ignored")
+def test_a_deadline_ends_running_requests_and_their_connections(start: Start, clock: MovableClock) -> None:
+    endpoint, journal = start(n="ignored"), MemoryJournal()
     generator = opened(endpoint)
     endpoint.faults.extend(["", "", "never"])
-    answer = solved("majority", search_on(generator, Budget(seconds=3)), n=3)
+    search = search_on(generator, Budget(seconds=600), journal=journal)
+    solving = make("majority", {"n": 3})(search)
+    answer = run(passing(clock, 600, lambda: len(journal.samples) == 2, solving))
     assert (answer.finish, left(endpoint, 1)) == ("budget", 1) and answer.value is not None
     assert answer.usage.uncounted_calls == 1
 
@@ -739,12 +743,13 @@ def test_if_all_samples_fail_the_error_has_the_reason(start: Start, fault: str, 
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_endpoint_that_stops_answering_is_an_error_and_not_a_spent_budget(start: Start) -> None:
+def test_an_endpoint_that_stops_answering_is_an_error_and_not_a_spent_budget(start: Start, clock: MovableClock) -> None:
     endpoint = start(n="ignored")
-    generator = opened(endpoint, timeout=0.3)
+    generator = opened(endpoint, timeout=600)
     endpoint.faults.extend(["never"] * 2)
-    with pytest.raises(ModelError, match="no answer in 0"):
-        solved("majority", search_on(generator), n=2)
+    solving = make("majority", {"n": 2})(search_on(generator))
+    with pytest.raises(ModelError, match=r"no answer in 60\d\.\d s"):
+        run(passing(clock, 600, lambda: len(endpoint.requests) == 2, solving))
 
 
 def test_the_error_for_an_unknown_model_lists_the_known_ones(start: Start) -> None:
@@ -837,19 +842,33 @@ def test_a_request_that_may_be_billed_is_not_retried(start: Start, fault: str) -
     assert len(endpoint.requests) == 1
 
 
-def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_and_costs_nothing(start: Start) -> None:
+def test_a_wait_longer_than_the_deadline_ends_at_the_deadline_and_costs_nothing(
+    start: Start, clock: MovableClock
+) -> None:
     endpoint = start()
     endpoint.faults.append("429:3600")
+
+    async def ask() -> None:
+        client = Client(endpoint.url, patience=7200, connections=1)
+        refused = asyncio.ensure_future(
+            client.post("chat/completions", BODY, deadline=Deadline(time.monotonic() + 600))
+        )
+        await asyncio.sleep(0)
+        await client.post("chat/completions", BODY)  # gets the only connection when the first request waits
+        clock.ahead = 600
+        await refused
+
     with pytest.raises(TooLateError) as caught:
-        run(Client(endpoint.url, patience=7200).post("chat/completions", BODY, deadline=Deadline(time.monotonic() + 3)))
-    assert not caught.value.billed
+        run(ask())
+    assert not caught.value.billed and len(endpoint.requests) == 2
 
 
-def test_an_endpoint_that_never_answers_times_out(start: Start) -> None:
+def test_an_endpoint_that_never_answers_times_out(start: Start, clock: MovableClock) -> None:
     endpoint = start()
     endpoint.faults.append("never")
-    with pytest.raises(TooLateError, match=r"no answer in 0\.2 s") as caught:
-        run(Client(endpoint.url, timeout=0.2).post("chat/completions", BODY))
+    asking = Client(endpoint.url, timeout=600).post("chat/completions", BODY)
+    with pytest.raises(TooLateError, match=r"no answer in 60\d\.\d s") as caught:
+        run(passing(clock, 600, lambda: len(endpoint.requests) == 1, asking))
     assert caught.value.billed
 
 
@@ -858,11 +877,19 @@ def test_a_failed_connection_is_retried() -> None:
         run(Client("http://127.0.0.1:9/v1").post("chat/completions", BODY))
 
 
-def test_the_wait_for_a_connection_does_not_count_for_the_timeout(start: Start) -> None:
-    endpoint = start(latency=0.5)
+def test_the_wait_for_a_connection_does_not_count_for_the_timeout(
+    start: Start, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, attempt = start(), Client._attempt
+
+    async def slow(client: Client, *arguments: Any) -> Any:
+        clock.ahead += 250
+        return await attempt(client, *arguments)
+
+    monkeypatch.setattr(Client, "_attempt", slow)
 
     async def many() -> None:
-        client = Client(endpoint.url, connections=1, timeout=2)  # shorter than five requests, and much longer than one
+        client = Client(endpoint.url, connections=1, timeout=600)  # less than all five take, and far more than one
         await asyncio.gather(*(client.post("chat/completions", BODY) for _ in range(5)))
 
     run(many())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_endpoint import Endpoint, Running
+from fake_endpoint import FakeEndpoint, Running
 
 from thinktime import cli
 from thinktime.bank.store import Bank
@@ -19,7 +19,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
+def endpoint() -> Iterator[FakeEndpoint]:
     with Running() as running:
         yield running
 
@@ -44,14 +44,16 @@ def thinktime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     signal.signal(signal.SIGTERM, before)
 
 
-def ask(endpoint: Endpoint, *options: str) -> tuple[str, ...]:
+def ask(endpoint: FakeEndpoint, *options: str) -> tuple[str, ...]:
     return ("ask", "what is 3 + 4", "--model", endpoint.url, *options)
 
 
 @pytest.mark.parametrize(
     "strategy", ["single", "majority:n=8", "adaptive_consistency", "length_vote", "most_likely", "summed_probability"]
 )
-def test_strategies_without_a_scorer_run_on_an_endpoint(endpoint: Endpoint, thinktime: Command, strategy: str) -> None:
+def test_strategies_without_a_scorer_run_on_endpoints(
+    endpoint: FakeEndpoint, thinktime: Command, strategy: str
+) -> None:
     code, out, err = thinktime(*ask(endpoint, "--model-name", "words", "--strategy", strategy, "--json"))
     assert (code, err) == (0, "")
     answer = json.loads(out)
@@ -59,7 +61,7 @@ def test_strategies_without_a_scorer_run_on_an_endpoint(endpoint: Endpoint, thin
     assert answer["usage"]["flops"] is None and answer["usage"]["dollars"] is None
 
 
-def test_the_printed_account_has_the_cost_and_marks_unknown_counts(endpoint: Endpoint, thinktime: Command) -> None:
+def test_the_printed_account_has_the_cost_and_marks_unknown_counts(endpoint: FakeEndpoint, thinktime: Command) -> None:
     options = ("--model-name", "words", "--strategy", "majority:n=4", "--price", "1000/2000", "--budget", "9usd")
     code, out, _ = thinktime(*ask(endpoint, *options))
     words = " ".join(out.split())
@@ -71,7 +73,7 @@ def test_the_printed_account_has_the_cost_and_marks_unknown_counts(endpoint: End
     [("first_finish", "cancelling a sample at once"), ("best_of_n", "a scorer"), ("beam_search", "process rewards")],
 )
 def test_a_strategy_that_cannot_run_is_refused_before_sampling_and_near_ones_are_named(
-    endpoint: Endpoint, thinktime: Command, strategy: str, lacks: str
+    endpoint: FakeEndpoint, thinktime: Command, strategy: str, lacks: str
 ) -> None:
     endpoint.streams = False
     code, _, err = thinktime(*ask(endpoint, "--model-name", "words", "--strategy", strategy))
@@ -80,7 +82,7 @@ def test_a_strategy_that_cannot_run_is_refused_before_sampling_and_near_ones_are
 
 
 def test_the_model_can_be_left_out_if_the_endpoint_has_only_one(
-    endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
+    endpoint: FakeEndpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
     assert code == 2 and "it has: words, other-words" in err
@@ -91,7 +93,7 @@ def test_the_model_can_be_left_out_if_the_endpoint_has_only_one(
 
 @pytest.mark.parametrize("name", ["THINKTIME_API_KEY", "OPENAI_API_KEY"])
 def test_the_key_comes_from_the_environment_and_is_never_shown(
-    endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch, name: str
+    endpoint: FakeEndpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     endpoint.key = "secret-1"
     code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
@@ -117,7 +119,7 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
     ],
 )
 def test_options_that_do_not_fit_are_one_line(
-    endpoint: Endpoint, thinktime: Command, options: tuple[str, ...], says: str
+    endpoint: FakeEndpoint, thinktime: Command, options: tuple[str, ...], says: str
 ) -> None:
     given = options if "--model-name" in options else ("--model-name", "words", *options)
     if options[0] == "--model":
@@ -134,7 +136,7 @@ def test_a_dead_endpoint_is_one_line(thinktime: Command) -> None:
 
 
 def test_a_bench_resumes_where_it_stopped_and_replays_without_the_endpoint(
-    endpoint: Endpoint, thinktime: Command, tmp_path: Path
+    endpoint: FakeEndpoint, thinktime: Command, tmp_path: Path
 ) -> None:
     endpoint.n = "ignored"
     questions = [json.dumps({"question": f"what is {n} + 4", "answer": "7"}) for n in range(5)]
@@ -156,7 +158,7 @@ def test_a_bench_resumes_where_it_stopped_and_replays_without_the_endpoint(
 
 
 def test_a_bench_leaves_out_failed_problems_and_a_second_run_repeats_them(
-    endpoint: Endpoint, thinktime: Command, tmp_path: Path
+    endpoint: FakeEndpoint, thinktime: Command, tmp_path: Path
 ) -> None:
     endpoint.n = "ignored"
     questions = [json.dumps({"question": f"what is {n} + 4", "answer": "7"}) for n in range(5)]
@@ -173,7 +175,7 @@ def test_a_bench_leaves_out_failed_problems_and_a_second_run_repeats_them(
 
 
 def test_a_judge_behind_http_chooses_among_samples_and_its_cost_is_reported(
-    endpoint: Endpoint, thinktime: Command
+    endpoint: FakeEndpoint, thinktime: Command
 ) -> None:
     options = (
         "--model-name",
@@ -191,7 +193,7 @@ def test_a_judge_behind_http_chooses_among_samples_and_its_cost_is_reported(
     assert usage["scorer_calls"] == 4 and usage["scorer_tokens"] > 0 and usage["dollars"] > 0
 
 
-def test_a_reward_model_behind_http_guides_a_search(endpoint: Endpoint, thinktime: Command) -> None:
+def test_a_reward_model_behind_http_guides_a_search(endpoint: FakeEndpoint, thinktime: Command) -> None:
     endpoint.rewards = "tags"
     scorer = f"http://127.0.0.1:{endpoint.port}/pooling"
     options = ("--model-name", "words", "--scorer", scorer, "--scorer-name", "words", "--aggregate", "min")
@@ -214,7 +216,7 @@ def test_a_reward_model_behind_http_guides_a_search(endpoint: Endpoint, thinktim
     ],
 )
 def test_scorer_options_that_do_not_fit_are_one_line(
-    endpoint: Endpoint, thinktime: Command, options: tuple[str, ...], says: str
+    endpoint: FakeEndpoint, thinktime: Command, options: tuple[str, ...], says: str
 ) -> None:
     given = [option.format(url=endpoint.url) for option in options]
     named = [] if "--model" in given else ["--model-name", "words"]
@@ -223,7 +225,7 @@ def test_scorer_options_that_do_not_fit_are_one_line(
 
 
 def test_the_key_of_one_host_is_not_sent_to_another(
-    endpoint: Endpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
+    endpoint: FakeEndpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--model-name", "words", "--strategy", "best_of_n:n=2", "--scorer-name", "words", "--scorer")
     with Running(key="secret-1") as judge:
@@ -235,7 +237,7 @@ def test_the_key_of_one_host_is_not_sent_to_another(
         assert (code, err) == (0, "")
 
 
-def test_flops_are_twice_the_given_parameters_per_token(endpoint: Endpoint, thinktime: Command) -> None:
+def test_flops_are_twice_the_given_parameters_per_token(endpoint: FakeEndpoint, thinktime: Command) -> None:
     options = (
         "--model-name",
         "words",
@@ -253,7 +255,7 @@ def test_flops_are_twice_the_given_parameters_per_token(endpoint: Endpoint, thin
     assert usage["flops"] == 2e9 * (usage["prompt_tokens"] + usage["generated_tokens"])
 
 
-def test_an_endpoint_is_probed_once_a_day_and_again_on_request(endpoint: Endpoint, thinktime: Command) -> None:
+def test_an_endpoint_is_probed_once_a_day_and_again_on_request(endpoint: FakeEndpoint, thinktime: Command) -> None:
     single = ask(endpoint, "--model-name", "words", "--strategy", "majority:n=4")
     asked = []
     for _ in range(2):
@@ -269,7 +271,7 @@ def test_an_endpoint_is_probed_once_a_day_and_again_on_request(endpoint: Endpoin
     assert not any("n" in body for body in endpoint.requests) and len(endpoint.requests) == 4
 
 
-def test_the_result_of_a_probe_is_printed_in_words(endpoint: Endpoint, thinktime: Command) -> None:
+def test_the_result_of_a_probe_is_printed_in_words(endpoint: FakeEndpoint, thinktime: Command) -> None:
     endpoint.thinks = "apart"
     code, out, _ = thinktime("probe", endpoint.url, "--model-name", "words")
     assert code == 0 and re.search(r"shows thoughts +apart", out) and re.search(r"seeds +yes", out)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import pytest
-from fake_endpoint import Endpoint, Running
+from fake_endpoint import FakeEndpoint, Running
 from waiting import PATIENCE
 
 from thinktime.answers import TextAnswers
@@ -36,7 +36,7 @@ from thinktime.strategies import check, make
 from thinktime.testing import MemoryJournal
 
 Result = TypeVar("Result")
-Start = Callable[..., Endpoint]
+Start = Callable[..., FakeEndpoint]
 QUESTION = "what is 3 + 4"
 PROBLEM = Problem("sum", QUESTION)
 SAID = "so 3 well\nso 4\nThe answer is 7"
@@ -64,7 +64,7 @@ def run(scorer: Judge | RemoteReward, coroutine: Coroutine[Any, Any, Result]) ->
     return asyncio.run(closing())
 
 
-def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) -> Judge:
+def judge_on(endpoint: FakeEndpoint, *, price: Price | None = None, **options: Any) -> Judge:
     """A judge that has probed its endpoint; the requests of the probe are forgotten."""
     generator = RemoteGenerator(endpoint.url, "words", price=price)
     assert generator.traits
@@ -73,7 +73,7 @@ def judge_on(endpoint: Endpoint, *, price: Price | None = None, **options: Any) 
     return Judge(generator, **options)
 
 
-def reward_on(endpoint: Endpoint, call: str = "pooling", **options: Any) -> RemoteReward:
+def reward_on(endpoint: FakeEndpoint, call: str = "pooling", **options: Any) -> RemoteReward:
     scorer = RemoteReward(f"http://127.0.0.1:{endpoint.port}/{call}", "words", **options)
     assert scorer.style
     endpoint.requests.clear()
@@ -313,7 +313,7 @@ def chances(**words: float) -> list[dict[str, Any]]:
     return [{"token": word.replace("_", " "), "logprob": math.log(chance)} for word, chance in words.items()]
 
 
-def self_evaluation_on(endpoint: Endpoint) -> UntrainedSelfEvaluation:
+def self_evaluation_on(endpoint: FakeEndpoint) -> UntrainedSelfEvaluation:
     generator = RemoteGenerator(endpoint.url, "words")
     assert generator.traits
     endpoint.requests.clear()
@@ -507,10 +507,12 @@ def test_the_server_returns_the_rewards_of_the_local_model_digit_for_digit(
     remote = RemoteReward(server, "reward")
     assert Capability.PROCESS_REWARD in remote.capabilities
 
-    async def both(question: str) -> None:
+    async def sampled(question: str) -> tuple[Search, list[Node]]:
         search = Search(Problem("q", question), generator, sampling=Sampling(max_length=200))
         nodes = await search.extend([search.root], 2) + await search.extend([search.root], 2, until="step")
-        nodes += await search.extend([search.root], at_most=7)
+        return search, nodes + await search.extend([search.root], at_most=7)
+
+    async def both(search: Search, nodes: list[Node]) -> None:
         here, there = (
             await reward.score(search.problem, nodes, [None] * len(nodes)),
             await remote.score(search.problem, nodes),
@@ -522,8 +524,8 @@ def test_the_server_returns_the_rewards_of_the_local_model_digit_for_digit(
             assert score.usage.scorer_tokens <= remote.worst_case(search.problem, node).scorer_tokens
 
     async def all_of_them() -> None:
-        for question in questions[:5]:
-            await both(question)
+        for search, nodes in await asyncio.gather(*map(sampled, questions[:5])):
+            await both(search, nodes)
 
     run_all: Coroutine[Any, Any, None] = all_of_them()
     run(remote, run_all)

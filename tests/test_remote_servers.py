@@ -74,19 +74,24 @@ def test_the_probe_of_transformers_serve_finds_its_traits(url: str) -> None:
     }
 
 
-def test_a_greedy_sample_equals_that_of_the_local_model_with_the_same_token_count(
-    url: str, generator: LocalGenerator, questions: tuple[str, ...]
-) -> None:
+@pytest.fixture(scope="module")
+def greedy(url: str, generator: LocalGenerator, questions: tuple[str, ...]) -> list[tuple[Problem, Node, Node]]:
+    """Problems, each with the greedy sample of the server and that of the local model."""
     remote = RemoteGenerator(url, only_model(url))
 
-    async def both(question: str) -> tuple[Node, Node]:
+    async def both(question: str) -> tuple[Problem, Node, Node]:
         searches = [search_for(question, maker, GREEDY) for maker in (remote, generator)]
         there, here = [(await search.extend([search.root]))[0] for search in searches]
         await remote.close()
-        return there, here
+        return searches[0].problem, there, here
 
-    for question in questions[:4]:
-        there, here = asyncio.run(both(question))
+    return [asyncio.run(both(question)) for question in questions[:4]]
+
+
+def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(
+    greedy: list[tuple[Problem, Node, Node]],
+) -> None:
+    for _, there, here in greedy:
         assert there.state.text.strip() == here.state.text.strip()
         assert (there.finish, there.usage.prompt_tokens) == (here.finish, here.usage.prompt_tokens)
         assert there.usage.generated_tokens == here.usage.generated_tokens
@@ -109,23 +114,15 @@ def test_a_generation_by_steps_equals_one_call(url: str, questions: tuple[str, .
 
 
 def test_the_shipped_reward_model_gives_a_text_and_its_ids_the_same_rewards(
-    url: str, generator: LocalGenerator, reward: ProcessReward, questions: tuple[str, ...]
+    greedy: list[tuple[Problem, Node, Node]], reward: ProcessReward
 ) -> None:
-    remote = RemoteGenerator(url, only_model(url))
-
-    async def steps(maker: RemoteGenerator | LocalGenerator, question: str) -> tuple[float, ...]:
-        search = search_for(question, maker, GREEDY)
-        (score,) = await reward.score(search.problem, await search.extend([search.root]), [None])
+    def steps(problem: Problem, node: Node) -> tuple[float, ...]:
+        (score,) = asyncio.run(reward.score(problem, [node], [None]))
         return score.steps
 
-    async def both(question: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        there, here = await steps(remote, question), await steps(generator, question)
-        await remote.close()
-        return there, here
-
-    for question in questions[:3]:
-        there, here = asyncio.run(both(question))
-        assert len(there) > 1 and there == here
+    for problem, there, here in greedy:
+        assert len(steps(problem, there)) > 1
+        assert steps(problem, there) == steps(problem, here)
 
 
 def test_a_beam_search_runs_on_the_server_with_the_shipped_reward_model(

@@ -7,6 +7,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
+from tokenizers import Tokenizer
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Search
@@ -38,18 +39,24 @@ def test_without_its_wrong_lines_a_trace_is_the_solution(index: int) -> None:
     assert all(check_steps(PROBLEMS[index], "\n".join([*right, f"Answer: {PROBLEMS[index].answer}"])))
 
 
-def test_a_step_is_wrong_as_often_as_the_solvers_but_only_a_limited_number_of_times() -> None:
+def test_the_risk_of_a_step_is_the_error_rate_of_the_solvers_up_to_a_limit() -> None:
     assert course(0, 0.0).risk(0) == pytest.approx(0.01) and course(0, 1 / 3).risk(0) == pytest.approx(0.31)
     assert course(0, 1.0).risk(0) == MOST
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return pocket_tokenizer.build(prompts.WORDS)
+
+
 @pytest.mark.parametrize("index", range(4))
-def test_a_row_has_the_trace_and_labels_every_token_after_the_mistake_in_its_line(index: int) -> None:
-    tokenizer = pocket_tokenizer.build(prompts.WORDS)
+def test_a_row_has_the_trace_and_labels_every_token_after_the_mistake_in_its_line(
+    index: int, tokenizer: Tokenizer
+) -> None:
     made, lines = row_of(course(index, 0.4), tokenizer, Random(1)), trace(course(index, 0.4), Random(1))
-    said = tokenizer.decode([token for token, learnt in zip(made.ids, made.in_loss, strict=True) if learnt])
-    mine = [f"{line.text * line.own}{'' if line.right else f' {prompts.NO}'}" for line in lines]
-    assert said == "\n".join([*mine, f"Answer: {PROBLEMS[index].answer}"])
+    text = tokenizer.decode([token for token, learnt in zip(made.ids, made.in_loss, strict=True) if learnt])
+    own = [f"{line.text * line.own}{'' if line.right else f' {prompts.NO}'}" for line in lines]
+    assert text == "\n".join([*own, f"Answer: {PROBLEMS[index].answer}"])
     labels = made.right_so_far
     starts_wrong = [index for index, right in labels.items() if not right and labels.get(index - 1)]
     assert len(starts_wrong) == sum(not line.right for line in lines) > 0

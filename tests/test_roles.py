@@ -11,7 +11,7 @@ import pytest
 from toy import (
     ANSWERS,
     PROBLEM,
-    Clock,
+    FakeClock,
     MemoryJournal,
     ToyGenerator,
     ToyScorer,
@@ -345,7 +345,7 @@ def test_phases_of_concurrent_calls_do_not_mix() -> None:
 
 
 def test_the_caller_can_give_the_clock_of_a_search() -> None:
-    clock = Clock()
+    clock = FakeClock()
     search = two(budget=Budget(seconds=5), clock=clock.monotonic)
     assert len(extend(search, [search.root])) == 1
     clock.now += 5

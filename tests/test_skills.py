@@ -676,7 +676,7 @@ def test_samples_with_low_early_scores_are_not_finished() -> None:
     assert texts([record.node for record in search.trace.values() if record.pruned]) == ["a b"]
 
 
-def test_what_is_unlikely_or_drawn_early_is_not_finished() -> None:
+def test_the_controls_of_early_pruning_keep_likely_or_random_samples() -> None:
     tree = {"0": Piece("a b 5", "eos", -1.0), "1": Piece("d e 7", "eos", -8.0), "2": Piece("g 9", "eos", -2.0)}
     tree |= {"0/0": done("5"), "1/0": done("7")}
     left_out: dict[str, set[str]] = {"likely": set(), "random": set()}

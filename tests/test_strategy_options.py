@@ -1,4 +1,4 @@
-"""Options of strategies: what they are by default, the least that each takes, and the words that a choice has."""
+"""Options of strategies: their defaults, the least value of each, and the words of each choice."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ WORDS: dict[str, dict[str, list[str]]] = {
 }
 
 
-def test_every_strategy_is_here() -> None:
+def test_the_tables_have_every_strategy() -> None:
     assert BY_DEFAULT.keys() == BUILT_IN.keys()
 
 
@@ -181,14 +181,14 @@ def test_an_option_accepts_its_least_value_and_refuses_lower_ones(name: str, opt
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, each) for name, options in ABOVE_ZERO.items() for each in options])
-def test_an_option_that_is_above_zero_takes_anything_above_zero_and_not_zero(name: str, option: str) -> None:
+def test_a_positive_option_accepts_values_above_zero_and_refuses_zero(name: str, option: str) -> None:
     assert getattr(make(name, {option: 1e-6}), option) == 1e-6
     with pytest.raises(InputError, match=rf"^{option}=0\.0: give a number above 0"):
         make(name, {option: 0})
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in WORDS.items() for option in options])
-def test_a_choice_has_these_words_and_no_others(name: str, option: str) -> None:
+def test_a_choice_accepts_only_these_words(name: str, option: str) -> None:
     assert [getattr(make(name, {option: word}), option) for word in WORDS[name][option]] == WORDS[name][option]
     with pytest.raises(UnknownNameError, match=f"^{option}='neither': unknown") as refused:
         make(name, {option: "neither"})
@@ -230,7 +230,7 @@ def test_a_choice_has_these_words_and_no_others(name: str, option: str) -> None:
         ("rebase", {"balance": float("inf")}, "^balance=inf: give a number above 0"),
     ],
 )
-def test_values_that_cannot_work_are_refused_by_name(name: str, values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused_by_name(name: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(name, values)
 
@@ -251,6 +251,6 @@ def test_values_that_cannot_work_are_refused_by_name(name: str, values: dict[str
         ("zero_order", {"cosine": 0.999}),
     ],
 )
-def test_values_at_the_edge_are_taken(name: str, values: dict[str, Any]) -> None:
+def test_values_at_the_limits_are_accepted(name: str, values: dict[str, Any]) -> None:
     strategy = make(name, values)
     assert {option: getattr(strategy, option) for option in values} == values

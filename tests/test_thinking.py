@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_endpoint import Endpoint, Running
+from fake_endpoint import FakeEndpoint, Running
 from gateway_server import MESSAGES, PLAIN
 from gateway_server import Start as StartGateway
 from llama_server import remote, serving
@@ -35,7 +35,7 @@ from thinktime.models.remote.refusals import only_model
 from thinktime.models.remote.thoughts import CLOSING, FIELDS
 from thinktime.strategies import make
 
-Start = Callable[..., Endpoint]
+Start = Callable[..., FakeEndpoint]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def start() -> Iterator[Start]:
         yield lambda **behaviour: running.enter_context(Running(**behaviour))
 
 
-def capped(endpoint: Endpoint, tokens: int, path: str = "", **options: Any) -> RemoteGenerator:
+def capped(endpoint: FakeEndpoint, tokens: int, path: str = "", **options: Any) -> RemoteGenerator:
     generator = RemoteGenerator(endpoint.url + path, "words", thinking_tokens=tokens, **options)
     assert generator.cap
     endpoint.requests.clear()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 from toy import (
     DOLLARS,
-    Clock,
+    FakeClock,
     Piece,
     ToyGenerator,
     ToyScorer,
@@ -459,7 +459,7 @@ def test_a_round_without_a_solution_of_the_program_is_rebase_with_a_warning(monk
     tree = {str(i): step(f"leaf {i}") for i in range(4)} | {
         f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)
     }
-    clock = Clock().monotonic
+    clock = FakeClock().monotonic
     search, rebase = (toy_search(ToyGenerator(tree), dict.fromkeys(tree, 0.5), clock=clock) for _ in range(2))
     ours, theirs = solve(ETS(n=4), search), solve(Rebase(n=4), rebase)
     assert (ours.share, list(search.trace)) == (theirs.share, list(rebase.trace))

@@ -82,7 +82,7 @@ def test_missing_checks_count_among_the_requested_ones() -> None:
     assert Verdicts((asked,)).ratio == 1.5
 
 
-def test_tokens_are_those_of_solutions_and_checks_and_prompts_read_once() -> None:
+def test_tokens_count_solutions_checks_and_every_prompt_once() -> None:
     two = bank(["r", "w"], [[1, 1], [0, 0]])
     assert two.tokens((2, 2), read=False) == [2 * 10 + 4 * 20]
     assert two.tokens((2, 2)) == [2 * 10 + 4 * 20 + 30 + 2 * 5]
@@ -212,7 +212,7 @@ def test_a_law_needs_three_budgets_with_a_choice() -> None:
         fit([4, 8], [[(2, 1), (1, 3)], [(4, 1)]], [np.ones((2, 3)), np.ones((1, 3))])
 
 
-def test_checks_cross_votes_at_the_first_budget_where_the_interval_excludes_worse() -> None:
+def test_checks_cross_votes_at_the_first_budget_where_their_interval_is_not_below_0() -> None:
     voted = [np.full(10, 0.5)] * 3
     better, worse = np.full(10, 0.6), np.full(10, 0.4)
     assert crossover([4, 8, 16], [worse, better, better], voted) == 8

@@ -14,14 +14,14 @@ from typing import Any
 
 from hypothesis import settings
 
-from thinktime.core.clock import Clock as TellsTime
+from thinktime.core.clock import Clock
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling
-from thinktime.core.usage import Budget
+from thinktime.core.usage import Budget, Usage
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy, make
 from thinktime.testing import ANSWERS as ANSWERS
@@ -58,7 +58,7 @@ Scores = Callable[[Node], float | None] | Mapping[str, float | None]
 
 
 @dataclass
-class Clock:
+class FakeClock:
     """A clock that only a test or the generator moves; it replaces the module ``time``."""
 
     now: float = 100.0
@@ -77,7 +77,7 @@ class ToyGenerator(WordGenerator):
         *,
         name: str = "toy",
         price: float | None = DOLLARS,
-        clock: Clock | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
         super().__init__(
             script if callable(script) else lambda e: script[_path_name((*e.node.path, e.index))],
@@ -111,6 +111,16 @@ class ToyScorer(WordScorer):
         )
 
 
+class LengthScorer(WordScorer):
+    """Prefers the longest text."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda node: len(node.state.text) / 999)
+
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
+        return Usage(scorer_calls=1)
+
+
 def toy_search(
     generator: Generator | Script = drawn,
     scorer: Scorer | Scores | None = drawn_score,
@@ -125,7 +135,7 @@ def toy_search(
     cap: int = CAP,
     temperature: float = 1.0,
     within: Ledger | None = None,
-    clock: TellsTime | None = None,
+    clock: Clock | None = None,
 ) -> Search:
     """A search on the toy; scripts and scores can be given without their classes."""
     return Search(

@@ -1,4 +1,4 @@
-"""Waits for events in another thread or process, so no test depends on their timing."""
+"""Waits for events in another thread or process, and a clock that tests move: no test depends on timing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from typing import Any
 
 PATIENCE = 300.0
 """Most seconds that an event takes on a busy machine; only a fault takes longer."""
+
+
+class MovableClock:
+    """Reads the time of `time.monotonic` plus the seconds by which a test has moved it ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self._now = time.monotonic
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self._now() + self.ahead
 
 
 def eventually(found: Callable[[], Any]) -> Any:

@@ -19,16 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
+from experiments.harness import new_search
 from thinktime import pocket
 from thinktime.bench.tasks import Task, load
 from thinktime.core.journal import Journal
-from thinktime.core.search import Search
-from thinktime.core.types import Node, Sampling
+from thinktime.core.types import Node
 from thinktime.generators.local import LocalGenerator
 from thinktime.scorers.prm import ProcessReward
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
-SAMPLING = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
 Array = npt.NDArray[np.float64]
 
 
@@ -55,7 +54,7 @@ async def collect(
     journal: Journal | None = None,
 ) -> Evaluated:
     """``n`` samples of each problem, evaluated whole or cut."""
-    searches = [Search(p, generator, answers=task.answers, sampling=SAMPLING, journal=journal) for p in task.problems]
+    searches = [new_search(problem, task, generator, journal=journal) for problem in task.problems]
     nodes = list(await asyncio.gather(*(search.extend([search.root], n) for search in searches)))
     answers = [[task.answers.read(node.state) if node.done else None for node in group] for group in nodes]
     references = [problem.reference for problem in task.problems]
@@ -64,11 +63,9 @@ async def collect(
     lengths = np.array([[float(len(node.state.ids)) for node in group] for group in nodes])
     scores = {}
     for cut in cuts:
-        found = []
-        for problem, group in zip(task.problems, nodes, strict=True):
-            shown = [first(node, cut) for node in group]
-            found += [score.value or 0.0 for score in await scorer.score(problem, shown, [None] * len(shown))]
-        scores[cut] = np.array(found).reshape(right.shape)
+        shown = [[first(node, cut) for node in group] for group in nodes]
+        found = [await scorer.score(p, group, [None] * n) for p, group in zip(task.problems, shown, strict=True)]
+        scores[cut] = np.array([[score.value or 0.0 for score in group] for group in found])
     return Evaluated(nodes, answers, right, lengths, value, scores)
 
 

@@ -41,14 +41,13 @@ def frechet(
     return float((apart**2).sum() + np.trace(a) + np.trace(b) - 2 * np.sqrt(roots).sum())
 
 
-async def drawn(generator: DiffusionGenerator, per_class: int) -> tuple[list[Any], list[int]]:
-    """Pictures and the classes that were asked for."""
-    labels = list(range(CLASSES))
+async def drawn(generator: DiffusionGenerator, per_class: int) -> Any:
+    """Pictures of every class, one class after another."""
     sampling = Sampling(max_length=generator.levels.steps)
-    searches = [Search(Problem(f"quality/{label}", label), generator, sampling=sampling) for label in labels]
+    problems = [Problem(f"quality/{label}", label) for label in range(CLASSES)]
+    searches = [Search(problem, generator, sampling=sampling) for problem in problems]
     found = await asyncio.gather(*(search.extend([search.root], per_class) for search in searches))
-    states = [node.state.x for leaves in found for node in leaves]
-    return generator.model.pictures(states), [label for label in labels for _ in range(per_class)]
+    return generator.model.pictures([node.state.x for leaves in found for node in leaves])
 
 
 def main() -> None:
@@ -68,21 +67,19 @@ def main() -> None:
     rows = {}
     for steps, eta, guidance in ((10, 1.0, 1.0), (20, 1.0, 1.0), (20, 0.0, 1.0), (20, 1.0, 2.0), (50, 1.0, 1.0)):
         generator = DiffusionGenerator(directory("digits"), steps=steps, eta=eta, guidance=guidance)
-        pictures, labels = asyncio.run(drawn(generator, args.per_class))
-        right = judge.log_probabilities(pictures).argmax(-1) == np.array(labels)
+        pictures = asyncio.run(drawn(generator, args.per_class))
+        seen = judge.log_probabilities(pictures).argmax(-1).reshape(CLASSES, args.per_class)
+        right = (seen == np.arange(CLASSES)[:, None]).astype(float)
         rows[f"steps={steps},eta={eta:g},guidance={guidance:g}"] = {
-            "judge_accuracy": asdict(mean_interval([float(each) for each in right])),
-            "by_class": [round(float(right[np.array(labels) == label].mean()), 3) for label in range(CLASSES)],
+            "judge_accuracy": asdict(mean_interval(right.ravel().tolist())),
+            "by_class": [round(share, 3) for share in right.mean(1).tolist()],
             "frechet": round(frechet(features(pictures), features(unseen[: len(pictures)])), 3),
         }
         print(json.dumps(rows), flush=True)
     least = round(frechet(features(trained), features(unseen[: len(trained)])), 3)
-    out = {
-        "command": "python -m training.evaluate_digits MNIST",
-        "n": 10 * args.per_class,
-        "frechet_of_training_images": least,
-    }
-    args.out.write_text(json.dumps(out | {"settings": rows}, indent=1) + "\n")
+    out = {"command": "python -m training.evaluate_digits MNIST", "n": 10 * args.per_class}
+    out |= {"frechet_of_training_images": least, "settings": rows}
+    args.out.write_text(json.dumps(out, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -106,6 +106,12 @@ class TrainingRun:
             model.save(args.out / "final", torch.float32)
 
 
+def padded(rows: Sequence[Sequence[float]], multiple: int, beyond: int = 0, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Rows as a tensor ``[rows, tokens]``; zeros fill them to a multiple of ``multiple``, and ``beyond`` more."""
+    length = -(-(max(map(len, rows)) - beyond) // multiple) * multiple + beyond
+    return torch.tensor([[*row, *[PAD_ID] * (length - len(row))] for row in rows], dtype=dtype)
+
+
 def start_as_identity(model: nn.Module) -> None:
     """Draw the matrices; the output of every layer is zero at first."""
     for name, value in model.named_parameters():

@@ -17,20 +17,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from thinktime import pocket
-from thinktime.bench.statistics import auc
+from experiments.harness import new_search
+from experiments.intervals import areas
 from thinktime.bench.tasks import Task, load
 from thinktime.core.errors import InputError
-from thinktime.core.search import Search
-from thinktime.core.types import Problem, Sampling
+from thinktime.core.types import Problem
 from thinktime.generators.local import LocalGenerator
-from thinktime.pocket.prompts import PROMPTS
 from thinktime.strategies.verification.generative_reward import judge, most_frequent
 
 SAMPLES = 4
@@ -40,7 +37,6 @@ IN_FLIGHT = 128
 SEED = 29
 """Of problems and samples: none that the skills were trained on."""
 
-Value = TypeVar("Value", float, bool)
 Vector = npt.NDArray[np.float64]
 
 
@@ -55,15 +51,13 @@ class JudgedProblem:
 
 def is_right(scores: Sequence[float], right: Sequence[bool]) -> bool:
     """Whether every right answer scores above every wrong one."""
-    return min(s for s, r in zip(scores, right, strict=True) if r) > max(
-        s for s, r in zip(scores, right, strict=True) if not r
-    )
+    pairs = list(zip(scores, right, strict=True))
+    return min(score for score, mine in pairs if mine) > max(score for score, mine in pairs if not mine)
 
 
 async def judged(problem: Problem, task: Task, generator: LocalGenerator, k: int) -> JudgedProblem | None:
     """Judgements of a problem's samples, or None where not both right and wrong answers are among them."""
-    sampling = Sampling(temperature=pocket.TEMPERATURE, max_length=pocket.MAX_TOKENS)
-    search = Search(problem, generator, answers=task.answers, prompts=PROMPTS, sampling=sampling, seed=SEED)
+    search = new_search(problem, task, generator, seed=SEED)
     shown = most_frequent(search.candidates(await search.extend([search.root], SAMPLES)))
     right = [task.check(candidate.answer, problem.reference) for candidate in shown]
     if len(set(right)) < 2:
@@ -111,29 +105,18 @@ def fit(states: Vector, right: Vector, penalty: float = PENALTY) -> tuple[Vector
 
 def measure(held_out: Sequence[JudgedProblem], weights: Vector, bias: float) -> dict[str, float | int | None]:
     """AUC of the head and of length alone, over all judgements and as the mean within problems that have both."""
-    rewards = [(np.array(problem.states) @ weights + bias).tolist() for problem in held_out]
     right = [problem.right for problem in held_out]
-    lengths = [problem.lengths for problem in held_out]
+    area, within = areas([(np.array(problem.states) @ weights + bias).tolist() for problem in held_out], right)
+    length_area, length_within = areas([problem.lengths for problem in held_out], right)
     return {
         "problems": len(held_out),
         "judgements": sum(map(len, right)),
-        "right": fmean(flat(right)),
-        "auc": auc(flat(rewards), flat(right)),
-        "auc_of_length": auc(flat(lengths), flat(right)),
-        "auc_within": within(rewards, right),
-        "auc_of_length_within": within(lengths, right),
+        "right": fmean(label for labels in right for label in labels),
+        "auc": area,
+        "auc_of_length": length_area,
+        "auc_within": fmean(within) if within else None,
+        "auc_of_length_within": fmean(length_within) if length_within else None,
     }
-
-
-def flat(rows: Sequence[Sequence[Value]]) -> list[Value]:
-    """All of them, one after another."""
-    return [value for row in rows for value in row]
-
-
-def within(values: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> float | None:
-    """Mean AUC over the problems that have right and wrong judgements."""
-    known = [area for v, r in zip(values, right, strict=True) if (area := auc(v, r)) is not None]
-    return fmean(known) if known else None
 
 
 def main() -> None:

@@ -126,10 +126,8 @@ def losses(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch, marks
     logits, target, labels = predict(model, backbone, label, batch)
     weight = 1.0 + (MARK - 1) * torch.isin(target, marks)
     text = (weight * F.cross_entropy(logits, target, reduction="none")).sum() / weight.sum()
-    return {
-        "text": text,
-        "label": F.binary_cross_entropy_with_logits(labels, batch.right_so_far[batch.has_label]),
-    }
+    right = F.binary_cross_entropy_with_logits(labels, batch.right_so_far[batch.has_label])
+    return {"text": text, "label": right}
 
 
 def main() -> None:
@@ -145,14 +143,11 @@ def main() -> None:
     print(f"{len(found)} problems, a step is wrong {risk / sum(len(c.reached) for c in found):.3f} times", flush=True)
     marks = torch.tensor(tokenizer.encode(f" {prompts.NO}\n").ids)
     drawn = batches(rows_of(found, tokenizer, Random(args.seed + 1)), run, Random(args.seed))
-    run.train(
-        model,
-        drawn,
-        lambda batch: (losses(model, backbone, label, batch, marks), batch.ids),
-        falling=0.8,
-        heads=label,
-        stop=args.until,
-    )
+
+    def loss_of(batch: RowBatch) -> tuple[dict[str, Tensor], Tensor]:
+        return losses(model, backbone, label, batch, marks), batch.ids
+
+    run.train(model, drawn, loss_of, falling=0.8, heads=label, stop=args.until)
 
 
 if __name__ == "__main__":

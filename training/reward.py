@@ -15,22 +15,25 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thinktime.bench.statistics import auc
+from experiments.intervals import areas
 from thinktime.models.engine.llama import Llama
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.tokenizer import STEP
 from training.compare import freeze
-from training.loop import PAD_ID, TrainingRun, options
+from training.loop import TrainingRun, options, padded
+from training.sample import sampled
 
 
 @dataclass(frozen=True)
@@ -51,26 +54,25 @@ class Solution:
         return self.labels[-1]
 
 
+Losses = Callable[[Sequence[list[Solution]]], tuple[dict[str, Tensor], Tensor]]
+"""Of the problems of a batch, by name, and the ids."""
+
+
 def read(folder: Path) -> list[list[Solution]]:
     """The samples of each problem, duplicates removed, from all files of a folder."""
     step_id = pocket_tokenizer.build().encode(STEP).ids[0]
     problems = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            row: dict[str, Any] = json.loads(line)
-            solutions = {}
-            right = sum(sample["correct"] for sample in row["samples"])
-            for sample in row["samples"]:
-                ids, steps = sample["ids"], sample["steps"]
-                labels, ends = [], []
-                for place, token in enumerate(ids):
-                    labels.append(place < sample["wrong_at"])
-                    if token == step_id or place == len(ids) - 1:
-                        ends.append(place)
-                if len(ends) == len(steps):  # not so where the length limit or a blank line broke the format
-                    value = 1.0 if sample["correct"] else 1 - right / (len(row["samples"]) - 1)
-                    solutions[tuple(ids)] = Solution(row["prompt"] + ids, len(row["prompt"]), labels, ends, value)
-            problems.append(list(solutions.values()))
+    for row in sampled(folder):
+        solutions = {}
+        right = sum(sample["correct"] for sample in row["samples"])
+        for sample in row["samples"]:
+            ids = sample["ids"]
+            labels = [place < sample["wrong_at"] for place in range(len(ids))]
+            ends = [place for place, token in enumerate(ids) if token == step_id or place == len(ids) - 1]
+            if len(ends) == len(sample["steps"]):  # not so where the length limit or a blank line broke the format
+                value = 1.0 if sample["correct"] else 1 - right / (len(row["samples"]) - 1)
+                solutions[tuple(ids)] = Solution(row["prompt"] + ids, len(row["prompt"]), labels, ends, value)
+        problems.append(list(solutions.values()))
     return [solutions for solutions in problems if solutions]
 
 
@@ -112,37 +114,33 @@ class SolutionBatch:
 
 
 def collate(groups: Sequence[list[Solution]], multiple: int = 16) -> SolutionBatch:
-    """Pad and label. Step ends and the first wrong token weigh most; what follows a wrong step weighs little."""
-    rows = [(place, solution) for place, group in enumerate(groups) for solution in group]
-    longest = -(-max(len(s.ids) for _, s in rows) // multiple) * multiple
-    ids = torch.full((len(rows), longest), PAD_ID)
-    label, weight = torch.zeros(len(rows), longest), torch.zeros(len(rows), longest)
-    for row, (_, s) in enumerate(rows):
-        ids[row, : len(s.ids)] = torch.tensor(s.ids)
-        span = slice(s.start, len(s.ids))
-        label[row, span] = torch.tensor(s.labels, dtype=torch.float32)
-        weights = torch.full((len(s.labels),), 0.3)
-        weights[s.ends] = 1.0
-        if not s.right:
-            weights[s.labels.index(False)] = 1.0
-        first_bad_end = next((end for end in s.ends if not s.labels[end]), len(s.labels))
-        weights[first_bad_end + 1 :] *= 0.3
-        weight[row, span] = weights
+    """Pad and label."""
+    rows = [solution for group in groups for solution in group]
     return SolutionBatch(
-        ids,
-        label,
-        weight,
-        torch.tensor([place for place, _ in rows]),
-        torch.tensor([len(s.ids) - 1 for _, s in rows]),
-        torch.tensor([s.right for _, s in rows]),
+        padded([s.ids for s in rows], multiple),
+        padded([[False] * s.start + s.labels for s in rows], multiple, dtype=torch.float32),
+        padded([[0.0] * s.start + weights(s) for s in rows], multiple, dtype=torch.float32),
+        torch.tensor([place for place, group in enumerate(groups) for _ in group]),
+        torch.tensor([len(s.ids) - 1 for s in rows]),
+        torch.tensor([s.right for s in rows]),
     )
+
+
+def weights(solution: Solution) -> list[float]:
+    """Of its tokens. Step ends and the first wrong token weigh most; what follows a wrong step weighs little."""
+    found, labels = torch.full((len(solution.labels),), 0.3), solution.labels
+    found[solution.ends] = 1.0
+    if not solution.right:
+        found[labels.index(False)] = 1.0
+    first_bad_end = next((end for end in solution.ends if not labels[end]), len(labels))
+    found[first_bad_end + 1 :] *= 0.3
+    return found.tolist()
 
 
 def margins(model: Llama, backbone: Any, ids: Tensor) -> Tensor:
     """Logit of "right" against "wrong" at every token, ``[rows, tokens]``."""
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = backbone(ids)
-        logits = model.head(hidden).float()
+        logits = model.head(backbone(ids)).float()
     return logits[..., 1] - logits[..., 0]
 
 
@@ -163,33 +161,24 @@ def pairwise(margin: Tensor, batch: SolutionBatch) -> Tensor:
 @torch.no_grad()
 def evaluate(model: Llama, problems: list[list[Solution]]) -> dict[str, float | None]:
     """AUC over all steps, over steps to the first error, of final answers, and within a problem."""
-    steps: list[tuple[float, bool]] = []
-    to_error: list[tuple[float, bool]] = []
-    finals: list[tuple[float, bool]] = []
-    within: list[float] = []
+    steps, to_error, finals = [], [], []
     for start in range(0, len(problems), 16):
         groups = problems[start : start + 16]
-        margin = margins(model, model.model, collate(groups).ids)
-        row = 0
+        rows = iter(margins(model, model.model, collate(groups).ids).tolist())
         for group in groups:
-            mine = []
-            for s in group:
-                scores = [float(margin[row, s.start + end]) for end in s.ends]
+            mine = [[row[s.start + end] for end in s.ends] for s, row in zip(group, rows, strict=False)]
+            finals.append(([scores[-1] for scores in mine], [s.right for s in group]))
+            for s, scores in zip(group, mine, strict=True):
                 labels = [s.labels[end] for end in s.ends]
-                steps += zip(scores, labels, strict=True)
-                first_bad = labels.index(False) if False in labels else len(labels) - 1
-                to_error += zip(scores[: first_bad + 1], labels[: first_bad + 1], strict=True)
-                mine.append((scores[-1], s.right))
-                row += 1
-            finals += mine
-            one = auc(*zip(*mine, strict=True))
-            if one is not None:
-                within.append(one)
+                cut = labels.index(False) + 1 if False in labels else len(labels)
+                steps.append((scores, labels))
+                to_error.append((scores[:cut], labels[:cut]))
+    final, within = areas(*zip(*finals, strict=True))
     return {
-        "steps": auc(*zip(*steps, strict=True)),
-        "to_first_error": auc(*zip(*to_error, strict=True)),
-        "final": auc(*zip(*finals, strict=True)),
-        "within_problem": sum(within) / len(within) if within else None,
+        "steps": areas(*zip(*steps, strict=True))[0],
+        "to_first_error": areas(*zip(*to_error, strict=True))[0],
+        "final": final,
+        "within_problem": fmean(within) if within else None,
         "mixed_problems": len(within),
     }
 
@@ -205,24 +194,32 @@ def judge_options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    args = judge_options(__doc__).parse_args()
-    run = TrainingRun(args)
-    model = Llama.load(args.init)
+def start(args: argparse.Namespace) -> tuple[TrainingRun, Llama, Any]:
+    """The run, the model of which the last layers are trained, and its compiled backbone."""
+    run, model = TrainingRun(args), Llama.load(args.init)
     freeze(model, model.config.num_hidden_layers - args.layers)
-    backbone = torch.compile(model.model, dynamic=True)
-    problems, dev = read(args.samples), read(args.dev)
+    return run, model, torch.compile(model.model, dynamic=True)
+
+
+def train(run: TrainingRun, model: Llama, losses: Losses, **options: Any) -> None:
+    """Train on the samples, and print what the judge is worth on all dev problems."""
+    problems, dev = read(run.args.samples), read(run.args.dev)
     mixed = sum(len({s.right for s in group}) == 2 for group in problems)
     print(f"{len(problems)} problems, {sum(map(len, problems))} distinct samples, {mixed} mixed", flush=True)
+    drawn, curve = batches(problems, run, run.args.batch), partial(evaluate, model, dev[:150])
+    run.train(model, drawn, losses, falling=0.6, evaluate=curve, **options)
+    if not run.rank:
+        print(json.dumps(evaluate(model, dev)), flush=True)
+
+
+def main() -> None:
+    run, model, backbone = start(judge_options(__doc__).parse_args())
 
     def losses(groups: Sequence[list[Solution]]) -> tuple[dict[str, Tensor], Tensor]:
         batch = collate(groups)
         return {"loss": loss_of(margins(model, backbone, batch.ids), batch)}, batch.ids
 
-    drawn = batches(problems, run, args.batch)
-    run.train(model, drawn, losses, falling=0.6, log_every=250, evaluate=lambda: evaluate(model, dev[:150]))
-    if not run.rank:
-        print(json.dumps(evaluate(model, dev)), flush=True)
+    train(run, model, losses, log_every=250)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -31,6 +32,12 @@ from thinktime.pocket.problems import WordProblem, check_steps, problems, read_a
 from thinktime.pocket.tokenizer import END, STEP
 
 CHUNK = 64
+
+
+def sampled(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of all files of a folder: a problem each, with its samples."""
+    for path in sorted(folder.glob("*.jsonl")):
+        yield from map(json.loads, path.read_text().splitlines())
 
 
 def row_of(ids: list[int], name: str) -> Row:
@@ -78,21 +85,14 @@ def main() -> None:
     engine, tokenizer = model.engine(max_rows=CHUNK * args.samples), pocket_tokenizer.build()
     args.out.mkdir(parents=True, exist_ok=True)
     start, done, right = time.time(), 0, 0
-    chunk: list[WordProblem] = []
+    drawn = tuple(problems(args.split, args.problems, seed=args.seed))
     with (args.out / f"{rank}.jsonl").open("w") as out:
-        for place, problem in enumerate(problems(args.split, args.problems, seed=args.seed)):
-            if place // CHUNK % world == rank:
-                chunk.append(problem)
-            if len(chunk) < CHUNK and (place < args.problems - 1 or not chunk):
-                continue
-            prompts = [model.tokenizer.encode_chat(p.question) for p in chunk]
-            rows = [
-                row_of(ids, f"{p.id}/{i}") for p, ids in zip(chunk, prompts, strict=True) for i in range(args.samples)
-            ]
-            outputs = engine.run(rows)
-            for at, p in enumerate(chunk):
+        for first in range(CHUNK * rank, len(drawn), CHUNK * world):
+            pairs = [(p, model.tokenizer.encode_chat(p.question)) for p in drawn[first : first + CHUNK]]
+            outputs = iter(engine.run([row_of(ids, f"{p.id}/{i}") for p, ids in pairs for i in range(args.samples)]))
+            for p, prompt in pairs:
                 samples = []
-                for output in outputs[at * args.samples : (at + 1) * args.samples]:
+                for output in islice(outputs, args.samples):
                     text = model.tokenizer.decode(output.ids)
                     correct = output.finish == "eos" and read_answer(text) == str(p.answer)
                     steps = check_steps(p, text)
@@ -100,9 +100,8 @@ def main() -> None:
                     samples.append({"ids": output.ids, "steps": steps, "wrong_at": wrong_at, "correct": correct})
                     right += correct
                     done += 1
-                line = {"id": p.id, "level": p.level, "family": p.family, "prompt": prompts[at], "samples": samples}
+                line = {"id": p.id, "level": p.level, "family": p.family, "prompt": prompt, "samples": samples}
                 out.write(json.dumps(line) + "\n")
-            chunk = []
             if not rank and done // (CHUNK * args.samples) % 20 == 0:
                 rate = done / (time.time() - start)
                 print(f"{done} samples, {right / done:.3f} right, {rate:.0f} a second", flush=True)

@@ -12,17 +12,13 @@ so a second head learns at which token a sample goes wrong; it is dropped at the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thinktime.models.engine.llama import Llama
-from training.compare import freeze
-from training.loop import TrainingRun
-from training.reward import Solution, SolutionBatch, batches, collate, evaluate, judge_options, loss_of, pairwise, read
+from training.reward import Solution, SolutionBatch, collate, judge_options, loss_of, pairwise, start, train
 
 
 def value_loss(margin: Tensor, values: Tensor, batch: SolutionBatch) -> Tensor:
@@ -34,15 +30,10 @@ def value_loss(margin: Tensor, values: Tensor, batch: SolutionBatch) -> Tensor:
 
 
 def main() -> None:
-    args = judge_options(__doc__).parse_args()
-    run = TrainingRun(args)
-    model = Llama.load(args.init)
-    freeze(model, model.config.num_hidden_layers - args.layers)
+    run, model, backbone = start(judge_options(__doc__).parse_args())
     where = nn.Linear(model.config.hidden_size, 1)
     where.weight.data[0] = model.score.weight.data[1] - model.score.weight.data[0]
     nn.init.zeros_(where.bias)
-    backbone = torch.compile(model.model, dynamic=True)
-    problems, dev = read(args.samples), read(args.dev)
 
     def losses(groups: Sequence[list[Solution]]) -> tuple[dict[str, Tensor], Tensor]:
         batch = collate(groups)
@@ -53,18 +44,7 @@ def main() -> None:
         value = value_loss(logits[..., 1] - logits[..., 0], values, batch)
         return {"loss": value + loss_of(places, batch)}, batch.ids
 
-    drawn = batches(problems, run, args.batch)
-    run.train(
-        model,
-        drawn,
-        losses,
-        falling=0.6,
-        heads=where,
-        evaluate=lambda: evaluate(model, dev[:150]),
-        evaluate_every=100,
-    )
-    if not run.rank:
-        print(json.dumps(evaluate(model, dev)), flush=True)
+    train(run, model, losses, heads=where, evaluate_every=100)
 
 
 if __name__ == "__main__":

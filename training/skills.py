@@ -25,6 +25,7 @@ from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,13 +34,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from thinktime.generators.text import shared
 from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import Split, WordProblem, problems
 from thinktime.pocket.tokenizer import ASSISTANT, END, USER
-from training.loop import PAD_ID, TrainingRun, options
-from training.sample import able_lines
+from training.loop import TrainingRun, options, padded
+from training.sample import able_lines, sampled
 
 CONTEXT = 1024
 SHARES = {"check": 0.4, "judge": 0.35, "revise": 0.2, "plan": 0.05}
@@ -157,30 +159,23 @@ def read(folder: Path, split: Split, count: int, seed: int, tokenizer: Tokenizer
     """The sampled problems with their samples, those without a proper line left out."""
     known = {p.id: p for p in problems(split, count, seed=seed)}
     found = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for text in path.read_text().splitlines():
-            line: dict[str, Any] = json.loads(text)
-            problem = known[line["id"]]
-            samples = []
-            for raw in line["samples"]:
-                solution = tokenizer.decode(raw["ids"])
-                lines = list(zip(solution.splitlines(), raw["steps"], strict=False))
-                if len(solution.splitlines()) != len(raw["steps"]) or not lines:
-                    continue  # the length limit or a blank line broke the format
-                if False in raw["steps"]:
-                    place = raw["steps"].index(False)
-                    able = able_lines(problem, [text for text, _ in lines[:place]])
-                    near = max(able, key=lambda text: _common(tokenizer, text, lines[place][0]))
-                    lines = [*lines[:place], (near, False)]
-                samples.append(SolverSample(raw["ids"], solution, raw["correct"], raw["wrong_at"], lines))
-            found.append(Solved(problem, samples))
+    for row in sampled(folder):
+        problem = known[row["id"]]
+        samples = []
+        for raw in row["samples"]:
+            solution = tokenizer.decode(raw["ids"])
+            lines = list(zip(solution.splitlines(), raw["steps"], strict=False))
+            if len(solution.splitlines()) != len(raw["steps"]) or not lines:
+                continue  # the length limit or a blank line broke the format
+            if False in raw["steps"]:
+                place = raw["steps"].index(False)
+                able = able_lines(problem, [text for text, _ in lines[:place]])
+                wrong = tokenizer.encode(lines[place][0]).ids
+                near = max(able, key=lambda text: shared(tokenizer.encode(text).ids, wrong))
+                lines = [*lines[:place], (near, False)]
+            samples.append(SolverSample(raw["ids"], solution, raw["correct"], raw["wrong_at"], lines))
+        found.append(Solved(problem, samples))
     return found
-
-
-def _common(tokenizer: Tokenizer, a: str, b: str) -> int:
-    """Tokens that two lines begin with alike."""
-    pairs = zip(tokenizer.encode(a).ids, tokenizer.encode(b).ids, strict=False)
-    return next((i for i, (x, y) in enumerate(pairs) if x != y), 10**6)
 
 
 @dataclass(frozen=True)
@@ -195,18 +190,13 @@ class RowBatch:
 
 def collate(rows: Sequence[TrainingRow], multiple: int = 32) -> RowBatch:
     """Pad."""
-    longest = -(-max(len(row.ids) for row in rows) // multiple) * multiple
-    ids = torch.full((len(rows), longest), PAD_ID)
-    in_loss, has_label = torch.zeros(2, len(rows), longest, dtype=torch.bool)
-    right_so_far = torch.zeros(len(rows), longest)
-    for place, row in enumerate(rows):
-        ids[place, : len(row.ids)] = torch.tensor(row.ids)
-        in_loss[place, : len(row.ids)] = torch.tensor(row.in_loss)
-        if row.right_so_far:
-            at = torch.tensor(list(row.right_so_far))
-            right_so_far[place, at] = torch.tensor(list(row.right_so_far.values()))
-            has_label[place, at] = True
-    return RowBatch(ids, in_loss, right_so_far, has_label)
+    labels = [[row.right_so_far.get(place) for place in range(len(row.ids))] for row in rows]
+    return RowBatch(
+        padded([row.ids for row in rows], multiple),
+        padded([row.in_loss for row in rows], multiple, dtype=torch.bool),
+        padded([[label or 0.0 for label in row] for row in labels], multiple, dtype=torch.float32),
+        padded([[label is not None for label in row] for row in labels], multiple, dtype=torch.bool),
+    )
 
 
 def predict(model: Llama, backbone: Any, label: nn.Linear, batch: RowBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -277,10 +267,8 @@ def evaluate(model: Llama, label: nn.Linear, dev: Sequence[Solved], tokenizer: T
         writer = Writer(tokenizer, Random(f"dev/{skill}"))
         rows = [writer.write(skill, solved, sample) for solved in dev[:60] for sample in solved.samples[:2]]
         kept = sorted((r for r in rows if r is not None and len(r.ids) <= CONTEXT), key=lambda r: len(r.ids))
-        parts = [
-            float(losses(model, model.model, label, collate(kept[i : i + 16]))[0]) for i in range(0, len(kept), 16)
-        ]
-        result[skill] = round(sum(parts) / len(parts), 4)
+        batch_losses = (losses(model, model.model, label, collate(kept[i : i + 16])) for i in range(0, len(kept), 16))
+        result[skill] = round(fmean(float(text) for text, _ in batch_losses), 4)
     return result
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.pocket.problems import LEVELS, MAX_VALUE, Step, WordProblem, draw, problems
-from training.loop import PAD_ID, TrainingRun, options, start_as_identity
+from training.loop import TrainingRun, options, padded, start_as_identity
 
 Backbone = Callable[[Tensor], Tensor]
 
@@ -42,14 +42,9 @@ def encode(tokenizer: Tokenizer, batch: Sequence[WordProblem], multiple: int = 1
     """Ids ``[batch, tokens]`` and the mask of the solution's tokens, right-padded to ``multiple`` + 1 tokens."""
     prompts = tokenizer.encode_batch_fast([pocket_tokenizer.prompt(p.question) for p in batch])
     solutions = tokenizer.encode_batch_fast([p.solution + pocket_tokenizer.END for p in batch])
-    longest = max(len(p.ids) + len(s.ids) for p, s in zip(prompts, solutions, strict=True))
-    longest = -(-(longest - 1) // multiple) * multiple + 1
-    ids = torch.full((len(batch), longest), PAD_ID)
-    mask = torch.zeros(len(batch), longest, dtype=torch.bool)
-    for row, (p, s) in enumerate(zip(prompts, solutions, strict=True)):
-        ids[row, : len(p.ids) + len(s.ids)] = torch.tensor(p.ids + s.ids)
-        mask[row, len(p.ids) : len(p.ids) + len(s.ids)] = True
-    return ids, mask
+    pairs = [(p.ids, s.ids) for p, s in zip(prompts, solutions, strict=True)]
+    mask = [[False] * len(prompt) + [True] * len(solution) for prompt, solution in pairs]
+    return padded([p + s for p, s in pairs], multiple, beyond=1), padded(mask, multiple, beyond=1, dtype=torch.bool)
 
 
 def loss_of(model: Llama, backbone: Backbone, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
-class Clock:
+class Stopwatch:
     """Seconds spent in wrapped calls, by name."""
 
     def __init__(self) -> None:

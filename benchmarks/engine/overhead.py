@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine.measure import Clock, spread
+from benchmarks.engine.measure import Stopwatch, spread
 from benchmarks.engine.prefill import random_llama
 from thinktime.models.engine import engine as engine_module
 from thinktime.models.engine.engine import BLOCK_SIZE, Engine
@@ -43,7 +43,7 @@ def _parts(solver: LanguageModel, prompts: Sequence[Sequence[int]], steps: int) 
     jobs = [engine.submit(Row(tuple(ids), key, steps + 200)) for key, ids in enumerate(prompts)]
     while not all(job.logprobs for job in jobs):
         engine.step()
-    clock = Clock()
+    clock = Stopwatch()
     undo = [
         clock.wrap(solver.model, "hidden", "layers"),
         clock.wrap(solver.model, "head", "head"),

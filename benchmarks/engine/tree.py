@@ -33,7 +33,7 @@ class Grown:
 
 
 def grow(roots: Sequence[Ids], extend: Extend, ends: int, width: int, depth: int) -> Grown:
-    """Beam search over lines: ``width`` children per problem and level, of which `KEPT` unfinished ones continue."""
+    """Beam search over lines: ``width`` children per problem and level; `KEPT` of the unfinished ones continue."""
     grown = Grown()
     started, tokens = time.perf_counter(), 0
     beams: list[list[tuple[Ids, float]]] = [[(root, 0.0)] for root in roots]
@@ -109,8 +109,8 @@ def _computed(runs: Sequence[Grown]) -> dict[str, Any]:
     for grown in runs:
         assert grown.account is not None
         prompt.append(grown.account.prompt_computed / distinct(grown.submitted))
-        asked = itertools.chain(grown.submitted, (text[:-1] for text in grown.texts))
-        everything.append(grown.account.tokens / distinct(asked))
+        texts = itertools.chain(grown.submitted, (text[:-1] for text in grown.texts))
+        everything.append(grown.account.tokens / distinct(texts))
     return {
         "prompt_computed_per_distinct_prompt_token": spread(prompt),
         "tokens_computed_per_distinct_token": spread(everything),

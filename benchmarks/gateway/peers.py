@@ -27,7 +27,7 @@ from urllib.request import Request, urlopen
 import aiohttp
 
 from benchmarks.gateway.serving import crowd, resident
-from benchmarks.gateway.upstream import BODY, HERE, LATENCY, SAMPLES, Endpoint, Running, endpoint
+from benchmarks.gateway.upstream import BODY, HERE, LATENCY, SAMPLES, FakeEndpoint, Running, endpoint
 from thinktime.bench.environment import environment
 
 QUERIES, ROUNDS, STARTS = 32, 5, 3
@@ -159,7 +159,7 @@ def _until_answered(url: str, body: dict[str, Any], server: subprocess.Popen[byt
 # a client that disconnects
 
 
-async def leave(url: str, upstream: Endpoint, body: dict[str, Any], requests: int) -> float | None:
+async def leave(url: str, upstream: FakeEndpoint, body: dict[str, Any], requests: int) -> float | None:
     """Seconds from the disconnect until all upstream requests have ended; None if they continue."""
     upstream.requests.clear()
     upstream.left = 0

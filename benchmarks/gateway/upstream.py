@@ -12,9 +12,9 @@ from typing import Any
 HERE = Path(__file__).parent
 ENDPOINT = HERE.parents[1] / "tests" / "fake_endpoint.py"
 sys.path.append(str(ENDPOINT.parent))
-from fake_endpoint import Endpoint, Running  # noqa: E402
+from fake_endpoint import FakeEndpoint, Running  # noqa: E402
 
-__all__ = ["BODY", "ENDPOINT", "HERE", "LATENCY", "SAMPLES", "Endpoint", "Running", "endpoint"]
+__all__ = ["BODY", "ENDPOINT", "HERE", "LATENCY", "SAMPLES", "FakeEndpoint", "Running", "endpoint"]
 LATENCY = 0.05
 SAMPLES = 8
 BODY: dict[str, Any] = {"model": "words", "max_tokens": 64, "messages": [{"role": "user", "content": "what is 3 + 4"}]}

@@ -93,7 +93,7 @@ def _is_check(node: ast.AST) -> bool:
 
 
 def _no_code(node: ast.AST) -> bool:
-    """Whether the body is never run: what only type checkers read, and protocols."""
+    """Whether the body never runs: protocols, and code for type checkers."""
     if isinstance(node, ast.ClassDef):
         return any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

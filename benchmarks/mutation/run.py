@@ -5,6 +5,7 @@
 
 A mutant is one small fault (`mutants.py`). It is killed if a test fails or takes far too long, and survives
 if all tests pass. The tests of a mutant are those that call its function (recorded by `watch.py`), the fastest first.
+They run in a fork of one process (`forks.py`), or in a new process if the fault is outside a function.
 A later run repeats the survivors, because there may be new tests, and all mutants of files whose code has changed.
 
 Existing tools do not fit: mutmut (3.8.1) draws no sample and first runs the whole suite on its own copy of every
@@ -27,6 +28,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from benchmarks.mutation.forks import Forks, Try
 from benchmarks.mutation.mutants import Mutant, code, mutants
 from thinktime.bench.environment import environment
 
@@ -38,15 +42,16 @@ roles scores sampling_strategies search selection selectors skills steering step
 testing tree_search verification
 """
 """Test files that load no model and start no server, so that a mutant takes seconds."""
-SLOWER, START = 10, 120
-"""The time limit of a mutant: this many times the seconds of its tests, plus this many seconds to start."""
+ARGUMENTS = ["-q", "-n", "0", "-p", "no:cacheprovider"]
+SLOWER, START = 10, 60
+"""The time limit of a mutant: this many times the seconds of its tests, plus this many seconds."""
 
 
-def pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
+def run_pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
     """The exit status of pytest on a copy of the project."""
     paths = os.pathsep.join([str(tree / "src"), str(tree)])
     settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", *ARGUMENTS, *arguments]
     return subprocess.run(command, cwd=tree, env=settings, capture_output=True, timeout=seconds).returncode
 
 
@@ -57,21 +62,21 @@ def write(path: Path, source: str) -> None:
         compiled.unlink()
 
 
-def outcome(tree: Path, mutant: Mutant, tests: dict[str, Any]) -> str:
-    """``killed``, ``timed out``, ``survived``, or ``untested`` if no test reaches it."""
+def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
+    """The tests that call the function of a mutant, the fastest first."""
     here = f"{mutant.file}:{mutant.function or ''}"
     runs = here.__eq__ if mutant.function else lambda ran: ran.startswith(here)
     wanted = [name for name, test in tests.items() if any(map(runs, test["functions"]))]
-    wanted.sort(key=lambda name: tests[name]["seconds"])
-    if not wanted:
-        return "untested"
+    return sorted(wanted, key=lambda name: tests[name]["seconds"])
+
+
+def outcome_on_disk(tree: Path, mutant: Mutant, source: str, wanted: Sequence[str], seconds: float) -> str:
+    """``killed``, ``timed out`` or ``survived`` with the mutant in the source file of a copy of the project."""
     (tree / "wanted").write_text("\n".join(wanted))
     path = tree / mutant.file
-    source = path.read_text()
     write(path, mutant.applied(source))
     try:
-        limit = START + SLOWER * sum(tests[name]["seconds"] for name in wanted)
-        return "killed" if pytest(tree, "@wanted", seconds=limit) else "survived"
+        return "killed" if run_pytest(tree, "-x", "@wanted", seconds=seconds) else "survived"
     except subprocess.TimeoutExpired:
         return "timed out"
     finally:
@@ -137,24 +142,30 @@ def main() -> None:
     }
     done = killed_before(args.out, provenance["code"], {mutant.name for mutant in sample})
     read = digest("".join((ROOT / file).read_text() for file in (*files(["src"]), *files(args.tests))))
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "thinktime"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__"))
-        coverage = ROOT / "runs" / f"mutation-{read}.json"
-        if not coverage.exists():
-            coverage.parent.mkdir(exist_ok=True)
-            if pytest(tree, "-p", "benchmarks.mutation.watch", "--functions", "coverage.json", *args.tests):
-                raise SystemExit("the tests fail without a mutant; see pytest " + " ".join(args.tests))
-            shutil.move(tree / "coverage.json", coverage)
-        tests = json.loads(coverage.read_text())
-        (tree / "wanted").write_text("\n".join(tests))
-        if pytest(tree, "--collect-only", "@wanted"):
-            raise SystemExit("some tests cannot be named one by one")  # each mutant would seem to be killed
-        for mutant in sample:
-            if mutant.name not in done:
-                done[mutant.name] = outcome(tree, mutant, tests)
-                print(f"{done[mutant.name]:9} {mutant.name}", flush=True)
+    told = ROOT / "runs" / f"mutation-{read}.json"
+    if not told.exists():
+        told.parent.mkdir(exist_ok=True)
+        if run_pytest(ROOT, "-p", "benchmarks.mutation.watch", "--functions", str(told), *args.tests):
+            told.unlink(missing_ok=True)
+            raise SystemExit("the tests fail without a mutant; see pytest " + " ".join(args.tests))
+    tests = json.loads(told.read_text())
+
+    def work(in_fork: Try) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder) / "thinktime"
+            shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__"))
+            for mutant in sample:
+                if mutant.name in done:
+                    continue
+                wanted, source = tests_of(mutant, tests), sources[mutant.file]
+                seconds = START + SLOWER * sum(tests[name]["seconds"] for name in wanted)
+                found = in_fork(mutant, source, wanted, seconds) if wanted else "untested"
+                done[mutant.name] = found or outcome_on_disk(tree, mutant, source, wanted, seconds)
+                print(f"{done[mutant.name]:9} {mutant.name}", file=sys.stderr, flush=True)
                 args.out.write_text(json.dumps({**provenance, **summary(done)}, indent=1) + "\n")
+
+    status = pytest.main([*ARGUMENTS, "-s", *args.tests], plugins=[Forks(ROOT, work)])
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
     python -m experiments.a_star.run         # 500 problems of 4 to 8 computations; 80 minutes on one core
 
-Both readings of the edge cost, greedy best-first, several goals, against best-of-n, the weighted vote, beam search and
-particle filtering with the same model, rewards and steps. Two controls: one random reward a node, with which
-nothing may be gained, and an oracle that knows whether every step is right, with which much should be.
+Two controls: one random reward a node, with which nothing may be gained, and an oracle that knows whether every step
+is right, with which much should be.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from experiments.harness import Arm, Experiment, arm, minus, nearest_cost, options, summary, tokens
-from experiments.intervals import as_number, as_points, ratio
+from experiments.harness import Arm, Experiment, arm, minus, nearest_cost, options, over, summary, tokens
+from experiments.intervals import as_number, as_points
 from experiments.plot import generated, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.core.types import Capability, Node, Problem, Score
@@ -75,17 +74,12 @@ def main() -> None:
             "against": peer,
             "minus_nearest_best_of_n": minus(found, outcomes[peer]),
             "minus_best_of_16": minus(found, best),
-            "tokens_over_best_of_16": ratio(list(map(tokens, found)), list(map(tokens, best))),
-            "readings_over_best_of_16": ratio(readings(found), readings(best)),
+            "tokens_over_best_of_16": over(found, best, tokens),
+            "readings_over_best_of_16": over(found, best, lambda outcome: outcome.answer.usage.scorer_calls),
             "went_back": went_back(found),
         }
     plot(rows, experiment.out)
     experiment.finish({"levels": LEVELS, "arms": rows}, verdict(rows, outcomes))
-
-
-def readings(found: Sequence[Outcome]) -> list[float]:
-    """Passes of the reward model."""
-    return [float(outcome.answer.usage.scorer_calls) for outcome in found]
 
 
 def went_back(found: Sequence[Outcome]) -> float:
@@ -104,13 +98,11 @@ def verdict(rows: dict[str, Any], outcomes: dict[str, list[Outcome]]) -> list[st
     best = rows["best_of_n:n=16"]["accuracy"]["value"]
     reached = [label for label in A_STAR if rows[label]["accuracy"]["value"] >= best]
     cheapest = min(reached, key=lambda label: rows[label]["usage"]["generated_tokens"], default=None)
-    found = []
-    if cheapest is None:
-        found.append("falsified: no setting of A* reaches the accuracy of best-of-16")
-    else:
+    found = ["falsified: no setting of A* reaches the accuracy of best-of-16"]
+    if cheapest is not None:
         cost = rows[cheapest]["tokens_over_best_of_16"]
         claim = "holds" if cost["high"] < 1 else "falsified"
-        found.append(f"{claim}: {cheapest} reaches best-of-16 with {as_number(cost)} of its tokens")
+        found = [f"{claim}: {cheapest} reaches best-of-16 with {as_number(cost)} of its tokens"]
     for label in A_STAR:
         row = rows[label]
         found.append(
@@ -139,7 +131,7 @@ def plot(rows: dict[str, Any], out: Path) -> None:
     lines(axes, {name: [rows[label] for label in labels] for name, labels in families.items()}, generated)
     logarithmic(axes, "generated tokens per problem")
     axes.set_ylabel("right answers, %")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(fontsize=8)
     save(figure, out / "plot.png")
 
 

@@ -2,29 +2,25 @@
 
     python -m experiments.adaptive_self_eval.run        # 1,000 problems; a few minutes on two idle cores
 
-Sixteen samples of each test problem and the self-evaluation of each, whole and cut. On these samples every policy is
-played out in 32 orders: sampling that stops when the best so far is good enough, against a fixed number of samples
-with the same selector, against stopping as often at random, and against adaptive-consistency, which needs no
-self-evaluation; and samples given up after a quarter of the median length, by self-evaluation, by likelihood and at
-random. The threshold is chosen on dev problems. Then the strategies themselves are run, to see that they do what was
-played out.
+Every policy is played out on the same sixteen samples of each problem, in 32 orders. Then the strategies themselves are
+run, to see that they do what was played out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.harness import Experiment, arm, options, reward_model, summary
-from experiments.intervals import Estimate, areas, as_points, difference, mean, ratio, unpaired_difference
+from experiments.intervals import areas, as_points, difference, mean, ratio, unpaired_difference
 from experiments.plot import COLOURS, bars, logarithmic, panels, save
 from thinktime.bank.store import Bank
 from thinktime.bench.tasks import load
@@ -41,6 +37,7 @@ GAMMAS = (*np.arange(0.05, 0.96, 0.05).round(2).tolist(), 0.97, 0.98, 0.99, 0.99
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 KEPT = (0.5, 0.25)
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 Stops = Callable[[Array, int], npt.NDArray[np.bool_]]
 """Of the scores so far, ``[orders, problems, drawn]``, and how many were drawn: where no more are drawn."""
 
@@ -63,7 +60,7 @@ class Policy:
         return {"accuracy": mean(self.right), "tokens": self.cost, "samples": float(self.samples.mean())}
 
 
-def orders(problems: int, seed: int) -> npt.NDArray[np.int64]:
+def orders(problems: int, seed: int) -> Places:
     """Orders to draw the samples in, ``[orders, problems, samples]``; the first is as they were drawn."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permuted(np.tile(np.arange(N), (ORDERS - 1, problems, 1)), axis=2)
@@ -80,20 +77,26 @@ def after(n: int) -> Stops:
     return lambda scores, drawn: np.full(scores.shape[:2], drawn >= n)
 
 
-def play(found: Evaluated, order: npt.NDArray[np.int64], stops: Stops) -> Policy:
-    """Draw until ``stops`` says so of the scores so far, answer the best-scored; at most all samples."""
+def drawn_until(scores: Array, stops: Stops) -> Places:
+    """How many are drawn in each order, ``[orders, problems]``; at most all samples."""
+    ends = [stops(scores[..., :k], k) for k in range(1, N)] + [np.ones(scores.shape[:2], bool)]
+    drawn: Places = np.stack(ends, -1).argmax(-1) + 1
+    return drawn
+
+
+def play(found: Evaluated, order: Places, stops: Stops) -> Policy:
+    """Draw until ``stops`` says so of the scores so far, answer the best-scored."""
     right, tokens, scores = (
         np.take_along_axis(a[None], order, 2) for a in (found.right, found.tokens, found.scores[1.0])
     )
-    ends = np.stack([stops(scores[..., : k + 1], k + 1) for k in range(N - 1)] + [np.ones(order.shape[:2], bool)], -1)
-    drawn = ends.argmax(-1)
-    seen = np.arange(N) <= drawn[..., None]
+    drawn = drawn_until(scores, stops)
+    seen = np.arange(N) < drawn[..., None]
     best = np.where(seen, scores, -1).argmax(-1)
     chosen = np.take_along_axis(right, best[..., None], 2)[..., 0]
-    return Policy(chosen.mean(0), (tokens * seen).sum(-1).mean(0), (drawn + 1.0).mean(0))
+    return Policy(chosen.mean(0), (tokens * seen).sum(-1).mean(0), drawn.mean(0))
 
 
-def consistency(found: Evaluated, order: npt.NDArray[np.int64], confidence: float) -> Policy:
+def consistency(found: Evaluated, order: Places, confidence: float) -> Policy:
     """Adaptive-consistency on the same samples."""
     right, tokens, samples = (np.zeros(order.shape[:2]) for _ in range(3))
     for o, p in np.ndindex(*order.shape[:2]):
@@ -115,9 +118,8 @@ def at_tokens(curve: Sequence[Policy], tokens: float) -> Array:
     """Right answers a problem of the mix of two neighbours on a curve that costs so many tokens."""
     costs = [policy.cost for policy in curve]
     place = int(np.clip(np.searchsorted(costs, tokens), 1, len(costs) - 1))
-    share = np.clip((tokens - costs[place - 1]) / (costs[place] - costs[place - 1]), 0, 1)
-    mixed: Array = (1 - share) * curve[place - 1].right + share * curve[place].right
-    return mixed
+    share = float(np.clip((tokens - costs[place - 1]) / (costs[place] - costs[place - 1]), 0, 1))
+    return (1 - share) * curve[place - 1].right + share * curve[place].right
 
 
 def calibration(found: Evaluated) -> dict[str, Any]:
@@ -138,10 +140,8 @@ def calibration(found: Evaluated) -> dict[str, Any]:
 def expected_error(scores: Array, values: Array, bins: int = 10) -> float:
     """Expected calibration error in ten bins of equal width."""
     which = np.minimum((scores * bins).astype(int), bins - 1)
-    gaps = [
-        abs(scores[which == b].mean() - values[which == b].mean()) * (which == b).mean() for b in set(which.tolist())
-    ]
-    return float(sum(gaps))
+    inside = [which == number for number in set(which.tolist())]
+    return float(sum(abs(scores[b].mean() - values[b].mean()) * b.mean() for b in inside))
 
 
 def prune(found: Evaluated, cut: int, worth: Array, keep: float) -> Policy:
@@ -185,7 +185,8 @@ def main() -> None:
     fixed = [play(found, order, after(n)) for n in range(1, N + 1)]
     adaptive = sweep(found, order)
     chosen = adaptive[gamma]
-    shuffled = np.random.default_rng(1).permuted(play_counts(found, order, gamma), axis=1)
+    counts = drawn_until(np.take_along_axis(found.scores[1.0][None], order, 2), good_enough(gamma))
+    shuffled = np.random.default_rng(1).permuted(counts, axis=1)
     by_chance = play(found, order, lambda scores, drawn: shuffled <= drawn)
     votes = {confidence: consistency(found, order[:8], confidence) for confidence in CONFIDENCES}
     vote_curve = sorted(votes.values(), key=lambda policy: policy.cost)
@@ -217,9 +218,7 @@ def main() -> None:
         "cut": cut,
         "by_cut": by_cut,
         "fixed": {str(n): policy.as_row() for n, policy in enumerate(fixed, 1)},
-        "adaptive": {
-            str(g): policy.as_row() | {"minus_fixed_at_tokens": matched[str(g)]} for g, policy in adaptive.items()
-        },
+        "adaptive": {str(g): p.as_row() | {"minus_fixed_at_tokens": matched[str(g)]} for g, p in adaptive.items()},
         "share_of_gain": gain,
         "random_stopping": by_chance.as_row() | {"adaptive_minus": difference(chosen.right, by_chance.right)},
         "adaptive_consistency": {str(confidence): policy.as_row() for confidence, policy in votes.items()},
@@ -230,11 +229,9 @@ def main() -> None:
         "live": live(experiment, gamma, cut),
         "verdict": verdict,
     }
-    plot(fixed, adaptive, vote_curve, by_cut, used, experiment.out)
+    plot(result, experiment.out)
     experiment.finish(result)
-    print(
-        f"gamma {gamma}: {chosen.as_row()}; gain {gain}; minus fixed at its tokens {as_points(versus_fixed)}; {verdict}"
-    )
+    print(f"gamma {gamma}: gain {gain}; minus fixed at its tokens {as_points(versus_fixed)}; {verdict}")
 
 
 def pruned(found: Evaluated, cut: int, everything: Policy) -> dict[str, Any]:
@@ -259,13 +256,6 @@ def pruned(found: Evaluated, cut: int, everything: Policy) -> dict[str, Any]:
     return rows
 
 
-def play_counts(found: Evaluated, order: npt.NDArray[np.int64], gamma: float) -> npt.NDArray[np.int64]:
-    """Samples drawn until the threshold, ``[orders, problems]``."""
-    scores = np.take_along_axis(found.scores[1.0][None], order, 2)
-    reached = scores >= gamma
-    return np.where(reached.any(-1), reached.argmax(-1) + 1, N)
-
-
 def mean_policy(policies: Sequence[Policy]) -> Policy:
     """Their mean, problem by problem."""
     return Policy(*(np.mean([getattr(p, name) for p in policies], 0) for name in ("right", "tokens", "samples")))
@@ -288,37 +278,29 @@ def live(experiment: Experiment, gamma: float, cut: int) -> dict[str, Any]:
     return {name: summary(found) for name, found in experiment.run(arms).items()}
 
 
-def plot(
-    fixed: Sequence[Policy],
-    adaptive: Mapping[float, Policy],
-    votes: Sequence[Policy],
-    by_cut: Mapping[str, Any],
-    used: Mapping[str, Estimate],
-    out: Path,
-) -> None:
+def plot(result: dict[str, Any], out: Path) -> None:
     """Accuracy against tokens, AUC against how much was read, and samples used by how often a problem is solved."""
     figure, (left, middle, right) = panels(3, 13, 4, width_ratios=(2, 1, 1))
-    curves = {
-        "fixed number, best by itself": fixed,
-        "stops by itself": list(adaptive.values()),
-        "adaptive-consistency": votes,
+    names = {
+        "fixed": "fixed number, best by itself",
+        "adaptive": "stops by itself",
+        "adaptive_consistency": "adaptive-consistency",
     }
-    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
-        ordered = sorted(curve, key=lambda policy: policy.cost)
-        x, y = [policy.cost for policy in ordered], [100 * fmean(policy.right) for policy in ordered]
+    for colour, (curve, name) in zip(COLOURS, names.items(), strict=False):
+        rows = sorted(result[curve].values(), key=lambda row: row["tokens"])
+        x, y = [row["tokens"] for row in rows], [100 * row["accuracy"]["value"] for row in rows]
         left.plot(x, y, "o-", ms=3, color=colour, label=name)
     logarithmic(left, "generated tokens per problem")
     left.set_ylabel("right answers, %")
-    left.legend(frameon=False)
+    left.legend()
+    by_cut, used = result["by_cut"], result["samples_used"]
     areas = [row["auc_within_problem"]["value"] for row in by_cut.values()]
     middle.plot([100 * float(cut) for cut in by_cut], areas, "o-", color=COLOURS[1])
-    middle.set_xlabel("read of a sample, %")
-    middle.set_ylabel("AUC within a problem")
+    middle.set(xlabel="read of a sample, %", ylabel="AUC within a problem")
     heights, whiskers = bars(used.values(), 1)
     right.bar(range(len(used)), heights, yerr=whiskers, color=COLOURS[2])
     right.set_xticks(range(len(used)), list(used), rotation=20, ha="right")
-    right.set_xlabel("problems by right samples")
-    right.set_ylabel("samples used")
+    right.set(xlabel="problems by right samples", ylabel="samples used")
     save(figure, out / "plot.png")
 
 

@@ -2,12 +2,8 @@
 
     python -m experiments.compute_optimal.run        # 500 problems; half an hour on two idle cores
 
-Weighted best-of-n, beam search of width 4 as published and of width 2 (n/4 and n/2 steps are kept), and lookahead of
-one and three steps, at up to 32 generations. Problems are
-put into five bins of equal size by the solver's own success on 16 other samples (oracle) or by the mean reward of their
-last steps (predicted). In each bin a policy picks the best arm on one half of the problems and is measured on the
-other. Controls: beam search with random numbers for rewards, and the weighted vote that costs as much: for a search
-by operations of solver and reward model, for a policy that predicts by the 16 samples that it looks at first.
+Controls: beam search with random numbers for rewards, and the weighted vote that costs as much: for a search by
+operations of solver and reward model, for a policy that predicts by the 16 samples that it looks at first.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import Experiment, arm, correct, minus, options, summary, vote_of_equal_cost
-from experiments.intervals import Estimate, as_points, difference, mean
+from experiments.intervals import as_points, difference, mean
 from experiments.plot import COLOURS, bars, panels, save
 from thinktime.bench.controls import Scrambled
 from thinktime.bench.runner import Outcome
@@ -75,8 +71,10 @@ def main() -> None:
     rates = pass_rates(sampled)
     difficulty = {"oracle": binned(rates), "predicted": binned(last_rewards(sampled))}
     right = {label: list(map(correct, found)) for label, found in voted.items()}
+    members = members_of(difficulty["oracle"])
     by_bin, of_2_by_bin = (
-        {str(n): differences(name, n, right, difficulty["oracle"]) for n in SIZES} for name in ("beam", "beam of 2")
+        {str(n): [minus_vote(name, n, right, some) for some in members] for n in SIZES}
+        for name in ("beam", "beam of 2")
     )
     policies = {}
     for source, bins in difficulty.items():
@@ -84,31 +82,23 @@ def main() -> None:
             choice = {label: right[label] for label in labels if f"n={n}" in label.split(",")[0]}
             gained, picks = cross_validated(choice, bins)
             best = max(choice, key=lambda label: fmean(choice[label]))
-            policies[f"{source}, n={n}"] = {
-                "accuracy": mean(gained),
-                "best_single": best,
-                "minus_best_single": difference(gained, choice[best]),
-                "picks": picks,
-            }
+            gain = difference(gained, choice[best])
+            policy = {"accuracy": mean(gained), "best_single": best, "minus_best_single": gain, "picks": picks}
             if source == "predicted":
-                policies[f"{source}, n={n}"] |= {
-                    "vote_of_equal_cost": charged[n],
-                    "minus_vote_of_equal_cost": difference(gained, right[charged[n]]),
-                }
-    look = {
-        label: minus(outcomes[label], outcomes[label.partition(",lookahead")[0]])
-        for label in outcomes
-        if "lookahead" in label
-    }
+                policy["vote_of_equal_cost"] = charged[n]
+                policy["minus_vote_of_equal_cost"] = difference(gained, right[charged[n]])
+            policies[f"{source}, n={n}"] = policy
+    without = {label: label.partition(",lookahead")[0] for label in outcomes if "lookahead" in label}
+    look = {label: minus(outcomes[label], outcomes[shorter]) for label, shorter in without.items()}
     rows: dict[str, dict[str, Any]] = {label: summary(found) for label, found in voted.items()}
     for label, vote in equals.items():
-        gain = minus(outcomes[label], voted[vote])
-        rows[label] |= {"vote_of_equal_cost": vote, "minus_vote_of_equal_cost": gain}
+        rows[label]["vote_of_equal_cost"] = vote
+        rows[label]["minus_vote_of_equal_cost"] = minus(outcomes[label], voted[vote])
     rows[GUIDED]["minus_random_rewards"] = minus(outcomes[GUIDED], outcomes[RANDOM])
     of_2 = {str(n): minus(outcomes[label_of("beam of 2", n)], outcomes[label_of("vote", n)]) for n in SIZES}
     lines = verdict(by_bin, policies, look, rows)
     lines += [f"beam of 2 minus vote, n={n}: {as_points(gain)}" for n, gain in of_2.items()]
-    pass_at_1 = [fmean(rates[place] for place in members) for members in members_of(difficulty["oracle"])]
+    pass_at_1 = [fmean(rates[place] for place in some) for some in members]
     plot({4: by_bin, 2: of_2_by_bin}, pass_at_1, experiment.out)
     result = {"arms": rows, "pass_at_1_by_bin": pass_at_1, "beam_minus_vote_by_bin": by_bin, "policies": policies}
     result |= {"beam_of_2_minus_vote": of_2, "beam_of_2_minus_vote_by_bin": of_2_by_bin, "lookahead_minus_beam": look}
@@ -125,10 +115,10 @@ def members_of(bins: Sequence[int]) -> list[list[int]]:
     return [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
 
 
-def differences(name: str, n: int, right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> list[Estimate]:
-    """A beam search minus the weighted vote, bin by bin."""
+def minus_vote(name: str, n: int, right: Mapping[str, Sequence[float]], places: Sequence[int]) -> dict[str, float]:
+    """A beam search minus the weighted vote, on the problems at these places."""
     beam, vote = right[label_of(name, n)], right[label_of("vote", n)]
-    return [difference([beam[i] for i in some], [vote[i] for i in some]) for some in members_of(bins)]
+    return difference([beam[i] for i in places], [vote[i] for i in places])
 
 
 def verdict(
@@ -169,9 +159,9 @@ def plot(by_width: Mapping[int, Mapping[str, Any]], pass_at_1: Sequence[float], 
         axes.axhline(0, color="#555555", lw=0.8)
         axes.set_xticks(range(BINS), [f"{100 * rate:.0f}%" for rate in pass_at_1])
         axes.set_xlabel("bins of problems by the solver's own success: mean share of right samples")
-        axes.set_title(f"width {width}: n/{width} steps are kept", loc="left", fontsize=10)
+        axes.set_title(f"width {width}: n/{width} steps are kept")
     both[0].set_ylabel("beam search minus weighted vote, points")
-    both[0].legend(frameon=False, fontsize=8, loc="upper left")
+    both[0].legend(fontsize=8, loc="upper left")
     save(figure, out / "plot.png")
 
 

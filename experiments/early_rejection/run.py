@@ -2,10 +2,9 @@
 
     python -m experiments.early_rejection.run        # 500 problems; half an hour on two idle cores
 
-First the reward model is read at every prefix of dev steps: how its partial score goes with that of the whole step, and
-how many of the best quarter of 16 steps it keeps, by tokens read. The least tau that keeps 90% is then held
-to its promise on test problems: against beam search of the same size, against giving up as many steps at random, and
-against the weighted vote that takes as many operations.
+The reward model is read at every prefix of dev steps. The least tau that keeps 90% of the best quarter of 16 steps is
+held to its promise on test problems: against beam search of the same size, against giving up as many steps at random,
+and against the weighted vote that takes as many operations.
 """
 
 from __future__ import annotations
@@ -27,13 +26,14 @@ from experiments.harness import (
     flops,
     minus,
     options,
+    over,
     reward_model,
     summary,
     tokens,
     vote_of_equal_cost,
 )
-from experiments.intervals import Estimate, as_number, as_points, mean, ratio
-from experiments.plot import COLOURS, lines, panels, save
+from experiments.intervals import Estimate, as_number, as_points, mean
+from experiments.plot import COLOURS, grouped, lines, panels, save
 from thinktime.bench.tasks import load
 from thinktime.core.types import MAIN, Node
 from thinktime.planning.rejection import Steps, least_tau, partial, read_along, recall
@@ -60,15 +60,10 @@ def calibration(found: Sequence[Steps], share: float = 0.25) -> dict[str, Any]:
     by_tau = {}
     for tau in TAUS:
         pairs = [(partial(steps, tau), partial(steps, max(lengths))) for steps in found]
-        ranks = [
-            float(kendalltau(early, whole).statistic) if len(set(early)) > 1 < len(set(whole)) else 0.0
-            for early, whole in pairs
-        ]
-        pooled = np.hstack(pairs)
         by_tau[str(tau)] = {
-            "correlation": float(np.corrcoef(pooled)[0, 1]),
+            "correlation": float(np.corrcoef(np.hstack(pairs))[0, 1]),
             "if_tokens_were_independent": min(1.0, sqrt(tau / mean_length)),
-            "kendall": mean(ranks),
+            "kendall": mean(rank_correlation(early, whole) for early, whole in pairs),
             "recall": recalls(found, tau),
             "recall_of_different": recalls(several, tau),
             "steps_ended_by_then": fmean(length <= tau for length in lengths),
@@ -79,6 +74,11 @@ def calibration(found: Sequence[Steps], share: float = 0.25) -> dict[str, Any]:
         "step_tokens": {"mean": mean_length, "p10_p90": np.percentile(lengths, [10, 90]).tolist()},
         "by_tau": by_tau,
     }
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau, 0 where all values of a side are the same."""
+    return float(kendalltau(a, b).statistic) if len(set(a)) > 1 < len(set(b)) else 0.0
 
 
 def different(steps: Steps) -> Steps:
@@ -104,16 +104,14 @@ def main() -> None:
     outcomes = experiment.run([*labels, VOTE])
     equal = vote_of_equal_cost(outcomes[rejecting], outcomes[VOTE], 16)
     outcomes |= experiment.run([equal])
-    cost = {label: list(map(flops, found)) for label, found in outcomes.items()}
     rows = {}
     for label, found in outcomes.items():
-        peer = "beam_search:n=8" if "n=8" in label else "beam_search:n=16"
-        beam = outcomes[peer]
+        beam = outcomes["beam_search:n=8" if "n=8" in label else "beam_search:n=16"]
         rows[label] = summary(found) | {
             "minus_beam": minus(found, beam),
-            "flops": fmean(cost[label]),
-            "beam_over_this_flops": ratio(cost[peer], cost[label]),
-            "beam_over_this_tokens": ratio(list(map(tokens, beam)), list(map(tokens, found))),
+            "flops": fmean(map(flops, found)),
+            "beam_over_this_flops": over(beam, found, flops),
+            "beam_over_this_tokens": over(beam, found, tokens),
         }
     against_random = minus(outcomes[rejecting], outcomes[at_random])
     against_vote = minus(outcomes[rejecting], outcomes[equal])
@@ -155,16 +153,12 @@ def plot(calibration: dict[str, Any], rows: dict[str, dict[str, Any]], out: Path
     }
     for colour, (name, values) in zip(COLOURS, known.items(), strict=False):
         left.plot(TAUS, values, "o-", ms=4, color=colour, label=name)
-    left.set_xlabel("tokens of the step that are read")
-    left.set_ylim(0, 1.02)
-    families: dict[str, list[dict[str, Any]]] = {}
-    for label, row in sorted(rows.items(), key=lambda item: line_of(item[0])):
-        families.setdefault(line_of(label), []).append(row)
+    left.set(xlabel="tokens of the step that are read", ylim=(0, 1.02))
+    families = grouped(sorted(((line_of(label), row) for label, row in rows.items()), key=lambda pair: pair[0]))
     lines(right, families, lambda row: float(row["flops"]) / 1e9)
-    right.set_xlabel("GFLOPs a problem, generator and reward model")
-    right.set_ylabel("right answers, %")
+    right.set(xlabel="GFLOPs a problem, generator and reward model", ylabel="right answers, %")
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="lower right")
     save(figure, out / "plot.png")
 
 

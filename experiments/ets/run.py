@@ -2,14 +2,13 @@
 
     python -m experiments.ets.run --problems 834    # 500 problems of 4 to 8 computations; an hour on one core
 
-Beam search, DVTS, REBASE and ETS with the same model, rewards and seeds, at widths 8 and 16; ETS without its coverage
-term, and with node prices around the published one. What is held is counted as published: at each depth all nodes that
-were sampled there with their ancestors, before that depth is pruned; the prompt once. Two controls: ETS that keeps
-leaves at random, as many nodes as the integer program would, and REBASE of the width that holds as many tokens as ETS.
+Two controls: ETS that keeps leaves at random, as many nodes as the integer program would, and REBASE of the width that
+holds as many tokens as ETS.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +18,7 @@ import numpy as np
 
 from experiments.harness import Experiment, minus, options, summary
 from experiments.intervals import as_number, as_points, mean, ratio
-from experiments.plot import lines, panels, save
+from experiments.plot import grouped, lines, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.generators.local import LocalGenerator
 
@@ -75,14 +74,12 @@ def main() -> None:
             rows[label] |= program(found)
     ablation, controls = {}, {}
     for n in args.sizes:
-        ets, without = outcomes[labelled("ets", n)], outcomes[labelled("ets:coverage=0", n)]
+        label = labelled("ets", n)
+        ets, without = outcomes[label], outcomes[labelled("ets:coverage=0", n)]
         ablation[str(n)] = {"final_answers": minus(ets, without, of=final_answers), "accuracy": minus(ets, without)}
         controls[str(n)] = {
-            control: {
-                "held_over_ets": ratio(sizes[control], sizes[labelled("ets", n)]),
-                "ets_minus_this": minus(ets, outcomes[control]),
-            }
-            for control in (labelled("ets:keep=random", n), equals[n])
+            other: {"held_over_ets": ratio(sizes[other], sizes[label]), "ets_minus_this": minus(ets, outcomes[other])}
+            for other in (labelled("ets:keep=random", n), equals[n])
         }
     plot(rows, experiment.out)
     result = {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "controls": controls}
@@ -97,20 +94,15 @@ def tokens_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[lis
     found_sizes = []
     for outcome in found:
         nodes = {node["key"]: node for node in outcome.trace}
-        by_depth: dict[int, set[str]] = {}
-        for node in outcome.trace:
-            if node["depth"]:
-                by_depth.setdefault(node["depth"], set()).add(node["key"])
-        sizes = []
-        for keys in by_depth.values():
-            on_path: set[str] = set()
-            for key in keys:
-                while key and key not in on_path:
-                    on_path.add(key)
-                    key = nodes[key]["parent"]
-            sizes.append(sum(nodes[key]["tokens"] for key in on_path))
         prompt = len(generator.root(outcome.problem).prompt)
-        found_sizes.append([prompt + size for size in sizes])
+        on_paths: dict[int, set[str]] = {}
+        for node in outcome.trace:
+            on_path, key = on_paths.setdefault(node["depth"], set()), node["key"]
+            while key and key not in on_path:
+                on_path.add(key)
+                key = nodes[key]["parent"]
+        on_paths.pop(0, None)
+        found_sizes.append([prompt + sum(nodes[key]["tokens"] for key in keys) for keys in on_paths.values()])
     return found_sizes
 
 
@@ -154,24 +146,21 @@ def verdict(rows: Mapping[str, Any], ablation: Mapping[str, Any], controls: Mapp
     return sentences
 
 
+def line_of(label: str) -> str:
+    """Arms of one line: all widths of a method, and all prices of a node."""
+    method = re.sub(r":n=\d+", "", label).replace(",", ", ").replace("_", " ")
+    return method.partition("price=")[0] + "price" if "price" in method else method
+
+
 def plot(rows: Mapping[str, Any], out: Path) -> None:
     """Accuracy against what is held; a line joins the sizes of a method."""
     figure, (axes,) = panels(1, 8, 4.8)
-    families = {}
-    for method in [*METHODS, "ets:node_price"]:
-        name, _, option = method.partition(":")
-        families[method.replace("_", " ").replace(":", ", ")] = [
-            row
-            for label, row in rows.items()
-            if label.startswith(f"{name}:") and (option in label if option else label.count("=") == 1)
-        ]
+    families = grouped((line_of(label), row) for label, row in rows.items())
     lines(axes, families, lambda row: float(row["held_tokens"]["value"]))
-    axes.set_xlabel("tokens of keys and values held, mean over depths")
-    axes.set_ylabel("right answers, %")
+    axes.set(xlabel="tokens of keys and values held, mean over depths", ylabel="right answers, %")
     widths = sorted(map(width_of, rows))
-    title = f"Tree searches of width {widths[0]} to {widths[-1]}, problems of 4 to 8 computations"
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(f"Tree searches of width {widths[0]} to {widths[-1]}, problems of 4 to 8 computations")
+    axes.legend(fontsize=8)
     save(figure, out / "plot.png")
 
 

@@ -3,10 +3,9 @@
     python -m experiments.first_finish.run [FOLDER]      # recorded samples; about a minute
     python -m experiments.first_finish.run --bank FILE   # the shipped model's samples
 
-Three in ten problems are for the diagnosis and the predictor: lengths of right and wrong samples, and what follows from
-them. On the others the shortest of n that ended by itself with an answer is taken, exactly over all subsets; beside it
-the longest (a control), the majority at equal n and at equal total length, and votes of the first k of eight. Writes
-``recorded.json`` and ``recorded.png`` (or ``pocket.*``) beside this file.
+Three in ten problems are for the diagnosis and the predictor. On the others the shortest of n that ended by itself with
+an answer is taken, exactly over all subsets; beside it the longest (a control), the majority at equal n and at equal
+total length, and votes of the first k of eight. Writes ``recorded.json`` and ``recorded.png`` (or ``pocket.*``).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from thinktime.bench.selectors import DRAWS, curve, first_finish
 from thinktime.bench.statistics import expected_best
 from thinktime.core.errors import InputError
 from thinktime.core.selection import majority
-from thinktime.planning.lengths import Lengths, diagnose, first_length, first_of, measure, predict
+from thinktime.planning.lengths import diagnose, first_length, first_of, measure, predict
 
 HERE = Path(__file__).parent
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -37,17 +36,14 @@ CALIBRATION = 0.3
 """Share of the problems that the diagnosis is taken on, and nothing else."""
 
 
-def lengths(found: Lengths) -> dict[str, Any]:
-    return asdict(found) | {"gap": found.gap.as_dict(), "shorter_is_right": found.shorter_is_right.as_dict()}
-
-
 def longest(samples: Sequence[Sample], n: int) -> float:
     """Expected length of the longest of n: how long a vote of all waits."""
     return expected_best([(-float(s.length), float(s.length)) for s in samples], len(samples), n)
 
 
-def measured_at(pool: Pool, traces: list[tuple[Sample, ...]], n: int, seed: int) -> dict[str, Any]:
+def measured_at(pool: Pool, n: int, seed: int) -> dict[str, Any]:
     """Accuracy and cost of the first of n, and of the votes that it has to beat."""
+    traces = [problem.samples for problem in pool.problems]
     typical = fmean(sample.length for samples in traces for sample in samples)
     first, wait = first_of(traces, n), first_length(traces, n)
     affordable = max(1, min(pool.fewest, int(n * fmean(wait) / typical)))
@@ -98,26 +94,22 @@ def analyse(pool: Pool, seed: int) -> dict[str, Any]:
     known = max(1, round(CALIBRATION * len(shuffled)))
     kept = [problem.samples for problem in shuffled[:known]]
     tested = replace(pool, problems=tuple(shuffled[known:]))
-    traces = [problem.samples for problem in tested.problems]
     sizes = [n for n in SIZES if n <= pool.fewest]
     try:
         diagnosis = diagnose(kept, sizes, seed)
         advice: dict[str, Any] = {"advice": diagnosis.advice, "n": diagnosis.n}
     except InputError as error:
         advice = {"advice": "do not use", "refused": str(error)}
+    lengths = measure(kept, seed)
+    intervals = {"gap": lengths.gap.as_dict(), "shorter_is_right": lengths.shorter_is_right.as_dict()}
+    predicted = {n: (round(fmean(predict(kept, n)), 6), round(fmean(first_of(kept, n)), 6)) for n in sizes}
     return describe(pool) | {
         "calibration_problems": len(kept),
-        "tested_problems": len(traces),
-        "lengths": lengths(measure(kept, seed)),
+        "tested_problems": len(tested.problems),
+        "lengths": asdict(lengths) | intervals,
         "diagnosis": advice,
-        "on_calibration": {
-            str(n): {
-                "predicted": round(fmean(predict(kept, n)), 6),
-                "replayed": round(fmean(first_of(kept, n)), 6),
-            }
-            for n in sizes
-        },
-        "by_n": {str(n): measured_at(tested, traces, n, seed) for n in sizes},
+        "on_calibration": {str(n): {"predicted": p, "replayed": r} for n, (p, r) in predicted.items()},
+        "by_n": {str(n): measured_at(tested, n, seed) for n in sizes},
         f"first_k_of_{JUDGED_AT}": {str(k): first_k(tested, k, seed) for k in KS},
     }
 
@@ -131,9 +123,8 @@ def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
     gain = measured["by_n"][str(JUDGED_AT)]["first_minus_one_sample"]
     off = {n: round(row["predicted"] - row["replayed"], 6) for n, row in measured["on_calibration"].items()}
     worst = max(off.values(), key=abs)
-    if gap["low"] > 0:
-        claim = "holds" if gain["low"] > 0 else "falsified"
-    else:
+    claim = "holds" if gain["low"] > 0 else "falsified"
+    if gap["low"] <= 0:
         claim = "not put to the test: right solutions are not shorter here"
     return {
         "verdict": claim,
@@ -173,8 +164,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             f"{name}: {pool['tested_problems']} problems, 95% intervals; advice of "
             f"{pool['calibration_problems']} others\n"
             f"wrong longer by {as_number(pool['lengths']['gap'])} sd; advice: {pool['diagnosis']['advice']}{few}",
-            loc="left",
-            fontsize=9,
+            size=9,
         )
     each[0].set_ylabel("right answers, %")
     legend_below(figure, each[0], 3 if count == 1 else 5)

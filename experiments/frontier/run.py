@@ -2,32 +2,33 @@
 
     python -m experiments.frontier.run        # 500 problems; an hour on one core
 
-The skilled model alone: votes, its own verdict on each sample or its own choice among them, revisions one after another
-or side by side, one answer written out of several, votes of the shortest half; the frontier of accuracy against tokens,
-FLOPs and eFLOPs (Kinetics), a table at equal tokens, and how often revisions turn right answers wrong and wrong ones
-right. Then solutions that are cut short. An aggregation is, to this model, a revision that sees up to four answers.
-Whether length and marker words tell right from wrong is measured by ``experiments.verifier_free.run``.
+The frontier of accuracy against tokens, FLOPs and eFLOPs (Kinetics), and a table at equal tokens. An aggregation is, to
+this model, a revision that sees up to four answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
 from experiments.frontier.cost_frontier import Point, area, cost_to_reach, frontier
-from experiments.frontier.truncation import Truncated
-from experiments.harness import SKILLED_BANK, Arm, Experiment, correct, flops, minus, options, skilled, summary
-from experiments.intervals import as_points, mean, share
+from experiments.harness import SKILLED_BANK, Arm, Experiment, correct, flops, minus, options, replies, skilled, summary
+from experiments.intervals import Estimate, as_points, mean, share
 from experiments.plot import line, lines, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import Task
 from thinktime.core.search import Search
-from thinktime.core.trace import Answer
+from thinktime.core.selection import Candidate
+from thinktime.core.trace import Answer, Record
+from thinktime.core.types import Capability, Node
 from thinktime.generators.text import Text
-from thinktime.pocket import prompts
+from thinktime.models.engine.models import ChatTokenizer
+from thinktime.pocket import directory, prompts
+from thinktime.pocket.problems import read_answer
+from thinktime.pocket.tokenizer import STEP
 
 HERE = Path(__file__).parent
 FAMILIES = {
@@ -49,6 +50,7 @@ TABLE = (2, 4, 8, 16)
 ABOUT = 1.05
 """Equal tokens are no more than five in a hundred beyond those of the vote."""
 KEPT = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+MARK = "Answer:"
 INTENSITY = 562.5
 """Operations to the byte of the accelerator for which Kinetics plans (arXiv 2506.05333)."""
 CLEARLY = 0.02
@@ -67,6 +69,35 @@ class Greedy:
         return search.finish(next(iter(found), None))
 
 
+@dataclass(frozen=True)
+class Truncated:
+    """A share ``kept`` of the tokens before the answer of one sample, and an answer to that.
+
+    No model here thinks before it answers. Its steps stand for thoughts, and ``Answer:`` for the mark that ends them.
+    """
+
+    kept: float
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, Capability.PREFIX})
+
+    async def __call__(self, search: Search) -> Answer:
+        """The answer behind the cut; none where the sample never ended."""
+        (leaf,) = await search.extend([search.root]) or [search.root]
+        if not leaf.done:
+            return search.finish(None)
+        tokenizer = ChatTokenizer(directory("skilled"))
+        (line,) = tokenizer.encode(STEP)
+        thought = leaf.state.ids[: ([0, *leaf.state.step_ends])[-2]]
+        kept = thought[: round(self.kept * len(thought))]
+        mark = tokenizer.encode(MARK)
+        begun = search.root.state.prompt + kept + ((line,) if kept and kept[-1] != line else ()) + tuple(mark)
+        root = Node(f"{leaf.key}/{self.kept}", (), replace(search.root.state, prompt=begun, known=len(begun)))
+        search.trace[root.key] = Record(root)
+        (answered,) = await search.extend([root])
+        search.log(tokens=len(kept) + len(mark) + answered.usage.generated_tokens)
+        value = read_answer(MARK + answered.state.text) if answered.done else None
+        return search.finish(Candidate(answered, value))
+
+
 def read(outcome: Outcome) -> float:
     """Tokens generated, and prompt tokens read for the first time."""
     return float(outcome.answer.usage.generated_tokens + (outcome.answer.usage.prompt_tokens or 0))
@@ -77,29 +108,19 @@ def eflops(outcome: Outcome) -> float:
     return flops(outcome) + INTENSITY * (outcome.answer.usage.kv_bytes or 0.0)
 
 
-def dearest(known: Sequence[Point], budget: float) -> str | None:
-    """The dearest arm of a family within a budget, whatever its accuracy."""
-    paid = [point for point in known if point.cost <= budget]
-    return max(paid, key=lambda point: point.cost).label if paid else None
-
-
 def turned(outcomes: Sequence[Outcome], task: Task) -> dict[str, Any]:
     """Shares of right answers that a revision turns wrong, and of wrong ones that it turns right."""
-    rows: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    pairs: list[list[tuple[bool, bool]]] = []
     for outcome in outcomes:
         nodes = {node["key"]: node for node in outcome.trace}
-        pairs = []
-        for node in outcome.trace:
-            asked = nodes.get(node["parent"], {})
-            if asked.get("prompt") == "revise" and asked["about"]:
-                pairs.append([_right(nodes[asked["about"][-1]], outcome, task), _right(node, outcome, task)])
-        for before, found in rows.items():
-            mine = [after for was, after in pairs if was is before]
-            found.append((sum(after is not before for after in mine), len(mine)))
-    return {
-        name: share([part for part, _ in rows[before]], [whole for _, whole in rows[before]])
-        for name, before in (("right_to_wrong", True), ("wrong_to_right", False))
-    }
+        revised = [(nodes[asked["about"][-1]], reply) for asked, reply in replies(outcome, "revise") if asked["about"]]
+        pairs.append([(_right(before, outcome, task), _right(after, outcome, task)) for before, after in revised])
+
+    def turns(right: bool) -> Estimate | None:
+        mine = [[after for before, after in problem if before is right] for problem in pairs]
+        return share([sum(after is not right for after in problem) for problem in mine], list(map(len, mine)))
+
+    return {"right_to_wrong": turns(True), "wrong_to_right": turns(False)}
 
 
 def _right(node: Mapping[str, Any], outcome: Outcome, task: Task) -> bool:
@@ -111,8 +132,7 @@ def verdict_ties(outcomes: Sequence[Outcome]) -> float:
     """Share of problems in which the best verdict is that of several samples."""
     tied = []
     for outcome in outcomes:
-        asked = {node["key"] for node in outcome.trace if node.get("prompt") == "check"}
-        verdicts = [prompts.verdict(node["text"]) for node in outcome.trace if node["parent"] in asked]
+        verdicts = [prompts.verdict(reply["text"]) for _, reply in replies(outcome, "check")]
         known = [verdict for verdict in verdicts if verdict is not None]
         tied.append(bool(known) and known.count(max(known)) > 1)
     return fmean(tied)
@@ -121,42 +141,47 @@ def verdict_ties(outcomes: Sequence[Outcome]) -> float:
 def measured(outcomes: Mapping[str, Sequence[Outcome]], task: Task) -> dict[str, Any]:
     """Every arm, the frontiers, the table at equal tokens, and what revisions turn."""
     found: dict[str, Any] = {"arms": {label: summary(of) for label, of in outcomes.items()}}
+    right = {label: fmean(map(correct, of)) for label, of in outcomes.items()}
     for unit, cost in (("tokens", read), ("flops", flops), ("eflops", eflops)):
-        costs = {label: fmean(map(cost, of)) for label, of in outcomes.items()}
-        right = {label: fmean(o.correct for o in of) for label, of in outcomes.items()}
-        for label in outcomes:
-            found["arms"][label][unit] = costs[label]
-        families = {
-            name: [Point(label, costs[label], right[label]) for label in labels] for name, labels in FAMILIES.items()
-        }
-        least, most = costs["single"], max(costs.values())
-        goal = right["majority:n=8"]
+        points = {label: Point(label, fmean(map(cost, of)), right[label]) for label, of in outcomes.items()}
+        for label, point in points.items():
+            found["arms"][label][unit] = point.cost
+        families = {name: [points[label] for label in labels] for name, labels in FAMILIES.items()}
+        least, most = points["single"].cost, max(point.cost for point in points.values())
         found[f"by_{unit}"] = {
             "frontier": [point.label for point in frontier([p for of in families.values() for p in of])],
             "area": {"from": least, "to": most}
-            | {name: area([*families["one sample"], *of], least, most) for name, of in families.items()},
-            "cost_of_the_accuracy_of_8_votes": {name: cost_to_reach(of, goal) for name, of in families.items()},
+            | {name: area([points["single"], *of], least, most) for name, of in families.items()},
+            "cost_of_the_accuracy_of_8_votes": {
+                name: cost_to_reach(of, right["majority:n=8"]) for name, of in families.items()
+            },
         }
         if unit == "tokens":
-            found["equal_tokens"] = {
-                f"majority:n={n}": {
-                    name: {"label": peer, "minus_vote": minus(outcomes[peer], outcomes[f"majority:n={n}"])}
-                    for name, of in families.items()
-                    if (peer := dearest(of, ABOUT * costs[f"majority:n={n}"])) is not None
-                }
-                for n in TABLE
-            }
+            votes = [f"majority:n={n}" for n in TABLE]
+            found["equal_tokens"] = {vote: at_equal_tokens(outcomes, families, points[vote]) for vote in votes}
     found["revisions"] = {label: turned(outcomes[label], task) for label in FAMILIES["revision, the last"]}
     found["verdict_ties"] = {label: verdict_ties(outcomes[label]) for label in FAMILIES["own verdict on each"]}
     return found
 
 
+def at_equal_tokens(
+    outcomes: Mapping[str, Sequence[Outcome]], families: Mapping[str, Sequence[Point]], vote: Point
+) -> dict[str, Any]:
+    """The dearest arm of each family that takes about the tokens of a vote or less, against this vote."""
+    rows = {}
+    for name, points in families.items():
+        paid = [point for point in points if point.cost <= ABOUT * vote.cost]
+        if paid:
+            peer = max(paid, key=lambda point: point.cost).label
+            rows[name] = {"label": peer, "minus_vote": minus(outcomes[peer], outcomes[vote.label])}
+    return rows
+
+
 def cut_short(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     """Accuracy by the share that is kept of the tokens before the answer."""
+    whole = outcomes[_cut(1.0)]
     return {
-        label: {"accuracy": mean(map(correct, of)), "minus_whole": minus(of, whole)}
-        for whole in [outcomes[_cut(1.0)]]
-        for label, of in outcomes.items()
+        label: {"accuracy": mean(map(correct, of)), "minus_whole": minus(of, whole)} for label, of in outcomes.items()
     }
 
 
@@ -196,7 +221,7 @@ def plot(found: Mapping[str, Any], out: Path) -> None:
     lines(left, families, lambda row: float(row["tokens"]))
     logarithmic(left, "tokens a problem: generated, and read once")
     left.set_ylabel("right answers, %")
-    left.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
+    left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
     accuracies = [row["accuracy"] for row in found["cut_short"].values()]
     line(right, [100 * kept for kept in KEPT], accuracies, 1, "one sample, cut short")
     right.set_xlabel("kept of the tokens before the answer, %")

@@ -87,33 +87,30 @@ class Judging:
         roots = {order: search.ask(JUDGE, [shown[i] for i in order]) for order in orders}
         asked = {root: order for order, root in roots.items() if root is not None}
         replies = await search.extend(list(asked), [orders[order] for order in asked.values()])
-        scores = [_scores(reply.state.text if reply.done else "", asked[_root(reply)]) for reply in replies]
-        rewards = await search.score([reply for reply, row in zip(replies, scores, strict=True) if row is not None])
-        left = iter(rewards)
+        scores = [_scores(reply, asked[_root(reply)]) for reply in replies]
+        rewards = iter(await search.score([r for r, row in zip(replies, scores, strict=True) if row is not None]))
         quick = {self._cut_short(search, root): order for root, order in asked.items()}
         quick_replies = await search.extend(list(quick), [orders[order] for order in quick.values()])
-        quick_scores = [_scores(AT_ONCE + r.state.text if r.done else "", quick[_root(r)]) for r in quick_replies]
         forward = tuple(search.random("one order").sample(range(n), n))
-        one_order = {order: search.ask(JUDGE, [shown[i] for i in order]) for order in (forward, forward[::-1])}
-        sampled, greedy = [], []
-        for order, root in one_order.items():
-            rows = []
-            for count, temperature in ((1, 0.0), (ONE_ORDER, None)):
-                more = await search.extend([root] if root else [], count, temperature=temperature)
-                rows += [_scores(reply.state.text if reply.done else "", order) for reply in more]
-            greedy += rows[:1]
-            sampled.append(rows[1:])
+        sampled: list[list[list[float] | None]] = []
+        greedy: list[list[list[float] | None]] = []
+        for order in (forward, forward[::-1]):
+            root = search.ask(JUDGE, [shown[i] for i in order])
+            one = [root] if root else []
+            for count, temperature, rows in ((1, 0.0, greedy), (ONE_ORDER, None, sampled)):
+                more = await search.extend(one, count, temperature=temperature)
+                rows.append([_scores(reply, order) for reply in more])
         return Judgements(
             right,
             shuffled=_matrix(scores, n),
-            rewards=np.array([np.nan if row is None else _number(next(left)) for row in scores]),
+            rewards=np.array([np.nan if row is None else next(rewards) for row in scores], dtype=np.float64),
             forward=_matrix(sampled[0], n),
             backward=_matrix(sampled[1], n),
-            greedy=_matrix(greedy, n),
-            at_once=_matrix(quick_scores, n),
+            greedy=_matrix(greedy[0] + greedy[1], n),
+            at_once=_matrix([_scores(reply, quick[_root(reply)], AT_ONCE) for reply in quick_replies], n),
             first=[
                 row[order[0]] > max(row[i] for i in order[1:])
-                for order, rows in zip(one_order, sampled, strict=True)
+                for order, rows in zip((forward, forward[::-1]), sampled, strict=True)
                 for row in rows
                 if row is not None
             ],
@@ -136,13 +133,9 @@ def _root(reply: Node) -> Node:
     return reply.parent
 
 
-def _number(reward: float | None) -> float:
-    return np.nan if reward is None else reward
-
-
-def _scores(reply: str, order: Sequence[int]) -> list[float] | None:
+def _scores(reply: Node, order: Sequence[int], begun: str = "") -> list[float] | None:
     """The scores of a reply, in the answers' own order and not in the order in which they are shown."""
-    found = prompts.scores(reply, len(order))
+    found = prompts.scores(begun + reply.state.text, len(order)) if reply.done else None
     return None if found is None else [float(score) for _, score in sorted(zip(order, found, strict=True))]
 
 
@@ -152,7 +145,7 @@ def _matrix(rows: Sequence[list[float] | None], n: int) -> Matrix:
 
 def winners(scores: Matrix) -> npt.NDArray[np.bool_]:
     """Which answers have the highest sum of scores; without any scores the most frequent answer."""
-    voting = scores[~np.isnan(scores).any(1)]
+    voting = valid(scores)
     sums = voting.sum(0) if len(voting) else -np.arange(scores.shape[1])
     highest: npt.NDArray[np.bool_] = np.isclose(sums, sums.max())
     return highest
@@ -169,9 +162,14 @@ def disagreement(a: Matrix, b: Matrix) -> float:
     return 1 - int((one & other).sum()) / (int(one.sum()) * int(other.sum()))
 
 
+def valid(scores: Matrix) -> Matrix:
+    """The judgements that give scores."""
+    return scores[~np.isnan(scores).any(1)]
+
+
 def spread(judged: Judgements) -> float:
     """Standard deviation over judgements of the score of an answer, the mean over answers."""
-    voting = judged.shuffled[~np.isnan(judged.shuffled).any(1)]
+    voting = valid(judged.shuffled)
     return float(voting.std(0).mean()) if len(voting) else 0.0
 
 
@@ -187,13 +185,8 @@ def costs(found: Sequence[Judgements]) -> dict[str, Any]:
         "tokens_per_judgement": fmean(length for judged in several for length in judged.lengths),
         "tokens_per_judgement_at_once": fmean(length for judged in several for length in judged.lengths_at_once),
         "prompt_tokens_newly_read_per_judgement": fmean(read for judged in several for read in judged.prompts),
-        "invalid": fmean(invalid(row) for judged in several for row in judged.shuffled),
-        "invalid_at_once": fmean(invalid(row) for judged in several for row in judged.at_once),
+        "invalid": fmean(np.isnan(row).any() for judged in several for row in judged.shuffled),
+        "invalid_at_once": fmean(np.isnan(row).any() for judged in several for row in judged.at_once),
         "unreadable_examples": [text for judged in several for text in judged.unreadable][:2],
         "spread": {"mean": fmean(spreads), "problems_without": fmean(value == 0 for value in spreads)},
     }
-
-
-def invalid(row: Matrix) -> bool:
-    """Whether a judgement gives no scores."""
-    return bool(np.isnan(row).any())

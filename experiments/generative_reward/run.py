@@ -2,11 +2,8 @@
 
     python -m experiments.generative_reward.run        # 500 problems; half an hour on two idle cores
 
-The skilled model answers four times and judges its different answers side by side: 32 times in random orders, 16 times
-each in one order and in its reverse, greedily, and with the scores written at once, without checks. All figures of
-votes are computed from these: the first k of 20 random orders of the judgements, of which five are the seeds of the
-test for a trend. A problem whose samples agree is decided without a judge. Then the strategy itself runs, with its
-costs, against votes, the reward model, and a vote that costs as many tokens.
+All figures of votes are computed from the same judgements: the first k of 20 random orders of them, of which five are
+the seeds of the test for a trend. Then the strategy itself runs, with its costs.
 """
 
 from __future__ import annotations
@@ -19,16 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.generative_reward.judging import (
-    JUDGEMENTS,
-    ONE_ORDER,
-    Judgements,
-    Judging,
-    Matrix,
-    accuracy,
-    costs,
-    disagreement,
-)
+from experiments.generative_reward import judging
+from experiments.generative_reward.judging import JUDGEMENTS, ONE_ORDER, Judgements, Matrix, accuracy, disagreement
 from experiments.harness import Arm, Experiment, arm, minus, options, reward_model, skilled, summary, tokens
 from experiments.intervals import Estimate, areas, as_points, difference, mean
 from experiments.plot import COLOURS, generated, line, lines, logarithmic, panels, save
@@ -41,6 +30,8 @@ HERE = Path(__file__).parent
 KS = (1, 2, 4, 8, 16, 32)
 DRAWS, SEEDS = 20, 5
 VOTES = (4, 6, 8, 10, 12, 16, 20, 24, 32)
+ALL_VOTE = [f"generative_reward:n=4,k={k}" for k in KS]
+JUDGED = [*ALL_VOTE, *(f"generative_reward:n=4,k={k},keep={k // 2}" for k in (8, 16, 32))]
 
 Curve = dict[str, list[float]]
 """The chance to be right, problem by problem, of each way to decide."""
@@ -55,8 +46,8 @@ def best_by(rewards: Matrix, keep: int, scores: Matrix) -> Matrix:
 
 def rounded(scores: Matrix) -> Matrix:
     """One judgement: the mean score of each answer, as an integer."""
-    voting = scores[~np.isnan(scores).any(1)]
-    return np.floor(voting.mean(0, keepdims=True) + 0.5) if len(voting) else scores[:0]
+    voting = judging.valid(scores)
+    return np.floor(voting.mean(0, keepdims=True) + 0.5) if len(voting) else voting
 
 
 def drawn(judged: Judgements, rng: np.random.Generator) -> dict[str, float]:
@@ -137,16 +128,12 @@ def halves(scores: Matrix, n: int, seed: int) -> tuple[Matrix, Matrix]:
 
 def meta_quality(found: Sequence[Judgements]) -> dict[str, Any]:
     """AUC of the meta reward and of length alone: over all judgements, and the mean within problems."""
-    values: dict[str, list[list[float]]] = {"meta": [], "length": []}
-    right = []
-    for judged in found:
-        valid = [(i, row) for i, row in enumerate(judged.shuffled) if not np.isnan(row).any()]
-        right.append([is_right(row, judged.right) for _, row in valid])
-        values["meta"].append([judged.rewards[i] for i, _ in valid])
-        values["length"].append([judged.lengths[i] for i, _ in valid])
+    kept = [~np.isnan(judged.shuffled).any(1) for judged in found]
+    pairs = list(zip(found, kept, strict=True))
+    right = [[is_right(row, judged.right) for row in judged.shuffled[some]] for judged, some in pairs]
     result: dict[str, Any] = {"right": fmean(label for mine in right for label in mine)}
-    for name, mine in values.items():
-        pooled, within = areas(mine, right)
+    for name, field in (("meta", "rewards"), ("length", "lengths")):
+        pooled, within = areas((np.array(getattr(judged, field))[some].tolist() for judged, some in pairs), right)
         result[name] = {"auc": pooled, "auc_within": mean(within) if within else None}
     return result
 
@@ -154,33 +141,29 @@ def meta_quality(found: Sequence[Judgements]) -> dict[str, Any]:
 def versus(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     """Each arm of the judge against plurality, the reward model, and the least vote of no fewer tokens."""
     cost = {label: fmean(map(tokens, found)) for label, found in outcomes.items()}
-    rows = {}
-    for label, found in outcomes.items():
-        if not label.startswith("generative_reward"):
-            continue
-        peers = [f"majority:n={n}" for n in VOTES]
-        equal = next((peer for peer in peers if cost[peer] >= cost[label]), peers[-1])
-        others = {"plurality": "majority:n=4", "best of 4": "best_of_n:n=4", "weighted": "weighted_majority:n=4"}
-        others["equal tokens"] = equal
-        rows[label] = {name: minus(found, outcomes[peer]) for name, peer in others.items()} | {"equal_tokens": equal}
+    votes = [f"majority:n={n}" for n in VOTES]
+    peers = {"plurality": "majority:n=4", "best of 4": "best_of_n:n=4", "weighted": "weighted_majority:n=4"}
+    rows: dict[str, Any] = {}
+    for label in JUDGED:
+        equal = next((vote for vote in votes if cost[vote] >= cost[label]), votes[-1])
+        mine = {**peers, "equal tokens": equal}
+        rows[label] = {name: minus(outcomes[label], outcomes[peer]) for name, peer in mine.items()}
+        rows[label]["equal_tokens"] = equal
     return rows
 
 
 def main() -> None:
     experiment = Experiment(HERE, options(__doc__).parse_args(), skilled(), reward_model(dtype="float32"))
     meta = MetaReward(experiment.generator, pocket.directory("skilled") / "meta.json")
-    judging = Judging(experiment.task)
-    labels = [f"generative_reward:n=4,k={k}" for k in KS]
-    labels += [f"generative_reward:n=4,k={k},keep={k // 2}" for k in (8, 16, 32)]
-    labels += [f"majority:n={n}" for n in VOTES] + ["best_of_n:n=4", "weighted_majority:n=4"]
-    arms = [Arm("all judgements", judging, meta)]
-    outcomes = experiment.run(arms + [arm(label, meta if "keep" in label else None) for label in labels])
-    del outcomes["all judgements"]
-    found = [judging.found[problem.id] for problem in experiment.task.problems]
+    judge = judging.Judging(experiment.task)
+    experiment.run([Arm("all judgements", judge, meta)])
+    labels = [*JUDGED, *(f"majority:n={n}" for n in VOTES), "best_of_n:n=4", "weighted_majority:n=4"]
+    outcomes = experiment.run(arm(label, meta if "keep" in label else None) for label in labels)
+    found = [judge.found[problem.id] for problem in experiment.task.problems]
     contested = [judged for judged in found if judged.contested]
     curve, seeds = curves(contested)
     result = {
-        "judgements": costs(found),
+        "judgements": judging.costs(found),
         "contested": {name: mean(values) for name, values in curve.items()},
         "all_problems": {name: mean(values) for name, values in everywhere(curve, found).items()},
         "differences": differences(curve),
@@ -225,14 +208,9 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         f"a judgement: {cost['tokens_per_judgement']:.0f} tokens, {100 * cost['invalid']:.1f}% invalid; scores spread "
         f"by {cost['spread']['mean']:.2f}, by nothing on {100 * cost['spread']['problems_without']:.0f}% of problems"
     )
-    inside = {name: meta[name]["auc_within"] for name in ("meta", "length")}
-    found.append(
-        "AUC of right judgements, over all and within problems: "
-        + "; ".join(
-            f"{name} {meta[name]['auc']:.3f}, {known['value'] if known else math.nan:.3f}"
-            for name, known in inside.items()
-        )
-    )
+    within = {name: (meta[name]["auc_within"] or {"value": math.nan})["value"] for name in ("meta", "length")}
+    both = [f"{name} {meta[name]['auc']:.3f}, {value:.3f}" for name, value in within.items()]
+    found.append("AUC of right judgements, over all and within problems: " + "; ".join(both))
     for label in ("generative_reward:n=4,k=8", "generative_reward:n=4,k=32", "generative_reward:n=4,k=8,keep=4"):
         row = result["judge_minus"][label]
         gains = "; ".join(f"{name}: {as_points(row[name])}" for name in row if name != "equal_tokens")
@@ -258,20 +236,20 @@ def plot(result: Mapping[str, Any], out: Path) -> None:
     left.axhline(100 * contested["greedy"]["value"], ls="--", lw=1, color=COLOURS[0], label="one greedy judgement")
     logarithmic(left, "judgements")
     left.set_ylabel("right answer picked, %")
-    left.set_title("problems with right and wrong answers", loc="left", fontsize=9)
+    left.set_title("problems with right and wrong answers", size=9)
     families = {
         "vote over more samples": [f"majority:n={n}" for n in VOTES],
-        "judge, all vote": [f"generative_reward:n=4,k={k}" for k in KS],
-        "judge, better half": [f"generative_reward:n=4,k={k},keep={k // 2}" for k in (8, 16, 32)],
+        "judge, all vote": ALL_VOTE,
+        "judge, better half": JUDGED[len(ALL_VOTE) :],
         "reward model, best of 4": ["best_of_n:n=4"],
         "reward model, weighted vote of 4": ["weighted_majority:n=4"],
     }
     lines(right, {name: [arms[label] for label in labels] for name, labels in families.items()}, generated)
     logarithmic(right, "generated tokens a problem, judgements included")
     right.set_ylabel("right answers, %")
-    right.set_title("all problems", loc="left", fontsize=9)
+    right.set_title("all problems", size=9)
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(fontsize=7)
     save(figure, out / "plot.png")
 
 

@@ -3,10 +3,9 @@
     python -m experiments.monkeys.run [FOLDER]      # recorded samples; about a minute
     python -m experiments.monkeys.run --bank FILE   # the shipped model's samples
 
-Coverage is an oracle's: the share of problems with a right answer among k samples. Beside it stands a verifier that
-needs no reference, the arithmetic of a solution worked out again: how often it is wrong, what coverage it would claim,
-and what a vote of the samples it accepts is worth. No model here writes programs; a bench of any model that does takes
-``programs:FILE``. Writes ``recorded.json`` and ``recorded.png`` (or ``pocket.*``) beside this file.
+Beside coverage, which is an oracle's, stands a verifier that needs no reference: the arithmetic of a solution worked
+out again. No model here writes programs; a bench of any model that does takes ``programs:FILE``. Writes
+``recorded.json`` and ``recorded.png`` (or ``pocket.*``) beside this file.
 """
 
 from __future__ import annotations
@@ -44,16 +43,10 @@ CLOSED = 0.01
 FORECASTS = 20
 
 
-def each_coverage(pool: Pool, k: int) -> list[float]:
-    """pass@k of every problem."""
-    return [pass_at_k(n, right, k) for n, right in pool.counts]
-
-
-def judged_coverage(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, Estimate]:
-    """The curve without the samples whose labels are broken, as far as the others reach."""
-    judged = [(sum(sample.judged for sample in problem.samples), problem.counts[1]) for problem in pool.problems]
-    most = min(n for n, _ in judged)
-    return {str(k): mean((pass_at_k(n, right, k) for n, right in judged), seed) for k in ks if k <= most}
+def curve_of(counts: Sequence[tuple[int, int]], ks: Sequence[int], seed: int) -> dict[str, Estimate]:
+    """Mean pass@k by k, as far as the samples of every problem reach."""
+    most = min(n for n, _ in counts)
+    return {str(k): mean((pass_at_k(n, right, k) for n, right in counts), seed) for k in ks if k <= most}
 
 
 def readable(sample: Sample, problem: Sampled) -> bool:
@@ -66,15 +59,13 @@ def health(pool: Pool) -> dict[str, Any]:
     """What is wrong with samples and labels."""
     samples = [(sample, problem) for problem in pool.problems for sample in problem.samples]
     known = [(s, p) for s, p in samples if s.judged and s.key is not None and p.reference is not None]
+    distinct = list(map(laws.distinct, pool.problems))
     return {
         "unjudged": sum(not sample.judged for sample, _ in samples),
         "unreadable": sum(sample.key is None for sample, _ in samples),
         "right_but_unreadable": sum(readable(sample, problem) for sample, problem in samples),
         "labels_against_reference": sum(s.correct != (s.key == p.reference) for s, p in known),
-        "distinct_texts": {
-            "mean": fmean(map(laws.distinct, pool.problems)),
-            "least": min(map(laws.distinct, pool.problems)),
-        },
+        "distinct_texts": {"mean": fmean(distinct), "least": min(distinct)},
         "pass_rates": [round(problem.pass_rate, 4) for problem in pool.problems],
         "needle_share": laws.needles(pool.counts),
         "never_solved_share": fmean(right == 0 for _, right in pool.counts),
@@ -89,15 +80,13 @@ def verifier(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, Any]:
     judged = [[s for s in problem.samples if s.judged] for problem in pool.problems]
     found = health_of([[Judged((worked_out(s.text),), s.correct) for s in samples] for samples in judged], seed)
     shares = {name: getattr(found, name) for name in ("false_positives", "false_negatives", "wrong_accepted")}
-    claims = {}
-    for k in ks:
-        accepted = [(len(p.samples), sum(worked_out(s.text) for s in p.samples)) for p in pool.problems]
-        claims[str(k)] = mean((pass_at_k(n, count, k) for n, count in accepted), seed)
-    return {name: share and share.as_dict() for name, share in shares.items()} | {"claimed_coverage": claims}
+    accepted = [(len(p.samples), sum(worked_out(s.text) for s in p.samples)) for p in pool.problems]
+    claims = {"claimed_coverage": curve_of(accepted, ks, seed)}
+    return {name: share and share.as_dict() for name, share in shares.items()} | claims
 
 
-def law(fit: laws.PowerLaw | laws.Rates) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in asdict(fit).items()}
+def rounded(**values: float) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
 
 
 def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
@@ -112,22 +101,17 @@ def forecasts(pool: Pool, top: int, seed: int) -> dict[str, Any]:
         counts = [(seen, sum(s.correct for s in rng.sample(p.samples, seen))) for p in pool.problems]
         found["power_law"].append(laws.fit_power_law(ks, [laws.coverage(counts, k) for k in ks])(top) - truth)
         found["rates"].append(laws.fit_rates(counts)(top) - truth)
+    rates, subsets = laws.fit_rates(pool.counts), {"subsets": FORECASTS}
     return {
         "k": top,
         "seen": seen,
         "times_beyond": top / seen,
         "truth": round(truth, 6),
-        "power_law_on_known_curve": law(early)
-        | {"forecast": round(early(top), 6), "error": round(early(top) - truth, 6)},
-        "rates_on_all_samples": law(rates := laws.fit_rates(pool.counts)) | {"forecast": round(rates(top), 6)},
+        "power_law_on_known_curve": rounded(**asdict(early), forecast=early(top), error=early(top) - truth),
+        "rates_on_all_samples": rounded(**asdict(rates), forecast=rates(top)),
         "from_seen_samples": {
-            name: {
-                "mean_error": round(fmean(errors), 6),
-                "sd": round(pstdev(errors), 6),
-                "mean_absolute_error": round(fmean(map(abs, errors)), 6),
-                "subsets": FORECASTS,
-            }
-            for name, errors in found.items()
+            name: rounded(mean_error=fmean(e), sd=pstdev(e), mean_absolute_error=fmean(map(abs, e))) | subsets
+            for name, e in found.items()
         },
     }
 
@@ -149,13 +133,13 @@ def selected(points: Mapping[int, SelectorPoint], ks: Sequence[int]) -> dict[str
 
 def above_chance(pool: Pool, ks: Sequence[int]) -> dict[int, tuple[list[float], list[float]]]:
     """Chance coverage of every problem and coverage minus it, by k; problems without a reference are left out."""
-    known = [place for place, problem in enumerate(pool.problems) if problem.reference is not None]
-    answers = [[sample.key for sample in pool.problems[place].samples] for place in known]
-    references = [pool.problems[place].reference for place in known]
+    known = [problem for problem in pool.problems if problem.reference is not None]
+    answers = [[sample.key for sample in problem.samples] for problem in known]
     found = {}
     for k in ks:
-        guessed, full = laws.chance(answers, references, k), each_coverage(pool, k)
-        found[k] = guessed, [full[place] - guess for place, guess in zip(known, guessed, strict=True)]
+        guessed = laws.chance(answers, [problem.reference for problem in known], k)
+        full = [pass_at_k(*problem.counts, k) for problem in known]
+        found[k] = guessed, [covered - guess for covered, guess in zip(full, guessed, strict=True)]
     return found
 
 
@@ -170,18 +154,20 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         pool.problems, ks, weighted_majority, score=lambda sample: float(worked_out(sample.text)), seed=seed
     )
     fine = laws.grid(top)
+    judged = [(sum(sample.judged for sample in problem.samples), problem.counts[1]) for problem in pool.problems]
     gap_k = min(GAP_AT, top)
-    gaps = {name: difference(each_coverage(pool, gap_k), of[gap_k].each, seed) for name, of in points.items()}
+    covered = [pass_at_k(n, right, gap_k) for n, right in pool.counts]
+    gaps = {name: difference(covered, of[gap_k].each, seed) for name, of in points.items()}
     guessing = above_chance(pool, ks)
     growth = difference(guessing[top][1], guessing[16][1], seed)
     return describe(pool) | {
         "health": health(pool),
-        "oracle_coverage": {str(k): mean(each_coverage(pool, k), seed) for k in ks},
-        "oracle_coverage_of_judged_samples": judged_coverage(pool, ks, seed),
+        "oracle_coverage": curve_of(pool.counts, ks, seed),
+        "oracle_coverage_of_judged_samples": curve_of(judged, ks, seed),
         "chance_coverage": {str(k): round(fmean(guess), 6) for k, (guess, _) in guessing.items()},
         "oracle_coverage_minus_chance": {str(k): mean(over, seed) for k, (_, over) in guessing.items()},
         "growth_above_chance_after_16": growth | {"to_k": top},
-        "power_law": law(laws.fit_power_law(fine, [laws.coverage(pool.counts, k) for k in fine])),
+        "power_law": rounded(**asdict(laws.fit_power_law(fine, [laws.coverage(pool.counts, k) for k in fine]))),
         "forecast": forecasts(pool, top, seed),
         "selectors": {name: selected(of, ks) for name, of in points.items()},
         "gap": {"k": gap_k} | gaps,
@@ -237,7 +223,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         logarithmic(axes, "samples per problem, k")
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_ylim(0, 102)
-        axes.set_title(f"{name}\n{pool['n_problems']} problems, 95% intervals over problems", loc="left", fontsize=10)
+        axes.set_title(f"{name}\n{pool['n_problems']} problems, 95% intervals over problems")
     each[0].set_ylabel("problems, %")
     legend_below(figure, each[0], 3 if count == 1 else 7)
     save(figure, path, (0, 0.1 if count == 1 else 0.06, 1, 1))

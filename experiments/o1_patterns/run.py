@@ -2,14 +2,10 @@
 
     python -m experiments.o1_patterns.run        # 500 problems
 
-The skilled model by itself, with votes, with its own judgement of whole samples or of steps, with its own feedback,
-and with its own plans; then four selectors on the same pool of samples, and how far each goes with the size of the
-pool. Of the paper's three families of tasks there is one here, word problems; constrained writing and programs have
-no model and no checker in this repository, so what the paper says of free against fixed formats is not tested. The
-filter of hard items wants four different models; four samples of the shipped solver, which is no part of the
-comparison, stand in for them. A judgement that cannot be read falls back on plurality, and of a pool with more than
-four answers it sees the four most frequent. A model that was trained to think is no part of it either. Patterns
-(`patterns.py`) are not counted: the skilled model writes in a fixed format, its traces show none.
+Of the paper's three families of tasks there is one here, word problems; constrained writing and programs have no model
+and no checker in this repository, so what the paper says of free against fixed formats is not tested. The filter of
+hard items wants four different models; four samples of the shipped solver, which is no part of the comparison, stand in
+for them. Patterns (`patterns.py`) are not counted: the skilled model writes in a fixed format, its traces show none.
 """
 
 from __future__ import annotations
@@ -24,22 +20,32 @@ import numpy as np
 from experiments.harness import (
     SKILLED_BANK,
     Experiment,
+    by_level,
     correct,
     language_model,
     minus,
     options,
+    replies,
     run_arms,
     skilled,
     summary,
     tokens,
 )
-from experiments.intervals import Estimate, as_points, difference, mean, unpaired_difference
-from experiments.o1_patterns.figure import plot
+from experiments.intervals import as_points, difference, mean, unpaired_difference
+from experiments.plot import COLOURS, line, logarithmic, panels, save
 from thinktime.bench.runner import Outcome
-from thinktime.core.types import Capability
 from thinktime.pocket import prompts
 
 HERE = Path(__file__).parent
+LABELS = {
+    "single": "direct",
+    "generative_reward": "best of n, own judgement",
+    "stepwise_best_of_n": "step-wise best of n",
+    "self_refine": "self-refine",
+    "plan_then_solve": "plan, then solve",
+    "best_of_n": "best of n, reward model",
+}
+SHAPES = "os^Dvp"
 SIZES = (4, 8, 16)
 SELECTORS = {"self": "generative_reward:n={n},k=1", "reward model": "best_of_n:n={n}", "plurality": "majority:n={n}"}
 SCAFFOLDS = (
@@ -70,26 +76,23 @@ def paid_tokens(outcome: Outcome) -> float:
 
 
 def parts(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Mean tokens generated in reply to what was asked: the problem, or a skill."""
+    """Mean tokens generated in reply to what was asked: the problem, or a prompt by its name."""
     found: dict[str, float] = {}
     for outcome in outcomes:
         asked: dict[str, str] = {}
         for node in outcome.trace:
-            skill = node.get("prompt")
-            asked[node["key"]] = asked.get(node["parent"], Capability(skill).name.lower() if skill else "solve")
-            found[asked[node["key"]]] = found.get(asked[node["key"]], 0.0) + node["tokens"] / len(outcomes)
+            part = asked[node["key"]] = asked.get(node["parent"], node.get("prompt", "solve"))
+            found[part] = found.get(part, 0.0) + node["tokens"] / len(outcomes)
     return found
 
 
 def unreadable(outcomes: Sequence[Outcome]) -> float | None:
     """Share of judgements that did not give every answer a score; None without any."""
-    valid = []
-    for outcome in outcomes:
-        shown = {node["key"]: len(node["about"]) for node in outcome.trace if node.get("prompt") == "judge"}
-        for node in outcome.trace:
-            if node["parent"] in shown:
-                read = node["finish"] == "eos" and prompts.scores(node["text"], shown[node["parent"]]) is not None
-                valid.append(read)
+    valid = [
+        reply["finish"] == "eos" and prompts.scores(reply["text"], len(asked["about"])) is not None
+        for outcome in outcomes
+        for asked, reply in replies(outcome, "judge")
+    ]
     return 1 - fmean(valid) if valid else None
 
 
@@ -107,12 +110,6 @@ def lengths(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "right_minus_wrong": unpaired_difference(x[right], x[~right], resamples=RESAMPLES),
         "right_minus_wrong_within_level": unpaired_difference(same[right], same[~right], resamples=RESAMPLES),
     }
-
-
-def by_level(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
-    """Accuracy by level."""
-    levels = sorted({o.problem.metadata["level"] for o in outcomes})
-    return {str(level): mean(o.correct for o in outcomes if o.problem.metadata["level"] == level) for level in levels}
 
 
 def sweep(outcomes: Mapping[str, Sequence[Outcome]], sizes: Sequence[int]) -> dict[str, Any]:
@@ -153,7 +150,7 @@ def main() -> None:
         rows[label] = summary(found) | {
             "tokens": paid[label],
             "minus_single": minus(found, outcomes["single"]),
-            "by_level": by_level(found),
+            "by_level": {level: mean(map(correct, some)) for level, some in by_level(found).items()},
             "hard": mean(map(correct, of_hard)) if hard else None,
             "tokens_by_part": parts(found),
             "tokens_of_right_and_wrong": lengths(found),
@@ -194,6 +191,29 @@ def verdict(rows: Mapping[str, Any], swept: Mapping[str, Any], hard: int) -> lis
                 f"a vote of {peer['n']}, at {row['tokens']:,.0f} tokens"
             )
     return lines
+
+
+def plot(rows: Mapping[str, Mapping[str, Any]], swept: Mapping[str, Any], path: Path) -> None:
+    """Tokens are those generated and those read, by a reward model too."""
+    figure, (left, right) = panels(2, 12, 4.8)
+    votes = sorted((row for label, row in rows.items() if label.startswith("majority")), key=lambda r: r["tokens"])
+    line(left, [r["tokens"] for r in votes], [r["accuracy"] for r in votes], 0, "vote", ".-")
+    for place, (name, label) in enumerate(LABELS.items()):
+        mine = [row for key, row in rows.items() if key.partition(":")[0] == name]
+        colour = 1 + place % (len(COLOURS) - 1)
+        line(left, [r["tokens"] for r in mine], [r["accuracy"] for r in mine], colour, label, SHAPES[place])
+    logarithmic(left, "tokens a problem: generated, and read once")
+    left.set_ylabel("right answers, %")
+    sizes = [1, *map(int, swept)]
+    for place, name in enumerate(next(iter(swept.values()))):
+        estimates = [rows["single"]["accuracy"], *(of[name]["accuracy"] for of in swept.values())]
+        x = [n * 1.03 ** (place - 1.5) for n in sizes]  # whiskers side by side
+        line(right, x, estimates, 1 + place, name, "o--" if "upper bound" in name else "o-")
+    logarithmic(right, "samples in the pool")
+    right.set_xticks(sizes, [str(n) for n in sizes])
+    for axes in (left, right):
+        axes.legend(fontsize=8, loc="upper left")
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
     python -m experiments.pocket.run            # 500 held-out problems, 16 samples each; about 10 minutes on 2 cores
 
-Writes ``targets.json``, ``result.json``, ``timing.json``, ``report.html`` and ``plot.png`` beside this file; the bank
-goes to ``runs/pocket``, so a killed run goes on where it stopped.
+Writes ``targets.json``, ``result.json``, ``timing.json``, ``report.html`` and ``plot.png``; a killed run goes on where
+it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness import SAMPLING, language_model, reward_model
-from experiments.intervals import Estimate, difference, mean
+from experiments.harness import SAMPLING, by_level, correct, language_model, options, reward_model
+from experiments.intervals import Estimate, areas, difference, mean
 from experiments.plot import accuracy_against_cost
 from experiments.provenance import write_json
 from thinktime import pocket
@@ -24,10 +23,10 @@ from thinktime.bank.store import Bank
 from thinktime.bench.environment import environment
 from thinktime.bench.report import write_report
 from thinktime.bench.runner import Bench, Entry
-from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task, load
 from thinktime.core.types import MAIN
 from thinktime.generators.local import LocalGenerator
+from thinktime.generators.text import Text
 from thinktime.models.engine.models import load_reward_model
 from thinktime.models.engine.rows import Read
 from thinktime.pocket.problems import WordProblem, check_steps, problems
@@ -44,89 +43,75 @@ def entries(sizes: Sequence[int]) -> list[Entry]:
     return [Entry("single", 1, make("single")), *(Entry(name, n, make(name, {"n": n})) for name, n in grid)]
 
 
-def right(run: Bench, label: str) -> list[bool]:
-    """Whether an entry's answers are right, in the order of the problems."""
-    return [run.outcomes[label][problem.id].correct for problem in run.task.problems]
-
-
-def compare(run: Bench, a: str, b: str) -> Estimate:
-    """Paired difference of two entries' accuracies over the same problems."""
-    return difference(right(run, a), right(run, b), run.session.seed)
-
-
 def reward_quality(
     bank: Bank, generator: LocalGenerator, task: Task, reference: Sequence[WordProblem]
 ) -> dict[str, Any]:
     """AUC of the reward model: over all steps, to the first error, in mid-step, of answers, within a problem."""
     engine = load_reward_model(pocket.directory("reward"), "float64").engine()
-    everything: dict[str, tuple[list[float], list[bool]]] = {}
-    within: dict[str, list[float]] = {"reward": [], "log_likelihood": []}
-    lucky = right_answers = 0
+    ways = ("all_steps", "to_first_error", "mid_step", "final_answer", "log_likelihood")
+    scores: dict[str, list[list[float]]] = {way: [] for way in ways}
+    truths: dict[str, list[list[bool]]] = {way: [] for way in ways}
+
+    def add(way: str, some: list[float], labels: list[bool]) -> None:
+        scores[way].append(some)
+        truths[way].append(labels)
+
+    lucky = 0
     for problem, word_problem in zip(task.problems, reference, strict=True):
-        states = [
-            sample["state"] for sample in bank.samples_of(problem.id) if sample["finish"] == "eos" and _whole(sample)
-        ]
-        if not states:
-            continue
+        ended = [sample["state"] for sample in bank.samples_of(problem.id) if sample["finish"] == "eos"]
+        whole = [state for state in ended if len(state["ids"]) == state["step_ends"][-1]]  # no ends of beams
+        checked = [(state, check_steps(word_problem, state["text"])) for state in whole]
+        checked = [(state, labels) for state, labels in checked if len(labels) == len(state["step_ends"])]
         prompt = generator.root(problem).prompt
-        rows = engine.run([Read(prompt + tuple(state["ids"]), len(prompt)) for state in states])
+        outputs = engine.run([Read(prompt + tuple(state["ids"]), len(prompt)) for state, _ in checked])
         finals: list[float] = []
-        likelihoods: list[float] = []
-        outcomes: list[bool] = []
-        for state, output in zip(states, rows, strict=True):
+        right: list[bool] = []
+        for (state, labels), output in zip(checked, outputs, strict=True):
             assert output.values is not None
             row = output.values.softmax(-1)[:, 1]
-            labels = check_steps(word_problem, state["text"])
             ends = [end - 1 for end in state["step_ends"]]
             starts = [0, *(end + 1 for end in ends[:-1])]
-            if len(labels) != len(ends):
-                continue
-            scores = [float(row[end]) for end in ends]
-            middle = [float(row[(start + end) // 2]) for start, end in zip(starts, ends, strict=True)]
+            steps = [float(row[end]) for end in ends]
             cut = labels.index(False) + 1 if False in labels else len(labels)
-            for name, values, truths in (
-                ("all_steps", scores, labels),
-                ("to_first_error", scores[:cut], labels[:cut]),
-                ("mid_step", middle, labels),
-            ):
-                all_values, all_truths = everything.setdefault(name, ([], []))
-                all_values += values
-                all_truths += truths
-            correct = task.check(task.answers.read(_Text(state["text"])), problem.reference)
-            right_answers += correct
-            lucky += correct and not labels[-1]
-            finals.append(scores[-1])
-            likelihoods.append(state["logprob"])
-            outcomes.append(correct)
-        for name, values in (("reward", finals), ("log_likelihood", likelihoods)):
-            one = auc(values, outcomes)
-            if one is not None:
-                within[name].append(one)
-        answer_values, answer_truths = everything.setdefault("final_answer", ([], []))
-        answer_values += finals
-        answer_truths += outcomes
+            add("all_steps", steps, labels)
+            add("to_first_error", steps[:cut], labels[:cut])
+            add("mid_step", [float(row[(a + b) // 2]) for a, b in zip(starts, ends, strict=True)], labels)
+            finals.append(steps[-1])
+            right.append(task.check(task.answers.read(Text((), text=state["text"])), problem.reference))
+            lucky += right[-1] and not labels[-1]
+        add("final_answer", finals, right)
+        add("log_likelihood", [state["logprob"] for state, _ in checked], right)
+    found = {way: areas(scores[way], truths[way]) for way in ways}
+    within = found["final_answer"][1]
     return {
-        **{name: {"auc": auc(*pair), "n": len(pair[0])} for name, pair in everything.items()},
-        "within_problem": mean(within["reward"]) | {"n_problems": len(within["reward"])},
-        "within_problem_log_likelihood": mean(within["log_likelihood"]),
-        "right_answer_by_wrong_steps": lucky / max(1, right_answers),
+        **{way: {"auc": found[way][0], "n": sum(map(len, scores[way]))} for way in ways[:-1]},
+        "within_problem": mean(within) | {"n_problems": len(within)},
+        "within_problem_log_likelihood": mean(found["log_likelihood"][1]),
+        "right_answer_by_wrong_steps": lucky / max(1, sum(map(sum, truths["final_answer"]))),
     }
 
 
 def targets(run: Bench, quality: dict[str, Any], result: dict[str, Any], n: int) -> dict[str, Any]:
     """Every target of the shipped models: the measured value, and whether it is met."""
-    single = next(r for r in result["runs"] if r["strategy"] == "single")
-    levels = pass_at_1_by_level(run, n)
+    votes = by_level(run.outcomes[f"majority@{n}"].values())
+    levels = {
+        level: mean((sum(o.samples) / n for o in some), run.session.seed) | {"n": len(some)}
+        for level, some in votes.items()
+    }
+    found = {name: [run.outcomes[f"{name}@{n}"][p.id] for p in run.task.problems] for name in SAMPLED}
+
+    def gain(a: str, b: str) -> Estimate:
+        return difference(map(correct, found[a]), map(correct, found[b]), run.session.seed)
+
     pass_1 = result["coverage"]["1"]
-    samples = [run.outcomes[f"majority@{n}"][problem.id].samples for problem in run.task.problems]
-    rates = [sum(s) / n for s in samples]
-    gap = difference(map(any, samples), rates, run.session.seed)
-    better = compare(run, f"best_of_n@{n}", f"majority@{n}")
-    vote = compare(run, f"weighted_majority@{n}", f"best_of_n@{n}")
-    vote_majority = compare(run, f"weighted_majority@{n}", f"majority@{n}")
-    majority = difference(right(run, f"majority@{n}"), rates)
-    likelihood = compare(run, f"best_of_n@{n}", f"most_likely@{n}")
-    summed = compare(run, f"weighted_majority@{n}", f"summed_probability@{n}")
+    rates = [sum(outcome.samples) / n for outcome in found["majority"]]
+    gap = difference((any(outcome.samples) for outcome in found["majority"]), rates, run.session.seed)
+    better = gain("best_of_n", "majority")
+    vote = gain("weighted_majority", "best_of_n")
+    vote_majority = gain("weighted_majority", "majority")
+    majority = difference(map(correct, found["majority"]), rates)
+    likelihood = gain("best_of_n", "most_likely")
+    summed = gain("weighted_majority", "summed_probability")
     rows = {
         "pass@1 is 25-60%": (pass_1, 0.25 <= pass_1["value"] <= 0.60),
         "pass@1 of the easiest level >= 75%": (levels["1"], levels["1"]["value"] >= 0.75),
@@ -141,46 +126,23 @@ def targets(run: Bench, quality: dict[str, Any], result: dict[str, Any], n: int)
         "weighted majority above summed probability": (summed, summed["low"] > 0),
     }
     return {
-        "command": result["command"],
-        "environment": result["environment"],
-        "seed": run.session.seed,
-        "n_problems": single["n_problems"],
+        **{name: result[name] for name in ("command", "environment", "seed")},
+        "n_problems": len(run.task.problems),
         "n_samples": n,
-        "model": result["model"],
-        "sampling": result["sampling"],
+        **{name: result[name] for name in ("model", "sampling")},
         "targets": {name: {"measured": measured, "met": bool(met)} for name, (measured, met) in rows.items()},
         "pass_at_1_by_level": levels,
         "reward_model": quality,
     }
 
 
-def pass_at_1_by_level(run: Bench, n: int) -> dict[str, Estimate]:
-    """pass@1 of every level from all n samples."""
-    values: dict[str, list[float]] = {}
-    for outcome in run.outcomes[f"majority@{n}"].values():
-        values.setdefault(str(outcome.problem.metadata["level"]), []).append(sum(outcome.samples) / n)
-    return {level: mean(v, run.session.seed) | {"n": len(v)} for level, v in sorted(values.items())}
-
-
-class _Text:
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-def _whole(sample: dict[str, Any]) -> bool:
-    """Whether a banked sample is a whole solution from the root, not the end of a beam."""
-    return bool(len(sample["state"]["ids"]) == sample["state"]["step_ends"][-1])
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=500)
+    parser = options(__doc__, bank="pocket.db")
     parser.add_argument("--n", type=int, default=16)
     parser.add_argument("--split", default="test")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bank", type=Path, default=Path("runs/pocket/bank.db"))
-    parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
+    out = args.out or HERE
     sizes = [2**i for i in range(args.n.bit_length()) if 2**i <= args.n]
     task = load("pocket", args.problems, split=args.split, seed=args.seed)
     generator, scorer = language_model(), reward_model()
@@ -192,12 +154,12 @@ def main() -> None:
         reference = list(problems(args.split, args.problems, seed=args.seed))
         quality = reward_quality(bank, generator, task, reference)
     measured = targets(run, quality, result, args.n)
-    write_json(args.out / "targets.json", measured)
+    write_json(out / "targets.json", measured)
     slim = result | {"runs": [{k: v for k, v in r.items() if k != "problems"} for r in result["runs"]]}
-    write_json(args.out / "result.json", slim)
-    write_json(args.out / "timing.json", run.timing())
-    write_report(result, run.timing(), args.out / "report.html")
-    accuracy_against_cost(result, args.out / "plot.png")
+    write_json(out / "result.json", slim)
+    write_json(out / "timing.json", run.timing())
+    write_report(result, run.timing(), out / "report.html")
+    accuracy_against_cost(result, out / "plot.png")
     for name, row in measured["targets"].items():
         print("met   " if row["met"] else "MISSED", name, row["measured"])
 

@@ -77,9 +77,9 @@ def runs_table(result: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def replace(path: Path, lines: Sequence[str]) -> None:
-    """Put the lines between the markers of a document."""
-    block = "<!-- measured -->\n" + "\n".join(lines) + "\n<!-- /measured -->"
+def replace(path: Path, *parts: Sequence[str]) -> None:
+    """Put parts, each some lines, between the markers of a document."""
+    block = "<!-- measured -->\n" + "\n\n".join(map("\n".join, parts)) + "\n<!-- /measured -->"
     text = path.read_text()
     path.write_text(re.sub(r"<!-- measured -->.*<!-- /measured -->", lambda _: block, text, flags=re.DOTALL))
 
@@ -92,21 +92,11 @@ def main() -> None:
         f"temperature {measured['sampling']['temperature']}, seed {measured['seed']}, 95% intervals over problems; "
         "`python -m experiments.pocket.run`."
     )
+    runs = runs_table(result)
     replace(
-        ROOT / "docs" / "pocket.md",
-        [
-            about,
-            "",
-            *targets_table(measured),
-            "",
-            *levels_table(measured),
-            "",
-            *reward_table(measured),
-            "",
-            *runs_table(result),
-        ],
+        ROOT / "docs/pocket.md", [about], targets_table(measured), levels_table(measured), reward_table(measured), runs
     )
-    replace(ROOT / "README.md", ["On the shipped model: " + about, "", *runs_table(result)])
+    replace(ROOT / "README.md", ["On the shipped model: " + about], runs)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,8 @@
 
     python -m experiments.revision.run        # 500 problems; half an hour on two idle cores
 
-Sixteen answers of the skilled model, as chains side by side times answers in a chain, from all parallel to all
-sequential; a revision sees the last four answers of its chain. The reward model chooses within a chain, then among the
-winners of the chains, or a vote over all does. What they are compared to are votes over the model's ordinary samples.
-Problems are put into five bins of equal size by the success of 16 other first answers.
-
-The reward model was trained on first answers of the solver: on revisions it is outside of what it knows, and how well
-it still tells right from wrong is measured step by step.
+Sixteen answers of the skilled model, as chains side by side times answers in a chain. The reward model chooses within a
+chain, then among the winners of the chains, or a vote over all does.
 """
 
 from __future__ import annotations
@@ -23,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from experiments.compute_optimal.run import members_of
 from experiments.harness import Arm, Experiment, correct, minus, options, reward_model, skilled, summary
 from experiments.intervals import Estimate, areas, as_percent, as_points, difference, mean, share
 from experiments.plot import COLOURS, line, panels, save
@@ -123,8 +119,7 @@ def areas_by_step(chains: Sequence[Sequence[Sequence[Attempt]]]) -> list[dict[st
 def bin_rows(outcomes: Mapping[str, Sequence[Outcome]], bins: Sequence[int], rates: Sequence[float]) -> list[Any]:
     """Accuracy of every split in every bin, and all sequential minus all parallel."""
     rows = []
-    for number in range(BINS):
-        members = [place for place, mine in enumerate(bins) if mine == number]
+    for members in members_of(bins):
         mine = [rates[place] for place in members]
         row: dict[str, Any] = {"pass_at_1": fmean(mine), "from": min(mine), "to": max(mine), "n_problems": len(mine)}
         for select in SELECTORS:
@@ -152,9 +147,9 @@ def policies(outcomes: Mapping[str, Sequence[Outcome]], bins: Sequence[int]) -> 
 def preference(bins: Sequence[int], outcomes: Mapping[str, Sequence[Outcome]], select: str) -> dict[str, Any]:
     """All sequential minus all parallel in the two easiest and in the two hardest bins."""
     a, b = outcomes[label_of(1, select)], outcomes[label_of(N, select)]
-    sides = {"easy": (0, 1), "hard": (BINS - 2, BINS - 1)}
-    members = {side: [i for i, mine in enumerate(bins) if mine in numbers] for side, numbers in sides.items()}
-    return {side: minus([a[i] for i in places], [b[i] for i in places]) for side, places in members.items()}
+    members = members_of(bins)
+    sides = {"easy": sorted(members[0] + members[1]), "hard": sorted(members[-2] + members[-1])}
+    return {side: minus([a[i] for i in places], [b[i] for i in places]) for side, places in sides.items()}
 
 
 def main() -> None:
@@ -163,11 +158,8 @@ def main() -> None:
         sys.exit(f"problems={args.problems}: a half of a bin has fewer than 2; give {4 * BINS} or more")
     print(f"warning: {WARNING}", file=sys.stderr)
     experiment = Experiment(HERE, args, skilled(), reward_model(dtype="float32"))
-    noted = {
-        label_of(c, select): Noted(Revision(n=N, chains=c, select=select), experiment.task)
-        for c in CHAINS
-        for select in SELECTORS
-    }
+    splits = [Revision(n=N, chains=c, select=select) for c in CHAINS for select in SELECTORS]
+    noted = {label_of(split.chains, split.select): Noted(split, experiment.task) for split in splits}
     outcomes = experiment.run([*(Arm(label, strategy) for label, strategy in noted.items()), *REFERENCES])
     other = Noted(Revision(n=N, chains=N, select="majority"), experiment.task)
     experiment.run([Arm("16 other first answers", other)], seed=1)
@@ -241,8 +233,7 @@ def plot(result: Mapping[str, Any], out: Path) -> None:
         x = np.arange(1, len(steps["pass_at_1"]) + 1) + 0.08 * (place - 1.5)
         label = f"{chains} chains of {N // int(chains)}" if int(chains) > 1 else f"one chain of {N}"
         line(left, x, steps["pass_at_1"], place, label)
-    left.set_xlabel("answer in the chain; the first is no revision")
-    left.set_ylabel("right answers, %")
+    left.set(xlabel="answer in the chain; the first is no revision", ylabel="right answers, %")
     places = range(len(CHAINS))
     for place, select in enumerate(SELECTORS):
         line(middle, places, [result["arms"][label_of(c, select)]["accuracy"] for c in CHAINS], place + 1, select)
@@ -260,7 +251,7 @@ def plot(result: Mapping[str, Any], out: Path) -> None:
         axes.set_xlabel("chains x answers in a chain")
     for axes in (left, middle, right):
         title = "bins by success of other first answers" if axes is right else None
-        axes.legend(frameon=False, fontsize=7, title=title, title_fontsize=7)
+        axes.legend(fontsize=7, title=title, title_fontsize=7)
     save(figure, out / "plot.png")
 
 

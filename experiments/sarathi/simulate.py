@@ -81,13 +81,12 @@ def simulate(
     pool = BlockPool((rows + 1) * (-(-(prompt + answer) // BLOCK) + 2), BLOCK)
     scheduler = Scheduler(pool, budget, rows, chunked=mode == "token_budget")
     waiting = [tuple(range(k * prompt, (k + 1) * prompt)) for k in range(rows * waves)]
-    waiting.reverse()
     times: list[float] = []
     while waiting or scheduler.busy:
-        if waiting and (mode != "request_level" or not scheduler.busy):
-            for _ in range(rows):
-                if waiting:
-                    scheduler.add(Row(waiting.pop(), 0, answer), prompt - 1)
+        if mode != "request_level" or not scheduler.busy:
+            for ids in waiting[:rows]:
+                scheduler.add(Row(ids, 0, answer), prompt - 1)
+            del waiting[:rows]
         iteration = scheduler.schedule()
         lengths = [(job.prefix.length, 1) for jobs, _ in iteration.decoding for job in jobs[:1]]
         lengths += [(trunk.prefix.length, len(new)) for trunk, new in iteration.chunks]
@@ -110,25 +109,25 @@ def simulate(
 MODES = ("request_level", "prefill_first", "token_budget")
 
 
+def point(length: int, answer: int, rows: int, waves: int) -> dict[str, Any]:
+    """All modes at one length of the answers."""
+    runs = {mode: simulate(A6000, LLAMA_13B, length - answer, answer, rows, waves, mode) for mode in MODES}
+    return {
+        "prompt": length - answer,
+        "answer": answer,
+        "ratio": (length - answer) / answer,
+        "tokens_per_second": {mode: round(run.rate, 1) for mode, run in runs.items()},
+        "gain_over_request_level": round(runs["token_budget"].rate / runs["request_level"].rate, 4),
+        "gain_over_prefill_first": round(runs["token_budget"].rate / runs["prefill_first"].rate, 4),
+        "variation": {mode: round(run.variation, 3) for mode, run in runs.items()},
+        "longest_ms": {mode: round(1e3 * max(run.iterations), 1) for mode, run in runs.items()},
+    }
+
+
 def sweep(length: int, ratios: Sequence[float], waves: int) -> dict[str, Any]:
     """All modes over prompt-to-answer ratios at one total length."""
     rows = A6000.rows(LLAMA_13B, length)
-    points: list[dict[str, Any]] = []
-    for ratio in ratios:
-        answer = max(2, round(length / (1 + ratio)))
-        runs = {mode: simulate(A6000, LLAMA_13B, length - answer, answer, rows, waves, mode) for mode in MODES}
-        points.append(
-            {
-                "prompt": length - answer,
-                "answer": answer,
-                "ratio": (length - answer) / answer,
-                "tokens_per_second": {mode: round(run.rate, 1) for mode, run in runs.items()},
-                "gain_over_request_level": round(runs["token_budget"].rate / runs["request_level"].rate, 4),
-                "gain_over_prefill_first": round(runs["token_budget"].rate / runs["prefill_first"].rate, 4),
-                "variation": {mode: round(run.variation, 3) for mode, run in runs.items()},
-                "longest_ms": {mode: round(1e3 * max(run.iterations), 1) for mode, run in runs.items()},
-            }
-        )
+    points = [point(length, max(2, round(length / (1 + ratio))), rows, waves) for ratio in ratios]
     best = max(points, key=lambda point: point["gain_over_request_level"])
     return {"rows": rows, "predicted_ratio": round(BUDGET / (rows - 1), 2), "best": best, "points": points}
 
@@ -144,13 +143,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
         for mode, style in (("prefill_first", "--"), ("token_budget", "-")):
             variation.plot(ratios, [point["variation"][mode] for point in run["points"]], style, color=colour, lw=1.4)
     gain.set_ylabel("throughput over request-level batches")
-    gain.set_title("chunked prefill; dotted: where P : D = C / (B - 1)", loc="left")
-    gain.legend(frameon=False)
+    gain.set_title("chunked prefill; dotted: where P : D = C / (B - 1)", size=12)
+    gain.legend()
     variation.set_ylabel("deviation over mean of iteration time")
-    variation.set_title("solid: chunked; dashed: whole prompts", loc="left")
+    variation.set_title("solid: chunked; dashed: whole prompts", size=12)
     for axes in (gain, variation):
-        axes.set_xscale("log")
-        axes.set_xlabel("prompt tokens per answer token")
+        axes.set(xscale="log", xlabel="prompt tokens per answer token")
     save(figure, path)
 
 
@@ -174,9 +172,7 @@ def main() -> None:
         best = run["best"]
         print(
             f"{length} tokens, {run['rows']} rows: best gain {best['gain_over_request_level']:.2f} at P:D "
-            f"{best['ratio']:.0f} (predicted {run['predicted_ratio']}); iterations vary by "
-            f"{best['variation']['token_budget']:.2f}, whole prompts {best['variation']['prefill_first']:.2f}, "
-            f"request level {best['variation']['request_level']:.2f}"
+            f"{best['ratio']:.0f} (predicted {run['predicted_ratio']}); iterations vary by {best['variation']}"
         )
 
 

@@ -2,8 +2,6 @@
 
     python -m experiments.summary.run            # an hour on two idle cores; a killed run goes on
 
-Accuracy against tokens, operations and the longest path, every point with its interval, and every method against the
-weighted vote over samples at the size whose tokens are nearest. Operations are those of solver and reward model.
 Arms share samples here, so seconds are measured apart: see ``experiments.summary.seconds``.
 """
 
@@ -15,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.harness import Arm, Experiment, flops, minus, nearest_cost, options, summary
-from experiments.plot import ResultRow, generated, legend_below, lines, logarithmic, panels, save
+from experiments.plot import ResultRow, generated, grouped, legend_below, lines, logarithmic, panels, save
 from thinktime.strategies import make
 
 HERE = Path(__file__).parent
@@ -69,17 +67,14 @@ def plot(out: Path = HERE) -> None:
         costs[seconds] = lambda row: float(row["seconds"]["value"])
         rows = {label: row | {"seconds": timed["seconds"][label]} for label, row in rows.items()}
     figure, each = panels(len(costs), 4.7 * len(costs), 5.2, sharey=True)
-    families: dict[str, list[ResultRow]] = {}
-    for label, row in rows.items():
-        families.setdefault(label.partition("@")[0].replace("_", " "), []).append(row)
+    families = grouped((label.partition("@")[0].replace("_", " "), row) for label, row in rows.items())
     for axes, (title, cost) in zip(each, costs.items(), strict=True):
         lines(axes, families, cost)
         if "longest" in title:
             axes.set_xlabel(title)
         else:
             logarithmic(axes, title)
-    each[0].set_ylabel("right answers, %")
-    each[0].set_title("500 held-out word problems, 95% intervals", loc="left", fontsize=10)
+    each[0].set(ylabel="right answers, %", title="500 held-out word problems, 95% intervals")
     legend_below(figure, each[0], 6)
     save(figure, out / "plot.png", (0, 0.14, 1, 1))
 

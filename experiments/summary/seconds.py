@@ -2,10 +2,9 @@
 
     python -m experiments.summary.seconds --minutes 4     # again until all is measured; then it draws
 
-An arm answers 32 problems at once; noted are the time until the last of them has its answer and the processor time
-that took, both over 32. Models are loaded anew for every arm, so none finds keys and values that another left behind.
-Arms take turns, three rounds of them, so what else the machine does falls on all alike; the medians and ranges of the
-rounds are ``seconds.json``. What it holds is not measured again.
+Noted are the time until the last problem has its answer and the processor time that took, both over 32. Models are
+loaded anew for every arm, so none finds keys and values that another left behind. Arms take turns, three rounds of
+them, so what else the machine does falls on all alike. What ``seconds.json`` holds is not measured again.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from collections.abc import Mapping
 from statistics import median
 
 from experiments.harness import Arm, language_model, new_search, reward_model
-from experiments.provenance import write_json
+from experiments.provenance import provenance, write_json
 from experiments.summary.run import SECONDS, arms, plot
-from thinktime.bench.environment import environment
 from thinktime.bench.tasks import Task, load
 
 PROBLEMS = 32
@@ -58,20 +56,14 @@ def main() -> None:
 
 def write(rounds: Mapping[str, list[list[float]]]) -> None:
     """Every round of every arm, and medians and ranges over rounds."""
-    result = {
-        "command": "python -m experiments.summary.seconds",
-        "environment": environment(),
-        "seed": 0,
-        "n_problems": PROBLEMS,
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "seconds": {
-            label: {"value": median(clock), "low": min(clock), "high": max(clock), "processor": median(processor)}
-            for label, found in rounds.items()
-            for clock, processor in [zip(*found, strict=True)]
-        },
-        "rounds": rounds,
-    }
-    write_json(SECONDS, result)
+    seconds = {}
+    for label, found in rounds.items():
+        clock, processor = zip(*found, strict=True)
+        middle = {"value": median(clock), "low": min(clock), "high": max(clock), "processor": median(processor)}
+        seconds[label] = middle
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    result = {"n_problems": PROBLEMS, "threads": threads, "seconds": seconds, "rounds": rounds}
+    write_json(SECONDS, provenance(SECONDS.parent, 0, "seconds") | result)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
     python -m experiments.verifier_free.run [FOLDER]      # recorded samples; about a minute
     python -m experiments.verifier_free.run --bank FILE   # the shipped model's samples
 
-Features are compared within problems. Votes are over 16 samples, 100 random subsets a problem. The marker weights are
-fitted on a random 30% of the problems and tested on the others, twenty times over. Writes ``recorded.json`` and
-``recorded.png`` (or ``pocket.*``) beside this file.
+Votes are over 16 samples, 100 random subsets a problem. The marker weights are fitted on a random 30% of the problems
+and tested on the others, twenty times over. Writes ``recorded.json`` and ``recorded.png`` (or ``pocket.*``).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from experiments.plot import COLOURS, bars, legend_below, panels, save
 from experiments.pools import describe, run, text
 from experiments.verifier_free.features import association, fit_weights
 from thinktime.bench.samples import Pool, Sample, Sampled
-from thinktime.bench.selectors import candidates, curve, length_vote
+from thinktime.bench.selectors import Select, candidates, curve, length_vote
 from thinktime.core.selection import majority, weighted_majority
 from thinktime.core.selection import tied as leaders
 from thinktime.scorers.markers import FEATURES, Markers, Weights
@@ -42,8 +41,8 @@ def weighed(weights: Weights, sample: Sample) -> float:
     return weights.weight(sample.text)
 
 
-def marker_vote(problems: Sequence[Sampled], generator: str, seed: int) -> tuple[list[float | None], dict[str, Any]]:
-    """Accuracy of the marker-weighted vote on every problem over the splits that test it, and mean coefficients."""
+def marker_vote(problems: Sequence[Sampled], generator: str, seed: int) -> tuple[dict[int, float], dict[str, Any]]:
+    """Accuracy of the marker-weighted vote by place of each problem that a split tests, and mean coefficients."""
     rng = Random(seed)
     hits: dict[str, list[float]] = {problem.id: [] for problem in problems}
     coefficients = []
@@ -56,17 +55,15 @@ def marker_vote(problems: Sequence[Sampled], generator: str, seed: int) -> tuple
         score = partial(weighed, weights)
         for problem, hit in zip(test, curve(test, [N], weighted_majority, score=score, seed=seed)[N].each, strict=True):
             hits[problem.id].append(hit)
-    means = {name: round(fmean(c[place] for c in coefficients), 4) for place, name in enumerate(FEATURES)}
+    by_feature = dict(zip(FEATURES, zip(*coefficients, strict=True), strict=True))
+    signs = {name: Counter(value > 0 for value in values) for name, values in by_feature.items()}
     fit = {
         "splits": SPLITS,
         "calibration_problems": calibration,
-        "mean_coefficients_per_sd": means,
-        "coefficient_signs_agree": {
-            name: max(Counter(c[place] > 0 for c in coefficients).values()) / SPLITS
-            for place, name in enumerate(FEATURES)
-        },
+        "mean_coefficients_per_sd": {name: round(fmean(values), 4) for name, values in by_feature.items()},
+        "coefficient_signs_agree": {name: max(counts.values()) / SPLITS for name, counts in signs.items()},
     }
-    return [fmean(found) if (found := hits[problem.id]) else None for problem in problems], fit
+    return {place: fmean(found) for place, p in enumerate(problems) if (found := hits[p.id])}, fit
 
 
 def ties(problems: Sequence[Sampled], seed: int) -> float:
@@ -91,27 +88,23 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         }
         for name, of in association(pool.problems, Markers(), seed).items()
     }
-    votes = {
-        "majority": list(curve(pool.problems, [N], majority, seed=seed)[N].each),
-        "shortest_half": list(curve(pool.problems, [N], length_vote("short"), seed=seed)[N].each),
-        "longest_half": list(curve(pool.problems, [N], length_vote("long"), seed=seed)[N].each),
+    problems = pool.problems
+    selectors: dict[str, Select] = {
+        "majority": majority,
+        "shortest_half": length_vote("short"),
+        "longest_half": length_vote("long"),
     }
-    weighted, fit = marker_vote(pool.problems, pool.generator, seed)
-    tested = [place for place, value in enumerate(weighted) if value is not None]
-    accuracy = {name: (each, votes["majority"]) for name, each in votes.items()}
-    accuracy["single"] = ([problem.pass_rate for problem in pool.problems], votes["majority"])
-    accuracy["marker_weighted"] = (
-        [value for value in weighted if value is not None],
-        [votes["majority"][place] for place in tested],
-    )
+    votes = {name: curve(problems, [N], select, seed=seed)[N].each for name, select in selectors.items()}
+    by_problem = {name: dict(enumerate(each)) for name, each in votes.items()}
+    by_problem["single"] = {place: problem.pass_rate for place, problem in enumerate(problems)}
+    by_problem["marker_weighted"], fit = marker_vote(problems, pool.generator, seed)
+    plain = by_problem["majority"]
     buckets = []
     for low in range(BUCKETS):
-        inside = [place for place, p in enumerate(pool.problems) if min(BUCKETS - 1, int(p.pass_rate * BUCKETS)) == low]
+        inside = [place for place, p in enumerate(problems) if min(BUCKETS - 1, int(p.pass_rate * BUCKETS)) == low]
+        rows = {name: [each[place] for place in inside if place in each] for name, each in by_problem.items()}
+        means = {name: mean(row, seed) for name, row in rows.items() if row}
         if inside:
-            rows = {name: [each[place] for place in inside] for name, each in votes.items()}
-            rows["single"] = [pool.problems[place].pass_rate for place in inside]
-            rows["marker_weighted"] = [value for place in inside if (value := weighted[place]) is not None]
-            means = {name: mean(row, seed) for name, row in rows.items() if row}
             buckets.append({"from": low / BUCKETS, "to": (low + 1) / BUCKETS, "n_problems": len(inside)} | means)
     samples = [sample for problem in pool.problems for sample in problem.samples]
     return describe(pool) | {
@@ -124,11 +117,13 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
             for side, other in (("value", "value"), ("low", "high"), ("high", "low"))
         },
         "n": N,
-        "accuracy": {name: mean(each, seed) for name, (each, _) in accuracy.items()},
+        "accuracy": {name: mean(each.values(), seed) for name, each in by_problem.items()},
         "minus_majority": {
-            name: difference(each, base, seed) for name, (each, base) in accuracy.items() if name != "majority"
+            name: difference(each.values(), (plain[place] for place in each), seed)
+            for name, each in by_problem.items()
+            if each is not plain
         },
-        "marker_weights": fit | {"tested_problems": len(tested)},
+        "marker_weights": fit | {"tested_problems": len(by_problem["marker_weighted"])},
         "majority_ties": round(ties(pool.problems, seed), 4),
         "generated_per_problem": round(N * fmean(sample.length for sample in samples), 1),
         "by_pass_rate": buckets,
@@ -177,9 +172,9 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         axes.axvline(middle, color="#999999", lw=1)
         axes.invert_yaxis()
     left.set_xlabel("AUC within problems: right samples have more of it")
-    left.set_title("features against being right, 95% intervals", loc="left", fontsize=10)
+    left.set_title("features against being right, 95% intervals")
     right.set_xlabel(f"points of accuracy above majority of {N}")
-    right.set_title("votes against plain majority, paired, 95% intervals", loc="left", fontsize=10)
+    right.set_title("votes against plain majority, paired, 95% intervals")
     legend_below(figure, left, 2)
     save(figure, path, (0, 0.03 + 0.04 * count, 1, 1))
 

@@ -86,7 +86,7 @@ def word_scores(text: str) -> Scorer:
 
 
 class FewWords:
-    """A planner: begin N solutions with a budget, else draw one. Its text is ``few_words`` or ``few_words:N``."""
+    """A planner: N beginnings if there is a budget, else one sample. Its name is ``few_words`` or ``few_words:N``."""
 
     def __init__(self, text: str) -> None:
         self._n = int(text.partition(":")[2] or 2)

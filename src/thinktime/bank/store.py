@@ -108,12 +108,12 @@ class Bank:
         return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
 
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
-        """Note which model (or scorer: the ``kind``) has which role in the searches to come."""
+        """Store the role of each model (or scorer, by ``kind``) for the next searches."""
         rows = [(kind, role, name) for role, name in names.items()]
         self._write("INSERT OR IGNORE INTO roles (kind, role, name) VALUES (?, ?, ?)", rows)
 
     def roles(self, kind: str) -> dict[str, list[str]]:
-        """The names of the models (or scorers) that had each role."""
+        """The names of the models (or scorers) by role."""
         found: dict[str, list[str]] = {}
         for role, name in self._db.execute("SELECT role, name FROM roles WHERE kind = ? ORDER BY role, name", (kind,)):
             found.setdefault(role, []).append(name)

@@ -1,4 +1,4 @@
-"""Time: a clock that a caller can replace, and a moment on it."""
+"""A clock that a caller can replace, and deadlines on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
-"""Seconds since some moment; never goes back."""
+"""Returns seconds since a fixed moment; it never goes back."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Deadline:
 
     @property
     def seconds(self) -> float:
-        """The time left; negative afterwards."""
+        """Seconds until the deadline; negative after it."""
         return self.at - self.clock()
 
     @property
     def passed(self) -> bool:
-        """Whether it is over."""
+        """Whether the deadline has passed."""
         return self.seconds <= 0

@@ -27,7 +27,7 @@ class Generator(Protocol):
         """The state before anything is generated.
 
         Args:
-            problem: what is asked.
+            problem: the question.
             known: states that the model has read; what the prompt shares with them is not charged again.
             quotes: whether the prompt quotes what a model wrote, so that words outside a closed vocabulary are spelled
                 and not refused.
@@ -101,7 +101,7 @@ class Scorer(Protocol):
         """One score per node, in order; each is charged only for what its ``known`` does not contain.
 
         Args:
-            problem: what the nodes answer, whatever prompt they were sampled from.
+            problem: the question that the nodes answer, also if they were sampled from another prompt.
             nodes: the nodes to score.
             known: see `worst_case`; a value does not depend on it.
         """

@@ -44,7 +44,7 @@ class Search:
     """One problem under one budget, with the models, scorers and environments to spend it on.
 
     Args:
-        problem: what is asked.
+        problem: the question.
         models: generators by role; a single one is the role ``main``.
         scorers: reward models and judges by role; a single one is ``main``.
         environments: by name, for `act`; a single one is ``main``.
@@ -442,11 +442,11 @@ class Search:
         """A strategy inside this one: a search with its own root, in the same ledger, trace and bank.
 
         Args:
-            strategy: what runs.
-            root: a root from `ask`, whose prompt is the inner problem; by default the problem itself, with samples of
+            strategy: the strategy that runs.
+            root: a root from `ask`; its prompt is the inner problem. By default it is this problem, with samples of
                 its own.
             budget: a limit within this search's limits.
-            model: the role that is ``main`` inside; with a root it is the model that was asked.
+            model: the role that is ``main`` in the inner search; with a root it is the model of that root.
 
         Raises:
             CapabilityError: the inner search lacks what the strategy needs.

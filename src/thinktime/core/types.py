@@ -20,7 +20,7 @@ MAIN = "main"
 
 @dataclass(frozen=True)
 class Problem:
-    """What is asked. ``prompt`` is whatever the model takes: a string, chat messages, a class label, bytes.
+    """A question. The type of ``prompt`` depends on the model: a string, chat messages, a class label, bytes.
 
     ``context`` holds what the question is about, as typed parts (see `thinktime.core.context`).
     """

@@ -322,7 +322,7 @@ async def _fail(writer: ResponseWriter, error: HttpError) -> None:
 
 
 async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[SearchOutcome]) -> AsyncIterator[bytes]:
-    """Yield what is ready until the work is done, and a comment after each long silence."""
+    """Yield the ready parts until the work is done, and a comment after each long silence."""
     while not (work.done() and ready.empty()):
         getting = asyncio.ensure_future(ready.get())
         try:

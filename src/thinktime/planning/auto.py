@@ -24,19 +24,19 @@ class Planner(Protocol):
     """Chooses a strategy for a search that has not begun."""
 
     def choose(self, search: Search) -> str:
-        """The strategy as text, as ``majority:n=8``. It may read the problem, the budget and the capabilities."""
+        """The strategy as text, such as ``majority:n=8``, from the problem, the budget and the capabilities."""
         ...
 
 
 class Prior:
     """The planner without a calibration: the best-known rule that this model and scorer can run.
 
-    It is a vote weighted by scores, without a scorer a vote, without readable answers the best-scored sample, and else
-    one sample. A greedy model gives the same sample each time, so it gives one.
+    It is a vote weighted by scores. Without a scorer it is a plain vote, without readable answers the sample with the
+    best score, and without both a single sample. At temperature 0 all samples are the same, so it is a single sample.
     """
 
     def choose(self, search: Search) -> str:
-        """The first of these that the search can run."""
+        """The first of these strategies that the search can run."""
         if search.sampling.temperature > 0:
             for name in ("weighted_majority", "majority", "best_of_n"):
                 if not missing(find(name).needs, search.capabilities):
@@ -49,10 +49,10 @@ BUILT_IN = {"prior": Prior}
 
 @dataclass(frozen=True)
 class Auto:
-    """Run the strategy that a planner chooses, and note the choice in the log.
+    """Run the strategy that a planner chooses, and log the choice.
 
     Args:
-        planner: ``prior``, which knows no measurement, or the name of a planner of an installed package.
+        planner: ``prior``, which uses no measurements, or the name of a planner of an installed package.
 
     Raises:
         UnknownNameError: there is no such planner.
@@ -77,7 +77,7 @@ class Auto:
         check(*self._choice(search), search)
 
     async def __call__(self, search: Search) -> Answer:
-        """Choose, note the choice, and run it."""
+        """Choose a strategy, log the choice, and run the strategy."""
         name, strategy = self._choice(search)
         search.log(planner=self.planner, strategy=name)
         return await strategy(search)

@@ -96,9 +96,9 @@ class Verdicts:
     @property
     def missing(self) -> float:
         """Share of the checks without a readable verdict."""
-        asked = sum(int((p.check_tokens > 0).sum()) for p in self.problems)
+        checks = sum(int((p.check_tokens > 0).sum()) for p in self.problems)
         without = sum(int(np.isnan(p.verdicts[p.check_tokens > 0]).sum()) for p in self.problems)
-        return without / asked if asked else 0.0
+        return without / checks if checks else 0.0
 
     @property
     def ratio(self) -> float:
@@ -153,13 +153,13 @@ def at_random(bank: Verdicts, seed: int = 0) -> Verdicts:
     """
     rng = np.random.default_rng(seed)
 
-    def moved(problem: Checked) -> Checked:
-        asked = np.flatnonzero(problem.check_tokens.any(1))
+    def shuffled(problem: Checked) -> Checked:
+        checked = np.flatnonzero(problem.check_tokens.any(1))
         verdicts = problem.verdicts.copy()
-        verdicts[asked] = problem.verdicts[rng.permutation(asked)]
+        verdicts[checked] = problem.verdicts[rng.permutation(checked)]
         return replace(problem, verdicts=verdicts)
 
-    return replace(bank, problems=tuple(map(moved, bank.problems)))
+    return replace(bank, problems=tuple(map(shuffled, bank.problems)))
 
 
 def _best(problem: Checked, n: int, checks: int) -> float:

@@ -174,7 +174,7 @@ def make(name: str, values: Mapping[str, Any] | None = None) -> Strategy:
 def parse(text: str) -> tuple[str, Strategy]:
     """Read ``name``, ``name:option=value,option=value`` or ``name(inner):option=value``.
 
-    The name includes what is in brackets.
+    The returned name includes the brackets and their content.
 
     Raises:
         UnknownNameError: there is no such strategy, or it has no such option.

@@ -1,7 +1,7 @@
 """Noise levels of a sampler and the steps between them (Song et al. 2020, arXiv 2010.02502).
 
 A picture takes ``steps`` steps: at position 0 it is pure noise, at position ``steps`` it is clean. Callers count in
-positions, whatever the model's own timesteps are.
+positions, not in the timesteps of a model.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class SpillStore:
     """Stores float32 arrays, for use by one thread.
 
     Args:
-        most_bytes: most bytes in memory; the array used last stays there, whatever its size.
+        most_bytes: most bytes in memory; the array used last stays there even if it is larger.
     """
 
     def __init__(self, most_bytes: int) -> None:

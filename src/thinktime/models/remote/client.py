@@ -148,7 +148,7 @@ class Client:
 
     @asynccontextmanager
     async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
-        """POST bytes, and yield the response whatever its status, without retries.
+        """POST bytes, and yield the response of any status, without retries.
 
         Errors while the body is read are those of aiohttp.
 

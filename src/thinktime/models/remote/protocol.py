@@ -95,7 +95,7 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
 
 
 def unechoed(choice: Choice, prefix: str) -> Choice:
-    """A sample without the prefix ``prefix``, which the endpoint repeats."""
+    """A sample without the echoed ``prefix``."""
     if choice.error is not None or choice.text.startswith(prefix):
         return replace(choice, text=choice.text[len(prefix) :])
     return replace(choice, error="the sample does not repeat its prefix, although the endpoint's probe did")

@@ -27,7 +27,7 @@ class Assembly:
         return {"choices": choices} | ({} if self._usage is None else {"usage": self._usage})
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Add one event. Malformed parts are skipped; `read_choices` reports what is then missing."""
+        """Add one event. Malformed parts are skipped, and `read_choices` reports the missing fields."""
         self._usage = event.get("usage") or self._usage
         choices = event.get("choices")
         for choice in choices if isinstance(choices, Sequence) else ():
