@@ -41,8 +41,8 @@ _BASE = re.compile(r"([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\s*_\s*(?:\{\s*(\d+
 _VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
 _MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _RELATIONS = {"=": "=", r"\ne": "≠", "!=": "≠", r"\le": "≤", "<=": "≤", r"\ge": "≥", ">=": "≥", "<": "<", ">": ">"}
-_RELATIONS |= {r"\lt": "<", r"\gt": ">", r"\in": "∈", r"\notin": "∉", r"\subset": "⊂", r"\equiv": "≡", r"\mid": "∣"}
-_RELATIONS |= {r"\to": "→", r"\rightarrow": "→", r"\approx": "≈", r"\sim": "∼"}
+_RELATIONS |= {r"\lt": "<", r"\gt": ">", r"\in": "∈", r"\notin": "∉", r"\subset": "⊂", r"\equiv": "≡", r"\mid": "|"}
+_RELATIONS |= {r"\to": "→", r"\rightarrow": "→", r"\approx": "≈", r"\sim": "~"}
 _RELATION = re.compile(
     r"\\(?:ne|le|ge|lt|gt|in|notin|subset|equiv|mid|to|rightarrow|approx|sim)(?![A-Za-z])|[<>!]=|[=<>]"
 )

@@ -44,10 +44,11 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<name>\\[A-Za-z]+|[A-Za-z]+)|(?P<sign>\*\*|\\[{}|]|[-+*/^_(){}\[\]|!,=]))"
 )
 _FUNCTIONS = frozenset(
-    """
-    sqrt exp ln log lg sin cos tan cot sec csc arcsin arccos arctan asin acos atan sinh cosh tanh abs floor ceil gcd
-    lcm min max
-    """.split()
+    {
+        *("sqrt", "exp", "ln", "log", "lg", "abs", "floor", "ceil", "gcd", "lcm", "min", "max"),
+        *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan"),
+        *("sinh", "cosh", "tanh"),
+    }
 )
 _CONSTANTS = frozenset({"pi", "e", "i", "infty"})
 _MULTIPLY = frozenset({"*", r"\cdot", r"\times", r"\ast"})
@@ -425,7 +426,7 @@ def _raise(base: Value, exponent: Value) -> Value:
     if _both(base, exponent) and exponent.denominator > 1:
         return _root(_raise(base, Fraction(exponent.numerator)), Fraction(exponent.denominator))
     base, exponent = _real(base), _real(exponent)
-    if abs(exponent) > 10**6 or abs(base) > 10**6 and abs(exponent) > 10**4:
+    if abs(exponent) > 10**6 or (abs(base) > 10**6 and abs(exponent) > 10**4):
         raise NotUnderstoodError("too large a power")
     return base**exponent
 
@@ -493,8 +494,10 @@ def _apply(name: str, values: list[Value], base: Value | None) -> Value:
     if name in ("gcd", "lcm", "min", "max"):
         if not all(map(_is_whole, values)):
             raise NotUnderstoodError(name)
-        function = {"gcd": math.gcd, "lcm": math.lcm, "min": min, "max": max}[name]
-        return Fraction(function(*map(int, values)))
+        numbers = [int(value) for value in values]
+        if name in ("gcd", "lcm"):
+            return Fraction(math.gcd(*numbers) if name == "gcd" else math.lcm(*numbers))
+        return Fraction(min(numbers) if name == "min" else max(numbers))
     if len(values) != 1 or (base is not None and name != "log"):
         raise NotUnderstoodError(name)
     (value,) = values

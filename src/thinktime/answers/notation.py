@@ -1,4 +1,5 @@
-"""One plain notation for answers: LaTeX layout, Markdown and Unicode signs are replaced by the signs that readers use."""
+"""One plain notation for answers, without LaTeX layout, Markdown, and signs that look alike."""
+# ruff: noqa: RUF001  (the signs that look alike)
 
 from __future__ import annotations
 

@@ -17,28 +17,27 @@ _BRACED = r"(?:\{ *(-?\d+) *\}|(\d))"
 _POWER_OF_TEN = r"(?:e([+-]?\d+)|(?:\s*(?:\\times|\\cdot|[*x])\s*)10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+)))"
 _UNITS_OF_ONE_LETTER = "mgslLhJNWVAKCFk"
 _NO_UNITS = frozenset(
-    """
-    am an and ad bc bce ce cubed factorial fifth fifths fourth fourths gross half halves hundredths i in is
-    less minus mod modulo more negative no not of or over pair pairs pi plus pm point quarter quarters root score sixth
-    sixths squared tenth tenths than then thirds third through thru times to vs x y z january february march april may june july august september october november december monday tuesday
-    wednesday thursday friday saturday sunday north south east west
-    """.split()
+    {
+        *("am", "pm", "ad", "bc", "bce", "ce", "i", "x", "y", "z", "pi"),
+        *("and", "or", "an", "in", "is", "of", "to", "than", "then", "times", "over", "through", "thru", "vs"),
+        *("plus", "minus", "negative", "not", "no", "less", "more", "mod", "modulo", "root", "point"),
+        *("squared", "cubed", "factorial", "pair", "pairs", "gross", "score"),
+        *("half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth", "fifths"),
+        *("sixth", "sixths", "tenth", "tenths", "hundredths"),
+        *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october"),
+        *("november", "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+        *("north", "south", "east", "west"),
+    }
 )
 """Words behind a number that change it, so they are no units."""
 
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_PARTS = {
-    "half": 2,
-    "halves": 2,
-    "third": 3,
-    "quarter": 4,
-    "fourth": 4,
-    "fifth": 5,
-    "sixth": 6,
-    "eighth": 8,
-    "tenth": 10,
-}
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8}
+_PARTS |= {"tenth": 10, "hundredth": 100}
+_ONES = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen
+"""
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORDS = {word: value for value, word in enumerate(_ONES.split())}
 _WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
@@ -58,9 +57,8 @@ _BASE = re.compile(r"0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+")
 _ORDINAL = re.compile(r"(\d+)(?:\s*\^\s*\{?\s*)?(?:st|nd|rd|th)(?![A-Za-z])\s*\}?", re.IGNORECASE)
 _REPEATS = re.compile(_REPEATING)
 _UNIT = re.compile(
-    r"""(?ix) \s* (?: %|percent(?:age\s+points)?|per\s+cent
-    | \^\s*\{?\s*\\circ\s*\}? \s* [CFK]?
-    | [€£¥₹] | (?P<words> [a-z]+ (?:[\s/·.-]+[a-z]+)* \.? ) (?: \s*\^\s*\{?\s*-?\d\s*\}? )? (?: / [a-z]+ (?:\^\{?\d\}?)? )? )"""
+    r"""(?ix) \s* (?: %|percent(?:age\s+points)?|per\s+cent | \^\s*\{?\s*\\circ\s*\}? \s* [CFK]? | [€£¥₹]
+    | (?P<words> [a-z]+ (?:[\s/·.-]+[a-z]+)* \.? ) (?: \s*\^\s*\{?\s*-?\d\s*\}? )? (?: / [a-z]+ (?:\^\{?\d\}?)? )? )"""
 )
 
 
@@ -159,7 +157,7 @@ def _in_words(text: str) -> Fraction | None:
     for word in words:
         if word in _WORDS:
             if group is not None and (
-                group % 100 and not (group % 10 == 0 and 20 <= group % 100 and _WORDS[word] < 10)
+                group % 100 and not (group % 10 == 0 and group % 100 >= 20 and _WORDS[word] < 10)
             ):
                 return None
             group = (group or 0) + _WORDS[word]
@@ -167,4 +165,5 @@ def _in_words(text: str) -> Fraction | None:
             group = (1 if group is None else group) * 100
         else:
             total, group = total + (1 if group is None else group) * _SCALES[word], None
-    return _with_unit(Fraction(total + (group or 0)), text[spelt.end() :])
+    rest = text[spelt.end() :].strip().lower()
+    return Fraction(total + (group or 0)) if rest in ("", "%", "percent") else None  # seven dwarfs are a name
