@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import lru_cache
 
-from thinktime.answers.expressions import UndefinedError, value_of
+from thinktime.answers.expressions import UndefinedError, Work, value_of
 from thinktime.answers.notation import LONGEST, NEW_ROW, plain, trimmed
 from thinktime.answers.numbers import number
 
@@ -58,6 +59,17 @@ _OPENS, _CLOSES = "([{", ")]}"
 _INFINITE = re.compile(r"([-+]?)\s*(?:inf(?:inity)?|\\infty)", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class _At:
+    """How deep inside an answer a part is, and the work that is left for all its parts."""
+
+    work: Work
+    depth: int = 0
+
+    def inside(self) -> _At:
+        return _At(self.work, self.depth + 1)
+
+
 class Unlike:
     """The key of an answer that is equivalent to none, not even to itself written again. Each call makes a new one."""
 
@@ -78,7 +90,7 @@ def _known(answer: str) -> Hashable | None:
         return " ".join(answer.split()).casefold()
     try:
         text = plain(answer)
-        return _key(text, 0) if text else None
+        return _key(text, _At(Work())) if text else None
     except UndefinedError:
         return None
 
@@ -88,13 +100,13 @@ def equivalent(a: str | None, b: str | None) -> bool:
     return bool(a and b) and canonical(str(a)) == canonical(str(b))
 
 
-def _key(text: str, depth: int) -> Hashable:
+def _key(text: str, at: _At) -> Hashable:
     text = trimmed(text)
-    if depth > _DEEPEST:
+    if at.depth > _DEEPEST:
         return _words(text)
     text = _ABOUT.sub("", text)
     for kind in _KINDS:
-        found = kind(text, depth)
+        found = kind(text, at)
         if found is not None:
             return found
     return _words(text)
@@ -105,44 +117,44 @@ def _words(text: str) -> Hashable:
     return " ".join(re.sub(r"[\\{}\"]", " ", text).rstrip(".!?").split()).casefold()
 
 
-def _plus_minus(text: str, depth: int) -> Hashable | None:
+def _plus_minus(text: str, at: _At) -> Hashable | None:
     """Both values of a formula with one sign for plus or minus."""
     if len(_PLUS_MINUS.findall(text)) != 1:
         return None
-    return ("set", frozenset(_key(_PLUS_MINUS.sub(sign, text), depth + 1) for sign in "+-"))
+    return ("set", frozenset(_key(_PLUS_MINUS.sub(sign, text), at.inside()) for sign in "+-"))
 
 
-def _empty(text: str, depth: int) -> Hashable | None:
+def _empty(text: str, at: _At) -> Hashable | None:
     return ("set", frozenset()) if _EMPTY.fullmatch(text) else None
 
 
-def _choice(text: str, depth: int) -> Hashable | None:
+def _choice(text: str, at: _At) -> Hashable | None:
     match = _CHOICE.fullmatch(text)
     return match[1].casefold() if match else None
 
 
-def _infinite(text: str, depth: int) -> Hashable | None:
+def _infinite(text: str, at: _At) -> Hashable | None:
     match = _INFINITE.fullmatch(text)
     return None if match is None else "-infinity" if match[1] == "-" else "infinity"
 
 
-def _time(text: str, depth: int) -> Hashable | None:
+def _time(text: str, at: _At) -> Hashable | None:
     match = _TIME.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= 12:
         return None
     return ("time", int(match[1]) % 12 + (12 if match[3] in "Pp" else 0), int(match[2] or 0))
 
 
-def _parts(text: str, depth: int) -> Hashable | None:
+def _parts(text: str, at: _At) -> Hashable | None:
     return ("parts", *map(number, re.split(r"\s*:\s*", text))) if _PARTS.fullmatch(text) else None
 
 
-def _base(text: str, depth: int) -> Hashable | None:
+def _base(text: str, at: _At) -> Hashable | None:
     match = _BASE.fullmatch(text)
     return ("base", match[1].casefold(), int(match[2] or match[3])) if match else None
 
 
-def _relation(text: str, depth: int) -> Hashable | None:
+def _relation(text: str, at: _At) -> Hashable | None:
     places = [found for found in _RELATION.finditer(text) if _level(text, found.start()) == 0]
     if not places or len(_split(text, _JOINED)) > 1:
         return None
@@ -151,10 +163,10 @@ def _relation(text: str, depth: int) -> Hashable | None:
     sides = [text[end:start].strip() for end, start in zip(ends, starts, strict=True)]
     signs = [_RELATIONS[found[0]] for found in places]
     if signs[0] in "=≈" and (not sides[0] or _is_name(sides[0])) and len(set(signs)) == 1:
-        return _key(sides[-1], depth + 1)  # x = 5, = 5, (a, b) = (1, 2), x = 2 + 3 = 5
+        return _key(sides[-1], at.inside())  # x = 5, = 5, (a, b) = (1, 2), x = 2 + 3 = 5
     if len(signs) == 1 and signs[0] == "=" and _is_name(sides[1]):
-        return _key(sides[0], depth + 1)  # 5 = x
-    keys = [_key(side, depth + 1) for side in sides]
+        return _key(sides[0], at.inside())  # 5 = x
+    keys = [_key(side, at.inside()) for side in sides]
     if len(signs) == 1 and signs[0] in "=≠≈":
         return ("relation", signs[0], frozenset(keys))
     if all(sign in _FLIPPED for sign in signs):
@@ -168,24 +180,24 @@ def _is_name(text: str) -> bool:
     return all(_VARIABLE.fullmatch(part.strip()) for part in inside.split(","))
 
 
-def _sequence(text: str, depth: int) -> Hashable | None:
+def _sequence(text: str, at: _At) -> Hashable | None:
     text = text.replace(r"\{", "{").replace(r"\}", "}") if text[:2] == r"\{" else text
     if len(text) < 2 or text[0] not in _OPENS or text[-1] not in _CLOSES or not _is_enclosed(text):
         return None
     entries = _split(text[1:-1], re.compile(r"\s*[,;]\s*"))
     if text[0] == "{":
-        return ("set", frozenset(_key(entry, depth + 1) for entry in entries if entry))
+        return ("set", frozenset(_key(entry, at.inside()) for entry in entries if entry))
     if len(entries) == 1:
-        return _key(entries[0], depth + 1) if text[0] == "(" and text[-1] == ")" else None
-    return ("sequence", text[0], text[-1], *(_key(entry, depth + 1) for entry in entries))
+        return _key(entries[0], at.inside()) if text[0] == "(" and text[-1] == ")" else None
+    return ("sequence", text[0], text[-1], *(_key(entry, at.inside()) for entry in entries))
 
 
-def _union(text: str, depth: int) -> Hashable | None:
+def _union(text: str, at: _At) -> Hashable | None:
     parts = _split(text, _UNION)
-    return ("union", frozenset(_key(part, depth + 1) for part in parts)) if len(parts) > 1 else None
+    return ("union", frozenset(_key(part, at.inside()) for part in parts)) if len(parts) > 1 else None
 
 
-def _list(text: str, depth: int) -> Hashable | None:
+def _list(text: str, at: _At) -> Hashable | None:
     entries = _split(text, _JOINED)
     if len(entries) < 2 or not all(entries):
         return None
@@ -196,35 +208,35 @@ def _list(text: str, depth: int) -> Hashable | None:
     pairs = [entry.partition("=") for entry in entries]
     names = {name.strip() for name, sign, _ in pairs if sign}
     if len(names) == 1 and all(_is_name(name) for name in names):  # x = 1 or x = 2, and x = 1, 2
-        return ("set", frozenset(_key(value if sign else name, depth + 1) for name, sign, value in pairs))
-    return ("set", frozenset(_part(entry, depth + 1) for entry in entries))
+        return ("set", frozenset(_key(value if sign else name, at.inside()) for name, sign, value in pairs))
+    return ("set", frozenset(_part(entry, at.inside()) for entry in entries))
 
 
-def _part(text: str, depth: int) -> Hashable:
+def _part(text: str, at: _At) -> Hashable:
     """An entry of a list; which variable has a value matters there."""
     name, sign, value = text.partition("=")
     if sign and _is_name(name.strip()):
-        return ("assigned", name.strip(), _key(value, depth))
-    return _key(text, depth)
+        return ("assigned", name.strip(), _key(value, at))
+    return _key(text, at)
 
 
-def _matrix(text: str, depth: int) -> Hashable | None:
+def _matrix(text: str, at: _At) -> Hashable | None:
     match = _MATRIX.fullmatch(text)
     if match is None:
         return None
     rows = [row for row in match[2].split(NEW_ROW) if row.strip()]
-    return ("matrix", *(tuple(_key(entry, depth + 1) for entry in row.split("&")) for row in rows))
+    return ("matrix", *(tuple(_key(entry, at.inside()) for entry in row.split("&")) for row in rows))
 
 
-def _formula(text: str, depth: int) -> Hashable | None:
-    return value_of(text) if re.search(r"[\d\\^_+*/()|!-]", text) or len(text) == 1 else None
+def _formula(text: str, at: _At) -> Hashable | None:
+    return value_of(text, at.work) if re.search(r"[\d\\^_+*/()|!-]", text) or len(text) == 1 else None
 
 
-def _number(text: str, depth: int) -> Hashable | None:
+def _number(text: str, at: _At) -> Hashable | None:
     return number(text)
 
 
-_KINDS: tuple[Callable[[str, int], Hashable | None], ...] = (
+_KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
     *(
         _number,
         _choice,

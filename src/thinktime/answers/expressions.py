@@ -22,8 +22,8 @@ DIGITS, COMPARED = 40, 25
 BITS = 4096
 """Of the numerator or denominator of an exact value."""
 LARGEST_FACTORIAL = 500
-TERMS = 200
-"""Of a sum or a product that is written with its bounds."""
+OPERATIONS = 800
+"""Of all formulas of one answer, some 20 microseconds each."""
 
 Value = Any
 """A `Fraction`, or a real or complex number of mpmath."""
@@ -55,7 +55,7 @@ _MULTIPLY = frozenset({"*", r"\cdot", r"\times", r"\ast"})
 _DIVIDE = frozenset({"/", r"\div"})
 
 
-def value_of(text: str) -> Hashable | None:
+def value_of(text: str, work: Work) -> Hashable | None:
     """A key that is equal for equal formulas; a `Fraction` for a rational number. None if it is not understood.
 
     Raises:
@@ -64,7 +64,7 @@ def value_of(text: str) -> Hashable | None:
     if len(text) > LONGEST:
         return None
     try:
-        parser = _Parser(text)
+        parser = _Parser(text, work)
         formula = parser.whole()
         if not parser.variables:
             return _key(formula(_no_variable))
@@ -123,12 +123,30 @@ def _mp() -> Any:
     return mp
 
 
+class Work:
+    """The operations that are left to compare one answer."""
+
+    def __init__(self) -> None:
+        self._left = OPERATIONS
+
+    def one(self) -> None:
+        """Use up one operation.
+
+        Raises:
+            NotUnderstoodError: none is left.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise NotUnderstoodError("too much to compute")
+
+
 class _Parser:
     """Recursive descent over the tokens; what it returns evaluates at a point."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, work: Work) -> None:
         self.tokens: list[tuple[str, str]] = []
         self.variables: set[str] = set()
+        self.work = work
         place = 0
         text = text.rstrip()
         while place < len(text):
@@ -150,6 +168,20 @@ class _Parser:
         if self.at < len(self.tokens):
             raise NotUnderstoodError(self._sign())
         return formula
+
+    def _binary(self, combine: Callable[[Value, Value], Value], left: Formula, right: Formula) -> Formula:
+        def evaluate(point: Point) -> Value:
+            self.work.one()
+            return combine(left(point), right(point))
+
+        return evaluate
+
+    def _applied(self, function: Callable[[Value], Value], inside: Formula) -> Formula:
+        def evaluate(point: Point) -> Value:
+            self.work.one()
+            return function(inside(point))
+
+        return evaluate
 
     def _sign(self, ahead: int = 0) -> str:
         place = self.at + ahead
@@ -174,7 +206,7 @@ class _Parser:
             raise NotUnderstoodError("too deep")
         left = self._product()
         while self._sign() in ("+", "-"):
-            left = _binary(_add if self._take() == "+" else _subtract, left, self._product())
+            left = self._binary(_add if self._take() == "+" else _subtract, left, self._product())
         self.depth -= 1
         return left
 
@@ -184,12 +216,12 @@ class _Parser:
             sign = self._sign()
             if sign in _MULTIPLY and not implicit_only:
                 self._take()
-                left = _binary(_multiply, left, self._signed())
+                left = self._binary(_multiply, left, self._signed())
             elif sign in _DIVIDE and not implicit_only:
                 self._take()
-                left = _binary(_divide, left, self._signed())
+                left = self._binary(_divide, left, self._signed())
             elif self._begins_factor():
-                left = _binary(_multiply, left, self._power())
+                left = self._binary(_multiply, left, self._power())
             else:
                 return left
 
@@ -212,19 +244,19 @@ class _Parser:
         if self._sign() in ("^", "**"):
             self._take()
             exponent = self._signed() if self._sign() != "{" else self._group()
-            return _binary(_raise, base, exponent)
+            return self._binary(_raise, base, exponent)
         return base
 
     def _postfixed(self) -> Formula:
         inside = self._atom()
         while self._sign() == "!":
             self._take()
-            inside = _applied(_factorial, inside)
+            inside = self._applied(_factorial, inside)
         braced = self._sign() == "^" and self._sign(1) == "{" and self._sign(2) == r"\circ"
         if braced or (self._sign() == "^" and self._sign(1) == r"\circ"):
             self.at += 4 if braced else 2
             if self.in_angle:
-                return _binary(_multiply, inside, lambda point: _constant("pi") / 180)
+                return self._binary(_multiply, inside, lambda point: _constant("pi") / 180)
         return inside
 
     def _atom(self) -> Formula:
@@ -235,7 +267,7 @@ class _Parser:
         if sign in ("(", "{", "[", r"\{"):
             return self._until({"(": ")", "{": "}", "[": "]", r"\{": r"\}"}[sign])
         if sign in ("|", r"\|"):
-            return _applied(_absolute, self._until(sign))
+            return self._applied(_absolute, self._until(sign))
         if kind == "name":
             return self._named(sign.removeprefix("\\"))
         raise NotUnderstoodError(sign)
@@ -258,12 +290,12 @@ class _Parser:
     def _named(self, name: str) -> Formula:
         if name in ("frac",):
             above, below = self._group(), self._group()
-            return _binary(_divide, above, below)
+            return self._binary(_divide, above, below)
         if name in ("binom", "tbinom", "dbinom"):
-            return _binary(_choose, self._group(), self._group())
+            return self._binary(_choose, self._group(), self._group())
         if name in ("lfloor", "lceil", "lvert"):
             inside = self._until(f"\\r{name[1:]}")
-            return _applied({"lfloor": _floor, "lceil": _ceiling, "lvert": _absolute}[name], inside)
+            return self._applied({"lfloor": _floor, "lceil": _ceiling, "lvert": _absolute}[name], inside)
         if name in ("sum", "prod"):
             return self._many(name)
         if name == "sqrt":
@@ -339,10 +371,11 @@ class _Parser:
 
         def evaluate(point: Point) -> Value:
             low, high = first(point), last(point)
-            if not (_is_whole(low) and _is_whole(high)) or high - low > TERMS:
-                raise NotUnderstoodError("too many terms")
+            if not (_is_whole(low) and _is_whole(high)):
+                raise NotUnderstoodError("bounds")
             found = Fraction(0 if name == "sum" else 1)
             for k in range(int(low), int(high) + 1):
+                self.work.one()
                 value = term(lambda asked, k=k: Fraction(k) if asked == variable else point(asked))  # type: ignore[misc]
                 found = (_add if name == "sum" else _multiply)(found, value)
             return found
@@ -363,14 +396,6 @@ def _split(name: str) -> list[tuple[str, str]]:
     if sum(len(each) == 1 for _, each in found) > 3:
         raise NotUnderstoodError("a word")
     return found
-
-
-def _binary(combine: Callable[[Value, Value], Value], left: Formula, right: Formula) -> Formula:
-    return lambda point: combine(left(point), right(point))
-
-
-def _applied(function: Callable[[Value], Value], inside: Formula) -> Formula:
-    return lambda point: function(inside(point))
 
 
 def _constant(name: str) -> Value:
