@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,7 +14,27 @@ from hypothesis import strategies as st
 
 from thinktime.answers import TextAnswers, canonical, equivalent, extract
 
+CORPUS = Path(__file__).with_name("corpus")
 unhurried = settings(deadline=None)
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    """The lines of a file of the corpus."""
+    return [json.loads(line) for line in (CORPUS / name).read_text().splitlines()]
+
+
+# The corpus
+
+
+@pytest.mark.parametrize("case", cases("equivalence.jsonl"), ids=lambda case: f"{case['a']} {case['b']}")
+def test_two_answers_are_the_same_or_not(case: dict[str, Any]) -> None:
+    assert equivalent(case["a"], case["b"]) is equivalent(case["b"], case["a"]) is case["same"]
+
+
+@pytest.mark.parametrize("case", cases("reading.jsonl"), ids=lambda case: case["text"])
+def test_the_answer_that_a_text_states(case: dict[str, Any]) -> None:
+    found = extract(case["text"])
+    assert found is None if case["answer"] is None else equivalent(found, case["answer"])
 
 
 # The same value
@@ -122,11 +145,61 @@ def test_two_answers_without_a_value_are_not_equal(one: str, other: str) -> None
     "text", ["x" * 300, "9^" * 150, "9^{9^{9^9}}", "{" * 50, "\\frac", "\\frac{}{}", "((((", "1/0", "\x00", "=", "\\"]
 )
 def test_any_text_has_a_key(text: str) -> None:
-    assert canonical(text) == canonical(text)
+    assert isinstance(hash(canonical(text)), int)
     assert equivalent(text, "7") is False
 
 
-# Numbers in any writing
+LONG = 200_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("3000000!", "99999999!", r"\log(99999999!)", r"\Gamma(10^{10})", "9^{9^9}", "x^{x^{x^{x}}}", "1e999999"),
+        *(
+            r"\sum_{k=1}^{100000} \frac{1}{k}",
+            r"\prod_{k=1}^{10^9} k",
+            r"\sum_{i=1}^{99}\sum_{j=1}^{99}\sum_{k=1}^{99} ijk",
+            r"\binom{1000000}{500000}",
+            "10^{999999999}",
+        ),
+        *(
+            r"\dfrac{7^{(7^{(7^7)})}-7}{4}",
+            "1/(" * 40 + "1" + ")" * 40,
+            "9" * 5000,
+            "(" * 1000,
+            "1," * 900,
+            "x=y=" * 300,
+        ),
+        *("a" + " " * LONG + "b", "0.\\overline{" + "1" * 300 + "}", "\\text{" * 300, "**" * 900, "1:" * 500 + "1"),
+        *("(" * 8 + "1+x" + ")^9" * 8, r"e^{e^{e^{e^e}}}", r"\lfloor 10^{300}\pi \rfloor", "|" * 300, "1 or " * 300),
+    ],
+    ids=lambda answer: answer[:16],
+)
+def test_no_answer_takes_long(answer: str) -> None:
+    """Some of these would run for hours if they were evaluated."""
+    assert isinstance(hash(canonical(answer)), int)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("answer is a" + " " * LONG + "b", "answer" + " " * LONG, "The answer is\n\n" + " " * LONG),
+        *("The answer is " + "9" * LONG, "\\boxed{1}" + " " * LONG, "answer is: " + "\n " * LONG),
+        *(
+            unit * (LONG // len(unit))
+            for unit in ("\n", "answer\n", "\\boxed{", "\\boxed{5}", "<think>", "#### ", "\nQ1:")
+        ),
+        *(unit * (LONG // len(unit)) for unit in ("\nQ1:", "answer to ", "answer is not ", "the final answer ")),
+    ],
+    ids=lambda text: text[:16].strip(),
+)
+def test_no_text_takes_long_to_read(text: str) -> None:
+    """A pattern that backtracks would take minutes."""
+    extract(text)
+
+
+# Numbers in any spelling
 
 VALUES = st.fractions(-10_000, 10_000, max_denominator=64)
 
@@ -229,3 +302,26 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
 
 def test_another_reader_can_be_given() -> None:
     assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"
+
+
+# Formulas
+
+SIZES = st.integers(-20, 20)
+
+
+@unhurried
+@given(SIZES, SIZES, SIZES, SIZES)
+def test_a_product_of_sums_equals_its_expansion_and_no_other(a: int, b: int, c: int, d: int) -> None:
+    product = f"({a}x + {b})({c}x + {d})"
+    expanded = f"{a * c}x^2 + {a * d + b * c}x + {b * d}".replace("+ -", "- ")
+    assert equivalent(product, expanded) and equivalent(rf"\left({a}x+{b}\right)\cdot ({c} x+{d})", expanded)
+    assert not equivalent(product, f"{expanded} + 1")
+
+
+@unhurried
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(2, 9))
+def test_roots_and_fractions_are_equal_where_their_values_are(a: int, b: int, n: int) -> None:
+    assert equivalent(rf"{a}\sqrt{{{n}}}", rf"\sqrt{{{a * a * n}}}")
+    assert equivalent(rf"\frac{{{a}}}{{\sqrt{{{n}}}}}", rf"\frac{{{a}\sqrt{{{n}}}}}{{{n}}}")
+    assert equivalent(rf"\sqrt{{{a}}}\sqrt{{{b}}}", rf"\sqrt{{{a * b}}}")
+    assert not equivalent(rf"{a}\sqrt{{{n}}}", rf"{a + 1}\sqrt{{{n}}}")

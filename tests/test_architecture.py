@@ -119,7 +119,7 @@ def test_the_checker_sees_every_way_of_importing(tmp_path: Path, monkeypatch: py
     assert within("thinktime.core.b", "core") and not within("thinktime.core_two.b", "core")
 
 
-HEAVY = {"aiohttp", "torch", "numpy", "transformers", "math_verify", "sympy", "rich", "typer", "pytest", "hypothesis"}
+HEAVY = {"aiohttp", "torch", "numpy", "transformers", "mpmath", "sympy", "rich", "typer", "pytest", "hypothesis"}
 HEAVY |= {"starlette", "uvicorn"}
 LIGHT = ["thinktime", *(f"thinktime.core.{f.stem}" for f in FILES if layer(f) == "core"), "thinktime.strategies"]
 LIGHT += ["thinktime.bank.store", "thinktime.answers", "thinktime.generators.recorded", "thinktime.scorers.recorded"]

@@ -1,0 +1,27 @@
+"""Answers: read from texts, and compared, the same for votes, checkers and agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from thinktime.answers.equivalence import canonical, equivalent
+from thinktime.answers.reading import extract
+
+__all__ = ["TextAnswers", "canonical", "equivalent", "extract"]
+
+
+class TextAnswers:
+    """Answers of text generations, compared by `canonical`. ``read`` extracts the answer from a text."""
+
+    def __init__(self, read: Callable[[str], str | None] = extract) -> None:
+        self._read = read
+
+    def read(self, state: Any) -> str | None:
+        """The final answer in ``state.text``, or None."""
+        answer = self._read(state.text)
+        return answer if answer and answer.strip() else None
+
+    def key(self, answer: str) -> Hashable:
+        """Equal keys mean equivalent answers."""
+        return canonical(answer)

@@ -1,0 +1,107 @@
+"""One plain notation for answers, without LaTeX layout, Markdown, and signs that look alike."""
+# ruff: noqa: RUF001  (the signs that look alike)
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+LONGEST = 2000
+"""Characters of an answer that are looked at; a longer one is compared as text."""
+
+NEW_ROW = "\x1e"
+"""Stands for the double backslash that ends a row of a matrix."""
+
+_SIGNS = {
+    **dict.fromkeys("\u2212\u2013\u2014\u2010\u2011", "-"),
+    **dict.fromkeys("\u00a0\u2009\u200a\u202f\u2002\u2003\u3000", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060", ""),
+    **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "∗": "*"},
+    **{"π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "±": r"\pm ", "°": r"^\circ ", "∅": r"\emptyset "},
+    **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "},
+    **{"ℤ": r"\mathbb{Z}", "ℝ": r"\mathbb{R}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}"},
+    **{"θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega "},
+    **dict.fromkeys("“”„\u2018\u2019", '"'),
+}
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
+_RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_VULGAR = re.compile(r"(\d?)\s*([\u00bc-\u00be\u2150-\u215e])")
+_SPACING = re.compile(
+    r"\\(?:[,;:!> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))|~"
+)
+_DELIMITERS = re.compile(r"\\[()\[\]]|\$\$?")
+_FONTS = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boxed|fbox|operatorname\*?|emph|underline)\s*(?=\{)"
+)
+_BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])")
+_SYNONYMS = (
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\leq(?:slant)?(?![A-Za-z])"), r"\\le"),
+    (re.compile(r"\\geq(?:slant)?(?![A-Za-z])"), r"\\ge"),
+    (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\(?:degree|degrees)(?![A-Za-z])"), r"^\\circ"),
+    (re.compile(r"\\langle(?![A-Za-z])"), "("),
+    (re.compile(r"\\rangle(?![A-Za-z])"), ")"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\([%$#&_])"), r"\1"),
+)
+
+
+def plain(answer: str) -> str:
+    """The answer in plain notation, without what only lays it out. It may be empty."""
+    text = answer[: LONGEST + 1].replace(r"\\", f" {NEW_ROW} ")
+    text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
+    text = _VULGAR.sub(_fraction, text)
+    text = "".join(_SIGNS.get(sign, sign) for sign in text)
+    text = unicodedata.normalize("NFKC", text)
+    for pattern, by in _SYNONYMS:
+        text = pattern.sub(by, text)
+    text = _SPACING.sub(lambda found: "" if found[0] == r"\!" or found[0][1:2].isalpha() else " ", text)
+    text = _DELIMITERS.sub("", text)
+    text = _without_fonts(text)
+    text = _BOLD.sub(r"\2", text).replace("`", "")
+    return trimmed(text)
+
+
+def trimmed(text: str) -> str:
+    """Without outer spaces, quotes, stray emphasis, and the full stop of a sentence."""
+    before = None
+    while before != text:
+        before, text = text, text.strip().strip('"').rstrip(".;,:").strip()
+        if len(text) > 1 and text[0] == text[-1] == "'":
+            text = text[1:-1]
+        if text.startswith("**") or text.endswith("**"):
+            text = text.removeprefix("**").removesuffix("**")
+    return text
+
+
+def _fraction(found: re.Match[str]) -> str:
+    """A sign such as ½, behind a space where it follows a digit."""
+    above, _, below = unicodedata.normalize("NFKC", found[2]).partition("\u2044")
+    return f"{found[1]}{' ' if found[1] else ''}{above}/{below}"
+
+
+def _without_fonts(text: str) -> str:
+    r"""``\text{A}`` is ``A`` and ``5\text{ cm}`` is ``5 cm``, whatever is inside."""
+    while found := _FONTS.search(text):
+        end = closing(text, found.end())
+        inside = text[found.end() + 1 : end] if end is not None else text[found.end() + 1 :]
+        rest = text[end + 1 :] if end is not None else ""
+        glue = " " if text[: found.start()][-1:].isalnum() and inside[:1].isalpha() else ""
+        text = (
+            f"{text[: found.start()]}{glue}{inside}{' ' if inside[-1:].isalpha() and rest[:1].isalpha() else ''}{rest}"
+        )
+    return text
+
+
+def closing(text: str, start: int) -> int | None:
+    """The index of the brace that closes the one at ``start``; None if there is none."""
+    depth = 0
+    for index in range(start, len(text)):
+        if text[index] in "{}" and text[index - 1 : index] != "\\":
+            depth += 1 if text[index] == "{" else -1
+            if depth == 0:
+                return index
+    return None

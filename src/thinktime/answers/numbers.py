@@ -1,0 +1,169 @@
+"""Plain numbers in the ways that people write them, as exact fractions."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+LARGEST_EXPONENT = 4000
+"""A larger power of ten is compared as text."""
+
+_THOUSANDS = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+"
+_DECIMAL = rf"(?:{_THOUSANDS}|\d+)(?:\.\d*)?|\.\d+"
+_POINTS = r"\d{1,3}(?:\.\d{3}){2,}"
+_REPEATING = r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar)\{(?P<line>\d+)\}|\((?P<bracket>\d+)\))"
+_WHOLE = r"\d+"
+_BRACED = r"(?:\{ *(-?\d+) *\}|(\d))"
+_POWER_OF_TEN = r"(?:e([+-]?\d+)|(?:\s*(?:\\times|\\cdot|[*x])\s*)10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+)))"
+_UNITS_OF_ONE_LETTER = "mgslLhJNWVAKCFk"
+_NO_UNITS = frozenset(
+    {
+        *("am", "pm", "ad", "bc", "bce", "ce", "i", "x", "y", "z", "pi"),
+        *("and", "or", "an", "in", "is", "of", "to", "than", "then", "times", "over", "through", "thru", "vs"),
+        *("plus", "minus", "negative", "not", "no", "less", "more", "mod", "modulo", "root", "point"),
+        *("squared", "cubed", "factorial", "pair", "pairs", "gross", "score"),
+        *("half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth", "fifths"),
+        *("sixth", "sixths", "tenth", "tenths", "hundredths"),
+        *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october"),
+        *("november", "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+        *("north", "south", "east", "west"),
+    }
+)
+"""Words behind a number that change it, so they are no units."""
+
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8}
+_PARTS |= {"tenth": 10, "hundredth": 100}
+_ONES = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORDS = {word: value for value, word in enumerate(_ONES.split())}
+_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
+
+_SPELT = re.compile(
+    rf"(?:{'|'.join([*_WORDS, 'hundred'])})\b(?:[\s-]+(?:and\s+)?(?:{'|'.join([*_WORDS, *_SCALES])})\b)*"
+)
+
+_SIGN = re.compile(r"^([-+]?)\s*")
+_CURRENCY = re.compile(r"^(?:US|USD|EUR|GBP|Rs\.?|[€£¥₹])\s*(?=[\d.\\-])")
+_NUMBER = re.compile(rf"(?P<number>{_POINTS}|{_DECIMAL})(?P<ten>{_POWER_OF_TEN})?", re.IGNORECASE)
+_TEN = re.compile(r"10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))")
+_MIXED = re.compile(r"(\d+)\s+(\d+)\s*/\s*(\d+)")
+_MIXED_FRAC = re.compile(rf"(\d+)?\s*\\frac\s*{_BRACED}\s*{_BRACED}")
+_RATIO = re.compile(rf"({_DECIMAL})\s*/\s*({_DECIMAL})")
+_BASE = re.compile(r"0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+")
+_ORDINAL = re.compile(r"(\d+)(?:\s*\^\s*\{?\s*)?(?:st|nd|rd|th)(?![A-Za-z])\s*\}?", re.IGNORECASE)
+_REPEATS = re.compile(_REPEATING)
+_UNIT = re.compile(
+    r"""(?ix) \s* (?: %|percent(?:age\s+points)?|per\s+cent | \^\s*\{?\s*\\circ\s*\}? \s* [CFK]? | [€£¥₹]
+    | (?P<words> [a-z]+ (?:[\s/·.-]+[a-z]+)* \.? ) (?: \s*\^\s*\{?\s*-?\d\s*\}? )? (?: / [a-z]+ (?:\^\{?\d\}?)? )? )"""
+)
+
+
+def number(text: str) -> Fraction | None:
+    """The value of a number in plain notation, without its unit, percent sign or currency; None if it is no number."""
+    if len(text) > 400 or not text:
+        return None
+    sign = _SIGN.match(text)
+    assert sign is not None
+    rest = _CURRENCY.sub("", text[sign.end() :])
+    if rest[:1] in ("-", "+") and not sign[1]:
+        sign, rest = _SIGN.match(rest) or sign, rest[1:].lstrip()
+    value = _unsigned(rest)
+    return None if value is None else -value if sign[1] == "-" else value
+
+
+def _unsigned(text: str) -> Fraction | None:
+    if text.isascii() and text.isdigit():
+        return Fraction(int(text))
+    if _BASE.fullmatch(text):
+        return Fraction(int(text, 0))
+    found = _longest(text)
+    if found is not None:
+        value, end = found
+        return _with_unit(value, text[end:])
+    return _in_words(text)
+
+
+def _longest(text: str) -> tuple[Fraction, int] | None:
+    """The number at the beginning of a text, and where it ends."""
+    if match := _ORDINAL.match(text):
+        return Fraction(int(match[1])), match.end()
+    if match := _MIXED.match(text):
+        return (int(match[1]) + Fraction(int(match[2]), int(match[3])), match.end()) if int(match[3]) else None
+    if match := _MIXED_FRAC.match(text):
+        whole, above, below = match[1] or "0", match[2] or match[3], match[4] or match[5]
+        return (int(whole) + Fraction(int(above), int(below)), match.end()) if int(below) else None
+    if match := _REPEATS.match(text):
+        once, again = match["once"], match["line"] or match["bracket"]
+        repeated = Fraction(int(again), 10 ** len(once) * (10 ** len(again) - 1))
+        return Fraction(f"{match['whole'] or 0}.{once or 0}") + repeated, match.end()
+    if match := _RATIO.match(text):
+        above, below = _decimal(match[1]), _decimal(match[2])
+        return (above / below, match.end()) if below else None
+    if match := _TEN.match(text):
+        return _times_ten(Fraction(1), match[1] or match[2], match.end())
+    if match := _NUMBER.match(text):
+        value = _decimal(match["number"])
+        exponent = next((each for each in match.groups()[2:5] if each), None)
+        return (value, match.end()) if exponent is None else _times_ten(value, exponent, match.end())
+    return None
+
+
+def _times_ten(value: Fraction, exponent: str, end: int) -> tuple[Fraction, int] | None:
+    return (value * Fraction(10) ** int(exponent), end) if abs(int(exponent)) <= LARGEST_EXPONENT else None
+
+
+def _decimal(text: str) -> Fraction:
+    text = re.sub(r"[ ,']", "", text)
+    return Fraction(text.replace(".", "") if text.count(".") > 1 else text)
+
+
+def _with_unit(value: Fraction, rest: str) -> Fraction | None:
+    """The value with a scale such as million; None if what follows is no unit."""
+    words = rest.split(maxsplit=1)
+    if rest[:1] in (" ", "-") and words:
+        first = words[0].lower().strip("-").rstrip(".")
+        if first in _SCALES:
+            return _with_unit(value * _SCALES[first], f" {words[1]}" if len(words) > 1 else "")
+        part = _PARTS.get(first) or _PARTS.get(first.removesuffix("s"))
+        if part is not None and len(words) == 1:
+            return value / part
+    if not rest.strip():
+        return value
+    match = _UNIT.fullmatch(rest)
+    if match is None:
+        return None
+    if match["words"]:
+        units = re.findall(r"[A-Za-z]+", match["words"])
+        if any(unit.lower() in _NO_UNITS or unit.lower() in _SCALES or unit.lower() in _WORDS for unit in units):
+            return None
+        if any(len(unit) == 1 and unit not in _UNITS_OF_ONE_LETTER for unit in units if unit != "a" or len(units) == 1):
+            return None
+        if rest[:1].isalpha() and (len(units) > 1 or len(units[0]) > 3):  # 5cm is a length, 5apples may be anything
+            return None
+    return value
+
+
+def _in_words(text: str) -> Fraction | None:
+    """``seventy-two`` and ``three hundred and five``."""
+    spelt = _SPELT.match(text.lower())
+    if spelt is None:
+        return None
+    words = [word for word in re.split(r"[\s-]+", spelt[0]) if word != "and"]
+    total, group = 0, None
+    for word in words:
+        if word in _WORDS:
+            if group is not None and (
+                group % 100 and not (group % 10 == 0 and group % 100 >= 20 and _WORDS[word] < 10)
+            ):
+                return None
+            group = (group or 0) + _WORDS[word]
+        elif word == "hundred":
+            group = (1 if group is None else group) * 100
+        else:
+            total, group = total + (1 if group is None else group) * _SCALES[word], None
+    rest = text[spelt.end() :].strip().lower()
+    return Fraction(total + (group or 0)) if rest in ("", "%", "percent") else None  # seven dwarfs are a name

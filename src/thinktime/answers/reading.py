@@ -1,0 +1,166 @@
+r"""Reads the final answer off a solution.
+
+Thoughts are cut first, then other questions that a model goes on to write. What is left may state answers in four ways:
+
+- ``\boxed{72}``; boxes that are joined by *or*, *and* or a comma are one answer;
+- ``#### 72``, to the end of the line;
+- ``Final answer: 72`` and ``**Answer**`` at the beginning of a sentence, on the same line or the next;
+- ``the answer is 72`` anywhere, to the end of the sentence.
+
+The last statement wins, whichever way it is made. An empty box, a placeholder, and a denial are no statements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from thinktime.answers.notation import closing, plain, trimmed
+from thinktime.answers.numbers import number
+
+LONGEST = 400
+"""Characters of a statement."""
+READ = 20_000
+"""Characters at the end of a solution that are read."""
+MOST = 100
+"""Boxes that are read; in a longer row of them the last ones."""
+
+_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_NEXT_QUESTION = re.compile(
+    r"\n\s{0,9}(?:#+ ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise)\b ?\d{0,9} ?[:.]", re.IGNORECASE
+)
+_BARE = re.compile(r"[\w.,/-]{0,40}\w")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,9}")
+_BETWEEN_BOXES = re.compile(r"[\s$.]*(?:,|;|or|and|\\text\{ *(?:or|and) *\})?[\s$]*")
+_WORD = re.compile(r"\w")
+_HASHES = re.compile(r"####[ \t]*(?P<said>[^\n]*)")
+_HEADED = re.compile(
+    r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:final\s{1,9}|correct\s{1,9})?answer[ \t]{0,9}(?:\*\*)?"
+    r"[ \t]{0,9}(?:[:=]|\n)(?:\*\*)?\s{0,9}(?P<said>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SAID = re.compile(
+    r"\banswer(?:\s+to\s+[^.\n]{1,60}?)?\s{1,9}is(?P<colon>\s{0,9}:(?:\*\*)?\s{0,9})?(?P<said>[^\n]*)", re.IGNORECASE
+)
+_DISPLAYED = re.compile(r"\s*(?:\$\$|\\\[|\*\*)")
+_DENIED = re.compile(r"^\s*(?:not|n't|never|wrong|unknown|unclear|none of)\b[^.\n]*", re.IGNORECASE)
+_RATHER = re.compile(r"[.,;]\s*(?:It|it)(?:\s+is|'s)(?P<said>[^\n]*)")
+_ADVERBS = re.compile(
+    r"^(?:(?:approximately|about|around|roughly|therefore|thus|hence|simply|just|exactly|indeed|then|now|given by"
+    r"|equal to|either|the)\b[ ,]*|[:=]\s*)+",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[\u3002\uff01\uff1f]")
+_REASON = re.compile(r"(?:,\s*|\s+)(?:because|since|which|where|so that|as\b)|,\s*(?:the|an?|not|but)\b", re.IGNORECASE)
+_OPTION = re.compile(r"^(?:\(([A-J])\)|([A-J])[).:])(?:\s|$)")
+_COMPOUND = re.compile(
+    r"\b(?:hour|minute|pound|dollar|year|month|week|day|meter|kilogram)s?\b|\bf[oe][oe]t\b", re.IGNORECASE
+)
+"""Units that are said together with smaller ones, as in 2 hours and 30 minutes."""
+_PLACEHOLDER = re.compile(
+    r"(?:your |the |final |my |insert |put )*(?:answer|number|result|value|solution|\.\.\.|x{2,}|_+|\?+)(?: here)?",
+    re.IGNORECASE,
+)
+
+
+def extract(text: str) -> str | None:
+    """The final answer of a solution, or None if it states none."""
+    text = _THOUGHT.sub("", text)[-READ:]
+    statements = list(_statements(text))
+    ends = [end for end, _ in statements]
+    for cut in _NEXT_QUESTION.finditer(text):
+        if ends and min(ends) <= cut.start():
+            statements = [(end, said) for end, said in statements if end <= cut.start()]
+            break
+    return max(statements, key=lambda each: each[0])[1] if statements else None
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Every statement of an answer, and where it ends."""
+    yield from _boxes(text)
+    for pattern in (_HASHES, _HEADED, _SAID):
+        for found in pattern.finditer(text):
+            said, end = found["said"], found.end()
+            if pattern is _SAID:
+                if _DENIED.match(said):
+                    rather = _RATHER.search(said)
+                    if rather is None:
+                        continue
+                    said = rather["said"]
+                elif not said.strip() and found["colon"] is None and not _DISPLAYED.match(text, end):
+                    continue
+            if not said.strip("* \t$\\[("):  # the answer is on a line of its own
+                end, said = _next_line(text, end)
+            if "\\boxed" in said or "\\fbox" in said:
+                continue
+            answer = _stated(said)
+            if answer is not None:
+                yield end, answer
+
+
+def _next_line(text: str, end: int) -> tuple[int, str]:
+    """The next line that says something, among the next few."""
+    for line in text[end : end + 2 * LONGEST].split("\n"):
+        end += len(line) + 1
+        if _WORD.search(line):
+            return end - 1, line
+    return end, ""
+
+
+def _boxes(text: str) -> Iterator[tuple[int, str]]:
+    """Boxes with an answer; several in a row are one."""
+    joined: list[str] = []
+    last = -1
+    for found in list(_BOX.finditer(text))[-MOST:]:
+        if text[found.end() : found.end() + 1] == "{":
+            near = text[found.end() : found.end() + LONGEST]
+            close = closing(near, 0)
+            inside, end = (near[1:close], found.end() + close + 1) if close is not None else ("", found.end())
+        else:
+            word = _BARE.match(text, found.end())
+            inside, end = (word[0], word.end()) if word else ("", found.end())
+        if _BOX.match(inside.strip()):
+            continue  # the inner box comes next
+        if option := _OPTION.match(plain(inside)):
+            inside = option[1] or option[2]
+        if not plain(inside) or _PLACEHOLDER.fullmatch(plain(inside)):
+            continue
+        is_next = last >= 0 and found.start() - last < 20 and _BETWEEN_BOXES.fullmatch(text, last, found.start())
+        joined = [*joined, inside.strip()] if is_next else [inside.strip()]
+        last = end
+        yield end, ", ".join(dict.fromkeys(joined))
+
+
+def _stated(said: str) -> str | None:
+    """The answer in the rest of a sentence, without what explains it."""
+    said = said[:LONGEST].strip().strip("*").strip()
+    if nested := _SAID.search(said):
+        said = nested["said"]
+    said = _ADVERBS.sub("", trimmed(said[: _end(said)])).strip()
+    said = said.rstrip("!?").strip()
+    if option := _OPTION.match(said):
+        return option[1] or option[2]
+    said = trimmed(_REASON.split(said)[0])
+    head = said.split(", ")[0]
+    if head != said and number(plain(head)) is not None and not re.search(r"\d", said[len(head) :]):
+        said = head
+    said = re.sub(r"\s*\([A-Za-z][^()]*\)$", "", said)
+    if "=" in said and not re.search(r"\b(?:or|and)\b", said) and not re.search(r"[<>≤≥]|\\[lg]e", said):
+        left, _, right = said.rpartition("=")
+        if number(plain(right)) is not None and "," not in left:
+            said = right.strip()
+    plainly = plain(said)
+    if not plainly or _PLACEHOLDER.fullmatch(plainly):
+        return None
+    amounts = [part for part in re.split(r"\s+and\s+|,\s+", plainly) if re.match(r"[\d$]", part)]
+    if len(amounts) > 1 and all(re.search("[a-z]{2}", part) for part in amounts) and not _COMPOUND.search(plainly):
+        return None  # 7 apples and 2 pears are no one answer
+    return trimmed(said)
+
+
+def _end(said: str) -> int:
+    """Where the sentence ends."""
+    for found in _SENTENCE_END.finditer(said):
+        if found[0] != "." or not re.search(r"\b(?:a|p|approx|no|St|Mr|Mrs|Dr)$", said[: found.start()]):
+            return found.start()
+    return len(said)
