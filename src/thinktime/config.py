@@ -1,4 +1,4 @@
-"""What a user chooses, in one typed object; `thinktime.session` loads it.
+"""The choices of a user in one typed object, which `thinktime.session` loads.
 
 The command line, a bench and `thinktime.solve` all build a `Config`.
 """
@@ -31,7 +31,7 @@ ROLE = re.compile(r"[a-z][a-z0-9_-]*")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model, and what belongs to it.
+    """A model and its settings.
 
     Args:
         source: a shipped model (`POCKET`), a Hugging Face directory, the URL of an endpoint, or a generator of an
@@ -69,7 +69,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """A scorer, and what belongs to it.
+    """A scorer and its settings.
 
     Args:
         source: a shipped scorer (`SHIPPED_SCORERS`), ``none``, one that uses the main model (`OF_MODEL`), a reward
@@ -104,7 +104,7 @@ Environments = str | Environment | Mapping[str, str | Environment]
 
 @dataclass(frozen=True)
 class Config:
-    """What to search with. A single model, scorer or environment has the role ``main``.
+    """The models and settings of a search. A single model, scorer or environment has the role ``main``.
 
     Args:
         models: by role; a text is the source of a `ModelSpec`.
@@ -262,7 +262,7 @@ def _check_price(text: str | None) -> None:
 
 
 def _by_role(given: Any, kind: Callable[[str], Any]) -> dict[str, Any]:
-    """What is given by role, texts made into values; a single one is ``main``."""
+    """The given values by role, with texts converted by ``kind``. A single value has the role ``main``."""
     if given is None:
         return {}
     roles = given if isinstance(given, Mapping) else {MAIN: given}

@@ -1,4 +1,4 @@
-"""What installed packages add, by name. A package declares it as an entry point in one of `GROUPS`.
+"""Finds strategies, models and other things that installed packages add. A package declares each as an entry point.
 
 ====================== ================================================================
 group                  the entry point is
@@ -12,7 +12,7 @@ thinktime.tasks        a function from the name of a task to a task
 thinktime.planners     a function from the name of a planner to a planner
 ====================== ================================================================
 
-A text may go on behind a colon, as ``name:anything``; the function reads all of it.
+A text may continue after a colon, as in ``name:anything``. The function gets the whole text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def installed(group: str, name: str | None = None) -> dict[str, Any]:
 
 
 def made(group: str, text: str) -> Any | None:
-    """What the function of an installed package makes of a text, found by the part in front of a colon."""
+    """Call the function of an installed package with a text. The part of the text before a colon is its name."""
     name = text.partition(":")[0]
     factory = installed(group, name).get(name)
     return None if factory is None else factory(text)

@@ -1,4 +1,4 @@
-"""Loads what a `Config` names, once, and opens searches with it for any number of problems."""
+"""Loads the models of a `Config` once, and opens searches with them for any number of problems."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def open_session(config: Config) -> Session:
 
 
 def _session(config: Config, models: Mapping[str, Generator], scorers: Mapping[str, Scorer]) -> Session:
-    """What a config says beside models, scorers and the bank."""
+    """A session with these models and scorers, and all other settings from the config."""
     from thinktime.answers import TextAnswers
     from thinktime.pocket.problems import read_answer
 
@@ -150,7 +150,7 @@ async def asolve(
 
 
 async def run(config: Config, problem: Problem) -> tuple[Search, Answer]:
-    """Load what a config names, and run its strategy on one problem.
+    """Load the models of a config, and run its strategy on one problem.
 
     Raises:
         CapabilityError: the strategy needs something that these models and scorers do not have.
@@ -373,7 +373,7 @@ def scorer_key() -> str | None:
 
 
 def user_probe_cache() -> ProbeCache:
-    """What endpoints were seen to do, in the user's cache folder."""
+    """The results of probing endpoints, in the user's cache folder."""
     from thinktime.models.remote.probe_cache import ProbeCache
 
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

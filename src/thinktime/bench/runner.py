@@ -74,7 +74,7 @@ class Bench:
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    """Reasons why problems have no outcome; a later run tries them again."""
+    """Why problems have no outcome, one line each; a later run tries these problems again."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why entries were refused or stopped, one line each, by label."""
 
@@ -110,7 +110,7 @@ class Bench:
             await self._run_entry(entry)
 
     def _accepted(self) -> list[Entry]:
-        """The entries that can run. The reasons of the others are in `failed`, unless there are only others."""
+        """The entries that can run; `failed` says why the others cannot. If none can, raise the first reason."""
         accepted, refused = [], []
         search = self.session.search(self.task.problems[0]) if self.task.problems else None
         for entry in self.entries:
@@ -340,7 +340,7 @@ def _mean_usage(usages: Sequence[Usage], n: int | None = None) -> dict[str, floa
 
 
 def _mean_accounts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """What each role spent in each phase, as means over all these problems, also those where it spent nothing."""
+    """The mean cost of each role in each phase, over all problems, including those where the role spent nothing."""
     spent: dict[Account, list[Usage]] = {}
     for outcome in outcomes:
         for account, usage in outcome.answer.accounts.items():

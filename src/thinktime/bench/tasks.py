@@ -48,7 +48,7 @@ def load(
 ) -> Task:
     """Load a task: ``pocket`` (n problems of the split, levels in turn) or a JSONL file (its first n problems).
 
-    Where there is no such file, the task of an installed package is taken (see `thinktime.plugins`).
+    If there is no such file, an installed package may have a task of this name (see `thinktime.plugins`).
 
     A file's answers may be in the format of GSM8K (``…#### 18``), boxed, or bare. After the prefix ``programs:``,
     answers are Python programs, and the file has ``tests`` in place of answers; an answer is right if it passes them.

@@ -125,9 +125,13 @@ def ask(
 
 
 def _word(cap: dict[str, Any]) -> str:
-    """What became of a cap on thinking."""
+    """Whether the cap on thinking held, in words."""
     most = f"at most {_known(cap['most'])}"
-    return {True: f"held, {most}", False: f"did not hold, {most}", None: "nobody counted all of them"}[cap["held"]]
+    return {
+        True: f"held, {most}",
+        False: f"did not hold, {most}",
+        None: "unknown, because some thoughts were not counted",
+    }[cap["held"]]
 
 
 def _known(count: int | None) -> str:
@@ -135,7 +139,7 @@ def _known(count: int | None) -> str:
 
 
 def _money(usage: Usage) -> str:
-    """Dollars where a model has a price, and how many calls nobody counted."""
+    """The dollars, if a model has a price, and the number of calls with an unknown cost."""
     price = f", {usage.dollars:.6f} dollars" if usage.dollars else ""
     return price + (f", {usage.uncounted_calls} calls at their most, uncounted" if usage.uncounted_calls else "")
 

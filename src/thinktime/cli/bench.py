@@ -1,4 +1,4 @@
-"""``thinktime bench``, ``report`` and ``demo``: strategies at several budgets on a task, and what came out."""
+"""``thinktime bench``, ``report`` and ``demo``: strategies at several budgets on a task, and their results."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("runs/demo"),
     problems: Annotated[int, typer.Option(help="How many problems.")] = 100,
 ) -> None:
-    """Five strategies at budgets 1 to 16 on the shipped model: what does each buy, for how many tokens?"""
+    """Five strategies at budgets 1 to 16 on the shipped model: the accuracy and the tokens of each."""
     from thinktime.bench.report import headline
     from thinktime.pocket.problems import problems as pocket_problems
 
@@ -204,7 +204,7 @@ def demo(
 
 
 def _paint(path: Path) -> None:
-    """The demo's picture, where what pictures need is installed."""
+    """Paint the demo's pictures, if the packages for pictures are installed."""
     if importlib.util.find_spec("diffusers") is None or importlib.util.find_spec("PIL") is None:
         print("\nThe same strategies paint: pip install 'thinktime[images]'")
         return
@@ -232,7 +232,10 @@ def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
 
 
 def _calibrated(entries: Sequence[Entry], tested: Task, first: Callable[[int], Task], session: Session) -> list[Entry]:
-    """Early rejection's ``tau=auto`` as problems that are not tested tell it; left as it is where none can be read."""
+    """Replace ``tau=auto`` of early rejection by a value measured on problems that the bench does not test.
+
+    Without a process reward model, or without a readable step, it stays ``auto``.
+    """
     from thinktime.planning.rejection import PROBLEMS, least_tau, read_along
     from thinktime.scorers.prm import ProcessReward
     from thinktime.strategies.search.early_rejection import EarlyRejection
@@ -256,7 +259,7 @@ def _calibrated(entries: Sequence[Entry], tested: Task, first: Callable[[int], T
 
 
 def _run_with_progress(run: Bench) -> bool:
-    """Run to the end, or until it is told to stop; say which."""
+    """Run until the end or an interruption. Return whether it reached the end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

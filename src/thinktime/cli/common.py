@@ -1,4 +1,4 @@
-"""What several commands share: options, and names turned into models, sampling and lists."""
+"""Code that several commands share: their options, and the `Config` that the options choose."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ ScorerText = Annotated[
     typer.Option(
         "--scorer",
         "--reward-model",
-        help="'pocket', 'none', 'self' (self-evaluation of the pocket solver), 'meta' (rewards of judgements, where "
-        "--model has them), 'verdicts' (how sure --model is of its checks), 'untrained-self' (self-evaluation of an "
-        "endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its answers, "
-        "also side by side), a reward model directory, a reward model behind "
+        help="'pocket', 'none', 'self' (self-evaluation of the pocket solver), 'meta' (rewards of judgements, if "
+        "--model has them), 'verdicts' (the probability of the verdicts of --model), 'untrained-self' (self-evaluation "
+        "of an endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its "
+        "answers, also side by side), a reward model directory, a reward model behind "
         "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
         "(http://host:port/v1); in a bench also the controls 'oracle' and 'random'; default: fits --model. "
         "Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
@@ -88,7 +88,7 @@ PromptFiles = Annotated[
     list[str] | None,
     typer.Option(
         "--prompt",
-        help="Your words in place of a strategy's prompt: check=FILE, a template with fields in braces, or the name of "
+        help="Replaces a prompt of the strategy: check=FILE, a template with fields in braces, or the name of "
         "an installed prompt. Repeatable.",
     ),
 ]
@@ -131,15 +131,15 @@ def config_of(
     without: Collection[str] = (),
     **rest: Any,
 ) -> Config:
-    """What the options choose.
+    """Build the `Config` from the options of a command.
 
     Args:
-        model, model_name, price, parameters: as they were given, each for all roles.
-        scorer, scorer_name, scorer_price: as they were given, each for all roles.
+        model, model_name, price, parameters: the values of these options. A value may name a role: ``draft=VALUE``.
+        scorer, scorer_name, scorer_price: likewise.
         aggregate: of every scorer.
         dtype, thinking_tokens: of every model.
-        environment: as they were given, each by name.
-        prompt: ``name=FILE``, as they were given.
+        environment: likewise.
+        prompt: values of the form ``name=FILE``.
         without: scorers of the command itself, which the config does not know.
         rest: other fields of the config.
 
@@ -186,8 +186,8 @@ def roles_in(field: str, given: Iterable[str], known: Collection[str] | None = N
 
     Args:
         field: the option's name in messages.
-        given: its values; one that is an existing path is no role with a value.
-        known: the roles there are; by default every word can be one.
+        given: its values. An existing path is a value without a role, even if it contains ``=``.
+        known: the allowed roles; by default every word is allowed.
 
     Raises:
         InputError: a role is given without a value.
@@ -256,7 +256,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def tell_warnings(search: Search) -> None:
-    """What a strategy warned of, each once, to standard error."""
+    """Print each different warning of the strategy once, to standard error."""
     for warning in dict.fromkeys(event["warning"] for event in search.events if "warning" in event):
         print(f"warning: {warning}", file=sys.stderr)
 
