@@ -246,6 +246,29 @@ def test_a_call_that_fails_halfway_writes_nothing_and_the_bank_stays_usable(bank
     assert bank.find_sample("good") == sample("so 7")
 
 
+@pytest.mark.parametrize("bad", [{"passes": 10**30}, {"finish": "\ud800"}])
+def test_a_value_that_sqlite_cannot_store_fails_its_own_call_only(bank: Bank, bad: dict[str, object]) -> None:
+    with pytest.raises(BankError, match=r"cannot store a value \(.*\); nothing is written") as refused:
+        bank.add_samples(PROBLEM, "toy", [("bad", sample("so 8") | bad)])
+    assert "\n" not in str(refused.value)
+    with pytest.raises(BankError, match="cannot store a value"):
+        bank.add_samples(PROBLEM, "half \ud800", [("bad", sample("so 8"))])
+    bank.add_samples(PROBLEM, "toy", [("good", sample("so 7"))])
+    assert bank.find_sample("good") == sample("so 7") and len(bank) == 1
+
+
+def test_a_link_to_a_bank_is_the_same_bank(path: Path, bank: Bank, tmp_path: Path) -> None:
+    soft, hard = tmp_path / "soft.db", tmp_path / "hard.db"
+    soft.symlink_to(path)
+    hard.hardlink_to(path)
+    for link in (soft, hard):
+        with pytest.raises(BankError, match="is using it"):
+            Bank(link)
+    bank.close()
+    with Bank(soft) as again:
+        assert len(again) == 0
+
+
 def test_a_read_only_bank_is_an_error(bank: Bank) -> None:
     bank._db.execute("PRAGMA query_only=ON")
     with pytest.raises(BankError, match=r"cannot write it \(.*readonly.*\); give a writable path with --bank"):

@@ -196,6 +196,19 @@ def test_the_file_is_the_same_every_time(report: Path, result: dict[str, Any], t
     assert again.read_bytes() == report.read_bytes()
 
 
+def test_a_report_that_cannot_be_written_leaves_the_old_one(
+    report: Path, result: dict[str, Any], timing: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = report.read_bytes()
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_report(result | {"seed": 8}, timing, report)
+    assert report.read_bytes() == before and list(report.parent.iterdir()) == [report]
+
+
 def test_headline_compares_the_best_at_the_largest_budget_with_single(result: dict[str, Any]) -> None:
     del result["runs"][-1]
     assert headline(result) == (

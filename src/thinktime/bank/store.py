@@ -57,20 +57,18 @@ class Bank:
         self.path = Path(path)
         with self._named_errors("open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = open(f"{self.path}.lock", "a+")  # noqa: SIM115  # kept open as long as the bank
+            holder = Path(f"{self.path.resolve()}.lock")
+            self._lock = open(self.path, "ab")  # noqa: SIM115  # the lock is on the file itself, whatever leads to it
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._lock.seek(0)
-                holder = self._lock.read().strip() or "unknown"
                 self._lock.close()
+                process = (holder.read_text().strip() if holder.exists() else "") or "unknown"
                 raise BankError(
-                    f"bank={str(self.path)!r}: process {holder} is using it; wait for it, or give another --bank"
+                    f"bank={str(self.path)!r}: process {process} is using it; wait for it, or give another --bank"
                 ) from None
-            self._lock.truncate(0)
-            self._lock.write(str(os.getpid()))
-            self._lock.flush()
             try:
+                holder.write_text(str(os.getpid()))
                 self._db = sqlite3.connect(self.path, isolation_level=None)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
@@ -81,7 +79,7 @@ class Bank:
                 self._db.execute("SELECT key, scorer, value, steps, usage FROM readings LIMIT 0")
                 self._db.execute("SELECT key, checker, correct FROM verdicts LIMIT 0")
                 self._db.execute("SELECT account, spent, reserved FROM spending LIMIT 0")
-            except sqlite3.Error:
+            except BaseException:
                 self._lock.close()
                 raise
 
@@ -214,7 +212,7 @@ class Bank:
             try:
                 self._db.executemany(statement, rows)
                 self._db.execute("COMMIT")
-            except sqlite3.Error:
+            except BaseException:  # a transaction that stays open would fail every later write
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -230,6 +228,9 @@ class Bank:
                 f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again; "
                 "finished samples are kept"
             ) from error
+        except (UnicodeError, OverflowError) as error:
+            reason = str(error).replace("\n", " ")
+            raise BankError(f"bank={str(self.path)!r}: cannot store a value ({reason}); nothing is written") from error
 
 
 _BLOB = "$blob"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinktime.bench.files import write_whole
 from thinktime.core.errors import InputError
 from thinktime.pages import page
 
@@ -37,7 +38,7 @@ def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: P
     parts = page("parts.js").partition("\nexport {")[0]  # the report is one script without modules
     template = page("report.html").replace("{{look}}", page("look.css")).replace("{{parts}}", parts)
     try:
-        path.write_text(template.replace(_PLACE, text), encoding="utf-8")
+        write_whole(path, template.replace(_PLACE, text))
     except OSError as error:
         raise InputError("file", str(path), f"cannot write it ({error})") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich.text import Text as RichText
@@ -33,6 +34,14 @@ def records(search: Search) -> list[dict[str, Any]]:
     ]
 
 
+_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """The text without control characters and terminal escapes, which a model may write. Lines and tabs stay."""
+    return _CONTROL.sub("", text)
+
+
 def draw(search: Search, returned: str | None = None) -> Tree:
     """The tree for the terminal: scores in front, pruned nodes dimmed, the returned path in bold."""
     on_path = set()
@@ -48,7 +57,7 @@ def draw(search: Search, returned: str | None = None) -> Tree:
             continue
         score = "     " if record.score is None else f"{record.score:.3f}"
         style = "bold" if record.node.key in on_path else "dim" if record.pruned else ""
-        label = RichText(f"{score} {added_text(record.node).strip()}  ({record.node.finish})", style=style)
+        label = RichText(f"{score} {printable(added_text(record.node).strip())}  ({record.node.finish})", style=style)
         branches[record.node.key] = branches[record.node.parent.key].add(label)
     return branches[search.root.key]
 

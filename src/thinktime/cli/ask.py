@@ -64,7 +64,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Answer one question better, and say what it cost."""
-    from thinktime.bench.trace import draw, records
+    from thinktime.bench.trace import draw, printable, records
     from thinktime.core.types import Problem
     from thinktime.generators.text import thinking_counts, thinking_report
     from thinktime.session import run
@@ -105,15 +105,17 @@ def ask(
         print(json.dumps(out | thinking | {"passes": answer.passes} | ({"tree": records(search)} if tree else {})))
         return
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False)
     if tree:
         console.print(draw(search, answer.node.key if answer.node else None))
     if answer.node is not None:
-        console.print(answer.node.state.text, markup=False, soft_wrap=True)
+        console.print(printable(answer.node.state.text), markup=False, soft_wrap=True)
     usage = answer.usage
     share = f", {100 * answer.share:.0f}% of the vote" if answer.share is not None else ""
-    console.print(f"[bold]{answer.value or 'no answer'}[/bold]  ({name}, {answer.finish}{share})")
+    value = escape(printable(answer.value)) if answer.value else "no answer"
+    console.print(f"[bold]{value}[/bold]  ({name}, {answer.finish}{share})")
     console.print(
         f"[dim]{usage.generated_tokens} tokens generated in {usage.model_calls} calls, "
         f"{_known(usage.prompt_tokens)} prompt tokens computed and {_known(usage.cached_tokens)} reused, "

@@ -306,14 +306,15 @@ async def _until_told_to_stop(work: Awaitable[None]) -> None:
 
 def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     from thinktime.bench.environment import environment
+    from thinktime.bench.files import write_whole
     from thinktime.bench.report import write_report
 
     result = run.result("thinktime " + shlex.join(sys.argv[1:]), environment())
     timing = run.timing()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-        (out / "timing.json").write_text(json.dumps(timing, indent=1) + "\n")
+        write_whole(out / "result.json", json.dumps(result, indent=1) + "\n")
+        write_whole(out / "timing.json", json.dumps(timing, indent=1) + "\n")
         write_report(result, timing, out / "report.html")
     except OSError as error:
         raise InputError(

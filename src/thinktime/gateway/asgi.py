@@ -123,6 +123,12 @@ def parse_json(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         raise HttpError(415, f"Content-Type={kind!r}: send application/json", code="unsupported_media_type")
     try:
         value = json.loads(raw, parse_constant=_no_constant)
+        if b"\\ud" in raw.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be sent on or stored
+    except UnicodeEncodeError:
+        raise HttpError(
+            400, "the body has half of a surrogate pair; send whole characters", code="invalid_json"
+        ) from None
     except ValueError as error:
         raise HttpError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):

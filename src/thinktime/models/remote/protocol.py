@@ -111,6 +111,10 @@ def unlisted(choice: Choice, reported: ReportedUsage | None) -> bool:
     )
 
 
+MOST_TOKENS = 10**12
+"""A larger count in a reply is malformed."""
+
+
 def read_usage(body: Mapping[str, Any]) -> ReportedUsage | None:
     """The usage that an answer reports; None if it is missing or malformed."""
     usage = body.get("usage")
@@ -173,7 +177,7 @@ def _logprobs(found: object, text: str) -> list[float] | None:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
 def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
