@@ -34,6 +34,8 @@ class FakeEndpoint:
     n: str = "honoured"
     """Or ``copies`` (all samples are the same, if there is a seed), ``ignored`` (one sample), or ``refused`` (400)."""
     usage: bool = True
+    counts_all: bool = True
+    """Whether the usage counts all samples of a request, or only the first one (llama.cpp)."""
     streams: bool = True
     logprobs: bool = True
     seeds: bool = True
@@ -210,12 +212,14 @@ class FakeEndpoint:
             text = self.replies.popleft() if self.replies else text
             choices.append(self._choice(index, chat, body, text, limit, prefix))
         thoughts = sum(choice.pop("thoughts") for choice in choices)
-        new = sum(choice.pop("tokens") for choice in choices)
+        each = [choice.pop("tokens") for choice in choices]
+        new = sum(each)
         self.prompt_tokens += read
         self.generated_tokens += new
         reply: dict[str, Any] = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": choices}
         if self.usage and fault != "no usage":
-            reply["usage"] = {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
+            reported = new if self.counts_all else each[0]
+            reply["usage"] = {"prompt_tokens": read, "completion_tokens": reported, "total_tokens": read + reported}
             if self.counts_thoughts:
                 reply["usage"]["completion_tokens_details"] = {"reasoning_tokens": thoughts}
         if fault == "no finish":

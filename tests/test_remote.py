@@ -939,6 +939,24 @@ def test_retry_after_may_be_a_date_to_come() -> None:
     assert wait is not None and 25 < wait <= 30
 
 
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_an_endpoint_that_counts_one_of_several_samples_is_charged_for_all(start: Start, logprobs: bool) -> None:
+    endpoint = start(counts_all=False, logprobs=logprobs, stops="unlisted")
+    generator = opened(endpoint)
+    search = search_on(generator)
+    nodes = run(search.extend([search.root], 8))
+    assert len(endpoint.requests) == (1 if logprobs else 8), "without a list of tokens each sample is asked for alone"
+    spent = search.ledger.spent.generated_tokens
+    assert spent == sum(node.state.tokens for node in nodes) >= endpoint.generated_tokens
+    assert spent <= endpoint.generated_tokens + 8, "at most the end tokens that the endpoint does not list"
+
+
+def test_a_budget_of_tokens_holds_on_an_endpoint_that_counts_one_of_several_samples(start: Start) -> None:
+    endpoint = start(counts_all=False)
+    answer = solved("majority", search_on(opened(endpoint), Budget(tokens=4 * SAMPLING.max_length)), n=16)
+    assert 0 < endpoint.generated_tokens <= answer.usage.generated_tokens <= 4 * SAMPLING.max_length
+
+
 # arithmetic
 
 
@@ -949,7 +967,8 @@ def test_retry_after_may_be_a_date_to_come() -> None:
         (11, [Choice("a b", "stop", tokens=4), Choice("c d", "stop", tokens=5)], [5, 6]),
         (26, [Choice("a" * 99, "length"), Choice("b" * 39, "stop"), Choice("c" * 19, "stop")], [20, 4, 2]),
         (30, [Choice("aaa", "stop"), Choice("aaa", "stop")], [15, 15]),
-        (3, [Choice("a", "stop", tokens=4), Choice("b", "stop", tokens=5)], [1, 2]),
+        (3, [Choice("a", "stop", tokens=4), Choice("b", "stop", tokens=5)], [5, 6]),
+        (20, [Choice("a" * 99, "length", tokens=20), Choice("b", "stop", tokens=20)], [20, 20]),
         (7, [Choice(error="none"), Choice("", "stop")], [3, 4]),
     ],
 )

@@ -34,7 +34,7 @@ class Traits:
     """The observed behaviour of an endpoint. What the probe does not observe counts as missing."""
 
     n: bool
-    """Whether one request returns several different samples."""
+    """Whether one request returns several different samples, and their tokens are known: all are counted or listed."""
     logprobs: bool
     seeds: bool
     """Whether equal seeds return equal samples, and different seeds different ones."""
@@ -74,6 +74,8 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     prober = Prober(client, api, model)
     optional: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
     limit_field, choices = await prober.sample_plainly(optional)
+    counted = prober.last is None or prober.last.generated >= sum(TOKENS for each in choices if each.reason == "length")
+    listed = "logprobs" in optional and all(choice.tokens for choice in choices)
     texts = [[choice.thoughts + choice.text for choice in choices]]
     if "seed" in optional:
         for seed in (1, 2):
@@ -84,8 +86,8 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     streams = await prober.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
     continues, echoes, stops = await _steps(prober, limit_field, step, overhead, optional)
     return Traits(
-        n=len(choices) > 1 and not (seeds and len(set(texts[0])) == 1),
-        logprobs="logprobs" in optional and all(choice.tokens for choice in choices),
+        n=len(choices) > 1 and (counted or listed) and not (seeds and len(set(texts[0])) == 1),
+        logprobs=listed,
         seeds=seeds,
         continues=continues,
         echoes=echoes,

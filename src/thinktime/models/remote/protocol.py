@@ -181,7 +181,10 @@ def _whole(value: object) -> int | None:
 
 
 def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
-    """Share the generated tokens of a request among its samples; the shares sum to the total.
+    """Share the generated tokens of a request among its samples. The shares sum to the total, or to more.
+
+    Some endpoints count one sample of several (llama.cpp). If the samples list more tokens than the total, each is
+    charged its listed tokens, and one more for the end token that is not listed.
 
     A sample cut at the limit gets the limit. Others get their number of log-probabilities. The rest (an end token is
     often counted but not listed, or there are no log-probabilities) is shared in proportion to the length of the text.
@@ -193,8 +196,8 @@ def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
     """
     known = [most if c.reason == "length" and not c.error else min(c.tokens or 0, most) for c in choices]
     rest = total - sum(known)
-    if rest < 0:  # the endpoint counts differently, and its total is charged
-        known, rest = [0] * len(choices), total
+    if rest < 0:
+        return [min(n + (c.reason != "length"), most) for c, n in zip(choices, known, strict=True)]
     weights = [len(c.text) + 1 if n < most else 0 for c, n in zip(choices, known, strict=True)]
     if not any(weights):
         weights = [1] * len(choices)
