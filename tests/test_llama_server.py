@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from llama_server import remote
@@ -35,6 +36,13 @@ GREEDY = Sampling(temperature=0.0, max_length=100)
 @pytest.fixture
 def url(llama_cpp: str) -> str:
     return llama_cpp
+
+
+def tokens_of(url: str, text: str) -> int:
+    """The tokens of a text by llama.cpp's own tokenizer."""
+    body, kind = json.dumps({"content": text}).encode(), {"Content-Type": "application/json"}
+    with urlopen(Request(f"{url.removesuffix('/v1')}/tokenize", body, kind), timeout=PATIENCE) as reply:
+        return len(json.load(reply)["tokens"])
 
 
 def search_for(
@@ -88,6 +96,8 @@ def test_samples_of_one_request_differ_are_counted_and_can_be_repeated(url: str)
     assert [node.state.text for node in first] == [node.state.text for node in again]
     spent = total(node.usage for node in first)
     assert spent.uncounted_calls == 0 and spent.generated_tokens == sum(node.state.tokens for node in first)
+    written = sum(tokens_of(url, node.state.text) + 1 for node in first)  # and the end
+    assert written <= spent.generated_tokens <= written + len(first), "although its usage counts one of eight samples"
 
 
 def test_a_chat_continues_its_last_message(url: str, questions: tuple[str, ...]) -> None:
