@@ -12,7 +12,6 @@ _THOUSANDS = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+"
 _DECIMAL = rf"(?:{_THOUSANDS}|\d+)(?:\.\d*)?|\.\d+"
 _POINTS = r"\d{1,3}(?:\.\d{3}){2,}"
 _REPEATING = r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar)\{(?P<line>\d+)\}|\((?P<bracket>\d+)\))"
-_WHOLE = r"\d+"
 _BRACED = r"(?:\{ *(-?\d+) *\}|(\d))"
 _POWER_OF_TEN = r"(?:e([+-]?\d+)|(?:\s*(?:\\times|\\cdot|[*x])\s*)10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+)))"
 _UNITS_OF_ONE_LETTER = "mgslLhJNWVAKCFk"
@@ -29,7 +28,7 @@ _NO_UNITS = frozenset(
         *("north", "south", "east", "west"),
     }
 )
-"""Words behind a number that change it, so they are no units."""
+"""Words that change the number before them, so they are no units."""
 
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8}
@@ -122,7 +121,7 @@ def _decimal(text: str) -> Fraction:
 
 
 def _with_unit(value: Fraction, rest: str) -> Fraction | None:
-    """The value with a scale such as million; None if what follows is no unit."""
+    """The value times a scale such as *million*; None if the rest is neither a scale nor a unit."""
     words = rest.split(maxsplit=1)
     if rest[:1] in (" ", "-") and words:
         first = words[0].lower().strip("-").rstrip(".")
@@ -142,7 +141,7 @@ def _with_unit(value: Fraction, rest: str) -> Fraction | None:
             return None
         if any(len(unit) == 1 and unit not in _UNITS_OF_ONE_LETTER for unit in units if unit != "a" or len(units) == 1):
             return None
-        if rest[:1].isalpha() and (len(units) > 1 or len(units[0]) > 3):  # 5cm is a length, 5apples may be anything
+        if rest[:1].isalpha() and (len(units) > 1 or len(units[0]) > 3):  # 5cm is a length, 5apples is not understood
             return None
     return value
 
@@ -166,4 +165,4 @@ def _in_words(text: str) -> Fraction | None:
         else:
             total, group = total + (1 if group is None else group) * _SCALES[word], None
     rest = text[spelt.end() :].strip().lower()
-    return Fraction(total + (group or 0)) if rest in ("", "%", "percent") else None  # seven dwarfs are a name
+    return Fraction(total + (group or 0)) if rest in ("", "%", "percent") else None  # "Seven Dwarfs" is a name

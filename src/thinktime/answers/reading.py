@@ -1,13 +1,13 @@
-r"""Reads the final answer off a solution.
+r"""Reads the final answer of a solution.
 
-Thoughts are cut first, then other questions that a model goes on to write. What is left may state answers in four ways:
+Thoughts are cut first, and then further questions that the model wrote itself. The rest can state answers in four ways:
 
 - ``\boxed{72}``; boxes that are joined by *or*, *and* or a comma are one answer;
 - ``#### 72``, to the end of the line;
 - ``Final answer: 72`` and ``**Answer**`` at the beginning of a sentence, on the same line or the next;
 - ``the answer is 72`` anywhere, to the end of the sentence.
 
-The last statement wins, whichever way it is made. An empty box, a placeholder, and a denial are no statements.
+The last statement wins. An empty box, a placeholder, and a denial are no statements.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ LONGEST = 400
 READ = 20_000
 """Characters at the end of a solution that are read."""
 MOST = 100
-"""Boxes that are read; in a longer row of them the last ones."""
+"""At most so many boxes are read, the last ones."""
+
+THOUGHT_END = "</think>"
+"""A chat template may write the beginning of a thought itself, so a sample may have only its end."""
 
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _NEXT_QUESTION = re.compile(
@@ -56,7 +59,7 @@ _OPTION = re.compile(r"^(?:\(([A-J])\)|([A-J])[).:])(?:\s|$)")
 _COMPOUND = re.compile(
     r"\b(?:hour|minute|pound|dollar|year|month|week|day|meter|kilogram)s?\b|\bf[oe][oe]t\b", re.IGNORECASE
 )
-"""Units that are said together with smaller ones, as in 2 hours and 30 minutes."""
+"""Units that go together with smaller ones, as in 2 hours and 30 minutes."""
 _PLACEHOLDER = re.compile(
     r"(?:your |the |final |my |insert |put )*(?:answer|number|result|value|solution|\.\.\.|x{2,}|_+|\?+)(?: here)?",
     re.IGNORECASE,
@@ -65,7 +68,8 @@ _PLACEHOLDER = re.compile(
 
 def extract(text: str) -> str | None:
     """The final answer of a solution, or None if it states none."""
-    text = _THOUGHT.sub("", text)[-READ:]
+    text = _THOUGHT.sub("", text)
+    text = text[text.rfind(THOUGHT_END) + len(THOUGHT_END) if THOUGHT_END in text else 0 :][-READ:]
     statements = list(_statements(text))
     ends = [end for end, _ in statements]
     for cut in _NEXT_QUESTION.finditer(text):
@@ -99,7 +103,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _next_line(text: str, end: int) -> tuple[int, str]:
-    """The next line that says something, among the next few."""
+    """The next line with a word in it, and where it ends."""
     for line in text[end : end + 2 * LONGEST].split("\n"):
         end += len(line) + 1
         if _WORD.search(line):
@@ -132,7 +136,7 @@ def _boxes(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _stated(said: str) -> str | None:
-    """The answer in the rest of a sentence, without what explains it."""
+    """The answer in the rest of a sentence, without reasons and remarks."""
     said = said[:LONGEST].strip().strip("*").strip()
     if nested := _SAID.search(said):
         said = nested["said"]
@@ -154,7 +158,7 @@ def _stated(said: str) -> str | None:
         return None
     amounts = [part for part in re.split(r"\s+and\s+|,\s+", plainly) if re.match(r"[\d$]", part)]
     if len(amounts) > 1 and all(re.search("[a-z]{2}", part) for part in amounts) and not _COMPOUND.search(plainly):
-        return None  # 7 apples and 2 pears are no one answer
+        return None  # 7 apples and 2 pears are two answers
     return trimmed(said)
 
 
