@@ -325,3 +325,29 @@ def test_roots_and_fractions_are_equal_where_their_values_are(a: int, b: int, n:
     assert equivalent(rf"\frac{{{a}}}{{\sqrt{{{n}}}}}", rf"\frac{{{a}\sqrt{{{n}}}}}{{{n}}}")
     assert equivalent(rf"\sqrt{{{a}}}\sqrt{{{b}}}", rf"\sqrt{{{a * b}}}")
     assert not equivalent(rf"{a}\sqrt{{{n}}}", rf"{a + 1}\sqrt{{{n}}}")
+
+
+# Anything at all
+
+SIGNS = [
+    *"0123456789.,:;=<>+-*/^_!|()[]{}\\ $%xyzabepi\n\"'`~",
+    "\\frac",
+    "\\sqrt",
+    "\\text",
+    "\\cup",
+    "\\le",
+    "½",
+    "π",
+    "inf",
+]
+MATHS = st.lists(st.sampled_from(SIGNS), max_size=30).map("".join)
+
+
+@unhurried
+@given(st.one_of(st.text(max_size=60), MATHS))
+def test_any_text_can_be_read_and_compared(text: str) -> None:
+    assert equivalent(text, "an answer that it is not") is False or canonical(text) == "an answer that it is not"
+    assert isinstance(hash(canonical(text)), int)
+    for said in (text, f"The answer is {text}", f"\\boxed{{{text}}}", f"#### {text}"):
+        found = extract(said)
+        assert found is None or found.strip()
