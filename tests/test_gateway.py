@@ -70,7 +70,7 @@ def test_name_field_and_header_are_equivalent(
     [
         ({"model": "majorty@4000tok/words"}, {}, "strategy", "did you mean 'majority'?"),
         ({"model": "majorty/words"}, {}, "strategy", "did you mean 'majority'?"),
-        ({"model": "auto/words"}, {}, "strategy", "reserved"),
+        ({"model": f"majority:n={'0' * 2000}4/words"}, {}, "strategy", "at most 1000 characters"),
         ({"model": "majority:k=3/words"}, {}, "majority option", "there are: n"),
         ({"model": "majority:n=many/words"}, {}, "majority.n", "type int"),
         ({"model": "majority:n=0/words"}, {}, "n", "1 or more"),

@@ -204,6 +204,15 @@ def test_a_configured_reward_model_scores(start_gateway: Start) -> None:
         assert answer["thinktime"]["account"]["scorer_calls"] == 2
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_auto_votes_and_weighs_the_votes_if_a_scorer_is_configured(start_gateway: Start, scored: bool) -> None:
+    _, gateway = start_gateway({"scorer": LengthReward()} if scored else {})
+    status, answer, _ = gateway.ask(asked(strategy="auto"))
+    assert status == 200, answer
+    account = answer["thinktime"]["account"]
+    assert (account["model_calls"], account["scorer_calls"]) == (16, 16 if scored else 0)
+
+
 def test_the_command_lines_scorer_replaces_the_files_and_the_requests_replaces_both(start_gateway: Start) -> None:
     settings = {"scorer": LengthReward(), "scorers": {"main": Endpoint("words")}}
     _, gateway = start_gateway(settings)

@@ -32,6 +32,8 @@ from thinktime.answers.expressions import UndefinedError, Work, value_of
 from thinktime.answers.notation import LONGEST, NEW_ROW, plain, trimmed
 from thinktime.answers.numbers import number
 
+REMEMBERED = 200
+"""Characters; the keys of longer answers are computed again."""
 _DEEPEST = 6
 """Answers inside an answer: entries of sets of sets."""
 
@@ -80,11 +82,11 @@ def canonical(answer: str) -> Hashable:
     It takes at most some milliseconds. An empty answer, and one without a value such as ``1/0``, has a key that equals
     no other.
     """
-    found = _known(answer)
+    found = _known(answer) if len(answer) <= REMEMBERED else _known.__wrapped__(answer)
     return Unlike() if found is None else found
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _known(answer: str) -> Hashable | None:
     if len(answer) > LONGEST:
         return " ".join(answer.split()).casefold()

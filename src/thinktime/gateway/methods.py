@@ -29,6 +29,8 @@ from thinktime.strategies.sampling.single import Single
 HEADER = "x-thinktime"
 ROLES = 8
 """Most roles that a request may name, of models and of scorers each."""
+LONGEST = 1_000
+"""Most characters of a method."""
 WORDS, FIELDS = 10_000, 8
 """Most characters of a prompt in a client's words, and most fields in it; a field may hold a whole request."""
 EXAMPLE = '{"strategy": "majority", "n": 8, "budget": {"tokens": 4000}}'
@@ -121,10 +123,10 @@ def parse(text: str) -> Method:
     Raises:
         InputError: the strategy, option or limit is unknown.
     """
+    if len(text) > LONGEST:
+        raise InputError("strategy", short(text), f"write at most {LONGEST} characters")
     head, at, limits = text.strip().partition("@")
     name, values = strategies.split(head)
-    if name == "auto":
-        raise InputError("strategy", "auto", f"reserved and not built yet; name one of: {', '.join(_names())}")
     thinking = _thinking(values)
     return Method(name, strategies.make(name, values), Budget.parse(limits) if at else Budget(), thinking)
 
@@ -133,7 +135,7 @@ async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
     head, _, rest = model.partition("/")
     if rest:
         name = re.split("[:@(]", head)[0]
-        if "@" in head or name == "auto" or name in _names():
+        if "@" in head or name in _names():
             return parse(head), rest
         models = await listing()
         if rest in models and model not in models:

@@ -23,6 +23,7 @@ from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
+from thinktime.planning.auto import Auto
 from thinktime.session import Session
 from thinktime.strategies import check
 
@@ -62,7 +63,7 @@ async def search_for(
     Raises:
         HttpError: there is no answer; it has the reason and the account.
     """
-    scored = bool(method.strategy.needs & _SCORED)
+    scored = bool(method.strategy.needs & _SCORED) or isinstance(method.strategy, Auto)  # which may choose to score
     try:
         session = Session(
             models,
