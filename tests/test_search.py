@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy import (
     PROBLEM,
+    FakeClock,
     MemoryJournal,
     Piece,
     ToyGenerator,
@@ -30,11 +31,17 @@ from toy import (
 )
 
 from thinktime.bench.trace import draw, records
+from thinktime.core.context import Document, FileTree, Image, Part, Start, Table
+from thinktime.core.environment import Observation
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
-from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Score
+from thinktime.core.selection import majority
+from thinktime.core.transitions import Neighbour, Redo, Renoise
+from thinktime.core.types import Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
+from thinktime.environments.key_value import KeyValueStore
 from thinktime.generators.recorded import BankedGenerator
+from thinktime.prompts.common import REVISE
 from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies.sampling.best_of_n import BestOfN
 from thinktime.strategies.sampling.weighted_majority import WeightedMajority
@@ -350,6 +357,36 @@ def test_a_generation_cut_by_the_budget_is_not_reused_as_the_whole_sample() -> N
     assert texts(extend(rich, [rich.root], 2)) == ["so 7", "so so so so 5"]
 
 
+class Failing(ToyGenerator):
+    """Fails at the first child of every call."""
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        _, *others = await super().extend(extensions)
+        before = extensions[0].node.state
+        return [Child(before, "error", Usage(model_calls=1), 0, ModelError("no connection")), *others]
+
+
+def test_a_failed_child_is_not_banked_and_is_sampled_again() -> None:
+    journal = MemoryJournal()
+    broken = toy_search(Failing(drawn), journal=journal)
+    failed, fine = extend(broken, [broken.root], 2)
+    assert failed.finish == "error" and list(journal.samples) == [fine.key]
+    whole = toy_search(generator := ToyGenerator(drawn), journal=journal)
+    again, banked = extend(whole, [whole.root], 2)
+    assert (again.key, again.finish, banked.state) == (failed.key, "eos", fine.state)
+    assert [len(batch) for batch in generator.asked] == [1]
+
+
+def test_a_child_that_a_deadline_cut_is_not_banked_because_the_next_run_may_get_further() -> None:
+    """At a word a second, the second of two samples has 3 of its 5 words when the seconds end."""
+    journal, clock = MemoryJournal(), FakeClock()
+    generator = ToyGenerator({"0": done("so 7"), "1": done("so so so so 5")}, clock=clock)
+    search = toy_search(generator, journal=journal, budget=Budget(seconds=3), clock=clock.monotonic)
+    whole, cut = extend(search, [search.root], 2)
+    assert (cut.finish, cut.state.text) == ("budget", "so so so")
+    assert list(journal.samples) == [whole.key]
+
+
 def test_children_of_a_node_that_the_budget_cut_have_other_keys_than_those_of_the_whole_node() -> None:
     """Both nodes have the same key but different words, so the bank must keep their children apart."""
     script = {"0": done("so so so 7"), "1": step("so so so so so"), "1/0": done("is 5")}
@@ -420,6 +457,47 @@ def test_the_trace_has_the_text_score_and_pruning_of_every_node() -> None:
     parents = [by_key[r["parent"]]["text"] if r["parent"] else None for r in records(search)]
     assert parents == [None, "", "", "a", "a"]
     assert [r["depth"] for r in records(search)] == [0, 1, 1, 2, 2]
+
+
+def test_turns_number_the_calls_and_the_root_comes_before_the_first() -> None:
+    search = toy_search({"0": step("a"), "1": step("b"), "0/0": done("is 7"), "1/0": done("is 5")})
+    parents = extend(search, [search.root], 2, until="step")
+    extend(search, parents)
+    assert [record.turn for record in search.records()] == [0, 1, 1, 2, 2]
+
+
+def test_nodes_are_themselves_alone_so_a_state_may_be_of_any_kind() -> None:
+    """Two nodes with the same fields are two nodes. A list cannot be hashed, and is a possible state."""
+    first, second = (Node("key", (0,), ["a", "list"]) for _ in range(2))
+    assert first != second and {first: 1, second: 2}[first] == 1
+
+
+def test_what_a_search_takes_and_gives_cannot_be_changed() -> None:
+    parts: tuple[Part, ...] = (Document("d", "text"), Table("t", ("a",), ((1,),)), FileTree("f", {"x": "y"}))
+    parts += (Image("i", b"", "image/png"), Start("key_value", {"a": 5}))
+    problem, clock = Problem("p", "what", context=parts), FakeClock()
+    journal, budget = MemoryJournal(), Budget(seconds=9)
+    search = toy_search(
+        generator := ToyGenerator(drawn), problem=problem, journal=journal, budget=budget, clock=clock.monotonic
+    )
+    search.environments = {"main": KeyValueStore()}
+    (leaf,) = extend(search, [search.root])
+    score(search, [leaf])
+    observed = asyncio.run(search.act(search.root, {"get": "a"}))
+    question = search.ask(REVISE, [leaf])
+    (candidate,) = search.candidates([leaf])
+    assert observed is not None and question is not None
+    answer = search.finish(candidate)
+    (extension,) = generator.asked[0]
+    (scored,) = journal.scores.values()
+    values: list[Any] = [*parts, problem, budget, search.sampling, search.ledger.deadline, REVISE, leaf, extension]
+    values += [scored, observed.state, candidate, majority([candidate]), answer, answer.usage]
+    values += [Child(None, "eos", Usage(), 0), Embedding((1.0,), Usage()), Observation("", None)]
+    values += [Neighbour(0.5), Renoise(0.5), Redo(1)]
+    for value in values:
+        for field in fields(value):
+            with pytest.raises(FrozenInstanceError):
+                setattr(value, field.name, None)
 
 
 def test_pruning_is_recorded_and_costs_nothing() -> None:
@@ -506,12 +584,6 @@ def test_children_in_flight_are_visible_before_their_siblings_arrive() -> None:
 
 
 def test_the_trace_has_the_error_of_a_failed_child() -> None:
-    class Failing(ToyGenerator):
-        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-            first, *others = await super().extend(extensions)
-            failed = replace(first, state=extensions[0].node.state, finish="error", error=ModelError("no connection"))
-            return [failed, *others]
-
     search = toy_search(Failing(drawn), None)
     first, second = extend(search, [search.root], 2)
     assert str(search.trace[first.key].error) == "no connection" and search.trace[second.key].error is None
