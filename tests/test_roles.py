@@ -36,6 +36,7 @@ from thinktime.core.usage import Budget, Usage, total
 from thinktime.environments.calculator import Calculator
 from thinktime.generators.text import Text
 from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.likelihood import MostLikely
 from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.search.beam_search import BeamSearch
 from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
@@ -357,6 +358,14 @@ def test_an_inner_search_has_its_own_samples() -> None:
     assert search.finish(None).value == "0", "samples of an inner search are never lost"
 
 
+def test_a_search_is_exhausted_by_a_search_inside_it_only_if_its_own_budget_ended() -> None:
+    search = two(budget=Budget(calls=5))
+    whole, limited = (asyncio.run(search.run(Majority(n=2), budget=budget)) for budget in (None, Budget(calls=1)))
+    assert (whole.finish, limited.finish, search.exhausted) == ("done", "budget", False)
+    last = asyncio.run(search.run(Majority(n=9)))
+    assert (last.finish, last.usage.model_calls, search.exhausted) == ("budget", 2, True)
+
+
 def test_an_inner_strategy_is_checked_before_it_spends() -> None:
     search = two()
     with pytest.raises(CapabilityError, match=r"strategy=BeamSearch\(n=4.*it needs process rewards"):
@@ -370,6 +379,19 @@ def test_another_model_can_be_main_in_an_inner_search() -> None:
     search = two(ToyGenerator({"0": done("so 3"), "1": done("so 3")}, name="small"))
     answer = asyncio.run(search.run(Majority(n=2), model="draft"))
     assert answer.value == "3" and answer.node is not None and answer.node.model == "draft"
+
+
+def test_the_model_of_a_prompt_is_the_main_model_of_the_search_inside() -> None:
+    """Only the draft has log-probabilities."""
+    main = ToyGenerator(drawn, name="large")
+    main.capabilities = main.capabilities - {Capability.LOGPROBS}
+    search = two(ToyGenerator({"0": done("so 3")}, name="small"), main)
+    root = search.ask(CHECK, extend(search, [search.root]), model="draft")
+    assert root is not None
+    answer = asyncio.run(search.run(MostLikely(n=1), root=root))
+    assert answer.node is not None and (answer.value, answer.node.model) == ("3", "draft")
+    with pytest.raises(CapabilityError, match="it needs log-probabilities"):
+        asyncio.run(search.run(MostLikely(n=1)))
 
 
 def test_an_inner_search_on_a_prompt_solves_that_prompt() -> None:
