@@ -219,6 +219,10 @@ def test_usage_is_added_and_subtracted_count_by_count_and_unknown_stays_unknown(
         assert unknown - known == Usage(dollars=None, generated_tokens=1)
 
 
+def test_work_that_names_no_count_costs_nothing() -> None:
+    assert set(Usage().as_dict().values()) == {0}
+
+
 def test_a_forfeited_reservation_is_spent_in_all_ledgers_and_marked_as_uncounted() -> None:
     shared = Ledger()
     ledger = Ledger(Budget(tokens=100), within=shared)

@@ -176,6 +176,16 @@ def test_an_irreversible_environment_has_one_branch() -> None:
     assert "act from the newest node" in str(search.trace[other.key].error)
 
 
+def test_a_resumed_irreversible_environment_still_has_one_branch() -> None:
+    journal, sent = MemoryJournal(), list[Any]()
+    walk(searching(Sending(sent), journal), ["one"])
+    search = searching(Sending(sent), journal)
+    walk(search, ["one"])
+    other = act(search, search.root, "another")
+    assert other is not None and other.finish == "error" and sent == ["one"]
+    assert "act from the newest node" in str(search.trace[other.key].error)
+
+
 class Broken(Counting):
     """Raises an error for actions that are no JSON objects."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Redo, Renoise
@@ -207,3 +208,21 @@ def test_a_search_with_one_path_keeps_one_picture_and_makes_noisy_copies() -> No
 def test_a_budget_for_one_picture_gives_one_picture(nfe: int, found: int | None) -> None:
     _, _, answer = painted(SearchOverPaths(n=2, width=2, level=0.2), lambda n: 0.5, nfe=nfe)
     assert (answer.node.state.number if answer.node else None) == found
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Redo(0), "^steps=0: give 1 or more"),
+        (lambda: Neighbour(0), "^cosine=0: give a number strictly between 0 and 1"),
+        (lambda: Neighbour(1), "^cosine=1: give a number strictly between 0 and 1"),
+        (lambda: Renoise(0), "^left=0: give a share above 0"),
+        (lambda: Renoise(1.01), r"^left=1\.01: give a share above 0"),
+    ],
+)
+def test_impossible_transitions_are_refused_and_those_at_the_limits_are_not(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+    assert (Redo(1).steps, Neighbour(0.001).cosine, Neighbour(0.999).cosine, Renoise(1).left) == (1, 0.001, 0.999, 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -24,12 +25,18 @@ from toy import (
     texts,
 )
 
+from thinktime.core.context import Document
 from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.meter import as_rows
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
+from thinktime.core.transitions import Redo
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Prompt, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
+from thinktime.environments.calculator import Calculator
+from thinktime.generators.text import Text
 from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.likelihood import MostLikely
 from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.search.beam_search import BeamSearch
 from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
@@ -95,6 +102,35 @@ def test_another_model_can_answer_a_prompt() -> None:
     assert (search.read(CHECK, reply), reply.model) == ("yes", "draft")
 
 
+class Reading(ToyGenerator):
+    """Notes the states that it may share a prefix with, and whether the prompt quotes a model."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(drawn, name=name)
+        self.known: list[list[Text]] = []
+        self.quotes: list[bool] = []
+
+    def root(self, problem: Problem, known: Sequence[Text] = (), *, quotes: bool = False) -> Text:
+        self.known.append(list(known))
+        self.quotes.append(quotes)
+        return super().root(problem)
+
+
+def test_a_model_that_is_asked_knows_the_states_that_it_has_read_and_no_others() -> None:
+    opinion = Prompt("check", lambda problem, about, said: " ".join(["check", *(s.text for s in (*about, *said))]))
+    large, small = Reading("large"), Reading("small")
+    search = two(small, large, prompts={"check": opinion})
+    assert search.ask(opinion) is not None
+    (mine,), (theirs,) = extend(search, [search.root]), extend(search, [search.root], model="draft")
+    small.known.clear()
+    assert search.ask(opinion, [mine, theirs]) and search.ask(opinion, [mine, theirs], model="draft")
+    assert search.ask(opinion, [theirs], [mine]) and search.ask(opinion, [theirs], [mine], model="draft")
+    before: list[list[Text]] = [[], []]  # the problem itself, and a question before the first sample
+    assert large.known == [*before, [search.root.state, mine.state], [search.root.state, mine.state]]
+    assert small.known == [[theirs.state], [theirs.state]]
+    assert large.quotes == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -129,6 +165,42 @@ def test_scorers_of_two_roles_score_the_same_nodes_and_the_trace_shows_the_main_
     assert asyncio.run(both()) == [[0.2], [0.9]]
     assert search.trace[nodes[0].key].score == 0.2
     assert set(search.meter.accounts) == {("online", role) for role in ("model main", "scorer main", "scorer judge")}
+
+
+KEYS = {
+    **{"root": "2496da", "context": "ba5e83", "step": "8d9328", "sibling": "a68a34", "end": "a606e9", "cut": "a99820"},
+    **{"greedy": "ecbf06", "changed": "8d1579", "by draft": "ad570e", "asked main": "d33bbc", "asked draft": "ba57c5"},
+    **{"1 + 1": "6fc5be", "1 + 1 again": "84e63c", "2 + 2": "d62a4a"},
+    **{"run": "7ff97a", "run again": "e466a9", "run by draft": "601e25"},
+}
+"""The first digits of the key of each kind of node, at the seed 0."""
+
+
+def test_keys_stay_as_they_are_because_banks_of_earlier_versions_have_them() -> None:
+    said = ToyGenerator(lambda e: step("a") if e.until == "step" else done("so 7"), name="large")
+    search = two(ToyGenerator(drawn, name="small"), said, environments=Calculator())
+    about = replace(PROBLEM, context=(Document("d", "text"),))
+    (first,) = extend(search, [search.root], until="step")
+    made: dict[str, Node | None] = {
+        "root": search.root,
+        "context": Search(about, said, sampling=search.sampling).root,
+        "step": first,
+        "end": extend(search, [first])[0],
+        "cut": extend(search, [search.root], until="step", at_most=2)[0],
+        "greedy": extend(search, [search.root], temperature=0.0)[0],
+        "changed": extend(search, [search.root], transition=Redo(3))[0],
+        "sibling": extend(search, [search.root], until="step")[0],
+        "by draft": extend(search, [first], model="draft")[0],
+        "asked main": search.ask(CHECK, [first]),
+        "asked draft": search.ask(CHECK, [first], model="draft"),
+    }
+    for name in ("1 + 1", "1 + 1 again", "2 + 2"):
+        made[name] = asyncio.run(search.act(search.root, name.removesuffix(" again")))
+    for name, role in (("run", "main"), ("run again", "main"), ("run by draft", "draft")):
+        before = set(search.trace)
+        asyncio.run(search.run(Majority(n=1), model=role))
+        made[name] = next(record.node for key, record in search.trace.items() if key not in before)
+    assert {name: node and node.key[:6] for name, node in made.items()} == KEYS
 
 
 # Comparing
@@ -286,6 +358,14 @@ def test_an_inner_search_has_its_own_samples() -> None:
     assert search.finish(None).value == "0", "samples of an inner search are never lost"
 
 
+def test_a_search_is_exhausted_by_a_search_inside_it_only_if_its_own_budget_ended() -> None:
+    search = two(budget=Budget(calls=5))
+    whole, limited = (asyncio.run(search.run(Majority(n=2), budget=budget)) for budget in (None, Budget(calls=1)))
+    assert (whole.finish, limited.finish, search.exhausted) == ("done", "budget", False)
+    last = asyncio.run(search.run(Majority(n=9)))
+    assert (last.finish, last.usage.model_calls, search.exhausted) == ("budget", 2, True)
+
+
 def test_an_inner_strategy_is_checked_before_it_spends() -> None:
     search = two()
     with pytest.raises(CapabilityError, match=r"strategy=BeamSearch\(n=4.*it needs process rewards"):
@@ -299,6 +379,19 @@ def test_another_model_can_be_main_in_an_inner_search() -> None:
     search = two(ToyGenerator({"0": done("so 3"), "1": done("so 3")}, name="small"))
     answer = asyncio.run(search.run(Majority(n=2), model="draft"))
     assert answer.value == "3" and answer.node is not None and answer.node.model == "draft"
+
+
+def test_the_model_of_a_prompt_is_the_main_model_of_the_search_inside() -> None:
+    """Only the draft has log-probabilities."""
+    main = ToyGenerator(drawn, name="large")
+    main.capabilities = main.capabilities - {Capability.LOGPROBS}
+    search = two(ToyGenerator({"0": done("so 3")}, name="small"), main)
+    root = search.ask(CHECK, extend(search, [search.root]), model="draft")
+    assert root is not None
+    answer = asyncio.run(search.run(MostLikely(n=1), root=root))
+    assert answer.node is not None and (answer.value, answer.node.model) == ("3", "draft")
+    with pytest.raises(CapabilityError, match="it needs log-probabilities"):
+        asyncio.run(search.run(MostLikely(n=1)))
 
 
 def test_an_inner_search_on_a_prompt_solves_that_prompt() -> None:
@@ -326,6 +419,17 @@ def test_work_in_a_named_phase_has_its_own_account() -> None:
     answer = search.finish(None)
     assert set(answer.accounts) == {("offline", "model draft"), ("online", "model main")}
     assert total(answer.accounts.values()) == answer.usage
+
+
+def test_accounts_are_json_rows_in_the_order_of_phases_and_roles() -> None:
+    sample, scoring = Usage(model_calls=1, generated_tokens=3), Usage(scorer_calls=2, dollars=None)
+    accounts = {("online", "model main"): sample, ("offline", "scorer main"): scoring}
+    rows = as_rows(accounts | {("offline", "model draft"): sample})
+    assert [(row["phase"], row["role"]) for row in rows] == [
+        *(("offline", "model draft"), ("offline", "scorer main"), ("online", "model main"))
+    ]
+    assert [row["usage"] for row in rows] == [sample.as_dict(), scoring.as_dict(), sample.as_dict()]
+    assert json.loads(json.dumps(rows)) == rows
 
 
 def test_phases_of_concurrent_calls_do_not_mix() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy import (
     PROBLEM,
+    FakeClock,
     MemoryJournal,
     Piece,
     ToyGenerator,
@@ -30,13 +31,20 @@ from toy import (
 )
 
 from thinktime.bench.trace import draw, records
+from thinktime.core.context import Document, FileTree, Image, Part, Start, Table
+from thinktime.core.environment import Observation
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
-from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Score
+from thinktime.core.selection import majority
+from thinktime.core.transitions import Neighbour, Redo, Renoise
+from thinktime.core.types import Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
+from thinktime.environments.key_value import KeyValueStore
 from thinktime.generators.recorded import BankedGenerator
+from thinktime.prompts.common import REVISE
 from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.single import Single
 from thinktime.strategies.sampling.weighted_majority import WeightedMajority
 from thinktime.strategies.search.beam_search import BeamSearch
 
@@ -216,6 +224,31 @@ def test_fewer_than_one_child_is_refused() -> None:
         extend(search, [search.root], 0)
 
 
+def test_the_least_numbers_are_accepted_and_lower_ones_refused() -> None:
+    search = toy_search({"0": step("a b"), "1": step("c d"), "0/0": step("so"), "0/1": step("so")})
+    first, second = extend(search, [search.root], 2, until="step", at_most=1)
+    assert texts([first, second]) == ["a", "c"]
+    with pytest.raises(InputError, match="at_most=0: give 1 or more"):
+        extend(search, [search.root], at_most=0)
+    with pytest.raises(InputError, match="n=-1: ask for 0 children or more"):
+        extend(search, [first, second], [2, -1])
+    with pytest.raises(InputError, match="temperature=0: 2 samples would be the same"):
+        extend(search, [first, second], [2, 1], temperature=0.0)
+    assert extend(search, [first, second], [1, 0], temperature=0.0)[0].parent is first
+
+
+def test_a_call_is_refused_if_the_model_lacks_what_any_of_its_nodes_needs() -> None:
+    generator = ToyGenerator({"0": step("a"), "1": step("b")})
+    generator.capabilities = generator.capabilities - {Capability.PREFIX, Capability.TRANSITIONS}
+    search = toy_search(generator)
+    (child,) = extend(search, [search.root], until="step")
+    with pytest.raises(CapabilityError, match="it lacks prefix continuation"):
+        extend(search, [search.root, child])
+    with pytest.raises(CapabilityError, match="it lacks transitions of noise"):
+        extend(search, [search.root], transition=Redo(3))
+    assert len(generator.asked) == 1 and search.ledger.spent.model_calls == 1
+
+
 def test_no_nodes_have_no_children_and_no_scores_and_cost_nothing() -> None:
     generator, scorer = ToyGenerator(drawn), ToyScorer(lambda node: 0.5)
     search = toy_search(generator, scorer, budget=Budget(calls=1))
@@ -247,6 +280,52 @@ def test_scoring_without_a_scorer_is_an_error() -> None:
     search = toy_search(drawn, None)
     with pytest.raises(CapabilityError, match="no scorer was given"):
         score(search, extend(search, [search.root]))
+
+
+class SomeFail(ToyScorer):
+    """Fails at texts that end with a 5."""
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        fine = await super().score(problem, nodes, known)
+        failed = [node.state.text.endswith("5") for node in nodes]
+        return [
+            Score(None, Usage(), reason=f"no score of {node.state.text}") if wrong else each
+            for node, wrong, each in zip(nodes, failed, fine, strict=True)
+        ]
+
+
+def test_failed_scores_are_an_error_only_if_all_of_them_failed() -> None:
+    search = toy_search({"0": done("so 5"), "1": done("so 7"), "2": done("is 5")}, SomeFail(lambda node: 0.9))
+    first, second, third = extend(search, [search.root], 3)
+    assert score(search, [first, third]) == [None, None]
+    assert search.failed_scores() == ["no score of so 5", "no score of is 5"]
+    with pytest.raises(ModelError, match="no score of so 5"):
+        search.finish(None)
+    assert score(search, [second]) == [0.9]
+    assert (search.finish(None).value, search.finish(None).finish) == ("7", "done")
+
+
+class CostlyVectors:
+    """A vector costs four FLOPs."""
+
+    name = "costly"
+
+    def worst_case(self, node: Node) -> Usage:
+        return Usage(embeddings=1, scorer_flops=4.0)
+
+    async def embed(self, nodes: Sequence[Node]) -> list[Embedding]:
+        return [Embedding((float(node.path[0]), 1.0), self.worst_case(node)) for node in nodes]
+
+
+def test_a_vector_is_charged_once_and_is_none_if_the_budget_is_used_up() -> None:
+    """Two samples of one word cost two FLOPs each; five are left."""
+    search = toy_search({"0": done("7"), "1": done("5")}, embedder=CostlyVectors(), budget=Budget(flops=9), cap=1)
+    first, second = extend(search, [search.root], 2)
+    for _ in range(2):
+        assert asyncio.run(search.embed([first, first])) == [(0.0, 1.0)] * 2
+        assert (search.ledger.spent.embeddings, search.exhausted) == (1, False)
+    assert asyncio.run(search.embed([second, first])) == [None, (0.0, 1.0)]
+    assert (search.ledger.spent.scorer_flops, search.exhausted) == (4.0, True)
 
 
 # The journal
@@ -350,6 +429,36 @@ def test_a_generation_cut_by_the_budget_is_not_reused_as_the_whole_sample() -> N
     assert texts(extend(rich, [rich.root], 2)) == ["so 7", "so so so so 5"]
 
 
+class Failing(ToyGenerator):
+    """Fails at the first child of every call."""
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        _, *others = await super().extend(extensions)
+        before = extensions[0].node.state
+        return [Child(before, "error", Usage(model_calls=1), 0, ModelError("no connection")), *others]
+
+
+def test_a_failed_child_is_not_banked_and_is_sampled_again() -> None:
+    journal = MemoryJournal()
+    broken = toy_search(Failing(drawn), journal=journal)
+    failed, fine = extend(broken, [broken.root], 2)
+    assert failed.finish == "error" and list(journal.samples) == [fine.key]
+    whole = toy_search(generator := ToyGenerator(drawn), journal=journal)
+    again, banked = extend(whole, [whole.root], 2)
+    assert (again.key, again.finish, banked.state) == (failed.key, "eos", fine.state)
+    assert [len(batch) for batch in generator.asked] == [1]
+
+
+def test_a_child_that_a_deadline_cut_is_not_banked_because_the_next_run_may_get_further() -> None:
+    """At a word a second, the second of two samples has 3 of its 5 words when the seconds end."""
+    journal, clock = MemoryJournal(), FakeClock()
+    generator = ToyGenerator({"0": done("so 7"), "1": done("so so so so 5")}, clock=clock)
+    search = toy_search(generator, journal=journal, budget=Budget(seconds=3), clock=clock.monotonic)
+    whole, cut = extend(search, [search.root], 2)
+    assert (cut.finish, cut.state.text) == ("budget", "so so so")
+    assert list(journal.samples) == [whole.key]
+
+
 def test_children_of_a_node_that_the_budget_cut_have_other_keys_than_those_of_the_whole_node() -> None:
     """Both nodes have the same key but different words, so the bank must keep their children apart."""
     script = {"0": done("so so so 7"), "1": step("so so so so so"), "1/0": done("is 5")}
@@ -394,6 +503,15 @@ def test_if_a_strategy_chooses_nothing_and_no_sample_is_readable_there_is_no_ans
     assert (answer.value, answer.finish, answer.node) == (None, "incomplete", None)
 
 
+def test_failed_samples_are_an_error_only_if_no_other_one_is_complete() -> None:
+    search = toy_search(Failing({"0": done("so 5"), "1": done("so 5"), "2": done("so 7")}))
+    extend(search, [search.root])
+    with pytest.raises(ModelError, match="no connection"):
+        search.finish(None)
+    extend(search, [search.root], 2)
+    assert search.finish(None).value == "7"
+
+
 def test_candidates_are_the_complete_nodes_each_once() -> None:
     search = toy_search({"0": done("so 7"), "1": step("so"), "2": Piece("so 7", "length"), "3": done("so what")})
     first, second, third, fourth = extend(search, [search.root], 4, until="step")
@@ -420,6 +538,53 @@ def test_the_trace_has_the_text_score_and_pruning_of_every_node() -> None:
     parents = [by_key[r["parent"]]["text"] if r["parent"] else None for r in records(search)]
     assert parents == [None, "", "", "a", "a"]
     assert [r["depth"] for r in records(search)] == [0, 1, 1, 2, 2]
+
+
+def test_turns_number_the_calls_and_the_root_comes_before_the_first() -> None:
+    search = toy_search(lambda e: step("a") if e.until == "step" else done("is 7"))
+    search.environments = {"main": KeyValueStore()}
+    parents = extend(search, [search.root], 2, until="step")
+    asyncio.run(search.act(search.root, {"get": "a"}))
+    leaves = extend(search, parents)
+    assert search.ask(REVISE, leaves) is not None
+    asyncio.run(search.run(Single()))
+    found = [(record.turn, record.node.finish) for record in search.records()]
+    steps = [(0, "root"), (1, "step"), (1, "step"), (2, "observed"), (3, "eos"), (3, "eos")]
+    assert found == [*steps, (4, "root"), (5, "root"), (6, "eos")]
+
+
+def test_nodes_are_themselves_alone_so_a_state_may_be_of_any_kind() -> None:
+    """Two nodes with the same fields are two nodes. A list cannot be hashed, and is a possible state."""
+    first, second = (Node("key", (0,), ["a", "list"]) for _ in range(2))
+    assert first != second and {first: 1, second: 2}[first] == 1
+
+
+def test_what_a_search_takes_and_gives_cannot_be_changed() -> None:
+    parts: tuple[Part, ...] = (Document("d", "text"), Table("t", ("a",), ((1,),)), FileTree("f", {"x": "y"}))
+    parts += (Image("i", b"", "image/png"), Start("key_value", {"a": 5}))
+    problem, clock = Problem("p", "what", context=parts), FakeClock()
+    journal, budget = MemoryJournal(), Budget(seconds=9)
+    search = toy_search(
+        generator := ToyGenerator(drawn), problem=problem, journal=journal, budget=budget, clock=clock.monotonic
+    )
+    search.environments = {"main": KeyValueStore()}
+    (leaf,) = extend(search, [search.root])
+    score(search, [leaf])
+    observed = asyncio.run(search.act(search.root, {"get": "a"}))
+    question = search.ask(REVISE, [leaf])
+    (candidate,) = search.candidates([leaf])
+    assert observed is not None and question is not None
+    answer = search.finish(candidate)
+    (extension,) = generator.asked[0]
+    (scored,) = journal.scores.values()
+    values: list[Any] = [*parts, problem, budget, search.sampling, search.ledger.deadline, REVISE, leaf, extension]
+    values += [scored, observed.state, candidate, majority([candidate]), answer, answer.usage]
+    values += [Child(None, "eos", Usage(), 0), Embedding((1.0,), Usage()), Observation("", None)]
+    values += [Neighbour(0.5), Renoise(0.5), Redo(1)]
+    for value in values:
+        for field in fields(value):
+            with pytest.raises(FrozenInstanceError):
+                setattr(value, field.name, None)
 
 
 def test_pruning_is_recorded_and_costs_nothing() -> None:
@@ -506,12 +671,6 @@ def test_children_in_flight_are_visible_before_their_siblings_arrive() -> None:
 
 
 def test_the_trace_has_the_error_of_a_failed_child() -> None:
-    class Failing(ToyGenerator):
-        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
-            first, *others = await super().extend(extensions)
-            failed = replace(first, state=extensions[0].node.state, finish="error", error=ModelError("no connection"))
-            return [failed, *others]
-
     search = toy_search(Failing(drawn), None)
     first, second = extend(search, [search.root], 2)
     assert str(search.trace[first.key].error) == "no connection" and search.trace[second.key].error is None

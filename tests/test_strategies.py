@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import log
 from pathlib import Path
@@ -34,10 +35,12 @@ from toy import (
 
 import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.types import Capability
+from thinktime.core.types import Capability, Node, Problem, Score
+from thinktime.core.usage import Usage
 from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse, require
 from thinktime.strategies.cards import Option, card
 from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.ensemble import mean_ranks, ratings
 from thinktime.strategies.sampling.likelihood import MostLikely, SummedProbability
 from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.sampling.single import Single
@@ -86,6 +89,28 @@ def test_best_of_n_answers_with_the_highest_score() -> None:
     answer = solve(BestOfN(n=5), toy_search(FIVE, scores))
     assert (answer.value, answer.finish) == ("9", "done")
     assert (answer.usage.model_calls, answer.usage.scorer_calls) == (5, 5)
+
+
+class Parts(ToyScorer):
+    """Two scores of each sample; their sum is the score. The first sample has none."""
+
+    capabilities = ToyScorer.capabilities | {Capability.PARTS}
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        parts = {1: (2.0, 0.1), 2: (0.5, 0.6), 3: (0.5, 0.3), 4: (0.1, 0.4)}
+        found = [parts.get(node.path[0], ()) for node in nodes]
+        return [Score(sum(some) if some else None, Usage(scorer_calls=1), some) for some in found]
+
+
+def test_best_of_n_by_ranks_takes_the_best_mean_rank_under_the_parts_of_a_score() -> None:
+    """Ranks of samples 1 to 4: 1, 2.5, 2.5, 4 and 4, 1, 3, 2. The means are 2.5, 1.75, 2.75 and 3."""
+    tree = {str(i): done(f"so {i}") for i in range(5)}
+    search = toy_search(tree, Parts(drawn_score))
+    assert solve(BestOfN(n=5, by="ranks"), search).value == "2"
+    nodes = [record.node for record in search.records() if record.node.done]
+    assert ratings(search, nodes, "ranks") == [None, -2.5, -1.75, -2.75, -3]
+    assert ratings(search, nodes, "score") == [None, 2.1, 1.1, 0.8, 0.5], "by score, sample 1 is the best"
+    assert mean_ranks([[3.0, 3.0, 3.0], [1.0, 2.0, 0.0]]) == [2.0, 1.5, 2.5]
 
 
 def test_majority_gives_the_most_frequent_answer() -> None:
@@ -413,6 +438,14 @@ def test_a_card_is_made_of_docstrings_and_defaults() -> None:
     assert found.about.startswith("``n / width`` subtrees") and found.about.endswith("finished solutions.")
     assert found.options["width"] == Option(4, "steps of one subtree in a round.")
     assert found.needs == sorted(DVTS.needs)
+
+
+def test_a_card_is_also_json_values() -> None:
+    found = card("dvts", DVTS)
+    written = found.as_dict()
+    assert json.loads(json.dumps(written)) == written
+    assert (written["name"], written["paper"], written["needs"]) == ("dvts", found.paper, found.needs)
+    assert written["options"]["width"] == {"default": 4, "about": "steps of one subtree in a round."}
 
 
 def test_a_description_of_several_lines_is_one_text() -> None:

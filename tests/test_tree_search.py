@@ -290,6 +290,37 @@ def test_particles_that_have_not_finished_after_the_last_round_are_counted() -> 
     assert not any("warning" in event for event in search.events)
 
 
+def test_roll_outs_value_a_step_by_the_mean_exponential_of_their_scores_that_exist() -> None:
+    """The factor is 2: b has roll-outs of .8 and .5, so (4 ** 2 + 1 ** 2) / 2 = 8.5. Neither roll-out of a has a score,
+    so its weight stays 1, and c has one score of .5, so its weight is 1 too."""
+    tree = {str(i): step(word) for i, word in enumerate("abc")}
+    tree |= {"0/0": Piece("so what", "length"), "0/1": done("is 5"), "1/0": done("is 7"), "1/1": done("so 7")}
+    tree |= {"2/0": done("is 9"), "2/1": done("so 9")}
+    scores = {"0/1": None, "1/0": 0.8, "1/1": 0.5, "2/0": None, "2/1": 0.5}
+    search = toy_search(tree, scores)
+    population = asyncio.run(ParticleFilter(n=3, factor=2.0, rollouts=2, ess=0, max_rounds=1).filter(search))
+    assert [particle.log_weight for particle in population] == pytest.approx([0.0, log(8.5), 0.0])
+    size = 10.5**2 / (1 + 8.5**2 + 1)
+    assert search.events[0] == {"turn": 1, "ess": pytest.approx(size), "finished": 0, "roots": 3}
+
+
+def test_a_redraw_drops_light_particles_and_prunes_the_unfinished_ones_among_them() -> None:
+    """The odds of a are 999, those of the other two 1/999, so all three descendants are those of a."""
+    tree = {"0": step("a"), "1": step("b"), "2": done("is 7"), **{f"0/{i}": done("is 5") for i in range(3)}}
+    scores = {"0": 0.999, "1": 0.001, "2": 0.001, **{f"0/{i}": 0.5 for i in range(3)}}
+    search = toy_search(generator := ToyGenerator(tree), scores)
+    answer = solve(ParticleFilter(n=3), search)
+    assert (answer.value, answer.share) == ("5", 1.0)
+    assert [[e.node.path for e in batch] for batch in generator.asked] == [[()] * 3, [(0,)] * 3]
+    assert texts([record.node for record in search.trace.values() if record.pruned]) == ["b"]
+    warning = "one particle had all the weight at 1 of 1 redraws, so the others are lost; lower factor=1"
+    assert search.events == [
+        {"turn": 1, "ess": pytest.approx(1, abs=1e-3), "finished": 1, "roots": 3},
+        {"turn": 2, "ess": pytest.approx(3), "finished": 3, "roots": 1},
+        {"warning": warning},
+    ]
+
+
 def test_bon_scores_only_the_ends_never_resamples_and_answers_with_the_best() -> None:
     """Two particles answer 5 with .6 each, more weight than 7 with .7; even at ess=1 there is no resampling."""
     tree = {"0": step("a"), "1": step("b"), "2": step("c")}
