@@ -747,6 +747,19 @@ def test_the_log_has_f_g_and_h_of_each_extended_state() -> None:
     assert [*last["f"], *last["g"], *last["h"]] == pytest.approx([0.8, 0.2, 0.3])
 
 
+def test_a_star_extends_several_states_at_once_and_several_goals_can_have_their_turn_together() -> None:
+    """The root is alone. Then a and b are extended together, and then ``is 7`` and ``is 5`` have the smallest f."""
+    scores = {"0": 0.9, "1": 0.8, "0/0": 0.3, "0/1": 0.4, "1/0": 0.85, "1/1": 0.2}
+    search = toy_search(generator := ToyGenerator(A_STAR), scores)
+    answer = solve(AStar(k=2, pop_width=2), search)
+    assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((1,), 0), ((0,), 1), ((1,), 1)]]
+    assert (answer.value, answer.share) == pytest.approx(("7", 0.85 / 1.25))
+    first, second = [event for event in search.events if "extended" in event]
+    assert (first["depth"], second["depth"]) == ([0], [1, 1])
+    assert (first["waiting"], second["waiting"]) == (0, 0)
+    assert [second["f"], second["g"], second["h"]] == [pytest.approx([0.1, 0.2]), [0, 0], pytest.approx([0.1, 0.2])]
+
+
 def test_several_goals_vote() -> None:
     scores = {"0": 0.9, "1": 0.8, "0/0": 0.1, "0/1": 0.7, "1/0": 0.75, "1/1": 0.2}
     one = solve(AStar(k=2, edge_cost="zero"), toy_search(A_STAR, scores))
