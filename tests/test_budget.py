@@ -20,6 +20,7 @@ from toy import (
     score,
     solve,
     step,
+    texts,
     toy_search,
     unhurried,
 )
@@ -346,6 +347,15 @@ def test_every_parent_gets_a_first_child_before_any_gets_a_second() -> None:
     children = extend(search, parents, 3, until="step")
     assert [child.path for child in children] == [(0, 0), (0, 1), (1, 0), (2, 0)]
     assert search.exhausted
+
+
+def test_a_sample_that_does_not_fit_also_stops_the_samples_after_it() -> None:
+    """7 of 11 words are spent. Below a 7 more words are possible, below b only 2."""
+    script = {"0": step("a"), "1": step("b c d e f g"), "1/1": done("7")}
+    search = toy_search(script, budget=Budget(dollars=11 * DOLLARS), cap=8)
+    a, b = extend(search, [search.root], 2, until="step")
+    assert extend(search, [a, b]) == [] and search.exhausted
+    assert texts(extend(search, [b, a])) == ["b c d e f g 7"]
 
 
 @unhurried

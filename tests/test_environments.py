@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from toy import MemoryJournal, drawn, extend, toy_search, unhurried
 
 from thinktime.bank.store import Bank
-from thinktime.core.context import Start
+from thinktime.core.context import Document, Start
 from thinktime.core.environment import IRREVERSIBLE, REPLAY, Observation, Observed
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.journal import Journal
@@ -127,6 +127,12 @@ def test_observations_do_not_depend_on_whether_states_are_copied_or_replayed(ste
 
 def test_a_problem_may_say_where_an_environment_starts() -> None:
     problem = Problem("p", "read a", context=(Start("key_value", {"a": 5}),))
+    assert walk(searching(KeyValueStore(), problem=problem), [GET])[0].state.text == "5"
+
+
+def test_an_environment_starts_at_its_own_part_of_the_context() -> None:
+    context = (Document("key_value", "a text"), Start("another", {"a": 4}), Start("key_value", {"a": 5}))
+    problem = Problem("p", "read a", context=context)
     assert walk(searching(KeyValueStore(), problem=problem), [GET])[0].state.text == "5"
 
 

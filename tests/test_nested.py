@@ -151,6 +151,7 @@ def test_a_budget_ends_the_runs_and_the_paid_runs_answer() -> None:
     search = toy_search(in_turn(*["so 7"] * 9), scorer=None, budget=Budget(calls=2))
     answer = solve(Restarts(Single(), 9), search)
     assert (answer.value, answer.finish, answer.usage.model_calls) == ("7", "budget", 2)
+    assert sum(record.node.parent is None for record in search.records()) == 1 + 3, "the third run is the last"
 
 
 @dataclass(frozen=True)

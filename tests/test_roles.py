@@ -168,7 +168,16 @@ def test_scorers_of_two_roles_score_the_same_nodes_and_the_trace_shows_the_main_
 
 
 KEYS = {
-    **{"root": "2496da", "context": "ba5e83", "step": "8d9328", "sibling": "a68a34", "end": "a606e9", "cut": "a99820"},
+    **{
+        "defaults": "562b1f",
+        "bytes": "a431b1",
+        "root": "2496da",
+        "context": "ba5e83",
+        "step": "8d9328",
+        "sibling": "a68a34",
+        "end": "a606e9",
+        "cut": "a99820",
+    },
     **{"greedy": "ecbf06", "changed": "8d1579", "by draft": "ad570e", "asked main": "d33bbc", "asked draft": "ba57c5"},
     **{"1 + 1": "6fc5be", "1 + 1 again": "84e63c", "2 + 2": "d62a4a"},
     **{"run": "7ff97a", "run again": "e466a9", "run by draft": "601e25"},
@@ -183,6 +192,8 @@ def test_keys_stay_as_they_are_because_banks_of_earlier_versions_have_them() -> 
     (first,) = extend(search, [search.root], until="step")
     made: dict[str, Node | None] = {
         "root": search.root,
+        "defaults": Search(PROBLEM, said).root,
+        "bytes": Search(replace(PROBLEM, prompt=b"7"), said).root,
         "context": Search(about, said, sampling=search.sampling).root,
         "step": first,
         "end": extend(search, [first])[0],

@@ -196,7 +196,7 @@ def test_a_race_can_continue_in_a_second_call() -> None:
 
 def test_a_race_is_over_at_the_length_of_its_kth_winner() -> None:
     race = Race(2, lambda state: True)
-    assert race.limit is None
+    assert race.limit is None and not race.at_once
     race.lengths += [9, 4]
     assert race.limit == 9
     race.lengths.append(5)

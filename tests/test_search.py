@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -110,6 +112,21 @@ def test_temperature_and_top_p_are_in_the_key() -> None:
     variants = [Sampling(), Sampling(temperature=0.5), Sampling(top_p=0.5)]
     roots = {Search(PROBLEM, ToyGenerator(drawn), sampling=sampling).root.key for sampling in variants}
     assert len(roots) == 3
+
+
+def test_a_prompt_may_be_a_value_that_json_lacks_and_its_content_is_in_the_key() -> None:
+    def key(prompt: Any) -> str:
+        return toy_search(problem=Problem("p", prompt)).root.key
+
+    prompts: list[Any] = [b"7", b"8", array("b", b"7"), array("h", [7]), Document("d", "7"), Document("d", "8")]
+    prompts += [MappingProxyType({"a": 7}), MappingProxyType({"a": 8}), {"3", "4", "5"}, frozenset({"3", "4"}), "7"]
+    assert len({key(prompt) for prompt in prompts}) == len(prompts)
+    assert key({"3", "4", "5"}) == key(frozenset({"5", "4", "3"})) == key(["3", "4", "5"])
+    assert key(MappingProxyType({"a": 7})) == key({"a": 7})
+    with pytest.raises(TypeError, match="a object has no fingerprint; give JSON values, bytes, dataclasses or arrays"):
+        key(object())
+    with pytest.raises(TypeError, match="a type has no fingerprint"):
+        key(Document)
 
 
 def test_budget_and_reference_are_not_in_the_key() -> None:
@@ -557,6 +574,7 @@ def test_nodes_are_themselves_alone_so_a_state_may_be_of_any_kind() -> None:
     """Two nodes with the same fields are two nodes. A list cannot be hashed, and is a possible state."""
     first, second = (Node("key", (0,), ["a", "list"]) for _ in range(2))
     assert first != second and {first: 1, second: 2}[first] == 1
+    assert (first.passes, first.length, first.log_weight, first.finish) == (0, 0, 0.0, "root")
 
 
 def test_what_a_search_takes_and_gives_cannot_be_changed() -> None:

@@ -69,6 +69,15 @@ class Talker(ToyGenerator):
         return done(said) if isinstance(said, str) else said
 
 
+class Short(Talker):
+    """Has a context that no question about generations fits."""
+
+    def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
+        if quotes:
+            raise TooLongError("prompt", 900, "shorten it")
+        return super().root(problem)
+
+
 def talk(script: Mapping[str, str | Piece], scores: Scores | None = None, **options: Any) -> Search:
     return toy_search(Talker(script), scores, **options)
 
@@ -138,6 +147,17 @@ def test_best_of_n_by_mean_verdict_and_the_weighted_vote() -> None:
     weighted = solve(GenerativeVerification(3, 2), talk(VERIFIED))
     assert (weighted.value, weighted.share) == pytest.approx(("5", 0.7 / 1.35))
     assert weighted.usage.model_calls == 3 + 6
+
+
+def test_the_log_has_every_verdict_and_the_number_of_missing_ones() -> None:
+    counts, verdicts = {"checks": 6, "missing": 1}, {"verdicts": [[0.3], [0.9, 0.4], [0.5, 0.3]]}
+    solve(GenerativeVerification(3, 2), search := talk(VERIFIED))
+    assert search.events == [counts, verdicts]
+    law: dict[str, Any] = {"alpha_s": 1.0, "a": 0.5, "alpha_v": 2 / 3, "b": 0.5}
+    solve(SolveOrVerify(9, **law), search := talk(VERIFIED))
+    assert search.events == [{"solutions": 3, "checks": 2}, counts, verdicts]
+    solve(GenerativeVerification(3, 2), search := talk(VERIFIED | {"#1": Piece("is", "length")}))
+    assert search.events == [{"checks": 4, "missing": 1}, {"verdicts": [[0.3], [], [0.5, 0.3]]}]
 
 
 def checks_that_say(reply: str | Piece) -> dict[str, str | Piece]:
@@ -234,6 +254,9 @@ def test_costs_and_splits_of_the_law() -> None:
 def test_the_allocator_refuses_factors_that_are_not_fitted() -> None:
     with pytest.raises(InputError, match=r"alpha_s=0\.0: fit the allocator first, or pass alpha_s and alpha_v"):
         SolveOrVerify(16).split()
+    for half in (SolveOrVerify(16, alpha_s=1.0), SolveOrVerify(16, alpha_v=1.0)):
+        with pytest.raises(InputError, match="fit the allocator first"):
+            half.split()
     with pytest.raises(InputError, match="n=0: give 1 or more"):
         SolveOrVerify(0)
     says = r"ratio=0: give a number above 0: lambda must be positive \(verification tokens / solution tokens\)"
@@ -276,6 +299,7 @@ def test_scores_belong_to_their_answers_in_any_order_of_showing(seed: int) -> No
     assert solve(GenerativeReward(n=3, k=6), search).value == "7"
     (event,) = [event for event in search.events if "scores" in event]
     assert {tuple(scores) for scores in event["scores"]} <= {(0.1, 0.2), (0.0, 0.9)}
+    assert event["shown"] == ["5", "7"]
 
 
 def test_judgements_one_by_one_end_when_the_winner_is_decided_and_agree_with_all_judgements() -> None:
@@ -389,6 +413,10 @@ def test_each_chain_sees_its_own_answers_and_the_verifier_chooses_within_then_am
     # weights in the first chain: 1 has .9, 3 has .8, so "a 1" (.9); in the second: 2 has .9, 3 has .7, so "b 2" (.6)
     assert (answer.value, answer.share) == pytest.approx(("1", 0.9 / 1.5))
     assert {"warning": SHIFT} in search.events
+    keys = {record.node.state.text: record.node.key for record in search.records()}
+    assert {
+        "chains": [[keys[text] for text in ("a 1", "c 3", "e 3")], [keys[text] for text in ("b 2", "d 3", "f 2")]]
+    } in (search.events)
 
 
 def test_the_majority_counts_all_answers_equally() -> None:
@@ -429,6 +457,12 @@ def test_first_answers_of_chains_are_the_same_samples_as_those_of_a_vote(revisio
     assert asked == ([[4, 4], []] if revision_first else [[4], [4]])
 
 
+def test_chains_whose_prompt_does_not_fit_the_context_have_no_answer() -> None:
+    search = toy_search(Short(CHAINS))
+    assert solve(Revision(n=4, chains=2, select="majority"), search).finish == "incomplete"
+    assert search.ledger.spent.model_calls == 0
+
+
 # Aggregate
 
 
@@ -455,12 +489,6 @@ def test_proposals_vote_if_the_written_answer_is_unreadable(last: Piece) -> None
 
 
 def test_proposals_vote_if_they_do_not_fit_the_context_or_the_budget_is_used_up() -> None:
-    class Short(Talker):
-        def root(self, problem: Problem, known: Sequence[Any] = (), *, quotes: bool = False) -> Text:
-            if quotes:
-                raise TooLongError("prompt", 900, "shorten it")
-            return super().root(problem)
-
     assert solve(Aggregate(n=3), toy_search(Short(PROPOSALS))).value == "5"
     assert solve(Aggregate(n=3), talk(PROPOSALS, budget=Budget(calls=3))).value == "5"
     silent = {"#0": Piece("so", "length"), "#1": Piece("is", "length"), "#2": Piece("be", "length")}
@@ -566,6 +594,18 @@ def test_a_failed_candidate_is_not_chosen() -> None:
     assert solve(StepwiseBestOfN(n=2), toy_search(Failing({"#0": "so 5", "#1": "is 7"}))).value == "5"
 
 
+def test_if_all_candidates_fail_the_path_ends_and_is_not_sampled_again() -> None:
+    class Broken(Talker):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            children = await super().extend(extensions)
+            return [replace(child, finish="error", error=ModelError("no connection")) for child in children]
+
+    generator = Broken({"#0": "so 5", "#1": "is 7"})
+    with pytest.raises(ModelError, match="no connection"):
+        solve(StepwiseBestOfN(n=2), toy_search(generator))
+    assert len(generator.asked) == 1
+
+
 PLANNED: dict[str, str | Piece] = {
     "plan#0": "first 1",
     "first 1 solve#0": "so 5",
@@ -651,8 +691,8 @@ def test_batches_double_and_other_selections_vote() -> None:
     scores = {str(i): 0.1 * i for i in range(8)}
     tree = {str(i): done(f"so {min(i, 6)}") for i in range(8)}
     search = toy_search(tree, ToyScorer(scores))
-    answer = solve(AdaptiveSampling(n=7, gamma=0.3, batching="doubling", select="majority"), search)
-    assert (answer.value, answer.usage.model_calls) == ("0", 4)  # batches of 1, 1 and 2; the last sample reaches .3
+    answer = solve(AdaptiveSampling(n=7, gamma=0.2, batching="doubling", select="majority"), search)
+    assert (answer.value, answer.usage.model_calls) == ("0", 4)  # batches of 1, 1 and 2; the third sample reaches .2
 
 
 def test_adaptive_sampling_at_temperature_0_is_refused() -> None:
@@ -674,6 +714,7 @@ def test_samples_with_low_early_scores_are_not_finished() -> None:
     answer = solve(EarlyPruning(n=3, t_check=2, keep_frac=0.6), search)
     assert (answer.value, answer.usage.generated_tokens) == ("9", 3 * 2 + 2)
     assert texts([record.node for record in search.trace.values() if record.pruned]) == ["a b"]
+    assert search.events == [{"begun": 3, "finished": 2}]
 
 
 def test_the_controls_of_early_pruning_keep_likely_or_random_samples() -> None:
@@ -751,6 +792,12 @@ def test_a_prompt_without_additions_equals_the_problems_own_so_first_answers_are
     assert search.ask(REVISE) is search.root
     ((leaf,), again) = extend(search, [search.root]), search.ask(REVISE, [])
     assert again is search.root and leaf.parent is search.root
+
+
+def test_solutions_and_revisions_answer_the_problem_and_plans_and_judgements_do_not() -> None:
+    answers = {"solve", "assemble", "check_format", "aggregate", "final", "revise"}
+    assert {name for name, prompt in prompts().items() if prompt.is_answer} == answers
+    assert prompts().keys() == answers | {"plan", "check", "judge"}
 
 
 def test_the_last_calls_of_a_chain_repeat_the_question() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
-from math import log
+from math import exp, log
 from random import Random
 from statistics import fmean
 
 import pytest
+from toy import ToyGenerator, ToyScorer, done, solve, step, texts, toy_search
 
 from thinktime.core.errors import InputError
 from thinktime.core.particles import normalised
@@ -191,6 +192,48 @@ def test_a_value_is_the_soft_mean_of_its_children() -> None:
     assert tree._value([0.0, 1.0]) == pytest.approx(0.7168, abs=1e-4)  # log((1 + e^2) / 2) / 2
     assert replace(tree, backup="sum")._value([1.0, 1.0]) == pytest.approx(1 + 0.3466, abs=1e-4)
     assert replace(tree, backup="max")._value([0.0, -3.0]) == 0.0
+
+
+def test_a_tree_widens_and_descends_by_the_bounds_of_the_paper() -> None:
+    """A node with N visits has at most sqrt(N) children, rounded up.
+
+    1. The root gets a, and the end of a has .2.
+    2. The root and a have one visit and one child each, so the walk ends at the end of a.
+    3. The root has two visits, so it gets b. The end of b has .6.
+    4. The bounds are .2 + sqrt(log 3 / 2) = .94 for a and .6 + sqrt(log 3) = 1.65 for b: the walk ends at the end of b.
+    5. The bounds are .2 + sqrt(log 4 / 2) and .6 + sqrt(log 4 / 2). b has two visits, so it gets another end, with .1.
+    """
+    tree = {"0": step("a"), "0/0": done("is 5"), "1": step("b"), "1/0": done("is 7"), "1/1": done("is 9")}
+    scores = {"0/0": 0.2, "1/0": 0.6, "1/1": 0.1}
+    search = toy_search(generator := ToyGenerator(tree), scorer := ToyScorer(scores))
+    answer = solve(DTS(n=5), search)
+    assert [[extension.node.path for extension in batch] for batch in generator.asked] == [
+        *([()], [(0,)], [()], [(1,)], [(1,)])
+    ]
+    assert [texts(batch) for batch in scorer.asked] == [["a is 5"], ["b is 7"], ["b is 9"]]
+    b = (exp(0.6) + exp(0.1)) / 2
+    assert search.events == [
+        {"ends": 3, "best": (1, 0), "greedy": (1, 0), "root": pytest.approx(log((exp(0.2) + b) / 2))}
+    ]
+    assert (answer.value, answer.finish) == ("7", "done")
+
+
+def test_a_tree_explores_by_the_given_weight() -> None:
+    """After three rounds a has .6 and two visits, b has .2 and one visit. The bounds are .6 + .74 w and .2 + 1.05 w, so
+    the fourth round goes to b if w is above 1.3. There it ends; in a it samples another end."""
+    tree = {"0": step("a"), "1": step("b"), **{f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}}
+    for explore, visits, calls in ((1.2, [4, 3, 1], 5), (1.4, [4, 2, 2], 4)):
+        search = toy_search(generator := ToyGenerator(tree), dict.fromkeys(tree, 0.6) | {"1/0": 0.2})
+        grown = asyncio.run(DTS(n=4, explore=explore).grow(search))
+        assert [branch.visits for branch in (grown, *grown.children)] == visits
+        assert len(generator.asked) == calls
+
+
+def test_an_end_without_a_reward_is_logged_and_has_no_value() -> None:
+    tree = {"0": step("a"), "0/0": done("is 5"), "1": done("is 7")}
+    search = toy_search(tree, {"0/0": None, "1": 0.3})
+    assert solve(DTS(n=2), search).value == "7"
+    assert search.events == [{"missing": (0, 0)}, {"ends": 1, "best": (1,), "greedy": (1,), "root": pytest.approx(0.3)}]
 
 
 def test_the_greedy_tree_answers_with_its_best_end() -> None:

@@ -213,6 +213,7 @@ def test_a_choice_accepts_only_these_words(name: str, option: str) -> None:
         ("search_over_paths", {"level": 0.2, "forward": 0.5, "backward": 1.01}, r"^backward=1\.01: give more than"),
         ("zero_order", {"cosine": 1.01}, "cosine"),
         ("zero_order", {"cosine": -0.01}, "cosine"),
+        ("solve_or_verify", {"ratio": float("inf")}, "^ratio=inf: give a number above 0"),
         ("solve_or_verify", {"a": float("inf")}, "^a=inf: give a finite number"),
         ("solve_or_verify", {"b": float("-inf")}, "^b=-inf: give a finite number"),
         ("revision", {"n": 6, "chains": 4}, "^n=6: give a multiple of chains=4"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import count, pairwise, product
 from math import inf, log
 from random import Random
 
@@ -45,7 +45,7 @@ from thinktime.core.particles import (
 from thinktime.core.search import Search
 from thinktime.core.selection import ranked
 from thinktime.core.types import Capability, Embedding, Extension, Node
-from thinktime.core.usage import Budget, Usage
+from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import check
 from thinktime.strategies.search.a_star import AStar
@@ -461,6 +461,8 @@ def test_the_parts_of_the_objective_by_hand() -> None:
     sizes = [3.0, 1.0, 1.0, 1.0], {"A": 2.0, "B": 1.0, "r": 0.0}
     parts = objective_parts([True, False, False, False], worth, ancestors, clusters, 1.8, 0.0, sizes)
     assert parts == pytest.approx({"reward": 7 / 16, "price": 1.0, "coverage": 0.0}), "5 tokens of 9"
+    alone = [True], [1.0], [["r"]], [1], 0.6, 0.0
+    assert [objective_parts(*alone, ([size], {"r": 0}))["price"] for size in (0, 1, 3)] == [0.0, 0.6, 0.6]
 
 
 @unhurried
@@ -531,6 +533,9 @@ def test_scores_outside_0_to_1_give_a_warning() -> None:
     search = toy_search(tree, dict.fromkeys(tree, 3.2))
     solve(ETS(n=2), search)
     assert any("scores outside 0 to 1" in event.get("warning", "") for event in search.events)
+    search = toy_search(tree, dict.fromkeys(tree, 1.0) | {"0": 0.0, "1/0": None})
+    solve(ETS(n=2), search)
+    assert not any("warning" in event for event in search.events), "0 and 1 are inside, a missing score is no score"
 
 
 @pytest.mark.parametrize(("vote", "value"), [("weighted", "5"), ("majority", "5"), ("best", "7")])
@@ -676,6 +681,24 @@ def test_coverage_without_an_embedder_is_refused_before_the_first_sample() -> No
     assert generator.asked == []
 
 
+def test_without_coverage_no_embedder_is_needed_and_no_step_is_embedded() -> None:
+    tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
+    for embedder in (None, HashedNgrams()):
+        search = toy_search(tree, dict.fromkeys(tree, 0.5), embedder=embedder)
+        check("ets", ETS(n=2, coverage=0), search)
+        assert solve(ETS(n=2, coverage=0), search).usage.embeddings == 0
+
+
+def test_the_seconds_of_the_solver_are_charged() -> None:
+    """The clock goes on by a second whenever it is read, so the one integer program takes a second."""
+    ticks = count()
+    tree = {"0": step("a"), "1": step("b")} | {f"{i}/{j}": done("is 7") for i in range(2) for j in range(2)}
+    search = toy_search(tree, dict.fromkeys(tree, 0.5), clock=lambda: float(next(ticks)))
+    answer = solve(ETS(n=2), search)
+    assert answer.accounts["online", "solver"] == Usage(seconds=1.0)
+    assert answer.usage == total(answer.accounts.values())
+
+
 def test_steps_are_clustered_by_their_cosine() -> None:
     near, far = [1.0, 0.01, 0.0], [0.0, 1.0, 0.0]
     first, second, third = clustered([[1.0, 0.0, 0.0], near, far], 0.05)
@@ -745,6 +768,19 @@ def test_the_log_has_f_g_and_h_of_each_extended_state() -> None:
     solve(AStar(k=1, weight=2), search)
     *_, last = [event for event in search.events if "extended" in event]
     assert [*last["f"], *last["g"], *last["h"]] == pytest.approx([0.8, 0.2, 0.3])
+
+
+def test_a_star_extends_several_states_at_once_and_several_goals_can_have_their_turn_together() -> None:
+    """The root is alone. Then a and b are extended together, and then ``is 7`` and ``is 5`` have the smallest f."""
+    scores = {"0": 0.9, "1": 0.8, "0/0": 0.3, "0/1": 0.4, "1/0": 0.85, "1/1": 0.2}
+    search = toy_search(generator := ToyGenerator(A_STAR), scores)
+    answer = solve(AStar(k=2, pop_width=2), search)
+    assert rounds(generator) == [[((), 0), ((), 1)], [((0,), 0), ((1,), 0), ((0,), 1), ((1,), 1)]]
+    assert (answer.value, answer.share) == pytest.approx(("7", 0.85 / 1.25))
+    first, second = [event for event in search.events if "extended" in event]
+    assert (first["depth"], second["depth"]) == ([0], [1, 1])
+    assert (first["waiting"], second["waiting"]) == (0, 0)
+    assert [second["f"], second["g"], second["h"]] == [pytest.approx([0.1, 0.2]), [0, 0], pytest.approx([0.1, 0.2])]
 
 
 def test_several_goals_vote() -> None:
@@ -828,6 +864,8 @@ def test_a_star_reserves_the_requested_tokens() -> None:
     ("budget", "expansions"),
     [
         (Budget(calls=1), 0),  # the root is continued at once
+        (Budget(calls=2), 0),  # an expansion takes two calls, and the solution a third one
+        (Budget(calls=3), 1),
         (Budget(calls=6), 2),  # 2 steps each; a third expansion would leave no call for the solution
         (Budget(calls=7), 3),
         (Budget(dollars=DOLLARS * 8), 0),  # a solution can be 8 words
