@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from thinktime.answers import TextAnswers, canonical, equivalent, extract
+from thinktime.answers import READERS, TextAnswers, canonical, equivalent, extract
 
 CORPUS = Path(__file__).with_name("corpus")
 unhurried = settings(deadline=None)
@@ -302,6 +302,13 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
 
 def test_another_reader_can_be_given() -> None:
     assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"
+
+
+@pytest.mark.parametrize(("reader", "answer"), [("statement", "4"), ("boxed", "1, 2"), ("hashes", "3 apples")])
+def test_a_reader_is_chosen_by_name(reader: str, answer: str) -> None:
+    text = "It is \\boxed{1} or \\boxed{2}.\n#### 3 apples\n#### \nThe answer is 4."
+    assert READERS[reader](text) == answer
+    assert all(read("no idea") is None for read in READERS.values())
 
 
 # Formulas

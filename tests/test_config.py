@@ -229,6 +229,17 @@ def test_a_bench_of_two_models_replays_from_its_bank(thinktime: Command, tmp_pat
     assert results[0]["model"] == results[1]["model"], "the bank has the role of each model"
 
 
+def test_a_replay_can_read_the_samples_again(thinktime: Command, tmp_path: Path) -> None:
+    bench = ("bench", "pocket", "--problems", "2", "--levels", "1", "--strategies", "single", "--out", "run")
+    assert thinktime(*bench).code == 0
+    again = thinktime(*bench, "--replay", "--reader", "boxed")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert again.code == 0 and result["reader"] == "boxed"
+    assert [problem["answer"] for problem in result["runs"][0]["problems"]] == [None, None], "pocket writes no boxes"
+    unknown = thinktime(*bench, "--reader", "box")
+    assert unknown.code == 2 and "reader='box': unknown; did you mean 'boxed'" in unknown.err
+
+
 def test_a_replay_of_a_bank_without_roles_needs_the_roles_of_its_models(thinktime: Command, tmp_path: Path) -> None:
     bench = ("bench", "pocket", "--problems", "2", "--levels", "1", "--strategies", "single,best_of_n", "--n", "2")
     live = thinktime(*bench, "--out", "live")

@@ -114,7 +114,7 @@ def _session(config: Config, models: Mapping[str, Generator], scorers: Mapping[s
         scorers,
         config.environments_by_name(),
         config.prompts_by_name(),
-        config.answers or (TextAnswers(read_answer) if config.main in POCKET else TextAnswers()),
+        config.answers or (TextAnswers(read_answer, "pocket") if config.main in POCKET else TextAnswers()),
         config.embedder or HashedNgrams(),
         config.sampling(),
         config.limits(),

@@ -6,16 +6,21 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from thinktime.answers.equivalence import canonical, equivalent
-from thinktime.answers.reading import extract
+from thinktime.answers.reading import READERS, extract
 
-__all__ = ["TextAnswers", "canonical", "equivalent", "extract"]
+__all__ = ["READERS", "TextAnswers", "canonical", "equivalent", "extract"]
 
 
 class TextAnswers:
-    """Answers of text generations, compared by `canonical`. ``read`` extracts the answer from a text."""
+    """Answers of text generations, compared by `canonical`.
 
-    def __init__(self, read: Callable[[str], str | None] = extract) -> None:
-        self._read = read
+    Args:
+        read: takes the answer from a text; None if there is none.
+        name: of the reader, for results.
+    """
+
+    def __init__(self, read: Callable[[str], str | None] = extract, name: str = "statement") -> None:
+        self._read, self.name = read, name
 
     def read(self, state: Any) -> str | None:
         """The final answer in ``state.text``, or None."""

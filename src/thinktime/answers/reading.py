@@ -79,6 +79,21 @@ def extract(text: str) -> str | None:
     return max(statements, key=lambda each: each[0])[1] if statements else None
 
 
+def boxed(text: str) -> str | None:
+    """The last box with an answer, whatever else the text states."""
+    return next((said for _, said in reversed(list(_boxes(_THOUGHT.sub("", text)[-READ:])))), None)
+
+
+def hashes(text: str) -> str | None:
+    """The answer in the last line with ``####``, whatever else the text states."""
+    said = [found["said"] for found in _HASHES.finditer(_THOUGHT.sub("", text)[-READ:])]
+    return next((answer for each in reversed(said) if (answer := _stated(each)) is not None), None)
+
+
+READERS = {"statement": extract, "boxed": boxed, "hashes": hashes}
+"""Readers by name: the last statement of any kind, the last box, or the last line with ``####``."""
+
+
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Every statement of an answer, and where it ends."""
     yield from _boxes(text)

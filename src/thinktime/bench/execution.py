@@ -114,7 +114,7 @@ class Programs(TextAnswers):
     """Reads programs as answers. Two are equal only if they are identical, so votes hardly help."""
 
     def __init__(self) -> None:
-        super().__init__(program_of)
+        super().__init__(program_of, "program")
 
     def key(self, answer: str) -> str:
         """The program."""

@@ -184,6 +184,7 @@ class Bench:
                 "levels": {level: levels.count(level) for level in sorted(set(levels))},
             },
             "model": self._model_result(),
+            "reader": self.task.answers.name,
             "evaluator": self.task.evaluator,
             "stamp": STAMP if self._judge == self.task.evaluator else None,
             "sampling": self._sampling_result(),

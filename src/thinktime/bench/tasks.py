@@ -67,7 +67,7 @@ def load(
         return Task(
             "pocket",
             tuple(Problem(p.id, p.question, str(p.answer), {"level": p.level, "family": p.family}) for p in drawn),
-            TextAnswers(read_answer),
+            TextAnswers(read_answer, "pocket"),
         )
     path, programs = Path(name.removeprefix(PROGRAMS)), name.startswith(PROGRAMS)
     if programs and answer == "answer":

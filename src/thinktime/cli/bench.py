@@ -42,7 +42,7 @@ from thinktime.cli.common import (
     read_json,
     roles_in,
 )
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
@@ -73,6 +73,13 @@ def bench(
     split: Annotated[str, typer.Option(help="Pocket split: train, dev or test.")] = "test",
     question_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the question.")] = "question",
     answer_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the answer.")] = "answer",
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="Takes the answer from a text: 'statement' (the last one of any kind), 'boxed' or 'hashes' (####); "
+            "default: the task's own. With --replay old samples are read again."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of result.json, timing.json, report.html and the bank.")] = Path(
         "runs/bench"
     ),
@@ -97,6 +104,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Run strategies at several budgets on a task; resume where an earlier run stopped."""
+    from thinktime.answers import READERS, TextAnswers
     from thinktime.bank.store import Bank
     from thinktime.bench.controls import NAMES, control
     from thinktime.bench.runner import Bench
@@ -109,6 +117,10 @@ def bench(
         load, task, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
     )
     loaded = of_task(problems)
+    if reader is not None:
+        if reader not in READERS:
+            raise UnknownNameError("reader", reader, READERS)
+        loaded = replace(loaded, answers=TextAnswers(READERS[reader], reader))
     config = config_of(
         model=model,
         model_name=model_name,

@@ -60,7 +60,7 @@ def last_number(text: str) -> str | None:
     return word if word.isdecimal() else None
 
 
-ANSWERS = TextAnswers(last_number)
+ANSWERS = TextAnswers(last_number, "last number")
 
 
 class WordGenerator:
