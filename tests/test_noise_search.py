@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.transitions import Neighbour, Redo, Renoise
@@ -157,6 +157,27 @@ def test_zero_order_without_rounds_is_a_random_search_and_paints_the_winner_agai
     search, painter, answer = painted(ZeroOrder(rounds=0, start=3, final_steps=9), lambda n: {1: 0.9}.get(n, 0.1))
     assert painter.asked == ["noise, noise, noise", "0 to end, 1 to end, 2 to end", "1 in 9"]
     assert (number(answer), search.events) == (1001, [{"nfe_search": 3 * STEPS, "nfe_final": 9}])
+    assert answer.node is not None and search.trace[answer.node.key].score == 0.1, "the new picture has its own score"
+
+
+@pytest.mark.parametrize(("nfe", "found"), [(STEPS + 8, 0), (STEPS + 9, 1000)])
+def test_the_winner_is_painted_again_only_if_the_budget_covers_all_its_steps(nfe: int, found: int) -> None:
+    _, _, answer = painted(ZeroOrder(rounds=0, final_steps=9), lambda n: 0.5, nfe)
+    assert (number(answer), answer.finish) == (found, "budget" if found == 0 else "done")
+
+
+def test_a_neighbour_is_reserved_one_step() -> None:
+    for left, asked in ((0, []), (1, ["near 0"])):
+        _, painter, answer = painted(ZeroOrder(n=1, rounds=1), lambda n: 0.5, STEPS + left)
+        assert (painter.asked, number(answer)) == (["noise", "0 to end", *asked], 0)
+
+
+def test_zero_order_by_ranks_needs_a_score_of_several_parts() -> None:
+    painter = Painter()
+    search = Search(Problem("p", "a number"), painter, scorers=Reward(lambda n: 0.5))
+    with pytest.raises(CapabilityError, match="by='ranks': an ensemble needs at least two verifiers"):
+        asyncio.run(ZeroOrder(by="ranks")(search))
+    assert painter.asked == []
 
 
 def test_zero_order_ignores_pictures_without_a_score_and_takes_the_first_of_a_tie() -> None:
@@ -185,6 +206,7 @@ def test_each_round_of_paths_removes_more_noise_than_it_adds() -> None:
     ]
     assert painter.asked[7].startswith("noise 0.4 on 401, noise 0.4 on 301") and painter.asked[8].startswith("501 to 8")
     assert len(painter.asked) == 9, "the last round ends the pictures"
+    assert [r.node.state.number for r in search.trace.values() if r.pruned] == [200, 101, 200, 300], "two a round"
     assert answer.finish == "done" and search.ledger.spent.denoiser_calls == 10 + 10 + 10 + 4 * 10 + 4 * 10 + 4 * 8
 
 
@@ -202,6 +224,16 @@ def test_a_search_with_one_path_keeps_one_picture_and_makes_noisy_copies() -> No
         _to(10, 100, 200, 300),
     ]
     assert number(answer) == 300
+
+
+def test_every_part_of_a_path_has_at_least_one_step() -> None:
+    """2 % of 20 steps, and rounds that remove 1 % of the noise, are less than one step."""
+    early = SearchOverPaths(n=1, width=1, level=0.98, forward=0.01, backward=1.0)
+    _, painter, _ = painted(early, lambda n: 0.5)
+    assert painter.asked == ["new to 1", "0 to end", "noise 0.99 on 0", "100 to 20"]
+    slow = SearchOverPaths(n=1, width=1, level=0.3, forward=0.01, backward=0.02)
+    _, painter, _ = painted(slow, lambda n: 0.5)
+    assert painter.asked[:4] == ["new to 14", "0 to end", "noise 0.31 on 0", "100 to 1"]
 
 
 @pytest.mark.parametrize(("nfe", "found"), [(STEPS, 0), (STEPS - 1, None)])
