@@ -67,6 +67,8 @@ def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
     here = f"{mutant.file}:{mutant.function or ''}"
     runs = here.__eq__ if mutant.function else lambda ran: ran.startswith(here)
     wanted = [name for name, test in tests.items() if any(map(runs, test["functions"]))]
+    if not wanted and not mutant.function:
+        wanted = list(tests)  # a file without functions, such as one of dataclasses
     return sorted(wanted, key=lambda name: tests[name]["seconds"])
 
 
