@@ -3,7 +3,7 @@
     python -m experiments.adaptive_self_eval.run        # 1,000 problems; a few minutes on two idle cores
 
 Every policy is played out on the same sixteen samples of each problem, in 32 orders. Then the strategies themselves are
-run, to see that they do what was played out.
+run, to check that they give the same as the replay.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def paid_tokens(outcome: Outcome) -> float:
 
 
 def parts(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Mean tokens generated in reply to what was asked: the problem, or a prompt by its name."""
+    """Mean generated tokens by question: the problem, or the name of a prompt."""
     found: dict[str, float] = {}
     for outcome in outcomes:
         asked: dict[str, str] = {}
