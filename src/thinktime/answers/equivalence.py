@@ -79,8 +79,8 @@ class Unlike:
 def canonical(answer: str) -> Hashable:
     r"""The key of an answer: ``canonical("0.50") == canonical("1/2") == canonical(r"\frac12")``.
 
-    It takes at most some milliseconds. An empty answer, and one without a value such as ``1/0``, has a key that equals
-    no other.
+    It takes at most some tens of milliseconds. An empty answer, and one without a value such as ``1/0``, has a key that
+    equals no other.
     """
     found = _known(answer) if len(answer) <= REMEMBERED else _known.__wrapped__(answer)
     return Unlike() if found is None else found
