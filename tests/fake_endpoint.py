@@ -13,6 +13,7 @@ import json
 import re
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -111,6 +112,7 @@ class FakeEndpoint:
                 }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 gone = asyncio.ensure_future(reader.read(1))
+                gone.add_done_callback(lambda done: done.cancelled() or done.exception())  # a reset is no fault here
                 answering = asyncio.ensure_future(self._answer(lines[0].split()[1], headers, body))
                 await asyncio.wait({gone, answering}, return_when=asyncio.FIRST_COMPLETED)
                 if not answering.done():
@@ -120,16 +122,7 @@ class FakeEndpoint:
                 answer = answering.result()
                 head, *events = answer if isinstance(answer, list) else [answer]
                 writer.write(head)
-                for place, event in enumerate(events):
-                    while self.sprint and place >= self.sprint and not self.ended and not gone.done():
-                        await asyncio.wait({gone}, timeout=0.01)
-                    if self.pace and event and place >= self.sprint:
-                        await asyncio.wait({gone}, timeout=self.pace)
-                    if gone.done():
-                        break
-                    writer.write(b"%x\r\n%s\r\n" % (len(event), event))
-                    await writer.drain()
-                if gone.done():
+                if not await self._send(events, writer, gone):
                     self.left += 1
                     break
                 self.ended += 1
@@ -142,6 +135,21 @@ class FakeEndpoint:
             pass
         finally:
             writer.close()
+
+    async def _send(self, events: list[bytes], writer: asyncio.StreamWriter, gone: asyncio.Future[bytes]) -> bool:
+        """Send the events of a stream; return whether the client stayed to the end."""
+        with suppress(ConnectionError):
+            for place, event in enumerate(events):
+                while self.sprint and place >= self.sprint and not self.ended and not gone.done():
+                    await asyncio.wait({gone}, timeout=0.01)
+                if self.pace and event and place >= self.sprint:
+                    await asyncio.wait({gone}, timeout=self.pace)
+                if gone.done():
+                    return False
+                writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                await writer.drain()
+            return not gone.done()
+        return False
 
     async def _answer(self, path: str, headers: dict[str, str], raw: bytes) -> bytes | list[bytes]:
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":

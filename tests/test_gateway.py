@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from gateway_server import PLAIN, VOTE, Start
+from waiting import PATIENCE
 
 from thinktime.gateway.methods import parse
 
@@ -205,7 +206,7 @@ def test_a_request_without_a_method_passes_untouched(start_gateway: Start) -> No
 
 
 def test_a_race_answers_with_the_shortest_sample_and_reports_uncounted_calls(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway(sprint=20, pace=0.2)
+    endpoint, gateway = start_gateway(sprint=20, pace=PATIENCE)
     endpoint.replies.extend(" ".join(["so"] * n) + f" The answer is {n}" for n in (60, 4, 50))
     status, answer, _ = gateway.ask({**PLAIN, "thinktime": {"strategy": "first_finish", "n": 3}})
     assert (status, answer["thinktime"]["answer"], answer["thinktime"]["account"]["model_calls"]) == (200, "4", 3)

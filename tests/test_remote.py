@@ -277,7 +277,7 @@ def raced(generator: RemoteGenerator, n: int, **options: Any) -> tuple[Any, Sear
 def test_the_shortest_of_several_streams_answers_and_the_others_are_cancelled_when_they_are_longer(
     start: Start,
 ) -> None:
-    endpoint = start(sprint=20, pace=0.2)
+    endpoint = start(sprint=20, pace=PATIENCE)
     generator = opened(endpoint, price=Price(1000, 1000, 2000))
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (50, 3), (60, 4)))
     answer, search = raced(generator, 4)
@@ -302,6 +302,14 @@ def test_a_slow_stream_can_still_win_by_length_but_not_by_time(start: Start) -> 
     assert found == {"length": ("2", 9, 0), "time": ("1", 20, 1)}
 
 
+def test_with_by_time_a_request_that_gets_no_answer_is_cancelled_when_another_ends(start: Start) -> None:
+    endpoint = start()
+    generator = opened(endpoint)
+    endpoint.faults.extend(["", "never"])
+    answer = solved("first_finish", search_on(generator), n=2, by="time", guard="off")
+    assert answer.finish == "done" and answer.usage.uncounted_calls == 1 and left(endpoint, 1) == 1
+
+
 def test_with_by_time_no_sample_is_requested_after_the_race_is_over(start: Start) -> None:
     endpoint = start()
     # one request after the other: the first has ended when the second begins
@@ -315,7 +323,7 @@ def test_with_by_time_no_sample_is_requested_after_the_race_is_over(start: Start
 def test_an_end_without_an_answer_counts_only_with_counts_any(start: Start) -> None:
     found = []
     for counts, sprint in (("answer", 40), ("any", 20)):
-        endpoint = start(sprint=sprint, pace=0.2)
+        endpoint = start(sprint=sprint, pace=PATIENCE)
         generator = opened(endpoint)
         endpoint.replies.extend(["so so", of_length(30, 7), of_length(60, 8)])
         answer = solved("first_finish", search_on(generator), n=3, counts=counts, guard="off")
@@ -324,7 +332,7 @@ def test_an_end_without_an_answer_counts_only_with_counts_any(start: Start) -> N
 
 
 def test_a_repeated_race_sends_no_request_and_ends_the_same(start: Start) -> None:
-    endpoint, journal = start(sprint=20, pace=0.2), MemoryJournal()
+    endpoint, journal = start(sprint=20, pace=PATIENCE), MemoryJournal()
     generator = opened(endpoint)
     endpoint.replies.extend(of_length(*each) for each in ((40, 1), (8, 2), (12, 3)))
     first, search = raced(generator, 3, journal=journal)
@@ -345,7 +353,7 @@ def test_a_broken_stream_loses_only_its_own_sample(start: Start) -> None:
 
 
 def test_tokens_of_a_thought_in_a_field_apart_count_as_they_arrive(start: Start) -> None:
-    endpoint = start(sprint=20, pace=0.2, thinks="apart", thought=3)
+    endpoint = start(sprint=20, pace=PATIENCE, thinks="apart", thought=3)
     generator = opened(endpoint)
     endpoint.replies.extend([of_length(40, 1), of_length(8, 2)])
     answer = solved("first_finish", search_on(generator), n=2, guard="off")

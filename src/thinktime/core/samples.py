@@ -69,7 +69,8 @@ class Drawing(Work[Extension, Child]):
             child = self._samples.find(extension)
             if child is not None:
                 found[place] = child
-                self._arrive(child)
+                if self._race is not None:
+                    self._race.arrive(child)
         limit = self._race.limit if self._race else None
         for place, extension in enumerate(items):
             if limit is not None and place not in found:
@@ -103,10 +104,6 @@ class Drawing(Work[Extension, Child]):
             return results
         pairs = zip(items, results, strict=True)
         return [child if child.length <= limit else self._loser(e, child, limit) for e, child in pairs]
-
-    def _arrive(self, child: Child) -> None:
-        if self._race and child.finish == "eos" and self._race.counts(child.state):
-            self._race.lengths.append(child.length)
 
     def _loser(self, extension: Extension, child: Child, limit: int) -> Child:
         cut = self._samples.cut_short(extension, limit, limit, "pruned")

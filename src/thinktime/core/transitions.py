@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thinktime.core.errors import InputError
+
+if TYPE_CHECKING:
+    from thinktime.core.types import Child
 
 
 @dataclass(eq=False)
@@ -20,12 +23,21 @@ class Race:
     k: int
     counts: Callable[[Any], bool]
     lengths: list[int] = field(default_factory=list)
-    """Length of every child that has ended and counts, from its parent; the generator adds those that it samples."""
+    """Length of every child that has ended and counts, from its parent."""
     at_once: bool = False
+    watchers: set[Callable[[], None]] = field(default_factory=set)
+    """Called after each such child, so that a child that waits for its next token can be cancelled too."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise InputError("k", self.k, "give 1 or more; the race ends when k children have ended")
+
+    def arrive(self, child: Child) -> None:
+        """Note a child that is complete. The generator calls this for the children that it samples."""
+        if child.finish == "eos" and self.counts(child.state):
+            self.lengths.append(child.length)
+            for watcher in tuple(self.watchers):
+                watcher()
 
     @property
     def limit(self) -> int | None:

@@ -6,11 +6,13 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from thinktime.core.errors import InputError
+from thinktime.core.transitions import Race
 from thinktime.core.types import Child, Extension, Finish
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText
@@ -46,6 +48,27 @@ class OvertakenError(Exception):
 
     def __init__(self, body: Mapping[str, Any], tokens: int, seconds: float) -> None:
         self.body, self.tokens, self.seconds = body, tokens, seconds
+
+
+@asynccontextmanager
+async def _cancelled_if(lost: Callable[[], bool], race: Race | None) -> AsyncIterator[None]:
+    """Cancels the block when a child of the race arrives and ``lost`` is true.
+
+    Raises:
+        TimeoutError: the block was cancelled.
+    """
+    async with asyncio.timeout(None) as until:
+
+        def check() -> None:
+            if lost() and not until.expired():
+                until.reschedule(0)
+
+        watchers = race.watchers if race is not None else set()
+        watchers.add(check)
+        try:
+            yield
+        finally:
+            watchers.discard(check)
 
 
 @dataclass(frozen=True)
@@ -134,9 +157,9 @@ class Requests:
         answered, rest = wanted[: len(choices)], wanted[len(choices) :]
         made = dict(zip((e.key for e in answered), self._children(answered, choices, reply), strict=True))
         for extension in answered:
-            child, race = made[extension.key], extension.race
-            if race is not None and child.finish == "eos" and race.counts(child.state):
-                race.lengths.append(child.length)
+            child = made[extension.key]
+            if extension.race is not None:
+                extension.race.arrive(child)
             if extension.arrived is not None:
                 extension.arrived(child)
         return made | await self._one_by_one(rest)
@@ -157,7 +180,10 @@ class Requests:
                 reply = await self.client.post(self.api, body, deadline=first.deadline, headers=observed.headers)
                 observed.reply = reply.body
             return reply
-        whole, tokens, began = Assembly(), 0, time.monotonic()
+        whole, tokens, began, race = Assembly(), 0, time.monotonic(), first.race
+
+        def lost() -> bool:
+            return race is not None and race.limit is not None and (race.at_once or tokens > race.limit)
 
         async def on_event(event: Mapping[str, Any]) -> None:
             nonlocal echoed, tokens
@@ -166,15 +192,18 @@ class Requests:
             if self.on_event is not None:
                 await self.on_event(event)
             tokens += tokens_of(event)
-            race = first.race
-            if race is not None and race.limit is not None and (race.at_once or tokens > race.limit):
+            if lost():
                 raise OvertakenError(whole.body, tokens, time.monotonic() - began)
 
         streamed = {**body, "stream": True} | (WITH_USAGE if self.traits.usage else {})
         with self.observer(self.api, body) as observed:
-            reply = await self.client.post(
-                self.api, streamed, deadline=first.deadline, on_event=on_event, headers=observed.headers
-            )
+            try:
+                async with _cancelled_if(lost, race):
+                    reply = await self.client.post(
+                        self.api, streamed, deadline=first.deadline, on_event=on_event, headers=observed.headers
+                    )
+            except TimeoutError:
+                raise OvertakenError(whole.body, tokens, time.monotonic() - began) from None
             reply = reply if reply.body else replace(reply, body=whole.body)
             observed.reply = reply.body
         return reply

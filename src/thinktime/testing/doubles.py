@@ -107,8 +107,8 @@ class WordGenerator:
         await asyncio.sleep(0)  # let other searches run, as an engine would
         children = [self._child(extension) for extension in extensions]
         for extension, child in zip(extensions, children, strict=True):
-            if extension.race and child.finish == "eos" and extension.race.counts(child.state):
-                extension.race.lengths.append(child.passes)
+            if extension.race is not None:
+                extension.race.arrive(child)
         return [self._raced(e, child) for e, child in zip(extensions, children, strict=True)]
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
