@@ -7,8 +7,8 @@ import gc
 import inspect
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -21,13 +21,13 @@ from benchmarks.mutation.mutants import Mutant
 EXAMPLES = 15
 """Examples of a property; fewer than in the suite, so a mutant may survive here that the suite would kill."""
 
-Try = Callable[[Mutant, str, Sequence[str], float], str | None]
+Try = Callable[[Mutant, str, Mapping[str, int]], str | None]
 
 
 class Forks:
     """Collects the tests, and then calls ``work`` with a function that tries one mutant.
 
-    That function takes the mutant, the source without it, names of tests, and a time limit in seconds. It returns
+    That function takes the mutant, the source without it, and the time limit of each test in whole seconds. It returns
     ``killed``, ``timed out`` or ``survived``, or None if the fault is not in the body of a function.
     """
 
@@ -45,18 +45,26 @@ class Forks:
         self._work(self._outcome)
         return True
 
-    def _outcome(self, mutant: Mutant, source: str, names: Sequence[str], seconds: float) -> str | None:
+    def _outcome(self, mutant: Mutant, source: str, limits: Mapping[str, int]) -> str | None:
         path = str(self._root / mutant.file)
         before, after = (_around(mutant, compile(text, path, "exec")) for text in (source, mutant.applied(source)))
         if before is None or after is None or before == after:
             return None
         pid = os.fork()
         if pid == 0:
-            self._run(before, after, names)
-        return _waited(pid, time.monotonic() + seconds)
+            self._run(before, after, limits)
+        _, status = os.waitpid(pid, 0)
+        with suppress(ProcessLookupError):  # processes that its tests have started
+            os.killpg(pid, signal.SIGKILL)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+            return "timed out"
+        return "killed" if status else "survived"
 
-    def _run(self, before: CodeType, after: CodeType, names: Sequence[str]) -> None:
-        """In the child: swap the function's code, run the tests, and exit with 1 if one fails."""
+    def _run(self, before: CodeType, after: CodeType, limits: Mapping[str, int]) -> None:
+        """In the child: swap the function's code, run the tests, and exit with 1 if one fails.
+
+        The signal of an alarm ends the process if a test takes too long.
+        """
         os.setsid()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -66,9 +74,9 @@ class Forks:
             for function in [each for each in gc.get_objects() if isinstance(each, FunctionType)]:
                 if function.__code__ == before:
                     function.__code__ = after
-            items = [self._items[name] for name in names]
+            items = [self._items[name] for name in limits]
             following = [*items[1:], None]
-            status = int(any(map(_fails, items, following)))
+            status = int(any(map(_fails, items, following, limits.values())))
         finally:
             os._exit(status)
 
@@ -79,20 +87,9 @@ def use_fewer_examples() -> None:
     settings.load_profile("mutation")
 
 
-def _fails(item: pytest.Item, following: pytest.Item | None) -> bool:
+def _fails(item: pytest.Item, following: pytest.Item | None, seconds: int) -> bool:
+    signal.alarm(seconds)
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
-
-
-def _waited(pid: int, until: float) -> str:
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return "killed" if status else "survived"
-        if time.monotonic() > until:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return "timed out"
-        time.sleep(0.02)
 
 
 def _around(mutant: Mutant, module: CodeType) -> CodeType | None:

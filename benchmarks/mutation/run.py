@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ testing tree_search verification
 """
 """Test files that load no model and start no server, so that a mutant takes seconds."""
 ARGUMENTS = ["-q", "-n", "0", "-p", "no:cacheprovider"]
-SLOWER, START = 10, 60
-"""The time limit of a mutant: this many times the seconds of its tests, plus this many seconds."""
+SLOWER, START = 10, 20
+"""The time limit of a test: this many times the seconds that it takes without a fault, plus this many seconds."""
 
 
 def run_pytest(tree: Path, *arguments: str, seconds: float | None = None) -> int:
@@ -62,23 +62,24 @@ def write(path: Path, source: str) -> None:
         compiled.unlink()
 
 
-def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
-    """The tests that call the function of a mutant, the fastest first."""
+def tests_of(mutant: Mutant, tests: dict[str, Any]) -> dict[str, int]:
+    """The tests that call the function of a mutant, the fastest first, and their time limits in seconds."""
     here = f"{mutant.file}:{mutant.function or ''}"
     runs = here.__eq__ if mutant.function else lambda ran: ran.startswith(here)
     wanted = [name for name, test in tests.items() if any(map(runs, test["functions"]))]
     if not wanted and not mutant.function:
         wanted = list(tests)  # a file without functions, such as one of dataclasses
-    return sorted(wanted, key=lambda name: tests[name]["seconds"])
+    wanted.sort(key=lambda name: tests[name]["seconds"])
+    return {name: START + round(SLOWER * tests[name]["seconds"]) for name in wanted}
 
 
-def outcome_on_disk(tree: Path, mutant: Mutant, source: str, wanted: Sequence[str], seconds: float) -> str:
+def outcome_on_disk(tree: Path, mutant: Mutant, source: str, limits: Mapping[str, int]) -> str:
     """``killed``, ``timed out`` or ``survived`` with the mutant in the source file of a copy of the project."""
-    (tree / "wanted").write_text("\n".join(wanted))
+    (tree / "wanted").write_text("\n".join(limits))
     path = tree / mutant.file
     write(path, mutant.applied(source))
     try:
-        return "killed" if run_pytest(tree, "-x", "@wanted", seconds=seconds) else "survived"
+        return "killed" if run_pytest(tree, "-x", "@wanted", seconds=sum(limits.values())) else "survived"
     except subprocess.TimeoutExpired:
         return "timed out"
     finally:
@@ -159,10 +160,9 @@ def main() -> None:
             for mutant in sample:
                 if mutant.name in done:
                     continue
-                wanted, source = tests_of(mutant, tests), sources[mutant.file]
-                seconds = START + SLOWER * sum(tests[name]["seconds"] for name in wanted)
-                found = in_fork(mutant, source, wanted, seconds) if wanted else "untested"
-                done[mutant.name] = found or outcome_on_disk(tree, mutant, source, wanted, seconds)
+                limits, source = tests_of(mutant, tests), sources[mutant.file]
+                found = in_fork(mutant, source, limits) if limits else "untested"
+                done[mutant.name] = found or outcome_on_disk(tree, mutant, source, limits)
                 print(f"{done[mutant.name]:9} {mutant.name}", file=sys.stderr, flush=True)
                 args.out.write_text(json.dumps({**provenance, **summary(done)}, indent=1) + "\n")
 
