@@ -121,11 +121,11 @@ class FakeEndpoint:
                     break
                 answer = answering.result()
                 head, *events = answer if isinstance(answer, list) else [answer]
+                self.ended += not events  # before the client can see its answer, because a test may then set it to 0
                 writer.write(head)
                 if not await self._send(events, writer, gone):
                     self.left += 1
                     break
-                self.ended += 1
                 gone.cancel()
                 await asyncio.wait({gone})
                 await writer.drain()
@@ -146,6 +146,7 @@ class FakeEndpoint:
                     await asyncio.wait({gone}, timeout=self.pace)
                 if gone.done():
                     return False
+                self.ended += place == len(events) - 1
                 writer.write(b"%x\r\n%s\r\n" % (len(event), event))
                 await writer.drain()
             return not gone.done()
