@@ -117,7 +117,7 @@ class Rows:
         if self.pool.copies:
             self.store.copy(self.pool.copies)
         plan = self.store.plan(views, slots)
-        out = self.store.attend(plan, 0, *(x.to(self.dtype) for x in (q, k, v)))
+        out = self.store.attend(plan, 0, q.to(self.dtype), k.to(self.dtype), v.to(self.dtype))
         torch.testing.assert_close(out.double(), expected, atol=8 * torch.finfo(self.dtype).eps, rtol=0)
         self.pool.settle()
         return plan.read

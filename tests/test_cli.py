@@ -182,7 +182,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer": ("tokenizer.json", '{"no": "tokenizer"}'),
         "config": ("config.json", "{not json"),
         "fields": ("config.json", '{"architectures": ["LlamaForCausalLM"]}'),
-        "eos": ("tokenizer_config.json", "{}"),
+        "eos": ("tokenizer_config.json", "{}"),  # the other two files lose their end token in the test
     }
     for name, (file, text) in defects.items():
         shutil.copytree(directory("solver"), folder / name)
@@ -307,6 +307,9 @@ def test_a_broken_model_file_is_one_line_that_names_it_and_exit_code_1(
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(thinktime: Command, broken: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        path = broken / "eos" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": None}))
     done = thinktime("ask", QUESTION, "--model", str(broken / "eos"))
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "eos_token" in done.err

@@ -198,7 +198,7 @@ def test_a_deadline_ends_its_own_row_and_no_other(
 
 def test_a_deadline_ends_running_paused_and_waiting_rows() -> None:
     now = 0.0
-    engine = tiny_engine(eos_id=-1, max_rows=2)
+    engine = tiny_engine(end_ids=frozenset(), max_rows=2)
     tasks = [Row(words(5, i), i, max_tokens=50, deadline=Deadline(10.0, lambda: now)) for i in range(3)]
     running, paused, waiting = jobs = [engine.submit(task) for task in tasks]
     for _ in range(4):
@@ -361,7 +361,7 @@ def test_the_cost_of_a_problem_is_that_of_the_kinetics_paper(
 
 
 def test_the_account_of_a_small_run_equals_a_count_by_hand() -> None:
-    engine = tiny_engine(max_tokens=20, eos_id=-1)
+    engine = tiny_engine(max_tokens=20, end_ids=frozenset())
     outputs = engine.run([Row(words(36), key, max_tokens=4) for key in (5, 6)])
     assert [len(output.ids) for output in outputs] == [4, 4]
     account = engine.account
@@ -411,7 +411,7 @@ def test_a_worker_runs_the_tasks_of_many_coroutines_in_one_batch_and_returns_eac
 
 def test_a_coroutine_that_comes_later_joins_the_running_batch() -> None:
     early, late = Row(words(9), 1, max_tokens=40), Row(words(9, 1), 2, max_tokens=3)
-    worker = Worker(tiny_engine(eos_id=-1))
+    worker = Worker(tiny_engine(end_ids=frozenset()))
     ended: list[int] = []
 
     async def one(row: Row) -> None:
@@ -431,7 +431,7 @@ def test_a_coroutine_that_comes_later_joins_the_running_batch() -> None:
 
 
 def test_the_rows_of_a_cancelled_coroutine_leave_the_batch_and_others_finish() -> None:
-    engine = tiny_engine(eos_id=-1)
+    engine = tiny_engine(end_ids=frozenset())
     worker = Worker(engine)
     kept = Row(words(8, 1), 3, max_tokens=60)
 
@@ -488,7 +488,7 @@ def test_a_worker_serves_one_event_loop_after_another() -> None:
 
 
 def test_an_event_loop_that_ends_with_running_rows_does_not_affect_the_next() -> None:
-    engine = tiny_engine(eos_id=-1)
+    engine = tiny_engine(end_ids=frozenset())
     worker = Worker(engine)
     row = some_rows(1)[0]
 

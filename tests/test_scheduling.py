@@ -119,7 +119,7 @@ def test_random_rows_in_chunks_of_random_size_give_the_tokens_of_each_row_alone(
 @pytest.mark.parametrize("chunked", [True, False])
 def test_preempted_rows_are_recomputed_and_give_the_same_tokens(blocks: int, chunked: bool) -> None:
     rows = [Row(words(10 + 9 * (key % 4), key % 3), key, max_tokens=60) for key in range(12)]
-    engine = tiny_engine(blocks=blocks, chunked=chunked, eos_id=-1)
+    engine = tiny_engine(blocks=blocks, chunked=chunked, end_ids=frozenset())
     outputs = engine.run(rows)
     assert tokens(outputs) == expected(rows, eos=-1)
     account = engine.account
@@ -188,7 +188,7 @@ def test_a_paused_read_gives_the_same_values() -> None:
 
 def test_paused_rows_lose_their_blocks_before_running_ones() -> None:
     rows = [Row(words(40, key), key, max_tokens=40) for key in (1, 2)]
-    engine = tiny_engine(blocks=6, eos_id=-1)
+    engine = tiny_engine(blocks=6, end_ids=frozenset())
     paused = engine.submit(rows[0])
     for _ in range(3):
         engine.step()
@@ -202,7 +202,7 @@ def test_paused_rows_lose_their_blocks_before_running_ones() -> None:
 
 
 def test_resumed_rows_do_not_exceed_max_rows() -> None:
-    engine = tiny_engine(max_rows=2, eos_id=-1)
+    engine = tiny_engine(max_rows=2, end_ids=frozenset())
     jobs = [engine.submit(Row(words(5, key), key, max_tokens=20)) for key in range(4)]
     engine.step()
     for job in jobs[:2]:
@@ -218,7 +218,7 @@ def test_resumed_rows_do_not_exceed_max_rows() -> None:
 
 
 def test_rows_that_join_a_running_prefill_do_not_exceed_max_rows() -> None:
-    engine = tiny_engine(max_rows=3, max_tokens=4, eos_id=-1)
+    engine = tiny_engine(max_rows=3, max_tokens=4, end_ids=frozenset())
     jobs = [engine.submit(Row(words(12), 0, max_tokens=9))]
     engine.step()
     jobs += [engine.submit(Row(words(12), key, max_tokens=9)) for key in range(1, 6)]
@@ -231,7 +231,7 @@ def test_rows_that_join_a_running_prefill_do_not_exceed_max_rows() -> None:
 
 def test_a_fork_with_the_same_key_draws_the_same_tokens_and_one_with_another_key_others() -> None:
     row = Row(words(20), 1, max_tokens=20, temperature=1.5)
-    engine = tiny_engine(eos_id=-1)
+    engine = tiny_engine(end_ids=frozenset())
     job = engine.submit(row)
     for _ in range(6):
         engine.step()
@@ -245,7 +245,7 @@ def test_a_fork_with_the_same_key_draws_the_same_tokens_and_one_with_another_key
 
 
 def test_a_fork_of_a_running_row_runs_from_the_next_iteration_on() -> None:
-    engine = tiny_engine(eos_id=-1)
+    engine = tiny_engine(end_ids=frozenset())
     job = engine.submit(Row(words(20), 1, max_tokens=30))
     for _ in range(3):
         engine.step()
@@ -282,7 +282,7 @@ def test_equal_rows_are_processed_once_until_they_diverge() -> None:
 
 
 def test_a_cancelled_row_keeps_its_tokens_and_frees_its_blocks_at_once() -> None:
-    engine = tiny_engine(eos_id=-1)
+    engine = tiny_engine(end_ids=frozenset())
     job, other = engine.submit(Row(words(40), 1, max_tokens=50)), engine.submit(Row(words(20, 1), 2, max_tokens=50))
     for _ in range(4):
         engine.step()
@@ -415,7 +415,7 @@ def test_branches_in_a_classifier_share_their_common_prefix() -> None:
 @pytest.mark.parametrize("max_tokens", [512, 16])
 def test_the_prompts_of_a_beam_search_are_processed_exactly_once(max_tokens: int) -> None:
     """Four rounds: extend every beam by three steps, keep two of them, submit their ids again."""
-    engine = tiny_engine(max_tokens=max_tokens, eos_id=-1)
+    engine = tiny_engine(max_tokens=max_tokens, end_ids=frozenset())
     beams, submitted = [words(37)], list[tuple[int, ...]]()
     random, key = Random(0), 0
     for _ in range(4):
@@ -427,7 +427,7 @@ def test_the_prompts_of_a_beam_search_are_processed_exactly_once(max_tokens: int
     assert engine.account.prompt_computed == 37 + 3 * 2  # the last token of every beam was drawn and not processed
     # then the whole tree at once, in a new engine
     distinct = {ids[:n] for ids in submitted for n in range(1, len(ids) + 1)}
-    engine = tiny_engine(max_tokens=max_tokens, eos_id=-1)
+    engine = tiny_engine(max_tokens=max_tokens, end_ids=frozenset())
     engine.run([Row(ids, key, max_tokens=1) for key, ids in enumerate(submitted)])
     assert (engine.account.prompt_computed, engine.account.recomputed) == (len(distinct), 0)
 
@@ -520,7 +520,7 @@ def test_a_row_keeps_the_prefix_that_it_shares_with_a_row_with_nan(shared: int, 
 
 def test_a_row_that_draws_the_broken_token_fails_alone() -> None:
     """It shares its prompt with the other rows, up to this token."""
-    engine = faulty_engine(error=False, eos_id=-1)
+    engine = faulty_engine(error=False, end_ids=frozenset())
     rows = [Row(words(20), key, max_tokens=30, temperature=2.0) for key in range(12)]
     alone = [in_full(replace(row, stop_ids=frozenset({0}))) for row in rows]
     jobs = [engine.submit(replace(row, stop_ids=frozenset({EOS}))) for row in rows]
@@ -572,7 +572,9 @@ def test_a_classifier_refuses_to_sample() -> None:
 
 
 def test_a_row_that_fits_the_store_up_to_the_context_length_is_accepted() -> None:
-    (output,) = tiny_engine(blocks=CONTEXT // BLOCK_SIZE, eos_id=-1).run([Row(words(250), 1, max_tokens=1000)])
+    (output,) = tiny_engine(blocks=CONTEXT // BLOCK_SIZE, end_ids=frozenset()).run(
+        [Row(words(250), 1, max_tokens=1000)]
+    )
     assert (len(output.ids), output.finish) == (6, "length")
 
 
@@ -608,7 +610,7 @@ def test_a_racing_row_is_a_prefix_of_the_same_row_alone_and_reaches_the_end_of_i
     """One batch has two races and rows outside races; in the second race only rows of odd length count."""
     races = [RowRace(k, lambda ids: True, []), RowRace(k, lambda ids: len(ids) % 2 == 1, []), None]
     rows = [Row(words(n, key % 3), key, 15, temperature=1.5, race=races[lane]) for lane, key, n in entries]
-    engine = tiny_engine(blocks=blocks, eos_id=END, max_tokens=max_tokens, max_rows=max_rows)
+    engine = tiny_engine(blocks=blocks, end_ids=frozenset({END}), max_tokens=max_tokens, max_rows=max_rows)
     jobs = [engine.submit(row) for row in rows]
     for index in paused:
         engine.step()
@@ -636,7 +638,7 @@ def test_a_deadline_removes_its_row_from_a_race_and_the_others_continue() -> Non
     rows = [Row(words(5, i), i, 200, temperature=1.5, race=race) for i in range(6)]
     first = min(len(in_full(replace(row, race=None), eos=END)[0]) for row in rows[1:])
     late = replace(rows[0], deadline=Deadline(0.0))
-    outputs = tiny_engine(eos_id=END).run([late, *rows[1:]])
+    outputs = tiny_engine(end_ids=frozenset({END})).run([late, *rows[1:]])
     assert (outputs[0].finish, outputs[0].ids) == ("cancelled", ())
     assert [len(output.ids) for output in outputs[1:]] == [first] * 5
     assert race.lengths == [first] * sum(output.finish == "eos" for output in outputs)

@@ -46,7 +46,7 @@ def in_threes(n: int) -> list[int]:
     ids=["a crowd", "small chunks", "two at once", "preempted", "whole prompts"],
 )
 def test_the_means_of_a_rows_tokens_equal_those_of_a_plain_forward_pass(options: dict[str, Any]) -> None:
-    engine = tiny_engine(eos_id=-1, **options)
+    engine = tiny_engine(end_ids=frozenset(), **options)
     rows = [Row(words(9 + i, i), i, max_tokens=34 + i, segments=EVERY_3 if i % 2 else None) for i in range(6)]
     twin = Row(rows[1].ids, rows[1].key, rows[1].max_tokens, segments=Segments((1,)))
     *outputs, of_twin = engine.run([*rows, twin])
@@ -62,7 +62,7 @@ def test_the_means_of_a_rows_tokens_equal_those_of_a_plain_forward_pass(options:
 
 
 def test_a_paused_row_that_loses_its_blocks_counts_every_token_once() -> None:
-    engine = tiny_engine(eos_id=-1, blocks=6)
+    engine = tiny_engine(end_ids=frozenset(), blocks=6)
     row = Row(words(20), 1, max_tokens=20, segments=EVERY_3)
     job = engine.submit(row)
     for _ in range(9):
@@ -99,13 +99,13 @@ def test_a_read_gives_states_even_if_all_ids_are_stored(labels: int) -> None:
 
 
 def test_a_row_of_one_token_has_no_states_because_the_token_is_not_processed() -> None:
-    [output] = tiny_engine(eos_id=-1).run([Row(words(5), 1, max_tokens=1, segments=EVERY_3)])
+    [output] = tiny_engine(end_ids=frozenset()).run([Row(words(5), 1, max_tokens=1, segments=EVERY_3)])
     assert output.states is not None
     assert output.states.shape == (0,)
 
 
 def test_a_cancelled_row_gives_its_means_so_far() -> None:
-    engine = tiny_engine(eos_id=-1)
+    engine = tiny_engine(end_ids=frozenset())
     job = engine.submit(Row(words(5), 1, max_tokens=50, segments=EVERY_3))
     for _ in range(6):
         engine.step()

@@ -43,7 +43,7 @@ def tiny_engine(model: Llama | None = None, *, blocks: int = 64, **options: Any)
     """An engine with a store of ``blocks`` blocks."""
     model = model or tiny_model()
     shape = tiny_shape(model)
-    options = {"context": CONTEXT, "eos_id": EOS, "labels": model.labels} | options
+    options = dict[str, Any](context=CONTEXT, end_ids=frozenset({EOS}), labels=model.labels) | options
     dtype = model.model.embed_tokens.weight.dtype
     return Engine(model, shape, dtype, kv_bytes=blocks * BLOCK_SIZE * shape.kv_bytes_per_token, **options)
 

@@ -61,7 +61,7 @@ class KeyValueSegment:
 
     ``queries`` ``[n, q]`` are positions in the flat batch; padding is the last position. ``in_order`` is true if they
     are the whole batch in its order. ``rows`` ``[n * kv_heads * b]`` are the rows of the store to gather. ``hidden``
-    ``[n, 1, q or 1, 1, length]`` is true where a query must not attend; None masks nothing. Groups of one query may
+    ``[n, 1, q or 1, 1, length]`` is true where a query does not attend; None masks nothing. Groups of one query may
     have a ``pattern`` in place of the rows: a sparse matrix of heads by positions of the store, which holds the scores.
     """
 
@@ -131,32 +131,55 @@ class KVStore:
         for side in (side for layer in self._layers for side in layer):
             side.index_fill_(0, places, 0.0)
 
-    def attend(self, plan: Plan, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(
+        self,
+        plan: Plan,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         """Write the new keys and values, then attend.
 
         Shapes: q ``[tokens, heads, head_dim]``, k and v ``[tokens, kv_heads, head_dim]``; the result is like q.
+        ``softcap`` bounds the scores smoothly (Gemma 2). ``sinks`` ``[heads]`` are scores of a position without a value
+        (gpt-oss).
         """
         keys, values = self._layers[layer]
         keys.index_copy_(0, plan.places, k.reshape(-1, self.head_dim))
         values.index_copy_(0, plan.places, v.reshape(-1, self.head_dim))
         first = plan.segments[0]
-        if plan.parts is None and first.pattern is None:
+        if plan.parts is None and first.pattern is None and softcap is None and sinks is None:
             k, v = self._gather(0, first, keys), self._gather(1, first, values)
             grouped = q.view(len(k), self.kv_heads, -1, self.head_dim)
             seen = None if first.hidden is None else ~first.hidden[:, :, 0]
             return F.scaled_dot_product_attention(grouped, k, v, seen).reshape(q.shape)
-        attended = [self._attend_segment(segment, keys, values, q) for segment in plan.segments]
-        if plan.parts is None:
-            return attended[0][0].view(q.shape)
-        outs = torch.cat([*(out for out, _, _ in attended), self._nothing[0]])
-        if plan.parts.shape[1] == 1:
-            return outs.index_select(0, plan.parts[:, 0]).view(q.shape)
-        totals = [(scores.amax(-1) - weights.amax(-1).log()).flatten() for _, scores, weights in attended]
-        shares = torch.cat([*totals, self._nothing[1]])[plan.parts].softmax(-1)
-        return F.embedding_bag(plan.parts, outs, mode="sum", per_sample_weights=shares).view(q.shape)
+        attended = [self._attend_segment(segment, keys, values, q, softcap) for segment in plan.segments]
+        parts, several = plan.parts, plan.parts is not None and plan.parts.shape[1] > 1
+        outs = attended[0][0] if parts is None else torch.cat([*(out for out, _, _ in attended), self._nothing[0]])
+        if parts is not None and not several:
+            outs = outs.index_select(0, parts[:, 0])
+        if not several and sinks is None:
+            return outs.view(q.shape)
+        totals = torch.cat([(scores.amax(-1) - weights.amax(-1).log()).flatten() for _, scores, weights in attended])
+        if parts is not None:
+            totals = torch.cat([totals, self._nothing[1]])[parts]
+            if several:
+                outs = F.embedding_bag(parts, outs, mode="sum", per_sample_weights=totals.softmax(-1))
+            totals = totals.logsumexp(-1)
+        if sinks is not None:
+            outs = outs * (totals.view(len(q), -1) - sinks).sigmoid().view(-1, 1)
+        return outs.view(q.shape)
 
-    def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
-        """Group the tokens of an iteration into segments: rows with one token, which may share prefixes, and chunks."""
+    def plan(self, views: Sequence[View], slots: Sequence[int], window: int | None = None) -> Plan:
+        """Group the tokens of an iteration into segments: rows with one token, which may share prefixes, and chunks.
+
+        With a ``window``, a token attends to so many tokens, of which it is the last.
+        """
+        if window is not None and any(view.length > window for view in views):
+            return self._windowed(views, slots, window)
         if len(slots) == 1:
             alone = self._segment(np.zeros((1, 1), dtype=np.int64), np.array([views[0].blocks]), None, 1)
             return Plan(self._places(slots), (replace(alone, length=views[0].length),), None, views[0].length)
@@ -193,23 +216,56 @@ class KVStore:
             queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
             sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
             segments.append((queries, _rectangle([v.blocks for v in views], 0), sees))
-        done = tuple(self._segment(*segment, past_end) for segment in segments)
-        whole = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
-        parts = None if whole else self._there(self._parts([q for q, _, _ in segments], past_end))
-        return Plan(self._places(slots), done, parts, read)
+        return self._assemble([self._segment(*segment, past_end) for segment in segments], segments, slots, read)
 
-    def _segment(self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int) -> KeyValueSegment:
-        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens a query attends to; None means all."""
+    def _windowed(self, views: Sequence[View], slots: Sequence[int], window: int) -> Plan:
+        """Every row reads the blocks of its own window; no prefix is shared."""
+        groups, past_end, read = defaultdict(list), len(slots), 0
+        for view in views:
+            first = max(0, view.length - view.count + 1 - window) // self.block_size
+            own = replace(view, length=view.length - first * self.block_size, blocks=view.blocks[first:])
+            groups[own.count.bit_length(), own.length.bit_length()].append(own)
+            read += own.length
+        segments, done = [], []
+        for same in groups.values():
+            queries = _rectangle([np.arange(v.start, v.start + v.count) for v in same], past_end)
+            sees = _rectangle([np.arange(v.length - v.count, v.length) for v in same], 0) + 1
+            segments.append((queries, _rectangle([v.blocks for v in same], 0), sees))
+            done.append(self._segment(*segments[-1], past_end, np.maximum(sees - window, 0)))
+        return self._assemble(done, segments, slots, read)
+
+    def _assemble(
+        self,
+        done: Sequence[KeyValueSegment],
+        segments: Sequence[tuple[Ints, Ints, Ints | None]],
+        slots: Sequence[int],
+        read: int,
+    ) -> Plan:
+        whole = len(done) == 1 and done[0].in_order and done[0].queries.shape[1] == 1
+        parts = None if whole else self._there(self._parts([q for q, _, _ in segments], len(slots)))
+        return Plan(self._places(slots), tuple(done), parts, read)
+
+    def _segment(
+        self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int, from_: Ints | None = None
+    ) -> KeyValueSegment:
+        """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens a query attends to; None means all.
+
+        ``from_`` ``[n, q]`` counts the first of these that it does not attend to.
+        """
         length, hidden = blocks.shape[1] * self.block_size, None
         if sees is not None:
             length = int(sees.max())
-            hidden = np.arange(length) >= sees[:, None, :, None, None] if sees.min() < length else None
+            places = np.arange(length)
+            hidden = places >= sees[:, None, :, None, None] if sees.min() < length else None
+            if from_ is not None and from_.max() > 0:
+                early = places < from_[:, None, :, None, None]
+                hidden = early if hidden is None else hidden | early
         in_order = queries.size == tokens and bool((queries.ravel() == np.arange(tokens)).all())
-        places, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)
+        at, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)
         hides = None if hidden is None else self._there(hidden)
         if self._sparse and queries.shape[1] == 1 < len(queries):
-            return KeyValueSegment(places, in_order, length, None, hides, self._pattern(rows, length))
-        return KeyValueSegment(places, in_order, length, self._there(rows.ravel()), hides, None)
+            return KeyValueSegment(at, in_order, length, None, hides, self._pattern(rows, length))
+        return KeyValueSegment(at, in_order, length, self._there(rows.ravel()), hides, None)
 
     def _pattern(self, rows: Ints, length: int) -> Tensor:
         """A sparse matrix of query heads by positions of the store, with an entry for every attended position."""
@@ -252,7 +308,7 @@ class KVStore:
         return self._there(((blocks * self.kv_heads + self._heads) * self.block_size + places).T.ravel())
 
     def _attend_segment(
-        self, segment: KeyValueSegment, keys: Tensor, values: Tensor, q: Tensor
+        self, segment: KeyValueSegment, keys: Tensor, values: Tensor, q: Tensor, softcap: float | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax with one row per output."""
         n, width = segment.queries.shape
@@ -262,7 +318,7 @@ class KVStore:
         if segment.pattern is not None:
             pattern, grouped = segment.pattern, q.reshape(-1, size)
             torch.sparse.sampled_addmm(pattern, grouped, keys.t(), beta=0.0, alpha=size**-0.5, out=pattern)
-            scores = pattern.values().view(n, heads, -1)
+            scores = _capped(pattern.values().view(n, heads, -1), softcap)
             if segment.hidden is not None:  # not in place: the next layer multiplies the stored scores by beta
                 scores = scores.masked_fill(segment.hidden[:, 0, 0], -math.inf)
             scores = scores.view(n * heads, -1)
@@ -270,7 +326,7 @@ class KVStore:
             return _weighted_sums(values, pattern.col_indices(), pattern.crow_indices(), weights), scores, weights
         grouped = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
         k, v = self._gather(0, segment, keys), self._gather(1, segment, values)
-        scores = (grouped * size**-0.5) @ k.transpose(2, 3)
+        scores = _capped((grouped * size**-0.5) @ k.transpose(2, 3), softcap)
         if segment.hidden is not None:
             scores.view(n, self.kv_heads, width, -1, segment.length).masked_fill_(segment.hidden, -math.inf)
         weights = scores.softmax(-1)
@@ -285,6 +341,10 @@ class KVStore:
             self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
         out = torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
         return out.view(len(segment.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, segment.length)
+
+
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else (scores / softcap).tanh() * softcap
 
 
 def _weighted_sums(values: Tensor, places: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -27,9 +27,26 @@ from thinktime.models.engine.rows import Job, Output, Prefill, Read, Row, RowFin
 from thinktime.models.engine.sampling import sample, uniform
 from thinktime.models.engine.scheduler import Iteration, Scheduler
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Tap = Callable[[int, Tensor], None]
 BLOCK_SIZE = 16
+
+
+class Attend(Protocol):
+    """Attention of one layer over the stored keys and values of every row; see `KVStore.attend`."""
+
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """A tensor like q. With a ``window``, a token attends to so many tokens, of which it is the last."""
+        ...
 
 
 class Model(Protocol):
@@ -56,7 +73,7 @@ class Engine:
         dtype: the type of keys and values.
         device: the device of the model, and of the keys and values.
         context: positions the model supports.
-        eos_id: the token that ends a row.
+        end_ids: the tokens that end a row.
         labels: labels of a classifier; 0 for a language model.
         decode: ids to text, needed for stop strings.
         kv_bytes: the most memory for keys and values.
@@ -76,7 +93,7 @@ class Engine:
         device: torch.device | str = "cpu",
         *,
         context: int,
-        eos_id: int = -1,
+        end_ids: frozenset[int] = frozenset(),
         labels: int = 0,
         decode: Callable[[Sequence[int]], str] | None = None,
         kv_bytes: int = 2 << 30,
@@ -92,7 +109,7 @@ class Engine:
             if value < 1:
                 raise InputError(name, value, "give at least 1")
         self.account = Account(shape)
-        self._model, self._context, self._eos_id, self._decode = model, context, eos_id, decode
+        self._model, self._context, self._end_ids, self._decode = model, context, end_ids, decode
         self._device = torch.device(device)
         self._pool = BlockPool(n_blocks, BLOCK_SIZE)
         heads = (shape.heads, shape.kv_heads, shape.head_dim)
@@ -248,11 +265,23 @@ class Engine:
             if self._labels is not None:
                 source, target = map(list, zip(*self._pool.copies, strict=True))
                 self._labels[target] = self._labels[source]
-        plan: Plan = self._store.plan(views, slots)
+        whole: Plan = self._store.plan(views, slots)
+        plans: dict[int | None, Plan] = {None: whole}
         positions = [place for view in views for place in range(view.length - view.count, view.length)]
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return self._store.attend(plan, layer, q, k, v)
+        def attend(
+            layer: int,
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            *,
+            window: int | None = None,
+            softcap: float | None = None,
+            sinks: Tensor | None = None,
+        ) -> Tensor:
+            if window not in plans:
+                plans[window] = self._store.plan(views, slots, window)
+            return self._store.attend(plans[window], layer, q, k, v, softcap, sinks)
 
         states: dict[int, Tensor] = {}
 
@@ -262,7 +291,7 @@ class Engine:
 
         inputs = (torch.tensor(ids, device=self._device), torch.tensor(positions, device=self._device))
         hidden = self._model.hidden(*inputs, attend, tap if layers else None)
-        self.account.iteration(len(ids), sum(positions) + len(positions), plan.read, self._pool.held * BLOCK_SIZE)
+        self.account.iteration(len(ids), sum(positions) + len(positions), whole.read, self._pool.held * BLOCK_SIZE)
         if self._labels is not None:
             self._labels.view(-1, self._labels.shape[-1])[torch.tensor(slots)] = self._model.head(hidden)
         return hidden, states
@@ -376,7 +405,7 @@ class Engine:
 
     def _finish(self, job: Job, task: Row) -> RowFinish | None:
         token, generated = job.ids[-1], len(job.logprobs)
-        if token == self._eos_id:
+        if token in self._end_ids:
             return "eos"
         if token in task.stop_ids or (task.stop_strings and self._ends_in_stop_string(job, task)):
             return "stop"

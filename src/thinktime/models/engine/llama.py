@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -248,6 +249,17 @@ class Llama(nn.Module):
         if self._flat is None:
             self._flat = _Flat(self.model)
         return self._flat(ids, positions, attend, tap)
+
+    @classmethod
+    def fits(cls, directory: Path) -> bool:
+        """Whether a directory has all weights of a language model in one file, and no others."""
+        path = directory / "model.safetensors"
+        if not path.exists():
+            return False
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+        with torch.device("meta"):
+            return names == set(cls(LlamaConfig.read(directory)).state_dict())
 
     @classmethod
     def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> Llama:

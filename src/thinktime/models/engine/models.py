@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
@@ -23,6 +22,10 @@ from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Engine, Model
 from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.templates import ChatTemplate
+
+_ROPE = {"rope_type", "type", "rope_theta"}
+"""Fields of plain rotary positions."""
 
 
 class ChatTokenizer:
@@ -41,16 +44,24 @@ class ChatTokenizer:
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise ModelError(f"{path}: not a tokenizer ({_first_line(error)}); the file is broken") from error
         config = _read_json(directory / "tokenizer_config.json")
-        template_file = directory / "chat_template.jinja"
-        template = template_file.read_text() if template_file.exists() else config.get("chat_template")
-        self._template = ImmutableSandboxedEnvironment().from_string(template) if template else None
-        self._bos = _token_text(config.get("bos_token"))
-        eos = _token_text(config.get("eos_token"))
-        eos_id = self._tokenizer.token_to_id(eos) if eos else None
-        if eos_id is None:
-            raise InputError("model", str(directory), "tokenizer_config.json names no eos_token of the vocabulary")
-        self.eos_id: int = eos_id
+        self._template = _chat_template(directory, config)
+        self.end_ids = self._ends(directory, config)
+        self.eos_id = self.end_ids[0]
         self._closed = bool(config.get("closed_vocabulary"))
+
+    def _ends(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
+        """Ids that end a reply: the tokenizer's end token, then those of the two configurations."""
+        special = _read_json(directory / "special_tokens_map.json")
+        texts = [_token_text(each.get("eos_token")) for each in (config, special)]
+        ends = [self._tokenizer.token_to_id(text) for text in texts if text]
+        for name in ("generation_config.json", "config.json"):
+            listed = _read_json(directory / name).get("eos_token_id")
+            ends += listed if isinstance(listed, list) else [listed]
+        known = tuple(dict.fromkeys(end for end in ends if isinstance(end, int)))
+        if not known:
+            fix = "no file names an end token; add eos_token to tokenizer_config.json"
+            raise InputError("model", str(directory), fix)
+        return known
 
     def encode_chat(self, prompt: Any, spell: bool = False) -> list[int]:
         """Ids of the prompt with the start of the assistant's turn; a string is one user message.
@@ -68,10 +79,7 @@ class ChatTokenizer:
                 ", ".join(unknown),
                 "this model knows only the words of its own task (see `thinktime models`); give another --model",
             )
-        if self._template is None:
-            text = content
-        else:
-            text = self._template.render(messages=messages, add_generation_prompt=True, bos_token=self._bos)
+        text = content if self._template is None else self._template.render(messages)
         return list(self._tokenizer.encode(text, add_special_tokens=self._template is None).ids)
 
     def encode(self, text: str) -> list[int]:
@@ -113,7 +121,7 @@ class LanguageModel:
             self.dtype,
             self.device,
             context=self.context,
-            eos_id=self.tokenizer.eos_id,
+            end_ids=frozenset(self.tokenizer.end_ids),
             decode=self.tokenizer.decode,
             **options,
         )
@@ -156,17 +164,21 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     number, place = getattr(torch, dtype), _device(device)
     try:
         model: Any
-        if kind == "LlamaForCausalLM" and (directory / "model.safetensors").exists() and _plain(config):
+        if kind == "LlamaForCausalLM" and _plain(config) and Llama.fits(directory):
             model = Llama.load(directory, number)
+            sizes, context = _sizes(model.config), model.config.max_position_embeddings
         else:
             from thinktime.models.engine.transformers_model import TransformersLM
 
-            model = TransformersLM(directory, number)
-    except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            model = TransformersLM(directory, config, number)
+            sizes, context = model.shape, model.context
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
         raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
-    llama = LlamaConfig.read(directory)
-    shape = _shape(llama, model, number)
-    context = llama.max_position_embeddings
+    shape = _shape(sizes, model, number)
+    if not isinstance(model, Llama):
+        model.verify(shape, number)
     return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory))
 
 
@@ -188,7 +200,7 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
         raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_first_line(error)})") from error
     if model.labels != 2:
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
-    shape = _shape(model.config, model, number)
+    shape = _shape(_sizes(model.config), model, number)
     context = model.config.max_position_embeddings
     label = str((config.get("id2label") or {}).get("1", "right"))
     return RewardModel(
@@ -218,28 +230,51 @@ def digest_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def _chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
+    """The template for a conversation without tools; None if the directory has none.
+
+    Raises:
+        InputError: it has several by name, and none is the default.
+    """
+    file = directory / "chat_template.jinja"
+    source = file.read_text() if file.exists() else config.get("chat_template")
+    if isinstance(source, list):
+        named = {each["name"]: each["template"] for each in source}
+        if "default" not in named:
+            raise InputError("chat_template", ", ".join(named), "name one of them default in tokenizer_config.json")
+        source = named["default"]
+    if not source:
+        return None
+    special = _read_json(directory / "special_tokens_map.json") | config
+    tokens = {name: _token_text(value) for name, value in special.items() if name.endswith("_token")}
+    return ChatTemplate(source, {name: text for name, text in tokens.items() if isinstance(text, str)})
+
+
 def _plain(config: dict[str, Any]) -> bool:
-    """Whether our own Llama supports this configuration: no scaled rotary positions, no biases, SiLU."""
+    """Whether our own Llama supports this configuration: plain rotary positions, no biases, SiLU, no quantization."""
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
-    biases = config.get("attention_bias") or config.get("mlp_bias")
-    return not scaled and not biases and config.get("hidden_act", "silu") == "silu"
+    plain = rope.get("rope_type", rope.get("type", "default")) == "default" and set(rope) <= _ROPE
+    others = config.get("attention_bias") or config.get("mlp_bias") or config.get("quantization_config")
+    known = config.get("model_type", "llama") == "llama" and plain and not others
+    return known and config.get("hidden_act", "silu") == "silu"
 
 
-def _shape(config: LlamaConfig, model: torch.nn.Module, dtype: torch.dtype) -> Shape:
-    return Shape(
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
-        parameters=_multiplied(model),
-        bytes_per_value=dtype.itemsize,
-    )
+def _sizes(config: LlamaConfig) -> tuple[int, int, int, int]:
+    return config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, config.head_dim
+
+
+def _shape(sizes: tuple[int, int, int, int], model: torch.nn.Module, dtype: torch.dtype) -> Shape:
+    layers, heads, kv_heads, head_dim = sizes
+    return Shape(layers, heads, kv_heads, head_dim, parameters=_multiplied(model), bytes_per_value=dtype.itemsize)
 
 
 def _multiplied(model: torch.nn.Module) -> int:
-    """Parameters a token is multiplied with: all but an untied input embedding, which is only a table."""
-    parameters = sum(p.numel() for p in model.parameters())
+    """Parameters a token is multiplied with: of the experts those it uses, and no untied input embedding (a table)."""
+    config = getattr(getattr(model, "inner", None), "config", None)
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+    used = getattr(config, "num_experts_per_tok", None) or 1
+    in_experts = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
+    parameters = sum(p.numel() for p in model.parameters()) - in_experts + in_experts * used // experts
     if isinstance(model, Llama) and (model.labels or not model.config.tie_word_embeddings):
         parameters -= model.model.embed_tokens.weight.numel()
     inner = getattr(model, "inner", None)

@@ -1,19 +1,31 @@
-"""Any attention-only causal language model of ``transformers``, with the engine's attention in place of its own."""
+"""Any attention-only causal language model of ``transformers``, with the engine's attention in place of its own.
+
+The engine supports full attention and sliding windows, any attention scale, soft caps and attention sinks. Everything
+else that a family does differently shows up in `TransformersLM.verify`, which compares the logits with the family's
+own forward pass before the model is used.
+"""
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalLM
 
-from thinktime.core.errors import ModelError
-from thinktime.models.engine.llama import Attend, Tap
+from thinktime.core.errors import InputError, ModelError
+from thinktime.models.engine.attention import KVStore, View
+from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.engine import Attend
+from thinktime.models.engine.llama import Tap
 
 NAME = "thinktime"
+LAYERS = {"full_attention", "sliding_attention"}
+OTHER_WAYS = "serve it with vLLM or llama.cpp, and give its endpoint"
+_LOG = logging.getLogger(__name__)
 
 
 def _attention(
@@ -24,46 +36,148 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     attend: Attend,
-    scaling: float,
+    scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The hook of ``transformers``: tensors are ``[1, heads, tokens, head_dim]``."""
-    if abs(scaling - query.shape[-1] ** -0.5) > 1e-9:
-        raise ModelError("this model has its own attention scale; the engine does not support its family")
+    size = query.shape[-1]
+    if scaling is not None and scaling != size**-0.5:
+        query = query * (scaling * size**0.5)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attend(int(module.layer_idx), q, k, v)[None], None  # type: ignore[arg-type]
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    return attend(layer, q, k, v, window=sliding_window, softcap=softcap, sinks=s_aux)[None], None
 
 
 AttentionInterface.register(NAME, _attention)
 
 
 class TransformersLM(torch.nn.Module):
-    """An ``AutoModelForCausalLM``.
+    """An ``AutoModelForCausalLM``. ``config`` is the content of its ``config.json``.
 
     Raises:
-        ModelError: its layers attend to a window shorter than its context.
+        InputError: this version of ``transformers`` or the engine does not support the family.
+        ModelError: weights are missing.
     """
 
-    def __init__(self, directory: Path, dtype: torch.dtype) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
-        self.inner = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, attn_implementation=NAME
-        ).eval()
-        config = self.inner.config
-        window = getattr(config, "sliding_window", None)
-        if window and getattr(config, "use_sliding_window", True) and window < config.max_position_embeddings:
-            raise ModelError(
-                f"model={str(directory)!r}: layers with a sliding window of {window} tokens are not supported"
+        family = str(config.get("model_type"))
+        if family not in CONFIG_MAPPING:
+            own = " and its own code is not run" if config.get("auto_map") else ""
+            raise InputError(
+                "model_type", family, f"this version of transformers has no such family{own}; {OTHER_WAYS}"
             )
-
+        others = set(config.get("layer_types") or ()) - LAYERS
+        if others:
+            raise InputError("layer_types", ", ".join(sorted(others)), f"the engine has no such layers; {OTHER_WAYS}")
+        try:
+            self.inner, loaded = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                attn_implementation=NAME,
+                output_loading_info=True,
+                variant=_variant(directory),
+            )
+        except KeyError as error:
+            if error.args != (NAME,):
+                raise
+            raise _refusal(family) from error  # it has its own table of attention functions
+        if missing := sorted(loaded["missing_keys"]):
+            raise ModelError(f"model={str(directory)!r}: its files lack {_some(missing)}; download them again")
+        if surplus := sorted(loaded["unexpected_keys"]):
+            _LOG.warning(
+                "model=%r: its files have weights that a %s does not use: %s", str(directory), family, _some(surplus)
+            )
+        self.inner.eval().requires_grad_(False)
+        layers = getattr(self.inner.base_model, "layers", None)
+        if layers is None:
+            raise _refusal(family)
         self._tap: Tap | None = None
-        for index, layer in enumerate(self.inner.base_model.layers):
+        for index, layer in enumerate(layers):
             layer.register_forward_hook(partial(self._after, index))
 
-    def _after(self, index: int, _module: torch.nn.Module, _inputs: Any, states: Tensor) -> None:
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Layers, heads, heads of keys and values, and the size of a head."""
+        c = self.inner.config
+        heads = c.num_attention_heads
+        size = getattr(c, "head_dim", None) or c.hidden_size // heads
+        return c.num_hidden_layers, heads, getattr(c, "num_key_value_heads", None) or heads, size
+
+    @property
+    def context(self) -> int:
+        """The longest row in tokens.
+
+        Some rotary positions change for all tokens of a row when the row becomes longer than the original context. Rows
+        that share a prefix would differ in it, so the context ends there.
+        """
+        rope = getattr(self.inner.config, "rope_parameters", None) or {}
+        longest = int(self.inner.config.max_position_embeddings)
+        if rope.get("rope_type") == "longrope":
+            return min(longest, int(rope.get("original_max_position_embeddings") or longest))
+        return longest
+
+    def verify(self, shape: Shape, dtype: torch.dtype) -> None:
+        """Compare the logits of two short rows in one batch with those of ``transformers``' own forward pass.
+
+        The last token of each row is decoded from the store.
+
+        Raises:
+            InputError: they differ by more than rounding, so the engine does not compute this family correctly.
+        """
+        store = KVStore(shape.layers, shape.heads, shape.kv_heads, shape.head_dim, 4, 16, dtype, torch.device("cpu"))
+        family, windows = str(self.inner.config.model_type), set[int | None]()
+        vocabulary = self.inner.get_input_embeddings().num_embeddings
+        rows = [[(7919 * place + 13 * row + 1) % vocabulary for place in range(20 - row)] for row in range(2)]
+        blocks = [[0, 1], [2, 3]]
+
+        def forward(ends: list[tuple[int, int]]) -> Tensor:
+            """Logits of the tokens from each row's first to its second number."""
+            views, ids, places, slots = list[View](), list[int](), list[int](), list[int]()
+            for row, (first, end) in enumerate(ends):
+                views.append(View(len(ids), end - first, end, blocks[row]))
+                ids += rows[row][first:end]
+                places += range(first, end)
+                slots += [blocks[row][place // 16] * 16 + place % 16 for place in range(first, end)]
+
+            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, **how: Any) -> Tensor:
+                windows.add(window)
+                return store.attend(store.plan(views, slots, window), layer, q, k, v, **how)
+
+            return self.head(self.hidden(torch.tensor(ids), torch.tensor(places), attend))
+
+        with torch.inference_mode():
+            try:
+                ends = [len(row) - 1 for row in rows]
+                chunks = torch.split(forward([(0, end) for end in ends]), ends)
+                last = forward([(end, end + 1) for end in ends])
+                ours = [torch.cat([chunk, step[None]]) for chunk, step in zip(chunks, last, strict=True)]
+            except (RuntimeError, TypeError, IndexError, KeyError, AttributeError) as error:
+                raise _refusal(family) from error
+            finally:
+                self.inner.set_attn_implementation("eager")
+            theirs = [self.inner(input_ids=torch.tensor([row]), use_cache=False).logits[0] for row in rows]
+            self.inner.set_attn_implementation(NAME)
+        apart = max(
+            float((a.double().log_softmax(-1) - b.double().log_softmax(-1)).abs().max())
+            for a, b in zip(ours, theirs, strict=True)
+        )
+        if not apart < (1e-3 if dtype.itemsize >= 4 else 0.5):
+            raise _refusal(family, f", its log-probabilities differ by {apart:.2g}")
+        window = getattr(self.inner.config, "sliding_window", None)
+        used = getattr(self.inner.config, "use_sliding_window", True) is not False
+        kinds = getattr(self.inner.config, "layer_types", None) or ["sliding_attention"]
+        if window and used and "sliding_attention" in kinds and window < self.context and windows == {None}:
+            raise InputError("sliding_window", window, f"the engine cannot see which layers use it; {OTHER_WAYS}")
+
+    def _after(self, index: int, _module: torch.nn.Module, _inputs: Any, states: Tensor | tuple[Tensor, ...]) -> None:
         if self._tap is not None:
-            self._tap(index, states[0])
+            self._tap(index, (states if isinstance(states, Tensor) else states[0])[0])
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
         """Hidden states of a flat batch; see `thinktime.models.engine.engine.Model`."""
@@ -75,6 +189,29 @@ class TransformersLM(torch.nn.Module):
         return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary."""
+        """Logits over the vocabulary, with the family's own scale and soft cap."""
         logits: Tensor = self.inner.get_output_embeddings()(hidden)
+        config = self.inner.config
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if divisor := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / divisor
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits = (logits / cap).tanh() * cap
         return logits
+
+
+def _refusal(family: str, why: str = "") -> InputError:
+    return InputError("model_type", family, f"the engine does not support this family{why}; {OTHER_WAYS}")
+
+
+def _variant(directory: Path) -> str | None:
+    """The variant of a directory that has its weights as a variant only, such as ``model.fp16.safetensors``."""
+    if (directory / "model.safetensors").exists() or (directory / "model.safetensors.index.json").exists():
+        return None
+    others = sorted(path.name.split(".")[1] for path in directory.glob("model.*.safetensors"))
+    return others[0] if others else None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

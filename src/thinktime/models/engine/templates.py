@@ -1,0 +1,140 @@
+"""The chat template of a model directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from thinktime.core.errors import InputError, ModelError
+
+PROCESS = Path(__file__).with_name("template_process.py")
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's thought; templates read the first, and the one of gpt-oss the second."""
+_LOG = logging.getLogger(__name__)
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class ChatTemplate:
+    """A template with the special tokens of its tokenizer.
+
+    A template may refuse or drop system turns, or refuse two turns of one role in a row. Then a system turn is put
+    before the user's next turn, turns of one role are joined, and a warning says so once.
+
+    Args:
+        source: the template, in jinja.
+        tokens: special tokens by name, such as ``bos_token``.
+    """
+
+    def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
+        self._source, self._tokens = source, dict(tokens)
+        self._said = False
+
+    def render(self, messages: Messages) -> str:
+        """The prompt for the next turn of the assistant.
+
+        Raises:
+            InputError: the template refuses these messages.
+            ModelError: the template is broken, or takes too much time or memory.
+        """
+        text, refusal = self._try(messages)
+        system = [str(message.get("content") or "").strip() for message in messages if message["role"] == "system"]
+        if text is not None and all(each in text for each in system):
+            return text
+        merged = _merged(messages)
+        if merged != list(messages):
+            again, _ = self._try(merged)
+            if again is not None:
+                self._say(f"refuses these roles ({refusal})" if refusal else "drops the system turn")
+                return again
+        if text is not None:
+            return text
+        raise InputError("prompt", _roles(messages), f"the model's chat template refuses it: {refusal}")
+
+    def _try(self, messages: Messages) -> tuple[str | None, str]:
+        """The prompt, or None and the template's own message."""
+        turns = [_with_reasoning(message) for message in messages]
+        others = {"tools": None, "documents": None, "add_generation_prompt": True}
+        found = _PROCESS.ask(self._source, {**self._tokens, **others, "messages": turns})
+        if "error" in found:
+            raise ModelError(f"the model's chat template cannot be rendered ({found['error']}); correct it")
+        return found.get("text"), found.get("refused", "")
+
+    def _say(self, why: str) -> None:
+        if not self._said:
+            _LOG.warning(
+                "the chat template %s; system turns go before the next user turn, and turns of one role are joined", why
+            )
+        self._said = True
+
+
+class _Process:
+    """The process that renders. It starts at the first use, and again after a rendering that took too much."""
+
+    def __init__(self) -> None:
+        self._lock, self._owner = Lock(), 0
+        self._running: subprocess.Popen[str] | None = None
+
+    def ask(self, template: str, variables: Mapping[str, Any]) -> dict[str, str]:
+        """Its answer; see `thinktime.models.engine.template_process`."""
+        with self._lock:
+            process = self._started()
+            assert process.stdin is not None and process.stdout is not None
+            said = ""
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps({"template": template, "variables": variables}) + "\n")
+                process.stdin.flush()
+                said = process.stdout.readline()
+            if said:
+                answer: dict[str, str] = json.loads(said)
+                return answer
+            self._running = None
+            process.kill()
+            process.communicate()
+            return {"error": "it takes too much time or memory"}
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._running is None or self._owner != os.getpid() or self._running.poll() is not None:
+            self._owner = os.getpid()
+            self._running = subprocess.Popen(
+                [sys.executable, "-I", str(PROCESS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+            )
+        return self._running
+
+
+_PROCESS = _Process()
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
+    thought = next((message[name] for name in REASONING if message.get(name) is not None), None)
+    return dict(message) if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
+
+
+def _merged(messages: Messages) -> list[dict[str, Any]]:
+    """The same messages without system turns and without two turns of one role in a row."""
+    merged: list[dict[str, Any]] = []
+    for message in messages:
+        turn = {**message, "role": "user"} if message["role"] == "system" else dict(message)
+        before = merged[-1] if merged else None
+        texts = [each.get("content") for each in (before or {}, turn)]
+        if before is not None and before["role"] == turn["role"] and all(isinstance(text, str) for text in texts):
+            before["content"] = "\n\n".join(map(str, texts))
+        else:
+            merged.append(turn)
+    return merged
+
+
+def _roles(messages: Messages) -> str:
+    return ", ".join(str(message["role"]) for message in messages)
