@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from thinktime.bench.replay import Fields, RecordedProblem, read_recorded, replay
+from thinktime.bench.tasks import load
 from thinktime.core.errors import InputError
 from thinktime.generators.recorded import RecordedSample
 
@@ -99,13 +101,53 @@ def test_the_right_answer_is_kept_if_the_file_has_it(file: Path) -> None:
 # Missing values
 
 
-@pytest.mark.parametrize("broken", ["True", "", None, "[invalid]", [], [True, False], {"ok": True}])
+@pytest.mark.parametrize("broken", ["maybe", "", None, "[invalid]", [], [True, False], {"ok": True}])
 def test_a_sample_with_a_broken_label_is_unjudged(file: Path, broken: Any) -> None:
     problem = read_one(file, outputs(("7", True), ("8", broken), ("9", False)))
     assert [sample.correct for sample in problem.samples] == [True, None, False]
     result = replay([problem], [1], rewards=False)
     assert (result["unjudged"], result["n_samples"]) == (1, 3)
     assert result["pass_at_k"]["1"]["value"] == pytest.approx(1 / 3, abs=1e-6), "it counts as a sample, not as right"
+
+
+@pytest.mark.parametrize(
+    ("label", "right"),
+    [
+        (1, True),
+        (0, False),
+        ("1", True),
+        (1.0, True),
+        ("True", True),
+        ("FALSE", False),
+        ("correct", True),
+        ("incorrect", False),
+        (" yes ", True),
+        (["wrong"], False),
+    ],
+)
+def test_a_label_may_be_a_number_or_a_word(file: Path, label: Any, right: bool) -> None:
+    (sample,) = read_one(file, outputs(("7", label))).samples
+    assert sample.correct is right
+
+
+@pytest.mark.parametrize(("reward", "number"), [("0.5", 0.5), (1, 1.0), ("-2e1", -20.0), (["0.25"], 0.25)])
+def test_a_reward_may_be_text(file: Path, reward: Any, number: float) -> None:
+    row = {"outputs": [{"response_answer": "7", "label": True, "score": reward}]}
+    assert read_one(file, row, REWARDED).samples[0].reward == number
+
+
+@pytest.mark.parametrize("kind", ["plain", "marked", "UTF-16", "gzip", "marked gzip"])
+def test_a_file_may_have_a_byte_order_mark_and_be_compressed(tmp_path: Path, kind: str) -> None:
+    text = json.dumps({"question": "Où ?", "response_answer": ["né"]}, ensure_ascii=False) + "\n"
+    raw = text.encode({"plain": "utf-8", "UTF-16": "utf-16", "gzip": "utf-8"}.get(kind, "utf-8-sig"))
+    path = tmp_path / "samples.jsonl.gz"
+    path.write_bytes(gzip.compress(raw) if "gzip" in kind else raw)
+    (problem,) = read_recorded(path, Fields())
+    assert (problem.problem.prompt, problem.samples[0].answer) == ("Où ?", "né")
+
+
+def test_a_reference_of_null_is_no_reference(file: Path) -> None:
+    assert read_one(file, outputs(("7", True), ground_truth=None)).problem.reference is None
 
 
 def test_a_sample_without_a_label_is_unjudged(file: Path) -> None:
@@ -133,7 +175,7 @@ def test_an_empty_answer_is_no_answer(file: Path, nothing: Any) -> None:
     assert replay([problem], [1], rewards=False)["majority"]["value"] == 1.0, "an empty answer has no vote"
 
 
-@pytest.mark.parametrize("nothing", [None, "high", True, float("nan")])
+@pytest.mark.parametrize("nothing", [None, "high", True, float("nan"), "inf", [1, 2]])
 def test_a_reward_that_is_no_number_is_missing(file: Path, nothing: Any) -> None:
     row = {
         "outputs": [
@@ -198,9 +240,25 @@ def test_an_empty_file_is_refused(file: Path, content: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9"}\n')
-    for path in (tmp_path / "nothing.jsonl", tmp_path, tmp_path / "latin.jsonl"):
+    (tmp_path / "cut.jsonl").write_bytes(gzip.compress(b'{"response_answer": ["7"]}\n' * 99)[:-20])
+    for name in ("nothing.jsonl", "", "cut.jsonl"):
         with pytest.raises(InputError, match="cannot read it"):
-            read_recorded(path, Fields())
+            read_recorded(tmp_path / name, Fields())
+    with pytest.raises(InputError, match=r"it is not UTF-8 .* convert it with iconv"):
+        read_recorded(tmp_path / "latin.jsonl", Fields())
+
+
+@pytest.mark.parametrize("answer", [None, ["7"], {"value": 7}])
+def test_a_task_refuses_an_answer_that_is_no_text_or_number(file: Path, answer: Any) -> None:
+    write(file, {"question": "3 + 4?", "answer": 7}, {"question": "3 + 4?", "answer": answer})
+    assert load(str(file), 1).problems[0].reference == "7"
+    with pytest.raises(InputError, match=r"answer=.*line 2: give a text or a number"):
+        load(str(file))
+
+
+def test_a_line_that_is_nested_too_deeply_is_named(file: Path) -> None:
+    with pytest.raises(InputError, match=r"line 1'?: .* nested too deeply"):
+        read_recorded(write(file, '{"a": ' + "[" * 100_000), Fields())
 
 
 @pytest.mark.parametrize("k", [0, 3])

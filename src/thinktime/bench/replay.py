@@ -7,6 +7,7 @@ be one-element lists. Field names are options.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ from thinktime.strategies import Strategy, make
 
 UNREADABLE = ("", "[invalid]")
 """Values that stand for an unreadable answer, which has no vote."""
+LABELS = {
+    **dict.fromkeys(("1", "1.0", "true", "yes", "correct", "right", "pass", "passed"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no", "incorrect", "wrong", "fail", "failed"), False),
+}
+"""Labels in any case of letters. A sample with another label, or without one, counts as unjudged."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ def read_recorded(path: Path, fields: Fields, *, drop_unjudged: bool = False) ->
             if not (drop_unjudged and sample.correct is None)
         )
         prompt = next((row[name] for name in ("question", "prompt", "input", "problem") if name in row), "")
-        reference = next((str(row[name]) for name in ("ground_truth", "reference") if name in row), None)
+        known = (row[name] for name in ("ground_truth", "reference") if row.get(name) is not None)
+        reference = next(map(str, known), None)
         identity = str(next((row[name] for name in ("id", "idx", "index") if name in row), number))
         if samples:
             problems.append(RecordedProblem(Problem(f"{identity}/{number}", prompt, reference), samples))
@@ -96,14 +103,22 @@ def _samples(row: dict[str, Any], fields: Fields, where: str) -> Iterator[Record
                 "field", missing, f"sample {place} of {where} lacks it; its fields are: {', '.join(sorted(item))}"
             )
         values = {name: _single(item.get(name)) for name in names}
-        label, reward = values[fields.correct], values[fields.reward] if fields.reward else None
         answer = values[fields.answer]
         yield RecordedSample(
             text=str(values[fields.text] or ""),
             answer=None if answer is None or str(answer).strip() in UNREADABLE else str(answer),
-            correct=label if isinstance(label, bool) else None,
-            reward=float(reward) if isinstance(reward, int | float) and not isinstance(reward, bool) else None,
+            correct=LABELS.get(str(values[fields.correct]).strip().lower()),
+            reward=_reward(values[fields.reward]) if fields.reward else None,
         )
+
+
+def _reward(value: Any) -> float | None:
+    """A finite number, also as text; else None."""
+    try:
+        reward = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return reward if math.isfinite(reward) else None
 
 
 def _single(value: Any) -> Any:

@@ -88,6 +88,8 @@ def load(
                 )
         if not isinstance(row[question], str) or not row[question].strip():
             raise InputError("question", row[question], f"{path}, line {number}: give a text")
+        if row[answer] is None or isinstance(row[answer], list | dict):
+            raise InputError(answer, row[answer], f"{path}, line {number}: give a text or a number")
         reference = str(row[answer])
         if not programs:
             reference = extract(reference) or reference.strip()
