@@ -306,6 +306,12 @@ def test_a_broken_model_file_is_one_line_that_names_it_and_exit_code_1(
     assert line.startswith("error: ") and str(broken / defect) in line
 
 
+def test_a_terminal_without_utf_8_gets_question_marks() -> None:
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([str(PROGRAM), "models"], env=plain, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, b"") and b"?" in done.stdout
+
+
 def test_a_tokenizer_without_an_end_token_is_refused(thinktime: Command, broken: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         path = broken / "eos" / name

@@ -63,7 +63,7 @@ class Bank:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._lock.close()
-                process = (holder.read_text().strip() if holder.exists() else "") or "unknown"
+                process = (holder.read_text(encoding="utf-8").strip() if holder.exists() else "") or "unknown"
                 raise BankError(
                     f"bank={str(self.path)!r}: process {process} is using it; wait for it, or give another --bank"
                 ) from None

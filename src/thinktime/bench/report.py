@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinktime.bench.files import write_whole
 from thinktime.core.errors import InputError
+from thinktime.files import write_whole
 from thinktime.pages import page
 
 SCHEMA = 1

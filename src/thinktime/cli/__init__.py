@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -40,6 +41,9 @@ app.add_typer(strategies, name="strategies")
 def run() -> None:
     """Entry point: errors become one line on stderr and an exit code (2: your input, 1: something failed)."""
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is loaded, which is later
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows a question mark
+            stream.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -318,8 +318,8 @@ async def _until_told_to_stop(work: Awaitable[None]) -> None:
 
 def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     from thinktime.bench.environment import environment
-    from thinktime.bench.files import write_whole
     from thinktime.bench.report import write_report
+    from thinktime.files import write_whole
 
     result = run.result("thinktime " + shlex.join(sys.argv[1:]), environment())
     timing = run.timing()

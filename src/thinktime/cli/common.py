@@ -229,7 +229,7 @@ def prompts_in(given: Iterable[str]) -> Mapping[str, str | Prompt]:
             found[name] = prompts[source]
             continue
         try:
-            found[name] = path.read_text()
+            found[name] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("prompt", text, f"cannot read the file ({error})") from None
     return found
@@ -249,7 +249,7 @@ def numbers_in(field: str, text: str) -> list[int]:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("file", str(path), f"cannot read it as JSON ({error})") from None
     return value if isinstance(value, dict) else {}

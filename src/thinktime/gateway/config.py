@@ -172,7 +172,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, or a setting is unknown, secret or of the wrong type.
     """
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError("config", str(path), f"cannot read it as TOML ({error})") from None
     known = [f.name for f in fields(GatewayConfig) if f.name != "upstream_key"]

@@ -105,7 +105,7 @@ class Weights:
             InputError: the file cannot be read or does not hold marker weights.
         """
         try:
-            fields = json.loads(path.read_text())
+            fields = json.loads(path.read_text(encoding="utf-8"))
             markers = Markers(**{name: tuple(phrases) for name, phrases in fields.pop("markers").items()})
             lists: dict[str, Any] = {name: tuple(fields.pop(name)) for name in ("coefficients", "means", "spreads")}
             if any(len(values) != len(FEATURES) for values in lists.values()):

@@ -34,7 +34,7 @@ class MetaReward:
     def __init__(self, generator: LocalGenerator, path: Path | str) -> None:
         self._generator = generator
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_text(encoding="utf-8")
             head = json.loads(text)
             made_for, self._bias = head["fingerprint"], float(head["bias"])
             self._weights = [float(weight) for weight in head["weights"]]

@@ -72,7 +72,7 @@ class Classifier(nn.Module):
             InputError: the directory cannot be loaded.
         """
         try:
-            model = cls(**json.loads((directory / "config.json").read_text()))
+            model = cls(**json.loads((directory / "config.json").read_text(encoding="utf-8")))
             weights = load_file(directory / "model.safetensors")
             model.load_state_dict({name: value.float() for name, value in weights.items()})
         except (OSError, ValueError, TypeError, RuntimeError) as error:

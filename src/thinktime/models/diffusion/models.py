@@ -224,7 +224,7 @@ class DiffusionModel:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("model", str(path), f"no diffusers directory ({error})") from None
     return found

@@ -49,7 +49,7 @@ class LlamaConfig:
     @classmethod
     def read(cls, directory: Path) -> LlamaConfig:
         """Read ``config.json``; missing fields have the defaults of ``transformers``."""
-        raw = json.loads((directory / "config.json").read_text())
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         theirs = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
         raw = theirs | {"num_key_value_heads": raw["num_attention_heads"]} | raw
         raw["head_dim"] = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]

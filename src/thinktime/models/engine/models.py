@@ -237,7 +237,7 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | No
         InputError: it has several by name, and none is the default.
     """
     file = directory / "chat_template.jinja"
-    source = file.read_text() if file.exists() else config.get("chat_template")
+    source = file.read_text(encoding="utf-8") if file.exists() else config.get("chat_template")
     if isinstance(source, list):
         named = {each["name"]: each["template"] for each in source}
         if "default" not in named:
@@ -304,7 +304,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path}: not JSON ({error}); the file is broken") from error
     return value if isinstance(value, dict) else {}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
+from thinktime.files import write_whole
 from thinktime.models.remote.probe import Traits
 from thinktime.models.remote.protocol import ReportedUsage
 from thinktime.models.remote.thoughts import Cap
@@ -45,13 +44,11 @@ class ProbeCache:
         entry = {"seen": datetime.now(UTC).isoformat(timespec="seconds"), "traits": asdict(result)}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
-                json.dump({**self._read(), name: entry}, file, indent=1)
-            os.replace(file.name, self.path)
+            write_whole(self.path, json.dumps({**self._read(), name: entry}, indent=1))
 
     def _read(self) -> dict[str, Any]:
         try:
-            value = json.loads(self.path.read_text())
+            value = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
