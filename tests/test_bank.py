@@ -257,6 +257,20 @@ def test_a_value_that_sqlite_cannot_store_fails_its_own_call_only(bank: Bank, ba
     assert bank.find_sample("good") == sample("so 7") and len(bank) == 1
 
 
+def test_a_refused_second_opening_in_the_same_process_keeps_the_locks_of_sqlite(path: Path, bank: Bank) -> None:
+    """Closing any file descriptor of a file drops all POSIX locks that the process has on it."""
+    held = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+b')\n"
+        "try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)\n"  # SQLite's bytes for readers
+        "except OSError: print('held')"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", held, str(path)], capture_output=True, text=True, check=True)
+        assert done.stdout == "held\n"
+        with pytest.raises(BankError, match="this process is using it"):
+            Bank(path)
+
+
 def test_a_link_to_a_bank_is_the_same_bank(path: Path, bank: Bank, tmp_path: Path) -> None:
     soft, hard = tmp_path / "soft.db", tmp_path / "hard.db"
     soft.symlink_to(path)

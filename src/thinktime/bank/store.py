@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from thinktime.core.errors import BankError
 from thinktime.core.types import Problem, Score
@@ -46,11 +47,16 @@ CREATE TABLE IF NOT EXISTS spending (
 """
 
 
+_OPEN: WeakValueDictionary[tuple[int, int], Bank] = WeakValueDictionary()
+"""The open banks of this process by device and inode. To open such a file again and close it would drop SQLite's locks
+on it, because POSIX locks belong to a process."""
+
+
 class Bank:
     """A bank file. One process writes at a time; the file is safe after every call.
 
     Raises:
-        BankError: the file cannot be opened or is not a bank, another process has it open, or a write failed.
+        BankError: the file cannot be opened or is not a bank, it is open already, or a write failed.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -58,15 +64,15 @@ class Bank:
         with self._named_errors("open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             holder = Path(f"{self.path.resolve()}.lock")
+            if self.path.exists() and _inode(self.path) in _OPEN:
+                raise _in_use(self.path, "this process")
             self._lock = open(self.path, "ab")  # noqa: SIM115  # the lock is on the file itself, whatever leads to it
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._lock.close()
                 process = (holder.read_text(encoding="utf-8").strip() if holder.exists() else "") or "unknown"
-                raise BankError(
-                    f"bank={str(self.path)!r}: process {process} is using it; wait for it, or give another --bank"
-                ) from None
+                raise _in_use(self.path, f"process {process}") from None
             try:
                 holder.write_text(str(os.getpid()))
                 self._db = sqlite3.connect(self.path, isolation_level=None)
@@ -82,6 +88,7 @@ class Bank:
             except BaseException:
                 self._lock.close()
                 raise
+            _OPEN[_inode(self.path)] = self
 
     def __enter__(self) -> Bank:
         return self
@@ -93,6 +100,8 @@ class Bank:
         """Close the file; then other processes can open it."""
         self._db.close()
         self._lock.close()
+        for inode in [inode for inode, bank in _OPEN.items() if bank is self]:
+            del _OPEN[inode]
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM samples").fetchone()[0])
@@ -243,3 +252,12 @@ def _without_blobs(state: Any, blobs: dict[str, bytes]) -> Any:
         blobs[name] = state
         return {_BLOB: name}
     return {name: _without_blobs(value, blobs) for name, value in state.items()} if isinstance(state, dict) else state
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _in_use(path: Path, by: str) -> BankError:
+    return BankError(f"bank={str(path)!r}: {by} is using it; wait for it, or give another --bank")
