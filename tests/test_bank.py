@@ -267,7 +267,7 @@ def test_a_refused_second_opening_in_the_same_process_keeps_the_locks_of_sqlite(
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", held, str(path)], capture_output=True, text=True, check=True)
         assert done.stdout == "held\n"
-        with pytest.raises(BankError, match="this process is using it"):
+        with pytest.raises(BankError, match="is using it"):
             Bank(path)
 
 
