@@ -289,6 +289,10 @@ class Requests:
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
         before: RemoteText = extension.node.state
+        try:
+            kept = self._kept(choice)
+        except RecursionError:
+            choice = replace(choice, error="logprobs: the sample is nested too deeply")
         if choice.error is not None:
             error = UnreadableError(f"endpoint={self.client.url!r}: {choice.error}")
             error.repeatable = self.on_event is None
@@ -299,7 +303,7 @@ class Requests:
         joined = before.text + text
         ends = tuple(match.end() for match in re.finditer(re.escape(self.step), joined))
         ends = ends if ends and ends[-1] == len(joined) else (*ends, len(joined))
-        logprob, kept = before.logprob + choice.logprob, self._kept(choice)
+        logprob = before.logprob + choice.logprob
         state = replace(before, text=joined, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
         return Child(state, finish, usage, count, length=count)
 

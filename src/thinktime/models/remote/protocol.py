@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ TEXT_PARTS = ("text", "output_text", "input_text", "refusal", None)
 THOUGHT_PARTS = ("thinking", "reasoning", "reasoning_text", "redacted_thinking")
 """Types of the parts of a content."""
 DEEPEST = 100
-"""Levels of objects and lists in the arguments of a tool call."""
+"""Levels of objects and lists in a sample."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def documented(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _joined(parts: Sequence[Any]) -> tuple[str, str]:
     """The texts and the thoughts of the parts of a content, each joined."""
-    texts, thoughts = [], []
+    texts: list[str] = []
+    thoughts: list[str] = []
     for part in parts:
         if part is None or isinstance(part, str):
             texts.append(part or "")
@@ -163,11 +164,18 @@ def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
 def _unwritable(value: Any, depth: int = 0) -> str | None:
     """Why a value cannot be written as JSON again; None if it can."""
     if isinstance(value, LongNumber):
-        return f"the sample has the number {value[:20]}, which is too large"
+        return f"the sample has the number {_short(str(value))}, which no float holds"
     if depth > DEEPEST:
         return f"the sample is nested deeper than {DEEPEST} levels"
-    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return next((reason for each in inside if (reason := _unwritable(each, depth + 1)) is not None), None)
+    return next((reason for each in _inside(value) if (reason := _unwritable(each, depth + 1)) is not None), None)
+
+
+def _is_deep(value: Any, levels: int = DEEPEST) -> bool:
+    return levels < 0 or any(_is_deep(each, levels - 1) for each in _inside(value))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
 
 
 def _short(value: object) -> str:
@@ -222,6 +230,8 @@ def _choice(choice: object) -> Choice:
         return Choice(error=f"choices={_short(choice)}: the sample is not an object")
     if (error := reported_error({**choice, "choices": []})) is not None:
         return Choice(error=f"error={_short(error.get('message'))}: the endpoint reports that the sample failed")
+    if _is_deep([value for name, value in choice.items() if name != "logprobs"]):
+        return Choice(error=f"choices: the sample is nested deeper than {DEEPEST} levels")
     reason = choice.get("finish_reason")
     if not isinstance(reason, str) or not reason:
         return Choice(error=f"finish_reason={_short(reason)}: the sample has no finish reason, so it may be cut off")
