@@ -76,7 +76,7 @@ class FakeEndpoint:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     """Candidates for every token, if the request has ``top_logprobs``."""
     sent: deque[bytes] = field(default_factory=deque)
-    """Bytes of the next replies to requests for samples, whole with their head, in place of all others. See `written`."""
+    """The next replies to requests for samples, whole with their head, in place of all others. See `written`."""
     key: str | None = None
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
