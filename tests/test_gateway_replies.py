@@ -144,5 +144,5 @@ def test_garbage_is_tried_once_more_and_both_tries_are_charged(start_gateway: St
 def test_garbage_without_a_budget_for_a_second_try_is_an_error(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway()
     endpoint.sent.append(written(b""))
-    status, answer, _ = gateway.ask({**PLAIN, "model": "single/words", "thinktime": {"budget": {"tokens": 100}}})
+    status, answer, _ = gateway.ask({**PLAIN, "model": "single@100tok/words"})
     assert (status, answer["thinktime"]["account"]["generated_tokens"], len(endpoint.requests)) == (502, 64, 1)
