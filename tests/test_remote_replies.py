@@ -461,6 +461,30 @@ def test_arguments_of_a_whole_call_are_text(arguments: Any, expected: Any) -> No
     assert found["function"]["arguments"] == arguments or json.loads(found["function"]["arguments"]) == expected
 
 
+ODD = [True, 7, 1.5, "x", [], [None], {}, {"a": None}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", ["role", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_field_of_another_type_leaves_the_text(odd: Any, name: str, streamed: bool) -> None:
+    body = reply(**{name: odd})
+    if streamed:
+        whole = Assembly()
+        whole.add(event({"content": TEXT, name: odd}))
+        whole.add(event({}, "stop"))
+        body = whole.body
+    (choice,) = read_choices(body, "http://x")
+    assert (choice.error, choice.text) == (None, TEXT)
+
+
+@pytest.mark.parametrize("index", ODD)
+def test_whole_calls_have_their_place_as_their_index(index: Any) -> None:
+    calls = [{"index": index, "function": {"name": name, "arguments": "{}"}} for name in "fg"]
+    (choice,) = read_choices(reply(None, tool_calls=[*calls, {"index": 0, "function": "h"}, 7]), "http://x")
+    assert [call["index"] for call in choice.whole["message"]["tool_calls"]] == [0, 1]
+
+
 def spoiled(arguments: str) -> str:
     """Four samples in one reply, as JSON; the third has a tool call with these arguments."""
     call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "ARGUMENTS"}}

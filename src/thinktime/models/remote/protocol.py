@@ -17,6 +17,8 @@ Api = Literal["chat/completions", "completions"]
 """The path of a call below the base URL."""
 THOUGHTS = ("reasoning_content", "reasoning")
 """Fields that hold thoughts apart from the text: vLLM's older and newer spelling."""
+TEXTS = (*THOUGHTS, "refusal")
+"""Fields of a message that are texts; a value of another type is left out."""
 TEXT_PARTS = ("text", "output_text", "input_text", "refusal", None)
 THOUGHT_PARTS = ("thinking", "reasoning", "reasoning_text", "redacted_thinking")
 """Types of the parts of a content."""
@@ -113,18 +115,22 @@ def documented(message: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MalformedError: the content has a part that is neither text nor thought, or an argument cannot be written.
     """
-    found = dict(message)
+    found = {
+        name: value for name, value in message.items() if name not in TEXTS or value is None or isinstance(value, str)
+    }
     if isinstance(content := message.get("content"), list | Mapping):
         text, thoughts = _joined(content if isinstance(content, list) else [content])
         found["content"] = text
-        if thoughts and not any(message.get(name) for name in THOUGHTS):
+        if thoughts and not any(found.get(name) for name in THOUGHTS):
             found["reasoning_content"] = thoughts
+    elif not isinstance(content, str | None):
+        raise MalformedError(f"content={_short(content)}: the sample has no text")
     if (calls := message.get("tool_calls")) is not None:
         calls = [calls] if isinstance(calls, Mapping) else calls if isinstance(calls, list) else []
         found["tool_calls"] = [
-            {**call, "function": _with_text(call["function"])} if isinstance(call.get("function"), Mapping) else call
+            {**call, "function": _with_text(call["function"])}
             for call in calls
-            if isinstance(call, Mapping)
+            if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
         ]
     if isinstance(call := message.get("function_call"), Mapping):
         found["function_call"] = _with_text(call)
@@ -265,10 +271,13 @@ def _choice(choice: object) -> Choice:
 
 
 def _whole_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole message in the documented form: a call without arguments has empty ones."""
+    """A whole message in the documented form. A call has its place as its index, and ``{}`` if it has no arguments."""
     found = documented(message)
-    functions = [call["function"] for call in found.get("tool_calls") or () if "function" in call]
-    for function in [*functions, found.get("function_call")]:
+    calls = found.get("tool_calls") or []
+    for place, call in enumerate(calls):
+        if "index" in call:
+            call["index"] = place
+    for function in [*(call["function"] for call in calls), found.get("function_call")]:
         if isinstance(function, dict) and function.get("arguments") is None:
             function["arguments"] = "{}"
     return found

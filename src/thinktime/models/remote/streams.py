@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thinktime.models.remote.client import MalformedError
 from thinktime.models.remote.protocol import THOUGHTS, documented
 
 ONCE = ("role", "id", "type", "name", "finish_reason", "stop_reason", "matched_stop")
@@ -50,6 +51,8 @@ class Assembly:
             if not isinstance(index, int):
                 continue
             whole = self._choices.setdefault(index, {"index": index})
+            if not isinstance(choice.get("text"), str | None):
+                raise MalformedError(f"text={str(choice['text'])[:80]!r}: the sample has no text")
             part = {name: value for name, value in choice.items() if name not in ("delta", "message")}
             _grow(whole, part)
             delta = next((choice[name] for name in ("delta", "message") if isinstance(choice.get(name), Mapping)), None)
