@@ -75,6 +75,8 @@ class FakeEndpoint:
     """What /pooling scores: ``lines``, ``tags``, ``tokens``, or ``one`` for the whole text."""
     candidates: list[dict[str, Any]] = field(default_factory=list)
     """Candidates for every token, if the request has ``top_logprobs``."""
+    sent: deque[bytes] = field(default_factory=deque)
+    """The next replies to requests for samples, whole with their head, in place of all others. See `written`."""
     key: str | None = None
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
@@ -163,6 +165,8 @@ class FakeEndpoint:
         body = json.loads(raw)
         self.requests.append(body)
         self.headers.append(headers)
+        if self.sent:
+            return self.sent.popleft()
         fault = self.faults.popleft() if self.faults else ""
         await asyncio.sleep(3600 if fault == "never" else self.latency)
         if fault == "moved":
@@ -383,6 +387,18 @@ def _solution(prefix: str, noise: int) -> str:
 
 def _tokens(text: str) -> list[str]:
     return re.findall(r"\S+\s*", text)
+
+
+def written(body: object, kind: str = "application/json", status: int = 200) -> bytes:
+    """A reply with this body, for `FakeEndpoint.sent`: bytes or a text as they are, any other value as JSON."""
+    raw = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+    return _raw(status, raw, kind)
+
+
+def written_stream(*events: object, end: str = "data: [DONE]\n\n") -> bytes:
+    """A reply that is a stream of these events: texts as they are, any other value as the data of an event."""
+    lines = [event if isinstance(event, str) else f"data: {json.dumps(event)}\n\n" for event in events]
+    return written("".join([*lines, end]), "text/event-stream")
 
 
 def _raw(status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> bytes:

@@ -67,7 +67,7 @@ def test_an_error_of_the_upstream_is_returned_with_its_status(
 
 def test_samples_without_text_give_no_answer(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
-    endpoint.faults.extend(["no text"] * 8)
+    endpoint.faults.extend(["no text"] * 16)
     status, answer, _ = gateway.ask(VOTE)
     assert (status, answer["error"]["type"]) == (502, "server_error") and "no text" in answer["error"]["message"]
 

@@ -68,8 +68,7 @@ _PLACEHOLDER = re.compile(
 
 def extract(text: str) -> str | None:
     """The final answer of a solution, or None if it states none."""
-    text = _THOUGHT.sub("", text)
-    text = text[text.rfind(THOUGHT_END) + len(THOUGHT_END) if THOUGHT_END in text else 0 :][-READ:]
+    text = without_thoughts(text)[-READ:]
     statements = list(_statements(text))
     ends = [end for end, _ in statements]
     for cut in _NEXT_QUESTION.finditer(text):
@@ -77,6 +76,12 @@ def extract(text: str) -> str | None:
             statements = [(end, said) for end, said in statements if end <= cut.start()]
             break
     return max(statements, key=lambda each: each[0])[1] if statements else None
+
+
+def without_thoughts(text: str) -> str:
+    """The text behind its thoughts, which may have an end mark only."""
+    text = _THOUGHT.sub("", text)
+    return text[text.rfind(THOUGHT_END) + len(THOUGHT_END) :] if THOUGHT_END in text else text
 
 
 def boxed(text: str) -> str | None:

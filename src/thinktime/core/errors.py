@@ -9,6 +9,9 @@ from difflib import get_close_matches
 class ThinktimeError(Exception):
     """Base of every error this package raises on purpose."""
 
+    repeatable = False
+    """Whether a call that failed like this is worth a second try, which is charged too."""
+
 
 class InputError(ThinktimeError):
     """A value from the user that cannot work; nothing has been spent yet."""

@@ -70,6 +70,14 @@ class Work(Generic[Item, Result]):
         """Whether results so far make further items pointless."""
         return False
 
+    def repeatable(self, results: Sequence[Result]) -> bool:
+        """Whether a call gave nothing and is worth a second try."""
+        return False
+
+    def joined(self, first: Result, second: Result) -> Result:
+        """The result of a second try, with the cost of both."""
+        raise NotImplementedError
+
     def find(self, items: Sequence[Item]) -> Mapping[int, Result]:
         """Banked results by the index of their item."""
         return {}
@@ -114,7 +122,9 @@ class Meter:
                 return bought, False
             granted, reserved, wanted = self._grant(work, wanted, whole=not bought)
             if granted:
-                bought += await self._run(work, granted, reserved)
+                made = await self._run(work, granted, reserved)
+                repeatable = work.repeatable([result for _, result in made])
+                bought += await self._repeated(work, made) if repeatable else made
             elif self.ledger.fits_later(work.worst_case(wanted[0])):
                 await self.ledger.freed()
             elif work.in_order:
@@ -165,6 +175,19 @@ class Meter:
             granted.append(item)
             parts.append(worst)
         return granted, total(parts), []
+
+    async def _repeated(self, work: Work[Item, Result], first: list[tuple[Item, Result]]) -> list[tuple[Item, Result]]:
+        """The results of a second try of a call, as far as the budget covers one; the first try is charged already."""
+        granted, reserved, _ = self._grant(work, [item for item, _ in first], whole=True)
+        if not granted:
+            return first
+        try:
+            second = await self._run(work, granted, reserved)
+        except InputError:  # the first error says more
+            return first
+        pairs = zip(first, second, strict=False)
+        joined = [(item, work.joined(before, after)) for (_, before), (item, after) in pairs]
+        return [*joined, *first[len(second) :]]
 
     async def _run(self, work: Work[Item, Result], items: Sequence[Item], reserved: Usage) -> list[tuple[Item, Result]]:
         found = work.find(items)

@@ -62,6 +62,14 @@ class Drawing(Work[Extension, Child]):
         """Whether the race is decided."""
         return self._race is not None and self._race.limit is not None
 
+    def repeatable(self, results: Sequence[Child]) -> bool:
+        """Whether all children failed in a way that is worth a second try."""
+        return all(child.error is not None and child.error.repeatable for child in results)
+
+    def joined(self, first: Child, second: Child) -> Child:
+        """The second child, with the cost of both."""
+        return replace(second, usage=first.usage + second.usage, passes=first.passes + second.passes)
+
     def find(self, items: Sequence[Extension]) -> Mapping[int, Child]:
         """Banked children; if these end the race, also children that an earlier race cut."""
         found: dict[int, Child] = {}

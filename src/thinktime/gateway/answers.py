@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
-from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from thinktime.answers import TextAnswers
+from thinktime.answers.reading import without_thoughts
 from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, majority
 from thinktime.core.types import Node
 from thinktime.generators.text import RemoteText
+
+_FENCE = re.compile(r"```[ \t]*(?:json\w*|javascript|js)?\s*", re.IGNORECASE)
+MOST_FENCES = 20
+"""Code fences of a reply that are read, the last ones."""
+_PLAIN_DIGITS = 20
+"""Numbers with more digits before or after the point are spelled with an exponent."""
 
 
 class Exact(str):
@@ -20,8 +28,72 @@ class Exact(str):
 
     @classmethod
     def of(cls, value: Any) -> Exact:
-        """A JSON value with sorted members."""
-        return cls(json.dumps(value, sort_keys=True))
+        """A JSON value with sorted members. Numbers of one value have one spelling: 2, 2.0 and 20e-1 are 2.
+
+        Args:
+            value: a JSON value; numbers that are not whole are of type Decimal.
+
+        Raises:
+            RecursionError: the value is nested too deeply.
+        """
+        return cls(_spelled(value))
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, dict):
+        members = (f"{json.dumps(name)}: {_spelled(each)}" for name, each in sorted(value.items()))
+        return "{" + ", ".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_spelled, value)) + "]"
+    return _number(value) if isinstance(value, Decimal) else json.dumps(value)
+
+
+def _number(value: Decimal) -> str:
+    """The one spelling of a number; no digit is lost."""
+    sign, places, exponent = value.as_tuple()
+    written = "".join(map(str, places)).lstrip("0")
+    digits = written.rstrip("0")
+    exponent = int(exponent) + len(written) - len(digits)
+    if not digits:
+        return "0"
+    if exponent >= 0 and len(digits) + exponent <= _PLAIN_DIGITS:
+        spelled = digits + "0" * exponent
+    elif -_PLAIN_DIGITS <= exponent < 0:
+        padded = digits.zfill(1 - exponent)
+        spelled = f"{padded[:exponent]}.{padded[exponent:]}"
+    else:
+        spelled = f"{digits}e{exponent}"
+    return "-" * sign + spelled
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_JSON = json.JSONDecoder(parse_int=Decimal, parse_float=Decimal, parse_constant=_no_constant)
+"""Numbers keep all their digits. NaN and Infinity are no JSON."""
+_UNREADABLE = (ValueError, RecursionError, InvalidOperation)
+
+
+def _json_in(text: str) -> Exact | None:
+    """The canonical JSON of a reply; None without any.
+
+    The whole text counts. Else thoughts are cut, and the last value in a code fence counts, else the first object.
+    """
+    try:
+        return Exact.of(_JSON.decode(text.strip().removeprefix("\ufeff")))
+    except _UNREADABLE:
+        text = without_thoughts(text)
+    fenced = [text[found.end() :] for found in _FENCE.finditer(text)][-MOST_FENCES:]
+    for rest in map(str.strip, [text, *reversed(fenced), text[len(text.partition("{")[0]) :]]):
+        try:
+            value, end = _JSON.raw_decode(rest)
+            behind = rest[end:].strip()
+            if isinstance(value, dict) or not behind or behind.startswith("```"):
+                return Exact.of(value)
+        except _UNREADABLE:
+            continue
+    return None
 
 
 IN_WORDS = Exact("")
@@ -43,16 +115,16 @@ class SampleAnswers:
 
     def read(self, state: RemoteText) -> str | None:
         """The answer, or None if none can be read."""
-        calls = _calls(state)
-        if calls:
-            return Exact.of(calls)
+        try:
+            calls = _calls(state)
+            if calls:
+                return Exact.of(calls)
+        except RecursionError:  # a field of a call is nested too deeply
+            return None
         if not self._as_json:
             words = IN_WORDS if self._tools and state.text.strip() else None
             return self._texts.read(state) or words
-        try:
-            return Exact.of(json.loads(state.text))
-        except (ValueError, RecursionError):
-            return None
+        return _json_in(state.text)
 
     def key(self, answer: str) -> Hashable:
         """Equal keys mean equivalent answers."""
@@ -97,7 +169,11 @@ def _calls(state: RemoteText) -> list[Any]:
 
 
 def _parsed(part: Any) -> Any:
-    if isinstance(part, dict) and isinstance(part.get("arguments"), str):
-        with suppress(ValueError, RecursionError):
-            return {**part, "arguments": json.loads(part["arguments"])}
-    return part
+    if not isinstance(part, dict) or not isinstance(part.get("arguments"), str):
+        return part
+    try:
+        arguments = _JSON.decode(part["arguments"].strip() or "{}")
+        Exact.of(arguments)  # arguments that are nested too deeply stay a text
+    except _UNREADABLE:
+        return part
+    return {**part, "arguments": arguments}

@@ -14,6 +14,7 @@ from thinktime.core.trace import Answer
 from thinktime.gateway.methods import Method
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.text import RemoteText, thinking_counts, thinking_report
+from thinktime.models.remote.protocol import THOUGHTS
 
 DONE = b"data: [DONE]\n\n"
 
@@ -104,6 +105,8 @@ class Chunks:
     request: CompletionRequest
     answer_sent: bool = False
     """Whether a part of the answer was sent."""
+    _text_sent: bool = False
+    """Whether a part other than thoughts was sent."""
     _head: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +126,7 @@ class Chunks:
         parts = [choice for choice in event.get("choices") or () if isinstance(choice, Mapping)]
         lines = [self._event({**part, "finish_reason": None, "index": 0}) for part in parts if _says(part)]
         self.answer_sent |= bool(lines)
+        self._text_sent |= any(_says(part, THOUGHTS) for part in parts)
         return b"".join(lines)
 
     def closing(self, outcome: SearchOutcome) -> Iterator[bytes]:
@@ -130,6 +134,8 @@ class Chunks:
         choice = _choice(outcome.state, self._chat)
         if not self.answer_sent:
             yield self._event({**_as_delta(choice), "logprobs": choice["logprobs"]})
+        elif self._chat and not self._text_sent and outcome.state.text:  # the upstream takes it all for a thought
+            yield self._event({"delta": {"content": outcome.state.text}})
         end: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
         spending = account(outcome.search, outcome.method, outcome.request.seed, outcome.answer)
         yield self._event({**end, "finish_reason": choice["finish_reason"]}, thinktime=spending)
@@ -146,10 +152,11 @@ def error_event(body: Mapping[str, Any]) -> bytes:
     return _line(body)
 
 
-def _says(part: Mapping[str, Any]) -> bool:
+def _says(part: Mapping[str, Any], besides: tuple[str, ...] = ()) -> bool:
+    """Whether a part of a stream has any field of a message, without the role and the fields ``besides``."""
     delta = part.get("delta")
     if isinstance(delta, Mapping):
-        return any(value not in (None, "") for name, value in delta.items() if name != "role")
+        return any(value not in (None, "") for name, value in delta.items() if name not in ("role", *besides))
     return bool(part.get("text"))
 
 

@@ -328,6 +328,8 @@ class Response:
         (choice,) = chat["choices"]
         if not self._items.output:
             yield from self._items.add(choice["message"])
+        elif outcome.state.text and all(item["type"] == "reasoning" for item in self._items.output):
+            yield from self._items.add({"content": outcome.state.text})  # the upstream takes it all for a thought
         yield from self._items.close((choice["logprobs"] or {}).get("content") or ())
         cut = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(choice["finish_reason"])
         status = "completed" if cut is None else "incomplete"

@@ -54,6 +54,8 @@ async def _rest(
         after = await requests.sample([replace(extension, node=node, max_length=left, arrived=None)])
         made = after[extension.key]
         made = failed(extension, made) if isinstance(made, InputError) else made
+        if made.error is not None and requests.on_event is not None:
+            made.error.repeatable = False  # the first part was passed on
         cost = made.usage
         if cost.uncounted_calls:
             reread = child.usage.generated_tokens + len(CLOSING)

@@ -146,7 +146,7 @@ class Requests:
         except OvertakenError as left:
             return {first.key: self._left(first, left)}
         except RefusedError as error:
-            if error.status in (400, 422) and len(wanted) > 1 and not about_length(error):
+            if error.status in (400, 422) and len(wanted) > 1 and not about_length(error) and not error.billed:
                 return await self._one_by_one(wanted)
             return await self._refused(wanted, error)
         except TooLateError as error:
@@ -175,20 +175,22 @@ class Requests:
         Raises:
             OvertakenError: the race ended first.
         """
-        if (self.on_event is None and first.race is None) or "n" in body:
+        whole, tokens, began, race = Assembly(), 0, time.monotonic(), first.race
+        if (self.on_event is None and race is None) or "n" in body:
             with self.observer(self.api, body) as observed:
-                reply = await self.client.post(self.api, body, deadline=first.deadline, headers=observed.headers)
+                reply = await self.client.post(  # some endpoints stream without a request for it
+                    self.api, body, deadline=first.deadline, headers=observed.headers, on_event=whole.take
+                )
+                reply = reply if reply.body else replace(reply, body=whole.body)
                 observed.reply = reply.body
             return reply
-        whole, tokens, began, race = Assembly(), 0, time.monotonic(), first.race
 
         def lost() -> bool:
             return race is not None and race.limit is not None and (race.at_once or tokens > race.limit)
 
         async def on_event(event: Mapping[str, Any]) -> None:
             nonlocal echoed, tokens
-            whole.add(event)
-            event, echoed = without_echo(event, echoed)
+            event, echoed = without_echo(whole.add(event), echoed)
             if self.on_event is not None:
                 await self.on_event(event)
             tokens += tokens_of(event)
@@ -204,6 +206,11 @@ class Requests:
                     )
             except TimeoutError:
                 raise OvertakenError(whole.body, tokens, time.monotonic() - began) from None
+            except RemoteError as error:
+                error.repeatable &= (
+                    self.on_event is None or not tokens
+                )  # a part that was passed on cannot be taken back
+                raise
             reply = reply if reply.body else replace(reply, body=whole.body)
             observed.reply = reply.body
         return reply
@@ -282,17 +289,21 @@ class Requests:
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
         before: RemoteText = extension.node.state
+        try:
+            kept = self._kept(choice)
+        except RecursionError:
+            choice = replace(choice, error="logprobs: the sample is nested too deeply")
         if choice.error is not None:
-            return Child(
-                before, "error", usage, count, UnreadableError(f"endpoint={self.client.url!r}: {choice.error}")
-            )
+            error = UnreadableError(f"endpoint={self.client.url!r}: {choice.error}")
+            error.repeatable = self.on_event is None
+            return Child(before, "error", usage, count, error)
         text, finish, tokens = choice.text, self._finish(extension, choice, count), before.tokens + count
         if finish == "step" and not text.endswith(self.step):
             text += self.step  # the model generated it, and the endpoint removed it
         joined = before.text + text
         ends = tuple(match.end() for match in re.finditer(re.escape(self.step), joined))
         ends = ends if ends and ends[-1] == len(joined) else (*ends, len(joined))
-        logprob, kept = before.logprob + choice.logprob, self._kept(choice)
+        logprob = before.logprob + choice.logprob
         state = replace(before, text=joined, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
         return Child(state, finish, usage, count, length=count)
 
@@ -326,7 +337,7 @@ class Requests:
 
     async def _refused(self, wanted: Sequence[Extension], error: RefusedError) -> dict[str, Child | InputError]:
         before: RemoteText = wanted[0].node.state
-        if error.status == 429 or error.status >= 500:
+        if error.status == 429 or error.status >= 500 or error.billed:
             return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
         if before.text and about_length(error):  # the generation has filled the context
             return {e.key: self._unknown(e, "length", error, charged=False) for e in wanted}

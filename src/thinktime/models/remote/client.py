@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from thinktime.core.clock import Deadline
 from thinktime.core.errors import ModelError
+from thinktime.models.remote.events import BOM, DONE, EventReader, SentEvent, looks_like_events
+from thinktime.models.remote.reported_errors import reported_error, status_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -25,6 +28,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Upper bounds in seconds of the random wait before the second try, and of later waits, which double up to here."""
 PATIENCE = 120.0
 """Longest wait in seconds before another try; if a longer one is needed, the error is raised."""
+BLANK = BOM + b" \t\r\n"
+"""Bytes that may come before a JSON value."""
+MOST_DIGITS = 4000
+"""Digits of a whole number; Python converts no more than 4,300."""
 OnEvent = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Called with each event of a streamed answer, in order. The next event is read when it returns."""
 
@@ -40,24 +47,33 @@ class UnreachableError(RemoteError):
 
 
 class RefusedError(RemoteError):
-    """The endpoint answered with an error."""
+    """The endpoint answered with an error: by its status, or by an error object in a reply of status 200.
+
+    ``billed``: the error came with a usage, or after a part of a sample.
+    """
 
     def __init__(
-        self, url: str, status: int, message: str, *, tries: int, usage: object, retry_after: float | None
+        self, url: str, status: int, message: str, *, tries: int, billed: bool, retry_after: float | None
     ) -> None:
         after = f" after {tries} tries" if tries > 1 else ""
         fix = {429: "; send fewer requests at once, or wait"}.get(
             status, "; see the server's log" if status >= 500 else ""
         )
         super().__init__(f"endpoint={url!r}: it answers {status}{after} ({message}){fix}")
-        self.status, self.message, self.usage, self.retry_after = status, message, usage, retry_after
-        self.billed = isinstance(usage, Mapping)
+        self.status, self.message, self.retry_after = status, message, retry_after
+        self.billed = billed
+        self.repeatable = billed and (status == 429 or status >= 500)
 
 
 class UnreadableError(RemoteError):
     """The answer is cut off, is not JSON, or lacks a required field."""
 
     billed = True
+    repeatable = True
+
+
+class MalformedError(Exception):
+    """A part of a sample has a form that cannot be read. The message is its reason."""
 
 
 class TooLateError(RemoteError):
@@ -138,7 +154,8 @@ class Client:
             body: the request.
             deadline: when the answer has to be complete.
             tries: most attempts, including the first.
-            on_event: called with each event if the answer is a stream; the reply is then an empty object.
+            on_event: called with each event if the answer is a stream; the reply is then an empty object. Without it a
+                stream is unreadable.
             headers: further headers.
 
         Raises:
@@ -220,51 +237,114 @@ class Client:
         try:
             async with request as response:
                 answered = True
+                retry_after = _seconds(response.headers.get("Retry-After"))
                 if on_event is not None and response.status < 300 and response.content_type == "text/event-stream":
-                    await self._read_events(response, on_event)
-                    return Reply({}, time.monotonic() - started)
-                raw = await response.read()
+                    raw = await self._read_stream(response, on_event, turn, retry_after)
+                    if not raw:
+                        return Reply({}, time.monotonic() - started)
+                else:
+                    raw = await response.read()
         except aiohttp.ClientError as error:
             reason = _one_line(str(error)) or type(error).__name__
             if answered:
                 raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); try again") from None
             raise self._unreachable(error) from None
-        value = _json_object(raw)
+        value = parse_object(raw)
         if response.status >= 300:
-            message = self._without_key(_message(value, raw))
-            raise RefusedError(
-                self.url,
-                response.status,
-                message,
-                tries=turn,
-                usage=(value or {}).get("usage"),
-                retry_after=_seconds(response.headers.get("Retry-After")),
-            )
+            billed = isinstance((value or {}).get("usage"), Mapping)
+            raise self._refused(response.status, value, raw, turn, retry_after, billed=billed)
+        if value is None and on_event is not None and looks_like_events(raw):
+            await self._pass_on(raw, on_event, turn, retry_after)
+            return Reply({}, time.monotonic() - started)
         if value is None:
             kind = response.headers.get("Content-Type", "no content type")
-            start = self._without_key(_one_line(raw[:60].decode(errors="replace")))
+            start = self._without_key(_one_line(raw[:60].decode(errors="replace"))) or "nothing"
             raise UnreadableError(
                 f"endpoint={self.url!r}: it answers {kind!r} that is not a JSON object ({start}); "
                 "is this the root of an OpenAI-compatible API?"
             )
+        self._check(value, raw, turn, retry_after, billed=False)
         return Reply(value, time.monotonic() - started)
 
-    async def _read_events(self, response: Response, on_event: OnEvent) -> None:
-        """Pass the events of a stream to ``on_event`` until ``[DONE]`` or the end."""
-        rest = b""
+    async def _read_stream(self, response: Response, on_event: OnEvent, turn: int, retry_after: float | None) -> bytes:
+        """Pass the events of a stream to ``on_event`` until ``[DONE]`` or the end.
+
+        The body is returned if it is a JSON object in place of events, else nothing.
+        """
+        reader, begun, whole, passed = EventReader(), b"", False, 0
         async for piece in response.content.iter_any():
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                data = line.removeprefix(b"data:").strip()
-                if not line.startswith(b"data:") or not data:
-                    continue
-                if data == b"[DONE]":
-                    return
-                event = _json_object(data)
-                if event is None or event.get("error"):
-                    reason = self._without_key(_message(event, data))
-                    raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({reason}); try again")
-                await on_event(event)
+            if whole or not begun.strip(BLANK):
+                begun += piece
+                whole = begun.lstrip(BLANK).startswith(b"{")
+            if whole:
+                continue
+            for event in reader.feed(piece):
+                if event.data == DONE:
+                    return b""
+                await self._take(event, on_event, turn, retry_after, billed=passed > 0)
+                passed += 1
+        if whole:
+            return begun
+        for event in reader.close():
+            if event.data != DONE:
+                await self._take(event, on_event, turn, retry_after, billed=passed > 0)
+        return b""
+
+    async def _pass_on(self, raw: bytes, on_event: OnEvent, turn: int, retry_after: float | None) -> None:
+        """Pass the events of a whole body to ``on_event``."""
+        reader = EventReader()
+        for place, event in enumerate([*reader.feed(raw), *reader.close()]):
+            if event.data == DONE:
+                return
+            await self._take(event, on_event, turn, retry_after, billed=place > 0)
+
+    async def _take(
+        self, event: SentEvent, on_event: OnEvent, turn: int, retry_after: float | None, *, billed: bool
+    ) -> None:
+        """Pass an event on. ``billed``: other events came before it."""
+        value = parse_object(event.data)
+        if event.name == "error":
+            value = {"error": (value or {}).get("error") or value or event.data.decode(errors="replace")}
+        if value is None:
+            reason = self._without_key(_message(value, event.data))
+            raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({reason}); try again")
+        self._check(value, event.data, turn, retry_after, billed=billed)
+        try:
+            await on_event(value)
+        except MalformedError as error:
+            raise UnreadableError(f"endpoint={self.url!r}: {error}") from None
+
+    def _check(
+        self, value: Mapping[str, Any], raw: bytes, turn: int, retry_after: float | None, *, billed: bool
+    ) -> None:
+        """Raise the error that a reply of status 200 reports.
+
+        Raises:
+            RefusedError: the error speaks of a status.
+            UnreadableError: it does not.
+        """
+        error = reported_error(value)
+        if error is None:
+            return
+        status = status_of(error)
+        if status is not None:
+            billed = billed or isinstance(value.get("usage"), Mapping)
+            raise self._refused(status, error, raw, turn, retry_after, billed=billed)
+        reason = self._without_key(_message(error, raw))
+        raise UnreadableError(f"endpoint={self.url!r}: its answer is an error ({reason}); see the server's log")
+
+    def _refused(
+        self,
+        status: int,
+        value: Mapping[str, Any] | None,
+        raw: bytes,
+        turn: int,
+        retry_after: float | None,
+        *,
+        billed: bool,
+    ) -> RefusedError:
+        message = self._without_key(_message(value, raw))
+        return RefusedError(self.url, status, message, tries=turn, billed=billed, retry_after=retry_after)
 
     def _unreachable(self, error: aiohttp.ClientError) -> UnreachableError:
         reason = _one_line(str(error)) or type(error).__name__
@@ -295,9 +375,26 @@ class Client:
         return text.replace(self._api_key, "…") if self._api_key else text
 
 
-def _json_object(raw: bytes) -> dict[str, Any] | None:
+class LongNumber(str):
+    """A number of a reply that no float holds, such as 1e400 or NaN, in its spelling."""
+
+
+def _integer(text: str) -> int | LongNumber:
+    return int(text) if len(text) <= MOST_DIGITS else LongNumber(text)
+
+
+def _float(text: str) -> float | LongNumber:
+    value = float(text)
+    return value if math.isfinite(value) else LongNumber(text)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=LongNumber)
+
+
+def parse_object(raw: bytes) -> dict[str, Any] | None:
+    """Parse a JSON object; None if it is none. Bytes that are no text are replaced, so they spoil one sample alone."""
     try:
-        value = json.loads(raw)
+        value = _DECODER.decode(raw.decode(json.detect_encoding(raw), errors="replace"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -313,7 +410,7 @@ def _message(value: Mapping[str, Any] | None, raw: bytes) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(text.encode(errors="replace").decode().split())  # half of a surrogate pair cannot be printed
     return line if len(line) <= 300 else f"{line[:299]}…"
 
 

@@ -180,19 +180,18 @@ class Prober:
     ) -> list[Choice]:
         """Samples for a fixed prompt, continued from ``prefix``."""
         body = self._body(options, question or (STEPS_PROMPT if prefix else WORD_PROMPT), prefix)
-        reply = await self._client.post(self.api, body, tries=tries)
-        self.last = self._charged(reply.body)
-        return read_choices(reply.body, self._client.url)
+        whole = Assembly()
+        reply = await self._client.post(self.api, body, tries=tries, on_event=whole.take)
+        received = reply.body or whole.body
+        self.last = self._charged(received)
+        return read_choices(received, self._client.url)
 
     async def stream(self, options: Mapping[str, Any]) -> bool:
         """Whether the endpoint returns a stream of events when asked to."""
         whole, body = Assembly(), self._body({**options, "stream": True}, WORD_PROMPT)
 
-        async def on_event(event: Mapping[str, Any]) -> None:
-            whole.add(event)
-
         try:
-            reply = await self._client.post(self.api, body, tries=2, on_event=on_event)
+            reply = await self._client.post(self.api, body, tries=2, on_event=whole.take)
         except RemoteError:
             return False
         self._charged(reply.body or whole.body)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from thinktime.core.errors import InputError
-from thinktime.models.remote.client import UnreadableError
+from thinktime.models.remote.client import LongNumber, MalformedError, UnreadableError
+from thinktime.models.remote.reported_errors import reported_error
 
 Api = Literal["chat/completions", "completions"]
 """The path of a call below the base URL."""
 THOUGHTS = ("reasoning_content", "reasoning")
 """Fields that hold thoughts apart from the text: vLLM's older and newer spelling."""
+TEXTS = (*THOUGHTS, "refusal")
+"""Fields of a message that are texts; a value of another type is left out."""
+TEXT_PARTS = ("text", "output_text", "input_text", "refusal", None)
+THOUGHT_PARTS = ("thinking", "reasoning", "reasoning_text", "redacted_thinking")
+"""Types of the parts of a content."""
+DEEPEST = 100
+"""Levels of objects and lists in a sample."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,96 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
         UnreadableError: the answer has no samples.
     """
     choices = body.get("choices")
-    if not isinstance(choices, Sequence) or not choices or not all(isinstance(c, Mapping) for c in choices):
-        raise UnreadableError(f"endpoint={url!r}: its answer has choices={choices!r}; expected a list of samples")
-    return [_choice(choice) for choice in sorted(choices, key=lambda c: _whole(c.get("index")) or 0)]
+    if not isinstance(choices, list) or not any(isinstance(choice, Mapping) for choice in choices):
+        raise UnreadableError(f"endpoint={url!r}: its answer has choices={_short(choices)}; expected a list of samples")
+    placed = []
+    for place, choice in enumerate(choices):
+        index = _whole(choice.get("index")) if isinstance(choice, Mapping) else None
+        placed.append((place if index is None else index, _choice(choice)))
+    return [choice for _, choice in sorted(placed, key=lambda pair: pair[0])]
+
+
+def documented(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message, or a part of one in a stream, in the documented form.
+
+    Its content is a text or None. The thoughts among the parts of its content are its ``reasoning_content``. Its tool
+    calls are a list of objects, and their arguments are texts.
+
+    Raises:
+        MalformedError: the content has a part that is neither text nor thought, or an argument cannot be written.
+    """
+    found = {
+        name: value for name, value in message.items() if name not in TEXTS or value is None or isinstance(value, str)
+    }
+    if isinstance(content := message.get("content"), list | Mapping):
+        text, thoughts = _joined(content if isinstance(content, list) else [content])
+        found["content"] = text
+        if thoughts and not any(found.get(name) for name in THOUGHTS):
+            found["reasoning_content"] = thoughts
+    elif not isinstance(content, str | None):
+        raise MalformedError(f"content={_short(content)}: the sample has no text")
+    if (calls := message.get("tool_calls")) is not None:
+        calls = [calls] if isinstance(calls, Mapping) else calls if isinstance(calls, list) else []
+        found["tool_calls"] = [
+            {**call, "function": _with_text(call["function"])}
+            for call in calls
+            if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
+        ]
+    if isinstance(call := message.get("function_call"), Mapping):
+        found["function_call"] = _with_text(call)
+    return found
+
+
+def _joined(parts: Sequence[Any]) -> tuple[str, str]:
+    """The texts and the thoughts of the parts of a content, each joined."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in parts:
+        if part is None or isinstance(part, str):
+            texts.append(part or "")
+            continue
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if not isinstance(part, Mapping):
+            raise MalformedError(f"content.type={kind!r}: the sample has a part that is not text")
+        said = next((part[name] for name in ("text", "thinking", "reasoning", "refusal") if part.get(name)), "")
+        if isinstance(said, list) and kind in THOUGHT_PARTS:
+            said = _joined(said)[0]
+        if kind not in (*TEXT_PARTS, *THOUGHT_PARTS) or not isinstance(said, str):
+            raise MalformedError(f"content.type={_short(kind)}: the sample has a part that is not text")
+        (thoughts if kind in THOUGHT_PARTS else texts).append(said)
+    return "".join(texts), "".join(thoughts)
+
+
+def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
+    """A function of a tool call whose arguments are a text."""
+    arguments = function.get("arguments")
+    if arguments is None or (isinstance(arguments, str) and not isinstance(arguments, LongNumber)):
+        return dict(function)
+    if (reason := _unwritable(arguments)) is not None:
+        raise MalformedError(f"tool_calls.arguments: {reason}")
+    return {**function, "arguments": json.dumps(arguments)}
+
+
+def _unwritable(value: Any, depth: int = 0) -> str | None:
+    """Why a value cannot be written as JSON again; None if it can."""
+    if isinstance(value, LongNumber):
+        return f"the sample has the number {_short(str(value))}, which no float holds"
+    if depth > DEEPEST:
+        return f"the sample is nested deeper than {DEEPEST} levels"
+    return next((reason for each in _inside(value) if (reason := _unwritable(each, depth + 1)) is not None), None)
+
+
+def _is_deep(value: Any, levels: int = DEEPEST) -> bool:
+    return levels < 0 or any(_is_deep(each, levels - 1) for each in _inside(value))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def unechoed(choice: Choice, prefix: str) -> Choice:
@@ -136,44 +231,81 @@ def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int
     return None if count is None else min(count, most)
 
 
-def _choice(choice: Mapping[str, Any]) -> Choice:
-    reason, message = choice.get("finish_reason"), choice.get("message")
-    text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
+def _choice(choice: object) -> Choice:
+    if not isinstance(choice, Mapping):
+        return Choice(error=f"choices={_short(choice)}: the sample is not an object")
+    if (error := reported_error({**choice, "choices": []})) is not None:
+        return Choice(error=f"error={_short(error.get('message'))}: the endpoint reports that the sample failed")
+    if _is_deep([value for name, value in choice.items() if name != "logprobs"]):
+        return Choice(error=f"choices: the sample is nested deeper than {DEEPEST} levels")
+    reason = choice.get("finish_reason")
     if not isinstance(reason, str) or not reason:
-        return Choice(error=f"finish_reason={reason!r}: the sample has no finish reason, so it may be cut off")
-    calls = isinstance(message, Mapping) and bool(message.get("tool_calls") or message.get("function_call"))
+        return Choice(error=f"finish_reason={_short(reason)}: the sample has no finish reason, so it may be cut off")
+    message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), Mapping)), None)
+    try:
+        message = None if message is None else _whole_message(message)
+    except MalformedError as error:
+        return Choice(error=str(error))
+    text = choice.get("text") if message is None else message.get("content")
+    calls = message is not None and bool(message.get("tool_calls") or message.get("function_call"))
     if reason in ("tool_calls", "function_call") and calls:
         reason = "stop"
     if reason not in ("stop", "length"):
-        return Choice(error=f"finish_reason={reason!r}: the sample is not text; expected 'stop' or 'length'")
+        return Choice(error=f"finish_reason={_short(reason)}: the sample is not text; expected 'stop' or 'length'")
+    thoughts = _thoughts(message)
+    if reason == "stop" and not calls and thoughts.strip() and (text is None or text == "" or str(text).isspace()):
+        text = thoughts  # the endpoint takes the whole sample for a thought
     if text is None and (reason == "length" or calls):
         text = ""  # all tokens are hidden thoughts, or a tool call
     if not isinstance(text, str):
-        return Choice(error=f"content={text!r}: the sample has no text")
+        return Choice(error=f"content={_short(text)}: the sample has no text")
     text = text.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
-    logprobs = _logprobs(choice.get("logprobs"), text)
+    listed = choice.get("logprobs")
+    logprobs = _logprobs(listed, text)
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
-    return Choice(text, reason, named, tokens, logprob, thoughts=_thoughts(message), whole=choice)
+    whole = dict(choice) | ({} if listed is None or logprobs is not None else {"logprobs": None})
+    if message is not None:
+        whole = {**{name: value for name, value in whole.items() if name != "delta"}, "message": message}
+    return Choice(text, reason, named, tokens, logprob, thoughts=thoughts, whole=whole)
 
 
-def _thoughts(message: object) -> str:
-    found = message if isinstance(message, Mapping) else {}
+def _whole_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole message in the documented form. A call has its place as its index, and ``{}`` if it has no arguments."""
+    found = documented(message)
+    calls = found.get("tool_calls") or []
+    for place, call in enumerate(calls):
+        if "index" in call:
+            call["index"] = place
+    for function in [*(call["function"] for call in calls), found.get("function_call")]:
+        if isinstance(function, dict) and function.get("arguments") is None:
+            function["arguments"] = "{}"
+    return found
+
+
+def _thoughts(message: Mapping[str, Any] | None) -> str:
+    found = message or {}
     thoughts = next((found[name] for name in THOUGHTS if found.get(name)), None)
     return thoughts if isinstance(thoughts, str) else ""
 
 
 def _logprobs(found: object, text: str) -> list[float] | None:
-    """One log-probability per token, in the format of chats or of completions; None without them."""
+    """One log-probability per token, in the format of chats or of completions; None if any is missing or malformed."""
     if not isinstance(found, Mapping):
         return None
     content = found.get("content")
-    values = [token.get("logprob") for token in content] if content else found.get("token_logprobs")
     if content == [] and not text:
         return []
-    if not isinstance(values, Sequence) or not values or not all(isinstance(v, int | float) for v in values):
+    if content and not (isinstance(content, list) and all(isinstance(token, Mapping) for token in content)):
+        return None
+    values = [token.get("logprob") for token in content] if content else found.get("token_logprobs")
+    if not isinstance(values, list) or not values or not all(_is_number(value) for value in values):
         return None
     return [float(value) for value in values]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _whole(value: object) -> int | None:

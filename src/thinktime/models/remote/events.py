@@ -1,0 +1,89 @@
+"""Splits a stream of server-sent events into events, by the rules of the HTML standard (section 9.2)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BOM = b"\xef\xbb\xbf"
+DONE = b"[DONE]"
+"""Data of the last event of a stream."""
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
+_BEGINNING = re.compile(rb"\s*(?:(?:data|event|id|retry|error) ?:|:)")
+
+
+class SentEvent(NamedTuple):
+    """One event: its name, empty if it has none, and its data."""
+
+    name: str
+    data: bytes
+
+
+def looks_like_events(raw: bytes) -> bool:
+    """Whether a body begins like a stream of events, whatever its content type says."""
+    return _BEGINNING.match(raw.removeprefix(BOM)) is not None
+
+
+class EventReader:
+    """Reads the events of a stream as its bytes arrive.
+
+    Lines may end in any way, data may have several lines, and comments are skipped. Two deviations from the standard
+    follow what servers do: a line of data that is a whole JSON value needs no blank line after it, and the last event
+    needs none either. A line ``error: …`` is an event of that name.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun = False
+        self._name, self._data = "", list[bytes]()
+
+    def feed(self, piece: bytes) -> Iterator[SentEvent]:
+        """The events that these bytes complete."""
+        self._rest += piece
+        if not self._begun:
+            self._rest = self._rest.removeprefix(BOM)
+            self._begun = len(self._rest) >= len(BOM)
+        *lines, self._rest = _LINE_END.split(self._rest)
+        for line in lines:
+            yield from self._line(line)
+
+    def close(self) -> Iterator[SentEvent]:
+        """The event that the end of the stream completes."""
+        yield from self._line(self._rest.removesuffix(b"\r"))
+        if self._data and _is_whole(b"\n".join(self._data)):
+            yield from self._event()
+
+    def _line(self, line: bytes) -> Iterator[SentEvent]:
+        if not line.strip():
+            yield from self._event()
+            return
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            if len(self._data) == 1 and _is_whole(self._data[0]):
+                yield from self._event()
+            self._data.append(value)
+        elif field == b"event":
+            self._name = value.decode(errors="replace").strip()
+        elif field == b"error":
+            self._name = "error"
+            self._data.append(value)
+
+    def _event(self) -> Iterator[SentEvent]:
+        name, data = self._name, b"\n".join(self._data).strip()
+        self._name, self._data = "", []
+        if data:
+            yield SentEvent(name, data)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether this is a whole JSON value or the end of the stream."""
+    if data.strip() == DONE:
+        return True
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
