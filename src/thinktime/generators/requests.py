@@ -207,9 +207,8 @@ class Requests:
             except TimeoutError:
                 raise OvertakenError(whole.body, tokens, time.monotonic() - began) from None
             except RemoteError as error:
-                error.repeatable &= (
-                    self.on_event is None or not tokens
-                )  # a part that was passed on cannot be taken back
+                if self.on_event is not None and tokens:  # a part that was passed on cannot be taken back
+                    error.repeatable = False
                 raise
             reply = reply if reply.body else replace(reply, body=whole.body)
             observed.reply = reply.body

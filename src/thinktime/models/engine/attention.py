@@ -246,19 +246,19 @@ class KVStore:
         return Plan(self._places(slots), tuple(done), parts, read)
 
     def _segment(
-        self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int, from_: Ints | None = None
+        self, queries: Ints, blocks: Ints, sees: Ints | None, tokens: int, skips: Ints | None = None
     ) -> KeyValueSegment:
         """``blocks`` ``[n, b]``; ``sees`` ``[n, q or 1]`` counts the tokens a query attends to; None means all.
 
-        ``from_`` ``[n, q]`` counts the first of these that it does not attend to.
+        ``skips`` ``[n, q]`` counts the first of these that it does not attend to.
         """
         length, hidden = blocks.shape[1] * self.block_size, None
         if sees is not None:
             length = int(sees.max())
             places = np.arange(length)
             hidden = places >= sees[:, None, :, None, None] if sees.min() < length else None
-            if from_ is not None and from_.max() > 0:
-                early = places < from_[:, None, :, None, None]
+            if skips is not None and skips.max() > 0:
+                early = places < skips[:, None, :, None, None]
                 hidden = early if hidden is None else hidden | early
         in_order = queries.size == tokens and bool((queries.ravel() == np.arange(tokens)).all())
         at, rows = self._there(np.minimum(queries, tokens - 1)), self._rows(blocks)

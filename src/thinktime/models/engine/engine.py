@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import compress
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -269,19 +269,10 @@ class Engine:
         plans: dict[int | None, Plan] = {None: whole}
         positions = [place for view in views for place in range(view.length - view.count, view.length)]
 
-        def attend(
-            layer: int,
-            q: Tensor,
-            k: Tensor,
-            v: Tensor,
-            *,
-            window: int | None = None,
-            softcap: float | None = None,
-            sinks: Tensor | None = None,
-        ) -> Tensor:
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, **how: Any) -> Tensor:
             if window not in plans:
                 plans[window] = self._store.plan(views, slots, window)
-            return self._store.attend(plans[window], layer, q, k, v, softcap, sinks)
+            return self._store.attend(plans[window], layer, q, k, v, **how)
 
         states: dict[int, Tensor] = {}
 
