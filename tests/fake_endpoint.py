@@ -81,6 +81,8 @@ class FakeEndpoint:
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
     """Faults of the next requests for samples, one for each; ``""`` is no fault."""
+    spoils: str = ""
+    """Every request with this text gets garbage."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """The body of every request for samples."""
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -168,6 +170,8 @@ class FakeEndpoint:
         if self.sent:
             return self.sent.popleft()
         fault = self.faults.popleft() if self.faults else ""
+        if self.spoils and self.spoils in raw.decode():
+            fault = "garbage"
         await asyncio.sleep(3600 if fault == "never" else self.latency)
         if fault == "moved":
             return _raw(301, b"<html>Moved</html>", "text/html", {"Location": "/elsewhere"})

@@ -165,11 +165,11 @@ def test_a_bench_leaves_out_failed_problems_and_a_second_run_repeats_them(
     (tmp_path / "sums.jsonl").write_text("\n".join(questions))
     bench = ("bench", "sums.jsonl", "--strategies", "single", "--n", "1", "--max-tokens", "64", "--json")
     remote = (*bench, "--model", endpoint.url, "--model-name", "words")
-    probes = 6
-    endpoint.faults.extend([*[""] * probes, "garbage"])
+    endpoint.spoils = "what is 2 + 4"
     code, out, err = thinktime(*remote)
     assert code == 1 and "1 problems could not be asked: endpoint=" in err and err.count("\n") == 1
     assert (json.loads(out)["complete"], json.loads(out)["runs"][0]["n_problems"]) == (False, 4)
+    endpoint.spoils = ""
     code, out, _ = thinktime(*remote)
     assert code == 0 and json.loads(out)["complete"]
 
