@@ -173,13 +173,8 @@ class KVStore:
             outs = outs * (totals.view(len(q), -1) - sinks).sigmoid().view(-1, 1)
         return outs.view(q.shape)
 
-    def plan(self, views: Sequence[View], slots: Sequence[int], window: int | None = None) -> Plan:
-        """Group the tokens of an iteration into segments: rows with one token, which may share prefixes, and chunks.
-
-        With a ``window``, a token attends to so many tokens, of which it is the last.
-        """
-        if window is not None and any(view.length > window for view in views):
-            return self._windowed(views, slots, window)
+    def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
+        """Group the tokens of an iteration into segments: rows with one token, which may share prefixes, and chunks."""
         if len(slots) == 1:
             alone = self._segment(np.zeros((1, 1), dtype=np.int64), np.array([views[0].blocks]), None, 1)
             return Plan(self._places(slots), (replace(alone, length=views[0].length),), None, views[0].length)
@@ -213,13 +208,17 @@ class KVStore:
             by_length[view.count.bit_length()].append(view)
             read += view.length
         for views in by_length.values():
-            queries = _rectangle([np.arange(v.start, v.start + v.count) for v in views], past_end)
-            sees = _rectangle([np.arange(v.length - v.count, v.length) for v in views], 0) + 1
-            segments.append((queries, _rectangle([v.blocks for v in views], 0), sees))
+            segments.append(_chunks(views, past_end))
         return self._assemble([self._segment(*segment, past_end) for segment in segments], segments, slots, read)
 
-    def _windowed(self, views: Sequence[View], slots: Sequence[int], window: int) -> Plan:
-        """Every row reads the blocks of its own window; no prefix is shared."""
+    def windowed(self, whole: Plan, views: Sequence[View], slots: Sequence[int], window: int | None) -> Plan:
+        """The plan of layers with a window: a token attends to so many tokens, of which it is the last.
+
+        Every row reads the blocks of its own window; no prefix is shared. If no row is longer than the window, it is
+        the ``whole`` plan.
+        """
+        if window is None or all(view.length <= window for view in views):
+            return whole
         groups, past_end, read = defaultdict(list), len(slots), 0
         for view in views:
             first = max(0, view.length - view.count + 1 - window) // self.block_size
@@ -228,10 +227,9 @@ class KVStore:
             read += own.length
         segments, done = [], []
         for same in groups.values():
-            queries = _rectangle([np.arange(v.start, v.start + v.count) for v in same], past_end)
-            sees = _rectangle([np.arange(v.length - v.count, v.length) for v in same], 0) + 1
-            segments.append((queries, _rectangle([v.blocks for v in same], 0), sees))
-            done.append(self._segment(*segments[-1], past_end, np.maximum(sees - window, 0)))
+            queries, blocks, sees = _chunks(same, past_end)
+            segments.append((queries, blocks, sees))
+            done.append(self._segment(queries, blocks, sees, past_end, np.maximum(sees - window, 0)))
         return self._assemble(done, segments, slots, read)
 
     def _assemble(
@@ -341,6 +339,13 @@ class KVStore:
             self._gathered[side] = blocks.new_empty(len(rows) * 5 // 4, blocks.shape[1])
         out = torch.index_select(blocks, 0, rows, out=self._gathered[side][: len(rows)])
         return out.view(len(segment.queries), self.kv_heads, -1, self.head_dim).narrow(2, 0, segment.length)
+
+
+def _chunks(views: Sequence[View], past_end: int) -> tuple[Ints, Ints, Ints]:
+    """Queries, blocks, and the number of tokens each query attends to, for rows that need no sharing."""
+    queries = _rectangle([np.arange(view.start, view.start + view.count) for view in views], past_end)
+    sees = _rectangle([np.arange(view.length - view.count, view.length) for view in views], 0) + 1
+    return queries, _rectangle([view.blocks for view in views], 0), sees
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:

@@ -271,7 +271,7 @@ class Engine:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, **how: Any) -> Tensor:
             if window not in plans:
-                plans[window] = self._store.plan(views, slots, window)
+                plans[window] = self._store.windowed(whole, views, slots, window)
             return self._store.attend(plans[window], layer, q, k, v, **how)
 
         states: dict[int, Tensor] = {}

@@ -145,9 +145,11 @@ class TransformersLM(torch.nn.Module):
                 places += range(first, end)
                 slots += [blocks[row][place // 16] * 16 + place % 16 for place in range(first, end)]
 
+            plan = store.plan(views, slots)
+
             def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, **how: Any) -> Tensor:
                 windows.add(window)
-                return store.attend(store.plan(views, slots, window), layer, q, k, v, **how)
+                return store.attend(store.windowed(plan, views, slots, window), layer, q, k, v, **how)
 
             return self.head(self.hidden(torch.tensor(ids), torch.tensor(places), attend))
 
