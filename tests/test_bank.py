@@ -324,6 +324,82 @@ def test_another_program_s_database_is_refused(path: Path) -> None:
         Bank(path)
 
 
+def overwritten(path: Path, statement: str, *values: object) -> Bank:
+    """A bank with one sample and one score, of which another program changed something."""
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("k", sample("a"))])
+        bank.add_scores("s", [("k", Score(0.5, USAGE, (0.5,)))])
+    with sqlite3.connect(path) as other:
+        other.execute(statement, values)
+    other.close()
+    return Bank(path)
+
+
+DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+RATHER_DEEP = '{"a":' * 900 + "1" + "}" * 900
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("state", "{", "it is no JSON"),
+        ("state", DEEP, "it is no JSON"),
+        ("state", RATHER_DEEP, "nested too deeply"),
+        ("usage", '{"joules": 3}', "does not know its costs joules"),
+        ("usage", "[1, 2]", "its costs are no object"),
+        ("usage", '{"seconds": "long"}', "its seconds are 'long'"),
+        ("usage", '{"dollars": 1e999}', "its dollars are inf"),
+        ("usage", '{"dollars": NaN}', "its dollars are nan"),
+        ("usage", '{"generated_tokens": -4}', "its generated_tokens are -4"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_one_line_with_its_key(path: Path, column: str, value: str, reason: str) -> None:
+    with (
+        overwritten(path, f"UPDATE samples SET {column} = ?", value) as bank,
+        pytest.raises(BankError, match=rf"^bank=.*cannot read the row of 'k' \(.*{reason}.*\); take a whole copy"),
+    ):
+        bank.find_sample("k")
+
+
+@pytest.mark.parametrize(("column", "value"), [("usage", '{"joules": 3}'), ("steps", "[0.5")])
+def test_a_score_that_cannot_be_read_is_one_line_with_its_key(path: Path, column: str, value: str) -> None:
+    with (
+        overwritten(path, f"UPDATE readings SET {column} = ?", value) as bank,
+        pytest.raises(BankError, match=r"^bank=.*cannot read the row of 'k'"),
+    ):
+        bank.find_score("k", "s")
+
+
+def test_spending_that_cannot_be_read_is_one_line_with_its_account(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.keep_spending("alice", USAGE, Usage())
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE spending SET spent = ?", ('{"joules": 3}',))
+    other.close()
+    with Bank(path) as bank, pytest.raises(BankError, match=r"^bank=.*cannot read the row of 'alice'"):
+        bank.spending()
+
+
+def test_a_state_of_another_kind_of_model_is_one_line(path: Path) -> None:
+    with Bank(path) as bank:
+        solve(make("single"), toy_search(journal=bank))
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE samples SET state = ?", ('{"picture": [1]}',))
+    other.close()
+    with Bank(path) as bank, pytest.raises(BankError, match=r"^bank: 'toy' cannot read the state of"):
+        solve(make("single"), toy_search(journal=bank))
+
+
+def test_bad_pages_are_one_line(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [(f"k{place}", sample(f"{place}", 500)) for place in range(200)])
+    content = bytearray(path.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    path.write_bytes(content)
+    with pytest.raises(BankError, match=r"^bank=.*cannot (open|read) it .*malformed"), Bank(path) as bank:
+        bank.samples_of(PROBLEM.id)
+
+
 def test_missing_folders_are_made(tmp_path: Path) -> None:
     with Bank(tmp_path / "runs" / "today" / "bank.db") as bank:
         assert len(bank) == 0

@@ -16,8 +16,9 @@ import thinktime as package
 from thinktime.bank.store import Bank
 from thinktime.cli.common import prompts_in, roles_in
 from thinktime.config import Config, ModelSpec, ScorerSpec
-from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.types import Prompt
+from thinktime.core.errors import BankError, CapabilityError, InputError, UnknownNameError
+from thinktime.core.types import Prompt, Score
+from thinktime.core.usage import Usage
 from thinktime.environments.calculator import Calculator
 from thinktime.pocket import MAX_TOKENS
 from thinktime.session import asolve, open_replay, open_session, solve
@@ -145,6 +146,41 @@ def test_a_session_opens_searches_for_many_problems_and_closes_its_bank(tmp_path
     asyncio.run(run())
     with Bank(path) as bank:
         assert bank.models() == ["small"] and len(bank) == 4
+
+
+def with_fingerprint(fingerprint: str) -> ToyGenerator:
+    model = ToyGenerator(drawn)
+    model.fingerprint = fingerprint  # type: ignore[attr-defined]
+    return model
+
+
+def test_a_bank_with_samples_of_other_files_is_refused_in_one_line_and_can_be_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    solve("what", with_fingerprint("0123"), strategy="single", bank=path)
+    for _ in range(2):
+        with pytest.raises(
+            BankError, match=r"^bank=.*it has work of 'toy' with other files: .*replay it, or give anot"
+        ):
+            solve("what", with_fingerprint("4567"), strategy="single", bank=path)
+    again = with_fingerprint("0123")
+    solve("what", again, strategy="single", bank=path)
+    assert again.asked == []
+    with Bank(path) as bank:
+        assert open_replay(Config(), bank).models["main"].name == "toy"
+
+
+@pytest.mark.parametrize("kind", ["model", "scorer"])
+def test_a_bank_from_before_fingerprints_is_refused_for_the_same_model_only(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "bank.db"
+    with Bank(path) as bank:
+        if kind == "model":
+            row = {"state": {}, "finish": "eos", "usage": {}, "passes": 0}
+            bank.add_samples(PROBLEM, "toy", [("k", row)])
+        else:
+            bank.add_scores("toy", [("k", Score(0.5, Usage()))])
+        with pytest.raises(BankError, match="with unknown files: the bank is of a version that did not note them"):
+            bank.bind("toy", "0123")
+        bank.bind("another", "0123")
 
 
 def test_a_users_prompt_replaces_the_strategys() -> None:

@@ -26,7 +26,7 @@ from thinktime.generators.recorded import BankedGenerator
 from thinktime.generators.text import RemoteText, Text
 from thinktime.models.engine.engine import BLOCK_SIZE, Engine
 from thinktime.models.engine.llama import Llama, LlamaConfig
-from thinktime.models.engine.models import ChatTokenizer, LanguageModel, RewardModel
+from thinktime.models.engine.models import ChatTokenizer, LanguageModel, RewardModel, fingerprint, weights_digest
 from thinktime.models.engine.rows import Job, Read, Row
 from thinktime.models.engine.scheduler import Iteration, Scheduler
 from thinktime.models.engine.worker import Worker
@@ -514,6 +514,39 @@ def test_the_name_of_a_generator_changes_with_its_weights_and_its_number_format(
         model.model.norm.weight[0] += 0.5
     model.save(copy, torch.float16)
     assert LocalGenerator(copy, dtype="float64").name != generator.name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *("tokenizer.json", "chat_template.jinja", "adapter_config.json", "adapter_model.bin", "pytorch_model.bin"),
+    ],
+)
+def test_the_fingerprint_changes_with_every_file_that_decides_a_sample(
+    solver_directory: Path, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / "solver"
+    shutil.copytree(solver_directory, copy)
+    before = fingerprint(copy, "engine 1"), weights_digest(copy)
+    (copy / "README.md").write_text("words for people")
+    assert (fingerprint(copy, "engine 1"), weights_digest(copy)) == before
+    with (copy / name).open("a") as file:
+        file.write(" ")
+    after = fingerprint(copy, "engine 1"), weights_digest(copy)
+    assert after[0] != before[0] and after[1] == before[1]
+    assert fingerprint(copy, "engine 2") != after[0]
+
+
+def test_two_folders_of_one_name_with_other_bin_weights_have_two_names(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"one")
+    before = weights_digest(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"two")
+    assert weights_digest(tmp_path) != before
+
+
+def test_a_name_has_the_step_if_it_is_another_one(solver_directory: Path, generator: LocalGenerator) -> None:
+    assert LocalGenerator(solver_directory, dtype="float64", step=".").name == f"{generator.name} step='.'"
 
 
 Solution = tuple[Problem, Node]

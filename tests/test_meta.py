@@ -56,7 +56,7 @@ def judge(judge_directory: Path) -> LocalGenerator:
 
 def head(path: Path, judge: LocalGenerator, **changes: Any) -> Path:
     """A ``meta.json`` whose weights count up from 0."""
-    content = {"fingerprint": judge.fingerprint, "weights": [i / 10 for i in range(HIDDEN)], "bias": 0.5} | changes
+    content = {"fingerprint": judge.weights, "weights": [i / 10 for i in range(HIDDEN)], "bias": 0.5} | changes
     file = path / "meta.json"
     file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
     return file
@@ -133,7 +133,7 @@ def test_a_search_offers_it_beside_its_prompts(
 
 
 def test_another_judge_is_refused_by_name(judge: LocalGenerator, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"made for the judge 0123, this is {judge.fingerprint}; make one"):
+    with pytest.raises(InputError, match=rf"made for the judge 0123, this is {judge.weights}; make one"):
         MetaReward(judge, head(tmp_path, judge, fingerprint="0123"))
 
 

@@ -135,7 +135,7 @@ def main() -> None:
     right = np.array([float(r) for problem in sets["train"] for r in problem.right])
     weights, bias = fit(states, right)
     figures = {name: measure(found, weights, bias) for name, found in sets.items()}
-    head = {"fingerprint": generator.fingerprint, "bias": bias, "weights": [float(f"{w:.7g}") for w in weights]}
+    head = {"fingerprint": generator.weights, "bias": bias, "weights": [float(f"{w:.7g}") for w in weights]}
     (args.model / "meta.json").write_text(json.dumps(head | {"measured": figures}, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 

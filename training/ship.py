@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from thinktime.models.engine.llama import Llama
-from thinktime.models.engine.models import fingerprint
+from thinktime.models.engine.models import weights_digest
 from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE, prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.scorers.prm import NO_WORSE
@@ -60,7 +60,7 @@ def main() -> None:
         generation |= {"eos_token_id": eos, "pad_token_id": pad}
         (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     size = sum(path.stat().st_size for path in out.iterdir())
-    print(f"{out}: {parameters:,} parameters, {size / 2**20:.2f} MiB, fingerprint {fingerprint(out)}")
+    print(f"{out}: {parameters:,} parameters, {size / 2**20:.2f} MiB, fingerprint {weights_digest(out)}")
 
 
 if __name__ == "__main__":

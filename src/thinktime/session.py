@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from thinktime.config import OF_MODEL, POCKET, SHIPPED_SCORERS, Config, Models, ModelSpec, Scorers, ScorerSpec, is_url
 from thinktime.core.environment import Environment
-from thinktime.core.errors import InputError
+from thinktime.core.errors import BankError, InputError
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
@@ -59,7 +59,15 @@ class Session:
         return Search(problem, **vars(self), within=within)
 
     def with_bank(self, bank: Bank) -> Session:
-        """This session with a bank, in which it notes the role of each model and scorer."""
+        """This session with a bank, in which it notes the role of each model and scorer.
+
+        Raises:
+            BankError: it has samples or scores that are of other files than those of these models.
+        """
+        loaded: list[Generator | Scorer] = [*self.models.values(), *self.scorers.values()]
+        for each in loaded:
+            if (fingerprint := getattr(each, "fingerprint", None)) is not None:
+                bank.bind(each.name, fingerprint)
         bank.add_roles("model", {role: model.name for role, model in self.models.items()})
         bank.add_roles("scorer", {role: scorer.name for role, scorer in self.scorers.items()})
         return replace(self, journal=bank)
@@ -101,7 +109,14 @@ def open_session(config: Config) -> Session:
         for role, spec in judges.items()
     }
     session = _session(config, models, scorers)
-    return session if config.bank is None else session.with_bank(Bank(config.bank))
+    if config.bank is None:
+        return session
+    bank = Bank(config.bank)
+    try:
+        return session.with_bank(bank)
+    except BankError:
+        bank.close()
+        raise
 
 
 def _session(config: Config, models: Mapping[str, Generator], scorers: Mapping[str, Scorer]) -> Session:

@@ -6,9 +6,9 @@ finished sample, strategies share samples, and a bank can be replayed without a 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
+from thinktime.bank.lock import lock
 from thinktime.core.errors import BankError
 from thinktime.core.types import Problem, Score
 from thinktime.core.usage import Usage, uncounted
@@ -40,6 +41,9 @@ CREATE TABLE IF NOT EXISTS verdicts (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS roles (
     kind TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, role, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fingerprints (
+    name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spending (
     account TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL
@@ -68,7 +72,7 @@ class Bank:
                 raise _in_use(self.path, "this process")
             self._lock = open(self.path, "ab")  # noqa: SIM115  # the lock is on the file itself, whatever leads to it
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(self._lock)
             except BlockingIOError:
                 self._lock.close()
                 process = (holder.read_text(encoding="utf-8").strip() if holder.exists() else "") or "unknown"
@@ -104,15 +108,31 @@ class Bank:
             del _OPEN[inode]
 
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM samples").fetchone()[0])
+        return int(self._read("SELECT count(*) FROM samples")[0][0])
 
     def models(self) -> list[str]:
         """The names of the generators with samples in this bank."""
-        return [row[0] for row in self._db.execute("SELECT DISTINCT model FROM samples ORDER BY model")]
+        return [row[0] for row in self._read("SELECT DISTINCT model FROM samples ORDER BY model")]
 
     def scorers(self) -> list[str]:
         """The names of the scorers with scores in this bank."""
-        return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
+        return [row[0] for row in self._read("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
+
+    def bind(self, name: str, fingerprint: str) -> None:
+        """Note what decides the samples of a local model, or the scores of a scorer: its files and its engine.
+
+        Raises:
+            BankError: samples or scores under this name are of other files, or the bank is older than fingerprints.
+        """
+        noted = self._read("SELECT fingerprint FROM fingerprints WHERE name = ?", name)
+        if not noted and name not in (*self.models(), *self.scorers()):
+            self._write("INSERT INTO fingerprints (name, fingerprint) VALUES (?, ?)", [(name, fingerprint)])
+        elif noted != [(fingerprint,)]:
+            of = "other files: a configuration, the tokenizer, the chat template or the engine has changed"
+            of = of if noted else "unknown files: the bank is of a version that did not note them"
+            raise BankError(
+                f"bank={str(self.path)!r}: it has work of {name!r} with {of}; replay it, or give another bank"
+            )
 
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
         """Store the role of each model (or scorer, by ``kind``) for the next searches."""
@@ -122,26 +142,31 @@ class Bank:
     def roles(self, kind: str) -> dict[str, list[str]]:
         """The names of the models (or scorers) by role."""
         found: dict[str, list[str]] = {}
-        for role, name in self._db.execute("SELECT role, name FROM roles WHERE kind = ? ORDER BY role, name", (kind,)):
+        for role, name in self._read("SELECT role, name FROM roles WHERE kind = ? ORDER BY role, name", kind):
             found.setdefault(role, []).append(name)
         return found
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``."""
-        query = "SELECT state, finish, usage, passes, log_weight FROM samples WHERE key = ?"
-        row = self._db.execute(query, (key,)).fetchone()
-        if row is None:
+        """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``.
+
+        Raises:
+            BankError: it cannot be read.
+        """
+        rows = self._read("SELECT state, finish, usage, passes, log_weight FROM samples WHERE key = ?", key)
+        if not rows:
             return None
-        state, finish, usage, passes, log_weight = row
-        sample = {"state": self._with_blobs(json.loads(state)), "finish": finish, "usage": json.loads(usage)}
+        state, finish, usage, passes, log_weight = rows[0]
+        sample = {"state": self._state(key, state), "finish": finish, "usage": self._usage(key, usage).as_dict()}
         return sample | {"passes": passes, "log_weight": log_weight}
 
     def samples_of(self, problem: str) -> list[dict[str, Any]]:
-        """Every banked sample of a problem, by key."""
-        rows = self._db.execute("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", (problem,))
-        return [
-            {"key": key, "state": self._with_blobs(json.loads(state)), "finish": finish} for key, state, finish in rows
-        ]
+        """Every banked sample of a problem, by key.
+
+        Raises:
+            BankError: one cannot be read.
+        """
+        rows = self._read("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", problem)
+        return [{"key": key, "state": self._state(key, state), "finish": finish} for key, state, finish in rows]
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Bank finished samples in one transaction; an existing key keeps its first sample.
@@ -174,17 +199,21 @@ class Bank:
             return state
         if set(state) != {_BLOB}:
             return {name: self._with_blobs(value) for name, value in state.items()}
-        row = self._db.execute("SELECT data FROM blobs WHERE hash = ?", (state[_BLOB],)).fetchone()
-        if row is None:
+        rows = self._read("SELECT data FROM blobs WHERE hash = ?", state[_BLOB])
+        if not rows:
             raise BankError(f"bank={str(self.path)!r}: the blob {state[_BLOB]} is missing; take a copy that has it")
-        return row[0]
+        return rows[0][0]
 
     def find_score(self, key: str, scorer: str) -> Score | None:
-        """The banked score of this key by this scorer, or None."""
-        row = self._db.execute(
-            "SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", (key, scorer)
-        ).fetchone()
-        return Score(row[0], Usage(**json.loads(row[2])), tuple(json.loads(row[1]))) if row else None
+        """The banked score of this key by this scorer, or None.
+
+        Raises:
+            BankError: it cannot be read.
+        """
+        rows = self._read("SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", key, scorer)
+        return next(
+            (Score(v, self._usage(key, usage), tuple(self._json(key, steps))) for v, steps, usage in rows), None
+        )
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores in one transaction; an existing key keeps its first score."""
@@ -199,7 +228,7 @@ class Bank:
 
     def verdicts(self, checker: str) -> dict[str, bool]:
         """All verdicts of a checker, by sample key."""
-        rows = self._db.execute("SELECT key, correct FROM verdicts WHERE checker = ?", (checker,))
+        rows = self._read("SELECT key, correct FROM verdicts WHERE checker = ?", checker)
         return {key: bool(correct) for key, correct in rows}
 
     def keep_spending(self, account: str, spent: Usage, reserved: Usage) -> None:
@@ -210,10 +239,42 @@ class Bank:
     def spending(self) -> dict[str, Usage]:
         """The spent usage of each account. Usage reserved when a process ended counts as spent, and as uncounted."""
         found = {}
-        for account, *usages in self._db.execute("SELECT account, spent, reserved FROM spending ORDER BY account"):
-            spent, reserved = (Usage(**json.loads(usage)) for usage in usages)
+        for account, *usages in self._read("SELECT account, spent, reserved FROM spending ORDER BY account"):
+            spent, reserved = (self._usage(account, usage) for usage in usages)
             found[account] = spent + uncounted(reserved)
         return found
+
+    def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        with self._named_errors("read"):
+            return self._db.execute(query, values).fetchall()
+
+    def _state(self, key: str, text: str) -> Any:
+        try:
+            return self._with_blobs(self._json(key, text))
+        except RecursionError:
+            raise self._unreadable(key, "its state is nested too deeply") from None
+
+    def _usage(self, key: str, text: str) -> Usage:
+        counts = self._json(key, text)
+        if not isinstance(counts, dict):
+            raise self._unreadable(key, "its costs are no object")
+        if unknown := sorted(counts.keys() - Usage().as_dict().keys()):
+            raise self._unreadable(key, f"this version does not know its costs {', '.join(unknown)}")
+        for name, value in counts.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+            if value is not None and not number:
+                raise self._unreadable(key, f"its {name} are {value!r}")
+        return Usage(**counts)
+
+    def _json(self, key: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            raise self._unreadable(key, "it is no JSON") from None
+
+    def _unreadable(self, key: str, reason: str) -> BankError:
+        fix = "take a whole copy of the bank, or the version that wrote it"
+        return BankError(f"bank={str(self.path)!r}: cannot read the row of {key!r} ({reason}); {fix}")
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._named_errors("write"):

@@ -149,7 +149,7 @@ def bench(
             fitting = session.scorers.get(MAIN)
             judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
             session = replace(session, scorers={**session.scorers, **judges})
-        entries = _calibrated(entries, loaded, of_task, replace(session, journal=opened))
+        entries = _calibrated(entries, loaded, of_task, session.with_bank(opened))
         run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens)
         complete = _run_with_progress(run)
         result, timing = _write(run, out)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from thinktime.core.errors import BankError
 from thinktime.core.protocols import Generator
 from thinktime.core.types import Child, Extension, Finish, Problem, Score
 from thinktime.core.usage import Usage
@@ -83,7 +84,12 @@ class Samples:
         if banked is None:
             return None
         before, generator = extension.node.state, self._generator
-        state = generator.unpack(before, banked["state"])
+        try:
+            state = generator.unpack(before, banked["state"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            fix = "take a whole copy of the bank, or the version that wrote it"
+            raise BankError(f"bank: {generator.name!r} cannot read the state of {key} ({reason}); {fix}") from None
         length = generator.length(state) - generator.length(before)
         usage, log_weight = Usage(**banked["usage"]), banked.get("log_weight", 0.0)
         return Child(state, banked["finish"], usage, banked["passes"], length=length, log_weight=log_weight)

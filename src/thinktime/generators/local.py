@@ -64,8 +64,10 @@ class LocalGenerator:
 
         self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
         self._model: LanguageModel = load_language_model(Path(directory), dtype)
-        self.name = f"{Path(directory).name}@{self._model.fingerprint}/{dtype}"
-        self.fingerprint = self._model.fingerprint
+        self.name = f"{Path(directory).resolve().name}@{self._model.weights}/{dtype}"
+        if step != "\n":
+            self.name += f" step={step!r}"
+        self.weights, self.fingerprint = self._model.weights, self._model.fingerprint
         self._step_ids = self._model.tokenizer.ids_containing(step)
         self._worker = Worker(self._model.engine(max_rows=max_rows))
         self._thinking = thinking_tokens

@@ -23,7 +23,8 @@ class MetaReward:
 
     Args:
         generator: the judge.
-        path: a JSON file with ``weights``, ``bias`` and the ``fingerprint`` of the judge; ``training.meta`` writes it.
+        path: a JSON file with ``weights``, ``bias`` and the ``fingerprint`` of the judge's weights;
+            ``training.meta`` writes it.
 
     Raises:
         InputError: the file cannot be read, or was made for another judge.
@@ -41,8 +42,8 @@ class MetaReward:
         except (OSError, ValueError, KeyError, TypeError) as error:
             fix = f"cannot read it as a meta reward ({error}); make one with training.meta"
             raise InputError("meta_reward", str(path), fix) from None
-        if made_for != generator.fingerprint:
-            fix = f"it was made for the judge {made_for}, this is {generator.fingerprint}; make one with training.meta"
+        if made_for != generator.weights:
+            fix = f"it was made for the judge {made_for}, this is {generator.weights}; make one with training.meta"
             raise InputError("meta_reward", str(path), fix)
         self.name = f"{generator.name}/meta@{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 

@@ -71,7 +71,8 @@ class ProcessReward:
         elif not self._model.step_end_only:
             kinds |= {Capability.PARTIAL_REWARD}
         self.capabilities = frozenset({Capability.SCORES, *kinds})
-        self.name = f"{Path(directory).name}@{self._model.fingerprint}/{aggregate}/{dtype}"
+        self.name = f"{Path(directory).resolve().name}@{self._model.weights}/{aggregate}/{dtype}"
+        self.fingerprint = self._model.fingerprint
         self.context = self._model.context
         """The most tokens it can read, including the question."""
         self._worker = Worker(self._model.engine())

@@ -26,6 +26,10 @@ from thinktime.models.engine.templates import ChatTemplate
 
 _ROPE = {"rope_type", "type", "rope_theta"}
 """Fields of plain rotary positions."""
+ENGINE = "engine 1"
+"""The version class of the engine. The number grows when the same model and seed give other samples than before."""
+READ = ("*.safetensors", "*.bin", "*.json", "*.jinja")
+"""The files that decide a sample: weights and adapters, configurations, the tokenizer and the chat template."""
 
 
 class ChatTokenizer:
@@ -112,6 +116,9 @@ class LanguageModel:
     device: torch.device
     context: int
     fingerprint: str
+    """Of everything that decides a sample, see `fingerprint`."""
+    weights: str
+    """The digest of the weights alone."""
 
     def engine(self, **options: Any) -> Engine:
         """An engine for it; ``options`` are those of `Engine`."""
@@ -137,6 +144,9 @@ class RewardModel:
     device: torch.device
     context: int
     fingerprint: str
+    """Of everything that decides a score, see `fingerprint`."""
+    weights: str
+    """The digest of the weights alone."""
     label: str
     """The meaning of the second label."""
     step_end_only: bool = False
@@ -165,12 +175,12 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     try:
         model: Any
         if kind == "LlamaForCausalLM" and _plain(config) and Llama.fits(directory):
-            model = Llama.load(directory, number)
+            model, backend = Llama.load(directory, number), ENGINE
             sizes, context = _sizes(model.config), model.config.max_position_embeddings
         else:
-            from thinktime.models.engine.transformers_model import TransformersLM
+            from thinktime.models.engine.transformers_model import VERSION, TransformersLM
 
-            model = TransformersLM(directory, config, number)
+            model, backend = TransformersLM(directory, config, number), f"{ENGINE}, {VERSION}"
             sizes, context = model.shape, model.context
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
@@ -179,7 +189,8 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     shape = _shape(sizes, model, number)
     if not isinstance(model, Llama):
         model.verify(shape, number)
-    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory))
+    names = fingerprint(directory, backend), weights_digest(directory)
+    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, *names)
 
 
 def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> RewardModel:
@@ -209,20 +220,28 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
         number,
         place,
         context,
-        fingerprint(directory),
+        fingerprint(directory, ENGINE),
+        weights_digest(directory),
         label,
         config.get("step_end_only") is True,
     )
 
 
-def fingerprint(directory: Path) -> str:
+def fingerprint(directory: Path, backend: str) -> str:
+    """Sixteen hexadecimal digits that change with everything that decides a sample: the files and the backend."""
+    paths = sorted(path for pattern in READ for path in directory.glob(pattern))
+    names = [f"{path.name}: {path.stat().st_size}" for path in paths]
+    return digest_of(paths, 8, "\n".join([backend, *names]))
+
+
+def weights_digest(directory: Path) -> str:
     """Twelve hexadecimal digits that change with the weights."""
-    return digest_of(sorted(directory.glob("*.safetensors")))
+    return digest_of(sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin")))
 
 
-def digest_of(paths: Iterable[Path]) -> str:
-    """A digest of the content of these files, in twelve hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=6)
+def digest_of(paths: Iterable[Path], size: int = 6, start: str = "") -> str:
+    """A digest of a text and of the content of files, in two hexadecimal digits for each byte of its size."""
+    digest = hashlib.blake2b(start.encode(), digest_size=size)
     for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 20):

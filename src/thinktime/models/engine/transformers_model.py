@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalLM, __version__
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.attention import KVStore, View
@@ -23,6 +23,8 @@ from thinktime.models.engine.engine import Attend
 from thinktime.models.engine.llama import Tap
 
 NAME = "thinktime"
+VERSION = f"transformers {__version__.partition('.')[0]}"
+"""The version class of the families' code; the same class gives the same samples up to rounding."""
 LAYERS = {"full_attention", "sliding_attention"}
 OTHER_WAYS = "serve it with vLLM or llama.cpp, and give its endpoint"
 _LOG = logging.getLogger(__name__)
