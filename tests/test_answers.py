@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from thinktime.answers import READERS, TextAnswers, canonical, equivalent, extract
+from thinktime.answers import READERS, TextAnswers, Undecided, canonical, equivalent, extract
 
 CORPUS = Path(__file__).with_name("corpus")
 unhurried = settings(deadline=None)
@@ -128,6 +128,20 @@ def test_a_worked_out_expression_is_its_value(expression: str, value: str) -> No
 
 
 # No answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["3000000!", r"\binom{1000000}{500000}", r"\sum_{k=1}^{100000} \frac{1}{k}", "2^{2^{2^{2^{2^2}}}}", "9" * 5000],
+)
+def test_an_answer_that_takes_too_long_is_undecided_and_equals_the_same_text_alone(answer: str) -> None:
+    assert isinstance(canonical(answer), Undecided)
+    assert equivalent(answer, answer) and not equivalent(answer, f"{answer}!") and not equivalent(answer, answer[:-1])
+
+
+@pytest.mark.parametrize("answer", ["five apples!", "x+1", "100!", "f(x)(y)", r"\frac12"])
+def test_other_answers_are_decided(answer: str) -> None:
+    assert not isinstance(canonical(answer), Undecided)
 
 
 @pytest.mark.parametrize("other", [None, "", "7", "None"])

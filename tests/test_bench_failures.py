@@ -11,17 +11,19 @@ from typing import ClassVar
 
 import pytest
 from rich.console import Console
-from toy import ANSWERS, ToyGenerator, drawn
+from toy import ANSWERS, Piece, ToyGenerator, done, drawn
 
 from thinktime import cli
+from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.table import results_table
 from thinktime.bench.tasks import Task
+from thinktime.cli.bench import _print_table
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import Problem, Sampling
+from thinktime.core.types import Extension, Problem, Sampling
 from thinktime.core.usage import total
 from thinktime.session import Session
 from thinktime.strategies import make
@@ -165,3 +167,20 @@ def test_a_bench_with_a_strategy_that_is_refused_writes_its_result_and_exits_wit
     with pytest.raises(SystemExit) as left:
         cli.run()
     assert left.value.code == 0 and "failed: best_of_n@2" in capsys.readouterr().out
+
+
+def test_answers_that_take_too_long_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def odd(extension: Extension) -> Piece:
+        return done(r"so \boxed{99999999!}" if extension.index == 0 else "so 7")
+
+    task = Task("sums", PROBLEMS, TextAnswers())
+    session = Session({"main": ToyGenerator(odd)}, sampling=Sampling(max_length=8))
+    with Bank(tmp_path / "bank.db") as bank:
+        run = Bench(task, session, [Entry("single", 1, make("single"))], bank)
+        asyncio.run(run.run())
+        result = run.result("thinktime bench", {})
+    assert [each["undecided"] for each in result["runs"]] == [3]
+    _print_table(result, {})
+    assert "single, n = 1: 3 of 3 answers take too long to compute; only the same text equals them" in (
+        capsys.readouterr().out
+    )

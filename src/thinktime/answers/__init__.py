@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from thinktime.answers.equivalence import canonical, equivalent
+from thinktime.answers.equivalence import Undecided, canonical, equivalent
 from thinktime.answers.reading import READERS, extract
 
-__all__ = ["READERS", "TextAnswers", "canonical", "equivalent", "extract"]
+__all__ = ["READERS", "TextAnswers", "Undecided", "canonical", "equivalent", "extract"]
 
 
 class TextAnswers:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from thinktime.answers.expressions import UndefinedError, Work, value_of
+from thinktime.answers.expressions import TooMuchError, UndefinedError, Work, value_of
 from thinktime.answers.notation import LONGEST, NEW_ROW, plain, trimmed
 from thinktime.answers.numbers import number
 
@@ -72,6 +72,10 @@ class _At:
         return _At(self.work, self.depth + 1)
 
 
+class Undecided(str):
+    """The key of an answer that takes too long to compute, or is too long: its text, so it equals that text alone."""
+
+
 class Unlike:
     """The key of an answer that is equivalent to none, not even to itself written again. Each call makes a new one."""
 
@@ -89,10 +93,12 @@ def canonical(answer: str) -> Hashable:
 @lru_cache(maxsize=16384)
 def _known(answer: str) -> Hashable | None:
     if len(answer) > LONGEST:
-        return " ".join(answer.split()).casefold()
+        return Undecided(answer)
     try:
         text = plain(answer)
         return _key(text, _At(Work())) if text else None
+    except TooMuchError:
+        return Undecided(text)
     except UndefinedError:
         return None
 

@@ -33,7 +33,11 @@ Point = Callable[[str], Value]
 
 
 class NotUnderstoodError(Exception):
-    """The text is no formula, or takes too long to evaluate."""
+    """The text is no formula."""
+
+
+class TooMuchError(Exception):
+    """The formula takes too long to evaluate."""
 
 
 class UndefinedError(Exception):
@@ -59,6 +63,7 @@ def value_of(text: str, work: Work) -> Hashable | None:
     """A key that is equal for equal formulas; a `Fraction` for a rational number. None if it is not understood.
 
     Raises:
+        TooMuchError: the formula takes too long to evaluate.
         UndefinedError: the formula has no value.
     """
     if len(text) > LONGEST:
@@ -133,11 +138,11 @@ class Work:
         """Use up one operation.
 
         Raises:
-            NotUnderstoodError: none is left.
+            TooMuchError: none is left.
         """
         self._left -= 1
         if self._left < 0:
-            raise NotUnderstoodError("too much to compute")
+            raise TooMuchError("too much to compute")
 
 
 class _Parser:
@@ -203,7 +208,7 @@ class _Parser:
     def _sum(self) -> Formula:
         self.depth += 1
         if self.depth > DEEPEST:
-            raise NotUnderstoodError("too deep")
+            raise TooMuchError("too deep")
         left = self._product()
         while self._sign() in ("+", "-"):
             left = self._binary(_add if self._take() == "+" else _subtract, left, self._product())
@@ -452,7 +457,7 @@ def _raise(base: Value, exponent: Value) -> Value:
         return _root(_raise(base, Fraction(exponent.numerator)), Fraction(exponent.denominator))
     base, exponent = _real(base), _real(exponent)
     if abs(exponent) > 10**6 or (abs(base) > 10**6 and abs(exponent) > 10**4):
-        raise NotUnderstoodError("too large a power")
+        raise TooMuchError("too large a power")
     return base**exponent
 
 
@@ -484,13 +489,15 @@ def _factorial(value: Value) -> Value:
     if not _is_whole(value) or value < 0:
         raise NotUnderstoodError("factorial")
     if value > LARGEST_FACTORIAL:
-        raise NotUnderstoodError("too large a factorial")
+        raise TooMuchError("too large a factorial")
     return Fraction(math.factorial(int(value)))
 
 
 def _choose(n: Value, k: Value) -> Value:
-    if not (_is_whole(n) and _is_whole(k)) or not 0 <= k <= n or n > LARGEST_FACTORIAL:
+    if not (_is_whole(n) and _is_whole(k)) or not 0 <= k <= n:
         raise NotUnderstoodError("binomial coefficient")
+    if n > LARGEST_FACTORIAL:
+        raise TooMuchError("too large a binomial coefficient")
     return Fraction(math.comb(int(n), int(k)))
 
 
@@ -544,5 +551,5 @@ def _apply(name: str, values: list[Value], base: Value | None) -> Value:
     names = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
     real = _real(value)
     if abs(real) > 10**6:
-        raise NotUnderstoodError("too large an argument")
+        raise TooMuchError("too large an argument")
     return getattr(mp, names.get(name, name))(real)

@@ -7,10 +7,11 @@ resumed. Seconds differ from run to run, so they are in a second file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tasks import Task
@@ -168,6 +169,9 @@ class Bench:
     def _right(self, answer: str | None, problem: Problem) -> bool:
         return self.task.check(answer, problem.reference)
 
+    def _key(self, answer: str | None) -> Hashable:
+        return None if answer is None else self.task.answers.key(answer)
+
     def result(self, command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The result file: runs with intervals, costs and differences; failed entries; coverage; a few traces."""
         levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]
@@ -245,6 +249,7 @@ class Bench:
             "n": entry.n,
             "options": asdict(entry.strategy),  # type: ignore[call-overload]  # a strategy is a dataclass
             "n_problems": len(outcomes),
+            "undecided": sum(isinstance(self._key(o.answer.value), Undecided) for o in outcomes),
             "accuracy": mean_interval(right, self.session.seed).as_dict(),
             "versus_single": paired_difference(
                 [float(mine) for mine, _ in shared], [float(theirs) for _, theirs in shared], self.session.seed

@@ -342,3 +342,7 @@ def _print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
 
     console = Console()
     Console(width=max(console.width, 132)).print(results_table(result, timing))
+    for run in result["runs"]:
+        if undecided := run.get("undecided"):
+            what = f"{undecided} of {run['n_problems']} answers take too long to compute"
+            print(f"{run['strategy']}, n = {run['n']}: {what}; only the same text equals them")
