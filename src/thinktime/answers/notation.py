@@ -34,6 +34,8 @@ _FONTS = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boxed|fbox|operatorname\*?|emph|underline)\s*(?=\{)"
 )
 _BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])")
+_PLAIN = re.compile(r"[A-Za-z0-9 .,:;+\-/()=%!?']*")
+"""Texts of these signs alone have no layout. Most answers are such, and the other rules take ten times as long."""
 _SYNONYMS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\leq(?:slant)?(?![A-Za-z])"), r"\\le"),
@@ -51,6 +53,12 @@ _SYNONYMS = (
 
 def plain(answer: str) -> str:
     """The answer in plain notation, without what only lays it out. It may be empty."""
+    if len(answer) <= LONGEST and _PLAIN.fullmatch(answer):
+        return trimmed(answer)
+    return _rewritten(answer)
+
+
+def _rewritten(answer: str) -> str:
     text = answer[: LONGEST + 1].replace(r"\\", f" {NEW_ROW} ")
     text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
     text = _VULGAR.sub(_fraction, text)

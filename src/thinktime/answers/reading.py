@@ -145,9 +145,10 @@ def _boxes(text: str) -> Iterator[tuple[int, str]]:
             inside, end = (word[0], word.end()) if word else ("", found.end())
         if _BOX.match(inside.strip()):
             continue  # the inner box comes next
-        if option := _OPTION.match(plain(inside)):
-            inside = option[1] or option[2]
-        if not plain(inside) or _PLACEHOLDER.fullmatch(plain(inside)):
+        shown = plain(inside)
+        if option := _OPTION.match(shown):
+            inside = shown = option[1] or option[2]
+        if not shown or _PLACEHOLDER.fullmatch(shown):
             continue
         is_next = last >= 0 and found.start() - last < 20 and _BETWEEN_BOXES.fullmatch(text, last, found.start())
         joined = [*joined, inside.strip()] if is_next else [inside.strip()]

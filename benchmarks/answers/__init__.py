@@ -1,0 +1,1 @@
+"""Benchmark of reading and comparing answers."""
