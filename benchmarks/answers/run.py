@@ -1,6 +1,6 @@
 r"""Measures reading and comparing of answers: right decisions on the corpus, answers per second, and the slowest ones.
 
-    python -m benchmarks.answers.run             # a minute; also Math-Verify, if it is installed (pip install math-verify)
+    python -m benchmarks.answers.run        # a minute; also Math-Verify, if it is installed (pip install math-verify)
 
 All times are processor time of one process, and no result is remembered from one answer to the next. Math-Verify
 compares the pairs in the same run, each in turn with ours. It writes ``result.json`` beside this file.
@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,9 +63,8 @@ def compared(judges: Iterable[tuple[str, Callable[[str, str], bool]]]) -> dict[s
         same("1", "2")  # the first call loads imports
         right, took = 0, []
         for pair in pairs:
-            verdicts: list[bool] = []
-            took.append(seconds(lambda pair=pair, to=verdicts: to.append(same(pair["a"], pair["b"]))))  # type: ignore[misc]
-            right += verdicts[0] == pair["same"]
+            right += same(pair["a"], pair["b"]) == pair["same"]
+            took.append(seconds(partial(same, pair["a"], pair["b"])))
         found[name] = {"right": right, "of": len(pairs), "median_milliseconds": round(1000 * median(took), 3)}
     return found
 
@@ -85,7 +85,7 @@ def votes() -> dict[str, Any]:
             Counter(reader.key(answer) for answer in answers if answer is not None).most_common(1)
 
     return {
-        kind: round(ANSWERS / median(seconds(lambda texts=texts: vote(texts)) for _ in range(ROUNDS)))  # type: ignore[misc]
+        kind: round(ANSWERS / median(seconds(partial(vote, texts)) for _ in range(ROUNDS)))
         for kind, texts in kinds.items()
     }
 
@@ -98,7 +98,7 @@ def main() -> None:
     read = [extract(case["text"]) for case in cases("reading.jsonl")]
     wanted = [case["answer"] for case in cases("reading.jsonl")]
     right = sum(a == b or equivalent(a, b) for a, b in zip(read, wanted, strict=True))
-    slowest = {answer[:40]: seconds(lambda answer=answer: canonical(answer)) for answer in HARD}  # type: ignore[misc]
+    slowest = {answer[:40]: seconds(partial(canonical, answer)) for answer in HARD}
     result = {
         "command": "python -m benchmarks.answers.run",
         "environment": environment(),

@@ -1,0 +1,1 @@
+"""Comparison of model families and chat templates with ``transformers``."""
