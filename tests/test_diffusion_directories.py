@@ -21,6 +21,7 @@ from thinktime import cli
 from thinktime.core.errors import InputError, ModelError, TooLongError
 from thinktime.generators.diffusion import DiffusionGenerator
 from thinktime.models.diffusion.calls import Call
+from thinktime.models.diffusion.folder import fingerprint, parts_of
 from thinktime.models.diffusion.gradient import Part, Pull
 from thinktime.models.diffusion.models import DiffusionModel
 from thinktime.scorers.pictures import PictureScorer, clip_score, compressibility, ink
@@ -136,7 +137,7 @@ def test_a_sampler_without_clipping_gets_none_and_is_replaced_aloud(
     without = ("clip_sample", "clip_sample_range", "thresholding", "set_alpha_to_one")
     directory = changed(plain, SCHEDULER, fields, without)
     levels = DiffusionModel(directory).levels(STEPS)
-    assert "scheduler='EulerDiscreteScheduler': its levels are used" in caplog.text
+    assert "the levels are those of its EulerDiscreteScheduler, the steps are those of DDIM" in caplog.text
     theirs: Any = diffusers.EulerDiscreteScheduler.from_pretrained(directory / "scheduler")
     theirs.set_timesteps(STEPS)
     x = random((1, 8, 8), 0)
@@ -197,6 +198,12 @@ def test_fields_that_another_sampler_left_in_the_file_change_nothing(plain: Path
         ({"trained_betas": [0.0] * 1000}, "trained_betas='…': the noise does not grow"),
         ({"beta_schedule": "linear", "beta_end": 1.5}, "beta_end=1.5: the noise does not grow"),
         ({"clip_sample": "false"}, "clip_sample='false': give a value like true"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps=0: give a value like 1000"),
+        (
+            {"thresholding": True, "dynamic_thresholding_ratio": 2.0},
+            "dynamic_thresholding_ratio=2.0: give a value like",
+        ),
+        ({"thresholding": True, "sample_max_value": 0.0}, "sample_max_value=0.0: give a value like 1.0"),
         ({"steps_offset": 0.5}, r"steps_offset=0.5: give a value like 0"),
         (
             {"_class_name": "DDPMScheduler", "variance_type": "fixed_large"},
@@ -288,7 +295,13 @@ def test_stable_diffusion_with_a_v_model_and_euler_equals_its_pipeline(latent: P
         (VAE, {"shiny": 3}, "vae.shiny=3: its class has no such field"),
         (VAE, {"scaling_factor": None}, "vae.scaling_factor=None: give a number above 0"),
         ("text_encoder/config.json", {"use_attention_mask": True}, "text_encoder.use_attention_mask=True"),
-        ("text_encoder/config.json", {"model_type": "bert"}, "text_encoder.model_type='bert': its type has to be clip"),
+        (
+            "text_encoder/config.json",
+            {"model_type": "bert"},
+            "text_encoder.model_type='bert': it has to be clip_text_model",
+        ),
+        (VAE, {"_class_name": "AutoencoderTiny"}, "vae._class_name='AutoencoderTiny': it has to be AutoencoderKL"),
+        (INDEX, {"scheduler": ["mine", "DDIMScheduler"]}, "model_index.scheduler=.*: only samplers of diffusers"),
         (
             "tokenizer/tokenizer_config.json",
             {"model_max_length": 77},
@@ -407,8 +420,16 @@ def test_missing_weights_are_an_error_with_their_names(plain: Path, changed: Cha
         DiffusionModel(directory)
 
 
+def test_weights_of_other_sizes_are_an_error(latent: Path, changed: Changed) -> None:
+    with pytest.raises(InputError, match=r"it cannot be loaded \(Cannot load .* expected shape .*\); check its files"):
+        DiffusionModel(changed(latent, UNET, {"cross_attention_dim": 24}))
+    with pytest.raises(ModelError, match=r"text_encoder': other sizes than config.json says: .* more; check both"):
+        DiffusionModel(changed(latent, "text_encoder/config.json", {"hidden_size": 12}))
+
+
 def test_everything_that_decides_a_picture_is_in_the_name(latent: Path, changed: Changed) -> None:
-    names = {DiffusionModel(latent).name.split("@")[1]}
+    parts = parts_of(latent, json.loads((latent / INDEX).read_text()))
+    names = {fingerprint(latent, parts)}
     for file, fields in (
         (SCHEDULER, {"beta_end": 0.01}),
         (UNET, {"norm_eps": 1e-3}),
@@ -416,8 +437,11 @@ def test_everything_that_decides_a_picture_is_in_the_name(latent: Path, changed:
         ("text_encoder/config.json", {"layer_norm_eps": 1e-3}),
         ("tokenizer/tokenizer_config.json", {"model_max_length": 7}),
     ):
-        names.add(DiffusionModel(changed(latent, file, fields)).name.split("@")[1])
-    assert len(names) == 6
+        names.add(fingerprint(changed(latent, file, fields), parts))
+    labelled = changed(latent, INDEX, {})
+    (labelled / "labels.json").write_text("{}")
+    names.add(fingerprint(labelled, parts))
+    assert len(names) == 7
 
 
 def test_a_prompt_that_the_text_encoder_does_not_read_to_its_end_is_refused(latent: Path) -> None:

@@ -81,7 +81,11 @@ def parts_of(directory: Path, index: Mapping[str, Any]) -> list[str]:
         raise InputError("model_index._class_name", kind, fix)
     parts = ["unet", *(("vae", "text_encoder", "tokenizer") if kind == TEXT else ())]
     for name, value in index.items():
-        if name.startswith("_") or name in _UNUSED or name == "scheduler" or value in (None, False, [None, None]):
+        if name.startswith("_") or name in _UNUSED or value in (None, False, [None, None]):
+            continue
+        if name == "scheduler":
+            if not isinstance(value, list) or value[:1] != ["diffusers"]:
+                raise InputError("model_index.scheduler", value, "only samplers of diffusers are supported")
             continue
         if name not in parts:
             raise InputError(f"model_index.{name}", value, f"a {kind} has no such part; remove it")

@@ -55,17 +55,15 @@ class DiffusionModel:
         self.device = device_of(device)
         require(directory, "scheduler/scheduler_config.json")
         self.text = index.get("_class_name") == TEXT
-        self._sampler: Any = sampler_of(
-            read_json(directory / "scheduler" / "scheduler_config.json"),
-            latent=self.text,
-            named=class_of(index, "scheduler"),
-        )
-        parts = parts_of(directory, index)
+        sampler = read_json(directory / "scheduler" / "scheduler_config.json")
+        self._sampler: Any = sampler_of(sampler, latent=self.text, named=class_of(index, "scheduler"))
+        names = parts_of(directory, index)
         self._encoded: dict[str, Tensor] = {}
         try:
             self._load(directory)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise InputError("model", str(directory), f"it cannot be loaded ({first_line(error)})") from None
+            reason = first_line(error).split(". ")[0]
+            raise InputError("model", str(directory), f"it cannot be loaded ({reason}); check its files") from None
         self._check_shapes(directory)
         self.hidden, self.labels = self._classes(directory)
         try:
@@ -73,7 +71,9 @@ class DiffusionModel:
         except (ValueError, TypeError, RuntimeError) as error:
             fix = f"its network does not take these inputs ({first_line(error)}); use the parts of one pipeline"
             raise InputError("model", str(directory), fix) from None
-        self.name = f"{directory.name}@{fingerprint(directory, parts)}"
+        if (kind := sampler["_class_name"]) != "DDIMScheduler":
+            _LOG.warning("model=%r: the levels are those of its %s, the steps are those of DDIM", str(directory), kind)
+        self.name = f"{directory.name}@{fingerprint(directory, names)}"
 
     def _load(self, directory: Path) -> None:
         from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
@@ -95,11 +95,17 @@ class DiffusionModel:
         """
         config, of_diffusers = read_json(folder / "config.json"), folder.name != "text_encoder"
         check_fields(folder.name, config, fields(kind) if of_diffusers else None)
-        if not of_diffusers and config.get("model_type") != kind.config_class.model_type:
-            fix = f"its type has to be {kind.config_class.model_type}; use the parts of one pipeline"
-            raise InputError("text_encoder.model_type", config.get("model_type"), fix)
-        options = {"torch_dtype" if of_diffusers else "dtype": torch.float32, **weights_of(folder).options}
-        net, loaded = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+        field, wanted = ("_class_name", kind.__name__) if of_diffusers else ("model_type", kind.config_class.model_type)
+        if config.get(field, wanted) != wanted:
+            fix = f"it has to be {wanted}; use the parts of one pipeline"
+            raise InputError(f"{folder.name}.{field}", config[field], fix)
+        options = weights_of(folder).options | {"local_files_only": True, "output_loading_info": True}
+        if of_diffusers:
+            net, loaded = kind.from_pretrained(folder, torch_dtype=torch.float32, **options)
+        else:
+            net, loaded = kind.from_pretrained(folder, dtype=torch.float32, ignore_mismatched_sizes=True, **options)
+        if wrong := sorted(str(key[0]) for key in loaded["mismatched_keys"]):
+            raise ModelError(f"model={str(folder)!r}: other sizes than config.json says: {listed(wrong)}; check both")
         if missing := sorted(loaded["missing_keys"]):
             raise ModelError(f"model={str(folder)!r}: its files lack {listed(missing)}; download them again")
         if surplus := sorted(loaded["unexpected_keys"]):

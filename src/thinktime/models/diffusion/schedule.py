@@ -8,7 +8,6 @@ either applied or refused.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from thinktime.core.errors import InputError
 from thinktime.models.diffusion.folder import fields
 
-_LOG = logging.getLogger(__name__)
 KINDS = (
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
     *("HeunDiscreteScheduler", "LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
@@ -41,6 +39,7 @@ _CHOICES = {
     "timestep_spacing": ("leading", "trailing", "linspace"),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"),
 }
+_ABOVE_0 = {"num_train_timesteps", "clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio"}
 
 
 def sampler_of(config: Mapping[str, Any], *, latent: bool, named: str | None = None) -> Any:
@@ -84,8 +83,6 @@ def sampler_of(config: Mapping[str, Any], *, latent: bool, named: str | None = N
         raise InputError(
             f"scheduler.{name}", value, "the noise does not grow at every timestep; give betas from 0 to 1"
         )
-    if kind != "DDIMScheduler":
-        _LOG.warning("scheduler=%r: its levels are used, and the steps between them are those of DDIM", kind)
     copied = {"prediction_type", "timestep_spacing", "steps_offset", "num_train_timesteps", *_SWITCHED, "thresholding"}
     return diffusers.DDIMScheduler(
         trained_betas=betas,
@@ -106,7 +103,7 @@ def _check(kind: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> None
         if name in _CHOICES and value not in _CHOICES[name]:
             raise InputError(where, value, f"unknown; there are: {', '.join(_CHOICES[name])}")
         if name in own:
-            if type(own[name]) in (bool, int, float) and not _is_like(value, own[name]):
+            if type(own[name]) in (bool, int, float) and not _fits(name, value, own[name]):
                 raise InputError(where, value, f"give a value like {json.dumps(own[name])}")
             if name not in _APPLIED and value != own[name]:
                 fix = f"only {own[name]!r} is supported; write it in scheduler_config.json"
@@ -123,11 +120,13 @@ def _check(kind: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> None
         raise InputError("scheduler.timestep_spacing", "linspace", fix)
 
 
-def _is_like(value: Any, example: bool | int | float) -> bool:
-    """Whether a value is a truth value, a whole number or a number, as the example is."""
+def _fits(name: str, value: Any, example: bool | int | float) -> bool:
+    """Whether a value has the type of the example and is in the range of its field."""
     if isinstance(example, bool) or isinstance(value, bool):
         return type(value) is type(example)
-    return isinstance(value, (int, float) if isinstance(example, float) else int)
+    if not isinstance(value, (int, float) if isinstance(example, float) else int):
+        return False
+    return (name not in _ABOVE_0 or value > 0) and (name != "dynamic_thresholding_ratio" or value <= 1)
 
 
 def _check_latent(kind: str, chosen: Mapping[str, Any]) -> None:
