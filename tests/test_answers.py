@@ -304,6 +304,16 @@ def test_another_reader_can_be_given() -> None:
     assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("mark", ["think", "thinking", "thought", "reasoning", "Think"])
+def test_every_reader_cuts_thoughts_that_have_only_one_mark(reader: str, mark: str) -> None:
+    said = {"statement": "The answer is {}.\n", "boxed": "\\boxed{{{}}}\n", "hashes": "#### {}\n"}[reader]
+    read, three, four = READERS[reader], said.format(3), said.format(4)
+    assert read(f"{three}</{mark}>{four}") == read(f"<{mark}>{three}</{mark}>{four}") == "4"
+    assert read(f"{three}</{mark}>{three}</{mark}>{four}") == read(f"{four}<{mark}>{three}") == "4"
+    assert read(f"{three}</{mark}>") is read(f"<{mark}>{three}") is None
+
+
 @pytest.mark.parametrize(("reader", "answer"), [("statement", "4"), ("boxed", "1, 2"), ("hashes", "3 apples")])
 def test_a_reader_is_chosen_by_name(reader: str, answer: str) -> None:
     text = "It is \\boxed{1} or \\boxed{2}.\n#### 3 apples\n#### \nThe answer is 4."
