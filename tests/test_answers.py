@@ -173,12 +173,19 @@ LONG = 200_000
         ),
         *("a" + " " * LONG + "b", "0.\\overline{" + "1" * 300 + "}", "\\text{" * 300, "**" * 900, "1:" * 500 + "1"),
         *("(" * 8 + "1+x" + ")^9" * 8, r"e^{e^{e^{e^e}}}", r"\lfloor 10^{300}\pi \rfloor", "|" * 300, "1 or " * 300),
+        *("0.001^{1000000}", r"\tan{\pi}^{100000}", r"\sqrt[3]{\lfloor e^{10^6} \rfloor}", r"\cosh\ln-" * 30 + "2"),
+        r"(1+i \cdot ((2^{-1000000})^{1000}))^{i}",
     ],
     ids=lambda answer: answer[:16],
 )
 def test_no_answer_takes_long(answer: str) -> None:
     """Some of these would run for hours if they were evaluated."""
     assert isinstance(hash(canonical(answer)), int)
+
+
+@pytest.mark.parametrize("answer", [r"\cot(0)", r"\csc 0", r"x + \cot(x - x)", r"\{1, \cot(0)\}"])
+def test_a_pole_of_a_function_has_no_value(answer: str) -> None:
+    assert not equivalent(answer, answer)
 
 
 @pytest.mark.parametrize(
