@@ -139,6 +139,12 @@ def test_an_answer_that_takes_too_long_is_undecided_and_equals_the_same_text_alo
     assert equivalent(answer, answer) and not equivalent(answer, f"{answer}!") and not equivalent(answer, answer[:-1])
 
 
+@pytest.mark.parametrize("other", ["0", r"(\frac12)^{100000}", "(1/2)^{99999}"])
+def test_tiny_values_are_not_equal_to_zero_or_to_each_other(other: str) -> None:
+    assert not equivalent(r"(\frac56)^{100000}", other)
+    assert equivalent(r"\sin(\pi)", "0") and equivalent("2^{-100}", "(1/2)^{100}")
+
+
 @pytest.mark.parametrize("answer", ["five apples!", "x+1", "100!", "f(x)(y)", r"\frac12"])
 def test_other_answers_are_decided(answer: str) -> None:
     assert not isinstance(canonical(answer), Undecided)
@@ -187,12 +193,19 @@ LONG = 200_000
         ),
         *("a" + " " * LONG + "b", "0.\\overline{" + "1" * 300 + "}", "\\text{" * 300, "**" * 900, "1:" * 500 + "1"),
         *("(" * 8 + "1+x" + ")^9" * 8, r"e^{e^{e^{e^e}}}", r"\lfloor 10^{300}\pi \rfloor", "|" * 300, "1 or " * 300),
+        *("0.001^{1000000}", r"\tan{\pi}^{100000}", r"\sqrt[3]{\lfloor e^{10^6} \rfloor}", r"\cosh\ln-" * 30 + "2"),
+        r"(1+i \cdot ((2^{-1000000})^{1000}))^{i}",
     ],
     ids=lambda answer: answer[:16],
 )
 def test_no_answer_takes_long(answer: str) -> None:
     """Some of these would run for hours if they were evaluated."""
     assert isinstance(hash(canonical(answer)), int)
+
+
+@pytest.mark.parametrize("answer", [r"\cot(0)", r"\csc 0", r"x + \cot(x - x)", r"\{1, \cot(0)\}"])
+def test_a_pole_of_a_function_has_no_value(answer: str) -> None:
+    assert not equivalent(answer, answer)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +329,16 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
 
 def test_another_reader_can_be_given() -> None:
     assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("mark", ["think", "thinking", "thought", "reasoning", "Think"])
+def test_every_reader_cuts_thoughts_that_have_only_one_mark(reader: str, mark: str) -> None:
+    said = {"statement": "The answer is {}.\n", "boxed": "\\boxed{{{}}}\n", "hashes": "#### {}\n"}[reader]
+    read, three, four = READERS[reader], said.format(3), said.format(4)
+    assert read(f"{three}</{mark}>{four}") == read(f"<{mark}>{three}</{mark}>{four}") == "4"
+    assert read(f"{three}</{mark}>{three}</{mark}>{four}") == read(f"{four}<{mark}>{three}") == "4"
+    assert read(f"{three}</{mark}>") is read(f"<{mark}>{three}") is None
 
 
 @pytest.mark.parametrize(("reader", "answer"), [("statement", "4"), ("boxed", "1, 2"), ("hashes", "3 apples")])

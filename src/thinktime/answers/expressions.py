@@ -19,6 +19,8 @@ LONGEST = 300
 DEEPEST = 40
 """Brackets inside each other."""
 DIGITS, COMPARED = 40, 25
+TINY = 100
+"""Zeros behind the point of the smallest value. The sine of pi has 40, because of rounding; (1/2)^100000 has 30,000."""
 BITS = 4096
 """Of the numerator or denominator of an exact value."""
 LARGEST_FACTORIAL = 500
@@ -41,7 +43,7 @@ class TooMuchError(Exception):
 
 
 class UndefinedError(Exception):
-    """The formula has no value: a division by zero, 0 to the power of 0, the logarithm of 0."""
+    """The formula has no value: a division by zero, 0 to the power of 0, the logarithm of 0, the cotangent of 0."""
 
 
 _TOKEN = re.compile(
@@ -74,6 +76,8 @@ def value_of(text: str, work: Work) -> Hashable | None:
         if not parser.variables:
             return _key(formula(_no_variable))
         keys = [_key(formula(_point(number))) for number in range(3)]
+    except ZeroDivisionError:  # a pole of a function, such as cot(0)
+        raise UndefinedError from None
     except (NotUnderstoodError, RecursionError, OverflowError, ValueError, TypeError, MemoryError):
         return None
     if len(set(keys)) == 1:
@@ -117,6 +121,8 @@ def _near_fraction(value: Any) -> Fraction | None:
     mp = _mp()
     if abs(value) > 10**9:
         return None
+    if value and abs(value) < mp.mpf(10) ** -TINY:
+        raise TooMuchError("too small a value")  # its digits would take seconds
     found = Fraction(mp.nstr(value, DIGITS)).limit_denominator(10**4)
     return found if abs(_real(found) - value) < mp.mpf(10) ** -(COMPARED + 5) else None
 
@@ -409,8 +415,15 @@ def _constant(name: str) -> Value:
 
 
 def _real(value: Value) -> Any:
-    """The value as a number of mpmath."""
+    """The value as a number of mpmath.
+
+    Raises:
+        TooMuchError: a part of a complex number is so small that functions of it take as many digits as it has
+            zeros.
+    """
     mp = _mp()
+    if isinstance(value, mp.mpc) and any(part and mp.mag(part) < -BITS for part in (value.real, value.imag)):
+        raise TooMuchError("too small a part")
     return mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
@@ -506,11 +519,17 @@ def _absolute(value: Value) -> Value:
 
 
 def _floor(value: Value) -> Value:
-    return Fraction(math.floor(value)) if isinstance(value, Fraction) else Fraction(int(_mp().floor(value)))
+    return Fraction(math.floor(value)) if isinstance(value, Fraction) else _whole(_mp().floor(value))
 
 
 def _ceiling(value: Value) -> Value:
-    return Fraction(math.ceil(value)) if isinstance(value, Fraction) else Fraction(int(_mp().ceil(value)))
+    return Fraction(math.ceil(value)) if isinstance(value, Fraction) else _whole(_mp().ceil(value))
+
+
+def _whole(value: Value) -> Value:
+    if abs(value) > 2**BITS:
+        raise TooMuchError("too large a whole number")
+    return Fraction(int(value))
 
 
 def _logarithm(value: Value, base: Value | None) -> Value:

@@ -25,10 +25,9 @@ READ = 20_000
 MOST = 100
 """At most so many boxes are read, the last ones."""
 
-THOUGHT_END = "</think>"
-"""A chat template may write the beginning of a thought itself, so a sample may have only its end."""
-
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+"""A chat template may write the beginning of a thought itself, so a sample may have only its end."""
 _NEXT_QUESTION = re.compile(
     r"\n\s{0,9}(?:#+ ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise)\b ?\d{0,9} ?[:.]", re.IGNORECASE
 )
@@ -79,19 +78,19 @@ def extract(text: str) -> str | None:
 
 
 def without_thoughts(text: str) -> str:
-    """The text behind its thoughts, which may have an end mark only."""
+    """The text behind its thoughts, which may have an end mark only; an unfinished one goes to the end."""
     text = _THOUGHT.sub("", text)
-    return text[text.rfind(THOUGHT_END) + len(THOUGHT_END) :] if THOUGHT_END in text else text
+    return text[max((found.end() for found in _THOUGHT_END.finditer(text)), default=0) :]
 
 
 def boxed(text: str) -> str | None:
     """The last box with an answer, whatever else the text states."""
-    return next((said for _, said in reversed(list(_boxes(_THOUGHT.sub("", text)[-READ:])))), None)
+    return next((said for _, said in reversed(list(_boxes(without_thoughts(text)[-READ:])))), None)
 
 
 def hashes(text: str) -> str | None:
     """The answer in the last line with ``####``, whatever else the text states."""
-    said = [found["said"] for found in _HASHES.finditer(_THOUGHT.sub("", text)[-READ:])]
+    said = [found["said"] for found in _HASHES.finditer(without_thoughts(text)[-READ:])]
     return next((answer for each in reversed(said) if (answer := _stated(each)) is not None), None)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinktime.cli.common import BudgetText, Json, Seed, budget_of, gflops, tell_warnings
-from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.errors import InputError, ModelError, UnknownNameError
 
 if TYPE_CHECKING:
     from thinktime.core.protocols import Scorer
@@ -92,7 +92,10 @@ def paint(
     if answer.node is None:
         least = generator.worst_case(search.root, steps).denoiser_calls
         raise InputError("budget", budget, f"not enough for one picture, which takes {least}nfe")
-    _write(generator.model.pictures([answer.node.state.x])[0], out, side)
+    (picture,) = generator.model.pictures([answer.node.state.x])
+    if bool((picture != picture).any()):
+        raise ModelError(f"model={model!r}: its decoder gives NaN or infinity; check the weights in vae")
+    _write(picture, out, side)
     score = search.trace[answer.node.key].score
     usage = answer.usage
     if as_json:

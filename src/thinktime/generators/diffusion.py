@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinktime.core.errors import CapabilityError, InputError
+from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.transitions import Neighbour, Redo, Renoise, Transition
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
@@ -81,7 +81,7 @@ class DiffusionGenerator:
         device: the device of the model; states are in the memory of the CPU.
 
     Raises:
-        InputError: a value is out of range, or the directory cannot be loaded.
+        InputError: a value is out of range, or the directory cannot be loaded or is not supported.
     """
 
     unit = "steps"
@@ -112,9 +112,13 @@ class DiffusionGenerator:
         if guidance != 1 and self.model.labels and self.model.hidden is None:
             fix = "guidance needs predictions without a class, which this model cannot make; give 1"
             raise InputError("guidance", guidance, fix)
+        if pull is not None and (self.levels.threshold is not None or self.levels.alphas[0] == 0):
+            found = "thresholding" if self.levels.threshold is not None else "a first level of pure noise"
+            raise InputError("pull", pull.scale, f"the model has {found}, which has no gradient; search instead")
         self.eta, self.guidance, self.pull, self.stride = eta, guidance, pull, stride
         self.name = f"{self.model.name}/steps={steps},eta={eta:g},guidance={guidance:g},stride={stride}"
         self.name += "" if pull is None else f",pull={pull.name}"
+        self.fingerprint = self.model.fingerprint
         noise = Capability.NOISE if eta else Capability.NO_NOISE
         self.capabilities = frozenset({Capability.STEPS, Capability.PREFIX, Capability.TRANSITIONS, noise})
         self.store = SpillStore(memory)
@@ -124,7 +128,7 @@ class DiffusionGenerator:
         """The root state for a prompt.
 
         Raises:
-            InputError: the prompt names no class of this model.
+            InputError: the prompt names no class of this model, or is longer than its text encoder reads.
         """
         return Latents(self.model.condition(problem.prompt))
 
@@ -200,6 +204,8 @@ class DiffusionGenerator:
                 timestep = self.levels.timesteps[position]
                 predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
                 numbers, calls, seconds = [x, *predicted], calls + 1, seconds + took
+            if not all(np.isfinite(each).all() for each in numbers):
+                return self._failed(extension, position, calls, seconds)
             state = self._state(state.condition, position, np.stack(numbers))
             steps += position > 0
             if stopped := self._stopped(state, steps, extension):
@@ -218,9 +224,18 @@ class DiffusionGenerator:
                 return Child(extension.node.state, "budget", self._usage(state, position, seconds), passes=position)
             predicted, took = await self._batch.ask(Call(x, timestep, state.condition, self.guidance))
             x, seconds = levels.step(x, predicted[0], position, eta=0.0).mean, seconds + took
+            if not np.isfinite(x).all():
+                return self._failed(extension, position, position + 1, seconds)
         clean = self._state(state.condition, self.levels.steps, np.stack([x]))
         length = self.length(clean) - self.length(extension.node.state)
         return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps, length=length)
+
+    def _failed(self, extension: Extension, position: int, calls: int, seconds: float) -> Child:
+        """A child for a state that is no picture, with the cost so far."""
+        state: Latents = extension.node.state
+        fix = "check its weights and its scheduler_config.json, or lower the guidance"
+        error = ModelError(f"model={self.name!r}: NaN or infinity in a state at position {position}; {fix}")
+        return Child(state, "error", self._usage(state, calls, seconds), passes=calls, error=error)
 
     def _state(self, condition: Condition, position: int, numbers: Array) -> Latents:
         return Latents(condition, position, self.store.put(numbers))

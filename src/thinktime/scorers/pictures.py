@@ -7,8 +7,10 @@ is missing. Higher is better for all of them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ from thinktime.models.diffusion.levels import Array
 if TYPE_CHECKING:
     from thinktime.generators.diffusion import DiffusionGenerator
     from thinktime.models.diffusion.classifier import Classifier
+
+_LOG = logging.getLogger(__name__)
 
 
 class PictureScorer:
@@ -70,7 +74,7 @@ class PictureScorer:
         return Usage(scorer_calls=1, scorer_flops=float(counter.get_total_flops()), decodes=int(model.text))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One score per node; the score of a root is missing."""
+        """One score per node; the score of a root, and of a state that the decoder makes NaN of, is missing."""
         return list(await asyncio.gather(*map(self._score, nodes)))
 
     async def _score(self, node: Node) -> Score:
@@ -82,10 +86,11 @@ class PictureScorer:
     @torch.inference_mode()
     def _compute(self, items: Sequence[tuple[Array, Condition]]) -> list[float]:
         pictures = torch.from_numpy(np.stack(self._generator.model.pictures([state for state, _ in items])))
-        found = self._measure(pictures, [condition for _, condition in items])
+        found = self._measure(pictures.nan_to_num(), [condition for _, condition in items])
         if len(found) != len(items):
             raise ModelError(f"scorer={self.name!r}: it gave {len(found)} numbers for {len(items)} pictures")
-        return [float(value) for value in found]
+        broken = pictures.isnan().flatten(1).any(1)
+        return [nan if no_picture else float(value) for value, no_picture in zip(found, broken, strict=True)]
 
 
 def class_score(classifier: Classifier, target: int | None = None) -> Measure:
@@ -143,7 +148,14 @@ def clip_score(directory: Path) -> Measure:
         fix = f"no CLIP directory of transformers ({str(error).splitlines()[0]}); give one with weights and processor"
         raise InputError("scorer", str(directory), fix) from None
 
+    cut: set[str] = set()
+
     def measure(pictures: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        most = processor.tokenizer.model_max_length
+        for words in {str(condition) for condition in conditions} - cut:
+            if (tokens := len(processor.tokenizer(words, verbose=False).input_ids)) > most:
+                cut.add(words)
+                _LOG.warning("scorer=%r: the prompt has %d tokens, and CLIP reads %d", str(directory), tokens, most)
         shown = [_rgb(picture) for picture in pictures]
         inputs = processor(
             text=[str(c) for c in conditions], images=shown, return_tensors="pt", padding=True, truncation=True

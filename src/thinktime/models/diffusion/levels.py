@@ -27,6 +27,20 @@ class DenoisingStep(NamedTuple):
     clean: Array
 
 
+class Threshold(NamedTuple):
+    """Dynamic thresholding of clean estimates (Saharia et al. 2022, arXiv 2205.11487)."""
+
+    ratio: float
+    """The quantile of the absolute values, 0 to 1, to which an estimate is clipped before it is divided by it."""
+    most: float
+    """Upper bound on this quantile; the lower bound is 1."""
+
+    def limit(self, clean: Array) -> Array:
+        """The estimate with values from -1 to 1."""
+        bound = min(max(1.0, float(np.quantile(np.abs(clean), self.ratio))), self.most)
+        return (clean.clip(-bound, bound) / bound).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Levels:
     """The levels of a variance-preserving sampler.
@@ -36,20 +50,26 @@ class Levels:
         alphas: share of the signal's variance at every position; ``steps + 1`` numbers, increasing.
         prediction: the quantity that the model predicts.
         clip: bound on the absolute value of the clean estimate; None does not clip.
+        threshold: dynamic thresholding, in place of ``clip``.
 
     Raises:
-        InputError: the timesteps do not decrease strictly.
+        InputError: the timesteps do not decrease strictly, or the first level has no signal and the model predicts
+            noise, from which no picture follows.
     """
 
     timesteps: tuple[int, ...]
     alphas: tuple[float, ...]
     prediction: Prediction = "epsilon"
     clip: float | None = None
+    threshold: Threshold | None = None
 
     def __post_init__(self) -> None:
         if any(a <= b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)):
             fix = "two steps would be at the same level; take no more steps than the model was trained on"
             raise InputError("steps", len(self.timesteps), fix)
+        if self.alphas[0] == 0 and self.prediction == "epsilon":
+            fix = "the first level is pure noise (rescale_betas_zero_snr), where predicted noise gives no picture"
+            raise InputError("scheduler.prediction_type", "epsilon", f"{fix}; use a model that predicts v")
 
     @property
     def steps(self) -> int:
@@ -86,7 +106,9 @@ class Levels:
     def _parts(self, x: Array, predicted: Array, alpha: float) -> tuple[Array, Array]:
         """The picture and the noise in a state."""
         clean, noise = parts(x, predicted, sqrt(alpha), sqrt(1 - alpha), self.prediction)
-        if self.clip is not None:
+        if self.threshold is not None:
+            clean = self.threshold.limit(clean)
+        elif self.clip is not None:
             clean = clean.clip(-self.clip, self.clip)
         return clean.astype(np.float32), noise.astype(np.float32)
 

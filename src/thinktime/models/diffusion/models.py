@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,14 +11,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from thinktime.core.errors import InputError, ModelError
+from thinktime.core.errors import InputError, ModelError, TooLongError
 from thinktime.models.diffusion.calls import Call, Condition
+from thinktime.models.diffusion.folder import (
+    TEXT,
+    check_fields,
+    class_of,
+    fields,
+    fingerprint,
+    parts_of,
+    read_json,
+    require,
+    weights_digest,
+    weights_of,
+)
 from thinktime.models.diffusion.gradient import Pull
-from thinktime.models.diffusion.levels import Array, Levels, parts
-from thinktime.models.engine.models import digest_of
+from thinktime.models.diffusion.levels import Array, Levels, Threshold, parts
+from thinktime.models.diffusion.schedule import sampler_of
+from thinktime.models.engine.models import device_of, first_line, listed
+
+_LOG = logging.getLogger(__name__)
 
 
 class DiffusionModel:
@@ -31,78 +47,143 @@ class DiffusionModel:
         device: the device of the networks.
 
     Raises:
-        InputError: the directory lacks a part, or its sampler is not variance-preserving.
+        InputError: the directory lacks a part, or something in its configuration is not supported.
+        ModelError: weights are missing in its files.
     """
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        from diffusers import DDIMScheduler
-
-        index = _json(directory / "model_index.json")
-        self.device = torch.device(device)
-        sampler = _json(directory / "scheduler" / "scheduler_config.json")
-        if "beta_schedule" not in sampler:
-            kind = sampler.get("_class_name", "unknown")
-            raise InputError(
-                "scheduler", kind, "only variance-preserving samplers (DDPM, DDIM and similar) are supported"
-            )
-        self._sampler: Any = DDIMScheduler.from_config(sampler)
+        index = read_json(directory / "model_index.json")
+        self.device = device_of(device)
+        require(directory, "scheduler/scheduler_config.json")
+        self.text = index.get("_class_name") == TEXT
+        sampler = read_json(directory / "scheduler" / "scheduler_config.json")
+        self._sampler: Any = sampler_of(sampler, latent=self.text, named=class_of(index, "scheduler"))
+        names = parts_of(directory, index)
+        self._encoded: dict[str, Tensor] = {}
         try:
-            self._load(directory, index)
-        except (OSError, ValueError) as error:
-            raise InputError("model", str(directory), f"it cannot be loaded ({str(error).splitlines()[0]})") from None
-        self.name = f"{directory.name}@{_fingerprint(directory)}"
+            self._load(directory)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+            reason = first_line(error).split(". ")[0]
+            raise InputError("model", str(directory), f"it cannot be loaded ({reason}); check its files") from None
+        self._check_shapes(directory)
+        self.hidden, self.labels = self._classes(directory)
+        try:
+            _ = self.flops
+        except (ValueError, TypeError, RuntimeError) as error:
+            fix = f"its network does not take these inputs ({first_line(error)}); use the parts of one pipeline"
+            raise InputError("model", str(directory), fix) from None
+        if (kind := sampler["_class_name"]) != "DDIMScheduler":
+            _LOG.warning("model=%r: the levels are those of its %s, the steps are those of DDIM", str(directory), kind)
+        self.name = f"{directory.name}@{weights_digest(directory, names)}"
+        self.fingerprint = fingerprint(directory, names)
 
-    def _load(self, directory: Path, index: dict[str, Any]) -> None:
+    def _load(self, directory: Path) -> None:
         from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 
-        self._encoded: dict[str, Tensor] = {}
-        kind = index.get("unet", ["", ""])[1]
-        self.text = kind == "UNet2DConditionModel"
+        self._net: Any = self._part(directory / "unet", UNet2DConditionModel if self.text else UNet2DModel)
         if self.text:
             from transformers import CLIPTextModel, CLIPTokenizer
 
-            self._net: Any = UNet2DConditionModel.from_pretrained(directory / "unet", torch_dtype=torch.float32)
-            self._vae: Any = AutoencoderKL.from_pretrained(directory / "vae", torch_dtype=torch.float32)
-            self._tokenizer: Any = CLIPTokenizer.from_pretrained(directory / "tokenizer")
-            self._encoder: Any = CLIPTextModel.from_pretrained(directory / "text_encoder")
-            for part in (self._vae, self._encoder):
-                part.to(self.device).eval().requires_grad_(False)
-        elif kind == "UNet2DModel":
-            self._net = UNet2DModel.from_pretrained(directory / "unet", torch_dtype=torch.float32)
+            self._vae: Any = self._part(directory / "vae", AutoencoderKL)
+            self._encoder: Any = self._part(directory / "text_encoder", CLIPTextModel)
+            self._tokenizer: Any = CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
+
+    def _part(self, folder: Path, kind: Any) -> Any:
+        """A network of this class, ready for use.
+
+        Raises:
+            InputError: a field of its configuration is not supported.
+            ModelError: its files lack weights.
+        """
+        config, of_diffusers = read_json(folder / "config.json"), folder.name != "text_encoder"
+        check_fields(folder.name, config, fields(kind) if of_diffusers else None)
+        field, wanted = ("_class_name", kind.__name__) if of_diffusers else ("model_type", kind.config_class.model_type)
+        if config.get(field, wanted) != wanted:
+            fix = f"it has to be {wanted}; use the parts of one pipeline"
+            raise InputError(f"{folder.name}.{field}", config[field], fix)
+        options = weights_of(folder).options | {"local_files_only": True, "output_loading_info": True}
+        if of_diffusers:
+            net, loaded = kind.from_pretrained(folder, torch_dtype=torch.float32, **options)
         else:
-            raise ValueError(f"unet={kind!r} is neither UNet2DModel nor UNet2DConditionModel")
-        self._net.to(self.device).eval().requires_grad_(False)
+            net, loaded = kind.from_pretrained(folder, dtype=torch.float32, ignore_mismatched_sizes=True, **options)
+        if wrong := sorted(str(key[0]) for key in loaded["mismatched_keys"]):
+            raise ModelError(f"model={str(folder)!r}: other sizes than config.json says: {listed(wrong)}; check both")
+        if missing := sorted(loaded["missing_keys"]):
+            raise ModelError(f"model={str(folder)!r}: its files lack {listed(missing)}; download them again")
+        if surplus := sorted(loaded["unexpected_keys"]):
+            _LOG.warning("model=%r: its files have weights that are not used: %s", str(folder), listed(surplus))
+        return net.to(self.device).eval().requires_grad_(False)
+
+    def _check_shapes(self, directory: Path) -> None:
+        """Set the shape of a state.
+
+        Raises:
+            InputError: the parts do not fit to each other.
+        """
         config = self._net.config
+        if config.sample_size is None:
+            raise InputError("unet.sample_size", None, "write the side of a state in unet/config.json")
         side = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
         self.shape: tuple[int, ...] = (config.in_channels, *side)
         if config.out_channels != config.in_channels:
             found = f"it predicts {config.out_channels} channels for states of {config.in_channels}"
-            raise InputError("model", str(directory), f"{found}; use a model that predicts no variances")
-        if self.text and self._vae.config.latent_channels != config.in_channels:
+            more = "takes no further pictures" if config.in_channels > config.out_channels else "predicts no variances"
+            raise InputError("model", str(directory), f"{found}; use a model that {more}")
+        if not self.text:
+            return
+        if config.num_class_embeds is not None:
+            raise InputError(
+                "unet.num_class_embeds", config.num_class_embeds, "a text model with classes is not supported"
+            )
+        if self._vae.config.latent_channels != config.in_channels:
             channels = self._vae.config.latent_channels
             found = f"its decoder takes {channels} channels, its states have {config.in_channels}"
             raise InputError("model", str(directory), f"{found}; use the parts of one pipeline")
+        factor = self._vae.config.scaling_factor
+        if not (isinstance(factor, (int, float)) and factor > 0):
+            raise InputError("vae.scaling_factor", factor, "give a number above 0, such as 0.18215")
+        width = self._encoder.config.hidden_size
+        if isinstance(config.cross_attention_dim, int) and config.cross_attention_dim != width:
+            fix = f"its text encoder gives {width} numbers a token; use the parts of one pipeline"
+            raise InputError("unet.cross_attention_dim", config.cross_attention_dim, fix)
+        longest = self._encoder.config.max_position_embeddings
+        if self._tokenizer.model_max_length > longest:
+            fix = f"the text encoder reads {longest} tokens; write that in tokenizer/tokenizer_config.json"
+            raise InputError("tokenizer.model_max_length", self._tokenizer.model_max_length, fix)
+
+    def _classes(self, directory: Path) -> tuple[int | None, tuple[str, ...]]:
+        """The class of unconditional pictures, and the names of the classes.
+
+        Raises:
+            InputError: ``labels.json`` does not fit to the network.
+        """
         described = directory / "labels.json"
-        labels = _json(described) if described.exists() else {}
-        classes = getattr(config, "num_class_embeds", None) or 0
-        self.hidden: int | None = labels.get("hidden")
-        self.labels: tuple[str, ...] = tuple(labels.get("labels") or map(str, range(classes)))
+        labels = read_json(described) if described.exists() else {}
+        classes = (0 if self.text else self._net.config.num_class_embeds) or 0
+        hidden, names = labels.get("hidden"), tuple(labels.get("labels") or map(str, range(classes)))
+        if len(names) > classes or not (hidden is None or (type(hidden) is int and 0 <= hidden < classes)):
+            fix = f"the network has {classes} classes; name no more, and hide one of them"
+            raise InputError("model", str(described), fix)
+        return hidden, names
 
     def levels(self, steps: int) -> Levels:
         """The noise levels of a sampler with this number of steps.
 
         Raises:
-            InputError: the number is below 1, or above the timesteps of the training.
+            InputError: the number is below 1, or it needs timesteps that the training did not have.
         """
         config = self._sampler.config
         if not 1 <= steps <= config.num_train_timesteps:
             raise InputError("steps", steps, f"give 1 to {config.num_train_timesteps}, the timesteps of the training")
         self._sampler.set_timesteps(steps)
         timesteps = tuple(int(t) for t in self._sampler.timesteps)
-        alphas = [float(self._sampler.alphas_cumprod[t]) for t in timesteps] + [
-            float(self._sampler.final_alpha_cumprod)
-        ]
-        return Levels(timesteps, tuple(alphas), config.prediction_type, self.clip)
+        if timesteps[0] >= config.num_train_timesteps or timesteps[-1] < 0:
+            fix = f"with steps_offset {config.steps_offset} this needs timesteps outside of the training; take fewer"
+            raise InputError("steps", steps, fix)
+        alphas = [*self._sampler.alphas_cumprod[list(timesteps)].tolist(), float(self._sampler.final_alpha_cumprod)]
+        ratio = (config.dynamic_thresholding_ratio, config.sample_max_value)
+        threshold = Threshold(*ratio) if config.thresholding else None
+        return Levels(timesteps, tuple(alphas), config.prediction_type, self.clip, threshold)
 
     @property
     def clip(self) -> float | None:
@@ -115,9 +196,14 @@ class DiffusionModel:
 
         Raises:
             InputError: the prompt does not name exactly one class.
+            TooLongError: the text encoder does not read all of it.
         """
         if self.text:
-            return str(prompt)
+            text = "" if prompt is None else str(prompt)
+            tokens, most = len(self._tokenizer(text, verbose=False).input_ids), self._tokenizer.model_max_length
+            if tokens > most:
+                raise TooLongError("prompt", f"{tokens} tokens", f"the text encoder reads {most}; shorten it")
+            return text
         if not self.labels:
             return None
         words = [str(prompt)] if isinstance(prompt, int) else re.findall(r"[^\s,]+", str(prompt or ""))
@@ -195,7 +281,6 @@ class DiffusionModel:
                 words,
                 padding="max_length",
                 max_length=self._tokenizer.model_max_length,
-                truncation=True,
                 return_tensors="pt",
             ).input_ids
             with torch.inference_mode(False), torch.no_grad():  # passes with gradients use the cache, too
@@ -204,13 +289,16 @@ class DiffusionModel:
 
     @torch.inference_mode()
     def pictures(self, states: Sequence[Array]) -> list[Array]:
-        """Pictures [channels, height, width] between 0 and 1 of clean states, which a text model decodes."""
+        """Pictures [channels, height, width] between 0 and 1 of clean states, which a text model decodes.
+
+        A value is NaN if the decoder gives NaN or infinity for it.
+        """
         return list(self._shown(torch.from_numpy(np.stack(states)).to(self.device)).float().cpu().numpy())
 
     def _shown(self, clean: Tensor) -> Tensor:
         """Pictures [n, channels, height, width] between 0 and 1 of clean states."""
         decoded: Tensor = self._vae.decode(clean / self._vae.config.scaling_factor).sample if self.text else clean
-        return (decoded / 2 + 0.5).clip(0, 1)
+        return (decoded / 2 + 0.5).clip(0, 1).where(decoded.isfinite(), torch.nan)
 
     @cached_property
     def flops(self) -> float:
@@ -220,19 +308,3 @@ class DiffusionModel:
         with torch.inference_mode(), counter:
             self._forward(x, [0], ["" if self.text else 0 if self.labels else None])
         return float(counter.get_total_flops())
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("model", str(path), f"no diffusers directory ({error})") from None
-    return found
-
-
-def _fingerprint(directory: Path) -> str:
-    """Twelve hexadecimal digits that change with the weights of any part, or with the sampler."""
-    paths = sorted([*directory.glob("*/*.safetensors"), directory / "scheduler" / "scheduler_config.json"])
-    if len(paths) < 2:
-        raise ModelError(f"model={str(directory)!r}: no weights in it (*.safetensors)")
-    return digest_of(paths)

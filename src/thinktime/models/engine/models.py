@@ -46,7 +46,7 @@ class ChatTokenizer:
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises nothing narrower
-            raise ModelError(f"{path}: not a tokenizer ({_first_line(error)}); the file is broken") from error
+            raise ModelError(f"{path}: not a tokenizer ({first_line(error)}); the file is broken") from error
         config = _read_json(directory / "tokenizer_config.json")
         self._template = _chat_template(directory, config)
         self.end_ids = self._ends(directory, config)
@@ -171,7 +171,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     if not kind.endswith("ForCausalLM"):
         raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
     tokenizer = ChatTokenizer(directory)
-    number, place = getattr(torch, dtype), _device(device)
+    number, place = getattr(torch, dtype), device_of(device)
     try:
         model: Any
         if kind == "LlamaForCausalLM" and _plain(config) and Llama.fits(directory):
@@ -185,7 +185,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
-        raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
+        raise ModelError(f"model={str(directory)!r}: cannot load it ({first_line(error)}); check its files") from error
     shape = _shape(sizes, model, number)
     if not isinstance(model, Llama):
         model.verify(shape, number)
@@ -204,11 +204,11 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
     kind = (config.get("architectures") or ["nothing"])[0]
     if kind != "LlamaForTokenClassification":
         raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
-    number, place = getattr(torch, dtype), _device(device)
+    number, place = getattr(torch, dtype), device_of(device)
     try:
         model = Llama.load(directory, number)
     except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_first_line(error)})") from error
+        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({first_line(error)})") from error
     if model.labels != 2:
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
     shape = _shape(_sizes(model.config), model, number)
@@ -302,12 +302,17 @@ def _multiplied(model: torch.nn.Module) -> int:
     return parameters
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of a name such as ``cpu`` or ``cuda:1``.
+
+    Raises:
+        InputError: there is no such device.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise InputError("device", name, f"{_first_line(error)}; give cpu, or cuda if there is a GPU") from error
+        raise InputError("device", name, f"{first_line(error)}; give cpu, or cuda if there is a GPU") from error
     return device
 
 
@@ -333,5 +338,11 @@ def _token_text(token: Any) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def listed(names: list[str]) -> str:
+    """The first three names, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -21,6 +21,7 @@ from thinktime.models.engine.attention import KVStore, View
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Attend
 from thinktime.models.engine.llama import Tap
+from thinktime.models.engine.models import listed
 
 NAME = "thinktime"
 VERSION = f"transformers {__version__.partition('.')[0]}"
@@ -90,10 +91,10 @@ class TransformersLM(torch.nn.Module):
                 raise
             raise _refusal(family) from error  # it has its own table of attention functions
         if missing := sorted(loaded["missing_keys"]):
-            raise ModelError(f"model={str(directory)!r}: its files lack {_some(missing)}; download them again")
+            raise ModelError(f"model={str(directory)!r}: its files lack {listed(missing)}; download them again")
         if surplus := sorted(loaded["unexpected_keys"]):
             _LOG.warning(
-                "model=%r: its files have weights that a %s does not use: %s", str(directory), family, _some(surplus)
+                "model=%r: its files have weights that a %s does not use: %s", str(directory), family, listed(surplus)
             )
         self.inner.eval().requires_grad_(False)
         layers = getattr(self.inner.base_model, "layers", None)
@@ -215,7 +216,3 @@ def _variant(directory: Path) -> str | None:
         return None
     others = sorted(path.name.split(".")[1] for path in directory.glob("model.*.safetensors"))
     return others[0] if others else None
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
