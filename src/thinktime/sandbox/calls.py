@@ -22,11 +22,12 @@ import symtable
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from threading import RLock
-from types import CoroutineType, ModuleType
+from types import CoroutineType, ModuleType, NoneType
 from typing import Any, NoReturn
 
 REQUEST, ANSWER = {"do", "values", "named"}, {"value", "failed", "changes", "printed"}
@@ -35,6 +36,9 @@ LONGEST = 1 << 24
 """Most bytes of a message."""
 PRINTED = 1 << 20
 """Most characters that the program prints in a call."""
+
+MODULES = {name: name for name in (*sys.stdlib_module_names, "numpy")} | {"np": "numpy"}
+"""Modules that tests may use without an import, by name."""
 
 Parts = Callable[[Any], Iterable[Any]]
 PLAIN: dict[type, tuple[Parts, Callable[..., Any]]] = {
@@ -61,8 +65,10 @@ PLAIN: dict[type, tuple[Parts, Callable[..., Any]]] = {
 }
 """How to take values of a type apart, and how to put them together again."""
 NAMED = {kind.__name__: build for kind, (_, build) in PLAIN.items()}
-CHANGEABLE = (list, dict, set, deque, bytearray)
-"""Arguments that a function may change: the changes travel back."""
+CHANGEABLE: tuple[Any, ...] = (list, dict, set, deque, bytearray)
+"""Types of arguments that a function may change: the changes travel back."""
+FIXED: tuple[Any, ...] = (int, float, str, bytes, tuple)
+"""Types whose subclasses travel as copies that have the other attributes of the object."""
 
 UNARY: dict[str, Callable[..., Any]] = {
     "__call__": lambda function, *values, **named: function(*values, **named),
@@ -97,7 +103,10 @@ UNARY: dict[str, Callable[..., Any]] = {
 """What a `Remote` lets its owner do, whatever the other operands are."""
 BINARY: dict[str, Callable[..., Any]] = {
     f"__{name}__": getattr(operator, f"__{name}__")
-    for name in "lt le gt ge add sub mul matmul truediv floordiv mod pow lshift rshift and or xor".split()
+    for name in (
+        *("lt", "le", "gt", "ge", "add", "sub", "mul", "matmul", "truediv"),
+        *("floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"),
+    )
 }
 """What the owner of two `Remote` does with them."""
 
@@ -140,15 +149,14 @@ for _name in BINARY:
 
 def plain(value: Any) -> Any:
     """A copy of a value of a subclass of list, dict, … as a value of this class; None for other values."""
-    return next((base(value) for base in CHANGEABLE if isinstance(value, base)), None)
+    return next((kind(value) for kind in CHANGEABLE if isinstance(value, kind)), None)
 
 
 class Side:
     """One of the two processes. It asks the other one, and answers what the other one asks meanwhile."""
 
-    operations = {**UNARY, **BINARY, "__eq__": operator.eq, "plain": plain}
-
     def __init__(self, channel: int) -> None:
+        self.operations: dict[str, Callable[..., Any]] = {**UNARY, **BINARY, "__eq__": operator.eq, "plain": plain}
         self._socket = socket.socket(fileno=channel)
         self._lock = RLock()
         self._objects: list[Any] = []
@@ -200,8 +208,8 @@ class Side:
 
     def encode(self, value: Any) -> Any:
         """A value as JSON."""
-        kind = type(value)
-        if value is None or kind in (bool, str, float) or (kind is int and abs(value) < 1 << 53):
+        kind: Any = type(value)
+        if kind in (NoneType, bool, str, float) or (kind is int and abs(value) < 1 << 53):
             return value
         if kind is Remote:
             return ["yours", value._handle]
@@ -210,14 +218,16 @@ class Side:
         if kind in PLAIN:
             return [kind.__name__, *map(self.encode, PLAIN[kind][0](value))]
         if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "biufcSU":
-            return ["array", str(value.dtype), self.encode(value.tolist())] if value.shape else self.encode(value.item())
-        for base in (int, float, str, bytes, tuple):
+            return (
+                ["array", str(value.dtype), self.encode(value.tolist())] if value.shape else self.encode(value.item())
+            )
+        for base in FIXED:
             if isinstance(value, base):
                 return ["subclass", self._export(value), self.encode(base.__getnewargs__(value)[0])]
         if isinstance(value, type):
             if issubclass(value, BaseException):
                 return ["exception", *_lineage(value)]
-            if getattr(builtins, value.__name__, None) is value:
+            if value.__module__ == "builtins" and hasattr(builtins, value.__name__):
                 return ["builtin", value.__name__]
         if isinstance(value, ModuleType):
             return ["module", value.__name__]
@@ -238,7 +248,7 @@ class Side:
             if kind == "exception":
                 return self._exception(parts)
             if kind == "builtin":
-                return _class(vars(builtins)[parts[0]])
+                return _class(parts[0])
             if kind == "module":
                 return importlib.import_module(parts[0])
             if kind == "mine":
@@ -321,7 +331,7 @@ class Program(Side):
 
     def __init__(self, channel: int, names: dict[str, Any]) -> None:
         super().__init__(channel)
-        self.operations = {**self.operations, "global": names.__getitem__, "await": _awaited}
+        self.operations |= {"global": names.__getitem__, "await": _awaited}
         self._output = sys.stdout = Printed()
 
     def printed(self) -> str:
@@ -367,26 +377,31 @@ class Tests(Side):
 class Space(dict[str, Any]):
     """The global names of the tests. A name that the tests do not define comes from the program.
 
-    But built-in functions, modules of the standard library and numpy do not: a program could bring its own ``abs``. One
-    exception: some programs are named like a built-in function. Then tests need no other name.
+    But built-in functions, modules of the standard library and numpy do not: a program could bring its own ``abs``. If
+    the tests need built-in names only, the function that they test has one of them, and all come from the program. If
+    they use the name of a module only without a dot, it is a name of the program.
     """
 
     def __init__(self, tests: Tests, source: str) -> None:
         super().__init__(__name__="__main__")
         self._tests = tests
         free = _free(source)
-        self._kept = {name for name in free if hasattr(builtins, name)}
-        if len(free) == 1:
-            self._kept.clear()
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in free:
-                module = {"np": "numpy"}.get(node.value.id, node.value.id)
-                if module in sys.stdlib_module_names or module == "numpy":
-                    self[node.value.id] = importlib.import_module(module)
+        nodes = list(ast.walk(ast.parse(source)))
+        dotted = {
+            node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        self._own_builtins = not all(hasattr(builtins, name) for name in free)
+        self._not_modules = free - dotted
+        for name in free:  # functions and classes are fetched once; a global number may change
+            with suppress(KeyError):
+                if isinstance(value := self[name], Remote | type):
+                    self[name] = value
 
     def __missing__(self, name: str) -> Any:
-        if name in self._kept:
+        if hasattr(builtins, name) and self._own_builtins:
             raise KeyError(name)
+        if name in MODULES and name not in self._not_modules:
+            return importlib.import_module(MODULES[name])
         return self._tests.ask("global", name)
 
 
@@ -437,10 +452,11 @@ def _made(kind: type[BaseException], values: tuple[Any, ...]) -> BaseException:
         return made
 
 
-def _class(value: Any) -> type:
-    if isinstance(value, type):
+def _class(name: str) -> type:
+    """A built-in class. A function of this name, such as ``eval``, is none."""
+    if isinstance(value := vars(builtins)[name], type):
         return value
-    raise TypeError(value)
+    raise TypeError(name)
 
 
 def _awaited(coroutine: CoroutineType[Any, Any, Any]) -> Any:

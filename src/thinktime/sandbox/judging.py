@@ -22,8 +22,8 @@ async def judge(sandbox: Sandbox, program: str, tests: str, limits: Limits | Non
     functions and the standard library are their own. Arguments and results are copies (`thinktime.sandbox.calls`).
 
     Returns:
-        ``passed``; ``failed``; the limit that the program or its tests exceeded; ``killed`` if a signal ended one of the
-        two; ``refused`` if the sandbox did not start them.
+        ``passed``; ``failed``; the limit that the program or its tests exceeded; ``killed`` if a signal ended one of
+        them; ``refused`` if the sandbox did not start them.
     """
     ours, theirs = socket.socketpair()
     token = secrets.token_hex()

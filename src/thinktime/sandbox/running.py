@@ -94,7 +94,7 @@ class Sandbox:
         channel: socket.socket | None = None,
         limits: Limits | None = None,
     ) -> Outcome:
-        """Run a program as ``__main__``. It raises nothing that the program causes. If it is cancelled, the program ends.
+        """Run a program as ``__main__``. No program makes this raise. If it is cancelled, the program ends.
 
         Args:
             program: Python source, or code that this interpreter has compiled.
@@ -136,9 +136,8 @@ class Sandbox:
 class _Running:
     """A started process. A thread waits for its end and for the end of its children.
 
-    Bubblewrap runs as two processes: the one that we start, and below it the first one of the sandbox. All others of the
-    sandbox end with the first one. Bubblewrap writes its id to a pipe. The program's process writes ``!`` to this pipe
-    when it is ready.
+    Bubblewrap has two processes: the one that we start, and below it the first one of the sandbox. When that one ends,
+    the kernel ends all others of the sandbox. A pipe brings its id, and ``!`` when the program's own process is ready.
     """
 
     def __init__(
@@ -277,7 +276,9 @@ def why_not() -> str | None:
     if shutil.which("bwrap") is None:
         return "it is not installed"
     with ThreadPoolExecutor(1) as thread:  # there may be a running event loop in this one
-        outcome = thread.submit(lambda: asyncio.run(Sandbox("bubblewrap").run("import json", limits=Limits(seconds=30)))).result()
+        outcome = thread.submit(
+            lambda: asyncio.run(Sandbox("bubblewrap").run("import json", limits=Limits(seconds=30)))
+        ).result()
     if outcome.reason == "ok":
         return None
     lines = outcome.stderr.decode(errors="replace").split("\n")
@@ -309,7 +310,14 @@ def _bubblewrap(limits: Limits, info: int) -> list[str]:
     else:
         rights += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     return [
-        *("bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+        *(
+            shutil.which("bwrap") or "bwrap",
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+        ),
         *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--info-fd", str(info)),
         *rights,
         *_visible(),
@@ -362,9 +370,31 @@ def _beginning(file: IO[bytes], n: int) -> bytes:
 
 @contextmanager
 def _folder() -> Iterator[str]:
-    """An empty folder, which is removed with a tree of any depth and any rights in it."""
+    """An empty folder, which is removed at the end with all that is in it."""
     path = tempfile.mkdtemp()
     try:
         yield path
     finally:
-        subprocess.run(["sh", "-c", 'chmod -R u+rwx "$0"; rm -rf "$0"', path], stderr=subprocess.DEVNULL, check=False)
+        with suppress(OSError):
+            _remove(path)
+
+
+def _remove(path: str) -> None:
+    """Remove a folder and what is in it, of any depth and mode: inner folders move to its top first.
+
+    `shutil.rmtree` recurses, and gives up where a program took away its own rights.
+    """
+    left, moved = [path], 0
+    while left:
+        folder = left.pop()
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                os.chmod(entry.path, 0o700)
+                moved += 1
+                left.append(os.path.join(path, f"{secrets.token_hex(8)}-{moved}"))
+                os.rename(entry.path, left[-1])
+            else:
+                os.unlink(entry.path)
+        if folder != path:
+            os.rmdir(folder)
+    os.rmdir(path)
