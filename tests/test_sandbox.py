@@ -178,6 +178,25 @@ def test_all_processes_together_have_the_memory_of_one(sandbox: Sandbox) -> None
     assert run(sandbox, program, Limits(seconds=120, memory=256 << 20)).reason == "memory"
 
 
+def test_a_program_makes_no_namespaces_and_no_memory_beside_its_limits(sandbox: Sandbox) -> None:
+    """The numbers of flags are those of ``clone``: new user and mount namespaces."""
+    program = """
+import ctypes, errno, os, platform
+libc = ctypes.CDLL(None, use_errno=True)
+def failed(function, *values):
+    ctypes.set_errno(0)
+    return function(*values) == -1 and errno.errorcode[ctypes.get_errno()]
+def memory():
+    try: return os.memfd_create("x")
+    except OSError as error: return errno.errorcode[error.errno]
+clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+print(memory(), failed(libc.unshare, 0x10000000), failed(libc.unshare, 0x00020000), failed(libc.ptrace, 16, 1, 0, 0),
+      failed(libc.syscall, clone, 0x10000000 | 17, 0, 0, 0, 0), failed(libc.mount, b"x", b"/tmp", b"tmpfs", 0, 0))
+"""
+    outcome = run(sandbox, program)
+    assert outcome.stdout.split() == [b"ENOSYS"] * 4 + [b"EPERM"] * 2, outcome.stderr
+
+
 @pytest.mark.parametrize("depth", [1, 1100])
 def test_no_file_is_left(either: Sandbox, tmp_path: Path, depth: int) -> None:
     program = f"import os\nfor _ in range({depth}):\n    os.mkdir('d')\n    os.chdir('d')\nos.chmod('.', 0)"

@@ -30,6 +30,7 @@ from types import CodeType
 from typing import IO, Any, Literal
 
 from thinktime.core.errors import InputError
+from thinktime.sandbox.seccomp import forbidding
 
 Kind = Literal["bubblewrap", "none"]
 Reason = Literal["ok", "time", "memory", "output", "killed", "refused"]
@@ -37,6 +38,8 @@ Reason = Literal["ok", "time", "memory", "output", "killed", "refused"]
 OUT_OF_MEMORY = 112
 """Exit status of a program that ends with a MemoryError."""
 _BEGIN = "import marshal, sys; job = marshal.loads(sys.stdin.buffer.read()); exec(job['begin']); main(job)"
+_START = 60.0
+"""Seconds until a program must have begun."""
 _TICK = 0.1
 """Seconds between two looks at the memory in use."""
 _USERS = range(61184, 65520)
@@ -48,7 +51,7 @@ class Limits:
     """The most that a program may use. Sizes are in bytes."""
 
     seconds: float = 5.0
-    """From the start of the process to its end."""
+    """From the first line of the program to the end of its process."""
     memory: int = 1 << 30
     """Address space of each process, and resident memory of all together."""
     output: int = 1 << 20
@@ -152,31 +155,32 @@ class _Running:
     ) -> None:
         self._kind = kind
         self._status, status = os.pipe()
-        info = os.dup(status)  # bubblewrap closes this one
-        shared = [] if channel is None else [channel.fileno()]
         self._job = marshal.dumps({**job, "status": status})
-        wrapped, passed = [], [status, *shared]
-        if kind == "bubblewrap":
-            wrapped, passed = _bubblewrap(limits, info), [status, info, *shared]
-        try:
-            self.process = subprocess.Popen(
-                [*wrapped, sys.executable, "-I", "-c", _BEGIN],
-                cwd=folder,
-                env={},
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=passed,
-                start_new_session=True,
-            )
-        except OSError:
-            os.close(self._status)
-            raise
-        finally:
-            for descriptor in (status, info):
-                os.close(descriptor)
+        with ExitStack() as passed:  # descriptors that the new process has and this one does not need
+            passed.callback(os.close, status)
+            descriptors, command = [status], [sys.executable, "-I", "-c", _BEGIN]
             if channel is not None:
-                channel.close()
+                descriptors.append(passed.enter_context(channel).fileno())
+            if kind == "bubblewrap":
+                info, rules = os.dup(status), _readable(forbidding())  # bubblewrap closes these
+                passed.callback(os.close, info)
+                passed.callback(os.close, rules)
+                descriptors += [info, rules]
+                command = [*_bubblewrap(limits, info, rules), *command]
+            try:
+                self.process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env={},
+                    stdin=subprocess.PIPE,
+                    stdout=stdout,
+                    stderr=stderr,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                )
+            except OSError:
+                os.close(self._status)
+                raise
         self._first: int | None = None
         """A descriptor of the first process of the sandbox."""
         self._heard = b""
@@ -191,15 +195,15 @@ class _Running:
 
     async def end(self, limits: Limits) -> Reason | None:
         """Wait until all processes are gone. Return the limit that ended them, if one did."""
-        until = time.monotonic() + limits.seconds
+        self._until = time.monotonic() + _START
         with ThreadPoolExecutor(1) as thread:
-            ended = asyncio.get_running_loop().run_in_executor(thread, self._follow)
+            ended = asyncio.get_running_loop().run_in_executor(thread, self._follow, limits.seconds)
             try:
                 while True:
-                    await asyncio.wait({ended}, timeout=max(0.0, min(_TICK, until - time.monotonic())))
+                    await asyncio.wait({ended}, timeout=max(0.0, min(_TICK, self._until - time.monotonic())))
                     if ended.done():
                         return None
-                    if time.monotonic() >= until:
+                    if time.monotonic() >= self._until:
                         return "time"
                     if _resident(self.process.pid) > limits.memory:
                         return "memory"
@@ -209,9 +213,6 @@ class _Running:
 
     def reason(self, over: Reason | None, too_long: bool) -> Reason:
         """Why it ended, after its end."""
-        os.set_blocking(self._status, False)
-        with suppress(BlockingIOError):
-            self._heard += os.read(self._status, 4096)
         if b"!" not in self._heard:
             return "refused"
         status = self.process.returncode
@@ -224,9 +225,8 @@ class _Running:
             return "output"
         return "killed" if ended_by else "ok"
 
-    def _follow(self) -> None:
-        while self._kind == "bubblewrap" and (more := os.read(self._status, 4096)):
-            self._heard += more
+    def _follow(self, seconds: float) -> None:
+        while self._kind == "bubblewrap" and self._listen():
             if found := re.search(rb'"child-pid": (\d+)', self._heard):
                 with suppress(ProcessLookupError):
                     self._first = os.pidfd_open(int(found[1]))
@@ -234,10 +234,19 @@ class _Running:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError), self.process.stdin as pipe:
             pipe.write(self._job)
+        while b"!" not in self._heard and self._listen():
+            pass
+        self._until = time.monotonic() + seconds
         self.process.wait()
         self._kill()
         if self._first is not None:
             select.select([self._first], [], [])
+
+    def _listen(self) -> bool:
+        """Wait for the next message. Return whether there is one."""
+        more = os.read(self._status, 4096)
+        self._heard += more
+        return bool(more)
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -299,7 +308,7 @@ def _resources(limits: Limits, kind: Kind) -> dict[str, int]:
     return found
 
 
-def _bubblewrap(limits: Limits, info: int) -> list[str]:
+def _bubblewrap(limits: Limits, info: int, rules: int) -> list[str]:
     """The command that runs another one in a sandbox.
 
     Root maps no user ids: its program takes a user id of its own, because the kernel counts no processes for root.
@@ -319,6 +328,7 @@ def _bubblewrap(limits: Limits, info: int) -> list[str]:
             "--unshare-cgroup-try",
         ),
         *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--info-fd", str(info)),
+        *("--seccomp", str(rules)),
         *rights,
         *_visible(),
         *("--perms", "0755", "--dir", "/dev"),
@@ -359,8 +369,17 @@ def _resident(pid: int) -> int:
         with suppress(OSError, IndexError):
             total += int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             for thread in os.listdir(folder / "task"):
-                left += map(int, (folder / "task" / thread / "children").read_text().split())
+                with suppress(OSError):  # it has ended
+                    left += map(int, (folder / "task" / thread / "children").read_text().split())
     return total
+
+
+def _readable(content: bytes) -> int:
+    """A descriptor to read a few bytes from."""
+    reads, writes = os.pipe()
+    with open(writes, "wb") as pipe:
+        pipe.write(content)
+    return reads
 
 
 def _beginning(file: IO[bytes], n: int) -> bytes:
