@@ -369,6 +369,9 @@ def h(x): return Many([9])
 class Table(dict):
     __eq__, __ne__ = Equal.__eq__, Equal.__ne__
 def k(x): return Table()
+def stop(x): raise StopIteration
+class Stop(list):
+    def __iter__(self): raise StopIteration
 import unittest.mock
 abs = lambda x: 0
 all = isinstance = lambda *values: True
@@ -381,7 +384,12 @@ CLAIMS = [
     *("numpy.allclose(f(1), 3)", "all([f(1) == 3])", "Fraction(3) == f(1)", "Decimal(3) == f(1)", "{3} == {f(1)}"),
     *("g(1) == 3", "3 == g(1)", "abs(g(1) - 3) < 1e-6", "g(1) < 4", "not g(1) != 3", "[g(1)] == [3]"),
     *("h(1) == [3]", "[3] == h(1)", "3 in h(1)", "h(1) == [3, 4]", "k(1) == {3: 4}", "{3: 4} == k(1)"),
-    "math.isclose(g(1), 3)",
+    *(
+        "math.isclose(g(1), 3)",
+        "all(map(stop, [1]))",
+        "all(map(lambda x: Stop() == 3, [1]))",
+        "[*map(stop, [1])] == []",
+    ),
 ]
 
 
@@ -475,6 +483,37 @@ class Node:
 assert want not in f(lambda: "secret", ("secret" for _ in [1]), Node())
 """
     assert verdict(sandbox, program, tests) == "passed"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('do="global", values=["want"]', "passed"),
+        ('do="__getattr__", values=[given, "__globals__"]', "passed"),
+        ('do="__call__", values=[["builtin", "type"], "want"]', "passed"),
+        ('do="__call__", values=[["module", "os"], "want"]', "passed"),
+        ('do="__getitem__", values=[["dict"], "want"]', "passed"),
+        ('do="__call__", values=[["builtin", "eval"], "want"]', "failed"),
+        ('do="__call__", values=[["yours", 99]]', "failed"),
+        ('do="__call__"', "failed"),
+        ('value=2, failed=False, changes={}, printed=""', "failed"),
+        ("other=[[[]]]", "failed"),
+    ],
+)
+def test_a_program_that_speaks_the_protocol_itself_gets_no_further(
+    sandbox: Sandbox, message: str, expected: str
+) -> None:
+    program = f"""
+import sys
+def f(g):
+    frame = sys._getframe()
+    while type(side := frame.f_locals.get("self")).__name__ != "Program": frame = frame.f_back
+    given = ["yours", g._handle]
+    side._send(**{{"named": {{}}, **dict({message})}})
+    return str(side._receive())
+"""
+    tests = "want = 'secret'\nassert want not in f(lambda: want)"
+    assert verdict(sandbox, program, tests) == expected
 
 
 @pytest.mark.parametrize("place", ["program", "function", "tests"])

@@ -184,6 +184,7 @@ class _Running:
         self._first: int | None = None
         """A descriptor of the first process of the sandbox."""
         self._heard = b""
+        self._until = time.monotonic() + _START
 
     def __enter__(self) -> _Running:
         return self
@@ -195,7 +196,6 @@ class _Running:
 
     async def end(self, limits: Limits) -> Reason | None:
         """Wait until all processes are gone. Return the limit that ended them, if one did."""
-        self._until = time.monotonic() + _START
         with ThreadPoolExecutor(1) as thread:
             ended = asyncio.get_running_loop().run_in_executor(thread, self._follow, limits.seconds)
             try:
