@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from thinktime.bench.execution import Checks
 from thinktime.core.errors import InputError
+from thinktime.sandbox.calls import NAMED, LostError, Side
 from thinktime.sandbox.judging import judge
 from thinktime.sandbox.running import Limits, Outcome, Reason, Sandbox, find_sandbox, why_not
 
@@ -23,6 +30,7 @@ BUBBLEWRAP = pytest.param(
 )
 AMPLE = Limits(seconds=60)
 """A busy machine must not change a verdict."""
+KINDS = {*NAMED, "yours", "exception", "builtin", "mine", "coroutine", "subclass", "raised", "array", "unknown"}
 ADD = "def f(x):\n    return x + 1\n"
 
 
@@ -270,6 +278,10 @@ def reverse(node):
     return before
 class Node:
     def __init__(self, value, next=None): self.value, self.next = value, next
+class Open:
+    entered = left = False
+    def __enter__(self): self.entered = True; return self
+    def __exit__(self, *error): self.left = True
 class Pile(list):
     def push(self, x): self.append(x)
 """,
@@ -279,6 +291,8 @@ assert repr(Vector(1)) == str(Vector(1)) == f"{Vector(1)}" == "Vector(1)" and Ve
 assert len({Vector(1), Vector(1)}) == 1 and max([Vector(1), Vector(3)]) == Vector(3) and isinstance(Vector(1), Vector)
 one = Vector(1); two = Vector(2); one.x = 7
 assert longest([one, two]) is one and one.x == 7
+with Open() as opened: assert opened.entered and not opened.left
+assert opened.left
 last = reverse(Node(1, Node(2)))
 assert (last.value, last.next.value, last.next.next) == (2, 1, None)
 pile = Pile([1]); pile.push(2)
@@ -346,6 +360,51 @@ assert text.getvalue() == "hello 3\\nhello 4\\n" and count == 2 and asyncio.run(
 @pytest.mark.parametrize("use", USES)
 def test_tests_use_a_program_as_if_it_were_here(sandbox: Sandbox, use: str) -> None:
     assert verdict(sandbox, *USES[use]) == "passed"
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False)
+    | st.text(st.characters())
+    | st.binary()
+    | st.fractions()
+    | st.decimals(allow_nan=False)
+    | st.datetimes()
+    | st.timedeltas(),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.sets(st.integers() | st.text())
+        | st.lists(inner).map(deque)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def side() -> Iterator[Side]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Side(os.dup(ours.fileno()))
+
+
+@settings(max_examples=30)
+@given(plain)
+def test_plain_values_travel_unchanged(side: Side, value: object) -> None:
+    copy = side.decode(json.loads(json.dumps(side.encode(value))))
+    assert copy == value and type(copy) is type(value)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(sorted(KINDS)), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=6))
+def test_a_value_that_there_is_not_is_a_loss(side: Side, kind: str, parts: object) -> None:
+    """No message of the program raises anything else."""
+    with suppress(LostError):
+        side.decode([kind, *(parts if isinstance(parts, list) else [parts])])
 
 
 FORGERIES = """
@@ -430,6 +489,12 @@ def f(x):
         ("def f(x): raise SystemExit(0)", "assert f(1) == 2", "failed"),
         ("import builtins\nbuiltins.abs = lambda x: 0\ndef f(x): return 9", "assert abs(f(1) - 2) < 1", "failed"),
         ("import sys\nsys.argv[:] = ['', '', '']\ndef f(x): return 9", "assert f(1) == 2", "failed"),
+        (
+            "class F:\n    def __enter__(self): return self\n    def __exit__(self, *error): return True\n"
+            "def f(x): return F()",
+            "with f(1) as found: assert found == 2",
+            "failed",
+        ),
         ("def f(x): return f", "assert f(1) == 2", "failed"),
         (WRITES, "assert f(1) == 2", "failed"),
         (

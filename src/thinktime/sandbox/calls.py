@@ -97,7 +97,6 @@ UNARY: dict[str, Callable[..., Any]] = {
     "__invert__": operator.invert,
     "__round__": round,
     "__enter__": lambda manager: type(manager).__enter__(manager),
-    "__exit__": lambda manager, *error: type(manager).__exit__(manager, *error),
     "__instancecheck__": lambda kind, value: isinstance(value, kind),
 }
 """What a `Remote` lets its owner do, whatever the other operands are."""
@@ -109,6 +108,14 @@ BINARY: dict[str, Callable[..., Any]] = {
     )
 }
 """What the owner of two `Remote` does with them."""
+
+
+OTHER: dict[str, Callable[..., Any]] = {
+    "__eq__": operator.eq,
+    "__exit__": lambda manager, *error: type(manager).__exit__(manager, *error),
+    "plain": lambda value: next((kind(value) for kind in CHANGEABLE if isinstance(value, kind)), None),
+}
+"""What a `Remote` does in its own way. ``plain`` copies a value of a subclass of list, dict, …"""
 
 
 class LostError(BaseException):
@@ -132,6 +139,10 @@ class Remote:
         plain = self._side.ask("plain", self)
         return NotImplemented if plain is None else plain == other
 
+    def __exit__(self, *error: object) -> None:
+        """Leave the context, which cannot suppress the exception: it may be that of a test that fails."""
+        self._side.ask("__exit__", self, *error)
+
 
 def _unary(name: str) -> Callable[..., Any]:
     return lambda self, *values, **named: self._side.ask(name, self, *values, **named)
@@ -147,16 +158,11 @@ for _name in BINARY:
     setattr(Remote, _name, _binary(_name))
 
 
-def plain(value: Any) -> Any:
-    """A copy of a value of a subclass of list, dict, … as a value of this class; None for other values."""
-    return next((kind(value) for kind in CHANGEABLE if isinstance(value, kind)), None)
-
-
 class Side:
     """One of the two processes. It asks the other one, and answers what the other one asks meanwhile."""
 
     def __init__(self, channel: int) -> None:
-        self.operations: dict[str, Callable[..., Any]] = {**UNARY, **BINARY, "__eq__": operator.eq, "plain": plain}
+        self.operations = {**UNARY, **BINARY, **OTHER}
         self._socket = socket.socket(fileno=channel)
         self._lock = RLock()
         self._objects: list[Any] = []
