@@ -102,6 +102,27 @@ def test_with_tests_as_the_verifier_selection_equals_coverage(
     assert f"sandbox: {result['sandbox']}   programs: 10 failed, 2 passed\n" in capsys.readouterr().out
 
 
+ODD = {
+    "a NUL": "x = '\0'",
+    "200 KB": f"x = '{'x' * 200_000}'",
+    "a deep tree": "import os; [(os.mkdir('d'), os.chdir('d')) for _ in range(1100)]",
+}
+
+
+@NEEDS_BUBBLEWRAP
+@pytest.mark.parametrize("odd", ODD)
+def test_no_program_ends_a_bench(file: Path, tmp_path: Path, odd: str) -> None:
+    task = load(f"programs:{file}")
+    generator = ToyGenerator({"0": done(ODD[odd]), "1": done(PROGRAMS[2])})
+    for _ in ("live", "from the bank"):
+        with Bank(tmp_path / "bank.db") as bank:
+            session = Session({"main": generator}, {"main": Oracle(task)}, sampling=Sampling(max_length=20))
+            bench = Bench(task, session, [Entry("best_of_n", 2, make("best_of_n", {"n": 2}))], bank)
+            asyncio.run(bench.run())
+            assert [outcome.correct for outcome in bench.outcomes["best_of_n@2"].values()] == [True, False, False]
+            json.dumps(bench.result("thinktime bench", {})).encode()
+
+
 def test_without_bubblewrap_a_bench_of_programs_needs_unsafe(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     refused = CliRunner().invoke(app, ["bench", f"programs:{file}"]).exception
