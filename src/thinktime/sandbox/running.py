@@ -228,7 +228,7 @@ class _Running:
     def _follow(self, seconds: float) -> None:
         while self._kind == "bubblewrap" and self._listen():
             if found := re.search(rb'"child-pid": (\d+)', self._heard):
-                with suppress(ProcessLookupError):
+                with suppress(OSError):  # it has ended
                     self._first = os.pidfd_open(int(found[1]))
                 break
         assert self.process.stdin is not None
@@ -240,7 +240,9 @@ class _Running:
         self.process.wait()
         self._kill()
         if self._first is not None:
-            select.select([self._first], [], [])
+            gone = select.poll()
+            gone.register(self._first, select.POLLIN)
+            gone.poll()
 
     def _listen(self) -> bool:
         """Wait for the next message. Return whether there is one."""
@@ -275,7 +277,9 @@ def find_sandbox(unsafe: bool = False) -> Sandbox:
         return Sandbox("none")
     if problem := why_not():
         raise InputError(
-            "sandbox", "bubblewrap", f"{problem}; install bubblewrap (bwrap), or give --unsafe to run programs without"
+            "sandbox",
+            "bubblewrap",
+            f"{problem}; install bubblewrap (bwrap) and let it make namespaces, or give --unsafe to do without it",
         )
     return Sandbox("bubblewrap")
 
