@@ -8,12 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench experiment browser lock clean
+.PHONY: demo test lint bench experiment browser bubblewrap lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
 
-test: $(READY) lint browser
+test: $(READY) lint browser bubblewrap
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)
@@ -25,6 +25,11 @@ lint: $(READY)
 browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	    apt-get install -y -qq chromium >/dev/null 2>&1; } || echo "no chromium: the browser tests will skip"
+
+# the sandbox of programs; where it cannot be installed its tests skip and say so
+bubblewrap:
+	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    apt-get install -y -qq bubblewrap >/dev/null 2>&1; } || echo "no bubblewrap: the sandbox tests will skip"
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run

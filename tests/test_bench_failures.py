@@ -19,7 +19,7 @@ from thinktime.bank.store import Bank
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.table import results_table
 from thinktime.bench.tasks import Task
-from thinktime.cli.bench import _print_table
+from thinktime.cli.bench import print_table
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
@@ -180,7 +180,7 @@ def test_answers_that_take_too_long_are_counted_and_said(tmp_path: Path, capsys:
         asyncio.run(run.run())
         result = run.result("thinktime bench", {})
     assert [each["undecided"] for each in result["runs"]] == [3]
-    _print_table(result, {})
+    print_table(result, {})
     assert "single, n = 1: 3 of 3 answers take too long to compute; only the same text equals them" in (
         capsys.readouterr().out
     )

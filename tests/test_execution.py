@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 from toy import ToyGenerator, done
+from typer.testing import CliRunner
 
 from experiments.monkeys.health import Judged, health
 from thinktime.bank.store import Bank
 from thinktime.bench.controls import Oracle
-from thinktime.bench.execution import Programs, arithmetic, passes
+from thinktime.bench.execution import Programs, arithmetic
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.tasks import load
+from thinktime.cli import app
+from thinktime.cli.bench import print_table
 from thinktime.core.errors import InputError
 from thinktime.core.types import Sampling
 from thinktime.generators.text import Text
 from thinktime.pocket.problems import problems
+from thinktime.sandbox.running import why_not
 from thinktime.session import Session
 from thinktime.strategies import make
 
@@ -50,38 +54,7 @@ def test_reference_solutions_are_accepted() -> None:
     assert all(arithmetic(problem.solution) for problem in problems("dev", 40))
 
 
-# Programs
-
-
-@pytest.mark.parametrize(
-    ("program", "passed"),
-    [
-        ("def f(x):\n    return x + 1", True),
-        ("def f(x):\n    return x", False),
-        ("def f(x) return", False),
-        ("import sys\nsys.exit(0)", False),
-        ("import os\nos._exit(0)", False),
-        ("print('no end of it' * 1000, input())", False),
-        ("waste = bytearray(1 << 31)\ndef f(x):\n    return x + 1", False),
-    ],
-)
-def test_a_program_passes_if_its_tests_run_to_the_end(program: str, passed: bool) -> None:
-    assert passes(program, "assert f(1) == 2", seconds=60) is passed
-
-
-def test_an_endless_program_times_out_and_leaves_no_process(tmp_path: Path) -> None:
-    beat = tmp_path / "beat"
-    child = f"import time\nwhile True:\n    open({str(beat)!r}, 'a').write('x')\n    time.sleep(0.01)"
-    program = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
-    seconds = 1.0
-    while not beat.exists():  # on a busy machine the child may not have started yet
-        assert passes(program, "", seconds) is None
-        seconds *= 2
-    sizes = []
-    for _ in range(2):
-        assert passes("import time\ntime.sleep(0.2)", "", 60) is True
-        sizes.append(beat.stat().st_size)
-    assert sizes[0] == sizes[1]
+# Programs (test_sandbox.py has what they may do)
 
 
 def test_the_last_fenced_block_is_the_program_and_is_compared_exactly() -> None:
@@ -93,6 +66,8 @@ def test_the_last_fenced_block_is_the_program_and_is_compared_exactly() -> None:
     assert answers.key("X = 1") != answers.key("x = 1")
 
 
+WHY_NOT = why_not()
+NEEDS_BUBBLEWRAP = pytest.mark.skipif(WHY_NOT is not None, reason=f"bubblewrap: {WHY_NOT}")
 PROGRAMS = ("def f(x): return x", "def f(x): return 2 * x", "def f(x): return x + 1", "def f(x) return")
 
 
@@ -105,8 +80,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_with_tests_as_the_verifier_selection_equals_coverage(file: Path, tmp_path: Path) -> None:
-    task = load(f"programs:{file}")
+@pytest.mark.parametrize("unsafe", [pytest.param(False, marks=NEEDS_BUBBLEWRAP), True])
+def test_with_tests_as_the_verifier_selection_equals_coverage(
+    file: Path, tmp_path: Path, unsafe: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = load(f"programs:{file}", unsafe=unsafe)
     generator = ToyGenerator({str(i): done(program) for i, program in enumerate(PROGRAMS)})
     with Bank(tmp_path / "bank.db") as bank:
         entries = [Entry(name, 4, make(name, {"n": 4})) for name in ("best_of_n", "majority")]
@@ -117,6 +95,41 @@ def test_with_tests_as_the_verifier_selection_equals_coverage(file: Path, tmp_pa
     assert selected == [any(outcome.samples) for outcome in bench.outcomes["best_of_n@4"].values()]
     assert selected == [True, True, False]
     assert [outcome.correct for outcome in bench.outcomes["majority@4"].values()] == [False] * 3, "all differ"
+    result = bench.result("thinktime bench", {})
+    assert result["sandbox"] == ("none" if unsafe else "bubblewrap")
+    assert result["verdicts"] == {"failed": 10, "passed": 2}
+    print_table(result, {})
+    assert f"sandbox: {result['sandbox']}   programs: 10 failed, 2 passed\n" in capsys.readouterr().out
+
+
+ODD = {
+    "a NUL": "x = '\0'",
+    "200 KB": f"x = '{'x' * 200_000}'",
+    "a deep tree": "import os; [(os.mkdir('d'), os.chdir('d')) for _ in range(1100)]",
+}
+
+
+@NEEDS_BUBBLEWRAP
+@pytest.mark.parametrize("odd", ODD)
+def test_no_program_ends_a_bench(file: Path, tmp_path: Path, odd: str) -> None:
+    task = load(f"programs:{file}")
+    generator = ToyGenerator({"0": done(ODD[odd]), "1": done(PROGRAMS[2])})
+    for _ in ("live", "from the bank"):
+        with Bank(tmp_path / "bank.db") as bank:
+            session = Session({"main": generator}, {"main": Oracle(task)}, sampling=Sampling(max_length=20))
+            bench = Bench(task, session, [Entry("best_of_n", 2, make("best_of_n", {"n": 2}))], bank)
+            asyncio.run(bench.run())
+            assert [outcome.correct for outcome in bench.outcomes["best_of_n@2"].values()] == [True, False, False]
+            json.dumps(bench.result("thinktime bench", {})).encode()
+
+
+def test_without_bubblewrap_a_bench_of_programs_needs_unsafe(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    refused = CliRunner().invoke(app, ["bench", f"programs:{file}"]).exception
+    assert isinstance(refused, InputError)
+    assert str(refused).startswith("sandbox='bubblewrap': it is not installed; install bubblewrap (bwrap)")
+    after = CliRunner().invoke(app, ["bench", f"programs:{file}", "--unsafe", "--reader", "x"]).exception
+    assert isinstance(after, InputError) and after.field == "reader"
 
 
 def test_a_file_without_tests_is_refused(tmp_path: Path) -> None:

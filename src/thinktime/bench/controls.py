@@ -5,6 +5,7 @@ The difference between a method's results with the two is the most that its own 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -37,12 +38,13 @@ class Oracle:
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         """One reading per node; its value is None for an incomplete sample."""
-        return [Score(self._score(problem, node), Usage(scorer_calls=1)) for node in nodes]
+        values = await asyncio.gather(*(self._score(problem, node) for node in nodes))
+        return [Score(value, Usage(scorer_calls=1)) for value in values]
 
-    def _score(self, problem: Problem, node: Node) -> float | None:
+    async def _score(self, problem: Problem, node: Node) -> float | None:
         if not node.done:
             return None
-        return float(self._task.check(self._task.answers.read(node.state), problem.reference))
+        return float(await self._task.right(self._task.answers.read(node.state), problem.reference))
 
 
 class Scrambled:

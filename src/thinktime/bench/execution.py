@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import hashlib
 import operator
 import os
 import re
-import signal
-import subprocess
-import sys
-import tempfile
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from fractions import Fraction
 
 from thinktime.answers import TextAnswers
+from thinktime.sandbox.judging import Verdict, judge
+from thinktime.sandbox.running import Sandbox
 
-SECONDS = 5.0
-MEGABYTES = 1024
-PASSED = 77
-"""Exit status after the last test. A program that exits earlier with another status has not passed."""
-
-_BEGIN = f"""\
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, ({MEGABYTES << 20}, {MEGABYTES << 20}))
-space = {{"__name__": "__main__"}}
-exec(compile(sys.argv[1], "program", "exec"), space)
-exec(compile(sys.argv[2], "tests", "exec"), space)
-os._exit({PASSED})
-"""
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _NOTES = re.compile(r"<<[^<>]*>>|\$|(?<=\d),(?=\d{3}(?!\d))")
 """Calculator annotations, dollars, and commas of thousands."""
@@ -78,32 +65,6 @@ def _value(side: str) -> Fraction:
     return of(ast.parse(re.sub(r"(?<![\d.])0+(?=\d)", "", side.strip()), mode="eval").body)
 
 
-def passes(program: str, tests: str, seconds: float = SECONDS) -> bool | None:
-    """Whether a Python program passes its tests (assertions that run after it); None if it runs out of time.
-
-    The program runs in its own process, in an empty folder, without environment variables, and with limits of time and
-    memory. This contains mistakes but not malice. Run untrusted programs in a container.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BEGIN, program, tests],
-            cwd=folder,
-            env={},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            return process.wait(seconds) == PASSED
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            with suppress(ProcessLookupError, PermissionError):  # the process and its children
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 def program_of(text: str) -> str:
     """The last fenced code block of a reply, or the whole reply if there is none."""
     blocks = _FENCED.findall(text)
@@ -119,3 +80,36 @@ class Programs(TextAnswers):
     def key(self, answer: str) -> str:
         """The program."""
         return answer
+
+
+class Checks:
+    """Runs programs against tests, as many at once as there are processors. Equal ones run once.
+
+    Args:
+        sandbox: where they run.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._verdicts: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def passes(self, program: str | None, tests: str | None) -> bool:
+        """Whether a program passes its tests. No program makes this raise."""
+        if program is None or tests is None:
+            return False
+        if self._loop is not asyncio.get_running_loop():
+            self._loop, self._free = asyncio.get_running_loop(), asyncio.Semaphore(os.cpu_count() or 1)
+        key = hashlib.sha256(repr((program, tests)).encode()).digest()
+        if key not in self._verdicts or self._verdicts[key].cancelled():
+            self._verdicts[key] = asyncio.create_task(self._judge(program, tests))
+        return await asyncio.shield(self._verdicts[key]) == "passed"
+
+    def counts(self) -> dict[str, int]:
+        """How many different programs got each verdict."""
+        ended = [task for task in self._verdicts.values() if task.done() and not task.cancelled()]
+        return dict(sorted(Counter(task.result() for task in ended).items()))
+
+    async def _judge(self, program: str, tests: str) -> Verdict:
+        async with self._free:
+            return await judge(self.sandbox, program, tests)

@@ -156,18 +156,16 @@ class Bench:
     async def _solve(self, entry: Entry, problem: Problem) -> Outcome:
         search = self.session.search(problem)
         answer = await entry.strategy(search)
-        correct = self._right(answer.value, problem)
+        correct = await self.task.right(answer.value, problem.reference)
         if answer.node is not None:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
         leaves = [r.node for r in search.records() if r.node.done and r.node.parent is search.root]
-        samples = tuple(self._right(self.task.answers.read(leaf.state), problem) for leaf in leaves)
+        read = [self.task.answers.read(leaf.state) for leaf in leaves]
+        samples = tuple([await self.task.right(each, problem.reference) for each in read])
         capped = self.thinking_tokens is not None
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events)
-
-    def _right(self, answer: str | None, problem: Problem) -> bool:
-        return self.task.check(answer, problem.reference)
 
     def _key(self, answer: str | None) -> Hashable:
         return None if answer is None else self.task.answers.key(answer)
@@ -191,6 +189,7 @@ class Bench:
             "reader": self.task.answers.name,
             "evaluator": self.task.evaluator,
             "stamp": STAMP if self._judge == self.task.evaluator else None,
+            **self._programs_result(),
             "sampling": self._sampling_result(),
             "budget": asdict(self.session.budget),
             "runs": [self._run_result(entry) for entry in finished],
@@ -207,6 +206,11 @@ class Bench:
     def _judge(self) -> str | None:
         """The name of the main scorer."""
         return self.session.scorers[MAIN].name if MAIN in self.session.scorers else None
+
+    def _programs_result(self) -> dict[str, Any]:
+        """Where programs ran, and how many different ones got each verdict."""
+        programs = self.task.programs
+        return {"sandbox": programs.sandbox.kind, "verdicts": programs.counts()} if programs else {}
 
     def _model_result(self) -> dict[str, Any]:
         """The names of the main model and scorer, and those of all roles if there are more."""

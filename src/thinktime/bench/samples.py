@@ -182,14 +182,16 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
                 f"temperature {sampling.temperature}, top_p {sampling.top_p}, {sampling.max_length} tokens, seed {seed}"
             )
             raise InputError("n", n, f"the bank lacks some of these samples of {problem.id} at {kept}") from None
-        return Sampled(problem.id, tuple(banked(leaf, problem) for leaf in leaves), canonical(problem.reference or ""))
+        return Sampled(
+            problem.id, tuple([await banked(leaf, problem) for leaf in leaves]), canonical(problem.reference or "")
+        )
 
-    def banked(leaf: Node, problem: Problem) -> Sample:
+    async def banked(leaf: Node, problem: Problem) -> Sample:
         answer = task.answers.read(leaf.state) if leaf.done else None
         return Sample(
             length=len(leaf.state.ids),
             key=None if answer is None else task.answers.key(answer),
-            correct=task.check(answer, problem.reference),
+            correct=await task.right(answer, problem.reference),
             ended=leaf.done,
             text=leaf.state.text,
             reward=reward(leaf, scorer) if scorer and leaf.done else None,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from thinktime.answers import TextAnswers, equivalent, extract
-from thinktime.bench.execution import Programs, passes
+from thinktime.bench.execution import Checks, Programs
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.core.errors import InputError
 from thinktime.core.types import Problem
 from thinktime.plugins import made
 from thinktime.pocket.problems import LEVELS, problems, read_answer
+from thinktime.sandbox.running import find_sandbox
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Task:
     answers: TextAnswers
     check: Callable[[str | None, str | None], bool] = equivalent
     """Whether an answer is right; the default is the equivalence that votes use."""
+    programs: Checks | None = None
+    """Runs answers that are programs."""
+
+    async def right(self, answer: str | None, reference: str | None) -> bool:
+        """The same as ``check``, for a coroutine: it runs programs without blocking the event loop."""
+        if self.programs is not None:
+            return await self.programs.passes(answer, reference)
+        return self.check(answer, reference)
 
     @property
     def evaluator(self) -> str:
@@ -45,6 +54,7 @@ def load(
     seed: int = 0,
     question: str = "question",
     answer: str = "answer",
+    unsafe: bool = False,
 ) -> Task:
     """Load a task: ``pocket`` (n problems of the split, levels in turn) or a JSONL file (its first n problems).
 
@@ -52,9 +62,11 @@ def load(
 
     A file's answers may be in the format of GSM8K (``…#### 18``), boxed, or bare. After the prefix ``programs:``,
     answers are Python programs, and the file has ``tests`` in place of answers; an answer is right if it passes them.
+    Programs run in a sandbox, or with ``unsafe`` without one.
 
     Raises:
-        InputError: the task or file does not exist, a line is malformed, a field is missing, or n is not positive.
+        InputError: the task or file does not exist, a line is malformed, a field is missing, n is not positive, or
+            there is no sandbox for programs.
     """
     if n is not None and n < 1:
         raise InputError("problems", n, "give 1 or more")
@@ -97,13 +109,11 @@ def load(
         loaded.append(Problem(f"{path.stem}-{number}", row[question], reference, level))
         if n is not None and len(loaded) == n:
             break
-    return (
-        Task(path.stem, tuple(loaded), Programs(), _passes)
-        if programs
-        else Task(path.stem, tuple(loaded), TextAnswers())
-    )
+    if not programs:
+        return Task(path.stem, tuple(loaded), TextAnswers())
+    checks = Checks(find_sandbox(unsafe))
 
+    def check(program: str | None, tests: str | None) -> bool:
+        return asyncio.run(checks.passes(program, tests))
 
-@lru_cache(maxsize=4096)  # equal samples run once and get the same verdict
-def _passes(program: str | None, tests: str | None) -> bool:
-    return program is not None and tests is not None and passes(program, tests) is True
+    return Task(path.stem, tuple(loaded), Programs(), check, checks)

@@ -59,7 +59,7 @@ def bench(
         str,
         typer.Argument(
             help="'pocket', a JSONL file (GSM8K's format, or your fields), or programs:FILE, whose 'tests' are run on "
-            "the programs that the model writes, on this machine."
+            "the programs that the model writes, in a sandbox of bubblewrap."
         ),
     ] = "pocket",
     problems: Annotated[
@@ -80,6 +80,12 @@ def bench(
             "default: the task's own. With --replay old samples are read again."
         ),
     ] = None,
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe", help="Run the programs of programs:FILE without a sandbox: they can do what you can do."
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of result.json, timing.json, report.html and the bank.")] = Path(
         "runs/bench"
     ),
@@ -114,7 +120,13 @@ def bench(
 
     entries = _entries(listed(strategies), numbers_in("n", n))
     of_task = partial(
-        load, task, levels=numbers_in("levels", levels), split=split, question=question_field, answer=answer_field
+        load,
+        task,
+        levels=numbers_in("levels", levels),
+        split=split,
+        question=question_field,
+        answer=answer_field,
+        unsafe=unsafe,
     )
     loaded = of_task(problems)
     if reader is not None:
@@ -156,7 +168,7 @@ def bench(
     if as_json:
         print(json.dumps({**result, "timing": timing}))
     else:
-        _print_table(result, timing)
+        print_table(result, timing)
         print(f"report: {out / 'report.html'}   result: {out / 'result.json'}")
     if run.failures:
         print(
@@ -190,7 +202,7 @@ def report(
     if as_json:
         print(json.dumps({"report": str(target)}))
     else:
-        _print_table(loaded, timing)
+        print_table(loaded, timing)
         print(f"report: {target}")
 
 
@@ -335,7 +347,8 @@ def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     return result, timing
 
 
-def _print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
+def print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
+    """Print the table of a result."""
     from rich.console import Console
 
     from thinktime.bench.table import results_table
@@ -346,3 +359,6 @@ def _print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
         if undecided := run.get("undecided"):
             what = f"{undecided} of {run['n_problems']} answers take too long to compute"
             print(f"{run['strategy']}, n = {run['n']}: {what}; only the same text equals them")
+    if "sandbox" in result:
+        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in result["verdicts"].items())
+        print(f"sandbox: {result['sandbox']}   programs: {verdicts or 'none'}")

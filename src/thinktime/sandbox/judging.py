@@ -1,0 +1,50 @@
+"""Runs tests against a program. The two run in different sandboxes, so the program sees only how it is called."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from typing import Literal
+
+from thinktime.sandbox.running import Limits, Outcome, Sandbox, compiled
+
+Verdict = Literal["passed", "failed", "time", "memory", "output", "killed", "refused"]
+
+_GRACE = 1.0
+"""Seconds in which the program notices the end of its tests. If it stops by itself, its own reason counts."""
+
+
+async def judge(sandbox: Sandbox, program: str, tests: str, limits: Limits | None = None) -> Verdict:
+    """Whether a Python program passes its tests: statements that run after it, in its names, and raise if it is wrong.
+
+    Tests may call functions and methods of the program and use its objects. They find its global names; built-in
+    functions and the standard library are their own. Arguments and results are copies (`thinktime.sandbox.calls`).
+
+    Returns:
+        ``passed``; ``failed``; the limit that the program or its tests exceeded; ``killed`` if a signal ended one of
+        them; ``refused`` if the sandbox did not start them.
+    """
+    ours, theirs = socket.socketpair()
+    token = secrets.token_hex()
+    with ours, theirs:
+        judging = _start(sandbox, ours, limits, "run_tests", tests, ours.fileno(), token)
+        running = _start(sandbox, theirs, limits, "run_program", program, theirs.fileno())
+        try:
+            judged = await judging
+            if judged.stdout == token.encode():
+                return "passed"
+            await asyncio.wait({running}, timeout=_GRACE)
+        finally:
+            judging.cancel()
+            running.cancel()
+            await asyncio.wait({judging, running})
+    outcomes = [judged] if running.cancelled() else [running.result(), judged]
+    return next((outcome.reason for outcome in outcomes if outcome.reason != "ok"), "failed")
+
+
+def _start(
+    sandbox: Sandbox, channel: socket.socket, limits: Limits | None, function: str, *values: object
+) -> asyncio.Task[Outcome]:
+    names = {"__name__": "calls", "ARGUMENTS": (function, *values)}
+    return asyncio.create_task(sandbox.run(compiled("calls.py"), names=names, channel=channel, limits=limits))
