@@ -22,7 +22,7 @@ from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Engine, Model
 from thinktime.models.engine.llama import Llama, LlamaConfig
-from thinktime.models.engine.templates import ChatTemplate
+from thinktime.models.engine.templates import ChatTemplate, conversation
 
 _ROPE = {"rope_type", "type", "rope_theta"}
 """Fields of plain rotary positions."""
@@ -67,9 +67,10 @@ class ChatTokenizer:
         """Ids of the prompt with the start of the assistant's turn; a string is one user message.
 
         Raises:
-            InputError: the prompt is empty, or it has words outside a closed vocabulary and ``spell`` is false.
+            InputError: the prompt is empty or no conversation, or it has words outside a closed vocabulary and
+                ``spell`` is false.
         """
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        messages = conversation(prompt)
         content = " ".join(str(message.get("content") or "") for message in messages)
         if not content.strip():
             raise InputError("prompt", prompt, "ask something")

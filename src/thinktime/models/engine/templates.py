@@ -23,6 +23,21 @@ _LOG = logging.getLogger(__name__)
 Messages = Sequence[Mapping[str, Any]]
 
 
+def conversation(prompt: Any) -> list[Mapping[str, Any]]:
+    """The messages of a prompt; a text is one user turn.
+
+    Raises:
+        InputError: it is neither a text nor a list of messages with roles.
+    """
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, Sequence):
+        raise InputError("prompt", prompt, "give a text, or a list of messages")
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InputError("prompt", str(message)[:80], 'give each message as {"role": "user", "content": "…"}')
+    return list(messages)
+
+
 class ChatTemplate:
     """A template with the special tokens of its tokenizer.
 
