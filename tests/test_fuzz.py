@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thinktime import cli, strategies
-from thinktime.answers import READERS, canonical, equivalent
+from thinktime.answers import READERS, TextAnswers, canonical, equivalent
 from thinktime.bank.store import Bank
 from thinktime.bench.replay import Fields, read_recorded, replay
 from thinktime.bench.tasks import load
@@ -198,6 +198,31 @@ def test_a_bank_with_foreign_values(
                 db.execute(f"UPDATE {table} SET {column} = ?", (value,))
     with one_line():
         read_bank(path)
+
+
+@often
+@given(st.data())
+def test_a_search_on_a_bank_with_foreign_samples(site: Site, folder: Path, data: st.DataObject) -> None:
+    def search(bank: Bank) -> Search:
+        sampling = Sampling(max_length=64)
+        return Search(Problem("sum", MESSAGES), site.generator, sampling=sampling, answers=TextAnswers(), journal=bank)
+
+    path = folder / "search.db"
+    if not path.exists():
+        with Bank(path) as bank:
+            asked = search(bank)
+            site.run(asked.extend([asked.root], 2))
+    changed = folder / "changed.db"
+    for name in ("changed.db", "changed.db-wal", "changed.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.copy(path, changed)
+    with contextlib.closing(sqlite3.connect(changed)) as db, db:
+        column = data.draw(st.sampled_from(["state", "usage"]))
+        before = json.loads(db.execute(f"SELECT {column} FROM samples").fetchone()[0])
+        db.execute(f"UPDATE samples SET {column} = ?", (json.dumps(data.draw(grafted([before]))),))
+    with one_line(), Bank(changed) as bank:
+        again = search(bank)
+        site.run(again.run(strategies.parse("majority:n=2")[1]))
 
 
 # Replies

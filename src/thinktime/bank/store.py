@@ -104,15 +104,15 @@ class Bank:
             del _OPEN[inode]
 
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM samples").fetchone()[0])
+        return int(self._rows("SELECT count(*) FROM samples")[0][0])
 
     def models(self) -> list[str]:
         """The names of the generators with samples in this bank."""
-        return [row[0] for row in self._db.execute("SELECT DISTINCT model FROM samples ORDER BY model")]
+        return [str(row[0]) for row in self._rows("SELECT DISTINCT model FROM samples ORDER BY model")]
 
     def scorers(self) -> list[str]:
         """The names of the scorers with scores in this bank."""
-        return [row[0] for row in self._db.execute("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
+        return [str(row[0]) for row in self._rows("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
 
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
         """Store the role of each model (or scorer, by ``kind``) for the next searches."""
@@ -122,26 +122,28 @@ class Bank:
     def roles(self, kind: str) -> dict[str, list[str]]:
         """The names of the models (or scorers) by role."""
         found: dict[str, list[str]] = {}
-        for role, name in self._db.execute("SELECT role, name FROM roles WHERE kind = ? ORDER BY role, name", (kind,)):
-            found.setdefault(role, []).append(name)
+        for role, name in self._rows("SELECT role, name FROM roles WHERE kind = ? ORDER BY role, name", kind):
+            found.setdefault(role, []).append(str(name))
         return found
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
         """The banked sample of this key: ``state``, ``finish``, ``usage``, ``passes`` and ``log_weight``."""
-        query = "SELECT state, finish, usage, passes, log_weight FROM samples WHERE key = ?"
-        row = self._db.execute(query, (key,)).fetchone()
-        if row is None:
+        rows = self._rows("SELECT state, finish, usage, passes, log_weight FROM samples WHERE key = ?", key)
+        if not rows:
             return None
-        state, finish, usage, passes, log_weight = row
-        sample = {"state": self._with_blobs(json.loads(state)), "finish": finish, "usage": json.loads(usage)}
-        return sample | {"passes": passes, "log_weight": log_weight}
+        state, finish, usage, passes, log_weight = rows[0]
+        with self._readable(f"the sample {key}"):
+            sample = {"state": self._with_blobs(json.loads(state)), "finish": str(finish), "usage": json.loads(usage)}
+            return sample | {"passes": int(passes), "log_weight": float(log_weight)}
 
     def samples_of(self, problem: str) -> list[dict[str, Any]]:
         """Every banked sample of a problem, by key."""
-        rows = self._db.execute("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", (problem,))
-        return [
-            {"key": key, "state": self._with_blobs(json.loads(state)), "finish": finish} for key, state, finish in rows
-        ]
+        rows = self._rows("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", problem)
+        with self._readable(f"a sample of {problem}"):
+            return [
+                {"key": key, "state": self._with_blobs(json.loads(state)), "finish": str(finish)}
+                for key, state, finish in rows
+            ]
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Bank finished samples in one transaction; an existing key keeps its first sample.
@@ -174,17 +176,20 @@ class Bank:
             return state
         if set(state) != {_BLOB}:
             return {name: self._with_blobs(value) for name, value in state.items()}
-        row = self._db.execute("SELECT data FROM blobs WHERE hash = ?", (state[_BLOB],)).fetchone()
-        if row is None:
+        rows = self._rows("SELECT data FROM blobs WHERE hash = ?", str(state[_BLOB]))
+        if not rows:
             raise BankError(f"bank={str(self.path)!r}: the blob {state[_BLOB]} is missing; take a copy that has it")
-        return row[0]
+        return rows[0][0]
 
     def find_score(self, key: str, scorer: str) -> Score | None:
         """The banked score of this key by this scorer, or None."""
-        row = self._db.execute(
-            "SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", (key, scorer)
-        ).fetchone()
-        return Score(row[0], Usage(**json.loads(row[2])), tuple(json.loads(row[1]))) if row else None
+        rows = self._rows("SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", key, scorer)
+        if not rows:
+            return None
+        value, steps, usage = rows[0]
+        with self._readable(f"the score {key}"):
+            parts = tuple(map(float, json.loads(steps)))
+            return Score(None if value is None else float(value), Usage.from_dict(json.loads(usage)), parts)
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores in one transaction; an existing key keeps its first score."""
@@ -199,7 +204,7 @@ class Bank:
 
     def verdicts(self, checker: str) -> dict[str, bool]:
         """All verdicts of a checker, by sample key."""
-        rows = self._db.execute("SELECT key, correct FROM verdicts WHERE checker = ?", (checker,))
+        rows = self._rows("SELECT key, correct FROM verdicts WHERE checker = ?", checker)
         return {key: bool(correct) for key, correct in rows}
 
     def keep_spending(self, account: str, spent: Usage, reserved: Usage) -> None:
@@ -210,10 +215,15 @@ class Bank:
     def spending(self) -> dict[str, Usage]:
         """The spent usage of each account. Usage reserved when a process ended counts as spent, and as uncounted."""
         found = {}
-        for account, *usages in self._db.execute("SELECT account, spent, reserved FROM spending ORDER BY account"):
-            spent, reserved = (Usage(**json.loads(usage)) for usage in usages)
-            found[account] = spent + uncounted(reserved)
+        for account, *usages in self._rows("SELECT account, spent, reserved FROM spending ORDER BY account"):
+            with self._readable(f"the account {account}"):
+                spent, reserved = (Usage.from_dict(json.loads(usage)) for usage in usages)
+                found[account] = spent + uncounted(reserved)
         return found
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        with self._named_errors("read"):
+            return self._db.execute(query, values).fetchall()
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._named_errors("write"):
@@ -231,8 +241,9 @@ class Bank:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            reason = str(error)
+            reason = " ".join(str(error).split())[:200]
             fix = "free some space" if "full" in reason else "give a writable path with --bank"
+            fix = "take a copy that is whole, or give another --bank" if doing == "read" else fix
             raise BankError(
                 f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again; "
                 "finished samples are kept"
@@ -240,6 +251,18 @@ class Bank:
         except (UnicodeError, OverflowError) as error:
             reason = str(error).replace("\n", " ")
             raise BankError(f"bank={str(self.path)!r}: cannot store a value ({reason}); nothing is written") from error
+
+    @contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        """Name the row if its values have another form."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BankError(
+                f"bank={str(self.path)!r}: {what} has a form that this version cannot read ({reason}); "
+                "give another --bank"
+            ) from error
 
 
 _BLOB = "$blob"
