@@ -83,10 +83,7 @@ QUESTIONS: list[Any] = [
     {"question": "What?", "answer": "\\boxed{\\frac{1}{2}}"},
     {"question": "Write it.", "tests": "assert f(2) == 4", "answer": 7},
 ]
-RESULT: dict[str, Any] = {
-    "schema": 1,
-    "runs": [{"strategy": "majority", "n": 4, "accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6}, "usage": {}}],
-}
+RESULT = json.loads((Path(__file__).parents[1] / "experiments" / "pocket" / "greedy.json").read_text())
 
 
 def lines_of(documents: st.SearchStrategy[list[Any]]) -> st.SearchStrategy[bytes]:
@@ -579,11 +576,9 @@ def tiny_directory(folder: Path) -> Path:
     """A Llama with two layers and the tokenizer of the shipped solver."""
     import torch
 
-    import transformers.modeling_utils  # the import takes seconds
-
     from thinktime.models.engine.llama import Llama, LlamaConfig
+    from thinktime.models.engine.transformers_model import TransformersLM
 
-    assert transformers
     config = json.loads((directory("solver") / "config.json").read_text())
     made = folder / "tiny"
     torch.manual_seed(0)
@@ -591,6 +586,7 @@ def tiny_directory(folder: Path) -> Path:
     Llama(sizes).save(made, torch.float32)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(directory("solver") / name, made / name)
+    TransformersLM(made, json.loads((made / "config.json").read_text()), torch.float32)  # its imports take seconds
     return made
 
 

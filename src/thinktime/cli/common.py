@@ -250,7 +250,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("file", str(path), f"cannot read it as JSON ({error})") from None
     return value if isinstance(value, dict) else {}
 

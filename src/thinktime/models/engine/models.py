@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from thinktime.core.errors import InputError, ModelError
+from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Engine, Model
 from thinktime.models.engine.llama import Llama, LlamaConfig
@@ -42,7 +41,7 @@ class ChatTokenizer:
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises nothing narrower
-            raise ModelError(f"{path}: not a tokenizer ({_first_line(error)}); the file is broken") from error
+            raise ModelError(f"{path}: not a tokenizer ({_one_line(error)}); the file is broken") from error
         config = _read_json(directory / "tokenizer_config.json")
         self._template = _chat_template(directory, config)
         self.end_ids = self._ends(directory, config)
@@ -173,10 +172,10 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
 
             model = TransformersLM(directory, config, number)
             sizes, context = model.shape, model.context
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise ModelError(f"model={str(directory)!r}: cannot load it ({_first_line(error)}); check its files") from error
+    except ThinktimeError:
+        raise
+    except Exception as error:  # transformers raises errors of its own for each kind of broken file
+        raise ModelError(f"model={str(directory)!r}: cannot load it ({_one_line(error)}); check its files") from error
     shape = _shape(sizes, model, number)
     if not isinstance(model, Llama):
         model.verify(shape, number)
@@ -197,8 +196,8 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
     number, place = getattr(torch, dtype), _device(device)
     try:
         model = Llama.load(directory, number)
-    except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_first_line(error)})") from error
+    except Exception as error:  # a broken file raises errors of several libraries
+        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_one_line(error)})") from error
     if model.labels != 2:
         raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
     shape = _shape(_sizes(model.config), model, number)
@@ -289,7 +288,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise InputError("device", name, f"{_first_line(error)}; give cpu, or cuda if there is a GPU") from error
+        raise InputError("device", name, f"{_one_line(error)}; give cpu, or cuda if there is a GPU") from error
     return device
 
 
@@ -306,8 +305,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON ({error}); the file is broken") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot read it as JSON ({error}); the file is broken") from error
     return value if isinstance(value, dict) else {}
 
 
@@ -315,5 +314,5 @@ def _token_text(token: Any) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
