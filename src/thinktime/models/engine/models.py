@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,13 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
         InputError: the directory does not exist or is not a causal language model, or the device does not exist.
         ModelError: its files are broken.
     """
-    config = _read_model_config(directory)
-    kind = (config.get("architectures") or ["nothing"])[0]
-    if not kind.endswith("ForCausalLM"):
-        raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
-    tokenizer = ChatTokenizer(directory)
-    number, place = getattr(torch, dtype), _device(device)
-    try:
+    with _named_errors("model", directory):
+        config = _read_model_config(directory)
+        kind = _kind(config)
+        if not kind.endswith("ForCausalLM"):
+            raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
+        tokenizer = ChatTokenizer(directory)
+        number, place = getattr(torch, dtype), _device(device)
         model: Any
         if kind == "LlamaForCausalLM" and _plain(config) and Llama.fits(directory):
             model = Llama.load(directory, number)
@@ -172,14 +173,10 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
 
             model = TransformersLM(directory, config, number)
             sizes, context = model.shape, model.context
-    except ThinktimeError:
-        raise
-    except Exception as error:  # transformers raises errors of its own for each kind of broken file
-        raise ModelError(f"model={str(directory)!r}: cannot load it ({_one_line(error)}); check its files") from error
-    shape = _shape(sizes, model, number)
-    if not isinstance(model, Llama):
-        model.verify(shape, number)
-    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory))
+        shape = _shape(sizes, model, number)
+        if not isinstance(model, Llama):
+            model.verify(shape, number)
+        return LanguageModel(model.to(place), tokenizer, shape, number, place, context, fingerprint(directory))
 
 
 def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> RewardModel:
@@ -189,30 +186,40 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
         InputError: the directory does not exist or is not such a classifier, or the device does not exist.
         ModelError: its files are broken.
     """
-    config = _read_model_config(directory, "reward_model")
-    kind = (config.get("architectures") or ["nothing"])[0]
-    if kind != "LlamaForTokenClassification":
-        raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
-    number, place = getattr(torch, dtype), _device(device)
-    try:
+    with _named_errors("reward_model", directory):
+        config = _read_model_config(directory, "reward_model")
+        kind = _kind(config)
+        if kind != "LlamaForTokenClassification":
+            raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
+        number, place = getattr(torch, dtype), _device(device)
         model = Llama.load(directory, number)
-    except Exception as error:  # a broken file raises errors of several libraries
-        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({_one_line(error)})") from error
-    if model.labels != 2:
-        raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
-    shape = _shape(_sizes(model.config), model, number)
-    context = model.config.max_position_embeddings
-    label = str((config.get("id2label") or {}).get("1", "right"))
-    return RewardModel(
-        model.to(place),
-        shape,
-        number,
-        place,
-        context,
-        fingerprint(directory),
-        label,
-        config.get("step_end_only") is True,
-    )
+        if model.labels != 2:
+            raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
+        shape = _shape(_sizes(model.config), model, number)
+        context = model.config.max_position_embeddings
+        label = str((config.get("id2label") or {}).get("1", "right"))
+        return RewardModel(
+            model.to(place),
+            shape,
+            number,
+            place,
+            context,
+            fingerprint(directory),
+            label,
+            config.get("step_end_only") is True,
+        )
+
+
+@contextmanager
+def _named_errors(field: str, directory: Path) -> Iterator[None]:
+    """Errors as a `ModelError` that names the directory. Broken files raise errors of their own in each library."""
+    try:
+        yield
+    except ThinktimeError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise ModelError(f"{field}={str(directory)!r}: cannot load it ({reason}); check its files") from error
 
 
 def fingerprint(directory: Path) -> str:
@@ -248,6 +255,11 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | No
     special = _read_json(directory / "special_tokens_map.json") | config
     tokens = {name: _token_text(value) for name, value in special.items() if name.endswith("_token")}
     return ChatTemplate(source, {name: text for name, text in tokens.items() if isinstance(text, str)})
+
+
+def _kind(config: dict[str, Any]) -> str:
+    """The class of the model, or ``nothing``."""
+    return next(iter(config.get("architectures") or ["nothing"]))
 
 
 def _plain(config: dict[str, Any]) -> bool:
