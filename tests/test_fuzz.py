@@ -8,24 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import io
 import json
 import logging
 import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ran
 from fake_endpoint import FakeEndpoint, written
 from fuzzing import VALUES, as_bytes, bounded, grafted, mutated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import tiny_directory_in
 
-from thinktime import cli, strategies
+from thinktime import strategies
 from thinktime.answers import READERS, TextAnswers, canonical, equivalent
 from thinktime.bank.store import Bank
 from thinktime.bench.replay import Fields, read_recorded, replay
@@ -44,7 +44,6 @@ from thinktime.generators.text import RemoteText
 from thinktime.models.engine.templates import ChatTemplate, conversation
 from thinktime.models.remote import client as client_module
 from thinktime.models.remote.prices import Price
-from thinktime.pocket import directory
 
 often = settings(suppress_health_check=list(HealthCheck))
 seldom = settings(often, max_examples=max(10, settings.default.max_examples // 4 if settings.default else 10))
@@ -54,11 +53,14 @@ seldom = settings(often, max_examples=max(10, settings.default.max_examples // 4
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """The block ends, or raises an error of this project in one line, within the limit of processor time."""
-    with bounded():
+    said = "an error"
+    with bounded(), contextlib.suppress(ThinktimeError):
         try:
             yield
         except ThinktimeError as error:
-            assert "\n" not in str(error) and str(error).strip()
+            said = str(error)
+            raise
+    assert said.strip() and "\n" not in said
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +159,7 @@ def read_bank(path: Path) -> None:
 
 @often
 @given(st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=16)), max_size=6), st.integers(0, 10))
-def test_a_bank_with_broken_pages(
-    folder: Path, bank_bytes: bytes, changes: list[tuple[int, bytes]], cut: int
-) -> None:
+def test_a_bank_with_broken_pages(folder: Path, bank_bytes: bytes, changes: list[tuple[int, bytes]], cut: int) -> None:
     data = bytearray(bank_bytes)
     for place, piece in changes:
         start = place % len(data)
@@ -172,7 +172,9 @@ def test_a_bank_with_broken_pages(
         read_bank(path)
 
 
-CELLS = st.sampled_from([None, 1, 0.5, "", "{", "null", "[]", "7", '{"a": 1}', "[" * 5000, b"\xff\xfe", "é\x00", *map(json.dumps, VALUES)])
+CELLS = st.sampled_from(
+    [None, 1, 0.5, "", "{", "null", "[]", "7", '{"a": 1}', "[" * 5000, b"\xff\xfe", "é\x00", *map(json.dumps, VALUES)]
+)
 COLUMNS = [
     *(("samples", name) for name in ("problem", "model", "finish", "state", "usage", "passes", "log_weight")),
     *(("readings", name) for name in ("value", "steps", "usage")),
@@ -232,18 +234,20 @@ REPLY: dict[str, Any] = {
     "choices": [
         {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "The answer is 7"},
          "logprobs": {"content": [{"token": "7", "logprob": -0.5, "top_logprobs": []}]}},
-        {"index": 1, "finish_reason": "length", "message": {"role": "assistant", "content": None, "reasoning_content": "hm"}},
+        {"index": 1, "finish_reason": "length",
+         "message": {"role": "assistant", "content": None, "reasoning_content": "hm"}},
     ],
     "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12,
               "prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 1}},
 }  # fmt: skip
 CALL = {"id": "c1", "index": 0, "type": "function", "function": {"name": "add", "arguments": '{"a": 3}'}}
 PARTS = [{"type": "text", "text": "The answer is 7"}, {"type": "thinking", "thinking": "hm"}]
+ONE = {"index": 0, "finish_reason": "stop"}
 REPLIES: list[Any] = [
     REPLY,
-    {**REPLY, "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [CALL]}}]},
-    {**REPLY, "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": PARTS}}]},
-    {**REPLY, "choices": [{"index": 0, "finish_reason": "stop", "text": "7", "logprobs": {"tokens": ["7"], "token_logprobs": [-1]}}]},
+    {**REPLY, "choices": [{**ONE, "finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [CALL]}}]},
+    {**REPLY, "choices": [{**ONE, "message": {"role": "assistant", "content": PARTS}}]},
+    {**REPLY, "choices": [{**ONE, "text": "7", "logprobs": {"tokens": ["7"], "token_logprobs": [-1]}}]},
     {"error": {"message": "busy", "code": 429, "type": "rate_limit_error"}},
     {"object": "error", "message": "bad", "code": 400},
 ]  # fmt: skip
@@ -415,9 +419,11 @@ REQUESTS: list[Any] = [
     {**CHAT, "stream": True, "stream_options": {"include_usage": True}, "stop": ["."], "seed": 7, "n": 1},
     {**CHAT, "model": "words", "thinktime": {"strategy": "majority", "n": 2, "budget": {"tokens": 400, "seconds": 9}}},
     {**CHAT, "model": "words", "thinktime": {"strategy": "self_refine", "prompts": {"critique": "Is {answer} right?"}}},
-    {**CHAT, "model": "words", "thinktime": {"strategy": "single", "models": {"draft": "words"}, "scorers": {"j": "words"}}},
+    {**CHAT, "model": "words",
+     "thinktime": {"strategy": "single", "models": {"draft": "words"}, "scorers": {"j": "words"}}},
     {**CHAT, "messages": [{"role": "system", "content": "Say."}, {"role": "user", "content": PARTS[:1]},
-                          {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "7"}],
+                          {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                          {"role": "tool", "content": "7"}],
      "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}], "tool_choice": "auto"},
     {**CHAT, "response_format": {"type": "json_object"}, "logprobs": True, "top_logprobs": 2, "user": "ann"},
     {"model": "bon-words", "optillm_approach": None, "messages": MESSAGES},
@@ -428,7 +434,8 @@ REQUESTS: list[Any] = [
                                  {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},
                                  {"type": "function_call_output", "call_id": "c", "output": "7"},
                                  {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}],
-     "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": {"type": "function", "name": "add"}},
+     "tools": [{"type": "function", "name": "add", "parameters": {}}],
+     "tool_choice": {"type": "function", "name": "add"}},
 ]  # fmt: skip
 SPECS = [
     *("single", "majority:n=2", "best_of_n:n=2", "beam_search:n=2,width=2", "restarts(majority:n=2):n=2", "mcts:n=2"),
@@ -458,7 +465,9 @@ def test_requests(site: Site, path: str, body: bytes, headers: dict[str, bytes])
 # Specs, budgets, prices
 
 
-TEXTS = st.text(max_size=40) | mutated([spec.encode() for spec in SPECS]).map(lambda data: data.decode(errors="replace"))
+TEXTS = st.text(max_size=40) | mutated([spec.encode() for spec in SPECS]).map(
+    lambda data: data.decode(errors="replace")
+)
 
 
 @often
@@ -475,7 +484,16 @@ def test_strategy_specs(text: str) -> None:
         Config(strategy=text)
 
 
-LIMITS = [b"4000tok", b"0.1$", b"30s", b"1e6tok,5usd", b"2e12flops", b"16calls , 400nfe", b"20actions", b"0.15/0.60/0.1"]
+LIMITS = [
+    b"4000tok",
+    b"0.1$",
+    b"30s",
+    b"1e6tok,5usd",
+    b"2e12flops",
+    b"16calls , 400nfe",
+    b"20actions",
+    b"0.15/0.60/0.1",
+]
 
 
 @often
@@ -511,7 +529,19 @@ def test_settings_of_the_gateway(folder: Path, data: bytes) -> None:
 
 
 SOURCES = st.text(max_size=20) | st.sampled_from(
-    ["~nobody/x", "~", "/", ".", "http://[", "http://a b/", "https://u:p@h/v1", "http://h/v1#f", "a" * 5000, "pocket", "\x00"]
+    [
+        "~nobody/x",
+        "~",
+        "/",
+        ".",
+        "http://[",
+        "http://a b/",
+        "https://u:p@h/v1",
+        "http://h/v1#f",
+        "a" * 5000,
+        "pocket",
+        "\x00",
+    ]
 )
 NUMBERS = st.floats() | st.integers(-5, 10) | st.sampled_from([10**400, 10**30])
 
@@ -573,19 +603,11 @@ FEW = st.sampled_from([None, True, False, -1, 0, 1, 2, 3, 7, 0.5, "", "text", "l
 
 @pytest.fixture(scope="module")
 def tiny_directory(folder: Path) -> Path:
-    """A Llama with two layers and the tokenizer of the shipped solver."""
     import torch
 
-    from thinktime.models.engine.llama import Llama, LlamaConfig
     from thinktime.models.engine.transformers_model import TransformersLM
 
-    config = json.loads((directory("solver") / "config.json").read_text())
-    made = folder / "tiny"
-    torch.manual_seed(0)
-    sizes = LlamaConfig(config["vocab_size"], 16, 24, 2, 2, 1, 8, max_position_embeddings=128)
-    Llama(sizes).save(made, torch.float32)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(directory("solver") / name, made / name)
+    made = tiny_directory_in(folder / "tiny")
     TransformersLM(made, json.loads((made / "config.json").read_text()), torch.float32)  # its imports take seconds
     return made
 
@@ -612,13 +634,14 @@ def test_model_directories(folder: Path, tiny_directory: Path, data: st.DataObje
 
 
 SIGNS = [
-    *("0", "1", "7", "42", "1,234", "0.5", ".5", "1/2", "3e8", "10^{400}", "99999999", "x", "y", "e", "i", "\\pi", "\\infty"),
-    *("+", "-", "*", "/", "^", "_", "!", "=", "<", "\\le", "\\in", "\\cup", "\\pm", "\\sqrt", "\\frac", "\\binom", "\\sum"),
-    *("\\prod", "\\int", "\\log", "\\sin", "gcd", "max", "floor", "(", ")", "[", "]", "{", "}", "\\{", "\\}", "|", ",", ";"),
-    *(" ", "  ", "\n", "\\", "\\\\", "&", "$", "%", "\\%", "°", "^\\circ", "\\text{", "cm", " and ", " or ", "million", "am"),
-    *("½", "²", "√", "٧", "−", "\u200b", "\x00", "\ud83d", "\\begin{pmatrix}", "\\end{pmatrix}", "\\overline{", "...", "_8"),
-    *("\\boxed{", "\\boxed", "#### ", "The answer is ", "Final answer: ", "**", "</think>", "<think>", "\nQuestion: ", "```"),
-]  # fmt: skip
+    *("0", "1", "7", "42", "1,234", "0.5", ".5", "1/2", "3e8", "10^{400}", "99999999", "x", "y", "e", "i", "\\pi"),
+    *("\\infty", "+", "-", "*", "/", "^", "_", "!", "=", "<", "\\le", "\\in", "\\cup", "\\pm", "\\sqrt", "\\frac"),
+    *("\\binom", "\\sum", "\\prod", "\\int", "\\log", "\\sin", "gcd", "max", "floor", "(", ")", "[", "]", "{", "}"),
+    *("\\{", "\\}", "|", ",", ";", " ", "  ", "\n", "\\", "\\\\", "&", "$", "%", "\\%", "\xb0", "^\\circ", "\\text{"),
+    *("cm", " and ", " or ", "million", "am", "\xbd", "\xb2", "\u221a", "\u0667", "\u2212", "\u200b", "\x00", "\ud83d"),
+    *("\\begin{pmatrix}", "\\end{pmatrix}", "\\overline{", "...", "_8", "\\boxed{", "\\boxed", "#### ", "```"),
+    *("The answer is ", "Final answer: ", "**", "</think>", "<think>", "\nQuestion: "),
+]
 ANSWERS = st.lists(st.sampled_from(SIGNS), max_size=14).map("".join) | st.text(max_size=30)
 LONG = st.tuples(ANSWERS, st.sampled_from([1, 1, 2, 50, 2000])).map(lambda pair: pair[0] * pair[1])
 
@@ -636,7 +659,10 @@ def test_answers(one: str, other: str) -> None:
 
 @often
 @given(
-    LONG | mutated([b'{"a": 7}', b'```json\n{"a": [1.0, 2e400]}\n```', b"[1, 2]"]).map(lambda data: data.decode(errors="replace")),
+    LONG
+    | mutated([b'{"a": 7}', b'```json\n{"a": [1.0, 2e400]}\n```', b"[1, 2]"]).map(
+        lambda data: data.decode(errors="replace")
+    ),
     grafted([{"message": {"content": None, "tool_calls": [CALL], "function_call": CALL["function"]}}]),
     st.booleans(),
     st.booleans(),
@@ -651,21 +677,6 @@ def test_answers_of_the_gateway(text: str, choice: Any, as_json: bool, tools: bo
 # The command line
 
 
-def ran(*arguments: str) -> tuple[int, str]:
-    """Exit code and errors of a command in this process."""
-    out, errors, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["thinktime", *arguments]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        try:
-            cli.run()
-        except SystemExit as left:
-            code = left.code
-        finally:
-            sys.argv = before
-    assert isinstance(code, int)
-    return code, errors.getvalue()
-
-
 WORDS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), max_size=20)
 ARGUMENTS = st.one_of(
     WORDS.map(lambda word: ("strategies", "show", word)),
@@ -678,8 +689,11 @@ ARGUMENTS = st.one_of(
     ).map(lambda pair: ("bench", "FILE", "--model=nothing", f"{pair[0]}={pair[1]}")),
     st.tuples(
         st.sampled_from(
-            ["--model", "--model-name", "--price", "--scorer", "--environment", "--prompt", "--strategy", "--budget"]
-            + ["--temperature", "--max-tokens", "--dtype", "--parameters", "--aggregate", "--thinking-tokens"]
+            [
+                *("--model", "--model-name", "--price", "--scorer", "--environment", "--prompt", "--strategy"),
+                *("--budget", "--temperature", "--max-tokens", "--dtype", "--parameters", "--aggregate"),
+                "--thinking-tokens",
+            ]
         ),
         WORDS | SOURCES.filter(lambda text: text not in ("\x00", "pocket")),
     ).map(lambda pair: ("ask", "what?", "--model=nothing", f"{pair[0]}={pair[1]}")),
@@ -694,7 +708,7 @@ def test_commands(folder: Path, arguments: tuple[str, ...], data: bytes) -> None
     path = folder / "input"
     path.write_bytes(data)
     with contextlib.chdir(folder), bounded():
-        code, said = ran(*(str(path) if word == "FILE" else word for word in arguments))
+        code, _, said = ran(*(str(path) if word == "FILE" else word for word in arguments))
     assert code in (0, 1, 2)
     assert (code == 0) or said.startswith("error: ") or "\nerror: " in said
     assert "Traceback" not in said

@@ -87,7 +87,11 @@ class Usage:
 _FIELDS = tuple(field.name for field in fields(Usage))
 _counts = attrgetter(*_FIELDS)
 _TYPES = {
-    field.name: (int, *([float] if "float" in str(field.type) else []), *([type(None)] if "None" in str(field.type) else []))
+    field.name: (
+        int,
+        *([float] if "float" in str(field.type) else []),
+        *([type(None)] if "None" in str(field.type) else []),
+    )
     for field in fields(Usage)
 }
 """The types of each count; an unknown one is None."""

@@ -29,7 +29,7 @@ _ROPE = {"rope_type", "type", "rope_theta"}
 
 
 class ChatTokenizer:
-    """``tokenizer.json`` and the chat template of a model directory.
+    """``tokenizer.json`` and the chat template of a model directory. Without one, ``template`` is None.
 
     Raises:
         InputError: ``tokenizer.json`` is missing.
@@ -44,7 +44,7 @@ class ChatTokenizer:
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise ModelError(f"{path}: not a tokenizer ({_one_line(error)}); the file is broken") from error
         config = _read_json(directory / "tokenizer_config.json")
-        self._template = _chat_template(directory, config)
+        self.template = _chat_template(directory, config)
         self.end_ids = self._ends(directory, config)
         self.eos_id = self.end_ids[0]
         self._closed = bool(config.get("closed_vocabulary"))
@@ -63,6 +63,11 @@ class ChatTokenizer:
             raise InputError("model", str(directory), fix)
         return known
 
+    @property
+    def end_tokens(self) -> list[str]:
+        """The tokens that end a reply, as they are written."""
+        return [self._tokenizer.id_to_token(token) or str(token) for token in self.end_ids]
+
     def encode_chat(self, prompt: Any, spell: bool = False) -> list[int]:
         """Ids of the prompt with the start of the assistant's turn; a string is one user message.
 
@@ -80,8 +85,8 @@ class ChatTokenizer:
                 ", ".join(unknown),
                 "this model knows only the words of its own task (see `thinktime models`); give another --model",
             )
-        text = content if self._template is None else self._template.render(messages)
-        return list(self._tokenizer.encode(text, add_special_tokens=self._template is None).ids)
+        text = content if self.template is None else self.template.render(messages)
+        return list(self._tokenizer.encode(text, add_special_tokens=self.template is None).ids)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text that another model or a person wrote, without special tokens."""
@@ -318,7 +323,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot read it as JSON ({error}); the file is broken") from error
+        raise ModelError(f"{path}: not JSON ({error}); the file is broken") from error
     return value if isinstance(value, dict) else {}
 
 

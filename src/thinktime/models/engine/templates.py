@@ -60,18 +60,28 @@ class ChatTemplate:
             InputError: the template refuses these messages.
             ModelError: the template is broken, or takes too much time or memory.
         """
+        text, why = self.rendered(messages)
+        if why:
+            self._say(why)
+        return text
+
+    def rendered(self, messages: Messages) -> tuple[str, str]:
+        """The prompt, and why turns were joined for it; the reason is empty if none were.
+
+        Raises:
+            InputError, ModelError: as `render`.
+        """
         text, refusal = self._try(messages)
         system = [str(message.get("content") or "").strip() for message in messages if message["role"] == "system"]
         if text is not None and all(each in text for each in system):
-            return text
+            return text, ""
         merged = _merged(messages)
         if merged != list(messages):
             again, _ = self._try(merged)
             if again is not None:
-                self._say(f"refuses these roles ({refusal})" if refusal else "drops the system turn")
-                return again
+                return again, f"refuses these roles ({refusal})" if refusal else "drops the system turn"
         if text is not None:
-            return text
+            return text, ""
         raise InputError("prompt", _roles(messages), f"the model's chat template refuses it: {refusal}")
 
     def _try(self, messages: Messages) -> tuple[str | None, str]:
