@@ -307,7 +307,8 @@ class Site:
 
     def ask(self, path: str, body: bytes, headers: Mapping[str, bytes] = {}) -> tuple[int, bytes]:
         """Status and body of the answer to a request."""
-        return self.run(self._ask(path, body, headers))
+        answer: tuple[int, bytes] = self.run(self._ask(path, body, headers))
+        return answer
 
     async def _ask(self, path: str, body: bytes, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
         given = {"host": b"127.0.0.1", "content-type": b"application/json", **headers}
@@ -387,7 +388,7 @@ METHODS = st.sampled_from(["", "single/", "majority:n=2/", "self_refine/", "majo
 def test_replies_through_the_gateway(
     site: Site, replies: list[tuple[bytes, str, int]], method: str, path: str, fields: dict[str, Any], streamed: bool
 ) -> None:
-    prompt = {"chat/completions": {"messages": MESSAGES}, "completions": {"prompt": "3 + 4"}}
+    prompt: dict[str, Any] = {"chat/completions": {"messages": MESSAGES}, "completions": {"prompt": "3 + 4"}}
     body = {"model": f"{method}words", "stream": streamed, **fields, **prompt.get(path, {"input": "3 + 4"})}
     site.endpoint.sent.clear()
     site.endpoint.sent.extend(written(*reply) for reply in replies)

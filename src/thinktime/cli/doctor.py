@@ -134,7 +134,7 @@ def _directory(source: str, session: Session) -> dict[str, Any]:
     from thinktime import pocket
     from thinktime.generators.local import LocalGenerator
     from thinktime.models.engine.llama import Llama
-    from thinktime.models.engine.transformers_model import difference, tolerance
+    from thinktime.models.engine.transformers_model import TransformersLM, difference, tolerance
 
     generator = session.models[MAIN]
     if not isinstance(generator, LocalGenerator):
@@ -142,10 +142,10 @@ def _directory(source: str, session: Session) -> dict[str, Any]:
     disable_progress_bar()
     directory = pocket.directory(POCKET[source]) if source in POCKET else Path(source).expanduser()
     model, tokenizer = generator.model, generator.model.tokenizer
-    inner, template = model.model, tokenizer.template
-    own = isinstance(inner, Llama)
-    apart = difference(inner, directory, model.shape, model.dtype) if own else inner.verify(model.shape, model.dtype)
-    parameters = list(inner.parameters())
+    inner, template, sizes = model.model, tokenizer.template, (model.shape, model.dtype)
+    assert isinstance(inner, Llama | TransformersLM)
+    apart = difference(inner, directory, *sizes) if isinstance(inner, Llama) else inner.verify(*sizes)
+    own, parameters = isinstance(inner, Llama), list(inner.parameters())
     return {
         "model": generator.name,
         "family": str(read_json(directory / "config.json").get("model_type")),

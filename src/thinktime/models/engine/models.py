@@ -264,7 +264,7 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | No
 
 def _kind(config: dict[str, Any]) -> str:
     """The class of the model, or ``nothing``."""
-    return next(iter(config.get("architectures") or ["nothing"]))
+    return str(next(iter(config.get("architectures") or ["nothing"])))
 
 
 def _plain(config: dict[str, Any]) -> bool:
