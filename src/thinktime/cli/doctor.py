@@ -110,7 +110,6 @@ def _endpoint(url: str, model_name: str | None, price: str | None) -> dict[str, 
             "generated_tokens": spent.generated,
             "dollars": None if cost is None or not traits.usage else cost.dollars(spent.prompt, 0, spent.generated),
         },
-        "described": described(traits),
     }
 
 
@@ -216,13 +215,15 @@ def _endpoint_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("dollars per million tokens", each),
         ("FLOPs", "unknown" if active is None else f"of {active:g} active parameters, by the model's name"),
         ("cost of this probe", cost if found["traits"]["usage"] else "unknown; the endpoint reports no usage"),
-        *((text, value) for text, value in found["described"].items()),
+        *((text, value) for text, value in described(found["traits"]).items()),
         ("counts wrongly", " ".join(found["counts_wrongly"]) or "nothing seen"),
     ]
 
 
 def _directory_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    match = "as rounding explains" if found["matches_transformers"] else "more than rounding explains; do not trust it"
+    match = (
+        "which rounding explains" if found["matches_transformers"] else "more than rounding explains; do not trust it"
+    )
     roles = found["roles"] or {"chat template": "none; the question itself is the prompt"}
     template = [("chat template", f"renders; a short question has {found['prompt_tokens']} tokens")]
     return [
