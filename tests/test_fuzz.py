@@ -21,7 +21,7 @@ import pytest
 from commands import ran
 from fake_endpoint import FakeEndpoint, written
 from fuzzing import VALUES, as_bytes, bounded, grafted, mutated
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny import tiny_directory_in
 
@@ -46,7 +46,7 @@ from thinktime.models.remote import client as client_module
 from thinktime.models.remote.prices import Price
 
 often = settings(suppress_health_check=list(HealthCheck))
-seldom = settings(often, max_examples=max(10, settings.default.max_examples // 4 if settings.default else 10))
+seldom = settings(often, max_examples=often.max_examples // 4)
 """For properties whose examples take tens of milliseconds."""
 
 
@@ -157,7 +157,7 @@ def read_bank(path: Path) -> None:
         bank.keep_spending("ann", Usage(), Usage())
 
 
-@often
+@seldom
 @given(st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=16)), max_size=6), st.integers(0, 10))
 def test_a_bank_with_broken_pages(folder: Path, bank_bytes: bytes, changes: list[tuple[int, bytes]], cut: int) -> None:
     data = bytearray(bank_bytes)
@@ -182,8 +182,10 @@ COLUMNS = [
 ]
 
 
-@often
+@seldom
 @given(st.lists(st.tuples(st.sampled_from(COLUMNS), CELLS), min_size=1, max_size=3))
+@example([(("samples", "usage"), '{"foreign": 1}'), (("samples", "state"), "[" * 5000)])
+@example([(("readings", "usage"), "7"), (("readings", "steps"), "null"), (("spending", "spent"), b"\xff")])
 def test_a_bank_with_foreign_values(
     folder: Path, bank_bytes: bytes, changes: list[tuple[tuple[str, str], Any]]
 ) -> None:
@@ -199,7 +201,7 @@ def test_a_bank_with_foreign_values(
         read_bank(path)
 
 
-@often
+@seldom
 @given(st.data())
 def test_a_search_on_a_bank_with_foreign_samples(site: Site, folder: Path, data: st.DataObject) -> None:
     def search(bank: Bank) -> Search:
@@ -459,6 +461,10 @@ SPECS = [
         },
     ),
 )
+@example("chat/completions", as_bytes(REQUESTS[0]), {"host": b"["})
+@example("chat/completions", as_bytes({**CHAT, "messages": [{"role": "user", "tool_calls": 7}]}), {})
+@example("chat/completions", as_bytes({**CHAT, "messages": [{"role": "user", "function_call": True}]}), {})
+@example("chat/completions", as_bytes({**CHAT, "model": "plan_then_solve/words", "messages": [{"role": "user"}]}), {})
 def test_requests(site: Site, path: str, body: bytes, headers: dict[str, bytes]) -> None:
     checked(site, path, body, headers, passed_on=True)
 
@@ -473,6 +479,7 @@ TEXTS = st.text(max_size=40) | mutated([spec.encode() for spec in SPECS]).map(
 
 @often
 @given(TEXTS)
+@example(":\n")
 def test_strategy_specs(text: str) -> None:
     with one_line():
         for each in strategies.listed(text):
@@ -521,6 +528,7 @@ TOML = [
 
 @often
 @given(mutated(TOML))
+@example(b"a = " + b"[" * 3000)
 def test_settings_of_the_gateway(folder: Path, data: bytes) -> None:
     path = folder / "gateway.toml"
     path.write_bytes(data)
@@ -591,6 +599,9 @@ CONVERSATIONS: list[Any] = [
 
 @often
 @given(mutated(TEMPLATES).map(lambda data: data.decode(errors="replace")), grafted(CONVERSATIONS, most=1))
+@example(SOURCE, [None])
+@example(SOURCE, [{"content": "7"}])
+@example(SOURCE, 7)
 def test_templates(source: str, messages: Any) -> None:
     with one_line():
         ChatTemplate(source, {"eos_token": "</s>"}).render(conversation(messages))
@@ -668,6 +679,7 @@ def test_answers(one: str, other: str) -> None:
     st.booleans(),
     st.booleans(),
 )
+@example("", {"message": {"tool_calls": True, "function_call": {}}}, False, False)
 def test_answers_of_the_gateway(text: str, choice: Any, as_json: bool, tools: bool) -> None:
     answers = SampleAnswers(as_json=as_json, tools=tools)
     with bounded():
@@ -703,8 +715,10 @@ ARGUMENTS = st.one_of(
 )
 
 
-@often
+@seldom
 @given(ARGUMENTS, FILES | grafted([RESULT]).map(as_bytes))
+@example(("report", "FILE"), as_bytes({"schema": 1, "runs": [{"strategy": "majority"}]}))
+@example(("report", "FILE"), b"[" * 10_000)
 def test_commands(folder: Path, arguments: tuple[str, ...], data: bytes) -> None:
     path = folder / "input"
     path.write_bytes(data)

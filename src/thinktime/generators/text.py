@@ -12,6 +12,7 @@ from typing import Any
 from thinktime.core.context import Document, FileTree, Part, Start, Table
 from thinktime.core.errors import InputError
 from thinktime.core.types import Node, Problem
+from thinktime.prompts.turns import words
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,7 @@ def question_of(problem: Problem) -> str:
     Raises:
         InputError: a part of the context is not text.
     """
-    return "\n\n".join(_words(message) for message in messages_of(with_context(problem)))
-
-
-def _words(message: Mapping[str, Any]) -> str:
-    content = message.get("content") or ""
-    parts = [{"text": content}] if isinstance(content, str) else content
-    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return "\n\n".join(map(words, messages_of(with_context(problem))))
 
 
 def steps_of(state: Text | RemoteText) -> list[str]:
