@@ -715,6 +715,15 @@ ARGUMENTS = st.one_of(
 )
 
 
+@pytest.fixture(scope="module")
+def imported() -> None:
+    """The imports of the commands take seconds, once."""
+    for arguments in (("strategies",), ("replay", "nothing"), ("bench", "nothing"), ("report", "nothing")):
+        ran(*arguments)
+    ran("ask", "what?", "--model=nothing")
+
+
+@pytest.mark.usefixtures("imported")
 @seldom
 @given(ARGUMENTS, FILES | grafted([RESULT]).map(as_bytes))
 @example(("report", "FILE"), as_bytes({"schema": 1, "runs": [{"strategy": "majority"}]}))
@@ -727,3 +736,22 @@ def test_commands(folder: Path, arguments: tuple[str, ...], data: bytes) -> None
     assert code in (0, 1, 2)
     assert (code == 0) or said.startswith("error: ") or "\nerror: " in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask", "what?", "--model=~nobody/x"),
+        ("ask", "what?", f"--model={'a' * 5000}"),
+        ("ask", "what?", f"--model=draft={'a' * 5000}"),
+        ("ask", "what?", "--scorer=~nobody/x"),
+        ("ask", "what?", "--prompt=check=~nobody/x"),
+        ("bench", "a" * 5000),
+        ("bench", "programs:~nobody/x"),
+        ("doctor", "~nobody/x"),
+    ],
+)
+def test_what_cannot_be_a_path_is_an_error_of_the_user(folder: Path, arguments: tuple[str, ...]) -> None:
+    with contextlib.chdir(folder):
+        code, _, said = ran(*arguments)
+    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1

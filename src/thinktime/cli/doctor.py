@@ -7,7 +7,6 @@ import sys
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from thinktime.cli.probe import described
 from thinktime.config import POCKET, is_url
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.core.types import MAIN, Problem, missing
+from thinktime.files import user_path
 from thinktime.session import Session, model_key, open_session, user_probe_cache
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _directory(source: str, session: Session) -> dict[str, Any]:
     if not isinstance(generator, LocalGenerator):
         raise InputError("model", source, "give a shipped model, a model directory or an endpoint")
     disable_progress_bar()
-    directory = pocket.directory(POCKET[source]) if source in POCKET else Path(source).expanduser()
+    directory = pocket.directory(POCKET[source]) if source in POCKET else user_path("model", source)
     model, tokenizer = generator.model, generator.model.tokenizer
     inner, template, sizes = model.model, tokenizer.template, (model.shape, model.dtype)
     assert isinstance(inner, Llama | TransformersLM)
