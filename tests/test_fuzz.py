@@ -462,6 +462,7 @@ SPECS = [
     ),
 )
 @example("chat/completions", as_bytes(REQUESTS[0]), {"host": b"["})
+@example("chat/completions", as_bytes({**CHAT, "model": "words"}), {"traceparent": b"\x00"})
 @example("chat/completions", as_bytes({**CHAT, "messages": [{"role": "user", "tool_calls": 7}]}), {})
 @example("chat/completions", as_bytes({**CHAT, "messages": [{"role": "user", "function_call": True}]}), {})
 @example("chat/completions", as_bytes({**CHAT, "model": "plan_then_solve/words", "messages": [{"role": "user"}]}), {})
