@@ -1,5 +1,6 @@
 # make demo   five strategies on the shipped model, in a few minutes, and a picture of the same on pictures
 # make test   lint, strict type check, tests
+# make fuzz   the property tests of odd inputs with random examples, for a long time; EXAMPLES=20000 for longer
 # make bench  speed, side by side with peers
 # make experiment ROW=45   the experiment of a row of docs/catalogue.md
 # make lock   pins the packages of the environment in constraints.txt
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench experiment browser bubblewrap lock clean
+.PHONY: demo test lint fuzz bench experiment browser bubblewrap lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -20,6 +21,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+EXAMPLES ?= 5000
+fuzz: $(READY)
+	EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 2 tests/test_fuzz.py --hypothesis-profile=fuzz --tb=short
 
 # the report and the page of the gateway are tested in a real browser; where none can be installed those tests skip and say so
 browser:

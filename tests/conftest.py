@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from thinktime.scorers.prm import ProcessReward
 
 settings.register_profile("thinktime", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "5000")))
 settings.load_profile("thinktime")
 
 

@@ -150,6 +150,27 @@ def test_a_mixture_of_experts_counts_the_experts_that_a_token_uses(make: Make) -
     assert experts and load_language_model(path).shape.parameters == others + experts // 2
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("architectures", 7, "TypeError"),
+        ("architectures", [7], "it holds a 7"),
+        ("mlp_bias", 16, "mlp_bias"),
+        ("max_position_embeddings", None, "max_position_embeddings=None"),
+        ("hidden_size", -32, "hidden_size=-32"),
+        ("rope_scaling", [1], "AttributeError"),
+    ],
+)
+def test_an_impossible_value_of_a_configuration_is_an_error_of_one_line(
+    make: Make, field: str, value: Any, says: str
+) -> None:
+    path = make("Llama")
+    edited(path / "config.json", **{field: value})
+    with pytest.raises((InputError, ModelError), match=says) as error:
+        load_language_model(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
 # weights
 
 

@@ -309,9 +309,9 @@ def test_a_race_equals_its_replay_from_whole_samples_token_for_token_in_any_sche
     """Few rows at once, prompts in chunks, preempted rows, and other searches in the same batch."""
     options = dict(options)
     if blocks := options.pop("blocks", 0):
-        options["kv_bytes"] = blocks * BLOCK_SIZE * generator._model.shape.kv_bytes_per_token
+        options["kv_bytes"] = blocks * BLOCK_SIZE * generator.model.shape.kv_bytes_per_token
     crowded = LocalGenerator(solver_directory, dtype="float64")
-    crowded._worker = Worker(engine := crowded._model.engine(**options))
+    crowded._worker = Worker(engine := crowded.model.engine(**options))
     races = [search_for(question, crowded) for question in questions[2:4]]
     vote = search_for(questions[5], crowded)
 

@@ -105,7 +105,7 @@ def test_a_score_is_charged_its_one_new_token_to_the_scorer(judge: LocalGenerato
     meta = MetaReward(judge, head(tmp_path, judge))
     (score,) = run(meta.score(PROBLEM, JUDGEMENTS[:1], [None]))
     usage = score.usage
-    assert usage.scorer_flops == forward_flops(judge._model.shape, 1, 5)
+    assert usage.scorer_flops == forward_flops(judge.model.shape, 1, 5)
     assert (usage.scorer_tokens, usage.scorer_calls, usage.generated_tokens, usage.flops) == (1, 1, 0, 0.0)
     assert meta.worst_case(PROBLEM, JUDGEMENTS[0], None).scorer_flops == usage.scorer_flops
 

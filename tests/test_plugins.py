@@ -108,6 +108,13 @@ def test_without_the_package_its_names_are_unknown_in_one_line(tmp_path: Path) -
         open_session(Config("words:mine", strategy="single"))
 
 
+@pytest.mark.usefixtures("first_words")
+def test_packages_are_looked_up_once_per_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = installed("strategies")
+    monkeypatch.setattr("importlib.metadata.entry_points", None)
+    assert installed("strategies") == found != {}
+
+
 def test_a_built_in_name_or_a_file_is_found_without_reading_installed_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

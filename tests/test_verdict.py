@@ -56,7 +56,7 @@ def test_a_score_is_charged_one_token(skilled: LocalGenerator) -> None:
     usage = read(scorer, node).usage
     assert (usage.scorer_tokens, usage.scorer_calls, usage.generated_tokens) == (1, 1, 0)
     length = len(node.state.prompt + node.state.ids)
-    assert usage.scorer_flops == forward_flops(skilled._model.shape, 1, length - 1)
+    assert usage.scorer_flops == forward_flops(skilled.model.shape, 1, length - 1)
     assert scorer.worst_case(PROBLEM, node, None).scorer_flops == usage.scorer_flops
 
 

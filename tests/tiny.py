@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from thinktime.models.engine.engine import BLOCK_SIZE, Engine
 from thinktime.models.engine.llama import Llama, LlamaConfig
 from thinktime.models.engine.rows import Row
 from thinktime.models.engine.sampling import sample, uniform
+from thinktime.pocket import directory
 
 VOCABULARY = 40
 EOS = 3
@@ -30,6 +34,19 @@ def tiny_model(seed: int = 0, labels: int = 0, dtype: torch.dtype = torch.float6
         if "_proj" in name or "lm_head" in name:
             weight.mul_(4)
     return model
+
+
+def tiny_directory_in(path: Path) -> Path:
+    """A random Llama with the tokenizer of the shipped solver, as a model directory."""
+    solver = directory("solver")
+    vocabulary = json.loads((solver / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(vocabulary, 16, 24, 2, 2, 1, 8, max_position_embeddings=128, tie_word_embeddings=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Llama(config).save(path, torch.float32)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(solver / name, path / name)
+    return path
 
 
 def tiny_shape(model: Llama) -> Shape:

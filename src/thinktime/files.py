@@ -1,9 +1,11 @@
-"""Writes files that are whole or not there."""
+"""Writes files that are whole or not there, and reads paths that users write."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from thinktime.core.errors import InputError
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -21,3 +23,17 @@ def write_whole(path: Path, text: str) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def user_path(field: str, text: str) -> Path:
+    """A path that a user wrote, with its ``~`` expanded. There may be no such file.
+
+    Raises:
+        InputError: no file can have this path, or it cannot be seen.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(field, text, f"this cannot be a path ({error})") from None
+    return path

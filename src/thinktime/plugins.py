@@ -17,22 +17,30 @@ A text may continue after a colon, as in ``name:anything``. The function gets th
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from typing import Any
 
 GROUPS = ("strategies", "generators", "scorers", "environments", "prompts", "tasks", "planners")
 
 
 def installed(group: str, name: str | None = None) -> dict[str, Any]:
-    """The entry points of a group, or the one of this name. It reads files of all packages, which takes milliseconds.
+    """The entry points of a group, or the one of this name.
 
     Args:
         group: one of `GROUPS`.
         name: which one; by default all are loaded.
     """
+    points = _declared(f"thinktime.{group}", tuple(sys.path))
+    return {point.name: point.load() for point in points if name in (None, point.name)}
+
+
+@lru_cache
+def _declared(group: str, path: tuple[str, ...]) -> tuple[Any, ...]:
+    """The entry points of a group, of the packages on a path. To find them takes tens of milliseconds."""
     from importlib.metadata import entry_points
 
-    points = entry_points(group=f"thinktime.{group}")
-    return {point.name: point.load() for point in points if name in (None, point.name)}
+    return tuple(entry_points(group=group))
 
 
 def made(group: str, text: str) -> Any | None:

@@ -21,6 +21,7 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Capability, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
+from thinktime.files import user_path
 from thinktime.scorers.embedding import HashedNgrams
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _model(role: str, spec: ModelSpec, config: Config) -> Generator:
     source = spec.source
     if is_url(source):
         return _endpoint(spec, _key(role, source, "model", config))
-    directory = pocket.directory(POCKET[source]) if source in POCKET else Path(source).expanduser()
+    directory = pocket.directory(POCKET[source]) if source in POCKET else user_path("model", source)
     if not directory.exists():
         made: Generator | None = plugins.made("generators", source)
         if made is not None:
@@ -250,7 +251,8 @@ def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -
         )
     if source in OF_MODEL:
         return _of_model(source, config, generator)
-    directory = pocket.directory(SHIPPED_SCORERS[source]) if source in SHIPPED_SCORERS else Path(source).expanduser()
+    shipped = source in SHIPPED_SCORERS
+    directory = pocket.directory(SHIPPED_SCORERS[source]) if shipped else user_path("scorer", source)
     if not directory.exists():
         made: Scorer | None = plugins.made("scorers", source)
         if made is not None:
@@ -283,7 +285,7 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         return VerdictProbability(generator)
     from thinktime.scorers.meta import MetaReward
 
-    directory = pocket.directory(POCKET[main]) if main in POCKET else Path(main).expanduser()
+    directory = pocket.directory(POCKET[main]) if main in POCKET else user_path("model", main)
     return MetaReward(generator, directory / "meta.json")
 
 

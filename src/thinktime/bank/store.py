@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,8 +155,10 @@ class Bank:
         if not rows:
             return None
         state, finish, usage, passes, log_weight = rows[0]
-        sample = {"state": self._state(key, state), "finish": finish, "usage": self._usage(key, usage).as_dict()}
-        return sample | {"passes": passes, "log_weight": log_weight}
+        with self._readable(key):
+            counts = Usage.from_dict(json.loads(usage)).as_dict()
+            sample = {"state": self._with_blobs(json.loads(state)), "finish": str(finish), "usage": counts}
+            return sample | {"passes": int(passes), "log_weight": float(log_weight)}
 
     def samples_of(self, problem: str) -> list[dict[str, Any]]:
         """Every banked sample of a problem, by key.
@@ -166,7 +167,11 @@ class Bank:
             BankError: one cannot be read.
         """
         rows = self._read("SELECT key, state, finish FROM samples WHERE problem = ? ORDER BY key", problem)
-        return [{"key": key, "state": self._state(key, state), "finish": finish} for key, state, finish in rows]
+        found = []
+        for key, state, finish in rows:
+            with self._readable(key):
+                found.append({"key": key, "state": self._with_blobs(json.loads(state)), "finish": str(finish)})
+        return found
 
     def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Bank finished samples in one transaction; an existing key keeps its first sample.
@@ -199,7 +204,7 @@ class Bank:
             return state
         if set(state) != {_BLOB}:
             return {name: self._with_blobs(value) for name, value in state.items()}
-        rows = self._read("SELECT data FROM blobs WHERE hash = ?", state[_BLOB])
+        rows = self._read("SELECT data FROM blobs WHERE hash = ?", str(state[_BLOB]))
         if not rows:
             raise BankError(f"bank={str(self.path)!r}: the blob {state[_BLOB]} is missing; take a copy that has it")
         return rows[0][0]
@@ -211,9 +216,12 @@ class Bank:
             BankError: it cannot be read.
         """
         rows = self._read("SELECT value, steps, usage FROM readings WHERE key = ? AND scorer = ?", key, scorer)
-        return next(
-            (Score(v, self._usage(key, usage), tuple(self._json(key, steps))) for v, steps, usage in rows), None
-        )
+        if not rows:
+            return None
+        value, steps, usage = rows[0]
+        with self._readable(key):
+            parts = tuple(map(float, json.loads(steps)))
+            return Score(None if value is None else float(value), Usage.from_dict(json.loads(usage)), parts)
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores in one transaction; an existing key keeps its first score."""
@@ -240,41 +248,14 @@ class Bank:
         """The spent usage of each account. Usage reserved when a process ended counts as spent, and as uncounted."""
         found = {}
         for account, *usages in self._read("SELECT account, spent, reserved FROM spending ORDER BY account"):
-            spent, reserved = (self._usage(account, usage) for usage in usages)
-            found[account] = spent + uncounted(reserved)
+            with self._readable(account):
+                spent, reserved = (Usage.from_dict(json.loads(usage)) for usage in usages)
+                found[account] = spent + uncounted(reserved)
         return found
 
     def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         with self._named_errors("read"):
             return self._db.execute(query, values).fetchall()
-
-    def _state(self, key: str, text: str) -> Any:
-        try:
-            return self._with_blobs(self._json(key, text))
-        except RecursionError:
-            raise self._unreadable(key, "its state is nested too deeply") from None
-
-    def _usage(self, key: str, text: str) -> Usage:
-        counts = self._json(key, text)
-        if not isinstance(counts, dict):
-            raise self._unreadable(key, "its costs are no object")
-        if unknown := sorted(counts.keys() - Usage().as_dict().keys()):
-            raise self._unreadable(key, f"this version does not know its costs {', '.join(unknown)}")
-        for name, value in counts.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-            if value is not None and not number:
-                raise self._unreadable(key, f"its {name} are {value!r}")
-        return Usage(**counts)
-
-    def _json(self, key: str, text: str) -> Any:
-        try:
-            return json.loads(text)
-        except (TypeError, ValueError, RecursionError):
-            raise self._unreadable(key, "it is no JSON") from None
-
-    def _unreadable(self, key: str, reason: str) -> BankError:
-        fix = "take a whole copy of the bank, or the version that wrote it"
-        return BankError(f"bank={str(self.path)!r}: cannot read the row of {key!r} ({reason}); {fix}")
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._named_errors("write"):
@@ -292,8 +273,9 @@ class Bank:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            reason = str(error)
+            reason = " ".join(str(error).split())[:200]
             fix = "free some space" if "full" in reason else "give a writable path with --bank"
+            fix = "take a copy that is whole, or give another --bank" if doing == "read" else fix
             raise BankError(
                 f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again; "
                 "finished samples are kept"
@@ -301,6 +283,18 @@ class Bank:
         except (UnicodeError, OverflowError) as error:
             reason = str(error).replace("\n", " ")
             raise BankError(f"bank={str(self.path)!r}: cannot store a value ({reason}); nothing is written") from error
+
+    @contextmanager
+    def _readable(self, key: str) -> Iterator[None]:
+        """Name the row if its values have another form."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BankError(
+                f"bank={str(self.path)!r}: cannot read the row of {key!r} ({reason}); take a whole copy of the bank, "
+                "or the version that wrote it"
+            ) from error
 
 
 _BLOB = "$blob"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from thinktime.answers import TextAnswers, equivalent, extract
 from thinktime.bench.execution import Checks, Programs
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.core.errors import InputError
 from thinktime.core.types import Problem
+from thinktime.files import user_path
 from thinktime.plugins import made
 from thinktime.pocket.problems import LEVELS, problems, read_answer
 from thinktime.sandbox.running import find_sandbox
@@ -81,7 +81,7 @@ def load(
             tuple(Problem(p.id, p.question, str(p.answer), {"level": p.level, "family": p.family}) for p in drawn),
             TextAnswers(read_answer, "pocket"),
         )
-    path, programs = Path(name.removeprefix(PROGRAMS)), name.startswith(PROGRAMS)
+    path, programs = user_path("task", name.removeprefix(PROGRAMS)), name.startswith(PROGRAMS)
     if programs and answer == "answer":
         answer = "tests"
     if not path.exists():

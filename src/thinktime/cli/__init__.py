@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
+from thinktime.cli.doctor import doctor
 from thinktime.cli.info import models, strategies
 from thinktime.cli.paint import paint
 from thinktime.cli.probe import probe
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, models, probe, demo, score_server):
+for command in (ask, paint, bench, serve, replay, report, models, probe, doctor, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 

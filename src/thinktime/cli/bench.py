@@ -198,12 +198,14 @@ def report(
     timing_file = result.with_name("timing.json")
     timing = read_json(timing_file) if timing_file.exists() else {}
     target = out or result.with_name("report.html")
-    write_report(loaded, timing, target)
-    if as_json:
-        print(json.dumps({"report": str(target)}))
-    else:
-        print_table(loaded, timing)
-        print(f"report: {target}")
+    try:
+        write_report(loaded, timing, target)
+        if not as_json:
+            print_table(loaded, timing)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError("result", str(result), f"it is no whole result of `thinktime bench` ({reason})") from None
+    print(json.dumps({"report": str(target)}) if as_json else f"report: {target}")
 
 
 def demo(

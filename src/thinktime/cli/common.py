@@ -14,6 +14,7 @@ from thinktime.config import ROLE, Config, ModelSpec, ScorerSpec, fitting_scorer
 from thinktime.core.errors import InputError
 from thinktime.core.types import MAIN, Prompt
 from thinktime.core.usage import Budget
+from thinktime.files import user_path
 
 if TYPE_CHECKING:
     from thinktime.core.search import Search
@@ -196,12 +197,19 @@ def roles_in(field: str, given: Iterable[str], known: Collection[str] | None = N
     for text in given:
         role, sign, value = text.partition("=")
         is_role = sign and ROLE.fullmatch(role) and (known is None or role in known)
-        if not is_role or Path(text).expanduser().exists():
+        if not is_role or _is_file(text):
             role, value = MAIN, text
         if not value:
             raise InputError(field, text, f"give a value behind the role, as {role}=VALUE")
         found[role] = value
     return found
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return user_path("path", text).exists()
+    except InputError:
+        return False
 
 
 def _number(field: str, text: str | None) -> float | None:
@@ -224,7 +232,7 @@ def prompts_in(given: Iterable[str]) -> Mapping[str, str | Prompt]:
         name, sign, source = text.partition("=")
         if not (sign and name and source):
             raise InputError("prompt", text, "write it as name=FILE")
-        path = Path(source).expanduser()
+        path = user_path("prompt", source)
         if not path.exists() and source in (prompts := installed("prompts", source)):
             found[name] = prompts[source]
             continue
@@ -250,7 +258,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("file", str(path), f"cannot read it as JSON ({error})") from None
     return value if isinstance(value, dict) else {}
 

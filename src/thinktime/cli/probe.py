@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,20 +32,28 @@ def probe(
     spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
     print(f"{generator.name}, for {spent} as far as it reports them:")
     for text, value in (
-        ("several samples per request (n)", traits.n),
-        ("log-probabilities", traits.logprobs),
-        ("seeds", traits.seeds),
-        ("continues a given prefix", traits.continues),
-        ("repeats the prefix", traits.echoes),
-        ("marks a stop string", traits.stops),
-        ("streams", traits.streams),
-        ("reports usage", traits.usage),
-        ("name of the length limit", traits.limit_field),
-        ("tokens of its template", traits.overhead),
-        ("shows thoughts", traits.thinks),
+        *described(asdict(traits)).items(),
         ("capabilities", ", ".join(sorted(generator.capabilities))),
     ):
-        print(f"  {text:<34}{_word(value)}")
+        print(f"  {text:<34}{value}")
+
+
+def described(traits: Mapping[str, Any]) -> dict[str, str]:
+    """The traits of an endpoint in words; see `Traits` for their names."""
+    found = {
+        "several samples per request (n)": traits["n"],
+        "log-probabilities": traits["logprobs"],
+        "seeds": traits["seeds"],
+        "continues a given prefix": traits["continues"],
+        "repeats the prefix": traits["echoes"],
+        "marks a stop string": traits["stops"],
+        "streams": traits["streams"],
+        "reports usage": traits["usage"],
+        "name of the length limit": traits["limit_field"],
+        "tokens of its template": traits["overhead"],
+        "shows thoughts": traits["thinks"],
+    }
+    return {text: _word(value) for text, value in found.items()}
 
 
 def _word(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from thinktime.core.environment import FORK, IRREVERSIBLE, Observed, Places
 from thinktime.core.errors import ModelError, ThinktimeError
-from thinktime.core.journal import Journal
+from thinktime.core.journal import Journal, readable
 from thinktime.core.meter import Work
 from thinktime.core.types import Child, Node, Problem
 from thinktime.core.usage import Usage
@@ -54,7 +54,9 @@ class Acting(Work[Action, Child]):
                 break
             row = self._journal.find_sample(action.key)
             if row is not None:
-                found[place] = Child(self._observed(action, **row["state"]), "observed", Usage(**row["usage"]), 0)
+                with readable(action.key):
+                    state, usage = self._observed(action, **row["state"]), Usage.from_dict(row["usage"])
+                found[place] = Child(state, "observed", usage, 0)
                 self._places.pass_by(action.key)
             elif self._journal.find_sample(_intent(action)) is not None:
                 said = "an earlier run began this action and did not see it end; it is not repeated"

@@ -7,10 +7,13 @@ from difflib import get_close_matches
 
 
 class ThinktimeError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Line breaks in the message become spaces."""
 
     repeatable = False
     """Whether a call that failed like this is worth a second try, which is charged too."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class InputError(ThinktimeError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -30,6 +31,18 @@ class Journal(Protocol):
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores, each under its `score_key`."""
         ...
+
+
+@contextmanager
+def readable(key: str) -> Iterator[None]:
+    """Raise a `BankError` if the block cannot read the row of this key, because another program wrote it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+        raise BankError(
+            f"sample={key!r}: the bank has it in a form that this version cannot read ({reason}); use another bank"
+        ) from error
 
 
 class Samples:
@@ -84,12 +97,8 @@ class Samples:
         if banked is None:
             return None
         before, generator = extension.node.state, self._generator
-        try:
+        with readable(key):
             state = generator.unpack(before, banked["state"])
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            fix = "take a whole copy of the bank, or the version that wrote it"
-            raise BankError(f"bank: {generator.name!r} cannot read the state of {key} ({reason}); {fix}") from None
-        length = generator.length(state) - generator.length(before)
-        usage, log_weight = Usage(**banked["usage"]), banked.get("log_weight", 0.0)
-        return Child(state, banked["finish"], usage, banked["passes"], length=length, log_weight=log_weight)
+            length = generator.length(state) - generator.length(before)
+            usage, log_weight = Usage.from_dict(banked["usage"]), banked.get("log_weight", 0.0)
+            return Child(state, banked["finish"], usage, banked["passes"], length=length, log_weight=log_weight)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from operator import add, attrgetter, sub
+from typing import Any
 
 from thinktime.core.errors import InputError
 
@@ -68,9 +70,32 @@ class Usage:
         """The counts by name."""
         return dict(zip(_FIELDS, _counts(self), strict=True))
 
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, Any]) -> Usage:
+        """The usage that `as_dict` gave.
+
+        Raises:
+            TypeError: it is no mapping, a name is unknown, or a value is not a count.
+        """
+        if not isinstance(counts, Mapping):
+            raise TypeError(f"usage={str(counts)[:40]}")
+        for name, value in counts.items():
+            if type(value) not in _TYPES.get(name, ()) or (value is not None and not 0 <= value < math.inf):
+                raise TypeError(f"usage: {name}={str(value)[:40]}")
+        return cls(**counts)
+
 
 _FIELDS = tuple(field.name for field in fields(Usage))
 _counts = attrgetter(*_FIELDS)
+_TYPES = {
+    field.name: (
+        int,
+        *([float] if "float" in str(field.type) else []),
+        *([type(None)] if "None" in str(field.type) else []),
+    )
+    for field in fields(Usage)
+}
+"""The types of each count; an unknown one is None."""
 
 
 def total(parts: Iterable[Usage]) -> Usage:

@@ -160,7 +160,8 @@ def _calls(state: RemoteText) -> list[Any]:
     message = json.loads(state.choice).get("message")
     if not isinstance(message, dict):
         return []
-    calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    listed = message.get("tool_calls")
+    calls = [call for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
     if isinstance(message.get("function_call"), dict):  # the older spelling
         calls.append({"function": message["function_call"]})
     return [

@@ -289,9 +289,9 @@ class RouteHandler:
                 await self._answered(context, receive)
                 context.attributes["http.response.status_code"] = context.writer.status
         finally:
+            metrics.in_flight -= 1
             if context.entry is not None:
                 gateway.history.end(context.entry, context.writer.status)
-            metrics.in_flight -= 1
             metrics.answered[scope["path"], context.strategy, context.writer.status] += 1
             metrics.seconds[scope["path"], context.strategy] += time.monotonic() - began
 

@@ -142,7 +142,7 @@ class Auth:
         Raises:
             HttpError: the gateway has no keys, and Host is not a name of this machine.
         """
-        if not self._requires_key and not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
+        if not self._requires_key and not is_loopback(_name_in(headers.get("host", ""))):
             raise HttpError(403, "without keys the gateway answers to localhost only; give it a key", code="host")
 
     def account(self, name: str, budget: Budget | None = None) -> Ledger:
@@ -170,6 +170,14 @@ class Auth:
         if found is None:
             raise HttpError(401, "the key is unknown", code="invalid_api_key")
         return found
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a Host header, without its port; empty if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def reserve(ledger: Ledger, worst_case: Usage) -> None:

@@ -173,6 +173,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise InputError("config", str(path), "its lists and tables are nested too deeply") from None
     except (OSError, ValueError) as error:
         raise InputError("config", str(path), f"cannot read it as TOML ({error})") from None
     known = [f.name for f in fields(GatewayConfig) if f.name != "upstream_key"]

@@ -154,6 +154,7 @@ def _thoughts_and_calls(state: Any) -> tuple[str, str]:
 
 
 def _calls(message: Mapping[str, Any]) -> list[str]:
-    calls = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else [])
+    found = message.get("tool_calls") or message.get("function_call") or []
+    calls = found if isinstance(found, list) else [found]
     functions = [call.get("function", call) if isinstance(call, Mapping) else call for call in calls]
     return [f"{f.get('name')}({f.get('arguments')})" if isinstance(f, Mapping) else str(f) for f in functions]

@@ -63,17 +63,17 @@ class LocalGenerator:
         from thinktime.models.engine.models import load_language_model
 
         self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
-        self._model: LanguageModel = load_language_model(Path(directory), dtype)
-        self.name = f"{Path(directory).resolve().name}@{self._model.weights}/{dtype}"
+        self.model: LanguageModel = load_language_model(Path(directory), dtype)
+        self.name = f"{Path(directory).resolve().name}@{self.model.weights}/{dtype}"
         if step != "\n":
             self.name += f" step={step!r}"
-        self.weights, self.fingerprint = self._model.weights, self._model.fingerprint
-        self._step_ids = self._model.tokenizer.ids_containing(step)
-        self._worker = Worker(self._model.engine(max_rows=max_rows))
+        self.weights, self.fingerprint = self.model.weights, self.model.fingerprint
+        self._step_ids = self.model.tokenizer.ids_containing(step)
+        self._worker = Worker(self.model.engine(max_rows=max_rows))
         self._thinking = thinking_tokens
         if thinking_tokens is not None:
             self.name += f" thinking_tokens={thinking_tokens}"
-            tokenizer = self._model.tokenizer
+            tokenizer = self.model.tokenizer
             self._opening, self._closing = (tuple(tokenizer.encode(text)) for text in (f"{THINK}\n", CLOSING))
             if thinking_tokens < 0:
                 raise InputError("thinking_tokens", thinking_tokens, "give 0 or more")
@@ -88,8 +88,8 @@ class LocalGenerator:
                 spelled); or a part of the context is not text.
             TooLongError: it does not fit the model's context.
         """
-        ids = self._model.tokenizer.encode_chat(with_context(problem), spell=quotes)
-        limit = self._model.context
+        ids = self.model.tokenizer.encode_chat(with_context(problem), spell=quotes)
+        limit = self.model.context
         if len(ids) >= limit:
             raise TooLongError("prompt", f"{len(ids)} tokens", f"this model reads {limit}; shorten the question")
         return Text(tuple(ids), known=max((_shared(ids, state) for state in known), default=0))
@@ -102,7 +102,7 @@ class LocalGenerator:
         """
         if not isinstance(state, Text | RemoteText):
             raise CapabilityError(f"model={self.name!r}: it reads text, and cannot continue a {type(state).__name__}")
-        tokenizer = self._model.tokenizer
+        tokenizer = self.model.tokenizer
         ids: list[int] = []
         ends: list[int] = []
         if isinstance(state, Text) and state.ids and tokenizer.decode(state.ids) == state.text:
@@ -161,7 +161,7 @@ class LocalGenerator:
             raise InputError("thinking_tokens", self._thinking, "a race compares lengths; leave the cap out")
         before: Text = extension.node.state
         limit, most = extension.max_length, min(extension.max_length, self._room(before))
-        begun = self._model.tokenizer.decode(before.prompt[-8:]).rstrip().endswith(THINK)
+        begun = self.model.tokenizer.decode(before.prompt[-8:]).rstrip().endswith(THINK)
         if not before.text or thinking(before.text, begun=begun):
             limit = min(limit, max(0, (self._thinking or 0) - len(before.ids)))
         output = Output((), (), "length", 0, 0, 0.0)
@@ -198,7 +198,7 @@ class LocalGenerator:
             return before.thinking or 0
         if END not in text:
             return len(state.ids)
-        decode = self._model.tokenizer.decode
+        decode = self.model.tokenizer.decode
         return bisect_left(range(len(state.ids)), True, key=lambda n: END in decode(state.ids[:n])) - 1
 
     async def hidden(self, states: Sequence[Text]) -> list[tuple[list[float], Usage]]:
@@ -206,7 +206,7 @@ class LocalGenerator:
         from thinktime.models.engine.rows import Read
         from thinktime.models.engine.states import Segments
 
-        last = Segments((self._model.shape.layers - 1,))
+        last = Segments((self.model.shape.layers - 1,))
         ids = [state.prompt + state.ids for state in states]
         outputs = await self._worker.run([Read(each, len(each) - 1, last) for each in ids])
         found = []
@@ -217,7 +217,7 @@ class LocalGenerator:
 
     def single_id(self, text: str) -> int | None:
         """The single token of this text; None if it has several."""
-        ids = self._model.tokenizer.encode(text)
+        ids = self.model.tokenizer.encode(text)
         return ids[0] if len(ids) == 1 else None
 
     async def logprobs(self, prefixes: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
@@ -230,7 +230,7 @@ class LocalGenerator:
 
     def probe_usage(self, state: Text, seconds: float = 0.0) -> Usage:
         """The cost of one more forward pass over the last token, which was drawn but not processed."""
-        flops = forward_flops(self._model.shape, 1, len(state.prompt) + len(state.ids) - 1)
+        flops = forward_flops(self.model.shape, 1, len(state.prompt) + len(state.ids) - 1)
         return Usage(scorer_tokens=1, scorer_calls=1, scorer_flops=flops, seconds=seconds)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
@@ -269,14 +269,14 @@ class LocalGenerator:
 
     def _room(self, state: Text) -> int:
         """Tokens that still fit the context."""
-        return max(0, self._model.context - len(state.prompt) - len(state.ids))
+        return max(0, self.model.context - len(state.prompt) - len(state.ids))
 
     def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
         ids = before.ids + new
         ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
         if not ends or ends[-1] != len(ids):
             ends.append(len(ids))
-        text = self._model.tokenizer.decode(ids)
+        text = self.model.tokenizer.decode(ids)
         return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False)
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
@@ -286,7 +286,7 @@ class LocalGenerator:
         node is its last one, which was drawn but not processed. If another model wrote the node, all tokens are new
         that this model has not processed.
         """
-        shape = self._model.shape
+        shape = self.model.shape
         prefix = len(before.prompt) + len(before.ids)
         new = 0 if not first else 1 if before.ids and not before.adopted else prefix - before.known
         read = generated * prefix + generated * (generated - 1) // 2

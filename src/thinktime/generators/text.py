@@ -12,6 +12,7 @@ from typing import Any
 from thinktime.core.context import Document, FileTree, Part, Start, Table
 from thinktime.core.errors import InputError
 from thinktime.core.types import Node, Problem
+from thinktime.prompts.turns import words
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,13 @@ def pack(before: Text, state: Text) -> dict[str, Any]:
 
 
 def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
-    """The state that `pack` described."""
+    """The state that `pack` described.
+
+    Raises:
+        KeyError, TypeError: it is not such a description.
+    """
+    _check(packed, text=str, logprob=int | float, thinking=int | None)
+    _check_numbers(packed, "ids", "step_ends")
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
     fields = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
@@ -98,12 +105,31 @@ def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
 
 
 def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
-    """The state that `pack_remote` described."""
+    """The state that `pack_remote` described.
+
+    Raises:
+        KeyError, TypeError: it is not such a description.
+    """
+    _check(packed, text=str, tokens=int, logprob=int | float | None, choice=str | None, thinking=int | None)
+    _check_numbers(packed, "step_ends")
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
-    choice, thoughts = packed.get("choice", ""), packed.get("thinking")
+    choice, thoughts = packed.get("choice") or "", packed.get("thinking")
     fields = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
     return replace(before, **fields, choice=choice, thinking=thoughts)
+
+
+def _check(packed: Mapping[str, Any], **types: Any) -> None:
+    """Raise a `TypeError` if a value of a banked state has another type; a missing one is None."""
+    for name, kind in types.items():
+        if not isinstance(packed.get(name), kind):
+            raise TypeError(f"{name}={str(packed.get(name))[:40]!r}")
+
+
+def _check_numbers(packed: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(packed[name], list | tuple) or not all(type(number) is int for number in packed[name]):
+            raise TypeError(f"{name}={str(packed[name])[:40]!r}")
 
 
 def thinking_counts(nodes: Iterable[Node]) -> list[int | None]:
@@ -164,13 +190,7 @@ def question_of(problem: Problem) -> str:
     Raises:
         InputError: a part of the context is not text.
     """
-    return "\n\n".join(_words(message) for message in messages_of(with_context(problem)))
-
-
-def _words(message: Mapping[str, Any]) -> str:
-    content = message.get("content") or ""
-    parts = [{"text": content}] if isinstance(content, str) else content
-    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return "\n\n".join(map(words, messages_of(with_context(problem))))
 
 
 def steps_of(state: Text | RemoteText) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thinktime.core.types import Problem
@@ -30,8 +30,16 @@ def conversation(problem: Problem) -> list[Message]:
 
 
 def question_text(problem: Problem) -> str:
-    """The problem's turns as one text."""
-    return "\n\n".join(str(turn["content"]) for turn in conversation(problem))
+    """The problem's turns as one text; pictures and sounds are left out."""
+    return "\n\n".join(map(words, conversation(problem)))
+
+
+def words(message: Mapping[str, Any]) -> str:
+    """The text of a message, without the parts that are no text."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def shown(state: Any) -> str:

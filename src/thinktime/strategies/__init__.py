@@ -82,6 +82,8 @@ BUILT_IN: dict[str, type[Any]] = {
     "restarts": Restarts,
 }
 
+DEEPEST = 20
+"""Most strategies inside each other."""
 INNER = "inner"
 """The option that holds another strategy; its value is written in brackets after the name."""
 
@@ -178,8 +180,11 @@ def parse(text: str) -> tuple[str, Strategy]:
 
     Raises:
         UnknownNameError: there is no such strategy, or it has no such option.
-        InputError: a bracket has no partner, an option has no value or a wrong one, or the strategy runs no other one.
+        InputError: a bracket has no partner, an option has no value or a wrong one, the strategy runs no other one, or
+            the text has more than `DEEPEST` brackets inside each other.
     """
+    if text.count("(") > DEEPEST:
+        raise InputError("strategy", text[:80], f"nest at most {DEEPEST} strategies")
     name, values = split(text)
     strategy = make(name, values)
     return (f"{name}({values[INNER]})" if INNER in values else name), strategy

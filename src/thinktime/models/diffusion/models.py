@@ -32,7 +32,7 @@ from thinktime.models.diffusion.folder import (
 from thinktime.models.diffusion.gradient import Pull
 from thinktime.models.diffusion.levels import Array, Levels, Threshold, parts
 from thinktime.models.diffusion.schedule import sampler_of
-from thinktime.models.engine.models import device_of, first_line, listed
+from thinktime.models.engine.models import device_of, listed, one_line
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ class DiffusionModel:
         try:
             self._load(directory)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
-            reason = first_line(error).split(". ")[0]
+            reason = one_line(error).split(". ")[0]
             raise InputError("model", str(directory), f"it cannot be loaded ({reason}); check its files") from None
         self._check_shapes(directory)
         self.hidden, self.labels = self._classes(directory)
         try:
             _ = self.flops
         except (ValueError, TypeError, RuntimeError) as error:
-            fix = f"its network does not take these inputs ({first_line(error)}); use the parts of one pipeline"
+            fix = f"its network does not take these inputs ({one_line(error)}); use the parts of one pipeline"
             raise InputError("model", str(directory), fix) from None
         if (kind := sampler["_class_name"]) != "DDIMScheduler":
             _LOG.warning("model=%r: the levels are those of its %s, the steps are those of DDIM", str(directory), kind)

@@ -48,13 +48,25 @@ class LlamaConfig:
 
     @classmethod
     def read(cls, directory: Path) -> LlamaConfig:
-        """Read ``config.json``; missing fields have the defaults of ``transformers``."""
+        """Read ``config.json``; missing fields have the defaults of ``transformers``.
+
+        Raises:
+            ValueError: a field has no possible value.
+        """
         raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         theirs = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
         raw = theirs | {"num_key_value_heads": raw["num_attention_heads"]} | raw
         raw["head_dim"] = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]
         raw.setdefault("rope_theta", (raw.get("rope_parameters") or {}).get("rope_theta", 10000.0))
-        return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})
+        found = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
+        for name, value in found.items():
+            if not (isinstance(value, bool) if name == "tie_word_embeddings" else _is_positive(value)):
+                raise ValueError(f"{name}={value!r}")
+        return cls(**found)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 class RMSNorm(nn.Module):

@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from thinktime.core.errors import InputError, ModelError
+from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Engine, Model
 from thinktime.models.engine.llama import Llama, LlamaConfig
-from thinktime.models.engine.templates import ChatTemplate
+from thinktime.models.engine.templates import ChatTemplate, conversation
 
 _ROPE = {"rope_type", "type", "rope_theta"}
 """Fields of plain rotary positions."""
@@ -33,7 +33,7 @@ READ = ("*.safetensors", "*.bin", "*.json", "*.jinja")
 
 
 class ChatTokenizer:
-    """``tokenizer.json`` and the chat template of a model directory.
+    """``tokenizer.json`` and the chat template of a model directory. Without one, ``template`` is None.
 
     Raises:
         InputError: ``tokenizer.json`` is missing.
@@ -46,9 +46,9 @@ class ChatTokenizer:
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises nothing narrower
-            raise ModelError(f"{path}: not a tokenizer ({first_line(error)}); the file is broken") from error
+            raise ModelError(f"{path}: not a tokenizer ({one_line(error)}); the file is broken") from error
         config = _read_json(directory / "tokenizer_config.json")
-        self._template = _chat_template(directory, config)
+        self.template = _chat_template(directory, config)
         self.end_ids = self._ends(directory, config)
         self.eos_id = self.end_ids[0]
         self._closed = bool(config.get("closed_vocabulary"))
@@ -67,13 +67,19 @@ class ChatTokenizer:
             raise InputError("model", str(directory), fix)
         return known
 
+    @property
+    def end_tokens(self) -> list[str]:
+        """The tokens that end a reply, as they are written."""
+        return [self._tokenizer.id_to_token(token) or str(token) for token in self.end_ids]
+
     def encode_chat(self, prompt: Any, spell: bool = False) -> list[int]:
         """Ids of the prompt with the start of the assistant's turn; a string is one user message.
 
         Raises:
-            InputError: the prompt is empty, or it has words outside a closed vocabulary and ``spell`` is false.
+            InputError: the prompt is empty or no conversation, or it has words outside a closed vocabulary and
+                ``spell`` is false.
         """
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        messages = conversation(prompt)
         content = " ".join(str(message.get("content") or "") for message in messages)
         if not content.strip():
             raise InputError("prompt", prompt, "ask something")
@@ -83,8 +89,8 @@ class ChatTokenizer:
                 ", ".join(unknown),
                 "this model knows only the words of its own task (see `thinktime models`); give another --model",
             )
-        text = content if self._template is None else self._template.render(messages)
-        return list(self._tokenizer.encode(text, add_special_tokens=self._template is None).ids)
+        text = content if self.template is None else self.template.render(messages)
+        return list(self._tokenizer.encode(text, add_special_tokens=self.template is None).ids)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text that another model or a person wrote, without special tokens."""
@@ -166,13 +172,13 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
         InputError: the directory does not exist or is not a causal language model, or the device does not exist.
         ModelError: its files are broken.
     """
-    config = _read_model_config(directory)
-    kind = (config.get("architectures") or ["nothing"])[0]
-    if not kind.endswith("ForCausalLM"):
-        raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
-    tokenizer = ChatTokenizer(directory)
-    number, place = getattr(torch, dtype), device_of(device)
-    try:
+    with _named_errors("model", directory):
+        config = _read_model_config(directory)
+        kind = _kind(config)
+        if not kind.endswith("ForCausalLM"):
+            raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
+        tokenizer = ChatTokenizer(directory)
+        number, place = getattr(torch, dtype), device_of(device)
         model: Any
         if kind == "LlamaForCausalLM" and _plain(config) and Llama.fits(directory):
             model, backend = Llama.load(directory, number), ENGINE
@@ -182,15 +188,11 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
 
             model, backend = TransformersLM(directory, config, number), f"{ENGINE}, {VERSION}"
             sizes, context = model.shape, model.context
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise ModelError(f"model={str(directory)!r}: cannot load it ({first_line(error)}); check its files") from error
-    shape = _shape(sizes, model, number)
-    if not isinstance(model, Llama):
-        model.verify(shape, number)
-    names = fingerprint(directory, backend), weights_digest(directory)
-    return LanguageModel(model.to(place), tokenizer, shape, number, place, context, *names)
+        shape = _shape(sizes, model, number)
+        if not isinstance(model, Llama):
+            model.verify(shape, number)
+        names = fingerprint(directory, backend), weights_digest(directory)
+        return LanguageModel(model.to(place), tokenizer, shape, number, place, context, *names)
 
 
 def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> RewardModel:
@@ -200,31 +202,41 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
         InputError: the directory does not exist or is not such a classifier, or the device does not exist.
         ModelError: its files are broken.
     """
-    config = _read_model_config(directory, "reward_model")
-    kind = (config.get("architectures") or ["nothing"])[0]
-    if kind != "LlamaForTokenClassification":
-        raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
-    number, place = getattr(torch, dtype), device_of(device)
-    try:
+    with _named_errors("reward_model", directory):
+        config = _read_model_config(directory, "reward_model")
+        kind = _kind(config)
+        if kind != "LlamaForTokenClassification":
+            raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
+        number, place = getattr(torch, dtype), device_of(device)
         model = Llama.load(directory, number)
-    except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"reward_model={str(directory)!r}: cannot load it ({first_line(error)})") from error
-    if model.labels != 2:
-        raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
-    shape = _shape(_sizes(model.config), model, number)
-    context = model.config.max_position_embeddings
-    label = str((config.get("id2label") or {}).get("1", "right"))
-    return RewardModel(
-        model.to(place),
-        shape,
-        number,
-        place,
-        context,
-        fingerprint(directory, ENGINE),
-        weights_digest(directory),
-        label,
-        config.get("step_end_only") is True,
-    )
+        if model.labels != 2:
+            raise InputError("reward_model", str(directory), f"it has {model.labels} labels; a step reward needs 2")
+        shape = _shape(_sizes(model.config), model, number)
+        context = model.config.max_position_embeddings
+        label = str((config.get("id2label") or {}).get("1", "right"))
+        return RewardModel(
+            model.to(place),
+            shape,
+            number,
+            place,
+            context,
+            fingerprint(directory, ENGINE),
+            weights_digest(directory),
+            label,
+            config.get("step_end_only") is True,
+        )
+
+
+@contextmanager
+def _named_errors(field: str, directory: Path) -> Iterator[None]:
+    """Errors as a `ModelError` that names the directory. Broken files raise errors of their own in each library."""
+    try:
+        yield
+    except ThinktimeError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ModelError(f"{field}={str(directory)!r}: cannot load it ({reason}); check its files") from error
 
 
 def fingerprint(directory: Path, backend: str) -> str:
@@ -267,6 +279,11 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | No
     special = _read_json(directory / "special_tokens_map.json") | config
     tokens = {name: _token_text(value) for name, value in special.items() if name.endswith("_token")}
     return ChatTemplate(source, {name: text for name, text in tokens.items() if isinstance(text, str)})
+
+
+def _kind(config: dict[str, Any]) -> str:
+    """The class of the model, or ``nothing``."""
+    return str(next(iter(config.get("architectures") or ["nothing"])))
 
 
 def _plain(config: dict[str, Any]) -> bool:
@@ -312,7 +329,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise InputError("device", name, f"{first_line(error)}; give cpu, or cuda if there is a GPU") from error
+        raise InputError("device", name, f"{one_line(error)}; give cpu, or cuda if there is a GPU") from error
     return device
 
 
@@ -329,7 +346,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not JSON ({error}); the file is broken") from error
     return value if isinstance(value, dict) else {}
 
@@ -338,9 +355,9 @@ def _token_text(token: Any) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its type."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def one_line(error: BaseException) -> str:
+    """An error's text on one line, or the name of its type."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def listed(names: list[str]) -> str:

@@ -23,6 +23,21 @@ _LOG = logging.getLogger(__name__)
 Messages = Sequence[Mapping[str, Any]]
 
 
+def conversation(prompt: Any) -> list[Mapping[str, Any]]:
+    """The messages of a prompt; a text is one user turn.
+
+    Raises:
+        InputError: it is neither a text nor a list of messages with roles.
+    """
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, Sequence):
+        raise InputError("prompt", prompt, "give a text, or a list of messages")
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InputError("prompt", str(message)[:80], 'give each message as {"role": "user", "content": "…"}')
+    return list(messages)
+
+
 class ChatTemplate:
     """A template with the special tokens of its tokenizer.
 
@@ -45,18 +60,28 @@ class ChatTemplate:
             InputError: the template refuses these messages.
             ModelError: the template is broken, or takes too much time or memory.
         """
+        text, why = self.rendered(messages)
+        if why:
+            self._say(why)
+        return text
+
+    def rendered(self, messages: Messages) -> tuple[str, str]:
+        """The prompt, and why turns were joined for it; the reason is empty if none were.
+
+        Raises:
+            InputError, ModelError: as `render`.
+        """
         text, refusal = self._try(messages)
         system = [str(message.get("content") or "").strip() for message in messages if message["role"] == "system"]
         if text is not None and all(each in text for each in system):
-            return text
+            return text, ""
         merged = _merged(messages)
         if merged != list(messages):
             again, _ = self._try(merged)
             if again is not None:
-                self._say(f"refuses these roles ({refusal})" if refusal else "drops the system turn")
-                return again
+                return again, f"refuses these roles ({refusal})" if refusal else "drops the system turn"
         if text is not None:
-            return text
+            return text, ""
         raise InputError("prompt", _roles(messages), f"the model's chat template refuses it: {refusal}")
 
     def _try(self, messages: Messages) -> tuple[str | None, str]:

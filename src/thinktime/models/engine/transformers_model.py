@@ -19,8 +19,8 @@ from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalL
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.attention import KVStore, View
 from thinktime.models.engine.costs import Shape
-from thinktime.models.engine.engine import Attend
-from thinktime.models.engine.llama import Tap
+from thinktime.models.engine.engine import Attend, Model
+from thinktime.models.engine.llama import Llama, Tap
 from thinktime.models.engine.models import listed
 
 NAME = "thinktime"
@@ -125,60 +125,33 @@ class TransformersLM(torch.nn.Module):
             return min(longest, int(rope.get("original_max_position_embeddings") or longest))
         return longest
 
-    def verify(self, shape: Shape, dtype: torch.dtype) -> None:
+    def verify(self, shape: Shape, dtype: torch.dtype) -> float:
         """Compare the logits of two short rows in one batch with those of ``transformers``' own forward pass.
 
-        The last token of each row is decoded from the store.
+        Returns:
+            The largest difference of their log-probabilities.
 
         Raises:
             InputError: they differ by more than rounding, so the engine does not compute this family correctly.
         """
-        store = KVStore(shape.layers, shape.heads, shape.kv_heads, shape.head_dim, 4, 16, dtype, torch.device("cpu"))
         family, windows = str(self.inner.config.model_type), set[int | None]()
         vocabulary = self.inner.get_input_embeddings().num_embeddings
-        rows = [[(7919 * place + 13 * row + 1) % vocabulary for place in range(20 - row)] for row in range(2)]
-        blocks = [[0, 1], [2, 3]]
-
-        def forward(ends: list[tuple[int, int]]) -> Tensor:
-            """Logits of the tokens from each row's first to its second number."""
-            views, ids, places, slots = list[View](), list[int](), list[int](), list[int]()
-            for row, (first, end) in enumerate(ends):
-                views.append(View(len(ids), end - first, end, blocks[row]))
-                ids += rows[row][first:end]
-                places += range(first, end)
-                slots += [blocks[row][place // 16] * 16 + place % 16 for place in range(first, end)]
-
-            plan = store.plan(views, slots)
-
-            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, **how: Any) -> Tensor:
-                windows.add(window)
-                return store.attend(store.windowed(plan, views, slots, window), layer, q, k, v, **how)
-
-            return self.head(self.hidden(torch.tensor(ids), torch.tensor(places), attend))
-
-        with torch.inference_mode():
-            try:
-                ends = [len(row) - 1 for row in rows]
-                chunks = torch.split(forward([(0, end) for end in ends]), ends)
-                last = forward([(end, end + 1) for end in ends])
-                ours = [torch.cat([chunk, step[None]]) for chunk, step in zip(chunks, last, strict=True)]
-            except (RuntimeError, TypeError, IndexError, KeyError, AttributeError) as error:
-                raise _refusal(family) from error
-            finally:
-                self.inner.set_attn_implementation("eager")
-            theirs = [self.inner(input_ids=torch.tensor([row]), use_cache=False).logits[0] for row in rows]
-            self.inner.set_attn_implementation(NAME)
-        apart = max(
-            float((a.double().log_softmax(-1) - b.double().log_softmax(-1)).abs().max())
-            for a, b in zip(ours, theirs, strict=True)
-        )
-        if not apart < (1e-3 if dtype.itemsize >= 4 else 0.5):
+        try:
+            ours = _logits(self, vocabulary, shape, dtype, windows)
+        except (RuntimeError, TypeError, IndexError, KeyError, AttributeError) as error:
+            raise _refusal(family) from error
+        finally:
+            self.inner.set_attn_implementation("eager")
+        apart = _apart(ours, self.inner, vocabulary)
+        self.inner.set_attn_implementation(NAME)
+        if not apart < tolerance(dtype):
             raise _refusal(family, f", its log-probabilities differ by {apart:.2g}")
         window = getattr(self.inner.config, "sliding_window", None)
         used = getattr(self.inner.config, "use_sliding_window", True) is not False
         kinds = getattr(self.inner.config, "layer_types", None) or ["sliding_attention"]
         if window and used and "sliding_attention" in kinds and window < self.context and windows == {None}:
             raise InputError("sliding_window", window, f"the engine cannot see which layers use it; {OTHER_WAYS}")
+        return apart
 
     def _after(self, index: int, _module: torch.nn.Module, _inputs: Any, states: Tensor | tuple[Tensor, ...]) -> None:
         if self._tap is not None:
@@ -204,6 +177,68 @@ class TransformersLM(torch.nn.Module):
         if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
             logits = (logits / cap).tanh() * cap
         return logits
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """The largest difference of log-probabilities that rounding explains."""
+    return 1e-3 if dtype.itemsize >= 4 else 0.5
+
+
+def difference(model: Llama, directory: Path, shape: Shape, dtype: torch.dtype) -> float:
+    """The largest difference of our Llama's log-probabilities from ``transformers``', as in `TransformersLM.verify`."""
+    theirs = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, local_files_only=True, trust_remote_code=False, attn_implementation="eager"
+    ).eval()
+    vocabulary = model.config.vocab_size
+    return _apart(_logits(model, vocabulary, shape, dtype, set()), theirs, vocabulary)
+
+
+def _rows(vocabulary: int) -> list[list[int]]:
+    """Two short rows of ids."""
+    return [[(7919 * place + 13 * row + 1) % vocabulary for place in range(20 - row)] for row in range(2)]
+
+
+def _logits(model: Model, vocabulary: int, shape: Shape, dtype: torch.dtype, windows: set[int | None]) -> list[Tensor]:
+    """The engine's logits of both rows in one batch; the last token of each row is decoded from the store.
+
+    Args:
+        windows: gets the window of every layer.
+    """
+    store = KVStore(shape.layers, shape.heads, shape.kv_heads, shape.head_dim, 4, 16, dtype, torch.device("cpu"))
+    rows, blocks = _rows(vocabulary), [[0, 1], [2, 3]]
+
+    def forward(ends: list[tuple[int, int]]) -> Tensor:
+        """Logits of the tokens from each row's first to its second number."""
+        views, ids, places, slots = list[View](), list[int](), list[int](), list[int]()
+        for row, (first, end) in enumerate(ends):
+            views.append(View(len(ids), end - first, end, blocks[row]))
+            ids += rows[row][first:end]
+            places += range(first, end)
+            slots += [blocks[row][place // 16] * 16 + place % 16 for place in range(first, end)]
+
+        plan = store.plan(views, slots)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, **how: Any) -> Tensor:
+            windows.add(window)
+            return store.attend(store.windowed(plan, views, slots, window), layer, q, k, v, **how)
+
+        return model.head(model.hidden(torch.tensor(ids), torch.tensor(places), attend))
+
+    with torch.inference_mode():
+        ends = [len(row) - 1 for row in rows]
+        chunks = torch.split(forward([(0, end) for end in ends]), ends)
+        last = forward([(end, end + 1) for end in ends])
+        return [torch.cat([chunk, step[None]]) for chunk, step in zip(chunks, last, strict=True)]
+
+
+def _apart(ours: list[Tensor], theirs: Any, vocabulary: int) -> float:
+    """The largest difference of log-probabilities from a model of ``transformers``."""
+    with torch.inference_mode():
+        logits = [theirs(input_ids=torch.tensor([row]), use_cache=False).logits[0] for row in _rows(vocabulary)]
+    return max(
+        float((a.double().log_softmax(-1) - b.double().log_softmax(-1)).abs().max())
+        for a, b in zip(ours, logits, strict=True)
+    )
 
 
 def _refusal(family: str, why: str = "") -> InputError:

@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from thinktime.core.clock import Deadline
-from thinktime.core.errors import ModelError
+from thinktime.core.errors import InputError, ModelError
 from thinktime.models.remote.events import BOM, DONE, EventReader, SentEvent, looks_like_events
 from thinktime.models.remote.reported_errors import reported_error, status_of
 
@@ -171,6 +171,7 @@ class Client:
 
         Raises:
             UnreachableError: there is no response.
+            InputError: a header has a control character.
         """
         import aiohttp
 
@@ -181,6 +182,8 @@ class Client:
                 response = await pending
             except aiohttp.ClientError as error:
                 raise self._unreachable(error) from None
+            except ValueError as error:
+                raise InputError("headers", "…", f"they cannot be sent on ({error})") from None
             async with response:
                 yield response
 

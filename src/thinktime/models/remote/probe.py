@@ -48,6 +48,8 @@ class Traits:
     streams: bool
     """Whether the endpoint streams a sample as events."""
     usage: bool
+    counts_all: bool
+    """Whether the usage counts all samples of a request; llama.cpp counts one."""
     limit_field: str
     """The name of the length limit."""
     overhead: int | None
@@ -94,6 +96,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         stops=stops,
         streams=streams,
         usage=overhead is not None,
+        counts_all=counted,
         limit_field=limit_field,
         overhead=overhead,
         thinks=_thinks(choices[0]),

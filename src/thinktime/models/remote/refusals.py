@@ -51,11 +51,11 @@ async def models(client: Client) -> list[str]:
     return [entry["id"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)]
 
 
-def only_model(base_url: str, api_key: str | None = None) -> str:
-    """The name of the only model of an endpoint.
+def listed_models(base_url: str, api_key: str | None = None) -> list[str]:
+    """The names of the models that an endpoint lists.
 
     Raises:
-        InputError: the endpoint lists no model or several, or rejects the key.
+        InputError: the endpoint rejects the key, or has no list of models.
         RemoteError: the endpoint cannot be reached.
     """
 
@@ -68,7 +68,17 @@ def only_model(base_url: str, api_key: str | None = None) -> str:
         finally:
             await client.close()
 
-    names = asyncio.run(ask())
+    return asyncio.run(ask())
+
+
+def only_model(base_url: str, api_key: str | None = None) -> str:
+    """The name of the only model of an endpoint.
+
+    Raises:
+        InputError: the endpoint lists no model or several, or rejects the key.
+        RemoteError: the endpoint cannot be reached.
+    """
+    names = listed_models(base_url, api_key)
     if len(names) == 1:
         return names[0]
     there_are = f"it has: {', '.join(names[:20])}" if names else "it lists none"
