@@ -29,7 +29,7 @@ def probe(
         print(json.dumps(seen))
         return
     spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
-    print(f"{generator.name}, for {spent} as far as it reports them:")
+    print(f"{generator.name}, for {spent}:")
     for text, value in (
         ("several samples per request (n)", traits.n),
         ("log-probabilities", traits.logprobs),
@@ -39,6 +39,7 @@ def probe(
         ("marks a stop string", traits.stops),
         ("streams", traits.streams),
         ("reports usage", traits.usage),
+        ("counts all samples of a request", traits.counts_all),
         ("name of the length limit", traits.limit_field),
         ("tokens of its template", traits.overhead),
         ("shows thoughts", traits.thinks),

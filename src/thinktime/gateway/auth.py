@@ -32,8 +32,8 @@ class ApiClient:
 
     @property
     def limited(self) -> bool:
-        """Whether a budget limits its tokens or dollars."""
-        return any(limit.tokens is not None or limit.dollars is not None for limit in self.limits)
+        """Whether a budget limits what it spends."""
+        return any(map(limits_spending, self.limits))
 
     def sees(self, other: ApiClient) -> bool:
         """Whether this client may see the requests of the other."""
@@ -170,6 +170,11 @@ class Auth:
         if found is None:
             raise HttpError(401, "the key is unknown", code="invalid_api_key")
         return found
+
+
+def limits_spending(budget: Budget) -> bool:
+    """Whether a budget limits anything but seconds."""
+    return replace(budget, seconds=None) != Budget()
 
 
 async def reserve(ledger: Ledger, worst_case: Usage) -> None:

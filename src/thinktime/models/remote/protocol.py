@@ -196,6 +196,11 @@ def unechoed(choice: Choice, prefix: str) -> Choice:
     return replace(choice, error="the sample does not repeat its prefix, although the endpoint's probe did")
 
 
+def at_most(choice: Choice, most: int) -> int:
+    """Upper bound of an uncounted sample's tokens: its log-probabilities and an end token, or the limit."""
+    return most if choice.tokens is None else min(most, choice.tokens + 1)
+
+
 def unlisted(choice: Choice, reported: ReportedUsage | None) -> bool:
     """Whether the only sample of a request ended at a stop string that has no log-probability."""
     return (
