@@ -81,6 +81,8 @@ class FakeEndpoint:
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
     """Faults of the next requests for samples, one for each; ``""`` is no fault."""
+    silent: str = ""
+    """Requests for samples of models whose name contains this wait until it is empty."""
     spoils: str = ""
     """Every request with this text gets garbage."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -173,6 +175,8 @@ class FakeEndpoint:
         if self.spoils and self.spoils in raw.decode():
             fault = "garbage"
         await asyncio.sleep(3600 if fault == "never" else self.latency)
+        while self.silent and self.silent in body["model"]:
+            await asyncio.sleep(0.01)
         if fault == "moved":
             return _raw(301, b"<html>Moved</html>", "text/html", {"Location": "/elsewhere"})
         if fault.startswith(("429", "5")):
@@ -422,8 +426,8 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 class Running:
     """An endpoint in a thread of its own, for as long as the block lasts."""
 
-    def __init__(self, **behaviour: Any) -> None:
-        self._endpoint = FakeEndpoint(**behaviour)
+    def __init__(self, kind: type[FakeEndpoint] = FakeEndpoint, **behaviour: Any) -> None:
+        self._endpoint = kind(**behaviour)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 

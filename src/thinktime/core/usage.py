@@ -49,6 +49,13 @@ class Usage:
     """Nodes mapped to vectors."""
     actions: int = 0
     """Actions carried out in environments."""
+    judge_tokens: int = 0
+    """The part of ``scorer_tokens`` that judges write."""
+
+    @property
+    def written_tokens(self) -> int:
+        """Tokens that models and judges write, which a budget of tokens limits."""
+        return self.generated_tokens + self.judge_tokens
 
     def __add__(self, other: Usage) -> Usage:
         return self._with(other, add)
@@ -91,8 +98,8 @@ def uncounted(worst: Usage) -> Usage:
 class Budget:
     """Hard limits. ``None`` is unlimited.
 
-    ``tokens`` bounds generated tokens, ``nfe`` evaluations of a denoiser, ``actions`` actions in environments;
-    ``flops`` bounds models and scorers together; ``seconds`` is wall time since the search began.
+    ``tokens`` bounds the tokens that models and judges generate, ``nfe`` evaluations of a denoiser, ``actions`` actions
+    in environments; ``flops`` bounds models and scorers together; ``seconds`` is wall time since the search began.
     """
 
     tokens: int | None = None

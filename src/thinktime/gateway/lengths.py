@@ -96,8 +96,8 @@ class Extent:
 
     samples: int
     """Number of samples, for all prompts together."""
-    tokens: int | None
-    """Most tokens of each sample; None without a limit."""
+    tokens: int
+    """Most tokens of each sample."""
     prompts: int = 1
 
 
@@ -137,15 +137,18 @@ def extent(body: Mapping[str, Any], api: str, most_samples: int) -> Extent:
         most_samples: most samples of one request.
 
     Raises:
-        InputError: a field is no whole number in its range, the prompt has another form, or there are too many samples.
+        InputError: there is no limit, a field is no whole number in its range, the prompt has another form, or there
+            are too many samples.
     """
     limits = [_whole(body, name, MOST) for name in LIMITS[api] if body.get(name) is not None]
+    if not limits:
+        raise InputError(LIMITS[api][0], None, "a budget holds; say how long an answer may be, 1 or more")
     counts = [_whole(body, name, most_samples) for name in COUNTS[api] if body.get(name) is not None]
     prompts = _prompts(body.get("prompt")) if api == COMPLETIONS else 1
     samples = prompts * max(counts, default=1)
     if samples > most_samples:
         raise InputError("prompt", f"{prompts} prompts", f"one request may draw {most_samples} samples")
-    return Extent(samples, max(limits, default=None), prompts)
+    return Extent(samples, max(limits), prompts)
 
 
 def check_text(raw: bytes) -> None:

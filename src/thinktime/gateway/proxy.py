@@ -10,13 +10,12 @@ from typing import Any
 
 import aiohttp
 
-from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage, uncounted
 from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
-from thinktime.gateway.lengths import LIMITS, MOST, Extent, is_text
+from thinktime.gateway.lengths import MOST, Extent, is_text
 from thinktime.models.remote.client import Client, UnreadableError
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
@@ -56,11 +55,11 @@ async def proxy_request(
         counts_all: whether the upstream's usage counts all samples of a request.
 
     Raises:
-        InputError: the client has a budget, and the cost of the request has no bound.
+        InputError: the client has a budget in dollars, and the cost of the request has no bound.
         HttpError: the budget is spent, or the upstream takes too long.
         RemoteError: the upstream does not answer, or its answer breaks off.
     """
-    worst = _worst_case(path, raw, body, client, price, extent)
+    worst = _worst_case(raw, body, price, extent)
     sent = {name: value for name, value in headers.items() if name not in NOT_SENT}
     sent |= {"accept-encoding": "identity", "content-type": "application/json"}  # the text was read as plain JSON
     try:
@@ -112,7 +111,7 @@ def _cost(
     counts_all: bool,
 ) -> Usage:
     """The reported usage, or more if the reply lists more tokens or the upstream does not count all samples."""
-    limit = (extent.tokens if extent else None) or MOST
+    limit = extent.tokens if extent else MOST
     generated = max(counted.generated, sum(min(count, limit) for count in reply.listed.values()))
     if extent is not None and extent.samples > 1 and not counts_all:
         if extent.prompts > 1 or len(reply.listed) < extent.samples:
@@ -185,15 +184,10 @@ def _object(text: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _worst_case(
-    path: str, raw: bytes, body: Mapping[str, Any], client: ApiClient, price: Price | None, extent: Extent | None
-) -> Usage:
+def _worst_case(raw: bytes, body: Mapping[str, Any], price: Price | None, extent: Extent | None) -> Usage:
     """The most that a request can cost. It is computed only for a client with a budget."""
     if extent is None:
         return Usage(model_calls=1, dollars=None)
-    if extent.tokens is None and any(limit.tokens or limit.dollars for limit in client.limits):
-        names = LIMITS[path]
-        raise InputError(names[0], None, "a budget holds; say how long an answer may be, 1 or more")
-    new = extent.samples * (extent.tokens or 0)
+    new = extent.samples * extent.tokens
     money = price.most(len(raw) + TEMPLATE, new) if price and is_text(body) else None
     return Usage(None, None, new, model_calls=extent.samples, dollars=money)
