@@ -243,6 +243,8 @@ class FakeEndpoint:
             reply["usage"] = {"prompt_tokens": read, "completion_tokens": reported, "total_tokens": read + reported}
             if self.counts_thoughts:
                 reply["usage"]["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+        if fault == "one list is missing":
+            choices[1]["logprobs"] = None
         if fault == "no finish":
             del choices[0]["finish_reason"]
         if fault == "no text" and chat:

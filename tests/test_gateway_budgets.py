@@ -10,27 +10,20 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
+from gateway_server import BEARER, KEY, PLAIN, VOTE, Serving, Start, keyed, probe_first
 from waiting import PATIENCE, MovableClock, eventually
 
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.config import Key, digest
 from thinktime.models.remote.prices import Price
 
-KEY = "a key of more than sixteen letters"
 PROBED = 14
 """Tokens that a probe of the fake endpoint generates, if it ignores ``n``."""
 PROBED_N = 23
 """The same, if it honours ``n``."""
-BEARER = {"Authorization": f"Bearer {KEY}"}
 BOB_KEY = "another key of more than sixteen letters"
 BOB = {"Authorization": f"Bearer {BOB_KEY}"}
 PICTURE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://host/picture.png"}}]}]
-
-
-def keyed(budget: Budget, **more: Any) -> dict[str, Any]:
-    """Settings with one key."""
-    return {"keys": (Key("ann", digest(KEY), budget, **more),)}
 
 
 # the reported cost

@@ -15,18 +15,15 @@ from typing import Any
 
 import pytest
 from fake_endpoint import FakeEndpoint, Running, _raw
-from gateway_server import MESSAGES, PLAIN, Serving, Start
+from gateway_server import BEARER, MESSAGES, PLAIN, Serving, Start, keyed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
 from thinktime.gateway import lengths
-from thinktime.gateway.config import Key, digest
 from thinktime.models.remote.prices import Price
 
-KEY = "a key of more than sixteen letters"
-BEARER = {"Authorization": f"Bearer {KEY}"}
 PRICE = Price(1, 10, 2)
 CONTEXT = 2000
 """Tokens that the upstream generates without a limit."""
@@ -111,7 +108,7 @@ def _obeyed(value: Any) -> int:
 
 @contextmanager
 def served(**behaviour: Any) -> Iterator[tuple[ObedientEndpoint, Serving]]:
-    settings: dict[str, Any] = {"price": PRICE, "keys": (Key("ann", digest(KEY), Budget(tokens=10_000)),)}
+    settings: dict[str, Any] = {"price": PRICE, **keyed(Budget(tokens=10_000))}
     with Running(ObedientEndpoint, **behaviour) as endpoint, Serving(endpoint.url, **settings) as gateway:
         assert isinstance(endpoint, ObedientEndpoint)
         yield endpoint, gateway
@@ -272,7 +269,7 @@ def test_a_budget_of_a_request_refuses_the_same_fields(start_gateway: Start) -> 
 
 
 def test_a_client_without_a_budget_sends_what_it_likes(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway({"keys": (Key("ann", digest(KEY), Budget(seconds=60)),)}, probed=False)
+    endpoint, gateway = start_gateway(keyed(Budget(seconds=60)), probed=False)
     body = b'{"model": "words", "messages": [], "n_predict": 9,\t"n_predict": 8, "N": 2, "max_tokens": 5}'
     assert gateway.ask(body, **BEARER)[0] == 200
     assert endpoint.requests[-1] == json.loads(body)
@@ -346,7 +343,7 @@ def test_each_sample_of_each_prompt_is_a_call(
 
 
 def test_a_request_without_a_method_draws_at_most_the_samples_that_one_request_may_draw(start_gateway: Start) -> None:
-    endpoint, gateway = start_gateway({"keys": (Key("ann", digest(KEY), LIMIT),), "max_samples": 8}, probed=False)
+    endpoint, gateway = start_gateway({**keyed(LIMIT), "max_samples": 8}, probed=False)
     for fields in ({"n": 9}, {"n": 3, "prompt": ["a", "b", "c"]}):
         body = {**plain(lengths.COMPLETIONS), **fields}
         assert gateway.ask(body, "completions", **BEARER)[0] == 400 and endpoint.requests == []

@@ -44,7 +44,7 @@ class Usage:
     decodes: int = 0
     """Latents decoded to pictures."""
     uncounted_calls: int = 0
-    """Calls of unknown cost. They are charged their worst case, or, if cancelled, what had arrived."""
+    """Calls of unknown cost. They are charged their worst case, or, if cancelled, what had arrived and little more."""
     embeddings: int = 0
     """Nodes mapped to vectors."""
     actions: int = 0

@@ -43,6 +43,9 @@ from thinktime.models.remote.protocol import (
 from thinktime.models.remote.refusals import about_length, explained
 from thinktime.models.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
 
+IN_FLIGHT = 2
+"""Most tokens that llama.cpp on the same machine generated before it noticed that a stream was closed."""
+
 
 class OvertakenError(Exception):
     """The race ended while a stream was running. It has the partial answer, its tokens and its seconds."""
@@ -280,10 +283,11 @@ class Requests:
         return Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money)
 
     def _left(self, extension: Extension, left: OvertakenError) -> Child:
-        """Partial output of a cancelled request, charged as received; the endpoint may bill more."""
+        """Partial output of a cancelled request, charged as received and in flight; the endpoint may bill more."""
         reported, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
+        count = left.tokens if reported is None else reported.generated
         if reported is None:
-            usage = self.worst(extension.node.state, left.tokens)
+            usage = self.worst(extension.node.state, min(count + IN_FLIGHT, extension.max_length))
             usage = replace(usage, seconds=left.seconds, uncounted_calls=1)
         else:
             usage = self._counted(
@@ -292,7 +296,7 @@ class Requests:
         (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
         if self.traits.echoes and (prefix := self._sent_prefix(extension.node.state)):
             choice = unechoed(choice, prefix)
-        return replace(self._child(extension, choice, usage.generated_tokens, usage), finish="pruned")
+        return replace(self._child(extension, choice, count, usage), finish="pruned")
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
         before: RemoteText = extension.node.state
