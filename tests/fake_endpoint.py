@@ -32,6 +32,8 @@ class FakeEndpoint:
     """Seconds between the events of a stream."""
     sprint: int = 0
     """Events that a stream sends at once. Then it waits until an answer has ``ended``, and goes on at its pace."""
+    limits: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
+    """The length limits that it knows; the first one in a request counts."""
     n: str = "honoured"
     """Or ``copies`` (all samples are the same, if there is a seed), ``ignored`` (one sample), or ``refused`` (400)."""
     usage: bool = True
@@ -221,7 +223,7 @@ class FakeEndpoint:
         read = sum(len(_tokens(_content(m))) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
         read -= 3 if chat and continued else 0
         read -= len(_tokens(prefix.partition("</think>")[0])) if self.forgets and "</think>" in prefix else 0
-        limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
+        limit = next((body[name] for name in self.limits if name in body), 16)
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
         choices = []

@@ -158,7 +158,7 @@ def requests(draw: st.DrawFn) -> tuple[str, bytes]:
     pairs += [("messages", MESSAGES)] if api == lengths.CHAT else []
     pairs += [("prompt", draw(prompts))] if api == lengths.COMPLETIONS else []
     pairs += [("input", "what is 3 + 4")] if api == lengths.RESPONSES else []
-    pairs += draw(st.sampled_from([[], [(lengths.LIMITS[api][-1], draw(small))]]))
+    pairs += draw(st.sampled_from([[], [(lengths.LIMITS[api][0], draw(small))]]))
     pairs += draw(st.sampled_from([[], [("n", draw(st.integers(1, 4)))]]))
     pairs += draw(st.sampled_from([[], [], [("logprobs", 1 if api == lengths.COMPLETIONS else True)]]))
     pairs += draw(st.sampled_from([[], [], [("stream", True)], [("stream", True), WITH_USAGE]]))
@@ -368,3 +368,24 @@ def test_the_worst_case_in_dollars_has_all_bytes_of_the_request(
             assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
     finally:
         client.ledger, client.limits = Ledger(), (LIMIT,)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status"),
+    [
+        ({"limits": ("max_completion_tokens", "max_tokens")}, 200),
+        ({"limits": ("max_tokens",)}, 400),
+        ({"refuses": ("max_completion_tokens",)}, 400),
+    ],
+    ids=["obeys", "ignores", "refuses"],
+)
+def test_an_upstream_that_ignores_a_limit_is_found_out(
+    start_gateway: Start, behaviour: dict[str, Any], status: int
+) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False, **behaviour)
+    body = {"model": "words", "messages": MESSAGES, "max_completion_tokens": 5}
+    for _ in range(2):
+        assert gateway.ask(body, **BEARER)[0] == status
+    spent = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
+    assert spent == endpoint.generated_tokens <= 60
+    assert gateway.ask({**body, "max_tokens": 5}, **BEARER)[0] == (400 if "refuses" in behaviour else 200)

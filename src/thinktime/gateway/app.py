@@ -30,8 +30,7 @@ from thinktime.gateway.auth import ApiClient, Auth, limits_spending
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import HttpError, http_error
 from thinktime.gateway.history import History, HistoryEntry
-from thinktime.gateway.lengths import check, check_text
-from thinktime.gateway.lengths import extent as request_extent
+from thinktime.gateway.lengths import Extent, check, check_text, extent
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
@@ -43,7 +42,7 @@ from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Upstream
-from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import OnEvent
 from thinktime.models.remote.protocol import Api
 from thinktime.prompts.templates import overridden
@@ -167,15 +166,29 @@ class Gateway:
         entry.ledger = Ledger(within=context.client.ledger)
         price, client = self.upstream.price(entry.model), self.upstream.client
         context.attributes["gen_ai.request.model"] = entry.model
-        extent, counts_all = None, True
-        if context.client.limited:
-            check_text(context.raw)
-            extent = request_extent(body, path, self.config.max_samples)
-        if extent is not None and extent.samples > 1 and path != "responses":
-            payer = self._payer(context.client)
-            counts_all = (await self.upstream.generator(entry.model, path, payer)).traits.counts_all
+        extent, counts_all = await self._extent(context, entry.model, path, body)
         given = (context.raw, body, context.headers, context.client, entry.ledger, price, context.writer)
         await proxy_request(client, path, *given, self.upstream.observer, extent, counts_all)
+
+    async def _extent(
+        self, context: RequestContext, model: str, path: Api | Literal["responses"], body: Mapping[str, Any]
+    ) -> tuple[Extent | None, bool]:
+        """The most that a request without a method can generate, and whether the upstream's usage counts all of it.
+
+        Without a budget there is no such limit, and the usage is taken as it is.
+        """
+        if not context.client.limited:
+            return None, True
+        check_text(context.raw)
+        found = extent(body, path, self.config.max_samples)
+        if path == "responses":
+            return found, True
+        probed = partial(self.upstream.generator, model, path, self._payer(context.client))
+        alone = path == "chat/completions" and body.get("max_tokens") is None
+        if alone and not (await probed("obeys")).obeys:
+            limit = body[COMPLETION_LIMIT]
+            raise InputError(COMPLETION_LIMIT, limit, "a budget holds, and the upstream ignores it; send max_tokens")
+        return found, found.samples == 1 or (await probed()).traits.counts_all
 
     def _payer(self, client: ApiClient) -> Ledger:
         """The account of the probes that a client's request needs."""
@@ -205,8 +218,9 @@ class Gateway:
             async with asyncio.timeout(budget.seconds):
                 capped = method.thinking_tokens is not None
                 payer = self._payer(context.client)
-                generator = await self.upstream.generator(request.model, request.api, payer, capped=capped)
-                others = await self.roles.models(method.models, request.api, payer, capped=capped)
+                kind: ProbeKind = "cap" if capped else "traits"
+                generator = await self.upstream.generator(request.model, request.api, payer, kind)
+                others = await self.roles.models(method.models, request.api, payer, kind)
                 scorers = await self.roles.scorers(method.scorers, payer)
                 if self.scorer is not None and MAIN not in method.scorers:
                     scorers[MAIN] = self.scorer

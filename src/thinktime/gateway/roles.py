@@ -17,7 +17,7 @@ from thinktime.core.protocols import Scorer
 from thinktime.gateway.config import Endpoint, GatewayConfig
 from thinktime.gateway.errors import HttpError, short
 from thinktime.gateway.upstream import Upstream
-from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.protocol import Api
 from thinktime.scorers.judge import Judge
@@ -74,7 +74,7 @@ class Roles:
         return (self._upstream.url, *(own.url for own in self._own), *(url.rpartition("/")[0] for url in rewards))
 
     async def models(
-        self, named: Mapping[str, str], api: Api, payer: Ledger, *, capped: bool
+        self, named: Mapping[str, str], api: Api, payer: Ledger, kind: ProbeKind
     ) -> dict[str, RemoteGenerator]:
         """Generators by role, without ``main``.
 
@@ -82,7 +82,7 @@ class Roles:
             named: models of the main upstream by role, in place of the configured ones.
             api: the call of the request.
             payer: the account of the probes of named models.
-            capped: whether thoughts are capped.
+            kind: the probe that the request needs.
 
         Raises:
             InputError: the main upstream does not have a named model.
@@ -90,7 +90,7 @@ class Roles:
         """
 
         def probed(target: tuple[Upstream, str], payer: Ledger) -> Awaitable[RemoteGenerator]:
-            return target[0].generator(target[1], api, payer, capped=capped)
+            return target[0].generator(target[1], api, payer, kind)
 
         return await self._found("models", self._models, named, payer, probed)
 

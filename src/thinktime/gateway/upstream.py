@@ -12,7 +12,7 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage, uncounted
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import GatewayConfig
-from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price, listed
@@ -25,8 +25,8 @@ CONNECTIONS = 1024
 """Most connections to the upstream for each model; further requests wait."""
 PATIENCE = 10.0
 """Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
-PROBE, CAP_PROBE = (2000, 80, 12), (2000, 2000, 9)
-"""Most prompt tokens, generated tokens and samples of a probe of a model, and of a probe of its thoughts."""
+PROBES: dict[ProbeKind, tuple[int, int, int]] = {"traits": (2000, 80, 12), "cap": (2000, 2000, 9), "obeys": (500, 3, 1)}
+"""Most prompt tokens, generated tokens and samples of each probe."""
 
 
 class Upstream:
@@ -41,7 +41,7 @@ class Upstream:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
         self._config, self.observer = config, observer
-        self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
+        self._generators: dict[tuple[Api, str, ProbeKind], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
         self._responds: bool | None = None
@@ -78,24 +78,24 @@ class Upstream:
                 self._responds = True
         return self._responds
 
-    async def generator(self, model: str, api: Api, payer: Ledger, *, capped: bool = False) -> RemoteGenerator:
+    async def generator(self, model: str, api: Api, payer: Ledger, kind: ProbeKind = "traits") -> RemoteGenerator:
         """A generator that has probed its model. Concurrent callers share one probe, and the first one pays for it.
 
         Args:
             model: the upstream's name of the model.
             api: the endpoint's call.
             payer: the account of the caller.
-            capped: whether to probe how thoughts can be capped, too.
+            kind: the probe that the caller needs beside that of the traits.
 
         Raises:
             InputError: the model is unknown, or the key is rejected.
             RemoteError: the upstream does not answer.
             HttpError: too little of the payer's budget is left.
         """
-        probed = await self.generator(model, api, payer) if capped else None
-        name = (api, model, capped)
+        probed = None if kind == "traits" else await self.generator(model, api, payer)
+        name = (api, model, kind)
         if name not in self._generators:
-            prompt, new, samples = CAP_PROBE if capped else PROBE
+            prompt, new, samples = PROBES[kind]
             price = self.price(model)
             money = price.most(prompt, new) if price else None
             worst = Usage(prompt, 0, new, model_calls=samples, dollars=money)
@@ -103,7 +103,7 @@ class Upstream:
             if name in self._generators:  # another caller was faster
                 payer.settle(worst, Usage())
             else:
-                probe = asyncio.create_task(self._probe(probed or self._made(model, api), payer, worst, capped=capped))
+                probe = asyncio.create_task(self._probe(probed or self._made(model, api), payer, worst, kind))
                 probe.add_done_callback(lambda task: self._keep(name, task))
                 self._generators[name] = probe
         return await asyncio.shield(self._generators[name])
@@ -118,7 +118,7 @@ class Upstream:
                 await generator.close()
         await self.client.close()
 
-    def _keep(self, name: tuple[Api, str, bool], probed: asyncio.Task[RemoteGenerator]) -> None:
+    def _keep(self, name: tuple[Api, str, ProbeKind], probed: asyncio.Task[RemoteGenerator]) -> None:
         if probed.cancelled() or probed.exception() is not None:
             self._generators.pop(name, None)
 
@@ -133,12 +133,12 @@ class Upstream:
             observer=self.observer,
         )
 
-    async def _probe(self, generator: RemoteGenerator, payer: Ledger, worst: Usage, *, capped: bool) -> RemoteGenerator:
+    async def _probe(self, generator: RemoteGenerator, payer: Ledger, worst: Usage, kind: ProbeKind) -> RemoteGenerator:
         """Probe, and charge the cost in place of ``worst``, which is reserved. An immediate refusal costs one call."""
         before = generator.probed
         spent = uncounted(worst)
         try:
-            await generator.probe(cap=capped)
+            await generator.probe(kind)
         except ThinktimeError:
             spent = generator.probed - before
             if not spent.model_calls:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from threading import Event, Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem
@@ -33,7 +33,7 @@ from thinktime.generators.thoughts import Thoughts
 from thinktime.models.remote.client import PATIENCE, Client, OnEvent, RefusedError
 from thinktime.models.remote.observers import Observer, unobserved
 from thinktime.models.remote.prices import Price, listed
-from thinktime.models.remote.probe import Prober, Traits, probe
+from thinktime.models.remote.probe import Prober, Traits, obeys_limit, probe
 from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.protocol import root_and_api
 from thinktime.models.remote.refusals import explained
@@ -45,6 +45,8 @@ MOST_AT_ONCE = 64
 SUSPICIOUS = 3
 """Number of identical samples of one node that triggers a warning."""
 
+COMPLETION_LIMIT = "max_completion_tokens"
+ProbeKind = Literal["traits", "cap", "obeys"]
 Result = TypeVar("Result")
 _log = logging.getLogger("thinktime")
 
@@ -103,6 +105,8 @@ class RemoteGenerator:
         """The name of this endpoint in the probe cache."""
         self._probe_cache = probe_cache
         self._traits: Traits | None = None
+        self.obeys: bool | None = None
+        """Whether the endpoint obeys or refuses ``max_completion_tokens``; None before that probe."""
         self.probed = Usage()
         """The cost of the probes that this generator made, also of those that failed."""
         self._probing = Lock()
@@ -164,19 +168,21 @@ class RemoteGenerator:
         offered[Capability.CANCEL] = traits.streams
         return frozenset(capability for capability, seen in offered.items() if seen)
 
-    async def probe(self, *, cap: bool = False) -> None:
+    async def probe(self, kind: ProbeKind = "traits") -> None:
         """Probe on the running event loop, so that any number of generators can probe at once; one caller at a time.
 
         Args:
-            cap: whether to probe how thoughts can be capped, too.
+            kind: ``traits``, and if it is another one, ``cap`` or ``obeys`` as well.
 
         Raises:
             InputError, ModelError: as `traits`.
         """
         if self._traits is None:
             self._traits = await self._probe()
-        if cap and self._cap is None:
+        if kind == "cap" and self._cap is None:
             self._cap = await self._probe_with(partial(probe_cap, traits=self._traits))
+        if kind == "obeys" and self.obeys is None:
+            self.obeys = await self._probe_with(partial(obeys_limit, name=COMPLETION_LIMIT, traits=self._traits))
 
     def sending(
         self,

@@ -112,6 +112,28 @@ async def probe(prober: Prober, step: str) -> Traits:
     )
 
 
+async def obeys_limit(prober: Prober, name: str, traits: Traits) -> bool:
+    """Whether the endpoint obeys or refuses the length limit ``name``; some ignore limits that they do not know.
+
+    Args:
+        prober: sends one request.
+        name: a field that limits the length of a sample.
+        traits: the result of the first probe.
+
+    Raises:
+        RemoteError: the endpoint does not answer.
+    """
+    if name == traits.limit_field:
+        return True
+    try:
+        (choice, *_) = await prober.sample({traits.limit_field: TOKENS, name: 1}, question=STEPS_PROMPT)
+    except RefusedError as error:
+        if error.status in (400, 422):
+            return True  # it refuses the field, or two limits at once
+        raise
+    return choice.reason == "length" and prober.last is not None and prober.last.generated == 1
+
+
 def _thinks(choice: Choice) -> Thinks | None:
     if choice.thoughts:
         return "apart"
@@ -225,7 +247,7 @@ class Prober:
         return received, not reply.body
 
     def _charge(self, sent: Mapping[str, Any], received: Mapping[str, Any]) -> None:
-        samples, limit = sent.get("n", 1), sent.get("max_tokens") or sent["max_completion_tokens"]
+        samples, limit = sent.get("n", 1), max(sent.get(name, 0) for name in ("max_tokens", "max_completion_tokens"))
         reported = read_usage(received)
         try:
             choices = read_choices(received, self._client.url)
