@@ -179,7 +179,7 @@ class Gateway:
         """
         if not context.client.limited:
             return None, True
-        check_text(context.raw)
+        await asyncio.to_thread(check_text, context.raw)  # 32 MB take seconds
         found = extent(body, path, self.config.max_samples)
         if path == "responses":
             return found, True
