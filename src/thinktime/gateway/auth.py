@@ -177,19 +177,24 @@ def limits_spending(budget: Budget) -> bool:
     return replace(budget, seconds=None) != Budget()
 
 
-async def reserve(ledger: Ledger, worst_case: Usage) -> None:
+async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> None:
     """Reserve on a ledger; if only the reservations of other requests prevent it, wait until they settle.
+
+    Args:
+        ledger: the account.
+        worst_case: the most that the call can cost.
+        wanted: what is reserved for, and how to pay less, for the message of the error.
 
     Raises:
         HttpError: too little of the budget is left.
     """
     while not ledger.reserve(worst_case):
         if not ledger.fits_later(worst_case):
-            raise over_budget()
+            raise over_budget(wanted)
         await ledger.freed()
 
 
-def over_budget() -> HttpError:
-    """The reply when the budget of the key or of the gateway is too small."""
-    reason = "the rest of the budget of this key, or of the gateway, does not cover the request; lower max_tokens"
+def over_budget(wanted: str = "the request; lower max_tokens") -> HttpError:
+    """The reply when the budget of the key or of the gateway is too small for what is wanted."""
+    reason = f"the rest of the budget of this key, or of the gateway, does not cover {wanted}"
     return HttpError(429, reason, code="insufficient_quota")

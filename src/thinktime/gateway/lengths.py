@@ -40,7 +40,7 @@ _SAMPLING = frozenset(
     | {"xtc_threshold", "stop_token_ids", "ignore_eos", "bad_words", "skip_special_tokens", "add_special_tokens"}
     | {"spaces_between_special_tokens", "include_stop_str_in_output", "structured_outputs", "guided_json"}
     | {"guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema", "regex", "ebnf", "cache_prompt"}
-    | {"return_token_ids", "return_tokens_as_token_ids", "truncate_prompt_tokens", "keep_alive"}
+    | {"return_token_ids", "return_tokens_as_token_ids", "truncate_prompt_tokens"}
 )
 ALLOWED: Mapping[str, frozenset[str]] = {
     CHAT: _COMMON
@@ -98,7 +98,8 @@ class Extent:
     """Number of samples, for all prompts together."""
     tokens: int
     """Most tokens of each sample."""
-    prompts: int = 1
+    prompts: int
+    """Number of prompts."""
 
 
 def check(body: Mapping[str, Any], api: str) -> None:

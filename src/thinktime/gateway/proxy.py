@@ -74,10 +74,8 @@ async def proxy_request(
                         await _forward(response, reply, writer)
                     if (counted := reply.reported) is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
-                        observed.reply, spent = (
-                            {"usage": usage},
-                            _cost(reply, counted, worst, price, extent, counts_all),
-                        )
+                        observed.reply = {"usage": usage}
+                        spent = _cost(reply, counted, worst, price, extent, counts_all)
                     elif response.status >= 300:
                         spent = Usage(model_calls=1)
             except asyncio.CancelledError:

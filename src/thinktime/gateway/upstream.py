@@ -99,7 +99,7 @@ class Upstream:
             price = self.price(model)
             money = price.most(prompt, new) if price else None
             worst = Usage(prompt, 0, new, model_calls=samples, dollars=money)
-            await reserve(payer, worst)
+            await reserve(payer, worst, f"a probe of the model ({new} tokens, {samples} calls); raise it")
             if name in self._generators:  # another caller was faster
                 payer.settle(worst, Usage())
             else:
