@@ -32,6 +32,8 @@ class FakeEndpoint:
     """Seconds between the events of a stream."""
     sprint: int = 0
     """Events that a stream sends at once. Then it waits until an answer has ``ended``, and goes on at its pace."""
+    limits: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
+    """The length limits that it knows; the first one in a request counts."""
     n: str = "honoured"
     """Or ``copies`` (all samples are the same, if there is a seed), ``ignored`` (one sample), or ``refused`` (400)."""
     usage: bool = True
@@ -81,6 +83,8 @@ class FakeEndpoint:
     context: int = 10_000
     faults: deque[str] = field(default_factory=deque)
     """Faults of the next requests for samples, one for each; ``""`` is no fault."""
+    silent: str = ""
+    """Requests for samples of models whose name contains this wait until it is empty."""
     spoils: str = ""
     """Every request with this text gets garbage."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -173,6 +177,8 @@ class FakeEndpoint:
         if self.spoils and self.spoils in raw.decode():
             fault = "garbage"
         await asyncio.sleep(3600 if fault == "never" else self.latency)
+        while self.silent and self.silent in body["model"]:
+            await asyncio.sleep(0.01)
         if fault == "moved":
             return _raw(301, b"<html>Moved</html>", "text/html", {"Location": "/elsewhere"})
         if fault.startswith(("429", "5")):
@@ -217,7 +223,7 @@ class FakeEndpoint:
         read = sum(len(_tokens(_content(m))) + 3 for m in messages) if chat else len(_tokens(body["prompt"]))
         read -= 3 if chat and continued else 0
         read -= len(_tokens(prefix.partition("</think>")[0])) if self.forgets and "</think>" in prefix else 0
-        limit = body.get("max_tokens", body.get("max_completion_tokens", 16))
+        limit = next((body[name] for name in self.limits if name in body), 16)
         if read + limit > self.context:
             return _error(400, f"This model's maximum context length is {self.context} tokens.")
         choices = []
@@ -239,6 +245,8 @@ class FakeEndpoint:
             reply["usage"] = {"prompt_tokens": read, "completion_tokens": reported, "total_tokens": read + reported}
             if self.counts_thoughts:
                 reply["usage"]["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+        if fault == "one list is missing":
+            choices[1]["logprobs"] = None
         if fault == "no finish":
             del choices[0]["finish_reason"]
         if fault == "no text" and chat:
@@ -422,8 +430,8 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 class Running:
     """An endpoint in a thread of its own, for as long as the block lasts."""
 
-    def __init__(self, **behaviour: Any) -> None:
-        self._endpoint = FakeEndpoint(**behaviour)
+    def __init__(self, kind: type[FakeEndpoint] = FakeEndpoint, **behaviour: Any) -> None:
+        self._endpoint = kind(**behaviour)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 

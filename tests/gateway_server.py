@@ -14,13 +14,21 @@ from fake_endpoint import FakeEndpoint
 from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
+from thinktime.core.usage import Budget
 from thinktime.gateway.app import Gateway
-from thinktime.gateway.config import GatewayConfig
+from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.server import bound, listening
 
 MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
 PLAIN: dict[str, Any] = {"model": "words", "messages": MESSAGES, "max_tokens": 64}
 VOTE: dict[str, Any] = {**PLAIN, "model": "majority:n=8/words"}
+KEY = "a key of more than sixteen letters"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+def keyed(budget: Budget, **more: Any) -> dict[str, Any]:
+    """Settings with one key."""
+    return {"keys": (Key("ann", digest(KEY), budget, **more),)}
 
 
 class Serving:
@@ -64,10 +72,10 @@ class Serving:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read()), dict(error.headers)
 
-    def read(self, body: Mapping[str, Any], path: str = "chat/completions") -> bytes:
+    def read(self, body: Mapping[str, Any], path: str = "chat/completions", **headers: str) -> bytes:
         """The raw bytes of an answer, also of a stream."""
-        content_type = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), content_type)
+        sent = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), sent)
         with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return bytes(reply.read())
 

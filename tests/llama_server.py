@@ -65,7 +65,7 @@ def main(path: Path) -> None:
     params.model.path, params.port, params.warmup = str(path), 0, False
     params.n_parallel, params.n_ctx = 8, 8 * 512
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.verbosity = 1
+    params.verbosity, params.endpoint_metrics = 1, True
     server = Server(params)
     print(server.listening_address, flush=True)
     threading.Event().wait()

@@ -10,21 +10,20 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
+from gateway_server import BEARER, KEY, PLAIN, VOTE, Serving, Start, keyed, probe_first
 from waiting import PATIENCE, MovableClock, eventually
 
-from thinktime.core.usage import Budget
+from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.config import Key, digest
 from thinktime.models.remote.prices import Price
 
-KEY = "a key of more than sixteen letters"
-BEARER = {"Authorization": f"Bearer {KEY}"}
+PROBED = 14
+"""Tokens that a probe of the fake endpoint generates, if it ignores ``n``."""
+PROBED_N = 23
+"""The same, if it honours ``n``."""
+BOB_KEY = "another key of more than sixteen letters"
+BOB = {"Authorization": f"Bearer {BOB_KEY}"}
 PICTURE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://host/picture.png"}}]}]
-
-
-def keyed(budget: Budget, **more: Any) -> dict[str, Any]:
-    """Settings with one key."""
-    return {"keys": (Key("ann", digest(KEY), budget, **more),)}
 
 
 # the reported cost
@@ -164,9 +163,9 @@ def test_many_requests_at_once_never_exceed_the_budget(start_gateway: Start, who
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(ask, range(120)))
     spent = sum(answer["usage"]["completion_tokens"] for answer in answers if "usage" in answer)
-    probes = gateway.gateway.probes.spent.generated_tokens
-    assert spent + probes == endpoint.generated_tokens
-    assert 1000 - 64 < endpoint.generated_tokens - (probes if who == "key" else 0) <= 1000
+    charged = gateway.gateway.auth.clients[0].ledger.spent.generated_tokens
+    assert spent + (0 if model == "words" else PROBED) == charged == endpoint.generated_tokens
+    assert 1000 - 64 < charged <= 1000
     status, answer, headers = gateway.ask({**PLAIN, "model": model, "max_tokens": 500}, **BEARER)
     assert (status, answer["error"]["type"]) == (429, "insufficient_quota") and "retry-after" not in headers
 
@@ -242,3 +241,85 @@ def test_the_seconds_of_a_key_limit_each_request(start_gateway: Start, clock: Mo
         endpoint.faults.append("never")
         assert ask_until(lambda: endpoint.requests, clock, gateway, model, **BEARER)[0] == 504
         assert gateway.ask({**PLAIN, "model": model}, **BEARER)[0] == 200
+
+
+# who pays for probes
+
+
+def two_keys(budget: Budget, other: Budget | None = None) -> dict[str, Any]:
+    """Settings with the keys of ann and of bob."""
+    return {"keys": (Key("ann", digest(KEY), budget), Key("bob", digest(BOB_KEY), other or budget))}
+
+
+def spent(gateway: Serving, place: int = 0) -> Usage:
+    """The spending of the key at this place."""
+    return gateway.gateway.auth.clients[place].ledger.spent
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=1000), Budget(calls=40), Budget(dollars=0.01)])
+def test_a_key_with_a_budget_pays_for_the_probes_that_it_causes(start_gateway: Start, budget: Budget) -> None:
+    endpoint, gateway = start_gateway({**two_keys(budget), "price": Price(1, 10)}, probed=False)
+    answer = gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[1]
+    assert spent(gateway).generated_tokens == endpoint.generated_tokens > answer["usage"]["completion_tokens"]
+    assert spent(gateway).model_calls >= len(endpoint.requests) and gateway.gateway.probes.spent == Usage()
+    before = endpoint.generated_tokens
+    gateway.ask({**PLAIN, "model": "single/words"}, **BOB)
+    assert spent(gateway, 1).generated_tokens == endpoint.generated_tokens - before, "the model is probed already"
+
+
+def test_without_a_budget_the_account_of_probes_pays(start_gateway: Start) -> None:
+    _, gateway = start_gateway(keyed(Budget(seconds=60)), probed=False)
+    answer = gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[1]
+    assert spent(gateway).generated_tokens == answer["usage"]["completion_tokens"]
+    assert gateway.gateway.probes.spent.generated_tokens > 0
+
+
+def test_names_of_unknown_models_cost_their_client_calls(start_gateway: Start) -> None:
+    _, gateway = start_gateway(keyed(Budget(calls=15)), probed=False, lists_models=False)
+    statuses = [gateway.ask({**PLAIN, "model": f"single/model-{i}"}, **BEARER)[0] for i in range(8)]
+    assert statuses == [502] * 4 + [429] * 4, "a probe reserves 12 calls"
+    assert (spent(gateway).model_calls, spent(gateway).generated_tokens) == (4, 0)
+
+
+def test_a_probe_that_its_first_client_cannot_pay_is_paid_by_the_next(start_gateway: Start) -> None:
+    _, gateway = start_gateway(two_keys(Budget(tokens=70), Budget(tokens=1000)), probed=False)
+    status, answer, _ = gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)
+    assert (status, answer["error"]["code"]) == (429, "insufficient_quota") and spent(gateway) == Usage()
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **BOB)[0] == 200
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **BEARER)[0] == 200
+
+
+def test_probes_that_never_end_do_not_hold_back_another_client(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(two_keys(Budget(tokens=10_000)), probed=False, silent="stuck")
+    with ThreadPoolExecutor(20) as pool:
+        stuck = [pool.submit(gateway.ask, {**PLAIN, "model": f"single/stuck-{i}"}, **BEARER) for i in range(20)]
+        eventually(lambda: len(endpoint.requests) == 20)
+        assert gateway.ask({**PLAIN, "model": "single/words"}, **BOB)[0] == 200
+        assert not any(one.done() for one in stuck)
+        endpoint.silent = ""
+        assert {one.result()[0] for one in stuck} == {404}
+
+
+def test_two_clients_of_one_model_share_its_probe_and_the_first_one_pays(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(two_keys(Budget(tokens=1000)), probed=False, silent="words")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(gateway.ask, {**PLAIN, "model": "single/words"}, **BEARER)
+        eventually(lambda: len(endpoint.requests) == 1)
+        second = pool.submit(gateway.ask, {**PLAIN, "model": "single/words"}, **BOB)
+        eventually(lambda: len(list(gateway.gateway.history.seen_by(gateway.gateway.auth.clients[1]))) == 1)
+        endpoint.silent = ""
+        answers = [one.result()[1] for one in (first, second)]
+    tokens = [answer["usage"]["completion_tokens"] for answer in answers]
+    assert [spent(gateway, place).generated_tokens - tokens[place] for place in (0, 1)] == [PROBED_N, 0]
+
+
+# judges
+
+
+def test_what_a_judge_writes_is_in_the_budget_of_tokens(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway({**two_keys(Budget(tokens=3000))}, probed=False, says=["Grade: 7"])
+    body = {**PLAIN, "model": "words", "thinktime": {"strategy": "best_of_n", "n": 64, "scorers": {"main": "words"}}}
+    for _ in range(4):
+        gateway.ask({**body, "max_tokens": 16}, **BEARER)
+        assert spent(gateway).generated_tokens + spent(gateway).judge_tokens == endpoint.generated_tokens <= 3000
+    assert spent(gateway).judge_tokens > 0

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from gateway_server import BEARER, Serving, keyed
 from llama_server import remote
-from waiting import PATIENCE
+from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Search
@@ -45,6 +48,14 @@ def tokens_of(url: str, text: str) -> int:
         return len(json.load(reply)["tokens"])
 
 
+def generated(url: str) -> int:
+    """The tokens that llama.cpp has generated so far, by its own counter."""
+    with urlopen(f"{url.removesuffix('/v1')}/metrics", timeout=PATIENCE) as reply:
+        found = re.search(r"^llamacpp:tokens_predicted_total (\S+)", reply.read().decode(), re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
 def search_for(
     question: str,
     generator: RemoteGenerator | LocalGenerator,
@@ -59,6 +70,7 @@ def search_for(
 def test_the_probe_of_llama_cpp_finds_its_traits(url: str) -> None:
     traits = remote(url).traits
     assert (traits.n, traits.seeds, traits.logprobs, traits.usage) == (True, True, True, True)
+    assert not traits.counts_all
     assert traits.streams
     assert (traits.continues, traits.echoes, traits.stops, traits.thinks) == (True, True, "unlisted", None)
 
@@ -201,6 +213,59 @@ def test_a_judge_on_the_server_is_charged_what_the_server_counts(
     assert (score.usage.scorer_calls, score.usage.uncounted_calls, score.reason) == (1, 0, "")
 
 
+@pytest.fixture(scope="module")
+def gateway(llama_cpp: str) -> Iterator[Serving]:
+    """A gateway in front of llama.cpp that has probed its model, with a key that has a budget."""
+    with Serving(llama_cpp, **keyed(Budget(tokens=50_000))) as gateway:
+        gateway.read({**BODY, "model": f"single/{only_model(llama_cpp)}"}, "completions", **BEARER)
+        yield gateway
+
+
+BODY: dict[str, Any] = {"prompt": "Say what comes to mind", "max_tokens": 40, "temperature": 1}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("more", [{}, STREAM, {"logprobs": 1}, {"logprobs": 1, **STREAM}])
+@pytest.mark.parametrize(
+    ("method", "asked", "exact"),
+    [
+        ("", {}, True),
+        ("", {"n": 4}, False),
+        ("", {"prompt": ["one", "two", "three"]}, False),
+        ("majority:n=4/", {}, False),
+        ("single/", {}, True),
+    ],
+)
+def test_a_key_is_charged_at_least_what_llama_cpp_generated_and_exactly_that_for_one_sample(
+    url: str, gateway: Serving, method: str, asked: dict[str, Any], exact: bool, more: dict[str, Any]
+) -> None:
+    client = gateway.gateway.auth.clients[0]
+    before, spent = generated(url), client.ledger.spent
+    gateway.read({**BODY, "model": f"{method}{only_model(url)}", **asked, **more}, "completions", **BEARER)
+    charged, written = (client.ledger.spent - spent).generated_tokens, generated(url) - before
+    samples = 4 if "n" in asked or "majority" in method else 3 if "prompt" in asked else 1
+    assert written <= charged <= (written if exact else 40 * samples)
+    if samples == 4 and ("logprobs" in more or method):
+        assert charged <= written + samples, "each sample lists its tokens, but not its end"
+
+
+def test_a_cancelled_sample_is_charged_at_least_what_llama_cpp_generated(url: str, questions: tuple[str, ...]) -> None:
+    model = remote(url)
+    search = search_for(questions[0], model, Sampling(max_length=200))
+
+    async def race() -> None:
+        await model.probe()
+        before = generated(url)
+        await make("first_finish", {"n": 4, "guard": "off"})(search)
+        await model.close()
+        idle = r"^llamacpp:requests_processing 0$"
+        metrics = f"{url.removesuffix('/v1')}/metrics"
+        eventually(lambda: re.search(idle, urlopen(metrics).read().decode(), re.MULTILINE))
+        assert generated(url) - before <= search.ledger.spent.generated_tokens < 4 * 200
+
+    asyncio.run(race())
+
+
 TASK = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import json_dataset
@@ -219,8 +284,6 @@ def test_an_evaluation_harness_reads_the_gateways_accuracy_and_usage(
 ) -> None:
     """Runs inspect_ai as a user does, on a task file."""
     pytest.importorskip("inspect_ai")
-    from gateway_server import Serving
-
     from thinktime.gateway import app
 
     asked = {problem.question: problem.answer for problem in problems("test", 6, seed=3)}

@@ -285,7 +285,7 @@ def test_the_shortest_of_several_streams_answers_and_the_others_are_cancelled_wh
     assert left(endpoint, 3) == 3 and len(endpoint.requests) == 4
     given_up = [record.node for record in search.trace.values() if record.node.finish == "pruned"]
     assert len(given_up) == 3 and all(8 < node.usage.generated_tokens < 40 for node in given_up)
-    assert all(len(node.state.text.split()) == node.usage.generated_tokens == node.passes for node in given_up)
+    assert all(len(node.state.text.split()) == node.passes == node.usage.generated_tokens - 2 for node in given_up)
     assert answer.usage.uncounted_calls == 3 and answer.usage.prompt_tokens is None
     assert answer.usage.dollars >= answer.usage.generated_tokens * 2000 / 1e6
 
@@ -965,6 +965,27 @@ def test_a_budget_of_tokens_holds_on_an_endpoint_that_counts_one_of_several_samp
     assert 0 < endpoint.generated_tokens <= answer.usage.generated_tokens <= 4 * SAMPLING.max_length
 
 
+@pytest.mark.parametrize("says", [[], ["Hi"]], ids=["long", "short"])
+@pytest.mark.parametrize("counts", [True, False])
+def test_the_probe_finds_out_whether_all_samples_of_a_request_are_counted(
+    start: Start, counts: bool, says: list[str]
+) -> None:
+    traits = RemoteGenerator(start(counts_all=counts, logprobs=False, says=says).url, "words").traits
+    assert traits.counts_all == (counts and not says), "two short samples may be as long as one"
+    assert traits.n == traits.counts_all
+
+
+def test_a_sample_without_a_list_of_its_tokens_is_charged_its_limit_if_the_usage_counts_one(start: Start) -> None:
+    endpoint = start(counts_all=False)
+    generator = opened(endpoint)
+    endpoint.replies.extend(["so 1", "so so so so so so 2", "so 3"])
+    endpoint.faults.append("one list is missing")
+    search = search_on(generator)
+    nodes = run(search.extend([search.root], 3))
+    charged = [node.usage.generated_tokens for node in nodes]
+    assert charged == [3, SAMPLING.max_length, 3] and [node.usage.uncounted_calls for node in nodes] == [0, 1, 0]
+
+
 # arithmetic
 
 
@@ -978,6 +999,7 @@ def test_a_budget_of_tokens_holds_on_an_endpoint_that_counts_one_of_several_samp
         (3, [Choice("a", "stop", tokens=4), Choice("b", "stop", tokens=5)], [5, 6]),
         (20, [Choice("a" * 99, "length", tokens=20), Choice("b", "stop", tokens=20)], [20, 20]),
         (7, [Choice(error="none"), Choice("", "stop")], [3, 4]),
+        (4, [Choice("a", "stop", tokens=9), Choice("a", "stop"), Choice("a", "length", tokens=20)], [10, 20, 20]),
     ],
 )
 def test_a_request_is_shared_among_its_samples(total_tokens: int, choices: list[Choice], expected: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_server import BEARER, Serving, keyed
 from waiting import PATIENCE, eventually
 
 from thinktime.answers import TextAnswers
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.core.usage import Budget
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.models.remote.refusals import only_model
@@ -189,3 +192,29 @@ def test_methods_that_score_run_through_the_gateway_with_the_shipped_reward_mode
             status, answer, _ = gateway.ask({"model": f"{method}/{name}", **body}, "completions")
             assert status == 200 and answer["choices"][0]["text"]
             assert answer["thinktime"]["account"]["scorer_calls"] > 0
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True, "stream_options": {"include_usage": True}}])
+@pytest.mark.parametrize(("method", "samples"), [("", 1), ("single/", 1), ("majority:n=2/", 2)])
+def test_a_key_is_charged_at_least_what_the_server_writes(
+    url: str,
+    transformers_tokenizer: Any,
+    questions: tuple[str, ...],
+    method: str,
+    samples: int,
+    more: dict[str, Any],
+) -> None:
+    body = {"messages": [{"role": "user", "content": questions[0]}], "max_tokens": 30, "temperature": COLD}
+    with Serving(url, **keyed(Budget(tokens=5000))) as gateway:
+        client = gateway.gateway.auth.clients[0]
+        name = only_model(url)
+        gateway.read({**body, "model": f"single/{name}"}, **BEARER)
+        spent = client.ledger.spent
+        reply = gateway.read({**body, "model": f"{method}{name}", **more}, **BEARER).decode()
+        charged = (client.ledger.spent - spent).generated_tokens
+    lines = [line.removeprefix("data:") for line in reply.splitlines()] if more else [reply]
+    events = [json.loads(line) for line in lines if line.strip().startswith("{")]
+    choices = [choice for event in events for choice in event["choices"]]
+    text = "".join(choice.get("message", choice.get("delta", {})).get("content") or "" for choice in choices)
+    written = len(transformers_tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert 0 < samples * written <= charged <= samples * (written + 1)

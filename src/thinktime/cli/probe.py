@@ -30,7 +30,7 @@ def probe(
         print(json.dumps(seen))
         return
     spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
-    print(f"{generator.name}, for {spent} as far as it reports them:")
+    print(f"{generator.name}, for {spent}:")
     for text, value in (
         *described(asdict(traits)).items(),
         ("capabilities", ", ".join(sorted(generator.capabilities))),
@@ -49,6 +49,7 @@ def described(traits: Mapping[str, Any]) -> dict[str, str]:
         "marks a stop string": traits["stops"],
         "streams": traits["streams"],
         "reports usage": traits["usage"],
+        "counts all samples of a request": traits["counts_all"],
         "name of the length limit": traits["limit_field"],
         "tokens of its template": traits["overhead"],
         "shows thoughts": traits["thinks"],

@@ -48,11 +48,11 @@ class Ledger:
         return self.deadline is not None and self.deadline.passed
 
     def room_for_tokens(self) -> int | None:
-        """Generated tokens that are not spent or reserved yet; None if tokens are not limited."""
+        """Tokens that are not spent or reserved yet, of models and judges; None if tokens are not limited."""
         outside = None if self._within is None else self._within.room_for_tokens()
         if self.budget.tokens is None:
             return outside
-        room = self.budget.tokens - self.spent.generated_tokens - self._reserved.generated_tokens
+        room = self.budget.tokens - self.spent.written_tokens - self._reserved.written_tokens
         return room if outside is None else min(room, outside)
 
     def fits_later(self, worst_case: Usage) -> bool:
@@ -111,7 +111,7 @@ class Ledger:
             InputError: a limited count is unknown for this model, so the limit could not be kept.
         """
         for limit, used, field in (
-            (self.budget.tokens, usage.generated_tokens, "tokens"),
+            (self.budget.tokens, usage.written_tokens, "tokens"),
             (self.budget.calls, usage.model_calls, "calls"),
             (self.budget.actions, usage.actions, "actions"),
             (self.budget.nfe, usage.denoiser_calls, "nfe"),

@@ -46,11 +46,18 @@ class Usage:
     decodes: int = 0
     """Latents decoded to pictures."""
     uncounted_calls: int = 0
-    """Calls of unknown cost. They are charged their worst case, or, if cancelled, what had arrived."""
+    """Calls of unknown cost. They are charged their worst case, or, if cancelled, what had arrived and little more."""
     embeddings: int = 0
     """Nodes mapped to vectors."""
     actions: int = 0
     """Actions carried out in environments."""
+    judge_tokens: int = 0
+    """The part of ``scorer_tokens`` that judges write."""
+
+    @property
+    def written_tokens(self) -> int:
+        """Tokens that models and judges write, which a budget of tokens limits."""
+        return self.generated_tokens + self.judge_tokens
 
     def __add__(self, other: Usage) -> Usage:
         return self._with(other, add)
@@ -116,8 +123,8 @@ def uncounted(worst: Usage) -> Usage:
 class Budget:
     """Hard limits. ``None`` is unlimited.
 
-    ``tokens`` bounds generated tokens, ``nfe`` evaluations of a denoiser, ``actions`` actions in environments;
-    ``flops`` bounds models and scorers together; ``seconds`` is wall time since the search began.
+    ``tokens`` bounds the tokens that models and judges generate, ``nfe`` evaluations of a denoiser, ``actions`` actions
+    in environments; ``flops`` bounds models and scorers together; ``seconds`` is wall time since the search began.
     """
 
     tokens: int | None = None

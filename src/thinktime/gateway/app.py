@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,10 +26,11 @@ from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
 from thinktime.gateway.answers import SampleAnswers
 from thinktime.gateway.asgi import ClientLeftError, ResponseWriter, parse_json, read_body, run_while_connected
-from thinktime.gateway.auth import ApiClient, Auth
+from thinktime.gateway.auth import ApiClient, Auth, limits_spending
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import HttpError, http_error
 from thinktime.gateway.history import History, HistoryEntry
+from thinktime.gateway.lengths import Extent, check, check_text, extent
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
@@ -41,7 +42,7 @@ from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Upstream
-from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import OnEvent
 from thinktime.models.remote.protocol import Api
 from thinktime.prompts.templates import overridden
@@ -50,7 +51,7 @@ SILENCE = 15.0
 """Seconds without an event after which a stream sends a comment to keep the connection open."""
 WAITING = b": waiting\n\n"
 PROBES = "(model probes)"
-"""The account that pays for probes, which no key asks for."""
+"""The account of probes for configured roles, and for clients without a budget."""
 AHEAD = 64
 """Events that a stream buffers for a slow client; beyond them the upstream waits."""
 
@@ -87,7 +88,7 @@ class Gateway:
         self.auth = Auth(config, self.bank)
         self.probes = self.auth.account(PROBES)
         self.tracing = Tracing(config.upstream)
-        self.upstream = Upstream(config, self.probes, self.tracing.sampling)
+        self.upstream = Upstream(config, self.tracing.sampling)
         self.roles = Roles(config, self.upstream, self.probes, self.tracing.sampling)
         self.prompts = overridden(strategies.prompts(), config.prompts)
         self.metrics = Metrics()
@@ -155,14 +156,43 @@ class Gateway:
         context.client.check_rate_limit(time.monotonic())
         entry = context.entry = self.history.begin(context.client, f"/v1/{path}", body)
         entry.method, entry.model = await method_of(body, context.headers.get(HEADER), self.upstream.names)
+        if context.client.limited or (entry.method is not None and limits_spending(entry.method.budget)):
+            check(body, path)
         return entry, body
 
-    async def _proxy(self, context: RequestContext, entry: HistoryEntry, path: str, body: Mapping[str, Any]) -> None:
+    async def _proxy(
+        self, context: RequestContext, entry: HistoryEntry, path: Api | Literal["responses"], body: Mapping[str, Any]
+    ) -> None:
         entry.ledger = Ledger(within=context.client.ledger)
         price, client = self.upstream.price(entry.model), self.upstream.client
         context.attributes["gen_ai.request.model"] = entry.model
+        extent, counts_all = await self._extent(context, entry.model, path, body)
         given = (context.raw, body, context.headers, context.client, entry.ledger, price, context.writer)
-        await proxy_request(client, path, *given, self.upstream.observer)
+        await proxy_request(client, path, *given, self.upstream.observer, extent, counts_all)
+
+    async def _extent(
+        self, context: RequestContext, model: str, path: Api | Literal["responses"], body: Mapping[str, Any]
+    ) -> tuple[Extent | None, bool]:
+        """The most that a request without a method can generate, and whether the upstream's usage counts all of it.
+
+        Without a budget there is no such limit, and the usage is taken as it is.
+        """
+        if not context.client.limited:
+            return None, True
+        await asyncio.to_thread(check_text, context.raw)  # 32 MB take seconds
+        found = extent(body, path, self.config.max_samples)
+        if path == "responses":
+            return found, True
+        probed = partial(self.upstream.generator, model, path, self._payer(context.client))
+        alone = path == "chat/completions" and body.get("max_tokens") is None
+        if alone and not (await probed("obeys")).obeys:
+            limit = body[COMPLETION_LIMIT]
+            raise InputError(COMPLETION_LIMIT, limit, "a budget holds, and the upstream ignores it; send max_tokens")
+        return found, found.samples == 1 or (await probed()).traits.counts_all
+
+    def _payer(self, client: ApiClient) -> Ledger:
+        """The account of the probes that a client's request needs."""
+        return client.ledger if client.limited else self.probes
 
     def _read(
         self, context: RequestContext, entry: HistoryEntry, method: Method, body: Mapping[str, Any], api: Api
@@ -187,9 +217,11 @@ class Gateway:
         try:
             async with asyncio.timeout(budget.seconds):
                 capped = method.thinking_tokens is not None
-                generator = await self.upstream.generator(request.model, request.api, capped=capped)
-                others = await self.roles.models(method.models, request.api, capped=capped)
-                scorers = await self.roles.scorers(method.scorers)
+                payer = self._payer(context.client)
+                kind: ProbeKind = "cap" if capped else "traits"
+                generator = await self.upstream.generator(request.model, request.api, payer, kind)
+                others = await self.roles.models(method.models, request.api, payer, kind)
+                scorers = await self.roles.scorers(method.scorers, payer)
                 if self.scorer is not None and MAIN not in method.scorers:
                     scorers[MAIN] = self.scorer
         except TimeoutError:

@@ -32,8 +32,8 @@ class ApiClient:
 
     @property
     def limited(self) -> bool:
-        """Whether a budget limits its tokens or dollars."""
-        return any(limit.tokens is not None or limit.dollars is not None for limit in self.limits)
+        """Whether a budget limits what it spends."""
+        return any(map(limits_spending, self.limits))
 
     def sees(self, other: ApiClient) -> bool:
         """Whether this client may see the requests of the other."""
@@ -180,19 +180,29 @@ def _name_in(host: str) -> str:
         return ""
 
 
-async def reserve(ledger: Ledger, worst_case: Usage) -> None:
+def limits_spending(budget: Budget) -> bool:
+    """Whether a budget limits anything but seconds."""
+    return replace(budget, seconds=None) != Budget()
+
+
+async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> None:
     """Reserve on a ledger; if only the reservations of other requests prevent it, wait until they settle.
+
+    Args:
+        ledger: the account.
+        worst_case: the most that the call can cost.
+        wanted: what is reserved for, and how to pay less, for the message of the error.
 
     Raises:
         HttpError: too little of the budget is left.
     """
     while not ledger.reserve(worst_case):
         if not ledger.fits_later(worst_case):
-            raise over_budget()
+            raise over_budget(wanted)
         await ledger.freed()
 
 
-def over_budget() -> HttpError:
-    """The reply when the budget of the key or of the gateway is too small."""
-    reason = "the rest of the budget of this key, or of the gateway, does not cover the request; lower max_tokens"
+def over_budget(wanted: str = "the request; lower max_tokens") -> HttpError:
+    """The reply when the budget of the key or of the gateway is too small for what is wanted."""
+    reason = f"the rest of the budget of this key, or of the gateway, does not cover {wanted}"
     return HttpError(429, reason, code="insufficient_quota")

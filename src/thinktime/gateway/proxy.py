@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
 
-from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
-from thinktime.core.usage import Budget, Usage
+from thinktime.core.usage import Budget, Usage, uncounted
 from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
+from thinktime.gateway.lengths import MOST, Extent, is_text
 from thinktime.models.remote.client import Client, UnreadableError
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
@@ -43,18 +43,25 @@ async def proxy_request(
     price: Price | None,
     writer: ResponseWriter,
     observer: Observer,
+    extent: Extent | None,
+    counts_all: bool,
 ) -> None:
     """Forward a request unchanged, and stream its answer back.
 
     The cost is charged to ``ledger``, which lies within the client's.
 
+    Args:
+        extent: the most that the request can generate; None without a budget.
+        counts_all: whether the upstream's usage counts all samples of a request.
+
     Raises:
-        InputError: the client has a budget, and the cost of the request has no bound.
+        InputError: the client has a budget in dollars, and the cost of the request has no bound.
         HttpError: the budget is spent, or the upstream takes too long.
         RemoteError: the upstream does not answer, or its answer breaks off.
     """
-    worst = _worst_case(raw, body, client, price)
-    sent = {name: value for name, value in headers.items() if name not in NOT_SENT} | {"accept-encoding": "identity"}
+    worst = _worst_case(raw, body, price, extent)
+    sent = {name: value for name, value in headers.items() if name not in NOT_SENT}
+    sent |= {"accept-encoding": "identity", "content-type": "application/json"}  # the text was read as plain JSON
     try:
         async with asyncio.timeout(client.timed(Budget()).seconds):
             spent = Usage()
@@ -62,16 +69,18 @@ async def proxy_request(
             try:
                 with observer(path, body) as observed:
                     async with upstream.raw(path, raw, {**sent, **observed.headers}) as response:
-                        spent = replace(worst, uncounted_calls=1)  # until the answer reports its usage
-                        counted = await _forward(response, writer)
-                    if counted is not None:
+                        spent = uncounted(worst)  # until the answer reports its usage
+                        reply = ReplyReader(response.content_type == "text/event-stream", body)
+                        await _forward(response, reply, writer)
+                    if (counted := reply.reported) is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
-                        observed.reply, spent = {"usage": usage}, _cost(counted, price)
+                        observed.reply = {"usage": usage}
+                        spent = _cost(reply, counted, worst, price, extent, counts_all)
                     elif response.status >= 300:
                         spent = Usage(model_calls=1)
             except asyncio.CancelledError:
                 if not spent.model_calls:  # the request may have reached the upstream
-                    spent = replace(worst, uncounted_calls=1)
+                    spent = uncounted(worst)
                 raise
             finally:
                 ledger.settle(worst, spent)
@@ -82,30 +91,51 @@ async def proxy_request(
         raise UnreadableError(f"endpoint={upstream.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
-async def _forward(response: aiohttp.ClientResponse, writer: ResponseWriter) -> ReportedUsage | None:
-    """Forward an answer except for its end, and return the usage that it reports."""
+async def _forward(response: aiohttp.ClientResponse, reply: ReplyReader, writer: ResponseWriter) -> None:
+    """Forward an answer except for its end."""
     headers = {name: value for name, value in response.headers.items() if name.lower().startswith(FORWARDED)}
     await writer.start(response.status, headers)
-    usage = UsageReader(response.content_type == "text/event-stream")
     async for piece in response.content.iter_any():
-        usage.feed(piece)
+        reply.feed(piece)
         await writer.write(piece)
-    return usage.reported
 
 
-def _cost(counted: ReportedUsage, price: Price | None) -> Usage:
+def _cost(
+    reply: ReplyReader,
+    counted: ReportedUsage,
+    worst: Usage,
+    price: Price | None,
+    extent: Extent | None,
+    counts_all: bool,
+) -> Usage:
+    """The reported usage, or more if the reply lists more tokens or the upstream does not count all samples."""
+    limit = extent.tokens if extent else MOST
+    generated = max(counted.generated, sum(min(count, limit) for count in reply.listed.values()))
+    if extent is not None and extent.samples > 1 and not counts_all:
+        if extent.prompts > 1 or len(reply.listed) < extent.samples:
+            return uncounted(worst)
+        ends = sum(min(count + 1, limit) for count in reply.listed.values())  # the end of a sample is not listed
+        generated = max(counted.generated, ends)
     prompt = counted.prompt - (counted.cached or 0)
-    money = price.dollars(prompt, counted.cached or 0, counted.generated) if price else None
-    return Usage(prompt, counted.cached, counted.generated, model_calls=1, dollars=money)
+    money = price.dollars(prompt, counted.cached or 0, generated) if price else None
+    return Usage(prompt, counted.cached, generated, model_calls=worst.model_calls, dollars=money)
 
 
-class UsageReader:
-    """Finds the reported usage in an answer while it is forwarded."""
+class ReplyReader:
+    """Reads the usage and the number of listed tokens in an answer while it is forwarded.
 
-    def __init__(self, stream: bool) -> None:
+    Args:
+        stream: whether the answer is a stream of events.
+        body: the request.
+    """
+
+    def __init__(self, stream: bool, body: Mapping[str, Any]) -> None:
         self._stream = stream
+        self._listing = body.get("logprobs") is not None and not body.get("echo")  # an echo lists the prompt
         self._rest = bytearray()
         self._reported: ReportedUsage | None = None
+        self._listed: Counter[int] = Counter()
+        self._read = False
 
     def feed(self, piece: bytes) -> None:
         """Read the next bytes."""
@@ -113,45 +143,49 @@ class UsageReader:
         if self._stream:
             *lines, self._rest = self._rest.split(b"\n")
             for line in lines:
-                if b'"usage"' in line:
-                    self._reported = _usage(bytes(line).removeprefix(b"data:")) or self._reported
+                if b'"usage"' in line or (self._listing and b'"logprobs"' in line):
+                    self._take(bytes(line).removeprefix(b"data:"))
 
     @property
     def reported(self) -> ReportedUsage | None:
-        """The usage, or None if the answer does not report it."""
-        return self._reported if self._stream else _usage(bytes(self._rest))
+        """The usage, or None if the answer does not report it. The whole answer has to be fed before."""
+        if not self._stream and not self._read:
+            self._read = True
+            self._take(bytes(self._rest))
+        return self._reported
+
+    @property
+    def listed(self) -> Mapping[int, int]:
+        """Number of tokens with a log-probability by the index of their sample."""
+        return self._listed
+
+    def _take(self, text: bytes) -> None:
+        value = _object(text)
+        inner = value.get("response")  # in the last event of a stream of the Responses API
+        reported = read_usage(inner if isinstance(inner, dict) else value)
+        if reported is not None and (self._reported is None or reported.generated >= self._reported.generated):
+            self._reported = reported
+        choices = value.get("choices")
+        for choice in choices if self._listing and isinstance(choices, list) else ():
+            if isinstance(choice, dict) and isinstance(listed := choice.get("logprobs"), dict):
+                tokens = listed.get("content") or listed.get("tokens")
+                if isinstance(tokens, list) and isinstance(index := choice.get("index", 0), int):
+                    self._listed[index] += len(tokens)
 
 
-def _usage(text: bytes) -> ReportedUsage | None:
+def _object(text: bytes) -> dict[str, Any]:
+    """The JSON object; empty if the text is none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    inner = value.get("response")  # in the last event of a stream of the Responses API
-    return read_usage(inner if isinstance(inner, dict) else value)
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
-def _worst_case(raw: bytes, body: Mapping[str, Any], client: ApiClient, price: Price | None) -> Usage:
+def _worst_case(raw: bytes, body: Mapping[str, Any], price: Price | None, extent: Extent | None) -> Usage:
     """The most that a request can cost. It is computed only for a client with a budget."""
-    if not client.limited:
+    if extent is None:
         return Usage(model_calls=1, dollars=None)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
-    samples = [body.get("n") or 1, body.get("best_of") or 1]
-    if not all(isinstance(count, int) and count > 0 for count in (limit, *samples)):
-        name = "max_output_tokens" if "input" in body else "max_tokens"
-        raise InputError(name, limit, "this key has a budget: say how long an answer may be, 1 or more")
-    new, prompt = int(limit or 0) * max(samples), len(raw) + TEMPLATE
-    money = price.dollars(prompt, 0, new) if price and _is_text(body) else None
-    return Usage(None, None, new, model_calls=1, dollars=money)
-
-
-def _is_text(body: Mapping[str, Any]) -> bool:
-    """Whether the body contains the whole prompt as text. The tokens of pictures and stored prompts have no bound."""
-    if any(body.get(name) for name in ("previous_response_id", "conversation", "prompt")) and "input" in body:
-        return False
-    messages = body.get("messages") or body.get("input") or []
-    if isinstance(messages, str):
-        return True
-    return all(isinstance(m, Mapping) and isinstance(m.get("content") or "", str) for m in messages)
+    new = extent.samples * extent.tokens
+    money = price.most(len(raw) + TEMPLATE, new) if price and is_text(body) else None
+    return Usage(None, None, new, model_calls=extent.samples, dollars=money)

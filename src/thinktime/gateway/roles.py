@@ -17,7 +17,7 @@ from thinktime.core.protocols import Scorer
 from thinktime.gateway.config import Endpoint, GatewayConfig
 from thinktime.gateway.errors import HttpError, short
 from thinktime.gateway.upstream import Upstream
-from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.protocol import Api
 from thinktime.scorers.judge import Judge
@@ -44,15 +44,15 @@ class Roles:
     Args:
         config: its ``models`` and ``scorers``.
         upstream: the main upstream, which serves roles without an address of their own.
-        ledger: pays for probes.
+        probes: the account of probes of configured roles.
         observer: called around every request for samples.
 
     Raises:
         InputError: the environment variable of a key is not set, or an address is invalid.
     """
 
-    def __init__(self, config: GatewayConfig, upstream: Upstream, ledger: Ledger, observer: Observer) -> None:
-        self._config, self._upstream, self._ledger, self._observer = config, upstream, ledger, observer
+    def __init__(self, config: GatewayConfig, upstream: Upstream, probes: Ledger, observer: Observer) -> None:
+        self._config, self._upstream, self._probes, self._observer = config, upstream, probes, observer
         self._own: list[Upstream] = []
         self._rewards: dict[str, RemoteReward] = {}
         self._paused: dict[str, float] = {}
@@ -73,40 +73,43 @@ class Roles:
         rewards = [found.base_url for found in self._config.scorers.values() if found.base_url is not None]
         return (self._upstream.url, *(own.url for own in self._own), *(url.rpartition("/")[0] for url in rewards))
 
-    async def models(self, named: Mapping[str, str], api: Api, *, capped: bool) -> dict[str, RemoteGenerator]:
+    async def models(
+        self, named: Mapping[str, str], api: Api, payer: Ledger, kind: ProbeKind
+    ) -> dict[str, RemoteGenerator]:
         """Generators by role, without ``main``.
 
         Args:
             named: models of the main upstream by role, in place of the configured ones.
             api: the call of the request.
-            capped: whether thoughts are capped.
+            payer: the account of the probes of named models.
+            kind: the probe that the request needs.
 
         Raises:
             InputError: the main upstream does not have a named model.
             RemoteError, HttpError: as `Upstream.generator`, for a named model.
         """
 
-        def probed(target: tuple[Upstream, str]) -> Awaitable[RemoteGenerator]:
-            return target[0].generator(target[1], api, capped=capped)
+        def probed(target: tuple[Upstream, str], payer: Ledger) -> Awaitable[RemoteGenerator]:
+            return target[0].generator(target[1], api, payer, kind)
 
-        return await self._found("models", self._models, named, probed)
+        return await self._found("models", self._models, named, payer, probed)
 
-    async def scorers(self, named: Mapping[str, str]) -> dict[str, Scorer]:
+    async def scorers(self, named: Mapping[str, str], payer: Ledger) -> dict[str, Scorer]:
         """Scorers by role. A named model, one of the main upstream, judges by prompt.
 
         Raises:
             InputError, RemoteError, HttpError: as `models`.
         """
 
-        async def judge(target: tuple[Upstream, str]) -> Scorer:
-            return Judge(await target[0].generator(target[1], "chat/completions"))
+        async def judge(target: tuple[Upstream, str], payer: Ledger) -> Scorer:
+            return Judge(await target[0].generator(target[1], "chat/completions", payer))
 
         async def reward(scorer: RemoteReward) -> Scorer:
             await asyncio.to_thread(lambda: scorer.style)  # the first access probes the endpoint and blocks
             return scorer
 
         rewards = {role: scorer for role, scorer in self._rewards.items() if role not in named}
-        found = await self._found("scorers", self._judges, named, judge)
+        found = await self._found("scorers", self._judges, named, payer, judge)
         return found | await self._configured("scorers", rewards, reward)
 
     async def close(self) -> None:
@@ -121,17 +124,20 @@ class Roles:
         kind: str,
         configured: Mapping[str, tuple[Upstream, str]],
         named: Mapping[str, str],
-        probe: Callable[[tuple[Upstream, str]], Awaitable[Result]],
+        payer: Ledger,
+        probe: Callable[[tuple[Upstream, str], Ledger], Awaitable[Result]],
     ) -> dict[str, Result]:
         found = await self._configured(
-            kind, {role: target for role, target in configured.items() if role not in named}, probe
+            kind,
+            {role: target for role, target in configured.items() if role not in named},
+            lambda target: probe(target, self._probes),
         )
         listed = await self._upstream.names() if named else ()
         for role, model in named.items():
             if listed and model not in listed:
                 raise UnknownNameError(f"thinktime.{kind}.{role}", model[:80], listed)
             try:
-                found[role] = await probe((self._upstream, model))
+                found[role] = await probe((self._upstream, model), payer)
             except InputError as error:
                 if error.field not in ("model_name", "base_url"):
                     raise
@@ -163,7 +169,7 @@ class Roles:
             upstream_key=self._key(name, endpoint),
             price=endpoint.price,
         )
-        own = Upstream(config, self._ledger, self._observer)
+        own = Upstream(config, self._observer)
         self._own.append(own)
         return own, endpoint.model
 

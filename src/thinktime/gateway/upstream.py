@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
+from thinktime.core.errors import ThinktimeError
 from thinktime.core.ledger import Ledger
-from thinktime.core.usage import Usage
+from thinktime.core.usage import Usage, uncounted
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import GatewayConfig
-from thinktime.generators.openai import RemoteGenerator
+from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price, listed
-from thinktime.models.remote.probe import Traits
 from thinktime.models.remote.protocol import Api, root_and_api
 from thinktime.models.remote.refusals import models
-from thinktime.models.remote.thoughts import Cap
 
 FRESH = 60.0
 """Seconds for which the list of models is cached."""
@@ -25,8 +25,8 @@ CONNECTIONS = 1024
 """Most connections to the upstream for each model; further requests wait."""
 PATIENCE = 10.0
 """Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
-PROBE, CAP_PROBE = (1000, 64), (2000, 2000)
-"""Most prompt and generated tokens of a probe of a model, and of a probe of its thoughts."""
+PROBES: dict[ProbeKind, tuple[int, int, int]] = {"traits": (2000, 80, 12), "cap": (2000, 2000, 9), "obeys": (500, 3, 1)}
+"""Most prompt tokens, generated tokens and samples of each probe."""
 
 
 class Upstream:
@@ -34,15 +34,14 @@ class Upstream:
 
     Args:
         config: address, key and price.
-        ledger: pays for probes.
         observer: called around every request for samples.
     """
 
-    def __init__(self, config: GatewayConfig, ledger: Ledger, observer: Observer) -> None:
+    def __init__(self, config: GatewayConfig, observer: Observer) -> None:
         self.url, _ = root_and_api(config.upstream)
         self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
-        self._config, self._ledger, self.observer = config, ledger, observer
-        self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
+        self._config, self.observer = config, observer
+        self._generators: dict[tuple[Api, str, ProbeKind], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
         self._responds: bool | None = None
@@ -79,26 +78,35 @@ class Upstream:
                 self._responds = True
         return self._responds
 
-    async def generator(self, model: str, api: Api, *, capped: bool = False) -> RemoteGenerator:
-        """A generator that has probed its model. Concurrent callers share one probe.
+    async def generator(self, model: str, api: Api, payer: Ledger, kind: ProbeKind = "traits") -> RemoteGenerator:
+        """A generator that has probed its model. Concurrent callers share one probe, and the first one pays for it.
 
         Args:
             model: the upstream's name of the model.
             api: the endpoint's call.
-            capped: whether to probe how thoughts can be capped, too.
+            payer: the account of the caller.
+            kind: the probe that the caller needs beside that of the traits.
 
         Raises:
             InputError: the model is unknown, or the key is rejected.
             RemoteError: the upstream does not answer.
-            HttpError: the gateway's budget is spent.
+            HttpError: too little of the payer's budget is left.
         """
-        name = (api, model, capped)
-        probing = self._generators.get(name)
-        if probing is None:
-            probe = self._probe_cap(model, api) if capped else self._probe(model, api)
-            probing = self._generators[name] = asyncio.create_task(probe)
-            probing.add_done_callback(lambda task: self._keep(name, task))
-        return await asyncio.shield(probing)
+        probed = None if kind == "traits" else await self.generator(model, api, payer)
+        name = (api, model, kind)
+        if name not in self._generators:
+            prompt, new, samples = PROBES[kind]
+            price = self.price(model)
+            money = price.most(prompt, new) if price else None
+            worst = Usage(prompt, 0, new, model_calls=samples, dollars=money)
+            await reserve(payer, worst, f"a probe of the model ({new} tokens, {samples} calls); raise it")
+            if name in self._generators:  # another caller was faster
+                payer.settle(worst, Usage())
+            else:
+                probe = asyncio.create_task(self._probe(probed or self._made(model, api), payer, worst, kind))
+                probe.add_done_callback(lambda task: self._keep(name, task))
+                self._generators[name] = probe
+        return await asyncio.shield(self._generators[name])
 
     async def close(self) -> None:
         """Close all connections."""
@@ -110,38 +118,34 @@ class Upstream:
                 await generator.close()
         await self.client.close()
 
-    def _keep(self, name: tuple[Api, str, bool], probed: asyncio.Task[RemoteGenerator]) -> None:
+    def _keep(self, name: tuple[Api, str, ProbeKind], probed: asyncio.Task[RemoteGenerator]) -> None:
         if probed.cancelled() or probed.exception() is not None:
             self._generators.pop(name, None)
 
-    async def _probe(self, model: str, api: Api) -> RemoteGenerator:
-        price = self.price(model)
-        generator = RemoteGenerator(
+    def _made(self, model: str, api: Api) -> RemoteGenerator:
+        return RemoteGenerator(
             f"{self.url}/{api}",
             model,
             self._config.upstream_key,
-            price=price,
+            price=self.price(model),
             connections=CONNECTIONS,
             patience=PATIENCE,
             observer=self.observer,
         )
-        await self._charged(price, PROBE, generator.probe())
-        return generator
 
-    async def _probe_cap(self, model: str, api: Api) -> RemoteGenerator:
-        generator = await self.generator(model, api)
-        await self._charged(self.price(model), CAP_PROBE, generator.probe_cap())
-        return generator
-
-    async def _charged(self, price: Price | None, most: tuple[int, int], probe: Awaitable[Traits | Cap]) -> None:
-        """Await a probe, and charge the usage that it reports, or ``most`` tokens if it fails."""
-        prompt, new = most
-        worst = Usage(prompt, 0, new, model_calls=6, dollars=price.dollars(prompt, 0, new) if price else None)
-        await reserve(self._ledger, worst)
-        spent = worst
+    async def _probe(self, generator: RemoteGenerator, payer: Ledger, worst: Usage, kind: ProbeKind) -> RemoteGenerator:
+        """Probe, and charge the cost in place of ``worst``, which is reserved. An immediate refusal costs one call."""
+        before = generator.probed
+        spent = uncounted(worst)
         try:
-            reported = (await probe).spent
-            money = price.dollars(reported.prompt, 0, reported.generated) if price else None
-            spent = Usage(reported.prompt, 0, reported.generated, dollars=money)
+            await generator.probe(kind)
+        except ThinktimeError:
+            spent = generator.probed - before
+            if not spent.model_calls:
+                spent = replace(spent, model_calls=1)
+            raise
+        else:
+            spent = generator.probed - before
         finally:
-            self._ledger.settle(worst, spent)
+            payer.settle(worst, spent)
+        return generator

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from threading import Event, Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from thinktime.core.errors import CapabilityError, InputError
 from thinktime.core.types import Capability, Child, Extension, Node, Problem
@@ -33,7 +33,7 @@ from thinktime.generators.thoughts import Thoughts
 from thinktime.models.remote.client import PATIENCE, Client, OnEvent, RefusedError
 from thinktime.models.remote.observers import Observer, unobserved
 from thinktime.models.remote.prices import Price, listed
-from thinktime.models.remote.probe import Traits, probe
+from thinktime.models.remote.probe import Prober, Traits, obeys_limit, probe
 from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.protocol import root_and_api
 from thinktime.models.remote.refusals import explained
@@ -45,6 +45,8 @@ MOST_AT_ONCE = 64
 SUSPICIOUS = 3
 """Number of identical samples of one node that triggers a warning."""
 
+COMPLETION_LIMIT = "max_completion_tokens"
+ProbeKind = Literal["traits", "cap", "obeys"]
 Result = TypeVar("Result")
 _log = logging.getLogger("thinktime")
 
@@ -103,6 +105,10 @@ class RemoteGenerator:
         """The name of this endpoint in the probe cache."""
         self._probe_cache = probe_cache
         self._traits: Traits | None = None
+        self.obeys: bool | None = None
+        """Whether the endpoint obeys or refuses ``max_completion_tokens``; None before that probe."""
+        self.probed = Usage()
+        """The cost of the probes that this generator made, also of those that failed."""
         self._probing = Lock()
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
@@ -146,7 +152,7 @@ class RemoteGenerator:
             cap = self._cap
             if cap is None:
                 with ThreadPoolExecutor(1) as pool:
-                    probing = partial(probe_cap, api=self._api, model=self._model, traits=traits)
+                    probing = partial(probe_cap, traits=traits)
                     cap = self._cap = pool.submit(asyncio.run, self._probe_with(probing)).result()
                 if self._probe_cache is not None:
                     self._probe_cache.keep(self.probe_key, cap)
@@ -162,15 +168,21 @@ class RemoteGenerator:
         offered[Capability.CANCEL] = traits.streams
         return frozenset(capability for capability, seen in offered.items() if seen)
 
-    async def probe(self) -> Traits:
-        """`traits` without blocking the event loop."""
-        traits = self._traits
-        return await asyncio.to_thread(lambda: self.traits) if traits is None else traits
+    async def probe(self, kind: ProbeKind = "traits") -> None:
+        """Probe on the running event loop, so that any number of generators can probe at once; one caller at a time.
 
-    async def probe_cap(self) -> Cap:
-        """`cap` without blocking the event loop."""
-        cap = self._cap
-        return await asyncio.to_thread(lambda: self.cap) if cap is None else cap
+        Args:
+            kind: ``traits``, and if it is another one, ``cap`` or ``obeys`` as well.
+
+        Raises:
+            InputError, ModelError: as `traits`.
+        """
+        if self._traits is None:
+            self._traits = await self._probe()
+        if kind == "cap" and self._cap is None:
+            self._cap = await self._probe_with(partial(probe_cap, traits=self._traits))
+        if kind == "obeys" and self.obeys is None:
+            self.obeys = await self._probe_with(partial(obeys_limit, name=COMPLETION_LIMIT, traits=self._traits))
 
     def sending(
         self,
@@ -280,7 +292,8 @@ class RemoteGenerator:
         Raises:
             InputError: all failed because the request is invalid.
         """
-        traits = await self.probe()
+        known = self._traits
+        traits = await asyncio.to_thread(lambda: self.traits) if known is None else known
         requests = self._requests()
         groups: dict[object, list[Extension]] = defaultdict(list)
         for index, e in enumerate(extensions):
@@ -313,18 +326,22 @@ class RemoteGenerator:
         """The state that `pack` described."""
         return unpack_remote(node_state, packed)
 
-    async def _probe_with(self, probing: Callable[[Client], Awaitable[Result]]) -> Result:
+    async def _probe_with(self, probing: Callable[[Prober], Awaitable[Result]]) -> Result:
         """Run a probe with its own connections, because those for samples may belong to another event loop."""
         client = Client(self._root, self._api_key, timeout=60.0)
+        prober = Prober(client, self._api, self._model)
         try:
-            return await probing(client)
+            return await probing(prober)
         except RefusedError as error:
             raise await explained(error, client, self._model) from None
         finally:
+            spent = prober.spent
+            money = self._price.most(spent.prompt, spent.generated) if self._price else None
+            self.probed += Usage(spent.prompt, 0, spent.generated, model_calls=prober.calls, dollars=money)
             await client.close()
 
     async def _probe(self) -> Traits:
-        traits = await self._probe_with(partial(probe, api=self._api, model=self._model, step=self._step))
+        traits = await self._probe_with(partial(probe, step=self._step))
         if not traits.usage:
             _log.warning(f"endpoint={self._root!r}: it reports no usage; every sample is charged its upper bound")
         return traits

@@ -32,6 +32,7 @@ from thinktime.models.remote.probe import ECHO, Traits
 from thinktime.models.remote.protocol import (
     Api,
     Choice,
+    at_most,
     prompt_of,
     read_choices,
     read_usage,
@@ -41,6 +42,9 @@ from thinktime.models.remote.protocol import (
 )
 from thinktime.models.remote.refusals import about_length, explained
 from thinktime.models.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
+
+IN_FLIGHT = 2
+"""Most tokens that llama.cpp on the same machine generated before it noticed that a stream was closed."""
 
 
 class OvertakenError(Exception):
@@ -111,12 +115,16 @@ class Requests:
             prompt = self.most_read(state) + more
             flops = self._flops(prompt + max_tokens)
             if self.price is not None:
-                dollars = max(self.price.dollars(p, prompt - p, max_tokens) for p in (0, prompt))
+                dollars = self.price.most(prompt, max_tokens)
         return Usage(None, None, max_tokens, model_calls=1, flops=flops, kv_bytes=None, dollars=dollars)
 
     def most_read(self, state: RemoteText) -> int:
-        """Upper bound of a prefix's tokens: one per byte, for a byte-level tokenizer, plus the template."""
-        return len(state.prompt.encode()) + len(state.text.encode()) + (self.traits.overhead or 0)
+        """Upper bound of a prefix's tokens: one per byte, for a byte-level tokenizer, plus the template.
+
+        Templates show the tools and the response format, too.
+        """
+        fields = len(json.dumps(self.fields)) if self.fields else 0
+        return len(state.prompt.encode()) + len(state.text.encode()) + fields + (self.traits.overhead or 0)
 
     def _flops(self, tokens: int) -> float | None:
         return None if self.parameters is None else 2 * self.parameters * tokens
@@ -246,9 +254,10 @@ class Requests:
     def _children(self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply) -> list[Child]:
         """The children of one reply. Generated tokens are shared among them; the first one is charged the prompt."""
         most, reported, seconds = extensions[0].max_length, read_usage(reply.body), reply.seconds / len(choices)
-        tokens = (
-            shares(reported.generated, choices, most) if reported else [_at_most(choice, most) for choice in choices]
-        )
+        if reported and (len(choices) == 1 or self.traits.counts_all):
+            tokens = shares(reported.generated, choices, most)
+        else:
+            tokens = [at_most(choice, most) for choice in choices]
         children = []
         for index, (extension, choice, count) in enumerate(zip(extensions, choices, tokens, strict=True)):
             cached = 0 if index or reported is None else reported.cached
@@ -258,6 +267,8 @@ class Requests:
                 usage = replace(worst, generated_tokens=count, seconds=seconds, uncounted_calls=1)
             else:
                 usage = self._counted(prompt, cached, count, seconds)
+                if len(choices) > 1 and not self.traits.counts_all and choice.tokens is None:
+                    usage = replace(usage, uncounted_calls=1)
             child = self._child(extension, choice, count, usage)
             if self.thoughts is not None and child.error is None:
                 alone = reported if len(choices) == 1 else None
@@ -272,10 +283,11 @@ class Requests:
         return Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money)
 
     def _left(self, extension: Extension, left: OvertakenError) -> Child:
-        """Partial output of a cancelled request, charged as received; the endpoint may bill more."""
+        """Partial output of a cancelled request, charged as received and in flight; the endpoint may bill more."""
         reported, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
+        count = left.tokens if reported is None else reported.generated
         if reported is None:
-            usage = self.worst(extension.node.state, left.tokens)
+            usage = self.worst(extension.node.state, min(count + IN_FLIGHT, extension.max_length))
             usage = replace(usage, seconds=left.seconds, uncounted_calls=1)
         else:
             usage = self._counted(
@@ -284,7 +296,7 @@ class Requests:
         (choice,) = read_choices({"choices": [{**begun[0], "finish_reason": "length"}]}, self.client.url)
         if self.traits.echoes and (prefix := self._sent_prefix(extension.node.state)):
             choice = unechoed(choice, prefix)
-        return replace(self._child(extension, choice, usage.generated_tokens, usage), finish="pruned")
+        return replace(self._child(extension, choice, count, usage), finish="pruned")
 
     def _child(self, extension: Extension, choice: Choice, count: int, usage: Usage) -> Child:
         before: RemoteText = extension.node.state
@@ -354,8 +366,3 @@ def _is_text(state: RemoteText) -> bool:
 def failed(extension: Extension, mistake: InputError) -> Child:
     """A child that failed because its request is invalid."""
     return Child(extension.node.state, "error", Usage(model_calls=1), 0, mistake)
-
-
-def _at_most(choice: Choice, most: int) -> int:
-    """Upper bound of an uncounted sample's tokens: its log-probabilities and an end token, or the limit."""
-    return most if choice.tokens is None else min(most, choice.tokens + 1)

@@ -171,10 +171,11 @@ function list() {
 }
 
 /* ---- cost ---- */
-const LEFT = [["tokens", "generated_tokens", count], ["calls", "model_calls", count], ["dollars", "dollars", dollars]];
+const LEFT = [["tokens", usage => usage.generated_tokens + usage.judge_tokens, count], ["calls", usage => usage.model_calls, count],
+  ["dollars", usage => usage.dollars, dollars]];
 function left(account) {  // what remains of a budget
-  const parts = LEFT.filter(([name]) => name in account.budget).map(([name, field, words]) => {
-    const limit = account.budget[name], used = account.usage[field];
+  const parts = LEFT.filter(([name]) => name in account.budget).map(([name, spent, words]) => {
+    const limit = account.budget[name], used = spent(account.usage);
     if (!known(used)) return h("div", {}, cell(UNKNOWN), ` of ${words(limit)} ${name}`);
     const rest = Math.max(0, limit - used), part = rest / limit;
     return h("div", {}, `${words(rest)} of ${words(limit)} ${name === "dollars" ? "" : name} left`,

@@ -18,6 +18,7 @@ def as_score(replies: Sequence[Usage], most_read: int) -> Usage:
     read = [most_read if r.prompt_tokens is None else r.prompt_tokens + (r.cached_tokens or 0) for r in replies]
     return Usage(
         scorer_tokens=sum(read) + spent.generated_tokens,
+        judge_tokens=spent.generated_tokens,
         scorer_calls=1,
         scorer_flops=spent.flops,
         seconds=spent.seconds,

@@ -27,6 +27,10 @@ class Price:
         reused = self.prompt if self.cached is None else self.cached
         return (self.prompt * prompt + reused * cached + self.generated * generated) / 1e6
 
+    def most(self, prompt: int, generated: int) -> float:
+        """The most that these token counts can cost in dollars, however many prompt tokens are cached."""
+        return max(self.dollars(prompt - cached, cached, generated) for cached in (0, prompt))
+
     @classmethod
     def parse(cls, text: str) -> Price:
         """Parse ``0.15/0.60`` or, with a price for cached prompt tokens, ``0.15/0.60/0.075``.

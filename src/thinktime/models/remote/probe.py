@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
-from thinktime.models.remote.protocol import Api, Choice, ReportedUsage, prompt_of, read_choices, read_usage, unlisted
+from thinktime.models.remote.protocol import (
+    Api,
+    Choice,
+    ReportedUsage,
+    at_most,
+    prompt_of,
+    read_choices,
+    read_usage,
+    unlisted,
+)
 from thinktime.models.remote.streams import WITH_USAGE, Assembly
 
 TOKENS = 3
@@ -58,25 +67,23 @@ class Traits:
     """Where the endpoint returns thoughts: in the text after ``<think>``, in a field apart, or hidden but counted.
     None: the probe saw no thoughts, for example because the template itself begins them."""
     spent: ReportedUsage
-    """The cost of the probe, as far as the endpoint reports it."""
+    """The cost of the probe, see `Prober.spent`."""
 
 
-async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
+async def probe(prober: Prober, step: str) -> Traits:
     """Probe an endpoint with at most nine requests of a few tokens each.
 
     Args:
-        client: connected to the endpoint.
-        api: the call to probe.
-        model: the model to probe.
+        prober: sends the requests.
         step: the string that ends a step.
 
     Raises:
         RemoteError: the endpoint cannot be reached, or refuses the simplest request.
     """
-    prober = Prober(client, api, model)
-    optional: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if api == "chat/completions" else 1}
+    optional: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True if prober.api == "chat/completions" else 1}
     limit_field, choices = await prober.sample_plainly(optional)
-    counted = prober.last is None or prober.last.generated >= sum(TOKENS for each in choices if each.reason == "length")
+    generated = prober.last.generated if prober.last else 0
+    counts_all = len(choices) > 1 and generated > TOKENS  # one sample has at most these
     listed = "logprobs" in optional and all(choice.tokens for choice in choices)
     texts = [[choice.thoughts + choice.text for choice in choices]]
     if "seed" in optional:
@@ -88,7 +95,7 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
     streams = await prober.stream({limit_field: TOKENS} | (WITH_USAGE if overhead is not None else {}))
     continues, echoes, stops = await _steps(prober, limit_field, step, overhead, optional)
     return Traits(
-        n=len(choices) > 1 and (counted or listed) and not (seeds and len(set(texts[0])) == 1),
+        n=len(choices) > 1 and (counts_all or listed or not prober.last) and not (seeds and len(set(texts[0])) == 1),
         logprobs=listed,
         seeds=seeds,
         continues=continues,
@@ -96,12 +103,34 @@ async def probe(client: Client, api: Api, model: str, step: str) -> Traits:
         stops=stops,
         streams=streams,
         usage=overhead is not None,
-        counts_all=counted,
+        counts_all=counts_all,
         limit_field=limit_field,
         overhead=overhead,
         thinks=_thinks(choices[0]),
         spent=prober.spent,
     )
+
+
+async def obeys_limit(prober: Prober, name: str, traits: Traits) -> bool:
+    """Whether the endpoint obeys or refuses the length limit ``name``; some ignore limits that they do not know.
+
+    Args:
+        prober: sends one request.
+        name: a field that limits the length of a sample.
+        traits: the result of the first probe.
+
+    Raises:
+        RemoteError: the endpoint does not answer.
+    """
+    if name == traits.limit_field:
+        return True
+    try:
+        (choice, *_) = await prober.sample({traits.limit_field: TOKENS, name: 1}, question=STEPS_PROMPT)
+    except RefusedError as error:
+        if error.status in (400, 422):
+            return True  # it refuses the field, or two limits at once
+        raise
+    return choice.reason == "length" and prober.last is not None and prober.last.generated == 1
 
 
 def _thinks(choice: Choice) -> Thinks | None:
@@ -158,7 +187,11 @@ class Prober:
     def __init__(self, client: Client, api: Api, model: str) -> None:
         self.api = api
         self.spent = ReportedUsage(0, 0)
+        """The cost so far: the larger of reported and listed tokens. Uncounted ones are at their upper bound."""
+        self.calls = 0
+        """Samples requested so far, without refused ones."""
         self.last: ReportedUsage | None = None
+        """The usage that the last reply reports."""
         self._client, self._model = client, model
 
     async def sample_plainly(self, optional: dict[str, Any]) -> tuple[str, list[Choice]]:
@@ -182,31 +215,50 @@ class Prober:
         self, options: Mapping[str, Any], prefix: str = "", *, question: str | None = None, tries: int = 5
     ) -> list[Choice]:
         """Samples for a fixed prompt, continued from ``prefix``."""
-        body = self._body(options, question or (STEPS_PROMPT if prefix else WORD_PROMPT), prefix)
-        whole = Assembly()
-        reply = await self._client.post(self.api, body, tries=tries, on_event=whole.take)
-        received = reply.body or whole.body
-        self.last = self._charged(received)
+        received, _ = await self._post(options, question or (STEPS_PROMPT if prefix else WORD_PROMPT), prefix, tries)
+        self.last = read_usage(received)
         return read_choices(received, self._client.url)
 
     async def stream(self, options: Mapping[str, Any]) -> bool:
         """Whether the endpoint returns a stream of events when asked to."""
-        whole, body = Assembly(), self._body({**options, "stream": True}, WORD_PROMPT)
-
         try:
-            reply = await self._client.post(self.api, body, tries=2, on_event=whole.take)
+            received, streamed = await self._post({**options, "stream": True}, WORD_PROMPT, "", tries=2)
         except RemoteError:
             return False
-        self._charged(reply.body or whole.body)
-        return not reply.body and bool(whole.body["choices"])
+        return streamed and bool(received["choices"])
 
-    def _body(self, options: Mapping[str, Any], question: str, prefix: str = "") -> dict[str, Any]:
+    async def _post(
+        self, options: Mapping[str, Any], question: str, prefix: str, tries: int
+    ) -> tuple[Mapping[str, Any], bool]:
+        """The reply to a request, and whether it was a stream."""
         messages = json.dumps([{"role": "user", "content": question}])
         prompt = messages if self.api == "chat/completions" else f"{question}\n"
-        return {"model": self._model, **prompt_of(prompt, self.api, prefix), **options}
+        body = {"model": self._model, **prompt_of(prompt, self.api, prefix), **options}
+        whole = Assembly()
+        try:
+            reply = await self._client.post(self.api, body, tries=tries, on_event=whole.take)
+        except RemoteError as error:
+            if error.billed:
+                self._charge(body, {})
+            raise
+        received = reply.body or whole.body
+        self._charge(body, received)
+        return received, not reply.body
 
-    def _charged(self, body: Mapping[str, Any]) -> ReportedUsage | None:
-        reported = read_usage(body)
-        if reported is not None:
-            self.spent = ReportedUsage(self.spent.prompt + reported.prompt, self.spent.generated + reported.generated)
-        return reported
+    def _charge(self, sent: Mapping[str, Any], received: Mapping[str, Any]) -> None:
+        samples, limit = sent.get("n", 1), max(sent.get(name, 0) for name in ("max_tokens", "max_completion_tokens"))
+        reported = read_usage(received)
+        try:
+            choices = read_choices(received, self._client.url)
+        except RemoteError:
+            choices = []
+        if reported is None:
+            prompt, generated = len(json.dumps(sent)), samples * limit
+        else:
+            prompt, generated = reported.prompt, reported.generated
+            listed = [choice.tokens or 0 for choice in choices]
+            if len(choices) > 1 and generated <= limit:  # it may count one of them
+                listed = [at_most(choice, limit) for choice in choices]
+            generated = max(generated, sum(listed))
+        self.spent = ReportedUsage(self.spent.prompt + prompt, self.spent.generated + generated)
+        self.calls += samples

@@ -196,6 +196,11 @@ def unechoed(choice: Choice, prefix: str) -> Choice:
     return replace(choice, error="the sample does not repeat its prefix, although the endpoint's probe did")
 
 
+def at_most(choice: Choice, most: int) -> int:
+    """Upper bound of an uncounted sample's tokens: its log-probabilities and an end token, or the limit."""
+    return most if choice.tokens is None else min(most, choice.tokens + 1)
+
+
 def unlisted(choice: Choice, reported: ReportedUsage | None) -> bool:
     """Whether the only sample of a request ended at a stop string that has no log-probability."""
     return (
@@ -316,7 +321,7 @@ def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
     """Share the generated tokens of a request among its samples. The shares sum to the total, or to more.
 
     Some endpoints count one sample of several (llama.cpp). If the samples list more tokens than the total, each is
-    charged its listed tokens, and one more for the end token that is not listed.
+    charged its listed tokens, and one more for the end token that is not listed; one without a list, the limit.
 
     A sample cut at the limit gets the limit. Others get their number of log-probabilities. The rest (an end token is
     often counted but not listed, or there are no log-probabilities) is shared in proportion to the length of the text.
@@ -329,7 +334,7 @@ def shares(total: int, choices: Sequence[Choice], most: int) -> list[int]:
     known = [most if c.reason == "length" and not c.error else min(c.tokens or 0, most) for c in choices]
     rest = total - sum(known)
     if rest < 0:
-        return [min(n + (c.reason != "length"), most) for c, n in zip(choices, known, strict=True)]
+        return [most if c.reason == "length" and not c.error else at_most(c, most) for c in choices]
     weights = [len(c.text) + 1 if n < most else 0 for c, n in zip(choices, known, strict=True)]
     if not any(weights):
         weights = [1] * len(choices)

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from thinktime.models.remote.client import Client, RemoteError
+from thinktime.models.remote.client import RemoteError
 from thinktime.models.remote.probe import THINK, Prober, Traits
-from thinktime.models.remote.protocol import Api, Choice, ReportedUsage
+from thinktime.models.remote.protocol import Choice, ReportedUsage
 
 END = "</think>"
 CLOSING = f"\n{END}\n\n"
@@ -40,7 +40,7 @@ class Cap:
     by: str | None
     begun: bool
     spent: ReportedUsage
-    """The cost of the probe, as far as the endpoint reports it."""
+    """The cost of the probe, see `Prober.spent`."""
 
     def sent(self, text: str) -> str:
         """The prefix to send for the text ``text``: with the ``<think>`` that the template writes itself."""
@@ -94,14 +94,17 @@ def thought_tokens(
     return count
 
 
-async def probe_cap(client: Client, api: Api, model: str, traits: Traits) -> Cap:
+async def probe_cap(prober: Prober, traits: Traits) -> Cap:
     """Probe how to cap the thoughts of a model, with at most nine requests.
+
+    Args:
+        prober: sends the requests.
+        traits: the result of the first probe.
 
     Raises:
         RemoteError: the endpoint cannot be reached, or refuses the simplest request.
     """
-    prober = Prober(client, api, model)
-    if api == "completions":
+    if prober.api == "completions":
         return Cap("continuation", begun=False, spent=prober.spent)
     options = {traits.limit_field: WHOLE, "temperature": 0} | ({"logprobs": True} if traits.logprobs else {})
     (free,) = await prober.sample(options, question=QUESTION)
