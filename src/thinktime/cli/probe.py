@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from thinktime.cli.common import Json, ModelName
+from thinktime.core.printable import printable
 from thinktime.session import model_key, user_probe_cache
 
 
@@ -29,7 +30,7 @@ def probe(
         print(json.dumps(seen))
         return
     spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
-    print(f"{generator.name}, for {spent} as far as it reports them:")
+    print(f"{printable(generator.name)}, for {spent} as far as it reports them:")
     for text, value in (
         ("several samples per request (n)", traits.n),
         ("log-probabilities", traits.logprobs),

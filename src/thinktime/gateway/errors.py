@@ -96,7 +96,7 @@ def http_error(error: Exception, addresses: tuple[str, ...]) -> HttpError:
         return HttpError(400, reason, param=error.field, code="context_length_exceeded" if long else None)
     if isinstance(error, CapabilityError):
         return HttpError(400, reason, param="strategy")
-    if isinstance(error, RefusedError) and (error.status == 429 or error.status >= 500):
+    if isinstance(error, RefusedError) and (error.status == 429 or 500 <= error.status < 600):
         return HttpError(error.status, reason, code="upstream_refused", retry_after=error.retry_after)
     if isinstance(error, TooLateError):
         return HttpError(504, reason, code="upstream_too_late")
