@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
@@ -25,11 +26,19 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
 from thinktime.gateway.answers import SampleAnswers
-from thinktime.gateway.asgi import ClientLeftError, ResponseWriter, parse_json, read_body, run_while_connected
+from thinktime.gateway.asgi import (
+    ClientLeftError,
+    HeadCheck,
+    ResponseWriter,
+    parse_json,
+    read_body,
+    run_while_connected,
+)
 from thinktime.gateway.auth import ApiClient, Auth
 from thinktime.gateway.config import GatewayConfig
-from thinktime.gateway.errors import HttpError, http_error
+from thinktime.gateway.errors import HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
+from thinktime.gateway.limits import GRACE_SECONDS, SENT
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
@@ -43,6 +52,7 @@ from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, r
 from thinktime.gateway.upstream import Upstream
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.models.remote.client import OnEvent
+from thinktime.models.remote.limits import Share
 from thinktime.models.remote.protocol import Api
 from thinktime.prompts.templates import overridden
 
@@ -62,6 +72,8 @@ class RequestContext:
     headers: Mapping[str, str]
     writer: ResponseWriter
     client: ApiClient = field(init=False)
+    samples: Share = field(init=False)
+    """The samples that it may have in progress."""
     raw: bytes = b""
     entry: HistoryEntry | None = None
     """Its entry in the history, once the body is read."""
@@ -104,6 +116,7 @@ class Gateway:
                 Route("/health", _health, methods=["GET"]),
                 *Page(self.auth, self.history, self.probes).routes,
             ],
+            middleware=[Middleware(HeadCheck)],
             exception_handlers={HTTPException: _no_such},
             lifespan=self._living,
         )
@@ -168,7 +181,12 @@ class Gateway:
         self, context: RequestContext, entry: HistoryEntry, method: Method, body: Mapping[str, Any], api: Api
     ) -> CompletionRequest:
         if method.samples > self.config.max_samples:
-            raise InputError("n", method.samples, f"one request may draw {self.config.max_samples} samples")
+            fix = f"one request may draw {self.config.max_samples} samples"
+            raise InputError("n", min(method.samples, 10**12), fix)
+        if method.samples > (most := max(1, SENT // len(context.raw))):
+            raise InputError("n", method.samples, f"a request of {len(context.raw)} bytes may draw {most} samples")
+        if not context.samples.take(method.samples):
+            raise busy("other requests draw too many samples at once")
         request = read_request(body, api, entry.model, default_max_tokens(method, self.config.max_tokens))
         entry.seed = request.seed
         context.attributes |= request_attributes(request, method)
@@ -298,9 +316,11 @@ class RouteHandler:
     async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway
         try:
-            context.client = gateway.auth.authenticate(context.headers)
-            context.raw = await read_body(receive, context.headers, gateway.config.max_body)
-            await run_while_connected(self._answer(context), receive, context.writer)
+            context.client = await gateway.auth.admitted(context.headers)
+            most, seconds = gateway.config.max_body, gateway.config.request_seconds + GRACE_SECONDS
+            with Share(context.client.bodies) as body, Share(context.client.samples) as context.samples:
+                context.raw = await read_body(receive, context.headers, most, body)
+                await run_while_connected(self._answer(context), receive, context.writer, seconds)
         except ClientLeftError:
             gateway.metrics.left += 1
             if context.entry is not None:
@@ -343,5 +363,6 @@ async def _health(_: Request) -> HttpResponse:
 async def _no_such(request: Request, error: Exception) -> HttpResponse:
     """Reply to unknown paths and methods in the shape of all other errors."""
     assert isinstance(error, HTTPException)
-    found = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found")
+    called = f"{request.method} {request.scope['path'][:200]}"
+    found = HttpError(error.status_code, f"{called}: {error.detail}", code="not_found")
     return JSONResponse(found.body, error.status_code, headers=error.headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,8 @@ from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
-from thinktime.models.remote.client import Client, UnreadableError
+from thinktime.models.remote.client import Client, RemoteError, UnreadableError, retry_seconds
+from thinktime.models.remote.limits import EVENT, MIB, OversizeError, Reading
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.protocol import ReportedUsage, read_usage
@@ -28,6 +30,8 @@ NOT_SENT = frozenset(
 """Request headers that concern only client and gateway."""
 FORWARDED = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")
 """Prefixes of response headers that reach the client."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^\s|\s$")
+"""Characters that a header cannot have."""
 TEMPLATE = 1000
 """Upper bound of the prompt tokens that a chat template adds to the bytes of a request."""
 
@@ -73,24 +77,41 @@ async def proxy_request(
                 if not spent.model_calls:  # the request may have reached the upstream
                     spent = replace(worst, uncounted_calls=1)
                 raise
+            except RemoteError as error:
+                if error.billed and not spent.model_calls:
+                    spent = replace(worst, uncounted_calls=1)
+                raise
             finally:
                 ledger.settle(worst, spent)
         await writer.end()
     except TimeoutError:
         raise HttpError(504, "budget.seconds: the upstream took longer", code="upstream_too_late") from None
+    except OversizeError as error:
+        raise UnreadableError(f"endpoint={upstream.url!r}: its answer is too long ({error})") from None
     except aiohttp.ClientError as error:
         raise UnreadableError(f"endpoint={upstream.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
 async def _forward(response: aiohttp.ClientResponse, writer: ResponseWriter) -> ReportedUsage | None:
     """Forward an answer except for its end, and return the usage that it reports."""
-    headers = {name: value for name, value in response.headers.items() if name.lower().startswith(FORWARDED)}
-    await writer.start(response.status, headers)
+    status = response.status if 200 <= response.status < 600 else 502  # 999 is no status
+    await writer.start(status, _forwarded(response.headers))
     usage = UsageReader(response.content_type == "text/event-stream")
-    async for piece in response.content.iter_any():
-        usage.feed(piece)
-        await writer.write(piece)
+    with Reading() as reading:
+        async for piece in response.content.iter_any():
+            reading.add(piece)
+            usage.feed(piece)
+            await writer.write(piece)
     return usage.reported
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an answer that reach the client, without those that HTTP does not allow."""
+    found = {name: value for name, value in headers.items() if name.lower().startswith(FORWARDED)}
+    found = {name: value for name, value in found.items() if not _CONTROLS.search(value)}
+    return {
+        name: value for name, value in found.items() if name.lower() != "retry-after" or retry_seconds(value) is not None
+    }
 
 
 def _cost(counted: ReportedUsage, price: Price | None) -> Usage:
@@ -112,6 +133,8 @@ class UsageReader:
         self._rest += piece
         if self._stream:
             *lines, self._rest = self._rest.split(b"\n")
+            if len(self._rest) > EVENT:
+                raise OversizeError(f"an event of more than {EVENT // MIB} MiB")
             for line in lines:
                 if b'"usage"' in line:
                     self._reported = _usage(bytes(line).removeprefix(b"data:")) or self._reported

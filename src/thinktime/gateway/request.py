@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ READ = frozenset(
     | {"max_tokens", "max_completion_tokens", "thinktime", "optillm_approach"}
 )
 """Fields that are parsed here; all others go with each sample unchanged."""
+MOST = 2**63 - 1
+"""Largest number of a field."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _number(body: Mapping[str, Any], name: str, default: float, *, whole: bool =
     value = body.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) <= MOST:
         raise InputError(name, short(value), f"give a {'whole ' if whole else ''}number")
     return value
 

@@ -10,6 +10,8 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import GatewayConfig
+from thinktime.gateway.connections import shares
+from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.observers import Observer
@@ -22,7 +24,7 @@ from thinktime.models.remote.thoughts import Cap
 FRESH = 60.0
 """Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
-"""Most connections to the upstream for each model; further requests wait."""
+"""Most connections to the upstream for each model, if there are descriptors for them; further requests wait."""
 PATIENCE = 10.0
 """Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
 PROBE, CAP_PROBE = (1000, 64), (2000, 2000)
@@ -40,7 +42,8 @@ class Upstream:
 
     def __init__(self, config: GatewayConfig, ledger: Ledger, observer: Observer) -> None:
         self.url, _ = root_and_api(config.upstream)
-        self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
+        self._connections = min(CONNECTIONS, shares()[1])
+        self.client = Client(self.url, config.upstream_key, connections=self._connections)
         self._config, self._ledger, self.observer = config, ledger, observer
         self._generators: dict[tuple[Api, str, bool], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
@@ -113,6 +116,11 @@ class Upstream:
     def _keep(self, name: tuple[Api, str, bool], probed: asyncio.Task[RemoteGenerator]) -> None:
         if probed.cancelled() or probed.exception() is not None:
             self._generators.pop(name, None)
+        elif len(self._generators) > GENERATORS:
+            oldest = next(name for name, task in self._generators.items() if task.done())
+            unused = self._generators.pop(oldest).result()
+            seconds = self._config.request_seconds + GRACE_SECONDS  # until then, requests may still use it
+            asyncio.get_running_loop().call_later(seconds, lambda: asyncio.ensure_future(unused.close()))
 
     async def _probe(self, model: str, api: Api) -> RemoteGenerator:
         price = self.price(model)
@@ -121,7 +129,7 @@ class Upstream:
             model,
             self._config.upstream_key,
             price=price,
-            connections=CONNECTIONS,
+            connections=self._connections,
             patience=PATIENCE,
             observer=self.observer,
         )

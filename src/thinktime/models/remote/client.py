@@ -246,7 +246,7 @@ class Client:
             async with request as response:
                 answered = True
                 self._refuse_encoded(response)
-                retry_after = _seconds(response.headers.get("Retry-After"))
+                retry_after = retry_seconds(response.headers.get("Retry-After"))
                 if on_event is not None and response.status < 300 and response.content_type == "text/event-stream":
                     raw = await self._read_stream(response, on_event, turn, retry_after)
                     if not raw:
@@ -473,7 +473,7 @@ def _one_line(text: str) -> str:
     return line if len(line) <= 300 else f"{line[:299]}…"
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def retry_seconds(retry_after: str | None) -> float | None:
     """Retry-After, a number or a date, in seconds from now, at most a day; None if it is neither."""
     if retry_after is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 MIB = 1024 * 1024
 REPLY = 64 * MIB
 """Most bytes of one reply, plain or streamed."""
@@ -45,15 +47,36 @@ class Room:
             self._within.give_back(count)
 
 
+class Share:
+    """What one user takes of a room. It is given back at the end of the ``with`` block."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._held = room, 0
+
+    def take(self, count: int) -> bool:
+        """As `Room.take`."""
+        taken = self._room.take(count)
+        self._held += count * taken
+        return taken
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give_back(self._held)
+        self._held = 0
+
+
 _replies = Room(REPLIES)
 """The bytes of all replies that this process is reading."""
 
 
-class Reading:
-    """Counts the bytes of one reply while it is read; a context manager."""
+class Reading(Share):
+    """Counts the bytes of one reply while it is read."""
 
     def __init__(self) -> None:
-        self._size = self._held = 0
+        super().__init__(_replies)
+        self._size = 0
 
     def add(self, piece: bytes) -> None:
         """Count a piece.
@@ -64,13 +87,5 @@ class Reading:
         self._size += len(piece)
         if self._size > REPLY:
             raise OversizeError(f"more than {REPLY // MIB} MiB")
-        if self._size > SMALL:
-            if not _replies.take(len(piece)):
-                raise OversizeError(f"all answers together have more than {REPLIES // MIB} MiB")
-            self._held += len(piece)
-
-    def __enter__(self) -> Reading:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _replies.give_back(self._held)
+        if self._size > SMALL and not self.take(len(piece)):
+            raise OversizeError(f"all answers together have more than {REPLIES // MIB} MiB")
