@@ -64,7 +64,9 @@ class ResponseWriter:
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status and headers."""
         self.status = status
-        encoded = [(name.lower().encode("latin-1"), value.encode(errors="surrogateescape")) for name, value in headers.items()]
+        encoded = [
+            (name.lower().encode("latin-1"), value.encode(errors="surrogateescape")) for name, value in headers.items()
+        ]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def start_stream(self, opening: bytes) -> None:

@@ -225,7 +225,6 @@ class Auth:
             raise UnknownKeyError(401, "the key is unknown", code="invalid_api_key")
         return found
 
-
     async def admitted(self, headers: Mapping[str, str]) -> ApiClient:
         """As `authenticate`, but the reply to an unknown key waits, longer after each one. Known keys never wait."""
         try:

@@ -66,13 +66,15 @@ class ServerConfig(uvicorn.Config):
         """Most connections."""
         self.waiting: dict[Connection, None] = {}
         """Connections without a whole request, those that wait longest first."""
+        self.spare: dict[Connection, None] = {}
+        """The same of the connections above the limit."""
 
 
 class Connection(H11Protocol):
     """A connection that is dropped if its client is slow, silent, or does not read.
 
     At the limit of connections, the one that waits longest for a request makes room for a new one. If all are busy,
-    further connections get a 503, but for ``/health``.
+    a few further connections get a 503, but for ``/health``.
     """
 
     config: ServerConfig
@@ -86,15 +88,12 @@ class Connection(H11Protocol):
         """Count the connection, and start the time for the head of its first request."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that unsent bytes start the time to read them
-        if len(self.connections) > self.config.most:
-            oldest = next(iter(self.config.waiting), None)
-            if oldest is not None:
-                oldest.drop()
-            elif len(self.connections) > self.config.most + SPARE:
-                self.drop()
-                return
-            else:
-                self.app = _crowded
+        self._queue = self.config.waiting
+        if len(self.connections) - len(self.config.spare) > self.config.most:
+            if not self._queue:
+                self.app, self._queue = _crowded, self.config.spare
+            if self._queue is self.config.waiting or len(self._queue) >= SPARE:
+                next(iter(self._queue)).drop()
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,7 +128,9 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Reply to bytes that are no HTTP in the shape of all other errors, unless another reply has begun."""
         long = len(self.conn.trailing_data[0]) > HEAD
-        self._refuse(HttpError(431, f"a request may have at most {HEAD} bytes of headers") if long else HttpError(400, msg))
+        self._refuse(
+            HttpError(431, f"a request may have at most {HEAD} bytes of headers") if long else HttpError(400, msg)
+        )
 
     def drop(self) -> None:
         """Close the connection at once; its request is cancelled."""
@@ -144,12 +145,12 @@ class Connection(H11Protocol):
         self._forget()
         self._expected = state
         if state in (h11.IDLE, h11.SEND_BODY):
-            self.config.waiting[self] = None
+            self._queue[self] = None
             seconds = HEAD_SECONDS if state is h11.IDLE else BODY_SECONDS
             self._receiving = self.loop.call_later(seconds, self._late)
 
     def _forget(self) -> None:
-        self.config.waiting.pop(self, None)
+        self._queue.pop(self, None)
         if self._receiving is not None:
             self._receiving.cancel()
 

@@ -245,7 +245,9 @@ def _budget(limits: object) -> Budget:
             raise UnknownNameError("thinktime.budget", name[:80], known)
         whole = name in ("tokens", "calls")
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) < math.inf:
-            raise InputError(f"thinktime.budget.{name}", short(value), f"give a {'whole ' if whole else ''}number above 0")
+            raise InputError(
+                f"thinktime.budget.{name}", short(value), f"give a {'whole ' if whole else ''}number above 0"
+            )
     return Budget(**limits)
 
 

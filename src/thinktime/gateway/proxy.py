@@ -94,8 +94,9 @@ async def proxy_request(
 
 async def _forward(response: aiohttp.ClientResponse, writer: ResponseWriter) -> ReportedUsage | None:
     """Forward an answer except for its end, and return the usage that it reports."""
-    status = response.status if 200 <= response.status < 600 else 502  # 999 is no status
-    await writer.start(status, _forwarded(response.headers))
+    if not 200 <= response.status < 600:
+        raise UnreadableError(f"the upstream answers with the status {response.status}, which HTTP does not have")
+    await writer.start(response.status, _forwarded(response.headers))
     usage = UsageReader(response.content_type == "text/event-stream")
     with Reading() as reading:
         async for piece in response.content.iter_any():
@@ -108,10 +109,13 @@ async def _forward(response: aiohttp.ClientResponse, writer: ResponseWriter) -> 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of an answer that reach the client, without those that HTTP does not allow."""
     found = {name: value for name, value in headers.items() if name.lower().startswith(FORWARDED)}
-    found = {name: value for name, value in found.items() if not _CONTROLS.search(value)}
-    return {
-        name: value for name, value in found.items() if name.lower() != "retry-after" or retry_seconds(value) is not None
-    }
+    wrong = [name for name, value in found.items() if _CONTROLS.search(value)]
+    wrong += [name for name, value in found.items() if name.lower() == "retry-after" and not _is_time(value)]
+    return {name: value for name, value in found.items() if name not in wrong}
+
+
+def _is_time(retry_after: str) -> bool:
+    return not retry_after.startswith("-") and retry_seconds(retry_after) is not None
 
 
 def _cost(counted: ReportedUsage, price: Price | None) -> Usage:

@@ -13,6 +13,8 @@ REPLIES = 256 * MIB
 """Most bytes of all replies that are being read. Replies up to ``SMALL`` bytes do not count."""
 SMALL = 64 * 1024
 """Bytes up to which a reply or a request does not count in a room, so that a full room stops no small one."""
+SAMPLE = 2_000_000
+"""Most characters of a sample's text and thoughts."""
 VALUES = 2_000_000
 """Most values in one reply, by its commas: an empty list of two bytes takes seventy bytes of memory."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from thinktime.core.errors import InputError
 from thinktime.models.remote.client import LongNumber, MalformedError, UnreadableError
+from thinktime.models.remote.limits import SAMPLE
 from thinktime.models.remote.reported_errors import reported_error
 
 Api = Literal["chat/completions", "completions"]
@@ -260,6 +261,8 @@ def _choice(choice: object) -> Choice:
         text = ""  # all tokens are hidden thoughts, or a tool call
     if not isinstance(text, str):
         return Choice(error=f"content={_short(text)}: the sample has no text")
+    if len(text) + len(thoughts) > SAMPLE:
+        return Choice(error=f"content: the sample has {len(text) + len(thoughts)} characters; {SAMPLE} is the limit")
     text = text.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
     listed = choice.get("logprobs")
     logprobs = _logprobs(listed, text)
