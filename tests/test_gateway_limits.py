@@ -9,9 +9,11 @@ import resource
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,9 +26,9 @@ from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget
 from thinktime.gateway import auth, connections, server
 from thinktime.gateway.auth import FailedKeys
-from thinktime.gateway.config import GatewayConfig, Key, digest
-from thinktime.gateway.connections import Connection, Seldom, shares
-from thinktime.gateway.limits import FREE_FAILURES, HEAD, HEADERS, LEAST_READ, LOG_LINES, LONGEST_FAILURE
+from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
+from thinktime.gateway.connections import FILES, Connection, Seldom, shares
+from thinktime.gateway.limits import FREE_FAILURES, HEAD, HEADERS, LEAST_READ, LOG_LINES, LONGEST_FAILURE, SPARE
 from thinktime.models.remote.limits import SMALL, Room, Share
 
 KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"
@@ -58,6 +60,11 @@ def whole(client: socket.socket) -> bytes:
 def request(body: object, headers: str = "", length: int | None = None) -> bytes:
     raw = json.dumps(body).encode()
     return f"{CHAT}{headers}Content-Length: {length or len(raw)}\r\n\r\n".encode() + raw
+
+
+def http(gateway: Serving) -> Any:
+    """The HTTP server."""
+    return gateway._server
 
 
 def health(gateway: Serving) -> int:
@@ -94,7 +101,7 @@ def test_slow_heads_and_bodies_are_dropped_after_their_time(
 ) -> None:
     endpoint, gateway = start_gateway(probed=False)
     with connected(gateway) as client:
-        assert eventually(lambda: gateway._server.config.waiting)
+        assert eventually(lambda: http(gateway).config.waiting)
         monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
         monkeypatch.setattr(connections, "BODY_SECONDS", 0.05)
         client.sendall(sent)
@@ -115,8 +122,8 @@ def test_a_client_that_waits_for_its_answer_has_no_time_limit(start_gateway: Sta
     endpoint.latency = 3600.0
     with connected(gateway, request(PLAIN)):
         assert eventually(lambda: endpoint.requests)
-        (connection,) = (each for each in gateway._server.server_state.connections if each.cycle.response_started == 0)
-        assert connection not in gateway._server.config.waiting and connection._receiving.cancelled()
+        (connection,) = (each for each in http(gateway).server_state.connections if each.cycle.response_started == 0)
+        assert connection not in http(gateway).config.waiting and connection._receiving.cancelled()
 
 
 PART = "\u00e9" * 100_000  # six bytes each in JSON
@@ -143,7 +150,7 @@ def test_a_client_that_does_not_read_is_dropped_and_its_budget_is_free(
     with connected(gateway, request({**PLAIN, "model": model, "stream": stream})) as client:
         assert eventually(lambda: endpoint.requests)
         assert eventually(lambda: gateway.gateway.metrics.in_flight == 0 and free(gateway))
-        assert eventually(lambda: not any(each.cycle for each in list(gateway._server.server_state.connections)))
+        assert eventually(lambda: not any(each.cycle for each in list(http(gateway).server_state.connections)))
         assert len(whole(client)) < len(PART) * 72  # it is closed in the middle of the answer
     assert gateway.ask({**PLAIN, "model": model})[0] == 200
 
@@ -195,10 +202,10 @@ def test_if_all_connections_are_busy_only_health_is_answered(
         status, answer, headers = gateway.ask(PLAIN)
         assert (status, answer["error"]["code"], headers["retry-after"]) == (503, "busy", "5")
         assert health(gateway) == 200 and len(endpoint.requests) == 4
-        assert len(gateway._server.server_state.connections) <= 6
+        assert len(http(gateway).server_state.connections) <= 6
     endpoint.latency = 0.0
     assert eventually(lambda: endpoint.left == 4)
-    assert eventually(lambda: len(gateway._server.server_state.connections) < 4)
+    assert eventually(lambda: len(http(gateway).server_state.connections) < 4)
     assert gateway.ask(PLAIN)[0] == 200
 
 
@@ -208,7 +215,7 @@ def test_three_hundred_idle_sockets_under_a_limit_of_256_descriptors_stop_nobody
 
     command = [sys.executable, "-m", "thinktime", "serve", "--upstream", "http://127.0.0.1:9/v1", "--port", "0"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, preexec_fn=few, **pipes) as process, ExitStack() as stack:  # noqa: PLW1509
+    with subprocess.Popen(command, preexec_fn=few, **pipes) as process, ExitStack() as stack:
         assert process.stdout is not None and process.stderr is not None
         try:
             port = int(process.stdout.readline().split("/")[2].rpartition(":")[2])
@@ -227,12 +234,12 @@ def test_descriptors_are_shared_between_clients_upstream_and_files(monkeypatch: 
         clients, upstream = shares()
         assert clients >= 1 and upstream >= 1
         if limit > 100:
-            assert 2 * clients + upstream + connections.FILES + connections.SPARE <= max(limit, 10_240)
+            assert 2 * clients + upstream + FILES + SPARE <= max(limit, 10_240)
 
 
 def test_a_place_in_the_code_logs_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(connections.time, "monotonic", lambda: now)
+    monkeypatch.setattr("thinktime.gateway.connections.time.monotonic", lambda: now)
     seldom = Seldom()
 
     def logged(line: int) -> str | None:
@@ -486,9 +493,79 @@ def test_failed_keys_slow_down_no_known_key(start_gateway: Start, monkeypatch: p
             client.settimeout(0.01)
             with pytest.raises(TimeoutError):
                 client.recv(1)
-        for task in list(gateway._server.server_state.tasks):
+        for task in list(http(gateway).server_state.tasks):
             gateway_loop(gateway).call_soon_threadsafe(task.cancel)
 
 
 def gateway_loop(gateway: Serving) -> Any:
-    return next(iter(gateway._server.server_state.tasks)).get_loop()
+    return next(iter(http(gateway).server_state.tasks)).get_loop()
+
+
+# numbers
+
+NUMBERED: dict[str, dict[str, Any]] = {
+    "chat/completions": {
+        **VOTE,
+        "max_completion_tokens": 8,
+        "temperature": 1,
+        "top_p": 1,
+        "seed": 1,
+        "n": 1,
+        "best_of": 1,
+        "presence_penalty": 0,
+        "thinktime": None,
+        "stream_options": {"include_usage": False},
+    },
+    "responses": {"model": "majority:n=2/words", "input": "x", "max_output_tokens": 8, "temperature": 1, "top_p": 1},
+    "completions": {"model": "majority:n=2/words", "prompt": "x", "max_tokens": 8, "seed": 1, "n": 1, "best_of": 1},
+}
+METHOD = {"strategy": "majority", "n": 2, "thinking_tokens": 5}
+METHOD |= {"budget": {"tokens": 200, "calls": 9, "seconds": 60, "dollars": 1, "flops": 1, "nfe": 1, "actions": 1}}
+HUGE = (str(10**400), str(-(10**400)), "1e400", "1" + "0" * 5000, str(2**63), "NaN")
+
+
+def numbers_in(body: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(body, dict):
+        for name, value in body.items():
+            yield from numbers_in(value, (*at, name))
+    elif isinstance(body, int | float):
+        yield at
+
+
+def with_number(body: Any, at: tuple[str, ...], number: str) -> bytes:
+    changed = json.loads(json.dumps(body))
+    inner = changed
+    for name in at[:-1]:
+        inner = inner[name]
+    inner[at[-1]] = "NUMBER"
+    return json.dumps(changed).replace('"NUMBER"', number).encode()
+
+
+@pytest.mark.parametrize("number", HUGE)
+def test_a_huge_number_in_any_field_of_a_request_is_no_fault_of_the_gateway(start_gateway: Start, number: str) -> None:
+    _, gateway = start_gateway()
+    bodies = [*NUMBERED.items(), ("chat/completions", {**PLAIN, "thinktime": METHOD})]
+    for path, body in bodies:
+        for at in numbers_in(body):
+            status, answer, _ = gateway.ask(with_number(body, at, number), path)
+            assert status in (200, 400), (path, at, answer)
+            assert status == 200 or ("\n" not in answer["error"]["message"] and len(answer["error"]["message"]) <= 2000)
+    assert gateway.ask(VOTE)[0] == 200
+
+
+@pytest.mark.parametrize("number", [str(10**400), "1e400", "-1", "1" + "0" * 5000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"{name} = N" for name in ("port", "max_tokens", "max_samples", "max_body", "request_seconds")),
+        *('budget = "Ntok"', 'budget = "Nusd"', 'price = "N/N"'),
+        '[keys.ann]\nsha256 = "SHA"\nrequests_per_minute = N',
+        '[keys.ann]\nsha256 = "SHA"\nbudget = "Ntok"',
+    ],
+)
+def test_a_huge_number_in_the_file_is_one_line(tmp_path: Path, line: str, number: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(line.replace("SHA", digest(KEY)).replace("N", number))
+    with pytest.raises(InputError) as refused:
+        GatewayConfig("http://127.0.0.1:9/v1", **read_config(file))
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 6000

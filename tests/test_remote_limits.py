@@ -1,27 +1,22 @@
-"""Limits on what an endpoint sends, and replies with odd heads: each costs its sample, says so in one line, and no more."""
+"""Limits on what an endpoint sends, and replies with odd heads: each costs its sample and no more."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import json
-import math
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import aiohttp
 import pytest
-from fake_endpoint import FakeEndpoint, Running, written, written_stream
-from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
+from fake_endpoint import Running, written, written_stream
+from gateway_server import PLAIN, VOTE, Serving, Start
 from waiting import eventually
 
-from thinktime.gateway import proxy
-from thinktime.gateway.auth import Auth
-from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import http_error, redacted
 from thinktime.models.remote import events, limits
-from thinktime.models.remote.client import Client, RefusedError, Reply, UnreadableError, UnreachableError, retry_seconds
+from thinktime.models.remote.client import Client, RefusedError, Reply, UnreadableError, retry_seconds
 from thinktime.models.remote.events import EventReader
 from thinktime.models.remote.limits import MIB, SMALL, OversizeError, Reading
 from thinktime.models.remote.protocol import read_choices

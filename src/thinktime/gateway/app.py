@@ -38,7 +38,7 @@ from thinktime.gateway.auth import ApiClient, Auth
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
-from thinktime.gateway.limits import GRACE_SECONDS, SENT
+from thinktime.gateway.limits import GRACE_SECONDS, MODELS, SENT
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
@@ -277,7 +277,7 @@ class Gateway:
         scored = self.scorer is not None or MAIN in self.config.scorers
         offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
-        models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model]
+        models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model][:MODELS]
         listing["data"] = [
             *models,
             *({**model, "id": f"{name}/{model['id']}", "owned_by": "thinktime"} for name in simple for model in models),

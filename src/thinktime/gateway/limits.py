@@ -45,6 +45,8 @@ CONNECTIONS = 4096
 """Most connections of clients. A third of the descriptors is the limit if that is less."""
 SPARE = 32
 """Further connections, on which only ``/health`` is answered."""
+MODELS = 1000
+"""Most models of the upstream in the list of models."""
 GENERATORS = 256
 """Most models of the upstream that are kept probed."""
 FREE_FAILURES = 10
