@@ -24,7 +24,7 @@ from waiting import PATIENCE, eventually
 
 from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget
-from thinktime.gateway import auth, connections, server
+from thinktime.gateway import auth, connections, server, upstream
 from thinktime.gateway.auth import FailedKeys
 from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
 from thinktime.gateway.connections import FILES, Connection, Seldom, shares
@@ -396,6 +396,14 @@ def test_the_samples_in_progress_are_limited(start_gateway: Start, monkeypatch: 
         assert gateway.ask({**VOTE, "model": "majority:n=2/words"})[0] == 200
     assert eventually(lambda: gateway.gateway.auth.clients[0].samples.free == 10)
     assert gateway.ask(VOTE)[0] == 200
+
+
+def test_few_models_are_kept_probed(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "GENERATORS", 1)
+    _, gateway = start_gateway()
+    for model in ("words", "other-words", "words"):
+        assert gateway.ask({**PLAIN, "model": f"single/{model}"})[0] == 200
+        assert len(gateway.gateway.upstream._generators) == 1
 
 
 def test_a_room_is_shared_and_given_back() -> None:

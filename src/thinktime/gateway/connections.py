@@ -8,6 +8,7 @@ import logging
 import resource
 import time
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -165,8 +166,11 @@ class Connection(H11Protocol):
         self._forget()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(error.body).encode()
-            head = f"HTTP/1.1 {error.status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+            first = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
+            head = (
+                f"{first}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()

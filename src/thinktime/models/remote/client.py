@@ -450,7 +450,8 @@ async def _whole(response: Response) -> bytes:
     Raises:
         OversizeError: it is too long.
     """
-    if response.content_length is not None and response.content_length <= SMALL:
+    length = response.content_length
+    if length is not None and length <= SMALL:
         return await response.read()
     parts = []
     with Reading() as reading:
