@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
@@ -28,7 +29,9 @@ from thinktime.gateway import auth, connections, server, upstream
 from thinktime.gateway.auth import FailedKeys
 from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
 from thinktime.gateway.connections import FILES, Connection, Seldom, shares
+from thinktime.gateway.errors import HttpError
 from thinktime.gateway.limits import FREE_FAILURES, HEAD, HEADERS, LEAST_READ, LOG_LINES, LONGEST_FAILURE, SPARE
+from thinktime.models.remote.client import RemoteError
 from thinktime.models.remote.limits import SMALL, Room, Share
 
 KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"
@@ -372,6 +375,21 @@ def test_long_texts_in_a_request_are_refused_in_short_words(
     assert reply[9:12] == status and len(reply) < 6000 and not endpoint.requests
     for entry in gateway.gateway.history.seen_by(gateway.gateway.auth.clients[0]):
         assert len(json.dumps(entry.row())) < 12_000
+
+
+def test_a_failed_request_leaves_nothing_in_memory(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway({"max_body": 2 * SMALL})
+    endpoint.faults.extend(["500"] * 20)
+    bodies = [{**PLAIN, "x": "x" * 3 * SMALL}, {**PLAIN, "n": "x"}, {**PLAIN, "model": "single/words"}]
+    gc.collect()
+    gc.disable()
+    try:
+        for body in bodies:
+            assert gateway.ask(body)[0] >= 400
+            assert eventually(lambda: gateway.gateway.metrics.in_flight == 0)
+        assert not [found for found in gc.get_objects() if isinstance(found, HttpError | RemoteError)]
+    finally:
+        gc.enable()
 
 
 def test_a_long_request_draws_few_samples(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -327,9 +327,21 @@ class RouteHandler:
                 context.entry.left = True
         except Exception as error:
             failed = http_error(error, gateway.roles.addresses)
+            _release(error)
             if context.entry is not None:
                 context.entry.error = failed.message
             await _fail(context.writer, failed)
+
+
+def _release(error: BaseException) -> None:
+    """Forget the functions that an error came through, and the errors behind it.
+
+    Their variables refer to the error. Such a cycle would keep the request's body until the next garbage collection.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        error, behind = behind, behind.__context__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 async def _fail(writer: ResponseWriter, error: HttpError) -> None:

@@ -105,10 +105,9 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int, roo
         raise HttpError(
             415, f"Content-Encoding={encoding[:40]!r}: send the body as it is", code="unsupported_media_type"
         )
-    too_long = HttpError(413, f"a request may have at most {most} bytes", code="request_too_large")
     length = headers.get("content-length", "0")
     if len(length) > 15 or (length.isdecimal() and int(length) > most):
-        raise too_long
+        raise _too_long(most)
     parts, size = [], 0
     while True:
         message = await receive()
@@ -117,11 +116,15 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int, roo
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise too_long
+            raise _too_long(most)
         if size > SMALL and not room.take(len(parts[-1])):
             raise busy("other long requests take all the memory for them")
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _too_long(most: int) -> HttpError:
+    return HttpError(413, f"a request may have at most {most} bytes", code="request_too_large")
 
 
 async def run_while_connected(

@@ -166,11 +166,9 @@ class Connection(H11Protocol):
         self._forget()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(error.body).encode()
-            first = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
-            head = (
-                f"{first}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", "Content-Type: application/json"]
+            lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+            self.transport.write("\r\n".join(lines).encode() + body)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
