@@ -79,6 +79,11 @@ class Serving:
         with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return bytes(reply.read())
 
+    def page(self, path: str) -> str:
+        """The text at a path of the server."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=PATIENCE) as reply:
+            return str(reply.read().decode())
+
 
 Start = Callable[..., tuple[FakeEndpoint, Serving]]
 

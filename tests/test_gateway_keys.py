@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,20 +57,21 @@ def test_a_key_cannot_exceed_its_rate_limit(start_gateway: Start) -> None:
     statuses = [gateway.ask(PLAIN, **bearer(OTHER))[0] for _ in range(3)]
     status, answer, headers = gateway.ask(PLAIN, **bearer(OTHER))
     assert statuses == [200, 200, 429] and len(endpoint.requests) == 2
-    assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded") and 0 < int(headers["retry-after"]) <= 30
+    assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded") and 0 < int(headers["retry-after"]) <= 60
     assert gateway.ask(PLAIN, **bearer(KEY))[0] == 200
 
 
-def test_the_rate_limit_refills_with_time() -> None:
+def test_no_minute_has_more_requests_than_the_rate_limit() -> None:
     client = ApiClient("ann", Ledger(), (), per_minute=6)
-    for _ in range(6):
-        client.check_rate_limit(1000.0)
+    passed: list[float] = []
+    for now in [1000.0, 1001.0, *(1000.0 + 0.5 * step for step in range(10, 400))]:
+        with suppress(HttpError):
+            client.check_rate_limit(now)
+            passed.append(now)
     with pytest.raises(HttpError) as refused:
-        client.check_rate_limit(1001.0)
-    assert refused.value.retry_after == pytest.approx(9.0)
-    client.check_rate_limit(1010.0)
-    with pytest.raises(HttpError):
-        client.check_rate_limit(1010.5)
+        client.check_rate_limit(1200.0)
+    assert refused.value.retry_after == pytest.approx(passed[-6] + 60 - 1200.0)
+    assert len(passed) == 24 and all(after - before >= 60 for before, after in zip(passed, passed[6:], strict=False))
 
 
 def test_the_keys_of_clients_and_of_the_upstream_are_kept_apart(start_gateway: Start) -> None:

@@ -939,11 +939,11 @@ def test_half_a_character_is_replaced_and_the_rest_kept(start: Start, tmp_path: 
     ("header", "expected"), [(None, None), ("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), (PAST, 0.0)]
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, expected: float | None) -> None:
-    assert client_module._seconds(header) == expected
+    assert client_module.retry_seconds(header) == expected
 
 
 def test_retry_after_may_be_a_date_to_come() -> None:
-    wait = client_module._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
+    wait = client_module.retry_seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30)))
     assert wait is not None and 25 < wait <= 30
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_endpoint import FakeEndpoint, Running
+from fake_endpoint import FakeEndpoint, Running, written
 
 from thinktime import cli
 from thinktime.bank.store import Bank
@@ -288,3 +288,26 @@ def test_a_score_server_that_cannot_listen_is_one_line(thinktime: Command, port:
 def test_a_score_server_of_no_reward_model_is_one_line(thinktime: Command, tmp_path: Path) -> None:
     code, _, err = thinktime("score-server", "--reward-model", str(tmp_path / "none"), "--port", "0")
     assert code == 2 and err.count("\n") == 1
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\x1bP1q\x1b\\\x9b31m\u202eevil\u2066\x00\x08"
+"""Text that clears a terminal, sets its title, draws, and turns the line around."""
+
+
+def test_escapes_of_a_model_or_a_server_do_not_reach_the_terminal(
+    endpoint: FakeEndpoint, thinktime: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.says = [f"{HOSTILE} The answer is 7"]
+    printed = [thinktime(*ask(endpoint, "--model-name", "words", "--strategy", "single", "--tree"))]
+    error = {"error": {"message": HOSTILE, "type": HOSTILE, "code": HOSTILE}}
+    for status in (400, 401, 404, 422):
+        endpoint.sent.append(written(error, status=status))
+        printed.append(thinktime(*ask(endpoint, "--model-name", f"{status}", "--strategy", "single")))
+    for body in (error, {"choices": [{"error": error, "finish_reason": HOSTILE}]}, HOSTILE.encode(), {"a": HOSTILE}):
+        endpoint.sent.extend([written(body)] * 40)
+        printed.append(thinktime(*ask(endpoint, "--model-name", "words", "--strategy", "single")))
+        endpoint.sent.clear()
+    printed.append(thinktime("probe", endpoint.url, "--model-name", HOSTILE))
+    shown = "".join(out + err for _, out, err in printed) + caplog.text
+    assert "evil" in shown and "The answer is 7" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\u202e\u2066\x00\x08") and "Traceback" not in shown

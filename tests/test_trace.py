@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from toy import done, extend, toy_search
 
-from thinktime.bench.trace import draw, printable
+from thinktime.bench.trace import draw
+from thinktime.core.printable import printable
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ from thinktime.bench.trace import draw, printable
         ("beep\x07 back\x08 return\r null\x00 c1\x9b31m", "beep back return null c131m"),
         ("é ß 答 \u200d", "é ß 答 \u200d"),
         ("ends with \x1b", "ends with "),
+        ("\x1bP1;2q a picture\x1b\\text \x1b_an order\x1b\\\x1b(0lines\x1b%G", "text lines"),
+        ("\u202e321\u202c \u2066a\u2069 \u200eb\u200f \u061cc", "321 a b c"),
     ],
 )
 def test_control_characters_and_escapes_of_a_model_do_not_reach_the_terminal(text: str, shown: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from thinktime.core.printable import printable
+
 
 def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Table:
     """One row per run: accuracy and difference with 95% intervals, and costs per problem; failed entries below."""
@@ -16,7 +18,7 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
     title = f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}"
     notes = [result["stamp"]] if result.get("stamp") else []
     notes += [f"failed: {entry['strategy']}@{entry['n']}: {entry['error']}" for entry in result.get("failed", ())]
-    table = Table(title=title, title_justify="left", caption=Text("\n".join(notes)), caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=Text(printable("\n".join(notes))), caption_justify="left")
     table.add_column("strategy", no_wrap=True)
     for name in ("n", "problems", "accuracy", "minus single", "tokens", "scorer tokens", "GFLOPs", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)

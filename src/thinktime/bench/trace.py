@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from rich.text import Text as RichText
 from rich.tree import Tree
 
+from thinktime.core.printable import printable
 from thinktime.core.search import Search
 from thinktime.core.trace import Record
 from thinktime.core.types import MAIN
@@ -32,14 +32,6 @@ def records(search: Search) -> list[dict[str, Any]]:
         }
         for record in search.records()
     ]
-
-
-_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def printable(text: str) -> str:
-    """The text without control characters and terminal escapes, which a model may write. Lines and tabs stay."""
-    return _CONTROL.sub("", text)
 
 
 def draw(search: Search, returned: str | None = None) -> Tree:

@@ -20,6 +20,7 @@ from thinktime.cli.replay import replay
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
+from thinktime.core.printable import printable
 
 _EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve", "diffusers": "images", "PIL": "images"}
 """What to install where a module is missing."""
@@ -68,5 +69,5 @@ def run() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(code)

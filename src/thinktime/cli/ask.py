@@ -33,6 +33,7 @@ from thinktime.cli.common import (
 )
 from thinktime.core.errors import InputError
 from thinktime.core.meter import as_rows
+from thinktime.core.printable import printable
 
 if TYPE_CHECKING:
     from thinktime.core.search import Search
@@ -64,7 +65,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Answer one question better, and say what it cost."""
-    from thinktime.bench.trace import draw, printable, records
+    from thinktime.bench.trace import draw, records
     from thinktime.core.types import Problem
     from thinktime.generators.text import thinking_counts, thinking_report
     from thinktime.session import run

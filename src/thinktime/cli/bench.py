@@ -43,6 +43,7 @@ from thinktime.cli.common import (
     roles_in,
 )
 from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.printable import printable
 from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
@@ -172,11 +173,13 @@ def bench(
         print(f"report: {out / 'report.html'}   result: {out / 'result.json'}")
     if run.failures:
         print(
-            f"error: {len(run.failures)} problems could not be asked: {run.failures[0]}; run the same command again",
+            f"error: {len(run.failures)} problems could not be asked: {printable(run.failures[0])}; "
+            "run the same command again",
             file=sys.stderr,
         )
     if run.failed:
-        print(f"error: failed: {', '.join(run.failed)}: {next(iter(run.failed.values()))}", file=sys.stderr)
+        reason = printable(next(iter(run.failed.values())))
+        print(f"error: failed: {', '.join(run.failed)}: {reason}", file=sys.stderr)
     if run.failures or run.failed:
         raise typer.Exit(EXIT_FAILED)
     if not complete:

@@ -12,6 +12,7 @@ import typer
 
 from thinktime.config import ROLE, Config, ModelSpec, ScorerSpec, fitting_scorer
 from thinktime.core.errors import InputError
+from thinktime.core.printable import printable
 from thinktime.core.types import MAIN, Prompt
 from thinktime.core.usage import Budget
 from thinktime.files import user_path
@@ -266,7 +267,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def tell_warnings(search: Search) -> None:
     """Print each different warning of the strategy once, to standard error."""
     for warning in dict.fromkeys(event["warning"] for event in search.events if "warning" in event):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
 
 
 def gflops(usage: dict[str, float | None]) -> str:

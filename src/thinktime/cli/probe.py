@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from thinktime.cli.common import Json, ModelName
+from thinktime.core.printable import printable
 from thinktime.session import model_key, user_probe_cache
 
 
@@ -30,7 +31,7 @@ def probe(
         print(json.dumps(seen))
         return
     spent = f"{traits.spent.prompt} tokens read and {traits.spent.generated} generated"
-    print(f"{generator.name}, for {spent}:")
+    print(f"{printable(generator.name)}, for {spent}:")
     for text, value in (
         *described(asdict(traits)).items(),
         ("capabilities", ", ".join(sorted(generator.capabilities))),

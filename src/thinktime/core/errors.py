@@ -42,6 +42,10 @@ class CapabilityError(ThinktimeError):
     """A strategy needs something its generator or scorer does not have."""
 
 
+class BusyError(ThinktimeError):
+    """Other requests hold what this one needs, for longer than it may wait."""
+
+
 class ModelError(ThinktimeError):
     """A model cannot be loaded, or failed while it ran."""
 

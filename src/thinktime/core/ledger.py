@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from thinktime.core.clock import Clock, Deadline
-from thinktime.core.errors import InputError
+from thinktime.core.errors import BusyError, InputError
 from thinktime.core.usage import Budget, Usage, uncounted
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class Ledger:
         self, budget: Budget | None = None, *, within: Ledger | None = None, clock: Clock | None = None
     ) -> None:
         self.budget = budget or Budget()
+        self.patience: float | None = None
+        """Most seconds that a call waits for what others reserved here; None is no limit. Set it on a shared ledger."""
+        self._blocked: float | None = None
+        """Since when the calls under this ledger wait for others."""
         self.spent = Usage()
         self.clock: Clock = clock or (within.clock if within is not None else time.monotonic)
         self._limited = self.budget != Budget()
@@ -70,18 +74,37 @@ class Ledger:
         """Wait until a call settles under this ledger or an outer one, or until the seconds are used up.
 
         Only callers that hold no reservation wait, so another call always settles.
+
+        Raises:
+            BusyError: others hold an outer ledger for longer than its patience.
         """
         import asyncio
 
+        seconds = [] if self.deadline is None else [self.deadline.seconds]
+        seconds += [] if (left := self._patience_left()) is None else [left]
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ledgers = list(self._chain())
         for ledger in ledgers:
             ledger._waiting.add(waiting)
         try:
-            await asyncio.wait({waiting}, timeout=None if self.deadline is None else self.deadline.seconds)
+            await asyncio.wait({waiting}, timeout=min(seconds, default=None))
         finally:
             for ledger in ledgers:
                 ledger._waiting.discard(waiting)
+
+    def _patience_left(self) -> float | None:
+        """How many seconds a call may still wait; None without a limit, or while calls of its own search run."""
+        ledgers = list(self._chain())
+        shared = next((place for place, ledger in enumerate(ledgers) if ledger.patience is not None), None)
+        if shared is None or any(map(_open, ledgers[:shared])):
+            self._blocked = None
+            return None
+        if self._blocked is None:
+            self._blocked = self.clock()
+        left = self._blocked + (ledgers[shared].patience or 0.0) - self.clock()
+        if left <= 0:
+            raise BusyError("budget: other requests have reserved the rest of it; try again, or lower max_tokens")
+        return left
 
     def _chain(self) -> Iterator[Ledger]:
         ledger: Ledger | None = self
@@ -101,6 +124,7 @@ class Ledger:
             return False
         if self._within is not None and not self._within.reserve(worst_case):
             return False
+        self._blocked = None
         self._reserved = self._reserved + worst_case
         return True
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
@@ -25,12 +26,20 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
 from thinktime.gateway.answers import SampleAnswers
-from thinktime.gateway.asgi import ClientLeftError, ResponseWriter, parse_json, read_body, run_while_connected
+from thinktime.gateway.asgi import (
+    ClientLeftError,
+    HeadCheck,
+    ResponseWriter,
+    parse_json,
+    read_body,
+    run_while_connected,
+)
 from thinktime.gateway.auth import ApiClient, Auth, limits_spending
 from thinktime.gateway.config import GatewayConfig
-from thinktime.gateway.errors import HttpError, http_error
+from thinktime.gateway.errors import HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
 from thinktime.gateway.lengths import Extent, check, check_text, extent
+from thinktime.gateway.limits import GRACE_SECONDS, MODELS, SENT
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
@@ -44,6 +53,7 @@ from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, r
 from thinktime.gateway.upstream import Upstream
 from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import OnEvent
+from thinktime.models.remote.limits import Share
 from thinktime.models.remote.protocol import Api
 from thinktime.prompts.templates import overridden
 
@@ -63,6 +73,8 @@ class RequestContext:
     headers: Mapping[str, str]
     writer: ResponseWriter
     client: ApiClient = field(init=False)
+    samples: Share = field(init=False)
+    """The samples that it may have in progress."""
     raw: bytes = b""
     entry: HistoryEntry | None = None
     """Its entry in the history, once the body is read."""
@@ -105,6 +117,7 @@ class Gateway:
                 Route("/health", _health, methods=["GET"]),
                 *Page(self.auth, self.history, self.probes).routes,
             ],
+            middleware=[Middleware(HeadCheck)],
             exception_handlers={HTTPException: _no_such},
             lifespan=self._living,
         )
@@ -198,7 +211,12 @@ class Gateway:
         self, context: RequestContext, entry: HistoryEntry, method: Method, body: Mapping[str, Any], api: Api
     ) -> CompletionRequest:
         if method.samples > self.config.max_samples:
-            raise InputError("n", method.samples, f"one request may draw {self.config.max_samples} samples")
+            fix = f"one request may draw {self.config.max_samples} samples"
+            raise InputError("n", min(method.samples, 10**12), fix)
+        if method.samples > (most := max(1, SENT // len(context.raw))):
+            raise InputError("n", method.samples, f"a request of {len(context.raw)} bytes may draw {most} samples")
+        if not context.samples.take(method.samples):
+            raise busy("other requests draw too many samples at once")
         request = read_request(body, api, entry.model, default_max_tokens(method, self.config.max_tokens))
         entry.seed = request.seed
         context.attributes |= request_attributes(request, method)
@@ -291,7 +309,7 @@ class Gateway:
         scored = self.scorer is not None or MAIN in self.config.scorers
         offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
-        models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model]
+        models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model][:MODELS]
         listing["data"] = [
             *models,
             *({**model, "id": f"{name}/{model['id']}", "owned_by": "thinktime"} for name in simple for model in models),
@@ -330,18 +348,32 @@ class RouteHandler:
     async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway
         try:
-            context.client = gateway.auth.authenticate(context.headers)
-            context.raw = await read_body(receive, context.headers, gateway.config.max_body)
-            await run_while_connected(self._answer(context), receive, context.writer)
+            context.client = await gateway.auth.admitted(context.headers)
+            most, seconds = gateway.config.max_body, gateway.config.request_seconds + GRACE_SECONDS
+            with Share(context.client.bodies) as body, Share(context.client.samples) as context.samples:
+                context.raw = await read_body(receive, context.headers, most, body)
+                await run_while_connected(self._answer(context), receive, context.writer, seconds)
         except ClientLeftError:
             gateway.metrics.left += 1
             if context.entry is not None:
                 context.entry.left = True
         except Exception as error:
             failed = http_error(error, gateway.roles.addresses)
+            _release(error)
             if context.entry is not None:
                 context.entry.error = failed.message
             await _fail(context.writer, failed)
+
+
+def _release(error: BaseException) -> None:
+    """Forget the functions that an error came through, and the errors behind it.
+
+    Their variables refer to the error. Such a cycle would keep the request's body until the next garbage collection.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        error, behind = behind, behind.__context__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 async def _fail(writer: ResponseWriter, error: HttpError) -> None:
@@ -375,5 +407,6 @@ async def _health(_: Request) -> HttpResponse:
 async def _no_such(request: Request, error: Exception) -> HttpResponse:
     """Reply to unknown paths and methods in the shape of all other errors."""
     assert isinstance(error, HTTPException)
-    found = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found")
+    called = f"{request.method} {request.scope['path'][:200]}"
+    found = HttpError(error.status_code, f"{called}: {error.detail}", code="not_found")
     return JSONResponse(found.body, error.status_code, headers=error.headers)

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from starlette.types import Receive, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from thinktime.gateway.errors import HttpError
+from thinktime.gateway.errors import HttpError, busy
+from thinktime.gateway.limits import HEAD, HEADERS, VALUES
+from thinktime.models.remote.limits import SMALL, Share
 
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Headers of a stream. They ask proxies not to buffer it."""
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
+
+
+class HeadCheck:
+    """Refuses requests with too many or too long headers, or without a valid Host."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        error = _head_error(scope) if scope["type"] == "http" else None
+        if error is None:
+            await self._app(scope, receive, send)
+        else:
+            await ResponseWriter(send).send_json(error.status, error.body, {"Connection": "close"})
+
+
+def _head_error(scope: Scope) -> HttpError | None:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
+    if size > HEAD or len(headers) > HEADERS:
+        limit = f"a request may have at most {HEADERS} headers, and {HEAD} bytes of headers and address"
+        return HttpError(431, limit, code="headers_too_large")
+    if not all(_HOST.fullmatch(value) for name, value in headers if name == b"host"):
+        return HttpError(400, "Host: send the name of a host, with or without a port", code="host")
+    return None
 
 
 class ClientLeftError(Exception):
@@ -34,7 +64,9 @@ class ResponseWriter:
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status and headers."""
         self.status = status
-        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        encoded = [
+            (name.lower().encode("latin-1"), value.encode(errors="surrogateescape")) for name, value in headers.items()
+        ]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def start_stream(self, opening: bytes) -> None:
@@ -62,17 +94,20 @@ class ResponseWriter:
         await self.send(status, json.dumps(value).encode(), "application/json", headers)
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
-    """Read the body of a request of at most ``most`` bytes.
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int, room: Share) -> bytes:
+    """Read the body of a request of at most ``most`` bytes. A body above `SMALL` bytes takes them from the room.
 
     Raises:
-        HttpError: the body is too long.
-        ClientLeftError: the client disconnected before the end of the body.
+        HttpError: the body is too long or compressed, or the room is full.
+        ClientLeftError: the client disconnected before the end of the body, or took too long.
     """
-    too_long = HttpError(413, f"a request may have at most {most} bytes", code="request_too_large")
+    if (encoding := headers.get("content-encoding", "identity").strip().lower()) != "identity":
+        raise HttpError(
+            415, f"Content-Encoding={encoding[:40]!r}: send the body as it is", code="unsupported_media_type"
+        )
     length = headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > most:
-        raise too_long
+    if len(length) > 15 or (length.isdecimal() and int(length) > most):
+        raise _too_long(most)
     parts, size = [], 0
     while True:
         message = await receive()
@@ -81,21 +116,32 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise too_long
+            raise _too_long(most)
+        if size > SMALL and not room.take(len(parts[-1])):
+            raise busy("other long requests take all the memory for them")
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-async def run_while_connected(work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter) -> None:
+def _too_long(most: int) -> HttpError:
+    return HttpError(413, f"a request may have at most {most} bytes", code="request_too_large")
+
+
+async def run_while_connected(
+    work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter, seconds: float
+) -> None:
     """Run the work, and cancel it at once if the client disconnects before the response has ended.
 
     Raises:
         ClientLeftError: the client disconnected.
+        HttpError: the work took longer than ``seconds``.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(receive))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not ended:
+            raise HttpError(504, f"the request took longer than {seconds:g} s", code="request_too_late")
         if not working.done() and not writer.ended:
             raise ClientLeftError
         await working
@@ -118,9 +164,11 @@ def parse_json(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         HttpError: the content type is another one, or the body is not a JSON object.
     """
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()[:80]
     if kind != "application/json":
         raise HttpError(415, f"Content-Type={kind!r}: send application/json", code="unsupported_media_type")
+    if raw.count(b",") > VALUES:
+        raise HttpError(413, f"a request may have at most {VALUES} values", code="request_too_large")
     try:
         value = json.loads(raw, parse_constant=_no_constant)
         if b"\\ud" in raw.lower():

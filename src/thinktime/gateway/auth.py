@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from thinktime.bank.store import Bank
@@ -13,6 +16,16 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.gateway.config import GatewayConfig, Key, digest, is_loopback
 from thinktime.gateway.errors import HttpError
+from thinktime.gateway.limits import (
+    BODIES,
+    FAILURE_SECONDS,
+    FAILURES,
+    FREE_FAILURES,
+    LONGEST_FAILURE,
+    SAMPLES,
+    WAIT_SECONDS,
+)
+from thinktime.models.remote.limits import Room
 
 
 @dataclass(eq=False)
@@ -22,13 +35,17 @@ class ApiClient:
     name: str
     ledger: Ledger
     limits: tuple[Budget, ...]
-    """The budgets of the key and of the gateway."""
+    """The budgets of the key and of the gateway, and the longest time of a request."""
     per_minute: int | None = None
     """Requests a minute; None is no limit."""
     sees_all: bool = False
     """Whether this client may see the requests of all clients."""
-    _left: float = 0.0
-    _seen: float = -60.0
+    bodies: Room = field(default_factory=lambda: Room(BODIES))
+    """Bytes for the bodies of its unfinished requests."""
+    samples: Room = field(default_factory=lambda: Room(SAMPLES))
+    """Number of samples that its requests may have in progress."""
+    _times: deque[float] = field(default_factory=deque)
+    """When the requests of the last minute came."""
 
     @property
     def limited(self) -> bool:
@@ -40,26 +57,56 @@ class ApiClient:
         return self.sees_all or other is self
 
     def timed(self, budget: Budget) -> Budget:
-        """The budget of a request, its seconds capped by those of the key and of the gateway."""
+        """The budget of a request, its seconds capped by those of the limits."""
         seconds = [limit.seconds for limit in (budget, *self.limits) if limit.seconds is not None]
         return replace(budget, seconds=min(seconds, default=None))
 
     def check_rate_limit(self, now: float) -> None:
-        """Count one request at the time ``now`` in seconds (a token bucket).
+        """Count one request at the time ``now`` in seconds. No minute has more requests than the limit.
 
         Raises:
-            HttpError: the rate limit is exceeded.
+            HttpError: the rate limit is exceeded; the request does not count.
         """
         if self.per_minute is None:
             return
-        rate = self.per_minute / 60
-        self._left = min(self.per_minute, self._left + rate * (now - self._seen))
-        self._seen = now
-        if self._left < 1:
-            wait = (1 - self._left) / rate
-            limit = f"this key may send {self.per_minute} requests a minute"
+        while self._times and self._times[0] <= now - 60:
+            self._times.popleft()
+        if len(self._times) >= self.per_minute:
+            wait = self._times[0] + 60 - now
+            limit = f"this key may send {self.per_minute} requests in any minute"
             raise HttpError(429, f"{limit}; wait {wait:.1f} s", code="rate_limit_exceeded", retry_after=wait)
-        self._left -= 1
+        self._times.append(now)
+
+
+class UnknownKeyError(HttpError):
+    """The request has a key that is none of the configured ones."""
+
+
+class FailedKeys:
+    """Slows down the replies to unknown keys, of all clients together, so that keys cannot be guessed fast."""
+
+    def __init__(self) -> None:
+        self._count, self._seen, self._waiting = 0.0, 0.0, 0
+
+    def delay(self, now: float) -> float:
+        """Count a failed key at the time ``now`` in seconds, and return the seconds until its reply."""
+        self._count = max(0.0, self._count - (now - self._seen)) + 1
+        self._seen = now
+        return min(LONGEST_FAILURE, max(0.0, self._count - FREE_FAILURES) * FAILURE_SECONDS)
+
+    async def wait(self) -> None:
+        """Wait before the reply to a failed key.
+
+        Raises:
+            HttpError: too many replies wait already.
+        """
+        if self._waiting >= FAILURES:
+            raise HttpError(429, "too many requests with unknown keys", retry_after=LONGEST_FAILURE)
+        self._waiting += 1
+        try:
+            await asyncio.sleep(self.delay(time.monotonic()))
+        finally:
+            self._waiting -= 1
 
 
 class KeptLedger(Ledger):
@@ -114,6 +161,12 @@ class Auth:
         self._bank = bank
         self.ledger = Ledger(replace(config.budget, seconds=None))
         """The spending of all clients together."""
+        self.ledger.patience = WAIT_SECONDS
+        self._request_seconds = Budget(seconds=config.request_seconds)
+        most_body, most_samples = max(BODIES, config.max_body), max(SAMPLES, config.max_samples)
+        self._most = (most_body, most_samples)
+        self._rooms = (Room(2 * most_body), Room(2 * most_samples))
+        self._failed = FailedKeys()
         self.ledger.spent = Usage() if bank is None else total(bank.spending().values())
         self._requires_key = bool(config.keys)
         self._clients = [(key.sha256, self._client(key.name, key.budget, config, key)) for key in config.keys]
@@ -127,12 +180,10 @@ class Auth:
 
     def _client(self, name: str, budget: Budget, config: GatewayConfig, key: Key | None = None) -> ApiClient:
         ledger = self.account(name, replace(budget, seconds=None))
-        limits = (budget, config.budget)
-        return (
-            ApiClient(name, ledger, limits, key.requests_per_minute, key.sees_all)
-            if key
-            else ApiClient(name, ledger, limits)
-        )
+        limits = (budget, config.budget, self._request_seconds)
+        bodies, samples = (Room(most, room) for most, room in zip(self._most, self._rooms, strict=True))
+        per_minute, sees_all = (key.requests_per_minute, key.sees_all) if key else (None, False)
+        return ApiClient(name, ledger, limits, per_minute, sees_all, bodies, samples)
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Check the Host header of a gateway without keys; ``headers`` are by lower-case name.
@@ -148,8 +199,11 @@ class Auth:
     def account(self, name: str, budget: Budget | None = None) -> Ledger:
         """A ledger within that of all clients."""
         if self._bank is None:
-            return Ledger(budget, within=self.ledger)
-        return KeptLedger(budget or Budget(), name, self._bank, self.ledger)
+            ledger = Ledger(budget, within=self.ledger)
+        else:
+            ledger = KeptLedger(budget or Budget(), name, self._bank, self.ledger)
+        ledger.patience = WAIT_SECONDS
+        return ledger
 
     def authenticate(self, headers: Mapping[str, str]) -> ApiClient:
         """The client that sends these headers, which are by lower-case name.
@@ -168,8 +222,16 @@ class Auth:
             if hmac.compare_digest(sha256, hashed):
                 found = client
         if found is None:
-            raise HttpError(401, "the key is unknown", code="invalid_api_key")
+            raise UnknownKeyError(401, "the key is unknown", code="invalid_api_key")
         return found
+
+    async def admitted(self, headers: Mapping[str, str]) -> ApiClient:
+        """As `authenticate`, but the reply to an unknown key waits, longer after each one. Known keys never wait."""
+        try:
+            return self.authenticate(headers)
+        except UnknownKeyError:
+            await self._failed.wait()
+            raise
 
 
 def _name_in(host: str) -> str:
@@ -195,6 +257,7 @@ async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request;
 
     Raises:
         HttpError: too little of the budget is left.
+        BusyError: other requests hold it for too long.
     """
     while not ledger.reserve(worst_case):
         if not ledger.fits_later(worst_case):

@@ -20,6 +20,10 @@ from thinktime.models.remote.protocol import root_and_api
 
 LEAST_KEY = 16
 """Least characters of a key; a shorter one can be guessed."""
+MOST_A_MINUTE = 100_000
+"""Largest rate limit; the time of each request of a minute is kept."""
+MOST_SECONDS = 86_400
+"""Longest time of a request that can be set, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Key:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise InputError(f"keys.{self.name}.sha256", "…", "give 64 hexadecimal digits; see --new-key")
         _refuse_flops(f"keys.{self.name}.budget", self.budget)
-        if self.requests_per_minute is not None and self.requests_per_minute < 1:
-            raise InputError(f"keys.{self.name}.requests_per_minute", self.requests_per_minute, "give 1 or more")
+        if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MOST_A_MINUTE:
+            fix = f"give 1 or more, up to {MOST_A_MINUTE}"
+            raise InputError(f"keys.{self.name}.requests_per_minute", self.requests_per_minute, fix)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class GatewayConfig:
         max_tokens: length limit of a sample if its request gives none.
         max_samples: most samples of one request.
         max_body: most bytes of a request.
+        request_seconds: longest time of a request; a search then gives the best answer so far.
         bank: file that keeps samples and spending.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
@@ -96,6 +102,7 @@ class GatewayConfig:
     max_tokens: int = 4096
     max_samples: int = 1024
     max_body: int = 32 * 1024 * 1024
+    request_seconds: float = 600
     bank: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -109,6 +116,8 @@ class GatewayConfig:
             value = getattr(self, name)
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
+        if not 0 < self.request_seconds <= MOST_SECONDS:
+            raise InputError("request_seconds", self.request_seconds, f"give a number up to {MOST_SECONDS}")
         for kind, roles in (("models", self.models), ("scorers", self.scorers)):
             for role in roles:
                 refuse_role(kind, role)
@@ -160,7 +169,7 @@ def given_key(text: str) -> Key:
     return Key("default", digest(text))
 
 
-_NUMBERS = ("port", "max_tokens", "max_samples", "max_body")
+_NUMBERS = ("port", "max_tokens", "max_samples", "max_body", "request_seconds")
 _KINDS = {"requests_per_minute": int, "sees_all": bool}
 """Settings of a key that are not text."""
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from thinktime.core.errors import BankError, CapabilityError, InputError, ModelError, ThinktimeError, UnknownNameError
+from thinktime.core.errors import (
+    BankError,
+    BusyError,
+    CapabilityError,
+    InputError,
+    ModelError,
+    ThinktimeError,
+    UnknownNameError,
+)
+from thinktime.gateway.limits import MESSAGE, RETRY_SECONDS
 from thinktime.models.remote.client import RefusedError, RemoteError, TooLateError
 
 _log = logging.getLogger("thinktime")
@@ -38,6 +49,7 @@ class HttpError(Exception):
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
+        message = message if len(message) <= MESSAGE else f"{message[: MESSAGE - 1]}…"
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
         self.account: Mapping[str, Any] | None = None
@@ -58,15 +70,25 @@ class HttpError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
+def busy(reason: str) -> HttpError:
+    """The reply at a moment when too much of something is in use."""
+    return HttpError(503, f"{reason}; try again", code="busy", retry_after=RETRY_SECONDS)
+
+
 def short(value: object) -> object:
     """The value, shortened to fit an error message."""
     return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
 
 
 def redacted(reason: str, addresses: tuple[str, ...]) -> str:
-    """The reason without the addresses of upstreams, which clients may not see."""
+    """The reason without the addresses of upstreams, which clients may not see, nor their hosts and ports."""
     for address in sorted(addresses, key=len, reverse=True):
         reason = reason.replace(f"{address!r}", "upstream").replace(address, "the upstream")
+    for host in {urlsplit(address).hostname or "" for address in addresses} - {""}:
+        is_word = re.fullmatch(r"(?!localhost)\w+", host) is not None  # "model" is an address only with its port
+        port = r":\d+" if is_word else r"(?::\d+)?"
+        pattern = rf"(?<![\w.-])\[?{re.escape(host)}\]?{port}(?![\w-])"
+        reason = re.sub(pattern, "the upstream", reason, flags=re.IGNORECASE)
     return reason
 
 
@@ -94,9 +116,11 @@ def http_error(error: Exception, addresses: tuple[str, ...]) -> HttpError:
             return HttpError(404, reason, param="model", code="model_not_found" if unknown else None)
         long = error.field == "prompt" and error.value == "too long"
         return HttpError(400, reason, param=error.field, code="context_length_exceeded" if long else None)
+    if isinstance(error, BusyError):
+        return HttpError(429, reason, code="budget_reserved", retry_after=RETRY_SECONDS)
     if isinstance(error, CapabilityError):
         return HttpError(400, reason, param="strategy")
-    if isinstance(error, RefusedError) and (error.status == 429 or error.status >= 500):
+    if isinstance(error, RefusedError) and (error.status == 429 or 500 <= error.status < 600):
         return HttpError(error.status, reason, code="upstream_refused", retry_after=error.retry_after)
     if isinstance(error, TooLateError):
         return HttpError(504, reason, code="upstream_too_late")

@@ -86,7 +86,7 @@ class HistoryEntry:
             "seconds": time.monotonic() - self._began if self.seconds is None else self.seconds,
             "usage": self.ledger.spent.as_dict(),
             "finish": answer.finish if answer else None,
-            "answer": clipped(answer.value, LINE) if answer and answer.value is not None else None,
+            "answer": None if answer is None else _shown(answer) if answer.node else answer.value,
             "share": answer.share if answer else None,
             "error": self.error,
         }
@@ -108,7 +108,7 @@ class HistoryEntry:
         if self.view is not None:
             self.tree, self.view = self._packed_tree(), None
         if self.answer is not None:
-            self.answer = replace(self.answer, node=None)
+            self.answer = replace(self.answer, node=None, value=_shown(self.answer))
 
 
 class History:
@@ -165,6 +165,11 @@ class History:
 def limits(budget: Budget) -> dict[str, float]:
     """The limits that a budget sets."""
     return {name: limit for name, limit in vars(budget).items() if limit is not None}
+
+
+def _shown(answer: Answer) -> str | None:
+    """The beginning of an answer."""
+    return None if answer.value is None else clipped(answer.value, LINE)
 
 
 def _chosen(method: Method) -> dict[str, Any]:

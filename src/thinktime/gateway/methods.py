@@ -22,6 +22,7 @@ from thinktime.core.types import Prompt
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import refuse_role
 from thinktime.gateway.errors import short
+from thinktime.gateway.limits import NAME
 from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
 from thinktime.strategies.sampling.single import Single
@@ -102,8 +103,11 @@ async def method_of(body: Mapping[str, Any], header: str | None, listing: Listin
     """
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise InputError("model", model, "name a model of the upstream, or a method and a model: majority/NAME")
+        fix = "name a model of the upstream, or a method and a model: majority/NAME"
+        raise InputError("model", short(model), fix)
     in_name, rest = await _in_name(model, listing)
+    if len(rest) > NAME:
+        raise InputError("model", short(rest), f"write at most {NAME} characters")
     found = [
         in_name,
         None if header is None else parse(header),
@@ -116,7 +120,7 @@ async def method_of(body: Mapping[str, Any], header: str | None, listing: Listin
     return (named[0] if named else None), rest
 
 
-@lru_cache(maxsize=4096)  # the search for installed strategies is the slowest part of a request
+@lru_cache(maxsize=1024)  # the search for installed strategies is the slowest part of a request
 def parse(text: str) -> Method:
     """Parse ``name``, ``name:option=value``, ``name@budget``, or ``name:option=value@budget``.
 
@@ -139,7 +143,7 @@ async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
             return parse(head), rest
         models = await listing()
         if rest in models and model not in models:
-            raise UnknownNameError("strategy", name, _names())
+            raise UnknownNameError("strategy", name[:80], _names())
         return None, model
     for approach in (*OPTILLM, *ELSEWHERE):
         rest = model.removeprefix(f"{approach}-")
@@ -152,24 +156,26 @@ def _approach(name: object) -> Method:
     """A method by its name in optillm."""
     if not isinstance(name, str) or name not in OPTILLM:
         raise InputError(
-            "optillm_approach", name, f"optillm's names: {', '.join(OPTILLM)}; ours: {', '.join(_names())}"
+            "optillm_approach", short(name), f"optillm's names: {', '.join(OPTILLM)}; ours: {', '.join(_names())}"
         )
     return parse(OPTILLM[name])
 
 
 def _in_field(value: object) -> Method:
     if not isinstance(value, Mapping):
-        raise InputError("thinktime", value, f"give an object: {EXAMPLE}")
+        raise InputError("thinktime", short(value), f"give an object: {EXAMPLE}")
     options = dict(value)
     name, limits = options.pop("strategy", None), options.pop("budget", None)
     models, scorers = _roles("models", options.pop("models", {})), _roles("scorers", options.pop("scorers", {}))
     prompts = _prompts(options.pop("prompts", {}))
     if not isinstance(name, str):
-        raise InputError("thinktime.strategy", name, f"name one of: {', '.join(_names())}")
+        raise InputError("thinktime.strategy", short(name), f"name one of: {', '.join(_names())}")
     method = parse(name)
     for option, setting in options.items():
         if isinstance(setting, bool) or not isinstance(setting, str | int | float):
-            raise InputError(f"thinktime.{option}", setting, "give a number or a word")
+            raise InputError(f"thinktime.{short(option)}", short(setting), "give a number or a word")
+        if len(option) + len(str(setting)) > LONGEST:
+            raise InputError(f"thinktime.{short(option)}", short(setting), f"write at most {LONGEST} characters")
     _, written = strategies.split(name.partition("@")[0])
     options = written | options
     thinking = _thinking(options)
@@ -184,8 +190,8 @@ def _roles(kind: str, value: object) -> Mapping[str, str]:
         raise InputError(where, short(value), f'give an object of at most {ROLES} roles: {{"draft": "MODEL"}}')
     for role, model in value.items():
         refuse_role(where, role)
-        if not isinstance(model, str) or not model:
-            raise InputError(f"{where}.{role}", short(model), "name a model of the upstream")
+        if not isinstance(model, str) or not 0 < len(model) <= NAME:
+            raise InputError(f"{where}.{role}", short(model), f"name a model of the upstream, in {NAME} characters")
     return value
 
 
@@ -219,11 +225,11 @@ def _thinking(options: dict[str, Any]) -> int | None:
         if tokens < 0 or (isinstance(value, float) and tokens != value):
             raise ValueError
     except (ValueError, OverflowError):
-        raise InputError("thinking_tokens", value, "give a whole number, 0 or more") from None
+        raise InputError("thinking_tokens", short(value), "give a whole number, 0 or more") from None
     return tokens
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Strategy:
     return strategies.make(name, dict(options))
 
@@ -233,13 +239,15 @@ def _budget(limits: object) -> Budget:
         return Budget.parse(limits)
     known = [field.name for field in fields(Budget)]
     if not isinstance(limits, Mapping):
-        raise InputError("thinktime.budget", limits, f'write "4000tok", or an object of: {", ".join(known)}')
+        raise InputError("thinktime.budget", short(limits), f'write "4000tok", or an object of: {", ".join(known)}')
     for name, value in limits.items():
         if name not in known:
-            raise UnknownNameError("thinktime.budget", name, known)
+            raise UnknownNameError("thinktime.budget", name[:80], known)
         whole = name in ("tokens", "calls")
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
-            raise InputError(f"thinktime.budget.{name}", value, f"give a {'whole ' if whole else ''}number above 0")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) < math.inf:
+            raise InputError(
+                f"thinktime.budget.{name}", short(value), f"give a {'whole ' if whole else ''}number above 0"
+            )
     return Budget(**limits)
 
 

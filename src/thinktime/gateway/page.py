@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -56,7 +57,7 @@ class Page:
         return [
             Route("/ui", self._files, methods=["GET"]),
             Route("/ui/requests", self._for_clients(self._requests), methods=["GET"]),
-            Route("/ui/requests/{number:int}", self._for_clients(self._request), methods=["GET"]),
+            Route("/ui/requests/{number}", self._for_clients(self._request), methods=["GET"]),
             Route("/ui/{name}", self._files, methods=["GET"]),
         ]
 
@@ -65,7 +66,7 @@ class Page:
         try:
             self._auth.check_host(dict(request.headers))
             if name not in {"ui.html", *FILES}:
-                raise HttpError(404, f"{request.url.path}: there is no such file", code="not_found")
+                raise HttpError(404, f"{name[:80]}: there is no such file", code="not_found")
         except HttpError as error:
             return _refusal(error)
         return Response(page(name), media_type=FILES.get(name, "text/html"), headers=HEADERS)
@@ -73,7 +74,7 @@ class Page:
     def _for_clients(self, show: Callable[[ApiClient, Request], bytes]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                body = show(self._auth.authenticate(dict(request.headers)), request)
+                body = show(await self._auth.admitted(dict(request.headers)), request)
             except HttpError as error:
                 return _refusal(error)
             return Response(body, media_type="application/json", headers=HEADERS)
@@ -105,10 +106,11 @@ class Page:
 
     def _request(self, client: ApiClient, request: Request) -> bytes:
         """One request with its tree; a running search sends only the nodes that the page does not have."""
-        number = request.path_params["number"]
-        entry = self._history.find(client, number)
+        text = request.path_params["number"]
+        number = _whole(text)
+        entry = None if number is None else self._history.find(client, number)
         if entry is None:
-            raise HttpError(404, f"request {number} is not kept", code="not_found")
+            raise HttpError(404, f"request {text[:40]} is not kept", code="not_found")
         return entry.whole(_number(request, "known"))
 
 
@@ -118,9 +120,15 @@ def _account(name: str, ledger: Ledger) -> dict[str, Any]:
 
 def _number(request: Request, name: str) -> int:
     text = request.query_params.get(name, "0")
-    if not (text.isascii() and text.isdecimal()):
+    number = _whole(text)
+    if number is None:
         raise HttpError(400, f"{name}={text[:40]!r}: give a whole number, 0 or more", param=name)
-    return int(text)
+    return number
+
+
+def _whole(text: str) -> int | None:
+    """The number; None if the text is none, or has more than 18 digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _refusal(error: HttpError) -> Response:

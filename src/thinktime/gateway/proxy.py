@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,8 @@ from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.lengths import MOST, Extent, is_text
-from thinktime.models.remote.client import Client, UnreadableError
+from thinktime.models.remote.client import Client, RemoteError, UnreadableError, retry_seconds
+from thinktime.models.remote.limits import EVENT, MIB, OversizeError, Reading
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.protocol import ReportedUsage, read_usage
@@ -28,6 +30,8 @@ NOT_SENT = frozenset(
 """Request headers that concern only client and gateway."""
 FORWARDED = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")
 """Prefixes of response headers that reach the client."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^\s|\s$")
+"""Characters that a header cannot have."""
 TEMPLATE = 1000
 """Upper bound of the prompt tokens that a chat template adds to the bytes of a request."""
 
@@ -82,22 +86,43 @@ async def proxy_request(
                 if not spent.model_calls:  # the request may have reached the upstream
                     spent = uncounted(worst)
                 raise
+            except RemoteError as error:
+                if error.billed and not spent.model_calls:
+                    spent = uncounted(worst)
+                raise
             finally:
                 ledger.settle(worst, spent)
         await writer.end()
     except TimeoutError:
         raise HttpError(504, "budget.seconds: the upstream took longer", code="upstream_too_late") from None
+    except OversizeError as error:
+        raise UnreadableError(f"endpoint={upstream.url!r}: its answer is too long ({error})") from None
     except aiohttp.ClientError as error:
         raise UnreadableError(f"endpoint={upstream.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
 async def _forward(response: aiohttp.ClientResponse, reply: ReplyReader, writer: ResponseWriter) -> None:
     """Forward an answer except for its end."""
-    headers = {name: value for name, value in response.headers.items() if name.lower().startswith(FORWARDED)}
-    await writer.start(response.status, headers)
-    async for piece in response.content.iter_any():
-        reply.feed(piece)
-        await writer.write(piece)
+    if not 200 <= response.status < 600:
+        raise UnreadableError(f"the upstream answers with the status {response.status}, which HTTP does not have")
+    await writer.start(response.status, _forwarded(response.headers))
+    with Reading() as reading:
+        async for piece in response.content.iter_any():
+            reading.add(piece)
+            reply.feed(piece)
+            await writer.write(piece)
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an answer that reach the client, without those that HTTP does not allow."""
+    found = {name: value for name, value in headers.items() if name.lower().startswith(FORWARDED)}
+    wrong = [name for name, value in found.items() if _CONTROLS.search(value)]
+    wrong += [name for name, value in found.items() if name.lower() == "retry-after" and not _is_time(value)]
+    return {name: value for name, value in found.items() if name not in wrong}
+
+
+def _is_time(retry_after: str) -> bool:
+    return not retry_after.startswith("-") and retry_seconds(retry_after) is not None
 
 
 def _cost(
@@ -142,6 +167,8 @@ class ReplyReader:
         self._rest += piece
         if self._stream:
             *lines, self._rest = self._rest.split(b"\n")
+            if len(self._rest) > EVENT:
+                raise OversizeError(f"an event of more than {EVENT // MIB} MiB")
             for line in lines:
                 if b'"usage"' in line or (self._listing and b'"logprobs"' in line):
                     self._take(bytes(line).removeprefix(b"data:"))

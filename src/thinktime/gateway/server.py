@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import resource
+import logging
 import socket
-from contextlib import suppress
 
 import uvicorn
 
@@ -13,6 +12,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import GatewayConfig
+from thinktime.gateway.connections import Seldom, ServerConfig, allow_descriptors, shares
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -20,15 +20,17 @@ GARBAGE = 20_000
 """Net object allocations between two runs of the garbage collector's youngest generation."""
 
 
-def listening(gateway: Gateway) -> uvicorn.Config:
+def listening(gateway: Gateway) -> ServerConfig:
     """The settings of the HTTP server."""
-    return uvicorn.Config(
+    most, _ = shares()
+    return ServerConfig(
         gateway.app(),
+        most,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=BACKLOG,
+        backlog=min(BACKLOG, most),
         timeout_graceful_shutdown=5,
     )
 
@@ -59,17 +61,13 @@ def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
         InputError: the address is taken.
         BankError: the bank cannot be opened.
     """
-    _allow_connections()
+    allow_descriptors()
     gateway, listener = Gateway(config, scorer), bound(config)
     host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
     print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
     gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
     gc.set_threshold(GARBAGE)
-    uvicorn.Server(listening(gateway)).run([listener])
-
-
-def _allow_connections() -> None:
-    """Raise the limit of open files to the system's maximum; each client needs one, and each of its samples another."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server, seldom = uvicorn.Server(listening(gateway)), Seldom()
+    for name in ("uvicorn.error", "asyncio", "thinktime"):
+        logging.getLogger(name).addFilter(seldom)
+    server.run([listener])

@@ -69,8 +69,8 @@ class SearchView:
             "path": [positions[node.key] for node in path],
             "votes": self._votes([record.node for record in records + growing], positions),
             "more": len(search.trace) - len(records),
-            "log": [clipped(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
-            "unread": [redacted(reason, self._addresses) for reason in dict.fromkeys(unread[:EVENTS])],
+            "log": [self._redacted(json.dumps(event, default=str)) for event in search.events[-EVENTS:]],
+            "unread": [self._redacted(reason) for reason in dict.fromkeys(unread[:EVENTS])],
             "prompt": turns(search.problem.prompt),
             "trace": search.problem.id,
             "sampling": vars(search.sampling),
@@ -97,8 +97,11 @@ class SearchView:
             quoted = (*record.about, *record.said)
             fields["about"] = [positions[about.key] for about in quoted if about.key in positions]
         if record.error is not None:
-            fields["error"] = clipped(redacted(str(record.error), self._addresses))
+            fields["error"] = self._redacted(str(record.error))
         return fields
+
+    def _redacted(self, text: str) -> str:
+        return redacted(clipped(text), self._addresses)
 
     def _votes(self, nodes: Iterable[Node], positions: Mapping[str, int]) -> list[dict[str, Any]]:
         """Complete samples grouped by answer; samples without a readable answer come last."""

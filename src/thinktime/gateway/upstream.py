@@ -12,6 +12,8 @@ from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage, uncounted
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import GatewayConfig
+from thinktime.gateway.connections import shares
+from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS
 from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.observers import Observer
@@ -22,7 +24,7 @@ from thinktime.models.remote.refusals import models
 FRESH = 60.0
 """Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
-"""Most connections to the upstream for each model; further requests wait."""
+"""Most connections to the upstream for each model, if there are descriptors for them; further requests wait."""
 PATIENCE = 10.0
 """Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
 PROBES: dict[ProbeKind, tuple[int, int, int]] = {"traits": (2000, 80, 12), "cap": (2000, 2000, 9), "obeys": (500, 3, 1)}
@@ -39,7 +41,8 @@ class Upstream:
 
     def __init__(self, config: GatewayConfig, observer: Observer) -> None:
         self.url, _ = root_and_api(config.upstream)
-        self.client = Client(self.url, config.upstream_key, connections=CONNECTIONS)
+        self._connections = min(CONNECTIONS, shares()[1])
+        self.client = Client(self.url, config.upstream_key, connections=self._connections)
         self._config, self.observer = config, observer
         self._generators: dict[tuple[Api, str, ProbeKind], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
@@ -121,6 +124,11 @@ class Upstream:
     def _keep(self, name: tuple[Api, str, ProbeKind], probed: asyncio.Task[RemoteGenerator]) -> None:
         if probed.cancelled() or probed.exception() is not None:
             self._generators.pop(name, None)
+        elif len(self._generators) > GENERATORS:
+            oldest = next(name for name, task in self._generators.items() if task.done())
+            unused = self._generators.pop(oldest).result()
+            seconds = self._config.request_seconds + GRACE_SECONDS  # until then, requests may still use it
+            asyncio.get_running_loop().call_later(seconds, lambda: asyncio.ensure_future(unused.close()))
 
     def _made(self, model: str, api: Api) -> RemoteGenerator:
         return RemoteGenerator(
@@ -128,7 +136,7 @@ class Upstream:
             model,
             self._config.upstream_key,
             price=self.price(model),
-            connections=CONNECTIONS,
+            connections=self._connections,
             patience=PATIENCE,
             observer=self.observer,
         )

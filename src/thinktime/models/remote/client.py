@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
+from thinktime.core.printable import printable
 from thinktime.models.remote.events import BOM, DONE, EventReader, SentEvent, looks_like_events
+from thinktime.models.remote.limits import SMALL, VALUES, OversizeError, Reading
 from thinktime.models.remote.reported_errors import reported_error, status_of
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ BLANK = BOM + b" \t\r\n"
 """Bytes that may come before a JSON value."""
 MOST_DIGITS = 4000
 """Digits of a whole number; Python converts no more than 4,300."""
+LONGEST_RETRY = 86_400.0
+"""Longest Retry-After in seconds that is believed."""
 OnEvent = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Called with each event of a streamed answer, in order. The next event is read when it returns."""
 
@@ -57,7 +63,7 @@ class RefusedError(RemoteError):
     ) -> None:
         after = f" after {tries} tries" if tries > 1 else ""
         fix = {429: "; send fewer requests at once, or wait"}.get(
-            status, "; see the server's log" if status >= 500 else ""
+            status, "; see the server's log" if status >= 500 else "; give the address it moved to" * (status < 400)
         )
         super().__init__(f"endpoint={url!r}: it answers {status}{after} ({message}){fix}")
         self.status, self.message, self.retry_after = status, message, retry_after
@@ -172,6 +178,7 @@ class Client:
         Raises:
             UnreachableError: there is no response.
             InputError: a header has a control character.
+            UnreadableError: the response is compressed.
         """
         import aiohttp
 
@@ -185,6 +192,7 @@ class Client:
             except ValueError as error:
                 raise InputError("headers", "…", f"they cannot be sent on ({error})") from None
             async with response:
+                self._refuse_encoded(response)
                 yield response
 
     async def close(self) -> None:
@@ -240,18 +248,21 @@ class Client:
         try:
             async with request as response:
                 answered = True
-                retry_after = _seconds(response.headers.get("Retry-After"))
+                self._refuse_encoded(response)
+                retry_after = retry_seconds(response.headers.get("Retry-After"))
                 if on_event is not None and response.status < 300 and response.content_type == "text/event-stream":
                     raw = await self._read_stream(response, on_event, turn, retry_after)
                     if not raw:
                         return Reply({}, time.monotonic() - started)
                 else:
-                    raw = await response.read()
+                    raw = await _whole(response)
         except aiohttp.ClientError as error:
-            reason = _one_line(str(error)) or type(error).__name__
             if answered:
+                reason = _one_line(str(error)) or type(error).__name__
                 raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); try again") from None
             raise self._unreachable(error) from None
+        except OversizeError as error:
+            raise self._too_long(error) from None
         value = parse_object(raw)
         if response.status >= 300:
             billed = isinstance((value or {}).get("usage"), Mapping)
@@ -274,20 +285,22 @@ class Client:
 
         The body is returned if it is a JSON object in place of events, else nothing.
         """
-        reader, begun, whole, passed = EventReader(), b"", False, 0
-        async for piece in response.content.iter_any():
-            if whole or not begun.strip(BLANK):
-                begun += piece
-                whole = begun.lstrip(BLANK).startswith(b"{")
-            if whole:
-                continue
-            for event in reader.feed(piece):
-                if event.data == DONE:
-                    return b""
-                await self._take(event, on_event, turn, retry_after, billed=passed > 0)
-                passed += 1
+        reader, begun, whole, passed = EventReader(), bytearray(), False, 0
+        with Reading() as reading:
+            async for piece in response.content.iter_any():
+                reading.add(piece)
+                if whole or (len(begun) <= SMALL and not begun.strip(BLANK)):
+                    begun += piece
+                    whole = begun.lstrip(BLANK).startswith(b"{")
+                if whole:
+                    continue
+                for event in reader.feed(piece):
+                    if event.data == DONE:
+                        return b""
+                    await self._take(event, on_event, turn, retry_after, billed=passed > 0)
+                    passed += 1
         if whole:
-            return begun
+            return bytes(begun)
         for event in reader.close():
             if event.data != DONE:
                 await self._take(event, on_event, turn, retry_after, billed=passed > 0)
@@ -296,10 +309,13 @@ class Client:
     async def _pass_on(self, raw: bytes, on_event: OnEvent, turn: int, retry_after: float | None) -> None:
         """Pass the events of a whole body to ``on_event``."""
         reader = EventReader()
-        for place, event in enumerate([*reader.feed(raw), *reader.close()]):
-            if event.data == DONE:
-                return
-            await self._take(event, on_event, turn, retry_after, billed=place > 0)
+        try:
+            for place, event in enumerate(chain(reader.feed(raw), reader.close())):
+                if event.data == DONE:
+                    return
+                await self._take(event, on_event, turn, retry_after, billed=place > 0)
+        except OversizeError as error:
+            raise self._too_long(error) from None
 
     async def _take(
         self, event: SentEvent, on_event: OnEvent, turn: int, retry_after: float | None, *, billed: bool
@@ -349,8 +365,20 @@ class Client:
         message = self._without_key(_message(value, raw))
         return RefusedError(self.url, status, message, tries=turn, billed=billed, retry_after=retry_after)
 
+    def _too_long(self, error: OversizeError) -> UnreadableError:
+        return UnreadableError(f"endpoint={self.url!r}: its answer is too long ({error}); request less")
+
+    def _refuse_encoded(self, response: Response) -> None:
+        """Refuse a compressed answer: a few bytes of it may stand for gigabytes."""
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UnreadableError(
+                f"endpoint={self.url!r}: its answer is compressed ({_one_line(encoding)}), "
+                "though the request asks for identity; turn the compression off"
+            )
+
     def _unreachable(self, error: aiohttp.ClientError) -> UnreachableError:
-        reason = _one_line(str(error)) or type(error).__name__
+        reason = _reason(error)
         return UnreachableError(
             f"endpoint={self.url!r}: cannot be reached ({reason}); start the server, or correct the URL"
         )
@@ -362,6 +390,7 @@ class Client:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "thinktime"}
+            headers["Accept-Encoding"] = "identity"
             if self._api_key:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             self._loop = loop
@@ -369,6 +398,7 @@ class Client:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             )
@@ -395,7 +425,12 @@ _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_consta
 
 
 def parse_object(raw: bytes) -> dict[str, Any] | None:
-    """Parse a JSON object; None if it is none. Bytes that are no text are replaced, so they spoil one sample alone."""
+    """Parse a JSON object; None if it is none, or has more than ``VALUES`` values.
+
+    Bytes that are no text are replaced, so they spoil one sample alone.
+    """
+    if raw.count(b",") > VALUES:
+        return None
     try:
         value = _DECODER.decode(raw.decode(json.detect_encoding(raw), errors="replace"))
     except (ValueError, RecursionError):
@@ -405,27 +440,52 @@ def parse_object(raw: bytes) -> dict[str, Any] | None:
 
 def _message(value: Mapping[str, Any] | None, raw: bytes) -> str:
     """The message of an error, from any of the fields that servers use."""
-    found: Any = raw.decode(errors="replace")
+    found: Any = raw[:1000].decode(errors="replace")
     for source in (value or {}, (value or {}).get("error")):
         if isinstance(source, Mapping):
             found = next((source[name] for name in ("message", "detail", "error") if source.get(name)), found)
     return _one_line(found if isinstance(found, str) else json.dumps(found)) or "no reason given"
 
 
+async def _whole(response: Response) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        OversizeError: it is too long.
+    """
+    length = response.content_length
+    if length is not None and length <= SMALL:
+        return await response.read()
+    parts = []
+    with Reading() as reading:
+        async for piece in response.content.iter_any():
+            reading.add(piece)
+            parts.append(piece)
+    return b"".join(parts)
+
+
+def _reason(error: aiohttp.ClientError) -> str:
+    """Why a connection failed, without the address that aiohttp adds."""
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return _one_line(str(getattr(cause, "strerror", None) or error)) or type(error).__name__
+
+
 def _one_line(text: str) -> str:
-    line = " ".join(text.encode(errors="replace").decode().split())  # half of a surrogate pair cannot be printed
+    line = " ".join(printable(text[:2000]).encode(errors="replace").decode().split())  # no half of a surrogate pair
     return line if len(line) <= 300 else f"{line[:299]}…"
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After, a number or a date, in seconds from now."""
+def retry_seconds(retry_after: str | None) -> float | None:
+    """Retry-After, a number or a date, in seconds from now, at most a day; None if it is neither."""
     if retry_after is None:
         return None
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        try:
+            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_RETRY) if math.isfinite(seconds) else None

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from thinktime.models.remote.limits import EVENT, MIB, OversizeError
+
 BOM = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
 """Data of the last event of a stream."""
@@ -38,9 +40,15 @@ class EventReader:
         self._rest = b""
         self._begun = False
         self._name, self._data = "", list[bytes]()
+        self._size = 0
+        """Bytes of the event so far."""
 
     def feed(self, piece: bytes) -> Iterator[SentEvent]:
-        """The events that these bytes complete."""
+        """The events that these bytes complete.
+
+        Raises:
+            OversizeError: an event has more than `EVENT` bytes.
+        """
         self._rest += piece
         if not self._begun:
             self._rest = self._rest.removeprefix(BOM)
@@ -48,6 +56,7 @@ class EventReader:
         *lines, self._rest = _LINE_END.split(self._rest)
         for line in lines:
             yield from self._line(line)
+        self._refuse_long(len(self._rest))
 
     def close(self) -> Iterator[SentEvent]:
         """The event that the end of the stream completes."""
@@ -61,9 +70,11 @@ class EventReader:
             return
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
+        if field == b"data" and len(self._data) == 1 and _is_whole(self._data[0]):
+            yield from self._event()
+        self._refuse_long(len(line))
+        self._size += len(line)
         if field == b"data":
-            if len(self._data) == 1 and _is_whole(self._data[0]):
-                yield from self._event()
             self._data.append(value)
         elif field == b"event":
             self._name = value.decode(errors="replace").strip()
@@ -71,9 +82,13 @@ class EventReader:
             self._name = "error"
             self._data.append(value)
 
+    def _refuse_long(self, more: int) -> None:
+        if self._size + more > EVENT:
+            raise OversizeError(f"an event of more than {EVENT // MIB} MiB")
+
     def _event(self) -> Iterator[SentEvent]:
         name, data = self._name, b"\n".join(self._data).strip()
-        self._name, self._data = "", []
+        self._name, self._data, self._size = "", [], 0
         if data:
             yield SentEvent(name, data)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from thinktime.core.errors import InputError
 from thinktime.models.remote.client import LongNumber, MalformedError, UnreadableError
+from thinktime.models.remote.limits import SAMPLE
 from thinktime.models.remote.reported_errors import reported_error
 
 Api = Literal["chat/completions", "completions"]
@@ -264,6 +266,8 @@ def _choice(choice: object) -> Choice:
         text = ""  # all tokens are hidden thoughts, or a tool call
     if not isinstance(text, str):
         return Choice(error=f"content={_short(text)}: the sample has no text")
+    if len(text) + len(thoughts) > SAMPLE:
+        return Choice(error=f"content: the sample has {len(text) + len(thoughts)} characters; {SAMPLE} is the limit")
     text = text.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
     listed = choice.get("logprobs")
     logprobs = _logprobs(listed, text)
@@ -310,7 +314,8 @@ def _logprobs(found: object, text: str) -> list[float] | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether this is a number that a float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _whole(value: object) -> int | None:

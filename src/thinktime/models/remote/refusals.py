@@ -20,8 +20,8 @@ def about_length(error: RefusedError) -> bool:
 
 
 async def explained(error: RefusedError, client: Client, model: str) -> ModelError | InputError:
-    """The error to raise: the refusal itself if a retry may succeed, else what the user has to change."""
-    if error.status == 429 or error.status >= 500:
+    """The error to raise: what the user has to change, or the refusal itself if that is nothing in the request."""
+    if not 400 <= error.status < 500 or error.status == 429:
         return error
     says = f"{client.url} answers {error.status} ({error.message})"
     if error.status in (401, 403):
