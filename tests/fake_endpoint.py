@@ -191,7 +191,10 @@ class FakeEndpoint:
                 return _error(400, f"unknown field {name}")
         if self.n == "refused" and body.get("n", 1) > 1:
             return _error(400, "only one completion choice is allowed")
-        return self._sampled(path, body, fault) if path.startswith("/v1") else self._rewarded(path, body, fault)
+        try:
+            return self._sampled(path, body, fault) if path.startswith("/v1") else self._rewarded(path, body, fault)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return _error(400, f"a field has another form: {type(error).__name__}")
 
     def _rewarded(self, path: str, body: dict[str, Any], fault: str) -> bytes:
         """A reward for every position of a text: a thousandth of the length up to there."""
