@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import asyncio
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from thinktime.answers.equivalence import Undecided, canonical, equivalent
+from thinktime.answers.equivalence import Undecided, canonical, equivalent, is_quick
 from thinktime.answers.reading import READERS, extract
 
 __all__ = ["READERS", "TextAnswers", "Undecided", "canonical", "equivalent", "extract"]
@@ -30,3 +31,10 @@ class TextAnswers:
     def key(self, answer: str) -> Hashable:
         """Equal keys mean equivalent answers."""
         return canonical(answer)
+
+    async def prepare(self, states: Iterable[Any]) -> None:
+        """Compute the keys that take long, outside of the event loop. `key` has them then."""
+        found = [self.read(state) for state in states]
+        slow = [answer for answer in found if answer is not None and not is_quick(answer)]
+        if slow:
+            await asyncio.to_thread(lambda: [self.key(answer) for answer in slow])

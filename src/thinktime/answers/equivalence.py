@@ -23,20 +23,26 @@ choice              ``(A)``, ``A.``                         the letter
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from thinktime.answers.expressions import TooMuchError, UndefinedError, Work, value_of
+from thinktime.answers.expressions import Work, value_of
 from thinktime.answers.notation import LONGEST, NEW_ROW, plain, trimmed
 from thinktime.answers.numbers import number
+from thinktime.bounded import BoundedProcess
 
-REMEMBERED = 200
+REMEMBERED = 2000
 """Characters; the keys of longer answers are computed again."""
 _DEEPEST = 6
 """Answers inside an answer: entries of sets of sets."""
 
+_PROCESS = BoundedProcess(Path(__file__).with_name("process.py"))
+_COMPUTED = re.compile(r"[\d\\^_+*/()|!-]")
+"""A text with one of these signs may be a formula."""
 _CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([AaPp])\.?\s?[Mm]\.?")
 _PARTS = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
@@ -83,24 +89,58 @@ class Unlike:
 def canonical(answer: str) -> Hashable:
     r"""The key of an answer: ``canonical("0.50") == canonical("1/2") == canonical(r"\frac12")``.
 
-    It takes at most some tens of milliseconds. An empty answer, and one without a value such as ``1/0``, has a key that
-    equals no other.
+    Formulas are computed in a process with limits, 50 milliseconds of processor time each. An empty answer, and one
+    without a value such as ``1/0``, has a key that equals no other.
     """
     found = _known(answer) if len(answer) <= REMEMBERED else _known.__wrapped__(answer)
     return Unlike() if found is None else found
 
 
-@lru_cache(maxsize=16384)
-def _known(answer: str) -> Hashable | None:
+def is_quick(answer: str) -> bool:
+    """Whether the key of an answer is known, or needs no process: numbers, choices, and words without signs."""
+    return len(answer) > LONGEST or _quick(plain(answer)) is not None
+
+
+@lru_cache(maxsize=4096)
+def _known(answer: str) -> str | None:
     if len(answer) > LONGEST:
         return Undecided(answer)
-    try:
-        text = plain(answer)
-        return _key(text, _At(Work())) if text else None
-    except TooMuchError:
-        return Undecided(text)
-    except UndefinedError:
+    text = plain(answer)
+    if not text:
         return None
+    if (quick := _quick(text)) is not None:
+        return quick
+    found = _PROCESS.ask({"text": text})
+    if found is None or "undecided" in found:
+        return Undecided(text)
+    return found.get("key")
+
+
+def _quick(text: str) -> str | None:
+    """The key of a text that needs no computing; None for others."""
+    value = number(_ABOUT.sub("", trimmed(text)))
+    if value is not None:
+        return _spelled(value)
+    return None if _COMPUTED.search(text) else key_of(text)
+
+
+def key_of(text: str) -> str:
+    """The key of an answer in plain notation.
+
+    Raises:
+        TooMuchError: it takes too long to compute.
+        UndefinedError: it has no value.
+    """
+    return _spelled(_key(text, _At(Work())))
+
+
+def _spelled(key: Hashable) -> str:
+    """One text for each key."""
+    if isinstance(key, tuple):
+        return f"({','.join(map(_spelled, key))})"
+    if isinstance(key, frozenset):
+        return f"{{{','.join(sorted(map(_spelled, key)))}}}"
+    return json.dumps(key) if isinstance(key, str) else str(key)
 
 
 def equivalent(a: str | None, b: str | None) -> bool:
@@ -237,7 +277,7 @@ def _matrix(text: str, at: _At) -> Hashable | None:
 
 
 def _formula(text: str, at: _At) -> Hashable | None:
-    return value_of(text, at.work) if re.search(r"[\d\\^_+*/()|!-]", text) or len(text) == 1 else None
+    return value_of(text, at.work) if _COMPUTED.search(text) or len(text) == 1 else None
 
 
 def _number(text: str, at: _At) -> Hashable | None:

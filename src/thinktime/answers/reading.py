@@ -23,7 +23,7 @@ LONGEST = 400
 READ = 20_000
 """Characters at the end of a solution that are read."""
 MOST = 100
-"""At most so many boxes are read, the last ones."""
+"""At most so many statements of each kind are read, the last ones."""
 
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
@@ -102,7 +102,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Every statement of an answer, and where it ends."""
     yield from _boxes(text)
     for pattern in (_HASHES, _HEADED, _SAID):
-        for found in pattern.finditer(text):
+        for found in list(pattern.finditer(text))[-MOST:]:
             said, end = found["said"], found.end()
             if pattern is _SAID:
                 if _DENIED.match(said):

@@ -142,7 +142,11 @@ class Embedder(Protocol):
 
 
 class Answers(Protocol):
-    """Reads the answers of complete generations, and says whether two of them are the same."""
+    """Reads the answers of complete generations, and says whether two of them are the same.
+
+    If keys can take long, it also has ``async def prepare(states)``. A search awaits it for complete generations,
+    before a strategy asks for their keys.
+    """
 
     def read(self, state: Any) -> str | None:
         """The final answer, or None if none can be read."""

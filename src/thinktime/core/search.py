@@ -276,6 +276,8 @@ class Search:
         for node in grown:
             self._record(Record(node, turn, error=errors[node.key]))
             del self.in_flight[node.key]
+        if prepare := getattr(self.answers, "prepare", None):
+            await prepare([node.state for node in grown if node.done and self.is_answer(node)])
         return grown
 
     def ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -129,6 +129,11 @@ class SampleAnswers:
     def key(self, answer: str) -> Hashable:
         """Equal keys mean equivalent answers."""
         return answer if isinstance(answer, Exact) else self._texts.key(answer)
+
+    async def prepare(self, states: Iterable[RemoteText]) -> None:
+        """As `TextAnswers.prepare`. JSON and tool calls are compared as they are."""
+        if not self._as_json:
+            await self._texts.prepare(states)
 
 
 def fallback_sample(search: Search) -> Candidate | None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
+from thinktime.bounded import BoundedProcess
 from thinktime.core.errors import InputError, ModelError
 
-PROCESS = Path(__file__).with_name("template_process.py")
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names of a message's thought; templates read the first, and the one of gpt-oss the second."""
 _LOG = logging.getLogger(__name__)
@@ -88,9 +82,11 @@ class ChatTemplate:
         """The prompt, or None and the template's own message."""
         turns = [_with_reasoning(message) for message in messages]
         others = {"tools": None, "documents": None, "add_generation_prompt": True}
-        found = _PROCESS.ask(self._source, {**self._tokens, **others, "messages": turns})
-        if "error" in found:
-            raise ModelError(f"the model's chat template cannot be rendered ({found['error']}); correct it")
+        variables = {**self._tokens, **others, "messages": turns}
+        found = _PROCESS.ask({"template": self._source, "variables": variables})
+        if found is None or "error" in found:
+            reason = "it takes too much time or memory" if found is None else found["error"]
+            raise ModelError(f"the model's chat template cannot be rendered ({reason}); correct it")
         return found.get("text"), found.get("refused", "")
 
     def _say(self, why: str) -> None:
@@ -101,45 +97,7 @@ class ChatTemplate:
         self._said = True
 
 
-class _Process:
-    """The process that renders. It starts at the first use, and again after a rendering that took too much."""
-
-    def __init__(self) -> None:
-        self._lock, self._owner = Lock(), 0
-        self._running: subprocess.Popen[str] | None = None
-
-    def ask(self, template: str, variables: Mapping[str, Any]) -> dict[str, str]:
-        """Its answer; see `thinktime.models.engine.template_process`."""
-        with self._lock:
-            process = self._started()
-            assert process.stdin is not None and process.stdout is not None
-            said = ""
-            with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps({"template": template, "variables": variables}) + "\n")
-                process.stdin.flush()
-                said = process.stdout.readline()
-            if said:
-                answer: dict[str, str] = json.loads(said)
-                return answer
-            self._running = None
-            process.kill()
-            process.communicate()
-            return {"error": "it takes too much time or memory"}
-
-    def _started(self) -> subprocess.Popen[str]:
-        if self._running is None or self._owner != os.getpid() or self._running.poll() is not None:
-            self._owner = os.getpid()
-            self._running = subprocess.Popen(
-                [sys.executable, "-I", str(PROCESS)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                encoding="utf-8",
-            )
-        return self._running
-
-
-_PROCESS = _Process()
+_PROCESS = BoundedProcess(Path(__file__).with_name("template_process.py"))
 
 
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:

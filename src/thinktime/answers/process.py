@@ -1,0 +1,58 @@
+"""Computes keys of answers for `thinktime.answers.equivalence`, which runs this file as a process of its own.
+
+Each JSON object ``{"text"}`` is answered with ``{"key"}``, ``{"undefined": true}``, or ``{"undecided": true}`` if the
+text takes too much. The counts in `thinktime.answers.expressions` bound almost all texts, and depend on nothing but the
+text. The limits here are for those that nobody thought of.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+SECONDS, LAST = 0.05, 0.5
+"""Processor seconds of one answer until it is undecided, and until the process ends if Python cannot stop it."""
+BYTES = 1 << 30
+"""Most memory of this process."""
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from thinktime.answers.equivalence import key_of
+    from thinktime.answers.expressions import TooMuchError, UndefinedError
+
+    def stop(*_: object) -> NoReturn:
+        raise TooMuchError
+
+    def answer(text: str) -> dict[str, Any]:
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, LAST)  # its signal ends the process
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            found = {"key": key_of(text)}
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        except UndefinedError:
+            return {"undefined": True}
+        except (TooMuchError, MemoryError):
+            return {"undecided": True}
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        return found
+
+    with suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    signal.signal(signal.SIGPROF, stop)
+    key_of("sqrt(2)")  # imports what the first formula needs
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line)["text"])), flush=True)
+
+
+if __name__ == "__main__":
+    main()
