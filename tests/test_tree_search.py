@@ -594,13 +594,13 @@ def test_a_leaf_kept_for_coverage_gets_no_children_unless_min_children_is_1(leas
 
 
 def test_identical_siblings_are_merged_and_the_copies_are_pruned() -> None:
-    """Three of 4 siblings are a; with b there are 2 leaves of equal scores, so each gets 2 children, not 3 and 1."""
+    """Three of 4 siblings are a, one is b. All have equal scores, so the first a gets 3 children, and b gets 1."""
     tree = {str(i): step("b" if i == 2 else "a") for i in range(4)}
     tree |= {f"{i}/{j}": done("is 7") for i in range(4) for j in range(4)}
     generator, scorer = ToyGenerator(tree), ToyScorer(dict.fromkeys(tree, 0.5))
     search = toy_search(generator, scorer)
     solve(ETS(n=4, coverage=0, node_price=0), search)
-    assert rounds(generator)[1] == [((0,), 0), ((2,), 0), ((0,), 1), ((2,), 1)]
+    assert rounds(generator)[1] == [((0,), 0), ((2,), 0), ((0,), 1), ((0,), 2)]
     assert sorted(record.node.path for record in search.trace.values() if record.pruned) == [(1,), (3,)]
     assert [len(batch) for batch in scorer.asked] == [2, 4], "a copy is not scored, a finished solution is"
     assert (search.events[0]["leaves"], search.events[0]["merged"]) == (2, 2)

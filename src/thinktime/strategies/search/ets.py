@@ -7,8 +7,10 @@ tree that the kept leaves need.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,8 +39,8 @@ class ETS:
     """Every round, choose the leaves to keep by the integer program, then allocate ``n`` steps to them as REBASE does.
 
     A solution that finishes, or reaches the length limit, keeps occupying a slot, so later rounds have fewer steps.
-    Siblings with the same step are merged: the first one is scored, the others are pruned. The answer is the weighted
-    vote of all finished solutions.
+    Siblings with the same step are merged: the first one is scored and gets the children of all, the others are pruned.
+    The answer is the weighted vote of all finished solutions.
 
     Args:
         n: steps sampled in the first round.
@@ -94,16 +96,18 @@ class ETS:
             children = await search.extend(kept, counts, until="step", at_most=self.max_step_tokens or None)
             leaves = [node for node in children if node.finish in ("step", "cut")]
             left -= len(children) - len(leaves)
-            same = copies(leaves)
+            times = merged(leaves)
+            same = [leaf for leaf in leaves if leaf not in times]
             search.prune(same)
-            distinct = [node for node in children if node not in same]
-            leaves = [leaf for leaf in leaves if leaf not in same]
+            distinct, leaves = [node for node in children if node not in same], list(times)
             scores = dict(zip(distinct, await search.score(distinct), strict=True))
             finished |= {node: scores[node] for node in distinct if node.done}
             if not leaves or left <= 0:
                 break
-            kept, parts = await self._kept(search, leaves, [scores[leaf] for leaf in leaves], left)
-            counts = [max(self.min_children, c) for c in shares([scores[leaf] for leaf in kept], left, self.balance)]
+            given = allotted([scores[leaf] for leaf in leaves], list(times.values()), left, self.balance)
+            kept, parts = await self._kept(search, leaves, given)
+            given = allotted([scores[leaf] for leaf in kept], [times[leaf] for leaf in kept], left, self.balance)
+            counts = [max(self.min_children, count) for count in given]
             expanded = {leaf for leaf, count in zip(kept, counts, strict=True) if count}
             search.prune([leaf for leaf in leaves if leaf not in expanded])
             search.log(leaves=len(leaves), merged=len(same), kept=len(kept), expanded=len(expanded), **parts)
@@ -112,12 +116,11 @@ class ETS:
         return search.finish(VOTES[self.vote](search.candidates(finished, finished.values())))
 
     async def _kept(
-        self, search: Search, leaves: list[Node], scores: list[float | None], width: int
+        self, search: Search, leaves: list[Node], given: Sequence[int]
     ) -> tuple[list[Node], dict[str, float]]:
         """The kept leaves, and fields for the log: ancestors they hold, all ancestors, clusters, and the objective."""
         if len(leaves) == 1:
             return leaves, {}
-        given = shares(scores, width, self.balance)
         ancestors = [list(leaf.lineage())[1:] for leaf in leaves]
         clusters = [0] * len(leaves)
         vectors = [vector for vector in await search.embed(leaves) if vector is not None] if self.coverage else []
@@ -146,10 +149,16 @@ class ETS:
         return [leaf for leaf, keep in zip(leaves, chosen, strict=True) if keep], parts
 
 
-def copies(leaves: Sequence[Node]) -> list[Node]:
-    """The leaves with the same step as an earlier sibling."""
+def merged(leaves: Sequence[Node]) -> dict[Node, int]:
+    """The first leaf of each step, and how many siblings have the same one."""
     first: dict[tuple[Node | None, str, Any], Node] = {}
-    return [leaf for leaf in leaves if first.setdefault((leaf.parent, leaf.finish, leaf.state), leaf) is not leaf]
+    return Counter(first.setdefault((leaf.parent, leaf.finish, leaf.state), leaf) for leaf in leaves)
+
+
+def allotted(scores: Sequence[float | None], times: Sequence[int], width: int, balance: float) -> list[int]:
+    """REBASE's numbers of children: a leaf that stands for several gets the children of all of them."""
+    each = iter(shares([score for score, n in zip(scores, times, strict=True) for _ in range(n)], width, balance))
+    return [sum(islice(each, n)) for n in times]
 
 
 def at_random(rng: Random, ancestors: Sequence[Sequence[object]], chosen: Sequence[bool]) -> list[bool]:
