@@ -1,4 +1,4 @@
-"""Limits in bytes, seconds and counts: slow, silent, greedy and absent-minded clients harm nobody but themselves."""
+"""Limits in bytes, seconds and counts: a client that is slow, silent or sends too much harms no other client."""
 
 from __future__ import annotations
 
