@@ -129,7 +129,7 @@ def test_a_ddpm_has_its_own_steps_at_full_noise(plain: Path, changed: Changed, s
         np.testing.assert_allclose(mean + sigma * noise, told.prev_sample.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_sampler_without_clipping_gets_none_and_is_replaced_aloud(
+def test_a_sampler_without_clipping_gets_none_and_its_replacement_is_logged(
     plain: Path, changed: Changed, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without noise, DDIM and Euler's method take the same steps; Euler scales its states by another factor."""
@@ -244,7 +244,9 @@ def test_steps_outside_of_the_training_are_refused(plain: Path, changed: Changed
         model.levels(1000)
 
 
-def test_no_picture_follows_from_noise_that_is_predicted_in_pure_noise(plain: Path, changed: Changed) -> None:
+def test_a_first_level_of_pure_noise_is_refused_for_predicted_noise_and_for_guidance(
+    plain: Path, changed: Changed
+) -> None:
     fields = {"rescale_betas_zero_snr": True, "beta_schedule": "linear"}
     with pytest.raises(InputError, match="prediction_type='epsilon': the first level is pure noise"):
         DiffusionGenerator(changed(plain, SCHEDULER, fields), steps=STEPS)
@@ -257,7 +259,7 @@ def test_no_picture_follows_from_noise_that_is_predicted_in_pure_noise(plain: Pa
 
 
 @pytest.mark.parametrize("fields", [{"clip_sample": True}, {"steps_offset": 0}])
-def test_what_the_pipeline_of_stable_diffusion_replaces_is_refused(
+def test_a_value_that_the_pipeline_of_stable_diffusion_replaces_is_refused(
     latent: Path, changed: Changed, fields: dict[str, Any]
 ) -> None:
     (name,) = fields
@@ -326,7 +328,7 @@ def test_stable_diffusion_with_a_v_model_and_euler_equals_its_pipeline(latent: P
         (INDEX, {"unet": ["diffusers", "UNet2DModel"]}, "unet='UNet2DModel': a StableDiffusionPipeline needs a"),
     ],
 )
-def test_a_part_that_paints_otherwise_is_refused_by_name(
+def test_a_field_of_a_part_that_changes_the_picture_is_refused_by_name(
     latent: Path, changed: Changed, file: str, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -427,7 +429,7 @@ def test_weights_of_other_sizes_are_an_error(latent: Path, changed: Changed) -> 
         DiffusionModel(changed(latent, "text_encoder/config.json", {"hidden_size": 12}))
 
 
-def test_everything_that_decides_a_picture_is_in_the_name(latent: Path, changed: Changed) -> None:
+def test_everything_that_decides_a_picture_is_in_the_fingerprint(latent: Path, changed: Changed) -> None:
     parts = parts_of(latent, json.loads((latent / INDEX).read_text()))
     names = {fingerprint(latent, parts)}
     for file, fields in (
@@ -470,7 +472,7 @@ def broken(directory: Path, part: str, name: str) -> Path:
     return directory
 
 
-def test_a_state_without_numbers_is_a_failed_sample_with_a_reason(plain: Path, changed: Changed) -> None:
+def test_a_state_with_nan_is_a_failed_sample_with_a_reason(plain: Path, changed: Changed) -> None:
     directory = broken(changed(plain, INDEX, {}), "unet", "conv_out.weight")
     for strategy, eta in (("best_of_n:n=2", 1.0), ("zero_order:start=2,rounds=0,final_steps=9", 0.0)):
         search = searching(directory, eta=eta)
@@ -480,7 +482,7 @@ def test_a_state_without_numbers_is_a_failed_sample_with_a_reason(plain: Path, c
         assert not any(record.node.done for record in search.trace.values())
 
 
-def test_nothing_is_written_of_a_picture_without_numbers(
+def test_a_picture_with_nan_is_not_written(
     latent: Path, changed: Changed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = broken(changed(latent, INDEX, {}), "vae", "decoder.conv_out.weight")

@@ -106,7 +106,9 @@ FILES = lines_of(st.lists(grafted([*RECORDED, *QUESTIONS]), max_size=3)) | mutat
 
 @often
 @given(FILES, st.sampled_from([None, "reward", "label"]), st.booleans())
-def test_recorded_samples(folder: Path, data: bytes, reward: str | None, drop: bool) -> None:
+def test_odd_recorded_samples_are_replayed_or_refused_in_one_line(
+    folder: Path, data: bytes, reward: str | None, drop: bool
+) -> None:
     path = folder / "recorded.jsonl"
     path.write_bytes(data)
     with one_line():
@@ -116,7 +118,7 @@ def test_recorded_samples(folder: Path, data: bytes, reward: str | None, drop: b
 
 @often
 @given(FILES, st.sampled_from(["", "programs:"]))
-def test_problems(folder: Path, data: bytes, prefix: str) -> None:
+def test_odd_task_files_are_loaded_or_refused_in_one_line(folder: Path, data: bytes, prefix: str) -> None:
     path = folder / "problems.jsonl"
     path.write_bytes(data)
     with one_line():
@@ -159,7 +161,9 @@ def read_bank(path: Path) -> None:
 
 @seldom
 @given(st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=16)), max_size=6), st.integers(0, 10))
-def test_a_bank_with_broken_pages(folder: Path, bank_bytes: bytes, changes: list[tuple[int, bytes]], cut: int) -> None:
+def test_a_bank_with_broken_pages_is_read_or_refused_in_one_line(
+    folder: Path, bank_bytes: bytes, changes: list[tuple[int, bytes]], cut: int
+) -> None:
     data = bytearray(bank_bytes)
     for place, piece in changes:
         start = place % len(data)
@@ -186,7 +190,7 @@ COLUMNS = [
 @given(st.lists(st.tuples(st.sampled_from(COLUMNS), CELLS), min_size=1, max_size=3))
 @example([(("samples", "usage"), '{"foreign": 1}'), (("samples", "state"), "[" * 5000)])
 @example([(("readings", "usage"), "7"), (("readings", "steps"), "null"), (("spending", "spent"), b"\xff")])
-def test_a_bank_with_foreign_values(
+def test_a_bank_with_foreign_values_is_read_or_refused_in_one_line(
     folder: Path, bank_bytes: bytes, changes: list[tuple[tuple[str, str], Any]]
 ) -> None:
     path = folder / "foreign.db"
@@ -203,7 +207,9 @@ def test_a_bank_with_foreign_values(
 
 @seldom
 @given(st.data())
-def test_a_search_on_a_bank_with_foreign_samples(site: Site, folder: Path, data: st.DataObject) -> None:
+def test_a_search_on_a_bank_with_foreign_samples_ends_or_is_refused_in_one_line(
+    site: Site, folder: Path, data: st.DataObject
+) -> None:
     def search(bank: Bank) -> Search:
         sampling = Sampling(max_length=64)
         return Search(Problem("sum", MESSAGES), site.generator, sampling=sampling, answers=TextAnswers(), journal=bank)
@@ -356,7 +362,7 @@ def site() -> Iterator[Site]:
 
 @often
 @given(st.lists(st.tuples(BODIES, KINDS, STATUSES), min_size=1, max_size=3), FACTS, st.booleans(), st.integers(1, 2))
-def test_replies_of_an_endpoint(
+def test_odd_replies_of_an_endpoint_become_samples_or_errors_of_one_line(
     site: Site, replies: list[tuple[bytes, str, int]], fields: dict[str, Any], heard: bool, count: int
 ) -> None:
     async def on_event(event: Mapping[str, Any]) -> None:
@@ -387,7 +393,7 @@ METHODS = st.sampled_from(["", "single/", "majority:n=2/", "self_refine/", "majo
     FACTS,
     st.booleans(),
 )
-def test_replies_through_the_gateway(
+def test_the_gateway_answers_odd_replies_of_its_upstream_without_a_fault(
     site: Site, replies: list[tuple[bytes, str, int]], method: str, path: str, fields: dict[str, Any], streamed: bool
 ) -> None:
     prompt: dict[str, Any] = {"chat/completions": {"messages": MESSAGES}, "completions": {"prompt": "3 + 4"}}
@@ -466,7 +472,9 @@ SPECS = [
 @example("chat/completions", as_bytes({**CHAT, "messages": [{"role": "user", "tool_calls": 7}]}), {})
 @example("chat/completions", as_bytes({**CHAT, "messages": [{"role": "user", "function_call": True}]}), {})
 @example("chat/completions", as_bytes({**CHAT, "model": "plan_then_solve/words", "messages": [{"role": "user"}]}), {})
-def test_requests(site: Site, path: str, body: bytes, headers: dict[str, bytes]) -> None:
+def test_the_gateway_answers_odd_requests_without_a_fault(
+    site: Site, path: str, body: bytes, headers: dict[str, bytes]
+) -> None:
     checked(site, path, body, headers, passed_on=True)
 
 
@@ -481,7 +489,7 @@ TEXTS = st.text(max_size=40) | mutated([spec.encode() for spec in SPECS]).map(
 @often
 @given(TEXTS)
 @example(":\n")
-def test_strategy_specs(text: str) -> None:
+def test_odd_strategy_specs_are_parsed_or_refused_in_one_line(text: str) -> None:
     with one_line():
         for each in strategies.listed(text):
             _, made = strategies.parse(each)
@@ -507,7 +515,7 @@ LIMITS = [
 
 @often
 @given(mutated(LIMITS).map(lambda data: data.decode(errors="replace")) | st.text(max_size=20))
-def test_budgets_and_prices(text: str) -> None:
+def test_odd_budgets_and_prices_are_parsed_or_refused_in_one_line(text: str) -> None:
     with one_line():
         repr(Budget.parse(text))
     with one_line():
@@ -530,7 +538,7 @@ TOML = [
 @often
 @given(mutated(TOML))
 @example(b"a = " + b"[" * 3000)
-def test_settings_of_the_gateway(folder: Path, data: bytes) -> None:
+def test_odd_settings_of_the_gateway_are_read_or_refused_in_one_line(folder: Path, data: bytes) -> None:
     path = folder / "gateway.toml"
     path.write_bytes(data)
     with one_line():
@@ -572,7 +580,7 @@ NUMBERS = st.floats() | st.integers(-5, 10) | st.sampled_from([10**400, 10**30])
         },
     ),
 )
-def test_settings_of_a_search(source: str, options: dict[str, Any]) -> None:
+def test_odd_settings_of_a_search_are_accepted_or_refused_in_one_line(source: str, options: dict[str, Any]) -> None:
     with one_line():
         Config(source, **options)
     with one_line():
@@ -603,7 +611,7 @@ CONVERSATIONS: list[Any] = [
 @example(SOURCE, [None])
 @example(SOURCE, [{"content": "7"}])
 @example(SOURCE, 7)
-def test_templates(source: str, messages: Any) -> None:
+def test_odd_chat_templates_are_rendered_or_refused_in_one_line(source: str, messages: Any) -> None:
     with one_line():
         ChatTemplate(source, {"eos_token": "</s>"}).render(conversation(messages))
 
@@ -627,7 +635,9 @@ def tiny_directory(folder: Path) -> Path:
 
 @seldom
 @given(st.data(), st.sampled_from(["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"]))
-def test_model_directories(folder: Path, tiny_directory: Path, data: st.DataObject, name: str) -> None:
+def test_odd_model_directories_are_loaded_or_refused_in_one_line(
+    folder: Path, tiny_directory: Path, data: st.DataObject, name: str
+) -> None:
     from thinktime.models.engine.models import load_language_model
     from thinktime.models.engine.rows import Row
 
@@ -661,7 +671,7 @@ LONG = st.tuples(ANSWERS, st.sampled_from([1, 1, 2, 50, 2000])).map(lambda pair:
 
 @often
 @given(LONG, ANSWERS)
-def test_answers(one: str, other: str) -> None:
+def test_odd_answers_are_read_and_compared_in_bounded_time(one: str, other: str) -> None:
     with bounded():
         hash(canonical(one))
         assert equivalent(one, other) is equivalent(other, one)
@@ -681,7 +691,9 @@ def test_answers(one: str, other: str) -> None:
     st.booleans(),
 )
 @example("", {"message": {"tool_calls": True, "function_call": {}}}, False, False)
-def test_answers_of_the_gateway(text: str, choice: Any, as_json: bool, tools: bool) -> None:
+def test_odd_answers_of_the_gateway_are_read_in_bounded_time(
+    text: str, choice: Any, as_json: bool, tools: bool
+) -> None:
     answers = SampleAnswers(as_json=as_json, tools=tools)
     with bounded():
         answer = answers.read(RemoteText("", text=text, choice=json.dumps(choice)))
@@ -729,7 +741,9 @@ def imported() -> None:
 @given(ARGUMENTS, FILES | grafted([RESULT]).map(as_bytes))
 @example(("report", "FILE"), as_bytes({"schema": 1, "runs": [{"strategy": "majority"}]}))
 @example(("report", "FILE"), b"[" * 10_000)
-def test_commands(folder: Path, arguments: tuple[str, ...], data: bytes) -> None:
+def test_odd_arguments_and_files_of_a_command_end_with_a_documented_exit_code(
+    folder: Path, arguments: tuple[str, ...], data: bytes
+) -> None:
     path = folder / "input"
     path.write_bytes(data)
     with contextlib.chdir(folder), bounded():
@@ -752,7 +766,7 @@ def test_commands(folder: Path, arguments: tuple[str, ...], data: bytes) -> None
         ("doctor", "~nobody/x"),
     ],
 )
-def test_what_cannot_be_a_path_is_an_error_of_the_user(folder: Path, arguments: tuple[str, ...]) -> None:
+def test_an_impossible_path_is_an_error_of_the_user(folder: Path, arguments: tuple[str, ...]) -> None:
     with contextlib.chdir(folder):
         code, _, said = ran(*arguments)
     assert code == 2 and said.startswith("error: ") and said.count("\n") == 1

@@ -379,7 +379,7 @@ def test_the_worst_case_in_dollars_has_all_bytes_of_the_request(
     ],
     ids=["obeys", "ignores", "refuses"],
 )
-def test_an_upstream_that_ignores_a_limit_is_found_out(
+def test_the_probe_finds_an_upstream_that_ignores_a_length_limit(
     start_gateway: Start, behaviour: dict[str, Any], status: int
 ) -> None:
     endpoint, gateway = start_gateway(keyed(Budget(tokens=1000)), probed=False, **behaviour)

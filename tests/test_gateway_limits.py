@@ -1,4 +1,4 @@
-"""Limits in bytes, seconds and counts: slow, silent, greedy and absent-minded clients harm nobody but themselves."""
+"""Limits in bytes, seconds and counts: a client that is slow, silent or sends too much harms no other client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from thinktime.core.usage import Budget
 from thinktime.gateway import auth, connections, server, upstream
 from thinktime.gateway.auth import FailedKeys
 from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
-from thinktime.gateway.connections import FILES, Connection, Seldom, shares
+from thinktime.gateway.connections import FILES, Connection, LogLimit, shares
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.limits import FREE_FAILURES, HEAD, HEADERS, LEAST_READ, LOG_LINES, LONGEST_FAILURE, SPARE
 from thinktime.models.remote.client import RemoteError
@@ -240,14 +240,14 @@ def test_descriptors_are_shared_between_clients_upstream_and_files(monkeypatch: 
             assert 2 * clients + upstream + FILES + SPARE <= max(limit, 10_240)
 
 
-def test_a_place_in_the_code_logs_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_of_code_logs_few_lines_in_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("thinktime.gateway.connections.time.monotonic", lambda: now)
-    seldom = Seldom()
+    limit = LogLimit()
 
     def logged(line: int) -> str | None:
         record = logging.LogRecord("x", logging.ERROR, "file", line, "fault %d", (7,), None)
-        return record.getMessage() if seldom.filter(record) else None
+        return record.getMessage() if limit.filter(record) else None
 
     assert [logged(1) for _ in range(500)].count("fault 7") == LOG_LINES and logged(2) == "fault 7"
     now += 11
@@ -324,7 +324,7 @@ def odd_gateway() -> Iterator[Serving]:
 # bodies
 
 
-def test_the_bodies_of_unfinished_requests_share_a_room(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bodies_of_unfinished_requests_share_a_limit(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "BODIES", 0)
     _, gateway = start_gateway({"max_body": 3 * SMALL})
     long = {**PLAIN, "messages": [{"role": "user", "content": "x" * 2 * SMALL}]}
@@ -366,7 +366,7 @@ def test_a_body_without_a_length_ends_at_the_limit(start_gateway: Start) -> None
         ("Content-Length: 9\r\nX: ", PLAIN, b"400"),
     ],
 )
-def test_long_texts_in_a_request_are_refused_in_short_words(
+def test_long_texts_in_a_request_are_refused_with_a_short_message(
     start_gateway: Start, headers: str, body: dict[str, Any], status: bytes
 ) -> None:
     endpoint, gateway = start_gateway()
@@ -449,7 +449,7 @@ def test_a_request_ends_after_its_longest_time(start_gateway: Start, model: str)
 
 
 @pytest.mark.parametrize("model", ["words", "single/words", "majority:n=2/words"])
-def test_a_request_waits_for_the_budget_of_others_only_so_long(
+def test_the_wait_for_a_budget_that_others_reserved_ends(
     start_gateway: Start, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     monkeypatch.setattr(auth, "WAIT_SECONDS", 0.1)

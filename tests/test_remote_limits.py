@@ -205,7 +205,7 @@ def test_headers_that_are_not_ascii_do_not_spoil_an_answer(start_gateway: Start,
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["words", "single/words"])
 @pytest.mark.parametrize("fault", ["compressed", "too long"])
-def test_greedy_replies_are_a_502_and_are_charged(
+def test_compressed_and_oversized_replies_are_a_502_and_are_charged(
     start_gateway: Start, monkeypatch: pytest.MonkeyPatch, fault: str, model: str, stream: bool
 ) -> None:
     endpoint, gateway = start_gateway()
@@ -226,7 +226,7 @@ def test_greedy_replies_are_a_502_and_are_charged(
     assert gateway.ask(PLAIN)[0] == 200
 
 
-def test_one_greedy_sample_of_eight_costs_that_sample(start_gateway: Start) -> None:
+def test_one_oversized_sample_of_eight_costs_that_sample(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(n="ignored")
     body = gzip.compress(b" " * 100_000)
     endpoint.sent.append(head(Content_Encoding="gzip", Content_Length=str(len(body))) + body)

@@ -186,7 +186,7 @@ def test_all_processes_together_have_the_memory_of_one(sandbox: Sandbox) -> None
     assert run(sandbox, program, Limits(seconds=120, memory=256 << 20)).reason == "memory"
 
 
-def test_a_program_makes_no_namespaces_and_no_memory_beside_its_limits(sandbox: Sandbox) -> None:
+def test_a_program_makes_no_namespaces_and_no_memory_outside_of_its_limits(sandbox: Sandbox) -> None:
     """The numbers of flags are those of ``clone``: new user and mount namespaces."""
     program = """
 import ctypes, errno, os, platform
@@ -358,7 +358,7 @@ assert text.getvalue() == "hello 3\\nhello 4\\n" and count == 2 and asyncio.run(
 
 
 @pytest.mark.parametrize("use", USES)
-def test_tests_use_a_program_as_if_it_were_here(sandbox: Sandbox, use: str) -> None:
+def test_tests_use_a_program_as_if_it_were_in_their_process(sandbox: Sandbox, use: str) -> None:
     assert verdict(sandbox, *USES[use]) == "passed"
 
 
@@ -401,7 +401,7 @@ def test_plain_values_travel_unchanged(side: Side, value: object) -> None:
 
 @settings(max_examples=100)
 @given(st.sampled_from(sorted(KINDS)), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=6))
-def test_a_value_that_there_is_not_is_a_loss(side: Side, kind: str, parts: object) -> None:
+def test_a_malformed_value_raises_only_a_lost_error(side: Side, kind: str, parts: object) -> None:
     """No message of the program raises anything else."""
     with suppress(LostError):
         side.decode([kind, *(parts if isinstance(parts, list) else [parts])])
@@ -582,7 +582,7 @@ def f(g):
 
 
 @pytest.mark.parametrize("place", ["program", "function", "tests"])
-def test_what_takes_too_long_is_no_pass(sandbox: Sandbox, place: str) -> None:
+def test_a_program_or_a_test_that_takes_too_long_does_not_pass(sandbox: Sandbox, place: str) -> None:
     endless = "while True: pass"
     program = {"program": endless, "function": f"def f(x):\n    {endless}", "tests": ADD}[place]
     tests = endless if place == "tests" else "assert f(1) == 2"

@@ -2,8 +2,8 @@ r"""Measures reading and comparing of answers: right decisions on the corpus, an
 
     python -m benchmarks.answers.run        # a minute; also Math-Verify, if it is installed (pip install math-verify)
 
-No result is remembered from one answer to the next. Formulas are computed in another process, so times are those of the
-clock; run it on an idle machine. Math-Verify compares the same pairs in the same run. It writes ``result.json`` beside
+The cache is emptied before each measurement. Formulas are computed in another process, so times are wall-clock times;
+run it on an idle machine. Math-Verify compares the same pairs in the same run. It writes ``result.json`` beside
 this file.
 """
 

@@ -1,6 +1,6 @@
-"""A process that computes within limits of its own. If it takes too much it ends, and the next call starts it again.
+"""A process that computes within limits. If it exceeds one it ends, and the next call starts it again.
 
-Work on what a model or a model's author wrote may loop forever or fill the memory, and Python cannot stop a thread.
+A formula of a model or a chat template may loop forever or fill the memory, and Python cannot stop a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class BoundedProcess:
     """Runs a script that reads one JSON object a line, and answers each with one. The script keeps its own limits.
 
     Args:
-        script: runs with Python's isolated mode.
+        script: path of the script. It runs in Python's isolated mode.
     """
 
     def __init__(self, script: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes files that are whole or not there, and reads paths that users write."""
+"""Writes files that are whole or not there, and expands paths that users write."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def installed(group: str, name: str | None = None) -> dict[str, Any]:
 
 @lru_cache
 def _declared(group: str, path: tuple[str, ...]) -> tuple[Any, ...]:
-    """The entry points of a group, of the packages on a path. To find them takes tens of milliseconds."""
+    """The entry points of a group, of the packages on a path. The search takes tens of milliseconds."""
     from importlib.metadata import entry_points
 
     return tuple(entry_points(group=group))

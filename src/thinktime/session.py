@@ -63,7 +63,7 @@ class Session:
         """This session with a bank, in which it notes the role of each model and scorer.
 
         Raises:
-            BankError: it has samples or scores that are of other files than those of these models.
+            BankError: its samples or scores under one of these names come from other files.
         """
         loaded: list[Generator | Scorer] = [*self.models.values(), *self.scorers.values()]
         for each in loaded:

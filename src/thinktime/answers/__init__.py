@@ -33,7 +33,7 @@ class TextAnswers:
         return canonical(answer)
 
     async def prepare(self, states: Iterable[Any]) -> None:
-        """Compute the keys that take long, outside of the event loop. `key` has them then."""
+        """Compute slow keys outside of the event loop. Later calls of `key` find them in the cache."""
         found = [self.read(state) for state in states]
         slow = [answer for answer in found if answer is not None and not is_quick(answer)]
         if slow:

@@ -42,7 +42,7 @@ _DEEPEST = 6
 
 _PROCESS = BoundedProcess(Path(__file__).with_name("process.py"))
 _COMPUTED = re.compile(r"[\d\\^_+*/()|!-]")
-"""A text with one of these signs may be a formula."""
+"""A text with one of these characters may be a formula."""
 _CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([AaPp])\.?\s?[Mm]\.?")
 _PARTS = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
@@ -97,7 +97,7 @@ def canonical(answer: str) -> Hashable:
 
 
 def is_quick(answer: str) -> bool:
-    """Whether the key of an answer is known, or needs no process: numbers, choices, and words without signs."""
+    """Whether the key of an answer needs no process: numbers, choices, plain words, and answers that are too long."""
     return len(answer) > LONGEST or _quick(plain(answer)) is not None
 
 
@@ -117,7 +117,7 @@ def _known(answer: str) -> str | None:
 
 
 def _quick(text: str) -> str | None:
-    """The key of a text that needs no computing; None for others."""
+    """The key of a text that needs no process; None if it needs one."""
     value = number(_ABOUT.sub("", trimmed(text)))
     if value is not None:
         return _spelled(value)
@@ -135,7 +135,7 @@ def key_of(text: str) -> str:
 
 
 def _spelled(key: Hashable) -> str:
-    """One text for each key."""
+    """The key as a text; different keys have different texts."""
     if isinstance(key, tuple):
         return f"({','.join(map(_spelled, key))})"
     if isinstance(key, frozenset):

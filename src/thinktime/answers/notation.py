@@ -35,7 +35,7 @@ _FONTS = re.compile(
 )
 _BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])")
 _PLAIN = re.compile(r"[A-Za-z0-9 .,:;+\-/()=%!?']*")
-"""Texts of these signs alone have no layout. Most answers are such, and the other rules take ten times as long."""
+"""Texts of these characters have no layout. Most answers are such texts, and the other rules take ten times as long."""
 _SYNONYMS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\leq(?:slant)?(?![A-Za-z])"), r"\\le"),

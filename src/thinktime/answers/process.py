@@ -1,8 +1,8 @@
 """Computes keys of answers for `thinktime.answers.equivalence`, which runs this file as a process of its own.
 
 Each JSON object ``{"text"}`` is answered with ``{"key"}``, ``{"undefined": true}``, or ``{"undecided": true}`` if the
-text takes too much. The counts in `thinktime.answers.expressions` bound almost all texts, and depend on nothing but the
-text. The limits here are for those that nobody thought of.
+text takes too much. Almost all texts end at the counts in `thinktime.answers.expressions`, which depend on the text
+alone. The limits of time and memory here stop the others.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ except ImportError:  # Windows
     import msvcrt
 
     BEYOND = 1 << 40
-    """The byte that is locked. Other processes cannot read a locked byte, so it is one that no bank has."""
+    """The byte that is locked. Other processes cannot read a locked byte, so it lies beyond the end of every bank."""
 
     def lock(file: IO[Any]) -> None:
         """Lock a file for this process alone.

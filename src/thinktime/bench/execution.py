@@ -83,7 +83,7 @@ class Programs(TextAnswers):
 
 
 class Checks:
-    """Runs programs against tests, as many at once as there are processors. Equal ones run once.
+    """Runs programs against tests, as many at once as there are processors. Equal programs with equal tests run once.
 
     Args:
         sandbox: where they run.

@@ -27,10 +27,10 @@ class Task:
     check: Callable[[str | None, str | None], bool] = equivalent
     """Whether an answer is right; the default is the equivalence that votes use."""
     programs: Checks | None = None
-    """Runs answers that are programs."""
+    """Runs answers that are programs; None for other tasks."""
 
     async def right(self, answer: str | None, reference: str | None) -> bool:
-        """The same as ``check``, for a coroutine: it runs programs without blocking the event loop."""
+        """The same as ``check`` without blocking the event loop while programs run."""
         if self.programs is not None:
             return await self.programs.passes(answer, reference)
         return self.check(answer, reference)
@@ -62,7 +62,7 @@ def load(
 
     A file's answers may be in the format of GSM8K (``…#### 18``), boxed, or bare. After the prefix ``programs:``,
     answers are Python programs, and the file has ``tests`` in place of answers; an answer is right if it passes them.
-    Programs run in a sandbox, or with ``unsafe`` without one.
+    Programs run in a sandbox. With ``unsafe`` they run without one.
 
     Raises:
         InputError: the task or file does not exist, a line is malformed, a field is missing, n is not positive, or

@@ -43,7 +43,7 @@ class CapabilityError(ThinktimeError):
 
 
 class BusyError(ThinktimeError):
-    """Other requests hold what this one needs, for longer than it may wait."""
+    """Other requests have reserved the rest of a budget, for longer than this one may wait."""
 
 
 class ModelError(ThinktimeError):

@@ -35,7 +35,7 @@ class Journal(Protocol):
 
 @contextmanager
 def readable(key: str) -> Iterator[None]:
-    """Raise a `BankError` if the block cannot read the row of this key, because another program wrote it."""
+    """Turn errors of the block into a `BankError`: the row of this key has another form than this version writes."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:

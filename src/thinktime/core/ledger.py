@@ -30,7 +30,7 @@ class Ledger:
         self.patience: float | None = None
         """Most seconds that a call waits for what others reserved here; None is no limit. Set it on a shared ledger."""
         self._blocked: float | None = None
-        """Since when the calls under this ledger wait for others."""
+        """The time at which calls under this ledger began to wait for others; None if none waits."""
         self.spent = Usage()
         self.clock: Clock = clock or (within.clock if within is not None else time.monotonic)
         self._limited = self.budget != Budget()
@@ -76,7 +76,7 @@ class Ledger:
         Only callers that hold no reservation wait, so another call always settles.
 
         Raises:
-            BusyError: others hold an outer ledger for longer than its patience.
+            BusyError: others have reserved the rest of an outer ledger for longer than its patience.
         """
         import asyncio
 

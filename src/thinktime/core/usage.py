@@ -46,7 +46,7 @@ class Usage:
     decodes: int = 0
     """Latents decoded to pictures."""
     uncounted_calls: int = 0
-    """Calls of unknown cost. They are charged their worst case, or, if cancelled, what had arrived and little more."""
+    """Calls of unknown cost. They are charged their worst case; if cancelled, what arrived and a little more."""
     embeddings: int = 0
     """Nodes mapped to vectors."""
     actions: int = 0
@@ -82,7 +82,7 @@ class Usage:
         """The usage that `as_dict` gave.
 
         Raises:
-            TypeError: it is no mapping, a name is unknown, or a value is not a count.
+            TypeError: it is no mapping, a name is unknown, or a value is no count.
         """
         if not isinstance(counts, Mapping):
             raise TypeError(f"usage={str(counts)[:40]}")
@@ -102,7 +102,7 @@ _TYPES = {
     )
     for field in fields(Usage)
 }
-"""The types of each count; an unknown one is None."""
+"""The types that each count may have; None is an unknown count."""
 
 
 def total(parts: Iterable[Usage]) -> Usage:

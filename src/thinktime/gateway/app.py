@@ -74,7 +74,7 @@ class RequestContext:
     writer: ResponseWriter
     client: ApiClient = field(init=False)
     samples: Share = field(init=False)
-    """The samples that it may have in progress."""
+    """What it takes of its client's samples in progress."""
     raw: bytes = b""
     entry: HistoryEntry | None = None
     """Its entry in the history, once the body is read."""
@@ -179,9 +179,9 @@ class Gateway:
         entry.ledger = Ledger(within=context.client.ledger)
         price, client = self.upstream.price(entry.model), self.upstream.client
         context.attributes["gen_ai.request.model"] = entry.model
-        extent, counts_all = await self._extent(context, entry.model, path, body)
+        most, counts_all = await self._extent(context, entry.model, path, body)
         given = (context.raw, body, context.headers, context.client, entry.ledger, price, context.writer)
-        await proxy_request(client, path, *given, self.upstream.observer, extent, counts_all)
+        await proxy_request(client, path, *given, self.upstream.observer, most, counts_all)
 
     async def _extent(
         self, context: RequestContext, model: str, path: Api | Literal["responses"], body: Mapping[str, Any]

@@ -26,7 +26,7 @@ class HeadCheck:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass the request to the app, or refuse it."""
         error = _head_error(scope) if scope["type"] == "http" else None
         if error is None:
             await self._app(scope, receive, send)
@@ -95,7 +95,7 @@ class ResponseWriter:
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], most: int, room: Share) -> bytes:
-    """Read the body of a request of at most ``most`` bytes. A body above `SMALL` bytes takes them from the room.
+    """Read the body of a request of at most ``most`` bytes. What goes beyond `SMALL` bytes is taken from the room.
 
     Raises:
         HttpError: the body is too long or compressed, or the room is full.
@@ -118,7 +118,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int, roo
         if size > most:
             raise _too_long(most)
         if size > SMALL and not room.take(len(parts[-1])):
-            raise busy("other long requests take all the memory for them")
+            raise busy("other long requests take all the memory for bodies")
         if not message.get("more_body", False):
             return b"".join(parts)
 

@@ -226,7 +226,7 @@ class Auth:
         return found
 
     async def admitted(self, headers: Mapping[str, str]) -> ApiClient:
-        """As `authenticate`, but the reply to an unknown key waits, longer after each one. Known keys never wait."""
+        """As `authenticate`, but each refusal of an unknown key waits longer than the last. Known keys never wait."""
         try:
             return self.authenticate(headers)
         except UnknownKeyError:
@@ -235,7 +235,7 @@ class Auth:
 
 
 def _name_in(host: str) -> str:
-    """The name or address in a Host header, without its port; empty if there is none."""
+    """The name or address in a Host header, without its port; empty if the header has none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -257,7 +257,7 @@ async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request;
 
     Raises:
         HttpError: too little of the budget is left.
-        BusyError: other requests hold it for too long.
+        BusyError: other requests have reserved it for too long.
     """
     while not ledger.reserve(worst_case):
         if not ledger.fits_later(worst_case):

@@ -1,4 +1,4 @@
-"""Connections of clients: time limits for slow and silent ones, a limit on their number, and seldom log lines."""
+"""Connections of clients: time limits for slow and silent ones, and limits on their number and on log lines."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class ServerConfig(uvicorn.Config):
         self.waiting: dict[Connection, None] = {}
         """Connections without a whole request, those that wait longest first."""
         self.spare: dict[Connection, None] = {}
-        """The same of the connections above the limit."""
+        """The same for the connections above the limit."""
 
 
 class Connection(H11Protocol):
     """A connection that is dropped if its client is slow, silent, or does not read.
 
     At the limit of connections, the one that waits longest for a request makes room for a new one. If all are busy,
-    a few further connections get a 503, but for ``/health``.
+    a few further connections get a 503, except for ``/health``.
     """
 
     config: ServerConfig
@@ -86,9 +86,9 @@ class Connection(H11Protocol):
     _unsent = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection, and start the time for the head of its first request."""
+        """Count the connection, and start the timer for the head of its first request."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so that unsent bytes start the time to read them
+        transport.set_write_buffer_limits(high=0)  # so that unsent bytes start their timer
         self._queue = self.config.waiting
         if len(self.connections) - len(self.config.spare) > self.config.most:
             if not self._queue:
@@ -105,29 +105,29 @@ class Connection(H11Protocol):
             self._sending.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read data, and start the time for what has to follow."""
+        """Read data, and start the timer for what has to follow."""
         super().data_received(data)
         self._expect()
 
     def on_response_complete(self) -> None:
-        """Start the time for the next request."""
+        """Start the timer for the next request."""
         super().on_response_complete()
         self._expect()
 
     def pause_writing(self) -> None:
-        """Start the time to read what is not sent yet."""
+        """Start the timer for the client to read the unsent bytes."""
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
         self._sending = self.loop.call_later(SEND_SECONDS, self._check_reading)
 
     def resume_writing(self) -> None:
-        """Stop that time, because all is sent."""
+        """Stop that timer, because all bytes are sent."""
         super().resume_writing()
         if self._sending is not None:
             self._sending.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Reply to bytes that are no HTTP in the shape of all other errors, unless another reply has begun."""
+        """Reply to bytes that are no HTTP, with an error like all others, unless another reply has begun."""
         long = len(self.conn.trailing_data[0]) > HEAD
         self._refuse(
             HttpError(431, f"a request may have at most {HEAD} bytes of headers") if long else HttpError(400, msg)
@@ -139,7 +139,7 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def _expect(self) -> None:
-        """Start the time for what the client has to send next, a head or a body; stop it if that is nothing."""
+        """Start the timer for the head or the body that has to follow; stop it if nothing has to follow."""
         state = self.conn.their_state
         if state is self._expected or self.transport.is_closing():
             return
@@ -157,7 +157,7 @@ class Connection(H11Protocol):
 
     def _late(self) -> None:
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
-            self.drop()  # nothing was asked
+            self.drop()  # no request has begun
         else:
             self._refuse(HttpError(408, "the request did not come in time", code="request_too_slow"))
 
@@ -193,13 +193,13 @@ async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
     await writer.send_json(error.status, error.body, error.headers | {"Connection": "close"})
 
 
-class Seldom(logging.Filter):
-    """Lets each place in the code log at most `LOG_LINES` lines in `LOG_SECONDS`; the next line counts the others."""
+class LogLimit(logging.Filter):
+    """Lets each line of code log at most `LOG_LINES` lines in `LOG_SECONDS`; the next line counts the others."""
 
     def __init__(self) -> None:
         super().__init__()
         self._places: dict[tuple[str, int], tuple[float, int]] = {}
-        """The start of the time, and the lines since then, by file and line."""
+        """The start of the current time span, and the number of lines since then, by file and line of code."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log this record."""

@@ -71,7 +71,7 @@ class HttpError(Exception):
 
 
 def busy(reason: str) -> HttpError:
-    """The reply at a moment when too much of something is in use."""
+    """The reply while a limit on what requests hold together is reached."""
     return HttpError(503, f"{reason}; try again", code="busy", retry_after=RETRY_SECONDS)
 
 
@@ -81,7 +81,7 @@ def short(value: object) -> object:
 
 
 def redacted(reason: str, addresses: tuple[str, ...]) -> str:
-    """The reason without the addresses of upstreams, which clients may not see, nor their hosts and ports."""
+    """The reason without the addresses, hosts and ports of upstreams, which clients may not see."""
     for address in sorted(addresses, key=len, reverse=True):
         reason = reason.replace(f"{address!r}", "upstream").replace(address, "the upstream")
     for host in {urlsplit(address).hostname or "" for address in addresses} - {""}:

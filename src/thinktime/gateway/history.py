@@ -86,6 +86,7 @@ class HistoryEntry:
             "seconds": time.monotonic() - self._began if self.seconds is None else self.seconds,
             "usage": self.ledger.spent.as_dict(),
             "finish": answer.finish if answer else None,
+            # an ended request has no node, and its answer is cut already
             "answer": None if answer is None else _shown(answer) if answer.node else answer.value,
             "share": answer.share if answer else None,
             "error": self.error,

@@ -55,13 +55,13 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 """Fields that leave the number and the length of samples within the limits."""
 
 ONLY: Mapping[str, tuple[Any, ...]] = {
-    "background": (False,),  # an answer in the background reports its usage to nobody
+    "background": (False,),  # no reply reports the usage of an answer in the background
     "min_tokens": (0,),
     "modalities": (["text"],),
-    "service_tier": ("auto", "default", "flex"),  # others cost more than the listed price
+    "service_tier": ("auto", "default", "flex"),  # other tiers cost more than the listed price
     "use_beam_search": (False,),
 }
-"""Fields that are harmless with these values alone."""
+"""Fields that are allowed with these values only."""
 
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), "another call of OpenAI"),
@@ -83,7 +83,7 @@ ELSEWHERE: Mapping[str, str] = {
 """Known fields of other calls and engines, for the message of the refusal."""
 
 TOOLS = ("function", "custom")
-"""Types of tools that the client runs. The endpoint runs all others, and generates and reads without a limit."""
+"""Types of tools that the client runs. The endpoint runs all others, and may generate and read without a limit."""
 TEXT_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 """Types of messages and of items of the Responses API that hold all of their text."""
 MOST = 10**9
@@ -121,7 +121,7 @@ def check(body: Mapping[str, Any], api: str) -> None:
         raise InputError(name[:80], short(value), f"{reason}; {fix}")
     settings = body.get("chat_template_kwargs") or {}
     if not isinstance(settings, Mapping) or not all(_is_simple(value) for value in settings.values()):
-        fix = "a budget holds; give an object of numbers and single words"  # a template may be among them
+        fix = "a budget holds; give an object of numbers and single words"  # a longer text may be a template
         raise InputError("chat_template_kwargs", short(settings), fix)
     for index, tool in enumerate(_items(body, "tools")):
         kind = tool.get("type") if isinstance(tool, Mapping) else None
@@ -156,7 +156,7 @@ def check_text(raw: bytes) -> None:
     """Check that all JSON parsers read a body alike: it is UTF-8, and no object has a name twice.
 
     Raises:
-        InputError: it is not.
+        InputError: parsers may read it differently.
     """
     try:
         json.loads(raw.decode(), object_pairs_hook=_once)

@@ -25,18 +25,18 @@ MESSAGE = 2000
 
 # seconds
 HEAD_SECONDS = 10.0
-"""Longest wait for a whole head, from the start of the connection or from the reply before."""
+"""Longest wait for a whole head, from the start of the connection or from the previous reply."""
 BODY_SECONDS = 60.0
 """Longest wait for the body after the head."""
 SEND_SECONDS = 30.0
-"""A client has to read all that was sent to it, or ``LEAST_READ`` bytes, within this time."""
+"""Time in which a client has to read all that was sent to it, or ``LEAST_READ`` bytes."""
 LEAST_READ = MIB
 WAIT_SECONDS = 30.0
 """Longest wait for a part of a budget that other requests have reserved."""
 GRACE_SECONDS = 60.0
-"""A request that is not answered so long after its ``request_seconds`` is ended."""
+"""Time after ``request_seconds`` at which a request without an answer is ended."""
 RETRY_SECONDS = 5.0
-"""Retry-After of a reply to a client that comes at a busy moment."""
+"""Retry-After of a reply that says that the gateway or a budget is busy."""
 
 # counts
 SAMPLES = 8192
@@ -56,4 +56,4 @@ FAILURE_SECONDS, LONGEST_FAILURE = 0.1, 2.0
 FAILURES = 256
 """Most failed keys that wait for their reply; further ones are a 429 at once."""
 LOG_LINES, LOG_SECONDS = 10, 10.0
-"""Most lines that one place in the code logs in so many seconds."""
+"""Most lines that one line of code logs, and in how many seconds."""

@@ -31,7 +31,7 @@ NOT_SENT = frozenset(
 FORWARDED = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")
 """Prefixes of response headers that reach the client."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^\s|\s$")
-"""Characters that a header cannot have."""
+"""What the value of a header cannot have."""
 TEMPLATE = 1000
 """Upper bound of the prompt tokens that a chat template adds to the bytes of a request."""
 
@@ -175,7 +175,7 @@ class ReplyReader:
 
     @property
     def reported(self) -> ReportedUsage | None:
-        """The usage, or None if the answer does not report it. The whole answer has to be fed before."""
+        """The usage, or None if the answer does not report it. Feed the whole answer first."""
         if not self._stream and not self._read:
             self._read = True
             self._take(bytes(self._rest))
@@ -201,7 +201,7 @@ class ReplyReader:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """The JSON object; empty if the text is none."""
+    """The text as a JSON object; empty if it is none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

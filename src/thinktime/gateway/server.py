@@ -12,7 +12,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import GatewayConfig
-from thinktime.gateway.connections import Seldom, ServerConfig, allow_descriptors, shares
+from thinktime.gateway.connections import LogLimit, ServerConfig, allow_descriptors, shares
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -67,7 +67,7 @@ def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
     print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
     gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
     gc.set_threshold(GARBAGE)
-    server, seldom = uvicorn.Server(listening(gateway)), Seldom()
+    server, limit = uvicorn.Server(listening(gateway)), LogLimit()
     for name in ("uvicorn.error", "asyncio", "thinktime"):
-        logging.getLogger(name).addFilter(seldom)
+        logging.getLogger(name).addFilter(limit)
     server.run([listener])

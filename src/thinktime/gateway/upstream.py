@@ -88,7 +88,7 @@ class Upstream:
             model: the upstream's name of the model.
             api: the endpoint's call.
             payer: the account of the caller.
-            kind: the probe that the caller needs beside that of the traits.
+            kind: the probe that the caller needs; every kind includes the probe of the traits.
 
         Raises:
             InputError: the model is unknown, or the key is rejected.

@@ -231,7 +231,7 @@ class DiffusionGenerator:
         return Child(clean, "eos", self._usage(state, levels.steps, seconds), passes=levels.steps, length=length)
 
     def _failed(self, extension: Extension, position: int, calls: int, seconds: float) -> Child:
-        """A child for a state that is no picture, with the cost so far."""
+        """A failed child for a state with NaN or infinity, with the cost so far."""
         state: Latents = extension.node.state
         fix = "check its weights and its scheduler_config.json, or lower the guidance"
         error = ModelError(f"model={self.name!r}: NaN or infinity in a state at position {position}; {fix}")

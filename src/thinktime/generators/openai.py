@@ -46,7 +46,9 @@ SUSPICIOUS = 3
 """Number of identical samples of one node that triggers a warning."""
 
 COMPLETION_LIMIT = "max_completion_tokens"
+"""The length limit of chats that some endpoints ignore."""
 ProbeKind = Literal["traits", "cap", "obeys"]
+"""The traits, how thoughts can be capped, and whether the endpoint obeys `COMPLETION_LIMIT`."""
 Result = TypeVar("Result")
 _log = logging.getLogger("thinktime")
 
@@ -108,7 +110,7 @@ class RemoteGenerator:
         self.obeys: bool | None = None
         """Whether the endpoint obeys or refuses ``max_completion_tokens``; None before that probe."""
         self.probed = Usage()
-        """The cost of the probes that this generator made, also of those that failed."""
+        """The cost of the probes that this generator made, with those that failed."""
         self._probing = Lock()
         self._reported = Event()
         self._fields: Mapping[str, Any] | None = None
@@ -172,7 +174,7 @@ class RemoteGenerator:
         """Probe on the running event loop, so that any number of generators can probe at once; one caller at a time.
 
         Args:
-            kind: ``traits``, and if it is another one, ``cap`` or ``obeys`` as well.
+            kind: ``cap`` and ``obeys`` include the probe of the traits.
 
         Raises:
             InputError, ModelError: as `traits`.

@@ -121,7 +121,7 @@ class Requests:
     def most_read(self, state: RemoteText) -> int:
         """Upper bound of a prefix's tokens: one per byte, for a byte-level tokenizer, plus the template.
 
-        Templates show the tools and the response format, too.
+        The tools and the response format count too, because templates write them into the prompt.
         """
         fields = len(json.dumps(self.fields)) if self.fields else 0
         return len(state.prompt.encode()) + len(state.text.encode()) + fields + (self.traits.overhead or 0)

@@ -120,7 +120,7 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
 
 
 def _check(packed: Mapping[str, Any], **types: Any) -> None:
-    """Raise a `TypeError` if a value of a banked state has another type; a missing one is None."""
+    """Raise a `TypeError` if a value of a banked state does not have its type; a missing value is None."""
     for name, kind in types.items():
         if not isinstance(packed.get(name), kind):
             raise TypeError(f"{name}={str(packed.get(name))[:40]!r}")

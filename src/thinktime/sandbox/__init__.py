@@ -1,1 +1,1 @@
-"""Runs programs that nobody has read, and tests them, in a sandbox."""
+"""Runs untrusted programs, and tests them, in a sandbox."""

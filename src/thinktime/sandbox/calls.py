@@ -1,8 +1,8 @@
 """Calls between two processes that do not trust each other: a program, and the tests that call its functions.
 
 Plain values (numbers, texts, lists, …) travel as copies, so the tests compare built-in values. Every other object stays
-where it is, and the other side gets a `Remote` for it. An operand of the tests never goes to the program, which could
-answer as the operand wants it. So a `Remote` equals no plain value, and there is no arithmetic between the two.
+where it is, and the other side gets a `Remote` for it. The program never gets an operand of the tests, because it could
+choose its answer by it. So a `Remote` equals no plain value, and there is no arithmetic between the two.
 
 `thinktime.sandbox.judging` sends this file into the sandbox, where nothing else of the package is. A message is its
 length and then JSON. An array ``[kind, …]`` is a value that JSON lacks.
@@ -108,8 +108,6 @@ BINARY: dict[str, Callable[..., Any]] = {
     )
 }
 """What the owner of two `Remote` does with them."""
-
-
 OTHER: dict[str, Callable[..., Any]] = {
     "__eq__": operator.eq,
     "__exit__": lambda manager, *error: type(manager).__exit__(manager, *error),
@@ -119,7 +117,7 @@ OTHER: dict[str, Callable[..., Any]] = {
 
 
 class LostError(BaseException):
-    """The other side is gone, or does not keep to the protocol."""
+    """The other side is gone, or breaks the protocol."""
 
 
 class Remote:
@@ -386,8 +384,8 @@ class Space(dict[str, Any]):
     """The global names of the tests. A name that the tests do not define comes from the program.
 
     But built-in functions, modules of the standard library and numpy do not: a program could bring its own ``abs``. If
-    the tests need built-in names only, the function that they test has one of them, and all come from the program. If
-    they use the name of a module only without a dot, it is a name of the program.
+    the tests use built-in names alone, the function under test has one of them, so all of them come from the program.
+    The name of a module comes from the program, too, if it is never followed by a dot.
     """
 
     def __init__(self, tests: Tests, source: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs tests against a program. The two run in different sandboxes, so the program sees only how it is called."""
+"""Runs tests against a program. The two run in different sandboxes, so the program sees only the calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GRACE = 1.0
 
 
 async def judge(sandbox: Sandbox, program: str, tests: str, limits: Limits | None = None) -> Verdict:
-    """Whether a Python program passes its tests: statements that run after it, in its names, and raise if it is wrong.
+    """Whether a Python program passes its tests: statements that use its names, and raise if it is wrong.
 
     Tests may call functions and methods of the program and use its objects. They find its global names; built-in
     functions and the standard library are their own. Arguments and results are copies (`thinktime.sandbox.calls`).

@@ -1,6 +1,6 @@
 """The first code of a process in a sandbox. `thinktime.sandbox.running` sends it there.
 
-It gives up its rights, sets limits that neither it nor its children can raise, and then runs the program.
+It drops its privileges, sets limits that neither it nor its children can raise, and then runs the program.
 """
 
 from __future__ import annotations

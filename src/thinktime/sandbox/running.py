@@ -1,7 +1,8 @@
-"""Runs programs that nobody has read, in a sandbox of bubblewrap (https://github.com/containers/bubblewrap).
+"""Runs untrusted programs in a sandbox of bubblewrap (https://github.com/containers/bubblewrap).
 
 A program finds the libraries of the system, Python with its packages, and an empty folder. It finds no network, no
-home, no environment variables, no other processes and no ``/proc``. Its limits bind root too. Its children end with it.
+home, no environment variables, no other processes and no ``/proc``. Its limits hold for root too, and its children end
+with it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from types import CodeType
 from typing import IO, Any, Literal
 
 from thinktime.core.errors import InputError
-from thinktime.sandbox.seccomp import forbidding
+from thinktime.sandbox.seccomp import seccomp_filter
 
 Kind = Literal["bubblewrap", "none"]
 Reason = Literal["ok", "time", "memory", "output", "killed", "refused"]
@@ -140,7 +141,7 @@ class _Running:
     """A started process. A thread waits for its end and for the end of its children.
 
     Bubblewrap has two processes: the one that we start, and below it the first one of the sandbox. When that one ends,
-    the kernel ends all others of the sandbox. A pipe brings its id, and ``!`` when the program's own process is ready.
+    the kernel ends all others of the sandbox. A pipe sends us its process id, and ``!`` just before the program starts.
     """
 
     def __init__(
@@ -156,13 +157,13 @@ class _Running:
         self._kind = kind
         self._status, status = os.pipe()
         self._job = marshal.dumps({**job, "status": status})
-        with ExitStack() as passed:  # descriptors that the new process has and this one does not need
+        with ExitStack() as passed:  # descriptors for the new process, closed here after it has started
             passed.callback(os.close, status)
             descriptors, command = [status], [sys.executable, "-I", "-c", _BEGIN]
             if channel is not None:
                 descriptors.append(passed.enter_context(channel).fileno())
             if kind == "bubblewrap":
-                info, rules = os.dup(status), _readable(forbidding())  # bubblewrap closes these
+                info, rules = os.dup(status), _readable(seccomp_filter())  # bubblewrap closes these
                 passed.callback(os.close, info)
                 passed.callback(os.close, rules)
                 descriptors += [info, rules]
@@ -268,7 +269,7 @@ def compiled(name: str) -> CodeType:
 
 
 def find_sandbox(unsafe: bool = False) -> Sandbox:
-    """The sandbox of this machine, tried once; with ``unsafe`` none.
+    """The sandbox of this machine, after a trial run; with ``unsafe`` a `Sandbox` of the kind ``none``.
 
     Raises:
         InputError: bubblewrap is missing or does not work here.
@@ -288,7 +289,7 @@ def why_not() -> str | None:
     """Why programs cannot run in bubblewrap on this machine, in one line; None if they can."""
     if shutil.which("bwrap") is None:
         return "it is not installed"
-    with ThreadPoolExecutor(1) as thread:  # there may be a running event loop in this one
+    with ThreadPoolExecutor(1) as thread:  # this thread may have a running event loop
         outcome = thread.submit(
             lambda: asyncio.run(Sandbox("bubblewrap").run("import json", limits=Limits(seconds=30)))
         ).result()
@@ -307,7 +308,7 @@ def _resources(limits: Limits, kind: Kind) -> dict[str, int]:
         "RLIMIT_NOFILE": 64,
         "RLIMIT_CORE": 0,
     }
-    if kind == "bubblewrap":  # elsewhere all processes of the user count
+    if kind == "bubblewrap":  # without it, the limit would count all processes of the user
         found["RLIMIT_NPROC"] = limits.processes
     return found
 
@@ -315,7 +316,7 @@ def _resources(limits: Limits, kind: Kind) -> dict[str, int]:
 def _bubblewrap(limits: Limits, info: int, rules: int) -> list[str]:
     """The command that runs another one in a sandbox.
 
-    Root maps no user ids: its program takes a user id of its own, because the kernel counts no processes for root.
+    Root gets no user namespace: its program takes another user id, because the kernel does not count root's processes.
     """
     rights = ["--cap-drop", "ALL"]
     if os.geteuid() == 0:
@@ -403,9 +404,9 @@ def _folder() -> Iterator[str]:
 
 
 def _remove(path: str) -> None:
-    """Remove a folder and what is in it, of any depth and mode: inner folders move to its top first.
+    """Remove a folder of any depth and with any permissions: inner folders move to its top first.
 
-    `shutil.rmtree` recurses, and gives up where a program took away its own rights.
+    `shutil.rmtree` recurses, and fails if a program has removed the permissions of a folder.
     """
     left, moved = [path], 0
     while left:

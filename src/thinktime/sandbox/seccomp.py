@@ -1,7 +1,7 @@
 """A filter of system calls for the sandbox: no new namespaces, and no memory that the limits do not count.
 
 In a user namespace of its own a program may mount file systems in memory. ``memfd_create`` makes files in memory. Both
-would escape the limit of memory. The other calls are large parts of the kernel that programs do not need.
+would escape the limit of memory. The other calls reach large parts of the kernel that programs do not need.
 
 The filter is a program for the kernel's packet filter (``linux/filter.h``, ``linux/seccomp.h``).
 """
@@ -43,13 +43,13 @@ _CALLS = {
 _CLONE = (56, 220)
 
 
-def forbidding() -> bytes:
-    """The filter for this machine. It allows all calls where the numbers of the calls are not known here."""
+def seccomp_filter() -> bytes:
+    """The filter for this machine. On an architecture without a column in `_CALLS` it allows all calls."""
     if platform.machine() not in _MACHINES:
         return _packed([(_RETURN, 0, 0, _ALLOW)])
     architecture, column = _MACHINES[platform.machine()]
     numbers = [each[column] for each in _CALLS.values()]
-    # a jump counts the instructions that it passes over: first if it holds, then if not
+    # each jump has two numbers of instructions to skip: if the test holds, and if not
     code: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 0, len(numbers) + 4, architecture),

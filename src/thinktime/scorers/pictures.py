@@ -74,7 +74,7 @@ class PictureScorer:
         return Usage(scorer_calls=1, scorer_flops=float(counter.get_total_flops()), decodes=int(model.text))
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One score per node; the score of a root, and of a state that the decoder makes NaN of, is missing."""
+        """One score per node. A root, and a state whose decoded picture has NaN, have no score."""
         return list(await asyncio.gather(*map(self._score, nodes)))
 
     async def _score(self, node: Node) -> Score:

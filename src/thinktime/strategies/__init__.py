@@ -83,7 +83,7 @@ BUILT_IN: dict[str, type[Any]] = {
 }
 
 DEEPEST = 20
-"""Most strategies inside each other."""
+"""Most opening brackets in the text of a strategy, so most strategies inside each other."""
 INNER = "inner"
 """The option that holds another strategy; its value is written in brackets after the name."""
 
@@ -181,7 +181,7 @@ def parse(text: str) -> tuple[str, Strategy]:
     Raises:
         UnknownNameError: there is no such strategy, or it has no such option.
         InputError: a bracket has no partner, an option has no value or a wrong one, the strategy runs no other one, or
-            the text has more than `DEEPEST` brackets inside each other.
+            the text has more than `DEEPEST` opening brackets.
     """
     if text.count("(") > DEEPEST:
         raise InputError("strategy", text[:80], f"nest at most {DEEPEST} strategies")

@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parts_of(directory: Path, index: Mapping[str, Any]) -> list[str]:
-    """The parts to load, all of whose files exist.
+    """The parts to load. All their files exist.
 
     Args:
         directory: the pipeline.
@@ -146,12 +146,12 @@ def weights_of(part: Path) -> Weights:
 
 
 def check_fields(part: str, config: Mapping[str, Any], known: Iterable[str] | None = None) -> None:
-    """Refuse the fields of a network that ``diffusers`` would ignore, or that need inputs which a call does not have.
+    """Refuse fields of a network that ``diffusers`` would ignore, or that need inputs that a call does not have.
 
     Args:
         part: the name of the part.
         config: the content of its ``config.json``.
-        known: the names of fields that its class handles; None takes all others as handled.
+        known: the fields of its class; None does not check for unknown fields.
 
     Raises:
         InputError: there is such a field.

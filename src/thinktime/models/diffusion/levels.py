@@ -31,7 +31,7 @@ class Threshold(NamedTuple):
     """Dynamic thresholding of clean estimates (Saharia et al. 2022, arXiv 2205.11487)."""
 
     ratio: float
-    """The quantile of the absolute values, 0 to 1, to which an estimate is clipped before it is divided by it."""
+    """A probability, 0 to 1. An estimate is clipped to this quantile of its absolute values, and divided by it."""
     most: float
     """Upper bound on this quantile; the lower bound is 1."""
 
@@ -53,8 +53,8 @@ class Levels:
         threshold: dynamic thresholding, in place of ``clip``.
 
     Raises:
-        InputError: the timesteps do not decrease strictly, or the first level has no signal and the model predicts
-            noise, from which no picture follows.
+        InputError: the timesteps do not decrease strictly, or the first level is pure noise and the model predicts
+            noise, which says nothing about the picture.
     """
 
     timesteps: tuple[int, ...]

@@ -118,7 +118,7 @@ class DiffusionModel:
         """Set the shape of a state.
 
         Raises:
-            InputError: the parts do not fit to each other.
+            InputError: the parts do not fit each other.
         """
         config = self._net.config
         if config.sample_size is None:
@@ -155,7 +155,7 @@ class DiffusionModel:
         """The class of unconditional pictures, and the names of the classes.
 
         Raises:
-            InputError: ``labels.json`` does not fit to the network.
+            InputError: ``labels.json`` does not fit the network.
         """
         described = directory / "labels.json"
         labels = read_json(described) if described.exists() else {}

@@ -1,8 +1,7 @@
 """The noise schedule of a ``diffusers`` directory as a DDIM sampler.
 
-The directory gives the levels, the prediction and the limits of the clean estimate; the steps between the levels are
-always those of DDIM. So fields that only choose another way from level to level are not used, and all others are
-either applied or refused.
+The directory gives the levels, the prediction and the limits of the clean estimate. The steps between the levels are
+always those of DDIM. So fields that only choose other steps have no effect. All other fields are applied or refused.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ _OF_A_SOLVER = {
     *("skip_prk_steps", "solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final"),
     *("predict_x0", "disable_corrector", "solver_p"),
 }
-"""Fields that choose the way from level to level, in place of which a step is that of DDIM."""
+"""Fields that choose the steps between levels. They have no effect, because the steps are those of DDIM."""
 _SWITCHED = {"clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one"}
-"""Fields that files of other samplers keep, and that have no effect there."""
+"""Fields that may be in the file of a sampler that does not read them. There they have no effect."""
 _CHOICES = {
     "prediction_type": ("epsilon", "v_prediction", "sample"),
     "timestep_spacing": ("leading", "trailing", "linspace"),
@@ -47,7 +46,7 @@ def sampler_of(config: Mapping[str, Any], *, latent: bool, named: str | None = N
 
     Args:
         config: the content of ``scheduler_config.json``.
-        latent: whether the directory is a Stable Diffusion, whose pipeline fixes two of the fields.
+        latent: whether the directory is a Stable Diffusion pipeline, which fixes two of the fields.
         named: the sampler that ``model_index.json`` names.
 
     Raises:
@@ -130,7 +129,7 @@ def _fits(name: str, value: Any, example: bool | int | float) -> bool:
 
 
 def _check_latent(kind: str, chosen: Mapping[str, Any]) -> None:
-    """Refuse two values that the pipeline of Stable Diffusion replaces."""
+    """Refuse two values that the pipeline of Stable Diffusion replaces by others."""
     if chosen.get("clip_sample"):
         fix = f"latents are not clipped, and a {kind} without this field clips; write false in scheduler_config.json"
         raise InputError("scheduler.clip_sample", True, fix)

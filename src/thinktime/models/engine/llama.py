@@ -51,7 +51,7 @@ class LlamaConfig:
         """Read ``config.json``; missing fields have the defaults of ``transformers``.
 
         Raises:
-            ValueError: a field has no possible value.
+            ValueError: a number is not above 0, or ``tie_word_embeddings`` is no boolean.
         """
         raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         theirs = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}

@@ -122,7 +122,7 @@ class LanguageModel:
     device: torch.device
     context: int
     fingerprint: str
-    """Of everything that decides a sample, see `fingerprint`."""
+    """A digest of everything that decides a sample, see `fingerprint`."""
     weights: str
     """The digest of the weights alone."""
 
@@ -150,7 +150,7 @@ class RewardModel:
     device: torch.device
     context: int
     fingerprint: str
-    """Of everything that decides a score, see `fingerprint`."""
+    """A digest of everything that decides a score, see `fingerprint`."""
     weights: str
     """The digest of the weights alone."""
     label: str
@@ -229,7 +229,7 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
 
 @contextmanager
 def _named_errors(field: str, directory: Path) -> Iterator[None]:
-    """Errors as a `ModelError` that names the directory. Broken files raise errors of their own in each library."""
+    """Turn errors into a `ModelError` that names the directory. Each library has its own errors for broken files."""
     try:
         yield
     except ThinktimeError:
@@ -252,7 +252,13 @@ def weights_digest(directory: Path) -> str:
 
 
 def digest_of(paths: Iterable[Path], size: int = 6, start: str = "") -> str:
-    """A digest of a text and of the content of files, in two hexadecimal digits for each byte of its size."""
+    """A digest of a text and of the content of files, as hexadecimal digits.
+
+    Args:
+        paths: the files, in order.
+        size: bytes of the digest; each is two digits.
+        start: the text.
+    """
     digest = hashlib.blake2b(start.encode(), digest_size=size)
     for path in paths:
         with path.open("rb") as file:

@@ -60,7 +60,7 @@ class ChatTemplate:
         return text
 
     def rendered(self, messages: Messages) -> tuple[str, str]:
-        """The prompt, and why turns were joined for it; the reason is empty if none were.
+        """The prompt, and the reason if turns were joined for it; else the reason is empty.
 
         Raises:
             InputError, ModelError: as `render`.

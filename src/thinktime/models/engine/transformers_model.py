@@ -202,7 +202,7 @@ def _logits(model: Model, vocabulary: int, shape: Shape, dtype: torch.dtype, win
     """The engine's logits of both rows in one batch; the last token of each row is decoded from the store.
 
     Args:
-        windows: gets the window of every layer.
+        windows: the window of every layer is added to it.
     """
     store = KVStore(shape.layers, shape.heads, shape.kv_heads, shape.head_dim, 4, 16, dtype, torch.device("cpu"))
     rows, blocks = _rows(vocabulary), [[0, 1], [2, 3]]

@@ -62,9 +62,12 @@ class RefusedError(RemoteError):
         self, url: str, status: int, message: str, *, tries: int, billed: bool, retry_after: float | None
     ) -> None:
         after = f" after {tries} tries" if tries > 1 else ""
-        fix = {429: "; send fewer requests at once, or wait"}.get(
-            status, "; see the server's log" if status >= 500 else "; give the address it moved to" * (status < 400)
-        )
+        if status == 429:
+            fix = "; send fewer requests at once, or wait"
+        elif status >= 500:
+            fix = "; see the server's log"
+        else:
+            fix = "; give the address it moved to" if status < 400 else ""
         super().__init__(f"endpoint={url!r}: it answers {status}{after} ({message}){fix}")
         self.status, self.message, self.retry_after = status, message, retry_after
         self.billed = billed
@@ -473,7 +476,8 @@ def _reason(error: aiohttp.ClientError) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(printable(text[:2000]).encode(errors="replace").decode().split())  # no half of a surrogate pair
+    whole = printable(text[:2000]).encode(errors="replace").decode()  # half of a surrogate pair cannot be printed
+    line = " ".join(whole.split())
     return line if len(line) <= 300 else f"{line[:299]}…"
 
 

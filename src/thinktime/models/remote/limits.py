@@ -1,4 +1,4 @@
-"""Limits on what an endpoint sends, in bytes, and a room of bytes that many readers share."""
+"""Limits on what an endpoint sends, and `Room`, a limit that many requests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVENT = 4 * MIB
 REPLIES = 256 * MIB
 """Most bytes of all replies that are being read. Replies up to ``SMALL`` bytes do not count."""
 SMALL = 64 * 1024
-"""Bytes up to which a reply or a request does not count in a room, so that a full room stops no small one."""
+"""A reply or a request counts in a room only beyond this many bytes, so a full room stops no small one."""
 SAMPLE = 2_000_000
 """Most characters of a sample's text and thoughts."""
 VALUES = 2_000_000
@@ -20,11 +20,11 @@ VALUES = 2_000_000
 
 
 class OversizeError(Exception):
-    """An endpoint sends more than a limit. The message says what."""
+    """An endpoint sends more than a limit allows. The message says which limit."""
 
 
 class Room:
-    """A number of bytes, or of other things, that many users share.
+    """A number of bytes, or of samples, that many requests share.
 
     Args:
         most: the number.
@@ -36,7 +36,7 @@ class Room:
         self._within = within
 
     def take(self, count: int) -> bool:
-        """Take so many if they are free here and outside; otherwise change nothing and return False."""
+        """Take this number if it is free here and outside; otherwise change nothing and return False."""
         if count > self.free or (self._within is not None and not self._within.take(count)):
             return False
         self.free -= count
@@ -50,7 +50,7 @@ class Room:
 
 
 class Share:
-    """What one user takes of a room. It is given back at the end of the ``with`` block."""
+    """What one request takes of a room. It is given back at the end of the ``with`` block."""
 
     def __init__(self, room: Room) -> None:
         self._room, self._held = room, 0

@@ -112,7 +112,7 @@ async def probe(prober: Prober, step: str) -> Traits:
 
 
 async def obeys_limit(prober: Prober, name: str, traits: Traits) -> bool:
-    """Whether the endpoint obeys or refuses the length limit ``name``; some ignore limits that they do not know.
+    """Whether the endpoint obeys or refuses the length limit ``name``; some endpoints ignore unknown limits.
 
     Args:
         prober: sends one request.
@@ -187,9 +187,9 @@ class Prober:
     def __init__(self, client: Client, api: Api, model: str) -> None:
         self.api = api
         self.spent = ReportedUsage(0, 0)
-        """The cost so far: the larger of reported and listed tokens. Uncounted ones are at their upper bound."""
+        """The cost so far: the reported tokens, or the listed ones if these are more; else the upper bound."""
         self.calls = 0
-        """Samples requested so far, without refused ones."""
+        """Number of samples requested so far, without refused requests."""
         self.last: ReportedUsage | None = None
         """The usage that the last reply reports."""
         self._client, self._model = client, model
@@ -257,7 +257,7 @@ class Prober:
         else:
             prompt, generated = reported.prompt, reported.generated
             listed = [choice.tokens or 0 for choice in choices]
-            if len(choices) > 1 and generated <= limit:  # it may count one of them
+            if len(choices) > 1 and generated <= limit:  # the usage may count one of them
                 listed = [at_most(choice, limit) for choice in choices]
             generated = max(generated, sum(listed))
         self.spent = ReportedUsage(self.spent.prompt + prompt, self.spent.generated + generated)

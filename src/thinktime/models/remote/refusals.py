@@ -20,7 +20,7 @@ def about_length(error: RefusedError) -> bool:
 
 
 async def explained(error: RefusedError, client: Client, model: str) -> ModelError | InputError:
-    """The error to raise: what the user has to change, or the refusal itself if that is nothing in the request."""
+    """The error to raise: what the user has to change, or the refusal itself if the request is not its cause."""
     if not 400 <= error.status < 500 or error.status == 429:
         return error
     says = f"{client.url} answers {error.status} ({error.message})"
