@@ -8,9 +8,9 @@ alone. The limits of time and memory here stop the others.
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,10 +44,7 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         return found
 
-    with suppress(ImportError):  # Windows has no such limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     signal.signal(signal.SIGPROF, stop)
     key_of("sqrt(2)")  # imports what the first formula needs
     for line in sys.stdin:

@@ -16,6 +16,7 @@ from thinktime.cli.common import EXIT_INPUT, Dtype, Json, ModelName, PriceText, 
 from thinktime.cli.probe import described
 from thinktime.config import POCKET, is_url
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
+from thinktime.core.printable import printable
 from thinktime.core.types import MAIN, Problem, missing
 from thinktime.files import user_path
 from thinktime.session import Session, model_key, open_session, user_probe_cache
@@ -69,7 +70,7 @@ def doctor(
     except ModelError as error:
         if is_url(model):
             raise
-        print(f"error: {error}", file=sys.stderr)  # the directory is the input, and its files are broken
+        print(printable(f"error: {error}"), file=sys.stderr)  # the directory is the input, and its files are broken
         raise typer.Exit(EXIT_INPUT) from None
     judge = session.scorers.get(MAIN)
     found |= {"scorer": None if judge is None else judge.name, "strategies": _refusals(session)}

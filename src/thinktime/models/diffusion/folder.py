@@ -59,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("model", str(path), f"no diffusers directory ({error})") from None
     if not isinstance(found, dict):
         raise InputError("model", str(path), "no diffusers directory (it holds no JSON object)")

@@ -74,7 +74,7 @@ class DiffusionModel:
             raise InputError("model", str(directory), fix) from None
         if (kind := sampler["_class_name"]) != "DDIMScheduler":
             _LOG.warning("model=%r: the levels are those of its %s, the steps are those of DDIM", str(directory), kind)
-        self.name = f"{directory.name}@{weights_digest(directory, names)}"
+        self.name = f"{directory.resolve().name}@{weights_digest(directory, names)}"
         self.fingerprint = fingerprint(directory, names)
 
     def _load(self, directory: Path) -> None:
