@@ -335,10 +335,10 @@ def _bubblewrap(limits: Limits, info: int, rules: int) -> list[str]:
         *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--info-fd", str(info)),
         *("--seccomp", str(rules)),
         *rights,
+        *("--perms", "0777", "--size", str(limits.files), "--tmpfs", "/tmp"),  # first, because Python may be below it
         *_visible(),
         *("--perms", "0755", "--dir", "/dev"),
         *("--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),
-        *("--perms", "0777", "--size", str(limits.files), "--tmpfs", "/tmp"),
         *("--perms", "0777", "--size", str(limits.files), "--tmpfs", "/dev/shm"),  # multiprocessing has its locks there
         *("--remount-ro", "/", "--chdir", "/tmp", "--"),
     ]
