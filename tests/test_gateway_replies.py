@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -61,6 +62,14 @@ def test_a_json_value_has_one_spelling(text: str, spelled: str) -> None:
 )
 def test_what_is_no_json_has_no_answer(text: str) -> None:
     assert READER.read(RemoteText("", text)) is None
+
+
+def test_many_code_fences_take_no_more_memory_than_their_text() -> None:
+    tracemalloc.start()
+    assert READER.read(RemoteText("", "```json\n" * 5000)) is None
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5_000_000
 
 
 @pytest.mark.parametrize("bad", ['{"n": NaN}', "[" * 100_000, f'{{"n": {LONG}}}', '{"n": 1e400}', '{"n": "\ud83d"}'])

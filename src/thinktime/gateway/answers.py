@@ -84,8 +84,9 @@ def _json_in(text: str) -> Exact | None:
         return Exact.of(_JSON.decode(text.strip().removeprefix("\ufeff")))
     except _UNREADABLE:
         text = without_thoughts(text)
-    fenced = [text[found.end() :] for found in _FENCE.finditer(text)][-MOST_FENCES:]
-    for rest in map(str.strip, [text, *reversed(fenced), text[len(text.partition("{")[0]) :]]):
+    fences = [found.end() for found in _FENCE.finditer(text)][-MOST_FENCES:]
+    for start in (0, *reversed(fences), len(text.partition("{")[0])):
+        rest = text[start:].strip()
         try:
             value, end = _JSON.raw_decode(rest)
             behind = rest[end:].strip()
