@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,6 +225,29 @@ def test_a_pole_of_a_function_has_no_value(answer: str) -> None:
 def test_no_text_takes_long_to_read(text: str) -> None:
     """A pattern that backtracks would take minutes."""
     extract(text)
+
+
+NEAR_4000 = [f"{'9' * 390}e4000", f"{'9' * 390}e-4000", "1e4000" + " trillion" * 40, f"x = {'9' * 390}e4000"]
+
+
+@pytest.mark.parametrize("answer", NEAR_4000, ids=lambda answer: answer[-16:])
+def test_a_number_of_more_digits_than_python_writes_is_compared_as_text(answer: str) -> None:
+    assert equivalent(answer, answer) and not equivalent(answer, f"9{answer}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" + "\ufdfa" * 1990 + "]", "{" + "\ufdfa," * 990 + "}", "a" + " " * 1990 + "b", "a;" + " " * 1990 + "b"),
+        *("The answer to" + sign * 20_000 for sign in " \t"),
+    ],
+    ids=["18 signs each", "18 signs in a set", "spaces", "spaces behind a sign", "spaces in a sentence", "tabs"],
+)
+def test_a_text_takes_a_fraction_of_a_second_on_the_event_loop(text: str) -> None:
+    """Each took between 0.1 and 5 seconds of the processor."""
+    began = time.process_time()
+    assert not equivalent(text, "a") and extract(text) is None
+    assert time.process_time() - began < 0.09
 
 
 # Numbers in any spelling

@@ -59,7 +59,7 @@ _FLIPPED = {"≥": "≤", ">": "<"}
 _ABOUT = re.compile(
     r"^(?:about|approximately|approx\.?|around|roughly|~|\\approx|\\sim)\s*(?=[\d.$\\-])", re.IGNORECASE
 )
-_JOINED = re.compile(r"\s+(?:or|and)\s+|\s*(?:;|,)\s*(?:or\s+|and\s+)?")
+_JOINED = re.compile(r"\s(?:or|and)\s|[;,]\s*(?:(?:or|and)\s)?")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\+/-")
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|(?:the )?empty set", re.IGNORECASE)

@@ -64,6 +64,8 @@ def _rewritten(answer: str) -> str:
     text = _VULGAR.sub(_fraction, text)
     text = "".join(_SIGNS.get(sign, sign) for sign in text)
     text = unicodedata.normalize("NFKC", text)
+    if len(text) > 2 * LONGEST:  # one sign may stand for 18
+        return trimmed(answer[: LONGEST + 1])
     for pattern, by in _SYNONYMS:
         text = pattern.sub(by, text)
     text = _SPACING.sub(lambda found: "" if found[0] == r"\!" or found[0][1:2].isalpha() else " ", text)

@@ -7,6 +7,8 @@ from fractions import Fraction
 
 LARGEST_EXPONENT = 4000
 """A larger power of ten is compared as text."""
+LARGEST_BITS = 14_000
+"""Of a numerator or denominator, some 4,200 digits; Python writes at most 4,300. Other numbers are compared as text."""
 
 _THOUSANDS = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+"
 _DECIMAL = rf"(?:{_THOUSANDS}|\d+)(?:\.\d*)?|\.\d+"
@@ -71,7 +73,9 @@ def number(text: str) -> Fraction | None:
     if rest[:1] in ("-", "+") and not sign[1]:
         sign, rest = _SIGN.match(rest) or sign, rest[1:].lstrip()
     value = _unsigned(rest)
-    return None if value is None else -value if sign[1] == "-" else value
+    if value is None or max(value.numerator.bit_length(), value.denominator.bit_length()) > LARGEST_BITS:
+        return None
+    return -value if sign[1] == "-" else value
 
 
 def _unsigned(text: str) -> Fraction | None:

@@ -42,7 +42,8 @@ _HEADED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SAID = re.compile(
-    r"\banswer(?:\s+to\s+[^.\n]{1,60}?)?\s{1,9}is(?P<colon>\s{0,9}:(?:\*\*)?\s{0,9})?(?P<said>[^\n]*)", re.IGNORECASE
+    r"\banswer(?:\s{1,9}to\s{1,9}[^.\n]{1,60}?)?\s{1,9}is(?P<colon>\s{0,9}:(?:\*\*)?\s{0,9})?(?P<said>[^\n]*)",
+    re.IGNORECASE,
 )
 _DISPLAYED = re.compile(r"\s*(?:\$\$|\\\[|\*\*)")
 _DENIED = re.compile(r"^\s*(?:not|n't|never|wrong|unknown|unclear|none of)\b[^.\n]*", re.IGNORECASE)
