@@ -9,6 +9,7 @@ kind                examples                                key
 number              ``1,234``, ``2\frac12``, ``28\%``,      the exact value; units, percent and currency signs go
                     ``5 million``, ``12th``, ``3e8``
 time                ``6 am``, ``7:30 pm``                   hours and minutes
+date                ``2020-01-05``                          its numbers, in order
 parts               ``7:30``, ``1:2:3``                     the numbers, in order
 base                ``52_8``                                digits and base
 relation            ``a \le b``, ``k \in \mathbb{Z}``       both sides; a variable set equal to a value is the value
@@ -46,6 +47,7 @@ _COMPUTED = re.compile(r"[\d\\^_+*/()|!-]")
 _CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([AaPp])\.?\s?[Mm]\.?")
 _PARTS = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
+_DATE = re.compile(r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})")
 _BASE = re.compile(r"([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
 _MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
@@ -118,7 +120,7 @@ def _known(answer: str) -> str | None:
 
 def _quick(text: str) -> str | None:
     """The key of a text that needs no computing; None for others."""
-    value = number(_ABOUT.sub("", trimmed(text)))
+    value = None if _DATE.fullmatch(text) else number(_ABOUT.sub("", trimmed(text)))
     if value is not None:
         return _spelled(value)
     return None if _COMPUTED.search(text) else key_of(text)
@@ -191,6 +193,10 @@ def _time(text: str, at: _At) -> Hashable | None:
     if match is None or not 1 <= int(match[1]) <= 12:
         return None
     return ("time", int(match[1]) % 12 + (12 if match[3] in "Pp" else 0), int(match[2] or 0))
+
+
+def _date(text: str, at: _At) -> Hashable | None:
+    return ("date", *map(int, re.split("[-/.]", text))) if _DATE.fullmatch(text) else None
 
 
 def _parts(text: str, at: _At) -> Hashable | None:
@@ -281,7 +287,7 @@ def _formula(text: str, at: _At) -> Hashable | None:
 
 
 def _number(text: str, at: _At) -> Hashable | None:
-    return number(text)
+    return None if _DATE.fullmatch(text) else number(text)
 
 
 _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
@@ -291,6 +297,7 @@ _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
         _empty,
         _infinite,
         _time,
+        _date,
         _parts,
         _base,
         _matrix,

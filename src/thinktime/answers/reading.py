@@ -38,7 +38,7 @@ _WORD = re.compile(r"\w")
 _HASHES = re.compile(r"####[ \t]*(?P<said>[^\n]*)")
 _HEADED = re.compile(
     r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:final\s{1,9}|correct\s{1,9})?answer[ \t]{0,9}(?:\*\*)?"
-    r"[ \t]{0,9}(?:[:=]|\n)(?:\*\*)?\s{0,9}(?P<said>[^\n]*)",
+    r"[ \t]{0,9}(?:[:=\uff1a]|\n)(?:\*\*)?\s{0,9}(?P<said>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SAID = re.compile(
