@@ -16,91 +16,13 @@ _POINTS = r"\d{1,3}(?:\.\d{3}){2,}"
 _REPEATING = r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar)\{(?P<line>\d+)\}|\((?P<bracket>\d+)\))"
 _BRACED = r"(?:\{ *(-?\d+) *\}|(\d))"
 _POWER_OF_TEN = r"(?:e([+-]?\d+)|(?:\s*(?:\\times|\\cdot|[*x])\s*)10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+)))"
-_SHORT_UNITS = frozenset(
-    {
-        *"mgslLhJNWVAKCF",
-        *("mm", "cm", "dm", "km", "kms", "nm", "um", "ft", "yd", "yds", "mi", "ha", "sq", "cu", "cc", "px", "au", "ly"),
-        *(
-            "mg",
-            "kg",
-            "kgs",
-            "lb",
-            "lbs",
-            "oz",
-            "ml",
-            "mL",
-            "cl",
-            "cL",
-            "dl",
-            "dL",
-            "kl",
-            "kL",
-            "qt",
-            "pt",
-            "gal",
-            "cup",
-        ),
-        *(
-            "ms",
-            "ns",
-            "min",
-            "sec",
-            "hr",
-            "hrs",
-            "yr",
-            "yrs",
-            "mo",
-            "mos",
-            "wk",
-            "wks",
-            "day",
-            "Hz",
-            "kHz",
-            "MHz",
-            "GHz",
-        ),
-        *(
-            "kJ",
-            "MJ",
-            "eV",
-            "kN",
-            "kW",
-            "MW",
-            "GW",
-            "Wh",
-            "kWh",
-            "mV",
-            "kV",
-            "mA",
-            "Pa",
-            "kPa",
-            "MPa",
-            "atm",
-            "bar",
-            "psi",
-        ),
-        *(
-            "mol",
-            "cal",
-            "kB",
-            "KB",
-            "MB",
-            "GB",
-            "TB",
-            "dB",
-            "kph",
-            "mph",
-            "kmh",
-            "rpm",
-            "fps",
-            "bps",
-            "ppm",
-            "deg",
-            "rad",
-        ),
-        *("USD", "EUR", "GBP", "INR", "JPY", "CNY", "Rs", "ct", "cts", "pts", "pcs"),
-    }
-)
+_SHORT = """
+    m g s l L h J N W V A K C F mm cm dm km kms nm um ft yd yds mi ha sq cu cc px au ly
+    mg kg kgs lb lbs oz ml mL cl cL dl dL kl kL qt pt gal cup ms ns min sec hr hrs yr yrs mo mos wk wks day
+    Hz kHz MHz GHz kJ MJ eV kN kW MW GW Wh kWh mV kV mA Pa kPa MPa atm bar psi mol cal kB KB MB GB TB dB
+    kph mph kmh rpm fps bps ppm deg rad USD EUR GBP INR JPY CNY Rs ct cts pts pcs
+"""
+_SHORT_UNITS = frozenset(_SHORT.split())
 """Units of at most three letters. Other letters, as in 2xy, are variables, except for words behind a space (*men*)."""
 _NO_UNITS = frozenset(
     {
