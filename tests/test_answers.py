@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -353,6 +355,22 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
 
 def test_another_reader_can_be_given() -> None:
     assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_a_long_text_is_read_once_and_outside_of_the_event_loop(long: bool) -> None:
+    threads = []
+
+    def read(text: str) -> str:
+        threads.append(threading.current_thread())
+        return text[:1]
+
+    answers = TextAnswers(read)
+    states = [SimpleNamespace(text=f"{digit}{'.' * 3000 * long}") for digit in range(3)]
+    asyncio.run(answers.prepare(states))
+    assert [answers.read(state) for state in states] == ["0", "1", "2"]
+    assert len(threads) == (3 if long else 6)
+    assert (threading.main_thread() in threads) is not long
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -62,6 +64,25 @@ def test_a_json_value_has_one_spelling(text: str, spelled: str) -> None:
 )
 def test_what_is_no_json_has_no_answer(text: str) -> None:
     assert READER.read(RemoteText("", text)) is None
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_long_samples_are_read_outside_of_the_event_loop(as_json: bool) -> None:
+    async def longest_wait() -> float:
+        answers, longest = SampleAnswers(as_json=as_json, tools=False), 0.0
+        members = ",".join(f'"{place}": {place}' for place in range(50_000))
+        said = f"{{{members}}}" if as_json else ("#### " + r"\text{" * 65 + "\n") * 48 + "#### 7"
+        states = [RemoteText("", said + " " * place) for place in range(4)]
+        work = asyncio.create_task(answers.prepare(states))
+        while not work.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - began)
+        began = time.monotonic()
+        assert None not in [answers.read(state) for state in states]
+        return max(longest, time.monotonic() - began)
+
+    assert asyncio.run(longest_wait()) < 0.25  # on the event loop it takes 0.4 seconds and more
 
 
 def test_many_code_fences_take_no_more_memory_than_their_text() -> None:

@@ -38,6 +38,8 @@ from thinktime.bounded import BoundedProcess
 
 REMEMBERED = 2000
 """Characters; the keys of longer answers are computed again."""
+KEYS = 16_384
+"""Keys that are remembered: as many as the samples that the gateway runs at once."""
 _DEEPEST = 6
 """Answers inside an answer: entries of sets of sets."""
 
@@ -103,7 +105,7 @@ def is_quick(answer: str) -> bool:
     return len(answer) > LONGEST or _quick(plain(answer)) is not None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=KEYS)
 def _known(answer: str) -> str | None:
     if len(answer) > LONGEST:
         return Undecided(answer)

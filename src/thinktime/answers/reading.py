@@ -29,7 +29,7 @@ _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 """A chat template may write the beginning of a thought itself, so a sample may have only its end."""
 _NEXT_QUESTION = re.compile(
-    r"\n\s{0,9}(?:#+ ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise)\b ?\d{0,9} ?[:.]", re.IGNORECASE
+    r"\n[^\S\n]{0,9}(?:#{1,9} ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise)\b ?\d{0,9} ?[:.]", re.IGNORECASE
 )
 _BARE = re.compile(r"[\w.,/-]{0,40}\w")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,9}")
