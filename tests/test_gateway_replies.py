@@ -13,7 +13,9 @@ from fake_endpoint import written, written_stream
 from gateway_server import PLAIN, Start
 
 from thinktime.gateway.answers import SampleAnswers
+from thinktime.gateway.proxy import ReplyReader
 from thinktime.generators.text import RemoteText
+from thinktime.models.remote.events import EventReader
 
 READER = SampleAnswers(as_json=True, tools=False)
 AS_JSON = {**PLAIN, "model": "majority:n=4/words", "response_format": {"type": "json_object"}}
@@ -176,3 +178,12 @@ def test_garbage_without_a_budget_for_a_second_try_is_an_error(start_gateway: St
     endpoint.sent.append(written(b""))
     status, answer, _ = gateway.ask({**PLAIN, "model": "single@100tok/words"})
     assert (status, answer["thinktime"]["account"]["generated_tokens"], len(endpoint.requests)) == (502, 64, 1)
+
+
+@pytest.mark.parametrize("reader", [ReplyReader(True, {}), EventReader()])
+def test_a_long_line_in_small_pieces_is_read_once(reader: ReplyReader | EventReader) -> None:
+    """Each reader took seconds for it on the event loop."""
+    began = time.process_time()
+    for _ in range(3500):
+        assert list(reader.feed(b"x" * 1000) or ()) == []
+    assert time.process_time() - began < 0.5
