@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,6 +229,29 @@ def test_no_text_takes_long_to_read(text: str) -> None:
     extract(text)
 
 
+NEAR_4000 = [f"{'9' * 390}e4000", f"{'9' * 390}e-4000", "1e4000" + " trillion" * 40, f"x = {'9' * 390}e4000"]
+
+
+@pytest.mark.parametrize("answer", NEAR_4000, ids=lambda answer: answer[-16:])
+def test_a_number_of_more_digits_than_python_writes_is_compared_as_text(answer: str) -> None:
+    assert equivalent(answer, answer) and not equivalent(answer, f"9{answer}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" + "\ufdfa" * 1990 + "]", "{" + "\ufdfa," * 990 + "}", "a" + " " * 1990 + "b", "a;" + " " * 1990 + "b"),
+        *("The answer to" + sign * 20_000 for sign in " \t"),
+    ],
+    ids=["18 signs each", "18 signs in a set", "spaces", "spaces behind a sign", "spaces in a sentence", "tabs"],
+)
+def test_a_text_takes_a_fraction_of_a_second_on_the_event_loop(text: str) -> None:
+    """Each took between 0.1 and 5 seconds of the processor."""
+    began = time.process_time()
+    assert not equivalent(text, "a") and extract(text) is None
+    assert time.process_time() - began < 0.09
+
+
 # Numbers in any spelling
 
 VALUES = st.fractions(-10_000, 10_000, max_denominator=64)
@@ -329,6 +355,22 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
 
 def test_another_reader_can_be_given() -> None:
     assert TextAnswers(lambda text: text[:1]).read(SimpleNamespace(text="7 of 9")) == "7"
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_a_long_text_is_read_once_and_outside_of_the_event_loop(long: bool) -> None:
+    threads = []
+
+    def read(text: str) -> str:
+        threads.append(threading.current_thread())
+        return text[:1]
+
+    answers = TextAnswers(read)
+    states = [SimpleNamespace(text=f"{digit}{'.' * 3000 * long}") for digit in range(3)]
+    asyncio.run(answers.prepare(states))
+    assert [answers.read(state) for state in states] == ["0", "1", "2"]
+    assert len(threads) == (3 if long else 6)
+    assert (threading.main_thread() in threads) is not long
 
 
 @pytest.mark.parametrize("reader", READERS)

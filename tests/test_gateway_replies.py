@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,7 +13,9 @@ from fake_endpoint import written, written_stream
 from gateway_server import PLAIN, Start
 
 from thinktime.gateway.answers import SampleAnswers
+from thinktime.gateway.proxy import ReplyReader
 from thinktime.generators.text import RemoteText
+from thinktime.models.remote.events import EventReader
 
 READER = SampleAnswers(as_json=True, tools=False)
 AS_JSON = {**PLAIN, "model": "majority:n=4/words", "response_format": {"type": "json_object"}}
@@ -61,6 +66,33 @@ def test_a_json_value_has_one_spelling(text: str, spelled: str) -> None:
 )
 def test_what_is_no_json_has_no_answer(text: str) -> None:
     assert READER.read(RemoteText("", text)) is None
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_long_samples_are_read_outside_of_the_event_loop(as_json: bool) -> None:
+    async def longest_wait() -> float:
+        answers, longest = SampleAnswers(as_json=as_json, tools=False), 0.0
+        members = ",".join(f'"{place}": {place}' for place in range(50_000))
+        said = f"{{{members}}}" if as_json else ("#### " + r"\text{" * 65 + "\n") * 48 + "#### 7"
+        states = [RemoteText("", said + " " * place) for place in range(4)]
+        work = asyncio.create_task(answers.prepare(states))
+        while not work.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - began)
+        began = time.monotonic()
+        assert None not in [answers.read(state) for state in states]
+        return max(longest, time.monotonic() - began)
+
+    assert asyncio.run(longest_wait()) < 0.25  # on the event loop it takes 0.4 seconds and more
+
+
+def test_many_code_fences_take_no_more_memory_than_their_text() -> None:
+    tracemalloc.start()
+    assert READER.read(RemoteText("", "```json\n" * 5000)) is None
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5_000_000
 
 
 @pytest.mark.parametrize("bad", ['{"n": NaN}', "[" * 100_000, f'{{"n": {LONG}}}', '{"n": 1e400}', '{"n": "\ud83d"}'])
@@ -146,3 +178,12 @@ def test_garbage_without_a_budget_for_a_second_try_is_an_error(start_gateway: St
     endpoint.sent.append(written(b""))
     status, answer, _ = gateway.ask({**PLAIN, "model": "single@100tok/words"})
     assert (status, answer["thinktime"]["account"]["generated_tokens"], len(endpoint.requests)) == (502, 64, 1)
+
+
+@pytest.mark.parametrize("reader", [ReplyReader(True, {}), EventReader()])
+def test_a_long_line_in_small_pieces_is_read_once(reader: ReplyReader | EventReader) -> None:
+    """Each reader took seconds for it on the event loop."""
+    began = time.process_time()
+    for _ in range(3500):
+        assert list(reader.feed(b"x" * 1000) or ()) == []
+    assert time.process_time() - began < 0.5

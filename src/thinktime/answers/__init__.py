@@ -4,12 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable
+from threading import Lock
 from typing import Any
 
 from thinktime.answers.equivalence import Undecided, canonical, equivalent, is_quick
 from thinktime.answers.reading import READERS, extract
 
-__all__ = ["READERS", "TextAnswers", "Undecided", "canonical", "equivalent", "extract"]
+__all__ = ["LONG", "READERS", "Readings", "TextAnswers", "Undecided", "canonical", "equivalent", "extract"]
+
+
+LONG = 2000
+"""Characters of a text whose reading takes a millisecond or more."""
+REMEMBERED = 4096
+"""Readings of long texts that are remembered."""
+
+
+class Readings:
+    """Remembers what was read from long texts, so that another thread than the event loop's can read them."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, str | None] = {}
+        self._lock = Lock()
+
+    def once(self, read: Callable[[], str | None], *texts: str) -> str | None:
+        """What ``read`` takes from the texts. It is called again for short texts only."""
+        if sum(map(len, texts)) <= LONG:
+            return read()
+        key = tuple((len(text), hash(text)) for text in texts)
+        with self._lock:
+            if key in self._found:
+                return self._found[key]
+        found = read()
+        with self._lock:
+            self._found[key] = found
+            if len(self._found) > REMEMBERED:
+                self._found.pop(next(iter(self._found)))
+        return found
 
 
 class TextAnswers:
@@ -22,10 +52,11 @@ class TextAnswers:
 
     def __init__(self, read: Callable[[str], str | None] = extract, name: str = "statement") -> None:
         self._read, self.name = read, name
+        self._readings = Readings()
 
     def read(self, state: Any) -> str | None:
         """The final answer in ``state.text``, or None."""
-        answer = self._read(state.text)
+        answer = self._readings.once(lambda: self._read(state.text), state.text)
         return answer if answer and answer.strip() else None
 
     def key(self, answer: str) -> Hashable:
@@ -33,8 +64,11 @@ class TextAnswers:
         return canonical(answer)
 
     async def prepare(self, states: Iterable[Any]) -> None:
-        """Compute slow keys outside of the event loop. Later calls of `key` find them in the cache."""
-        found = [self.read(state) for state in states]
+        """Read what is long, and compute the keys that take long, outside of the event loop."""
+        listed = list(states)
+        if any(len(state.text) > LONG for state in listed):
+            await asyncio.to_thread(lambda: [self.read(state) for state in listed])
+        found = [self.read(state) for state in listed]
         slow = [answer for answer in found if answer is not None and not is_quick(answer)]
         if slow:
             await asyncio.to_thread(lambda: [self.key(answer) for answer in slow])

@@ -9,6 +9,7 @@ kind                examples                                key
 number              ``1,234``, ``2\frac12``, ``28\%``,      the exact value; units, percent and currency signs go
                     ``5 million``, ``12th``, ``3e8``
 time                ``6 am``, ``7:30 pm``                   hours and minutes
+date                ``2020-01-05``                          its numbers, in order
 parts               ``7:30``, ``1:2:3``                     the numbers, in order
 base                ``52_8``                                digits and base
 relation            ``a \le b``, ``k \in \mathbb{Z}``       both sides; a variable set equal to a value is the value
@@ -37,6 +38,8 @@ from thinktime.bounded import BoundedProcess
 
 REMEMBERED = 2000
 """Characters; the keys of longer answers are computed again."""
+KEYS = 16_384
+"""Keys that are remembered: as many as the samples that the gateway runs at once."""
 _DEEPEST = 6
 """Answers inside an answer: entries of sets of sets."""
 
@@ -46,6 +49,7 @@ _COMPUTED = re.compile(r"[\d\\^_+*/()|!-]")
 _CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([AaPp])\.?\s?[Mm]\.?")
 _PARTS = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
+_DATE = re.compile(r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})")
 _BASE = re.compile(r"([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
 _MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
@@ -59,7 +63,7 @@ _FLIPPED = {"≥": "≤", ">": "<"}
 _ABOUT = re.compile(
     r"^(?:about|approximately|approx\.?|around|roughly|~|\\approx|\\sim)\s*(?=[\d.$\\-])", re.IGNORECASE
 )
-_JOINED = re.compile(r"\s+(?:or|and)\s+|\s*(?:;|,)\s*(?:or\s+|and\s+)?")
+_JOINED = re.compile(r"\s(?:or|and)\s|[;,]\s*(?:(?:or|and)\s)?")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\+/-")
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|(?:the )?empty set", re.IGNORECASE)
@@ -101,7 +105,7 @@ def is_quick(answer: str) -> bool:
     return len(answer) > LONGEST or _quick(plain(answer)) is not None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=KEYS)
 def _known(answer: str) -> str | None:
     if len(answer) > LONGEST:
         return Undecided(answer)
@@ -118,7 +122,7 @@ def _known(answer: str) -> str | None:
 
 def _quick(text: str) -> str | None:
     """The key of a text that needs no process; None if it needs one."""
-    value = number(_ABOUT.sub("", trimmed(text)))
+    value = None if _DATE.fullmatch(text) else number(_ABOUT.sub("", trimmed(text)))
     if value is not None:
         return _spelled(value)
     return None if _COMPUTED.search(text) else key_of(text)
@@ -191,6 +195,10 @@ def _time(text: str, at: _At) -> Hashable | None:
     if match is None or not 1 <= int(match[1]) <= 12:
         return None
     return ("time", int(match[1]) % 12 + (12 if match[3] in "Pp" else 0), int(match[2] or 0))
+
+
+def _date(text: str, at: _At) -> Hashable | None:
+    return ("date", *map(int, re.split("[-/.]", text))) if _DATE.fullmatch(text) else None
 
 
 def _parts(text: str, at: _At) -> Hashable | None:
@@ -281,7 +289,7 @@ def _formula(text: str, at: _At) -> Hashable | None:
 
 
 def _number(text: str, at: _At) -> Hashable | None:
-    return number(text)
+    return None if _DATE.fullmatch(text) else number(text)
 
 
 _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
@@ -291,6 +299,7 @@ _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
         _empty,
         _infinite,
         _time,
+        _date,
         _parts,
         _base,
         _matrix,

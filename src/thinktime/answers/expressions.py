@@ -56,6 +56,8 @@ _FUNCTIONS = frozenset(
         *("sinh", "cosh", "tanh"),
     }
 )
+_INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
+"""Functions whose power -1 is the inverse function."""
 _CONSTANTS = frozenset({"pi", "e", "i", "infty"})
 _MULTIPLY = frozenset({"*", r"\cdot", r"\times", r"\ast"})
 _DIVIDE = frozenset({"/", r"\div"})
@@ -346,6 +348,9 @@ class _Parser:
         while self._sign() in ("_", "^"):
             if self._take() == "_":
                 base = self._group()
+            elif name in _INVERTIBLE and [self._sign(place) for place in range(4)] == ["{", "-", "1", "}"]:
+                self.at += 4
+                name = f"a{name}"
             else:
                 power = self._group()
         outside, self.in_angle = self.in_angle, True

@@ -25,6 +25,8 @@ _SIGNS = {
 }
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_ROOT = re.compile(r"√\s?(\d+(?:\.\d+)?)")
+"""The root of a whole number, of which LaTeX takes the first digit only."""
 _VULGAR = re.compile(r"(\d?)\s*([\u00bc-\u00be\u2150-\u215e])")
 _SPACING = re.compile(
     r"\\(?:[,;:!> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))|~"
@@ -60,10 +62,13 @@ def plain(answer: str) -> str:
 
 def _rewritten(answer: str) -> str:
     text = answer[: LONGEST + 1].replace(r"\\", f" {NEW_ROW} ")
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
     text = _VULGAR.sub(_fraction, text)
     text = "".join(_SIGNS.get(sign, sign) for sign in text)
     text = unicodedata.normalize("NFKC", text)
+    if len(text) > 2 * LONGEST:  # one sign may stand for 18
+        return trimmed(answer[: LONGEST + 1])
     for pattern, by in _SYNONYMS:
         text = pattern.sub(by, text)
     text = _SPACING.sub(lambda found: "" if found[0] == r"\!" or found[0][1:2].isalpha() else " ", text)

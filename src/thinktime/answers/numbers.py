@@ -7,6 +7,8 @@ from fractions import Fraction
 
 LARGEST_EXPONENT = 4000
 """A larger power of ten is compared as text."""
+LARGEST_BITS = 14_000
+"""Of a numerator or denominator, some 4,200 digits; Python writes at most 4,300. Other numbers are compared as text."""
 
 _THOUSANDS = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+"
 _DECIMAL = rf"(?:{_THOUSANDS}|\d+)(?:\.\d*)?|\.\d+"
@@ -14,13 +16,37 @@ _POINTS = r"\d{1,3}(?:\.\d{3}){2,}"
 _REPEATING = r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar)\{(?P<line>\d+)\}|\((?P<bracket>\d+)\))"
 _BRACED = r"(?:\{ *(-?\d+) *\}|(\d))"
 _POWER_OF_TEN = r"(?:e([+-]?\d+)|(?:\s*(?:\\times|\\cdot|[*x])\s*)10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+)))"
-_UNITS_OF_ONE_LETTER = "mgslLhJNWVAKCFk"
+_SHORT = """
+    m g s l L h J N W V A K C F mm cm dm km kms nm um ft yd yds mi ha sq cu cc px au ly
+    mg kg kgs lb lbs oz ml mL cl cL dl dL kl kL qt pt gal cup ms ns min sec hr hrs yr yrs mo mos wk wks day
+    Hz kHz MHz GHz kJ MJ eV kN kW MW GW Wh kWh mV kV mA Pa kPa MPa atm bar psi mol cal kB KB MB GB TB dB
+    kph mph kmh rpm fps bps ppm deg rad USD EUR GBP INR JPY CNY Rs ct cts pts pcs
+"""
+_SHORT_UNITS = frozenset(_SHORT.split())
+"""Units of at most three letters. Other letters, as in 2xy, are variables, except for words behind a space (*men*)."""
 _NO_UNITS = frozenset(
     {
         *("am", "pm", "ad", "bc", "bce", "ce", "i", "x", "y", "z", "pi"),
         *("and", "or", "an", "in", "is", "of", "to", "than", "then", "times", "over", "through", "thru", "vs"),
         *("plus", "minus", "negative", "not", "no", "less", "more", "mod", "modulo", "root", "point"),
         *("squared", "cubed", "factorial", "pair", "pairs", "gross", "score"),
+        *(
+            "sin",
+            "cos",
+            "tan",
+            "cot",
+            "csc",
+            "log",
+            "exp",
+            "below",
+            "lakh",
+            "lakhs",
+            "crore",
+            "crores",
+            "bn",
+            "mn",
+            "mil",
+        ),
         *("half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth", "fifths"),
         *("sixth", "sixths", "tenth", "tenths", "hundredths"),
         *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october"),
@@ -45,6 +71,8 @@ _SPELT = re.compile(
     rf"(?:{'|'.join([*_WORDS, 'hundred'])})\b(?:[\s-]+(?:and\s+)?(?:{'|'.join([*_WORDS, *_SCALES])})\b)*"
 )
 
+_ORDINALS = re.compile(rf"(?:{'|'.join([*_WORDS, *_SCALES, 'eigh', 'nin', 'twelf', 'twentie', 'thirtie'])})ths?")
+_MINUS = re.compile(r"^(?:minus|negative)\s+(?=[a-z\d.$])", re.IGNORECASE)
 _SIGN = re.compile(r"^([-+]?)\s*")
 _CURRENCY = re.compile(r"^(?:US|USD|EUR|GBP|Rs\.?|[€£¥₹])\s*(?=[\d.\\-])")
 _NUMBER = re.compile(rf"(?P<number>{_POINTS}|{_DECIMAL})(?P<ten>{_POWER_OF_TEN})?", re.IGNORECASE)
@@ -65,13 +93,15 @@ def number(text: str) -> Fraction | None:
     """The value of a number in plain notation, without its unit, percent sign or currency; None if it is no number."""
     if len(text) > 400 or not text:
         return None
-    sign = _SIGN.match(text)
+    sign = _SIGN.match(text := _MINUS.sub("-", text))
     assert sign is not None
     rest = _CURRENCY.sub("", text[sign.end() :])
     if rest[:1] in ("-", "+") and not sign[1]:
         sign, rest = _SIGN.match(rest) or sign, rest[1:].lstrip()
     value = _unsigned(rest)
-    return None if value is None else -value if sign[1] == "-" else value
+    if value is None or max(value.numerator.bit_length(), value.denominator.bit_length()) > LARGEST_BITS:
+        return None
+    return -value if sign[1] == "-" else value
 
 
 def _unsigned(text: str) -> Fraction | None:
@@ -125,8 +155,9 @@ def _with_unit(value: Fraction, rest: str) -> Fraction | None:
     words = rest.split(maxsplit=1)
     if rest[:1] in (" ", "-") and words:
         first = words[0].lower().strip("-").rstrip(".")
-        if first in _SCALES:
-            return _with_unit(value * _SCALES[first], f" {words[1]}" if len(words) > 1 else "")
+        scale = _SCALES.get(first) or _SCALES.get(first.removesuffix("s"))
+        if scale is not None:
+            return _with_unit(value * scale, f" {words[1]}" if len(words) > 1 else "")
         part = _PARTS.get(first) or _PARTS.get(first.removesuffix("s"))
         if part is not None and len(words) == 1:
             return value / part
@@ -139,10 +170,12 @@ def _with_unit(value: Fraction, rest: str) -> Fraction | None:
         units = re.findall(r"[A-Za-z]+", match["words"])
         if any(unit.lower() in _NO_UNITS or unit.lower() in _SCALES or unit.lower() in _WORDS for unit in units):
             return None
-        if any(len(unit) == 1 and unit not in _UNITS_OF_ONE_LETTER for unit in units if unit != "a" or len(units) == 1):
+        if any(_ORDINALS.fullmatch(unit.lower()) for unit in units):
             return None
-        if rest[:1].isalpha() and (len(units) > 1 or len(units[0]) > 3):  # 5cm is a length, 5apples is not understood
+        if units[0] == "a" or any(len(unit) < 3 and unit not in _SHORT_UNITS for unit in units if unit != "a"):
             return None
+        if rest[:1].isalpha() and (len(units) > 1 or units[0] not in _SHORT_UNITS):
+            return None  # 5cm is a length; 5apples and 2abc are not understood
     return value
 
 
@@ -164,5 +197,8 @@ def _in_words(text: str) -> Fraction | None:
             group = (1 if group is None else group) * 100
         else:
             total, group = total + (1 if group is None else group) * _SCALES[word], None
-    rest = text[spelt.end() :].strip().lower()
+    rest = text[spelt.end() :].strip().lower().lstrip("-")
+    part = _PARTS.get(rest) or _PARTS.get(rest.removesuffix("s"))
+    if part is not None:
+        return Fraction(total + (group or 0), part)  # two thirds
     return Fraction(total + (group or 0)) if rest in ("", "%", "percent") else None  # "Seven Dwarfs" is a name

@@ -29,7 +29,7 @@ _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 """A chat template may write the beginning of a thought itself, so a sample may have only its end."""
 _NEXT_QUESTION = re.compile(
-    r"\n\s{0,9}(?:#+ ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise)\b ?\d{0,9} ?[:.]", re.IGNORECASE
+    r"\n[^\S\n]{0,9}(?:#{1,9} ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise)\b ?\d{0,9} ?[:.]", re.IGNORECASE
 )
 _BARE = re.compile(r"[\w.,/-]{0,40}\w")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,9}")
@@ -38,11 +38,12 @@ _WORD = re.compile(r"\w")
 _HASHES = re.compile(r"####[ \t]*(?P<said>[^\n]*)")
 _HEADED = re.compile(
     r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:final\s{1,9}|correct\s{1,9})?answer[ \t]{0,9}(?:\*\*)?"
-    r"[ \t]{0,9}(?:[:=]|\n)(?:\*\*)?\s{0,9}(?P<said>[^\n]*)",
+    r"[ \t]{0,9}(?:[:=\uff1a]|\n)(?:\*\*)?\s{0,9}(?P<said>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SAID = re.compile(
-    r"\banswer(?:\s+to\s+[^.\n]{1,60}?)?\s{1,9}is(?P<colon>\s{0,9}:(?:\*\*)?\s{0,9})?(?P<said>[^\n]*)", re.IGNORECASE
+    r"\banswer(?:\s{1,9}to\s{1,9}[^.\n]{1,60}?)?\s{1,9}is(?P<colon>\s{0,9}:(?:\*\*)?\s{0,9})?(?P<said>[^\n]*)",
+    re.IGNORECASE,
 )
 _DISPLAYED = re.compile(r"\s*(?:\$\$|\\\[|\*\*)")
 _DENIED = re.compile(r"^\s*(?:not|n't|never|wrong|unknown|unclear|none of)\b[^.\n]*", re.IGNORECASE)

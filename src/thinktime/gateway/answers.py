@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Hashable, Iterable
@@ -9,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from thinktime.answers import TextAnswers
+from thinktime.answers import LONG, Readings, TextAnswers
 from thinktime.answers.reading import without_thoughts
 from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, majority
@@ -84,8 +85,9 @@ def _json_in(text: str) -> Exact | None:
         return Exact.of(_JSON.decode(text.strip().removeprefix("\ufeff")))
     except _UNREADABLE:
         text = without_thoughts(text)
-    fenced = [text[found.end() :] for found in _FENCE.finditer(text)][-MOST_FENCES:]
-    for rest in map(str.strip, [text, *reversed(fenced), text[len(text.partition("{")[0]) :]]):
+    fences = [found.end() for found in _FENCE.finditer(text)][-MOST_FENCES:]
+    for start in (0, *reversed(fences), len(text.partition("{")[0])):
+        rest = text[start:].strip()
         try:
             value, end = _JSON.raw_decode(rest)
             behind = rest[end:].strip()
@@ -111,10 +113,13 @@ class SampleAnswers:
 
     def __init__(self, *, as_json: bool, tools: bool) -> None:
         self._as_json, self._tools = as_json, tools
-        self._texts = TextAnswers()
+        self._texts, self._readings = TextAnswers(), Readings()
 
     def read(self, state: RemoteText) -> str | None:
         """The answer, or None if none can be read."""
+        return self._readings.once(lambda: self._answer(state), state.text, state.choice)
+
+    def _answer(self, state: RemoteText) -> str | None:
         try:
             calls = _calls(state)
             if calls:
@@ -132,8 +137,11 @@ class SampleAnswers:
 
     async def prepare(self, states: Iterable[RemoteText]) -> None:
         """As `TextAnswers.prepare`. JSON and tool calls are compared as they are."""
+        listed = list(states)
+        if any(len(state.text) + len(state.choice) > LONG for state in listed):
+            await asyncio.to_thread(lambda: [self.read(state) for state in listed])
         if not self._as_json:
-            await self._texts.prepare(states)
+            await self._texts.prepare(listed)
 
 
 def fallback_sample(search: Search) -> Candidate | None:

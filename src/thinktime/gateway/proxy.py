@@ -164,9 +164,12 @@ class ReplyReader:
 
     def feed(self, piece: bytes) -> None:
         """Read the next bytes."""
+        begun = len(self._rest)
         self._rest += piece
         if self._stream:
-            *lines, self._rest = self._rest.split(b"\n")
+            lines: list[bytearray] = []
+            if self._rest.find(b"\n", begun) >= 0:  # not for each piece of a long line
+                *lines, self._rest = self._rest.split(b"\n")
             if len(self._rest) > EVENT:
                 raise OversizeError(f"an event of more than {EVENT // MIB} MiB")
             for line in lines:

@@ -292,10 +292,13 @@ class Client:
         with Reading() as reading:
             async for piece in response.content.iter_any():
                 reading.add(piece)
-                if whole or (len(begun) <= SMALL and not begun.strip(BLANK)):
+                if not whole and len(begun) <= SMALL and not begun.strip(BLANK):
                     begun += piece
                     whole = begun.lstrip(BLANK).startswith(b"{")
+                    if whole:
+                        continue
                 if whole:
+                    begun += piece
                     continue
                 for event in reader.feed(piece):
                     if event.data == DONE:

@@ -37,7 +37,7 @@ class EventReader:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._begun = False
         self._name, self._data = "", list[bytes]()
         self._size = 0
@@ -49,18 +49,21 @@ class EventReader:
         Raises:
             OversizeError: an event has more than `EVENT` bytes.
         """
+        ends = not self._begun or self._rest.endswith(b"\r") or b"\n" in piece or b"\r" in piece
         self._rest += piece
         if not self._begun:
             self._rest = self._rest.removeprefix(BOM)
             self._begun = len(self._rest) >= len(BOM)
-        *lines, self._rest = _LINE_END.split(self._rest)
-        for line in lines:
-            yield from self._line(line)
+        if ends:  # a long line is not split at each of its pieces
+            *lines, rest = _LINE_END.split(bytes(self._rest))
+            self._rest = bytearray(rest)
+            for line in lines:
+                yield from self._line(line)
         self._refuse_long(len(self._rest))
 
     def close(self) -> Iterator[SentEvent]:
         """The event that the end of the stream completes."""
-        yield from self._line(self._rest.removesuffix(b"\r"))
+        yield from self._line(bytes(self._rest.removesuffix(b"\r")))
         if self._data and _is_whole(b"\n".join(self._data)):
             yield from self._event()
 
