@@ -2,8 +2,8 @@
 
     python -m experiments.ets.run --problems 834    # 500 problems of 4 to 8 computations; an hour on one core
 
-Two controls: ETS that keeps leaves at random, as many nodes as the integer program would, and REBASE of the width that
-holds as many tokens as ETS.
+Three controls: ETS that keeps leaves at random, as many nodes as the integer program would; REBASE of the width that
+holds as many tokens as ETS; and REBASE that merges identical siblings as ETS does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from thinktime.generators.local import LocalGenerator
 
 HERE = Path(__file__).parent
 LEVELS = (3, 4, 5)
-METHODS = ("beam_search", "dvts", "rebase", "ets", "ets:coverage=0", "ets:keep=random")
+MERGING = "ets:coverage=0,node_price=0"
+"""REBASE that merges siblings with the same step: the integer program keeps all leaves that get children."""
+METHODS = ("beam_search", "dvts", "rebase", "ets", "ets:coverage=0", "ets:keep=random", MERGING)
 PRICES = (0.5, 2, 4)
 
 
@@ -79,7 +81,7 @@ def main() -> None:
         ablation[str(n)] = {"final_answers": minus(ets, without, of=final_answers), "accuracy": minus(ets, without)}
         controls[str(n)] = {
             other: {"held_over_ets": ratio(sizes[other], sizes[label]), "ets_minus_this": minus(ets, outcomes[other])}
-            for other in (labelled("ets:keep=random", n), equals[n])
+            for other in (labelled("ets:keep=random", n), equals[n], labelled(MERGING, n))
         }
     plot(rows, experiment.out)
     result = {"levels": LEVELS, "arms": rows, "coverage_term": ablation, "controls": controls}
