@@ -16,20 +16,18 @@ __all__ = ["LONG", "READERS", "Readings", "TextAnswers", "Undecided", "canonical
 LONG = 2000
 """Characters of a text whose reading takes a millisecond or more."""
 REMEMBERED = 4096
-"""Readings of long texts that are remembered."""
+"""Readings that are remembered."""
 
 
 class Readings:
-    """Remembers what was read from long texts, so that another thread than the event loop's can read them."""
+    """Remembers the answers of texts. A thread reads long texts, and the event loop finds their answers here."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, str | None] = {}
         self._lock = Lock()
 
     def once(self, read: Callable[[], str | None], *texts: str) -> str | None:
-        """What ``read`` takes from the texts. It is called again for short texts only."""
-        if sum(map(len, texts)) <= LONG:
-            return read()
+        """The result of ``read``, which runs once for the same texts."""
         key = tuple((len(text), hash(text)) for text in texts)
         with self._lock:
             if key in self._found:

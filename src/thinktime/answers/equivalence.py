@@ -120,6 +120,7 @@ def _known(answer: str) -> str | None:
     return found.get("key")
 
 
+@lru_cache(maxsize=4096)
 def _quick(text: str) -> str | None:
     """The key of a text that needs no process; None if it needs one."""
     value = None if _DATE.fullmatch(text) else number(_ABOUT.sub("", trimmed(text)))

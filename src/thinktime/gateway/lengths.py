@@ -1,9 +1,9 @@
 """Which fields of a request decide how much an endpoint generates, by call and by engine.
 
 A request under a budget may have only fields whose effect is known. Any other field could make the answer longer than
-what was reserved: engines have length limits of their own (``n_predict``, ``max_new_tokens``), and ignore or prefer
-others in silence. Sources: OpenAI's API reference, the request schemas of vLLM, SGLang, llama.cpp's server, Ollama,
-Text Generation Inference, transformers serve and OpenRouter.
+the reservation. Engines have length limits of their own (``n_predict``, ``max_new_tokens``). They ignore some limits,
+and prefer some to others, without a word. Sources: OpenAI's API reference, the request schemas of vLLM, SGLang,
+llama.cpp's server, Ollama, Text Generation Inference, transformers serve and OpenRouter.
 """
 
 from __future__ import annotations
