@@ -34,8 +34,10 @@ class ModelSpec:
     """A model and its settings.
 
     Args:
-        source: a shipped model (`POCKET`), a Hugging Face directory, the URL of an endpoint, or a generator of an
-            installed package (see `thinktime.plugins`).
+        source: a shipped model (`POCKET`), a real model by name (`thinktime.hub.catalogue.CATALOGUE`), a Hugging Face
+            directory or a ``.gguf`` file, ``org/repo`` or ``hf:org/repo:file.gguf`` of the hub, the URL of a GGUF file
+            or of an endpoint, or a generator of an installed package (see `thinktime.plugins`). Nothing is downloaded:
+            `thinktime.hub.pull.pull` does that.
         name: which of an endpoint's models; not needed if it has one.
         price: an endpoint's dollars per million tokens, ``prompt/generated`` or ``prompt/generated/reused``.
         parameters: those that a token of an endpoint's model is multiplied with, for its FLOPs.
@@ -238,8 +240,12 @@ def environment(name: str) -> Environment:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text names an endpoint."""
-    return text.startswith(("http://", "https://"))
+    """Whether a text names an endpoint. The URL of a GGUF file names a model to pull."""
+    if not text.startswith(("http://", "https://")):
+        return False
+    from thinktime.hub.resolve import is_file_url
+
+    return not is_file_url(text)
 
 
 def only_for_endpoints(option: str, **given: object) -> None:

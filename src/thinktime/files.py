@@ -1,8 +1,9 @@
-"""Writes files that are whole or not there, and expands paths that users write."""
+"""Writes files that are whole or not there, expands paths that users write, and knows the user's cache folder."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from thinktime.core.errors import InputError
@@ -37,3 +38,16 @@ def user_path(field: str, text: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(field, text, f"this cannot be a path ({error})") from None
     return path
+
+
+def cache_folder() -> Path:
+    """The folder of models and other files that thinktime can get again: ``THINKTIME_HOME``, or the platform's."""
+    if home := os.environ.get("THINKTIME_HOME"):
+        return user_path("THINKTIME_HOME", home)
+    if sys.platform == "win32":
+        above = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        above = os.environ.get("XDG_CACHE_HOME") or Path.home() / "Library" / "Caches"
+    else:
+        above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(above) / "thinktime"

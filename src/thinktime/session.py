@@ -21,7 +21,7 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Capability, Problem, Prompt, Sampling
 from thinktime.core.usage import Budget
-from thinktime.files import user_path
+from thinktime.files import cache_folder, user_path
 from thinktime.scorers.embedding import HashedNgrams
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class Session:
         for each in loaded:
             if (fingerprint := getattr(each, "fingerprint", None)) is not None:
                 bank.bind(each.name, fingerprint)
+        for model in self.models.values():
+            if (origin := getattr(model, "origin", None)) is not None:
+                bank.add_provenance(model.name, origin.provenance.short())
         bank.add_roles("model", {role: model.name for role, model in self.models.items()})
         bank.add_roles("scorer", {role: scorer.name for role, scorer in self.scorers.items()})
         return replace(self, journal=bank)
@@ -224,19 +227,37 @@ def _roles_in_bank(kind: str, names: Sequence[str], wanted: Mapping[str, Any], b
 def _model(role: str, spec: ModelSpec, config: Config) -> Generator:
     """The generator of a role."""
     from thinktime import plugins, pocket
+    from thinktime.hub.resolve import Found, find_elsewhere, find_known
 
     source = spec.source
     if is_url(source):
         return _endpoint(spec, _key(role, source, "model", config))
-    directory = pocket.directory(POCKET[source]) if source in POCKET else user_path("model", source)
-    if not directory.exists():
+    found = Found(pocket.directory(POCKET[source])) if source in POCKET else find_known(source)
+    if found is None:
         made: Generator | None = plugins.made("generators", source)
         if made is not None:
             return made
+        found = find_elsewhere(source)
+    if found.kind == "embedder":
+        raise InputError("model", source, "it turns texts into vectors and writes none; name a model that writes")
     from thinktime.generators.local import LocalGenerator
 
-    dtype = _dtype(spec)
-    return LocalGenerator(directory, dtype=dtype, thinking_tokens=spec.thinking_tokens, chat=source not in POCKET)
+    chat = source not in POCKET and found.kind != "base"
+    generator = LocalGenerator(found.path, dtype=_dtype(spec), thinking_tokens=spec.thinking_tokens, chat=chat)
+    if source not in POCKET:
+        generator.origin = found
+    return generator
+
+
+def model_path(source: str) -> Path:
+    """The directory or the ``.gguf`` file of a model that is no shipped one.
+
+    Raises:
+        InputError: it is not on this machine.
+    """
+    from thinktime.hub.resolve import find_elsewhere, find_known
+
+    return (find_known(source) or find_elsewhere(source)).path
 
 
 def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -> Scorer:
@@ -285,7 +306,7 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         return VerdictProbability(generator)
     from thinktime.scorers.meta import MetaReward
 
-    directory = pocket.directory(POCKET[main]) if main in POCKET else user_path("model", main)
+    directory = pocket.directory(POCKET[main]) if main in POCKET else model_path(main)
     return MetaReward(generator, directory / "meta.json")
 
 
@@ -393,5 +414,4 @@ def user_probe_cache() -> ProbeCache:
     """The results of probing endpoints, in the user's cache folder."""
     from thinktime.models.remote.probe_cache import ProbeCache
 
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return ProbeCache(Path(folder) / "thinktime" / "endpoints.json")
+    return ProbeCache(cache_folder() / "endpoints.json")

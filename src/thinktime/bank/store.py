@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS roles (
 CREATE TABLE IF NOT EXISTS fingerprints (
     name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS provenance (
+    name TEXT PRIMARY KEY, record TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spending (
     account TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -132,6 +135,14 @@ class Bank:
             raise BankError(
                 f"bank={str(self.path)!r}: it has work of {name!r} with {of}; replay it, or give another bank"
             )
+
+    def add_provenance(self, name: str, record: Mapping[str, Any]) -> None:
+        """Note the origin, licence, revision and SHA-256 of a model's files, as a JSON object."""
+        self._write("INSERT OR REPLACE INTO provenance (name, record) VALUES (?, ?)", [(name, json.dumps(record))])
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """What `add_provenance` noted, by the name of the model."""
+        return {name: json.loads(record) for name, record in self._read("SELECT name, record FROM provenance")}
 
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
         """Store the role of each model (or scorer, by ``kind``) for the next searches."""

@@ -219,7 +219,9 @@ class Bench:
             roles = {role: each.name for role, each in sorted(getattr(self.session, kind).items())}
             if roles.keys() - {MAIN} or (roles and kind == "environments"):
                 named[kind] = roles
-        return named
+        noted = self.bank.provenance()
+        models = {role: noted[each.name] for role, each in self.session.models.items() if each.name in noted}
+        return named | ({"provenance": models} if models else {})
 
     def _sampling_result(self) -> dict[str, Any]:
         """The sampling options, the length limit named by the model's unit."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from thinktime import __version__
 from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.doctor import doctor
-from thinktime.cli.info import models, strategies
+from thinktime.cli.models import models
 from thinktime.cli.paint import paint
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
+from thinktime.cli.strategies import strategies
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
 from thinktime.core.printable import printable
 
@@ -28,16 +31,32 @@ _SPINS = "10000"
 """How long threads of torch spin for each other before they sleep. GNU's default is thirty times as long: beside other
 busy processes that keeps the cores from those that are waited for."""
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"thinktime {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
-    help="Spend a budget of inference-time compute on better answers, and see exactly what it cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, models, probe, doctor, demo, score_server):
+for command in (ask, paint, bench, serve, replay, report, probe, doctor, demo, score_server):
     app.command()(command)
+app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Spend a budget of inference-time compute on better answers, and see exactly what it cost."""
 
 
 def run() -> None:

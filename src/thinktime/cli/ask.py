@@ -26,6 +26,7 @@ from thinktime.cli.common import (
     Seed,
     Temperature,
     ThinkingTokens,
+    Yes,
     budget_of,
     config_of,
     gflops,
@@ -46,6 +47,7 @@ def ask(
         str, typer.Option(help="A strategy, with options: beam_search:n=16,width=4.")
     ] = "weighted_majority",
     model: Model = None,
+    yes: Yes = False,
     model_name: ModelNames = None,
     price: Prices = None,
     parameters: Parameters = None,
@@ -83,6 +85,7 @@ def ask(
         thinking_tokens=thinking_tokens,
         environment=environment,
         prompt=prompt,
+        yes=yes,
         strategy=strategy,
         budget=budget_of(budget),
         temperature=temperature,

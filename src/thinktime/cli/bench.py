@@ -36,6 +36,7 @@ from thinktime.cli.common import (
     Seed,
     Temperature,
     ThinkingTokens,
+    Yes,
     budget_of,
     config_of,
     numbers_in,
@@ -93,6 +94,7 @@ def bench(
     bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = None,
+    yes: Yes = False,
     model_name: ModelNames = None,
     price: Prices = None,
     parameters: Parameters = None,
@@ -147,6 +149,7 @@ def bench(
         thinking_tokens=thinking_tokens,
         environment=environment,
         prompt=prompt,
+        yes=yes and not replay_bank,
         without=NAMES,
         budget=budget_of(budget),
         temperature=temperature,
@@ -220,7 +223,7 @@ def demo(
     from thinktime.pocket.problems import problems as pocket_problems
 
     print(f"Five strategies, budgets 1 to 16, {problems} word problems from the test split. A few minutes…")
-    bench(out=out, problems=problems)
+    bench(out=out, problems=problems, model=["pocket"])
     result = read_json(out / "result.json")
     print(f"\n{headline(result)}")
     _paint(out / "pictures.png")

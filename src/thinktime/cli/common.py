@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thinktime.config import ROLE, Config, ModelSpec, ScorerSpec, fitting_scorer
+from thinktime.config import POCKET, ROLE, Config, ModelSpec, ScorerSpec, fitting_scorer, is_url
 from thinktime.core.errors import InputError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN, Prompt
@@ -26,11 +27,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Model = Annotated[
     list[str] | None,
     typer.Option(
-        help="'pocket', 'pocket-skilled' or 'pocket-retry' (shipped), a Hugging Face model directory, or an endpoint: "
-        "http://host/v1. Several by role: --model ~/m/large --model draft=~/m/small. Default: pocket.",
+        help="'pocket', 'pocket-skilled' or 'pocket-retry' (shipped), a real model of `thinktime models`, a "
+        "Hugging Face model directory, a .gguf file, org/repo of the hub, or an endpoint: http://host/v1. "
+        "Several by role: --model ~/m/large --model draft=~/m/small. Default: THINKTIME_MODEL, or pocket.",
         show_default=False,
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Download a --model that is not on this machine.")]
 ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
 ModelNames = Annotated[
     list[str] | None,
@@ -131,6 +134,7 @@ def config_of(
     environment: Sequence[str] | None,
     prompt: Sequence[str] | None,
     without: Collection[str] = (),
+    yes: bool = False,
     **rest: Any,
 ) -> Config:
     """Build the `Config` from the options of a command.
@@ -143,12 +147,15 @@ def config_of(
         environment: likewise.
         prompt: values of the form ``name=FILE``.
         without: scorers of the command itself, which the config does not know.
+        yes: whether models that are not on this machine are downloaded.
         rest: other fields of the config.
 
     Raises:
         InputError: an option cannot work.
     """
-    models = roles_in("model", model or ["pocket"])
+    models = roles_in("model", model or [os.environ.get("THINKTIME_MODEL") or "pocket"])
+    if yes:
+        pull_missing(models.values())
     names, prices, counts = (
         roles_in(field, texts or [], models)
         for field, texts in (("model_name", model_name), ("price", price), ("parameters", parameters))
@@ -179,6 +186,19 @@ def config_of(
         prompts=prompts_in(prompt or []),
         **rest,
     )
+
+
+def pull_missing(models: Iterable[str]) -> None:
+    """Download those models that can be downloaded and are not on this machine."""
+    from thinktime.cli.models import pulled
+    from thinktime.hub.resolve import NotPulledError, find_elsewhere, find_known
+
+    for source in models:
+        try:
+            if source not in POCKET and not is_url(source) and find_known(source) is None:
+                find_elsewhere(source)
+        except NotPulledError:
+            pulled(source)
 
 
 def roles_in(field: str, given: Iterable[str], known: Collection[str] | None = None) -> dict[str, str]:

@@ -49,6 +49,8 @@ class LocalGenerator:
     """
 
     unit = "tokens"
+    origin: Any = None
+    """Where the files were found, with their ``provenance``; None for a shipped model."""
 
     def __init__(
         self,

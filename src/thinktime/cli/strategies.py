@@ -1,4 +1,4 @@
-"""``thinktime models`` and ``thinktime strategies``: list the shipped models and the strategies."""
+"""``thinktime strategies``: lists the strategies, and describes one."""
 
 from __future__ import annotations
 
@@ -8,45 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thinktime.cli.common import Json, read_json
+from thinktime.cli.common import Json
 
 if TYPE_CHECKING:
     from thinktime.strategies.cards import Card
 
 strategies = typer.Typer(help="The strategies: their papers, options and needs; `show NAME` describes one.")
-
-
-def models(as_json: Json = False) -> None:
-    """The shipped models, the words they know, and other values of --model."""
-    from thinktime.pocket import MODELS
-    from thinktime.pocket.problems import DAYS, ITEMS, MAKERS, NAMES, problems
-
-    shipped = {
-        path.parent.name: config
-        for path in sorted(MODELS.glob("*/config.json"))
-        if (config := read_json(path).get("thinktime"))
-    }
-    example = next(iter(problems("test", 1, seed=1))).question
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "pocket": shipped,
-                    "example": example,
-                    "other": "any Hugging Face model directory, or the URL of an OpenAI-compatible endpoint",
-                }
-            )
-        )
-        return
-    for name, config in shipped.items():
-        print(f"pocket {name}: {config.get('description', '')}")
-    print(
-        f"\nThe pocket solver reads word problems in its own words, with numbers up to 199, for example:\n  {example}"
-    )
-    for title, words in (("names", NAMES), ("things", ITEMS), ("days", DAYS), ("places", MAKERS)):
-        print(f"  {title}: {', '.join(words)}")
-    print("\nAny other --model is a Hugging Face directory on this machine (Llama, Qwen, Mistral, …),")
-    print("or the URL of an OpenAI-compatible endpoint (vLLM, llama.cpp, OpenAI, …): http://host:port/v1")
 
 
 @strategies.callback(invoke_without_command=True)

@@ -1,0 +1,1 @@
+"""Real models: a catalogue, their download, and where they are on this machine. No module here needs torch."""
