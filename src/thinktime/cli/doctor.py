@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinktime.cli.common import EXIT_INPUT, Dtype, Json, ModelName, PriceText, ScorerText, config_of, read_json
+from thinktime.cli.models import CAN
 from thinktime.cli.probe import described
 from thinktime.config import POCKET, is_url
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN, Problem, missing
-from thinktime.files import user_path
-from thinktime.session import Session, model_key, open_session, user_probe_cache
+from thinktime.session import Session, model_key, model_path, open_session, user_probe_cache
 
 if TYPE_CHECKING:
     from thinktime.models.engine.templates import ChatTemplate, Messages
@@ -37,7 +37,11 @@ WIDTH, LABEL = 110, 34
 
 def doctor(
     model: Annotated[
-        str, typer.Argument(help="A shipped model, a Hugging Face model directory, or an endpoint: http://host/v1.")
+        str,
+        typer.Argument(
+            help="A shipped model, a real model of `thinktime models`, a Hugging Face model directory, a .gguf file, "
+            "or an endpoint: http://host/v1."
+        ),
     ],
     model_name: ModelName = None,
     price: PriceText = None,
@@ -47,6 +51,7 @@ def doctor(
 ) -> None:
     """Check a model or an endpoint: what it supports, which strategies run, and which are refused and why."""
     found: dict[str, Any] = {}
+    origin = None if is_url(model) or model in POCKET else _origin(model)
     if is_url(model):
         found = _endpoint(model, model_name, price)
         model_name = found["model"]
@@ -66,13 +71,17 @@ def doctor(
     )
     try:
         session = open_session(config)
-        found = found or _directory(model, session)
-    except ModelError as error:
-        if is_url(model):
+        found = found or _local(model, session)
+    except ThinktimeError as error:
+        if origin is not None and not as_json:
+            _print_rows(_origin_rows(origin))
+        if is_url(model) or not isinstance(error, ModelError):
             raise
         print(printable(f"error: {error}"), file=sys.stderr)  # the directory is the input, and its files are broken
         raise typer.Exit(EXIT_INPUT) from None
     judge = session.scorers.get(MAIN)
+    if origin is not None:
+        found["origin"] = origin
     found |= {"scorer": None if judge is None else judge.name, "strategies": _refusals(session)}
     if as_json:
         print(json.dumps(found))
@@ -127,8 +136,22 @@ def _miscounts(traits: Traits) -> list[str]:
     return found
 
 
-def _directory(source: str, session: Session) -> dict[str, Any]:
-    """Look at a local model, and compare it with the forward pass of transformers."""
+def _origin(source: str) -> dict[str, Any] | None:
+    """Where the files of a local model come from; None if there are none.
+
+    Raises:
+        NotPulledError: the catalogue has it, but this machine does not.
+    """
+    from thinktime.hub.resolve import find_known, here, reference
+
+    found = find_known(source)
+    if found is None and (known := reference(source)) is not None:
+        found = here(known)
+    return None if found is None else found.provenance.as_dict()
+
+
+def _local(source: str, session: Session) -> dict[str, Any]:
+    """Look at a local model. A directory is compared with the forward pass of transformers."""
     from transformers.utils.logging import disable_progress_bar
 
     from thinktime import pocket
@@ -140,18 +163,20 @@ def _directory(source: str, session: Session) -> dict[str, Any]:
     if not isinstance(generator, LocalGenerator):
         raise InputError("model", source, "give a shipped model, a model directory or an endpoint")
     disable_progress_bar()
-    directory = pocket.directory(POCKET[source]) if source in POCKET else user_path("model", source)
+    path = pocket.directory(POCKET[source]) if source in POCKET else model_path(source)
     model, tokenizer = generator.model, generator.model.tokenizer
     inner, template, sizes = model.model, tokenizer.template, (model.shape, model.dtype)
     assert isinstance(inner, Llama | TransformersLM)
-    apart = difference(inner, directory, *sizes) if isinstance(inner, Llama) else inner.verify(*sizes)
+    apart = None
+    if path.is_dir():
+        apart = difference(inner, path, *sizes) if isinstance(inner, Llama) else inner.verify(*sizes)
     own, parameters = isinstance(inner, Llama), list(inner.parameters())
     return {
         "model": generator.name,
-        "family": str(read_json(directory / "config.json").get("model_type")),
+        "family": str(read_json(path / "config.json").get("model_type")) if path.is_dir() else "GGUF",
         "runs_in": "thinktime's own Llama" if own else "transformers, with the attention of thinktime",
         "largest_difference": apart,
-        "matches_transformers": apart < tolerance(model.dtype),
+        "matches_transformers": None if apart is None else apart < tolerance(model.dtype),
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in parameters),
         "bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
@@ -188,8 +213,7 @@ def _refusals(session: Session) -> dict[str, dict[str, Any] | None]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    for label, text in _endpoint_rows(found) if "endpoint" in found else _directory_rows(found):
-        _row(label, text)
+    _print_rows(_endpoint_rows(found) if "endpoint" in found else _local_rows(found))
     _row("scorer", found["scorer"] or "none; give --scorer to see what one adds")
     refused = defaultdict(list)
     for name, why in found["strategies"].items():
@@ -221,16 +245,30 @@ def _endpoint_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _directory_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    match = (
-        "which rounding explains" if found["matches_transformers"] else "more than rounding explains; do not trust it"
-    )
+def _origin_rows(origin: dict[str, Any]) -> list[tuple[str, str]]:
+    size = sum(file["size"] for file in origin["files"].values())
+    return [
+        ("files", f"{origin['name']}, {size / 1e6:,.1f} MB, from: {origin['source']}"),
+        ("can", CAN[origin["kind"]]),
+        ("licence", origin["licence"] or "unknown"),
+        ("revision", origin["revision"] or "unknown"),
+        *((f"SHA-256 of {name}", file["sha256"]) for name, file in origin["files"].items()),
+    ]
+
+
+def _local_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    match = "not compared, because it is a single file"
+    if found["largest_difference"] is not None:
+        explained = found["matches_transformers"]
+        match = f"log-probabilities differ by {found['largest_difference']:.1e}, " + (
+            "which rounding explains" if explained else "more than rounding explains; do not trust it"
+        )
     roles = found["roles"] or {"chat template": "none; the question itself is the prompt"}
     template = [("chat template", f"renders; a short question has {found['prompt_tokens']} tokens")]
     return [
         ("model", found["model"]),
         ("family", f"{found['family']}; it runs in {found['runs_in']}"),
-        ("compared with transformers", f"log-probabilities differ by {found['largest_difference']:.1e}, {match}"),
+        ("compared with transformers", match),
         ("number type", found["dtype"]),
         ("size", f"{found['parameters']:,} parameters, {found['bytes'] / 1e6:,.1f} MB"),
         ("memory per token", f"{found['bytes_per_token']:,} bytes of keys and values"),
@@ -238,7 +276,13 @@ def _directory_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("end tokens", ", ".join(found["end_tokens"])),
         *(template if found["roles"] else []),
         *roles.items(),
+        *(_origin_rows(found["origin"]) if "origin" in found else []),
     ]
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    for label, text in rows:
+        _row(label, printable(text))
 
 
 def _row(label: str, text: str) -> None:
