@@ -19,6 +19,7 @@ from thinktime.config import POCKET, is_url
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN, Problem, missing
+from thinktime.files import user_path
 from thinktime.session import Session, model_key, model_path, open_session, user_probe_cache
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def doctor(
         session = open_session(config)
         found = found or _local(model, session)
     except ThinktimeError as error:
-        if origin is not None and not as_json:
+        if origin is not None and not as_json and not user_path("model", model).is_dir():
             _print_rows(_origin_rows(origin))
         if is_url(model) or not isinstance(error, ModelError):
             raise

