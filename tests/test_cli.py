@@ -353,6 +353,14 @@ def test_another_seed_gives_other_samples(thinktime: Command) -> None:
     assert texts("1") != texts("2")
 
 
+def test_a_stop_string_of_ask_may_name_a_line_end(thinktime: Command) -> None:
+    def text(*options: str) -> Any:
+        greedy = ("ask", QUESTION, "--strategy", "single", "--temperature", "0", "--tree", "--json")
+        return thinktime(*greedy, *options).json()["tree"][-1]["text"]
+
+    assert text("--stop", r"\n") == text().split("\n")[0] != text()
+
+
 def test_the_tree_of_ask_holds_every_node_and_the_parent_of_each(thinktime: Command) -> None:
     out = thinktime("ask", QUESTION, "--strategy", "beam_search:n=4,width=2", "--tree", "--json").json()
     nodes = {node["key"]: node for node in out["tree"]}

@@ -16,10 +16,11 @@ import torch
 from thinktime.answers import TextAnswers
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.journal import Journal
+from thinktime.core.protocols import Generator
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.transitions import Race
-from thinktime.core.types import Extension, Node, Problem, Sampling, Score
+from thinktime.core.types import Extension, Node, Problem, Sampling, Score, Until
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
@@ -135,6 +136,42 @@ def test_at_most_max_rows_run_at_once(
     children = run(search.extend([search.root], 12, at_most=4))
     assert max(iterations) == 5
     assert [child.path for child in children] == [(i,) for i in range(12)]
+
+
+@pytest.mark.parametrize("until", ["done", "step"])
+@pytest.mark.parametrize("lines", [1, 2])
+def test_a_stop_string_ends_a_sample_and_is_paid_but_not_in_its_text(
+    generator: LocalGenerator, questions: tuple[str, ...], until: Until, lines: int
+) -> None:
+    def sample(model: Generator, journal: Journal, *stop: str) -> Node:
+        problem, sampling = Problem("p", questions[0]), replace(GREEDY, stop=stop)
+        search = Search(problem, model, sampling=sampling, journal=journal)
+        node = search.root
+        while node.finish in ("root", "step"):
+            (node,) = run(search.extend([node], until=until))
+        assert search.ledger.spent.generated_tokens == len(node.state.ids)
+        return node
+
+    bank = MemoryJournal()
+    whole = sample(generator, bank).state.text
+    line = whole.index("\n") + 1
+    stop = whole[line - 5 : line + 5] if lines == 2 else whole[line + 5 : line + 10]
+    node = sample(generator, bank, "nowhere", stop)
+    kept = line if until == "step" and lines == 2 else whole.index(stop)  # an earlier step stays whole
+    assert node.done and node.state.text == whole[:kept]
+    assert stop in generator.model.tokenizer.decode(node.state.ids) != whole
+    again = sample(BankedGenerator(generator.name), bank, "nowhere", stop).state
+    assert (again.ids, again.text) == (node.state.ids, node.state.text)
+
+
+def test_a_race_ends_with_the_first_samples_that_reach_a_stop_string(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    search = search_for(questions[0], generator, replace(WARM, stop=("\n",)))
+    children = run(search.extend([search.root], 4, race=Race(1, lambda state: True)))
+    lengths = {child.length for child in children if child.done}
+    assert len(lengths) == 1 and all(child.length == min(lengths) for child in children)
+    assert all("\n" not in child.state.text for child in children)
 
 
 def test_children_do_not_depend_on_the_number_of_siblings(

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from thinktime.core.clock import Deadline
 from thinktime.core.errors import CapabilityError, InputError, ModelError, UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.transitions import Race
-from thinktime.core.types import Capability, Node, Problem, Sampling
+from thinktime.core.types import Capability, Node, Problem, Sampling, Until
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.models.remote import client as client_module
@@ -497,6 +498,28 @@ def test_a_step_continues_where_the_last_one_ended(start: Start, path: str, stop
     assert text.startswith(nodes[2].state.text) and "answer is" in text.splitlines()[2]
     line_ends = 2 if stops == "unlisted" else 0  # tokens of their own there
     assert generator.length(nodes[-1].state) == len(text.split()) + line_ends
+
+
+@pytest.mark.parametrize("until", ["done", "step"])
+@pytest.mark.parametrize("stops", ["named", "echoed", "echoed if asked", "unlisted"])
+def test_a_stop_string_completes_a_sample_at_every_kind_of_endpoint(start: Start, stops: str, until: Until) -> None:
+    endpoint = start(stops=stops)
+    generator = opened(endpoint)
+
+    async def walk() -> list[Node]:
+        search = search_on(generator, sampling=replace(SAMPLING, stop=("answer",)))
+        nodes = [search.root]
+        while nodes[-1].finish in ("root", "step"):
+            nodes += await search.extend([nodes[-1]], until=until)
+        return nodes
+
+    nodes = run(walk())
+    assert [node.finish for node in nodes[1:]] == (["step", "step", "eos"] if until == "step" else ["eos"])
+    text = nodes[-1].state.text
+    assert "answer" not in text and text.count("\n") == 2 and nodes[-1].state.step_ends[-1] == len(text)
+    assert sum(node.usage.generated_tokens for node in nodes) == endpoint.generated_tokens
+    sent = [body["stop"] for body in endpoint.requests]
+    assert all(("answer" in strings) == (until == "done" or stops != "unlisted") for strings in sent if strings)
 
 
 @pytest.mark.parametrize("continues", [True, "always"])

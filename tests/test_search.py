@@ -33,7 +33,7 @@ from toy import (
 )
 
 from thinktime.bench.trace import draw, records
-from thinktime.core.context import Document, FileTree, Image, Part, Start, Table
+from thinktime.core.context import Document, FileTree, Image, Part, Start, Table, canonical_json, digest
 from thinktime.core.environment import Observation
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
@@ -112,6 +112,21 @@ def test_temperature_and_top_p_are_in_the_key() -> None:
     variants = [Sampling(), Sampling(temperature=0.5), Sampling(top_p=0.5)]
     roots = {Search(PROBLEM, ToyGenerator(drawn), sampling=sampling).root.key for sampling in variants}
     assert len(roots) == 3
+
+
+def test_stop_strings_are_in_the_key_only_if_there_are_any() -> None:
+    def key(**options: Any) -> str:
+        return Search(PROBLEM, ToyGenerator(drawn), sampling=Sampling(**options)).root.key
+
+    asked = [ToyGenerator(drawn).name, PROBLEM.id, PROBLEM.prompt, 0, 1.0, 1.0, 512]
+    assert key() == key(stop=()) == digest(canonical_json(asked))
+    assert key(stop=("a", "b")) == digest(canonical_json([*asked, {"stop": ["a", "b"]}])) != key(stop=("b", "a"))
+
+
+@pytest.mark.parametrize("stop", ["text", ("a", "")])
+def test_stop_strings_are_a_tuple_of_texts(stop: Any) -> None:
+    with pytest.raises(InputError, match=r"stop=.*: give a tuple of texts that are not empty"):
+        Sampling(stop=stop)
 
 
 def test_a_prompt_may_be_a_value_that_json_lacks_and_its_content_is_in_the_key() -> None:

@@ -119,6 +119,7 @@ class Config:
         temperature: of the samples; 0 is greedy.
         top_p: of the samples.
         max_tokens: length limit of one generation; by default 400 for the shipped models and 1024 for others.
+        stop: strings that end a sample; they are cut off its text.
         seed: the same seed gives the same samples.
         bank: the file in which all samples are kept and found again.
         answers: reads and compares answers; by default numbers and formulas in texts.
@@ -137,6 +138,7 @@ class Config:
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
     seed: int = 0
     bank: Path | str | None = None
     answers: Answers | None = None
@@ -193,7 +195,7 @@ class Config:
             raise InputError("temperature", self.temperature, "give a number from 0 to 5")
         if limit < 1:
             raise InputError("max_tokens", limit, "give 1 or more")
-        return Sampling(self.temperature, self.top_p, limit)
+        return Sampling(self.temperature, self.top_p, limit, self.stop)
 
     def prompts_by_name(self) -> dict[str, Prompt]:
         """The prompts in place of the strategies' own: the user's, then those in the words of the model's training."""

@@ -227,6 +227,8 @@ class Bench:
         """The sampling options, the length limit named by the model's unit."""
         named = asdict(self.session.sampling)
         named[f"max_{self.session.models[MAIN].unit}"] = named.pop("max_length")
+        if not named["stop"]:
+            del named["stop"]
         return named
 
     def timing(self) -> dict[str, float]:

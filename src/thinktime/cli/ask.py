@@ -24,12 +24,14 @@ from thinktime.cli.common import (
     ScorerPrices,
     ScorerText,
     Seed,
+    Stop,
     Temperature,
     ThinkingTokens,
     Yes,
     budget_of,
     config_of,
     gflops,
+    stops_in,
     tell_warnings,
 )
 from thinktime.core.errors import InputError
@@ -60,6 +62,7 @@ def ask(
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
+    stop: Stop = None,
     thinking_tokens: ThinkingTokens = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
@@ -90,6 +93,7 @@ def ask(
         budget=budget_of(budget),
         temperature=temperature,
         max_tokens=max_tokens,
+        stop=stops_in(stop or []),
         seed=seed,
     )
     if not question.strip():

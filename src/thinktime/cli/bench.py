@@ -34,6 +34,7 @@ from thinktime.cli.common import (
     ScorerPrices,
     ScorerText,
     Seed,
+    Stop,
     Temperature,
     ThinkingTokens,
     Yes,
@@ -42,6 +43,7 @@ from thinktime.cli.common import (
     numbers_in,
     read_json,
     roles_in,
+    stops_in,
 )
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
@@ -107,6 +109,7 @@ def bench(
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
     max_tokens: MaxTokens = None,
+    stop: Stop = None,
     thinking_tokens: ThinkingTokens = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
@@ -154,6 +157,7 @@ def bench(
         budget=budget_of(budget),
         temperature=temperature,
         max_tokens=max_tokens,
+        stop=stops_in(stop or []),
         seed=seed,
     )
     with Bank(bank or out / "bank.db") as opened:

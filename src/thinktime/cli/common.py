@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,10 @@ PromptFiles = Annotated[
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 400 (pocket) or 1024.")]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help=r"A string that ends a sample; \n is a line end, \t a tab. Repeatable."),
+]
 ThinkingTokens = Annotated[int | None, typer.Option(help="The most that a sample may think; checked afterwards.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 Dtype = Annotated[
@@ -262,6 +267,12 @@ def prompts_in(given: Iterable[str]) -> Mapping[str, str | Prompt]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("prompt", text, f"cannot read the file ({error})") from None
     return found
+
+
+def stops_in(given: Iterable[str]) -> tuple[str, ...]:
+    r"""The values of ``--stop``, with a line end for ``\n``, a tab for ``\t`` and a backslash for ``\\``."""
+    escapes = {"n": "\n", "t": "\t", "\\": "\\"}
+    return tuple(re.sub(r"\\([nt\\])", lambda match: escapes[match[1]], text) for text in given)
 
 
 def numbers_in(field: str, text: str) -> list[int]:

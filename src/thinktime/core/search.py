@@ -113,6 +113,7 @@ class Search:
         generator = self.models[MAIN]
         identity = [generator.name, problem.id, problem.prompt, seed, self.sampling.temperature, self.sampling.top_p]
         identity += [self.sampling.max_length, *([problem.context] if problem.context else [])]
+        identity += [{"stop": self.sampling.stop}] if self.sampling.stop else []  # other keys stay as they were
         self.root = Node(digest(canonical_json(identity)), (), generator.root(problem))
         self.trace[self.root.key] = Record(self.root, question=problem)
         least = generator.worst_case(self.root, 1)

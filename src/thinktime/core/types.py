@@ -46,6 +46,9 @@ class Sampling:
     """How children are drawn. ``max_length`` bounds a whole generation from the root, in the model's own unit
     (`Generator.unit`): tokens, denoising steps.
 
+    A text that contains one of the ``stop`` strings is complete. Its state ends before that string, but the tokens of
+    the string are paid.
+
     Raises:
         InputError: a value is out of range.
     """
@@ -53,6 +56,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     max_length: int = 512
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf:
@@ -61,6 +65,8 @@ class Sampling:
             raise InputError("top_p", self.top_p, "give a number above 0, at most 1")
         if self.max_length < 1:
             raise InputError("max_length", self.max_length, "give 1 or more")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise InputError("stop", self.stop, "give a tuple of texts that are not empty")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from thinktime.core.errors import CapabilityError, InputError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, with_context
+from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, until_stop, with_context
 from thinktime.models.engine.costs import forward_flops
 from thinktime.models.engine.worker import Worker
 from thinktime.models.remote.probe import THINK
@@ -151,6 +151,7 @@ class LocalGenerator:
             temperature=extension.sampling.temperature,
             top_p=extension.sampling.top_p,
             stop_ids=self._step_ids if extension.until == "step" else frozenset(),
+            stop_strings=extension.sampling.stop,
             deadline=extension.deadline,
             race=race,
         )
@@ -170,7 +171,7 @@ class LocalGenerator:
         if limit:
             (output,) = await self._worker.run([self._row(extension, most=limit)])
         child = self._child(extension, output)
-        if output.finish != "length" or limit == extension.max_length:
+        if output.finish != "length" or child.finish == "eos" or limit == extension.max_length:
             return replace(child, state=replace(child.state, thinking=self._thought(before, child.state, begun)))
         closing: tuple[int, ...] = ()
         if not child.state.text or thinking(child.state.text, begun=begun):
@@ -238,7 +239,7 @@ class LocalGenerator:
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The same row, cancelled earlier. Its log-probability is unknown."""
         before: Text = extension.node.state
-        state = self._state(before, child.state.ids[len(before.ids) :][:tokens], math.nan)
+        state, _ = self._state(extension, child.state.ids[len(before.ids) :][:tokens], math.nan)
         usage = self._usage(before, tokens, first=extension.index == 0, seconds=child.usage.seconds)
         return Child(state, "pruned", usage, passes=tokens, length=tokens)
 
@@ -251,15 +252,17 @@ class LocalGenerator:
         return unpack(node_state, packed)
 
     def _counts(self, extension: Extension) -> Callable[[Sequence[int]], bool]:
-        before, race = extension.node.state, extension.race
-        return lambda ids: race is not None and race.counts(self._state(before, tuple(ids), 0.0))
+        race = extension.race
+        return lambda ids: race is not None and race.counts(self._state(extension, tuple(ids), 0.0)[0])
 
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
-        state = self._state(before, output.ids, before.logprob + sum(output.logprobs))
+        state, stopped = self._state(extension, output.ids, before.logprob + sum(output.logprobs))
         first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has processed nothing
         usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]
+        if stopped:
+            return Child(state, "eos", usage, passes=len(output.ids), length=len(output.ids))
         limit = extension.race.limit if extension.race else None
         if finish == "budget" and limit is not None and len(output.ids) >= limit:
             finish = "pruned"
@@ -273,13 +276,15 @@ class LocalGenerator:
         """Tokens that still fit the context."""
         return max(0, self.model.context - len(state.prompt) - len(state.ids))
 
-    def _state(self, before: Text, new: tuple[int, ...], logprob: float) -> Text:
+    def _state(self, extension: Extension, new: tuple[int, ...], logprob: float) -> tuple[Text, bool]:
+        """The state after ``new`` ids, and whether it ends at a stop string."""
+        before: Text = extension.node.state
         ids = before.ids + new
         ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
         if not ends or ends[-1] != len(ids):
             ends.append(len(ids))
-        text = self.model.tokenizer.decode(ids)
-        return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False)
+        text, stopped = until_stop(before.text, self.model.tokenizer.decode(ids), extension.sampling.stop)
+        return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False), stopped
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
         """A node's first child is charged for the new tokens of the prefix; all other tokens are in the store.

@@ -15,7 +15,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.transitions import Race
 from thinktime.core.types import Child, Extension, Finish
 from thinktime.core.usage import Usage
-from thinktime.generators.text import RemoteText
+from thinktime.generators.text import RemoteText, until_stop
 from thinktime.generators.thoughts import Thoughts
 from thinktime.models.remote.client import (
     Client,
@@ -244,11 +244,15 @@ class Requests:
         body |= self.fields or {}
         if self.thoughts is not None:
             body |= self.thoughts.cap.fields(self.thoughts.most)
+        # where the endpoint does not say which string stopped a step, a stop string is found when its step ends
+        stops = [] if extension.until == "step" and self.traits.stops == "unlisted" else [*extension.sampling.stop]
         if extension.until == "step":
-            others = body.get("stop") or []
-            body["stop"] = [self.step, *([others] if isinstance(others, str) else others)]
+            stops.insert(0, self.step)
             if self.traits.stops == "echoed if asked":
                 body |= ECHO
+        if stops:
+            others = body.get("stop") or []
+            body["stop"] = [*stops, *([others] if isinstance(others, str) else others)]
         return body
 
     def _children(self, extensions: Sequence[Extension], choices: Sequence[Choice], reply: Reply) -> list[Child]:
@@ -311,7 +315,8 @@ class Requests:
         text, finish, tokens = choice.text, self._finish(extension, choice, count), before.tokens + count
         if finish == "step" and not text.endswith(self.step):
             text += self.step  # the model generated it, and the endpoint removed it
-        joined = before.text + text
+        joined, stopped = until_stop(before.text, before.text + text, extension.sampling.stop)
+        finish = "eos" if stopped else finish
         ends = tuple(match.end() for match in re.finditer(re.escape(self.step), joined))
         ends = ends if ends and ends[-1] == len(joined) else (*ends, len(joined))
         logprob = before.logprob + choice.logprob

@@ -20,7 +20,8 @@ class Text:
     """A partial solution: the prompt's ids, the generated ids, the ends of its steps, and its log-probability.
 
     ``step_ends`` are offsets into ``ids``, each just past a step; the last is ``len(ids)`` whenever generation has
-    stopped. ``text`` is the decoded generation without special tokens. States with the same ids are equal.
+    stopped. ``text`` is the decoded generation without special tokens and without a stop string of the user, whose ids
+    are kept. States with the same ids are equal.
     """
 
     prompt: tuple[int, ...]
@@ -40,6 +41,16 @@ def added_text(node: Node) -> str:
     """The text that a node adds to its parent's; empty if states are not texts."""
     before = getattr(node.parent.state, "text", "") if node.parent else ""
     return str(getattr(node.state, "text", ""))[len(before) :]
+
+
+def until_stop(before: str, text: str, stops: Iterable[str]) -> tuple[str, bool]:
+    """A generation up to its first stop string, and whether it has one.
+
+    Only strings that end after ``before`` count. That part of the text belongs to earlier nodes, so it stays whole.
+    """
+    found = [text.find(stop, max(0, len(before) - len(stop) + 1)) for stop in stops]
+    first = min((place for place in found if place >= 0), default=None)
+    return (text, False) if first is None else (text[: max(first, len(before))], True)
 
 
 def shared(a: Sequence[int], b: Sequence[int]) -> int:

@@ -386,7 +386,7 @@ class Engine:
                 self._scheduler.remove(job)
                 job.finish(finish)
                 finished.append(job)
-                if finish == "eos" and task.race is not None:
+                if finish in ("eos", "stop") and token not in task.stop_ids and task.race is not None:
                     task.race.arrive(job.ids[len(task.ids) :])
         for job, task in zip(jobs, tasks, strict=True):  # only after all rows of this iteration could have ended
             if task.race is not None and not job.done and task.race.over(len(job.logprobs)):
