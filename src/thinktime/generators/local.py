@@ -66,7 +66,9 @@ class LocalGenerator:
 
         self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
         self.model: LanguageModel = load_language_model(Path(directory), dtype)
-        self.name = f"{Path(directory).resolve().name}@{self.model.weights}/{dtype}"
+        path = Path(directory).resolve()
+        name = path.stem if path.suffix == ".gguf" else path.name
+        self.name = f"{name}@{self.model.weights}/{dtype}"
         if step != "\n":
             self.name += f" step={step!r}"
         self.weights, self.fingerprint = self.model.weights, self.model.fingerprint

@@ -1,13 +1,17 @@
-"""The Llama family in plain torch. The engine runs it, and the shipped models are trained with it.
+"""Llama and Qwen2 in plain torch. The engine runs them, and the shipped models are trained with it.
 
 Reads and writes Hugging Face directories (``config.json``, ``model.safetensors``) with the parameter names of
-``transformers``' ``LlamaForCausalLM`` and ``LlamaForTokenClassification``. A test compares the logits with theirs.
+``transformers``' ``LlamaForCausalLM``, ``Qwen2ForCausalLM`` and ``LlamaForTokenClassification``. A test compares the
+logits with theirs.
+
+On a CPU, weights in float16 stay in float16 and the arithmetic is float32: half the memory traffic, and no rounding of
+activations. FBGEMM has these products for processors with AVX2 (https://github.com/pytorch/FBGEMM).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +25,8 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Takes layer, q, k and v. The result is like q ``[…, tokens, heads, head_dim]``; k and v may have fewer heads."""
 Tap = Callable[[int, Tensor], None]
 """Takes the index of a layer and the hidden states after it."""
+Product = Callable[[Tensor, Tensor | None], Tensor]
+"""Multiplies ``[tokens, in]`` with a weight matrix, and adds the product to the second tensor if it is given."""
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -45,6 +51,8 @@ class LlamaConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     tie_word_embeddings: bool = True
+    qkv_bias: bool = False
+    """Whether queries, keys and values have a bias (Qwen2)."""
 
     @classmethod
     def read(cls, directory: Path) -> LlamaConfig:
@@ -58,9 +66,10 @@ class LlamaConfig:
         raw = theirs | {"num_key_value_heads": raw["num_attention_heads"]} | raw
         raw["head_dim"] = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]
         raw.setdefault("rope_theta", (raw.get("rope_parameters") or {}).get("rope_theta", 10000.0))
+        raw["qkv_bias"] = raw.get("model_type") == "qwen2"
         found = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
         for name, value in found.items():
-            if not (isinstance(value, bool) if name == "tie_word_embeddings" else _is_positive(value)):
+            if not (isinstance(value, bool) if name in ("tie_word_embeddings", "qkv_bias") else _is_positive(value)):
                 raise ValueError(f"{name}={value!r}")
         return cls(**found)
 
@@ -91,9 +100,9 @@ class Attention(nn.Module):
             config.num_key_value_heads,
             config.head_dim,
         )
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=config.qkv_bias)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
@@ -168,6 +177,11 @@ class LlamaModel(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
+def packs(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether weights of this type stay packed as float16 and are multiplied in float32."""
+    return dtype == torch.float16 and device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
+
+
 class _Flat:
     """The backbone for flat batches of few tokens, where every call is expensive: fewer, larger products, no modules.
 
@@ -175,27 +189,29 @@ class _Flat:
     of norms are copies, so it has to be made after training.
     """
 
-    def __init__(self, model: LlamaModel) -> None:
-        self._config, self._embedding, self._norm = model.config, model.embed_tokens.weight, model.norm.weight
-        every = torch.arange(model.config.max_position_embeddings, device=self._embedding.device)
-        cos, sin = model.rotations(every, self._embedding.dtype)
+    def __init__(self, model: LlamaModel, packed: bool) -> None:
+        self._config, self._embedding = model.config, model.embed_tokens.weight
+        dtype, device = torch.float32 if packed else self._embedding.dtype, self._embedding.device
+        every = torch.arange(model.config.max_position_embeddings, device=device)
+        cos, sin = model.rotations(every, dtype)
         self._cos, self._sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         root = model.config.hidden_size**0.5
-        self._norm = model.norm.weight * root
-        least, wide = model.config.rms_norm_eps**0.5 * root, torch.promote_types(self._embedding.dtype, torch.float32)
-        self._least = torch.tensor(least, dtype=wide, device=self._embedding.device)
+        self._norm = model.norm.weight.to(dtype) * root
+        least, wide = model.config.rms_norm_eps**0.5 * root, torch.promote_types(dtype, torch.float32)
+        self._least = torch.tensor(least, dtype=wide, device=device)
+        product = _packed if packed else _dense
         self._layers = []
         for layer in model.layers:
             assert isinstance(layer, Layer)
             a, m = layer.self_attn, layer.mlp
             self._layers.append(
                 (
-                    layer.input_layernorm.weight * root,
-                    _joined(a.q_proj, a.k_proj, a.v_proj).t(),
-                    a.o_proj.weight.t(),
-                    layer.post_attention_layernorm.weight * root,
-                    _joined(m.gate_proj, m.up_proj).t(),
-                    m.down_proj.weight.t(),
+                    layer.input_layernorm.weight.to(dtype) * root,
+                    product(a.q_proj, a.k_proj, a.v_proj),
+                    product(a.o_proj),
+                    layer.post_attention_layernorm.weight.to(dtype) * root,
+                    product(m.gate_proj, m.up_proj),
+                    product(m.down_proj),
                 )
             )
 
@@ -205,16 +221,17 @@ class _Flat:
             table.index_select(0, at)
             for table, at in ((self._embedding, ids), (self._cos, positions), (self._sin, positions))
         )
+        x = x.to(self._norm.dtype)
         tokens, least = len(ids), self._least
         heads, kv_heads, turn = c.num_attention_heads, c.num_key_value_heads, c.head_dim // 2
         for index, (norm, qkv, o, second_norm, gate_up, down) in enumerate(self._layers):
-            mixed = torch.mm(_scaled(x, norm, least), qkv).view(tokens, -1, c.head_dim)
+            mixed = qkv(_scaled(x, norm, least), None).view(tokens, -1, c.head_dim)
             turned, v = mixed.split_with_sizes((heads + kv_heads, kv_heads), 1)
             turned = torch.addcmul(turned * cos, turned.roll(turn, -1), sin)
             q, k = turned.split_with_sizes((heads, kv_heads), 1)
-            x = torch.addmm(x, attend(index, q, k, v).reshape(tokens, -1), o)
-            gate, up = torch.mm(_scaled(x, second_norm, least), gate_up).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate).mul_(up), down)
+            x = o(attend(index, q, k, v).reshape(tokens, -1), x)
+            gate, up = gate_up(_scaled(x, second_norm, least), None).chunk(2, dim=-1)
+            x = down(F.silu(gate).mul_(up), x)
             if tap is not None:
                 tap(index, x)
         return _scaled(x, self._norm, least)
@@ -226,12 +243,38 @@ def _scaled(x: Tensor, weight: Tensor, least: Tensor) -> Tensor:
     return x.div(norm).mul_(weight).to(x.dtype)
 
 
-def _joined(*projections: nn.Linear) -> Tensor:
-    """One matrix of the projections' weights; their own weights become views of it."""
+def _dense(*projections: nn.Linear) -> Product:
+    """One product with the weights of all projections; their own weights become views of its matrix."""
     joined = torch.cat([p.weight.data for p in projections])
     for p, part in zip(projections, torch.split(joined, [p.out_features for p in projections]), strict=True):
         p.weight.data = part
-    return joined
+    weight, bias = joined.t(), _bias(projections)
+
+    def product(x: Tensor, onto: Tensor | None) -> Tensor:
+        onto = bias if onto is None else onto
+        return torch.mm(x, weight) if onto is None else torch.addmm(onto, x, weight)
+
+    return product
+
+
+def _packed(*projections: nn.Linear) -> Product:
+    """One product of float32 with the float16 weights of all projections, whose own weights are dropped."""
+    bias = _bias(projections)
+    joined = torch.cat([p.weight.data for p in projections]).float()
+    packed = torch.ops.quantized.linear_prepack_fp16(joined, None if bias is None else bias.float())
+    for p in projections:
+        p.weight.data = torch.empty(0)
+
+    def product(x: Tensor, onto: Tensor | None) -> Tensor:
+        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+        return out if onto is None else out.add_(onto)
+
+    return product
+
+
+def _bias(projections: Sequence[nn.Linear]) -> Tensor | None:
+    parts = [p.bias.data for p in projections if p.bias is not None]
+    return torch.cat(parts) if parts else None
 
 
 class Llama(nn.Module):
@@ -242,6 +285,7 @@ class Llama(nn.Module):
         self.config, self.labels = config, labels
         self.model = LlamaModel(config)
         self._flat: _Flat | None = None
+        self._head: Product | None = None
         if labels:
             self.score = nn.Linear(config.hidden_size, labels)
         elif not config.tie_word_embeddings:
@@ -249,6 +293,8 @@ class Llama(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states to logits over the vocabulary, or over the labels of a classifier."""
+        if self._head is not None:
+            return self._head(hidden, None)
         if self.labels:
             weight, bias = self.score.weight, self.score.bias
         else:
@@ -259,8 +305,24 @@ class Llama(nn.Module):
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
         """Hidden states of a flat batch; see `thinktime.models.engine.engine.Model`."""
         if self._flat is None:
-            self._flat = _Flat(self.model)
+            self._flat = _Flat(self.model, packed=False)
         return self._flat(ids, positions, attend, tap)
+
+    def pack(self) -> None:
+        """Multiply from now on with float16 weights in float32. Only `hidden` and `head` work afterwards.
+
+        Raises:
+            RuntimeError: this processor or build of torch has no such products, see `packs`.
+        """
+        self._flat = _Flat(self.model, packed=True)
+        if not self.labels and not self.config.tie_word_embeddings:
+            self._head = _packed(self.lm_head)
+        elif not self.labels:
+            head = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False, device="meta")
+            head.weight = nn.Parameter(self.model.embed_tokens.weight.data, requires_grad=False)
+            self._head = _packed(head)
+        else:
+            self.score.float()
 
     @classmethod
     def fits(cls, directory: Path) -> bool:
@@ -283,8 +345,9 @@ class Llama(nn.Module):
         """
         weights = load_file(directory / "model.safetensors")
         labels = weights["score.weight"].shape[0] if "score.weight" in weights else 0
-        model = cls(LlamaConfig.read(directory), labels)
-        model.load_state_dict(weights)
+        with torch.device("meta"):  # the random first weights of a large model take seconds
+            model = cls(LlamaConfig.read(directory), labels)
+        model.load_state_dict(weights, assign=True)
         return model.to(dtype).eval()
 
     def save(self, directory: Path, dtype: torch.dtype, **extra: object) -> None:
@@ -292,9 +355,10 @@ class Llama(nn.Module):
         directory.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().to(dtype).contiguous() for name, value in self.state_dict().items()}
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        family = "Qwen2" if self.config.qkv_bias else "Llama"
         config = asdict(self.config) | {
-            "model_type": "llama",
-            "architectures": ["LlamaForTokenClassification" if self.labels else "LlamaForCausalLM"],
+            "model_type": family.lower(),
+            "architectures": [f"{family}ForTokenClassification" if self.labels else f"{family}ForCausalLM"],
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,

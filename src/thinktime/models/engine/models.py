@@ -1,7 +1,7 @@
 """Hugging Face directories as language models and reward models.
 
-A Llama loads into our own module in a second; other families need ``transformers``, whose import alone takes several
-seconds.
+A Llama or Qwen2 loads into our own module in a second; other families need ``transformers``, whose import alone takes
+several seconds. A GGUF file is converted once, see `thinktime.models.engine.gguf`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from tokenizers import Tokenizer
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Engine, Model
-from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.llama import Llama, LlamaConfig, packs
 from thinktime.models.engine.templates import ChatTemplate, conversation
 
 _ROPE = {"rope_type", "type", "rope_theta"}
 """Fields of plain rotary positions."""
 ENGINE = "engine 1"
 """The version class of the engine. The number grows when the same model and seed give other samples than before."""
+OWN = ("LlamaForCausalLM", "Qwen2ForCausalLM")
+"""The families that our own module computes."""
 READ = ("*.safetensors", "*.bin", "*.json", "*.jinja")
 """The files that decide a sample: weights and adapters, configurations, the tokenizer and the chat template."""
 
@@ -119,6 +121,7 @@ class LanguageModel:
     tokenizer: ChatTokenizer
     shape: Shape
     dtype: torch.dtype
+    """Of the arithmetic, and of keys and values. Packed float16 weights are multiplied in float32."""
     device: torch.device
     context: int
     fingerprint: str
@@ -168,11 +171,21 @@ class RewardModel:
 def load_language_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """Load a causal language model and its tokenizer.
 
+    Args:
+        directory: a Hugging Face directory, or a GGUF file.
+        dtype: of the weights. On a CPU the arithmetic of float16 weights is float32.
+        device: ``cpu``, ``cuda``, ``cuda:1``.
+
     Raises:
         InputError: the directory does not exist or is not a causal language model, or the device does not exist.
         ModelError: its files are broken.
     """
     with _named_errors("model", directory):
+        sha256 = None
+        if directory.suffix == ".gguf":
+            from thinktime.models.engine.gguf import converted
+
+            directory, sha256 = converted(directory)
         config = _read_model_config(directory)
         kind = _kind(config)
         if not kind.endswith("ForCausalLM"):
@@ -180,18 +193,24 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
         tokenizer = ChatTokenizer(directory)
         number, place = getattr(torch, dtype), device_of(device)
         model: Any
-        if kind == "LlamaForCausalLM" and _plain(config) and Llama.fits(directory):
+        if kind in OWN and _plain(config) and Llama.fits(directory):
             model, backend = Llama.load(directory, number), ENGINE
             sizes, context = _sizes(model.config), model.config.max_position_embeddings
+            number = torch.float32 if (packed := packs(number, place)) else number
         else:
             from thinktime.models.engine.transformers_model import VERSION, TransformersLM
 
             model, backend = TransformersLM(directory, config, number), f"{ENGINE}, {VERSION}"
-            sizes, context = model.shape, model.context
+            sizes, context, packed = model.shape, model.context, False
         shape = _shape(sizes, model, number)
+        if packed:
+            model.pack()
         if not isinstance(model, Llama):
             model.verify(shape, number)
-        names = fingerprint(directory, backend), weights_digest(directory)
+        if sha256 is None:
+            names = fingerprint(directory, backend), weights_digest(directory)
+        else:
+            names = digest_of([], 8, f"{backend} {sha256}"), sha256[:12]
         return LanguageModel(model.to(place), tokenizer, shape, number, place, context, *names)
 
 
@@ -293,11 +312,15 @@ def _kind(config: dict[str, Any]) -> str:
 
 
 def _plain(config: dict[str, Any]) -> bool:
-    """Whether our own Llama supports this configuration: plain rotary positions, no biases, SiLU, no quantization."""
+    """Whether our own Llama supports this configuration: plain rotary positions, SiLU, no window, no quantization.
+
+    Of biases it has those of Qwen2 alone.
+    """
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     plain = rope.get("rope_type", rope.get("type", "default")) == "default" and set(rope) <= _ROPE
-    others = config.get("attention_bias") or config.get("mlp_bias") or config.get("quantization_config")
-    known = config.get("model_type", "llama") == "llama" and plain and not others
+    fields = ("attention_bias", "mlp_bias", "quantization_config", "use_sliding_window")
+    others = any(config.get(field) for field in fields)
+    known = config.get("model_type", "llama") in ("llama", "qwen2") and plain and not others
     return known and config.get("hidden_act", "silu") == "silu"
 
 

@@ -1,0 +1,68 @@
+"""GGUF files as Hugging Face directories, converted once and kept.
+
+The weights are dequantised. Quantised ones are kept in float16, whose rounding is far below that of the quantisation.
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from thinktime.core.errors import InputError
+from thinktime.files import cache_folder
+
+CONVERTER = 1
+"""Grows when the same file gives another directory than before."""
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def converted(path: Path) -> tuple[Path, str]:
+    """The Hugging Face directory of a GGUF file, from the cache if it was converted before, and the file's SHA-256.
+
+    Raises:
+        InputError: there is no such file, or ``transformers`` cannot read its family.
+        OSError: the cache cannot be written.
+    """
+    if not path.is_file():
+        raise InputError("model", str(path), "there is no such file")
+    sha256 = digest(path)
+    kept = cache_folder() / "converted" / f"{sha256[:32]}-{CONVERTER}"
+    directory = kept / "model"
+    if not directory.is_dir():
+        kept.mkdir(parents=True, exist_ok=True)
+        _convert(path, directory)
+    return directory, sha256
+
+
+def _convert(path: Path, directory: Path) -> None:
+    """Write the directory at once: another process sees all of it or nothing."""
+    import torch
+    from gguf import GGMLQuantizationType, GGUFReader
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    kinds = {tensor.tensor_type for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1}
+    wide = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.BF16: torch.bfloat16}
+    dtype = wide.get(next(iter(kinds)), torch.float16) if len(kinds) == 1 else torch.float16
+    unfinished = Path(tempfile.mkdtemp(dir=directory.parent))
+    try:
+        where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+        AutoTokenizer.from_pretrained(**where).save_pretrained(unfinished)
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, quantization_config=GgufConfig(dequantize=True), dtype=dtype
+        )
+        model.save_pretrained(unfinished, max_shard_size="1TB")
+        os.rename(unfinished, directory)
+    except OSError:
+        if not directory.is_dir():  # another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
