@@ -1,23 +1,26 @@
-"""Writes files that are whole or not there, and expands paths that users write."""
+"""Writes files that are whole or not there, expands paths that users write, and knows the user's cache folder."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from thinktime.core.errors import InputError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 file beside the path first, and then replace the path by it. An error leaves the old file.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside the path first, and then replace the path by it. An error leaves the old file.
+
+    A text is written in UTF-8.
 
     Raises:
         OSError: the file cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -37,3 +40,16 @@ def user_path(field: str, text: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(field, text, f"this cannot be a path ({error})") from None
     return path
+
+
+def cache_folder() -> Path:
+    """The folder of models and other files that thinktime can get again: ``THINKTIME_HOME``, or the platform's."""
+    if home := os.environ.get("THINKTIME_HOME"):
+        return user_path("THINKTIME_HOME", home)
+    if sys.platform == "win32":
+        above = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        above = os.environ.get("XDG_CACHE_HOME") or Path.home() / "Library" / "Caches"
+    else:
+        above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(above) / "thinktime"

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
+from thinktime.cli.data import data
 from thinktime.cli.doctor import doctor
 from thinktime.cli.info import models, strategies
 from thinktime.cli.paint import paint
@@ -38,6 +39,7 @@ app = typer.Typer(
 for command in (ask, paint, bench, serve, replay, report, models, probe, doctor, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
+app.add_typer(data, name="data")
 
 
 def run() -> None:
