@@ -98,7 +98,9 @@ def test_without_the_package_its_names_are_unknown_in_one_line(tmp_path: Path) -
         UnknownNameError, match=r"environment='word_count': unknown; .*there are: calculator, key_value"
     ):
         environment("word_count")
-    with pytest.raises(InputError, match="task='sums': give 'pocket', the path of a JSONL file or the task of an"):
+    with pytest.raises(
+        InputError, match=r"task='sums': give 'pocket', a benchmark .*, the path of a JSONL file or the task of an"
+    ):
         load("sums")
     with pytest.raises(UnknownNameError, match=r"auto.planner='few_words': unknown; .*there are: prior"):
         Config(WordGenerator(), strategy="auto:planner=few_words")

@@ -9,16 +9,18 @@ from pathlib import Path
 from thinktime.core.errors import InputError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 file beside the path first, and then replace the path by it. An error leaves the old file.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside the path first, and then replace the path by it. An error leaves the old file.
+
+    A text is written in UTF-8.
 
     Raises:
         OSError: the file cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -44,7 +44,7 @@ class Oracle:
     async def _score(self, problem: Problem, node: Node) -> float | None:
         if not node.done:
             return None
-        return float(await self._task.right(self._task.answers.read(node.state), problem.reference))
+        return float(await self._task.right(self._task.answers.read(node.state), problem))
 
 
 class Scrambled:

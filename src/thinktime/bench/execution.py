@@ -9,14 +9,18 @@ import operator
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any, Generic, TypeVar
 
 from thinktime.answers import TextAnswers
-from thinktime.sandbox.judging import Verdict, judge
-from thinktime.sandbox.running import Sandbox
+from thinktime.sandbox.judging import Verdict, judge, returned
+from thinktime.sandbox.running import Reason, Sandbox
 
-_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+Ended = TypeVar("Ended")
+_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+"""A code block. A stop string may have cut off its end."""
 _NOTES = re.compile(r"<<[^<>]*>>|\$|(?<=\d),(?=\d{3}(?!\d))")
 """Calculator annotations, dollars, and commas of thousands."""
 _TIMES = re.compile(r"(?<=[\d)]) ?[x\u00d7] ?(?=[\d(.])")
@@ -67,7 +71,7 @@ def _value(side: str) -> Fraction:
 
 def program_of(text: str) -> str:
     """The last fenced code block of a reply, or the whole reply if there is none."""
-    blocks = _FENCED.findall(text)
+    blocks = [block for block in _FENCED.findall(text) if block.strip()]
     return blocks[-1] if blocks else text
 
 
@@ -82,8 +86,78 @@ class Programs(TextAnswers):
         return answer
 
 
+class _Runs(Generic[Ended]):
+    """Runs programs, as many at once as there are processors, and each once."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Future[Ended]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def once(self, key: Hashable, start: Callable[[], Awaitable[Ended]]) -> Ended:
+        """The result of the program of this key."""
+        if self._loop is not asyncio.get_running_loop():
+            self._loop, self._free = asyncio.get_running_loop(), asyncio.Semaphore(os.cpu_count() or 1)
+        if key not in self._tasks or self._tasks[key].cancelled():
+            self._tasks[key] = asyncio.create_task(self._run(start))
+        return await asyncio.shield(self._tasks[key])
+
+    async def _run(self, start: Callable[[], Awaitable[Ended]]) -> Ended:
+        async with self._free:
+            return await start()
+
+    def ended(self) -> list[Ended]:
+        """The results so far."""
+        return [task.result() for task in self._tasks.values() if task.done() and not task.cancelled()]
+
+
+class ProgramValues(TextAnswers):
+    """Reads programs, and takes what their function returns as the answer. Votes are over these values.
+
+    Equal programs run once.
+
+    Args:
+        sandbox: where they run.
+        function: the name of the function; it is called without arguments.
+    """
+
+    def __init__(self, sandbox: Sandbox, function: str) -> None:
+        super().__init__(name=f"value of {function}()")
+        self.sandbox = sandbox
+        self._function = function
+        self._runs = _Runs[tuple[Reason, str]]()
+        self._values: dict[str, str | None] = {}
+        self._counts: Counter[str] = Counter()
+
+    def read(self, state: Any) -> str | None:
+        """The value of the program in ``state.text``; None if it has none."""
+        program = program_of(state.text)
+        if program not in self._values:
+            with ThreadPoolExecutor(1) as thread:  # this thread may have a running event loop
+                ended = thread.submit(asyncio.run, returned(self.sandbox, program, self._function)).result()
+            self._note(program, ended)
+        return self._values[program]
+
+    async def prepare(self, states: Iterable[Any]) -> None:
+        """Run the programs."""
+        await asyncio.gather(*(self._prepare(program_of(state.text)) for state in states))
+
+    def counts(self) -> dict[str, int]:
+        """How many different programs ended in each way."""
+        return dict(sorted(self._counts.items()))
+
+    async def _prepare(self, program: str) -> None:
+        ended = await self._runs.once(program, lambda: returned(self.sandbox, program, self._function))
+        if program not in self._values:
+            self._note(program, ended)
+
+    def _note(self, program: str, ended: tuple[Reason, str]) -> None:
+        reason, value = ended
+        self._values[program] = value or None
+        self._counts["value" if value else "no value" if reason == "ok" else reason] += 1
+
+
 class Checks:
-    """Runs programs against tests, as many at once as there are processors. Equal programs with equal tests run once.
+    """Runs programs against tests. Equal programs with equal tests run once.
 
     Args:
         sandbox: where they run.
@@ -91,25 +165,22 @@ class Checks:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self._verdicts: dict[bytes, asyncio.Task[Verdict]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runs = _Runs[Verdict]()
 
-    async def passes(self, program: str | None, tests: str | None) -> bool:
-        """Whether a program passes its tests. No program makes this raise."""
+    async def passes(self, program: str | None, tests: str | None, preamble: str = "") -> bool:
+        """Whether a program passes its tests. No program makes this raise.
+
+        Args:
+            program: Python source; no program does not pass.
+            tests: statements that use its names.
+            preamble: code that comes before the program, such as imports and the function that it completes.
+        """
         if program is None or tests is None:
             return False
-        if self._loop is not asyncio.get_running_loop():
-            self._loop, self._free = asyncio.get_running_loop(), asyncio.Semaphore(os.cpu_count() or 1)
+        program = f"{preamble}\n{program}" if preamble else program
         key = hashlib.sha256(repr((program, tests)).encode()).digest()
-        if key not in self._verdicts or self._verdicts[key].cancelled():
-            self._verdicts[key] = asyncio.create_task(self._judge(program, tests))
-        return await asyncio.shield(self._verdicts[key]) == "passed"
+        return await self._runs.once(key, lambda: judge(self.sandbox, program, tests)) == "passed"
 
     def counts(self) -> dict[str, int]:
         """How many different programs got each verdict."""
-        ended = [task for task in self._verdicts.values() if task.done() and not task.cancelled()]
-        return dict(sorted(Counter(task.result() for task in ended).items()))
-
-    async def _judge(self, program: str, tests: str) -> Verdict:
-        async with self._free:
-            return await judge(self.sandbox, program, tests)
+        return dict(sorted(Counter(self._runs.ended()).items()))

@@ -13,6 +13,7 @@ from typing import Any
 
 from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
+from thinktime.bench.execution import ProgramValues
 from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
@@ -22,6 +23,7 @@ from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Problem
 from thinktime.core.usage import Usage, total
 from thinktime.generators.text import thinking_counts, thinking_report
+from thinktime.prompts.turns import question_text
 from thinktime.session import Session
 from thinktime.strategies import Strategy, check
 
@@ -156,12 +158,12 @@ class Bench:
     async def _solve(self, entry: Entry, problem: Problem) -> Outcome:
         search = self.session.search(problem)
         answer = await entry.strategy(search)
-        correct = await self.task.right(answer.value, problem.reference)
+        correct = await self.task.right(answer.value, problem)
         if answer.node is not None:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
         leaves = [r.node for r in search.records() if r.node.done and r.node.parent is search.root]
         read = [self.task.answers.read(leaf.state) for leaf in leaves]
-        samples = tuple([await self.task.right(each, problem.reference) for each in read])
+        samples = tuple([await self.task.right(each, problem) for each in read])
         capped = self.thinking_tokens is not None
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
@@ -184,6 +186,7 @@ class Bench:
                 "name": self.task.name,
                 "n": len(self.task.problems),
                 "levels": {level: levels.count(level) for level in sorted(set(levels))},
+                **self.task.details,
             },
             "model": self._model_result(),
             "reader": self.task.answers.name,
@@ -209,7 +212,7 @@ class Bench:
 
     def _programs_result(self) -> dict[str, Any]:
         """Where programs ran, and how many different ones got each verdict."""
-        programs = self.task.programs
+        programs = self.task.answers if isinstance(self.task.answers, ProgramValues) else self.task.programs
         return {"sandbox": programs.sandbox.kind, "verdicts": programs.counts()} if programs else {}
 
     def _model_result(self) -> dict[str, Any]:
@@ -323,7 +326,7 @@ def _trace(entry: Entry, o: Outcome) -> dict[str, Any]:
     return {
         "problem": {
             "id": o.problem.id,
-            "question": str(o.problem.prompt),
+            "question": question_text(o.problem) if isinstance(o.problem.prompt, list) else str(o.problem.prompt),
             "reference": o.problem.reference,
             "level": o.problem.metadata.get("level"),
         },

@@ -182,6 +182,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
                 f"temperature {sampling.temperature}, top_p {sampling.top_p}, {sampling.max_length} tokens, seed {seed}"
             )
             raise InputError("n", n, f"the bank lacks some of these samples of {problem.id} at {kept}") from None
+        await task.answers.prepare([leaf.state for leaf in leaves if leaf.done])
         return Sampled(
             problem.id, tuple([await banked(leaf, problem) for leaf in leaves]), canonical(problem.reference or "")
         )
@@ -191,7 +192,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
         return Sample(
             length=len(leaf.state.ids),
             key=None if answer is None else task.answers.key(answer),
-            correct=await task.right(answer, problem.reference),
+            correct=await task.right(answer, problem),
             ended=leaf.done,
             text=leaf.state.text,
             reward=reward(leaf, scorer) if scorer and leaf.done else None,

@@ -14,6 +14,7 @@ from thinktime import __version__
 from thinktime.cli.ask import ask
 from thinktime.cli.bench import bench, demo, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
+from thinktime.cli.data import data
 from thinktime.cli.doctor import doctor
 from thinktime.cli.models import models
 from thinktime.cli.paint import paint
@@ -48,6 +49,7 @@ for command in (ask, paint, bench, serve, replay, report, probe, doctor, demo, s
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
+app.add_typer(data, name="data")
 
 
 @app.callback()

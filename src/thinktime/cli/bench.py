@@ -48,6 +48,7 @@ from thinktime.cli.common import (
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN
+from thinktime.files import user_path
 
 if TYPE_CHECKING:
     from thinktime.bench.runner import Bench, Entry, Outcome
@@ -62,19 +63,31 @@ def bench(
     task: Annotated[
         str,
         typer.Argument(
-            help="'pocket', a JSONL file (GSM8K's format, or your fields), or programs:FILE, whose 'tests' are run on "
-            "the programs that the model writes, in a sandbox of bubblewrap."
+            help="'pocket', a benchmark of `thinktime data` (gsm8k, humaneval, ...), reasoning-gym:NAME, a JSONL file "
+            "(GSM8K's format, or your fields), or programs:FILE, whose 'tests' are run on the programs that the model "
+            "writes, in a sandbox of bubblewrap."
         ),
     ] = "pocket",
     problems: Annotated[
-        int | None, typer.Option("--problems", help="How many problems; default 100, or the whole file.")
+        int | None,
+        typer.Option("--problems", "--limit", help="How many problems; default 100, or the whole file."),
     ] = None,
     strategies: Annotated[
         str, typer.Option(help="Strategies with their options: majority,a_star:k=2,n_goals=4.")
     ] = DEMO_STRATEGIES,
     n: Annotated[str, typer.Option(help="Sizes of those whose n is not given, separated by commas.")] = "1,2,4,8,16",
     levels: Annotated[str, typer.Option(help="Pocket levels.")] = "1,2,3,4,5",
-    split: Annotated[str, typer.Option(help="Pocket split: train, dev or test.")] = "test",
+    split: Annotated[str, typer.Option(help="Split: train, dev or test of pocket; train or test of gsm8k.")] = "test",
+    prompt_template: Annotated[
+        str | None,
+        typer.Option(help="A file or a text with {question}: the prompt, in place of the task's own turns."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message before each prompt.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder with a benchmark's files; their SHA-256 decides.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Download a benchmark's data if they are not here.")] = False,
+    show_task: Annotated[
+        bool, typer.Option("--show-task", help="Show the task's data, prompt, reader and judge, and ask nothing.")
+    ] = False,
     question_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the question.")] = "question",
     answer_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the answer.")] = "answer",
     reader: Annotated[
@@ -118,6 +131,7 @@ def bench(
     """Run strategies at several budgets on a task; resume where an earlier run stopped."""
     from thinktime.answers import READERS, TextAnswers
     from thinktime.bank.store import Bank
+    from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
     from thinktime.bench.controls import NAMES, control
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
@@ -133,12 +147,20 @@ def bench(
         question=question_field,
         answer=answer_field,
         unsafe=unsafe,
+        template=None if prompt_template is None else _template(prompt_template),
+        system=system,
+        data=data,
     )
+    if yes and data is None and task in BENCHMARKS:
+        pull_missing(BENCHMARKS[task], split)
     loaded = of_task(problems)
     if reader is not None:
         if reader not in READERS:
             raise UnknownNameError("reader", reader, READERS)
         loaded = replace(loaded, answers=TextAnswers(READERS[reader], reader))
+    if show_task:
+        _show(loaded, as_json)
+        return
     config = config_of(
         model=model,
         model_name=model_name,
@@ -156,8 +178,8 @@ def bench(
         without=NAMES,
         budget=budget_of(budget),
         temperature=temperature,
-        max_tokens=max_tokens,
-        stop=stops_in(stop or []),
+        max_tokens=loaded.max_tokens if max_tokens is None else max_tokens,
+        stop=loaded.stop if stop is None else stops_in(stop),
         seed=seed,
     )
     with Bank(bank or out / "bank.db") as opened:
@@ -192,6 +214,37 @@ def bench(
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _template(given: str) -> str:
+    """The template of ``--prompt-template``, which is a text or a file."""
+    if "{question}" in given:
+        return given
+    try:
+        return user_path("prompt_template", given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = f"give a text with {{question}}, or a file with such a text ({error})"
+        raise InputError("prompt_template", given, fix) from None
+
+
+def _show(task: Task, as_json: bool) -> None:
+    """Print what a result on a task depends on, and its first problem."""
+    first = task.problems[0]
+    shown = {
+        "name": task.name,
+        "n": len(task.problems),
+        **task.details,
+        "stop": list(task.stop),
+        "max_tokens": task.max_tokens,
+        "reader": task.answers.name,
+        "first": {"id": first.id, "prompt": first.prompt, "reference": first.reference},
+    }
+    if as_json:
+        print(json.dumps(shown))
+        return
+    for name, value in shown.items():
+        lines = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
+        print(f"{name:<11} " + printable(lines).replace("\n", "\n" + " " * 12))
 
 
 def report(

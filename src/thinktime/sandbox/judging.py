@@ -1,4 +1,7 @@
-"""Runs tests against a program. The two run in different sandboxes, so the program sees only the calls."""
+"""Runs tests against a program, or calls one of its functions.
+
+Tests run in another sandbox than their program, so the program sees only the calls.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import secrets
 import socket
 from typing import Literal
 
-from thinktime.sandbox.running import Limits, Outcome, Sandbox, compiled
+from thinktime.sandbox.running import Limits, Outcome, Reason, Sandbox, compiled
 
 Verdict = Literal["passed", "failed", "time", "memory", "output", "killed", "refused"]
 
@@ -41,6 +44,18 @@ async def judge(sandbox: Sandbox, program: str, tests: str, limits: Limits | Non
             await asyncio.wait({judging, running})
     outcomes = [judged] if running.cancelled() else [running.result(), judged]
     return next((outcome.reason for outcome in outcomes if outcome.reason != "ok"), "failed")
+
+
+async def returned(sandbox: Sandbox, program: str, function: str, limits: Limits | None = None) -> tuple[Reason, str]:
+    """The value that a function of a program returns, as a line of text; it is called without arguments.
+
+    Returns:
+        Why the program ended, and the text (see `thinktime.sandbox.returned`). The text is empty if there is no value.
+    """
+    token = secrets.token_hex()
+    names = {"__name__": "returned", "ARGUMENTS": (program, function, token)}
+    outcome = await sandbox.run(compiled("returned.py"), names=names, limits=limits)
+    return outcome.reason, outcome.stdout.decode(errors="replace").rpartition(token)[2] if outcome.exit == 0 else ""
 
 
 def _start(
