@@ -84,7 +84,6 @@ def bench(
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system message before each prompt.")] = None,
     data: Annotated[Path | None, typer.Option(help="A folder with a benchmark's files; their SHA-256 decides.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Download a benchmark's data if they are not here.")] = False,
     show_task: Annotated[
         bool, typer.Option("--show-task", help="Show the task's data, prompt, reader and judge, and ask nothing.")
     ] = False,

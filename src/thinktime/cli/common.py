@@ -34,7 +34,7 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Download a --model that is not on this machine.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Download models and data that are not on this machine.")]
 ModelName = Annotated[str | None, typer.Option(help="Which of an endpoint's models; not needed if it has one.")]
 ModelNames = Annotated[
     list[str] | None,
