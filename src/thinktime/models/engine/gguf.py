@@ -7,6 +7,7 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from thinktime.core.errors import InputError
 from thinktime.files import cache_folder
 
+_LOG = logging.getLogger(__name__)
 CONVERTER = 1
 """Grows when the same file gives another directory than before."""
 
@@ -48,11 +50,20 @@ def _convert(path: Path, directory: Path) -> None:
     import torch
     from gguf import GGMLQuantizationType, GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+    from transformers.utils import logging as progress
 
-    kinds = {tensor.tensor_type for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1}
+    file = GGUFReader(path)
+    family = str(file.fields["general.architecture"].contents())
+    if family not in GGUF_CONFIG_MAPPING:
+        fix = "transformers cannot read this family from GGUF; serve it with llama.cpp, and give its endpoint"
+        raise InputError("general.architecture", family, fix)
+    kinds = {tensor.tensor_type for tensor in file.tensors if len(tensor.shape) > 1}
     wide = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.BF16: torch.bfloat16}
-    dtype = wide.get(next(iter(kinds)), torch.float16) if len(kinds) == 1 else torch.float16
+    dtype = wide.get(kinds.pop(), torch.float16) if len(kinds) == 1 else torch.float16
+    _LOG.warning("model=%r: it is converted for the engine, once; this takes a minute", str(path))
     unfinished = Path(tempfile.mkdtemp(dir=directory.parent))
+    progress.disable_progress_bar()
     try:
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
         AutoTokenizer.from_pretrained(**where).save_pretrained(unfinished)
@@ -65,4 +76,5 @@ def _convert(path: Path, directory: Path) -> None:
         if not directory.is_dir():  # another process was faster
             raise
     finally:
+        progress.enable_progress_bar()
         shutil.rmtree(unfinished, ignore_errors=True)
