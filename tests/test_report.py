@@ -336,7 +336,13 @@ def test_unknown_is_never_zero(result: dict[str, Any], tmp_path: Path) -> None:
 
 def test_the_head_names_the_origin_of_the_models(result: dict[str, Any], tmp_path: Path) -> None:
     known = {"name": "qwen", "source": "hub: org/qwen", "licence": "MIT", "revision": "c0ffee", "sha256": {"a": "12ab"}}
-    unknown = {"name": HOSTILE, "source": "files of the user", "licence": None, "revision": None, "sha256": {}}
+    unknown: dict[str, Any] = {
+        "name": HOSTILE,
+        "source": "files of the user",
+        "licence": None,
+        "revision": None,
+        "sha256": {},
+    }
     result["model"]["provenance"] = {"main": known, "draft": unknown}
     path = tmp_path / "models.html"
     write_report(result, {}, path)
