@@ -19,7 +19,10 @@ from thinktime.models.engine.rows import Row
 from thinktime.models.engine.transformers_model import difference
 
 SIZES = {"layers": 2, "hidden": 64, "wide": 96, "heads": 4, "kv_heads": 2, "context": 128}
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant\n' }}"
+)
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
@@ -132,7 +135,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such file"):
         load_language_model(tmp_path / "nothing.gguf")
     write(tmp_path / "strange.gguf", family="rwkv6")
-    with pytest.raises(InputError, match="rwkv6.*serve it with llama.cpp"):
+    with pytest.raises(InputError, match=r"rwkv6.*serve it with llama.cpp"):
         load_language_model(tmp_path / "strange.gguf")
 
 

@@ -332,3 +332,21 @@ def test_unknown_is_never_zero(result: dict[str, Any], tmp_path: Path) -> None:
     assert row.startswith("single 1 unknown the baseline unknown") and not re.search("[02-9]", row)
     assert Elements(drawn).count("button", title="unknown for every run") == 3
     assert "No run has a known accuracy." in visible(drawn)
+
+
+def test_the_head_names_the_origin_of_the_models(result: dict[str, Any], tmp_path: Path) -> None:
+    known = {"name": "qwen", "source": "hub: org/qwen", "licence": "MIT", "revision": "c0ffee", "sha256": {"a": "12ab"}}
+    unknown: dict[str, Any] = {
+        "name": HOSTILE,
+        "source": "files of the user",
+        "licence": None,
+        "revision": None,
+        "sha256": {},
+    }
+    result["model"]["provenance"] = {"main": known, "draft": unknown}
+    path = tmp_path / "models.html"
+    write_report(result, {}, path)
+    text = visible(draw(path))
+    assert "qwen · licence MIT · revision c0ffee · SHA-256 12ab; " in text
+    hostile = " ".join(HOSTILE.split())
+    assert f"{hostile} · licence unknown · revision unknown" in text and "[object" not in text

