@@ -20,7 +20,7 @@ from thinktime.core.protocols import Generator
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.transitions import Race
-from thinktime.core.types import Extension, Node, Problem, Sampling, Score, Until
+from thinktime.core.types import Child, Extension, Node, Problem, Sampling, Score, Until
 from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
@@ -172,6 +172,30 @@ def test_a_race_ends_with_the_first_samples_that_reach_a_stop_string(
     lengths = {child.length for child in children if child.done}
     assert len(lengths) == 1 and all(child.length == min(lengths) for child in children)
     assert all("\n" not in child.state.text for child in children)
+
+
+def test_a_sample_arrives_when_it_is_complete_even_if_the_call_is_cancelled_before_the_others_are(
+    generator: LocalGenerator, questions: tuple[str, ...]
+) -> None:
+    root = Node("root", (), generator.root(Problem("q", questions[0])))
+    arrived: list[int] = []
+
+    async def cancelled_after(n: int) -> None:
+        def keep(child: Child) -> None:
+            arrived.append(child.length)
+            if len(arrived) == n:
+                whole.cancel()
+
+        limits = range(1, 17)  # each row ends in its own iteration
+        extensions = [
+            Extension(root, i, f"{i:064x}", "done", WARM, most, arrived=keep) for i, most in enumerate(limits)
+        ]
+        whole = asyncio.ensure_future(generator.extend(extensions))
+        await asyncio.gather(whole, return_exceptions=True)
+        assert whole.cancelled()
+
+    asyncio.run(cancelled_after(3))
+    assert arrived == [1, 2, 3]
 
 
 def test_children_do_not_depend_on_the_number_of_siblings(

@@ -100,8 +100,8 @@ class Drawing(Work[Extension, Child]):
 
         def keep(child: Child) -> None:
             extension, _ = self._in_flight[key]
-            self._in_flight[key] = extension, child
             self._samples.add([(extension, child)])
+            self._in_flight[key] = extension, child
 
         return keep
 

@@ -6,11 +6,12 @@ import asyncio
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinktime.core.errors import CapabilityError, InputError, TooLongError
+from thinktime.core.errors import CapabilityError, InputError, ThinktimeError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
 from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, until_stop, with_context
@@ -135,8 +136,16 @@ class LocalGenerator:
             return list(await asyncio.gather(*(self._within_cap(extension) for extension in extensions)))
         races = {(e.race, e.node): RowRace(e.race.k, self._counts(e), e.race.lengths) for e in extensions if e.race}
         rows = [self._row(e, race=races[e.race, e.node] if e.race else None) for e in extensions]
-        outputs = await self._worker.run(rows)
-        return [self._child(extension, output) for extension, output in zip(extensions, outputs, strict=True)]
+        made: dict[int, Child] = {}
+
+        def arrived(index: int, output: Output) -> None:
+            made[index] = child = self._child(extensions[index], output)
+            if (keep := extensions[index].arrived) is not None and not races:  # a race may still cut the child
+                with suppress(ThinktimeError):  # the search keeps it again at the end, and raises there
+                    keep(child)
+
+        await self._worker.run(rows, arrived)
+        return [made[index] for index in range(len(extensions))]
 
     def _row(
         self, extension: Extension, ids: tuple[int, ...] = (), most: int | None = None, race: RowRace | None = None

@@ -29,6 +29,9 @@ from thinktime.models.engine.scheduler import Iteration, Scheduler
 
 Tap = Callable[[int, Tensor], None]
 BLOCK_SIZE = 16
+LOGITS = 1 << 19
+"""Logits that are sampled from at once, in float64. All rows of a large vocabulary would be hundreds of megabytes: too
+much for a processor's cache, and a page fault for every page."""
 
 
 class Attend(Protocol):
@@ -365,15 +368,19 @@ class Engine:
         if not rows:
             return []
         jobs = [job for job, _ in rows]
-        distinct = {place: index for index, place in enumerate(dict.fromkeys(place for _, place in rows))}
-        logits = self._model.head(hidden[torch.tensor(list(distinct))]).double()
-        if len(distinct) < len(rows):
-            logits = logits[torch.tensor([distinct[place] for _, place in rows])]
         tasks = [job.task for job in jobs if isinstance(job.task, Row)]
-        drawn = _sample(logits, tasks, [len(job.ids) for job in jobs])
-        logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        distinct = {place: index for index, place in enumerate(dict.fromkeys(place for _, place in rows))}
+        logits = self._model.head(hidden[torch.tensor(list(distinct))])
+        of_row = torch.tensor([distinct[place] for _, place in rows])
+        at_once = max(1, LOGITS // logits.shape[-1])
+        drawn: list[tuple[int, float]] = []
+        for part in (slice(start, start + at_once) for start in range(0, len(rows), at_once)):
+            those = logits[of_row[part]].double()
+            tokens = _sample(those, tasks[part], [len(job.ids) for job in jobs[part]])
+            logprobs = those.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            drawn += zip(tokens.tolist(), logprobs.tolist(), strict=True)
         finished: list[Job] = []
-        for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
+        for job, task, (token, logprob) in zip(jobs, tasks, drawn, strict=True):
             if math.isnan(logprob):
                 self._pool.forget(job.prefix)
                 self._scheduler.remove(job)

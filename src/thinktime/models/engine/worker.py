@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._interrupt = False
 
-    async def run(self, tasks: Sequence[Row | Read]) -> list[Output]:
+    async def run(
+        self, tasks: Sequence[Row | Read], arrived: Callable[[int, Output], None] | None = None
+    ) -> list[Output]:
         """The outputs of these tasks, in order. Cancelling the caller removes its rows from the batch.
+
+        Args:
+            tasks: rows and reads.
+            arrived: called with the index and the output of each task when it is done.
 
         Raises:
             InputError: a task does not fit the model or the engine.
@@ -31,6 +38,9 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Output]] = [loop.create_future() for _ in tasks]
+        if arrived is not None:
+            for index, future in enumerate(futures):
+                future.add_done_callback(partial(_tell, arrived, index))
         self._new += zip(tasks, futures, strict=True)
         self._interrupt = True
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
@@ -90,3 +100,8 @@ class Worker:
                 self._futures[self.engine.submit(task)] = future
             except Exception as error:  # the task's own error; the other tasks continue
                 future.set_exception(error)
+
+
+def _tell(arrived: Callable[[int, Output], None], index: int, future: asyncio.Future[Output]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        arrived(index, future.result())
