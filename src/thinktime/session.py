@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from thinktime.bank.store import Bank
     from thinktime.models.remote.probe_cache import ProbeCache
 
+ROWS = 256
+"""Most rows of a local model at once."""
+CONNECTIONS = 32
+"""Most requests at once to an endpoint that does not say how many samples it computes at once."""
+TIMEOUT = 600.0
+"""Seconds for one request to an endpoint."""
 CANDIDATES = 16
 """Most candidates that a chat model compares side by side."""
 
@@ -236,7 +242,8 @@ def _model(role: str, spec: ModelSpec, config: Config) -> Generator:
     from thinktime.generators.local import LocalGenerator
 
     dtype = _dtype(spec)
-    return LocalGenerator(directory, dtype=dtype, thinking_tokens=spec.thinking_tokens, chat=source not in POCKET)
+    chat, rows = source not in POCKET, spec.concurrency or ROWS
+    return LocalGenerator(directory, dtype=dtype, thinking_tokens=spec.thinking_tokens, chat=chat, max_rows=rows)
 
 
 def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -> Scorer:
@@ -313,6 +320,7 @@ def _dtype(spec: ModelSpec) -> str:
 def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.models.remote.prices import Price
+    from thinktime.models.remote.slots import slots
 
     return RemoteGenerator(
         spec.source,
@@ -320,6 +328,8 @@ def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
         key,
         price=None if spec.price is None else Price.parse(spec.price),
         parameters=spec.parameters,
+        connections=spec.concurrency or slots(spec.source, key) or CONNECTIONS,
+        timeout=TIMEOUT if spec.timeout is None else spec.timeout,
         probe_cache=user_probe_cache(),
         thinking_tokens=spec.thinking_tokens,
     )
