@@ -63,6 +63,12 @@ class FakeEndpoint:
     """Whether the usage has the number of thought tokens."""
     relapses: bool = False
     """Whether it thinks again after the end of a thought."""
+    slots: int | None = None
+    """The number of slots in its properties; None: it has no properties."""
+    busy: int = 0
+    """Requests for samples that it works on."""
+    busiest: int = 0
+    """Most of them at once."""
     identical: bool = False
     reasons: bool = False
     """Whether a message has a thought in a field of its own."""
@@ -166,6 +172,8 @@ class FakeEndpoint:
         if path == "/v1/models":
             data = [{"id": name, "object": "model"} for name in MODELS]
             return _reply(200, {"object": "list", "data": data}) if self.lists_models else _error(404, "not found")
+        if path == "/props" and self.slots:
+            return _reply(200, {"total_slots": self.slots, "model_path": "words.gguf"})
         if path not in ("/v1/chat/completions", "/v1/completions", "/pooling", "/classify", "/score"):
             return _error(404, "not found")
         body = json.loads(raw)
@@ -176,7 +184,12 @@ class FakeEndpoint:
         fault = self.faults.popleft() if self.faults else ""
         if self.spoils and self.spoils in raw.decode():
             fault = "garbage"
-        await asyncio.sleep(3600 if fault == "never" else self.latency)
+        self.busy += 1
+        self.busiest = max(self.busy, self.busiest)
+        try:
+            await asyncio.sleep(3600 if fault == "never" else self.latency)
+        finally:
+            self.busy -= 1
         while self.silent and self.silent in body["model"]:
             await asyncio.sleep(0.01)
         if fault == "moved":

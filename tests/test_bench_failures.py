@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,14 +17,16 @@ from toy import ANSWERS, Piece, ToyGenerator, done, drawn
 from thinktime import cli
 from thinktime.answers import TextAnswers
 from thinktime.bank.store import Bank
+from thinktime.bench.report import headline
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.table import results_table
+from thinktime.bench.tally import warnings
 from thinktime.bench.tasks import Task
 from thinktime.cli.bench import print_table
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import Extension, Problem, Sampling
+from thinktime.core.types import Child, Extension, Problem, Sampling
 from thinktime.core.usage import total
 from thinktime.session import Session
 from thinktime.strategies import make
@@ -167,6 +170,65 @@ def test_a_bench_with_a_strategy_that_is_refused_writes_its_result_and_exits_wit
     with pytest.raises(SystemExit) as left:
         cli.run()
     assert left.value.code == 0 and "failed: best_of_n@2" in capsys.readouterr().out
+
+
+class LateError(ModelError):
+    late = True
+
+
+class Unreliable(ToyGenerator):
+    """Of every eight samples four are good, and one each is unreadable, cut, missing and late."""
+
+    def __init__(self) -> None:
+        texts = {4: "so I cannot say", 5: "so 7 " * 9}
+        super().__init__(lambda extension: done(texts.get(extension.index % 8, "so 7")))
+
+    async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+        errors = {6: ModelError("it broke"), 7: LateError("it took too long")}
+        return [
+            replace(child, state=e.node.state, finish="error", error=errors[e.index % 8]) if e.index % 8 > 5 else child
+            for e, child in zip(extensions, await super().extend(extensions), strict=True)
+        ]
+
+
+def test_samples_that_do_not_vote_are_columns_and_a_warning_and_their_run_is_not_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = Session({"main": Unreliable()}, sampling=Sampling(max_length=8))
+    with Bank(tmp_path / "bank.db") as bank:
+        entries = [Entry("majority", n, make("majority", {"n": n})) for n in (4, 8)]
+        run = Bench(Task("sums", PROBLEMS, ANSWERS), session, entries, bank)
+        asyncio.run(run.run())
+        result = run.result("thinktime bench", {})
+    whole, lacking = result["runs"]
+    assert whole["samples"] == {"total": 12, "unreadable": 0, "missing": 0, "cut": 0, "timed_out": 0}
+    assert lacking["samples"] == {"total": 24, "unreadable": 3, "missing": 3, "cut": 3, "timed_out": 3}
+    (warning,) = warnings(result)
+    assert warning.startswith("majority, n = 8: of 24 samples 3 unreadable, 3 missing, 3 cut, 3 timed out")
+    print_table(result, {})
+    heads, *rows = (
+        line.split() for line in capsys.readouterr().out.splitlines() if "majority" in line or "cut" in line
+    )
+    assert "unreadable" in heads and rows[0].count("0.0%") == 4 and rows[1].count("12.5%") == 4
+    assert headline(result).startswith("At n=4, majority solves")
+    assert headline({**result, "plot_missing": True}).startswith("At n=8, majority solves")
+    assert headline({**result, "runs": [lacking]}) == "Every run lacks some of its samples."
+
+
+def test_the_samples_of_a_problem_without_any_answer_are_counted_too(tmp_path: Path) -> None:
+    class Broken(Unreliable):
+        async def extend(self, extensions: Sequence[Extension]) -> list[Child]:
+            broken = [
+                replace(e, index=6) if e.node.state.prompt == self.root(PROBLEMS[0]).prompt else e for e in extensions
+            ]
+            return await super().extend(broken)
+
+    session = Session({"main": Broken()}, sampling=Sampling(max_length=8))
+    with Bank(tmp_path / "bank.db") as bank:
+        run = Bench(Task("sums", PROBLEMS, ANSWERS), session, [VOTE], bank)
+        asyncio.run(run.run())
+        (only,) = run.result("thinktime bench", {})["runs"]
+    assert only["n_problems"] == 2 and only["samples"]["missing"] == 4 and only["samples"]["total"] == 12
 
 
 def test_answers_that_take_too_long_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -167,7 +168,9 @@ def test_a_bench_leaves_out_failed_problems_and_a_second_run_repeats_them(
     remote = (*bench, "--model", endpoint.url, "--model-name", "words")
     endpoint.spoils = "what is 2 + 4"
     code, out, err = thinktime(*remote)
-    assert code == 1 and "1 problems could not be asked: endpoint=" in err and err.count("\n") == 1
+    warning, error = err.splitlines()
+    assert code == 1 and "1 problems could not be asked: endpoint=" in error
+    assert warning.startswith("warning: single, n = 1: of 5 samples 1 missing")
     assert (json.loads(out)["complete"], json.loads(out)["runs"][0]["n_problems"]) == (False, 4)
     endpoint.spoils = ""
     code, out, _ = thinktime(*remote)
@@ -311,3 +314,55 @@ def test_escapes_of_a_model_or_a_server_do_not_reach_the_terminal(
     shown = "".join(out + err for _, out, err in printed) + caplog.text
     assert "evil" in shown and "The answer is 7" in shown
     assert not set(shown) & set("\x1b\x07\x9b\u202e\u2066\x00\x08") and "Traceback" not in shown
+
+
+def sums(path: Path, n: int) -> Path:
+    """A task of n questions."""
+    path.write_text("\n".join(json.dumps({"question": f"what is {i} + 4", "answer": "7"}) for i in range(n)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("slots", "options", "most"),
+    [(3, (), 3), (3, ("--concurrency", "2"), 2), (None, (), 32), (None, ("--concurrency", "40"), 40)],
+)
+def test_a_bench_sends_as_many_requests_as_the_server_has_slots(
+    endpoint: FakeEndpoint, thinktime: Command, tmp_path: Path, slots: int | None, options: tuple[str, ...], most: int
+) -> None:
+    endpoint.slots, endpoint.n, endpoint.latency = slots, "ignored", 0.02
+    task = sums(tmp_path / "sums.jsonl", 48)
+    remote = ("--model", endpoint.url, "--model-name", "words", "--max-tokens", "64", *options)
+    assert thinktime("bench", str(task), "--strategies", "single", "--n", "1", *remote)[0] == 0
+    assert endpoint.busiest == most
+
+
+def test_an_abandoned_request_is_counted_and_those_that_waited_behind_it_are_answered(
+    endpoint: FakeEndpoint, thinktime: Command, tmp_path: Path
+) -> None:
+    task = sums(tmp_path / "sums.jsonl", 12)
+    remote = ("--model", endpoint.url, "--model-name", "words", "--max-tokens", "64", "--concurrency", "1")
+    bench = ("bench", str(task), "--strategies", "single", "--n", "1", "--json", *remote, "--timeout", "1")
+    assert thinktime(*ask(endpoint, "--model-name", "words", "--strategy", "single"))[0] == 0  # probes the endpoint
+    endpoint.faults = deque(["never"])
+    code, out, errors = thinktime(*bench)
+    (run,) = json.loads(out)["runs"]
+    assert run["n_problems"] == 11 and (run["samples"]["total"], run["samples"]["timed_out"]) == (12, 1)
+    assert code == 1 and "single, n = 1: of 12 samples 1 timed out" in errors and "no answer in 1." in errors
+
+
+def test_the_share_of_tokens_is_checked(thinktime: Command) -> None:
+    code, _, errors = thinktime("ask", "what?", "--top-p", "0")
+    assert code == 2 and "top_p=0.0: give a number above 0" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--timeout", "0", "--model", "http://127.0.0.1:1/v1"), "timeout=0.0: give seconds above 0"),
+        (("--timeout", "5"), "timeout=5.0: this is for an endpoint"),
+        (("--concurrency", "0"), "concurrency=0: give 1 or more"),
+    ],
+)
+def test_limits_of_requests_are_checked(thinktime: Command, options: tuple[str, ...], message: str) -> None:
+    code, _, errors = thinktime("bench", *options)
+    assert code == 2 and message in errors

@@ -171,7 +171,7 @@ class Elements(HTMLParser):
 
 def test_embedded_data_round_trips(report: Path, result: dict[str, Any], timing: dict[str, float]) -> None:
     data = json.loads(Elements(report.read_text("utf-8")).data)
-    assert data == {"headline": headline(result), "result": result, "timing": timing}
+    assert data == {"headline": headline(result), "warnings": [], "result": result, "timing": timing}
 
 
 def test_nothing_in_the_file_refers_outside(report: Path) -> None:
@@ -251,6 +251,9 @@ def test_errors_name_the_field_and_the_fix(result: dict[str, Any], tmp_path: Pat
         write_report(result, {}, tmp_path)
 
 
+COVERAGE = "coverage (pass@k)"
+
+
 def draw(page: Path, *clicks: str) -> str:
     """The HTML of the page after headless Chromium has drawn it and run some JavaScript statements."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -287,6 +290,24 @@ def test_a_browser_draws_plot_tables_and_traces(report: Path, result: dict[str, 
     assert "[object" not in text and "undefined" not in text and "NaN" not in text and "null" not in text
 
 
+def test_a_run_that_lacks_samples_is_drawn_only_on_request(result: dict[str, Any], tmp_path: Path) -> None:
+    path, counts = (
+        tmp_path / "lacking.html",
+        {"total": 800, "unreadable": 8, "cut": 0, "missing": 400, "timed_out": 130},
+    )
+    for run in result["runs"]:
+        run["samples"] = counts if run["strategy"] == "majority" else dict.fromkeys(counts, 0) | {"total": 800}
+    write_report(result, {}, path)
+    drawn = draw(path)
+    elements, text = Elements(drawn), visible(drawn)
+    assert elements.count("g", **{"data-series": "majority"}) == elements.count("g", **{"data-series": COVERAGE}) == 0
+    assert "Not drawn, because samples are missing: pass@1" in text and "majority@16" in text.split("are missing:")[1]
+    assert "majority, n = 16: of 800 samples 8 unreadable, 400 missing, 130 timed out" in text and "50.0%" in text
+    write_report({**result, "plot_missing": True}, {}, path)
+    elements = Elements(draw(path))
+    assert elements.count("g", **{"data-series": "majority"}) == elements.count("g", **{"data-series": COVERAGE}) == 1
+
+
 def test_hostile_text_stays_text_in_a_browser(report: Path) -> None:
     drawn = draw(report)
     elements = Elements(drawn)
@@ -300,8 +321,8 @@ def test_axes_switch_strategies_hide_and_tables_sort(report: Path) -> None:
         report,
         "document.querySelectorAll('#axes button')[1].click();",
         "document.querySelectorAll('#legend button')[1].click();",
-        "document.querySelectorAll('#runs thead button')[4].click();",
-        "document.querySelectorAll('#runs thead button')[4].click();",
+        "document.querySelectorAll('#runs thead button')[8].click();",
+        "document.querySelectorAll('#runs thead button')[8].click();",
     )
     elements, text = Elements(drawn), visible(drawn)
     assert elements.count("button", **{"aria-pressed": "false"}) == 3  # two axes, one strategy

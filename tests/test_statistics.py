@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinktime.bench.statistics import Estimate, auc, expected_best, mean_interval, paired_difference, pass_at_k
+from thinktime.bench.statistics import (
+    DIFFERENCES,
+    SHARES,
+    Estimate,
+    auc,
+    expected_best,
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+)
 from thinktime.core.errors import InputError
 
 unhurried = settings(deadline=None)
@@ -57,6 +66,32 @@ def test_a_k_above_the_number_of_samples_is_refused(k: int) -> None:
 )
 def test_pass_at_k_as_published(n: int, correct: int, k: int, expected: float) -> None:
     assert pass_at_k(n, correct, k) == pytest.approx(expected, abs=5e-7)
+
+
+# Intervals of equal values
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds", "expected"),
+    [
+        ([1.0, 1.0], SHARES, (1.0, 0.158114, 1.0)),  # Clopper and Pearson: 0.025 ** (1 / 2)
+        ([0.0] * 10, SHARES, (0.0, 0.0, 0.308497)),
+        ([1.0], SHARES, (1.0, 0.025, 1.0)),
+        ([0.0] * 100, DIFFERENCES, (0.0, -0.036217, 0.036217)),
+        ([1.0] * 10, DIFFERENCES, (1.0, 1 - 2 * 0.308497, 1.0)),
+    ],
+)
+def test_equal_values_have_an_exact_interval(
+    values: list[float], bounds: tuple[float, float], expected: tuple[float, float, float]
+) -> None:
+    found = mean_interval(values, bounds=bounds)
+    assert (found.value, found.low, found.high) == pytest.approx(expected, abs=1e-6)
+    assert paired_difference(values, [0.0] * len(values), bounds=bounds) == found
+    assert mean_interval(values) == Estimate(values[0], values[0], values[0])
+
+
+def test_bounds_do_not_change_the_interval_of_other_values() -> None:
+    assert mean_interval([1.0, 0.0, 1.0], bounds=SHARES) == mean_interval([1.0, 0.0, 1.0])
 
 
 # The best of k

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ class ModelSpec:
         parameters: those that a token of an endpoint's model is multiplied with, for its FLOPs.
         dtype: of a local model; ``auto`` is float64 for the shipped models and float32 for others.
         thinking_tokens: the most that a sample may think.
+        concurrency: most rows of a local model at once, or most requests to an endpoint; further ones wait here. By
+            default 256 rows, and the slots of a llama.cpp server or 32 requests.
+        timeout: of a request to an endpoint, in seconds, without the wait for its turn; by default 600.
 
     Raises:
         InputError: a value is out of range, or is for an endpoint and this is none.
@@ -54,6 +58,8 @@ class ModelSpec:
     parameters: float | None = None
     dtype: str = "auto"
     thinking_tokens: int | None = None
+    concurrency: int | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -61,11 +67,16 @@ class ModelSpec:
         if self.dtype not in DTYPES:
             raise InputError("dtype", self.dtype, f"give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
         if not is_url(self.source):
-            only_for_endpoints("--model", model_name=self.name, price=self.price, parameters=self.parameters)
+            given = {"price": self.price, "parameters": self.parameters, "timeout": self.timeout}
+            only_for_endpoints("--model", model_name=self.name, **given)
         if self.parameters is not None and not self.parameters > 0:
             raise InputError("parameters", self.parameters, "give a number above 0, as 8.2e9")
         if self.thinking_tokens is not None and self.thinking_tokens < 0:
             raise InputError("thinking_tokens", self.thinking_tokens, "give 0 or more")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise InputError("concurrency", self.concurrency, "give 1 or more")
+        if self.timeout is not None and not 0 < self.timeout < inf:
+            raise InputError("timeout", self.timeout, "give seconds above 0")
         _check_price(self.price)
 
 

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from thinktime.bank.store import Bank
     from thinktime.models.remote.probe_cache import ProbeCache
 
+ROWS = 256
+"""Most rows of a local model at once."""
+CONNECTIONS = 32
+"""Most requests at once to an endpoint that does not say how many samples it computes at once."""
+TIMEOUT = 600.0
+"""Seconds for one request to an endpoint."""
 CANDIDATES = 16
 """Most candidates that a chat model compares side by side."""
 
@@ -243,7 +249,8 @@ def _model(role: str, spec: ModelSpec, config: Config) -> Generator:
     from thinktime.generators.local import LocalGenerator
 
     chat = source not in POCKET and found.kind != "base"
-    generator = LocalGenerator(found.path, dtype=_dtype(spec), thinking_tokens=spec.thinking_tokens, chat=chat)
+    rows, thinking = spec.concurrency or ROWS, spec.thinking_tokens
+    generator = LocalGenerator(found.path, dtype=_dtype(spec), thinking_tokens=thinking, chat=chat, max_rows=rows)
     if source not in POCKET:
         generator.origin = found
     return generator
@@ -334,6 +341,7 @@ def _dtype(spec: ModelSpec) -> str:
 def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.models.remote.prices import Price
+    from thinktime.models.remote.slots import slots
 
     return RemoteGenerator(
         spec.source,
@@ -341,6 +349,8 @@ def _endpoint(spec: ModelSpec, key: str | None) -> Generator:
         key,
         price=None if spec.price is None else Price.parse(spec.price),
         parameters=spec.parameters,
+        connections=spec.concurrency or slots(spec.source, key) or CONNECTIONS,
+        timeout=TIMEOUT if spec.timeout is None else spec.timeout,
         probe_cache=user_probe_cache(),
         thinking_tokens=spec.thinking_tokens,
     )

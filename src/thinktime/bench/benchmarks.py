@@ -278,13 +278,16 @@ def _mgsm_files(language: str) -> Files:
 
 
 PROGRAM = (
-    "{question}\n\n"
-    "Write a Python function solution() that returns the answer as a number. Reply with one Python code block and "
-    "nothing else."
+    "Write a Python function `solution()` that computes and returns the answer to the problem. Reply with one Python "
+    "code block and nothing else.\n\n{question}"
 )
 PROGRAM_SHOT = (
-    PROGRAM.replace(QUESTION, "A box holds 12 pencils. Mia buys 3 boxes and gives 5 pencils away. How many has she?"),
-    "```python\ndef solution():\n    pencils = 12 * 3\n    given = 5\n    return pencils - given\n```",
+    PROGRAM.replace(
+        QUESTION,
+        "A farmer packs 6 boxes with 24 eggs each. 9 eggs break. She sells the rest in bags of 5. How many bags does "
+        "she fill?",
+    ),
+    "```python\ndef solution():\n    eggs = 6 * 24\n    whole = eggs - 9\n    bags = whole // 5\n    return bags\n```",
 )
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -300,6 +303,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             template=PROGRAM,
             shots=(PROGRAM_SHOT,),
             stop=(END_OF_BLOCK,),
+            max_tokens=256,
             judging="values",
         ),
         Benchmark("math500", "500 problems of MATH", _MATH500_FILES, _math, "math500", max_tokens=1024),

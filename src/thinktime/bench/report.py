@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinktime.bench.tally import is_incomplete, warnings
 from thinktime.core.errors import InputError
 from thinktime.files import write_whole
 from thinktime.pages import page
@@ -29,7 +30,7 @@ def write_report(result: Mapping[str, Any], timing: Mapping[str, float], path: P
     """
     if result.get("schema") != SCHEMA:
         raise InputError("schema", result.get("schema"), f"this version writes reports of schema {SCHEMA}")
-    data = {"headline": headline(result), "result": dict(result), "timing": dict(timing)}
+    data = {"headline": headline(result), "warnings": list(warnings(result)), "result": result, "timing": timing}
     try:
         text = json.dumps(data, allow_nan=False)
     except ValueError as error:
@@ -52,6 +53,9 @@ def _comparison(result: Mapping[str, Any]) -> str:
     runs = [run for run in result["runs"] if None not in (run.get("accuracy") or _UNKNOWN).values()]
     if not runs:
         return "No run has a known accuracy."
+    runs = [run for run in runs if result.get("plot_missing") or not is_incomplete(run)]
+    if not runs:
+        return "Every run lacks some of its samples."
     largest = max(run["n"] for run in runs)
     best = max((run for run in runs if run["n"] == largest), key=lambda run: float(run["accuracy"]["value"]))
     solves = f"{best['strategy']} solves {_percent(best['accuracy'])} of the problems"

@@ -14,7 +14,8 @@ from typing import Any
 from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
 from thinktime.bench.execution import ProgramValues
-from thinktime.bench.statistics import mean_interval, paired_difference, pass_at_k
+from thinktime.bench.statistics import DIFFERENCES, SHARES, mean_interval, paired_difference, pass_at_k
+from thinktime.bench.tally import Tally, tally
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
@@ -60,6 +61,8 @@ class Outcome:
     """Thought tokens of each sample, if thoughts are capped."""
     events: tuple[dict[str, Any], ...] = ()
     """The strategy's log."""
+    tally: Tally = field(default_factory=Tally)
+    """What became of its samples."""
 
 
 @dataclass
@@ -74,10 +77,14 @@ class Bench:
     """Keeps the samples."""
     thinking_tokens: int | None = None
     """The cap of the generator; the result reports whether it held."""
+    plot_missing: bool = False
+    """Whether the report draws runs whose samples are missing."""
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """Why problems have no outcome, one line each; a later run tries these problems again."""
+    unanswered: dict[str, Tally] = field(default_factory=dict)
+    """The samples of problems without an outcome, by label of the entry."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why entries were refused or stopped, one line each, by label."""
 
@@ -157,7 +164,11 @@ class Bench:
 
     async def _solve(self, entry: Entry, problem: Problem) -> Outcome:
         search = self.session.search(problem)
-        answer = await entry.strategy(search)
+        try:
+            answer = await entry.strategy(search)
+        except ModelError:
+            self.unanswered[entry.label] = self.unanswered.get(entry.label, Tally()) + tally(search)
+            raise
         correct = await self.task.right(answer.value, problem)
         if answer.node is not None:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
@@ -167,7 +178,7 @@ class Bench:
         capped = self.thinking_tokens is not None
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
-        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events)
+        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, tally(search))
 
     def _key(self, answer: str | None) -> Hashable:
         return None if answer is None else self.task.answers.key(answer)
@@ -201,6 +212,7 @@ class Bench:
                 for entry in self.entries
                 if entry.label in self.failed
             ],
+            "plot_missing": self.plot_missing,
             "coverage": self._coverage(finished),
             "traces": self._traces(finished),
         }
@@ -261,14 +273,18 @@ class Bench:
             "options": asdict(entry.strategy),  # type: ignore[call-overload]  # a strategy is a dataclass
             "n_problems": len(outcomes),
             "undecided": sum(isinstance(self._key(o.answer.value), Undecided) for o in outcomes),
-            "accuracy": mean_interval(right, self.session.seed).as_dict(),
+            "samples": self._samples_result(entry, outcomes),
+            "accuracy": mean_interval(right, self.session.seed, bounds=SHARES).as_dict(),
             "versus_single": paired_difference(
-                [float(mine) for mine, _ in shared], [float(theirs) for _, theirs in shared], self.session.seed
+                [float(mine) for mine, _ in shared],
+                [float(theirs) for _, theirs in shared],
+                self.session.seed,
+                DIFFERENCES,
             ).as_dict()
             if shared and entry.name != "single"
             else None,
             "by_level": {
-                level: mean_interval(values, self.session.seed).as_dict() | {"n": len(values)}
+                level: mean_interval(values, self.session.seed, bounds=SHARES).as_dict() | {"n": len(values)}
                 for level, values in sorted(by_level.items())
             },
             "usage": _mean_usage([o.answer.usage for o in outcomes]),
@@ -289,6 +305,10 @@ class Bench:
             ],
         }
 
+    def _samples_result(self, entry: Entry, outcomes: Sequence[Outcome]) -> dict[str, int]:
+        """What became of the samples, also of those of problems without an outcome."""
+        return asdict(sum((o.tally for o in outcomes), self.unanswered.get(entry.label, Tally())))
+
     def _thinking(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         if self.thinking_tokens is None:
             return {}
@@ -303,7 +323,9 @@ class Bench:
         outcomes = self._ordered(entry)
         ks = [2**i for i in range(entry.n.bit_length()) if 2**i <= entry.n]
         return {
-            str(k): mean_interval([_padded_pass(o.samples, entry.n, k) for o in outcomes], self.session.seed).as_dict()
+            str(k): mean_interval(
+                [_padded_pass(o.samples, entry.n, k) for o in outcomes], self.session.seed, bounds=SHARES
+            ).as_dict()
             for k in ks
         }
 

@@ -12,6 +12,10 @@ import numpy.typing as npt
 from thinktime.core.errors import InputError
 
 RESAMPLES = 10_000
+TAIL = 0.025
+"""Probability beyond each end of an interval."""
+SHARES, DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
+"""Bounds of shares, and of their differences."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,25 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def mean_interval(
+    values: Sequence[float],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
     """Mean of one value per problem with its percentile bootstrap interval (Efron and Tibshirani 1993).
 
     For a paired difference pass the differences, so that resampling keeps the pairs together.
+
+    If all values are equal, every resample is the same, and the interval has no width. With ``bounds``, it is exact
+    then: of ``n`` problems none has another value, so other problems have one with a probability of at most
+    1 - 0.025^(1/n) (Clopper and Pearson 1934), and their values are within the bounds.
+
+    Args:
+        values: one per problem.
+        seed: of the resampling.
+        resamples: how many.
+        bounds: the least and the greatest value that a problem can have.
 
     Raises:
         InputError: there is no value.
@@ -41,6 +60,9 @@ def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = RESAM
     data = np.asarray(values, dtype=np.float64)
     if not len(data):
         raise InputError("values", [], "a mean needs at least one problem")
+    if bounds is not None and np.all(data == data[0]):
+        (least, greatest), value, other = bounds, float(data[0]), 1 - (TAIL ** (1 / len(data)))
+        return Estimate(value, value - other * (value - least), value + other * (greatest - value))
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for start in range(0, resamples, 1000):  # at most 1000 resamples in memory
@@ -50,15 +72,19 @@ def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = RESAM
     return Estimate(float(data.mean()), float(low), float(high))
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], seed: int = 0, bounds: tuple[float, float] | None = None
+) -> Estimate:
     """Mean of ``a - b`` over the same problems in the same order, with its interval.
+
+    ``bounds`` are those of the differences, see `mean_interval`.
 
     Raises:
         InputError: the two are not of the same length.
     """
     if len(a) != len(b):
         raise InputError("problems", (len(a), len(b)), "a paired difference needs the same problems on both sides")
-    return mean_interval([x - y for x, y in zip(a, b, strict=True)], seed)
+    return mean_interval([x - y for x, y in zip(a, b, strict=True)], seed, bounds=bounds)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

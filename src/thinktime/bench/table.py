@@ -10,9 +10,14 @@ from rich.text import Text
 
 from thinktime.core.printable import printable
 
+LOST = ("unreadable", "missing", "cut", "timed_out")
+
 
 def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Table:
-    """One row per run: accuracy and difference with 95% intervals, and costs per problem; failed entries below."""
+    """One row per run: accuracy and difference with 95% intervals, and costs per problem; failed entries below.
+
+    There is a column for unreadable samples if any run has one, and likewise for those that are missing, cut or late.
+    """
     task = result["task"]
     state = "" if result["complete"] else ", incomplete: finished problems only"
     title = f"{task['name']}, {task['n']} problems, seed {result['seed']}{state}"
@@ -20,8 +25,10 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
     notes += [f"failed: {entry['strategy']}@{entry['n']}: {entry['error']}" for entry in result.get("failed", ())]
     table = Table(title=title, title_justify="left", caption=Text(printable("\n".join(notes))), caption_justify="left")
     table.add_column("strategy", no_wrap=True)
-    for name in ("n", "problems", "accuracy", "minus single", "tokens", "scorer tokens", "GFLOPs", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+    lost = [name for name in LOST if any((run.get("samples") or {}).get(name) for run in result["runs"])]
+    costs = ("tokens", "scorer tokens", "GFLOPs", "seconds")
+    for name in ("n", "problems", *lost, "accuracy", "minus single", *costs):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for run in result["runs"]:
         usage = run["usage"]
         flops = (
@@ -32,6 +39,7 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
             run["strategy"],
             str(run["n"]),
             str(run["n_problems"]),
+            *(share(run.get("samples"), name) for name in lost),
             interval(run["accuracy"]),
             difference(run["versus_single"]),
             f"{usage['generated_tokens']:,.0f}",
@@ -40,6 +48,11 @@ def results_table(result: Mapping[str, Any], timing: Mapping[str, float]) -> Tab
             "unknown" if seconds is None else f"{seconds:.3f}",
         )
     return table
+
+
+def share(samples: Mapping[str, int] | None, name: str) -> str:
+    """The share of samples of this kind, in percent."""
+    return "unknown" if samples is None else f"{100 * samples[name] / max(1, samples['total']):.1f}%"
 
 
 def interval(estimate: Mapping[str, float]) -> str:

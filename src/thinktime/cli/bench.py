@@ -37,6 +37,7 @@ from thinktime.cli.common import (
     Stop,
     Temperature,
     ThinkingTokens,
+    TopP,
     Yes,
     budget_of,
     config_of,
@@ -105,6 +106,9 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder of result.json, timing.json, report.html and the bank.")] = Path(
         "runs/bench"
     ),
+    plot_missing: Annotated[
+        bool, typer.Option("--plot-missing", help="Draw runs in the report although some of their samples are missing.")
+    ] = False,
     bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = None,
@@ -120,9 +124,21 @@ def bench(
     prompt: PromptFiles = None,
     budget: BudgetText = None,
     temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
     stop: Stop = None,
     thinking_tokens: ThinkingTokens = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rows of a local model, or requests to an endpoint, at once; default 256 rows, or the slots of a "
+            "llama.cpp server, or 32 requests."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds for a request to an endpoint, without the wait for its turn; default 600."),
+    ] = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -133,6 +149,7 @@ def bench(
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
     from thinktime.bench.controls import NAMES, control
     from thinktime.bench.runner import Bench
+    from thinktime.bench.tally import warnings
     from thinktime.bench.tasks import load
     from thinktime.session import open_replay, open_session
     from thinktime.strategies import listed
@@ -171,12 +188,15 @@ def bench(
         aggregate=aggregate,
         dtype=dtype,
         thinking_tokens=thinking_tokens,
+        concurrency=concurrency,
+        timeout=timeout,
         environment=environment,
         prompt=prompt,
         yes=yes and not replay_bank,
         without=NAMES,
         budget=budget_of(budget),
         temperature=temperature,
+        top_p=top_p,
         max_tokens=loaded.max_tokens if max_tokens is None else max_tokens,
         stop=loaded.stop if stop is None else stops_in(stop),
         seed=seed,
@@ -191,9 +211,11 @@ def bench(
             judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
             session = replace(session, scorers={**session.scorers, **judges})
         entries = _calibrated(entries, loaded, of_task, session.with_bank(opened))
-        run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens)
+        run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens, plot_missing=plot_missing)
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
+    for warning in warnings(result):
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     if as_json:
         print(json.dumps({**result, "timing": timing}))
     else:
@@ -249,6 +271,9 @@ def _show(task: Task, as_json: bool) -> None:
 def report(
     result: Annotated[Path, typer.Argument(help="A result.json of `thinktime bench`.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html beside the result.")] = None,
+    plot_missing: Annotated[
+        bool, typer.Option("--plot-missing", help="Draw runs although some of their samples are missing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Draw the HTML report of a result again, and print its table."""
@@ -260,6 +285,7 @@ def report(
     timing_file = result.with_name("timing.json")
     timing = read_json(timing_file) if timing_file.exists() else {}
     target = out or result.with_name("report.html")
+    loaded["plot_missing"] = plot_missing or loaded.get("plot_missing", False)
     try:
         write_report(loaded, timing, target)
         if not as_json:
@@ -417,8 +443,9 @@ def print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
 
     from thinktime.bench.table import results_table
 
-    console = Console()
-    Console(width=max(console.width, 132)).print(results_table(result, timing))
+    table = results_table(result, timing)
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, needed)).print(table)
     for run in result["runs"]:
         if undecided := run.get("undecided"):
             what = f"{undecided} of {run['n_problems']} answers take too long to compute"

@@ -100,6 +100,7 @@ PromptFiles = Annotated[
 ]
 Aggregate = Annotated[str, typer.Option(help="How step rewards become one: last, min, mean, product.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Sample from the likeliest tokens that reach this probability.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Length limit of one generation; default 400 (pocket) or 1024.")]
 Stop = Annotated[
     list[str] | None,
@@ -138,6 +139,8 @@ def config_of(
     thinking_tokens: int | None,
     environment: Sequence[str] | None,
     prompt: Sequence[str] | None,
+    concurrency: int | None = None,
+    timeout: float | None = None,
     without: Collection[str] = (),
     yes: bool = False,
     **rest: Any,
@@ -149,6 +152,8 @@ def config_of(
         scorer, scorer_name, scorer_price: likewise.
         aggregate: of every scorer.
         dtype, thinking_tokens: of every model.
+        concurrency: likewise.
+        timeout: of every endpoint.
         environment: likewise.
         prompt: values of the form ``name=FILE``.
         without: scorers of the command itself, which the config does not know.
@@ -180,6 +185,8 @@ def config_of(
                 _number("parameters", counts.get(role)),
                 dtype=dtype,
                 thinking_tokens=thinking_tokens,
+                concurrency=concurrency,
+                timeout=timeout if is_url(source) or not any(map(is_url, models.values())) else None,
             )
             for role, source in models.items()
         },

@@ -11,6 +11,8 @@ class ThinktimeError(Exception):
 
     repeatable = False
     """Whether a call that failed like this is worth a second try, which is charged too."""
+    late = False
+    """Whether a call was given up because it took too long."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))

@@ -88,6 +88,8 @@ class MalformedError(Exception):
 class TooLateError(RemoteError):
     """The deadline passed before the answer was complete."""
 
+    late = True
+
     def __init__(self, url: str, seconds: float, *, billed: bool) -> None:
         super().__init__(f"endpoint={url!r}: no answer in {seconds:.1f} s; raise the limit, or request fewer tokens")
         self.billed = billed
