@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,16 @@ def test_the_engine_computes_what_transformers_computes(tmp_path: Path, dtype: s
     directory, _ = converted(tmp_path / "tiny.gguf")
     assert difference(model.model, directory, model.shape, model.dtype) < (1e-4 if dtype != "float16" else 1e-3)
     assert greedy(model, "What is 2 + 2?") == greedy(load_language_model(directory, "float64"), "What is 2 + 2?")
+
+
+def test_auto_is_a_type_of_16_bits_for_a_quantised_file_and_float32_for_a_checkpoint_in_float32(tmp_path: Path) -> None:
+    write(tmp_path / "tiny.gguf")
+    directory, _ = converted(tmp_path / "tiny.gguf")
+    chosen = load_language_model(tmp_path / "tiny.gguf", "auto")
+    assert chosen.weights_dtype in ("bfloat16", "float16" if packs(torch.float16, torch.device("cpu")) else "float32")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+    assert load_language_model(directory, "auto").weights_dtype == "float32"
 
 
 def test_another_file_is_another_model(tmp_path: Path) -> None:

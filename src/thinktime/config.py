@@ -42,7 +42,8 @@ class ModelSpec:
         name: which of an endpoint's models; not needed if it has one.
         price: an endpoint's dollars per million tokens, ``prompt/generated`` or ``prompt/generated/reused``.
         parameters: those that a token of an endpoint's model is multiplied with, for its FLOPs.
-        dtype: of a local model; ``auto`` is float64 for the shipped models and float32 for others.
+        dtype: of a local model; ``auto`` is float64 for the shipped models. For others it is the fastest one of this
+            processor that keeps the checkpoint's precision.
         thinking_tokens: the most that a sample may think.
         concurrency: most rows of a local model at once, or most requests to an endpoint; further ones wait here. By
             default 256 rows, and the slots of a llama.cpp server or 32 requests.

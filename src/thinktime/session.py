@@ -286,8 +286,8 @@ def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -
         if made is not None:
             return made
     main = config.model_specs()[MAIN]
-    dtype = _dtype(main) if isinstance(main, ModelSpec) else "float32"
-    return ProcessReward(directory, aggregate=spec.aggregate, dtype=dtype)
+    dtype = _dtype(main) if isinstance(main, ModelSpec) else "auto"
+    return ProcessReward(directory, aggregate=spec.aggregate, dtype="float32" if dtype == "auto" else dtype)
 
 
 def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
@@ -334,8 +334,8 @@ def _generative_reward(config: Config, generator: Generator) -> Scorer:
 
 
 def _dtype(spec: ModelSpec) -> str:
-    """The number type of a local model."""
-    return spec.dtype if spec.dtype != "auto" else "float64" if spec.source in POCKET else "float32"
+    """The number type of a local model; the shipped models are exact by default."""
+    return "float64" if spec.dtype == "auto" and spec.source in POCKET else spec.dtype
 
 
 def _endpoint(spec: ModelSpec, key: str | None) -> Generator:

@@ -110,7 +110,10 @@ ThinkingTokens = Annotated[int | None, typer.Option(help="The most that a sample
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 Dtype = Annotated[
     str,
-    typer.Option(help="float64: samples never depend on what shares their batch; float32: about twice as fast; auto."),
+    typer.Option(
+        help="Of the weights. float64: samples never depend on what shares their batch; auto: float64 for the shipped "
+        "models; for others the fastest of this processor that keeps the checkpoint's precision."
+    ),
 ]
 BudgetText = Annotated[
     str | None,

@@ -39,7 +39,8 @@ class LocalGenerator:
         step: the text that ends a step.
         max_rows: rows that run at once.
         dtype: with ``float64`` a sample does not depend on the other rows of its batch; ``float32`` is about twice as
-            fast, but rounding may occasionally change a token.
+            fast, but rounding may occasionally change a token. ``auto`` is the fastest one that keeps the checkpoint's
+            precision, see `thinktime.models.engine.models.load_language_model`.
         thinking_tokens: the most thought tokens of a sample; at that length its thought is closed and the sample
             continues (budget forcing, Muennighoff et al. 2025, arXiv 2501.19393). None is no cap.
         chat: True for a chat model, which answers any prompt; False for a model of one task.
@@ -69,7 +70,7 @@ class LocalGenerator:
         self.model: LanguageModel = load_language_model(Path(directory), dtype)
         path = Path(directory).resolve()
         name = path.stem if path.suffix == ".gguf" else path.name
-        self.name = f"{name}@{self.model.weights}/{dtype}"
+        self.name = f"{name}@{self.model.weights}/{self.model.weights_dtype}"
         if step != "\n":
             self.name += f" step={step!r}"
         self.weights, self.fingerprint = self.model.weights, self.model.fingerprint

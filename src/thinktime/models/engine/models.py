@@ -120,6 +120,7 @@ class LanguageModel:
     model: Model
     tokenizer: ChatTokenizer
     shape: Shape
+    weights_dtype: str
     dtype: torch.dtype
     """Of the arithmetic, and of keys and values. Packed float16 weights are multiplied in float32."""
     device: torch.device
@@ -173,7 +174,8 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
 
     Args:
         directory: a Hugging Face directory, or a GGUF file.
-        dtype: of the weights. On a CPU the arithmetic of float16 weights is float32.
+        dtype: of the weights. On a CPU the arithmetic of float16 weights is float32. ``auto`` is float32 for a
+            checkpoint in float32, else the 16-bit type that this processor multiplies fastest, or float32 without one.
         device: ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises:
@@ -191,12 +193,15 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
         if not kind.endswith("ForCausalLM"):
             raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
         tokenizer = ChatTokenizer(directory)
-        number, place = getattr(torch, dtype), device_of(device)
+        place, own = device_of(device), kind in OWN and _plain(config) and Llama.fits(directory)
+        dtype = _fastest(config, place, own) if dtype == "auto" else dtype
+        number = getattr(torch, dtype)
         model: Any
-        if kind in OWN and _plain(config) and Llama.fits(directory):
-            model, backend = Llama.load(directory, number), ENGINE
+        if own:
+            packed = packs(number, place)
+            model, backend = Llama.load(directory, number), f"{ENGINE}, packed" if packed else ENGINE
             sizes, context = _sizes(model.config), model.config.max_position_embeddings
-            number = torch.float32 if (packed := packs(number, place)) else number
+            number = torch.float32 if packed else number
         else:
             from thinktime.models.engine.transformers_model import VERSION, TransformersLM
 
@@ -211,7 +216,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
             names = fingerprint(directory, backend), weights_digest(directory)
         else:
             names = digest_of([], 8, f"{backend} {sha256}"), sha256[:12]
-        return LanguageModel(model.to(place), tokenizer, shape, number, place, context, *names)
+        return LanguageModel(model.to(place), tokenizer, shape, dtype, number, place, context, *names)
 
 
 def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cpu") -> RewardModel:
@@ -322,6 +327,24 @@ def _plain(config: dict[str, Any]) -> bool:
     others = any(config.get(field) for field in fields)
     known = config.get("model_type", "llama") in ("llama", "qwen2") and plain and not others
     return known and config.get("hidden_act", "silu") == "silu"
+
+
+def _fastest(config: dict[str, Any], device: torch.device, own: bool) -> str:
+    """The type for ``auto``, see `load_language_model`.
+
+    Args:
+        config: the checkpoint's configuration, which names its type.
+        device: where it runs.
+        own: whether our own module computes the family; packed weights need that.
+    """
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    if stored not in ("float16", "bfloat16"):
+        return "float32"
+    if device.type != "cpu":
+        return stored
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return "bfloat16"
+    return "float16" if own and packs(torch.float16, device) else "float32"
 
 
 def _sizes(config: LlamaConfig) -> tuple[int, int, int, int]:
