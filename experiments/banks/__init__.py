@@ -1,0 +1,1 @@
+"""Banks of samples of real models on benchmarks, see README.md."""
