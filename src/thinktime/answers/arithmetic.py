@@ -17,6 +17,8 @@ TINY = 100
 BITS = 4096
 """Of the numerator or denominator of an exact value."""
 LARGEST_FACTORIAL = 500
+LARGEST_DEGREE = 100
+"""Of a root."""
 
 Value = Any
 """A `Fraction`, or a real or complex number of mpmath."""
@@ -152,7 +154,7 @@ def power(base: Value, exponent: Value) -> Value:
         bits = max(base.numerator.bit_length(), base.denominator.bit_length())
         if bits * abs(exponent) <= BITS or abs(base) in (0, 1):
             return base ** (int(exponent) % 2 if abs(base) == 1 else int(exponent))
-    if _both(base, exponent) and exponent.denominator > 1:
+    if _both(base, exponent) and 1 < exponent.denominator <= LARGEST_DEGREE:
         return root(power(base, Fraction(exponent.numerator)), Fraction(exponent.denominator))
     base, exponent = _real(base), _real(exponent)
     if abs(exponent) > 10**6 or (abs(base) > 10**6 and abs(exponent) > 10**4):
@@ -164,9 +166,9 @@ def root(value: Value, degree: Value) -> Value:
     """The root of a whole degree, exact if it is rational.
 
     Raises:
-        NotUnderstoodError: the degree is not a whole number from 1 to 100.
+        NotUnderstoodError: the degree is not a whole number from 1 to `LARGEST_DEGREE`.
     """
-    if not is_whole(degree) or not 1 <= degree <= 100:
+    if not is_whole(degree) or not 1 <= degree <= LARGEST_DEGREE:
         raise NotUnderstoodError("degree of a root")
     n = int(degree)
     if isinstance(value, Fraction) and (value >= 0 or n % 2):

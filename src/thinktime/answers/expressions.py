@@ -1,8 +1,10 @@
 """Formulas in LaTeX or plain notation: a small parser, and values that are equal where the formulas are.
 
-A formula without variables is its value. One with variables is its values at three fixed points; formulas that agree
-there are equal but for a chance of about 10^-25 (Schwartz 1980, Zippel 1979). `thinktime.answers.arithmetic` computes
-them.
+A formula without variables is its value. One with variables is its values at fixed points; formulas that agree there
+are equal but for a chance of about 10^-25 (Schwartz 1980, Zippel 1979). `thinktime.answers.arithmetic` computes them.
+
+A letter with digits behind it has an index: ``x2`` is ``x_2``. Commands that are neither functions nor Greek letters,
+such as arrows and accents, are not understood.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ LONGEST = 300
 """Characters of a formula; a longer one is compared as text."""
 DEEPEST = 40
 """Brackets inside each other."""
+NEAR, FAR, STEPS = range(3), range(3, 5), range(5, 17)
+"""Numbers of points: near 0, far from it, and those of formulas with steps, such as the floor of n/2."""
 OPERATIONS = 800
 """Of all formulas of one answer, some 20 microseconds each."""
 
@@ -28,7 +32,7 @@ Point = Callable[[str], Value]
 
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<name>\\[A-Za-z]+|[A-Za-z]+)|(?P<sign>\*\*|\\[{}|]|[-+*/^_(){}\[\]|!,=]))"
+    r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<name>\\[A-Za-z]+|[A-Za-z]+\d*)|(?P<sign>\*\*|\\[{}|]|[-+*/^_(){}\[\]|!,=]))"
 )
 _FUNCTIONS = frozenset(
     {
@@ -39,6 +43,14 @@ _FUNCTIONS = frozenset(
 )
 _INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
 """Functions whose power -1 is the inverse function."""
+_ALONE = _FUNCTIONS - {"sqrt", "abs"}
+"""Functions that end the argument of another function without brackets: sin x cos x is a product."""
+_GREEK = frozenset(
+    """
+    alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi
+    varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar
+    """.split()
+)
 _CONSTANTS = frozenset({"pi", "e", "i", "infty"})
 _MULTIPLY = frozenset({"*", r"\cdot", r"\times", r"\ast"})
 _DIVIDE = frozenset({"/", r"\div"})
@@ -58,24 +70,40 @@ def value_of(text: str, work: Work) -> Hashable | None:
         formula = parser.whole()
         if not parser.variables:
             return arithmetic.key_of_value(formula(_no_variable))
-        keys = [arithmetic.key_of_value(formula(_point(number))) for number in range(3)]
+        if parser.has_steps:
+            return ("steps", *(_far_key(formula, number) for number in STEPS))
+        keys = [arithmetic.key_of_value(formula(_point(number))) for number in NEAR]
     except ZeroDivisionError:  # a pole of a function, such as cot(0)
         raise UndefinedError from None
     except (NotUnderstoodError, RecursionError, OverflowError, ValueError, TypeError, MemoryError):
         return None
+    keys += [_far_key(formula, number) for number in FAR]
     if len(set(keys)) == 1:
         return keys[0]
     return ("formula", *keys)
 
 
 def _point(number: int) -> Point:
-    """The values of all variables at one of the fixed points, between -3 and 3 and different for each name."""
+    """The values of all variables at one of the fixed points, different for each name.
+
+    Near points are between -3 and 3, far ones between 40 and 90 from 0; |x + 5| and x + 5 differ only there.
+    """
+    first = Fraction(0 if number in NEAR else 40)
 
     def value(name: str) -> Fraction:
         drawn = int.from_bytes(hashlib.blake2b(f"{number} {name}".encode(), digest_size=4).digest(), "big")
-        return Fraction(drawn % 9973 + 1, 4007) * (-1 if number == 2 else 1)
+        size = first + Fraction(drawn % 9973 + 1, 4007 if number in NEAR else 211)
+        return -size if number in (2, 4, 8, 16) else size
 
     return value
+
+
+def _far_key(formula: Formula, number: int) -> Hashable:
+    """The key of the value at a far point; None where it is too large, as in e^(e^x)."""
+    try:
+        return arithmetic.key_of_value(formula(_point(number)))
+    except (TooMuchError, NotUnderstoodError, UndefinedError, OverflowError, ZeroDivisionError):
+        return None
 
 
 def _no_variable(name: str) -> Value:
@@ -113,11 +141,13 @@ class _Parser:
             if match is None:
                 raise NotUnderstoodError(text[place:])
             kind = match.lastgroup or ""
-            self.tokens += _split(match[kind]) if kind == "name" else [(kind, match[kind])]
             place = match.end()
+            self.tokens += _split(match[kind], text[place : place + 1]) if kind == "name" else [(kind, match[kind])]
         self.at, self.depth = 0, 0
         self.in_angle = False
         """Whether a degree sign counts: in the argument of a function; elsewhere it is a unit."""
+        self.has_steps = False
+        """Whether it rounds, so that formulas may agree at many points."""
 
     def whole(self) -> Formula:
         """The formula of all tokens."""
@@ -179,14 +209,14 @@ class _Parser:
             elif sign in _DIVIDE and not implicit_only:
                 self._take()
                 left = self._binary(arithmetic.divide, left, self._signed())
-            elif self._begins_factor():
+            elif self._begins_factor() and not (implicit_only and self._sign().removeprefix("\\") in _ALONE):
                 left = self._binary(arithmetic.multiply, left, self._power())
             else:
                 return left
 
     def _begins_factor(self) -> bool:
         if self._kind() == "number":
-            return self.tokens[self.at - 1][0] != "number"  # two numbers side by side are no product
+            return self.tokens[self.at - 1][0] == "sign"  # behind a number or a variable, a number is no factor
         if self._kind() == "name":
             return self._sign() not in _MULTIPLY | _DIVIDE and self._sign() not in (r"\rfloor", r"\rceil", r"\rvert")
         return self._sign() in ("(", "{", "[")
@@ -228,7 +258,7 @@ class _Parser:
         if sign in ("|", r"\|"):
             return self._applied(arithmetic.absolute, self._until(sign))
         if kind == "name":
-            return self._named(sign.removeprefix("\\"))
+            return self._named(sign.removeprefix("\\"), in_latex=sign[0] == "\\")
         raise NotUnderstoodError(sign)
 
     def _until(self, sign: str) -> Formula:
@@ -246,13 +276,14 @@ class _Parser:
             self.tokens[self.at : self.at + 1] = [("number", digit) for digit in whole]
         return self._atom()
 
-    def _named(self, name: str) -> Formula:
+    def _named(self, name: str, in_latex: bool) -> Formula:
         if name in ("frac",):
             above, below = self._group(), self._group()
             return self._binary(arithmetic.divide, above, below)
         if name in ("binom", "tbinom", "dbinom"):
             return self._binary(arithmetic.choose, self._group(), self._group())
         if name in ("lfloor", "lceil", "lvert"):
+            self.has_steps |= name != "lvert"
             inside = self._until(f"\\r{name[1:]}")
             return self._applied(
                 {"lfloor": arithmetic.floor, "lceil": arithmetic.ceiling, "lvert": arithmetic.absolute}[name], inside
@@ -260,11 +291,14 @@ class _Parser:
         if name in ("sum", "prod"):
             return self._many(name)
         if name == "sqrt":
-            return self._root()
+            return self._root(in_latex)
         if name in _FUNCTIONS:
+            self.has_steps |= name in ("floor", "ceil")
             return self._function(name)
         if name in _CONSTANTS and self._sign() != "_":
             return lambda point: arithmetic.constant(name)
+        if len(name) > 1 and name not in _GREEK:
+            raise NotUnderstoodError(name)
         if self._sign() == "_":
             self._take()
             name += "_" + self._subscript()
@@ -282,12 +316,12 @@ class _Parser:
             signs.append(sign)
         return "".join(signs)
 
-    def _root(self) -> Formula:
+    def _root(self, in_latex: bool) -> Formula:
         degree: Formula = lambda point: Fraction(2)  # noqa: E731  # the default of one argument
         if self._sign() == "[":
             self._take()
             degree = self._until("]")
-        inside = self._group()
+        inside = self._group() if in_latex else self._atom()
         return lambda point: arithmetic.root(inside(point), degree(point))
 
     def _function(self, name: str) -> Formula:
@@ -347,16 +381,26 @@ class _Parser:
         return evaluate
 
 
-def _split(name: str) -> list[tuple[str, str]]:
-    """A run of letters as functions, constants and variables of one letter; ``2pi r`` is a product of three."""
+def _split(name: str, behind: str) -> list[tuple[str, str]]:
+    """A run of letters as functions, constants and variables of one letter; ``2pi r`` is a product of three.
+
+    Args:
+        name: a command, or letters and the digits behind them.
+        behind: the next character.
+    """
     if name.startswith("\\"):
         return [("name", name)]
+    letters = name.rstrip("0123456789")
+    digits = name[len(letters) :]
     found: list[tuple[str, str]] = []
     known = sorted(_FUNCTIONS | {"pi"}, key=len, reverse=True)
-    while name:
-        head = next((each for each in known if name.startswith(each)), name[0])
+    while letters:
+        head = next((each for each in known if letters.startswith(each)), letters[0])
         found.append(("name", head))
-        name = name[len(head) :]
+        letters = letters[len(head) :]
     if sum(len(each) == 1 for _, each in found) > 3:
         raise NotUnderstoodError("a word")
+    if digits:  # x2 and log2(8) have an index
+        last = found[-1][1]
+        found += [("sign", "_")] * (len(last) == 1 or (last == "log" and behind == "(")) + [("number", digits)]
     return found
