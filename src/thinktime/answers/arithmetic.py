@@ -17,6 +17,8 @@ TINY = 100
 BITS = 4096
 """Of the numerator or denominator of an exact value."""
 LARGEST_FACTORIAL = 500
+EXACT_FACTORS = 20
+"""Of the numerator of a binomial coefficient that is a rational number."""
 LARGEST_DEGREE = 100
 """Of a root."""
 
@@ -217,7 +219,11 @@ def choose(n: Value, k: Value) -> Value:
         raise NotUnderstoodError("binomial coefficient")
     if max(abs(n), abs(k)) > LARGEST_FACTORIAL:
         raise TooMuchError("too large a binomial coefficient")
-    return Fraction(math.comb(int(n), int(k))) if whole else _mp().binomial(_real(n), _real(k))
+    if whole:
+        return Fraction(math.comb(int(n), int(k)))
+    if isinstance(n, Fraction) and is_whole(k) and 0 <= k <= EXACT_FACTORS:  # n over 2 is n(n-1)/2
+        return _checked(math.prod(n - i for i in range(int(k))) / Fraction(math.factorial(int(k))))
+    return _mp().binomial(_real(n), _real(k))
 
 
 def absolute(value: Value) -> Value:

@@ -8,17 +8,21 @@ kind                examples                                key
 =================== ======================================= =====================================================
 number              ``1,234``, ``2\frac12``, ``28\%``,      the exact value; units, percent and currency signs go
                     ``5 million``, ``12th``, ``3e8``
-time                ``6 am``, ``7:30 pm``                   hours and minutes
-date                ``2020-01-05``                          its numbers, in order
+choice              ``(A)``, ``A.``, ``(A) Paris``          the letter
+time                ``6 am``, ``15:30``, ``noon``           hours and minutes
+date                ``2020-01-05``, ``January 5``           year, month and day
 parts               ``7:30``, ``1:2:3``                     the numbers, in order
+code                ``555-1234``, ``1990-1995``             the digits
 base                ``52_8``                                digits and base
+matrix              ``\begin{pmatrix}…``                    the rows
+union               ``(0,1) \cup (2,3)``                    the parts, in any order
 relation            ``a \le b``, ``k \in \mathbb{Z}``       both sides; a variable set equal to a value is the value
 sequence            ``(1,2)``, ``[1,2)``                    brackets and entries, in order
 set                 ``\{1,2\}``, ``1, 2``, ``7 or 8``       the entries, in any order
-union               ``(0,1) \cup (2,3)``                    the parts, in any order
-matrix              ``\begin{pmatrix}…``                    the rows
+amounts             ``2 hours and 30 minutes``              the entries as text, in any order
+alternatives        ``x < 1 or x > 2``, ``John or Mary``    the entries, in any order; values are a set instead
+series              ``1, 2, \dots``                         the entries, in order
 formula             ``2\sqrt{2}``, ``(x+1)^2``              its values, see `thinktime.answers.expressions`
-choice              ``(A)``, ``A.``                         the letter
 =================== ======================================= =====================================================
 """
 
@@ -26,14 +30,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+from thinktime.answers.dates import code, date, is_date, parts, time
 from thinktime.answers.expressions import Work, value_of
 from thinktime.answers.notation import LONGEST, NEW_ROW, plain, trimmed
 from thinktime.answers.numbers import number
+from thinktime.answers.units import without_unit
 from thinktime.bounded import BoundedProcess
 
 REMEMBERED = 2000
@@ -44,13 +52,15 @@ _DEEPEST = 6
 """Answers inside an answer: entries of sets of sets."""
 
 _PROCESS = BoundedProcess(Path(__file__).with_name("process.py"))
-_COMPUTED = re.compile(r"[\d\\^_+*/()|!-]")
-"""A text with one of these characters may be a formula."""
-_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
-_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([AaPp])\.?\s?[Mm]\.?")
-_PARTS = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
-_DATE = re.compile(r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})")
-_BASE = re.compile(r"([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
+_APPLIED = "(?:arc)?(?:sin|cos|tan|cot|sec|csc)|ln|log|exp"
+_COMPUTED = re.compile(
+    rf"[\d\\^_+*/()|!-]|^(?:[xyz]{{2,3}}|[abc]{{2}})$|^(?:[a-z] )*(?:{_APPLIED}) [a-z](?: (?:{_APPLIED}|[a-z]))*$"
+)
+"""A text that may be a formula. Of letters alone, xy and sin x are formulas; most others are words."""
+_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
+_OPTION = re.compile(r"\(?([A-J])\)\s[^()]+")
+"""An option and its text."""
+_BASE = re.compile(r"\(?([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
 _MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _RELATIONS = {"=": "=", r"\ne": "≠", "!=": "≠", r"\le": "≤", "<=": "≤", r"\ge": "≥", ">=": "≥", "<": "<", ">": ">"}
@@ -59,11 +69,18 @@ _RELATIONS |= {r"\to": "→", r"\rightarrow": "→", r"\approx": "≈", r"\sim":
 _RELATION = re.compile(
     r"\\(?:ne|le|ge|lt|gt|in|notin|subset|equiv|mid|to|rightarrow|approx|sim)(?![A-Za-z])|[<>!]=|[=<>]"
 )
+_VALUES = frozenset({"number", "formula", "steps", "sequence", "matrix", "time", "date", "parts", "base"})
+"""Kinds of keys of values; the others are statements and names."""
 _FLIPPED = {"≥": "≤", ">": "<"}
 _ABOUT = re.compile(
-    r"^(?:about|approximately|approx\.?|around|roughly|~|\\approx|\\sim)\s*(?=[\d.$\\-])", re.IGNORECASE
+    r"^(?:about|approximately|approx\.?|around|roughly|exactly|precisely|just|only|~|\\approx|\\sim)\s*(?=[\d.$\\-])",
+    re.IGNORECASE,
 )
-_JOINED = re.compile(r"\s(?:or|and)\s|[;,]\s*(?:(?:or|and)\s)?")
+_JOINED = re.compile(r"\s(?:or|and|&)\s|[;,]\s*(?:(?:or|and|&)\s)?")
+_AMOUNT = re.compile(r"[\d.,/ ]*\d\s*(?:st|nd|rd|th)?\s+([A-Za-z][A-Za-z ]*)")
+"""A number and what it counts."""
+_OR = re.compile(r"[;,]?\sor\s")
+_AND = re.compile(r"\s(?:and|&)\s")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\+/-")
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|(?:the )?empty set", re.IGNORECASE)
@@ -123,7 +140,7 @@ def _known(answer: str) -> str | None:
 @lru_cache(maxsize=4096)
 def _quick(text: str) -> str | None:
     """The key of a text that needs no process; None if it needs one."""
-    value = None if _DATE.fullmatch(text) else number(_ABOUT.sub("", trimmed(text)))
+    value = None if is_date(text) else number(_ABOUT.sub("", trimmed(text)))
     if value is not None:
         return _spelled(value)
     return None if _COMPUTED.search(text) else key_of(text)
@@ -167,22 +184,32 @@ def _key(text: str, at: _At) -> Hashable:
 
 def _words(text: str) -> Hashable:
     """The text without layout, in small letters."""
-    return " ".join(re.sub(r"[\\{}\"]", " ", text).rstrip(".!?").split()).casefold()
+    text = re.sub(r"(?<=\w\w)[.!?]+$", "", text)  # x! is no exclamation
+    return " ".join(re.sub(r"[\\{}\"]", " ", text).split()).casefold()
+
+
+def _bag(keys: Iterable[Hashable]) -> frozenset[tuple[Hashable, int]]:
+    """The keys in any order, with the count of each."""
+    return frozenset(Counter(keys).items())
+
+
+def _set(keys: Iterable[Hashable]) -> Hashable:
+    return ("set", _bag(set(keys)))
 
 
 def _plus_minus(text: str, at: _At) -> Hashable | None:
     """Both values of a formula with one sign for plus or minus."""
     if len(_PLUS_MINUS.findall(text)) != 1:
         return None
-    return ("set", frozenset(_key(_PLUS_MINUS.sub(sign, text), at.inside()) for sign in "+-"))
+    return _set(_key(_PLUS_MINUS.sub(sign, text), at.inside()) for sign in "+-")
 
 
 def _empty(text: str, at: _At) -> Hashable | None:
-    return ("set", frozenset()) if _EMPTY.fullmatch(text) else None
+    return _set(()) if _EMPTY.fullmatch(text) else None
 
 
 def _choice(text: str, at: _At) -> Hashable | None:
-    match = _CHOICE.fullmatch(text)
+    match = _CHOICE.fullmatch(text) or _OPTION.fullmatch(text)
     return match[1].casefold() if match else None
 
 
@@ -191,19 +218,9 @@ def _infinite(text: str, at: _At) -> Hashable | None:
     return None if match is None else "-infinity" if match[1] == "-" else "infinity"
 
 
-def _time(text: str, at: _At) -> Hashable | None:
-    match = _TIME.fullmatch(text)
-    if match is None or not 1 <= int(match[1]) <= 12:
-        return None
-    return ("time", int(match[1]) % 12 + (12 if match[3] in "Pp" else 0), int(match[2] or 0))
-
-
-def _date(text: str, at: _At) -> Hashable | None:
-    return ("date", *map(int, re.split("[-/.]", text))) if _DATE.fullmatch(text) else None
-
-
-def _parts(text: str, at: _At) -> Hashable | None:
-    return ("parts", *map(number, re.split(r"\s*:\s*", text))) if _PARTS.fullmatch(text) else None
+def _written(text: str, at: _At) -> Hashable | None:
+    """A time, a date, numbers between colons, or a code."""
+    return next((found for kind in (time, date, parts, code) if (found := kind(text)) is not None), None)
 
 
 def _base(text: str, at: _At) -> Hashable | None:
@@ -224,11 +241,18 @@ def _relation(text: str, at: _At) -> Hashable | None:
     if len(signs) == 1 and signs[0] == "=" and _is_name(sides[1]):
         return _key(sides[0], at.inside())  # 5 = x
     keys = [_key(side, at.inside()) for side in sides]
-    if len(signs) == 1 and signs[0] in "=≠≈":
-        return ("relation", signs[0], frozenset(keys))
-    if all(sign in _FLIPPED for sign in signs):
-        keys, signs = keys[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
-    return ("relation", *signs, *keys)
+    if set(signs) == {"="} and len(set(keys)) == 1 and isinstance(keys[0], Fraction):
+        return keys[0]  # 2 + 3 = 5
+    related = [_related(a, sign, b) for a, sign, b in zip(keys, signs, keys[1:], strict=False)]
+    return related[0] if len(related) == 1 else ("set", _bag(related))  # 1 < x < 2 is 1 < x and x < 2
+
+
+def _related(a: Hashable, sign: str, b: Hashable) -> Hashable:
+    if sign in "=≠≈":
+        return ("relation", sign, frozenset((a, b)))
+    if sign in _FLIPPED:
+        a, sign, b = b, _FLIPPED[sign], a
+    return ("relation", sign, a, b)
 
 
 def _is_name(text: str) -> bool:
@@ -243,7 +267,7 @@ def _sequence(text: str, at: _At) -> Hashable | None:
         return None
     entries = _split(text[1:-1], re.compile(r"\s*[,;]\s*"))
     if text[0] == "{":
-        return ("set", frozenset(_key(entry, at.inside()) for entry in entries if entry))
+        return _set(_key(entry, at.inside()) for entry in entries if entry)
     if len(entries) == 1:
         return _key(entries[0], at.inside()) if text[0] == "(" and text[-1] == ")" else None
     return ("sequence", text[0], text[-1], *(_key(entry, at.inside()) for entry in entries))
@@ -255,18 +279,31 @@ def _union(text: str, at: _At) -> Hashable | None:
 
 
 def _list(text: str, at: _At) -> Hashable | None:
-    entries = _split(text, _JOINED)
+    r"""Entries that are joined by commas and words.
+
+    Values are the same set whatever joins them, as 3 or 4 are the solutions 3 and 4. Between statements and names *or*
+    differs from *and*, and binds less.
+    """
+    either = len(_split(text, _OR)) > 1
+    entries = _split(text, _OR if either and len(_split(text, _AND)) > 1 else _JOINED)
     if len(entries) < 2 or not all(entries):
         return None
-    if re.search(r"\band\b", text) and any(
-        number(entry) is not None and re.search("[a-z]", entry) for entry in entries
-    ):
-        return None  # 2 hours and 30 minutes are no set of two
+    if "…" in text:
+        entries = [part for entry in entries for part in re.split("(…)$", entry) if part]
+        return ("series", *(_key(entry, at.inside()) for entry in entries))
+    amounts = [found[1] for entry in entries if (found := _AMOUNT.fullmatch(entry))]
+    if len(set(amounts)) > 1:  # 2 hours and 30 minutes, 3 boys and 2 girls
+        return ("amounts", _bag(map(_words, entries)))
     pairs = [entry.partition("=") for entry in entries]
     names = {name.strip() for name, sign, _ in pairs if sign}
     if len(names) == 1 and all(_is_name(name) for name in names):  # x = 1 or x = 2, and x = 1, 2
-        return ("set", frozenset(_key(value if sign else name, at.inside()) for name, sign, value in pairs))
-    return ("set", frozenset(_part(entry, at.inside()) for entry in entries))
+        return _set(_key(value if sign else name, at.inside()) for name, sign, value in pairs)
+    keys = [_part(entry, at.inside()) for entry in entries]
+    return ("set" if not either or all(map(_is_value, keys)) else "alternatives", _bag(keys))
+
+
+def _is_value(key: Hashable) -> bool:
+    return isinstance(key, Fraction) or (isinstance(key, tuple) and key[0] in _VALUES)
 
 
 def _part(text: str, at: _At) -> Hashable:
@@ -282,15 +319,16 @@ def _matrix(text: str, at: _At) -> Hashable | None:
     if match is None:
         return None
     rows = [row for row in match[2].split(NEW_ROW) if row.strip()]
-    return ("matrix", *(tuple(_key(entry, at.inside()) for entry in row.split("&")) for row in rows))
+    kind = "determinant" if match[1] in ("vmatrix", "Vmatrix") else "matrix"
+    return (kind, *(tuple(_key(entry, at.inside()) for entry in row.split("&")) for row in rows))
 
 
 def _formula(text: str, at: _At) -> Hashable | None:
-    return value_of(text, at.work) if _COMPUTED.search(text) or len(text) == 1 else None
+    return value_of(without_unit(text), at.work) if _COMPUTED.search(text) or len(text) == 1 else None
 
 
 def _number(text: str, at: _At) -> Hashable | None:
-    return None if _DATE.fullmatch(text) else number(text)
+    return None if is_date(text) else number(text)
 
 
 _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
@@ -299,9 +337,7 @@ _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
         _choice,
         _empty,
         _infinite,
-        _time,
-        _date,
-        _parts,
+        _written,
         _base,
         _matrix,
         _union,

@@ -45,12 +45,11 @@ _INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh
 """Functions whose power -1 is the inverse function."""
 _ALONE = _FUNCTIONS - {"sqrt", "abs"}
 """Functions that end the argument of another function without brackets: sin x cos x is a product."""
-_GREEK = frozenset(
-    """
+_LETTERS = """
     alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi
     varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar
-    """.split()
-)
+"""
+_GREEK = frozenset(_LETTERS.split())
 _CONSTANTS = frozenset({"pi", "e", "i", "infty"})
 _MULTIPLY = frozenset({"*", r"\cdot", r"\times", r"\ast"})
 _DIVIDE = frozenset({"/", r"\div"})
@@ -277,7 +276,7 @@ class _Parser:
         return self._atom()
 
     def _named(self, name: str, in_latex: bool) -> Formula:
-        if name in ("frac",):
+        if name == "frac":
             above, below = self._group(), self._group()
             return self._binary(arithmetic.divide, above, below)
         if name in ("binom", "tbinom", "dbinom"):

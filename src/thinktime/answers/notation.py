@@ -17,16 +17,29 @@ _SIGNS = {
     **dict.fromkeys("\u00a0\u2009\u200a\u202f\u2002\u2003\u3000", " "),
     **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060", ""),
     **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "∗": "*"},
-    **{"π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "±": r"\pm ", "°": r"^\circ ", "∅": r"\emptyset "},
+    **{
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "√": r"\sqrt ",
+        "∛": r"\sqrt[3] ",
+        "∜": r"\sqrt[4] ",
+        "±": r"\pm ",
+        "°": r"^\circ ",
+        "∅": r"\emptyset ",
+    },
     **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "},
     **{"ℤ": r"\mathbb{Z}", "ℝ": r"\mathbb{R}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}"},
     **{"θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega "},
-    **dict.fromkeys("“”„\u2018\u2019", '"'),
+    **dict.fromkeys("“”„«»", '"'),
+    **dict.fromkeys("\u2018\u2019", "'"),
 }
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
-_ROOT = re.compile(r"√\s?(\d+(?:\.\d+)?)")
+_ROOT = re.compile(r"([√∛∜])\s?(\d+(?:\.\d+)?)")
 """The root of a whole number, of which LaTeX takes the first digit only."""
+_RANGE = re.compile(r"(?<![\d–.])(\d+(?:\.\d+)?)–(?=\d+(?:\.\d+)?(?![\d–]))")
+"""Numbers with a dash between them, which is longer than a minus sign."""
+_DOTS = re.compile(r"\.{3,}|\\[lcdv]?dots[bcimo]?(?![A-Za-z])\s*")
 _VULGAR = re.compile(r"(\d?)\s*([\u00bc-\u00be\u2150-\u215e])")
 _SPACING = re.compile(
     r"\\(?:[,;:!> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))|~"
@@ -35,8 +48,8 @@ _DELIMITERS = re.compile(r"\\[()\[\]]|\$\$?")
 _FONTS = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boxed|fbox|operatorname\*?|emph|underline)\s*(?=\{)"
 )
-_BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])")
-_PLAIN = re.compile(r"[A-Za-z0-9 .,:;+\-/()=%!?']*")
+_BOLD = re.compile(r"(?<![\w)*])(\*{1,3}|__)(?=[^\s*])([^*]+?)(?<=\S)\1(?![\w(*])")
+_PLAIN = re.compile(r"(?!.*\.\.\.)[A-Za-z0-9 .,:;+\-/()=%!?']*")
 """Texts of these characters have no layout. Most answers are such texts, and the other rules take ten times as long."""
 _SYNONYMS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
@@ -62,13 +75,15 @@ def plain(answer: str) -> str:
 
 def _rewritten(answer: str) -> str:
     text = answer[: LONGEST + 1].replace(r"\\", f" {NEW_ROW} ")
-    text = _ROOT.sub(r"\\sqrt{\1}", text)
+    text = _ROOT.sub(lambda root: f"{_SIGNS[root[1]].strip()}{{{root[2]}}}", text)
+    text = _RANGE.sub(r"\1 to ", text)
     text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
     text = _VULGAR.sub(_fraction, text)
     text = "".join(_SIGNS.get(sign, sign) for sign in text)
     text = unicodedata.normalize("NFKC", text)
     if len(text) > 2 * LONGEST:  # one sign may stand for 18
         return trimmed(answer[: LONGEST + 1])
+    text = _DOTS.sub("…", text)
     for pattern, by in _SYNONYMS:
         text = pattern.sub(by, text)
     text = _SPACING.sub(lambda found: "" if found[0] == r"\!" or found[0][1:2].isalpha() else " ", text)
@@ -79,13 +94,15 @@ def _rewritten(answer: str) -> str:
 
 
 def trimmed(text: str) -> str:
-    """Without outer spaces, quotes, stray emphasis, and the full stop of a sentence."""
+    """Without outer spaces, quotes, unpaired emphasis, and the full stop of a sentence. Three points stay."""
     before = None
     while before != text:
-        before, text = text, text.strip().strip('"').rstrip(".;,:").strip()
+        before, text = text, text.strip().strip('"')
+        text = text if text.endswith("...") else text.rstrip(".;,:").strip()
         if len(text) > 1 and text[0] == text[-1] == "'":
             text = text[1:-1]
-        if text.startswith("**") or text.endswith("**"):
+        outer = text.startswith("**") + text.endswith("**")
+        if outer and outer == text.count("**"):
             text = text.removeprefix("**").removesuffix("**")
     return text
 
