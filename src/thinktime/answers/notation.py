@@ -89,8 +89,12 @@ def _rewritten(answer: str) -> str:
     text = _SPACING.sub(lambda found: "" if found[0] == r"\!" or found[0][1:2].isalpha() else " ", text)
     text = _DELIMITERS.sub("", text)
     text = _without_fonts(text)
-    text = _BOLD.sub(r"\2", text).replace("`", "")
-    return trimmed(text)
+    return trimmed(without_emphasis(text).replace("`", ""))
+
+
+def without_emphasis(text: str) -> str:
+    """Without the marks of bold and slanted text in Markdown."""
+    return _BOLD.sub(r"\2", text)
 
 
 def trimmed(text: str) -> str:

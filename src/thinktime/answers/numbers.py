@@ -81,6 +81,8 @@ def _unsigned(text: str) -> Fraction | None:
         return Fraction(int(text, 0))
     if _NO_NUMBER.fullmatch(text):
         return None
+    if text[-1] == "…" and text[:-1].isdigit():
+        return Fraction(int(text[:-1]))
     if match := _TRAILING.fullmatch(text):
         return _repeating(match[1], match[2], match[3] or match[4])
     found = _longest(text)
