@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from thinktime.answers import TextAnswers, equivalent, extract
+from thinktime.answers import TextAnswers, equivalent, extract, is_quick
 from thinktime.bench.execution import Checks, Programs
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.core.errors import InputError
@@ -30,10 +30,12 @@ class Task:
     """Runs answers that are programs; None for other tasks."""
 
     async def right(self, answer: str | None, reference: str | None) -> bool:
-        """The same as ``check`` without blocking the event loop while programs run."""
+        """The same as ``check`` without blocking the event loop while programs run or formulas are computed."""
         if self.programs is not None:
             return await self.programs.passes(answer, reference)
-        return self.check(answer, reference)
+        if all(each is None or is_quick(each) for each in (answer, reference)):
+            return self.check(answer, reference)
+        return await asyncio.to_thread(self.check, answer, reference)
 
     @property
     def evaluator(self) -> str:
