@@ -157,7 +157,7 @@ def power(base: Value, exponent: Value) -> Value:
         if bits * abs(exponent) <= BITS or abs(base) in (0, 1):
             return base ** (int(exponent) % 2 if abs(base) == 1 else int(exponent))
     if _both(base, exponent) and 1 < exponent.denominator <= LARGEST_DEGREE:
-        return root(power(base, Fraction(exponent.numerator)), Fraction(exponent.denominator))
+        return power(root(base, Fraction(exponent.denominator)), Fraction(exponent.numerator))
     base, exponent = _real(base), _real(exponent)
     if abs(exponent) > 10**6 or (abs(base) > 10**6 and abs(exponent) > 10**4):
         raise TooMuchError("too large a power")

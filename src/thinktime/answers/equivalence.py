@@ -54,7 +54,7 @@ _DEEPEST = 6
 _PROCESS = BoundedProcess(Path(__file__).with_name("process.py"))
 _APPLIED = "(?:arc)?(?:sin|cos|tan|cot|sec|csc)|ln|log|exp"
 _COMPUTED = re.compile(
-    rf"[\d\\^_+*/()|!-]|^(?:[xyz]{{2,3}}|[abc]{{2}})$|^(?:[a-z] )*(?:{_APPLIED}) [a-z](?: (?:{_APPLIED}|[a-z]))*$"
+    rf"[\d\\^_+*/()|!-]|^(?:[xyz]{{2,3}}|[abc]{{2}}|pi)$|^(?:[a-z] )*(?:{_APPLIED}) [a-z](?: (?:{_APPLIED}|[a-z]))*$"
 )
 """A text that may be a formula. Of letters alone, xy and sin x are formulas; most others are words."""
 _CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
@@ -63,11 +63,22 @@ _OPTION = re.compile(r"\(?([A-J])\)\s[^()]+")
 _BASE = re.compile(r"\(?([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
 _MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_RELATIONS = {"=": "=", r"\ne": "≠", "!=": "≠", r"\le": "≤", "<=": "≤", r"\ge": "≥", ">=": "≥", "<": "<", ">": ">"}
+_RELATIONS = {
+    "=": "=",
+    "==": "=",
+    r"\ne": "≠",
+    "!=": "≠",
+    r"\le": "≤",
+    "<=": "≤",
+    r"\ge": "≥",
+    ">=": "≥",
+    "<": "<",
+    ">": ">",
+}
 _RELATIONS |= {r"\lt": "<", r"\gt": ">", r"\in": "∈", r"\notin": "∉", r"\subset": "⊂", r"\equiv": "≡", r"\mid": "|"}
 _RELATIONS |= {r"\to": "→", r"\rightarrow": "→", r"\approx": "≈", r"\sim": "~"}
 _RELATION = re.compile(
-    r"\\(?:ne|le|ge|lt|gt|in|notin|subset|equiv|mid|to|rightarrow|approx|sim)(?![A-Za-z])|[<>!]=|[=<>]"
+    r"\\(?:ne|le|ge|lt|gt|in|notin|subset|equiv|mid|to|rightarrow|approx|sim)(?![A-Za-z])|[<>!=]=|[=<>]"
 )
 _VALUES = frozenset({"number", "formula", "steps", "sequence", "matrix", "time", "date", "parts", "base"})
 """Kinds of keys of values; the others are statements and names."""
@@ -236,6 +247,8 @@ def _relation(text: str, at: _At) -> Hashable | None:
     starts = [*(found.start() for found in places), len(text)]
     sides = [text[end:start].strip() for end, start in zip(ends, starts, strict=True)]
     signs = [_RELATIONS[found[0]] for found in places]
+    if len(sides) == 2 and all(re.fullmatch("[A-Za-df-hj-z]", side) for side in sides):
+        return _related(sides[0], signs[0], sides[1])  # a = b is no value of a; pi, e and i are values
     if signs[0] in "=≈" and (not sides[0] or _is_name(sides[0])) and len(set(signs)) == 1:
         return _key(sides[-1], at.inside())  # x = 5, = 5, (a, b) = (1, 2), x = 2 + 3 = 5
     if len(signs) == 1 and signs[0] == "=" and _is_name(sides[1]):
@@ -284,6 +297,7 @@ def _list(text: str, at: _At) -> Hashable | None:
     Values are the same set whatever joins them, as 3 or 4 are the solutions 3 and 4. Between statements and names *or*
     differs from *and*, and binds less.
     """
+    text = re.sub(r"^(?:either|both)\s+", "", text)
     either = len(_split(text, _OR)) > 1
     entries = _split(text, _OR if either and len(_split(text, _AND)) > 1 else _JOINED)
     if len(entries) < 2 or not all(entries):

@@ -12,29 +12,26 @@ LONGEST = 2000
 NEW_ROW = "\x1e"
 """Stands for the double backslash that ends a row of a matrix."""
 
+_SMALL_GREEK = "alpha beta gamma delta epsilon zeta eta theta kappa lambda nu xi rho sigma tau phi chi psi omega"
+_LARGE_GREEK = "Gamma Delta Theta Lambda Xi Sigma Phi Psi"
 _SIGNS = {
     **dict.fromkeys("\u2212\u2013\u2014\u2010\u2011", "-"),
     **dict.fromkeys("\u00a0\u2009\u200a\u202f\u2002\u2003\u3000", " "),
     **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060", ""),
     **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "∗": "*"},
-    **{
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "√": r"\sqrt ",
-        "∛": r"\sqrt[3] ",
-        "∜": r"\sqrt[4] ",
-        "±": r"\pm ",
-        "°": r"^\circ ",
-        "∅": r"\emptyset ",
-    },
+    **{"π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∜": r"\sqrt[4] ", "±": r"\pm "},
+    **{"°": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F", "∅": r"\emptyset "},
     **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "},
     **{"ℤ": r"\mathbb{Z}", "ℝ": r"\mathbb{R}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}"},
-    **{"θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega "},
+    **{sign: f"\\{name} " for sign, name in zip("αβγδεζηθκλνξρστφχψω", _SMALL_GREEK.split(), strict=True)},
+    **{sign: f"\\{name} " for sign, name in zip("ΓΔΘΛΞΣΦΨ", _LARGE_GREEK.split(), strict=True)},
     **dict.fromkeys("“”„«»", '"'),
     **dict.fromkeys("\u2018\u2019", "'"),
 }
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_SMALL = re.compile("[⁰¹²³⁴-⁹]+⁄[₀-₉]+")
+"""A fraction of small digits."""
 _ROOT = re.compile(r"([√∛∜])\s?(\d+(?:\.\d+)?)")
 """The root of a whole number, of which LaTeX takes the first digit only."""
 _RANGE = re.compile(r"(?<![\d–.])(\d+(?:\.\d+)?)–(?=\d+(?:\.\d+)?(?![\d–]))")
@@ -42,7 +39,8 @@ _RANGE = re.compile(r"(?<![\d–.])(\d+(?:\.\d+)?)–(?=\d+(?:\.\d+)?(?![\d–])
 _DOTS = re.compile(r"\.{3,}|\\[lcdv]?dots[bcimo]?(?![A-Za-z])\s*")
 _VULGAR = re.compile(r"(\d?)\s*([\u00bc-\u00be\u2150-\u215e])")
 _SPACING = re.compile(
-    r"\\(?:[,;:!> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))|~"
+    r"(?<!^)~|~(?![A-Za-z])"
+    r"|\\(?:[,;:!> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))"
 )
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$\$?")
 _FONTS = re.compile(
@@ -77,10 +75,10 @@ def _rewritten(answer: str) -> str:
     text = answer[: LONGEST + 1].replace(r"\\", f" {NEW_ROW} ")
     text = _ROOT.sub(lambda root: f"{_SIGNS[root[1]].strip()}{{{root[2]}}}", text)
     text = _RANGE.sub(r"\1 to ", text)
+    text = _SMALL.sub(lambda found: unicodedata.normalize("NFKC", f" {found[0]}"), text)
     text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
     text = _VULGAR.sub(_fraction, text)
-    text = "".join(_SIGNS.get(sign, sign) for sign in text)
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", "".join(_SIGNS.get(sign, sign) for sign in text))
     if len(text) > 2 * LONGEST:  # one sign may stand for 18
         return trimmed(answer[: LONGEST + 1])
     text = _DOTS.sub("…", text)

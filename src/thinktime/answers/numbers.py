@@ -153,7 +153,9 @@ def _with_unit(value: Fraction, rest: str) -> Fraction | None:
             return None
         if any(_ORDINALS.fullmatch(unit.lower()) for unit in units):
             return None
-        if units[0] == "a" or any(len(unit) < 3 and unit not in SHORT_UNITS for unit in units if unit != "a"):
+        if units[0] == "a" and not any(len(unit) > 2 for unit in units):
+            return None  # 10 a.m. is a time, and 5 a day a number
+        if any(len(unit) < 3 and unit not in SHORT_UNITS for unit in units if unit != "a"):
             return None
         if rest[:1].isalpha() and (len(units) > 1 or units[0] not in SHORT_UNITS):
             return None  # 5cm is a length; 5apples and 2abc are not understood

@@ -38,7 +38,12 @@ _NEXT_QUESTION = re.compile(
     r"\n[^\S\n]{0,9}(?:#{1,9} ?|\*\* ?)?(?:Question|Problem|Q|Human|User|Exercise|Instruction)\b ?\d{0,9} ?(?:[:.]|\n)",
     re.IGNORECASE,
 )
-_TURN_END = re.compile(r"<\|(?:endoftext|end_of_text|im_end|im_start|eot_id|eos)\|>|</s>")
+_TURN_END = re.compile(
+    r"<\|(?:endoftext|end_of_text|im_end|im_start|eot_id|eos|user|assistant|system)\|>|</s>|<(?:end|start)_of_turn>|<eos>"
+    r"|\[INST\]|<\uff5c(?:User|Assistant|end\u2581of\u2581sentence)\uff5c>"
+)
+_INLINE = re.compile(r"</?(?:b|i|u|em|strong|span|code)>", re.IGNORECASE)
+_BLOCK = re.compile(r"</?(?:p|br|div|li)\s?/?>", re.IGNORECASE)
 _BARE = re.compile(r"[\w.,/-]{0,40}\w")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,9}")
 _BETWEEN_BOXES = re.compile(r"[\s$.]*(?:,|;|or|and|\\text\{ *(?:or|and) *\})?[\s$]*")
@@ -50,9 +55,9 @@ _MEMBER = re.compile(
     (?P<said> "(?:[^"\\\n]|\\.){0,400}" | \[[^]\n]{0,400}\] | [^\s,{}[\]"][^,}\n]{0,99} )"""
 )
 """A member of a JSON object."""
-_STATED = r"(?:answers?|(?:correct|right|best)\s{1,9}(?:option|choice))"
+_STATED = r"(?:answers?|(?:correct|right|best)\s{1,9}(?:option|choice)s?)"
 _HEADED = re.compile(
-    r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:(?:final|correct)\s{1,9})?"
+    r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:(?:final|correct|right|best)\s{1,9})?"
     rf"{_STATED}[ \t]{{0,9}}(?:\*\*)?"
     r"[ \t]{0,9}(?:[:=\uff1a]|\n)(?:\*\*)?\s{0,9}(?P<said>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
@@ -64,11 +69,13 @@ _SAID = re.compile(
 )
 """What is said is only looked at, so that the next statement may begin in it."""
 _UNASSERTED = re.compile(
-    r"(?:\b(?:if|whether|suppos\w+|assum\w+|unless)(?:\s+that)?|(?:\b(?:not|doubt|false|wrong|incorrect|unlikely)\b|n't\b)"
-    r"[^.!?\n]{0,20}\bthat)\s+(?:(?:the|my|this)\s+)?(?:\w+\s+)?$",
+    r"(?:\b(?:if|whether|suppos\w+|assum\w+|unless)(?:\s+that)?"
+    r"|(?:\b(?:not|(?<!no )doubt|false|wrong|incorrect|unlikely)\b|n't\b)[^.!?\n]{0,20}\bthat)"
+    r"\s+(?:(?:the|my|this)\s+)?(?:\w+\s+)?$",
     re.IGNORECASE,
 )
 """Words before an answer that is only supposed, or is denied."""
+_FENCE = re.compile(r"```\w*\s*")
 _DISPLAYED = re.compile(r"\s*(?:\$\$|\\\[|\*\*)")
 _DENIED = re.compile(
     r"^\s*(?:(?:not|n't|never|no\s+(?:longer|more|less|fewer|greater)|wrong|unknown|unclear|none\s+of|what|it)\b"
@@ -81,16 +88,18 @@ _RATHER = re.compile(
     re.IGNORECASE,
 )
 _REMARK = re.compile(
-    r"(?:correct|incorrect|right|verified|confirmed|reasonable|consistent|clear|obvious|as (?:above|shown))\b.*",
+    r"(?:correct|incorrect|right|verified|confirmed|reasonable|consistent|clear|obvious|exact|as (?:above|shown))\b.*",
     re.IGNORECASE | re.DOTALL,
 )
+_PROSE = re.compile(r"(?!(?:yes|no|true|false)\b)[a-z][a-z' ,-]*")
+"""Words that may be about an answer: an integer, unique, in square meters."""
 _ADVERBS = re.compile(
     r"^(?:(?:approximately|about|around|roughly|therefore|thus|hence|simply|just|exactly|indeed|then|now|given by"
     r"|equal to|either|probably|definitely|clearly|obviously|certainly|likely|surely|actually|of course|in fact|only"
-    r"|precisely|as follows|the)\b[ ,]*|[:=,;]\s*|[-=]{1,3}>\s*|[\u2190-\u21ff]\s*)+",
+    r"|precisely|as follows|is|are|the)\b[ ,]*|[:=,;]\s*|[-=]{1,3}>\s*|[\u2190-\u21ff]\s*)+",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<!\.)[.!?](?=\s|$)|[\u3002\uff01\uff1f]")
+_SENTENCE_END = re.compile(r"(?<!\.)[.!?](?=\s|$)|</answer>|[\u3002\uff01\uff1f]")
 _REASON = re.compile(
     r"(?:,\s*|\s+)(?:because|since|which|where|so that|as\b)|,\s*(?:the|an?|not|but)\b"
     r"|\s+(?:(?:and|but)\s+not|rather\s+than|instead\s+of)\b",
@@ -100,7 +109,9 @@ _OPTION = re.compile(r"^(?:\(([A-J])\)|([A-J])[).:])(?:\s(?!(?:and|or)\b)(?!.*[\
 """One option, with its text behind it; not the first of several."""
 _ONLY_NUMBER = re.compile(r"\s*(-?\d[\d,]*(?:(?<!,)\.\d+)?)(?<!,)\.?\s*")
 _PICTURES = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\ufe0f]|[:;]-?\\)$")
-_IN_BRACKETS = re.compile(r"\s*\(([^()]+)\)$")
+_IN_BRACKETS = re.compile(r"\s+\(([^()]+)\)$")
+_NAME = re.compile(r"[A-Za-z]\w*(?:\([^()]*\))?")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _COMPOUND = re.compile(
     r"\b(?:hour|minute|pound|dollar|year|month|week|day|meter|kilogram)s?\b|\bf[oe][oe]t\b", re.IGNORECASE
 )
@@ -115,15 +126,23 @@ _PLACEHOLDER = re.compile(
 
 def extract(text: str) -> str | None:
     """The final answer of a solution, or None if it states none."""
-    text = without_thoughts(text)[-READ:].replace("\r\n", "\n")
+    text = _INLINE.sub("", without_thoughts(text)[-READ:].replace("\r\n", "\n"))
+    text = _BLOCK.sub("\n", text)
     statements = list(_statements(text))
-    ends = [end for end, _ in statements]
+    ends = [end for end, _, _ in statements]
     for cut in _NEXT_QUESTION.finditer(text):
         if ends and min(ends) <= cut.start():
-            statements = [(end, said) for end, said in statements if end <= cut.start()]
+            statements = [each for each in statements if each[0] <= cut.start()]
             break
-    statements = [each for each in statements if not _REMARK.fullmatch(each[1])] or statements
+    marked = min((end for end, _, is_marked in statements if is_marked), default=len(text))
+    statements = [each for each in statements if not _is_remark(each[1], each[0] > marked)] or statements
     return max(statements, key=lambda each: each[0])[1] if statements else None
+
+
+def _is_remark(said: str, is_behind_mark: bool) -> bool:
+    """Whether the words are about an answer that is stated elsewhere, behind a mark such as a box or alone."""
+    is_prose = is_behind_mark and _PROSE.fullmatch(said) is not None and number(said) is None
+    return is_prose or _REMARK.fullmatch(said) is not None
 
 
 def without_thoughts(text: str) -> str:
@@ -152,9 +171,9 @@ READERS = {"statement": extract, "boxed": boxed, "hashes": hashes}
 """Readers by name: the last statement of any kind, the last box, or the last line with ``####``."""
 
 
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Every statement of an answer, and where it ends."""
-    yield from _boxes(text)
+def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Every statement of an answer, where it ends, and whether it is marked by more than *the answer is*."""
+    yield from ((end, said, True) for end, said in _boxes(text))
     for pattern in (_HASHES, _TAGGED, _MEMBER, _HEADED, _SAID):
         for found in list(pattern.finditer(text))[-MOST:]:
             said, end = found["said"], found.end()
@@ -170,13 +189,15 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
                     continue
             if pattern is _MEMBER:
                 said = _member(said)
-            elif pattern is not _TAGGED and not said.strip("* \t$\\[(`"):  # the answer is on a line of its own
+            elif pattern is not _TAGGED and (
+                not said.strip("* \t$\\[(`") or _FENCE.fullmatch(said)
+            ):  # the answer is on a line of its own
                 end, said = _next_line(text, end)
             if "\\boxed" in said or "\\fbox" in said or (pattern is not _SAID and _SAID.search(said)):
                 continue  # what it states is found by itself
             answer = _stated(said)
             if answer is not None:
-                yield end, answer
+                yield end, answer, pattern is not _SAID
 
 
 def _is_displayed(text: str, start: int) -> bool:
@@ -247,9 +268,11 @@ def _stated(said: str) -> str | None:
         ) is not None:
             said = before  # 10 (ten), and ten (10)
     if "=" in said and not re.search(r"\b(?:or|and)\b", said) and not re.search(r"[<>≤≥]|\\[lg]e", said):
-        left, _, right = said.rpartition("=")
-        if number(plain(right)) is not None and "," not in left:
-            said = right.strip()
+        *left, right = said.split("=")
+        sides = [plain(side) for side in left]
+        worked_out = all(_NAME.fullmatch(side) or not _VARIABLE.search(side) for side in sides)
+        if worked_out and number(plain(right)) is not None and not any("," in side for side in sides):
+            said = right.strip()  # x = 72 and 60 + 12 = 72 are 72; x^2 + y^2 = 1 is an equation
     plainly = plain(said)
     if not plainly or _PLACEHOLDER.fullmatch(plainly):
         return None

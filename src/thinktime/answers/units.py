@@ -54,13 +54,19 @@ NOT_UNITS = frozenset(" ".join(_CHANGING.values()).split())
 left are five, and their opposites are here."""
 
 
+_RANGE = re.compile(r"[\d.,]+\s*-\s*[\d.,]+")
+"""5-10 minutes are no subtraction."""
 _BEHIND_FORMULA = re.compile(r"(?P<formula>.*?[\w})])(?P<words>(?:\s+[A-Za-z]{2,})+)(?:\s*\^\s*\{?\d\}?)?", re.DOTALL)
 
 
 def without_unit(formula: str) -> str:
     r"""The formula without a unit of two letters or more behind it: ``16\pi cm^2`` is ``16\pi``."""
     found = _BEHIND_FORMULA.fullmatch(formula)
-    if found and all(word in SHORT_UNITS or is_long_unit(word) or word == "per" for word in found["words"].split()):
+    if (
+        found
+        and not _RANGE.fullmatch(found["formula"])
+        and all(word in SHORT_UNITS or is_long_unit(word) or word == "per" for word in found["words"].split())
+    ):
         return found["formula"]
     return formula
 
