@@ -218,7 +218,9 @@ class _Parser:
             return self.tokens[self.at - 1][0] == "sign"  # behind a number or a variable, a number is no factor
         if self._kind() == "name":
             return self._sign() not in _MULTIPLY | _DIVIDE and self._sign() not in (r"\rfloor", r"\rceil", r"\rvert")
-        return self._sign() in ("(", "{", "[")
+        if self._sign() == "[":
+            return self.tokens[self.at - 1][0] == "number"  # a[0] is no product
+        return self._sign() in ("(", "{")
 
     def _signed(self) -> Formula:
         if self._sign() in ("+", "-"):

@@ -37,8 +37,6 @@ _HALF_OF = re.compile(rf"(?:a\s+)?half\s+(?:of\s+)?an?\s+({'|'.join(_SCALES)})")
 _AND_PART = re.compile(rf"\s+and\s+(?:(an?|{'|'.join(_WORDS)})\s+)({'|'.join(_PARTS)})s?$")
 _TRAILING = re.compile(r"(\d*)\.(\d{0,20}?)(?:(\d)\3\3+|(\d{2,12}?)\4+)…")
 """0.1666… and 0.1212…: the digits at the end repeat."""
-_NO_NUMBER = re.compile(r"[12]\d\d0s|\d+K")
-"""The 1990s, and 5K, which may be 5,000 or a temperature."""
 
 _ORDINALS = re.compile(rf"(?:{'|'.join([*_WORDS, *_SCALES, 'eigh', 'nin', 'twelf', 'twentie', 'thirtie'])})ths?")
 _MINUS = re.compile(r"^(?:minus|negative)\s+(?=[a-z\d.$])", re.IGNORECASE)
@@ -79,8 +77,6 @@ def _unsigned(text: str) -> Fraction | None:
         return Fraction(int(text))
     if _BASE.fullmatch(text):
         return Fraction(int(text, 0))
-    if _NO_NUMBER.fullmatch(text):
-        return None
     if text[-1] == "…" and text[:-1].isdigit():
         return Fraction(int(text[:-1]))
     if match := _TRAILING.fullmatch(text):
@@ -157,8 +153,8 @@ def _with_unit(value: Fraction, rest: str) -> Fraction | None:
             return None  # 10 a.m. is a time, and 5 a day a number
         if any(len(unit) < 3 and unit not in SHORT_UNITS for unit in units if unit != "a"):
             return None
-        if rest[:1].isalpha() and (len(units) > 1 or units[0] not in SHORT_UNITS):
-            return None  # 5cm is a length; 5apples and 2abc are not understood
+        if rest[:1].isalpha() and (len(units) > 1 or len(units[0]) < 2 or units[0] not in SHORT_UNITS):
+            return None  # 5cm is a length; 4s may be a product; 5apples and 2abc are not understood
     return value
 
 
