@@ -40,7 +40,7 @@ _DOTS = re.compile(r"\.{3,}|\\[lcdv]?dots[bcimo]?(?![A-Za-z])\s*")
 _VULGAR = re.compile(r"(\d?)\s*([\u00bc-\u00be\u2150-\u215e])")
 _SPACING = re.compile(
     r"(?<!^)~|~(?![A-Za-z])"
-    r"|\\(?:[,;:!> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))"
+    r"|\\!\s*|\\(?:[,;:> ]|(?:quad|qquad|displaystyle|textstyle|limits|left\.?|right\.?|[bB]igg?[lr]?)(?![A-Za-z]))"
 )
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$\$?")
 _FONTS = re.compile(
@@ -84,7 +84,7 @@ def _rewritten(answer: str) -> str:
     text = _DOTS.sub("…", text)
     for pattern, by in _SYNONYMS:
         text = pattern.sub(by, text)
-    text = _SPACING.sub(lambda found: "" if found[0] == r"\!" or found[0][1:2].isalpha() else " ", text)
+    text = _SPACING.sub(lambda found: "" if found[0][:2] == r"\!" or found[0][1:2].isalpha() else " ", text)
     text = _DELIMITERS.sub("", text)
     text = _without_fonts(text)
     return trimmed(without_emphasis(text).replace("`", ""))

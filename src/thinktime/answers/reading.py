@@ -3,7 +3,7 @@ r"""Reads the final answer of a solution.
 Thoughts are cut first, and then further questions that the model wrote itself. The rest can state answers in six ways:
 
 - ``\boxed{72}``; boxes that are joined by *or*, *and* or a comma are one answer;
-- ``#### 72``, to the end of the line;
+- ``#### 72``, to the end of the line; ``A: 72`` in the last line;
 - ``<answer>72</answer>``;
 - ``"answer": 72`` in JSON;
 - ``Final answer: 72``, ``**Answer**`` and ``Correct option: B`` at the beginning of a sentence, on the same line or the
@@ -55,6 +55,8 @@ _MEMBER = re.compile(
     (?P<said> "(?:[^"\\\n]|\\.){0,400}" | \[[^]\n]{0,400}\] | [^\s,{}[\]"][^,}\n]{0,99} )"""
 )
 """A member of a JSON object."""
+_LAST_LINE = re.compile(r"(?:^|\n)A:(?P<said>[^\n]*)\s*\Z")
+"""Elsewhere, A: begins the first option, or the answer to a further question."""
 _STATED = r"(?:answers?|(?:correct|right|best)\s{1,9}(?:option|choice)s?)"
 _HEADED = re.compile(
     r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:(?:final|correct|right|best)\s{1,9})?"
@@ -99,7 +101,7 @@ _ADVERBS = re.compile(
     r"|precisely|as follows|is|are|the)\b[ ,]*|[:=,;]\s*|[-=]{1,3}>\s*|[\u2190-\u21ff]\s*)+",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<!\.)[.!?](?=\s|$)|</answer>|[\u3002\uff01\uff1f]")
+_SENTENCE_END = re.compile(r"(?<![.\\])[.!?](?=\s|$)|</answer>|[\u3002\uff01\uff1f]")
 _REASON = re.compile(
     r"(?:,\s*|\s+)(?:because|since|which|where|so that|as\b)|,\s*(?:the|an?|not|but)\b"
     r"|\s+(?:(?:and|but)\s+not|rather\s+than|instead\s+of)\b",
@@ -174,7 +176,8 @@ READERS = {"statement": extract, "boxed": boxed, "hashes": hashes}
 def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
     """Every statement of an answer, where it ends, and whether it is marked by more than *the answer is*."""
     yield from ((end, said, True) for end, said in _boxes(text))
-    for pattern in (_HASHES, _TAGGED, _MEMBER, _HEADED, _SAID):
+    is_one_question = _NEXT_QUESTION.search(text) is None
+    for pattern in (_HASHES, _TAGGED, _MEMBER, _HEADED, *([_LAST_LINE] * is_one_question), _SAID):
         for found in list(pattern.finditer(text))[-MOST:]:
             said, end = found["said"], found.end()
             if pattern is _SAID:
