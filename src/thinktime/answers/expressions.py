@@ -3,19 +3,18 @@
 A formula without variables is its value. One with variables is its values at fixed points; formulas that agree there
 are equal but for a chance of about 10^-25 (Schwartz 1980, Zippel 1979). `thinktime.answers.arithmetic` computes them.
 
-A letter with digits behind it has an index: ``x2`` is ``x_2``. Commands that are neither functions nor Greek letters,
-such as arrows and accents, are not understood.
+Commands that are neither functions nor Greek letters, such as arrows and accents, are not understood.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Hashable
 from fractions import Fraction
 
 from thinktime.answers import arithmetic
 from thinktime.answers.arithmetic import NotUnderstoodError, TooMuchError, UndefinedError, Value
+from thinktime.answers.tokens import FUNCTIONS, Token, tokens
 
 LONGEST = 300
 """Characters of a formula; a longer one is compared as text."""
@@ -31,19 +30,9 @@ Point = Callable[[str], Value]
 """The value of a variable."""
 
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<name>\\[A-Za-z]+|[A-Za-z]+\d*)|(?P<sign>\*\*|\\[{}|]|[-+*/^_(){}\[\]|!,=]))"
-)
-_FUNCTIONS = frozenset(
-    {
-        *("sqrt", "exp", "ln", "log", "lg", "abs", "floor", "ceil", "gcd", "lcm", "min", "max"),
-        *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan"),
-        *("sinh", "cosh", "tanh"),
-    }
-)
 _INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
 """Functions whose power -1 is the inverse function."""
-_ALONE = _FUNCTIONS - {"sqrt", "abs"}
+_ALONE = FUNCTIONS - {"sqrt", "abs"}
 """Functions that end the argument of another function without brackets: sin x cos x is a product."""
 _LETTERS = """
     alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi
@@ -79,6 +68,9 @@ def value_of(text: str, work: Work) -> Hashable | None:
     keys += [_far_key(formula, number) for number in FAR]
     if len(set(keys)) == 1:
         return keys[0]
+    for name in parser.variables:
+        if len(name) == 1 and keys == [_point(number)(name) for number in (*NEAR, *FAR)]:
+            return name.casefold()  # the key of a letter alone
     return ("formula", *keys)
 
 
@@ -130,18 +122,9 @@ class _Parser:
     """Recursive descent over the tokens; what it returns evaluates at a point."""
 
     def __init__(self, text: str, work: Work) -> None:
-        self.tokens: list[tuple[str, str]] = []
+        self.tokens: list[Token] = list(tokens(text))
         self.variables: set[str] = set()
         self.work = work
-        place = 0
-        text = text.rstrip()
-        while place < len(text):
-            match = _TOKEN.match(text, place)
-            if match is None:
-                raise NotUnderstoodError(text[place:])
-            kind = match.lastgroup or ""
-            place = match.end()
-            self.tokens += _split(match[kind], text[place : place + 1]) if kind == "name" else [(kind, match[kind])]
         self.at, self.depth = 0, 0
         self.in_angle = False
         """Whether a degree sign counts: in the argument of a function; elsewhere it is a unit."""
@@ -293,7 +276,7 @@ class _Parser:
             return self._many(name)
         if name == "sqrt":
             return self._root(in_latex)
-        if name in _FUNCTIONS:
+        if name in FUNCTIONS:
             self.has_steps |= name in ("floor", "ceil")
             return self._function(name)
         if name in _CONSTANTS and self._sign() != "_":
@@ -380,28 +363,3 @@ class _Parser:
             return found
 
         return evaluate
-
-
-def _split(name: str, behind: str) -> list[tuple[str, str]]:
-    """A run of letters as functions, constants and variables of one letter; ``2pi r`` is a product of three.
-
-    Args:
-        name: a command, or letters and the digits behind them.
-        behind: the next character.
-    """
-    if name.startswith("\\"):
-        return [("name", name)]
-    letters = name.rstrip("0123456789")
-    digits = name[len(letters) :]
-    found: list[tuple[str, str]] = []
-    known = sorted(_FUNCTIONS | {"pi"}, key=len, reverse=True)
-    while letters:
-        head = next((each for each in known if letters.startswith(each)), letters[0])
-        found.append(("name", head))
-        letters = letters[len(head) :]
-    if sum(len(each) == 1 for _, each in found) > 3:
-        raise NotUnderstoodError("a word")
-    if digits:  # x2 and log2(8) have an index
-        last = found[-1][1]
-        found += [("sign", "_")] * (len(last) == 1 or (last == "log" and behind == "(")) + [("number", digits)]
-    return found

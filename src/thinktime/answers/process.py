@@ -24,7 +24,7 @@ def main() -> None:
     """Answer until the input ends."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from thinktime.answers.arithmetic import TooMuchError, UndefinedError
-    from thinktime.answers.equivalence import key_of
+    from thinktime.answers.kinds import key_of
 
     def stop(*_: object) -> NoReturn:
         raise TooMuchError

@@ -57,7 +57,9 @@ _MEMBER = re.compile(
 """A member of a JSON object."""
 _LAST_LINE = re.compile(r"(?:^|\n)A:(?P<said>[^\n]*)\s*\Z")
 """Elsewhere, A: begins the first option, or the answer to a further question."""
-_STATED = r"(?:answers?|(?:correct|right|best)\s{1,9}(?:option|choice)s?)"
+_STATED = r"(?:answers?|(?P<option>(?:correct|right|best)\s{1,9}(?:option|choice)s?))"
+_LETTERED = re.compile(r"[\s:*$(\\]*(?:text\{)?\(?[A-J]\b")
+"""The best option is B; but the best option is to add."""
 _HEADED = re.compile(
     r"(?:^|(?<=[.!?\n]))[^\w\n\\]{0,8}(?:(?:the|my)\s{1,9})?(?:(?:final|correct|right|best)\s{1,9})?"
     rf"{_STATED}[ \t]{{0,9}}(?:\*\*)?"
@@ -136,13 +138,13 @@ def extract(text: str) -> str | None:
         if ends and min(ends) <= cut.start():
             statements = [each for each in statements if each[0] <= cut.start()]
             break
-    marked = min((end for end, _, is_marked in statements if is_marked), default=len(text))
-    statements = [each for each in statements if not _is_remark(each[1], each[0] > marked)] or statements
+    first = min((end for end, _, is_marked in statements if is_marked), default=len(text))
+    statements = [each for each in statements if each[2] or not _is_remark(each[1], each[0] > first)] or statements
     return max(statements, key=lambda each: each[0])[1] if statements else None
 
 
 def _is_remark(said: str, is_behind_mark: bool) -> bool:
-    """Whether the words are about an answer that is stated elsewhere, behind a mark such as a box or alone."""
+    """Whether the words may be about an answer that is stated elsewhere; behind a box, any prose may."""
     is_prose = is_behind_mark and _PROSE.fullmatch(said) is not None and number(said) is None
     return is_prose or _REMARK.fullmatch(said) is not None
 
@@ -192,13 +194,12 @@ def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
                     continue
             if pattern is _MEMBER:
                 said = _member(said)
-            elif pattern is not _TAGGED and (
-                not said.strip("* \t$\\[(`") or _FENCE.fullmatch(said)
-            ):  # the answer is on a line of its own
-                end, said = _next_line(text, end)
+            elif pattern is not _TAGGED and (not said.strip("* \t$\\[(`") or _FENCE.fullmatch(said)):
+                end, said = _next_line(text, end)  # the answer is on a line of its own
             if "\\boxed" in said or "\\fbox" in said or (pattern is not _SAID and _SAID.search(said)):
                 continue  # what it states is found by itself
-            answer = _stated(said)
+            is_option = pattern in (_HEADED, _SAID) and found["option"] is not None
+            answer = None if is_option and not _LETTERED.match(said) else _stated(said)
             if answer is not None:
                 yield end, answer, pattern is not _SAID
 
@@ -265,10 +266,9 @@ def _stated(said: str) -> str | None:
     if head != said and number(plain(head)) is not None and not re.search(r"\d", said[len(head) :]):
         said = head
     if behind := _IN_BRACKETS.search(said):
-        before = said[: behind.start()]
-        if (behind[1][0].isalpha() and not re.search(r"(?:\band|\bor|,)$", before)) or number(behind[1]) == number(
-            before
-        ) is not None:
+        before, inside = said[: behind.start()], behind[1]
+        is_remark = inside[0].isalpha() and not re.search(r"(?:\band|\bor|,)$", before)
+        if is_remark or number(inside) == number(before) is not None:
             said = before  # 10 (ten), and ten (10)
     if "=" in said and not re.search(r"\b(?:or|and)\b", said) and not re.search(r"[<>≤≥]|\\[lg]e", said):
         *left, right = said.split("=")
