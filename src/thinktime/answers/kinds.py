@@ -14,6 +14,7 @@ parts               ``7:30``, ``1:2:3``                     the numbers, in orde
 code                ``555-1234``, ``1990-1995``             the digits
 base                ``52_8``                                digits and base
 matrix              ``\begin{pmatrix}…``                    the rows
+cases               ``\begin{cases}…``                      the values with their conditions, in any order
 union               ``(0,1) \cup (2,3)``                    the parts, in any order
 relation            ``a \le b``, ``k \in \mathbb{Z}``       both sides; a variable set equal to a value is the value
 sequence            ``(1,2)``, ``[1,2)``                    brackets and entries, in order
@@ -58,6 +59,9 @@ _OPTION = re.compile(r"\(?([A-J])\)\s[^()]+")
 _BASE = re.compile(r"\(?([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
 _MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_ROWS = re.compile(
+    r"(?:[A-Za-z](?:\([A-Za-z]\))?\s*=\s*)?\\begin\{(cases|aligned|gathered)\}(.*)\\end\{\1\}", re.DOTALL
+)
 _RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "!=": "≠", "<=": "≤", ">=": "≥"}
 _RELATIONS |= {r"\ne": "≠", r"\le": "≤", r"\ge": "≥"}
 _RELATIONS |= {r"\lt": "<", r"\gt": ">", r"\in": "∈", r"\notin": "∉", r"\subset": "⊂", r"\equiv": "≡", r"\mid": "|"}
@@ -280,6 +284,17 @@ def _matrix(text: str, at: _At) -> Hashable | None:
     return (kind, *(tuple(_key(entry, at.inside()) for entry in row.split("&")) for row in rows))
 
 
+def _rows(text: str, at: _At) -> Hashable | None:
+    """Several statements, as a list; or a function by cases, each a value and its condition."""
+    match = _ROWS.fullmatch(text)
+    if match is None:
+        return None
+    rows = [row.strip(" ,") for row in match[2].split(NEW_ROW) if row.strip(" ,")]
+    if match[1] == "cases" and any("&" in row for row in rows):
+        return ("cases", _bag(tuple(_key(entry, at.inside()) for entry in row.split("&")) for row in rows))
+    return _key(", ".join(rows).replace("&", ""), at.inside())
+
+
 def _formula(text: str, at: _At) -> Hashable | None:
     return value_of(without_unit(text), at.work) if _FORMULA.fullmatch(text) else None
 
@@ -289,7 +304,7 @@ def _number(text: str, at: _At) -> Hashable | None:
 
 
 _KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
-    *(_number, _choice, _empty, _infinite, _written, _base, _matrix, _union, _plus_minus),
+    *(_number, _choice, _empty, _infinite, _written, _base, _matrix, _rows, _union, _plus_minus),
     *(_relation, _sequence, _list, _formula),
 )
 

@@ -9,8 +9,8 @@ import unicodedata
 LONGEST = 2000
 """Characters of an answer that are looked at; a longer one is compared as text."""
 
-NEW_ROW = "\x1e"
-"""Stands for the double backslash that ends a row of a matrix."""
+NEW_ROW = "\x01"
+"""Stands for the double backslash that ends a row of a matrix. It is no white space."""
 
 _SMALL_GREEK = "alpha beta gamma delta epsilon zeta eta theta kappa lambda nu xi rho sigma tau phi chi psi omega"
 _LARGE_GREEK = "Gamma Delta Theta Lambda Xi Sigma Phi Psi"

@@ -77,7 +77,7 @@ def _unsigned(text: str) -> Fraction | None:
         return Fraction(int(text))
     if _BASE.fullmatch(text):
         return Fraction(int(text, 0))
-    if text[-1] == "…" and text[:-1].isdigit():
+    if re.fullmatch("[0-9]+…", text):
         return Fraction(int(text[:-1]))
     if match := _TRAILING.fullmatch(text):
         return _repeating(match[1], match[2], match[3] or match[4])
