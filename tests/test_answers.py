@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from thinktime.answers import READERS, TextAnswers, Undecided, canonical, equivalent, extract
+from thinktime.answers.arithmetic import TooMuchError, UndefinedError
+from thinktime.answers.kinds import key_of
+from thinktime.answers.notation import plain
 
 CORPUS = Path(__file__).with_name("corpus")
 unhurried = settings(deadline=None)
@@ -437,3 +441,10 @@ def test_any_text_can_be_read_and_compared(text: str) -> None:
     for said in (text, f"The answer is {text}", f"\\boxed{{{text}}}", f"#### {text}"):
         found = extract(said)
         assert found is None or found.strip()
+
+
+def test_all_short_texts_have_a_key() -> None:
+    for first in SIGNS:
+        for second in ("", *SIGNS):
+            with suppress(TooMuchError, UndefinedError):
+                assert key_of(plain(first + second))

@@ -14,8 +14,12 @@ from toy import done, toy_search
 import thinktime
 from thinktime.answers import TextAnswers, Undecided, canonical, equivalence
 from thinktime.answers.process import __file__ as PROCESS
+from thinktime.bench.tasks import Task
 from thinktime.bounded import BoundedProcess
-from thinktime.core.types import Extension
+from thinktime.core.types import Extension, Problem
+from thinktime.gateway.answers import SampleAnswers
+from thinktime.gateway.searching import Progress
+from thinktime.generators.text import RemoteText, pack_remote
 from thinktime.strategies import make
 
 SCRIPT = """
@@ -91,3 +95,39 @@ def test_quick_answers_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", None)
     states = [SimpleNamespace(text=rf"\boxed{{{answer}}}") for answer in ("7", "1,234", "A", "seven", r"\frac12")]
     asyncio.run(TextAnswers().prepare([*states, SimpleNamespace(text="nothing")]))
+
+
+@pytest.mark.parametrize(("answer", "reference"), [(r"2\sqrt{2}", "8"), ("8", r"2\sqrt{2}"), ("8", "7"), (None, "7")])
+def test_a_task_compares_formulas_outside_of_the_event_loop(answer: str | None, reference: str) -> None:
+    threads: list[int] = []
+
+    def check(answer: str | None, reference: str | None) -> bool:
+        threads.append(threading.get_ident())
+        return answer == "8"
+
+    task = Task("sums", (), TextAnswers(), check)
+    assert asyncio.run(task.right(answer, reference)) is (answer == "8")
+    (thread,) = threads
+    assert (thread == threading.get_ident()) is (not any("sqrt" in each for each in (answer or "", reference)))
+
+
+def test_progress_is_reported_in_order_and_long_samples_are_read_outside_of_the_event_loop() -> None:
+    reported: list[str] = []
+    threads: list[bool] = []
+
+    class Watched(SampleAnswers):
+        def _answer(self, state: RemoteText) -> str | None:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return super()._answer(state)
+
+    async def run() -> None:
+        progress = Progress(reported.append, Watched(as_json=False, tools=False), None)
+        for number in range(4):
+            text = f"{'We add. ' * 500 * (number % 2 == 0)}The answer is {number}."
+            packed = pack_remote(RemoteText(""), RemoteText("", text=text))
+            progress.add_samples(Problem("sum", "?"), "words", [(str(number), {"state": packed})])
+        await progress.finish()
+
+    asyncio.run(run())
+    assert reported == [f"sample {number + 1}: {number}\n" for number in range(4)]
+    assert sorted(threads) == [False, False, True, True]

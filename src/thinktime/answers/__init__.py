@@ -10,7 +10,7 @@ from typing import Any
 from thinktime.answers.equivalence import Undecided, canonical, equivalent, is_quick
 from thinktime.answers.reading import READERS, extract
 
-__all__ = ["LONG", "READERS", "Readings", "TextAnswers", "Undecided", "canonical", "equivalent", "extract"]
+__all__ = ["LONG", "READERS", "Readings", "TextAnswers", "Undecided", "canonical", "equivalent", "extract", "is_quick"]
 
 
 LONG = 2000

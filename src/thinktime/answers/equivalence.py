@@ -1,85 +1,25 @@
-r"""When two answers are the same: each has a key, and equal keys mean equivalent answers.
+"""When two answers are the same: each has a key, and equal keys mean equivalent answers.
 
-So equivalence is symmetric and transitive, and a vote needs one pass. The key of an answer is the first of these that
-fits; what fits none is compared as text, in small letters and without layout.
-
-=================== ======================================= =====================================================
-kind                examples                                key
-=================== ======================================= =====================================================
-number              ``1,234``, ``2\frac12``, ``28\%``,      the exact value; units, percent and currency signs go
-                    ``5 million``, ``12th``, ``3e8``
-time                ``6 am``, ``7:30 pm``                   hours and minutes
-date                ``2020-01-05``                          its numbers, in order
-parts               ``7:30``, ``1:2:3``                     the numbers, in order
-base                ``52_8``                                digits and base
-relation            ``a \le b``, ``k \in \mathbb{Z}``       both sides; a variable set equal to a value is the value
-sequence            ``(1,2)``, ``[1,2)``                    brackets and entries, in order
-set                 ``\{1,2\}``, ``1, 2``, ``7 or 8``       the entries, in any order
-union               ``(0,1) \cup (2,3)``                    the parts, in any order
-matrix              ``\begin{pmatrix}…``                    the rows
-formula             ``2\sqrt{2}``, ``(x+1)^2``              its values, see `thinktime.answers.expressions`
-choice              ``(A)``, ``A.``                         the letter
-=================== ======================================= =====================================================
+So equivalence is symmetric and transitive, and a vote needs one pass. `thinktime.answers.kinds` has the keys. Here they
+are computed within limits and remembered.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
 
-from thinktime.answers.expressions import Work, value_of
-from thinktime.answers.notation import LONGEST, NEW_ROW, plain, trimmed
-from thinktime.answers.numbers import number
+from thinktime.answers.kinds import quick_key
+from thinktime.answers.notation import LONGEST, plain
 from thinktime.bounded import BoundedProcess
 
 REMEMBERED = 2000
 """Characters; the keys of longer answers are computed again."""
 KEYS = 16_384
 """Keys that are remembered: as many as the samples that the gateway runs at once."""
-_DEEPEST = 6
-"""Answers inside an answer: entries of sets of sets."""
 
 _PROCESS = BoundedProcess(Path(__file__).with_name("process.py"))
-_COMPUTED = re.compile(r"[\d\\^_+*/()|!-]")
-"""A text with one of these characters may be a formula."""
-_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
-_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([AaPp])\.?\s?[Mm]\.?")
-_PARTS = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
-_DATE = re.compile(r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})")
-_BASE = re.compile(r"([0-9][0-9A-Za-z]*|[A-Fa-f][0-9A-Fa-f]+)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
-_VARIABLE = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z]\))?'*")
-_MATRIX = re.compile(r"\\begin\{([pbvV]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_RELATIONS = {"=": "=", r"\ne": "≠", "!=": "≠", r"\le": "≤", "<=": "≤", r"\ge": "≥", ">=": "≥", "<": "<", ">": ">"}
-_RELATIONS |= {r"\lt": "<", r"\gt": ">", r"\in": "∈", r"\notin": "∉", r"\subset": "⊂", r"\equiv": "≡", r"\mid": "|"}
-_RELATIONS |= {r"\to": "→", r"\rightarrow": "→", r"\approx": "≈", r"\sim": "~"}
-_RELATION = re.compile(
-    r"\\(?:ne|le|ge|lt|gt|in|notin|subset|equiv|mid|to|rightarrow|approx|sim)(?![A-Za-z])|[<>!]=|[=<>]"
-)
-_FLIPPED = {"≥": "≤", ">": "<"}
-_ABOUT = re.compile(
-    r"^(?:about|approximately|approx\.?|around|roughly|~|\\approx|\\sim)\s*(?=[\d.$\\-])", re.IGNORECASE
-)
-_JOINED = re.compile(r"\s(?:or|and)\s|[;,]\s*(?:(?:or|and)\s)?")
-_UNION = re.compile(r"\\cup(?![A-Za-z])")
-_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\+/-")
-_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|(?:the )?empty set", re.IGNORECASE)
-_OPENS, _CLOSES = "([{", ")]}"
-_INFINITE = re.compile(r"([-+]?)\s*(?:inf(?:inity)?|\\infty)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _At:
-    """How deep inside an answer a part is, and the work that is left for all its parts."""
-
-    work: Work
-    depth: int = 0
-
-    def inside(self) -> _At:
-        return _At(self.work, self.depth + 1)
 
 
 class Undecided(str):
@@ -120,216 +60,9 @@ def _known(answer: str) -> str | None:
     return found.get("key")
 
 
-@lru_cache(maxsize=4096)
-def _quick(text: str) -> str | None:
-    """The key of a text that needs no process; None if it needs one."""
-    value = None if _DATE.fullmatch(text) else number(_ABOUT.sub("", trimmed(text)))
-    if value is not None:
-        return _spelled(value)
-    return None if _COMPUTED.search(text) else key_of(text)
-
-
-def key_of(text: str) -> str:
-    """The key of an answer in plain notation.
-
-    Raises:
-        TooMuchError: it takes too long to compute.
-        UndefinedError: it has no value.
-    """
-    return _spelled(_key(text, _At(Work())))
-
-
-def _spelled(key: Hashable) -> str:
-    """The key as a text; different keys have different texts."""
-    if isinstance(key, tuple):
-        return f"({','.join(map(_spelled, key))})"
-    if isinstance(key, frozenset):
-        return f"{{{','.join(sorted(map(_spelled, key)))}}}"
-    return json.dumps(key) if isinstance(key, str) else str(key)
+_quick = lru_cache(maxsize=4096)(quick_key)
 
 
 def equivalent(a: str | None, b: str | None) -> bool:
     """Whether two answers are equivalent; a missing answer is equivalent to no answer, not even a missing one."""
     return bool(a and b) and canonical(str(a)) == canonical(str(b))
-
-
-def _key(text: str, at: _At) -> Hashable:
-    text = trimmed(text)
-    if at.depth > _DEEPEST:
-        return _words(text)
-    text = _ABOUT.sub("", text)
-    for kind in _KINDS:
-        found = kind(text, at)
-        if found is not None:
-            return found
-    return _words(text)
-
-
-def _words(text: str) -> Hashable:
-    """The text without layout, in small letters."""
-    return " ".join(re.sub(r"[\\{}\"]", " ", text).rstrip(".!?").split()).casefold()
-
-
-def _plus_minus(text: str, at: _At) -> Hashable | None:
-    """Both values of a formula with one sign for plus or minus."""
-    if len(_PLUS_MINUS.findall(text)) != 1:
-        return None
-    return ("set", frozenset(_key(_PLUS_MINUS.sub(sign, text), at.inside()) for sign in "+-"))
-
-
-def _empty(text: str, at: _At) -> Hashable | None:
-    return ("set", frozenset()) if _EMPTY.fullmatch(text) else None
-
-
-def _choice(text: str, at: _At) -> Hashable | None:
-    match = _CHOICE.fullmatch(text)
-    return match[1].casefold() if match else None
-
-
-def _infinite(text: str, at: _At) -> Hashable | None:
-    match = _INFINITE.fullmatch(text)
-    return None if match is None else "-infinity" if match[1] == "-" else "infinity"
-
-
-def _time(text: str, at: _At) -> Hashable | None:
-    match = _TIME.fullmatch(text)
-    if match is None or not 1 <= int(match[1]) <= 12:
-        return None
-    return ("time", int(match[1]) % 12 + (12 if match[3] in "Pp" else 0), int(match[2] or 0))
-
-
-def _date(text: str, at: _At) -> Hashable | None:
-    return ("date", *map(int, re.split("[-/.]", text))) if _DATE.fullmatch(text) else None
-
-
-def _parts(text: str, at: _At) -> Hashable | None:
-    return ("parts", *map(number, re.split(r"\s*:\s*", text))) if _PARTS.fullmatch(text) else None
-
-
-def _base(text: str, at: _At) -> Hashable | None:
-    match = _BASE.fullmatch(text)
-    return ("base", match[1].casefold(), int(match[2] or match[3])) if match else None
-
-
-def _relation(text: str, at: _At) -> Hashable | None:
-    places = [found for found in _RELATION.finditer(text) if _level(text, found.start()) == 0]
-    if not places or len(_split(text, _JOINED)) > 1:
-        return None
-    ends = [0, *(found.end() for found in places)]
-    starts = [*(found.start() for found in places), len(text)]
-    sides = [text[end:start].strip() for end, start in zip(ends, starts, strict=True)]
-    signs = [_RELATIONS[found[0]] for found in places]
-    if signs[0] in "=≈" and (not sides[0] or _is_name(sides[0])) and len(set(signs)) == 1:
-        return _key(sides[-1], at.inside())  # x = 5, = 5, (a, b) = (1, 2), x = 2 + 3 = 5
-    if len(signs) == 1 and signs[0] == "=" and _is_name(sides[1]):
-        return _key(sides[0], at.inside())  # 5 = x
-    keys = [_key(side, at.inside()) for side in sides]
-    if len(signs) == 1 and signs[0] in "=≠≈":
-        return ("relation", signs[0], frozenset(keys))
-    if all(sign in _FLIPPED for sign in signs):
-        keys, signs = keys[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
-    return ("relation", *signs, *keys)
-
-
-def _is_name(text: str) -> bool:
-    """Whether this is a variable, a function of one, or several variables in brackets."""
-    inside = text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
-    return all(_VARIABLE.fullmatch(part.strip()) for part in inside.split(","))
-
-
-def _sequence(text: str, at: _At) -> Hashable | None:
-    text = text.replace(r"\{", "{").replace(r"\}", "}") if text[:2] == r"\{" else text
-    if len(text) < 2 or text[0] not in _OPENS or text[-1] not in _CLOSES or not _is_enclosed(text):
-        return None
-    entries = _split(text[1:-1], re.compile(r"\s*[,;]\s*"))
-    if text[0] == "{":
-        return ("set", frozenset(_key(entry, at.inside()) for entry in entries if entry))
-    if len(entries) == 1:
-        return _key(entries[0], at.inside()) if text[0] == "(" and text[-1] == ")" else None
-    return ("sequence", text[0], text[-1], *(_key(entry, at.inside()) for entry in entries))
-
-
-def _union(text: str, at: _At) -> Hashable | None:
-    parts = _split(text, _UNION)
-    return ("union", frozenset(_key(part, at.inside()) for part in parts)) if len(parts) > 1 else None
-
-
-def _list(text: str, at: _At) -> Hashable | None:
-    entries = _split(text, _JOINED)
-    if len(entries) < 2 or not all(entries):
-        return None
-    if re.search(r"\band\b", text) and any(
-        number(entry) is not None and re.search("[a-z]", entry) for entry in entries
-    ):
-        return None  # 2 hours and 30 minutes are no set of two
-    pairs = [entry.partition("=") for entry in entries]
-    names = {name.strip() for name, sign, _ in pairs if sign}
-    if len(names) == 1 and all(_is_name(name) for name in names):  # x = 1 or x = 2, and x = 1, 2
-        return ("set", frozenset(_key(value if sign else name, at.inside()) for name, sign, value in pairs))
-    return ("set", frozenset(_part(entry, at.inside()) for entry in entries))
-
-
-def _part(text: str, at: _At) -> Hashable:
-    """An entry of a list; which variable has a value matters there."""
-    name, sign, value = text.partition("=")
-    if sign and _is_name(name.strip()):
-        return ("assigned", name.strip(), _key(value, at))
-    return _key(text, at)
-
-
-def _matrix(text: str, at: _At) -> Hashable | None:
-    match = _MATRIX.fullmatch(text)
-    if match is None:
-        return None
-    rows = [row for row in match[2].split(NEW_ROW) if row.strip()]
-    return ("matrix", *(tuple(_key(entry, at.inside()) for entry in row.split("&")) for row in rows))
-
-
-def _formula(text: str, at: _At) -> Hashable | None:
-    return value_of(text, at.work) if _COMPUTED.search(text) or len(text) == 1 else None
-
-
-def _number(text: str, at: _At) -> Hashable | None:
-    return None if _DATE.fullmatch(text) else number(text)
-
-
-_KINDS: tuple[Callable[[str, _At], Hashable | None], ...] = (
-    *(
-        _number,
-        _choice,
-        _empty,
-        _infinite,
-        _time,
-        _date,
-        _parts,
-        _base,
-        _matrix,
-        _union,
-        _plus_minus,
-        _relation,
-        _sequence,
-        _list,
-        _formula,
-    ),
-)
-
-
-def _level(text: str, place: int) -> int:
-    """How many brackets are open at a place."""
-    before = text[:place]
-    return sum(before.count(sign) for sign in _OPENS) - sum(before.count(sign) for sign in _CLOSES)
-
-
-def _split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts between separators that are in no bracket."""
-    parts, start = [], 0
-    for found in separator.finditer(text):
-        if _level(text, found.start()) == 0:
-            parts.append(text[start : found.start()].strip())
-            start = found.end()
-    return [*parts, text[start:].strip()]
-
-
-def _is_enclosed(text: str) -> bool:
-    """Whether the first bracket closes at the end."""
-    return all(_level(text, place) > 0 for place in range(1, len(text)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from thinktime.answers.units import NOT_UNITS, SHORT_UNITS, is_long_unit
+
 LARGEST_EXPONENT = 4000
 """A larger power of ten is compared as text."""
 LARGEST_BITS = 14_000
@@ -13,49 +15,9 @@ LARGEST_BITS = 14_000
 _THOUSANDS = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+"
 _DECIMAL = rf"(?:{_THOUSANDS}|\d+)(?:\.\d*)?|\.\d+"
 _POINTS = r"\d{1,3}(?:\.\d{3}){2,}"
-_REPEATING = r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar)\{(?P<line>\d+)\}|\((?P<bracket>\d+)\))"
+_REPEATING = r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar|dot)\{(?P<line>\d+)\}|\((?P<bracket>\d+)\))"
 _BRACED = r"(?:\{ *(-?\d+) *\}|(\d))"
 _POWER_OF_TEN = r"(?:e([+-]?\d+)|(?:\s*(?:\\times|\\cdot|[*x])\s*)10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+)))"
-_SHORT = """
-    m g s l L h J N W V A K C F mm cm dm km kms nm um ft yd yds mi ha sq cu cc px au ly
-    mg kg kgs lb lbs oz ml mL cl cL dl dL kl kL qt pt gal cup ms ns min sec hr hrs yr yrs mo mos wk wks day
-    Hz kHz MHz GHz kJ MJ eV kN kW MW GW Wh kWh mV kV mA Pa kPa MPa atm bar psi mol cal kB KB MB GB TB dB
-    kph mph kmh rpm fps bps ppm deg rad USD EUR GBP INR JPY CNY Rs ct cts pts pcs
-"""
-_SHORT_UNITS = frozenset(_SHORT.split())
-"""Units of at most three letters. Other letters, as in 2xy, are variables, except for words behind a space (*men*)."""
-_NO_UNITS = frozenset(
-    {
-        *("am", "pm", "ad", "bc", "bce", "ce", "i", "x", "y", "z", "pi"),
-        *("and", "or", "an", "in", "is", "of", "to", "than", "then", "times", "over", "through", "thru", "vs"),
-        *("plus", "minus", "negative", "not", "no", "less", "more", "mod", "modulo", "root", "point"),
-        *("squared", "cubed", "factorial", "pair", "pairs", "gross", "score"),
-        *(
-            "sin",
-            "cos",
-            "tan",
-            "cot",
-            "csc",
-            "log",
-            "exp",
-            "below",
-            "lakh",
-            "lakhs",
-            "crore",
-            "crores",
-            "bn",
-            "mn",
-            "mil",
-        ),
-        *("half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth", "fifths"),
-        *("sixth", "sixths", "tenth", "tenths", "hundredths"),
-        *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october"),
-        *("november", "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-        *("north", "south", "east", "west"),
-    }
-)
-"""Words that change the number before them, so they are no units."""
-
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8}
 _PARTS |= {"tenth": 10, "hundredth": 100}
@@ -70,11 +32,16 @@ _WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
 _SPELT = re.compile(
     rf"(?:{'|'.join([*_WORDS, 'hundred'])})\b(?:[\s-]+(?:and\s+)?(?:{'|'.join([*_WORDS, *_SCALES])})\b)*"
 )
+_ARTICLE = re.compile(rf"^an?\s+(?={'|'.join([*_SCALES, *_PARTS])})")
+_HALF_OF = re.compile(rf"(?:a\s+)?half\s+(?:of\s+)?an?\s+({'|'.join(_SCALES)})")
+_AND_PART = re.compile(rf"\s+and\s+(?:(an?|{'|'.join(_WORDS)})\s+)({'|'.join(_PARTS)})s?$")
+_TRAILING = re.compile(r"(\d*)\.(\d{0,20}?)(?:(\d)\3\3+|(\d{2,12}?)\4+)…")
+"""0.1666… and 0.1212…: the digits at the end repeat."""
 
 _ORDINALS = re.compile(rf"(?:{'|'.join([*_WORDS, *_SCALES, 'eigh', 'nin', 'twelf', 'twentie', 'thirtie'])})ths?")
 _MINUS = re.compile(r"^(?:minus|negative)\s+(?=[a-z\d.$])", re.IGNORECASE)
 _SIGN = re.compile(r"^([-+]?)\s*")
-_CURRENCY = re.compile(r"^(?:US|USD|EUR|GBP|Rs\.?|[€£¥₹])\s*(?=[\d.\\-])")
+_PREFIX = re.compile(r"^(?:US|USD|EUR|GBP|Rs\.?|[€£¥₹#]|[Nn]o\.|№)\s*(?=[\d.\\-])")
 _NUMBER = re.compile(rf"(?P<number>{_POINTS}|{_DECIMAL})(?P<ten>{_POWER_OF_TEN})?", re.IGNORECASE)
 _TEN = re.compile(r"10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))")
 _MIXED = re.compile(r"(\d+)\s+(\d+)\s*/\s*(\d+)")
@@ -84,8 +51,9 @@ _BASE = re.compile(r"0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+")
 _ORDINAL = re.compile(r"(\d+)(?:\s*\^\s*\{?\s*)?(?:st|nd|rd|th)(?![A-Za-z])\s*\}?", re.IGNORECASE)
 _REPEATS = re.compile(_REPEATING)
 _UNIT = re.compile(
-    r"""(?ix) \s* (?: %|percent(?:age\s+points)?|per\s+cent | \^\s*\{?\s*\\circ\s*\}? \s* [CFK]? | [€£¥₹]
-    | (?P<words> [a-z]+ (?:[\s/·.-]+[a-z]+)* \.? ) (?: \s*\^\s*\{?\s*-?\d\s*\}? )? (?: / [a-z]+ (?:\^\{?\d\}?)? )? )"""
+    r"""(?ix) \s* (?: %|percent(?:age\s+points)?|per\s+cent | \^\s*\{?\s*\\circ\s*\}? \s* [CFK]? | [€£¥₹¢]
+    | (?P<words> [a-zμΩ]+ (?:[\s/·.-]+[a-z]+)* \.? ) (?: \s*\^\s*\{?\s*-?\d\s*\}? )?
+      (?: / [a-z]+ (?:\^\{?\d\}?)? )? )"""
 )
 
 
@@ -95,7 +63,7 @@ def number(text: str) -> Fraction | None:
         return None
     sign = _SIGN.match(text := _MINUS.sub("-", text))
     assert sign is not None
-    rest = _CURRENCY.sub("", text[sign.end() :])
+    rest = _PREFIX.sub("", text[sign.end() :])
     if rest[:1] in ("-", "+") and not sign[1]:
         sign, rest = _SIGN.match(rest) or sign, rest[1:].lstrip()
     value = _unsigned(rest)
@@ -109,6 +77,10 @@ def _unsigned(text: str) -> Fraction | None:
         return Fraction(int(text))
     if _BASE.fullmatch(text):
         return Fraction(int(text, 0))
+    if re.fullmatch("[0-9]+…", text):
+        return Fraction(int(text[:-1]))
+    if match := _TRAILING.fullmatch(text):
+        return _repeating(match[1], match[2], match[3] or match[4])
     found = _longest(text)
     if found is not None:
         value, end = found
@@ -126,9 +98,7 @@ def _longest(text: str) -> tuple[Fraction, int] | None:
         whole, above, below = match[1] or "0", match[2] or match[3], match[4] or match[5]
         return (int(whole) + Fraction(int(above), int(below)), match.end()) if int(below) else None
     if match := _REPEATS.match(text):
-        once, again = match["once"], match["line"] or match["bracket"]
-        repeated = Fraction(int(again), 10 ** len(once) * (10 ** len(again) - 1))
-        return Fraction(f"{match['whole'] or 0}.{once or 0}") + repeated, match.end()
+        return _repeating(match["whole"], match["once"], match["line"] or match["bracket"]), match.end()
     if match := _RATIO.match(text):
         above, below = _decimal(match[1]), _decimal(match[2])
         return (above / below, match.end()) if below else None
@@ -139,6 +109,11 @@ def _longest(text: str) -> tuple[Fraction, int] | None:
         exponent = next((each for each in match.groups()[2:5] if each), None)
         return (value, match.end()) if exponent is None else _times_ten(value, exponent, match.end())
     return None
+
+
+def _repeating(whole: str, once: str, again: str) -> Fraction:
+    """The decimal whose last digits repeat."""
+    return Fraction(f"{whole or 0}.{once or 0}") + Fraction(int(again), 10 ** len(once) * (10 ** len(again) - 1))
 
 
 def _times_ten(value: Fraction, exponent: str, end: int) -> tuple[Fraction, int] | None:
@@ -161,27 +136,42 @@ def _with_unit(value: Fraction, rest: str) -> Fraction | None:
         part = _PARTS.get(first) or _PARTS.get(first.removesuffix("s"))
         if part is not None and len(words) == 1:
             return value / part
-    if not rest.strip():
+    if not rest.strip() or rest == " times":
         return value
+    if (extra := _AND_PART.fullmatch(rest)) and value.denominator == 1:  # 2 and a half
+        return value + _part(extra)
     match = _UNIT.fullmatch(rest)
     if match is None:
         return None
     if match["words"]:
-        units = re.findall(r"[A-Za-z]+", match["words"])
-        if any(unit.lower() in _NO_UNITS or unit.lower() in _SCALES or unit.lower() in _WORDS for unit in units):
+        units = re.findall("[A-Za-zμΩ]+", match["words"])
+        if any(unit.lower() in NOT_UNITS or unit.lower() in _SCALES or unit.lower() in _WORDS for unit in units):
             return None
         if any(_ORDINALS.fullmatch(unit.lower()) for unit in units):
             return None
-        if units[0] == "a" or any(len(unit) < 3 and unit not in _SHORT_UNITS for unit in units if unit != "a"):
+        if units[0] == "a" and not any(len(unit) > 2 for unit in units):
+            return None  # 10 a.m. is a time, and 5 a day a number
+        if any(len(unit) < 3 and unit not in SHORT_UNITS for unit in units if unit != "a"):
             return None
-        if rest[:1].isalpha() and (len(units) > 1 or units[0] not in _SHORT_UNITS):
-            return None  # 5cm is a length; 5apples and 2abc are not understood
+        if rest[:1].isalpha() and (len(units) > 1 or len(units[0]) < 2 or units[0] not in SHORT_UNITS):
+            return None  # 5cm is a length; 4s may be a product; 5apples and 2abc are not understood
     return value
 
 
+def _part(found: re.Match[str]) -> Fraction:
+    return Fraction(_WORDS.get(found[1], 1), _PARTS[found[2]])
+
+
 def _in_words(text: str) -> Fraction | None:
-    """``seventy-two`` and ``three hundred and five``."""
-    spelt = _SPELT.match(text.lower())
+    """``seventy-two``, ``three hundred and five``, ``a dozen``, ``half a million`` and ``two and a half``."""
+    text = _ARTICLE.sub("one ", text.lower())
+    if (extra := _AND_PART.search(text)) and (whole := _in_words(text[: extra.start()])) is not None:
+        return whole + _part(extra)
+    if half := _HALF_OF.fullmatch(text):
+        return Fraction(_SCALES[half[1]], 2)
+    if text == "half":
+        return Fraction(1, 2)
+    spelt = _SPELT.match(text)
     if spelt is None:
         return None
     words = [word for word in re.split(r"[\s-]+", spelt[0]) if word != "and"]
@@ -197,8 +187,8 @@ def _in_words(text: str) -> Fraction | None:
             group = (1 if group is None else group) * 100
         else:
             total, group = total + (1 if group is None else group) * _SCALES[word], None
-    rest = text[spelt.end() :].strip().lower().lstrip("-")
+    value, rest = Fraction(total + (group or 0)), text[spelt.end() :].strip().lstrip("-")
     part = _PARTS.get(rest) or _PARTS.get(rest.removesuffix("s"))
     if part is not None:
-        return Fraction(total + (group or 0), part)  # two thirds
-    return Fraction(total + (group or 0)) if rest in ("", "%", "percent") else None  # "Seven Dwarfs" is a name
+        return value / part  # two thirds
+    return value if rest in ("", "%") or all(map(is_long_unit, rest.split())) else None

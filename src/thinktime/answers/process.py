@@ -1,8 +1,8 @@
 """Computes keys of answers for `thinktime.answers.equivalence`, which runs this file as a process of its own.
 
 Each JSON object ``{"text"}`` is answered with ``{"key"}``, ``{"undefined": true}``, or ``{"undecided": true}`` if the
-text takes too much. Almost all texts end at the counts in `thinktime.answers.expressions`, which depend on the text
-alone. The limits of time and memory here stop the others.
+text takes too much. Almost all texts end at the counts in `thinktime.answers.expressions` and
+`thinktime.answers.arithmetic`, which depend on the text alone. The limits of time and memory here stop the others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BYTES = 1 << 30
 def main() -> None:
     """Answer until the input ends."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from thinktime.answers.equivalence import key_of
-    from thinktime.answers.expressions import TooMuchError, UndefinedError
+    from thinktime.answers.arithmetic import TooMuchError, UndefinedError
+    from thinktime.answers.kinds import key_of
 
     def stop(*_: object) -> NoReturn:
         raise TooMuchError

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from thinktime.answers import TextAnswers, equivalent, extract
+from thinktime.answers import TextAnswers, equivalent, extract, is_quick
 from thinktime.bench.benchmarks import BENCHMARKS, BOXED, FUNCTION, GYM, JUDGES, QUESTION, Asking, Benchmark, gym
 from thinktime.bench.execution import Checks, Programs, ProgramValues
 from thinktime.bench.jsonl import read_jsonl
@@ -48,12 +48,14 @@ class Task:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     async def right(self, answer: str | None, problem: Problem) -> bool:
-        """Whether an answer to a problem is right. The event loop does not wait for programs."""
+        """Whether an answer to a problem is right. The event loop does not wait for programs or formulas."""
         if self.programs is not None:
             return await self.programs.passes(answer, problem.reference, problem.metadata.get("preamble", ""))
         if self.accepts is not None:
             return answer is not None and self.accepts(answer, problem)
-        return self.check(answer, problem.reference)
+        if all(each is None or is_quick(each) for each in (answer, problem.reference)):
+            return self.check(answer, problem.reference)
+        return await asyncio.to_thread(self.check, answer, problem.reference)
 
     @property
     def evaluator(self) -> str:

@@ -250,6 +250,8 @@ class Gateway:
         )
         models = {role: sending(other) for role, other in others.items()}
         chat = request.api == "chat/completions"
+        answers = SampleAnswers(as_json=request.json, tools=request.tools)
+        progress = Progress(on_progress, answers, self.bank) if on_progress else None
         outcome = await search_for(
             request,
             method,
@@ -259,11 +261,11 @@ class Gateway:
             addresses=self.roles.addresses,
             scorers=scorers,
             prompts={**self.prompts, **method.prompts} if chat else {},
-            journal=Progress(on_progress, SampleAnswers(as_json=request.json, tools=request.tools), self.bank)
-            if on_progress
-            else self.bank,
+            journal=progress or self.bank,
             on_start=lambda search: entry.show(search, self.roles.addresses),
         )
+        if progress is not None:
+            await progress.finish()
         context.attributes |= outcome_attributes(outcome)
         entry.answer = outcome.answer
         return outcome

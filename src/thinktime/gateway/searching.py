@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -139,11 +140,15 @@ def _nothing(search: Search) -> HttpError | InputError:
 
 
 class Progress:
-    """A journal that reports each new sample, and passes everything on to the bank if there is one."""
+    """A journal that reports each new sample, and passes everything on to the bank if there is one.
+
+    A task reads the answers, because `SampleAnswers.prepare` reads long texts in a thread. `finish` waits for it.
+    """
 
     def __init__(self, on_progress: OnProgress, answers: SampleAnswers, bank: Journal | None) -> None:
         self._on_progress, self._answers, self._bank = on_progress, answers, bank
         self._count = 0
+        self._reported: asyncio.Task[None] | None = None
 
     def find_sample(self, key: str) -> Mapping[str, Any] | None:
         """As `Journal.find_sample`."""
@@ -153,10 +158,22 @@ class Progress:
         """Store the samples, and report the number and the answer of each."""
         if self._bank is not None:
             self._bank.add_samples(problem, model, samples)
-        for _, sample in samples:
+        states = [unpack_remote(RemoteText(""), sample["state"]) for _, sample in samples]
+        self._reported = asyncio.create_task(self._report(states, self._reported))
+
+    async def finish(self) -> None:
+        """Wait until all samples are reported."""
+        if self._reported is not None:
+            await self._reported
+
+    async def _report(self, states: Sequence[RemoteText], before: asyncio.Task[None] | None) -> None:
+        """Report these samples after those before them."""
+        await self._answers.prepare(states)
+        if before is not None:
+            await before
+        for state in states:
             self._count += 1
-            answer = self._answers.read(unpack_remote(RemoteText(""), sample["state"]))
-            self._on_progress(f"sample {self._count}: {answer or 'no answer'}\n")
+            self._on_progress(f"sample {self._count}: {self._answers.read(state) or 'no answer'}\n")
 
     def find_score(self, key: str, scorer: str) -> Score | None:
         """As `Journal.find_score`."""
