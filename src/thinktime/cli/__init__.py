@@ -18,6 +18,7 @@ from thinktime.cli.info import models, strategies
 from thinktime.cli.paint import paint
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
+from thinktime.cli.results import compare, export
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, models, probe, doctor, demo, score_server):
+for command in (ask, paint, bench, serve, replay, report, compare, export, models, probe, doctor, demo, score_server):
     app.command()(command)
 app.add_typer(strategies, name="strategies")
 app.add_typer(data, name="data")
