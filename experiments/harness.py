@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.intervals import Estimate, difference, mean, ratio
-from experiments.provenance import provenance, write_json
+from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.runner import Bench, Entry, Outcome
@@ -128,6 +128,7 @@ def options(description: str | None, problems: int = 500, bank: str = BANK) -> a
     parser.add_argument("--problems", type=int, default=problems)
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments") / bank)
     parser.add_argument("--out", type=Path, help="folder of the result and the plot; beside the script unless given")
+    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
     return parser
 
 
@@ -140,6 +141,7 @@ class Experiment:
         generator: the model that solves; the shipped solver unless given.
         scorer: the usual scorer; the shipped reward model unless given.
         levels: of the problems that are kept; all unless given.
+        module: the script, without ``.py``.
     """
 
     def __init__(
@@ -149,10 +151,14 @@ class Experiment:
         generator: LocalGenerator | None = None,
         scorer: Scorer | None = None,
         levels: Sequence[int] = (),
+        module: str = "run",
     ) -> None:
+        self.folder, self.out, self.bank = folder, args.out or folder, args.bank
+        self.file = self.out / f"{'result' if module == 'run' else module}.json"
+        self.provenance = provenance(folder, 0, module)
+        refuse_another(self.file, self.provenance["command"], force=args.force)
         task = load("pocket", args.problems, seed=0)
         kept = tuple(p for p in task.problems if not levels or p.metadata["level"] in levels)
-        self.folder, self.out, self.bank = folder, args.out or folder, args.bank
         self.task = replace(task, problems=kept)
         self.generator = generator or language_model()
         self.scorer = scorer or reward_model()
@@ -164,8 +170,8 @@ class Experiment:
     def finish(self, result: Mapping[str, Any], verdict: Sequence[str] = ()) -> None:
         """Write ``result.json`` with what it takes to repeat it, and print the verdict."""
         sampling = {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length}
-        whole = {**provenance(self.folder, 0), "n_problems": len(self.task.problems), "sampling": sampling, **result}
-        write_json(self.out / "result.json", whole | ({"verdict": verdict} if verdict else {}))
+        whole = {**self.provenance, "n_problems": len(self.task.problems), "sampling": sampling, **result}
+        write_json(self.file, whole | ({"verdict": verdict} if verdict else {}))
         for sentence in verdict:
             print(sentence)
 

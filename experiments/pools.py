@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.intervals import as_number
-from experiments.provenance import provenance, write_json
+from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool, recorded_pool
@@ -35,6 +35,7 @@ def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namesp
     parser.add_argument("--model", help="whose samples, if the bank holds several models'")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the result; beside the script unless given")
+    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
     return parser.parse_args(argv)
 
 
@@ -93,6 +94,11 @@ def run(
         argv: the words of the command, those of the process unless given.
     """
     args = arguments(doc, argv)
+    file, made = (
+        (args.out or folder) / f"{'recorded' if args.bank is None else 'pocket'}.json",
+        provenance(folder, args.seed),
+    )
+    refuse_another(file, made["command"], force=args.force)
     try:
         found = pools(args)
         measured = {name: analyse(pool, args.seed) for name, pool in found.items()}
@@ -101,8 +107,7 @@ def run(
         result = {"pools": measured} | more(found, measured)
     except ThinktimeError as error:
         sys.exit(str(error))
-    file = (args.out or folder) / f"{'recorded' if args.bank is None else 'pocket'}.json"
-    write_json(file, provenance(folder, args.seed) | result)
+    write_json(file, made | result)
     plot(result, file.with_suffix(".png"))
     for name, one in measured.items():
         print(f"{name}: {one['n_problems']} problems, {one['n_samples']} samples; length in {one['length_unit']}")

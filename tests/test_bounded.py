@@ -106,7 +106,7 @@ def test_a_task_compares_formulas_outside_of_the_event_loop(answer: str | None, 
         return answer == "8"
 
     task = Task("sums", (), TextAnswers(), check)
-    assert asyncio.run(task.right(answer, reference)) is (answer == "8")
+    assert asyncio.run(task.right(answer, Problem("p", "how many?", reference))) is (answer == "8")
     (thread,) = threads
     assert (thread == threading.get_ident()) is (not any("sqrt" in each for each in (answer or "", reference)))
 

@@ -420,7 +420,7 @@ def test_a_bench_finds_tau_on_problems_that_it_does_not_test(
     automatic = "early_rejection:n=4,tau=auto"
     command = ("bench", "questions.jsonl", "--max-tokens", "30", "--strategies", f"single,{automatic}", "--out", "out")
     for tested, kept in (("4", True), (str(N_QUESTIONS), False)):
-        done = thinktime(*command, "--n", "1", "--problems", tested)
+        done = thinktime(*command, "--n", "1", "--problems", tested, "--force")
         assert done.code == 0, done.err
         _, run = json.loads((tmp_path / "out/result.json").read_text())["runs"]
         found = re.search(rf"{automatic}@4: tau=(\d+) keeps \d+% of the best 1 in 4 steps of 2 problems", done.err)
@@ -611,7 +611,7 @@ def test_a_result_under_a_budget_does_not_depend_on_other_samples_in_the_bank(
     write_questions(tmp_path)
     assert thinktime(*SMALL, "--bank", "full.db", "--out", "full").code == 0
     for name in ("full", "fresh"):
-        done = thinktime(*SMALL, "--budget", "70tok", "--bank", f"{name}.db", "--out", name)
+        done = thinktime(*SMALL, "--budget", "70tok", "--bank", f"{name}.db", "--out", name, "--force")
         assert done.code == 0, done.err
     assert essence(tmp_path / "full") == essence(tmp_path / "fresh")
 

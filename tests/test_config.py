@@ -268,7 +268,7 @@ def test_a_bench_of_two_models_replays_from_its_bank(thinktime: Command, tmp_pat
 def test_a_replay_can_read_the_samples_again(thinktime: Command, tmp_path: Path) -> None:
     bench = ("bench", "pocket", "--problems", "2", "--levels", "1", "--strategies", "single", "--out", "run")
     assert thinktime(*bench).code == 0
-    again = thinktime(*bench, "--replay", "--reader", "boxed")
+    again = thinktime(*bench, "--replay", "--reader", "boxed", "--force")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert again.code == 0 and result["reader"] == "boxed"
     assert [problem["answer"] for problem in result["runs"][0]["problems"]] == [None, None], "pocket writes no boxes"

@@ -21,7 +21,7 @@ from typing import Any
 from experiments.first_finish.run import JUDGED_AT, analyse, lines, plot, verdict
 from experiments.harness import Experiment, language_model, new_search, options, reward_model, run_arms
 from experiments.intervals import difference
-from experiments.provenance import provenance, write_json
+from experiments.provenance import write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool
@@ -115,20 +115,20 @@ def measured_live(task: Task) -> dict[str, Any]:
 
 def main() -> None:
     args = options(__doc__).parse_args()
-    experiment = Experiment(HERE, args, scorer=reward_model(dtype="float32"))
+    experiment = Experiment(HERE, args, scorer=reward_model(dtype="float32"), module="retry")
     pools = {name: pool_of(name, experiment) for name in MODELS}
     measured = {name: analyse(pool, 0) for name, pool in pools.items()}
     for one in measured.values():
         one["verdict"] = verdict(one)
     rates = [[problem.pass_rate for problem in pools[name].problems] for name in MODELS]
-    result = provenance(HERE, 0, "retry") | {
+    result = experiment.provenance | {
         "sampling": {"temperature": SAMPLING.temperature, "max_tokens": SAMPLING.max_length},
         "pools": measured,
         "marks": marks(pools["retry"], {p.id: p for p in problems("test", args.problems, seed=0)}),
         "retry_minus_solver": difference(rates[1], rates[0]),
         "live": measured_live(replace(experiment.task, problems=experiment.task.problems[:LIVE])),
     }
-    write_json(experiment.out / "retry.json", result)
+    write_json(experiment.file, result)
     plot(result, experiment.out / "retry.png")
     for name, one in measured.items():
         print(name, *lines(one), one["verdict"], sep="\n  ")

@@ -7,7 +7,7 @@ resumed. Seconds differ from run to run, so they are in a second file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,12 @@ from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
 from thinktime.bench.execution import ProgramValues
 from thinktime.bench.statistics import DIFFERENCES, SHARES, mean_interval, paired_difference, pass_at_k
-from thinktime.bench.tally import Tally, tally
+from thinktime.bench.tally import Kind, Tally, ends, tally
 from thinktime.bench.tasks import Task
 from thinktime.bench.trace import records
 from thinktime.core.errors import CapabilityError, InputError, ModelError, ThinktimeError
 from thinktime.core.meter import Account
-from thinktime.core.trace import Answer
+from thinktime.core.trace import Answer, Record
 from thinktime.core.types import MAIN, Problem
 from thinktime.core.usage import Usage, total
 from thinktime.generators.text import thinking_counts, thinking_report
@@ -61,8 +61,8 @@ class Outcome:
     """Thought tokens of each sample, if thoughts are capped."""
     events: tuple[dict[str, Any], ...] = ()
     """The strategy's log."""
-    tally: Tally = field(default_factory=Tally)
-    """What became of its samples."""
+    ends: tuple[dict[str, Any], ...] = ()
+    """Its samples and what became of them, for `Bench.samples`."""
 
 
 @dataclass
@@ -167,7 +167,9 @@ class Bench:
         try:
             answer = await entry.strategy(search)
         except ModelError:
-            self.unanswered[entry.label] = self.unanswered.get(entry.label, Tally()) + tally(search)
+            self.unanswered[entry.label] = self.unanswered.get(entry.label, Tally()) + tally(
+                kind for _, kind in ends(search)
+            )
             raise
         correct = await self.task.right(answer.value, problem)
         if answer.node is not None:
@@ -178,34 +180,59 @@ class Bench:
         capped = self.thinking_tokens is not None
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
-        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, tally(search))
+        ended = tuple([await self._sample(record, kind, problem) for record, kind in ends(search)])
+        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, ended)
+
+    async def _sample(self, record: Record, kind: Kind, problem: Problem) -> dict[str, Any]:
+        node = record.node
+        answer = self.task.answers.read(node.state) if kind == "readable" else None
+        return {
+            "key": node.key,
+            "kind": kind,
+            "answer": answer,
+            "correct": kind == "readable" and await self.task.right(answer, problem),
+            "tokens": self.session.models[node.model].length(node.state),
+            "score": record.score,
+            "text": getattr(node.state, "text", ""),
+            "error": None if record.error is None else str(record.error),
+        }
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Every sample of every run, as a row. Strategies share samples, so a key may come several times."""
+        for entry in self.entries:
+            for outcome in self._ordered(entry):
+                for row in outcome.ends:
+                    yield {"strategy": entry.name, "n": entry.n, "problem": outcome.problem.id, **row}
 
     def _key(self, answer: str | None) -> Hashable:
         return None if answer is None else self.task.answers.key(answer)
 
+    def settings(self) -> dict[str, Any]:
+        """The part of the result that decides the rest. Runs with the same settings are the same run, resumed."""
+        return {
+            "seed": self.session.seed,
+            "task": self._task_result(),
+            "model": self._model_result(),
+            "reader": self.task.answers.name,
+            "sampling": self._sampling_result(),
+            "budget": asdict(self.session.budget),
+            "strategies": [
+                {"strategy": entry.name, "n": entry.n, "options": _options(entry)} for entry in self.entries
+            ],
+        }
+
     def result(self, command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The result file: runs with intervals, costs and differences; failed entries; coverage; a few traces."""
-        levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]
         finished = [entry for entry in self.entries if self.outcomes.get(entry.label)]
         return {
             "schema": SCHEMA,
             "command": command,
             "environment": dict(environment),
-            "seed": self.session.seed,
+            **self.settings(),
             "complete": all(len(self.outcomes.get(e.label, {})) == len(self.task.problems) for e in self.entries),
-            "task": {
-                "name": self.task.name,
-                "n": len(self.task.problems),
-                "levels": {level: levels.count(level) for level in sorted(set(levels))},
-                **self.task.details,
-            },
-            "model": self._model_result(),
-            "reader": self.task.answers.name,
             "evaluator": self.task.evaluator,
             "stamp": STAMP if self._judge == self.task.evaluator else None,
             **self._programs_result(),
-            "sampling": self._sampling_result(),
-            "budget": asdict(self.session.budget),
             "runs": [self._run_result(entry) for entry in finished],
             "failed": [
                 {"strategy": entry.name, "n": entry.n, "error": self.failed[entry.label]}
@@ -216,6 +243,11 @@ class Bench:
             "coverage": self._coverage(finished),
             "traces": self._traces(finished),
         }
+
+    def _task_result(self) -> dict[str, Any]:
+        levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]
+        counts = {level: levels.count(level) for level in sorted(set(levels))}
+        return {"name": self.task.name, "n": len(self.task.problems), "levels": counts, **self.task.details}
 
     @property
     def _judge(self) -> str | None:
@@ -270,7 +302,7 @@ class Bench:
         return {
             "strategy": entry.name,
             "n": entry.n,
-            "options": asdict(entry.strategy),  # type: ignore[call-overload]  # a strategy is a dataclass
+            "options": _options(entry),
             "n_problems": len(outcomes),
             "undecided": sum(isinstance(self._key(o.answer.value), Undecided) for o in outcomes),
             "samples": self._samples_result(entry, outcomes),
@@ -307,7 +339,8 @@ class Bench:
 
     def _samples_result(self, entry: Entry, outcomes: Sequence[Outcome]) -> dict[str, int]:
         """What became of the samples, also of those of problems without an outcome."""
-        return asdict(sum((o.tally for o in outcomes), self.unanswered.get(entry.label, Tally())))
+        counted = tally(end["kind"] for outcome in outcomes for end in outcome.ends)
+        return asdict(counted + self.unanswered.get(entry.label, Tally()))
 
     def _thinking(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         if self.thinking_tokens is None:
@@ -342,6 +375,10 @@ class Bench:
             examples.setdefault((before, o.correct), o)
         order = [(False, True), (False, False), (True, True), (True, False)]
         return [_trace(entry, examples[kind]) for kind in order if kind in examples]
+
+
+def _options(entry: Entry) -> dict[str, Any]:
+    return asdict(entry.strategy)  # type: ignore[call-overload, no-any-return]  # a strategy is a dataclass
 
 
 def _trace(entry: Entry, o: Outcome) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from thinktime.core.search import Search
-from thinktime.core.types import Node
+from thinktime.core.trace import Record
 
+Kind = Literal["readable", "unreadable", "missing", "cut", "timed_out"]
 TOLERATED = 0.02
 """Share of lost samples above which a result carries a warning."""
 
@@ -31,24 +33,28 @@ class Tally:
         return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
-def tally(search: Search) -> Tally:
-    """The tally of a search so far."""
+def ends(search: Search) -> Iterator[tuple[Record, Kind]]:
+    """The ends of a search's tree that answer the problem, and what became of each."""
     inner = {record.node.parent.key for record in search.records() if record.node.parent}
-    found = Tally()
     for record in search.records():
         node = record.node
-        if node.parent is None or node.key in inner or not search.is_answer(node):
+        if node.parent is None or node.key in inner or not search.is_answer(node) or node.model not in search.models:
             continue
         if node.finish == "error":
-            late = record.error is not None and record.error.late
-            found += Tally(1, missing=not late, timed_out=late)
+            yield record, "timed_out" if record.error is not None and record.error.late else "missing"
         elif record.pruned:
             continue
         elif node.finish in ("length", "budget"):
-            found += Tally(1, cut=1)
+            yield record, "cut"
         elif node.done:
-            found += Tally(1, unreadable=_is_unreadable(search, node))
-    return found
+            readable = search.answers is None or search.answers.read(node.state) is not None
+            yield record, "readable" if readable else "unreadable"
+
+
+def tally(kinds: Iterable[str]) -> Tally:
+    """Count samples by their kind."""
+    counts = Counter(kinds)
+    return Tally(counts.total(), *(counts[each.name] for each in fields(Tally)[1:]))
 
 
 def warnings(result: Mapping[str, Any]) -> Iterator[str]:
@@ -66,7 +72,3 @@ def is_incomplete(run: Mapping[str, Any]) -> bool:
     """Whether samples of a run never came."""
     counts = run.get("samples") or asdict(Tally())
     return bool(counts["missing"] + counts["timed_out"])
-
-
-def _is_unreadable(search: Search, node: Node) -> bool:
-    return search.answers is not None and search.answers.read(node.state) is None

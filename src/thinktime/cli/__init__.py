@@ -20,6 +20,7 @@ from thinktime.cli.models import models
 from thinktime.cli.paint import paint
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
+from thinktime.cli.results import compare, export
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
 from thinktime.cli.strategies import strategies
@@ -45,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, probe, doctor, demo, score_server):
+for command in (ask, paint, bench, serve, replay, report, compare, export, probe, doctor, demo, score_server):
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")

@@ -103,9 +103,10 @@ def bench(
             "--unsafe", help="Run the programs of programs:FILE without a sandbox: they can do what you can do."
         ),
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder of result.json, timing.json, report.html and the bank.")] = Path(
-        "runs/bench"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of result.json, timing.json, samples.jsonl, report.html and the bank.")
+    ] = Path("runs/bench"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the result of another run in --out.")] = False,
     plot_missing: Annotated[
         bool, typer.Option("--plot-missing", help="Draw runs in the report although some of their samples are missing.")
     ] = False,
@@ -212,6 +213,8 @@ def bench(
             session = replace(session, scorers={**session.scorers, **judges})
         entries = _calibrated(entries, loaded, of_task, session.with_bank(opened))
         run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens, plot_missing=plot_missing)
+        if not force:
+            _refuse_another(out / "result.json", run.settings())
         complete = _run_with_progress(run)
         result, timing = _write(run, out)
     for warning in warnings(result):
@@ -235,6 +238,18 @@ def bench(
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
+    """Raise an `InputError` if a file has the result of a run with other settings."""
+    if not path.exists():
+        return
+    found, wanted = read_json(path), json.loads(json.dumps(settings))
+    if isinstance(found.get("model"), dict):  # a replay has no scorer if the bank has no scores
+        wanted["model"] = found["model"] | {name: value for name, value in wanted["model"].items() if value is not None}
+    if other := [name for name, value in wanted.items() if found.get(name) != value]:
+        fix = f"it has the result of another run (another {', '.join(other)}); give another --out, or --force"
+        raise InputError("out", str(path.parent), fix)
 
 
 def _template(given: str) -> str:
@@ -305,7 +320,7 @@ def demo(
     from thinktime.pocket.problems import problems as pocket_problems
 
     print(f"Five strategies, budgets 1 to 16, {problems} word problems from the test split. A few minutes…")
-    bench(out=out, problems=problems, model=["pocket"])
+    bench(out=out, problems=problems, model=["pocket"], force=True)
     result = read_json(out / "result.json")
     print(f"\n{headline(result)}")
     _paint(out / "pictures.png")
@@ -420,6 +435,7 @@ async def _until_told_to_stop(work: Awaitable[None]) -> None:
 
 def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     from thinktime.bench.environment import environment
+    from thinktime.bench.export import SAMPLES
     from thinktime.bench.report import write_report
     from thinktime.files import write_whole
 
@@ -429,6 +445,7 @@ def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "result.json", json.dumps(result, indent=1) + "\n")
         write_whole(out / "timing.json", json.dumps(timing, indent=1) + "\n")
+        write_whole(out / SAMPLES, "".join(f"{json.dumps(row)}\n" for row in run.samples()))
         write_report(result, timing, out / "report.html")
     except OSError as error:
         raise InputError(
