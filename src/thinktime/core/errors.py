@@ -5,6 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MESSAGE, FIELD, VALUE = 2000, 100, 200
+"""Most characters of a message, and of a field's name and a value in it."""
+
+
+def cut(text: str, most: int) -> str:
+    """The text, without its middle if it is long. The end stays, because it tells long paths apart."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3 - 1]}…{text[-(most // 3) :]}"
+
+
+def shown(value: object) -> str:
+    """A value of any kind and size, as a message shows it."""
+    try:
+        return cut(repr(value), VALUE)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists that are nested too deeply
+        return f"({type(value).__name__})"
+
 
 class ThinktimeError(Exception):
     """Base of every error this package raises on purpose. Line breaks in the message become spaces."""
@@ -13,14 +29,15 @@ class ThinktimeError(Exception):
     """Whether a call that failed like this is worth a second try, which is charged too."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(cut(" ".join(message.splitlines()), MESSAGE))
 
 
 class InputError(ThinktimeError):
     """A value from the user that cannot work; nothing has been spent yet."""
 
     def __init__(self, field: str, value: object, fix: str) -> None:
-        super().__init__(f"{field}={value!r}: {fix}")
+        field = cut(field, FIELD)
+        super().__init__(f"{field}={shown(value)}: {fix}")
         self.field, self.value, self.fix = field, value, fix
 
 
@@ -29,7 +46,7 @@ class UnknownNameError(InputError):
 
     def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        nearest = get_close_matches(value, names, n=1)
+        nearest = get_close_matches(value[:FIELD], names, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         super().__init__(field, value, f"unknown; {hint}there are: {', '.join(names)}")
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from thinktime.bank.store import Bank
@@ -26,6 +27,8 @@ from thinktime.gateway.limits import (
     WAIT_SECONDS,
 )
 from thinktime.models.remote.limits import Room
+
+_UNLIMITED = Budget()
 
 
 @dataclass(eq=False)
@@ -47,7 +50,7 @@ class ApiClient:
     _times: deque[float] = field(default_factory=deque)
     """When the requests of the last minute came."""
 
-    @property
+    @cached_property
     def limited(self) -> bool:
         """Whether a budget limits what it spends."""
         return any(map(limits_spending, self.limits))
@@ -244,7 +247,7 @@ def _name_in(host: str) -> str:
 
 def limits_spending(budget: Budget) -> bool:
     """Whether a budget limits anything but seconds."""
-    return replace(budget, seconds=None) != Budget()
+    return budget != _UNLIMITED and replace(budget, seconds=None) != _UNLIMITED
 
 
 async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> None:

@@ -20,8 +20,6 @@ SENT = 256 * MIB
 """Most bytes that all samples of one request send to the upstream: the bytes of its body, times its samples."""
 NAME = 2000
 """Most characters of a model's name, with the method in front."""
-MESSAGE = 2000
-"""Most characters of an error message."""
 
 # seconds
 HEAD_SECONDS = 10.0

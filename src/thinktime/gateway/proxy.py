@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,8 +16,8 @@ from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.lengths import MOST, Extent, is_text
-from thinktime.models.remote.client import Client, RemoteError, UnreadableError, retry_seconds
-from thinktime.models.remote.limits import EVENT, MIB, OversizeError, Reading
+from thinktime.models.remote.client import Client, RemoteError, UnreadableError, parse_object, retry_seconds
+from thinktime.models.remote.limits import EVENT, MIB, SMALL, OversizeError, Reading
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.protocol import ReportedUsage, read_usage
@@ -76,7 +75,7 @@ async def proxy_request(
                         spent = uncounted(worst)  # until the answer reports its usage
                         reply = ReplyReader(response.content_type == "text/event-stream", body)
                         await _forward(response, reply, writer)
-                    if (counted := reply.reported) is not None:
+                    if (counted := await reply.reported()) is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
                         observed.reply = {"usage": usage}
                         spent = _cost(reply, counted, worst, price, extent, counts_all)
@@ -160,7 +159,6 @@ class ReplyReader:
         self._rest = bytearray()
         self._reported: ReportedUsage | None = None
         self._listed: Counter[int] = Counter()
-        self._read = False
 
     def feed(self, piece: bytes) -> None:
         """Read the next bytes."""
@@ -176,12 +174,14 @@ class ReplyReader:
                 if b'"usage"' in line or (self._listing and b'"logprobs"' in line):
                     self._take(bytes(line).removeprefix(b"data:"))
 
-    @property
-    def reported(self) -> ReportedUsage | None:
+    async def reported(self) -> ReportedUsage | None:
         """The usage, or None if the answer does not report it. Feed the whole answer first."""
-        if not self._stream and not self._read:
-            self._read = True
-            self._take(bytes(self._rest))
+        if not self._stream:
+            whole, self._rest = bytes(self._rest), bytearray()
+            if len(whole) > SMALL:
+                await asyncio.to_thread(self._take, whole)
+            else:
+                self._take(whole)
         return self._reported
 
     @property
@@ -190,7 +190,7 @@ class ReplyReader:
         return self._listed
 
     def _take(self, text: bytes) -> None:
-        value = _object(text)
+        value = parse_object(text) or {}
         inner = value.get("response")  # in the last event of a stream of the Responses API
         reported = read_usage(inner if isinstance(inner, dict) else value)
         if reported is not None and (self._reported is None or reported.generated >= self._reported.generated):
@@ -201,15 +201,6 @@ class ReplyReader:
                 tokens = listed.get("content") or listed.get("tokens")
                 if isinstance(tokens, list) and isinstance(index := choice.get("index", 0), int):
                     self._listed[index] += len(tokens)
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    """The text as a JSON object; empty if it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _worst_case(raw: bytes, body: Mapping[str, Any], price: Price | None, extent: Extent | None) -> Usage:

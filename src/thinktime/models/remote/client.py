@@ -266,7 +266,7 @@ class Client:
             raise self._unreachable(error) from None
         except OversizeError as error:
             raise self._too_long(error) from None
-        value = parse_object(raw)
+        value = parse_object(raw) if len(raw) <= SMALL else await asyncio.to_thread(parse_object, raw)
         if response.status >= 300:
             billed = isinstance((value or {}).get("usage"), Mapping)
             raise self._refused(response.status, value, raw, turn, retry_after, billed=billed)
