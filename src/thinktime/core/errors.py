@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 MESSAGE, FIELD, VALUE = 2000, 100, 200
 """Most characters of a message, and of a field's name and a value in it."""
@@ -46,7 +48,7 @@ class UnknownNameError(InputError):
 
     def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        nearest = get_close_matches(value[:FIELD], names, n=1)
+        nearest = get_close_matches(value[:FIELD] if isinstance(value, str) else "", names, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         super().__init__(field, value, f"unknown; {hint}there are: {', '.join(names)}")
 
@@ -69,3 +71,15 @@ class ModelError(ThinktimeError):
 
 class BankError(ThinktimeError):
     """The sample bank cannot be opened or written. What was written before is safe."""
+
+
+def check_number(field: str, value: object, *, whole: bool = False) -> None:
+    """Check that a value from Python code is a number: Python's or numpy's, and no text or truth value.
+
+    Raises:
+        InputError: it is not, or no float holds it.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise InputError(field, value, f"give a {'whole ' if whole else ''}number")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise InputError(field, value, "give a smaller number")
