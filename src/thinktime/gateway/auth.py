@@ -15,7 +15,7 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.gateway.config import GatewayConfig, Key, digest, is_loopback
+from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.limits import (
     BODIES,
@@ -26,6 +26,7 @@ from thinktime.gateway.limits import (
     SAMPLES,
     WAIT_SECONDS,
 )
+from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.limits import Room
 
 _UNLIMITED = Budget()

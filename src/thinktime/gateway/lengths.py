@@ -151,6 +151,12 @@ def extent(body: Mapping[str, Any], api: str, most_samples: int) -> Extent:
     return Extent(samples, max(limits), prompts)
 
 
+def has_several(body: Mapping[str, Any], api: str) -> bool:
+    """Whether a request without a budget may draw several samples."""
+    prompts = body.get("prompt") if api == COMPLETIONS else None
+    return isinstance(prompts, list) or any(body.get(name) not in (None, 1) for name in COUNTS[api])
+
+
 def check_text(raw: bytes) -> None:
     """Check that all JSON parsers read a body alike: it is UTF-8, and no object has a name twice.
 

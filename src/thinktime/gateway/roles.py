@@ -169,7 +169,7 @@ class Roles:
             upstream_key=self._key(name, endpoint),
             price=endpoint.price,
         )
-        own = Upstream(config, self._observer)
+        own = Upstream(config, self._observer, self._upstream.within)
         self._own.append(own)
         return own, endpoint.model
 

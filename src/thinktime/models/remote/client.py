@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.printable import printable
 from thinktime.models.remote.events import BOM, DONE, EventReader, SentEvent, looks_like_events
-from thinktime.models.remote.limits import SMALL, VALUES, OversizeError, Reading
+from thinktime.models.remote.limits import LISTING_SECONDS, SMALL, VALUES, OversizeError, Reading
 from thinktime.models.remote.reported_errors import reported_error, status_of
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class Client:
         connections: most requests at once; further ones wait.
         timeout: seconds for one attempt, without the wait for a connection.
         patience: longest wait in seconds before another try; if a longer one is needed, the error is raised.
+        within: limits the requests of several clients together, in one event loop.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Client:
         connections: int = 256,
         timeout: float = 600.0,
         patience: float = PATIENCE,
+        within: asyncio.Semaphore | None = None,
     ) -> None:
         self.url = base_url.rstrip("/")
         self._api_key = api_key
@@ -131,7 +135,13 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._free = asyncio.Semaphore(connections)
+        self._within = within or nullcontext()
         self._rng = Random()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     @property
     def has_key(self) -> bool:
@@ -139,12 +149,12 @@ class Client:
         return self._api_key is not None
 
     async def get(self, path: str) -> Reply:
-        """GET a path below the base URL, without retries.
+        """GET a path below the base URL, without retries. The answer has to come within `LISTING_SECONDS`.
 
         Raises:
             RemoteError: see the subclasses.
         """
-        return await self._send("GET", path, None, None, tries=1)
+        return await self._send("GET", path, None, Deadline(time.monotonic() + LISTING_SECONDS), tries=1)
 
     async def post(
         self,
@@ -186,7 +196,7 @@ class Client:
         import aiohttp
 
         session, free = self._opened()
-        async with free:
+        async with free, self._within:
             pending = session.post(f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False)
             try:
                 response = await pending
@@ -220,7 +230,7 @@ class Client:
                 session, free = self._opened()
                 for turn in range(1, tries + 1):
                     try:
-                        async with free, asyncio.timeout(self._timeout):
+                        async with free, self._within, asyncio.timeout(self._timeout):
                             waiting = False
                             pending = session.request(
                                 method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
@@ -412,6 +422,16 @@ class Client:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._api_key, "…") if self._api_key else text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class LongNumber(str):

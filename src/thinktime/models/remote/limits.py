@@ -18,6 +18,9 @@ SAMPLE = 2_000_000
 VALUES = 2_000_000
 """Most values in one reply, by its commas: an empty list of two bytes takes seventy bytes of memory."""
 
+LISTING_SECONDS = 10.0
+"""Longest wait for the list of models."""
+
 
 class OversizeError(Exception):
     """An endpoint sends more than a limit allows. The message says which limit."""
