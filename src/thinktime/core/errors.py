@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 
-MESSAGE, FIELD, VALUE = 2000, 100, 200
+MESSAGE, FIELD, VALUE = 2000, 100, 160
 """Most characters of a message, and of a field's name and a value in it."""
 
 

@@ -9,6 +9,8 @@ REPLY = 64 * MIB
 """Most bytes of one reply, plain or streamed."""
 EVENT = 4 * MIB
 """Most bytes of one event of a stream, and of one line of it."""
+EVENTS = 262_144
+"""Most events of one stream. Each token is an event in most streams."""
 REPLIES = 256 * MIB
 """Most bytes of all replies that are being read. Replies up to ``SMALL`` bytes do not count."""
 SMALL = 64 * 1024
