@@ -34,7 +34,7 @@ from thinktime.gateway.asgi import (
     read_body,
     run_while_connected,
 )
-from thinktime.gateway.auth import ApiClient, Auth, limits_spending
+from thinktime.gateway.auth import ApiClient, Auth, address_of, limits_spending
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
@@ -72,6 +72,8 @@ class RequestContext:
 
     headers: Mapping[str, str]
     writer: ResponseWriter
+    address: str
+    """The address of the client."""
     client: ApiClient = field(init=False)
     samples: Share = field(init=False)
     """What it takes of its client's samples in progress."""
@@ -340,7 +342,8 @@ class RouteHandler:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         gateway, metrics, began = self._gateway, self._gateway.metrics, time.monotonic()
-        context = RequestContext(dict(Request(scope).headers), ResponseWriter(send))
+        request = Request(scope)
+        context = RequestContext(dict(request.headers), ResponseWriter(send), address_of(request))
         metrics.in_flight += 1
         try:
             with gateway.tracing.request(scope["method"], scope["path"], context.headers) as context.attributes:
@@ -356,7 +359,7 @@ class RouteHandler:
     async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway
         try:
-            context.client = await gateway.auth.admitted(context.headers)
+            context.client = await gateway.auth.admitted(context.headers, context.address)
             most, seconds = gateway.config.max_body, gateway.config.request_seconds + GRACE_SECONDS
             with Share(context.client.bodies) as body, Share(context.client.samples) as context.samples:
                 context.raw = await read_body(receive, context.headers, most, body)

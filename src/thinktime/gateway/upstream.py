@@ -18,7 +18,7 @@ from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.connections import shares
 from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS
 from thinktime.generators.openai import ProbeKind, RemoteGenerator
-from thinktime.models.remote.client import Client, RefusedError, RemoteError, Reply
+from thinktime.models.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
 from thinktime.models.remote.limits import LISTING_SECONDS
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price, listed
@@ -174,8 +174,12 @@ class Upstream:
         """Probe, and charge the cost in place of ``worst``, which is reserved. An immediate refusal costs one call."""
         before = generator.probed
         spent = uncounted(worst)
+        seconds = self._config.request_seconds
         try:
-            await generator.probe(kind)
+            async with asyncio.timeout(seconds):
+                await generator.probe(kind)
+        except TimeoutError:
+            raise TooLateError(self.url, seconds, billed=True) from None
         except ThinktimeError:
             spent = generator.probed - before
             if not spent.model_calls:
