@@ -94,6 +94,8 @@ class HostileUpstream:
         """Connections that a reply is being sent on."""
         self.listing: Callable[[Send, dict[str, Any]], None] = honest
         """How it answers a request for the list of models."""
+        self.listings = 0
+        """Number of these requests."""
         self._stopped = False
         self._count = threading.Lock()
 
@@ -123,6 +125,7 @@ class HostileUpstream:
                 length = next((int(v) for k, v in head[1:] if k == b"content-length"), 0)
                 body = json.loads(reader.read(length) or b"{}")
                 way = WAYS[body["model"]] if "model" in body else self.listing
+                self.listings += "model" not in body
                 with self._counted():
                     way(send, body)
                 if way is not honest:
