@@ -28,7 +28,7 @@ def honest(send: Send, body: dict[str, Any]) -> None:
     send(JSON_HEAD + b"Content-Length: %d\r\n\r\n" % len(raw) + raw)
 
 
-def _forever(send: Send, begin: bytes, piece: bytes, pause: float = 0.0) -> None:
+def _forever(send: Send, begin: bytes, piece: bytes, pause: float = 0.002) -> None:
     send(begin)
     while True:
         send(piece)
