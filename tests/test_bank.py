@@ -279,8 +279,21 @@ def test_a_link_to_a_bank_is_the_same_bank(path: Path, bank: Bank, tmp_path: Pat
         with pytest.raises(BankError, match="is using it"):
             Bank(link)
     bank.close()
+    hard.unlink()
     with Bank(soft) as again:
         assert len(again) == 0
+
+
+def test_a_bank_with_several_hard_links_is_refused_because_each_name_has_its_own_journal(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+        path.with_name("link.db").hardlink_to(path)
+    for name in (path, path.with_name("link.db")):
+        with pytest.raises(BankError, match=r"several names \(hard links\).*; give a copy, or remove the other names$"):
+            Bank(name)
+    path.with_name("link.db").unlink()
+    with Bank(path) as bank:
+        assert len(bank) == 1
 
 
 def test_a_read_only_bank_is_an_error(bank: Bank) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
+from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,12 @@ from thinktime.bank.store import Bank
 from thinktime.cli.common import prompts_in, roles_in
 from thinktime.config import Config, ModelSpec, ScorerSpec
 from thinktime.core.errors import BankError, CapabilityError, InputError, UnknownNameError
-from thinktime.core.types import Prompt, Score
-from thinktime.core.usage import Usage
+from thinktime.core.types import Prompt, Sampling, Score
+from thinktime.core.usage import Budget, Usage
 from thinktime.environments.calculator import Calculator
 from thinktime.pocket import MAX_TOKENS
 from thinktime.session import asolve, open_replay, open_session, solve
+from thinktime.strategies import BUILT_IN
 from thinktime.strategies.sampling.majority import Majority
 
 __all__ = ["thinktime"]  # a fixture
@@ -72,12 +76,60 @@ def test_a_strategy_may_be_given_as_an_object_and_is_written_as_text() -> None:
         ({"temperature": -1.0}, "temperature=-1.0: give a number from 0 to 5"),
         ({"top_p": 0.0}, "top_p=0.0: give a number above 0"),
         ({"max_tokens": 0}, "max_tokens=0: give 1 or more"),
+        ({"temperature": "7"}, "^temperature='7': give a number$"),
+        ({"top_p": None}, "^top_p=None: give a number$"),
+        ({"max_tokens": "400"}, "^max_tokens='400': give a whole number$"),
+        ({"max_tokens": 7.5}, "^max_tokens=7.5: give a whole number$"),
+        ({"seed": "zero"}, "^seed='zero': give a whole number$"),
+        ({"seed": True}, "^seed=True: give a whole number$"),
+        ({"strategy": 8}, "^strategy=8: give a text as 'majority:n=8'"),
+        ({"budget": 4000}, "^budget=4000: give a text as '4000tok,30s', or a Budget$"),
+        ({"bank": b"bank.db"}, "^bank=b'bank.db': give the path of a file$"),
+        ({"models": 3}, "^role main=3: give a text, or an object with a name$"),
+        ({"models": {1: "pocket"}}, "^role=1: write a word of small letters"),
+        ({"prompts": "check"}, "^prompts='check': give texts or prompts by name"),
+        ({"prompts": {"check": 3}}, "^prompt.check=3: give a text or a Prompt$"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_in_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
         Config(**values)
     assert "\n" not in str(refused.value)
+
+
+ODD: tuple[Any, ...] = (
+    "7",
+    7,
+    7.5,
+    True,
+    None,
+    [],
+    {},
+    {1: 2},
+    b"x",
+    object(),
+    math.nan,
+    math.inf,
+    10**5000,
+    "\ud800",
+    "x" * 5000,
+    (),
+)
+
+
+URL = {"source": "http://host/v1"}
+KINDS = [Config, ModelSpec, ScorerSpec, Sampling, Budget, *BUILT_IN.values()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_value_of_another_type_is_taken_or_refused_in_one_short_line(kind: type[Any]) -> None:
+    said = []
+    for name, value in product([each.name for each in fields(kind)], ODD):
+        try:
+            kind(**{**(URL if kind in (ModelSpec, ScorerSpec) else {}), name: value})
+        except InputError as refused:
+            said.append(str(refused))
+    assert [line for line in said if "\n" in line or len(line) > 1000] == []
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
 from thinktime.gateway.auth import ApiClient
-from thinktime.gateway.config import GatewayConfig, Key, digest, given_key, is_loopback, new_key, read_config
+from thinktime.gateway.config import GatewayConfig, Key, digest, given_key, new_key, read_config
 from thinktime.gateway.errors import HttpError
+from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.prices import Price
 
 KEY, OTHER = "a key of more than sixteen letters", "another key of more letters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -30,7 +31,17 @@ from thinktime.gateway.auth import FailedKeys
 from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
 from thinktime.gateway.connections import FILES, Connection, LogLimit, shares
 from thinktime.gateway.errors import HttpError
-from thinktime.gateway.limits import FREE_FAILURES, HEAD, HEADERS, LEAST_READ, LOG_LINES, LONGEST_FAILURE, SPARE
+from thinktime.gateway.limits import (
+    ADDRESSES,
+    FAILURES_EACH,
+    FREE_FAILURES,
+    HEAD,
+    HEADERS,
+    LEAST_READ,
+    LOG_LINES,
+    LONGEST_FAILURE,
+    SPARE,
+)
 from thinktime.models.remote.client import RemoteError
 from thinktime.models.remote.limits import SMALL, Room, Share
 
@@ -494,16 +505,46 @@ def test_the_longest_time_is_a_positive_number(seconds: float) -> None:
 
 def test_replies_to_failed_keys_are_slower_and_slower_and_soon_forgotten() -> None:
     failed = FailedKeys()
-    delays = [failed.delay(1000.0) for _ in range(100)]
+    delays = [failed.delay(1000.0, "10.0.0.1") for _ in range(100)]
     assert delays[:FREE_FAILURES] == [0.0] * FREE_FAILURES and delays == sorted(delays)
     assert 0 < delays[FREE_FAILURES] < 0.2 and delays[-1] == LONGEST_FAILURE
-    assert failed.delay(1200.0) == 0.0
+    assert failed.delay(1000.0, "10.0.0.2") == 0.0  # another address
+    assert failed.delay(1200.0, "10.0.0.1") == 0.0
+
+
+def test_a_network_of_ipv6_is_one_address_and_few_addresses_are_remembered() -> None:
+    failed = FailedKeys()
+    delays = [failed.delay(1000.0, f"2001:db8::{place:x}") for place in range(100)]
+    assert delays[-1] == LONGEST_FAILURE and failed.delay(1000.0, "2001:db8:0:1::1") == 0.0
+    for place in range(10_000):
+        failed.delay(1000.0, f"10.0.{place // 256}.{place % 256}")
+    assert len(failed._by_address) == ADDRESSES
+
+
+def test_one_address_cannot_take_all_the_places_of_failed_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "FREE_FAILURES", 0)
+    monkeypatch.setattr(auth, "FAILURE_SECONDS", 3600.0)
+
+    async def guessing() -> None:
+        failed = FailedKeys()
+        waits = [asyncio.create_task(failed.wait("10.0.0.1")) for _ in range(FAILURES_EACH + 1)]
+        await asyncio.sleep(0)
+        assert [type(wait.exception()) for wait in waits if wait.done()] == [HttpError]
+        other = asyncio.create_task(failed.wait("10.0.0.2"))
+        await asyncio.sleep(0)
+        assert not other.done() and failed._waiting == FAILURES_EACH + 1
+        for task in (*waits, other):
+            task.cancel()
+        await asyncio.gather(*waits, other, return_exceptions=True)
+        assert failed._waiting == 0
+
+    asyncio.run(guessing())
 
 
 def test_failed_keys_slow_down_no_known_key(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "LONGEST_FAILURE", 3600.0)
     monkeypatch.setattr(auth, "FAILURE_SECONDS", 3600.0)
-    monkeypatch.setattr(auth, "FAILURES", 3)
+    monkeypatch.setattr(auth, "FAILURES_EACH", 3)
     _, gateway = start_gateway({"keys": (Key("ann", digest(KEY)),)}, probed=False)
     wrong = "Authorization: Bearer a wrong key\r\n"
     for _ in range(FREE_FAILURES):

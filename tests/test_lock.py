@@ -1,8 +1,9 @@
-"""The lock of a bank on a system without ``fcntl``."""
+"""Systems without ``fcntl`` and ``resource``: the lock of a bank, and a question to the shipped model."""
 
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,3 +34,20 @@ def test_without_fcntl_a_byte_that_no_bank_has_is_locked(tmp_path: Path, monkeyp
     finally:
         monkeypatch.undo()
         importlib.reload(lock)
+
+
+HIDDEN = """
+import asyncio, subprocess, sys, types
+sys.modules["fcntl"] = sys.modules["resource"] = None
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2)
+import thinktime
+answer = thinktime.solve("Prices: figs 5 coins. Ben buys 7 figs. How many coins does Ben pay?", bank=sys.argv[1])
+import thinktime.cli, thinktime.gateway.server, thinktime.models.engine.template_process
+print(answer.value)
+"""
+
+
+def test_without_fcntl_and_resource_the_shipped_model_answers_and_everything_can_be_imported(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", HIDDEN, str(tmp_path / "bank.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("35\n", "", 0)

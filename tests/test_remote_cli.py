@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fake_endpoint
 import pytest
 from fake_endpoint import FakeEndpoint, Running, written
 
@@ -366,3 +367,38 @@ def test_the_share_of_tokens_is_checked(thinktime: Command) -> None:
 def test_limits_of_requests_are_checked(thinktime: Command, options: tuple[str, ...], message: str) -> None:
     code, _, errors = thinktime("bench", *options)
     assert code == 2 and message in errors
+
+
+def test_a_model_with_escapes_in_its_name_is_asked_benched_replayed_and_examined(
+    endpoint: FakeEndpoint, thinktime: Command, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = HOSTILE.replace("\0", "")
+    monkeypatch.setattr(fake_endpoint, "MODELS", (name,))
+    endpoint.says = [f"{HOSTILE} The answer is {HOSTILE}7"]
+    question = {"question": f"what is {HOSTILE}3 + 4?", "answer": f"7{HOSTILE}"}
+    Path("questions.jsonl").write_text(json.dumps(question) + "\n")
+    sample = {"prompt": HOSTILE, "response": f"The answer is 7{HOSTILE}", "label": HOSTILE}
+    Path("samples.jsonl").write_text((json.dumps(sample) + "\n") * 2)
+    entries = ("--strategies", "single,majority", "--n", "2")
+    runs = [
+        ask(endpoint, "--strategy", "majority:n=2", "--tree"),
+        ("bench", "questions.jsonl", "--model", endpoint.url, *entries, "--out", "live"),
+        ("bench", "questions.jsonl", "--replay", "--bank", "live/bank.db", *entries, "--out", "again"),
+        ("doctor", endpoint.url),
+        ("probe", endpoint.url),
+    ]
+    printed = [thinktime(*each) for each in runs]
+    assert [code for code, _, _ in printed] == [0] * len(runs), printed
+    printed.append(thinktime("replay", "samples.jsonl", "--samples", "response"))
+    shown = "".join(out + err for _, out, err in printed) + caplog.text
+    assert "evil" in shown and not set(shown) & set("\x1b\x07\x9b\u202e\u2066\x00\x08") and "Traceback" not in shown
+    live, again = (json.loads(Path(folder, "result.json").read_text()) for folder in ("live", "again"))
+    assert live["runs"] == again["runs"]
+
+
+def test_a_replay_has_the_limits_of_the_model_in_its_bank(endpoint: FakeEndpoint, thinktime: Command) -> None:
+    Path("questions.jsonl").write_text(json.dumps({"question": "what is 3 + 4?", "answer": "7"}) + "\n")
+    bench = ("bench", "questions.jsonl", "--strategies", "majority", "--n", "2", "--out", "run")
+    assert thinktime(*bench, "--model", endpoint.url, "--model-name", "words")[0] == 0
+    asked = len(endpoint.requests)
+    assert thinktime(*bench, "--replay")[0] == 0 and len(endpoint.requests) == asked

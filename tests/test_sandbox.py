@@ -205,7 +205,19 @@ print(memory(), failed(libc.unshare, 0x10000000), failed(libc.unshare, 0x0002000
     assert outcome.stdout.split() == [b"ENOSYS"] * 4 + [b"EPERM"] * 2, outcome.stderr
 
 
-@pytest.mark.parametrize("depth", [1, 1100])
+@pytest.mark.parametrize("begin", ["\ufeff", "import os\nos.symlink('/etc', 'link')\nos.chmod('.', 0)\n"])
+def test_a_byte_order_mark_and_a_folder_without_permissions_change_no_verdict(either: Sandbox, begin: str) -> None:
+    assert verdict(either, begin + ADD, "assert f(1) == 2") == "passed"
+    assert verdict(either, begin + ADD, "\ufeffassert f(1) == 3") == "failed"
+    outcome = run(either, begin + "print(1)")
+    assert (outcome.stdout, outcome.stderr) == (b"1\n", b"")
+
+
+def test_a_program_may_change_the_mode_of_tmp(sandbox: Sandbox) -> None:
+    assert verdict(sandbox, f"import os\nos.symlink('/etc', 'link')\nos.chmod('/tmp', 0)\n{ADD}", "f(1)") == "passed"
+
+
+@pytest.mark.parametrize("depth", [0, 1, 1100])
 def test_no_file_is_left(either: Sandbox, tmp_path: Path, depth: int) -> None:
     program = f"import os\nfor _ in range({depth}):\n    os.mkdir('d')\n    os.chdir('d')\nos.chmod('.', 0)"
     outcome = run(either, program)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from thinktime.core.environment import Environment
-from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.errors import InputError, UnknownNameError, check_number
 from thinktime.core.protocols import Answers, Embedder, Generator, Scorer
 from thinktime.core.search import Strategy
 from thinktime.core.types import MAIN, Prompt, Sampling
@@ -63,21 +63,31 @@ class ModelSpec:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.source:
+        if not self.source or not isinstance(self.source, str):
             raise InputError("model", self.source, "name one: a shipped model, a directory or a URL")
+        if not isinstance(self.name, str | None):
+            raise InputError("model_name", self.name, "give a text")
         if self.dtype not in DTYPES:
             raise InputError("dtype", self.dtype, f"give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
         if not is_url(self.source):
             given = {"price": self.price, "parameters": self.parameters, "timeout": self.timeout}
             only_for_endpoints("--model", model_name=self.name, **given)
-        if self.parameters is not None and not self.parameters > 0:
-            raise InputError("parameters", self.parameters, "give a number above 0, as 8.2e9")
-        if self.thinking_tokens is not None and self.thinking_tokens < 0:
-            raise InputError("thinking_tokens", self.thinking_tokens, "give 0 or more")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise InputError("concurrency", self.concurrency, "give 1 or more")
-        if self.timeout is not None and not 0 < self.timeout < inf:
-            raise InputError("timeout", self.timeout, "give seconds above 0")
+        if self.parameters is not None:
+            check_number("parameters", self.parameters)
+            if not self.parameters > 0:
+                raise InputError("parameters", self.parameters, "give a number above 0, as 8.2e9")
+        if self.thinking_tokens is not None:
+            check_number("thinking_tokens", self.thinking_tokens, whole=True)
+            if self.thinking_tokens < 0:
+                raise InputError("thinking_tokens", self.thinking_tokens, "give 0 or more")
+        if self.concurrency is not None:
+            check_number("concurrency", self.concurrency, whole=True)
+            if self.concurrency < 1:
+                raise InputError("concurrency", self.concurrency, "give 1 or more")
+        if self.timeout is not None:
+            check_number("timeout", self.timeout)
+            if not 0 < self.timeout < inf:
+                raise InputError("timeout", self.timeout, "give seconds above 0")
         _check_price(self.price)
 
 
@@ -103,6 +113,13 @@ class ScorerSpec:
     aggregate: str = "last"
 
     def __post_init__(self) -> None:
+        for field_name, text in (
+            ("scorer", self.source),
+            ("scorer_name", self.name or ""),
+            ("aggregate", self.aggregate),
+        ):
+            if not isinstance(text, str):
+                raise InputError(field_name, text, "give a text")
         if self.source in CONTROLS:
             fix = f"it {CONTROLS[self.source]}: a control for `thinktime bench`, no scorer of an answer"
             raise InputError("scorer", self.source, fix)
@@ -161,6 +178,9 @@ class Config:
         self.limits()
         if MAIN not in self.model_specs():
             raise InputError("models", sorted(self.model_specs()), f"one of them has to be the role {MAIN!r}")
+        check_number("seed", self.seed, whole=True)
+        if not isinstance(self.bank, str | Path | None):
+            raise InputError("bank", self.bank, "give the path of a file")
         self.sampling()
         self.scorer_specs()
         self.environments_by_name()
@@ -192,10 +212,16 @@ class Config:
 
         if isinstance(self.strategy, str):
             return parse(self.strategy)
+        if not is_dataclass(self.strategy) or isinstance(self.strategy, type):
+            raise InputError(
+                "strategy", self.strategy, "give a text as 'majority:n=8', or a strategy that is configured"
+            )
         return spec(self.strategy), self.strategy
 
     def limits(self) -> Budget:
         """The budget of each search."""
+        if not isinstance(self.budget, str | Budget):
+            raise InputError("budget", self.budget, "give a text as '4000tok,30s', or a Budget")
         return Budget.parse(self.budget) if isinstance(self.budget, str) else self.budget
 
     def sampling(self) -> Sampling:
@@ -203,6 +229,8 @@ class Config:
         from thinktime.pocket import MAX_TOKENS
 
         limit = self.max_tokens if self.max_tokens is not None else MAX_TOKENS if self.main in POCKET else 1024
+        check_number("temperature", self.temperature)
+        check_number("max_tokens", limit, whole=True)
         if not 0 <= self.temperature <= 5:
             raise InputError("temperature", self.temperature, "give a number from 0 to 5")
         if limit < 1:
@@ -218,6 +246,8 @@ class Config:
         trained = PROMPTS if self.main == "pocket-skilled" else {}
         if not self.prompts:
             return dict(trained)
+        if not isinstance(self.prompts, Mapping):
+            raise InputError("prompts", self.prompts, 'give texts or prompts by name, as {"check": "…{answer}…"}')
         known = {**prompts(), **trained}
         texts = {name: given for name, given in self.prompts.items() if isinstance(given, str)}
         found = {**trained, **overridden(known, texts)}
@@ -226,6 +256,8 @@ class Config:
                 raise UnknownNameError("prompt", name, known)
             if isinstance(given, Prompt):
                 found[name] = replace(known[name], render=given.render, read=given.read)
+            elif not isinstance(given, str):
+                raise InputError(f"prompt.{name}", given, "give a text or a Prompt")
         return found
 
 
@@ -277,6 +309,8 @@ def only_for_endpoints(option: str, **given: object) -> None:
 def _check_price(text: str | None) -> None:
     from thinktime.models.remote.prices import Price
 
+    if not isinstance(text, str | None):
+        raise InputError("price", text, "give a text of dollars per million tokens, as '0.15/0.60'")
     if text is not None:
         Price.parse(text)
 
@@ -286,7 +320,9 @@ def _by_role(given: Any, kind: Callable[[str], Any]) -> dict[str, Any]:
     if given is None:
         return {}
     roles = given if isinstance(given, Mapping) else {MAIN: given}
-    for role in roles:
-        if not ROLE.fullmatch(role):
+    for role, each in roles.items():
+        if not isinstance(role, str) or not ROLE.fullmatch(role):
             raise InputError("role", role, "write a word of small letters, digits, - and _")
+        if not isinstance(each, str) and not hasattr(each, "name"):
+            raise InputError(f"role {role}", each, "give a text, or an object with a name")
     return {role: kind(each) if isinstance(each, str) else each for role, each in roles.items()}

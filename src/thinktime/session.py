@@ -203,6 +203,8 @@ def open_replay(config: Config, bank: Bank) -> Session:
 
     names = _roles_in_bank("model", bank.models(), config.model_specs(), bank)
     judges = _roles_in_bank("scorer", bank.scorers(), {MAIN: ScorerSpec("none"), **config.scorer_specs()}, bank)
+    if config.main in POCKET and names[MAIN].partition("@")[0] not in POCKET.values():
+        config = replace(config, models={**config.model_specs(), MAIN: names[MAIN]})  # its defaults are others
     verdicts = {f"{name}/verdict" for name in names.values()}
     models = {role: BankedGenerator(name) for role, name in names.items()}
     scorers = {

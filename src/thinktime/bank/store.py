@@ -80,6 +80,11 @@ class Bank:
                 process = (holder.read_text(encoding="utf-8").strip() if holder.exists() else "") or "unknown"
                 raise _in_use(self.path, f"process {process}") from None
             try:
+                if os.fstat(self._lock.fileno()).st_nlink > 1:  # SQLite keeps unfinished writes in a file by the name
+                    raise BankError(
+                        f"bank={str(self.path)!r}: the file has several names (hard links), and writes under one name "
+                        "may be lost under another; give a copy, or remove the other names"
+                    )
                 holder.write_text(str(os.getpid()))
                 self._db = sqlite3.connect(self.path, isolation_level=None)
                 self._db.execute("PRAGMA journal_mode=WAL")

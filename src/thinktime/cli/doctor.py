@@ -287,7 +287,8 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 
 def _row(label: str, text: str) -> None:
-    """A label and its text; a long label has a line of its own."""
+    """A label and its text; a long label has a line of its own. The text may be from an endpoint or a directory."""
+    label, text = printable(label), printable(text)
     if len(label) >= LABEL:
         print(fill(label, WIDTH, subsequent_indent="  "))
         label = ""

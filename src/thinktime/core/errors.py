@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
+
+MESSAGE, FIELD, VALUE = 2000, 100, 160
+"""Most characters of a message, and of a field's name and a value in it."""
+
+
+def cut(text: str, most: int) -> str:
+    """The text, without its middle if it is long. The end stays, because it tells long paths apart."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3 - 1]}…{text[-(most // 3) :]}"
+
+
+def shown(value: object) -> str:
+    """A value of any kind and size, as a message shows it."""
+    try:
+        return cut(repr(value), VALUE)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists that are nested too deeply
+        return f"({type(value).__name__})"
 
 
 class ThinktimeError(Exception):
@@ -15,14 +33,15 @@ class ThinktimeError(Exception):
     """Whether a call was given up because it took too long."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(cut(" ".join(message.splitlines()), MESSAGE))
 
 
 class InputError(ThinktimeError):
     """A value from the user that cannot work; nothing has been spent yet."""
 
     def __init__(self, field: str, value: object, fix: str) -> None:
-        super().__init__(f"{field}={value!r}: {fix}")
+        field = cut(field, FIELD)
+        super().__init__(f"{field}={shown(value)}: {fix}")
         self.field, self.value, self.fix = field, value, fix
 
 
@@ -31,7 +50,7 @@ class UnknownNameError(InputError):
 
     def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        nearest = get_close_matches(value, names, n=1)
+        nearest = get_close_matches(value[:FIELD] if isinstance(value, str) else "", names, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         super().__init__(field, value, f"unknown; {hint}there are: {', '.join(names)}")
 
@@ -54,3 +73,15 @@ class ModelError(ThinktimeError):
 
 class BankError(ThinktimeError):
     """The sample bank cannot be opened or written. What was written before is safe."""
+
+
+def check_number(field: str, value: object, *, whole: bool = False) -> None:
+    """Check that a value from Python code is a number: Python's or numpy's, and no text or truth value.
+
+    Raises:
+        InputError: it is not, or no float holds it.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise InputError(field, value, f"give a {'whole ' if whole else ''}number")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise InputError(field, value, "give a smaller number")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, check_number
 
 if TYPE_CHECKING:
     from thinktime.core.types import Child
@@ -52,6 +52,7 @@ class Neighbour:
     cosine: float
 
     def __post_init__(self) -> None:
+        check_number("cosine", self.cosine)
         if not 0 < self.cosine < 1:
             fix = "give a number strictly between 0 and 1; 1 would return the pivot itself"
             raise InputError("cosine", self.cosine, fix)
@@ -64,6 +65,7 @@ class Renoise:
     left: float
 
     def __post_init__(self) -> None:
+        check_number("left", self.left)
         if not 0 < self.left <= 1:
             raise InputError("left", self.left, "give a share above 0; more than 1 is past pure noise")
 

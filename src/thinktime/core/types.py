@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from thinktime.core.clock import Deadline
 from thinktime.core.context import Part
-from thinktime.core.errors import InputError, ThinktimeError
+from thinktime.core.errors import InputError, ThinktimeError, check_number
 from thinktime.core.transitions import Race, Transition
 from thinktime.core.usage import Usage
 
@@ -59,6 +59,9 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            check_number(name, getattr(self, name))
+        check_number("max_length", self.max_length, whole=True)
         if not 0 <= self.temperature < inf:
             raise InputError("temperature", self.temperature, "give 0 (greedy) or a finite number above")
         if not 0 < self.top_p <= 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from operator import add, attrgetter, sub
 from typing import Any
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, check_number
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,10 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not value > 0:
+            if value is None:
+                continue
+            check_number(f"budget.{field.name}", value)
+            if not value > 0:
                 raise InputError(f"budget.{field.name}", value, "give a limit above 0, or leave it out for no limit")
 
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from thinktime.answers import LONG, Readings, TextAnswers
+from thinktime.answers import LONG, TextAnswers, extract
 from thinktime.answers.reading import without_thoughts
 from thinktime.core.search import Search
 from thinktime.core.selection import Candidate, best, majority
@@ -102,7 +102,7 @@ IN_WORDS = Exact("")
 """The answer of a sample that replies in words although it could call a tool."""
 
 
-class SampleAnswers:
+class SampleAnswers(TextAnswers):
     """Reads the answers of an endpoint's samples.
 
     Tool calls are equal if their names and arguments are equal, in the same order; ids and JSON spelling do not matter.
@@ -112,8 +112,8 @@ class SampleAnswers:
     """
 
     def __init__(self, *, as_json: bool, tools: bool) -> None:
+        super().__init__()
         self._as_json, self._tools = as_json, tools
-        self._texts, self._readings = TextAnswers(), Readings()
 
     def read(self, state: RemoteText) -> str | None:
         """The answer, or None if none can be read."""
@@ -127,13 +127,13 @@ class SampleAnswers:
         except RecursionError:  # a field of a call is nested too deeply
             return None
         if not self._as_json:
-            words = IN_WORDS if self._tools and state.text.strip() else None
-            return self._texts.read(state) or words
+            answer = extract(state.text)
+            return answer if answer and answer.strip() else IN_WORDS if self._tools and state.text.strip() else None
         return _json_in(state.text)
 
     def key(self, answer: str) -> Hashable:
         """Equal keys mean equivalent answers."""
-        return answer if isinstance(answer, Exact) else self._texts.key(answer)
+        return answer if isinstance(answer, Exact) else super().key(answer)
 
     async def prepare(self, states: Iterable[RemoteText]) -> None:
         """As `TextAnswers.prepare`. JSON and tool calls are compared as they are."""
@@ -141,7 +141,7 @@ class SampleAnswers:
         if any(len(state.text) + len(state.choice) > LONG for state in listed):
             await asyncio.to_thread(lambda: [self.read(state) for state in listed])
         if not self._as_json:
-            await self._texts.prepare(listed)
+            await super().prepare(listed)
 
 
 def fallback_sample(search: Search) -> Candidate | None:

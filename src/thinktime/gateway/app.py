@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from thinktime import strategies
 from thinktime.bank.store import Bank
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
@@ -34,11 +34,11 @@ from thinktime.gateway.asgi import (
     read_body,
     run_while_connected,
 )
-from thinktime.gateway.auth import ApiClient, Auth, limits_spending
+from thinktime.gateway.auth import ApiClient, Auth, address_of, limits_spending
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
-from thinktime.gateway.lengths import Extent, check, check_text, extent
+from thinktime.gateway.lengths import Extent, check, check_text, extent, has_several
 from thinktime.gateway.limits import GRACE_SECONDS, MODELS, SENT
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
@@ -72,6 +72,8 @@ class RequestContext:
 
     headers: Mapping[str, str]
     writer: ResponseWriter
+    address: str
+    """The address of the client."""
     client: ApiClient = field(init=False)
     samples: Share = field(init=False)
     """What it takes of its client's samples in progress."""
@@ -181,17 +183,18 @@ class Gateway:
         context.attributes["gen_ai.request.model"] = entry.model
         most, counts_all = await self._extent(context, entry.model, path, body)
         given = (context.raw, body, context.headers, context.client, entry.ledger, price, context.writer)
-        await proxy_request(client, path, *given, self.upstream.observer, most, counts_all)
+        slot = self.upstream.proxied(entry.model)
+        await proxy_request(client, path, *given, self.upstream.observer, most, counts_all, slot)
 
     async def _extent(
         self, context: RequestContext, model: str, path: Api | Literal["responses"], body: Mapping[str, Any]
     ) -> tuple[Extent | None, bool]:
         """The most that a request without a method can generate, and whether the upstream's usage counts all of it.
 
-        Without a budget there is no such limit, and the usage is taken as it is.
+        Without a budget there is no such limit.
         """
         if not context.client.limited:
-            return None, True
+            return None, path == "responses" or not has_several(body, path) or await self._counts_all(model, path)
         await asyncio.to_thread(check_text, context.raw)  # 32 MB take seconds
         found = extent(body, path, self.config.max_samples)
         if path == "responses":
@@ -202,6 +205,13 @@ class Gateway:
             limit = body[COMPLETION_LIMIT]
             raise InputError(COMPLETION_LIMIT, limit, "a budget holds, and the upstream ignores it; send max_tokens")
         return found, found.samples == 1 or (await probed()).traits.counts_all
+
+    async def _counts_all(self, model: str, api: Api) -> bool:
+        """Whether the usage counts all samples of a request. If a probe fails, it is not taken to do so."""
+        try:
+            return (await self.upstream.generator(model, api, self.probes)).traits.counts_all
+        except (ThinktimeError, HttpError):
+            return False
 
     def _payer(self, client: ApiClient) -> Ledger:
         """The account of the probes that a client's request needs."""
@@ -307,7 +317,7 @@ class Gateway:
             await asyncio.gather(work, return_exceptions=True)
 
     async def _models(self, context: RequestContext) -> None:
-        listing = dict((await self.upstream.client.get("models")).body)
+        listing = dict(await self.upstream.listing())
         scored = self.scorer is not None or MAIN in self.config.scorers
         offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
@@ -334,7 +344,8 @@ class RouteHandler:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         gateway, metrics, began = self._gateway, self._gateway.metrics, time.monotonic()
-        context = RequestContext(dict(Request(scope).headers), ResponseWriter(send))
+        request = Request(scope)
+        context = RequestContext(dict(request.headers), ResponseWriter(send), address_of(request))
         metrics.in_flight += 1
         try:
             with gateway.tracing.request(scope["method"], scope["path"], context.headers) as context.attributes:
@@ -350,7 +361,7 @@ class RouteHandler:
     async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway
         try:
-            context.client = await gateway.auth.admitted(context.headers)
+            context.client = await gateway.auth.admitted(context.headers, context.address)
             most, seconds = gateway.config.max_body, gateway.config.request_seconds + GRACE_SECONDS
             with Share(context.client.bodies) as body, Share(context.client.samples) as context.samples:
                 context.raw = await read_body(receive, context.headers, most, body)

@@ -170,7 +170,7 @@ def parse_json(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     if raw.count(b",") > VALUES:
         raise HttpError(413, f"a request may have at most {VALUES} values", code="request_too_large")
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        value = _DECODER.decode(raw.decode(json.detect_encoding(raw)))
         if b"\\ud" in raw.lower():
             json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be sent on or stored
     except UnicodeEncodeError:
@@ -186,3 +186,6 @@ def parse_json(raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

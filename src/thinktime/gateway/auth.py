@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.gateway.config import GatewayConfig, Key, digest, is_loopback
+from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.limits import (
+    ADDRESSES,
     BODIES,
     FAILURE_SECONDS,
     FAILURES,
+    FAILURES_EACH,
     FREE_FAILURES,
     LONGEST_FAILURE,
     SAMPLES,
     WAIT_SECONDS,
 )
+from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.limits import Room
+
+_UNLIMITED = Budget()
 
 
 @dataclass(eq=False)
@@ -47,7 +56,7 @@ class ApiClient:
     _times: deque[float] = field(default_factory=deque)
     """When the requests of the last minute came."""
 
-    @property
+    @cached_property
     def limited(self) -> bool:
         """Whether a budget limits what it spends."""
         return any(map(limits_spending, self.limits))
@@ -82,31 +91,69 @@ class UnknownKeyError(HttpError):
     """The request has a key that is none of the configured ones."""
 
 
+@dataclass
+class _Failures:
+    """The failed keys of one address."""
+
+    count: float = 0.0
+    """Their number, less one for each second since then."""
+    seen: float = 0.0
+    waiting: int = 0
+    """Replies that wait now."""
+
+
 class FailedKeys:
-    """Slows down the replies to unknown keys, of all clients together, so that keys cannot be guessed fast."""
+    """Slows down the replies to unknown keys by the address of the client, so that keys cannot be guessed fast.
+
+    An address that guesses does not slow down another one. A network of IPv6 (64 bits) is one address.
+    """
 
     def __init__(self) -> None:
-        self._count, self._seen, self._waiting = 0.0, 0.0, 0
+        self._by_address: dict[str, _Failures] = {}
+        self._waiting = 0
 
-    def delay(self, now: float) -> float:
-        """Count a failed key at the time ``now`` in seconds, and return the seconds until its reply."""
-        self._count = max(0.0, self._count - (now - self._seen)) + 1
-        self._seen = now
-        return min(LONGEST_FAILURE, max(0.0, self._count - FREE_FAILURES) * FAILURE_SECONDS)
+    def delay(self, now: float, address: str) -> float:
+        """Count a failed key of an address at the time ``now``; return the seconds until its reply."""
+        failures = self._of(address)
+        failures.count = max(0.0, failures.count - (now - failures.seen)) + 1
+        failures.seen = now
+        return min(LONGEST_FAILURE, max(0.0, failures.count - FREE_FAILURES) * FAILURE_SECONDS)
 
-    async def wait(self) -> None:
+    async def wait(self, address: str) -> None:
         """Wait before the reply to a failed key.
 
         Raises:
-            HttpError: too many replies wait already.
+            HttpError: too many replies wait already, of this address or of all.
         """
-        if self._waiting >= FAILURES:
+        failures = self._of(address)
+        if failures.waiting >= FAILURES_EACH or self._waiting >= FAILURES:
             raise HttpError(429, "too many requests with unknown keys", retry_after=LONGEST_FAILURE)
+        failures.waiting += 1
         self._waiting += 1
         try:
-            await asyncio.sleep(self.delay(time.monotonic()))
+            await asyncio.sleep(self.delay(time.monotonic(), address))
         finally:
+            failures.waiting -= 1
             self._waiting -= 1
+
+    def _of(self, address: str) -> _Failures:
+        """The failures of an address. Only those of the last addresses are remembered."""
+        network = _network(address)
+        failures = self._by_address[network] = self._by_address.pop(network, _Failures())
+        if len(self._by_address) > ADDRESSES:
+            del self._by_address[next(iter(self._by_address))]
+        return failures
+
+
+def _network(address: str) -> str:
+    """The address, or its network of 64 bits if it is one of IPv6."""
+    try:
+        number = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(number, ipaddress.IPv4Address):
+        return address
+    return str(number.ipv4_mapped or ipaddress.ip_network((int(number) >> 64 << 64, 64)))
 
 
 class KeptLedger(Ledger):
@@ -225,13 +272,21 @@ class Auth:
             raise UnknownKeyError(401, "the key is unknown", code="invalid_api_key")
         return found
 
-    async def admitted(self, headers: Mapping[str, str]) -> ApiClient:
-        """As `authenticate`, but each refusal of an unknown key waits longer than the last. Known keys never wait."""
+    async def admitted(self, headers: Mapping[str, str], address: str) -> ApiClient:
+        """As `authenticate`, but each refusal of an unknown key of an address waits longer than the last.
+
+        Known keys never wait.
+        """
         try:
             return self.authenticate(headers)
         except UnknownKeyError:
-            await self._failed.wait()
+            await self._failed.wait(address)
             raise
+
+
+def address_of(request: HTTPConnection) -> str:
+    """The address of the client; empty if it has none, as on a socket of Unix."""
+    return request.client.host if request.client is not None else ""
 
 
 def _name_in(host: str) -> str:
@@ -244,7 +299,7 @@ def _name_in(host: str) -> str:
 
 def limits_spending(budget: Budget) -> bool:
     """Whether a budget limits anything but seconds."""
-    return replace(budget, seconds=None) != Budget()
+    return budget != _UNLIMITED and replace(budget, seconds=None) != _UNLIMITED
 
 
 async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 import secrets
 import tomllib
@@ -15,6 +14,7 @@ from typing import Any
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
+from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.protocol import root_and_api
 
@@ -136,16 +136,6 @@ def refuse_role(kind: str, role: str) -> None:
 def _refuse_flops(field: str, budget: Budget) -> None:
     if budget.flops is not None:
         raise InputError(field, budget.flops, "endpoints report no FLOPs; limit tokens, calls, dollars or seconds")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def digest(key: str) -> str:

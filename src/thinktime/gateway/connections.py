@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import resource
 import time
 from contextlib import suppress
 from http import HTTPStatus
@@ -30,6 +29,11 @@ from thinktime.gateway.limits import (
     SPARE,
 )
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
 FILES = 64
 """Descriptors for files, the bank, logs and probes."""
 DESCRIPTORS = 10_240
@@ -38,6 +42,8 @@ DESCRIPTORS = 10_240
 
 def allow_descriptors() -> None:
     """Raise the limit of open files to the system's maximum; each client needs one, and each of its samples another."""
+    if resource is None:
+        return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     for number in (most, DESCRIPTORS):
         with suppress(ValueError, OSError):
@@ -50,9 +56,9 @@ def shares() -> tuple[int, int]:
 
     Up to a third of the descriptors is for clients, and as much for those that are accepted but not counted yet.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        limit = DESCRIPTORS
+    limit = DESCRIPTORS
+    if resource is not None and (found := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) != resource.RLIM_INFINITY:
+        limit = found
     free = max(limit - FILES - SPARE, 3)
     clients = min(CONNECTIONS, free // 3)
     return clients, free - 2 * clients

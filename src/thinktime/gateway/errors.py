@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from thinktime.core.errors import (
+    MESSAGE,
     BankError,
     BusyError,
     CapabilityError,
@@ -17,8 +18,9 @@ from thinktime.core.errors import (
     ModelError,
     ThinktimeError,
     UnknownNameError,
+    cut,
 )
-from thinktime.gateway.limits import MESSAGE, RETRY_SECONDS
+from thinktime.gateway.limits import RETRY_SECONDS
 from thinktime.models.remote.client import RefusedError, RemoteError, TooLateError
 
 _log = logging.getLogger("thinktime")
@@ -49,7 +51,7 @@ class HttpError(Exception):
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        message = message if len(message) <= MESSAGE else f"{message[: MESSAGE - 1]}…"
+        message = cut(message, MESSAGE)
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
         self.account: Mapping[str, Any] | None = None
@@ -73,11 +75,6 @@ class HttpError(Exception):
 def busy(reason: str) -> HttpError:
     """The reply while a limit on what requests hold together is reached."""
     return HttpError(503, f"{reason}; try again", code="busy", retry_after=RETRY_SECONDS)
-
-
-def short(value: object) -> object:
-    """The value, shortened to fit an error message."""
-    return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
 
 
 def redacted(reason: str, addresses: tuple[str, ...]) -> str:

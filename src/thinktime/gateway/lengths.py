@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinktime.core.errors import InputError
-from thinktime.gateway.errors import short
 
 CHAT, COMPLETIONS, RESPONSES = "chat/completions", "completions", "responses"
 
@@ -118,15 +117,15 @@ def check(body: Mapping[str, Any], api: str) -> None:
             continue
         reason = f"it belongs to {ELSEWHERE[name]}" if name in ELSEWHERE else "the gateway cannot bound its cost"
         fix = f"leave it out, because a budget holds; the limit of this call is {' or '.join(LIMITS[api])}"
-        raise InputError(name[:80], short(value), f"{reason}; {fix}")
+        raise InputError(name, value, f"{reason}; {fix}")
     settings = body.get("chat_template_kwargs") or {}
     if not isinstance(settings, Mapping) or not all(_is_simple(value) for value in settings.values()):
         fix = "a budget holds; give an object of numbers and single words"  # a longer text may be a template
-        raise InputError("chat_template_kwargs", short(settings), fix)
+        raise InputError("chat_template_kwargs", settings, fix)
     for index, tool in enumerate(_items(body, "tools")):
         kind = tool.get("type") if isinstance(tool, Mapping) else None
         if kind not in TOOLS:
-            raise InputError(f"tools[{index}].type", short(kind), "a budget holds; give tools of the type function")
+            raise InputError(f"tools[{index}].type", kind, "a budget holds; give tools of the type function")
 
 
 def extent(body: Mapping[str, Any], api: str, most_samples: int) -> Extent:
@@ -150,6 +149,12 @@ def extent(body: Mapping[str, Any], api: str, most_samples: int) -> Extent:
     if samples > most_samples:
         raise InputError("prompt", f"{prompts} prompts", f"one request may draw {most_samples} samples")
     return Extent(samples, max(limits), prompts)
+
+
+def has_several(body: Mapping[str, Any], api: str) -> bool:
+    """Whether a request without a budget may draw several samples."""
+    prompts = body.get("prompt") if api == COMPLETIONS else None
+    return isinstance(prompts, list) or any(body.get(name) not in (None, 1) for name in COUNTS[api])
 
 
 def check_text(raw: bytes) -> None:
@@ -191,7 +196,7 @@ def _items(body: Mapping[str, Any], name: str) -> Sequence[Any]:
 def _whole(body: Mapping[str, Any], name: str, most: int) -> int:
     value = body[name]
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(name, short(value), f"a budget holds; give a whole number from 1 to {most}")
+        raise InputError(name, value, f"a budget holds; give a whole number from 1 to {most}")
     return value
 
 
@@ -201,7 +206,7 @@ def _prompts(prompt: object) -> int:
         return 1
     if isinstance(prompt, list) and prompt and all(isinstance(p, str) or _are_ids(p) for p in prompt):
         return len(prompt)
-    raise InputError("prompt", short(prompt), "a budget holds; give a text, token ids, or a list of either")
+    raise InputError("prompt", prompt, "a budget holds; give a text, token ids, or a list of either")
 
 
 def _are_ids(prompt: object) -> bool:
@@ -212,6 +217,6 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise InputError(name[:80], short(value), "the body has this name twice; give it once")
+            raise InputError(name, value, "the body has this name twice; give it once")
         found[name] = value
     return found

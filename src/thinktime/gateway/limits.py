@@ -20,8 +20,6 @@ SENT = 256 * MIB
 """Most bytes that all samples of one request send to the upstream: the bytes of its body, times its samples."""
 NAME = 2000
 """Most characters of a model's name, with the method in front."""
-MESSAGE = 2000
-"""Most characters of an error message."""
 
 # seconds
 HEAD_SECONDS = 10.0
@@ -53,7 +51,9 @@ FREE_FAILURES = 10
 """Failed keys that are answered at once; one is forgotten each second."""
 FAILURE_SECONDS, LONGEST_FAILURE = 0.1, 2.0
 """Seconds that each further failed key adds to the time of its reply, and the longest such time."""
-FAILURES = 256
-"""Most failed keys that wait for their reply; further ones are a 429 at once."""
+FAILURES, FAILURES_EACH = 256, 32
+"""Most failed keys that wait for their reply, of all addresses and of each; further ones are a 429 at once."""
+ADDRESSES = 4096
+"""Addresses whose failed keys are remembered."""
 LOG_LINES, LOG_SECONDS = 10, 10.0
 """Most lines that one line of code logs, and in how many seconds."""

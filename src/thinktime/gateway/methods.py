@@ -21,7 +21,6 @@ from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Prompt
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import refuse_role
-from thinktime.gateway.errors import short
 from thinktime.gateway.limits import NAME
 from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
@@ -104,10 +103,10 @@ async def method_of(body: Mapping[str, Any], header: str | None, listing: Listin
     model = body.get("model")
     if not isinstance(model, str) or not model:
         fix = "name a model of the upstream, or a method and a model: majority/NAME"
-        raise InputError("model", short(model), fix)
+        raise InputError("model", model, fix)
     in_name, rest = await _in_name(model, listing)
     if len(rest) > NAME:
-        raise InputError("model", short(rest), f"write at most {NAME} characters")
+        raise InputError("model", rest, f"write at most {NAME} characters")
     found = [
         in_name,
         None if header is None else parse(header),
@@ -128,7 +127,7 @@ def parse(text: str) -> Method:
         InputError: the strategy, option or limit is unknown.
     """
     if len(text) > LONGEST:
-        raise InputError("strategy", short(text), f"write at most {LONGEST} characters")
+        raise InputError("strategy", text, f"write at most {LONGEST} characters")
     head, at, limits = text.strip().partition("@")
     name, values = strategies.split(head)
     thinking = _thinking(values)
@@ -143,7 +142,7 @@ async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
             return parse(head), rest
         models = await listing()
         if rest in models and model not in models:
-            raise UnknownNameError("strategy", name[:80], _names())
+            raise UnknownNameError("strategy", name, _names())
         return None, model
     for approach in (*OPTILLM, *ELSEWHERE):
         rest = model.removeprefix(f"{approach}-")
@@ -156,26 +155,26 @@ def _approach(name: object) -> Method:
     """A method by its name in optillm."""
     if not isinstance(name, str) or name not in OPTILLM:
         raise InputError(
-            "optillm_approach", short(name), f"optillm's names: {', '.join(OPTILLM)}; ours: {', '.join(_names())}"
+            "optillm_approach", name, f"optillm's names: {', '.join(OPTILLM)}; ours: {', '.join(_names())}"
         )
     return parse(OPTILLM[name])
 
 
 def _in_field(value: object) -> Method:
     if not isinstance(value, Mapping):
-        raise InputError("thinktime", short(value), f"give an object: {EXAMPLE}")
+        raise InputError("thinktime", value, f"give an object: {EXAMPLE}")
     options = dict(value)
     name, limits = options.pop("strategy", None), options.pop("budget", None)
     models, scorers = _roles("models", options.pop("models", {})), _roles("scorers", options.pop("scorers", {}))
     prompts = _prompts(options.pop("prompts", {}))
     if not isinstance(name, str):
-        raise InputError("thinktime.strategy", short(name), f"name one of: {', '.join(_names())}")
+        raise InputError("thinktime.strategy", name, f"name one of: {', '.join(_names())}")
     method = parse(name)
     for option, setting in options.items():
         if isinstance(setting, bool) or not isinstance(setting, str | int | float):
-            raise InputError(f"thinktime.{short(option)}", short(setting), "give a number or a word")
+            raise InputError(f"thinktime.{option}", setting, "give a number or a word")
         if len(option) + len(str(setting)) > LONGEST:
-            raise InputError(f"thinktime.{short(option)}", short(setting), f"write at most {LONGEST} characters")
+            raise InputError(f"thinktime.{option}", setting, f"write at most {LONGEST} characters")
     _, written = strategies.split(name.partition("@")[0])
     options = written | options
     thinking = _thinking(options)
@@ -187,31 +186,31 @@ def _in_field(value: object) -> Method:
 def _roles(kind: str, value: object) -> Mapping[str, str]:
     where = f"thinktime.{kind}"
     if not isinstance(value, Mapping) or len(value) > ROLES:
-        raise InputError(where, short(value), f'give an object of at most {ROLES} roles: {{"draft": "MODEL"}}')
+        raise InputError(where, value, f'give an object of at most {ROLES} roles: {{"draft": "MODEL"}}')
     for role, model in value.items():
         refuse_role(where, role)
         if not isinstance(model, str) or not 0 < len(model) <= NAME:
-            raise InputError(f"{where}.{role}", short(model), f"name a model of the upstream, in {NAME} characters")
+            raise InputError(f"{where}.{role}", model, f"name a model of the upstream, in {NAME} characters")
     return value
 
 
 def _prompts(value: object) -> dict[str, Prompt]:
     if not isinstance(value, Mapping):
-        raise InputError("thinktime.prompts", short(value), 'give an object of texts: {"check": "…{answer}…"}')
+        raise InputError("thinktime.prompts", value, 'give an object of texts: {"check": "…{answer}…"}')
     known = _known_prompts()
     found: dict[str, Prompt] = {}
     for name, words in value.items():
         if name not in known:
-            raise UnknownNameError("thinktime.prompts", name[:80], known)
+            raise UnknownNameError("thinktime.prompts", name, known)
         where = f"thinktime.prompts.{name}"
         if not isinstance(words, str) or not 0 < len(words) <= WORDS:
-            raise InputError(where, short(words), f"give a text of at most {WORDS} characters")
+            raise InputError(where, words, f"give a text of at most {WORDS} characters")
         try:
             found |= overridden(known, {name: words})
         except InputError as error:
-            raise InputError(where, short(error.value), error.fix) from None
+            raise InputError(where, error.value, error.fix) from None
         if sum(name is not None for _, name, _, _ in Formatter().parse(words)) > FIELDS:
-            raise InputError(where, short(words), f"write at most {FIELDS} fields in it")
+            raise InputError(where, words, f"write at most {FIELDS} fields in it")
     return found
 
 
@@ -225,7 +224,7 @@ def _thinking(options: dict[str, Any]) -> int | None:
         if tokens < 0 or (isinstance(value, float) and tokens != value):
             raise ValueError
     except (ValueError, OverflowError):
-        raise InputError("thinking_tokens", short(value), "give a whole number, 0 or more") from None
+        raise InputError("thinking_tokens", value, "give a whole number, 0 or more") from None
     return tokens
 
 
@@ -239,15 +238,13 @@ def _budget(limits: object) -> Budget:
         return Budget.parse(limits)
     known = [field.name for field in fields(Budget)]
     if not isinstance(limits, Mapping):
-        raise InputError("thinktime.budget", short(limits), f'write "4000tok", or an object of: {", ".join(known)}')
+        raise InputError("thinktime.budget", limits, f'write "4000tok", or an object of: {", ".join(known)}')
     for name, value in limits.items():
         if name not in known:
-            raise UnknownNameError("thinktime.budget", name[:80], known)
+            raise UnknownNameError("thinktime.budget", name, known)
         whole = name in ("tokens", "calls")
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) < math.inf:
-            raise InputError(
-                f"thinktime.budget.{name}", short(value), f"give a {'whole ' if whole else ''}number above 0"
-            )
+            raise InputError(f"thinktime.budget.{name}", value, f"give a {'whole ' if whole else ''}number above 0")
     return Budget(**limits)
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from thinktime.core.ledger import Ledger
-from thinktime.gateway.auth import ApiClient, Auth
+from thinktime.gateway.auth import ApiClient, Auth, address_of
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.history import REQUESTS, History, limits
 from thinktime.pages import page
@@ -74,7 +74,7 @@ class Page:
     def _for_clients(self, show: Callable[[ApiClient, Request], bytes]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                body = show(await self._auth.admitted(dict(request.headers)), request)
+                body = show(await self._auth.admitted(dict(request.headers), address_of(request)), request)
             except HttpError as error:
                 return _refusal(error)
             return Response(body, media_type="application/json", headers=HEADERS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,8 +16,8 @@ from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.lengths import MOST, Extent, is_text
-from thinktime.models.remote.client import Client, RemoteError, UnreadableError, retry_seconds
-from thinktime.models.remote.limits import EVENT, MIB, OversizeError, Reading
+from thinktime.models.remote.client import Client, RemoteError, UnreadableError, parse_object, retry_seconds
+from thinktime.models.remote.limits import EVENT, MIB, SMALL, OversizeError, Reading
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.protocol import ReportedUsage, read_usage
@@ -49,6 +48,7 @@ async def proxy_request(
     observer: Observer,
     extent: Extent | None,
     counts_all: bool,
+    slot: asyncio.Semaphore,
 ) -> None:
     """Forward a request unchanged, and stream its answer back.
 
@@ -56,7 +56,8 @@ async def proxy_request(
 
     Args:
         extent: the most that the request can generate; None without a budget.
-        counts_all: whether the upstream's usage counts all samples of a request.
+        counts_all: whether the upstream's usage counts all samples of this request.
+        slot: limits the requests for the same model.
 
     Raises:
         InputError: the client has a budget in dollars, and the cost of the request has no bound.
@@ -72,11 +73,11 @@ async def proxy_request(
             await reserve(ledger, worst)
             try:
                 with observer(path, body) as observed:
-                    async with upstream.raw(path, raw, {**sent, **observed.headers}) as response:
+                    async with slot, upstream.raw(path, raw, {**sent, **observed.headers}) as response:
                         spent = uncounted(worst)  # until the answer reports its usage
-                        reply = ReplyReader(response.content_type == "text/event-stream", body)
+                        reply = ReplyReader(response.content_type == "text/event-stream", body, not counts_all)
                         await _forward(response, reply, writer)
-                    if (counted := reply.reported) is not None:
+                    if (counted := await reply.reported()) is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
                         observed.reply = {"usage": usage}
                         spent = _cost(reply, counted, worst, price, extent, counts_all)
@@ -133,17 +134,25 @@ def _cost(
     extent: Extent | None,
     counts_all: bool,
 ) -> Usage:
-    """The reported usage, or more if the reply lists more tokens or the upstream does not count all samples."""
-    limit = extent.tokens if extent else MOST
+    """The reported usage, or more if the reply lists more tokens or the upstream does not count all samples.
+
+    Without a budget there is no worst case. Then a sample without log-probabilities has at most a token for each byte.
+    """
+    limit, unknown = extent.tokens if extent else MOST, 0
     generated = max(counted.generated, sum(min(count, limit) for count in reply.listed.values()))
-    if extent is not None and extent.samples > 1 and not counts_all:
-        if extent.prompts > 1 or len(reply.listed) < extent.samples:
+    if not counts_all:
+        if extent is not None and (extent.prompts > 1 or len(reply.listed) < extent.samples):
             return uncounted(worst)
-        ends = sum(min(count + 1, limit) for count in reply.listed.values())  # the end of a sample is not listed
+        most = {**reply.written, **reply.listed}
+        unknown = len(most) - len(reply.listed)
+        ends = sum(min(count + 1, limit) for count in most.values())  # the end of a sample is not listed
         generated = max(counted.generated, ends)
     prompt = counted.prompt - (counted.cached or 0)
     money = price.dollars(prompt, counted.cached or 0, generated) if price else None
-    return Usage(prompt, counted.cached, generated, model_calls=worst.model_calls, dollars=money)
+    calls = worst.model_calls
+    return Usage(
+        prompt, counted.cached, generated, model_calls=calls, dollars=money, uncounted_calls=min(unknown, calls)
+    )
 
 
 class ReplyReader:
@@ -152,15 +161,16 @@ class ReplyReader:
     Args:
         stream: whether the answer is a stream of events.
         body: the request.
+        weighs: whether to count the bytes of its samples.
     """
 
-    def __init__(self, stream: bool, body: Mapping[str, Any]) -> None:
-        self._stream = stream
+    def __init__(self, stream: bool, body: Mapping[str, Any], weighs: bool = False) -> None:
+        self._stream, self._weighs = stream, weighs
         self._listing = body.get("logprobs") is not None and not body.get("echo")  # an echo lists the prompt
         self._rest = bytearray()
         self._reported: ReportedUsage | None = None
         self._listed: Counter[int] = Counter()
-        self._read = False
+        self._written: Counter[int] = Counter()
 
     def feed(self, piece: bytes) -> None:
         """Read the next bytes."""
@@ -173,15 +183,17 @@ class ReplyReader:
             if len(self._rest) > EVENT:
                 raise OversizeError(f"an event of more than {EVENT // MIB} MiB")
             for line in lines:
-                if b'"usage"' in line or (self._listing and b'"logprobs"' in line):
+                if self._weighs or b'"usage"' in line or (self._listing and b'"logprobs"' in line):
                     self._take(bytes(line).removeprefix(b"data:"))
 
-    @property
-    def reported(self) -> ReportedUsage | None:
+    async def reported(self) -> ReportedUsage | None:
         """The usage, or None if the answer does not report it. Feed the whole answer first."""
-        if not self._stream and not self._read:
-            self._read = True
-            self._take(bytes(self._rest))
+        if not self._stream:
+            whole, self._rest = bytes(self._rest), bytearray()
+            if len(whole) > SMALL:
+                await asyncio.to_thread(self._take, whole)
+            else:
+                self._take(whole)
         return self._reported
 
     @property
@@ -189,27 +201,37 @@ class ReplyReader:
         """Number of tokens with a log-probability by the index of their sample."""
         return self._listed
 
+    @property
+    def written(self) -> Mapping[int, int]:
+        """Number of bytes by the index of their sample, if the reader weighs them."""
+        return self._written
+
     def _take(self, text: bytes) -> None:
-        value = _object(text)
+        value = parse_object(text) or {}
         inner = value.get("response")  # in the last event of a stream of the Responses API
         reported = read_usage(inner if isinstance(inner, dict) else value)
         if reported is not None and (self._reported is None or reported.generated >= self._reported.generated):
             self._reported = reported
         choices = value.get("choices")
-        for choice in choices if self._listing and isinstance(choices, list) else ():
-            if isinstance(choice, dict) and isinstance(listed := choice.get("logprobs"), dict):
+        for place, choice in enumerate(choices if isinstance(choices, list) else ()):
+            if not isinstance(choice, dict) or not isinstance(index := choice.get("index", place), int):
+                continue
+            if self._weighs:
+                self._written[index] += sum(_bytes_in(choice.get(name)) for name in ("message", "delta", "text"))
+            listed = choice.get("logprobs") if self._listing else None
+            if isinstance(listed, dict):
                 tokens = listed.get("content") or listed.get("tokens")
-                if isinstance(tokens, list) and isinstance(index := choice.get("index", 0), int):
+                if isinstance(tokens, list):
                     self._listed[index] += len(tokens)
 
 
-def _object(text: bytes) -> dict[str, Any]:
-    """The text as a JSON object; empty if it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _bytes_in(part: object) -> int:
+    """Bytes of all texts in a message or in a part of one, without its role."""
+    if isinstance(part, str):
+        return len(part.encode(errors="replace"))
+    if isinstance(part, dict):
+        return sum(_bytes_in(value) for name, value in part.items() if name != "role")
+    return sum(map(_bytes_in, part)) if isinstance(part, list) else 0
 
 
 def _worst_case(raw: bytes, body: Mapping[str, Any], price: Price | None, extent: Extent | None) -> Usage:

@@ -12,7 +12,6 @@ from typing import Any
 
 from thinktime.core.errors import InputError
 from thinktime.core.types import Problem, Sampling
-from thinktime.gateway.errors import short
 from thinktime.gateway.methods import Method
 from thinktime.models.remote.protocol import Api
 
@@ -118,14 +117,14 @@ def read_request(body: Mapping[str, Any], api: Api, model: str, max_tokens: int)
 def _messages(body: Mapping[str, Any]) -> list[Any]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, Mapping) for m in messages):
-        raise InputError("messages", short(messages), "give a list of messages, one or more")
+        raise InputError("messages", messages, "give a list of messages, one or more")
     return messages
 
 
 def _text(body: Mapping[str, Any]) -> str:
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt:
-        raise InputError("prompt", short(prompt), "a method completes one text; give a string that is not empty")
+        raise InputError("prompt", prompt, "a method completes one text; give a string that is not empty")
     return prompt.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
 
 
@@ -134,12 +133,12 @@ def _number(body: Mapping[str, Any], name: str, default: float, *, whole: bool =
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) <= MOST:
-        raise InputError(name, short(value), f"give a {'whole ' if whole else ''}number")
+        raise InputError(name, value, f"give a {'whole ' if whole else ''}number")
     return value
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:
     value = body.get(name)
     if value not in (None, True, False):
-        raise InputError(name, short(value), "give true or false")
+        raise InputError(name, value, "give true or false")
     return bool(value)

@@ -47,7 +47,7 @@ def as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name, fix in REFUSED.items():
         if body.get(name):
-            raise InputError(name, _short(body[name]), fix)
+            raise InputError(name, body[name], fix)
     if body.get("truncation") not in (None, "disabled"):
         raise InputError(
             "truncation", body["truncation"], 'the gateway does not truncate; give "disabled", and shorten the input'
@@ -60,7 +60,7 @@ def as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
     limit = body.get("max_output_tokens")
     if limit is not None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InputError("max_output_tokens", _short(limit), "give a whole number, 1 or more")
+            raise InputError("max_output_tokens", limit, "give a whole number, 1 or more")
         chat["max_completion_tokens"] = limit
     if body.get("tools"):
         chat["tools"] = [_tool(index, tool) for index, tool in enumerate(_list(body, "tools"))]
@@ -95,12 +95,12 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(given, str) and given:
         return [*messages, {"role": "user", "content": given}]
     if not isinstance(given, list) or not given:
-        raise InputError("input", _short(given), "give a text, or a list of items")
+        raise InputError("input", given, "give a text, or a list of items")
     thoughts = ""
     for index, item in enumerate(given):
         name = f"input[{index}]"
         if not isinstance(item, Mapping):
-            raise InputError(name, _short(item), "give an object")
+            raise InputError(name, item, "give an object")
         kind = item.get("type", "message")
         last = messages[-1] if messages and messages[-1]["role"] == "assistant" and not thoughts else None
         if kind == "message":
@@ -134,7 +134,7 @@ def _content(name: str, content: object) -> Any:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise InputError(f"{name}.content", _short(content), "give a text, or a list of parts")
+        raise InputError(f"{name}.content", content, "give a text, or a list of parts")
     parts = [_part(f"{name}.content[{index}]", part) for index, part in enumerate(content)]
     return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
 
@@ -158,7 +158,7 @@ def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
 def _tool(index: int, tool: object) -> dict[str, Any]:
     if not isinstance(tool, Mapping) or tool.get("type") != "function":
         kind = tool.get("type") if isinstance(tool, Mapping) else tool
-        raise InputError(f"tools[{index}].type", _short(kind), "the gateway runs no tools; give function tools")
+        raise InputError(f"tools[{index}].type", kind, "the gateway runs no tools; give function tools")
     return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 
@@ -167,25 +167,21 @@ def _tool_choice(choice: object) -> Any:
         return choice
     if isinstance(choice, Mapping) and choice.get("type") == "function":
         return {"type": "function", "function": {"name": choice.get("name")}}
-    raise InputError("tool_choice", _short(choice), 'give auto, none, required, or {"type": "function", "name": …}')
+    raise InputError("tool_choice", choice, 'give auto, none, required, or {"type": "function", "name": …}')
 
 
 def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = body.get(name) or {}
     if not isinstance(value, Mapping):
-        raise InputError(name, _short(value), "give an object")
+        raise InputError(name, value, "give an object")
     return value
 
 
 def _list(body: Mapping[str, Any], name: str) -> Sequence[Any]:
     value = body.get(name) or []
     if not isinstance(value, list):
-        raise InputError(name, _short(value), "give a list")
+        raise InputError(name, value, "give a list")
     return value
-
-
-def _short(value: object) -> object:
-    return value if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
 
 
 @dataclass

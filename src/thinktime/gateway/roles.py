@@ -15,7 +15,7 @@ from thinktime.core.errors import InputError, ThinktimeError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.config import Endpoint, GatewayConfig
-from thinktime.gateway.errors import HttpError, short
+from thinktime.gateway.errors import HttpError
 from thinktime.gateway.upstream import Upstream
 from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.observers import Observer
@@ -135,13 +135,13 @@ class Roles:
         listed = await self._upstream.names() if named else ()
         for role, model in named.items():
             if listed and model not in listed:
-                raise UnknownNameError(f"thinktime.{kind}.{role}", model[:80], listed)
+                raise UnknownNameError(f"thinktime.{kind}.{role}", model, listed)
             try:
                 found[role] = await probe((self._upstream, model), payer)
             except InputError as error:
                 if error.field not in ("model_name", "base_url"):
                     raise
-                raise InputError(f"thinktime.{kind}.{role}", short(model), "the upstream does not have it") from None
+                raise InputError(f"thinktime.{kind}.{role}", model, "the upstream does not have it") from None
         return found
 
     async def _configured(
@@ -169,7 +169,7 @@ class Roles:
             upstream_key=self._key(name, endpoint),
             price=endpoint.price,
         )
-        own = Upstream(config, self._observer)
+        own = Upstream(config, self._observer, self._upstream.within)
         self._own.append(own)
         return own, endpoint.model
 

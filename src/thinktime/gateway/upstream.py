@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
 
+from thinktime.core.clock import Deadline
 from thinktime.core.errors import ThinktimeError
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Usage, uncounted
@@ -15,16 +18,19 @@ from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.connections import shares
 from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS
 from thinktime.generators.openai import ProbeKind, RemoteGenerator
-from thinktime.models.remote.client import Client, RefusedError, RemoteError
+from thinktime.models.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
+from thinktime.models.remote.limits import LISTING_SECONDS
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price, listed
 from thinktime.models.remote.protocol import Api, root_and_api
-from thinktime.models.remote.refusals import models
+from thinktime.models.remote.refusals import listed_in
 
 FRESH = 60.0
 """Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
-"""Most connections to the upstream for each model, if there are descriptors for them; further requests wait."""
+"""Most connections to the upstream for each model, at most half of the descriptors; further requests wait."""
+LISTINGS = 8
+"""Connections for the list of models and the like, which are not limited by those for samples."""
 PATIENCE = 10.0
 """Most seconds that a refused sample waits for another try; for a longer wait the client gets Retry-After."""
 PROBES: dict[ProbeKind, tuple[int, int, int]] = {"traits": (2000, 80, 12), "cap": (2000, 2000, 9), "obeys": (500, 3, 1)}
@@ -37,12 +43,18 @@ class Upstream:
     Args:
         config: address, key and price.
         observer: called around every request for samples.
+        within: limits the requests of all upstreams of the gateway together; by default of this one.
     """
 
-    def __init__(self, config: GatewayConfig, observer: Observer) -> None:
+    def __init__(self, config: GatewayConfig, observer: Observer, within: asyncio.Semaphore | None = None) -> None:
         self.url, _ = root_and_api(config.upstream)
-        self._connections = min(CONNECTIONS, shares()[1])
-        self.client = Client(self.url, config.upstream_key, connections=self._connections)
+        free = shares()[1]
+        self.within = within or asyncio.Semaphore(free)
+        self._connections = min(CONNECTIONS, max(1, free // 2))
+        self.client = Client(self.url, config.upstream_key, connections=free, within=self.within)
+        self._proxied: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._lists = Client(self.url, config.upstream_key, connections=LISTINGS)
+        self._listing: asyncio.Task[Reply] | None = None
         self._config, self.observer = config, observer
         self._generators: dict[tuple[Api, str, ProbeKind], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
@@ -53,11 +65,25 @@ class Upstream:
         """The configured or listed price of a model; None if it is unknown."""
         return self._config.price or listed(self.url, model)
 
+    def proxied(self, model: str) -> asyncio.Semaphore:
+        """Limits the requests for a model that are passed through. A silent model leaves connections for others."""
+        return self._proxied.setdefault(model, asyncio.Semaphore(self._connections))
+
+    async def listing(self) -> Mapping[str, Any]:
+        """The upstream's list of models. Concurrent callers share one request.
+
+        Raises:
+            RemoteError: the upstream does not answer, or not in time.
+        """
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.create_task(self._lists.get("models"))
+        return (await asyncio.shield(self._listing)).body
+
     async def names(self) -> Sequence[str]:
         """The names of the upstream's models; empty if it does not list them."""
         if time.monotonic() - self._listed >= FRESH:
             try:
-                self._names = await models(self.client)
+                self._names = listed_in(await self.listing())
             except RemoteError:
                 self._names = ()
             self._listed = time.monotonic()
@@ -71,7 +97,8 @@ class Upstream:
         """
         if self._responds is None:
             try:
-                await self.client.post("responses", {}, tries=1)
+                deadline = Deadline(time.monotonic() + LISTING_SECONDS)
+                await self._lists.post("responses", {}, tries=1, deadline=deadline)
             except RefusedError as error:
                 self._responds = error.status not in (404, 405, 501)
                 if error.status == 429 or error.status >= 500:
@@ -120,6 +147,7 @@ class Upstream:
             if isinstance(generator, RemoteGenerator):
                 await generator.close()
         await self.client.close()
+        await self._lists.close()
 
     def _keep(self, name: tuple[Api, str, ProbeKind], probed: asyncio.Task[RemoteGenerator]) -> None:
         if probed.cancelled() or probed.exception() is not None:
@@ -139,14 +167,19 @@ class Upstream:
             connections=self._connections,
             patience=PATIENCE,
             observer=self.observer,
+            within=self.within,
         )
 
     async def _probe(self, generator: RemoteGenerator, payer: Ledger, worst: Usage, kind: ProbeKind) -> RemoteGenerator:
         """Probe, and charge the cost in place of ``worst``, which is reserved. An immediate refusal costs one call."""
         before = generator.probed
         spent = uncounted(worst)
+        seconds = self._config.request_seconds
         try:
-            await generator.probe(kind)
+            async with asyncio.timeout(seconds):
+                await generator.probe(kind)
+        except TimeoutError:
+            raise TooLateError(self.url, seconds, billed=True) from None
         except ThinktimeError:
             spent = generator.probed - before
             if not spent.model_calls:

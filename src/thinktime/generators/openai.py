@@ -72,6 +72,7 @@ class RemoteGenerator:
         patience: most seconds that a refused request waits for another try.
         thinking_tokens: most tokens that a sample may think; None is no cap. A probe finds the way to enforce it.
         observer: called around every request for samples.
+        within: limits the requests of several generators together.
 
     Raises:
         InputError: the URL or the model's name is invalid, or the cap is below 0.
@@ -94,13 +95,14 @@ class RemoteGenerator:
         patience: float = PATIENCE,
         thinking_tokens: int | None = None,
         observer: Observer = unobserved,
+        within: asyncio.Semaphore | None = None,
     ) -> None:
         if not model:
             raise InputError("model", model, "name a model of the endpoint")
         root, self._api = root_and_api(base_url)
         self.name = f"{model}@{root}/{self._api}"
         self._root, self._model, self._api_key, self._step = root, model, api_key, step
-        self._client = Client(root, api_key, connections=connections, timeout=timeout, patience=patience)
+        self._client = Client(root, api_key, connections=connections, timeout=timeout, patience=patience, within=within)
         self._price = price or listed(root, model)
         self._parameters = parameters or active_parameters(model)
         self.probe_key = f"{self.name} {step!r}"

@@ -44,7 +44,8 @@ from thinktime.models.remote.refusals import about_length, explained
 from thinktime.models.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
 
 IN_FLIGHT = 2
-"""Most tokens that llama.cpp on the same machine generated before it noticed that a stream was closed."""
+"""Most tokens that llama.cpp on the same machine generated before it noticed that a stream was closed. An endpoint
+elsewhere has no such bound."""
 
 
 class OvertakenError(Exception):
@@ -287,11 +288,15 @@ class Requests:
         return Usage(prompt, cached, count, model_calls=1, flops=flops, kv_bytes=None, seconds=seconds, dollars=money)
 
     def _left(self, extension: Extension, left: OvertakenError) -> Child:
-        """Partial output of a cancelled request, charged as received and in flight; the endpoint may bill more."""
+        """Partial output of a cancelled request, charged as received and in flight.
+
+        An endpoint on another machine may go on up to the limit, so it is charged the limit.
+        """
         reported, begun = read_usage(left.body), left.body.get("choices") or [{"text": ""}]
         count = left.tokens if reported is None else reported.generated
         if reported is None:
-            usage = self.worst(extension.node.state, min(count + IN_FLIGHT, extension.max_length))
+            most = min(count + IN_FLIGHT, extension.max_length) if self.client.is_local else extension.max_length
+            usage = self.worst(extension.node.state, most)
             usage = replace(usage, seconds=left.seconds, uncounted_calls=1)
         else:
             usage = self._counted(

@@ -10,7 +10,7 @@ import secrets
 import socket
 from typing import Literal
 
-from thinktime.sandbox.running import Limits, Outcome, Reason, Sandbox, compiled
+from thinktime.sandbox.running import Limits, Outcome, Reason, Sandbox, compiled, without_mark
 
 Verdict = Literal["passed", "failed", "time", "memory", "output", "killed", "refused"]
 
@@ -31,8 +31,8 @@ async def judge(sandbox: Sandbox, program: str, tests: str, limits: Limits | Non
     ours, theirs = socket.socketpair()
     token = secrets.token_hex()
     with ours, theirs:
-        judging = _start(sandbox, ours, limits, "run_tests", tests, ours.fileno(), token)
-        running = _start(sandbox, theirs, limits, "run_program", program, theirs.fileno())
+        judging = _start(sandbox, ours, limits, "run_tests", without_mark(tests), ours.fileno(), token)
+        running = _start(sandbox, theirs, limits, "run_program", without_mark(program), theirs.fileno())
         try:
             judged = await judging
             if judged.stdout == token.encode():

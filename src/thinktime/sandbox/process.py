@@ -15,6 +15,7 @@ from typing import Any
 def main(job: dict[str, Any]) -> None:
     """Run the program of a job; `thinktime.sandbox.running.Sandbox` says what the job holds."""
     if job["user"] is not None:
+        os.chown(".", job["user"], job["user"])  # a program may change the mode of its own folder
         os.setgroups([])
         os.setresgid(job["user"], job["user"], job["user"])
         os.setresuid(job["user"], job["user"], job["user"])

@@ -111,7 +111,7 @@ class Sandbox:
         limits = limits or Limits()
         job = {
             "begin": compiled("process.py"),
-            "program": program,
+            "program": without_mark(program) if isinstance(program, str) else program,
             "stdin": stdin,
             "files": dict(files or {}),
             "names": dict(names or {}),
@@ -268,6 +268,11 @@ def compiled(name: str) -> CodeType:
     return compile(path.read_text(encoding="utf-8"), name, "exec")
 
 
+def without_mark(source: str) -> str:
+    """Source without the byte order mark that a file may begin with. Python's compiler refuses it in a text."""
+    return source.removeprefix("\ufeff")
+
+
 def find_sandbox(unsafe: bool = False) -> Sandbox:
     """The sandbox of this machine, after a trial run; with ``unsafe`` a `Sandbox` of the kind ``none``.
 
@@ -320,7 +325,7 @@ def _bubblewrap(limits: Limits, info: int, rules: int) -> list[str]:
     """
     rights = ["--cap-drop", "ALL"]
     if os.geteuid() == 0:
-        rights += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        rights += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_CHOWN"]
     else:
         rights += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     return [
@@ -408,6 +413,7 @@ def _remove(path: str) -> None:
 
     `shutil.rmtree` recurses, and fails if a program has removed the permissions of a folder.
     """
+    os.chmod(path, 0o700)
     left, moved = [path], 0
     while left:
         folder = left.pop()

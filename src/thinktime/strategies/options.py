@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.errors import InputError, UnknownNameError, check_number
 from thinktime.core.types import Capability
 
 MOST = 65_536
@@ -20,6 +20,7 @@ TREE_SEARCH: frozenset[str] = frozenset({Capability.STEPS, Capability.PREFIX, Ca
 
 def at_least(field: str, value: int, least: int) -> None:
     """Raise an `InputError` unless ``least <= value <= 65536``."""
+    check_number(field, value)
     if value < least:
         raise InputError(field, value, f"give {least} or more")
     if value > MOST:
@@ -28,18 +29,21 @@ def at_least(field: str, value: int, least: int) -> None:
 
 def above(field: str, value: float, least: float) -> None:
     """Raise an `InputError` unless ``value > least`` and finite."""
+    check_number(field, value)
     if not least < value < inf:
         raise InputError(field, value, f"give a number above {least:g}")
 
 
 def below(field: str, value: float, most: float) -> None:
     """Raise an `InputError` unless ``value < most``."""
+    check_number(field, value)
     if not value < most:
         raise InputError(field, value, f"give a number below {most:g}")
 
 
 def not_below(field: str, value: float, least: float) -> None:
     """Raise an `InputError` unless ``value >= least`` and finite."""
+    check_number(field, value)
     if not least <= value < inf:
         raise InputError(field, value, f"give {least:g} or more")
 

@@ -10,7 +10,6 @@ The environment is that of ``transformers``, so that a prompt is the same to the
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import sys
 from datetime import datetime
@@ -86,6 +85,8 @@ def answer(template: str, variables: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Answer until the input ends."""
+    import resource  # not on Windows
+
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal ends the process

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.printable import printable
 from thinktime.models.remote.events import BOM, DONE, EventReader, SentEvent, looks_like_events
-from thinktime.models.remote.limits import SMALL, VALUES, OversizeError, Reading
+from thinktime.models.remote.limits import EVENTS, LISTING_SECONDS, SMALL, VALUES, OversizeError, Reading
 from thinktime.models.remote.reported_errors import reported_error, status_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ MOST_DIGITS = 4000
 """Digits of a whole number; Python converts no more than 4,300."""
 LONGEST_RETRY = 86_400.0
 """Longest Retry-After in seconds that is believed."""
+TURN = 100
+"""Events that are read in one turn of the event loop."""
 OnEvent = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Called with each event of a streamed answer, in order. The next event is read when it returns."""
 
@@ -116,6 +119,7 @@ class Client:
         connections: most requests at once; further ones wait.
         timeout: seconds for one attempt, without the wait for a connection.
         patience: longest wait in seconds before another try; if a longer one is needed, the error is raised.
+        within: limits the requests of several clients together, in one event loop.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class Client:
         connections: int = 256,
         timeout: float = 600.0,
         patience: float = PATIENCE,
+        within: asyncio.Semaphore | None = None,
     ) -> None:
         self.url = base_url.rstrip("/")
         self._api_key = api_key
@@ -133,7 +138,13 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._free = asyncio.Semaphore(connections)
+        self._within = within or nullcontext()
         self._rng = Random()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     @property
     def has_key(self) -> bool:
@@ -141,12 +152,12 @@ class Client:
         return self._api_key is not None
 
     async def get(self, path: str) -> Reply:
-        """GET a path below the base URL, without retries.
+        """GET a path below the base URL, without retries. The answer has to come within `LISTING_SECONDS`.
 
         Raises:
             RemoteError: see the subclasses.
         """
-        return await self._send("GET", path, None, None, tries=1)
+        return await self._send("GET", path, None, Deadline(time.monotonic() + LISTING_SECONDS), tries=1)
 
     async def post(
         self,
@@ -188,12 +199,12 @@ class Client:
         import aiohttp
 
         session, free = self._opened()
-        async with free:
+        async with free, self._within:
             pending = session.post(f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False)
             try:
                 response = await pending
             except aiohttp.ClientError as error:
-                raise self._unreachable(error) from None
+                raise self._unanswered(error) from None
             except ValueError as error:
                 raise InputError("headers", "…", f"they cannot be sent on ({error})") from None
             async with response:
@@ -222,7 +233,7 @@ class Client:
                 session, free = self._opened()
                 for turn in range(1, tries + 1):
                     try:
-                        async with free, asyncio.timeout(self._timeout):
+                        async with free, self._within, asyncio.timeout(self._timeout):
                             waiting = False
                             pending = session.request(
                                 method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
@@ -265,10 +276,10 @@ class Client:
             if answered:
                 reason = _one_line(str(error)) or type(error).__name__
                 raise UnreadableError(f"endpoint={self.url!r}: its answer was cut off ({reason}); try again") from None
-            raise self._unreachable(error) from None
+            raise self._unanswered(error) from None
         except OversizeError as error:
             raise self._too_long(error) from None
-        value = parse_object(raw)
+        value = parse_object(raw) if len(raw) <= SMALL else await asyncio.to_thread(parse_object, raw)
         if response.status >= 300:
             billed = isinstance((value or {}).get("usage"), Mapping)
             raise self._refused(response.status, value, raw, turn, retry_after, billed=billed)
@@ -302,40 +313,48 @@ class Client:
                 if whole:
                     begun += piece
                     continue
-                for event in reader.feed(piece):
+                async for event in _events(reader, piece):
                     if event.data == DONE:
                         return b""
-                    await self._take(event, on_event, turn, retry_after, billed=passed > 0)
+                    await self._take(event, on_event, turn, retry_after, passed)
                     passed += 1
         if whole:
             return bytes(begun)
         for event in reader.close():
             if event.data != DONE:
-                await self._take(event, on_event, turn, retry_after, billed=passed > 0)
+                await self._take(event, on_event, turn, retry_after, passed)
         return b""
 
     async def _pass_on(self, raw: bytes, on_event: OnEvent, turn: int, retry_after: float | None) -> None:
         """Pass the events of a whole body to ``on_event``."""
         reader = EventReader()
+        place = 0
         try:
-            for place, event in enumerate(chain(reader.feed(raw), reader.close())):
+            async for event in _events(reader, raw, ended=True):
                 if event.data == DONE:
                     return
-                await self._take(event, on_event, turn, retry_after, billed=place > 0)
+                await self._take(event, on_event, turn, retry_after, place)
+                place += 1
         except OversizeError as error:
             raise self._too_long(error) from None
 
     async def _take(
-        self, event: SentEvent, on_event: OnEvent, turn: int, retry_after: float | None, *, billed: bool
+        self, event: SentEvent, on_event: OnEvent, turn: int, retry_after: float | None, passed: int
     ) -> None:
-        """Pass an event on. ``billed``: other events came before it."""
+        """Pass an event on. ``passed`` is the number of events before it.
+
+        Raises:
+            OversizeError: the stream has more than `EVENTS`.
+        """
+        if passed >= EVENTS:
+            raise OversizeError(f"more than {EVENTS} events")
         value = parse_object(event.data)
         if event.name == "error":
             value = {"error": (value or {}).get("error") or value or event.data.decode(errors="replace")}
         if value is None:
             reason = self._without_key(_message(value, event.data))
             raise UnreadableError(f"endpoint={self.url!r}: its stream broke off ({reason}); try again")
-        self._check(value, event.data, turn, retry_after, billed=billed)
+        self._check(value, event.data, turn, retry_after, billed=passed > 0)
         try:
             await on_event(value)
         except MalformedError as error:
@@ -385,7 +404,12 @@ class Client:
                 "though the request asks for identity; turn the compression off"
             )
 
-    def _unreachable(self, error: aiohttp.ClientError) -> UnreachableError:
+    def _unanswered(self, error: aiohttp.ClientError) -> UnreachableError | UnreadableError:
+        """The error of a request whose answer has no head that can be read."""
+        import aiohttp
+
+        if isinstance(error, aiohttp.ClientResponseError):
+            return UnreadableError(f"endpoint={self.url!r}: its answer is not HTTP ({_one_line(error.message)[:100]})")
         reason = _reason(error)
         return UnreachableError(
             f"endpoint={self.url!r}: cannot be reached ({reason}); start the server, or correct the URL"
@@ -416,6 +440,16 @@ class Client:
         return text.replace(self._api_key, "…") if self._api_key else text
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 class LongNumber(str):
     """A number of a reply that no float holds, such as 1e400 or NaN, in its spelling."""
 
@@ -444,6 +478,25 @@ def parse_object(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+async def _events(reader: EventReader, data: bytes, *, ended: bool = False) -> AsyncIterator[SentEvent]:
+    """The events that these bytes complete. Other requests get turns between them, however fast the bytes come.
+
+    Raises:
+        OversizeError: an event is too long.
+    """
+    count = 0
+    for start in range(0, len(data), SMALL):
+        if start:
+            await asyncio.sleep(0)
+        for event in reader.feed(data[start : start + SMALL]):
+            count += 1
+            if count % TURN == 0:
+                await asyncio.sleep(0)
+            yield event
+    for event in reader.close() if ended else ():
+        yield event
 
 
 def _message(value: Mapping[str, Any] | None, raw: bytes) -> str:

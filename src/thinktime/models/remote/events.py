@@ -68,8 +68,11 @@ class EventReader:
             yield from self._event()
 
     def _line(self, line: bytes) -> Iterator[SentEvent]:
+        if line.startswith(b":"):  # a comment
+            return
         if not line.strip():
-            yield from self._event()
+            if self._size:
+                yield from self._event()
             return
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")

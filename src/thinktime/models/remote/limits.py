@@ -9,6 +9,8 @@ REPLY = 64 * MIB
 """Most bytes of one reply, plain or streamed."""
 EVENT = 4 * MIB
 """Most bytes of one event of a stream, and of one line of it."""
+EVENTS = 262_144
+"""Most events of one stream. Each token is an event in most streams."""
 REPLIES = 256 * MIB
 """Most bytes of all replies that are being read. Replies up to ``SMALL`` bytes do not count."""
 SMALL = 64 * 1024
@@ -17,6 +19,9 @@ SAMPLE = 2_000_000
 """Most characters of a sample's text and thoughts."""
 VALUES = 2_000_000
 """Most values in one reply, by its commas: an empty list of two bytes takes seventy bytes of memory."""
+
+LISTING_SECONDS = 10.0
+"""Longest wait for the list of models."""
 
 
 class OversizeError(Exception):

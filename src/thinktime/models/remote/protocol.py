@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, shown
 from thinktime.models.remote.client import LongNumber, MalformedError, UnreadableError
 from thinktime.models.remote.limits import SAMPLE
 from thinktime.models.remote.reported_errors import reported_error
@@ -100,7 +100,7 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
     """
     choices = body.get("choices")
     if not isinstance(choices, list) or not any(isinstance(choice, Mapping) for choice in choices):
-        raise UnreadableError(f"endpoint={url!r}: its answer has choices={_short(choices)}; expected a list of samples")
+        raise UnreadableError(f"endpoint={url!r}: its answer has choices={shown(choices)}; expected a list of samples")
     placed = []
     for place, choice in enumerate(choices):
         index = _whole(choice.get("index")) if isinstance(choice, Mapping) else None
@@ -126,7 +126,7 @@ def documented(message: Mapping[str, Any]) -> dict[str, Any]:
         if thoughts and not any(found.get(name) for name in THOUGHTS):
             found["reasoning_content"] = thoughts
     elif not isinstance(content, str | None):
-        raise MalformedError(f"content={_short(content)}: the sample has no text")
+        raise MalformedError(f"content={shown(content)}: the sample has no text")
     if (calls := message.get("tool_calls")) is not None:
         calls = [calls] if isinstance(calls, Mapping) else calls if isinstance(calls, list) else []
         found["tool_calls"] = [
@@ -154,7 +154,7 @@ def _joined(parts: Sequence[Any]) -> tuple[str, str]:
         if isinstance(said, list) and kind in THOUGHT_PARTS:
             said = _joined(said)[0]
         if kind not in (*TEXT_PARTS, *THOUGHT_PARTS) or not isinstance(said, str):
-            raise MalformedError(f"content.type={_short(kind)}: the sample has a part that is not text")
+            raise MalformedError(f"content.type={shown(kind)}: the sample has a part that is not text")
         (thoughts if kind in THOUGHT_PARTS else texts).append(said)
     return "".join(texts), "".join(thoughts)
 
@@ -172,23 +172,23 @@ def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
 def _unwritable(value: Any, depth: int = 0) -> str | None:
     """Why a value cannot be written as JSON again; None if it can."""
     if isinstance(value, LongNumber):
-        return f"the sample has the number {_short(str(value))}, which no float holds"
+        return f"the sample has the number {shown(str(value))}, which no float holds"
     if depth > DEEPEST:
         return f"the sample is nested deeper than {DEEPEST} levels"
     return next((reason for each in _inside(value) if (reason := _unwritable(each, depth + 1)) is not None), None)
 
 
-def _is_deep(value: Any, levels: int = DEEPEST) -> bool:
-    return levels < 0 or any(_is_deep(each, levels - 1) for each in _inside(value))
+def _is_deep(values: Iterable[Any], levels: int = DEEPEST) -> bool:
+    """Whether one of these values has objects or lists in more than this number of levels."""
+    return any(isinstance(value, _NESTED) and (not levels or _is_deep(_inside(value), levels - 1)) for value in values)
+
+
+_NESTED = (dict, list)
+"""What a value of JSON can be nested in."""
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def unechoed(choice: Choice, prefix: str) -> Choice:
@@ -240,14 +240,14 @@ def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int
 
 def _choice(choice: object) -> Choice:
     if not isinstance(choice, Mapping):
-        return Choice(error=f"choices={_short(choice)}: the sample is not an object")
+        return Choice(error=f"choices={shown(choice)}: the sample is not an object")
     if (error := reported_error({**choice, "choices": []})) is not None:
-        return Choice(error=f"error={_short(error.get('message'))}: the endpoint reports that the sample failed")
-    if _is_deep([value for name, value in choice.items() if name != "logprobs"]):
+        return Choice(error=f"error={shown(error.get('message'))}: the endpoint reports that the sample failed")
+    if _is_deep((value for name, value in choice.items() if name != "logprobs"), DEEPEST - 1):
         return Choice(error=f"choices: the sample is nested deeper than {DEEPEST} levels")
     reason = choice.get("finish_reason")
     if not isinstance(reason, str) or not reason:
-        return Choice(error=f"finish_reason={_short(reason)}: the sample has no finish reason, so it may be cut off")
+        return Choice(error=f"finish_reason={shown(reason)}: the sample has no finish reason, so it may be cut off")
     message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), Mapping)), None)
     try:
         message = None if message is None else _whole_message(message)
@@ -258,14 +258,14 @@ def _choice(choice: object) -> Choice:
     if reason in ("tool_calls", "function_call") and calls:
         reason = "stop"
     if reason not in ("stop", "length"):
-        return Choice(error=f"finish_reason={_short(reason)}: the sample is not text; expected 'stop' or 'length'")
+        return Choice(error=f"finish_reason={shown(reason)}: the sample is not text; expected 'stop' or 'length'")
     thoughts = _thoughts(message)
     if reason == "stop" and not calls and thoughts.strip() and (text is None or text == "" or str(text).isspace()):
         text = thoughts  # the endpoint takes the whole sample for a thought
     if text is None and (reason == "length" or calls):
         text = ""  # all tokens are hidden thoughts, or a tool call
     if not isinstance(text, str):
-        return Choice(error=f"content={_short(text)}: the sample has no text")
+        return Choice(error=f"content={shown(text)}: the sample has no text")
     if len(text) + len(thoughts) > SAMPLE:
         return Choice(error=f"content: the sample has {len(text) + len(thoughts)} characters; {SAMPLE} is the limit")
     text = text.encode(errors="replace").decode()  # UTF-8 cannot encode half of a surrogate pair
@@ -305,12 +305,14 @@ def _logprobs(found: object, text: str) -> list[float] | None:
     content = found.get("content")
     if content == [] and not text:
         return []
-    if content and not (isinstance(content, list) and all(isinstance(token, Mapping) for token in content)):
+    if content and not (isinstance(content, list) and set(map(type, content)) == {dict}):
         return None
     values = [token.get("logprob") for token in content] if content else found.get("token_logprobs")
-    if not isinstance(values, list) or not values or not all(_is_number(value) for value in values):
+    if not isinstance(values, list) or not values:
         return None
-    return [float(value) for value in values]
+    if set(map(type, values)) == {float} and math.isfinite(sum(values)):  # the usual case, and there are many
+        return values
+    return [float(value) for value in values] if all(map(_is_number, values)) else None
 
 
 def _is_number(value: object) -> bool:

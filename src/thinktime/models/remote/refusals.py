@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from thinktime.core.errors import InputError, ModelError, TooLongError, UnknownNameError
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
@@ -46,8 +47,13 @@ async def models(client: Client) -> list[str]:
     Raises:
         RemoteError: the endpoint cannot be reached, or refuses the request.
     """
-    listing = (await client.get("models")).body.get("data")
-    entries = listing if isinstance(listing, Sequence) else []
+    return listed_in((await client.get("models")).body)
+
+
+def listed_in(listing: Mapping[str, Any]) -> list[str]:
+    """The names in a list of models."""
+    data = listing.get("data")
+    entries = data if isinstance(data, Sequence) else []
     return [entry["id"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)]
 
 

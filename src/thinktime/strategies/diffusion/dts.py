@@ -13,7 +13,7 @@ from math import ceil, inf, log, sqrt
 from random import Random
 from typing import ClassVar
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, check_number
 from thinktime.core.particles import log_mean_exp, normalised
 from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import best
@@ -104,6 +104,7 @@ class DTS:
         one_of("variant", self.variant, ("star", "sample"))
         above("factor", self.factor, 0)
         above("widen", self.widen, 0)
+        check_number("alpha", self.alpha)
         if not 0 < self.alpha < 1:
             fix = "give a number between 0 and 1; with 1 the tree never reuses a node, with 0 it never widens"
             raise InputError("alpha", self.alpha, fix)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, check_number
 from thinktime.core.search import Search
 from thinktime.core.selection import best, ranked
 from thinktime.core.trace import Answer
@@ -120,11 +120,13 @@ class SearchOverPaths:
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
         at_least("width", self.width, 1)
+        check_number("level", self.level)
         if not 0 < self.level < 1:
             raise InputError("level", self.level, "give a share of the way between 0 and 1")
         above("forward", self.forward, 0)
         if self.level + self.forward > 1:
             raise InputError("forward", self.forward, f"give less; from level={self.level} that is past pure noise")
+        check_number("backward", self.backward)
         if not self.forward < self.backward <= 1:
             fix = f"give more than forward={self.forward}, at most 1; else the search would never end"
             raise InputError("backward", self.backward, fix)

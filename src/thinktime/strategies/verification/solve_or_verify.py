@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from thinktime.core.errors import CapabilityError, InputError, ModelError
+from thinktime.core.errors import CapabilityError, InputError, ModelError, check_number
 from thinktime.core.search import Search, refuse_copies
 from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.trace import Answer
@@ -140,12 +140,14 @@ class SolveOrVerify:
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 1)
+        check_number("ratio", self.ratio)
         if not 0 < self.ratio < math.inf:
             fix = "give a number above 0: lambda must be positive (verification tokens / solution tokens)"
             raise InputError("ratio", self.ratio, fix)
         for name in ("alpha_s", "alpha_v"):
             not_below(name, getattr(self, name), 0)
         for name in ("a", "b"):  # a fit may say that larger budgets want fewer checks
+            check_number(name, getattr(self, name))
             if not math.isfinite(getattr(self, name)):
                 raise InputError(name, getattr(self, name), "give a finite number")
         above("crossover", self.crossover, 0)
