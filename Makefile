@@ -1,4 +1,5 @@
 # make demo   five strategies on the shipped model, in a few minutes, and a picture of the same on pictures
+# make demo-real   four strategies on a real model of 0.5 billion parameters and ten problems of GSM8K; asks before it downloads
 # make test   lint, strict type check, tests
 # make fuzz   the property tests of odd inputs with random examples, for a long time; EXAMPLES=20000 for longer
 # make bench  speed, side by side with peers
@@ -9,10 +10,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fuzz bench experiment browser bubblewrap lock clean
+.PHONY: demo demo-real test lint fuzz bench experiment browser bubblewrap lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
+
+demo-real: $(READY) bubblewrap
+	$(BIN)/thinktime demo --real
 
 test: $(READY) lint browser bubblewrap
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -12,9 +12,10 @@ from typer.exceptions import TyperException
 
 from thinktime import __version__
 from thinktime.cli.ask import ask
-from thinktime.cli.bench import bench, demo, report
+from thinktime.cli.bench import bench, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.data import data
+from thinktime.cli.demo import demo
 from thinktime.cli.doctor import doctor
 from thinktime.cli.models import models
 from thinktime.cli.paint import paint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import shlex
 import signal
@@ -309,39 +308,6 @@ def report(
         reason = f"{type(error).__name__}: {error}"
         raise InputError("result", str(result), f"it is no whole result of `thinktime bench` ({reason})") from None
     print(json.dumps({"report": str(target)}) if as_json else f"report: {target}")
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("runs/demo"),
-    problems: Annotated[int, typer.Option(help="How many problems.")] = 100,
-) -> None:
-    """Five strategies at budgets 1 to 16 on the shipped model: the accuracy and the tokens of each."""
-    from thinktime.bench.report import headline
-    from thinktime.pocket.problems import problems as pocket_problems
-
-    print(f"Five strategies, budgets 1 to 16, {problems} word problems from the test split. A few minutes…")
-    bench(out=out, problems=problems, model=["pocket"], force=True)
-    result = read_json(out / "result.json")
-    print(f"\n{headline(result)}")
-    _paint(out / "pictures.png")
-    question = next(pocket_problems("test", 1, seed=1, levels=[3])).question
-    me = shlex.quote(sys.argv[0])
-    print("\nThree things to try next:")
-    print(f"  {me} ask {shlex.quote(question)} --strategy beam_search --tree")
-    print(f"  {me} bench pocket --levels 5 --problems 50 --strategies majority,beam_search --out runs/hard")
-    print(f"  {me} paint 'digit 7, heavy ink' --strategy dts --budget 400nfe")
-
-
-def _paint(path: Path) -> None:
-    """Paint the demo's pictures, if the packages for pictures are installed."""
-    if importlib.util.find_spec("diffusers") is None or importlib.util.find_spec("PIL") is None:
-        print("\nThe same strategies paint: pip install 'thinktime[images]'")
-        return
-    from thinktime.bench.gallery import draw, paintings
-
-    print("\nThe same strategies on pictures: digits with heavy ink by the shipped image model, half a minute…")
-    draw(paintings(), path)
-    print(f"{path}: the same draws under each method, and scores against evaluations of the denoiser")
 
 
 def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
