@@ -7,7 +7,7 @@ import secrets
 import socket
 from typing import Literal
 
-from thinktime.sandbox.running import Limits, Outcome, Sandbox, compiled
+from thinktime.sandbox.running import Execution, Limits, Sandbox, compiled
 
 Verdict = Literal["passed", "failed", "time", "memory", "output", "killed", "refused"]
 
@@ -45,6 +45,6 @@ async def judge(sandbox: Sandbox, program: str, tests: str, limits: Limits | Non
 
 def _start(
     sandbox: Sandbox, channel: socket.socket, limits: Limits | None, function: str, *values: object
-) -> asyncio.Task[Outcome]:
+) -> asyncio.Task[Execution]:
     names = {"__name__": "calls", "ARGUMENTS": (function, *values)}
     return asyncio.create_task(sandbox.run(compiled("calls.py"), names=names, channel=channel, limits=limits))
