@@ -7,9 +7,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread makes them slower
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import gc
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +35,45 @@ settings.register_profile("thinktime", deadline=None, derandomize=True, max_exam
 settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "5000")))
 settings.load_profile("thinktime")
 
+gc.set_threshold(50_000)  # imports and tests make few cycles, and a search for them takes long among so many modules
+
+
+def pytest_collection_finish() -> None:
+    """The modules and the tests stay to the end, so the garbage collector need not look at them again."""
+    gc.freeze()
+
+
+HEAVY = re.compile(r"\b(from|import) \S*(transformers|diffus)|transformers_\w+[:.]")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, one worker gets all files whose imports take many seconds."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.option.dist != "loadfile":
+        return None
+    heavy = {path.name for path in Path(__file__).parent.glob("test_*.py") if HEAVY.search(path.read_text())}
+
+    class ByImports(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "heavy" if Path(file).name in heavy else file
+
+    return ByImports(config, log)
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders that do not exist yet, without end."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(place) for place in count())
+
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def own_cache(monkeypatch: pytest.MonkeyPatch, caches: Iterator[Path]) -> None:
     """Each test has its own cache of probes, apart from the user's."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(next(caches)))
 
 
 @pytest.fixture(scope="session")

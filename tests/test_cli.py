@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from program import Finished, Program
 from typer.testing import CliRunner
 from waiting import PATIENCE
 
@@ -45,20 +45,6 @@ QUESTIONS = (
 )
 """Short, because these tests solve them many times."""
 N_QUESTIONS = len(QUESTIONS)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The result of a command: exit code, output, errors."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        assert self.code == 0, self.err
-        value: dict[str, Any] = json.loads(self.out)
-        return value
 
 
 class Command(Protocol):
@@ -92,24 +78,6 @@ def write_questions(folder: Path) -> None:
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def start(folder: Path, *arguments: str, in_background: bool = False) -> subprocess.Popen[str]:
-    """The program as a shell starts it: a background job ignores Ctrl-C, also if these tests run in the foreground."""
-    interrupt = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if in_background else signal.SIG_DFL)
-    return subprocess.Popen(
-        [str(PROGRAM), *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=interrupt,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> Finished:
-    out, err = process.communicate(timeout=PATIENCE)
-    return Finished(process.returncode, out, err)
-
-
 def banked(bank: Path) -> int:
     """The number of samples in a bank, also of another process; 0 if there is no bank or it is locked.
 
@@ -124,26 +92,26 @@ def banked(bank: Path) -> int:
             return 0
 
 
-def stopped_in_the_middle(folder: Path, undisturbed: Path, *, in_background: bool = False) -> subprocess.Popen[str]:
+def stopped_in_the_middle(folder: Path, undisturbed: Path, *, in_background: bool = False) -> Program:
     """A bench in which at least one strategy, but not all, has ended. It is stopped until it gets a signal to continue.
 
     On a busy machine it may have passed the middle before we check; then another bench is started.
     """
     write_questions(folder)
     limit, late = time.monotonic() + PATIENCE, banked(undisturbed / "run" / "bank.db") - N_QUESTIONS
-    process = start(folder, *BENCH, in_background=in_background)
+    program = Program(folder, *BENCH, in_background=in_background)
     while True:
-        process.send_signal(signal.SIGSTOP)  # it does not run while we check
+        program.send(signal.SIGSTOP)  # it does not run while we check
         done = banked(folder / "run" / "bank.db")
         if 2 * N_QUESTIONS < done < late:
-            return process
+            return program
         if done >= late:
-            process.kill()
-            process.communicate()
+            program.send(signal.SIGKILL)
+            program.finish()
             shutil.rmtree(folder / "run")
-            process = start(folder, *BENCH, in_background=in_background)
-        process.send_signal(signal.SIGCONT)
-        assert process.poll() is None, process.communicate()
+            program = Program(folder, *BENCH, in_background=in_background)
+        program.send(signal.SIGCONT)
+        assert program.running, program.finish()
         assert time.monotonic() < limit
         time.sleep(0.03)
 
@@ -153,7 +121,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted bench."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_questions(folder)
-    done = finish(start(folder, *BENCH))
+    done = Program(folder, *BENCH).finish()
     assert done.code == 0, done.err
     return folder
 
@@ -467,8 +435,10 @@ def test_models_describes_the_shipped_models_and_gives_a_question_that_works(thi
 
 
 def test_the_question_of_a_help_text_is_answered_by_the_installed_program(tmp_path: Path) -> None:
-    done = finish(start(tmp_path, "ask", QUESTION, "--strategy", "single", "--json"))
-    assert done.json()["usage"]["model_calls"] == 1
+    command = [str(PROGRAM), "ask", QUESTION, "--strategy", "single", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["usage"]["model_calls"] == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -502,9 +472,9 @@ def test_a_larger_vote_reuses_the_samples_of_a_smaller_one(thinktime: Command, t
 def test_a_killed_bench_that_is_run_again_gives_the_same_result_byte_for_byte(
     undisturbed: Path, tmp_path: Path, thinktime: Command
 ) -> None:
-    process = stopped_in_the_middle(tmp_path, undisturbed)
-    process.send_signal(signal.SIGKILL)
-    assert finish(process).code == -signal.SIGKILL
+    program = stopped_in_the_middle(tmp_path, undisturbed)
+    program.send(signal.SIGKILL)
+    assert program.finish().code == -signal.SIGKILL
     run, reference = tmp_path / "run", undisturbed / "run"
     assert 0 < banked(run / "bank.db") < banked(reference / "bank.db")
     assert not (run / "result.json").exists()
@@ -527,10 +497,9 @@ def test_an_interrupted_bench_shows_its_results_keeps_its_bank_and_can_be_resume
     thinktime: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process = stopped_in_the_middle(tmp_path, undisturbed, in_background=in_background)
-    process.send_signal(kind)
-    process.send_signal(signal.SIGCONT)
-    stopped = finish(process)
+    program = stopped_in_the_middle(tmp_path, undisturbed, in_background=in_background)
+    program.send(kind, signal.SIGCONT)
+    stopped = program.finish()
     assert stopped.code == 130
     assert "single" in stopped.out and "finished problems only" in stopped.out
     assert "run the same command again" in stopped.err and "Traceback" not in stopped.err
@@ -619,7 +588,7 @@ def test_a_result_under_a_budget_does_not_depend_on_other_samples_in_the_bank(
 def test_a_bank_in_use_by_another_process_is_refused_with_its_number(undisturbed: Path, tmp_path: Path) -> None:
     write_questions(tmp_path)
     with Bank(tmp_path / "run" / "bank.db"):
-        done = finish(start(tmp_path, *BENCH))
+        done = Program(tmp_path, *BENCH).finish()
     assert (done.code, done.out) == (1, "")
     (line,) = done.err.splitlines()
     assert line.startswith("error: bank='run/bank.db'") and f"process {os.getpid()} " in line

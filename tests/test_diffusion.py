@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tiny_diffusion
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import MemoryJournal, unhurried
@@ -88,6 +87,8 @@ def random(shape: tuple[int, ...], seed: int) -> Array:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("clip", [True, False])
 def test_a_step_equals_that_of_diffusers(prediction: str, eta: float, clip: bool) -> None:
+    from diffusers import DDIMScheduler
+
     sampler: Any = DDIMScheduler(prediction_type=prediction, clip_sample=clip, timestep_spacing="trailing")
     sampler.set_timesteps(10)
     alphas = [float(sampler.alphas_cumprod[t]) for t in sampler.timesteps] + [1.0]
@@ -104,6 +105,8 @@ def test_a_step_equals_that_of_diffusers(prediction: str, eta: float, clip: bool
 
 def test_a_whole_picture_equals_that_of_the_pipeline_at_every_step(model: DiffusionModel, directory: Path) -> None:
     """The same noises through the network and scheduler of ``diffusers``."""
+    from diffusers import DDIMScheduler
+
     search = searching(model, eta=0.5)
     leaf = asyncio.run(search.extend([search.root]))[0]
     rng = np.random.Generator(np.random.Philox(key=int(leaf.key, 16)))
@@ -409,6 +412,8 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path, directory: Path)
 
 
 def test_parts_whose_states_have_other_shapes_are_refused(tmp_path: Path, directory: Path, latent: Path) -> None:
+    from diffusers import AutoencoderKL, UNet2DModel
+
     for source, part, wrong, message in (
         (directory, "unet", {"out_channels": 2}, "it predicts 2 channels for states of 1"),
         (latent, "vae", {"latent_channels": 3}, "its decoder takes 3 channels, its states have 4"),
@@ -446,6 +451,8 @@ def test_a_measure_that_returns_too_few_numbers_is_named(model: DiffusionModel) 
 
 
 def test_stable_diffusion_is_steered_and_equals_its_pipeline(latent: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
     search = searching(latent, "a cat", eta=0, guidance=3.0)
     answer = painted("best_of_n:n=2", search)
     assert answer.node is not None

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import tiny_diffusion
@@ -106,17 +105,21 @@ BETAS = np.linspace(1e-3, 3e-2, 1000).tolist()
 def test_the_fields_of_a_sampler_are_applied_as_in_diffusers(
     plain: Path, changed: Changed, fields: dict[str, Any]
 ) -> None:
+    from diffusers import DDIMScheduler
+
     directory = changed(plain, SCHEDULER, fields)
-    assert_steps_equal(DiffusionModel(directory), diffusers.DDIMScheduler.from_pretrained(directory / "scheduler"))
+    assert_steps_equal(DiffusionModel(directory), DDIMScheduler.from_pretrained(directory / "scheduler"))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace"])
 @pytest.mark.parametrize("schedule", ["sigmoid", "laplace", "linear"])
 def test_a_ddpm_has_its_own_steps_at_full_noise(plain: Path, changed: Changed, schedule: str, spacing: str) -> None:
+    from diffusers import DDPMScheduler
+
     fields = {"_class_name": "DDPMScheduler", "beta_schedule": schedule, "timestep_spacing": spacing}
     without = ("set_alpha_to_one",)
     directory = changed(plain, SCHEDULER, fields | {"clip_sample": False, "beta_end": 0.01}, without)
-    theirs: Any = diffusers.DDPMScheduler.from_pretrained(directory / "scheduler")
+    theirs: Any = DDPMScheduler.from_pretrained(directory / "scheduler")
     levels = DiffusionModel(directory).levels(STEPS)
     theirs.set_timesteps(STEPS)
     assert levels.timesteps == tuple(int(t) for t in theirs.timesteps)
@@ -133,12 +136,14 @@ def test_a_sampler_without_clipping_gets_none_and_its_replacement_is_logged(
     plain: Path, changed: Changed, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without noise, DDIM and Euler's method take the same steps; Euler scales its states by another factor."""
+    from diffusers import EulerDiscreteScheduler
+
     fields = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "beta_schedule": "linear"}
     without = ("clip_sample", "clip_sample_range", "thresholding", "set_alpha_to_one")
     directory = changed(plain, SCHEDULER, fields, without)
     levels = DiffusionModel(directory).levels(STEPS)
     assert "the levels are those of its EulerDiscreteScheduler, the steps are those of DDIM" in caplog.text
-    theirs: Any = diffusers.EulerDiscreteScheduler.from_pretrained(directory / "scheduler")
+    theirs: Any = EulerDiscreteScheduler.from_pretrained(directory / "scheduler")
     theirs.set_timesteps(STEPS)
     x = random((1, 8, 8), 0)
     told = torch.from_numpy(x) * (theirs.sigmas[0] ** 2 + 1) ** 0.5
@@ -268,13 +273,15 @@ def test_a_value_that_the_pipeline_of_stable_diffusion_replaces_is_refused(
 
 
 def test_stable_diffusion_with_a_v_model_and_euler_equals_its_pipeline(latent: Path, changed: Changed) -> None:
+    from diffusers import StableDiffusionPipeline
+
     fields = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction", "timestep_spacing": "leading"}
     directory = changed(latent, SCHEDULER, fields, ("clip_sample", "set_alpha_to_one"))
     search = searching(directory, "a cat", eta=0, guidance=3.0)
     answer = painted("single", search)
     assert answer.node is not None
     model = search.generator.model  # type: ignore[attr-defined]
-    pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(directory, safety_checker=None)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(directory, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     rng = np.random.Generator(np.random.Philox(key=int(answer.node.key, 16)))
     latents = torch.from_numpy(rng.standard_normal(model.shape, np.float32))[None]
@@ -347,9 +354,11 @@ def test_a_field_of_a_part_that_changes_the_picture_is_refused_by_name(
 def test_a_network_with_other_inputs_is_refused(
     latent: Path, changed: Changed, fields: dict[str, Any], message: str
 ) -> None:
+    from diffusers import UNet2DConditionModel
+
     directory = changed(latent, UNET, fields)
     config = json.loads((directory / UNET).read_text())
-    diffusers.UNet2DConditionModel.from_config(config).save_pretrained(directory / "unet")
+    UNet2DConditionModel.from_config(config).save_pretrained(directory / "unet")
     with pytest.raises(InputError, match=message):
         DiffusionModel(directory)
 

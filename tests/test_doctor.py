@@ -12,8 +12,6 @@ from commands import ran
 from fake_endpoint import FakeEndpoint, Running
 from tiny import tiny_directory_in
 
-from thinktime.models.engine import transformers_model
-
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
@@ -137,7 +135,7 @@ def test_a_shipped_model_fits_one_screen() -> None:
 
 
 def test_a_model_that_differs_from_transformers_is_not_to_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformers_model, "tolerance", lambda dtype: 1e-9)
+    monkeypatch.setattr("thinktime.models.engine.transformers_model.tolerance", lambda dtype: 1e-9)
     assert "do not trust it" in row("compared with transformers", "pocket")
 
 

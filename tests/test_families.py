@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.families.random_models import write_random_model
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.models import load_language_model
 from thinktime.models.engine.rows import Output, Read, Row
-from thinktime.pocket import directory
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-FIELDS = SIZES | {
-    "num_key_value_heads": 2,
-    "vocab_size": 500,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": None,
-    "initializer_range": 0.3,
-    "tie_word_embeddings": False,
-}
 GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 20, "sliding_window": 16}
 RIGHT: dict[str, dict[str, Any]] = {
     "Cohere": {"logit_scale": 0.0625},
@@ -62,22 +50,7 @@ Make = Callable[..., Path]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Writes a small random model of a family with the pocket tokenizer."""
-    import transformers
-
-    def made(family: str, **fields: Any) -> Path:
-        torch.manual_seed(0)
-        text = "Text" if family == "Gemma3" else ""
-        config = getattr(transformers, f"{family}{text}Config")(**FIELDS | fields)
-        model = getattr(transformers, f"{family}ForCausalLM")(config)
-        for name, weight in model.named_parameters():
-            if "sinks" in name:
-                torch.nn.init.normal_(weight)
-        model.save_pretrained(tmp_path)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(directory("solver") / name, tmp_path / name)
-        return tmp_path
-
-    return made
+    return lambda family, **fields: write_random_model(family, tmp_path, **fields)
 
 
 def logprobs_of(output: Output) -> list[float]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 from thinktime.core.errors import InputError, ModelError
+from thinktime.files import cache_folder
 from thinktime.models.engine.gguf import converted
 from thinktime.models.engine.llama import Llama, packs
 from thinktime.models.engine.models import load_language_model
@@ -156,4 +157,4 @@ def test_a_cut_file_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"cut\.gguf"):
         load_language_model(tmp_path / "cut.gguf")
-    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert cache_folder().exists() and not list(cache_folder().rglob("*.safetensors"))

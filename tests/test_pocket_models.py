@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
+from benchmarks.families.random_models import FIELDS, write_random_model
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
@@ -31,29 +31,7 @@ FAMILIES = ("Llama", "Qwen2", "Qwen3", "Mistral")
 @pytest.fixture(scope="module")
 def other_families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small random model of each family, written by ``transformers``, with the pocket tokenizer."""
-    import transformers
-
-    made = {}
-    for family in FAMILIES:
-        torch.manual_seed(0)
-        config = getattr(transformers, f"{family}Config")(**_small(), tie_word_embeddings=False)
-        model = getattr(transformers, f"{family}ForCausalLM")(config)
-        made[family] = _saved(model, tmp_path_factory.mktemp(family))
-    return made
-
-
-def _small(**fields: Any) -> dict[str, Any]:
-    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
-    more = {"num_key_value_heads": 2, "vocab_size": 500, "max_position_embeddings": 256, "initializer_range": 0.3}
-    return {**size, **ids, **more, **fields}
-
-
-def _saved(model: Any, target: Path) -> Path:
-    model.save_pretrained(target)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(directory("solver") / name, target / name)
-    return target
+    return {family: write_random_model(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
 
 
 def _greedy(generator: LocalGenerator, questions: tuple[str, ...], n_tokens: int) -> list[tuple[int, ...]]:
@@ -276,22 +254,14 @@ def test_another_family_is_charged_for_the_parameters_that_a_token_is_multiplied
 def test_a_llama_with_scaled_rotary_positions_generates_what_transformers_generates(
     rope: dict[str, Any], tmp_path: Path, questions: tuple[str, ...]
 ) -> None:
-    from transformers import LlamaForCausalLM
-    from transformers.models.llama import LlamaConfig as TheirConfig
-
-    torch.manual_seed(0)
-    path = _saved(LlamaForCausalLM(TheirConfig(**_small(), rope_parameters=rope)), tmp_path)
+    path = write_random_model("Llama", tmp_path, rope_parameters=rope)
     ids = ChatTokenizer(path).encode_chat(questions[4])
     (ours,) = _greedy(LocalGenerator(path, dtype="float32"), (questions[4],), 24)
     assert ours == _transformers_greedy(_auto_model(path), ids, 24)
 
 
 def test_a_llama_with_biases_generates_what_transformers_generates(tmp_path: Path, questions: tuple[str, ...]) -> None:
-    from transformers import LlamaForCausalLM
-    from transformers.models.llama import LlamaConfig as TheirConfig
-
-    torch.manual_seed(0)
-    path = _saved(LlamaForCausalLM(TheirConfig(**_small(), attention_bias=True)), tmp_path)
+    path = write_random_model("Llama", tmp_path, attention_bias=True)
     ids = ChatTokenizer(path).encode_chat(questions[4])
     (ours,) = _greedy(LocalGenerator(path, dtype="float32"), (questions[4],), 24)
     assert ours == _transformers_greedy(_auto_model(path), ids, 24)
@@ -301,7 +271,7 @@ def test_fields_that_a_llama_config_lacks_have_the_defaults_of_transformers(tmp_
     from transformers import AutoConfig
 
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    given = {name: value for name, value in _small().items() if name in needed}
+    given = {name: value for name, value in FIELDS.items() if name in needed}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **given}))
     theirs = AutoConfig.from_pretrained(tmp_path)
     ours = LlamaConfig.read(tmp_path)

@@ -88,7 +88,7 @@ def greedy(url: str, generator: LocalGenerator, questions: tuple[str, ...]) -> l
         await remote.close()
         return searches[0].problem, there, here
 
-    return [asyncio.run(both(question)) for question in questions[:4]]
+    return [asyncio.run(both(question)) for question in (questions[0], questions[5])]  # the shortest answers
 
 
 def test_a_greedy_sample_is_the_one_that_the_local_model_makes_at_the_same_count(

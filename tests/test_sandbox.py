@@ -22,7 +22,7 @@ from thinktime.bench.execution import Checks
 from thinktime.core.errors import InputError
 from thinktime.sandbox.calls import NAMED, LostError, Side
 from thinktime.sandbox.judging import judge
-from thinktime.sandbox.running import Limits, Outcome, Reason, Sandbox, find_sandbox, why_not
+from thinktime.sandbox.running import Execution, Limits, Reason, Sandbox, find_sandbox, why_not
 
 PROBLEM = why_not()
 BUBBLEWRAP = pytest.param(
@@ -48,7 +48,7 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
     return found
 
 
-def run(sandbox: Sandbox, program: str, limits: Limits = AMPLE, **given: Any) -> Outcome:
+def run(sandbox: Sandbox, program: str, limits: Limits = AMPLE, **given: Any) -> Execution:
     return asyncio.run(sandbox.run(program, limits=limits, **given))
 
 

@@ -10,7 +10,6 @@ this file.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -19,16 +18,13 @@ from typing import Any
 import torch
 import transformers
 
+from benchmarks.families.random_models import write_random_model
 from thinktime.bench.environment import environment
 from thinktime.core.errors import ThinktimeError
 from thinktime.models.engine.models import load_language_model
 from thinktime.models.engine.rows import Read, Row
-from thinktime.pocket import directory
 
 HERE = Path(__file__).parent
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
-SIZES |= {"num_key_value_heads": 2, "vocab_size": 500, "max_position_embeddings": 256, "pad_token_id": 0}
-FIELDS: dict[str, Any] = SIZES | {"eos_token_id": 1, "bos_token_id": None, "initializer_range": 0.3}
 GRANITE = {"logits_scaling": 8.0, "attention_multiplier": 0.1}
 GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 20, "sliding_window": 16}
 EXPERTS = {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}
@@ -88,24 +84,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "Starcoder2": {"sliding_window": 16},
     "Zamba2": {},
 }
-"""The fields of each configuration beyond `FIELDS`, by the name of its family and of the variant."""
-TEXT_PARTS = ("Gemma3", "Gemma3n", "Llama4")
-"""Families whose text model has a configuration of its own."""
-
-
-def made(name: str, folder: Path) -> None:
-    """Write a random model with the shipped tokenizer."""
-    family = name.split(",")[0]
-    torch.manual_seed(0)
-    text, head = "Text" if family in TEXT_PARTS else "", "LMHeadModel" if family == "GPT2" else "ForCausalLM"
-    fields = FIELDS | CONFIGURATIONS[name] | {"tie_word_embeddings": False}
-    model = getattr(transformers, family + head)(getattr(transformers, f"{family}{text}Config")(**fields))
-    for parameter, weight in model.named_parameters():
-        if "sinks" in parameter:
-            torch.nn.init.normal_(weight)
-    model.save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(directory("solver") / file, folder / file)
+"""The fields of each configuration beyond those of every model, by the name of its family and of the variant."""
 
 
 def difference(folder: Path) -> float:
@@ -137,7 +116,8 @@ def main() -> None:
     for name in CONFIGURATIONS:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                made(name, Path(folder))
+                fields = CONFIGURATIONS[name] | {"num_hidden_layers": 3}
+                write_random_model(name.split(",")[0], Path(folder), **fields)
             except Exception as error:  # whatever a constructor of transformers raises on made-up sizes
                 found["not made"][name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
                 continue

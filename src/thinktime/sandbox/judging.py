@@ -10,7 +10,7 @@ import secrets
 import socket
 from typing import Literal
 
-from thinktime.sandbox.running import Limits, Outcome, Reason, Sandbox, compiled, without_mark
+from thinktime.sandbox.running import Execution, Limits, Reason, Sandbox, compiled, without_mark
 
 Verdict = Literal["passed", "failed", "time", "memory", "output", "killed", "refused"]
 
@@ -53,13 +53,13 @@ async def returned(sandbox: Sandbox, program: str, function: str, limits: Limits
         Why the program ended, and the text (see `thinktime.sandbox.returned`). The text is empty if there is no value.
     """
     token = secrets.token_hex()
-    names = {"__name__": "returned", "ARGUMENTS": (program, function, token)}
+    names = {"__name__": "returned", "ARGUMENTS": (without_mark(program), function, token)}
     outcome = await sandbox.run(compiled("returned.py"), names=names, limits=limits)
     return outcome.reason, outcome.stdout.decode(errors="replace").rpartition(token)[2] if outcome.exit == 0 else ""
 
 
 def _start(
     sandbox: Sandbox, channel: socket.socket, limits: Limits | None, function: str, *values: object
-) -> asyncio.Task[Outcome]:
+) -> asyncio.Task[Execution]:
     names = {"__name__": "calls", "ARGUMENTS": (function, *values)}
     return asyncio.create_task(sandbox.run(compiled("calls.py"), names=names, channel=channel, limits=limits))

@@ -64,7 +64,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Execution:
     """How a program ended."""
 
     reason: Reason
@@ -97,7 +97,7 @@ class Sandbox:
         names: Mapping[str, Any] | None = None,
         channel: socket.socket | None = None,
         limits: Limits | None = None,
-    ) -> Outcome:
+    ) -> Execution:
         """Run a program as ``__main__``. No program makes this raise. If it is cancelled, the program ends.
 
         Args:
@@ -128,13 +128,13 @@ class Sandbox:
                 stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
                 running = stack.enter_context(_Running(self.kind, job, channel, limits, folder, stdout, stderr))
             except OSError as error:
-                return Outcome("refused", None, b"", str(error).encode(), 0.0)
+                return Execution("refused", None, b"", str(error).encode(), 0.0)
             over = await running.end(limits)
             texts = [_beginning(file, limits.output + 1) for file in (stdout, stderr)]
             reason = running.reason(over, any(len(text) > limits.output for text in texts))
             status = running.process.returncode if reason == "ok" else None
             out, err = (text[: limits.output] for text in texts)
-            return Outcome(reason, status, out, err, time.monotonic() - began)
+            return Execution(reason, status, out, err, time.monotonic() - began)
 
 
 class _Running:

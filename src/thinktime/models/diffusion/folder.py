@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusers import __version__
-
 from thinktime.core.errors import InputError
 from thinktime.models.engine.models import digest_of
 
@@ -44,14 +42,14 @@ _REQUESTED = {
 """Fields that need more than a state, a timestep and a condition, or another formula for the decoder's input."""
 
 
-class Weights(NamedTuple):
+class WeightFiles(NamedTuple):
     """The files of a part's weights, and the options that load them."""
 
     files: list[Path]
     options: dict[str, Any]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_fields(path: Path) -> dict[str, Any]:
     """An object in a JSON file.
 
     Raises:
@@ -125,7 +123,7 @@ def require(directory: Path, *names: str) -> None:
             raise InputError("model", str(directory), f"it has no {name}; download all parts of the pipeline")
 
 
-def weights_of(part: Path) -> Weights:
+def weights_of(part: Path) -> WeightFiles:
     """The weights of a part: safetensors first, then their variants such as ``.fp16.``, then PyTorch's own format.
 
     Raises:
@@ -135,12 +133,12 @@ def weights_of(part: Path) -> Weights:
     for suffix in (".safetensors", ".bin"):
         plain = [name for name in names if name.endswith(suffix) and name.count(".") == 1 and name.startswith(_STEMS)]
         if plain:
-            return Weights([part / name for name in plain], {"use_safetensors": suffix != ".bin"})
+            return WeightFiles([part / name for name in plain], {"use_safetensors": suffix != ".bin"})
         for stem in _STEMS:
             variants = [name for name in names if name.startswith(f"{stem}.") and name.endswith(suffix)]
             if variants:
                 options = {"use_safetensors": suffix != ".bin", "variant": variants[0].split(".")[1]}
-                return Weights([part / variants[0]], options)
+                return WeightFiles([part / variants[0]], options)
     fix = f"there are no weights in {part.name} (*.safetensors or *.bin); download all parts of the pipeline"
     raise InputError("model", str(part.parent), fix)
 
@@ -175,6 +173,8 @@ def fields(kind: Any) -> dict[str, Any]:
 
 def fingerprint(directory: Path, parts: Collection[str]) -> str:
     """Sixteen hexadecimal digits that change with everything that decides a picture: the files and the backend."""
+    from diffusers import __version__
+
     described = {path for part in (*parts, "scheduler") for path in (directory / part).iterdir()}
     files = {path for path in described if path.suffix in (".json", ".txt") and "index" not in path.name}
     files |= {path for part in _networks(parts) for path in weights_of(directory / part).files}

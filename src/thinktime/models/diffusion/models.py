@@ -24,7 +24,7 @@ from thinktime.models.diffusion.folder import (
     fields,
     fingerprint,
     parts_of,
-    read_json,
+    read_fields,
     require,
     weights_digest,
     weights_of,
@@ -52,11 +52,11 @@ class DiffusionModel:
     """
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        index = read_json(directory / "model_index.json")
+        index = read_fields(directory / "model_index.json")
         self.device = device_of(device)
         require(directory, "scheduler/scheduler_config.json")
         self.text = index.get("_class_name") == TEXT
-        sampler = read_json(directory / "scheduler" / "scheduler_config.json")
+        sampler = read_fields(directory / "scheduler" / "scheduler_config.json")
         self._sampler: Any = sampler_of(sampler, latent=self.text, named=class_of(index, "scheduler"))
         names = parts_of(directory, index)
         self._encoded: dict[str, Tensor] = {}
@@ -95,7 +95,7 @@ class DiffusionModel:
             InputError: a field of its configuration is not supported.
             ModelError: its files lack weights.
         """
-        config, of_diffusers = read_json(folder / "config.json"), folder.name != "text_encoder"
+        config, of_diffusers = read_fields(folder / "config.json"), folder.name != "text_encoder"
         check_fields(folder.name, config, fields(kind) if of_diffusers else None)
         field, wanted = ("_class_name", kind.__name__) if of_diffusers else ("model_type", kind.config_class.model_type)
         if config.get(field, wanted) != wanted:
@@ -158,7 +158,7 @@ class DiffusionModel:
             InputError: ``labels.json`` does not fit the network.
         """
         described = directory / "labels.json"
-        labels = read_json(described) if described.exists() else {}
+        labels = read_fields(described) if described.exists() else {}
         classes = (0 if self.text else self._net.config.num_class_embeds) or 0
         hidden, names = labels.get("hidden"), tuple(labels.get("labels") or map(str, range(classes)))
         if len(names) > classes or not (hidden is None or (type(hidden) is int and 0 <= hidden < classes)):
