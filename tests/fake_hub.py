@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from thinktime.hub.catalogue import CatalogueEntry, Kind, ModelFile, Piece
+from thinktime.hub.catalogue import CatalogueEntry, Kind, ModelFile, WheelMember
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -138,7 +138,7 @@ def entry_of(content: bytes, *, name: str = "made-up", parts: int = 0, kind: Kin
     """A catalogue entry of one file, which this many packages carry."""
     step = -(-len(content) // max(parts, 1))
     pieces = tuple(
-        Piece(f"{name}-part{n + 1}", "1.0", f"data/part{n + 1}.bin", len(content[n * step : (n + 1) * step]))
+        WheelMember(f"{name}-part{n + 1}", "1.0", f"data/part{n + 1}.bin", len(content[n * step : (n + 1) * step]))
         for n in range(parts)
     )
     file = ModelFile(f"{name}.gguf", len(content), sha256(content), pieces)

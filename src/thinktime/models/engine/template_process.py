@@ -45,12 +45,12 @@ class Generation(Extension):
         return caller()
 
 
-class RefusedError(TemplateError):
+class RefusedTemplateError(TemplateError):
     """A template calls ``raise_exception``."""
 
 
 def _refuse(message: str) -> NoReturn:
-    raise RefusedError(message)
+    raise RefusedTemplateError(message)
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
@@ -74,7 +74,7 @@ def answer(template: str, variables: dict[str, Any]) -> dict[str, str]:
     """The rendered text, or the reason why there is none."""
     try:
         text = compiled(template).render(**variables)
-    except RefusedError as error:
+    except RefusedTemplateError as error:
         return {"refused": str(error)}
     except MemoryError:
         return {"error": f"it needs more than {BYTES >> 20} MiB"}
