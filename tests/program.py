@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -42,12 +43,15 @@ class Program:
         folder: the working directory.
         arguments: words of the command line after ``thinktime``.
         in_background: Ctrl-C is ignored, as in a job that a shell starts with ``&``.
+        largest_file: bytes after which a write fails, as on a full disk.
     """
 
-    def __init__(self, folder: Path, *arguments: str, in_background: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, in_background: bool = False, largest_file: int | None = None
+    ) -> None:
         self._output = TemporaryDirectory()
         self._files = [Path(self._output.name) / name for name in ("out", "err")]
-        settings = (dict(os.environ), list(map(str, self._files)), in_background)
+        settings = (dict(os.environ), list(map(str, self._files)), in_background, largest_file)
         self._process = FORKS.Process(target=_run, args=(str(folder), arguments, *settings))
         self._process.start()
 
@@ -71,7 +75,12 @@ class Program:
 
 
 def _run(
-    folder: str, arguments: Sequence[str], environment: dict[str, str], files: list[str], in_background: bool
+    folder: str,
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    files: list[str],
+    in_background: bool,
+    largest_file: int | None,
 ) -> None:
     """The main function of a forked process."""
     from thinktime import cli
@@ -81,6 +90,8 @@ def _run(
     for descriptor, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN if in_background else signal.default_int_handler)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.chdir(folder)
     sys.argv = ["thinktime", *arguments]
     cli.run()

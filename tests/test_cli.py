@@ -639,3 +639,20 @@ def test_help_names_every_command(thinktime: Command) -> None:
 def test_every_command_has_a_help_text(command: str) -> None:
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0 and "--help" in result.output
+
+
+@pytest.mark.parametrize("room", [30_000, 100_000])
+def test_a_bench_on_a_full_disk_ends_in_one_line_and_goes_on_where_there_is_room_again(
+    tmp_path: Path, room: int
+) -> None:
+    bench = ("bench", "pocket", "--problems", "4", "--strategies", "majority", "--n", "8", "--out")
+    cut = Program(tmp_path, *bench, "cut", largest_file=room).finish()
+    assert cut.code == 1 and "disk I/O error" in cut.err and len(cut.err.splitlines()) == 1
+    for folder in ("cut", "whole"):
+        assert Program(tmp_path, *bench, folder).finish().code == 0
+    result = tmp_path / "whole" / "result.json"
+    runs = [json.loads((tmp_path / folder / "result.json").read_text())["runs"] for folder in ("cut", "whole")]
+    assert runs[0] == runs[1]
+    before = result.read_bytes()
+    assert Program(tmp_path, *bench, "whole", largest_file=3_000).finish().code == 1
+    assert result.read_bytes() == before
