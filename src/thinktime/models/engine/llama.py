@@ -202,7 +202,7 @@ class _Flat:
         self._norm = model.norm.weight.to(dtype) * root
         least, wide = model.config.rms_norm_eps**0.5 * root, torch.promote_types(dtype, torch.float32)
         self._least = torch.tensor(least, dtype=wide, device=device)
-        product = _packed if packed else _dense
+        product = packed_product if packed else dense_product
         self._layers = []
         for layer in model.layers:
             assert isinstance(layer, Layer)
@@ -246,7 +246,7 @@ def _scaled(x: Tensor, weight: Tensor, least: Tensor) -> Tensor:
     return x.div(norm).mul_(weight).to(x.dtype)
 
 
-def _dense(*projections: nn.Linear) -> Product:
+def dense_product(*projections: nn.Linear) -> Product:
     """One product with the weights of all projections; their own weights become views of its matrix."""
     joined = torch.cat([p.weight.data for p in projections])
     for p, part in zip(projections, torch.split(joined, [p.out_features for p in projections]), strict=True):
@@ -260,16 +260,16 @@ def _dense(*projections: nn.Linear) -> Product:
     return product
 
 
-def _packed(*projections: nn.Linear) -> Product:
+def packed_product(*projections: nn.Linear) -> Product:
     """One product of float32 with the float16 weights of all projections, whose own weights are dropped."""
     bias = _bias(projections)
     joined = torch.cat([p.weight.data for p in projections]).float()
-    packed = torch.ops.quantized.linear_prepack_fp16(joined, None if bias is None else bias.float())
+    weights = torch.ops.quantized.linear_prepack_fp16(joined, None if bias is None else bias.float())
     for p in projections:
         p.weight.data = torch.empty(0)
 
     def product(x: Tensor, onto: Tensor | None) -> Tensor:
-        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, weights)
         return out if onto is None else out.add_(onto)
 
     return product
@@ -319,11 +319,11 @@ class Llama(nn.Module):
         """
         self._flat = _Flat(self.model, packed=True)
         if not self.labels and not self.config.tie_word_embeddings:
-            self._head = _packed(self.lm_head)
+            self._head = packed_product(self.lm_head)
         elif not self.labels:
             head = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False, device="meta")
             head.weight = nn.Parameter(self.model.embed_tokens.weight.data, requires_grad=False)
-            self._head = _packed(head)
+            self._head = packed_product(head)
         else:
             self.score.float()
 
