@@ -17,7 +17,7 @@ from thinktime.core.errors import InputError
 from thinktime.files import cache_folder
 
 _LOG = logging.getLogger(__name__)
-CONVERTER = 1
+CONVERTER = "converter-1"
 """Grows when the same file gives another directory than before."""
 
 

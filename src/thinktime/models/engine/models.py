@@ -185,7 +185,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
     with _named_errors("model", directory):
         sha256 = None
         if directory.suffix == ".gguf":
-            from thinktime.models.engine.gguf import converted
+            from thinktime.models.engine.gguf import CONVERTER, converted
 
             directory, sha256 = converted(directory)
         config = _read_model_config(directory)
@@ -215,7 +215,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
         if sha256 is None:
             names = fingerprint(directory, backend), weights_digest(directory)
         else:
-            names = digest_of([], 8, f"{backend} {sha256}"), sha256[:12]
+            names = digest_of([], 8, f"{backend}, {CONVERTER} {sha256}"), sha256[:12]
         return LanguageModel(model.to(place), tokenizer, shape, dtype, number, place, context, *names)
 
 
