@@ -155,6 +155,20 @@ def recorded_pool(path: Path) -> Pool:
     return Pool(path.stem, path.stem, "words", tuple(problems))
 
 
+def only_model(bank: Bank, model: str | None = None) -> str:
+    """The given model, or the only one that the bank has samples of.
+
+    Raises:
+        InputError: the bank has several models and none is given, or it lacks the given one.
+    """
+    models = bank.models()
+    if model is None and len(models) != 1:
+        raise InputError("model", " | ".join(models), "samples of different models cannot be pooled; name one")
+    if model is not None and model not in models:
+        raise InputError("model", model, f"the bank has samples of: {', '.join(models) or 'none'}")
+    return model or models[0]
+
+
 def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 0, model: str | None = None) -> Pool:
     """The first ``n`` whole samples of every problem of the task in a bank.
 
@@ -163,12 +177,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
     Raises:
         InputError: the bank has several models and none is named, or it lacks the model or some of the samples.
     """
-    models = bank.models()
-    if model is None and len(models) != 1:
-        raise InputError("model", " | ".join(models), "samples of different models cannot be pooled; name one")
-    if model is not None and model not in models:
-        raise InputError("model", model, f"the bank has samples of: {', '.join(models) or 'none'}")
-    generator = BankedGenerator(model or models[0])
+    generator = BankedGenerator(only_model(bank, model))
     session = Session({MAIN: generator}, sampling=sampling, seed=seed, journal=bank)
     scorers = bank.scorers()
     scorer = scorers[0] if len(scorers) == 1 else None
@@ -190,7 +199,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
     async def banked(leaf: Node, problem: Problem) -> Sample:
         answer = task.answers.read(leaf.state) if leaf.done else None
         return Sample(
-            length=len(leaf.state.ids),
+            length=generator.length(leaf.state),
             key=None if answer is None else task.answers.key(answer),
             correct=await task.right(answer, problem),
             ended=leaf.done,

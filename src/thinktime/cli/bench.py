@@ -44,11 +44,11 @@ from thinktime.cli.common import (
     read_json,
     roles_in,
     stops_in,
+    template_of,
 )
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN
-from thinktime.files import user_path
 
 if TYPE_CHECKING:
     from thinktime.bench.runner import Bench, Entry, Outcome
@@ -105,7 +105,9 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder of result.json, timing.json, report.html and the bank.")] = Path(
         "runs/bench"
     ),
-    bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="The sample bank; default: bank.db in --out. With --replay also an export.")
+    ] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = None,
     yes: Yes = False,
@@ -132,6 +134,7 @@ def bench(
     from thinktime.bank.store import Bank
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
     from thinktime.bench.controls import NAMES, control
+    from thinktime.bench.export import exported_bank, is_export
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
     from thinktime.session import open_replay, open_session
@@ -146,7 +149,7 @@ def bench(
         question=question_field,
         answer=answer_field,
         unsafe=unsafe,
-        template=None if prompt_template is None else _template(prompt_template),
+        template=None if prompt_template is None else template_of(prompt_template),
         system=system,
         data=data,
     )
@@ -181,7 +184,8 @@ def bench(
         stop=loaded.stop if stop is None else stops_in(stop),
         seed=seed,
     )
-    with Bank(bank or out / "bank.db") as opened:
+    place = bank or out / "bank.db"
+    with exported_bank(place) if is_export(place, replay_bank) else Bank(place) as opened:
         if replay_bank:
             session = open_replay(config, opened)
         else:
@@ -213,17 +217,6 @@ def bench(
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
-
-
-def _template(given: str) -> str:
-    """The template of ``--prompt-template``, which is a text or a file."""
-    if "{question}" in given:
-        return given
-    try:
-        return user_path("prompt_template", given).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fix = f"give a text with {{question}}, or a file with such a text ({error})"
-        raise InputError("prompt_template", given, fix) from None
 
 
 def _show(task: Task, as_json: bool) -> None:

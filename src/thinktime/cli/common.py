@@ -275,6 +275,17 @@ def stops_in(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(re.sub(r"\\([nt\\])", lambda match: escapes[match[1]], text) for text in given)
 
 
+def template_of(given: str) -> str:
+    """The template of ``--prompt-template``, which is a text or a file."""
+    if "{question}" in given:
+        return given
+    try:
+        return user_path("prompt_template", given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = f"give a text with {{question}}, or a file with such a text ({error})"
+        raise InputError("prompt_template", given, fix) from None
+
+
 def numbers_in(field: str, text: str) -> list[int]:
     """A comma-separated list of numbers of 1 or more."""
     try:
