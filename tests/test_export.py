@@ -17,7 +17,7 @@ from commands import ran
 
 from thinktime.bank.store import Bank
 from thinktime.bench.export import LONGEST, exported_bank
-from thinktime.core.errors import InputError
+from thinktime.core.errors import BankError, InputError
 from thinktime.generators.local import LocalGenerator
 
 QUESTIONS = (
@@ -218,7 +218,7 @@ def test_a_bank_is_read_while_another_process_writes_it(tmp_path: Path) -> None:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         with Bank(path, read_only=True) as bank:
             assert bank.fingerprint("toy") == "f" and bank.fingerprint("other") is None
-            with pytest.raises(Exception, match="read"):
+            with pytest.raises(BankError, match="readonly"):
                 bank.bind("mine", "h")
         process.communicate("")
     assert process.returncode == 0
@@ -227,7 +227,7 @@ def test_a_bank_is_read_while_another_process_writes_it(tmp_path: Path) -> None:
 
 
 def test_a_bank_that_is_open_here_is_not_opened_to_read(tmp_path: Path) -> None:
-    with Bank(tmp_path / "bank.db"), pytest.raises(Exception, match="this process is using it"):
+    with Bank(tmp_path / "bank.db"), pytest.raises(BankError, match="this process is using it"):
         Bank(tmp_path / "bank.db", read_only=True)
     assert sqlite3.connect(tmp_path / "bank.db").execute("SELECT count(*) FROM samples").fetchone() == (0,)
 

@@ -205,6 +205,15 @@ def is_export(path: Path, replay: bool) -> bool:
     return True
 
 
+def header_of(path: Path) -> Mapping[str, Any]:
+    """The first line of an export: how its samples were made.
+
+    Raises:
+        InputError: the file is not an export of this schema.
+    """
+    return _header(path, next(read_jsonl(path, LONGEST))[1])
+
+
 @contextmanager
 def exported_bank(path: Path) -> Iterator[Bank]:
     """A temporary bank with everything that an export has.

@@ -30,6 +30,7 @@ from thinktime.strategies import Strategy, check
 SCHEMA = 1
 IN_FLIGHT = 256
 STAMP = "The selector is the evaluator: this is an upper bound, not the result of a method."
+DIAL_STAMP = "The scorer is the evaluator with errors: this is a control, not the result of a method."
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Bench:
             "model": self._model_result(),
             "reader": self.task.answers.name,
             "evaluator": self.task.evaluator,
-            "stamp": STAMP if self._judge == self.task.evaluator else None,
+            "stamp": self._stamp(),
             **self._programs_result(),
             "sampling": self._sampling_result(),
             "budget": asdict(self.session.budget),
@@ -204,6 +205,12 @@ class Bench:
             "coverage": self._coverage(finished),
             "traces": self._traces(finished),
         }
+
+    def _stamp(self) -> str | None:
+        """What a reader has to know if the main scorer uses the reference answers."""
+        if self._judge == self.task.evaluator:
+            return STAMP
+        return DIAL_STAMP if self._judge and self._judge.startswith(self.task.evaluator) else None
 
     @property
     def _judge(self) -> str | None:

@@ -6,6 +6,7 @@ A pool comes from a file of recorded samples or from a bank. It never mixes mode
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,8 @@ Unit = Literal["tokens", "words"]
 class Sample:
     """A whole sample: its length, its answer's key (None: unreadable), and whether it is right and ended by itself.
 
-    ``correct`` is False if ``judged`` is. ``reward`` is None without a reward.
+    ``correct`` is False if ``judged`` is. ``reward`` is None without a reward. ``logprob`` is that of the
+    whole sample, and None if it is unknown.
     """
 
     length: int
@@ -39,6 +41,7 @@ class Sample:
     text: str = ""
     judged: bool = True
     reward: float | None = None
+    logprob: float | None = None
 
     @property
     def answered(self) -> bool:
@@ -205,6 +208,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
             ended=leaf.done,
             text=leaf.state.text,
             reward=reward(leaf, scorer) if scorer and leaf.done else None,
+            logprob=None if math.isnan(leaf.state.logprob) else leaf.state.logprob,
         )
 
     def reward(leaf: Node, scorer: str) -> float | None:

@@ -133,7 +133,7 @@ def bench(
     from thinktime.answers import READERS, TextAnswers
     from thinktime.bank.store import Bank
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
-    from thinktime.bench.controls import NAMES, control
+    from thinktime.bench.controls import control, is_control
     from thinktime.bench.export import exported_bank, is_export
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
@@ -163,6 +163,7 @@ def bench(
     if show_task:
         _show(loaded, as_json)
         return
+    controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if is_control(name)}
     config = config_of(
         model=model,
         model_name=model_name,
@@ -177,7 +178,7 @@ def bench(
         environment=environment,
         prompt=prompt,
         yes=yes and not replay_bank,
-        without=NAMES,
+        without=set(controls.values()),
         budget=budget_of(budget),
         temperature=temperature,
         max_tokens=loaded.max_tokens if max_tokens is None else max_tokens,
@@ -186,14 +187,12 @@ def bench(
     )
     place = bank or out / "bank.db"
     with exported_bank(place) if is_export(place, replay_bank) else Bank(place) as opened:
-        if replay_bank:
-            session = open_replay(config, opened)
-        else:
-            session = open_session(config)
-            controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if name in NAMES}
-            fitting = session.scorers.get(MAIN)
-            judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
-            session = replace(session, scorers={**session.scorers, **judges})
+        session = open_replay(config, opened) if replay_bank else open_session(config)
+        if replay_bank:  # random scores are in the bank
+            controls = {role: name for role, name in controls.items() if name != "random"}
+        fitting = session.scorers.get(MAIN)
+        judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
+        session = replace(session, scorers={**session.scorers, **judges})
         entries = _calibrated(entries, loaded, of_task, session.with_bank(opened))
         run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens)
         complete = _run_with_progress(run)

@@ -69,8 +69,8 @@ ScorerText = Annotated[
         "of an endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its "
         "answers, also side by side), a reward model directory, a reward model behind "
         "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
-        "(http://host:port/v1); in a bench also the controls 'oracle' and 'random'; default: fits --model. "
-        "Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
+        "(http://host:port/v1); in a bench also the controls 'oracle', 'dial:auc=0.8' and 'random'; default: fits "
+        "--model. Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
     ),
 ]
 ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
