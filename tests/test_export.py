@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import pytest
 from commands import ran
 
 from thinktime.bank.store import Bank
-from thinktime.bench.export import LONGEST, exported_bank
+from thinktime.bench.export import LONGEST, exported_bank, exported_pool
+from thinktime.bench.samples import banked_pool
+from thinktime.bench.tasks import load
 from thinktime.core.errors import BankError, InputError
+from thinktime.core.types import Sampling
 from thinktime.generators.local import LocalGenerator
 
 QUESTIONS = (
@@ -235,3 +239,18 @@ def test_a_bank_that_is_open_here_is_not_opened_to_read(tmp_path: Path) -> None:
 def test_samples_are_in_the_order_of_problems_and_indices(rows: list[dict[str, Any]]) -> None:
     places = [(row["problem"], row["index"], row.get("cut", 0)) for row in rows[1:] if "root" in row]
     assert all(one < other for one, other in pairwise(places))
+
+
+def test_the_pool_of_an_export_is_the_pool_of_its_bank(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    task = load("questions.jsonl")
+    stop = tuple(json.loads((folder / "stop.json").read_text())[1:])
+    sampling = Sampling(max_length=30, stop=stop)
+    found = exported_pool(folder / "export" / "samples", task, 4)
+    with Bank(folder / "run" / "bank.db", read_only=True) as bank:
+        banked = banked_pool(bank, task, sampling, 4)
+    without_rewards = [replace(s, reward=None) for problem in banked.problems for s in problem.samples]
+    assert [sample for problem in found.problems for sample in problem.samples] == without_rewards
+    assert (found.generator, found.unit) == (banked.generator, banked.unit)
+    with pytest.raises(InputError, match="no problem of questions with as many samples"):
+        exported_pool(folder / "export" / "samples", task, 5)

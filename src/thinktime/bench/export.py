@@ -10,6 +10,7 @@ which nobody reads without the model, and the part of ``seconds`` below a millis
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import math
@@ -18,22 +19,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count, groupby
-from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
+from thinktime.answers import canonical
 from thinktime.bank.store import Bank
 from thinktime.bench.jsonl import EXPORT, read_jsonl
-from thinktime.bench.samples import only_model
+from thinktime.bench.samples import Pool, Sampled, judged, only_model
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError
 from thinktime.core.journal import readable
 from thinktime.core.search import sample_key
-from thinktime.core.types import MAIN, Finish, Problem, Sampling, Score
+from thinktime.core.types import MAIN, Finish, Node, Problem, Sampling, Score
 from thinktime.core.usage import Usage
 from thinktime.files import write_whole
 from thinktime.generators.recorded import BankedGenerator
+from thinktime.generators.text import Text
 from thinktime.session import Session
 
 SCHEMA = 1
@@ -227,10 +229,66 @@ def exported_bank(path: Path) -> Iterator[Bank]:
         yield bank
 
 
+def exported_pool(path: Path, task: Task, n: int) -> Pool:
+    """The first ``n`` whole samples of every problem of the task that has as many in an export.
+
+    Samples are found by the ids of their problems, so the pool does not depend on the prompts of this version.
+
+    Raises:
+        InputError: the file is not a whole export, or no problem of the task has ``n`` samples.
+    """
+    header, samples, _ = _read(path)
+    generator = BankedGenerator(header["model"])
+    leaves: dict[str, list[Node]] = {}
+    for sample in samples:
+        if _CUT not in sample.key:
+            state = generator.unpack(Text(()), sample.row["state"])
+            leaf = Node(sample.key, (sample.index,), state, finish=sample.row["finish"])
+            leaves.setdefault(sample.problem, []).append(leaf)
+    first = {problem: sorted(found, key=lambda leaf: leaf.path)[:n] for problem, found in leaves.items()}
+    known = [problem for problem in task.problems if len(first.get(problem.id, ())) == n]
+    if not known:
+        raise InputError("n", n, f"{path} has no problem of {task.name} with as many samples")
+
+    async def everything() -> tuple[Sampled, ...]:
+        found = []
+        for problem in known:
+            lengths = [generator.length(leaf.state) for leaf in first[problem.id]]
+            read = await judged(task, problem, first[problem.id], lengths)
+            found.append(Sampled(problem.id, tuple(read), canonical(problem.reference or "")))
+        return tuple(found)
+
+    sampling = header["sampling"]
+    setting = f"temperature {sampling['temperature']}, at most {sampling['max_length']} tokens"
+    return Pool(header["model"], setting, "tokens", asyncio.run(everything()))
+
+
+class _Sample(NamedTuple):
+    """A sample of an export, with its row in the bank."""
+
+    problem: str
+    index: int
+    key: str
+    row: dict[str, Any]
+
+
 def _fill(bank: Bank, path: Path) -> None:
+    header, samples, scores = _read(path)
+    for problem, group in groupby(samples, lambda sample: sample.problem):
+        bank.add_samples(Problem(problem, ""), header["model"], [(sample.key, sample.row) for sample in group])
+    for name, found in scores.items():
+        bank.add_scores(name, found)
+    if header["provenance"]:
+        bank.add_provenance(header["model"], header["provenance"])
+    for kind, names in header["roles"].items():
+        bank.add_roles(str(kind), names)
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], list[_Sample], dict[str, list[tuple[str, Score]]]]:
+    """The header, the samples, and the scores by scorer."""
     rows = read_jsonl(path, LONGEST)
     header = _header(path, next(rows)[1])
-    samples: list[tuple[str, str, dict[str, Any]]] = []
+    samples: list[_Sample] = []
     scores: dict[str, list[tuple[str, Score]]] = {}
     seen: set[tuple[str, ...]] = set()
     for number, row in rows:
@@ -240,24 +298,18 @@ def _fill(bank: Bank, path: Path) -> None:
             named: tuple[str, ...] = name, key
             scores.setdefault(name, []).append((key, score))
         else:
-            problem, key, sample = _sample(row, where)
-            named = (key,)
-            samples.append((problem, key, sample))
+            samples.append(_sample(row, where))
+            named = (samples[-1].key,)
         if named in seen:
-            raise InputError("export", where, f"the key {key!r} is there twice; take the export as it was written")
+            raise InputError(
+                "export", where, f"the key {named[-1]!r} is there twice; take the export as it was written"
+            )
         seen.add(named)
     counted = {"samples": len(samples), "scores": sum(map(len, scores.values()))}
     if any(header["n"].get(kind) != number for kind, number in counted.items()):
         wanted = {kind: header["n"].get(kind) for kind in counted}
         raise InputError("export", str(path), f"it has {counted} and not {wanted}; take a whole copy")
-    for problem, group in groupby(samples, itemgetter(0)):
-        bank.add_samples(Problem(problem, ""), header["model"], [(key, sample) for _, key, sample in group])
-    for name, found in scores.items():
-        bank.add_scores(name, found)
-    if header["provenance"]:
-        bank.add_provenance(header["model"], header["provenance"])
-    for kind, names in header["roles"].items():
-        bank.add_roles(str(kind), names)
+    return header, samples, scores
 
 
 def _header(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -273,8 +325,7 @@ def _header(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-def _sample(row: Mapping[str, Any], where: str) -> tuple[str, str, dict[str, Any]]:
-    """The problem, the key and the bank's row of a sample."""
+def _sample(row: Mapping[str, Any], where: str) -> _Sample:
     _check(row, _SAMPLE, where)
     if row["finish"] not in get_args(Finish):
         raise InputError("export", where, f"no sample can finish with {row['finish'][:20]!r}")
@@ -289,7 +340,7 @@ def _sample(row: Mapping[str, Any], where: str) -> tuple[str, str, dict[str, Any
         raise InputError("export", where, f"cut={str(cut)[:40]!r} is not a small count")
     key = sample_key(row["root"], row["index"]) + _CUT * cut
     counts = {"usage": _usage(row["usage"], where).as_dict(), "passes": row["passes"]}
-    return row["problem"], key, {"state": state, "finish": row["finish"], **counts}
+    return _Sample(row["problem"], row["index"], key, {"state": state, "finish": row["finish"], **counts})
 
 
 def _score(row: Mapping[str, Any], where: str) -> tuple[str, str, Score]:

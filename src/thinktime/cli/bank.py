@@ -37,6 +37,7 @@ def export_bank(
     answer_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the answer.")] = "answer",
     model: Annotated[str | None, typer.Option(help="The model's name in the bank; not needed if it has one.")] = None,
     temperature: Temperature = 1.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="As it was given to the bench.")] = 1.0,
     max_tokens: MaxTokens = None,
     stop: Stop = None,
     seed: Seed = 0,
@@ -63,7 +64,7 @@ def export_bank(
         data=data,
     )
     limit = max_tokens or loaded.max_tokens or (MAX_TOKENS if task == "pocket" else 1024)
-    sampling = Sampling(temperature, max_length=limit, stop=loaded.stop if stop is None else stops_in(stop))
+    sampling = Sampling(temperature, top_p, limit, stop=loaded.stop if stop is None else stops_in(stop))
     command = "thinktime " + shlex.join(sys.argv[1:])
     with Bank(source, read_only=True) as opened:
         header = export(opened, out, loaded, sampling, seed=seed, model=model, command=command)
