@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.intervals import as_number, mean
 from experiments.provenance import provenance, write_json
-from thinktime.bench.export import exported_pool, header_of
+from thinktime.bench.bank_export import exported_pool, header_of
 from thinktime.bench.samples import Pool
 from thinktime.bench.tasks import load
 from thinktime.bench.verifiers import FREE, scored, verify

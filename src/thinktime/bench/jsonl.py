@@ -15,7 +15,7 @@ from thinktime.core.errors import InputError
 
 GZIP = b"\x1f\x8b"
 EXPORT = "thinktime samples"
-"""The value of ``format`` in the first line of an exported bank; see `thinktime.bench.export`."""
+"""The value of ``format`` in the first line of an exported bank; see `thinktime.bench.bank_export`."""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Byte order marks, and the encodings that they begin."""
 

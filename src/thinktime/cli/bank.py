@@ -45,7 +45,7 @@ def export_bank(
 ) -> None:
     """Write the independent samples of a task to one small file, which `thinktime bench --replay --bank` reads."""
     from thinktime.bank.store import Bank
-    from thinktime.bench.export import export
+    from thinktime.bench.bank_export import export
     from thinktime.bench.tasks import load
     from thinktime.pocket import MAX_TOKENS
 

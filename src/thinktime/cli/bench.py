@@ -132,9 +132,9 @@ def bench(
     """Run strategies at several budgets on a task; resume where an earlier run stopped."""
     from thinktime.answers import READERS, TextAnswers
     from thinktime.bank.store import Bank
+    from thinktime.bench.bank_export import exported_bank, is_export
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
     from thinktime.bench.controls import control, is_control
-    from thinktime.bench.export import exported_bank, is_export
     from thinktime.bench.runner import Bench
     from thinktime.bench.tasks import load
     from thinktime.session import open_replay, open_session

@@ -17,7 +17,7 @@ import pytest
 from commands import ran
 
 from thinktime.bank.store import Bank
-from thinktime.bench.export import LONGEST, exported_bank, exported_pool
+from thinktime.bench.bank_export import LONGEST, exported_bank, exported_pool
 from thinktime.bench.samples import banked_pool
 from thinktime.bench.tasks import load
 from thinktime.core.errors import BankError, InputError

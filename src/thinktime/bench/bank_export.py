@@ -41,6 +41,8 @@ from thinktime.session import Session
 SCHEMA = 1
 LONGEST = 4_000_000
 """The most characters of a line."""
+_PER_TOKEN: Mapping[str, tuple[type, ...]] = {"logprobs": (int,), "confidences": (int, float)}
+"""The lists of numbers that a state may have, one number a token."""
 _CUT = "/cut"
 _MOST_CUTS = 1000
 _SQLITE = b"SQLite format 3\0"
@@ -173,7 +175,7 @@ def _sample_line(key: str, row: Mapping[str, Any]) -> dict[str, Any]:
             "text": state["text"],
             "tokens": len(state["ids"]) if "ids" in state else state["tokens"],
             "logprob": None if logprob is None or math.isnan(logprob) else logprob,
-            **{name: state[name] for name in ("logprobs", "thinking") if name in state},
+            **{name: state[name] for name in (*_PER_TOKEN, "thinking") if name in state},
             "passes": row["passes"],
             "usage": _brief(Usage.from_dict(row["usage"])),
         }
@@ -329,12 +331,13 @@ def _sample(row: Mapping[str, Any], where: str) -> _Sample:
     _check(row, _SAMPLE, where)
     if row["finish"] not in get_args(Finish):
         raise InputError("export", where, f"no sample can finish with {row['finish'][:20]!r}")
-    logprobs = row.get("logprobs", [])
-    if not isinstance(logprobs, list) or not all(type(number) is int for number in logprobs):
-        raise InputError("export", where, "logprobs is not a list of whole thousandths")
+    for name, allowed in _PER_TOKEN.items():
+        numbers = row.get(name, [])
+        if not isinstance(numbers, list) or not all(type(number) in allowed for number in numbers):
+            raise InputError("export", where, f"{name} is not a list of such numbers")
     lines = re.finditer(r"[^\n]*\n|[^\n]+", row["text"])
     state = {"text": row["text"], "tokens": row["tokens"], "step_ends": [line.end() for line in lines]}
-    state |= {name: row[name] for name in ("logprob", "logprobs", "thinking") if name in row}
+    state |= {name: row[name] for name in ("logprob", *_PER_TOKEN, "thinking") if name in row}
     cut = row.get("cut", 0)
     if cut not in range(_MOST_CUTS):
         raise InputError("export", where, f"cut={str(cut)[:40]!r} is not a small count")
