@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from math import sqrt
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
+from commands import ran
 from toy import ANSWERS, PROBLEM, ToyScorer, done, drawn, solve, step, toy_search
 
 from thinktime.bank.store import Bank
-from thinktime.bench.controls import Oracle, Scrambled, control
+from thinktime.bench.controls import Dial, Oracle, Scrambled, control
 from thinktime.bench.report import headline
-from thinktime.bench.runner import STAMP, Bench, Entry
+from thinktime.bench.runner import DIAL_STAMP, STAMP, Bench, Entry
+from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task, load
 from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
@@ -78,6 +83,59 @@ def test_random_scores_cost_what_the_scorer_costs_and_can_be_repeated() -> None:
     assert len({(a.scorer_tokens, a.scorer_calls, a.scorer_flops, a.generated_tokens) for a in accounts}) == 1
     scores = [[record.score for record in search.trace.values()] for search in (first, again)]
     assert scores[0] == scores[1] and len(set(scores[0])) > 3
+
+
+def spread(lead: float, right: int, wrong: int) -> float:
+    """The exact standard deviation of the measured AUC of N(lead, 1) against N(0, 1) (Bamber 1975)."""
+    normal = NormalDist()
+    grid = [i / 100 for i in range(-800, 801)]
+    area = normal.cdf(lead / sqrt(2))
+    both_right = sum(normal.cdf(lead - y) ** 2 * normal.pdf(y) for y in grid) / 100
+    both_wrong = sum(normal.cdf(lead + x) ** 2 * normal.pdf(x) for x in grid) / 100
+    parts = area * (1 - area) + (right - 1) * (both_right - area**2) + (wrong - 1) * (both_wrong - area**2)
+    return sqrt(parts / (right * wrong))
+
+
+@pytest.mark.parametrize("wanted", [0.3, 0.5, 0.65, 0.8, 0.95])
+def test_a_dial_has_the_chosen_auc(wanted: float) -> None:
+    right = [index % 4 == 0 for index in range(4000)]
+    nodes = [replace(remote("is 7" if good else "is 5"), key=f"made-up-{index}") for index, good in enumerate(right)]
+    scores = values(Dial(TASK, wanted), nodes)
+    measured = auc([score for score in scores if score is not None], right)
+    assert measured is not None
+    assert abs(measured - wanted) < 2.6 * spread(sqrt(2) * NormalDist().inv_cdf(wanted), 1000, 3000)
+
+
+def test_the_scores_of_a_dial_depend_on_the_node_alone() -> None:
+    nodes = [replace(remote("is 7" if index % 2 else "is 5"), key=f"node-{index}") for index in range(20)]
+    dial = Dial(TASK, 0.8)
+    forwards = values(dial, nodes)
+    assert values(dial, nodes[::-1])[::-1] == forwards
+    assert [values(Dial(TASK, 0.8), [node])[0] for node in nodes] == forwards
+    better = values(Dial(TASK, 0.9), nodes)
+    assert [b - a > 0 for a, b in zip(forwards, better, strict=True)] == [bool(index % 2) for index in range(20)]
+    assert values(dial, [remote("is 7", "step")]) == [None]
+
+
+@pytest.mark.parametrize(
+    "name", ["dial", "dial:0.8", "dial:auc=", "dial:auc=x", "dial:auc=1", "dial:auc=0", "dial:auc=nan"]
+)
+def test_a_dial_without_an_auc_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"dial:auc=0\.8"):
+        control(name, TASK, None)
+
+
+def test_a_dial_works_in_a_bench_and_in_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("bench", "pocket", "--problems", "3", "--levels", "2", "--strategies", "best_of_n,majority", "--n", "4")
+    assert ran(*words, "--scorer", "dial:auc=0.8", "--out", "live")[0] == 0
+    live = json.loads((tmp_path / "live" / "result.json").read_text())
+    assert live["stamp"] == DIAL_STAMP and live["model"]["scorer"].endswith("degraded to an AUC of 0.8")
+    code, _, errors = ran(*words, "--scorer", "dial:auc=0.6", "--replay", "--bank", "live/bank.db", "--out", "again")
+    assert code == 0, errors
+    again = json.loads((tmp_path / "again" / "result.json").read_text())
+    assert again["model"]["scorer"].endswith("degraded to an AUC of 0.6")
+    assert [run["strategy"] for run in again["runs"]] == ["best_of_n", "majority"]
 
 
 def test_a_missing_score_stays_missing() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 from weakref import WeakValueDictionary
 
 from thinktime.bank.lock import lock
@@ -61,13 +61,21 @@ on it, because POSIX locks belong to a process."""
 class Bank:
     """A bank file. One process writes at a time; the file is safe after every call.
 
+    Args:
+        path: of the file.
+        read_only: only read it, also while another process writes it.
+
     Raises:
         BankError: the file cannot be opened or is not a bank, it is open already, or a write failed.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        with self._named_errors("open"):
+        self._lock: IO[bytes] | None = None
+        with self._named_errors("open" if not read_only else "read"):
+            if read_only:
+                self._open_to_read()
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             holder = Path(f"{self.path.resolve()}.lock")
             if self.path.exists() and _inode(self.path) in _OPEN:
@@ -101,6 +109,17 @@ class Bank:
                 raise
             _OPEN[_inode(self.path)] = self
 
+    def _open_to_read(self) -> None:
+        if _inode(self.path) in _OPEN:
+            raise _in_use(self.path, "this process")
+        self._db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            self._db.execute("SELECT key, problem, model, finish, state, usage, passes FROM samples LIMIT 0")
+        except BaseException:
+            self._db.close()
+            raise
+        _OPEN[_inode(self.path)] = self
+
     def __enter__(self) -> Bank:
         return self
 
@@ -110,7 +129,8 @@ class Bank:
     def close(self) -> None:
         """Close the file; then other processes can open it."""
         self._db.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         for inode in [inode for inode, bank in _OPEN.items() if bank is self]:
             del _OPEN[inode]
 
@@ -238,6 +258,25 @@ class Bank:
         with self._readable(key):
             parts = tuple(map(float, json.loads(steps)))
             return Score(None if value is None else float(value), Usage.from_dict(json.loads(usage)), parts)
+
+    def scores(self, scorer: str) -> list[tuple[str, Score]]:
+        """All banked scores of a scorer with their keys.
+
+        Raises:
+            BankError: one cannot be read.
+        """
+        keys = self._read("SELECT key FROM readings WHERE scorer = ? ORDER BY key", scorer)
+        found = ((key, self.find_score(key, scorer)) for (key,) in keys)
+        return [(key, score) for key, score in found if score is not None]
+
+    def last_day(self, model: str) -> str:
+        """The day of the newest sample of a model, as ``2026-11-30``."""
+        return str(self._read("SELECT date(max(at)) FROM samples WHERE model = ?", model)[0][0])
+
+    def fingerprint(self, name: str) -> str | None:
+        """What `bind` noted under a name."""
+        rows = self._read("SELECT fingerprint FROM fingerprints WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
 
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores in one transaction; an existing key keeps its first score."""

@@ -1,4 +1,4 @@
-"""Control scorers: an oracle that knows every answer, and random scores.
+"""Control scorers: an oracle that knows every answer, an oracle that errs as often as you say, and random scores.
 
 The difference between a method's results with the two is the most that its own scorer can contribute.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from math import sqrt
 from random import Random
+from statistics import NormalDist
 
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError
@@ -16,8 +18,12 @@ from thinktime.core.protocols import Scorer
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 
-NAMES = ("oracle", "random")
-"""Values of ``--scorer`` in a bench."""
+_DIAL = "dial:auc="
+
+
+def is_control(name: str) -> bool:
+    """Whether a value of ``--scorer`` names a control of a bench."""
+    return name in ("oracle", "random") or name.startswith("dial")
 
 
 class Oracle:
@@ -45,6 +51,44 @@ class Oracle:
         if not node.done:
             return None
         return float(await self._task.right(self._task.answers.read(node.state), problem))
+
+
+class Dial:
+    """An oracle degraded to a chosen AUC: the chance that a right sample scores higher than a wrong one.
+
+    A complete sample scores a number from N(d, 1) if it is right, and from N(0, 1) if it is wrong, where
+    AUC = Phi(d / sqrt(2)) (the binormal model, Green and Swets 1966). The noise depends on the node's key alone: it is
+    the same in any order of calls and for any AUC, so a higher AUC only moves the right samples up.
+
+    Args:
+        task: knows which answers are right.
+        auc: between 0 and 1; 0.5 is chance, and less is worse than chance.
+
+    Raises:
+        InputError: ``auc`` is not between 0 and 1.
+    """
+
+    capabilities = frozenset({Capability.SCORES})
+
+    def __init__(self, task: Task, auc: float) -> None:
+        if not 0 < auc < 1:
+            raise InputError("auc", auc, "give a number between 0 and 1, as dial:auc=0.8")
+        self.name = f"{task.evaluator}, degraded to an AUC of {auc:g}"
+        self._oracle, self._lead = Oracle(task), sqrt(2) * NormalDist().inv_cdf(auc)
+
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
+        """One scorer call, without tokens."""
+        return self._oracle.worst_case(problem, node, known)
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        """One reading per node; its value is None for an incomplete sample."""
+        readings = await self._oracle.score(problem, nodes, known)
+        return [
+            reading
+            if reading.value is None
+            else replace(reading, value=Random(f"dial/{node.key}").gauss(0.0, 1.0) + self._lead * reading.value)
+            for node, reading in zip(nodes, readings, strict=True)
+        ]
 
 
 class Scrambled:
@@ -76,13 +120,18 @@ class Scrambled:
 
 
 def control(name: str, task: Task, scorer: Scorer | None) -> Scorer:
-    """The control scorer ``oracle``, or ``random`` in place of ``scorer``.
+    """The control scorer ``oracle`` or ``dial:auc=0.8``, or ``random`` in place of ``scorer``.
 
     Raises:
-        InputError: ``random`` has no scorer to replace.
+        InputError: ``random`` has no scorer to replace, or the AUC of a dial is not a number between 0 and 1.
     """
     if name == "oracle":
         return Oracle(task)
+    if name.startswith("dial"):
+        try:
+            return Dial(task, float(name.removeprefix(_DIAL)))
+        except ValueError:
+            raise InputError("scorer", name, "write it as dial:auc=0.8") from None
     if scorer is None:
         raise InputError("scorer", name, "it replaces a scorer that fits --model, and there is none")
     return Scrambled(scorer)

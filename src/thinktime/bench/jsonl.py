@@ -14,22 +14,30 @@ from typing import Any
 from thinktime.core.errors import InputError
 
 GZIP = b"\x1f\x8b"
+EXPORT = "thinktime samples"
+"""The value of ``format`` in the first line of an exported bank; see `thinktime.bench.bank_export`."""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Byte order marks, and the encodings that they begin."""
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, longest: int = -1) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file with their line numbers.
 
     The file is in UTF-8, or in UTF-16 with a byte order mark. It may be compressed with gzip.
 
+    Args:
+        path: of the file.
+        longest: the most characters of a line; -1 is no limit.
+
     Raises:
-        InputError: the file cannot be read or is empty, or a line is not a JSON object.
+        InputError: the file cannot be read or is empty, or a line is too long or is not a JSON object.
     """
     seen = False
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(longest), ""), 1):
+                if len(line) == longest and not line.endswith("\n"):
+                    raise InputError("file", f"{path}, line {number}", f"it has more than {longest:,} characters")
                 if not line.strip():
                     continue
                 value = _parsed(line, f"{path}, line {number}")

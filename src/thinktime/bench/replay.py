@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thinktime.answers import canonical
-from thinktime.bench.jsonl import read_jsonl
+from thinktime.bench.jsonl import EXPORT, read_jsonl
 from thinktime.bench.statistics import mean_interval, pass_at_k
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
@@ -64,6 +64,9 @@ def read_recorded(path: Path, fields: Fields, *, drop_unjudged: bool = False) ->
     """
     problems = []
     for number, row in read_jsonl(path):
+        if row.get("format") == EXPORT:
+            fix = f"it is an export of a bank; read it with: thinktime bench TASK --replay --bank {path}"
+            raise InputError("file", str(path), fix)
         samples = tuple(
             sample
             for sample in _samples(row, fields, f"{path}, line {number}")

@@ -31,6 +31,7 @@ from thinktime.strategies import Strategy, check
 SCHEMA = 1
 IN_FLIGHT = 256
 STAMP = "The selector is the evaluator: this is an upper bound, not the result of a method."
+DIAL_STAMP = "The scorer is the evaluator with errors: this is a control, not the result of a method."
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class Bench:
             **self.settings(),
             "complete": all(len(self.outcomes.get(e.label, {})) == len(self.task.problems) for e in self.entries),
             "evaluator": self.task.evaluator,
-            "stamp": STAMP if self._judge == self.task.evaluator else None,
+            "stamp": self._stamp(),
             **self._programs_result(),
             "runs": [self._run_result(entry) for entry in finished],
             "failed": [
@@ -248,6 +249,12 @@ class Bench:
         levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]
         counts = {level: levels.count(level) for level in sorted(set(levels))}
         return {"name": self.task.name, "n": len(self.task.problems), "levels": counts, **self.task.details}
+
+    def _stamp(self) -> str | None:
+        """What a reader has to know if the main scorer uses the reference answers."""
+        if self._judge == self.task.evaluator:
+            return STAMP
+        return DIAL_STAMP if self._judge and self._judge.startswith(self.task.evaluator) else None
 
     @property
     def _judge(self) -> str | None:

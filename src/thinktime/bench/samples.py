@@ -6,8 +6,9 @@ A pool comes from a file of recorded samples or from a bank. It never mixes mode
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,8 @@ Unit = Literal["tokens", "words"]
 class Sample:
     """A whole sample: its length, its answer's key (None: unreadable), and whether it is right and ended by itself.
 
-    ``correct`` is False if ``judged`` is. ``reward`` is None without a reward.
+    ``correct`` is False if ``judged`` is. ``reward`` is None without a reward. ``logprob`` is that of the
+    whole sample, and None if it is unknown.
     """
 
     length: int
@@ -39,6 +41,7 @@ class Sample:
     text: str = ""
     judged: bool = True
     reward: float | None = None
+    logprob: float | None = None
 
     @property
     def answered(self) -> bool:
@@ -155,6 +158,46 @@ def recorded_pool(path: Path) -> Pool:
     return Pool(path.stem, path.stem, "words", tuple(problems))
 
 
+def only_model(bank: Bank, model: str | None = None) -> str:
+    """The given model, or the only one that the bank has samples of.
+
+    Raises:
+        InputError: the bank has several models and none is given, or it lacks the given one.
+    """
+    models = bank.models()
+    if model is None and len(models) != 1:
+        raise InputError("model", " | ".join(models), "samples of different models cannot be pooled; name one")
+    if model is not None and model not in models:
+        raise InputError("model", model, f"the bank has samples of: {', '.join(models) or 'none'}")
+    return model or models[0]
+
+
+async def judged(task: Task, problem: Problem, leaves: Sequence[Node], lengths: Sequence[int]) -> list[Sample]:
+    """Whole samples of a problem with their answers, which are read and judged as the task says.
+
+    Args:
+        task: of the problem.
+        problem: of the samples.
+        leaves: their states are texts.
+        lengths: of the samples, in tokens.
+    """
+    await task.answers.prepare([leaf.state for leaf in leaves if leaf.done])
+    samples = []
+    for leaf, length in zip(leaves, lengths, strict=True):
+        answer = task.answers.read(leaf.state) if leaf.done else None
+        samples.append(
+            Sample(
+                length=length,
+                key=None if answer is None else task.answers.key(answer),
+                correct=await task.right(answer, problem),
+                ended=leaf.done,
+                text=leaf.state.text,
+                logprob=None if math.isnan(leaf.state.logprob) else leaf.state.logprob,
+            )
+        )
+    return samples
+
+
 def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 0, model: str | None = None) -> Pool:
     """The first ``n`` whole samples of every problem of the task in a bank.
 
@@ -163,12 +206,7 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
     Raises:
         InputError: the bank has several models and none is named, or it lacks the model or some of the samples.
     """
-    models = bank.models()
-    if model is None and len(models) != 1:
-        raise InputError("model", " | ".join(models), "samples of different models cannot be pooled; name one")
-    if model is not None and model not in models:
-        raise InputError("model", model, f"the bank has samples of: {', '.join(models) or 'none'}")
-    generator = BankedGenerator(model or models[0])
+    generator = BankedGenerator(only_model(bank, model))
     session = Session({MAIN: generator}, sampling=sampling, seed=seed, journal=bank)
     scorers = bank.scorers()
     scorer = scorers[0] if len(scorers) == 1 else None
@@ -182,21 +220,12 @@ def banked_pool(bank: Bank, task: Task, sampling: Sampling, n: int, seed: int = 
                 f"temperature {sampling.temperature}, top_p {sampling.top_p}, {sampling.max_length} tokens, seed {seed}"
             )
             raise InputError("n", n, f"the bank lacks some of these samples of {problem.id} at {kept}") from None
-        await task.answers.prepare([leaf.state for leaf in leaves if leaf.done])
-        return Sampled(
-            problem.id, tuple([await banked(leaf, problem) for leaf in leaves]), canonical(problem.reference or "")
-        )
-
-    async def banked(leaf: Node, problem: Problem) -> Sample:
-        answer = task.answers.read(leaf.state) if leaf.done else None
-        return Sample(
-            length=len(leaf.state.ids),
-            key=None if answer is None else task.answers.key(answer),
-            correct=await task.right(answer, problem),
-            ended=leaf.done,
-            text=leaf.state.text,
-            reward=reward(leaf, scorer) if scorer and leaf.done else None,
-        )
+        lengths = [generator.length(leaf.state) for leaf in leaves]
+        read = await judged(task, problem, leaves, lengths)
+        if scorer is not None:
+            rewards = [reward(leaf, scorer) if leaf.done else None for leaf in leaves]
+            read = [replace(sample, reward=each) for sample, each in zip(read, rewards, strict=True)]
+        return Sampled(problem.id, tuple(read), canonical(problem.reference or ""))
 
     def reward(leaf: Node, scorer: str) -> float | None:
         """The reward of any reading of the leaf; readings of one node differ only in cost."""

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from thinktime import __version__
 from thinktime.cli.ask import ask
+from thinktime.cli.bank import bank
 from thinktime.cli.bench import bench, report
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.data import data
@@ -52,6 +53,7 @@ for command in (ask, paint, bench, serve, replay, report, compare, export, probe
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
 app.add_typer(data, name="data")
+app.add_typer(bank, name="bank")
 
 
 @app.callback()

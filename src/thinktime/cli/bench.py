@@ -44,11 +44,11 @@ from thinktime.cli.common import (
     read_json,
     roles_in,
     stops_in,
+    template_of,
 )
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN
-from thinktime.files import user_path
 
 if TYPE_CHECKING:
     from thinktime.bench.runner import Bench, Entry, Outcome
@@ -109,7 +109,9 @@ def bench(
     plot_missing: Annotated[
         bool, typer.Option("--plot-missing", help="Draw runs in the report although some of their samples are missing.")
     ] = False,
-    bank: Annotated[Path | None, typer.Option(help="The sample bank; default: bank.db in --out.")] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="The sample bank; default: bank.db in --out. With --replay also an export.")
+    ] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = None,
     yes: Yes = False,
@@ -146,8 +148,9 @@ def bench(
     """Run strategies at several budgets on a task; resume where an earlier run stopped."""
     from thinktime.answers import READERS, TextAnswers
     from thinktime.bank.store import Bank
+    from thinktime.bench.bank_export import exported_bank, is_export
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
-    from thinktime.bench.controls import NAMES, control
+    from thinktime.bench.controls import control, is_control
     from thinktime.bench.runner import Bench
     from thinktime.bench.tally import warnings
     from thinktime.bench.tasks import load
@@ -163,7 +166,7 @@ def bench(
         question=question_field,
         answer=answer_field,
         unsafe=unsafe,
-        template=None if prompt_template is None else _template(prompt_template),
+        template=None if prompt_template is None else template_of(prompt_template),
         system=system,
         data=data,
     )
@@ -177,6 +180,7 @@ def bench(
     if show_task:
         _show(loaded, as_json)
         return
+    controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if is_control(name)}
     config = config_of(
         model=model,
         model_name=model_name,
@@ -193,7 +197,7 @@ def bench(
         environment=environment,
         prompt=prompt,
         yes=yes and not replay_bank,
-        without=NAMES,
+        without=set(controls.values()),
         budget=budget_of(budget),
         temperature=temperature,
         top_p=top_p,
@@ -201,15 +205,14 @@ def bench(
         stop=loaded.stop if stop is None else stops_in(stop),
         seed=seed,
     )
-    with Bank(bank or out / "bank.db") as opened:
-        if replay_bank:
-            session = open_replay(config, opened)
-        else:
-            session = open_session(config)
-            controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if name in NAMES}
-            fitting = session.scorers.get(MAIN)
-            judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
-            session = replace(session, scorers={**session.scorers, **judges})
+    place = bank or out / "bank.db"
+    with exported_bank(place) if is_export(place, replay_bank) else Bank(place) as opened:
+        session = open_replay(config, opened) if replay_bank else open_session(config)
+        if replay_bank:  # random scores are in the bank
+            controls = {role: name for role, name in controls.items() if name != "random"}
+        fitting = session.scorers.get(MAIN)
+        judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
+        session = replace(session, scorers={**session.scorers, **judges})
         entries = _calibrated(entries, loaded, of_task, session.with_bank(opened))
         run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens, plot_missing=plot_missing)
         if not force:

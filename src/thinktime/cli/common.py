@@ -69,8 +69,8 @@ ScorerText = Annotated[
         "of an endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its "
         "answers, also side by side), a reward model directory, a reward model behind "
         "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
-        "(http://host:port/v1); in a bench also the controls 'oracle' and 'random'; default: fits --model. "
-        "Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
+        "(http://host:port/v1); in a bench also the controls 'oracle', 'dial:auc=0.8' and 'random'; default: fits "
+        "--model. Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
     ),
 ]
 ScorerName = Annotated[str | None, typer.Option(help="Which of the scorer's models; not needed if it has one.")]
@@ -283,6 +283,17 @@ def stops_in(given: Iterable[str]) -> tuple[str, ...]:
     r"""The values of ``--stop``, with a line end for ``\n``, a tab for ``\t`` and a backslash for ``\\``."""
     escapes = {"n": "\n", "t": "\t", "\\": "\\"}
     return tuple(re.sub(r"\\([nt\\])", lambda match: escapes[match[1]], text) for text in given)
+
+
+def template_of(given: str) -> str:
+    """The template of ``--prompt-template``, which is a text or a file."""
+    if "{question}" in given:
+        return given
+    try:
+        return user_path("prompt_template", given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = f"give a text with {{question}}, or a file with such a text ({error})"
+        raise InputError("prompt_template", given, fix) from None
 
 
 def numbers_in(field: str, text: str) -> list[int]:

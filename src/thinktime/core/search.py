@@ -612,6 +612,11 @@ class Search:
             )
 
 
+def sample_key(root: str, index: int) -> str:
+    """The key of an independent sample by its root's key: whole, and at the search's own temperature."""
+    return digest(f"{root}/done/{index}")
+
+
 def _by_role(given: Any) -> Mapping[str, Any]:
     """The given mapping by role; a single object gets the role ``main``."""
     if given is None:

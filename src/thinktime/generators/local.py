@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError, TooLongError
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem
 from thinktime.core.usage import Usage
-from thinktime.generators.text import RemoteText, Text, pack, shared, steps_of, unpack, until_stop, with_context
+from thinktime.generators.text import (
+    LOGPROB_DIGITS,
+    RemoteText,
+    Text,
+    pack,
+    shared,
+    steps_of,
+    unpack,
+    until_stop,
+    with_context,
+)
 from thinktime.models.engine.costs import forward_flops
 from thinktime.models.engine.worker import Worker
 from thinktime.models.remote.probe import THINK
@@ -195,7 +205,8 @@ class LocalGenerator:
             ended = "length" if extension.max_length >= room or most < extension.max_length else ended
             return replace(child, finish=ended, state=replace(child.state, thinking=len(before.ids) + len(output.ids)))
         (rest,) = await self._worker.run([self._row(extension, begin, most - len(begin))])
-        logprobs, seconds = output.logprobs + rest.logprobs, output.seconds + rest.seconds
+        forced = (0.0,) * len(closing)  # the closing ids were not drawn
+        logprobs, seconds = output.logprobs + forced + rest.logprobs, output.seconds + rest.seconds
         child = self._child(extension, replace(rest, ids=begin + rest.ids, logprobs=logprobs, seconds=seconds))
         prompt, drawn = child.usage.prompt_tokens or 0, child.usage.generated_tokens
         usage = replace(child.usage, prompt_tokens=prompt + len(closing), generated_tokens=drawn - len(closing))
@@ -249,9 +260,10 @@ class LocalGenerator:
         return Usage(scorer_tokens=1, scorer_calls=1, scorer_flops=flops, seconds=seconds)
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
-        """The same row, cancelled earlier. Its log-probability is unknown."""
+        """The same row, cancelled earlier. The log-probability of its text is unknown."""
         before: Text = extension.node.state
         state, _ = self._state(extension, child.state.ids[len(before.ids) :][:tokens], math.nan)
+        state = replace(state, logprobs=child.state.logprobs[: len(before.logprobs) + tokens])
         usage = self._usage(before, tokens, first=extension.index == 0, seconds=child.usage.seconds)
         return Child(state, "pruned", usage, passes=tokens, length=tokens)
 
@@ -270,6 +282,7 @@ class LocalGenerator:
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
         state, stopped = self._state(extension, output.ids, before.logprob + sum(output.logprobs))
+        state = replace(state, logprobs=before.logprobs + tuple(round(p, LOGPROB_DIGITS) for p in output.logprobs))
         first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has processed nothing
         usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]

@@ -137,8 +137,13 @@ class BankedGenerator:
 
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The first ``tokens`` of the child; their text and FLOPs are unknown without the model."""
-        before: Text = extension.node.state
-        state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
+        before: Text | RemoteText = extension.node.state
+        state: Text | RemoteText
+        if isinstance(child.state, RemoteText):
+            state = replace(child.state, text="", step_ends=(), tokens=self.length(before) + tokens)
+        else:
+            assert isinstance(before, Text)
+            state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
         usage = replace(child.usage, generated_tokens=tokens, flops=None, kv_bytes=None)
         return Child(state, "pruned", usage, passes=tokens, length=tokens)
 

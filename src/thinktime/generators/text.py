@@ -14,6 +14,9 @@ from thinktime.core.errors import InputError
 from thinktime.core.types import Node, Problem
 from thinktime.prompts.turns import words
 
+LOGPROB_DIGITS = 3
+"""Decimals of the log-probabilities of single tokens that a state and the bank keep."""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -35,6 +38,8 @@ class Text:
     """Whether another model wrote ``ids``, so that this one still has to process them."""
     thinking: int | None = field(default=None, compare=False)
     """Upper bound of the thought tokens in ``ids``; None without a cap on thoughts."""
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """The log-probabilities of the drawn tokens, rounded to `LOGPROB_DIGITS`; empty if the bank has none."""
 
 
 def added_text(node: Node) -> str:
@@ -60,13 +65,17 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def pack(before: Text, state: Text) -> dict[str, Any]:
-    """A child's record in the bank: its new ids, and the whole generation's text, steps and probability."""
+    """A child's record in the bank: its new ids, and the whole generation's text, steps and probability.
+
+    The log-probabilities of the new tokens are whole thousandths without their sign.
+    """
     return {
         "ids": state.ids[len(before.ids) :],
         "text": state.text,
         "step_ends": state.step_ends,
         "logprob": state.logprob,
         **({} if state.thinking is None else {"thinking": state.thinking}),
+        **_packed_logprobs(before, state),
     }
 
 
@@ -81,7 +90,20 @@ def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
     fields = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
-    return replace(before, ids=ids, step_ends=ends, adopted=False, **fields)
+    logprobs = _unpacked_logprobs(before, packed)
+    return replace(before, ids=ids, step_ends=ends, adopted=False, logprobs=logprobs, **fields)
+
+
+def _packed_logprobs(before: Text | RemoteText, state: Text | RemoteText) -> dict[str, list[int]]:
+    new = state.logprobs[len(before.logprobs) :]
+    return {"logprobs": [round(-logprob * 10**LOGPROB_DIGITS) for logprob in new]} if new else {}
+
+
+def _unpacked_logprobs(before: Text | RemoteText, packed: Mapping[str, Any]) -> tuple[float, ...]:
+    if "logprobs" not in packed:
+        return before.logprobs
+    _check_numbers(packed, "logprobs")
+    return before.logprobs + tuple(-number / 10**LOGPROB_DIGITS for number in packed["logprobs"])
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,8 @@ class RemoteText:
     """The last sample as JSON in the endpoint's format, if requested: tool calls, thoughts, finish reason."""
     thinking: int | None = None
     """Upper bound of its thought tokens; None without a cap on thoughts, or if the thoughts are uncounted."""
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """As in `Text`; only an export of a bank has them."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -127,7 +151,7 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
     choice, thoughts = packed.get("choice") or "", packed.get("thinking")
     fields = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
-    return replace(before, **fields, choice=choice, thinking=thoughts)
+    return replace(before, **fields, choice=choice, thinking=thoughts, logprobs=_unpacked_logprobs(before, packed))
 
 
 def _check(packed: Mapping[str, Any], **types: Any) -> None:

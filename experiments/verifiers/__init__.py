@@ -1,0 +1,1 @@
+"""Verifiers on samples of a real model."""
