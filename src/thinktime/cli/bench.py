@@ -254,17 +254,6 @@ def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
         raise InputError("out", str(path.parent), fix)
 
 
-def _template(given: str) -> str:
-    """The template of ``--prompt-template``, which is a text or a file."""
-    if "{question}" in given:
-        return given
-    try:
-        return user_path("prompt_template", given).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fix = f"give a text with {{question}}, or a file with such a text ({error})"
-        raise InputError("prompt_template", given, fix) from None
-
-
 def _show(task: Task, as_json: bool) -> None:
     """Print what a result on a task depends on, and its first problem."""
     first = task.problems[0]
