@@ -127,6 +127,13 @@ def test_a_dial_without_an_auc_is_refused(name: str) -> None:
         control(name, TASK, None)
 
 
+def test_an_answer_by_a_dial_is_refused() -> None:
+    code, _, errors = ran("ask", "?", "--scorer", "dial:auc=0.8")
+    assert (
+        code == 2 and "scorer='dial:auc=0.8': it uses the reference answers: a control for `thinktime bench`" in errors
+    )
+
+
 def test_a_dial_works_in_a_bench_and_in_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("bench", "pocket", "--problems", "3", "--levels", "2", "--strategies", "best_of_n,majority", "--n", "4")
