@@ -112,8 +112,10 @@ def test_the_scores_of_a_dial_depend_on_the_node_alone() -> None:
     forwards = values(dial, nodes)
     assert values(dial, nodes[::-1])[::-1] == forwards
     assert [values(Dial(TASK, 0.8), [node])[0] for node in nodes] == forwards
-    better = values(Dial(TASK, 0.9), nodes)
-    assert [b - a > 0 for a, b in zip(forwards, better, strict=True)] == [bool(index % 2) for index in range(20)]
+    better = values(Dial(TASK, 0.9), nodes)  # the right samples move, and the noise stays
+    assert [mine != other for mine, other in zip(forwards, better, strict=True)] == [
+        bool(index % 2) for index in range(20)
+    ]
     assert values(dial, [remote("is 7", "step")]) == [None]
 
 
@@ -123,6 +125,13 @@ def test_the_scores_of_a_dial_depend_on_the_node_alone() -> None:
 def test_a_dial_without_an_auc_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"dial:auc=0\.8"):
         control(name, TASK, None)
+
+
+def test_an_answer_by_a_dial_is_refused() -> None:
+    code, _, errors = ran("ask", "?", "--scorer", "dial:auc=0.8")
+    assert (
+        code == 2 and "scorer='dial:auc=0.8': it uses the reference answers: a control for `thinktime bench`" in errors
+    )
 
 
 def test_a_dial_works_in_a_bench_and_in_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,10 @@ SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
 """The shipped models that judge, by the name that a config gives them."""
 OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward")
 """Scorers that look into the main model, or ask it."""
-CONTROLS = {"oracle": "uses the reference answers", "random": "knows nothing"}
+CONTROLS = {
+    **dict.fromkeys(("oracle", "dial"), "uses the reference answers"),
+    "random": "knows nothing",
+}
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 ROLE = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -120,8 +123,9 @@ class ScorerSpec:
         ):
             if not isinstance(text, str):
                 raise InputError(field_name, text, "give a text")
-        if self.source in CONTROLS:
-            fix = f"it {CONTROLS[self.source]}: a control for `thinktime bench`, no scorer of an answer"
+        kind = "dial" if self.source.startswith("dial:") else self.source
+        if kind in CONTROLS:
+            fix = f"it {CONTROLS[kind]}: a control for `thinktime bench`, no scorer of an answer"
             raise InputError("scorer", self.source, fix)
         if not is_url(self.source):
             only_for_endpoints("--scorer", scorer_name=self.name, scorer_price=self.price)

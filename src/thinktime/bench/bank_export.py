@@ -17,11 +17,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import count, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from thinktime.answers import canonical
 from thinktime.bank.store import Bank
@@ -265,7 +265,8 @@ def exported_pool(path: Path, task: Task, n: int) -> Pool:
     return Pool(header["model"], setting, "tokens", asyncio.run(everything()))
 
 
-class _Sample(NamedTuple):
+@dataclass(frozen=True)
+class _Sample:
     """A sample of an export, with its row in the bank."""
 
     problem: str

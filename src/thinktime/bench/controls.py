@@ -23,7 +23,7 @@ _DIAL = "dial:auc="
 
 def is_control(name: str) -> bool:
     """Whether a value of ``--scorer`` names a control of a bench."""
-    return name in ("oracle", "random") or name.startswith("dial")
+    return name in ("oracle", "random", "dial") or name.startswith("dial:")
 
 
 class Oracle:
