@@ -100,8 +100,8 @@ class BankedGenerator:
 
     capabilities = frozenset(
         {
-            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL),
-            *(Capability.NOISE, Capability.CHAT),
+            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CONFIDENCES),
+            *(Capability.CANCEL, Capability.NOISE, Capability.CHAT),
         }
     )
 
@@ -138,7 +138,8 @@ class BankedGenerator:
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The first ``tokens`` of the child; their text and FLOPs are unknown without the model."""
         before: Text = extension.node.state
-        state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
+        confidences = child.state.confidences[: len(before.confidences) + tokens]
+        state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens], confidences=confidences)
         usage = replace(child.usage, generated_tokens=tokens, flops=None, kv_bytes=None)
         return Child(state, "pruned", usage, passes=tokens, length=tokens)
 

@@ -35,6 +35,9 @@ class Text:
     """Whether another model wrote ``ids``, so that this one still has to process them."""
     thinking: int | None = field(default=None, compare=False)
     """Upper bound of the thought tokens in ``ids``; None without a cap on thoughts."""
+    confidences: tuple[float, ...] = field(default=(), compare=False)
+    """The confidence of each drawn token, if requested: minus the mean log-probability, at temperature 1, of the 20
+    most likely tokens."""
 
 
 def added_text(node: Node) -> str:
@@ -67,6 +70,7 @@ def pack(before: Text, state: Text) -> dict[str, Any]:
         "step_ends": state.step_ends,
         "logprob": state.logprob,
         **({} if state.thinking is None else {"thinking": state.thinking}),
+        **_packed_confidences(before, state),
     }
 
 
@@ -81,7 +85,8 @@ def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
     fields = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
-    return replace(before, ids=ids, step_ends=ends, adopted=False, **fields)
+    confidences = _unpacked_confidences(before, packed)
+    return replace(before, ids=ids, step_ends=ends, adopted=False, confidences=confidences, **fields)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class RemoteText:
     """The last sample as JSON in the endpoint's format, if requested: tool calls, thoughts, finish reason."""
     thinking: int | None = None
     """Upper bound of its thought tokens; None without a cap on thoughts, or if the thoughts are uncounted."""
+    confidences: tuple[float, ...] = field(default=(), compare=False)
+    """As in `Text`; empty if the endpoint lists no other tokens than the drawn one."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -112,6 +119,7 @@ def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
     counts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
     whole: dict[str, Any] = {"choice": state.choice} if state.choice else {}
     whole |= {} if state.thinking is None else {"thinking": state.thinking}
+    whole |= _packed_confidences(before, state)
     return {"text": state.text[len(before.text) :], **counts, **whole}
 
 
@@ -127,7 +135,21 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
     choice, thoughts = packed.get("choice") or "", packed.get("thinking")
     fields = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
-    return replace(before, **fields, choice=choice, thinking=thoughts)
+    confidences = _unpacked_confidences(before, packed)
+    return replace(before, **fields, choice=choice, thinking=thoughts, confidences=confidences)
+
+
+def _packed_confidences(before: Text | RemoteText, state: Text | RemoteText) -> dict[str, Any]:
+    """The confidences that a child adds; nothing if it has none."""
+    added = state.confidences[len(before.confidences) :]
+    return {"confidences": added} if added else {}
+
+
+def _unpacked_confidences(before: Text | RemoteText, packed: Mapping[str, Any]) -> tuple[float, ...]:
+    added = packed.get("confidences", ())
+    if not isinstance(added, list | tuple) or not all(isinstance(each, int | float) for each in added):
+        raise TypeError(f"confidences={str(added)[:40]!r}")
+    return (*before.confidences, *added)
 
 
 def _check(packed: Mapping[str, Any], **types: Any) -> None:

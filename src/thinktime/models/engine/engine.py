@@ -24,7 +24,7 @@ from thinktime.models.engine.attention import KVStore, Plan, View
 from thinktime.models.engine.blocks import BlockPool, Prefix
 from thinktime.models.engine.costs import Account, Shape
 from thinktime.models.engine.rows import Job, Output, Prefill, Read, Row, RowFinish
-from thinktime.models.engine.sampling import sample, uniform
+from thinktime.models.engine.sampling import confidences, sample, uniform
 from thinktime.models.engine.scheduler import Iteration, Scheduler
 
 Tap = Callable[[int, Tensor], None]
@@ -371,7 +371,12 @@ class Engine:
             logits = logits[torch.tensor([distinct[place] for _, place in rows])]
         tasks = [job.task for job in jobs if isinstance(job.task, Row)]
         drawn = _sample(logits, tasks, [len(job.ids) for job in jobs])
-        logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        distribution = logits.log_softmax(-1)
+        logprobs = distribution.gather(1, drawn[:, None])[:, 0]
+        asked = [place for place, task in enumerate(tasks) if task.confidences]
+        if asked:
+            for place, confidence in zip(asked, confidences(distribution[asked]).tolist(), strict=True):
+                jobs[place].confidences.append(round(confidence, 4))
         finished: list[Job] = []
         for job, task, token, logprob in zip(jobs, tasks, drawn.tolist(), logprobs.tolist(), strict=True):
             if math.isnan(logprob):
