@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fake_endpoint import Running
+from tiny import in_full, tiny_engine, tiny_model, words
 from toy import ANSWERS, MemoryJournal, Piece, ToyGenerator, solve, toy_search
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
@@ -18,6 +19,7 @@ from thinktime.core.types import Capability, Child, Extension, Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, Text, pack, pack_remote, unpack, unpack_remote
+from thinktime.models.engine.rows import Row
 from thinktime.models.engine.sampling import confidences
 from thinktime.models.remote.protocol import read_choices
 from thinktime.strategies import check
@@ -72,6 +74,19 @@ def test_a_confidence_is_minus_the_mean_of_the_twenty_highest_log_probabilities(
     expected = -logprobs.sort(-1, descending=True).values[:, :20].mean(-1)
     assert torch.allclose(confidences(logprobs), expected)
     assert torch.allclose(confidences(logprobs[:, :7]), -logprobs[:, :7].mean(-1)), "a small vocabulary"
+
+
+def test_the_engine_gives_confidences_to_the_rows_that_ask() -> None:
+    """They are those of the whole distribution at temperature 1, and the samples are the same as without."""
+    asked = Row(words(7), key=3, max_tokens=6, temperature=1.5, top_p=0.8, confidences=True)
+    other = Row(words(9, 1), key=4, max_tokens=8)
+    found, silent = tiny_engine().run([asked, other])
+    assert (found.ids, silent.ids) == (in_full(replace(asked, confidences=False))[0], in_full(other)[0])
+    model = tiny_model()
+    with torch.inference_mode():
+        logits = model.head(model.model(torch.tensor(asked.ids + found.ids))).double()
+    expected = confidences(logits[len(asked.ids) - 1 : -1].log_softmax(-1))
+    assert found.confidences == pytest.approx(expected.tolist(), abs=1e-4) and silent.confidences == ()
 
 
 # All samples first

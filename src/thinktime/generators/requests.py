@@ -246,9 +246,9 @@ class Requests:
         counting = n > 1 or extension.until == "step" or extension.race is not None or not self.traits.usage
         if self.traits.logprobs and (self.logprobs or counting):
             body["logprobs"] = True if self.api == "chat/completions" else 1
+        body |= self.fields or {}
         if extension.confidences:
             body |= TOP_LISTED[self.api]
-        body |= self.fields or {}
         if self.thoughts is not None:
             body |= self.thoughts.cap.fields(self.thoughts.most)
         # where the endpoint does not say which string stopped a step, a stop string is found when its step ends

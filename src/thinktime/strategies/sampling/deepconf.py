@@ -6,7 +6,7 @@ with the lowest confidence says more about a sample than the mean of all tokens.
 
 Rules that the paper's text leaves open follow the authors' published code: a sample shorter than a window is one
 group; the filter is a linear percentile, and a sample on it is kept; a running sample is stopped by full windows only.
-Ours: a running sample is checked every few tokens, not after each one.
+Ours: a running sample is checked every few tokens, not after each one; the consensus counts all warm-up samples.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class DeepConfOnline:
     """Sample ``warmup`` whole; later samples, up to ``n``, end when a group is less confident than these allow.
 
     The bar is the percentile of the warm-up samples' lowest groups that ``keep`` of them reach. All samples whose
-    groups reach it vote, with their lowest group as weight. Sampling ends when one answer has a share of ``consensus``.
+    groups reach it vote, with their lowest group as weight. Sampling ends when one answer has a share of ``consensus``
+    of the weights, those of all warm-up samples included: of the few that reach the bar, all may agree by chance.
 
     Args:
         n: the most samples.
@@ -133,9 +134,10 @@ class DeepConfOnline:
         leaves = await search.extend([search.root], self.warmup, confidences=True)
         known = [lowest for leaf in leaves if (lowest := self._lowest(leaf)) is not None]
         bar = percentile(known, 1 - self.keep) if known else 0.0
-        voters = [each for each in measured(search, leaves, "lowest", self.window) if (each.score or 0.0) >= bar]
+        whole = measured(search, leaves, "lowest", self.window)
+        voters: list[Candidate] = []
         drawn, stopped = len(leaves), 0
-        while drawn < self.n and not self._agreed(voters):
+        while drawn < self.n and not self._agreed([*whole, *voters]):
             size = min(self.batch, self.n - drawn)
             running = await search.extend([search.root], size, at_most=self.window, confidences=True)
             if not running:
@@ -149,6 +151,7 @@ class DeepConfOnline:
                 stopped += sum(node in fallen for node in begun)
                 going = [node for node in begun if node not in fallen]
                 running = await search.extend(going, at_most=self.every, confidences=True) if going else []
+        voters = [*(each for each in whole if (each.score or 0.0) >= bar), *voters]
         search.log(bar=bar, samples=drawn, stopped=stopped, voters=len(voters))
         return search.finish(weighted_majority(voters))
 
