@@ -18,6 +18,8 @@ from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.types import Node, Problem, Score
 from thinktime.core.usage import Budget
+from thinktime.generators.recorded import BankedGenerator
+from thinktime.scorers.recorded import BankedScorer
 from thinktime.strategies import check
 from thinktime.strategies.verification.pairwise_tournament import (
     PairwiseTournament,
@@ -268,6 +270,18 @@ def test_the_same_seed_gives_the_same_tournament_and_a_bank_repeats_it_for_nothi
     again = played(PairwiseTournament(n=6), after := Judge(), journal=journal)
     assert first.events == again.events
     assert len(before.pairs) == 6 and after.pairs == []
+
+
+def test_a_replay_has_the_comparisons_of_the_bank_and_asks_for_no_others() -> None:
+    journal = MemoryJournal()
+    live = played(PairwiseTournament(n=6, orders="one"), Judge(), journal=journal)
+    judge = BankedScorer("word-scorer", WordJudge.capabilities)
+    replay = toy_search(BankedGenerator("toy"), judge, journal=journal)
+    solve(PairwiseTournament(n=6, orders="one"), replay)
+    assert replay.events == live.events
+    more = toy_search(BankedGenerator("toy"), judge, journal=journal)
+    with pytest.raises(ModelError, match="the bank lacks a comparison of word-scorer; run without --replay"):
+        solve(PairwiseTournament(n=6), more)
 
 
 def test_a_judge_of_single_answers_is_refused() -> None:

@@ -279,7 +279,7 @@ def _choice(choice: object) -> Choice:
     whole = dict(choice) | ({} if listed is None or logprobs is not None else {"logprobs": None})
     if message is not None:
         whole = {**{name: value for name, value in whole.items() if name != "delta"}, "message": message}
-    confidences = () if logprobs is None else _confidences(listed)
+    confidences = _confidences(listed) if isinstance(listed, Mapping) and logprobs is not None else ()
     return Choice(text, reason, named, tokens, logprob, confidences, thoughts=thoughts, whole=whole)
 
 
