@@ -831,3 +831,26 @@ def test_a_template_is_rendered_around_chat_messages(solver_directory: Path, que
     assert generator.root(Problem("", questions[0])).prompt == tuple(
         ChatTokenizer(solver_directory).encode_chat(questions[0])
     )
+
+
+def test_a_sample_with_confidences_is_the_same_sample(short_context: LocalGenerator) -> None:
+    """Drawn in two parts, it has the confidences of both."""
+    sampling = Sampling(temperature=0.8, max_length=12)
+    plain, whole, parts = (search_for("Ann has 5 books.", short_context, sampling) for _ in range(3))
+
+    async def drawn() -> list[Text]:
+        (first,) = await plain.extend([plain.root])
+        (second,) = await whole.extend([whole.root], confidences=True)
+        (half,) = await parts.extend([parts.root], at_most=5, confidences=True)
+        (third,) = await parts.extend([half], confidences=True)
+        assert third.state.confidences[:5] == half.state.confidences
+        return [first.state, second.state, third.state]
+
+    first, second, third = run(drawn())
+    assert first == second and first.logprob == second.logprob and first.confidences == ()
+    assert len(second.confidences) == len(third.confidences) == 12
+    assert all(confidence > 0 for confidence in (*second.confidences, *third.confidences))
+    node = Node("", (), Text(second.prompt), None, "root")
+    extension = Extension(node, 0, "0" * 16, "done", sampling, 12, confidences=True)
+    child = Child(second, "length", short_context.worst_case(node, 12), 12, length=12)
+    assert short_context.cut(extension, child, 4).state.confidences == second.confidences[:4]

@@ -56,6 +56,7 @@ ALL = {
     Capability.STEPS,
     Capability.PREFIX,
     Capability.LOGPROBS,
+    Capability.CONFIDENCES,
     Capability.NOISE,
     Capability.CANCEL,
 }

@@ -40,6 +40,7 @@ from thinktime.strategies.sampling.likelihood import MostLikely
 from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.search.beam_search import BeamSearch
 from thinktime.strategies.verification.solve_or_verify import SolveOrVerify
+from thinktime.testing import WordScorer
 
 CHECK = Prompt("check", lambda problem, about, said: f"{about[0].text} check", lambda state, n: state.text)
 
@@ -144,7 +145,7 @@ def test_a_model_that_is_asked_knows_the_states_that_it_has_read_and_no_others()
     ],
 )
 def test_the_error_for_a_missing_role_lists_the_existing_ones(call: object, message: str) -> None:
-    search = two(scorers=ToyScorer(drawn_score))
+    search = two(scorers=WordScorer(drawn_score))
     with pytest.raises(CapabilityError, match=message):
         asyncio.run(call(search))  # type: ignore[operator]
 
@@ -219,8 +220,6 @@ def test_keys_stay_as_they_are_because_banks_of_earlier_versions_have_them() -> 
 
 class Ranking(ToyScorer):
     """Ranks candidates by their text, the last in the alphabet first."""
-
-    capabilities = ToyScorer.capabilities | {Capability.COMPARE}
 
     def __init__(self) -> None:
         super().__init__(lambda node: 0.5, name="ranking")

@@ -20,6 +20,10 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "summed_probability": SIXTEEN,
     "adaptive_consistency": {**SIXTEEN, "confidence": 0.95, "batch": 1},
     "length_vote": {**SIXTEEN, "keep": 0.5, "least": 3, "side": "short"},
+    "deepconf": {"n": 16, "keep": 0.9, "by": "tail", "window": 2048},
+    "deepconf_online": {
+        **{"n": 32, "warmup": 16, "keep": 0.9, "window": 2048, "every": 64, "batch": 4, "consensus": 0.95},
+    },
     "first_finish": {
         **{"n": 4, "k": 1, "by": "length", "counts": "answer", "min_tokens": 0},
         **{"advice": "unknown", "guard": "warn"},
@@ -70,6 +74,7 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
         **{"integer": "round", "unreadable": "raise"},
     },
     "generative_reward": {"n": 4, "k": 8, "keep": 0, "by": "meta", "stop": "all", "unreadable": "raise"},
+    "pairwise_tournament": {"n": 16, "schedule": "swiss", "pairs": 2, "pivots": 2, "orders": "both"},
     "self_refine": {"rounds": 3},
     "stepwise_best_of_n": {"n": 4, "max_steps": 25, "min_steps": 3},
     "plan_then_solve": {"n": 1, "roles": "auto"},
@@ -84,6 +89,8 @@ LEAST: dict[str, dict[str, int]] = {
     "summed_probability": {"n": 1},
     "adaptive_consistency": {"n": 1, "batch": 1},
     "length_vote": {"n": 1, "least": 1},
+    "deepconf": {"n": 1, "window": 1},
+    "deepconf_online": {"n": 1, "warmup": 1, "window": 1, "every": 1, "batch": 1},
     "first_finish": {"n": 1, "k": 1, "min_tokens": 0},
     "beam_search": {"n": 1, "width": 1, "max_rounds": 1, "lookahead": 0},
     "dvts": {"n": 1, "width": 1, "max_rounds": 1},
@@ -107,6 +114,7 @@ LEAST: dict[str, dict[str, int]] = {
     "generative_verification": {"n": 1, "checks": 0},
     "solve_or_verify": {"n": 1, "alpha_s": 0, "alpha_v": 0},
     "generative_reward": {"n": 1, "k": 1, "keep": 0},
+    "pairwise_tournament": {"n": 1, "pairs": 1, "pivots": 1},
     "self_refine": {"rounds": 0},
     "stepwise_best_of_n": {"n": 1, "max_steps": 1, "min_steps": 0},
     "plan_then_solve": {"n": 1},
@@ -116,6 +124,8 @@ LEAST: dict[str, dict[str, int]] = {
 ABOVE_ZERO = {
     "adaptive_consistency": ["confidence"],
     "length_vote": ["keep"],
+    "deepconf": ["keep"],
+    "deepconf_online": ["keep", "consensus"],
     "rebase": ["balance"],
     "ets": ["balance", "cluster_distance", "solver_seconds"],
     "a_star": ["weight"],
@@ -132,6 +142,7 @@ UNREADABLE = ["raise", "plurality"]
 WORDS: dict[str, dict[str, list[str]]] = {
     "best_of_n": {"by": ["score", "ranks", "comparison"]},
     "length_vote": {"side": ["short", "long"]},
+    "deepconf": {"by": ["lowest", "bottom", "tail", "mean"]},
     "first_finish": {
         **{"by": ["length", "time"], "counts": ["answer", "any"], "advice": ["use", "do not use", "unknown"]},
         "guard": ["warn", "off"],
@@ -157,6 +168,7 @@ WORDS: dict[str, dict[str, list[str]]] = {
     },
     "solve_or_verify": {"integer": ["round", "floor"], "unreadable": UNREADABLE},
     "generative_reward": {"by": ["meta", "random"], "stop": ["all", "decided"], "unreadable": UNREADABLE},
+    "pairwise_tournament": {"schedule": ["swiss", "pivot"], "orders": ["both", "one"]},
     "plan_then_solve": {"roles": ["auto", "two", "four"]},
     "restarts": {"select": [*VOTES, "best"]},
 }
@@ -227,6 +239,8 @@ def test_a_choice_accepts_only_these_words(name: str, option: str) -> None:
         ("generative_reward", {"k": 2, "keep": 3}, "^keep=3: give k=2 or fewer"),
         ("generative_reward", {"keep": 1, "stop": "decided"}, "^stop='decided': "),
         ("majority", {"n": 65_537}, "^n=65537: give 65536 or fewer"),
+        ("deepconf", {"keep": 1.01}, r"^keep=1\.01: give a share, at most 1"),
+        ("deepconf_online", {"warmup": 33}, "^warmup=33: give 1 to n=32"),
         ("mcts", {"explore": float("inf")}, "^explore=inf: give 0 or more"),
         ("rebase", {"balance": float("inf")}, "^balance=inf: give a number above 0"),
     ],

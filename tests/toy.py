@@ -28,7 +28,7 @@ from thinktime.testing import ANSWERS as ANSWERS
 from thinktime.testing import DOLLARS as DOLLARS
 from thinktime.testing import FLOPS as FLOPS
 from thinktime.testing import PROBLEM as PROBLEM
-from thinktime.testing import WORD_PROMPTS, WordGenerator, WordScorer
+from thinktime.testing import WORD_PROMPTS, WordGenerator, WordJudge, WordScorer
 from thinktime.testing import MemoryJournal as MemoryJournal
 from thinktime.testing import Piece as Piece
 from thinktime.testing import drawn as drawn
@@ -100,10 +100,10 @@ class ToyGenerator(WordGenerator):
         return child if child.passes <= left else replace(self.cut(extension, child, int(left)), finish="budget")
 
 
-class ToyScorer(WordScorer):
+class ToyScorer(WordJudge):
     """Scores a node by its path, or by a function; it offers the capabilities of every kind of scorer."""
 
-    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
+    capabilities = WordJudge.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
 
     def __init__(self, scores: Scores, *, name: str = "toy-scorer", price: float | None = 0.0) -> None:
         super().__init__(

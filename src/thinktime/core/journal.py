@@ -48,7 +48,8 @@ def readable(key: str) -> Iterator[None]:
 class Samples:
     """The banked samples of one problem by one model; without a journal there are none.
 
-    A child that a race or a budget cut short is not a whole sample: it is banked under a key of its own.
+    A child that a race or a budget cut short is not a whole sample: it is banked under a key of its own. So is a child
+    with confidences if the bank has it without.
     """
 
     def __init__(self, journal: Journal | None, problem: Problem, generator: Generator) -> None:
@@ -87,12 +88,20 @@ class Samples:
                 key == extension.key or self.journal.find_sample(key) is not None
             ):
                 key += "/cut"
+            if extension.confidences and self.journal.find_sample(key) is not None:
+                key += "/confidences"
             packed = self._generator.pack(extension.node.state, child.state)
             row = {"state": packed, "finish": child.finish, "usage": child.usage.as_dict(), "passes": child.passes}
             samples.append((key, row | {"log_weight": child.log_weight}))
         self.journal.add_samples(self._problem, self._generator.name, samples)
 
     def _banked(self, extension: Extension, key: str) -> Child | None:
+        child = self._read(extension, key)
+        if child is not None and extension.confidences and child.length and not child.state.confidences:
+            return self._read(extension, f"{key}/confidences")
+        return child
+
+    def _read(self, extension: Extension, key: str) -> Child | None:
         banked = self.journal.find_sample(key) if self.journal is not None else None
         if banked is None:
             return None

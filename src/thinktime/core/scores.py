@@ -115,8 +115,10 @@ class Comparing(Work[tuple[Node, ...], Score]):
         return found
 
     async def run(self, items: Sequence[tuple[Node, ...]]) -> Sequence[Score]:
-        """Comparisons from the judge; failed ones are not banked."""
-        fresh = [await self.judge.compare(self._problem, nodes) for nodes in items]
+        """Comparisons from the judge, all at once; failed ones are not banked."""
+        from asyncio import gather  # costs as much to import as all of the core
+
+        fresh = await gather(*(self.judge.compare(self._problem, nodes) for nodes in items))
         kept = [(self._key(nodes), score) for nodes, score in zip(items, fresh, strict=True) if not score.reason]
         self.failed += [score.reason for score in fresh if score.reason]
         self._found.update(kept)

@@ -155,6 +155,7 @@ class Search:
         temperature: float | None = None,
         race: Race | None = None,
         transition: Transition | None = None,
+        confidences: bool = False,
         model: str | None = None,
     ) -> list[Node]:
         """Children of the nodes, grouped by parent in the given order.
@@ -171,6 +172,8 @@ class Search:
             temperature: replaces the search's own.
             race: cancel the other children when enough have ended; their finish is ``pruned``.
             transition: an operation on the noise of a node, in place of continuing it.
+            confidences: the children's states have ``confidences``, one for each token that was drawn; the sample is
+                the same as without.
             model: the role that continues the nodes, also nodes of another model. By default it is the role that made
                 each node; the root is made by ``main``.
 
@@ -199,10 +202,12 @@ class Search:
             self._need(role, Capability.PREFIX, any(nodes[place].parent is not None for place in places))
             self._need(role, Capability.CANCEL, race is not None)
             self._need(role, Capability.TRANSITIONS, transition is not None)
+            self._need(role, Capability.CONFIDENCES, confidences)
         kind = until if at_most is None else f"{until}:{at_most}"
         kind += "" if temperature is None else f"@{temperature}"
         kind += "" if transition is None else f"~{transition}"
         options = {"until": until, "sampling": sampling, "at_most": at_most, "race": race, "transition": transition}
+        options["confidences"] = confidences
         calls = [
             self._extend(
                 turn, role, [nodes[place] for place in places], [counts[place] for place in places], kind, options
@@ -371,6 +376,11 @@ class Search:
         Raises:
             CapabilityError: there is no scorer of this role, or it does not compare.
         """
+        (scores,) = await self.compare_all([nodes], scorer=scorer)
+        return scores
+
+    async def compare_all(self, groups: Sequence[Sequence[Node]], *, scorer: str = MAIN) -> list[list[float | None]]:
+        """As `compare`, for several groups at once. If the budget covers some of them, these are the first ones."""
         judge = self._cache(scorer).scorer
         if Capability.COMPARE not in judge.capabilities:
             raise CapabilityError(f"scorer={judge.name!r}: it is not {Capability.COMPARE}")
@@ -378,10 +388,11 @@ class Search:
             judge_of_several = cast(Comparer, judge)
             work = Comparing(f"scorer {scorer}", judge_of_several, self.problem, self.journal, self._scope)
             self._comparing[scorer] = work
-        bought, covered = await self.meter.buy(self._comparing[scorer], [tuple(nodes)])
+        bought, covered = await self.meter.buy(self._comparing[scorer], [tuple(nodes) for nodes in groups])
         self.exhausted |= not covered
-        steps = bought[0][1].steps if bought else ()
-        return list(steps) if len(steps) == len(nodes) else [None] * len(nodes)
+        found = [score.steps for _, score in bought] + [()] * (len(groups) - len(bought))
+        pairs = zip(groups, found, strict=True)
+        return [list(steps) if len(steps) == len(nodes) else [None] * len(nodes) for nodes, steps in pairs]
 
     async def embed(self, nodes: Sequence[Node]) -> list[tuple[float, ...] | None]:
         """The vector of each node's newest step; None if the budget is used up.

@@ -115,6 +115,7 @@ class Capability(StrEnum):
     STEPS = "step boundaries"
     PREFIX = "prefix continuation"
     LOGPROBS = "log-probabilities"
+    CONFIDENCES = "token confidences"
     SCORES = "a scorer"
     CANCEL = "cancelling a sample at once"
     NOISE = "steps that are drawn (for pictures: eta above 0)"
@@ -185,6 +186,8 @@ class Extension:
     deadline: Deadline | None = None
     race: Race | None = None
     transition: Transition | None = None
+    confidences: bool = False
+    """Whether the child's state has to have the confidence of each token that it draws."""
     arrived: Callable[[Child], None] | None = None
     """A generator may call this when the child is complete; the child is then banked, even if its siblings fail."""
 

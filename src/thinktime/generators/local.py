@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 
 _CAPABILITIES: frozenset[str] = frozenset(
-    {Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL, Capability.NOISE}
+    {
+        *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CONFIDENCES),
+        *(Capability.CANCEL, Capability.NOISE),
+    }
 )
 FINISH: dict[str, Finish] = {"eos": "eos", "stop": "step", "length": "length", "cancelled": "budget"}
 
@@ -176,6 +179,7 @@ class LocalGenerator:
             stop_strings=extension.sampling.stop,
             deadline=extension.deadline,
             race=race,
+            confidences=extension.confidences,
         )
 
     async def _within_cap(self, extension: Extension) -> Child:
@@ -207,7 +211,9 @@ class LocalGenerator:
         (rest,) = await self._worker.run([self._row(extension, begin, most - len(begin))])
         forced = (0.0,) * len(closing)  # the closing ids were not drawn
         logprobs, seconds = output.logprobs + forced + rest.logprobs, output.seconds + rest.seconds
-        child = self._child(extension, replace(rest, ids=begin + rest.ids, logprobs=logprobs, seconds=seconds))
+        confidences = output.confidences + rest.confidences
+        whole = replace(rest, ids=begin + rest.ids, logprobs=logprobs, seconds=seconds, confidences=confidences)
+        child = self._child(extension, whole)
         prompt, drawn = child.usage.prompt_tokens or 0, child.usage.generated_tokens
         usage = replace(child.usage, prompt_tokens=prompt + len(closing), generated_tokens=drawn - len(closing))
         thought = self._thought(before, child.state, begun, len(before.ids) + limit if closing else None)
@@ -263,7 +269,11 @@ class LocalGenerator:
         """The same row, cancelled earlier. The log-probability of its text is unknown."""
         before: Text = extension.node.state
         state, _ = self._state(extension, child.state.ids[len(before.ids) :][:tokens], math.nan)
-        state = replace(state, logprobs=child.state.logprobs[: len(before.logprobs) + tokens])
+        state = replace(
+            state,
+            logprobs=child.state.logprobs[: len(before.logprobs) + tokens],
+            confidences=child.state.confidences[: len(before.confidences) + tokens],
+        )
         usage = self._usage(before, tokens, first=extension.index == 0, seconds=child.usage.seconds)
         return Child(state, "pruned", usage, passes=tokens, length=tokens)
 
@@ -282,7 +292,9 @@ class LocalGenerator:
     def _child(self, extension: Extension, output: Output) -> Child:
         before: Text = extension.node.state
         state, stopped = self._state(extension, output.ids, before.logprob + sum(output.logprobs))
-        state = replace(state, logprobs=before.logprobs + tuple(round(p, LOGPROB_DIGITS) for p in output.logprobs))
+        logprobs = tuple(round(logprob, LOGPROB_DIGITS) for logprob in output.logprobs)
+        confidences = before.confidences + output.confidences
+        state = replace(state, logprobs=before.logprobs + logprobs, confidences=confidences)
         first = extension.index == 0 and bool(output.ids)  # a row cancelled before it began has processed nothing
         usage = self._usage(before, len(output.ids), first=first, seconds=output.seconds)
         finish: Finish = FINISH[output.finish]

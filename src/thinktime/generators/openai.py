@@ -167,6 +167,7 @@ class RemoteGenerator:
         """The capabilities that the probe observed."""
         traits = self.traits
         offered = {Capability.PREFIX: traits.continues, Capability.LOGPROBS: traits.logprobs, Capability.NOISE: True}
+        offered[Capability.CONFIDENCES] = traits.logprobs
         offered[Capability.CHAT] = self._api == "chat/completions"
         offered[Capability.STEPS] = traits.continues and traits.stops is not None
         offered[Capability.CANCEL] = traits.streams

@@ -100,8 +100,8 @@ class BankedGenerator:
 
     capabilities = frozenset(
         {
-            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL),
-            *(Capability.NOISE, Capability.CHAT),
+            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CONFIDENCES),
+            *(Capability.CANCEL, Capability.NOISE, Capability.CHAT),
         }
     )
 
@@ -138,12 +138,14 @@ class BankedGenerator:
     def cut(self, extension: Extension, child: Child, tokens: int) -> Child:
         """The first ``tokens`` of the child; their text and FLOPs are unknown without the model."""
         before: Text | RemoteText = extension.node.state
+        confidences = child.state.confidences[: len(before.confidences) + tokens]
         state: Text | RemoteText
         if isinstance(child.state, RemoteText):
             state = replace(child.state, text="", step_ends=(), tokens=self.length(before) + tokens)
         else:
             assert isinstance(before, Text)
             state = replace(before, ids=before.ids + child.state.ids[len(before.ids) :][:tokens])
+        state = replace(state, confidences=confidences)
         usage = replace(child.usage, generated_tokens=tokens, flops=None, kv_bytes=None)
         return Child(state, "pruned", usage, passes=tokens, length=tokens)
 

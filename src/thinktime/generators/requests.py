@@ -43,6 +43,11 @@ from thinktime.models.remote.protocol import (
 from thinktime.models.remote.refusals import about_length, explained
 from thinktime.models.remote.streams import WITH_USAGE, Assembly, tokens_of, without_echo
 
+TOP_LISTED: dict[Api, dict[str, Any]] = {
+    "chat/completions": {"logprobs": True, "top_logprobs": 20},
+    "completions": {"logprobs": 20},
+}
+"""Fields that request the 20 most likely tokens for each place."""
 IN_FLIGHT = 2
 """Most tokens that llama.cpp on the same machine generated before it noticed that a stream was closed. An endpoint
 elsewhere has no such bound."""
@@ -243,6 +248,8 @@ class Requests:
         if self.traits.logprobs and (self.logprobs or counting):
             body["logprobs"] = True if self.api == "chat/completions" else 1
         body |= self.fields or {}
+        if extension.confidences:
+            body |= TOP_LISTED[self.api]
         if self.thoughts is not None:
             body |= self.thoughts.cap.fields(self.thoughts.most)
         # where the endpoint does not say which string stopped a step, a stop string is found when its step ends
@@ -326,6 +333,8 @@ class Requests:
         ends = ends if ends and ends[-1] == len(joined) else (*ends, len(joined))
         logprob = before.logprob + choice.logprob
         state = replace(before, text=joined, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
+        if extension.confidences:
+            state = replace(state, confidences=before.confidences + choice.confidences)
         return Child(state, finish, usage, count, length=count)
 
     def _kept(self, choice: Choice) -> str:

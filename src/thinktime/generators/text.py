@@ -40,6 +40,9 @@ class Text:
     """Upper bound of the thought tokens in ``ids``; None without a cap on thoughts."""
     logprobs: tuple[float, ...] = field(default=(), compare=False)
     """The log-probabilities of the drawn tokens, rounded to `LOGPROB_DIGITS`; empty if the bank has none."""
+    confidences: tuple[float, ...] = field(default=(), compare=False)
+    """The confidence of each drawn token, if requested: minus the mean log-probability, at temperature 1, of the 20
+    most likely tokens."""
 
 
 def added_text(node: Node) -> str:
@@ -76,6 +79,7 @@ def pack(before: Text, state: Text) -> dict[str, Any]:
         "logprob": state.logprob,
         **({} if state.thinking is None else {"thinking": state.thinking}),
         **_packed_logprobs(before, state),
+        **_packed_confidences(before, state),
     }
 
 
@@ -90,8 +94,9 @@ def unpack(before: Text, packed: Mapping[str, Any]) -> Text:
     ids = before.ids + tuple(packed["ids"])
     ends = tuple(packed["step_ends"])
     fields = {"text": packed["text"], "logprob": packed["logprob"], "thinking": packed.get("thinking")}
-    logprobs = _unpacked_logprobs(before, packed)
-    return replace(before, ids=ids, step_ends=ends, adopted=False, logprobs=logprobs, **fields)
+    logprobs, confidences = _unpacked_logprobs(before, packed), _unpacked_confidences(before, packed)
+    before = replace(before, logprobs=logprobs, confidences=confidences)
+    return replace(before, ids=ids, step_ends=ends, adopted=False, **fields)
 
 
 def _packed_logprobs(before: Text | RemoteText, state: Text | RemoteText) -> dict[str, list[int]]:
@@ -128,6 +133,8 @@ class RemoteText:
     """Upper bound of its thought tokens; None without a cap on thoughts, or if the thoughts are uncounted."""
     logprobs: tuple[float, ...] = field(default=(), compare=False)
     """As in `Text`; only an export of a bank has them."""
+    confidences: tuple[float, ...] = field(default=(), compare=False)
+    """As in `Text`; empty if the endpoint lists no other tokens than the drawn one."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -136,6 +143,7 @@ def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
     counts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
     whole: dict[str, Any] = {"choice": state.choice} if state.choice else {}
     whole |= {} if state.thinking is None else {"thinking": state.thinking}
+    whole |= _packed_confidences(before, state)
     return {"text": state.text[len(before.text) :], **counts, **whole}
 
 
@@ -151,7 +159,22 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
     choice, thoughts = packed.get("choice") or "", packed.get("thinking")
     fields = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
-    return replace(before, **fields, choice=choice, thinking=thoughts, logprobs=_unpacked_logprobs(before, packed))
+    logprobs, confidences = _unpacked_logprobs(before, packed), _unpacked_confidences(before, packed)
+    before = replace(before, logprobs=logprobs, confidences=confidences)
+    return replace(before, **fields, choice=choice, thinking=thoughts)
+
+
+def _packed_confidences(before: Text | RemoteText, state: Text | RemoteText) -> dict[str, Any]:
+    """The confidences that a child adds; nothing if it has none."""
+    added = state.confidences[len(before.confidences) :]
+    return {"confidences": added} if added else {}
+
+
+def _unpacked_confidences(before: Text | RemoteText, packed: Mapping[str, Any]) -> tuple[float, ...]:
+    added = packed.get("confidences", ())
+    if not isinstance(added, list | tuple) or not all(isinstance(each, int | float) for each in added):
+        raise TypeError(f"confidences={str(added)[:40]!r}")
+    return (*before.confidences, *added)
 
 
 def _check(packed: Mapping[str, Any], **types: Any) -> None:

@@ -8,7 +8,7 @@ from thinktime.core.errors import ModelError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
 
-_REWARDS = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
+_REWARDS = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD, Capability.COMPARE})
 
 
 class RecordedReward:
@@ -48,3 +48,15 @@ class BankedScorer:
             ModelError: always; this is called only for scores that the bank lacks.
         """
         raise ModelError(f"replay: the bank lacks {len(nodes)} scores of {self.name}; run without --replay")
+
+    def worst_case_of_comparison(self, problem: Problem, nodes: Sequence[Node]) -> Usage:
+        """One call, as for a score."""
+        return Usage(scorer_calls=1, scorer_flops=None, dollars=None)
+
+    async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
+        """Refuse.
+
+        Raises:
+            ModelError: always; this is called only for comparisons that the bank lacks.
+        """
+        raise ModelError(f"replay: the bank lacks a comparison of {self.name}; run without --replay")

@@ -26,6 +26,7 @@ from thinktime.strategies.revision.self_refine import SelfRefine
 from thinktime.strategies.sampling.adaptive_consistency import AdaptiveConsistency
 from thinktime.strategies.sampling.adaptive_sampling import AdaptiveSampling
 from thinktime.strategies.sampling.best_of_n import BestOfN
+from thinktime.strategies.sampling.deepconf import DeepConf, DeepConfOnline
 from thinktime.strategies.sampling.early_pruning import EarlyPruning
 from thinktime.strategies.sampling.first_finish import FirstFinish
 from thinktime.strategies.sampling.length_vote import LengthVote
@@ -44,6 +45,7 @@ from thinktime.strategies.search.particle_filter import ParticleFilter
 from thinktime.strategies.search.rebase import Rebase
 from thinktime.strategies.search.stepwise_best_of_n import StepwiseBestOfN
 from thinktime.strategies.verification.generative_reward import GenerativeReward
+from thinktime.strategies.verification.pairwise_tournament import PairwiseTournament
 from thinktime.strategies.verification.solve_or_verify import GenerativeVerification, SolveOrVerify
 
 BUILT_IN: dict[str, type[Any]] = {
@@ -55,6 +57,8 @@ BUILT_IN: dict[str, type[Any]] = {
     "summed_probability": SummedProbability,
     "adaptive_consistency": AdaptiveConsistency,
     "length_vote": LengthVote,
+    "deepconf": DeepConf,
+    "deepconf_online": DeepConfOnline,
     "first_finish": FirstFinish,
     "beam_search": BeamSearch,
     "dvts": DVTS,
@@ -75,6 +79,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "generative_verification": GenerativeVerification,
     "solve_or_verify": SolveOrVerify,
     "generative_reward": GenerativeReward,
+    "pairwise_tournament": PairwiseTournament,
     "self_refine": SelfRefine,
     "stepwise_best_of_n": StepwiseBestOfN,
     "plan_then_solve": PlanThenSolve,

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from thinktime.answers import TextAnswers
 from thinktime.core.types import Capability, Child, Extension, Finish, Node, Problem, Prompt, Score
-from thinktime.core.usage import Usage
+from thinktime.core.usage import Usage, total
 from thinktime.generators.text import Text, pack, shared, steps_of, unpack
 
 PROBLEM = Problem("sum", "what is 3 + 4", "7")
@@ -26,11 +26,15 @@ SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Piece:
-    """The words that a child adds to its parent, its finish, and its log-probability."""
+    """The words that a child adds to its parent, its finish, its log-probability, and the confidences of its words.
+
+    A word without a confidence has 1.
+    """
 
     words: str
     finish: Finish
     logprob: float = -1.0
+    confidences: tuple[float, ...] = ()
 
 
 def drawn(extension: Extension) -> Piece:
@@ -38,7 +42,8 @@ def drawn(extension: Extension) -> Piece:
     rng = Random(extension.key)
     words = ["so"] * rng.randint(0, 4) + [rng.choice("77758?")]
     ends = extension.until == "done" or rng.random() < 0.4
-    return Piece(" ".join(words), "eos" if ends else "step", logprob=-rng.random())
+    logprob, confidences = -rng.random(), tuple(rng.random() for _ in words)
+    return Piece(" ".join(words), "eos" if ends else "step", logprob, confidences)
 
 
 def rambling(extension: Extension) -> Piece:
@@ -68,8 +73,8 @@ class WordGenerator:
 
     capabilities = frozenset(
         {
-            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CANCEL),
-            *(Capability.NOISE, Capability.NO_NOISE, Capability.TRANSITIONS),
+            *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CONFIDENCES),
+            *(Capability.CANCEL, Capability.NOISE, Capability.NO_NOISE, Capability.TRANSITIONS),
         }
     )
 
@@ -116,7 +121,9 @@ class WordGenerator:
         before: Text = extension.node.state
         ids = child.state.ids[: len(before.ids) + tokens]
         text = " ".join(child.state.text.split()[: len(ids)])
-        state = replace(child.state, ids=ids, text=text, step_ends=(*before.step_ends, len(ids)))
+        confidences = child.state.confidences[: len(before.confidences) + tokens]
+        ends = (*before.step_ends, len(ids))
+        state = replace(child.state, ids=ids, text=text, step_ends=ends, confidences=confidences)
         return Child(state, "pruned", self._usage(before, tokens), tokens, length=tokens)
 
     def pack(self, node_state: Text, state: Text) -> dict[str, Any]:
@@ -148,7 +155,10 @@ class WordGenerator:
         text = " ".join([before.text, *words]).strip()
         ids = before.ids + _ids(" ".join(words))
         logprob, ends = before.logprob + piece.logprob, (*before.step_ends, len(ids))
-        state = replace(before, ids=ids, text=text, step_ends=ends, logprob=logprob)
+        confidences = before.confidences
+        if extension.confidences:
+            confidences += (*piece.confidences, *(1.0 for _ in words))[: len(words)]
+        state = replace(before, ids=ids, text=text, step_ends=ends, logprob=logprob, confidences=confidences)
         return Child(state, finish, self._usage(before, len(words)), passes=len(words), length=len(words))
 
     def _usage(self, before: Text, tokens: int) -> Usage:
@@ -192,6 +202,24 @@ class WordScorer:
         await asyncio.sleep(0)
         costs = [self.worst_case(problem, node, before) for node, before in zip(nodes, known, strict=True)]
         return [Score(self._judge(node), cost, steps=(0.5,)) for node, cost in zip(nodes, costs, strict=True)]
+
+
+class WordJudge(WordScorer):
+    """A scorer that also compares: side by side, candidates have the scores that they have alone."""
+
+    capabilities = WordScorer.capabilities | {Capability.COMPARE}
+
+    def worst_case_of_comparison(self, problem: Problem, nodes: Sequence[Node]) -> Usage:
+        """The exact cost of the comparison: every prompt and all words, in one call."""
+        return replace(total(self.worst_case(problem, node, None) for node in nodes), scorer_calls=1)
+
+    async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
+        """The scores of all nodes; the comparison is missing if one of them is."""
+        await asyncio.sleep(0)
+        scores = [score for node in nodes if (score := self._judge(node)) is not None]
+        whole = len(scores) == len(nodes)
+        cost = self.worst_case_of_comparison(problem, nodes)
+        return Score(max(scores) if whole else None, cost, tuple(scores) if whole else ())
 
 
 def _word_prompt(name: str, is_answer: bool) -> Prompt:

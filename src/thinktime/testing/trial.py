@@ -14,7 +14,7 @@ from thinktime.core.types import Capability, Child, Embedding, Extension, Node, 
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
-from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WORD_PROMPTS, WordGenerator, WordScorer, rambling
+from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WORD_PROMPTS, WordGenerator, WordJudge, rambling
 
 
 class Killed(BaseException):
@@ -155,8 +155,8 @@ class _WatchedGenerator(WordGenerator):
         return children
 
 
-class _WatchedScorer(WordScorer):
-    capabilities = WordScorer.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
+class _WatchedScorer(WordJudge):
+    capabilities = WordJudge.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
@@ -169,6 +169,13 @@ class _WatchedScorer(WordScorer):
         self._trial.scores += scores
         self._trial.settle(number)
         return scores
+
+    async def compare(self, problem: Problem, nodes: Sequence[Node]) -> Score:
+        number = await self._trial.call(self.worst_case_of_comparison(problem, nodes))
+        score = await super().compare(problem, nodes)
+        self._trial.scores.append(score)
+        self._trial.settle(number)
+        return score
 
 
 class _WatchedEmbedder(HashedNgrams):

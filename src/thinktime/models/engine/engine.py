@@ -24,7 +24,7 @@ from thinktime.models.engine.attention import KVStore, Plan, View
 from thinktime.models.engine.blocks import BlockPool, Prefix
 from thinktime.models.engine.costs import Account, Shape
 from thinktime.models.engine.rows import Job, Output, Prefill, Read, Row, RowFinish
-from thinktime.models.engine.sampling import sample, uniform
+from thinktime.models.engine.sampling import confidences, sample, uniform
 from thinktime.models.engine.scheduler import Iteration, Scheduler
 
 Tap = Callable[[int, Tensor], None]
@@ -377,8 +377,12 @@ class Engine:
         for part in (slice(start, start + at_once) for start in range(0, len(rows), at_once)):
             those = logits[of_row[part]].double()
             tokens = _sample(those, tasks[part], [len(job.ids) for job in jobs[part]])
-            logprobs = those.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-            drawn += zip(tokens.tolist(), logprobs.tolist(), strict=True)
+            distribution = those.log_softmax(-1)
+            drawn += zip(tokens.tolist(), distribution.gather(1, tokens[:, None])[:, 0].tolist(), strict=True)
+            asked = [place for place, task in enumerate(tasks[part]) if task.confidences]
+            if asked:
+                for place, confidence in zip(asked, confidences(distribution[asked]).tolist(), strict=True):
+                    jobs[part][place].confidences.append(round(confidence, 4))
         finished: list[Job] = []
         for job, task, (token, logprob) in zip(jobs, tasks, drawn, strict=True):
             if math.isnan(logprob):

@@ -43,7 +43,7 @@ class Row:
 
     ``stop_ids`` and ``stop_strings`` end the row after the token that completes them. The row is cancelled at its
     ``deadline``. ``segments`` requests hidden states of the sampled tokens, without the last one, which is never
-    processed.
+    processed. ``confidences`` requests the confidence of every sampled token.
     """
 
     ids: tuple[int, ...]
@@ -57,6 +57,7 @@ class Row:
     deadline: Deadline | None = None
     segments: Segments | None = None
     race: RowRace | None = None
+    confidences: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Output:
     ``logprobs`` are the model's at temperature 1, at any sampling temperature. ``computed`` and ``reused`` count prompt
     tokens; the first of the rows that share a prompt is charged for it. ``seconds`` is the row's share of the wall
     time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities or ``[tokens, labels]`` logits.
-    ``states`` are the requested means, ``[segments, layers, hidden]``.
+    ``states`` are the requested means, ``[segments, layers, hidden]``. ``confidences`` are those of the sampled ids, if
+    requested, to four decimals (`thinktime.models.engine.sampling.confidences`).
     """
 
     ids: tuple[int, ...]
@@ -89,6 +91,7 @@ class Output:
     seconds: float
     values: Tensor | None = None
     states: Tensor | None = None
+    confidences: tuple[float, ...] = ()
 
 
 @dataclass(eq=False)
@@ -105,6 +108,7 @@ class Job:
     prefix: Prefix = field(default_factory=Prefix)
     prefill: Prefill | None = None
     logprobs: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     computed: int = 0
     reused: int = 0
     seconds: float = 0.0
@@ -126,7 +130,8 @@ class Job:
         """Write the output."""
         new = tuple(self.ids[len(self.task.ids) :])
         states = self.means.tensor() if self.means is not None else None
-        self.output = Output(new, tuple(self.logprobs), how, self.computed, self.reused, self.seconds, values, states)
+        costs = self.computed, self.reused, self.seconds
+        self.output = Output(new, tuple(self.logprobs), how, *costs, values, states, tuple(self.confidences))
 
 
 @dataclass(eq=False)

@@ -7,6 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+TOP = 20
+"""Tokens in a confidence, as in the published code of the paper."""
+
 
 def uniform(keys: npt.NDArray[np.uint64], position: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     """One number in [0, 1) for each key and position: the SplitMix64 counter generator, 53 bits."""
@@ -38,3 +41,11 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor, no
     if bool((drawn == probs.shape[-1]).any()):  # the noise rounded up to the whole sum: take the last possible id
         drawn = torch.minimum(drawn, (probs > 0).int().cumsum(-1).argmax(-1))
     return torch.where(temperature > 0, drawn, logits.argmax(-1))
+
+
+def confidences(logprobs: Tensor) -> Tensor:
+    """Minus the mean of the 20 highest log-probabilities of each row: large if one token has nearly all probability.
+
+    Fu et al. 2025, arXiv 2508.15260. Shapes: ``[rows, vocab]`` gives ``[rows]``; a smaller vocabulary counts in full.
+    """
+    return -logprobs.topk(min(TOP, logprobs.shape[-1]), sorted=False).values.mean(-1)

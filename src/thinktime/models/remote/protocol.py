@@ -39,6 +39,9 @@ class Choice:
     tokens: int | None = None
     """Number of tokens with a log-probability; None without log-probabilities."""
     logprob: float = math.nan
+    confidences: tuple[float, ...] = ()
+    """For each token, minus the mean log-probability of the tokens that are listed for its place; empty unless every
+    place has such a list."""
     error: str | None = None
     thoughts: str = ""
     """The thoughts, if the endpoint returns them apart from the text."""
@@ -276,7 +279,8 @@ def _choice(choice: object) -> Choice:
     whole = dict(choice) | ({} if listed is None or logprobs is not None else {"logprobs": None})
     if message is not None:
         whole = {**{name: value for name, value in whole.items() if name != "delta"}, "message": message}
-    return Choice(text, reason, named, tokens, logprob, thoughts=thoughts, whole=whole)
+    confidences = _confidences(listed) if isinstance(listed, Mapping) and logprobs is not None else ()
+    return Choice(text, reason, named, tokens, logprob, confidences, thoughts=thoughts, whole=whole)
 
 
 def _whole_message(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,6 +317,22 @@ def _logprobs(found: object, text: str) -> list[float] | None:
     if set(map(type, values)) == {float} and math.isfinite(sum(values)):  # the usual case, and there are many
         return values
     return [float(value) for value in values] if all(map(_is_number, values)) else None
+
+
+def _confidences(found: Mapping[str, Any]) -> tuple[float, ...]:
+    """The confidence of each token, from the likeliest tokens that are listed for its place, to four decimals."""
+    content = found.get("content")
+    listed = [token.get("top_logprobs") for token in content] if content else found.get("top_logprobs")
+    places = [_listed(place) for place in listed] if isinstance(listed, list) else []
+    return tuple(round(-sum(place) / len(place), 4) for place in places) if all(places) else ()
+
+
+def _listed(place: object) -> list[float]:
+    """The log-probabilities listed for one place, in the format of chats or of completions; empty if malformed."""
+    values: list[Any] = list(place.values()) if isinstance(place, Mapping) else []
+    if isinstance(place, list):
+        values = [each.get("logprob") if isinstance(each, Mapping) else None for each in place]
+    return [float(value) for value in values] if all(map(_is_number, values)) else []
 
 
 def _is_number(value: object) -> bool:
