@@ -155,6 +155,9 @@ def test_a_silent_model_leaves_connections_for_another_one(
 
 # the account of clients without a budget
 
+SEARCH = {"model": "single/words"}
+"""A search probes the endpoint. A request that is passed through uses that probe, and makes none."""
+
 
 @pytest.mark.parametrize("logprobs", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
@@ -167,7 +170,7 @@ def test_an_unlimited_client_is_charged_all_samples_of_an_endpoint_that_counts_o
     body |= {"n": 4, "max_tokens": 64, "stream": stream, "stream_options": {"include_usage": True}}
     body |= {"logprobs": True if path == "chat/completions" else 1} if logprobs else {}
     ledger = gateway.gateway.auth.clients[0].ledger
-    gateway.read(body, path)  # the first one probes
+    gateway.read({name: body[name] for name in body.keys() & {"messages", "prompt", "max_tokens"}} | SEARCH, path)
     before, calls = ledger.spent, ledger.spent.model_calls
     endpoint.generated_tokens = 0
     gateway.read(body, path)

@@ -91,6 +91,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.session = replace(self.session, answers=self.task.answers).with_bank(self.bank)
+        self._provenance = self.bank.provenance()  # a result can be made after the bank is closed
 
     def budget_text(self) -> str:
         """The limits of the budget as text."""
@@ -273,8 +274,8 @@ class Bench:
             roles = {role: each.name for role, each in sorted(getattr(self.session, kind).items())}
             if roles.keys() - {MAIN} or (roles and kind == "environments"):
                 named[kind] = roles
-        noted = self.bank.provenance()
-        models = {role: noted[each.name] for role, each in self.session.models.items() if each.name in noted}
+        noted, used = self._provenance, self.session.models.items()
+        models = {role: noted[model.name] for role, model in used if model.name in noted}
         return named | ({"provenance": models} if models else {})
 
     def _sampling_result(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Sampling:
             raise InputError("top_p", self.top_p, "give a number above 0, at most 1")
         if self.max_length < 1:
             raise InputError("max_length", self.max_length, "give 1 or more")
-        if isinstance(self.stop, str) or not all(self.stop):
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise InputError("stop", self.stop, "give a tuple of texts that are not empty")
 
 

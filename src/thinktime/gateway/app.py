@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from thinktime import strategies
 from thinktime.bank.store import Bank
-from thinktime.core.errors import InputError, ThinktimeError
+from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
@@ -191,10 +191,11 @@ class Gateway:
     ) -> tuple[Extent | None, bool]:
         """The most that a request without a method can generate, and whether the upstream's usage counts all of it.
 
-        Without a budget there is no such limit.
+        Without a budget there is no such limit, and nothing is probed: a probe that another request needed decides.
         """
         if not context.client.limited:
-            return None, path == "responses" or not has_several(body, path) or await self._counts_all(model, path)
+            known = None if path == "responses" or not has_several(body, path) else self.upstream.probed(model, path)
+            return None, known is None or known.traits.counts_all
         await asyncio.to_thread(check_text, context.raw)  # 32 MB take seconds
         found = extent(body, path, self.config.max_samples)
         if path == "responses":
@@ -205,13 +206,6 @@ class Gateway:
             limit = body[COMPLETION_LIMIT]
             raise InputError(COMPLETION_LIMIT, limit, "a budget holds, and the upstream ignores it; send max_tokens")
         return found, found.samples == 1 or (await probed()).traits.counts_all
-
-    async def _counts_all(self, model: str, api: Api) -> bool:
-        """Whether the usage counts all samples of a request. If a probe fails, it is not taken to do so."""
-        try:
-            return (await self.upstream.generator(model, api, self.probes)).traits.counts_all
-        except (ThinktimeError, HttpError):
-            return False
 
     def _payer(self, client: ApiClient) -> Ledger:
         """The account of the probes that a client's request needs."""

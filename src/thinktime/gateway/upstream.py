@@ -138,6 +138,11 @@ class Upstream:
                 self._generators[name] = probe
         return await asyncio.shield(self._generators[name])
 
+    def probed(self, model: str, api: Api) -> RemoteGenerator | None:
+        """The generator of a model that was probed before; None for all others."""
+        task = self._generators.get((api, model, "traits"))
+        return None if task is None or not task.done() or task.cancelled() or task.exception() else task.result()
+
     async def close(self) -> None:
         """Close all connections."""
         for task in self._generators.values():

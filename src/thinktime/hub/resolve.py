@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -69,7 +70,8 @@ Reference = CatalogueEntry | Repository | FileURL
 
 def is_file_url(text: str) -> bool:
     """Whether a text is the URL of a GGUF file. Other URLs are endpoints."""
-    return text.startswith(("http://", "https://")) and urlsplit(text).path.lower().endswith(".gguf")
+    path = re.split("[?#]", text, maxsplit=1)[0]
+    return path.startswith(("http://", "https://")) and path.lower().endswith(".gguf")
 
 
 def reference(text: str) -> Reference | None:
