@@ -8,14 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from thinktime.models.engine.engine import Engine
+    from thinktime.models.engine.row_engine import RowEngine
     from thinktime.models.engine.rows import Job, Output, Read, Row
 
 
 class Worker:
     """Runs one engine's iterations off the event loop for as long as there is work."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: RowEngine) -> None:
         self.engine = engine
         self._new: list[tuple[Row | Read, asyncio.Future[Output]]] = []
         self._cancelled: list[asyncio.Future[Output]] = []
