@@ -10,13 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,6 @@ _HEAD = struct.Struct("<4I")
 """The first options of a context: n_ctx, n_batch, n_ubatch, n_seq_max."""
 _FLAGS = bytes([0, 1, 1, 1, 1, 0])
 """The last options of a context: embeddings, offload_kqv, no_perf, op_offload, swa_full, kv_unified."""
-_QUIET = 2
-"""Messages below errors are not shown: the level of ``ggml_log_level`` for information, plus one."""
 
 
 class _Options(ctypes.Structure):
@@ -71,7 +68,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
     "llama_memory_seq_cp": (None, [c_void_p, c_int32, c_int32, c_int32, c_int32]),
-    "llama_memory_seq_pos_max": (c_int32, [c_void_p, c_int32]),
     "llama_decode": (c_int32, [c_void_p, _Batch]),
     "llama_get_logits_ith": (POINTER(c_float), [c_void_p, c_int32]),
     "llama_model_get_vocab": (c_void_p, [c_void_p]),
@@ -90,15 +86,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_vocab_bos": (c_int32, [c_void_p]),
     "llama_vocab_eos": (c_int32, [c_void_p]),
     "llama_vocab_is_eog": (c_bool, [c_void_p, c_int32]),
-    "llama_vocab_get_text": (c_char_p, [c_void_p, c_int32]),
     "llama_token_to_piece": (c_int32, [c_void_p, c_int32, c_char_p, c_int32, c_int32, c_bool]),
     "llama_tokenize": (c_int32, [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
 }
 
 
-@_LOG
-def _silent(level: int, text: bytes, data: int) -> None:
-    """Drop a message. A failure has its own error."""
+_SILENT = _LOG(lambda level, text, data: None)
+"""Drops the messages of llama.cpp; a failure has its own error."""
 
 
 @cache
@@ -120,7 +114,7 @@ def library() -> Any:
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
         raise _other_version(str(error)) from None
-    loaded.llama_log_set(_silent, None)
+    loaded.llama_log_set(_SILENT, None)
     loaded.llama_backend_init()
     return loaded
 
@@ -254,23 +248,21 @@ class Context:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the target, which is empty, share the first ``length`` positions of the source."""
-        self._library.llama_memory_seq_cp(self._memory, source, target, -1 if self._weights.whole_only else 0, length)
+        self._library.llama_memory_seq_cp(
+            self._memory, source, target, *((-1, -1) if self._weights.whole_only else (0, length))
+        )
 
-    def clear(self, sequence: int, start: int = 0) -> None:
-        """Free the cells of a sequence from a position on that no other sequence shares."""
-        self._library.llama_memory_seq_rm(self._memory, sequence, start, -1)
-
-    def held(self, sequence: int) -> int:
-        """Positions of a sequence."""
-        return int(self._library.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+    def clear(self, sequence: int) -> None:
+        """Free the cells of a sequence that no other sequence shares."""
+        self._library.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def decode(
         self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]
     ) -> int:
         """Process tokens of sequences; ``wanted`` are those whose logits are kept. The result is 0, or a code."""
         n = len(tokens)
-        self._tokens[:n], self._positions[:n], self._sequences[:n] = tokens, positions, sequences
-        self._wanted[:n] = wanted
+        self._tokens[:n], self._positions[:n], self._sequences[:n] = list(tokens), list(positions), list(sequences)
+        self._wanted[:n] = list(wanted)
         batch = _Batch(n, self._tokens, None, self._positions, self._counts, self._pointers, self._wanted)
         return int(self._library.llama_decode(self.handle, batch))
 
