@@ -157,11 +157,14 @@ def test_cancel_frees_the_sequence(theirs: LlamaCppModel) -> None:
     assert engine.held <= 66
 
 
-def test_little_room_costs_time_and_no_token(theirs: LlamaCppModel) -> None:
+def test_rows_that_lose_their_room_continue_with_the_right_keys_and_values(theirs: LlamaCppModel) -> None:
     rows = [row(theirs, f"question {key}", key, n=60) for key in range(10)]
     small = theirs.engine(kv_bytes=256 * theirs.shape.kv_bytes_per_token)
-    for a, b in zip(small.run(rows), theirs.engine().run(rows), strict=True):
-        assert a.ids == b.ids and a.logprobs == pytest.approx(b.logprobs, abs=TIE)
+    outputs = small.run(rows)
+    reads = [Read(task.ids + output.ids, len(task.ids)) for task, output in zip(rows, outputs, strict=True)]
+    for output, read in zip(outputs, theirs.engine().run(reads), strict=True):
+        assert output.finish == "eos" or len(output.ids) == 60
+        assert read.values is not None and output.logprobs == pytest.approx(read.values.tolist(), abs=TIE)
 
 
 def test_what_does_not_work_is_refused_in_one_line(engine: LlamaCppEngine, theirs: LlamaCppModel) -> None:
@@ -202,9 +205,9 @@ class Shortest:
         return [Score(1 / (1 + len(node.state.ids)), Usage()) for node in nodes]
 
 
-@pytest.mark.parametrize("strategy", ["beam_search:n=4,width=2", "best_first:n=4"])
+@pytest.mark.parametrize("strategy", ["beam_search:n=4,width=2", "best_first:k=8,n_goals=20"])
 def test_a_search_processes_every_token_of_its_tree_once(path: Path, strategy: str) -> None:
-    sampling = Sampling(max_length=40)
+    sampling = Sampling(max_length=100)
 
     def run(generator: LocalGenerator) -> tuple[dict[str, tuple[int, ...]], list[Output]]:
         outputs: list[Output] = []

@@ -276,9 +276,8 @@ class LlamaCppEngine(RowEngine):
         if drawing:
             distinct = {place: index for index, place in enumerate(dict.fromkeys(place for _, place in drawing))}
             logits = torch.from_numpy(np.stack([self._run.logits(place) for place in distinct]))
-            finished += self._draw_tokens(
-                logits, [distinct[place] for _, place in drawing], [job for job, _ in drawing]
-            )
+            of_row = [distinct[place] for _, place in drawing]
+            finished += self._draw_tokens(logits, of_row, [job for job, _ in drawing])
         return finished
 
     def _branch(self, sequence: _Sequence) -> list[Job]:

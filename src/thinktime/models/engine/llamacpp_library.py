@@ -248,9 +248,8 @@ class Context:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the target, which is empty, share the first ``length`` positions of the source."""
-        self._library.llama_memory_seq_cp(
-            self._memory, source, target, *((-1, -1) if self._weights.whole_only else (0, length))
-        )
+        start, end = (-1, -1) if self._weights.whole_only else (0, length)
+        self._library.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def clear(self, sequence: int) -> None:
         """Free the cells of a sequence that no other sequence shares."""
