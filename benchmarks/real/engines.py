@@ -39,7 +39,7 @@ def agreement(own: LanguageModel, other: LlamaCppModel, n: int, tokens: int) -> 
     """
     rows = [Row(tuple(own.tokenizer.encode_chat(prompt)), 0, tokens, 0.0) for prompt in prompts(n)]
     engine = own.engine()
-    found = []
+    found: list[dict[str, Any]] = []
     for task, a, b in zip(rows, engine.run(rows), other.engine().run(rows), strict=True):
         place = next((i for i, (x, y) in enumerate(zip(a.ids, b.ids, strict=False)) if x != y), None)
         gap = None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from thinktime.core.errors import CapabilityError, InputError, ModelError
-from thinktime.models.engine.llamacpp_library import MAX_SEQUENCES, NO_ROOM, Context, Weights
+from thinktime.models.engine.llamacpp_library import MAX_SEQUENCES, NO_ROOM, Context, GgufModel
 from thinktime.models.engine.row_engine import RowEngine
 from thinktime.models.engine.rows import Job, Read, Row
 
@@ -64,7 +64,7 @@ class LlamaCppEngine(RowEngine):
 
     def __init__(
         self,
-        weights: Weights,
+        weights: GgufModel,
         kv_bytes_per_token: int,
         *,
         context: int,

@@ -137,7 +137,7 @@ def _other_version(what: str) -> InputError:
     return InputError("xllamacpp", release(), fix)
 
 
-class Weights:
+class GgufModel:
     """The model of a GGUF file. The weights are mapped into memory.
 
     Raises:
@@ -215,7 +215,7 @@ class Context:
         ModelError: there is not enough memory.
     """
 
-    def __init__(self, weights: Weights, *, cells: int, sequences: int, tokens: int, threads: int) -> None:
+    def __init__(self, weights: GgufModel, *, cells: int, sequences: int, tokens: int, threads: int) -> None:
         self._weights, self._library = weights, weights.library
         options = self._library.llama_context_default_params()
         raw = bytes(options.bytes)

@@ -15,7 +15,7 @@ from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.gguf import digest
 from thinktime.models.engine.llamacpp_engine import LlamaCppEngine
-from thinktime.models.engine.llamacpp_library import Weights, library, release
+from thinktime.models.engine.llamacpp_library import GgufModel, library, release
 from thinktime.models.engine.models import ENGINE, digest_of
 from thinktime.models.engine.templates import ChatTemplate, conversation
 
@@ -29,7 +29,7 @@ _STRING, _ARRAY = 8, 9
 class LlamaCppTokenizer:
     """The vocabulary and the chat template of a GGUF file; see `thinktime.models.engine.models.ChatTokenizer`."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: GgufModel) -> None:
         self._weights = weights
         lib, vocabulary = weights.library, weights.vocabulary
         everything = range(weights.vocabulary_size)
@@ -81,7 +81,7 @@ class LlamaCppTokenizer:
 class LlamaCppModel:
     """A language model in llama.cpp; its fields are those of `thinktime.models.engine.models.LanguageModel`."""
 
-    model: Weights
+    model: GgufModel
     tokenizer: LlamaCppTokenizer
     shape: Shape
     context: int
@@ -113,7 +113,7 @@ def load_llamacpp_model(path: Path) -> LlamaCppModel:
     if not path.is_file():
         raise InputError("model", str(path), "there is no such file")
     library()
-    weights = Weights(path)
+    weights = GgufModel(path)
     lib, handle = weights.library, weights.handle
     if lib.llama_model_has_encoder(handle):
         raise InputError("model", str(path), "it has an encoder; give a model that only continues texts")
