@@ -45,8 +45,8 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
 
 
-def write(path: Path, family: str = "qwen2", seed: int = 0) -> dict[str, torch.Tensor]:
-    """Write a file with matrices in Q8_0; return its weights as the file has them."""
+def write(path: Path, family: str = "qwen2", seed: int = 0, *, quantised: bool = True) -> dict[str, torch.Tensor]:
+    """Write a file with matrices in Q8_0, or float32; return its weights as the file has them."""
     writer = gguf.GGUFWriter(path, family)
     writer.add_context_length(SIZES["context"])
     writer.add_embedding_length(SIZES["hidden"])
@@ -68,7 +68,7 @@ def write(path: Path, family: str = "qwen2", seed: int = 0) -> dict[str, torch.T
     writer.add_chat_template(TEMPLATE)
     found = {}
     for name, values in tensors(seed).items():
-        if values.ndim == 1:
+        if values.ndim == 1 or not quantised:
             writer.add_tensor(name, values.numpy())
             found[name] = values
             continue

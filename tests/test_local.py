@@ -93,6 +93,12 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(coroutine)
 
 
+def engine_of(generator: LocalGenerator) -> Engine:
+    engine = generator._worker.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
 def search_for(
     question: str,
     generator: LocalGenerator,
@@ -307,7 +313,7 @@ def test_charged_prompt_tokens_equal_those_that_the_engine_computes(
     assert len(ends) == 6
     charged = total(node.usage for node in [*steps, *ends]).prompt_tokens or 0
     distinct = {node.state.ids for node in steps}  # equal steps are one node to the engine, and two to the search
-    account = generator._worker.engine.account
+    account = engine_of(generator).account
     assert charged - (len(steps) - len(distinct)) == account.prompt_computed
     assert account.recomputed == 0
 
@@ -387,7 +393,7 @@ def test_a_race_equals_its_replay_from_whole_samples_token_for_token_in_any_sche
         assert (live.value, live.finish, live.share) == (replayed.value, replayed.finish, replayed.share)
         assert live.finish == "done"
     assert trace_rows(vote) == lone_vote
-    assert bool(blocks) == (engine.preemptions > 0)
+    assert isinstance(engine, Engine) and bool(blocks) == (engine.preemptions > 0)
 
 
 def test_a_race_keeps_its_token_budget_and_can_be_replayed_from_its_bank(

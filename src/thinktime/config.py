@@ -29,6 +29,7 @@ CONTROLS = {
     **dict.fromkeys(("oracle", "dial"), "uses the reference answers"),
     "random": "knows nothing",
 }
+ENGINES = ("auto", "own", "llamacpp")
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 ROLE = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -47,6 +48,8 @@ class ModelSpec:
         parameters: those that a token of an endpoint's model is multiplied with, for its FLOPs.
         dtype: of a local model; ``auto`` is float64 for the shipped models. For others it is the fastest one of this
             processor that keeps the checkpoint's precision.
+        engine: of a local model: ``own``, ``llamacpp`` for a GGUF file, or ``auto``: our own where it computes the
+            family, and else llama.cpp if it is installed.
         thinking_tokens: the most that a sample may think.
         concurrency: most rows of a local model at once, or most requests to an endpoint; further ones wait here. By
             default 256 rows, and the slots of a llama.cpp server or 32 requests.
@@ -64,6 +67,7 @@ class ModelSpec:
     thinking_tokens: int | None = None
     concurrency: int | None = None
     timeout: float | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.source or not isinstance(self.source, str):
@@ -72,6 +76,8 @@ class ModelSpec:
             raise InputError("model_name", self.name, "give a text")
         if self.dtype not in DTYPES:
             raise InputError("dtype", self.dtype, f"give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+        if self.engine not in ENGINES:
+            raise InputError("engine", self.engine, f"give {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
         if not is_url(self.source):
             given = {"price": self.price, "parameters": self.parameters, "timeout": self.timeout}
             only_for_endpoints("--model", model_name=self.name, **given)

@@ -252,7 +252,9 @@ def _model(role: str, spec: ModelSpec, config: Config) -> Generator:
 
     chat = source not in POCKET and found.kind != "base"
     rows, thinking = spec.concurrency or ROWS, spec.thinking_tokens
-    generator = LocalGenerator(found.path, dtype=_dtype(spec), thinking_tokens=thinking, chat=chat, max_rows=rows)
+    generator = LocalGenerator(
+        found.path, dtype=_dtype(spec), thinking_tokens=thinking, chat=chat, max_rows=rows, engine=spec.engine
+    )
     if source not in POCKET:
         generator.origin = found
     return generator

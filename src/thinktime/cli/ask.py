@@ -12,6 +12,7 @@ from thinktime.cli.common import (
     Aggregate,
     BudgetText,
     Dtype,
+    Engine,
     Environments,
     Json,
     MaxTokens,
@@ -68,6 +69,7 @@ def ask(
     thinking_tokens: ThinkingTokens = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
+    engine: Engine = "auto",
     tree: Annotated[bool, typer.Option("--tree", help="Show every node of the search.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,6 +89,7 @@ def ask(
         scorer_price=scorer_price,
         aggregate=aggregate,
         dtype=dtype,
+        engine=engine,
         thinking_tokens=thinking_tokens,
         environment=environment,
         prompt=prompt,

@@ -21,6 +21,7 @@ from thinktime.cli.common import (
     Aggregate,
     BudgetText,
     Dtype,
+    Engine,
     Environments,
     Json,
     MaxTokens,
@@ -143,6 +144,7 @@ def bench(
     ] = None,
     seed: Seed = 0,
     dtype: Dtype = "auto",
+    engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
     """Run strategies at several budgets on a task; resume where an earlier run stopped."""
@@ -191,6 +193,7 @@ def bench(
         scorer_price=scorer_price,
         aggregate=aggregate,
         dtype=dtype,
+        engine=engine,
         thinking_tokens=thinking_tokens,
         concurrency=concurrency,
         timeout=timeout,

@@ -115,6 +115,13 @@ Dtype = Annotated[
         "models; for others the fastest of this processor that keeps the checkpoint's precision."
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="Of a local model. own; llamacpp: llama.cpp, for GGUF files; auto: own where it computes the family, and "
+        "else llama.cpp if it is installed."
+    ),
+]
 BudgetText = Annotated[
     str | None,
     typer.Option(
@@ -144,6 +151,7 @@ def config_of(
     prompt: Sequence[str] | None,
     concurrency: int | None = None,
     timeout: float | None = None,
+    engine: str = "auto",
     without: Collection[str] = (),
     yes: bool = False,
     **rest: Any,
@@ -157,6 +165,7 @@ def config_of(
         dtype, thinking_tokens: of every model.
         concurrency: likewise.
         timeout: of every endpoint.
+        engine: of every local model.
         environment: likewise.
         prompt: values of the form ``name=FILE``.
         without: scorers of the command itself, which the config does not know.
@@ -189,6 +198,7 @@ def config_of(
                 dtype=dtype,
                 thinking_tokens=thinking_tokens,
                 concurrency=concurrency,
+                engine=engine,
                 timeout=timeout if is_url(source) or not any(map(is_url, models.values())) else None,
             )
             for role, source in models.items()

@@ -158,6 +158,7 @@ def _local(source: str, session: Session) -> dict[str, Any]:
     from thinktime import pocket
     from thinktime.generators.local import LocalGenerator
     from thinktime.models.engine.llama import Llama
+    from thinktime.models.engine.llamacpp_model import LlamaCppModel
     from thinktime.models.engine.transformers_model import TransformersLM, difference, tolerance
 
     generator = session.models[MAIN]
@@ -166,6 +167,9 @@ def _local(source: str, session: Session) -> dict[str, Any]:
     disable_progress_bar()
     path = pocket.directory(POCKET[source]) if source in POCKET else model_path(source)
     model, tokenizer = generator.model, generator.model.tokenizer
+    if isinstance(model, LlamaCppModel):
+        fix = "our engine refuses it, and this command does not look into llama.cpp; `ask` and `bench` run it there"
+        raise InputError("model", source, fix)
     inner, template, sizes = model.model, tokenizer.template, (model.shape, model.dtype)
     assert isinstance(inner, Llama | TransformersLM)
     apart = None

@@ -31,6 +31,7 @@ from thinktime.models.remote.probe import THINK
 from thinktime.models.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
+    from thinktime.models.engine.llamacpp_model import LlamaCppModel
     from thinktime.models.engine.models import LanguageModel
     from thinktime.models.engine.rows import Output, Row, RowRace
 
@@ -45,7 +46,7 @@ FINISH: dict[str, Finish] = {"eos": "eos", "stop": "step", "length": "length", "
 
 
 class LocalGenerator:
-    """Samples from a Hugging Face directory on this machine.
+    """Samples from a Hugging Face directory or a GGUF file on this machine.
 
     Args:
         directory: the model; a Llama needs no ``transformers``, other families do.
@@ -53,14 +54,17 @@ class LocalGenerator:
         max_rows: rows that run at once.
         dtype: with ``float64`` a sample does not depend on the other rows of its batch; ``float32`` is about twice as
             fast, but rounding may occasionally change a token. ``auto`` is the fastest one that keeps the checkpoint's
-            precision, see `thinktime.models.engine.models.load_language_model`.
+            precision, see `thinktime.models.engine.models.load_language_model`. llama.cpp computes with the weights
+            as the file has them.
         thinking_tokens: the most thought tokens of a sample; at that length its thought is closed and the sample
             continues (budget forcing, Muennighoff et al. 2025, arXiv 2501.19393). None is no cap.
         chat: True for a chat model, which answers any prompt; False for a model of one task.
+        engine: ``own``; ``llamacpp``, which reads GGUF files; or ``auto``: our own where it computes the family, and
+            else llama.cpp if it is installed.
 
     Raises:
-        InputError: the directory is missing or holds no language model; or the cap is below 0, or the model does not
-            write ``</think>``.
+        InputError: the directory is missing or holds no language model; or llama.cpp is not installed; or the cap is
+            below 0, or the model does not write ``</think>``.
     """
 
     unit = "tokens"
@@ -76,11 +80,10 @@ class LocalGenerator:
         dtype: str = "float32",
         thinking_tokens: int | None = None,
         chat: bool = True,
+        engine: str = "auto",
     ) -> None:
-        from thinktime.models.engine.models import load_language_model
-
         self.capabilities = _CAPABILITIES | {Capability.CHAT} if chat else _CAPABILITIES
-        self.model: LanguageModel = load_language_model(Path(directory), dtype)
+        self.model = _loaded(Path(directory), dtype, engine)
         path = Path(directory).resolve()
         name = path.stem if path.suffix == ".gguf" else path.name
         self.name = f"{name}@{self.model.weights}/{self.model.weights_dtype}"
@@ -344,6 +347,23 @@ class LocalGenerator:
             seconds=seconds,
             dollars=0.0,
         )
+
+
+def _loaded(path: Path, dtype: str, engine: str) -> LanguageModel | LlamaCppModel:
+    """The model in the engine of this name; see `LocalGenerator`."""
+    from thinktime.models.engine.gguf import UnsupportedFamilyError
+    from thinktime.models.engine.llamacpp_library import installed
+    from thinktime.models.engine.models import load_language_model
+
+    if engine != "llamacpp":
+        try:
+            return load_language_model(path, dtype)
+        except UnsupportedFamilyError:
+            if engine == "own" or not installed():
+                raise
+    from thinktime.models.engine.llamacpp_model import load_llamacpp_model
+
+    return load_llamacpp_model(path)
 
 
 def _shared(ids: Sequence[int], state: Text) -> int:

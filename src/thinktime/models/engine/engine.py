@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from thinktime.core.clock import Deadline
-from thinktime.core.errors import InputError, ModelError
+from thinktime.core.errors import InputError
 from thinktime.models.engine.attention import KVStore, Plan, View
 from thinktime.models.engine.blocks import BlockPool, Prefix
 from thinktime.models.engine.costs import Account, Shape
-from thinktime.models.engine.rows import Job, Output, Prefill, Read, Row, RowFinish
-from thinktime.models.engine.sampling import confidences, sample, uniform
+from thinktime.models.engine.row_engine import RowEngine, not_finite
+from thinktime.models.engine.rows import Job, Prefill, Read, Row
 from thinktime.models.engine.scheduler import Iteration, Scheduler
 
 Tap = Callable[[int, Tensor], None]
 BLOCK_SIZE = 16
-LOGITS = 1 << 19
-"""Logits that are sampled from at once, in float64. All rows of a large vocabulary would be hundreds of megabytes: too
-much for a processor's cache, and a page fault for every page."""
 
 
 class Attend(Protocol):
@@ -67,7 +61,7 @@ class Model(Protocol):
         ...
 
 
-class Engine:
+class Engine(RowEngine):
     """Runs rows and reads on one model. Not thread-safe: one thread calls it.
 
     Args:
@@ -112,14 +106,14 @@ class Engine:
             if value < 1:
                 raise InputError(name, value, "give at least 1")
         self.account = Account(shape)
-        self._model, self._context, self._end_ids, self._decode = model, context, end_ids, decode
+        super().__init__(context, end_ids, decode)
+        self._model = model
         self._device = torch.device(device)
         self._pool = BlockPool(n_blocks, BLOCK_SIZE)
         heads = (shape.heads, shape.kv_heads, shape.head_dim)
         self._store = KVStore(shape.layers, *heads, n_blocks, BLOCK_SIZE, dtype, self._device)
         self._labels = torch.zeros(n_blocks, BLOCK_SIZE, labels, dtype=dtype, device=self._device) if labels else None
         self._scheduler = Scheduler(self._pool, max_tokens, max_rows, chunked)
-        self._deadlines: dict[Deadline, list[weakref.ref[Job]]] = {}
 
     @property
     def busy(self) -> bool:
@@ -145,8 +139,7 @@ class Engine:
         else:
             reusable = task.start - 1
         job = self._scheduler.add(task, reusable)
-        if isinstance(task, Row) and task.deadline is not None:
-            self._deadlines.setdefault(task.deadline, []).append(weakref.ref(job))
+        self._watch(job)
         return job
 
     def fork(self, job: Job, key: int, then: Sequence[int] = ()) -> Job:
@@ -168,36 +161,6 @@ class Engine:
         if not job.done:
             self._scheduler.resume(job)
 
-    def cancel(self, job: Job) -> None:
-        """End a job now: its output holds its tokens so far, and its blocks are released."""
-        if not job.done:
-            self._scheduler.remove(job)
-            job.finish("cancelled")
-
-    def run(self, tasks: Sequence[Row | Read]) -> list[Output]:
-        """Run tasks to their end; return their outputs in order.
-
-        Raises:
-            InputError: one of them does not fit.
-            ModelError: the model returned NaN or infinity for one of them.
-        """
-        for task in tasks:
-            self._check(task)
-        jobs = [self.submit(task) for task in tasks]
-        try:
-            while not all(job.done for job in jobs):
-                self.step()
-        finally:
-            for job in jobs:
-                self.cancel(job)
-        outputs = []
-        for job in jobs:
-            if job.error is not None:
-                raise job.error
-            assert job.output is not None
-            outputs.append(job.output)
-        return outputs
-
     @torch.inference_mode()
     def step(self) -> list[Job]:
         """Run one iteration; return the jobs it finished. An error of the model fails only this iteration's jobs."""
@@ -213,7 +176,7 @@ class Engine:
         failed: list[Job] = []
         if not math.isfinite(hidden.sum()):
             iteration, views, broken = _without_broken(hidden, iteration, views)
-            failed = self._fail(broken, _not_finite())
+            failed = self._fail(broken, not_finite())
         self._count(iteration)
         _add_states(states, iteration, views)
         share = (time.perf_counter() - started) / max(1, len(ids))
@@ -226,22 +189,16 @@ class Engine:
         reads = self._finish_reads(hidden, iteration, views[len(iteration.decoding) :])
         return late + failed + reads + self._draw(hidden, iteration, views)
 
-    def _cancel_late(self) -> list[Job]:
-        """Cancel all rows whose deadline has passed."""
-        late: list[Job] = []
-        for deadline in [deadline for deadline in self._deadlines if deadline.passed]:
-            for job in (row() for row in self._deadlines.pop(deadline)):
-                if job is not None and not job.done:
-                    self.cancel(job)
-                    late.append(job)
-        return late
+    def _remove(self, job: Job) -> None:
+        self._scheduler.remove(job)
+
+    def _forget(self, job: Job) -> None:
+        self._pool.forget(job.prefix)
+        self._scheduler.remove(job)
 
     def _check(self, task: Row | Read) -> None:
-        length = min(self._context, len(task.ids) + (task.max_tokens if isinstance(task, Row) else 0))
-        if not task.ids:
-            raise InputError("ids", (), "give at least one token")
-        if len(task.ids) + isinstance(task, Row) > self._context:
-            raise InputError("ids", f"{len(task.ids)} tokens", f"the model's context is {self._context}; shorten them")
+        super()._check(task)
+        length = self._longest(task)
         if length > self._pool.n_blocks * BLOCK_SIZE:
             most = self._pool.n_blocks * BLOCK_SIZE
             raise InputError("kv_bytes", f"room for {most} tokens", f"this row may grow to {length}; give it more")
@@ -252,10 +209,6 @@ class Engine:
         if isinstance(task, Row):
             if self._labels is not None:
                 raise InputError("task", "a row to sample", "this model is a classifier; it can only read")
-            if task.max_tokens < 1:
-                raise InputError("max_tokens", task.max_tokens, "give at least 1")
-            if task.stop_strings and self._decode is None:
-                raise InputError("stop_strings", task.stop_strings, "this engine has no tokenizer; use stop_ids")
         elif not 0 < task.start <= len(task.ids) and self._labels is None:
             raise InputError("start", task.start, f"the first token has no probability; give 1 to {len(task.ids)}")
 
@@ -367,63 +320,9 @@ class Engine:
                 self._scheduler.branch(prefill)
         if not rows:
             return []
-        jobs = [job for job, _ in rows]
-        tasks = [job.task for job in jobs if isinstance(job.task, Row)]
         distinct = {place: index for index, place in enumerate(dict.fromkeys(place for _, place in rows))}
         logits = self._model.head(hidden[torch.tensor(list(distinct))])
-        of_row = torch.tensor([distinct[place] for _, place in rows])
-        at_once = max(1, LOGITS // logits.shape[-1])
-        drawn: list[tuple[int, float]] = []
-        for part in (slice(start, start + at_once) for start in range(0, len(rows), at_once)):
-            those = logits[of_row[part]].double()
-            tokens = _sample(those, tasks[part], [len(job.ids) for job in jobs[part]])
-            distribution = those.log_softmax(-1)
-            drawn += zip(tokens.tolist(), distribution.gather(1, tokens[:, None])[:, 0].tolist(), strict=True)
-            asked = [place for place, task in enumerate(tasks[part]) if task.confidences]
-            if asked:
-                for place, confidence in zip(asked, confidences(distribution[asked]).tolist(), strict=True):
-                    jobs[part][place].confidences.append(round(confidence, 4))
-        finished: list[Job] = []
-        for job, task, (token, logprob) in zip(jobs, tasks, drawn, strict=True):
-            if math.isnan(logprob):
-                self._pool.forget(job.prefix)
-                self._scheduler.remove(job)
-                job.error = _not_finite()
-                finished.append(job)
-                continue
-            job.ids.append(token)
-            job.logprobs.append(logprob)
-            if finish := self._finish(job, task):
-                self._scheduler.remove(job)
-                job.finish(finish)
-                finished.append(job)
-                if finish in ("eos", "stop") and token not in task.stop_ids and task.race is not None:
-                    task.race.arrive(job.ids[len(task.ids) :])
-        for job, task in zip(jobs, tasks, strict=True):  # only after all rows of this iteration could have ended
-            if task.race is not None and not job.done and task.race.over(len(job.logprobs)):
-                self.cancel(job)
-                finished.append(job)
-        return finished
-
-    def _finish(self, job: Job, task: Row) -> RowFinish | None:
-        token, generated = job.ids[-1], len(job.logprobs)
-        if token in self._end_ids:
-            return "eos"
-        if token in task.stop_ids or (task.stop_strings and self._ends_in_stop_string(job, task)):
-            return "stop"
-        if generated >= task.max_tokens or len(job.ids) >= self._context:
-            return "length"
-        return None
-
-    def _ends_in_stop_string(self, job: Job, task: Row) -> bool:
-        """Whether the newest token completed a stop string.
-
-        A token has at least one byte and a character at most four, so a short tail of the row is enough.
-        """
-        assert self._decode is not None
-        longest = max(len(stop.encode()) for stop in task.stop_strings)
-        tail = self._decode(job.ids[max(len(task.ids), len(job.ids) - longest - 4) :])
-        return any(stop in tail for stop in task.stop_strings)
+        return self._draw_tokens(logits, [distinct[place] for _, place in rows], [job for job, _ in rows])
 
 
 def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
@@ -438,20 +337,6 @@ def _flatten(iteration: Iteration) -> tuple[list[int], list[int], list[View]]:
         ids += prefill.ids[length - len(new) : length]
         slots += new
     return ids, slots, views
-
-
-def _sample(logits: Tensor, tasks: Sequence[Row], positions: Sequence[int]) -> Tensor:
-    """A token for each task, with the noise of its key."""
-    if all(task.temperature == 0 for task in tasks):
-        return logits.argmax(-1)
-    noise = uniform(np.array([task.key for task in tasks], dtype=np.uint64), np.array(positions, dtype=np.uint64))
-    return sample(
-        logits,
-        torch.tensor([task.temperature for task in tasks], dtype=torch.float64, device=logits.device),
-        torch.tensor([task.top_p for task in tasks], dtype=torch.float64, device=logits.device),
-        torch.tensor([task.top_k for task in tasks], device=logits.device),
-        torch.from_numpy(noise).to(logits.device),
-    )
 
 
 def _layers(iteration: Iteration) -> set[int]:
@@ -489,7 +374,3 @@ def _without_broken(
         for part in (sound, broken)
     )
     return whole, list(compress(views, sound)), rest
-
-
-def _not_finite() -> ModelError:
-    return ModelError("the model returned NaN or infinity: its weights are broken, or overflow in this dtype")

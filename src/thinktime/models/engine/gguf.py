@@ -21,6 +21,15 @@ CONVERTER = "converter-1"
 """Grows when the same file gives another directory than before."""
 
 
+class UnsupportedFamilyError(InputError):
+    """A family of GGUF files that the engine cannot compute."""
+
+    def __init__(self, family: str) -> None:
+        others = "take --engine llamacpp (pip install 'thinktime[llamacpp]'), or serve it with llama.cpp"
+        fix = f"transformers cannot read this family from GGUF; {others}, and give its endpoint"
+        super().__init__("general.architecture", family, fix)
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
@@ -31,7 +40,8 @@ def converted(path: Path) -> tuple[Path, str]:
     """The Hugging Face directory of a GGUF file, from the cache if it was converted before, and the file's SHA-256.
 
     Raises:
-        InputError: there is no such file, or ``transformers`` cannot read its family.
+        InputError: there is no such file.
+        UnsupportedFamilyError: ``transformers`` cannot read its family.
         OSError: the cache cannot be written.
     """
     if not path.is_file():
@@ -56,8 +66,7 @@ def _convert(path: Path, directory: Path) -> None:
     file = GGUFReader(path)
     family = str(file.fields["general.architecture"].contents())
     if family not in GGUF_CONFIG_MAPPING:
-        fix = "transformers cannot read this family from GGUF; serve it with llama.cpp, and give its endpoint"
-        raise InputError("general.architecture", family, fix)
+        raise UnsupportedFamilyError(family)
     kinds = {tensor.tensor_type for tensor in file.tensors if len(tensor.shape) > 1}
     wide = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.BF16: torch.bfloat16}
     dtype = wide.get(kinds.pop(), torch.float16) if len(kinds) == 1 else torch.float16

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from thinktime.models.engine.engine import Engine
+    from thinktime.models.engine.row_engine import RowEngine
     from thinktime.models.engine.rows import Job, Output, Read, Row
 
+AnyEngine = TypeVar("AnyEngine", bound="RowEngine")
 
-class Worker:
+
+class Worker(Generic[AnyEngine]):
     """Runs one engine's iterations off the event loop for as long as there is work."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: AnyEngine) -> None:
         self.engine = engine
         self._new: list[tuple[Row | Read, asyncio.Future[Output]]] = []
         self._cancelled: list[asyncio.Future[Output]] = []
