@@ -112,7 +112,8 @@ def test_a_sample_cut_at_the_limit_has_not_ended_and_has_no_answer(bank: Bank) -
     search = toy_search({"0": done("7 " * (CAP + 1))}, None, journal=bank)
     extend(search, [search.root], 1)
     (problem,) = banked_pool(bank, TASK, SAMPLING, 1).problems
-    assert problem.samples == (Sample(CAP, None, False, ended=False, text=("7 " * CAP).strip()),)
+    text = ("7 " * CAP).strip()
+    assert problem.samples == (Sample(CAP, None, False, ended=False, text=text, logprob=-1.0),)
 
 
 def test_the_pool_has_the_banked_rewards(bank: Bank) -> None:
