@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -53,3 +54,9 @@ def cache_folder() -> Path:
     else:
         above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(above) / "thinktime"
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from thinktime.core.errors import InputError, ModelError, UnknownNameError
+from thinktime.files import sha256_of
 from thinktime.hub import huggingface, packages
 from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, ModelFile
 from thinktime.hub.huggingface import Listing, Repository
 from thinktime.hub.resolve import FileURL, Found, here, name_of, reference
 from thinktime.hub.store import FileRecord, Provenance, Store
-from thinktime.hub.transfer import Advance, PullError, WrongFileError, check, download, plain_url, sha256_of
+from thinktime.hub.transfer import Advance, PullError, WrongFileError, check, download, plain_url
 
 WHEELS = ".wheels"
 """The folder for wheels, among the files of a pull that has not finished."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -11,12 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from thinktime.core.errors import InputError
-from thinktime.files import user_path
+from thinktime.files import sha256_of, user_path
 from thinktime.hub import huggingface
 from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, Kind
 from thinktime.hub.huggingface import Repository
 from thinktime.hub.store import FileRecord, Provenance, Store, is_weights
-from thinktime.hub.transfer import sha256_of
 
 
 class NotPulledError(InputError):
@@ -70,8 +68,10 @@ Reference = CatalogueEntry | Repository | FileURL
 
 def is_file_url(text: str) -> bool:
     """Whether a text is the URL of a GGUF file. Other URLs are endpoints."""
-    path = re.split("[?#]", text, maxsplit=1)[0]
-    return path.startswith(("http://", "https://")) and path.lower().endswith(".gguf")
+    try:
+        return text.startswith(("http://", "https://")) and urlsplit(text).path.lower().endswith(".gguf")
+    except ValueError:  # no URL
+        return False
 
 
 def reference(text: str) -> Reference | None:

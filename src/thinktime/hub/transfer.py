@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from thinktime.core.errors import ModelError
 from thinktime.core.printable import printable
+from thinktime.files import sha256_of
 from thinktime.hub.catalogue import ModelFile
 
 Advance = Callable[[int], None]
@@ -147,12 +147,6 @@ def check(path: Path, file: ModelFile) -> None:
     if found != file.sha256:
         path.unlink()
         raise WrongFileError(f"{file.name}: wrong file: its SHA-256 is {found}, not {file.sha256}")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:

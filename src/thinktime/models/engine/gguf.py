@@ -6,7 +6,6 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from thinktime.core.errors import InputError
-from thinktime.files import cache_folder
+from thinktime.files import cache_folder, sha256_of
 
 _LOG = logging.getLogger(__name__)
 CONVERTER = "converter-1"
@@ -30,12 +29,6 @@ class UnsupportedFamilyError(InputError):
         super().__init__("general.architecture", family, fix)
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def converted(path: Path) -> tuple[Path, str]:
     """The Hugging Face directory of a GGUF file, from the cache if it was converted before, and the file's SHA-256.
 
@@ -46,7 +39,7 @@ def converted(path: Path) -> tuple[Path, str]:
     """
     if not path.is_file():
         raise InputError("model", str(path), "there is no such file")
-    sha256 = digest(path)
+    sha256 = sha256_of(path)
     kept = cache_folder() / "converted" / f"{sha256[:32]}-{CONVERTER}"
     directory = kept / "model"
     if not directory.is_dir():

@@ -312,20 +312,18 @@ class Llama(nn.Module):
         return self._flat(ids, positions, attend, tap)
 
     def pack(self) -> None:
-        """Multiply from now on with float16 weights in float32. Only `hidden` and `head` work afterwards.
+        """Multiply a language model's weights in float32 from now on. Only `hidden` and `head` work afterwards.
 
         Raises:
             RuntimeError: this processor or build of torch has no such products, see `packs`.
         """
         self._flat = _Flat(self.model, packed=True)
-        if not self.labels and not self.config.tie_word_embeddings:
-            self._head = packed_product(self.lm_head)
-        elif not self.labels:
+        if self.config.tie_word_embeddings:
             head = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False, device="meta")
             head.weight = nn.Parameter(self.model.embed_tokens.weight.data, requires_grad=False)
-            self._head = packed_product(head)
         else:
-            self.score.float()
+            head = self.lm_head
+        self._head = packed_product(head)
 
     @classmethod
     def fits(cls, directory: Path) -> bool:

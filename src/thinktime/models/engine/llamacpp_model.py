@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError, ModelError
+from thinktime.files import sha256_of
 from thinktime.models.engine.costs import Shape
-from thinktime.models.engine.gguf import digest
 from thinktime.models.engine.llamacpp_engine import LlamaCppEngine
 from thinktime.models.engine.llamacpp_library import GgufModel, library, release
 from thinktime.models.engine.models import ENGINE, digest_of
@@ -124,7 +124,7 @@ def load_llamacpp_model(path: Path) -> LlamaCppModel:
     shape = Shape(
         lib.llama_model_n_layer(handle), heads, lib.llama_model_n_head_kv(handle), head_dim, parameters, KV_BYTES
     )
-    sha256 = digest(path)
+    sha256 = sha256_of(path)
     fingerprint = digest_of([], 8, f"{ENGINE}, llama.cpp {release()} {sha256}")
     context = lib.llama_model_n_ctx_train(handle)
     return LlamaCppModel(weights, LlamaCppTokenizer(weights), shape, context, fingerprint, sha256[:12])
