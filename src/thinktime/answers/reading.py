@@ -72,6 +72,11 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 """What is said is only looked at, so that the next statement may begin in it."""
+_NAMING = (_TAGGED, _MEMBER, _HEADED, _SAID)
+"""Patterns that need one of the words of `_NAMED`; it is much faster to look for those first."""
+_NAMED = re.compile(r"answer|option|choice", re.IGNORECASE)
+_BEFORE_NAME = 80
+"""A match of them begins at most so many characters before the word."""
 _UNASSERTED = re.compile(
     r"(?:\b(?:if|whether|suppos\w+|assum\w+|unless)(?:\s+that)?"
     r"|(?:\b(?:not|(?<!no )doubt|false|wrong|incorrect|unlikely)\b|n't\b)[^.!?\n]{0,20}\bthat)"
@@ -179,8 +184,12 @@ def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
     """Every statement of an answer, where it ends, and whether it is marked by more than *the answer is*."""
     yield from ((end, said, True) for end, said in _boxes(text))
     is_one_question = _NEXT_QUESTION.search(text) is None
-    for pattern in (_HASHES, _TAGGED, _MEMBER, _HEADED, *([_LAST_LINE] * is_one_question), _SAID):
-        for found in list(pattern.finditer(text))[-MOST:]:
+    patterns = [_HASHES] * ("####" in text) + [_LAST_LINE] * ("A:" in text and is_one_question)
+    if named := _NAMED.search(text):
+        patterns += _NAMING
+    start = max(0, named.start() - _BEFORE_NAME) if named else 0
+    for pattern in patterns:
+        for found in list(pattern.finditer(text, start if pattern in _NAMING else 0))[-MOST:]:
             said, end = found["said"], found.end()
             if pattern is _SAID:
                 if _UNASSERTED.search(text, max(0, found.start() - 60), found.start()):

@@ -323,7 +323,7 @@ def _confidences(found: Mapping[str, Any]) -> tuple[float, ...]:
     """The confidence of each token, from the likeliest tokens that are listed for its place, to four decimals."""
     content = found.get("content")
     listed = [token.get("top_logprobs") for token in content] if content else found.get("top_logprobs")
-    places = [_listed(place) for place in listed] if isinstance(listed, list) else []
+    places = [_listed(place) for place in listed] if isinstance(listed, list) and all(listed) else []
     return tuple(round(-sum(place) / len(place), 4) for place in places) if all(places) else ()
 
 
