@@ -20,6 +20,7 @@ from thinktime.cli.demo import demo
 from thinktime.cli.doctor import doctor
 from thinktime.cli.models import models
 from thinktime.cli.paint import paint
+from thinktime.cli.plan import calibrate, plan
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
 from thinktime.cli.results import compare, export
@@ -48,7 +49,23 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, compare, export, probe, doctor, demo, score_server):
+commands = (
+    ask,
+    paint,
+    bench,
+    serve,
+    replay,
+    report,
+    compare,
+    export,
+    calibrate,
+    plan,
+    probe,
+    doctor,
+    demo,
+    score_server,
+)
+for command in commands:
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
