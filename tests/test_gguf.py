@@ -15,8 +15,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from thinktime.core.errors import InputError, ModelError
 from thinktime.files import cache_folder
 from thinktime.models.engine.gguf import converted
-from thinktime.models.engine.llama import Llama, packs
+from thinktime.models.engine.llama import Llama
 from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.products import packs
 from thinktime.models.engine.rows import Row
 from thinktime.models.engine.transformers_model import difference
 

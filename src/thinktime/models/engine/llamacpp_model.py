@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.files import sha256_of
+from thinktime.files import known_sha256
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.llamacpp_engine import LlamaCppEngine
 from thinktime.models.engine.llamacpp_library import GgufModel, library, release
@@ -124,7 +124,7 @@ def load_llamacpp_model(path: Path) -> LlamaCppModel:
     shape = Shape(
         lib.llama_model_n_layer(handle), heads, lib.llama_model_n_head_kv(handle), head_dim, parameters, KV_BYTES
     )
-    sha256 = sha256_of(path)
+    sha256 = known_sha256(path)
     fingerprint = digest_of([], 8, f"{ENGINE}, llama.cpp {release()} {sha256}")
     context = lib.llama_model_n_ctx_train(handle)
     return LlamaCppModel(weights, LlamaCppTokenizer(weights), shape, context, fingerprint, sha256[:12])

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Engine, Model
-from thinktime.models.engine.llama import Llama, LlamaConfig, packs
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.products import packs
 from thinktime.models.engine.templates import ChatTemplate, conversation
 
 _ROPE = {"rope_type", "type", "rope_theta"}
@@ -104,8 +105,9 @@ class ChatTokenizer:
 
     def ids_containing(self, text: str) -> frozenset[int]:
         """Every token whose text contains ``text``; a step can end with these."""
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False).values()
-        return frozenset(i for i in vocabulary if text in self._tokenizer.decode([i], skip_special_tokens=False))
+        ids = list(self._tokenizer.get_vocab(with_added_tokens=False).values())
+        texts = self._tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
+        return frozenset(i for i, written in zip(ids, texts, strict=True) if text in written)
 
     def _unknown_words(self, content: str) -> list[str]:
         vocabulary = self._tokenizer.get_vocab()
