@@ -17,7 +17,12 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read for their hash, in an own cache folder."""
     monkeypatch.setenv("THINKTIME_HOME", str(tmp_path / "home"))
     read, sha256_of = list[Path](), files.sha256_of
-    monkeypatch.setattr(files, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+
+    def reading(path: Path) -> str:
+        read.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(files, "sha256_of", reading)
     return read
 
 

@@ -25,11 +25,13 @@ from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.generators.text import RemoteText, Text
+from thinktime.models.engine.directories import fingerprint, weights_digest
 from thinktime.models.engine.engine import BLOCK_SIZE, Engine
 from thinktime.models.engine.llama import Llama, LlamaConfig
-from thinktime.models.engine.models import ChatTokenizer, LanguageModel, RewardModel, fingerprint, weights_digest
+from thinktime.models.engine.models import LanguageModel, RewardModel
 from thinktime.models.engine.rows import Job, Read, Row
 from thinktime.models.engine.scheduler import Iteration, Scheduler
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.models.engine.worker import Worker
 from thinktime.pocket.problems import read_answer
 from thinktime.scorers.prm import AGGREGATES, ProcessReward

@@ -14,9 +14,10 @@ from typing import Any
 from thinktime.core.errors import InputError, ModelError
 from thinktime.files import known_sha256
 from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.directories import digest_of
 from thinktime.models.engine.llamacpp_engine import LlamaCppEngine
 from thinktime.models.engine.llamacpp_library import GgufModel, library, release
-from thinktime.models.engine.models import ENGINE, digest_of
+from thinktime.models.engine.models import ENGINE
 from thinktime.models.engine.templates import ChatTemplate, conversation
 
 KV_BYTES = 2
@@ -27,7 +28,7 @@ _STRING, _ARRAY = 8, 9
 
 
 class LlamaCppTokenizer:
-    """The vocabulary and the chat template of a GGUF file; see `thinktime.models.engine.models.ChatTokenizer`."""
+    """The vocabulary and the chat template of a GGUF file; see `thinktime.models.engine.tokenizer.ChatTokenizer`."""
 
     def __init__(self, weights: GgufModel) -> None:
         self._weights = weights

@@ -62,7 +62,7 @@ def packed_product(pool: Executor, *projections: nn.Linear) -> Product:
             out = torch.ops.quantized.linear_dynamic_fp16(x, packed[0].result())
         else:
             out = torch.empty(len(x), rows)
-            for columns, part in zip(out.split(size, 1), packed, strict=True):
+            for columns, part in zip(torch.split(out, size, 1), packed, strict=True):
                 columns.copy_(torch.ops.quantized.linear_dynamic_fp16(x, part.result()))
         return out if onto is None else out.add_(onto)
 
