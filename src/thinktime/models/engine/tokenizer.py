@@ -84,9 +84,8 @@ class ChatTokenizer:
 
     def ids_containing(self, text: str) -> frozenset[int]:
         """Every token whose text contains ``text``; a step can end with these."""
-        ids = list(self._tokenizer.get_vocab(with_added_tokens=False).values())
-        texts = self._tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
-        return frozenset(i for i, written in zip(ids, texts, strict=True) if text in written)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False).values()
+        return frozenset(i for i in vocabulary if text in self._tokenizer.decode([i], skip_special_tokens=False))
 
     def _unknown_words(self, content: str) -> list[str]:
         vocabulary = self._tokenizer.get_vocab()
