@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from thinktime.core.errors import InputError
+
+SETTLED = 2.0
+"""Seconds after which a further change of a file has another time; some file systems count in steps of two seconds."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -60,3 +67,26 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """The SHA-256 of a large file that rarely changes. The cache folder remembers it.
+
+    The file is read again if its size, its inode or a time of its last change is another one, or if it changed in the
+    last seconds: two changes may have the same time.
+    """
+    status, memory = path.stat(), cache_folder() / "hashes.json"
+    state = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        known = dict(json.loads(memory.read_text(encoding="utf-8")) or {})
+    name = str(path.resolve())
+    match known.get(name):
+        case [*before, str(sha256)] if before == state:
+            return sha256
+    sha256 = sha256_of(path)
+    if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED:
+        with suppress(OSError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, json.dumps(known | {name: [*state, sha256]}))
+    return sha256

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 from thinktime import __version__
 from thinktime.cli.ask import ask
 from thinktime.cli.bank import bank
-from thinktime.cli.bench import bench, report
+from thinktime.cli.bench import bench
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.data import data
 from thinktime.cli.demo import demo
@@ -23,6 +23,7 @@ from thinktime.cli.paint import paint
 from thinktime.cli.plan import calibrate, plan
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
+from thinktime.cli.report import report
 from thinktime.cli.results import compare, export
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve

@@ -285,8 +285,19 @@ class LocalGenerator:
         return pack(node_state, state)
 
     def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
-        """The state that `pack` described."""
-        return unpack(node_state, packed)
+        """The state that `pack` described.
+
+        A state of an export has no ids. They are the usual encoding of its text. The model may have drawn another one:
+        end tokens fill the ids up to the number of tokens that it drew, or they are cut to it.
+        """
+        if "ids" in packed:
+            return unpack(node_state, packed)
+        new, drawn = packed["text"][len(node_state.text) :], packed["tokens"] - len(node_state.ids)
+        tokenizer = self.model.tokenizer
+        ids = (tokenizer.encode(new) + [tokenizer.end_ids[0]] * drawn)[:drawn]
+        logprob = math.nan if packed["logprob"] is None else packed["logprob"]
+        ends = self._step_ends(node_state.ids + tuple(ids))
+        return unpack(node_state, {**packed, "ids": ids, "step_ends": ends, "logprob": logprob})
 
     def _counts(self, extension: Extension) -> Callable[[Sequence[int]], bool]:
         race = extension.race
@@ -320,11 +331,14 @@ class LocalGenerator:
         """The state after ``new`` ids, and whether it ends at a stop string."""
         before: Text = extension.node.state
         ids = before.ids + new
-        ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
-        if not ends or ends[-1] != len(ids):
-            ends.append(len(ids))
+        ends = self._step_ends(ids)
         text, stopped = until_stop(before.text, self.model.tokenizer.decode(ids), extension.sampling.stop)
-        return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False), stopped
+        return replace(before, ids=ids, text=text, step_ends=ends, logprob=logprob, adopted=False), stopped
+
+    def _step_ends(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The places just past the steps, of which the last one may be unfinished."""
+        ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
+        return tuple(ends) if ends and ends[-1] == len(ids) else (*ends, len(ids))
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
         """A node's first child is charged for the new tokens of the prefix; all other tokens are in the store.

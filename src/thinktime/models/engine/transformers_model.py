@@ -19,9 +19,9 @@ from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalL
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.attention import KVStore, View
 from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.directories import listed
 from thinktime.models.engine.engine import Attend, Model
 from thinktime.models.engine.llama import Llama, Tap
-from thinktime.models.engine.models import listed
 
 NAME = "thinktime"
 VERSION = f"transformers {__version__.partition('.')[0]}"
