@@ -281,7 +281,7 @@ def test_a_browser_draws_plot_tables_and_traces(report: Path, result: dict[str, 
     assert elements.count("path", **{"class": "point"}) == n_drawn + len(result["coverage"])
     assert elements.count("path", **{"class": "whisker"}) == n_drawn + len(result["coverage"])
     assert elements.count("g", **{"class": "series"}) == len(GAINS) + 2
-    assert elements.count("th", scope="row") == 2 * n_runs and elements.count("th", scope="col") > 15
+    assert elements.count("th", scope="row") == 2 * n_runs + 1 and elements.count("th", scope="col") > 15
     assert headline(result) in text and result["command"] in text and "Level 5 (20 problems)" in text
     assert "Not drawn, because cost or accuracy is unknown: likelihood@32." in text
     assert elements.count("details", **{"class": "trace"}) == 2
