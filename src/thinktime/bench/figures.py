@@ -60,9 +60,10 @@ def _draw(axes: Any, result: Mapping[str, Any]) -> None:
     hidden = (lambda run: False) if result.get("plot_missing") else is_incomplete
     drawn = [run for run in result["runs"] if not hidden(run) and run["accuracy"] and run["usage"]["generated_tokens"]]
     families: dict[str, list[Mapping[str, Any]]] = {}
-    for run in sorted(drawn, key=_tokens):
+    for run in drawn:
         families.setdefault(run["strategy"], []).append(run)
-    for place, (name, runs) in enumerate(families.items()):
+    for place, (name, unsorted) in enumerate(families.items()):
+        runs = sorted(unsorted, key=_tokens)
         values = [[100 * run["accuracy"][end] for run in runs] for end in ("low", "value", "high")]
         low, value, high = values
         whiskers = [
