@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thinktime.bench.figures import COLOURS
+from thinktime.bench.figures import COLOURS as COLOURS
 
 ResultRow = Mapping[str, Any]
 
