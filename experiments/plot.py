@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#555555", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a07800")
-"""The Okabe-Ito palette: distinct to colour-blind eyes."""
+from thinktime.bench.figures import COLOURS as COLOURS
+
 ResultRow = Mapping[str, Any]
 
 
@@ -97,18 +97,3 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     """One legend for all panels, under them."""
     handles = axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=9)
-
-
-def accuracy_against_cost(result: Mapping[str, Any], path: Path) -> None:
-    """One line per strategy over its budgets, whiskers at 95%, coverage dashed above them."""
-    figure, (axes,) = panels(1, 9, 5.2)
-    families = grouped((run["strategy"].replace("_", " "), run) for run in result["runs"])
-    lines(axes, families, generated)
-    votes = {str(run["n"]): generated(run) for run in families.get("majority", [])}
-    covered = {votes[k]: 100 * share["value"] for k, share in result["coverage"].items() if k in votes}
-    axes.plot(list(covered), list(covered.values()), "--", color="#999999", label="coverage (pass@k)")
-    logarithmic(axes, "generated tokens per problem")
-    axes.set_ylabel("right answers, %")
-    axes.set_title(f"{result['task']['name']}: {result['task']['n']} held-out problems, 95% intervals", size=12)
-    axes.legend(loc="upper left", ncols=2)
-    save(figure, path)

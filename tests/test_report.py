@@ -281,7 +281,7 @@ def test_a_browser_draws_plot_tables_and_traces(report: Path, result: dict[str, 
     assert elements.count("path", **{"class": "point"}) == n_drawn + len(result["coverage"])
     assert elements.count("path", **{"class": "whisker"}) == n_drawn + len(result["coverage"])
     assert elements.count("g", **{"class": "series"}) == len(GAINS) + 2
-    assert elements.count("th", scope="row") == 2 * n_runs and elements.count("th", scope="col") > 15
+    assert elements.count("th", scope="row") == 2 * n_runs + 1 and elements.count("th", scope="col") > 15
     assert headline(result) in text and result["command"] in text and "Level 5 (20 problems)" in text
     assert "Not drawn, because cost or accuracy is unknown: likelihood@32." in text
     assert elements.count("details", **{"class": "trace"}) == 2
@@ -306,6 +306,28 @@ def test_a_run_that_lacks_samples_is_drawn_only_on_request(result: dict[str, Any
     write_report({**result, "plot_missing": True}, {}, path)
     elements = Elements(draw(path))
     assert elements.count("g", **{"data-series": "majority"}) == elements.count("g", **{"data-series": COVERAGE}) == 1
+
+
+def test_a_table_has_the_answer_of_every_run_to_every_problem(result: dict[str, Any], tmp_path: Path) -> None:
+    def answered(id_: str, correct: bool, answer: str | None) -> dict[str, Any]:
+        return {"id": id_, "level": None, "correct": correct, "answer": answer, "reference": "7", "finish": "done",
+                "generated_tokens": 1234}  # fmt: skip
+
+    long = "x" * 40
+    first, second = result["runs"] = [make_run("single", 1), make_run("majority", 2)]
+    first["problems"] = [answered("p1", True, "7"), answered("p2", False, long)]
+    second["problems"] = [answered("p2", False, None)]  # it has no outcome for p1
+    path = tmp_path / "problems.html"
+    write_report(result, {}, path)
+    drawn = draw(path)
+    table = drawn.split('id="problems"')[1].split("</table>")[0]
+    rows = [visible(row) for row in table.split("<tbody>")[1].split("</tr>")]
+    assert rows[0].split() == ["p1", "unknown", "7", "100%", "\u2713", "7", "unknown"]
+    assert rows[1].split() == ["p2", "unknown", "7", "0%", "\u2717", "x" * 24 + "…", "\u2717", "no", "answer"]
+    assert f'title="{long} · done · 1,234 tokens"' in table
+    path.write_text("")
+    write_report({**result, "runs": [{**run, "problems": []} for run in result["runs"]]}, {}, path)
+    assert Elements(draw(path)).count("section", id="problems-section", hidden="") == 1
 
 
 def test_hostile_text_stays_text_in_a_browser(report: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_samples_of_a_result_are_exported(here: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, errors = ran("export", "out/result.json", "--parquet", "samples.parquet")
     assert code == 2 and "it needs a package: pip install pyarrow" in errors
-    assert "give --csv FILE or --parquet FILE" in ran("export", "out/result.json")[2]
+    assert "give --csv FILE, --parquet FILE or --figure FILE" in ran("export", "out/result.json")[2]
     (here / "out/samples.jsonl").unlink()
     assert "there is no samples.jsonl beside it" in ran("export", "out/result.json", "--csv", "x.csv")[2]
 
@@ -103,6 +103,52 @@ def test_parquet_gets_the_rows_with_their_types(here: Path, monkeypatch: pytest.
     assert ran("export", "out/result.json", "--parquet", "samples.parquet", "--json")[0] == 0
     assert (here / "samples.parquet").read_bytes() == b"PAR1" and importlib.import_module("pyarrow") is arrow
     assert {type(row["correct"]) for row in tables[0]} == {bool} and {type(row["n"]) for row in tables[0]} == {int}
+
+
+def test_a_result_has_the_trees_of_every_strategy_on_the_same_problems(here: Path) -> None:
+    options = ("--problems", "3", "--n", "1,2", "--out", "out", "--strategies", "majority,single,beam_search")
+    assert ran(*BENCH, *options)[0] == 0
+    traces = json.loads((here / "out/result.json").read_text())["traces"]
+    shown = [(trace["strategy"], trace["n"]) for trace in traces]
+    assert shown[:3] == [("beam_search", 2), ("majority", 2), ("single", 1)] and shown == shown[:3] * (len(shown) // 3)
+    ids = [trace["problem"]["id"] for trace in traces]
+    assert ids[::3] == ids[1::3] == ids[2::3] and len(set(ids)) == len(ids) // 3
+    votes = [trace for trace in traces if trace["strategy"] == "majority"]
+    assert all(len(trace["nodes"]) == 3 and trace["nodes"][1]["text"] for trace in votes)
+
+
+def test_the_plot_of_a_result_is_a_figure(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench()[0] == 0
+    (here / "out/samples.jsonl").unlink()  # a figure needs no samples
+    names = ("plot.svg", "plot.pdf", "plot.png")
+    files = [f"--figure={name}" for name in names]
+    code, out, _ = ran("export", "out/result.json", *files, "--json")
+    assert (code, json.loads(out)) == (0, {"files": list(names), "samples": 0})
+    drawn = [(here / name).read_bytes() for name in names]
+    assert [content[:5] for content in drawn] == [b"<?xml", b"%PDF-", b"\x89PNG\r"]
+    text = drawn[0].decode()
+    assert all(word in text for word in ("generated tokens per problem", "majority", "single", "coverage (pass@k)"))
+    assert ran("export", "out/result.json", *files)[0] == 0
+    assert [(here / name).read_bytes() for name in names] == drawn, "the same result gives the same file"
+    code, _, errors = ran("export", "out/result.json", "--figure", "plot.jpeg")
+    assert code == 2 and "figure='plot.jpeg': give a name that ends in .svg, .pdf, .png" in errors
+    (here / "bad.json").write_text(json.dumps({"schema": 1, "runs": [{"strategy": "single"}]}))
+    code, _, errors = ran("export", "bad.json", "--figure", "plot.svg")
+    assert code == 2 and "bad.json': it is no whole result" in errors
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, errors = ran("export", "out/result.json", "--figure", "plot.svg")
+    assert code == 2 and "it needs a package: pip install matplotlib" in errors
+
+
+def test_a_figure_leaves_out_runs_that_lack_samples(here: Path) -> None:
+    assert bench()[0] == 0
+    file = here / "out/result.json"
+    whole = json.loads(file.read_text())
+    next(run for run in whole["runs"] if run["strategy"] == "majority")["samples"]["missing"] = 1
+    for plot_missing in (False, True):
+        file.write_text(json.dumps(whole | {"plot_missing": plot_missing}))
+        assert ran("export", "out/result.json", "--figure", "plot.svg")[0] == 0
+        assert (">majority<" in (here / "plot.svg").read_text()) == plot_missing
 
 
 def result(right: dict[str, bool], strategy: str = "single", n: int = 1, **task: Any) -> dict[str, Any]:

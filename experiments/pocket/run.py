@@ -16,11 +16,11 @@ from typing import Any
 
 from experiments.harness import SAMPLING, by_level, correct, language_model, options, reward_model
 from experiments.intervals import Estimate, areas, difference, mean
-from experiments.plot import accuracy_against_cost
 from experiments.provenance import write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.environment import environment
+from thinktime.bench.figures import write_figure
 from thinktime.bench.report import write_report
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.tasks import Task, load
@@ -159,7 +159,7 @@ def main() -> None:
     write_json(out / "result.json", slim)
     write_json(out / "timing.json", run.timing())
     write_report(result, run.timing(), out / "report.html")
-    accuracy_against_cost(result, out / "plot.png")
+    write_figure(result, out / "plot.png")
     for name, row in measured["targets"].items():
         print("met   " if row["met"] else "MISSED", name, row["measured"])
 

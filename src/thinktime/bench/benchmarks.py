@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from thinktime.answers.reading import hashes
+from thinktime.answers.notation import closing
+from thinktime.answers.reading import extract, hashes, without_thoughts
 from thinktime.bench.data import DataFile, find, pull
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Problem
@@ -35,6 +36,7 @@ FUNCTION = "solution"
 GYM = "reasoning-gym:"
 """The prefix of tasks that the package reasoning-gym makes."""
 
+_BOX = "\\boxed{"
 BOXED = "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 COMPLETE = (
     "Complete this Python function. Reply with the whole function in one Python code block and nothing else.\n\n"
@@ -345,20 +347,37 @@ def gym(name: str, n: int, seed: int, asked: Asking) -> tuple[tuple[Problem, ...
         asked: makes the prompts.
 
     Raises:
-        InputError: the package is not installed, or has no such data set.
+        InputError: the package is not installed, has no such data set, or cannot make it from its name alone.
     """
     try:
         package = importlib.import_module("reasoning_gym")
     except ModuleNotFoundError:
-        raise InputError("task", GYM + name, "it needs a package: pip install reasoning-gym") from None
+        raise InputError("task", GYM + name, "it needs a package: pip install 'thinktime[reasoning-gym]'") from None
     known = importlib.import_module("reasoning_gym.factory").DATASETS
     if name not in known:
         raise UnknownNameError("task", name, known)
-    made = package.create_dataset(name, size=n, seed=seed)
+    try:
+        made = package.create_dataset(name, size=n, seed=seed)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError("task", GYM + name, f"the package cannot make it ({error}); give another one") from None
     entries = {f"{name}-{seed}-{number}": entry for number, entry in enumerate(made, 1)}
 
     def accepts(answer: str, problem: Problem) -> bool:
         return bool(made.score_answer(answer, entries[problem.id]) >= 1)
 
-    problems = (Problem(id_, asked(entry["question"]), str(entry["answer"])) for id_, entry in entries.items())
+    def reference(entry: Mapping[str, Any]) -> str | None:
+        """The answer of the package; None if a problem has many right ones."""
+        return None if entry["answer"] is None else str(entry["answer"])
+
+    problems = (Problem(id_, asked(entry["question"]), reference(entry)) for id_, entry in entries.items())
     return tuple(problems), accepts
+
+
+def read_gym(text: str) -> str | None:
+    """The stated answer; or else the last box as it stands, because answers such as grids are long."""
+    if (stated := extract(text)) is not None:
+        return stated
+    said = without_thoughts(text)
+    start = said.rfind(_BOX) + len(_BOX)
+    end = closing(said, start - 1) if start >= len(_BOX) else None
+    return None if end is None else said[start:end].strip() or None

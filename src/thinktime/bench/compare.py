@@ -23,7 +23,7 @@ def compare(
     Raises:
         InputError: the results are of other tasks, splits or problems, or there is no such run.
     """
-    for name in ("name", "split", "data"):
+    for name in ("name", "split", "data", "package"):
         mine, theirs = (result["task"].get(name) for result in (a, b))
         if mine != theirs:
             raise InputError(f"task.{name}", f"{_short(mine)} and {_short(theirs)}", "compare results of the same task")

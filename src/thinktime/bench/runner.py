@@ -229,7 +229,7 @@ class Bench:
         }
 
     def result(self, command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-        """The result file: runs with intervals, costs and differences; failed entries; coverage; a few traces."""
+        """The result file: runs with intervals, costs and differences; failed entries; coverage; traces."""
         finished = [entry for entry in self.entries if self.outcomes.get(entry.label)]
         return {
             "schema": SCHEMA,
@@ -376,18 +376,31 @@ class Bench:
         }
 
     def _traces(self, finished: Sequence[Entry]) -> list[dict[str, Any]]:
-        """The trees of up to four contrasting problems, from the search with the largest budget."""
-        searches = [entry for entry in finished if any(o.answer.passes and _deep(o) for o in self._ordered(entry))]
-        if not searches:
+        """The trees of every strategy at its largest size, on up to four problems.
+
+        The problems are those on which the deepest strategy at the largest size, or else the largest one, agrees with
+        ``single`` and differs from it, in both ways. Its tree comes first.
+        """
+        largest: dict[str, Entry] = {}
+        for entry in sorted(finished, key=lambda e: e.n):
+            largest[entry.name] = entry
+        if not largest:
             return []
-        entry = max(searches, key=lambda e: e.n)
+        first = max(largest.values(), key=lambda e: (any(map(_deep, self._ordered(e))), e.n))
         single = self.outcomes.get("single@1", {})
         examples: dict[tuple[bool, bool], Outcome] = {}
-        for o in self._ordered(entry):
+        for o in self._ordered(first):
             before = single[o.problem.id].correct if o.problem.id in single else False
             examples.setdefault((before, o.correct), o)
         order = [(False, True), (False, False), (True, True), (True, False)]
-        return [_trace(entry, examples[kind]) for kind in order if kind in examples]
+        shown = [first, *(entry for entry in finished if entry in largest.values() and entry != first)]
+        return [
+            _trace(entry, outcome)
+            for kind in order
+            if kind in examples
+            for entry in shown
+            if (outcome := self.outcomes[entry.label].get(examples[kind].problem.id)) is not None
+        ]
 
 
 def _options(entry: Entry) -> dict[str, Any]:

@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from thinktime.answers import TextAnswers, equivalent, extract, is_quick
-from thinktime.bench.benchmarks import BENCHMARKS, BOXED, FUNCTION, GYM, JUDGES, QUESTION, Asking, Benchmark, gym
+from thinktime.bench.benchmarks import (
+    BENCHMARKS,
+    BOXED,
+    FUNCTION,
+    GYM,
+    JUDGES,
+    QUESTION,
+    Asking,
+    Benchmark,
+    gym,
+    read_gym,
+)
 from thinktime.bench.execution import Checks, Programs, ProgramValues
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.core.errors import InputError
@@ -161,8 +173,12 @@ def _benchmark(
 def _gym(name: str, n: int | None, seed: int, template: str | None, system: str | None) -> Task:
     asking = Asking(template or BOXED, system=system)
     made, accepts = gym(name.removeprefix(GYM), n or 100, seed, asking)
-    details = {**asking.details(), "judge": "the package that made the problem scores the answer 1"}
-    return Task(name, made, TextAnswers(), accepts=accepts, details=details)
+    details = {
+        "package": f"reasoning-gym {version('reasoning-gym')}",
+        **asking.details(),
+        "judge": "the package that made the problem scores the answer 1",
+    }
+    return Task(name, made, TextAnswers(read_gym, "statement or long box"), accepts=accepts, details=details)
 
 
 def _file_or_installed(name: str, n: int | None, question: str, answer: str, unsafe: bool, asking: Asking) -> Task:

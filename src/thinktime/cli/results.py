@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,23 +55,36 @@ def export(
     result: Result,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the samples as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option("--parquet", help="Write them as Parquet; needs pyarrow.")] = None,
+    figure: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Draw accuracy against tokens as NAME.svg, NAME.pdf or NAME.png; needs matplotlib. Repeatable."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the samples of a result, one row each: problem, answer, whether it is right, tokens, text."""
+    """Write the samples of a result, one row each: problem, answer, whether it is right, tokens, text; or its plot."""
     from thinktime.bench.export import read_samples, write_csv, write_parquet
+    from thinktime.bench.figures import write_figure
 
-    if csv is None and parquet is None:
-        raise InputError("export", None, "give --csv FILE or --parquet FILE")
-    rows = read_samples(result)
-    written = [(csv, write_csv), (parquet, write_parquet)]
-    files = []
-    for path, write in written:
-        if path is not None:
-            try:
-                write(rows, path)
-            except OSError as error:
-                raise InputError("file", str(path), f"cannot write it ({error})") from None
-            files.append(str(path))
+    if csv is None and parquet is None and not figure:
+        raise InputError("export", None, "give --csv FILE, --parquet FILE or --figure FILE")
+    rows = [] if csv is None and parquet is None else read_samples(result)
+    work: list[tuple[Path, Callable[[Path], None]]] = [
+        (path, partial(write_figure, _result(result))) for path in figure or []
+    ]
+    work += [
+        (path, partial(write, rows)) for path, write in ((csv, write_csv), (parquet, write_parquet)) if path is not None
+    ]
+    for path, write in work:
+        try:
+            write(path)
+        except OSError as error:
+            raise InputError("file", str(path), f"cannot write it ({error})") from None
+        except (LookupError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError("result", str(result), f"it is no whole result ({reason})") from None
+    files = [str(path) for path, _ in work]
     print(json.dumps({"files": files, "samples": len(rows)}) if as_json else f"{len(rows)} samples: {', '.join(files)}")
 
 

@@ -29,8 +29,8 @@ class Branch:
     """A node of the tree: ``value`` estimates ``log E[exp(factor * reward)] / factor`` over the ends below it."""
 
     node: Node
-    parent: Branch | None = None
-    children: list[Branch] = field(default_factory=list)
+    parent: Branch | None = field(default=None, repr=False)
+    children: list[Branch] = field(default_factory=list, repr=False)
     visits: float = 0
     value: float = -inf
 
