@@ -137,7 +137,7 @@ class Engine(RowEngine):
         elif self._labels is not None:
             reusable = len(task.ids) if task.segments is None else task.start
         else:
-            reusable = task.start - 1
+            reusable = task.start - task.logprobs
         job = self._scheduler.add(task, reusable)
         self._watch(job)
         return job

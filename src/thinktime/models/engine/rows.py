@@ -80,9 +80,9 @@ class Output:
 
     ``logprobs`` are the model's at temperature 1, at any sampling temperature. ``computed`` and ``reused`` count prompt
     tokens; the first of the rows that share a prompt is charged for it. ``seconds`` is the row's share of the wall
-    time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities, if requested, or ``[tokens, labels]`` logits.
-    ``states`` are the requested means, ``[segments, layers, hidden]``. ``confidences`` are those of the sampled ids, if
-    requested, to four decimals (`thinktime.models.engine.sampling.confidences`).
+    time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities, if requested, or ``[tokens,
+    labels]`` logits. ``states`` are the requested means, ``[segments, layers, hidden]``. ``confidences`` are those of
+    the sampled ids, if requested, to four decimals (`thinktime.models.engine.sampling.confidences`).
     """
 
     ids: tuple[int, ...]
