@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.banks.judge import SUFFIX, exports, judged_pool
 from experiments.intervals import as_number
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
@@ -23,10 +24,11 @@ FEW = 30
 
 
 def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namespace:
-    """The options that all these experiments have; recorded samples unless a bank is named."""
+    """The options that all these experiments have; recorded samples unless a bank or ``--real`` is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDED, help="JSONL files of recorded samples")
     parser.add_argument("--bank", type=Path, help="measure the shipped model's samples in this bank instead")
+    parser.add_argument("--real", nargs="*", help="measure these committed exports of real models, or all, instead")
     parser.add_argument("--problems", type=int, default=200, help="of the pocket task, with --bank")
     parser.add_argument("--samples", type=int, default=256, help="of each problem, with --bank")
     parser.add_argument("--split", default="test")
@@ -41,6 +43,8 @@ def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namesp
 
 def pools(args: argparse.Namespace) -> dict[str, Pool]:
     """The pools to measure, by name; ends the program with one line if there are none."""
+    if args.real is not None:
+        return {path.name.removesuffix(SUFFIX): judged_pool(path) for path in exports(args.real)}
     if args.bank is not None:
         if not args.bank.exists():
             sys.exit(f"bank={str(args.bank)!r}: it is not there; fill it with the shipped model's samples first")
@@ -80,6 +84,7 @@ def run(
     lines: Callable[[Mapping[str, Any]], Iterable[str]],
     more: Callable[[Mapping[str, Pool], Mapping[str, Any]], dict[str, Any]] = lambda pools, measured: {},
     argv: list[str] | None = None,
+    module: str = "run",
 ) -> None:
     """Measure every pool, write the result as JSON, plot it and print it; what the data lack is said in one line.
 
@@ -92,12 +97,11 @@ def run(
         lines: that are printed of a pool.
         more: of the result, over all pools.
         argv: the words of the command, those of the process unless given.
+        module: the script, without ``.py``.
     """
     args = arguments(doc, argv)
-    file, made = (
-        (args.out or folder) / f"{'recorded' if args.bank is None else 'pocket'}.json",
-        provenance(folder, args.seed),
-    )
+    name = "pocket" if args.bank else "recorded" if args.real is None else "real"
+    file, made = (args.out or folder) / f"{name}.json", provenance(folder, args.seed, module)
     refuse_another(file, made["command"], force=args.force)
     try:
         found = pools(args)
