@@ -6,16 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from experiments.banks.judge import SUFFIX, exports, judged_pool
-from experiments.intervals import as_number
+from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
+from experiments.intervals import as_number, difference, mean
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool, recorded_pool
+from thinktime.bench.selectors import curve
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
+from thinktime.core.selection import majority
 from thinktime.core.types import Sampling
 
 RECORDED = Path("../shared/data/recorded")
@@ -73,6 +76,27 @@ def describe(pool: Pool) -> dict[str, Any]:
     if n < FEW:
         known["note"] = f"only {n} problems: intervals over problems are wide, and nothing carries over to a whole task"
     return known
+
+
+def beside_greedy(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """One sample at temperature 0 beside one sample and the vote, for pools whose export ``NAME-greedy`` is there."""
+    rows = {}
+    known = known_exports()
+    for name, path in ((name, known.get(f"{name}-greedy")) for name in found):
+        if path is None:
+            continue
+        greedy = {problem.id: problem for problem in judged_pool(path).problems}
+        problems = [problem for problem in found[name].problems if problem.id in greedy]
+        right = [greedy[problem.id].pass_rate for problem in problems]
+        vote = curve(problems, [found[name].fewest], majority)[found[name].fewest].each
+        rows[name] = {
+            "n_problems": len(problems),
+            "accuracy": mean(right),
+            "tokens": fmean(greedy[problem.id].samples[0].length for problem in problems),
+            "minus_one_sample": difference(right, [problem.pass_rate for problem in problems]),
+            "minus_vote_of_all_samples": difference(right, vote) if problems[0].reference is not None else None,
+        }
+    return {"greedy": rows}
 
 
 def run(

@@ -41,13 +41,18 @@ def judgements(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + ".judged.json.gz")
 
 
+def known_exports() -> dict[str, Path]:
+    """The committed exports by name, as ``gsm8k-program``."""
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(HERE.glob(f"*/*{SUFFIX}"))}
+
+
 def exports(names: Sequence[str] = ()) -> list[Path]:
-    """The committed exports of these names, as ``gsm8k-program``; without names all but `OTHER`.
+    """The committed exports of these names; without names all but `OTHER`.
 
     Raises:
         InputError: there is no such export.
     """
-    found = {path.name.removesuffix(SUFFIX): path for path in sorted(HERE.glob(f"*/*{SUFFIX}"))}
+    found = known_exports()
     if missing := [name for name in names if name not in found]:
         raise InputError("export", missing[0], f"the repository has: {', '.join(found)}")
     return [found[name] for name in names or found if names or not name.endswith(OTHER)]

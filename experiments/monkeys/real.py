@@ -23,7 +23,7 @@ from experiments.monkeys.control import fitted
 from experiments.monkeys.health import Judged
 from experiments.monkeys.health import health as health_of
 from experiments.plot import COLOURS, line, logarithmic, panels, save
-from experiments.pools import describe, run, text
+from experiments.pools import beside_greedy, describe, run, text
 from thinktime.bench.samples import Pool, Sample
 from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.statistics import pass_at_k
@@ -185,4 +185,4 @@ def lines(measured: Mapping[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    run(HERE, __doc__, measure, verdict, plot, lines, module="real")
+    run(HERE, __doc__, measure, verdict, plot, lines, beside_greedy, module="real")
