@@ -2,7 +2,8 @@
 
     python -m experiments.verifiers.collect EXPORT --data FOLDER --model NAME --out scores.jsonl
 
-The problems that have right and wrong samples come first, in their order, because a selection can be wrong on these
+The export has been judged (`experiments.banks.judge`). Its problems that have right and wrong samples come first, in
+their order, because a selection can be wrong on these
 alone; then the others. Samples of a problem with the same text are scored once. ``--out`` gets a line for each
 problem: the P(Yes) of each sample, asked at its end and after half of its lines, and what that cost. ``--states``
 is a folder that gets the hidden states at the ends of lines, for ``experiments.verifiers.train``.
@@ -15,13 +16,15 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from thinktime.bench.bank_export import exported_pool, header_of
+from experiments.banks.judge import judged_pool
+from thinktime.bench.bank_export import LONGEST, header_of
+from thinktime.bench.jsonl import read_jsonl
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.bench.tasks import load
 from thinktime.core.types import Node, Problem
@@ -61,6 +64,19 @@ def todo(problem: Problem, sampled: Sampled, few: int | None) -> Todo:
         wrong = [text for text in kept if text not in right]
         kept = {text: places for text, places in kept.items() if text in (*right[:few], *wrong[:few])}
     return Todo(problem, sampled, kept)
+
+
+def with_texts(path: Path, n: int) -> list[Sampled]:
+    """The judged samples of an export with their texts, which the judgements leave out."""
+    rows = (row for _, row in read_jsonl(path, LONGEST) if "index" in row and "cut" not in row)
+    texts = {(row["problem"], row["index"]): row["text"] for row in rows}
+    return [
+        replace(
+            problem,
+            samples=tuple(replace(each, text=texts[problem.id, i]) for i, each in enumerate(problem.samples)),
+        )
+        for problem in judged_pool(path, n).problems
+    ]
 
 
 def half(text: str) -> str:
@@ -126,9 +142,8 @@ def main() -> None:
     started = time.monotonic()
     header = header_of(args.export)
     task = load(header["task"]["name"], data=args.data, split=header["task"].get("split", "test"))
-    pool = exported_pool(args.export, task, args.samples)
     problems = {problem.id: problem for problem in task.problems}
-    every = [todo(problems[sampled.id], sampled, args.few) for sampled in pool.problems]
+    every = [todo(problems[sampled.id], sampled, args.few) for sampled in with_texts(args.export, args.samples)]
     ordered = sorted((one for one in every if one.places), key=lambda one: not one.mixed)
     if args.mixed:
         ordered = [one for one in ordered if one.mixed]
