@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from experiments.constructed import NORMAL, RIGHT, answer, shift
-from experiments.intervals import Floats, difference, mean
+from experiments.intervals import Estimate, Floats, difference, mean
 from experiments.plot import COLOURS, line, panels, save
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from experiments.solve_or_verify.measure import discrimination, powers
-from thinktime.planning.verification import Checked, Law, Split, Verdicts, crossover, fit, splits
+from thinktime.planning.verification import Checked, Law, Split, Verdicts, fit, splits
 
 HERE = Path(__file__).parent
 AUCS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -78,6 +78,15 @@ class Bank:
         return fit(spent, options, right)
 
 
+def from_here_on(spent: Sequence[int], minus_vote: Sequence[Estimate]) -> int | None:
+    """The least budget from which on checks are above votes of equal cost; None if they never are.
+
+    With two solutions' worth a check cannot lose: a vote of two is the first of them.
+    """
+    gains = [estimate["low"] > 0 for estimate in minus_vote]
+    return next((budget for place, budget in enumerate(spent) if all(gains[place:])), None)
+
+
 def at(auc: float, names: Sequence[str]) -> dict[str, Any]:
     """Checks against votes at one place of the dial, by price and budget."""
     bank = Bank(names, auc)
@@ -89,10 +98,11 @@ def at(auc: float, names: Sequence[str]) -> dict[str, Any]:
         for select in SELECTS:
             found = [bank.best(n, price, select) for n in spent]
             law = bank.law(spent, price, select)
+            minus_vote = [difference(mine, theirs) for mine, theirs in zip(found, votes, strict=True)]
             by_select[select] = {
                 "accuracy": list(map(mean, found)),
-                "minus_vote": [difference(mine, theirs) for mine, theirs in zip(found, votes, strict=True)],
-                "crossover": crossover(spent, found, votes),
+                "minus_vote": minus_vote,
+                "crossover": from_here_on(spent, minus_vote),
                 "law": None if law is None else {name: each.as_dict() for name, each in vars(law).items()},
             }
         by_price[str(price)] = {"budgets": spent, "by_select": by_select}

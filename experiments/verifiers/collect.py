@@ -98,26 +98,40 @@ def node(text: str, *, done: bool) -> Node:
     return Node(text, (0,), state, finish="eos" if done else "step")
 
 
+class Meter:
+    """What the engine computes from one moment to another: tokens, and seconds of the processor."""
+
+    def __init__(self, generator: LocalGenerator) -> None:
+        self._engine = generator.engine
+        self._begun = self._engine.account.prompt_computed, time.process_time()
+
+    def read(self, scores: int) -> dict[str, float]:
+        """The cost since the start; a prefix that the engine has stored costs nothing."""
+        tokens, seconds = self._begun
+        computed = self._engine.account.prompt_computed - tokens
+        return {"computed": computed, "seconds": round(time.process_time() - seconds, 3), "scores": scores}
+
+
 def ask(
-    scorer: YesProbability, one: Todo, texts: Sequence[str], *, done: bool
-) -> tuple[list[float | None], dict[str, Any]]:
-    """P(Yes) of texts, and the cost of all; the first one pays for the prompt."""
+    scorer: YesProbability, generator: LocalGenerator, one: Todo, texts: Sequence[str], *, done: bool
+) -> tuple[list[float | None], dict[str, float]]:
+    """P(Yes) of texts, and the cost of all. ``tokens`` are charged: the first pays for the prompt."""
     nodes = [node(text, done=done) for text in texts]
     known = [None, *[nodes[0]] * (len(nodes) - 1)]
-    started = time.process_time()
+    meter = Meter(generator)
     scores = asyncio.run(scorer.score(one.problem, nodes, known))
-    usage = total(score.usage for score in scores)
-    cost = {"tokens": usage.scorer_tokens, "seconds": round(time.process_time() - started, 3), "scores": len(scores)}
+    cost = {"tokens": total(score.usage for score in scores).scorer_tokens, **meter.read(len(nodes))}
     return [score.value for score in scores], cost
 
 
-def states(generator: LocalGenerator, one: Todo) -> dict[str, np.ndarray[Any, Any]]:
-    """The hidden states at the ends of the lines of every different sample, ``[lines, layers, hidden]``."""
+def states(generator: LocalGenerator, one: Todo) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, float]]:
+    """The hidden states at the ends of the lines of every different sample, ``[lines, layers, hidden]``; their cost."""
+    meter = Meter(generator)
     every = [in_ids(generator, one.problem, node(text, done=True)) for text in one.places]
     found = asyncio.run(generator.step_states(every, LAYERS))
-    return {
-        str(places[0]): each.numpy().astype(np.float16) for places, each in zip(one.places.values(), found, strict=True)
-    }
+    arrays = [each.numpy().astype(np.float16) for each in found]
+    named = {str(places[0]): each for places, each in zip(one.places.values(), arrays, strict=True)}
+    return named, meter.read(len(every))
 
 
 def labels(samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -157,15 +171,16 @@ def main() -> None:
             continue
         if time.monotonic() - started > args.seconds:
             break
+        row: dict[str, Any] = {"problem": one.sampled.id, "mixed": one.mixed, "samples": labels(one.sampled.samples)}
         if args.states is not None:
             args.states.mkdir(parents=True, exist_ok=True)
-            np.savez(args.states / f"{one.sampled.id}.npz", **states(generator, one))
-        row: dict[str, Any] = {"problem": one.sampled.id, "mixed": one.mixed, "samples": labels(one.sampled.samples)}
+            arrays, row["states_cost"] = states(generator, one)
+            np.savez(args.states / f"{one.sampled.id}.npz", **arrays)
         parts = {"end": list(one.places)} if args.ask != "none" else {}
         if args.ask == "both":
             parts["half"] = list(map(half, one.places))
         for name, texts in parts.items():
-            values, cost = ask(scorer, one, texts, done=name == "end")
+            values, cost = ask(scorer, generator, one, texts, done=name == "end")
             row[f"{name}_cost"] = cost
             for value, places in zip(values, one.places.values(), strict=True):
                 for place in places:

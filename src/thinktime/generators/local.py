@@ -104,6 +104,11 @@ class LocalGenerator:
             if END not in tokenizer.decode(self._closing):
                 raise InputError("thinking_tokens", thinking_tokens, f"this model does not write {END}; leave it out")
 
+    @property
+    def engine(self) -> Any:
+        """The engine that computes it, with its account."""
+        return self._worker.engine
+
     def root(self, problem: Problem, known: Sequence[Text] = (), *, quotes: bool = False) -> Text:
         """The chat template around the problem's context and prompt; a string is one user turn.
 
