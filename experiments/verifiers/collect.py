@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from experiments.banks.judge import judged_pool
 from thinktime.bench.bank_export import LONGEST, header_of
@@ -175,7 +176,7 @@ def main() -> None:
         if args.states is not None:
             args.states.mkdir(parents=True, exist_ok=True)
             arrays, row["states_cost"] = states(generator, one)
-            np.savez(args.states / f"{one.sampled.id}.npz", **arrays)
+            save_file(arrays, args.states / f"{one.sampled.id}.safetensors")
         parts = {"end": list(one.places)} if args.ask != "none" else {}
         if args.ask == "both":
             parts["half"] = list(map(half, one.places))

@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from scipy.optimize import minimize
 from torch import Tensor
 
 from experiments.banks.judge import digest, judged_pool
@@ -37,6 +39,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1)
 """Of the squared weights on standardised states, beside the mean loss."""
 FOLDS = 5
 STEPS = 60
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,12 @@ def examples(export: Path, folder: Path, n: int) -> Examples:
     parts: list[tuple[Tensor, bool, int, int]] = []
     place = 0
     for number, problem in enumerate(judged_pool(export, n).problems):
-        file = folder / f"{problem.id}.npz"
+        file = folder / f"{problem.id}.safetensors"
         if not file.exists():
             continue
-        with np.load(file) as found:
-            for key in found.files:
-                parts.append((torch.from_numpy(found[key]).float(), problem.samples[int(key)].correct, place, number))
-                place += 1
+        for key, states in load_file(file).items():
+            parts.append((states.float(), problem.samples[int(key)].correct, place, number))
+            place += 1
     if not parts:
         sys.exit(f"states={str(folder)!r}: no states of this export are there; run experiments.verifiers.collect")
     lengths = torch.tensor([len(states) for states, *_ in parts])
@@ -105,24 +107,27 @@ def fit(found: Examples, layer: int, penalty: float, *, centred: bool) -> Head:
     if centred:
         _, group = torch.unique(found.problem, return_inverse=True)
         counts = torch.bincount(group)[:, None]
-        inputs = (
-            inputs - (torch.zeros(len(counts), inputs.shape[1]).double().index_add_(0, group, inputs) / counts)[group]
-        )
-    labels, share = found.right.double(), found.weights / found.weights.sum()
-    weight = torch.zeros(inputs.shape[1], dtype=torch.float64, requires_grad=True)
-    offset = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, offset], max_iter=STEPS, line_search_fn="strong_wolfe")
+        sums = torch.zeros(len(counts), inputs.shape[1]).double().index_add_(0, group, inputs)
+        inputs = inputs - (sums / counts)[group]
+    solution = logistic(inputs.numpy(), found, penalty)
+    raw = torch.from_numpy(solution[:-1]) / scale
+    return Head(layer, raw, float(solution[-1]) - float(raw @ centre))
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        each = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weight + offset, labels, reduction="none")
-        value = (share * each).sum() + penalty * (weight**2).sum()
-        value.backward()
-        return value
 
-    optimiser.step(loss)
-    raw = weight.detach() / scale
-    return Head(layer, raw, float(offset) - float(raw @ centre))
+def logistic(inputs: Array, found: Examples, penalty: float = 0.0) -> Array:
+    """The weights and the offset with the least penalised loss, ``[inputs + 1]``; every sample weighs the same."""
+    share = (found.weights / found.weights.sum()).numpy()
+    sign = np.where(found.right.numpy(), 1.0, -1.0)
+
+    def loss(solution: Array) -> tuple[float, Array]:
+        margin = sign * (inputs @ solution[:-1] + solution[-1])
+        pull = -share * sign / (1 + np.exp(np.minimum(margin, 700)))
+        value = float(share @ np.logaddexp(0, -margin)) + penalty * float(solution[:-1] @ solution[:-1])
+        return value, np.append(inputs.T @ pull + 2 * penalty * solution[:-1], pull.sum())
+
+    start = np.zeros(inputs.shape[1] + 1)
+    best: Array = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x
+    return best
 
 
 def folds(found: Examples) -> Iterator[tuple[Tensor, Tensor]]:
@@ -152,25 +157,6 @@ def areas_of(found: Examples, logits: Tensor) -> tuple[float | None, list[float]
         scores.append(float(logits[row]))
         right.append(bool(found.right[row]))
     return areas([scores for scores, _ in by_problem.values()], [right for _, right in by_problem.values()])
-
-
-def calibrated(logits: Tensor, found: Examples) -> tuple[float, float]:
-    """The scale and the offset of logits that fit the labels best (Platt 1999)."""
-    scale, offset = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1.0, 0.0))
-    optimiser = torch.optim.LBFGS([scale, offset], max_iter=100, line_search_fn="strong_wolfe")
-    share = found.weights / found.weights.sum()
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        each = torch.nn.functional.binary_cross_entropy_with_logits(
-            scale * logits + offset, found.right.double(), reduction="none"
-        )
-        value = (share * each).sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    return float(scale.detach()), float(offset.detach())
 
 
 def report(found: Examples, logits: Tensor) -> dict[str, Any]:
@@ -205,7 +191,7 @@ def main() -> None:
     best = int(np.argmax(quality))
     layer, penalty, centred = choices[best]
     head = fit(found, layer, penalty, centred=centred)
-    scale, offset = calibrated(scored[best], found)
+    scale, offset = map(float, logistic(scored[best].numpy()[:, None], found))  # Platt 1999
     head = Head(layer, scale * head.weight, scale * head.bias + offset)
     about: dict[str, Any] = {
         "model": header["model"],
