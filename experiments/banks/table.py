@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import accumulate
-from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,21 +21,17 @@ from typing import Any
 from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
 from experiments.intervals import as_percent, as_points, difference, mean
 from experiments.plot import COLOURS, bars, line, logarithmic, panels, save
+from experiments.pools import likelihood
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.bench.bank_export import LONGEST, header_of
 from thinktime.bench.jsonl import read_jsonl
-from thinktime.bench.samples import Pool, Sample
+from thinktime.bench.samples import Pool
 from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.selection import best, majority
 
 HERE = Path(__file__).parent
 TESTS = "best by tests (coverage)"
-
-
-def likelihood(sample: Sample) -> float:
-    """The log-probability of the sample."""
-    return -inf if sample.logprob is None else sample.logprob
 
 
 def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:

@@ -20,10 +20,9 @@ from statistics import fmean
 from typing import Any
 
 from experiments.constructed import shift
-from experiments.frontier.real import confidence, likelihood
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
-from experiments.pools import beside_greedy, describe, run
+from experiments.pools import beside_greedy, confidence, describe, likelihood, run
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import Score, Select, candidates
 from thinktime.core.selection import best, majority, weighted_majority

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,8 +22,8 @@ from experiments.monkeys.control import fitted
 from experiments.monkeys.health import Judged
 from experiments.monkeys.health import health as health_of
 from experiments.plot import COLOURS, line, logarithmic, panels, save
-from experiments.pools import beside_greedy, describe, run, text
-from thinktime.bench.samples import Pool, Sample
+from experiments.pools import beside_greedy, describe, likelihood, run, text
+from thinktime.bench.samples import Pool
 from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
@@ -35,11 +34,6 @@ FEWEST, FITTED = 4, 5
 """Samples of a problem without which there is nothing to measure, and no law to fit."""
 FORECAST = 64
 """Samples for which the fits are extrapolated."""
-
-
-def likelihood(sample: Sample) -> float:
-    """The log-probability of the whole sample."""
-    return -inf if sample.logprob is None else sample.logprob
 
 
 def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
@@ -167,8 +161,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     handles: dict[str, Any] = {}
     for axes in each:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9)
-    save(figure, path, (0, 0.12, 1, 1))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 if len(each) > 1 else 2, fontsize=9)
+    save(figure, path, (0, 0.15, 1, 1))
 
 
 def lines(measured: Mapping[str, Any]) -> Iterator[str]:
