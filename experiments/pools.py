@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from math import exp, inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ from experiments.intervals import as_number, difference, mean
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
-from thinktime.bench.samples import Pool, banked_pool, recorded_pool
+from thinktime.bench.samples import Pool, Sample, banked_pool, recorded_pool
 from thinktime.bench.selectors import curve
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
@@ -76,6 +77,16 @@ def describe(pool: Pool) -> dict[str, Any]:
     if n < FEW:
         known["note"] = f"only {n} problems: intervals over problems are wide, and nothing carries over to a whole task"
     return known
+
+
+def likelihood(sample: Sample) -> float:
+    """The log-probability of the sample, by which the likeliest one is chosen."""
+    return -inf if sample.logprob is None else sample.logprob
+
+
+def confidence(sample: Sample) -> float:
+    """The geometric mean of the probabilities of its tokens."""
+    return exp(likelihood(sample) / max(1, sample.length))
 
 
 def beside_greedy(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:

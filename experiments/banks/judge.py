@@ -147,7 +147,7 @@ async def _passed_examples(pool: Pool, task: Task) -> dict[tuple[str, str], floa
 
 def _function(prompt: str) -> str:
     """The name of the function that the prompt ends with."""
-    return re.findall(r"^def (\w+)\(", prompt, re.MULTILINE)[-1]
+    return str(re.findall(r"^def (\w+)\(", prompt, re.MULTILINE)[-1])
 
 
 def main() -> None:

@@ -10,29 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from math import exp, inf
+from math import exp
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import legend_below, line, logarithmic, panels, save
-from experiments.pools import beside_greedy, describe, run, text
-from thinktime.bench.samples import Pool, Sample
+from experiments.pools import beside_greedy, confidence, describe, likelihood, run, text
+from thinktime.bench.samples import Pool
 from thinktime.bench.selectors import Score, Select, curve, length_vote
 from thinktime.core.selection import best, majority, weighted_majority
 
 HERE = Path(__file__).parent
-
-
-def likelihood(sample: Sample) -> float:
-    """The log-probability of the sample."""
-    return -inf if sample.logprob is None else sample.logprob
-
-
-def confidence(sample: Sample) -> float:
-    """The geometric mean of the probabilities of its tokens."""
-    return exp(likelihood(sample) / max(1, sample.length))
 
 
 METHODS: Mapping[str, tuple[Select, Score]] = {

@@ -56,14 +56,16 @@ def mixture(exponent: float) -> tuple[Floats, Floats, float]:
     return rates, weights / weights.sum(), float(np.abs(covered @ weights - law).max())
 
 
-def fitted(counts: Sequence[tuple[int, int]], most: int, seed: int) -> tuple[laws.PowerLaw, dict[str, Any]]:
+def fitted(
+    counts: Sequence[tuple[int, int]], most: int, seed: int, refits: int = REFITS
+) -> tuple[laws.PowerLaw, dict[str, Any]]:
     """The law of all k up to ``most``, and its exponent with an interval over problems."""
     ks = laws.grid(most)
     table = np.array([[pass_at_k(n, right, k) for k in ks] for n, right in counts])
     law = laws.fit_power_law(ks, table.mean(0).tolist())
     rng = np.random.default_rng(seed)
     drawn = [
-        laws.fit_power_law(ks, table[rng.integers(0, len(table), len(table))].mean(0).tolist()).b for _ in range(REFITS)
+        laws.fit_power_law(ks, table[rng.integers(0, len(table), len(table))].mean(0).tolist()).b for _ in range(refits)
     ]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return law, {"value": law.b, "low": float(low), "high": float(high)}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,23 +22,18 @@ from experiments.monkeys.control import fitted
 from experiments.monkeys.health import Judged
 from experiments.monkeys.health import health as health_of
 from experiments.plot import COLOURS, line, logarithmic, panels, save
-from experiments.pools import beside_greedy, describe, run, text
-from thinktime.bench.samples import Pool, Sample
+from experiments.pools import beside_greedy, describe, likelihood, run, text
+from thinktime.bench.samples import Pool
 from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
 from thinktime.core.selection import best, majority
 
 HERE = Path(__file__).parent
-FEWEST = 8
-"""Samples of a problem without which there is nothing to fit."""
+FEWEST, FITTED = 4, 5
+"""Samples of a problem without which there is nothing to measure, and no law to fit."""
 FORECAST = 64
 """Samples for which the fits are extrapolated."""
-
-
-def likelihood(sample: Sample) -> float:
-    """The log-probability of the whole sample."""
-    return -inf if sample.logprob is None else sample.logprob
 
 
 def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
@@ -88,7 +82,7 @@ def forecast(pool: Pool, seen: int) -> dict[str, float]:
 def measure(pool: Pool, seed: int) -> dict[str, Any]:
     """Everything about one pool; each problem has the same number of samples."""
     if pool.fewest < FEWEST:
-        raise InputError("samples", pool.fewest, f"the law takes {FEWEST} of every problem; name other exports")
+        raise InputError("samples", pool.fewest, f"{FEWEST} of every problem are needed; name other exports")
     most = pool.fewest
     pool = replace(pool, problems=tuple(replace(p, samples=p.samples[:most]) for p in pool.problems))
     ks = [2**i for i in range(most.bit_length()) if 2**i <= most]
@@ -96,7 +90,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
     points = {
         name: curve(pool.problems, ks, of, score=score, seed=seed) for name, (of, score) in selectors(pool).items()
     }
-    law, exponent = fitted(pool.counts, most, seed)
+    law, exponent = fitted(pool.counts, most, seed) if most >= FITTED else (None, None)
     rates = laws.fit_rates(pool.counts)
     guesses = {k: chance(pool, k) for k in ks}
     samples = [sample for problem in pool.problems for sample in problem.samples]
@@ -118,9 +112,9 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         "selector_minus_one_sample": {name: difference(of[most].each, full[1], seed) for name, of in points.items()},
         "gap": {name: difference(full[most], of[most].each, seed) for name, of in points.items()},
         "examples": examples(pool, seed),
-        "power_law": asdict(law) | {"exponent": exponent, f"at_{FORECAST}": law(FORECAST)},
+        "power_law": law and asdict(law) | {"exponent": exponent, f"at_{FORECAST}": law(FORECAST)},
         "rates": asdict(rates) | {f"at_{FORECAST}": rates(FORECAST)},
-        "forecast": forecast(pool, most // 2) if most >= 10 else None,
+        "forecast": forecast(pool, most // 2) if most >= 2 * FITTED else None,
     }
 
 
@@ -155,12 +149,11 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         line(axes, ks, pool["coverage"].values(), 1, "coverage (a perfect verifier)")
         for colour, (selector, points) in zip((3, 2, 4), pool["selectors"].items(), strict=False):
             line(axes, ks, points.values(), colour, selector.replace("_", " "), "s-")
-        law, fine = (
-            laws.PowerLaw(*(pool["power_law"][key] for key in ("a", "b", "mean_error", "max_error"))),
-            laws.grid(FORECAST),
-        )
+        fine = laws.grid(FORECAST)
+        if fit := pool["power_law"]:
+            law = laws.PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
+            axes.plot(fine, [100 * law(k) for k in fine], "--", color=COLOURS[0], lw=1.2, label="power law")
         rates = laws.Rates(pool["rates"]["alpha"], pool["rates"]["beta"])
-        axes.plot(fine, [100 * law(k) for k in fine], "--", color=COLOURS[0], lw=1.2, label="power law")
         axes.plot(fine, [100 * rates(k) for k in fine], "-.", color=COLOURS[6], lw=1.2, label="Beta of success rates")
         logarithmic(axes, "samples per problem, k")
         axes.set_title(f"{name}: {pool['n_problems']} problems, {pool['samples']['each']} samples of each")
@@ -168,8 +161,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     handles: dict[str, Any] = {}
     for axes in each:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9)
-    save(figure, path, (0, 0.12, 1, 1))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 if len(each) > 1 else 2, fontsize=9)
+    save(figure, path, (0, 0.15, 1, 1))
 
 
 def lines(measured: Mapping[str, Any]) -> Iterator[str]:
@@ -177,9 +170,10 @@ def lines(measured: Mapping[str, Any]) -> Iterator[str]:
     for k, share in measured["coverage"].items():
         chosen = "  ".join(f"{name} {text(of[k])}" for name, of in measured["selectors"].items())
         yield f"k={k:>3} coverage {text(share)}  {chosen}"
-    law = measured["power_law"]
-    yield f"exponent {as_number(law['exponent'])}, mean error {law['mean_error']:.4f}"
-    yield f"forecast {measured['forecast']}; at {FORECAST}: {law[f'at_{FORECAST}']:.3f}"
+    if law := measured["power_law"]:
+        yield f"exponent {as_number(law['exponent'])}, mean error {law['mean_error']:.4f}"
+    at = {name: of and round(of[f"at_{FORECAST}"], 3) for name in ("power_law", "rates") for of in [measured[name]]}
+    yield f"forecast {measured['forecast']}; at {FORECAST}: {at}"
     yield f"gaps {', '.join(f'{name} {text(gap)}' for name, gap in measured['gap'].items())}"
     yield f"examples {measured['examples']}"
 
