@@ -126,13 +126,13 @@ def ask(
 
 
 def states(generator: LocalGenerator, one: Todo) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, float]]:
-    """The hidden states at the ends of the lines of every different sample, ``[lines, layers, hidden]``; their cost."""
+    """The hidden states at the ends of the lines of every answered sample, ``[lines, layers, hidden]``; their cost."""
     meter = Meter(generator)
     every = [in_ids(generator, one.problem, node(text, done=True)) for text in one.places]
     found = asyncio.run(generator.step_states(every, LAYERS))
     arrays = [each.numpy().astype(np.float16) for each in found]
-    named = {str(places[0]): each for places, each in zip(one.places.values(), arrays, strict=True)}
-    return named, meter.read(len(every))
+    pairs = zip(one.places.values(), arrays, strict=True)
+    return {str(place): each for places, each in pairs for place in places}, meter.read(len(every))
 
 
 def labels(samples: Sequence[Sample]) -> list[dict[str, Any]]:
