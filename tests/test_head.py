@@ -107,14 +107,13 @@ def made(problems: int, signal: float) -> Examples:
     return Examples(states, right, sample, torch.arange(problems).repeat_interleave(4), last)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_training_finds_what_tells_right_from_wrong_and_nothing_else(centred: bool) -> None:
+def test_training_finds_what_tells_right_from_wrong_and_nothing_else() -> None:
     found = made(40, signal=4.0)
-    trained = fit(found, 0, 1e-2, centred=centred)
+    trained = fit(found, 0, 1e-2)
     assert int(trained.weight.abs().argmax()) == 3
-    assert float(np.mean(areas_of(found, cross_fitted(found, 0, 1e-2, centred=centred))[1])) > 0.9
+    assert float(np.mean(areas_of(found, cross_fitted(found, 0, 1e-2))[1])) > 0.9
     by_chance = made(40, signal=0.0)
-    assert 0.3 < float(np.mean(areas_of(by_chance, cross_fitted(by_chance, 0, 1e-2, centred=centred))[1])) < 0.7
+    assert 0.3 < float(np.mean(areas_of(by_chance, cross_fitted(by_chance, 0, 1e-2))[1])) < 0.7
 
 
 def test_without_a_signal_the_probability_is_the_share_of_right_samples() -> None:

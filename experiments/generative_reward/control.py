@@ -37,18 +37,16 @@ AUCS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SHARED = (0.0, 0.5)
 META = 0.8
 N = 4
-VOTES = (1, 2, 4, 8, 32)
+VOTES = (1, 4, 8, 32)
 SINGLE, PLURALITY = "single", f"majority:n={N}"
 CONTROL = f"generative_reward:n={N},k=1,unreadable=plurality"
-ARMS = (
-    SINGLE,
-    PLURALITY,
+ALONE = (SINGLE, PLURALITY, "majority:n=12")
+"""Arms without a judge. The last costs as much as four samples and eight judgements of the same length."""
+JUDGED = (
     *(f"generative_reward:n={N},k={k},unreadable=plurality" for k in VOTES),
     f"generative_reward:n={N},k=8,keep=4,by=meta,unreadable=plurality",
     f"generative_reward:n={N},k=8,keep=4,by=random,unreadable=plurality",
-    "majority:n=12",
 )
-"""The last vote costs as much as four samples with eight judgements, if a judgement costs as much as a sample."""
 
 
 class Judge(WordGenerator):
@@ -130,21 +128,22 @@ def solved(arm: str, problem: str, auc: float, shared: float) -> Answer:
     return asyncio.run(parse(arm)[1](search))
 
 
-def at(auc: float, shared: float, names: Sequence[str]) -> dict[str, Any]:
-    """All arms at one place of the map."""
-    return rows({arm: [solved(arm, name, auc, shared) for name in names] for arm in ARMS}, CONTROL)
+def at(auc: float, shared: float, names: Sequence[str], alone: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+    """All arms at one place of the map; those without a judge are the same everywhere."""
+    return rows({**alone, **{arm: [solved(arm, name, auc, shared) for name in names] for arm in JUDGED}}, CONTROL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
     args = parser.parse_args()
     made = provenance(HERE, 0, "control")
     refuse_another(args.out / "control.json", made["command"], force=args.force)
     names = [f"problem {i}" for i in range(args.problems)]
-    by_shared = {str(shared): {str(auc): at(auc, shared, names) for auc in AUCS} for shared in SHARED}
+    alone = {arm: [solved(arm, name, 0.5, 0.0) for name in names] for arm in ALONE}
+    by_shared = {str(shared): {str(auc): at(auc, shared, names, alone) for auc in AUCS} for shared in SHARED}
     result = {**made, "n_problems": len(names), "control": CONTROL, "by_shared": by_shared}
     write_json(args.out / "control.json", result)
     plot(result, args.out / "control.png")
@@ -154,7 +153,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     """The gain over one judgement against the dial, for judges without and with errors of their own."""
     figure, both = panels(2, 12, 4.4, sharey=True)
     for axes, shared in zip(both, SHARED, strict=True):
-        for colour, arm in enumerate(each for each in ARMS if each not in (CONTROL, SINGLE)):
+        for colour, arm in enumerate(each for each in (*ALONE, *JUDGED) if each not in (CONTROL, SINGLE)):
             found = [result["by_shared"][str(shared)][str(auc)][arm]["minus_control"] for auc in AUCS]
             line(axes, AUCS, found, colour, arm.replace(",unreadable=plurality", ""))
         axes.axhline(0, color="#999999", lw=0.8)

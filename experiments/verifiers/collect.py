@@ -5,14 +5,16 @@
 The export has been judged (`experiments.banks.judge`). Its problems that have right and wrong samples come first, in
 their order, because a selection can be wrong on these
 alone; then the others. Samples of a problem with the same text are scored once. ``--out`` gets a line for each
-problem: the P(Yes) of each sample, asked at its end and after half of its lines, and what that cost. ``--states``
-is a folder that gets the hidden states at the ends of lines, for ``experiments.verifiers.train``.
+problem: the P(Yes) of each sample, asked at its end and after half of its lines, the verdicts of its checks, and what
+all that cost. ``--states`` is a folder that gets the hidden states at the ends of lines, for
+``experiments.verifiers.train``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -28,16 +30,23 @@ from thinktime.bench.bank_export import LONGEST, header_of
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.bench.tasks import load
-from thinktime.core.types import Node, Problem
+from thinktime.core.types import Extension, Node, Problem, Sampling
 from thinktime.core.usage import total
 from thinktime.generators.local import LocalGenerator
-from thinktime.generators.text import RemoteText, steps_of
+from thinktime.generators.text import RemoteText, messages_of, steps_of, with_context
+from thinktime.prompts.common import CHECK
+from thinktime.prompts.turns import assistant, user
 from thinktime.scorers.head import in_ids
 from thinktime.scorers.p_yes import YesProbability
 from thinktime.session import model_path
 
 LAYERS = (5, 11, 15, 19, 23)
 """The layers whose hidden states are kept, of the 24 of the 0.5B."""
+
+
+CHECKS, CHECK_TOKENS = 4, 48
+CHECK_WORDS = """Is this solution right? Write one short sentence that says why or why not. \
+Then end with one line, either "Verdict: Yes" or "Verdict: No"."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,28 @@ def ask(
     return [score.value for score in scores], cost
 
 
+def check(
+    generator: LocalGenerator, one: Todo, texts: Sequence[str]
+) -> tuple[list[list[float | None]], dict[str, float]]:
+    """The verdicts of short written checks of texts, 1 for yes and 0 for no, and the cost of all."""
+    meter = Meter(generator)
+    turns = messages_of(with_context(one.problem))
+    sampling = Sampling(0.7, max_length=CHECK_TOKENS)
+    roots = []
+    for text in texts:
+        prompt = Problem(one.problem.id, [*turns, assistant(text.strip()), user(CHECK_WORDS)])
+        roots.append(Node(f"{one.problem.id}/{text}/check", (), generator.root(prompt)))
+    asked = [
+        Extension(root, i, hashlib.blake2b(f"{root.key}/{i}".encode()).hexdigest(), "done", sampling, CHECK_TOKENS)
+        for root in roots
+        for i in range(CHECKS)
+    ]
+    replies = asyncio.run(generator.extend(asked))
+    verdicts = [CHECK.read(reply.state, 1) if reply.finish == "eos" else None for reply in replies]
+    cost = {"generated": sum(reply.length for reply in replies), **meter.read(len(replies))}
+    return [verdicts[place : place + CHECKS] for place in range(0, len(verdicts), CHECKS)], cost
+
+
 def states(generator: LocalGenerator, one: Todo) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, float]]:
     """The hidden states at the ends of the lines of every answered sample, ``[lines, layers, hidden]``; their cost."""
     meter = Meter(generator)
@@ -150,6 +181,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, help="score so many right and so many wrong samples of a problem")
     parser.add_argument("--mixed", action="store_true", help="only problems with right and wrong samples")
     parser.add_argument("--ask", choices=("end", "both", "none"), default="both", help="where P(Yes) is asked")
+    parser.add_argument("--check", action="store_true", help="sample short written checks")
     parser.add_argument("--states", type=Path, help="keep hidden states in this folder")
     parser.add_argument("--seconds", type=float, default=560.0, help="stop after so long; the next run goes on")
     parser.add_argument("--out", type=Path, required=True)
@@ -186,6 +218,11 @@ def main() -> None:
             for value, places in zip(values, one.places.values(), strict=True):
                 for place in places:
                     row["samples"][place][name] = value
+        if args.check:
+            verdicts, row["check_cost"] = check(generator, one, list(one.places))
+            for mine, places in zip(verdicts, one.places.values(), strict=True):
+                for place in places:
+                    row["samples"][place]["check"] = mine
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
 

@@ -160,7 +160,6 @@ def main() -> None:
         about = header(FILE)
         models = {
             "export": EXPORT.name,
-            "head": about["head"],
             "commands": about["command"],
             "costs": costs_of(about["costs"]),
             "verifiers": with_models(verified(), args.seed),

@@ -1,6 +1,6 @@
 """Scores of the samples of an export, in one small file, so that other experiments can replay them without a model.
 
-    python -m experiments.verifiers.scores EXPORT --part p_yes_0.5b=FILE --head HEAD FOLDER --out scores.jsonl.gz
+    python -m experiments.verifiers.scores EXPORT --part p_yes_0.5b=FILE --head FILE --out scores.jsonl.gz
 
 The parts are files of `experiments.verifiers.collect`. The first line of the result says where everything comes from.
 Then each line is a problem with the scores of its samples by name. A sample without an answer has no scores, and
@@ -17,9 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from experiments.banks.judge import digest, judged_pool
 from thinktime.bench.samples import Sampled
@@ -92,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path)
     parser.add_argument("--part", action="append", default=[], help="NAME=FILE, of experiments.verifiers.collect")
-    parser.add_argument("--head", type=Path, nargs=2, metavar=("HEAD", "STATES"), help="score these states by a head")
+    parser.add_argument("--head", type=Path, help="cross-fitted scores, of experiments.verifiers.train")
     parser.add_argument("--out", type=Path, default=FILE)
     args = parser.parse_args()
     scores: dict[str, list[dict[str, float]]] = {}
@@ -105,16 +102,21 @@ def main() -> None:
                 for kind, suffix in (("end", ""), ("half", "_half")):
                     if sample.get(kind) is not None:
                         mine[place][name + suffix] = round(sample[kind], 6)
-            for kind, label in (("states", "head"), ("end", name), ("half", f"{name}_half")):
+                for k in range(1, len(sample.get("check", ())) + 1):
+                    seen = [verdict for verdict in sample["check"][:k] if verdict is not None]
+                    if seen:
+                        mine[place][f"{name}_of_{k}"] = round(sum(seen) / len(seen), 6)
+            for kind, label in (("states", "head"), ("end", name), ("half", f"{name}_half"), ("check", name)):
                 for what, value in row.get(f"{kind}_cost", {}).items():
                     costs.setdefault(label, {}).setdefault(what, 0.0)
                     costs[label][what] += value
-    about: dict[str, Any] = {}
-    if args.head is not None:
-        about = _by_head(*args.head, judged_pool(args.export).problems, scores)
+    for row in map(json.loads, args.head.read_text().splitlines()) if args.head else ():
+        mine = scores[row["problem"]]
+        for place, values in row["samples"].items():
+            mine[int(place)]["head"] = values[-1]
+            mine[int(place)]["head_half"] = values[max(1, len(values) // 2) - 1]
     first = {
         "export": digest(args.export),
-        "head": about,
         "costs": costs,
         "command": " ".join(["python -m experiments.verifiers.scores", *(Path(word).name for word in sys.argv[1:])]),
     }
@@ -122,29 +124,6 @@ def main() -> None:
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     write_whole(args.out, gzip.compress(text.encode(), 9, mtime=0))
     print(f"{len(scores)} problems, {args.out.stat().st_size} bytes")
-
-
-def _by_head(
-    file: Path, folder: Path, problems: Sequence[Sampled], scores: dict[str, list[dict[str, float]]]
-) -> dict[str, Any]:
-    """Add the scores of a head at the end and after half of the lines; return what the file says of itself."""
-    from experiments.verifiers.collect import LAYERS
-
-    with safe_open(file, "pt") as tensors:
-        metadata = tensors.metadata()
-        weight, bias = tensors.get_tensor("weight").double(), tensors.get_tensor("bias").double()
-    layer = LAYERS.index(int(metadata["layer"]))
-    for problem in problems:
-        path = folder / f"{problem.id}.safetensors"
-        if not path.exists():
-            continue
-        mine = scores.setdefault(problem.id, [{} for _ in problem.samples])
-        for key, states in load_file(path).items():
-            value = (states[:, layer].double() @ weight + bias).sigmoid()
-            mine[int(key)]["head"] = round(float(value[-1]), 6)
-            mine[int(key)]["head_half"] = round(float(value[max(1, len(value) // 2) - 1]), 6)
-    about: dict[str, Any] = json.loads(metadata["about"])
-    return about
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Train a process reward head on hidden states of a frozen model.
 
-    python -m experiments.verifiers.train TRAIN_EXPORT --states FOLDER --test EXPORT FOLDER --out head.safetensors
+    python -m experiments.verifiers.train EXPORT --states FOLDER --out head.safetensors
 
-`experiments.verifiers.collect` writes the folders. Every prefix of a sample that ends a line is an example. Its label
+`experiments.verifiers.collect` writes the folder. Every prefix of a sample that ends a line is an example. Its label
 is whether the whole sample is right: a Monte Carlo estimate of the value of the prefix from one roll-out. All samples
 weigh the same.
 
-The head is logistic regression on one layer. The layer, the penalty, and whether the states of a problem are centred
-for the fit are those with the highest AUC within a problem on folds of the training problems. Scores of these folds
-also give the scale and the offset that make the outputs probabilities. The file has what it takes to repeat this.
+The head is logistic regression on the states of one layer. Layer and penalty are options, and nothing is chosen by the
+result; ``--grid`` prints the AUC of other values. The head is trained on the first half of the problems, or on all of
+them if ``--test`` names other problems. ``--scores`` gets the scores of all problems, each by a head that was trained
+on four fifths of the other problems. The head's file has what it takes to repeat this.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -31,12 +32,13 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from experiments.banks.judge import digest, judged_pool
-from experiments.intervals import Estimate, areas, mean
+from experiments.intervals import Estimate, areas, as_number, mean
 from experiments.verifiers.collect import LAYERS
 from thinktime.bench.bank_export import header_of
+from thinktime.bench.samples import Sampled
 
-PENALTIES = (1e-3, 1e-2, 1e-1)
-"""Of the squared weights on standardised states, beside the mean loss."""
+PENALTIES = (0.001, 0.01, 0.1)
+"""Of the grid."""
 FOLDS = 5
 STEPS = 60
 Array = npt.NDArray[np.float64]
@@ -64,26 +66,27 @@ class Examples:
         return 1.0 / counts[self.sample].double()
 
 
-def examples(export: Path, folder: Path, n: int) -> Examples:
-    """The prefixes of the samples of an export whose states are in a folder."""
-    parts: list[tuple[Tensor, bool, int, int]] = []
-    place = 0
-    for number, problem in enumerate(judged_pool(export, n).problems):
+def named(export: Path, folder: Path, n: int) -> Iterator[tuple[Sampled, int, Tensor]]:
+    """The samples of an export whose states are in a folder: problem, place, states ``[lines, layers, hidden]``."""
+    for problem in judged_pool(export, n).problems:
         file = folder / f"{problem.id}.safetensors"
-        if not file.exists():
-            continue
-        for key, states in load_file(file).items():
-            parts.append((states.float(), problem.samples[int(key)].correct, place, number))
-            place += 1
+        if file.exists():
+            for key, states in load_file(file).items():
+                yield problem, int(key), states.float()
+
+
+def examples(export: Path, folder: Path, n: int) -> Examples:
+    """The prefixes of these samples."""
+    parts = list(named(export, folder, n))
     if not parts:
         sys.exit(f"states={str(folder)!r}: no states of this export are there; run experiments.verifiers.collect")
-    lengths = torch.tensor([len(states) for states, *_ in parts])
-    right, sample, problem_of = (
-        torch.tensor([part[i] for part in parts]).repeat_interleave(lengths) for i in (1, 2, 3)
-    )
+    numbers = {id: number for number, id in enumerate(dict.fromkeys(problem.id for problem, *_ in parts))}
+    lengths = torch.tensor([len(states) for *_, states in parts])
+    about = [[p.samples[place].correct, number, numbers[p.id]] for number, (p, place, _) in enumerate(parts)]
+    right, sample, problem_of = torch.tensor(about).repeat_interleave(lengths, 0).T
     last = torch.zeros(int(lengths.sum()), dtype=torch.bool)
     last[lengths.cumsum(0) - 1] = True
-    return Examples(torch.cat([states for states, *_ in parts]), right, sample, problem_of, last)
+    return Examples(torch.cat([states for *_, states in parts]), right.bool(), sample, problem_of, last)
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,11 @@ class Head:
         return found.states[:, self.layer].double() @ self.weight + self.bias
 
 
-def fit(found: Examples, layer: int, penalty: float, *, centred: bool) -> Head:
+def fit(found: Examples, layer: int, penalty: float) -> Head:
     """Logistic regression with a penalty on the weights; ``layer`` is a place in `LAYERS`."""
     states = found.states[:, layer].double()
     centre, scale = states.mean(0), states.std(0) + 1e-6
     inputs = (states - centre) / scale
-    if centred:
-        _, group = torch.unique(found.problem, return_inverse=True)
-        counts = torch.bincount(group)[:, None]
-        sums = torch.zeros(len(counts), inputs.shape[1]).double().index_add_(0, group, inputs)
-        inputs = inputs - (sums / counts)[group]
     solution = logistic(inputs.numpy(), found, penalty)
     raw = torch.from_numpy(solution[:-1]) / scale
     return Head(layer, raw, float(solution[-1]) - float(raw @ centre))
@@ -140,11 +138,11 @@ def folds(found: Examples) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.where(~out)[0], torch.where(out)[0]
 
 
-def cross_fitted(found: Examples, layer: int, penalty: float, *, centred: bool) -> Tensor:
+def cross_fitted(found: Examples, layer: int, penalty: float) -> Tensor:
     """The logit of every prefix by a head that did not see its problem."""
     logits = torch.empty(len(found.right), dtype=torch.float64)
     for rest, out in folds(found):
-        logits[out] = fit(found.pick(rest), layer, penalty, centred=centred)(found.pick(out))
+        logits[out] = fit(found.pick(rest), layer, penalty)(found.pick(out))
     return logits
 
 
@@ -163,36 +161,46 @@ def report(found: Examples, logits: Tensor) -> dict[str, Any]:
     """How well whole samples are told apart."""
     pooled, within = areas_of(found, logits)
     estimate: Estimate | None = mean(within) if within else None
-    n = len(torch.unique(found.problem)), int(found.last.sum()), len(found.right)
     return {
-        "n_problems": n[0],
-        "n_samples": n[1],
-        "n_prefixes": n[2],
+        "n_problems": len(torch.unique(found.problem)),
+        "n_samples": int(found.last.sum()),
+        "n_prefixes": len(found.right),
         "pooled": pooled,
         "within": estimate,
         "n_within": len(within),
     }
 
 
+def halves(found: Examples) -> tuple[Examples, Examples]:
+    """The prefixes of the first half of the problems, and those of the others."""
+    numbers = torch.unique(found.problem)
+    first = found.problem < numbers[len(numbers) // 2]
+    return found.pick(torch.where(first)[0]), found.pick(torch.where(~first)[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path)
     parser.add_argument("--states", type=Path, required=True)
-    parser.add_argument("--samples", type=int, default=4, help="of each problem of the export")
-    parser.add_argument("--test", type=Path, nargs=2, metavar=("EXPORT", "STATES"))
+    parser.add_argument("--samples", type=int, default=8, help="of each problem of the export")
+    parser.add_argument("--test", type=Path, nargs=2, metavar=("EXPORT", "STATES"), help="held-out problems")
+    parser.add_argument("--layer", type=int, choices=LAYERS, default=15)
+    parser.add_argument("--penalty", type=float, default=0.01, help="of the squared weights on standardised states")
+    parser.add_argument("--grid", action="store_true", help="print the AUC of all layers and some penalties")
+    parser.add_argument("--scores", type=Path, help="write cross-fitted scores of all samples here")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    header, everything = header_of(args.export), examples(args.export, args.states, args.samples)
+    if args.test:
+        train, held_out = everything, examples(args.test[0], args.test[1], args.samples)
+    else:
+        train, held_out = halves(everything)
+    layer = LAYERS.index(args.layer)
     started = time.perf_counter()
-    header = header_of(args.export)
-    found = examples(args.export, args.states, args.samples)
-    choices = list(product(range(len(LAYERS)), PENALTIES, (False, True)))
-    scored = [cross_fitted(found, layer, penalty, centred=centred) for layer, penalty, centred in choices]
-    quality = [float(np.mean(areas_of(found, logits)[1])) for logits in scored]
-    best = int(np.argmax(quality))
-    layer, penalty, centred = choices[best]
-    head = fit(found, layer, penalty, centred=centred)
-    scale, offset = map(float, logistic(scored[best].numpy()[:, None], found))  # Platt 1999
-    head = Head(layer, scale * head.weight, scale * head.bias + offset)
+    inner = cross_fitted(train, layer, args.penalty)
+    scale, offset = map(float, logistic(inner.numpy()[:, None], train))  # Platt 1999
+    raw = fit(train, layer, args.penalty)
+    head = Head(layer, scale * raw.weight, scale * raw.bias + offset)
     about: dict[str, Any] = {
         "model": header["model"],
         "sha256": header["provenance"].get("sha256", {}),
@@ -200,22 +208,36 @@ def main() -> None:
         "split": header["task"].get("split"),
         "export": digest(args.export),
         "label": "whether the whole sample is right (one roll-out), for every prefix that ends a line",
-        "choice": {"layer": LAYERS[layer], "penalty": penalty, "centred": centred, "folds": FOLDS},
-        "cross_fitted": report(found, scored[best]),
+        "layer": args.layer,
+        "penalty": args.penalty,
+        "train": report(train, inner),
+        "held_out": report(held_out, head(held_out)),
         "seconds": round(time.perf_counter() - started, 1),
         "command": " ".join(["python -m experiments.verifiers.train", *(Path(word).name for word in sys.argv[1:])]),
     }
-    if args.test:
-        test = examples(args.test[0], args.test[1], 8)
-        about["held_out"] = report(test, head(test))
-    digits = header["model"].partition("@")[2].partition("/")[0]
-    metadata = {"layer": str(LAYERS[layer]), "weights": digits, "about": json.dumps(about)}
+    weights = header["model"].partition("@")[2].partition("/")[0]
+    metadata = {"layer": str(args.layer), "weights": weights, "about": json.dumps(about)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"weight": head.weight.float(), "bias": torch.tensor([head.bias]).float()}
     save_file(tensors, args.out, metadata)
-    for choice, area in zip(choices, quality, strict=True):
-        print(f"layer {LAYERS[choice[0]]}, penalty {choice[1]:g}, centred {choice[2]}: AUC within {area:.3f}")
     print(json.dumps(about, indent=1))
+    if args.scores:
+        logits = cross_fitted(everything, layer, args.penalty)
+        _write_scores(args.scores, list(named(args.export, args.states, args.samples)), scale * logits + offset)
+        print(json.dumps({"cross-fitted": report(everything, logits)}))
+    for other, penalty in product(range(len(LAYERS)), PENALTIES) if args.grid else ():
+        area = report(everything, cross_fitted(everything, other, penalty))["within"]
+        print(f"layer {LAYERS[other]}, penalty {penalty:g}: AUC within a problem {as_number(area)}", flush=True)
+
+
+def _write_scores(path: Path, samples: Sequence[tuple[Sampled, int, Tensor]], logits: Tensor) -> None:
+    """A line for each problem: the scores of its samples, by place, after each line."""
+    by_problem: dict[str, dict[int, list[float]]] = {}
+    parts = torch.split(logits.sigmoid(), [len(states) for *_, states in samples])
+    for (problem, place, _), part in zip(samples, parts, strict=True):
+        by_problem.setdefault(problem.id, {})[place] = [round(value, 6) for value in part.tolist()]
+    lines = ({"problem": problem, "samples": scores} for problem, scores in by_problem.items())
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 if __name__ == "__main__":
