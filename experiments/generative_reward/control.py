@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 from experiments.constructed import RIGHT, answer, rows, shift
+from experiments.intervals import difference
 from experiments.plot import line, panels, save
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.core.search import Search
@@ -42,10 +43,11 @@ SINGLE, PLURALITY = "single", f"majority:n={N}"
 CONTROL = f"generative_reward:n={N},k=1,unreadable=plurality"
 ALONE = (SINGLE, PLURALITY, "majority:n=12")
 """Arms without a judge. The last costs as much as four samples and eight judgements of the same length."""
+FILTERED, BY_CHANCE = (f"generative_reward:n={N},k=8,keep=4,by={by},unreadable=plurality" for by in ("meta", "random"))
 JUDGED = (
     *(f"generative_reward:n={N},k={k},unreadable=plurality" for k in VOTES),
-    f"generative_reward:n={N},k=8,keep=4,by=meta,unreadable=plurality",
-    f"generative_reward:n={N},k=8,keep=4,by=random,unreadable=plurality",
+    FILTERED,
+    BY_CHANCE,
 )
 
 
@@ -130,7 +132,9 @@ def solved(arm: str, problem: str, auc: float, shared: float) -> Answer:
 
 def at(auc: float, shared: float, names: Sequence[str], alone: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
     """All arms at one place of the map; those without a judge are the same everywhere."""
-    return rows({**alone, **{arm: [solved(arm, name, auc, shared) for name in names] for arm in JUDGED}}, CONTROL)
+    judged = {arm: [solved(arm, name, auc, shared) for name in names] for arm in JUDGED}
+    meta, chance = ([float(each.value == RIGHT) for each in judged[arm]] for arm in (FILTERED, BY_CHANCE))
+    return {"arms": rows({**alone, **judged}, CONTROL), "meta_minus_random": difference(meta, chance)}
 
 
 def main() -> None:
@@ -154,7 +158,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     figure, both = panels(2, 12, 4.4, sharey=True)
     for axes, shared in zip(both, SHARED, strict=True):
         for colour, arm in enumerate(each for each in (*ALONE, *JUDGED) if each not in (CONTROL, SINGLE)):
-            found = [result["by_shared"][str(shared)][str(auc)][arm]["minus_control"] for auc in AUCS]
+            found = [result["by_shared"][str(shared)][str(auc)]["arms"][arm]["minus_control"] for auc in AUCS]
             line(axes, AUCS, found, colour, arm.replace(",unreadable=plurality", ""))
         axes.axhline(0, color="#999999", lw=0.8)
         axes.set(xlabel="AUC of one judgement", title=f"{100 * shared:.0f} % of the variance in all judgements")

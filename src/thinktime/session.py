@@ -336,7 +336,7 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
     if source.startswith(HEAD):
         from thinktime.scorers.head import RewardHead
 
-        return RewardHead(generator, source.removeprefix(HEAD))
+        return RewardHead(generator, user_path("scorer", source.removeprefix(HEAD)))
     from thinktime.scorers.meta import MetaReward
 
     directory = pocket.directory(POCKET[main]) if main in POCKET else model_path(main)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from thinktime.core.errors import InputError
 from thinktime.core.types import Capability, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.files import user_path
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text, shared, steps_of
 from thinktime.models.engine.costs import forward_flops
@@ -49,7 +48,7 @@ class RewardHead:
     def __init__(self, generator: LocalGenerator, path: Path | str) -> None:
         from safetensors import safe_open
 
-        file = user_path("scorer", str(path))
+        file = Path(path)
         try:
             with safe_open(file, "pt") as tensors:
                 about = tensors.metadata() or {}
