@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from thinktime import session
-from thinktime.config import Config
+from thinktime.config import Config, ModelSpec
 from thinktime.core.errors import InputError
 from thinktime.core.types import Finish, Node, Problem, Score
 from thinktime.generators.local import LocalGenerator
@@ -91,7 +91,7 @@ def test_models_that_cannot_be_asked_are_refused(chat: bool, why: str) -> None:
 def test_a_config_names_it_by_the_word_or_by_a_model(monkeypatch: pytest.MonkeyPatch, asked: LocalGenerator) -> None:
     loaded: list[str] = []
 
-    def model(role: str, spec: session.ModelSpec, config: Config) -> LocalGenerator:
+    def model(role: str, spec: ModelSpec, config: Config) -> LocalGenerator:
         loaded.append(spec.source)
         return asked
 
