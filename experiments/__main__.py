@@ -10,18 +10,18 @@ import runpy
 import sys
 
 ROWS = {
-    "01": ("adaptive_self_eval.run",),
+    "01": ("adaptive_self_eval.run", "adaptive_self_eval.control", "adaptive_self_eval.real"),
     "05": ("ets.run",),
     "06": ("noise_search.run", "images.run"),
     "08": ("compute_optimal.run", "revision.run"),
     "09": ("verifier_free.run", "frontier.run"),
     "17": ("early_rejection.run",),
-    "33": ("generative_reward.run",),
+    "33": ("generative_reward.run", "generative_reward.control"),
     "35": ("dts.run", "images.run"),
     "37": ("monkeys.run",),
     "38": ("fk_steering.run", "images.run"),
     "45": ("a_star.run",),
-    "46": ("solve_or_verify.run",),
+    "46": ("solve_or_verify.run", "solve_or_verify.control", "solve_or_verify.real"),
     "51": ("o1_patterns.run",),
     "59": ("first_finish.run", "first_finish.retry"),
     "60": ("sarathi.simulate",),
