@@ -161,7 +161,9 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     handles: dict[str, Any] = {}
     for axes in each:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 if len(each) > 1 else 2, fontsize=9)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=3 if len(each) > 1 else 2, fontsize=9
+    )
     save(figure, path, (0, 0.15, 1, 1))
 
 
