@@ -27,12 +27,13 @@ FEW = 30
 """Problems below which a result says that its intervals are wide."""
 
 
-def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namespace:
-    """The options that all these experiments have; recorded samples unless a bank or ``--real`` is given."""
+def arguments(doc: str | None, argv: list[str] | None = None, *, real: bool = False) -> argparse.Namespace:
+    """The options that all these experiments have; recorded samples unless a bank, ``--real`` or ``real`` is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDED, help="JSONL files of recorded samples")
     parser.add_argument("--bank", type=Path, help="measure the shipped model's samples in this bank instead")
-    parser.add_argument("--real", nargs="*", help="measure these committed exports of real models, or all, instead")
+    only = "measure these committed exports of real models, or all, instead"
+    parser.add_argument("--real", nargs="*", default=[] if real else None, metavar="NAME", help=only)
     parser.add_argument("--problems", type=int, default=200, help="of the pocket task, with --bank")
     parser.add_argument("--samples", type=int, default=256, help="of each problem, with --bank")
     parser.add_argument("--split", default="test")
@@ -132,9 +133,9 @@ def run(
         lines: that are printed of a pool.
         more: of the result, over all pools.
         argv: the words of the command, those of the process unless given.
-        module: the script, without ``.py``.
+        module: the script, without ``.py``; ``real`` measures committed exports by default.
     """
-    args = arguments(doc, argv)
+    args = arguments(doc, argv, real=module == "real")
     name = "pocket" if args.bank else "recorded" if args.real is None else "real"
     file, made = (args.out or folder) / f"{name}.json", provenance(folder, args.seed, module)
     refuse_another(file, made["command"], force=args.force)

@@ -46,13 +46,10 @@ def judge(auc: float, noted: list[float] | None = None) -> WordScorer:
     return WordScorer(value)
 
 
-def right_of(strategy: str, problem: str, scorer: WordScorer | None = None) -> float:
-    """1 if a strategy solves the problem, else 0."""
-    return float(solved(strategy, problem, _say, scorer).value == RIGHT)
-
-
-def _say(problem: str, index: int) -> tuple[str, tuple[float, ...]]:
-    return f"so {answer(problem, index)}", ()
+def right_of(strategy: str, problem: str, scorer: WordScorer | None = None, rate: float | None = None) -> float:
+    """1 if a strategy solves the problem, else 0; ``rate`` as in `experiments.constructed.answer`."""
+    answered = solved(strategy, problem, lambda name, index: (f"so {answer(name, index, rate)}", ()), scorer)
+    return float(answered.value == RIGHT)
 
 
 def revised(name: str, broken: float, repaired: float) -> float:

@@ -1,7 +1,7 @@
 """Repeated sampling on samples of a real model: coverage, its law, and what can be selected (2407.21787).
 
-    python -m experiments.monkeys.real --real                   # all committed exports; a minute
-    python -m experiments.monkeys.real --real humaneval         # one of them
+    python -m experiments.monkeys.real                   # all committed exports; a minute
+    python -m experiments.monkeys.real --real humaneval  # one of them
 
 For functions with tests, best-of-n by the tests is coverage itself. Beside it stand selectors that need no reference:
 the vote over answers, the likeliest sample, and the examples that the prompt shows. Writes ``real.json`` and
