@@ -23,7 +23,7 @@ POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retr
 """The shipped models that can be asked, by the name that a config gives them."""
 SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
 """The shipped models that judge, by the name that a config gives them."""
-OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward")
+OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward", "confidence")
 """Scorers that look into the main model, or ask it."""
 CONTROLS = {
     **dict.fromkeys(("oracle", "dial"), "uses the reference answers"),
