@@ -1,4 +1,4 @@
-"""A model and a reward model of known quality, so that the assumption of a paper on tree search is true by construction.
+"""A model and a reward model of known quality, so that what a paper on tree search assumes is true by construction.
 
 A solution is a chain of `STEPS` steps of `WORDS` words. A step is right with the problem's own probability, from 0.3 to
 0.8, and a wrong step is never repaired: a solution is right (0) if all of its steps are. A wrong solution gives the
@@ -90,11 +90,11 @@ def _wrong(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Dial:
-    """The reward of a prefix: the probability that it is right, as a verifier of this quality sees it.
+    """The reward of a prefix: how likely it is right, as a verifier of this quality sees it.
 
-    A right prefix draws a number from N(d, 1), a wrong one from N(0, 1), where AUC = Phi(d / sqrt(2)); the reward is the
-    probability of being right after this number, if both are equally frequent. An unfinished step draws a number that
-    has the correlation ``partial`` with that of the whole step. The noise is a function of the text.
+    A right prefix draws a number from N(d, 1), a wrong one from N(0, 1), where AUC = Phi(d / sqrt(2)). The reward is
+    the probability of being right after this number, if both are equally frequent. An unfinished step draws a number
+    that has the correlation ``partial`` with that of the whole step. The noise is a function of the text.
 
     Args:
         auc: from 0.5 to below 1.
@@ -163,7 +163,7 @@ def row(solved: Sequence[Solved]) -> dict[str, Any]:
 
 
 def correlation(dial: Dial, tau: int, n: int = 2000) -> float:
-    """The correlation of the rewards of first steps after ``tau`` words with those of the whole steps, half of them right.
+    """The correlation of rewards of first steps after ``tau`` words with those of the whole steps, half of them right.
 
     It is that of probabilities, so it differs a little from the correlation of the numbers that the dial draws.
     """

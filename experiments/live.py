@@ -57,19 +57,19 @@ class Live:
     """
 
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
-        self.folder, self._bank, self._dtype = args.out or folder, args.bank, args.dtype
+        self.folder, self.bank, self._dtype = args.out or folder, args.bank, args.dtype
         self._provenance = provenance(folder, 0, "real")
         refuse_another(self.folder / "real.json", self._provenance["command"], force=args.force)
         self.task = load(TASK, args.problems, data=args.data)
 
     def searches(self, arms: Iterable[Arm | str]) -> dict[str, list[Outcome]]:
         """Every arm, live. A step has the model's confidence as its reward, unless the arm has a scorer."""
-        with Bank(self._bank) as bank:
+        with Bank(self.bank) as bank:
             return run_session(arms, self.task, self.session, bank)
 
     def greedy(self) -> dict[str, list[Outcome]]:
         """One sample at temperature 0, live."""
-        with Bank(self._bank) as bank:
+        with Bank(self.bank) as bank:
             sampling = replace(self.session.sampling, temperature=0.0)
             arms = [replace(arm("single"), label=GREEDY)]
             return run_session(arms, self.task, replace(self.session, sampling=sampling), bank)
