@@ -2,8 +2,9 @@
 
 A solution is a chain of `STEPS` steps of `WORDS` words. A step is right with the problem's own probability, from 0.3 to
 0.8, and a wrong step is never repaired: a solution is right (0) if all of its steps are. A wrong solution gives the
-attractive wrong answer (1) in six of ten cases, and one of eight rare ones in the others. A step is one of several
-wordings, so siblings repeat each other as often as the number of wordings says. Its first word decides it.
+attractive wrong answer (1) in six of ten cases, and one of eight rare ones in the others. There is one right meaning of
+a step, and there are `MISTAKES` wrong ones. Each meaning has several wordings, so siblings repeat each other as often
+as the number of wordings says. The first word of a step decides its meaning and its wording.
 
 The reward of a prefix is a process dial: a right prefix scores higher than a wrong one with a chosen probability, the
 AUC. The reward of an unfinished step has a chosen correlation with the reward of the whole one.
@@ -11,10 +12,13 @@ AUC. The reward of an unfinished step has a chosen correlation with the reward o
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,6 +26,7 @@ import numpy as np
 
 from experiments.constructed import RIGHT, shift
 from experiments.intervals import difference, mean, ratio
+from experiments.provenance import write_json
 from thinktime.bench.trace import records
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
@@ -34,8 +39,9 @@ from thinktime.testing import ANSWERS, Piece, WordGenerator, WordScorer
 STEPS, WORDS = 5, 16
 CHANCES = (0.3, 0.8)
 """The range of a problem's probability of a right step."""
+MISTAKES = 4
 WORDINGS = 1000
-"""Wordings of a right step, and of a wrong one; with so many, siblings hardly ever repeat each other."""
+"""Wordings of a meaning; with so many, siblings hardly ever repeat each other."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +64,15 @@ class Solved:
 
 
 def say(extension: Extension, wordings: int = WORDINGS) -> Piece:
-    """The rest of the current step, or of the whole solution. The first word of a step is drawn, the others repeat it.
-
-    The last word of a solution is its answer.
-    """
+    """The rest of the current step, or of the whole solution, whose last word is its answer."""
     rng = Random(extension.key)
     before: list[str] = extension.node.state.text.split()
-    words = list(before)
+    words = finished(before) if before else []
     chance = Random(f"{extension.node.state.prompt}/right").uniform(*CHANCES)
-    while len(words) < STEPS * WORDS:
-        if len(words) % WORDS:
-            words.append(words[-1])
-        elif extension.until == "step" and len(words) > len(before):
-            return Piece(" ".join(words[len(before) :]), "step")
-        else:
-            kind = "r" if rng.random() < chance else "w"
-            words.append(f"{kind}{rng.randrange(wordings)}")
-    words[-1] = RIGHT if right(words) else _wrong(words)
-    return Piece(" ".join(words[len(before) :]), "eos")
+    while len(words) < STEPS * WORDS and not (extension.until == "step" and len(words) > len(before)):
+        meaning = "r" if rng.random() < chance else f"w{rng.randrange(MISTAKES)}"
+        words = finished([*words, f"{meaning}.{rng.randrange(wordings)}"])
+    return Piece(" ".join(words[len(before) :]), "eos" if len(words) == STEPS * WORDS else "step")
 
 
 def right(words: Sequence[str]) -> bool:
@@ -83,9 +80,14 @@ def right(words: Sequence[str]) -> bool:
     return not any(word.startswith("w") for word in words[::WORDS])
 
 
-def _wrong(words: Sequence[str]) -> str:
-    rng = Random(f"{words}/answer")
-    return "1" if rng.random() < 0.6 else str(rng.randint(2, 9))
+def finished(words: Sequence[str]) -> list[str]:
+    """The words with the rest of their last step: its meaning, and in the last step the answer."""
+    missing = -len(words) % WORDS
+    whole = [*words, *[words[-1].partition(".")[0]] * missing]
+    if missing and len(whole) == STEPS * WORDS:
+        rng = Random(f"{words[::WORDS]}/answer")
+        whole[-1] = RIGHT if right(words) else "1" if rng.random() < 0.6 else str(rng.randint(2, 9))
+    return whole
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Dial:
 
     A right prefix draws a number from N(d, 1), a wrong one from N(0, 1), where AUC = Phi(d / sqrt(2)). The reward is
     the probability of being right after this number, if both are equally frequent. An unfinished step draws a number
-    that has the correlation ``partial`` with that of the whole step. The noise is a function of the text.
+    that has the correlation ``partial`` with that of the whole step. The noise is a function of the wordings.
 
     Args:
         auc: from 0.5 to below 1.
@@ -107,12 +109,8 @@ class Dial:
     def __call__(self, node: Node) -> float:
         """The reward of a node."""
         prompt, words = node.state.prompt, node.state.text.split()
-        missing = -len(words) % WORDS
-        whole = [*words, *[words[-1]] * missing]
-        if missing and len(whole) == STEPS * WORDS:
-            whole[-1] = RIGHT if right(words) else _wrong(whole)
-        seed = f"{prompt}/{whole}"
-        lead = shift(self.auc)
+        whole, missing = finished(words), -len(words) % WORDS
+        seed, lead = f"{prompt}/{whole[::WORDS]}", shift(self.auc)
         drawn = lead * right(whole) + Random(seed).gauss(0, 1)
         if missing:
             drawn = self._early(drawn, lead, Random(f"{seed}/{missing}").gauss(0, 1))
@@ -136,6 +134,26 @@ def solve(strategy: str, problem: str, dial: Dial, wordings: int = WORDINGS) -> 
     )
     answer = asyncio.run(parse(strategy)[1](search))
     return Solved(answer, tuple(records(search)), tuple(search.events))
+
+
+def in_parts(file: Path, settings: Iterable[Any], part: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """The result of each setting, by its text. A file keeps finished parts, so a killed run goes on from there."""
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for setting in settings:
+        if str(setting) not in found:
+            found[str(setting)] = part(setting)
+            write_json(file, found)
+            print(f"{file.stem}, {setting}: done", flush=True)
+    return found
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """The options of a control on chains."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--parts", type=Path, default=Path("runs/experiments"), help="folder of finished parts")
+    parser.add_argument("--out", type=Path, help="folder of the result; beside the script unless given")
+    return parser.parse_args()
 
 
 def names(n: int) -> list[str]:
@@ -169,6 +187,6 @@ def correlation(dial: Dial, tau: int, n: int = 2000) -> float:
     """
     pairs = []
     for index in range(n):
-        word = f"{'rw'[index % 2]}{index}"
-        pairs.append([dial(Node("", (0,), Text((), text=" ".join([word] * length)))) for length in (tau, WORDS)])
+        words = finished([f"{'rw'[index % 2]}.{index}"])
+        pairs.append([dial(Node("", (0,), Text((), text=" ".join(words[:length])))) for length in (tau, WORDS)])
     return float(np.corrcoef(np.array(pairs).T)[0, 1])

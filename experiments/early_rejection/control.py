@@ -9,13 +9,12 @@ words with the reward of the whole step.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from experiments.chains import WORDS, Dial, Solved, compare, correlation, names, row, solve
+from experiments.chains import WORDS, Dial, Solved, arguments, compare, correlation, in_parts, names, row, solve
 from experiments.plot import line, panels, save
 from experiments.provenance import provenance, write_json
 
@@ -53,17 +52,12 @@ def against(found: Sequence[Solved], fixed: Mapping[str, Sequence[Solved]]) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=HERE)
-    args = parser.parse_args()
-    by_auc = {}
-    for auc in AUCS:
-        by_auc[str(auc)] = at(auc, names(args.problems))
-        print(f"AUC {auc}: done", flush=True)
+    args = arguments(__doc__)
+    problems = names(args.problems)
+    by_auc = in_parts(args.parts / f"row17-{args.problems}.json", AUCS, lambda auc: at(auc, problems))
     result = {**provenance(HERE, 0, "control"), "n_problems": args.problems, "tau": TAU, "by_auc": by_auc}
-    write_json(args.out / "control.json", result)
-    plot(result, args.out / "control.png")
+    write_json((args.out or HERE) / "control.json", result)
+    plot(result, (args.out or HERE) / "control.png")
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:

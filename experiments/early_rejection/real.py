@@ -33,6 +33,7 @@ RECORDED = [*(f"majority:n={n}" for n in (1, 2, 4, 5, 6, 7, 8)), "weighted_major
 KEPT = 1 / 4
 """Share of the steps that the search keeps."""
 
+
 def siblings(outcomes: Sequence[Outcome], bank: Bank) -> Iterator[tuple[list[list[float]], float, int]]:
     """The steps after each prefix: the log-probabilities of their tokens, the prefix's log-probability and tokens."""
     for outcome in outcomes:
