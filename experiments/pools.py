@@ -6,15 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from experiments.intervals import as_number
+from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
+from experiments.intervals import as_number, difference, mean
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, banked_pool, recorded_pool
+from thinktime.bench.selectors import curve
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
+from thinktime.core.selection import majority
 from thinktime.core.types import Sampling
 
 RECORDED = Path("../shared/data/recorded")
@@ -23,10 +27,11 @@ FEW = 30
 
 
 def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namespace:
-    """The options that all these experiments have; recorded samples unless a bank is named."""
+    """The options that all these experiments have; recorded samples unless a bank or ``--real`` is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDED, help="JSONL files of recorded samples")
     parser.add_argument("--bank", type=Path, help="measure the shipped model's samples in this bank instead")
+    parser.add_argument("--real", nargs="*", help="measure these committed exports of real models, or all, instead")
     parser.add_argument("--problems", type=int, default=200, help="of the pocket task, with --bank")
     parser.add_argument("--samples", type=int, default=256, help="of each problem, with --bank")
     parser.add_argument("--split", default="test")
@@ -41,6 +46,8 @@ def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namesp
 
 def pools(args: argparse.Namespace) -> dict[str, Pool]:
     """The pools to measure, by name; ends the program with one line if there are none."""
+    if args.real is not None:
+        return {path.name.removesuffix(SUFFIX): judged_pool(path) for path in exports(args.real)}
     if args.bank is not None:
         if not args.bank.exists():
             sys.exit(f"bank={str(args.bank)!r}: it is not there; fill it with the shipped model's samples first")
@@ -71,6 +78,27 @@ def describe(pool: Pool) -> dict[str, Any]:
     return known
 
 
+def beside_greedy(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """One sample at temperature 0 beside one sample and the vote, for pools whose export ``NAME-greedy`` is there."""
+    rows = {}
+    known = known_exports()
+    for name, path in ((name, known.get(f"{name}-greedy")) for name in found):
+        if path is None:
+            continue
+        greedy = {problem.id: problem for problem in judged_pool(path).problems}
+        problems = [problem for problem in found[name].problems if problem.id in greedy]
+        right = [greedy[problem.id].pass_rate for problem in problems]
+        vote = curve(problems, [found[name].fewest], majority)[found[name].fewest].each
+        rows[name] = {
+            "n_problems": len(problems),
+            "accuracy": mean(right),
+            "tokens": fmean(greedy[problem.id].samples[0].length for problem in problems),
+            "minus_one_sample": difference(right, [problem.pass_rate for problem in problems]),
+            "minus_vote_of_all_samples": difference(right, vote) if problems[0].reference is not None else None,
+        }
+    return {"greedy": rows}
+
+
 def run(
     folder: Path,
     doc: str | None,
@@ -80,6 +108,7 @@ def run(
     lines: Callable[[Mapping[str, Any]], Iterable[str]],
     more: Callable[[Mapping[str, Pool], Mapping[str, Any]], dict[str, Any]] = lambda pools, measured: {},
     argv: list[str] | None = None,
+    module: str = "run",
 ) -> None:
     """Measure every pool, write the result as JSON, plot it and print it; what the data lack is said in one line.
 
@@ -92,12 +121,11 @@ def run(
         lines: that are printed of a pool.
         more: of the result, over all pools.
         argv: the words of the command, those of the process unless given.
+        module: the script, without ``.py``.
     """
     args = arguments(doc, argv)
-    file, made = (
-        (args.out or folder) / f"{'recorded' if args.bank is None else 'pocket'}.json",
-        provenance(folder, args.seed),
-    )
+    name = "pocket" if args.bank else "recorded" if args.real is None else "real"
+    file, made = (args.out or folder) / f"{name}.json", provenance(folder, args.seed, module)
     refuse_another(file, made["command"], force=args.force)
     try:
         found = pools(args)

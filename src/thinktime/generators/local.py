@@ -31,6 +31,8 @@ from thinktime.models.remote.probe import THINK
 from thinktime.models.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from thinktime.models.engine.llamacpp_model import LlamaCppModel
     from thinktime.models.engine.models import LanguageModel
     from thinktime.models.engine.rows import Output, Row, RowRace
@@ -101,6 +103,11 @@ class LocalGenerator:
                 raise InputError("thinking_tokens", thinking_tokens, "give 0 or more")
             if END not in tokenizer.decode(self._closing):
                 raise InputError("thinking_tokens", thinking_tokens, f"this model does not write {END}; leave it out")
+
+    @property
+    def engine(self) -> Any:
+        """The engine that computes it, with its account."""
+        return self._worker.engine
 
     def root(self, problem: Problem, known: Sequence[Text] = (), *, quotes: bool = False) -> Text:
         """The chat template around the problem's context and prompt; a string is one user turn.
@@ -248,6 +255,30 @@ class LocalGenerator:
         for state, output in zip(states, outputs, strict=True):
             assert output.states is not None
             found.append((output.states[0, 0].tolist(), self.probe_usage(state, output.seconds)))
+        return found
+
+    async def step_states(self, states: Sequence[Text], layers: Sequence[int]) -> list[Tensor]:
+        """The hidden states at the last token of each step, after each of ``layers``: ``[steps, layers, hidden]``.
+
+        Keys and values of the tokens before the first of these are taken from the store.
+
+        Args:
+            states: each has a step.
+            layers: counted from 0.
+        """
+        from thinktime.models.engine.rows import Read
+        from thinktime.models.engine.states import Segments
+
+        every = Segments(tuple(layers), tokens=1)
+        ends = [[len(state.prompt) + end - 1 for end in state.step_ends] for state in states]
+        reads = [
+            Read(state.prompt + state.ids, first, every, logprobs=False)
+            for state, (first, *_) in zip(states, ends, strict=True)
+        ]
+        found = []
+        for output, places in zip(await self._worker.run(reads), ends, strict=True):
+            assert output.states is not None
+            found.append(output.states[[place - places[0] for place in places]])
         return found
 
     def single_id(self, text: str) -> int | None:
