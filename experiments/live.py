@@ -23,6 +23,7 @@ from thinktime.bench.runner import Outcome
 from thinktime.bench.tasks import load
 from thinktime.config import Config, ModelSpec
 from thinktime.core.types import MAIN
+from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.scorers.confidence import Confidence
 from thinktime.session import Session, open_session
@@ -34,6 +35,9 @@ TEMPERATURE = 0.7
 RECORDED = 8
 """Samples of each problem in the committed bank."""
 GREEDY = "greedy"
+VOTES = [f"majority:n={n}" for n in range(1, RECORDED + 1)]
+SELECTIONS = [f"{name}:n={n}" for name in ("best_of_n", "weighted_majority") for n in (4, RECORDED)]
+"""By the model's confidence, on the committed samples."""
 
 
 def options(description: str | None, problems: int = 100) -> argparse.ArgumentParser:
@@ -67,31 +71,38 @@ class Live:
         with Bank(self.bank) as bank:
             return run_session(arms, self.task, self.session, bank)
 
-    def greedy(self) -> dict[str, list[Outcome]]:
-        """One sample at temperature 0, live."""
-        with Bank(self.bank) as bank:
-            sampling = replace(self.session.sampling, temperature=0.0)
-            arms = [replace(arm("single"), label=GREEDY)]
-            return run_session(arms, self.task, replace(self.session, sampling=sampling), bank)
-
-    def recorded(self, labels: Iterable[str]) -> dict[str, list[Outcome]]:
-        """Strategies of independent samples, on those of the committed bank."""
+    def beside(self) -> dict[str, list[Outcome]]:
+        """One sample at temperature 0, live; and votes and selections on the committed samples."""
         with exported_bank(EXPORT) as bank:
             generator = BankedGenerator(bank.models()[0])
             session = replace(self._settings, models={MAIN: generator}, scorers={MAIN: Confidence(generator)})
-            return run_session(labels, self.task, session, bank)
+            recorded = run_session([*VOTES, *SELECTIONS], self.task, session, bank)
+        with Bank(self.bank) as bank:
+            session = replace(self.session, sampling=replace(self.session.sampling, temperature=0.0))
+            return run_session([replace(arm("single"), label=GREEDY)], self.task, session, bank) | recorded
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``real.json`` with what it takes to repeat it."""
         sampling = {"temperature": TEMPERATURE, "max_tokens": self.task.max_tokens}
-        origin = self.session.models[MAIN].origin.provenance.short()  # type: ignore[attr-defined]  # a local model
-        about = {"model": origin, "task": TASK, "n_problems": len(self.task.problems), "sampling": sampling}
+        about = {
+            "model": self.generator.origin.provenance.short(),
+            "task": TASK,
+            "n_problems": len(self.task.problems),
+            "sampling": sampling,
+        }
         write_json(self.folder / "real.json", {**self._provenance, **about, **result})
 
     @cached_property
     def session(self) -> Session:
         """The model, its confidence as the scorer, and the settings of the task."""
         return replace(open_session(self._config()), answers=self.task.answers)
+
+    @property
+    def generator(self) -> LocalGenerator:
+        """The model."""
+        generator = self.session.models[MAIN]
+        assert isinstance(generator, LocalGenerator)
+        return generator
 
     @cached_property
     def _settings(self) -> Session:

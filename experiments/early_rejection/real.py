@@ -29,7 +29,6 @@ TAU = 4
 TAUS = (1, 2, 4, 6, 8)
 BEAM = "beam_search:n=8,width=4"
 REJECTING = f"early_rejection:n=8,width=4,tau={TAU}"
-RECORDED = [*(f"majority:n={n}" for n in (1, 2, 4, 5, 6, 7, 8)), "weighted_majority:n=8"]
 KEPT = 1 / 4
 """Share of the steps that the search keeps."""
 
@@ -86,7 +85,7 @@ def calibration(found: Sequence[tuple[list[list[float]], float, int]]) -> dict[s
 
 def main() -> None:
     live = Live(HERE, options(__doc__, problems=40).parse_args())
-    outcomes = live.recorded(RECORDED) | live.greedy() | live.searches([BEAM, REJECTING])
+    outcomes = live.searches([BEAM, REJECTING]) | live.beside()
     with Bank(live.bank) as bank:
         calibrated = calibration(list(siblings(outcomes[BEAM], bank)))
     found = rows(outcomes, BEAM)
