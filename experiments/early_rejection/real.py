@@ -73,7 +73,7 @@ def calibration(found: Sequence[tuple[list[list[float]], float, int]]) -> dict[s
                 kept.append(recall(partial, final, KEPT))
                 ranks.append(rank_correlation(partial, final))
         by_tau[str(tau)] = {
-            "correlation": float(np.corrcoef(early, whole)[0, 1]),
+            "correlation": float(np.corrcoef(early, whole)[0, 1]) if len(early) > 2 else None,
             "n_steps": len(early),
             "kendall_within": mean(ranks),
             "recall_of_different": mean(kept),
