@@ -10,13 +10,14 @@ from toy import PROBLEM
 
 from thinktime import Search
 from thinktime.bench.tasks import load
+from thinktime.config import Config
 from thinktime.core.errors import InputError
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import RecordedGenerator
 from thinktime.generators.text import Text
 from thinktime.scorers.confidence import Confidence
-from thinktime.session import Config, open_session
+from thinktime.session import open_session
 from thinktime.strategies import make
 from thinktime.testing import WordGenerator
 
