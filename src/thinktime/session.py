@@ -322,6 +322,10 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         return UntrainedSelfEvaluation(generator)
     if source == "generative-reward":
         return _generative_reward(config, generator)
+    if source == "confidence":
+        from thinktime.scorers.confidence import Confidence
+
+        return Confidence(generator)
     main = config.main
     if not isinstance(generator, LocalGenerator) or main is None:
         raise InputError("scorer", source, "an endpoint does not show its inside; give a local --model")
