@@ -29,7 +29,7 @@ from thinktime.core.usage import Budget
 from thinktime.gateway import auth, connections, server, upstream
 from thinktime.gateway.auth import FailedKeys
 from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
-from thinktime.gateway.connections import FILES, Connection, JoinedWrites, LogLimit, shares
+from thinktime.gateway.connections import FILES, Connection, LogLimit, shares
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.limits import (
     ADDRESSES,
@@ -636,40 +636,3 @@ def test_a_huge_number_in_the_file_is_one_line(tmp_path: Path, line: str, number
     with pytest.raises(InputError) as refused:
         GatewayConfig("http://127.0.0.1:9/v1", **read_config(file))
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 6000
-
-
-class Recorded(asyncio.Transport):
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        assert not self.closed
-        self.sent.append(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_writes_of_one_turn_are_sent_together() -> None:
-    async def check() -> None:
-        recorded = Recorded()
-        joined = JoinedWrites(recorded)
-        joined.write(b"head ")
-        joined.write(b"body")
-        assert recorded.sent == []
-        await asyncio.sleep(0)
-        assert recorded.sent == [b"head body"]
-        joined.write(b"head ")
-        joined.write(b"x" * (SMALL + 1))  # a client that does not read must be noticed at once
-        assert [len(data) for data in recorded.sent[1:]] == [SMALL + 6]
-        joined.write(b"end")
-        joined.close()
-        assert recorded.sent[2:] == [b"end"] and recorded.closed
-        await asyncio.sleep(0)
-        assert len(recorded.sent) == 3
-
-    asyncio.run(check())

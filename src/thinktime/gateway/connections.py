@@ -28,7 +28,6 @@ from thinktime.gateway.limits import (
     SEND_SECONDS,
     SPARE,
 )
-from thinktime.models.remote.limits import SMALL
 
 try:
     import resource
@@ -78,38 +77,6 @@ class ServerConfig(uvicorn.Config):
         """The same for the connections above the limit."""
 
 
-class JoinedWrites:
-    """A transport that sends together what is written in one turn of the event loop, such as a head and its body.
-
-    The system call is a large part of the cost of a small response.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._written: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send the data at the end of this turn; at once if they are long, so that a slow client is noticed."""
-        self._written.append(data)
-        if len(data) > SMALL:
-            self._send()
-        elif len(self._written) == 1:
-            asyncio.get_running_loop().call_soon(self._send)
-
-    def close(self) -> None:
-        """Send what is written, and close."""
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        if self._written:
-            self._transport.write(b"".join(self._written))
-            self._written.clear()
-
-
 class Connection(H11Protocol):
     """A connection that is dropped if its client is slow, silent, or does not read.
 
@@ -128,7 +95,6 @@ class Connection(H11Protocol):
         """Count the connection, and start the timer for the head of its first request."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that unsent bytes start their timer
-        self.transport = JoinedWrites(transport)  # type: ignore[assignment]
         self._queue = self.config.waiting
         if len(self.connections) - len(self.config.spare) > self.config.most:
             if not self._queue:
