@@ -147,10 +147,10 @@ def in_parts(file: Path, settings: Iterable[Any], part: Callable[[Any], dict[str
     return found
 
 
-def arguments(doc: str | None) -> argparse.Namespace:
+def arguments(doc: str | None, problems: int = 200) -> argparse.Namespace:
     """The options of a control on chains."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--problems", type=int, default=problems)
     parser.add_argument("--parts", type=Path, default=Path("runs/experiments"), help="folder of finished parts")
     parser.add_argument("--out", type=Path, help="folder of the result; beside the script unless given")
     return parser.parse_args()

@@ -1,6 +1,6 @@
 """Row 05 where the claim's assumptions hold by construction: a reward model of known quality, repeats of known share.
 
-    python -m experiments.ets.control     # 200 problems; ten minutes on one core; writes control.json and control.png
+    python -m experiments.ets.control     # 60 problems; two minutes on one core; writes control.json
 
 The model is a constructed one (`experiments.chains`). Two maps: tokens held and accuracy against the price of a node,
 where siblings hardly ever repeat each other, and against the number of wordings of a step, which says how often they
@@ -21,16 +21,16 @@ from experiments.plot import line, panels, save
 from experiments.provenance import provenance, write_json
 
 HERE = Path(__file__).parent
-WIDTH = 16
+WIDTH = 8
 AUCS = (0.6, 0.75, 0.9)
-PRICES = (0.5, 1, 2, 4, 8)
+PRICES = (1, 2, 4, 8)
 REPEATS = (1, 2, 8, WORDINGS)
 """Numbers of wordings."""
 REBASE, ETS = f"rebase:n={WIDTH}", f"ets:n={WIDTH}"
 MERGING = f"{ETS},coverage=0,node_price=0"
 """REBASE that merges equal siblings: the integer program keeps all leaves that get children."""
 AT_RANDOM = f"{ETS},coverage=0,node_price=4,keep=random"
-NARROW = "rebase:n=8"
+NARROW = "rebase:n=4"
 
 
 def priced(price: float) -> str:
@@ -66,7 +66,7 @@ def given_up(solved: Sequence[Solved]) -> float | None:
 
 
 def main() -> None:
-    args = arguments(__doc__)
+    args = arguments(__doc__, problems=60)
     problems, parts = names(args.problems), f"row05-{args.problems}.json"
     labels = [REBASE, NARROW, ETS, MERGING, AT_RANDOM, *map(priced, PRICES)]
     by_auc = in_parts(args.parts / f"auc-{parts}", AUCS, lambda auc: arms(labels, auc, WORDINGS, problems))
