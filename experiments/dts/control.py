@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.intervals import Estimate, as_number, mean
+from experiments.kept import Kept
 from experiments.mixture import MEANS, Mixture, nearest
 from experiments.plot import COLOURS, line, logarithmic, panels, save
 from experiments.provenance import provenance, write_json
@@ -145,23 +146,6 @@ def errors(laws: Sequence[Law], exact: Law) -> dict[str, Any]:
         "wanted": mean(law[0] for law in laws),
         "wanted_exact": exact[0],
     }
-
-
-class Kept:
-    """Cells of the result that are computed once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The cell of this name."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            started, found = time.perf_counter(), compute()
-            path.write_text(json.dumps(found))
-            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-        return json.loads(path.read_text())
 
 
 def sampler_table(kept: Kept, mixture: Mixture, names: Sequence[str]) -> dict[str, Any]:
