@@ -63,6 +63,7 @@ class ImageBench:
         target: the class to steer an unconditional model to; None paints the class of the prompt.
         beside: other measures and their weights in the score, beside the log-probability of the class.
         pull: how strongly every step follows the slope of the score.
+        stride: steps of the sampler that form one step of a search.
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class ImageBench:
         *,
         beside: Mapping[str, float] | None = None,
         pull: float | None = None,
+        stride: int = 1,
     ) -> None:
         parts = [Part("class", class_score(Classifier.load(pocket.directory("digits_scorer")), target))]
         parts += [Part(name, SIMPLE[name], weight) for name, weight in (beside or {}).items()]
         slopes = None if pull is None else Pull(parts, pull)
         model = DiffusionModel(pocket.directory("digits"))
-        self.generator = DiffusionGenerator(model, steps=steps, eta=eta, pull=slopes)
+        self.generator = DiffusionGenerator(model, steps=steps, eta=eta, pull=slopes, stride=stride)
         self.kept, self.target = kept, target
         self.scorer = Composed(
             [(PictureScorer(self.generator, part.measure, part.name), part.weight) for part in parts]

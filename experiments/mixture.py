@@ -39,11 +39,13 @@ class Mixture:
         rarity: weight of the wanted mode; the others share the rest equally.
         hint: the reward of the other modes of the wanted mode's cluster. The wanted mode has 1, all others 0.
         steps: from noise to a clean state.
+        stride: steps of the sampler that form one step of a search.
     """
 
     rarity: float
     hint: float = 0.0
     steps: int = 20
+    stride: int = 1
 
     @cached_property
     def weights(self) -> tuple[float, ...]:
@@ -155,7 +157,7 @@ class MixtureGenerator:
                 spot = Spot(0, self.mixture.noise(rng))
             else:
                 spot = Spot(spot.position + 1, self.mixture.step(spot.position, spot.point, rng))
-            if extension.until == "step":
+            if extension.until == "step" and spot.position % self.mixture.stride == 0:
                 break
         done = spot.position == last
         calls = spot.position - start - done

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import log
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.intervals import Estimate, as_number, mean
+from experiments.kept import Kept
 from experiments.mixture import MEANS, Mixture, nearest
 from experiments.plot import COLOURS, line, logarithmic, panels, save
 from experiments.provenance import provenance, write_json
@@ -27,18 +26,29 @@ from thinktime.bench.statistics import SHARES, mean_interval
 from thinktime.core.particles import normalised
 from thinktime.core.search import Search
 from thinktime.core.usage import Budget
+from thinktime.strategies import make
 from thinktime.strategies.diffusion.dts import DTS
 from thinktime.strategies.diffusion.fk_steering import FKSteering
 from thinktime.testing.chains import descents
 
 HERE = Path(__file__).parent
-RARITIES, HINTS, STEPS = (0.1, 0.03, 0.01), (0.0, 0.5), 20
 SAMPLES = (10, 40, 160)
-"""Budgets, in plain samples that cost as much."""
+"""Budgets of samplers, in plain samples that cost as much."""
+RARITIES, STRIDES = (0.1, 0.03), (1, 2, 4)
+"""Of the samplers. With a larger stride the tree has fewer levels."""
+SIZES = (10, 20, 40, 80)
+"""Budgets of searches."""
+PLACES = ((0.1, 0.5), (0.03, 0.5), (0.01, 0.5), (0.03, 0.0))
+"""Rarity and hint of the searches."""
+ARMS: Mapping[str, tuple[int, Mapping[str, float]]] = {
+    "defaults": (1, {}),
+    "four steps at once": (4, {}),
+    "four steps at once, narrow": (4, {"alpha": 0.25, "explore": 0.2}),
+}
+"""Strides and options of the greedy trees."""
 TREES, SEARCHES = 10, 40
-DEPTHS = (5, 10, 20)
-MOST = 65536
-"""The most rounds of a tree; its budget ends it sooner."""
+MOST, ROUNDS = 65536, 4096
+"""The most rounds of a tree that samples, and of one that searches; rounds that end at a known end cost nothing."""
 
 Law = list[float]
 """The probability of each mode."""
@@ -90,6 +100,9 @@ def rate(hits: Iterable[bool]) -> Estimate:
     return mean_interval([float(hit) for hit in hits], bounds=SHARES).as_dict()
 
 
+TREE_SAMPLERS = ["tree", "tree, twice as wide"]
+
+
 def half(rarity: float) -> float:
     """The factor at which the wanted mode has half of the mass, if it alone has a reward."""
     return log((1 - rarity) / rarity)
@@ -107,12 +120,12 @@ async def _sample(name: str, search: Search, factor: float, n: int) -> Law:
     return await SAMPLERS[name](search, factor, n)
 
 
-def first_hits(mixture: Mixture) -> list[int | None]:
+def first_hits(mixture: Mixture, options: Mapping[str, float]) -> list[int | None]:
     """Evaluations after which each greedy tree has the wanted mode; None if it has not at the end of its budget."""
 
     def hit(seed: int, samples: int) -> int | None:
         search = mixture.search(seed, Budget(nfe=samples * mixture.steps))
-        asyncio.run(DTS(n=MOST)(search))
+        asyncio.run(make("dts", {"n": ROUNDS, **options})(search))
         spent = 0
         for record in search.trace.values():
             spent += record.node.usage.denoiser_calls
@@ -121,7 +134,7 @@ def first_hits(mixture: Mixture) -> list[int | None]:
         return None
 
     # a tree with a larger budget begins with the tree of a smaller one
-    return [next(filter(None, (hit(seed, n) for n in SAMPLES)), None) for seed in range(SEARCHES)]
+    return [next(filter(None, (hit(seed, n) for n in SIZES)), None) for seed in range(SEARCHES)]
 
 
 def errors(laws: Sequence[Law], exact: Law) -> dict[str, Any]:
@@ -133,23 +146,6 @@ def errors(laws: Sequence[Law], exact: Law) -> dict[str, Any]:
     }
 
 
-class Kept:
-    """Cells of the result that are computed once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The cell of this name."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            started, found = time.perf_counter(), compute()
-            path.write_text(json.dumps(found))
-            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-        return json.loads(path.read_text())
-
-
 def sampler_table(kept: Kept, mixture: Mixture, names: Sequence[str]) -> dict[str, Any]:
     """The errors of samplers at every budget."""
     exact = mixture.tilted(half(mixture.rarity))
@@ -157,24 +153,25 @@ def sampler_table(kept: Kept, mixture: Mixture, names: Sequence[str]) -> dict[st
     for name in names:
         table[name] = {}
         for n in SAMPLES:
-            label = f"{name}-{mixture.rarity}-{mixture.hint}-{mixture.steps}-{n}"
+            label = f"{name}, {mixture.rarity}, {mixture.stride}, {n}"
             table[name][str(n)] = errors(kept(label, partial(sampled, mixture, name, n)), exact)
     return table
 
 
-def search_table(kept: Kept, mixture: Mixture) -> dict[str, Any]:
+def search_table(kept: Kept, mixture: Mixture, name: str) -> dict[str, Any]:
     """How many greedy trees have the wanted mode by each budget, and after how many evaluations on average.
 
     Evaluations are counted in plain samples that cost as much. A tree without a hit counts with the whole budget, and
     so does a best-of-n without one.
     """
-    hits = kept(f"greedy-{mixture.rarity}-{mixture.hint}", partial(first_hits, mixture))
-    most, miss = SAMPLES[-1], 1 - mixture.rarity
+    label = f"search, {name}, {mixture.rarity}, {mixture.hint}"
+    hits = kept(label, partial(first_hits, mixture, ARMS[name][1]))
+    most, miss = SIZES[-1], 1 - mixture.rarity
     until = mean(most if hit is None else hit / mixture.steps for hit in hits)
     plain_until = (1 - miss**most) / mixture.rarity
     return {
-        "found": {str(n): rate(hit is not None and hit <= n * mixture.steps for hit in hits) for n in SAMPLES},
-        "best_of_n": {str(n): 1 - miss**n for n in SAMPLES},
+        "found": {str(n): rate(hit is not None and hit <= n * mixture.steps for hit in hits) for n in SIZES},
+        "best_of_n": {str(n): 1 - miss**n for n in SIZES},
         "until_found": until,
         "best_of_n_until_found": plain_until,
         "best_of_n_takes_times": {
@@ -191,17 +188,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     kept = Kept(args.kept)
-    names = [name for name in SAMPLERS if "summed" not in name]
-    result: dict[str, Any] = {"sampler": {}, "search": {}, "depth": {}}
-    for hint in HINTS:
-        for rarity in RARITIES:
-            mixture, place = Mixture(rarity, hint, STEPS), f"rarity {rarity}, hint {hint}"
-            result["search"][place] = search_table(kept, mixture)
-            if not hint or rarity == RARITIES[-1]:
-                result["sampler"][place] = sampler_table(kept, mixture, names)
-    for steps in DEPTHS:
-        result["depth"][str(steps)] = sampler_table(kept, Mixture(RARITIES[0], 0.0, steps), list(SAMPLERS))
-    whole = {**provenance(HERE, 0, "control"), "steps": STEPS, "trees": TREES, "searches": SEARCHES, **result}
+    result: dict[str, Any] = {"search": {}, "sampler": {}, "depth": {}}
+    for rarity, hint in PLACES:
+        result["search"][f"{rarity}, hint {hint}"] = {
+            name: search_table(kept, Mixture(rarity, hint, stride=stride), name) for name, (stride, _) in ARMS.items()
+        }
+    for rarity in RARITIES:
+        result["sampler"][str(rarity)] = sampler_table(kept, Mixture(rarity), list(SAMPLERS))
+    for stride in STRIDES:
+        result["depth"][str(stride)] = sampler_table(kept, Mixture(RARITIES[0], stride=stride), TREE_SAMPLERS)
+    whole = {**provenance(HERE, 0, "control"), "trees": TREES, "searches": SEARCHES, **result}
     write_json(args.out / "control.json", whole)
     report(whole)
     plot(whole, args.out / "control.png")
@@ -209,10 +205,11 @@ def main() -> None:
 
 def report(result: Mapping[str, Any]) -> None:
     """Print the tables."""
-    for place, row in result["search"].items():
-        for n, found in row["found"].items():
-            print(place, n, "found", as_number(found), f"best of n {row['best_of_n'][n]:.2f}")
-        print(place, "best of n takes", as_number(row["best_of_n_takes_times"]), "times as many evaluations")
+    for place, arms in result["search"].items():
+        for name, row in arms.items():
+            shares = ", ".join(f"{n}: {as_number(each)}" for n, each in row["found"].items())
+            print(place, name, "found by", shares)
+            print("   best of n takes", as_number(row["best_of_n_takes_times"]), "times as many evaluations")
     for part in ("sampler", "depth"):
         for place, samplers in result[part].items():
             for name, rows in samplers.items():
@@ -223,27 +220,30 @@ def report(result: Mapping[str, Any]) -> None:
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Found by greedy trees and by best-of-n, and the error of samplers, against the budget."""
-    figure, (search, sampler, depth) = panels(3, 15, 4.4)
-    for colour, rarity in enumerate(RARITIES):
-        for hint, style in zip(HINTS, ("o--", "o-"), strict=True):
-            row = result["search"][f"rarity {rarity}, hint {hint}"]
-            label = f"{100 * rarity:g} %, {'graded' if hint else 'all or nothing'}"
-            line(search, SAMPLES, row["found"].values(), colour, label, style)
-        exact = [100 * share for share in row["best_of_n"].values()]
-        search.plot(SAMPLES, exact, ":", color=COLOURS[colour], label=f"{100 * rarity:g} %, best of n")
-    search.set(title="the wanted mode is found, %")
-    for colour, (name, rows) in enumerate(result["sampler"][f"rarity {RARITIES[0]}, hint 0.0"].items()):
+    figure, (search, times, sampler) = panels(3, 15, 4.4)
+    place = result["search"]["0.01, hint 0.5"]
+    for colour, (name, row) in enumerate(place.items(), 1):
+        line(search, SIZES, row["found"].values(), colour, f"DTS*, {name}")
+    search.plot(SIZES, [100 * share for share in row["best_of_n"].values()], ":", color=COLOURS[0], label="best of n")
+    search.set(title="the wanted mode (1 %) is found, %")
+    rarities = [rarity for rarity, hint in PLACES if hint]
+    for colour, name in enumerate(ARMS, 1):
+        rows = [result["search"][f"{rarity}, hint 0.5"][name]["best_of_n_takes_times"] for rarity in rarities]
+        line(times, [100 * rarity for rarity in rarities], rows, colour, f"DTS*, {name}", scale=1)
+    times.axhline(1, ls=":", color=COLOURS[0])
+    times.set(title="best of n takes times as many evaluations", ylim=(0, None))
+    for colour, (name, rows) in enumerate(result["sampler"][str(RARITIES[0])].items()):
         line(sampler, SAMPLES, [row["variation"] for row in rows.values()], colour, name, scale=1)
-    sampler.set(title=f"total variation, wanted mode {100 * RARITIES[0]:g} %")
-    for colour, steps in enumerate(DEPTHS):
-        for name, style in (("tree", "o-"), ("tree, twice as wide", "o--")):
-            rows = result["depth"][str(steps)][name]
-            line(
-                depth, SAMPLES, [row["variation"] for row in rows.values()], colour, f"{name}, {steps} levels", style, 1
-            )
-    depth.set(title="total variation by the depth of the tree")
-    for axes in (search, sampler, depth):
-        logarithmic(axes, "budget, in plain samples")
+    rows = result["depth"][str(STRIDES[-1])][TREE_SAMPLERS[-1]]
+    label = f"{TREE_SAMPLERS[-1]}, four steps at once"
+    line(sampler, SAMPLES, [row["variation"] for row in rows.values()], len(SAMPLERS), label, scale=1)
+    sampler.set(title="samplers: total variation from the target (10 % wanted)", ylim=(0, None))
+    for axes, title in (
+        (search, "plain samples"),
+        (times, "% of plain samples are wanted"),
+        (sampler, "plain samples"),
+    ):
+        logarithmic(axes, f"budget, in {title}" if axes is not times else title)
         axes.legend(fontsize=7)
     save(figure, path)
 

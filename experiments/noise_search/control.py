@@ -1,6 +1,6 @@
 """Row 06, positive control: search over noises with a verifier of known quality, on a model without a network.
 
-    python -m experiments.noise_search.control            # three minutes
+    python -m experiments.noise_search.control            # three minutes on an idle core
 
 The model's pictures are one of ten prototypes with a little variance, all equally likely, and its denoiser is exact.
 One prototype is wanted, and only the verifier knows which: one noise in ten is right. The verifier is a dial: a right
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from experiments.constructed import shift
 from experiments.intervals import as_number, as_percent, as_points, difference, mean
+from experiments.kept import Kept
 from experiments.plot import COLOURS, line, logarithmic, panels, save
 from experiments.provenance import provenance, write_json
 from thinktime.core.search import Search
@@ -221,26 +222,28 @@ async def answered(draw: int, name: str, auc: float | None, nfe: int) -> dict[st
     return {"right": right, "score": float(picture.mean()), "nfe": float(answer.usage.denoiser_calls or 0)}
 
 
-def searches(draws: int) -> dict[str, Any]:
+def searches(draws: int, kept: Kept) -> dict[str, Any]:
     """The three searches with the dial, and with a graded score, at equal evaluations."""
     result: dict[str, Any] = {"dial": {}, "graded": {}}
     places: list[tuple[str, str, float | None, int, str]] = [
-        ("dial", str(a), a, 16 * STEPS, "right") for a in LIVE_AUCS
+        ("dial", str(auc), auc, 16 * STEPS, "right") for auc in LIVE_AUCS
     ]
     places += [("graded", str(nfe), None, nfe, "score") for nfe in BUDGETS]
     for kind, place, auc, nfe, measure in places:
-        rows: dict[str, Any] = {}
         found: dict[str, list[dict[str, float]]] = {}
         for name in SEARCHES:
-            found[name] = each_of(draws, partial(answered, name=name, auc=auc, nfe=nfe))
-            values = {each: [row[each] for row in found[name]] for each in (measure, "nfe")}
-            rows[name] = {
-                measure: mean(values[measure]),
-                "nfe": float(np.mean(values["nfe"])),
-                "minus_random": difference(values[measure], [row[measure] for row in found["random search"]]),
+            work = partial(answered, name=name, auc=auc, nfe=nfe)
+            found[name] = kept(f"{kind}, {place}, {name}, {draws}", partial(each_of, draws, work))
+        base = [row[measure] for row in found["random search"]]
+        result[kind][place] = {
+            name: {
+                measure: mean(row[measure] for row in rows),
+                "nfe": float(np.mean([row["nfe"] for row in rows])),
+                "minus_random": difference((row[measure] for row in rows), base),
             }
-        result[kind][place] = rows
-        print(kind, place, {name: as_number(row["minus_random"]) for name, row in rows.items()}, flush=True)
+            for name, rows in found.items()
+        }
+        print(kind, place, {name: as_number(row["minus_random"]) for name, row in result[kind][place].items()})
     return result
 
 
@@ -248,15 +251,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--live", type=int, default=100, help="draws of the three searches")
+    parser.add_argument("--kept", type=Path, default=Path("runs/experiments/noise-control"))
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
-    noises = random_search(args.draws)
+    kept = Kept(args.kept)
+    noises = kept(f"random, {args.draws}", partial(random_search, args.draws))
     for auc, rows in noises["by_auc"].items():
         for n, row in rows.items():
             print(
                 auc, n, as_percent(row["right"]), f"expected {100 * row['expected']:.1f}", as_points(row["minus_one"])
             )
-    steps = more_steps(args.draws)
+    steps = kept(f"steps, {args.draws}", partial(more_steps, args.draws))
     print({count: as_percent(row) for count, row in steps.items()}, flush=True)
     result = {
         **provenance(HERE, 0, "control"),
@@ -265,7 +270,7 @@ def main() -> None:
         "live_draws": args.live,
         "random": noises,
         "more_steps": steps,
-        "searches": searches(args.live),
+        "searches": searches(args.live, kept),
     }
     write_json(args.out / "control.json", result)
     plot(result, args.out / "control.png")
