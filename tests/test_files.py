@@ -10,6 +10,8 @@ import pytest
 
 from thinktime import files
 from thinktime.files import known_sha256
+from thinktime.models.engine import directories
+from thinktime.models.engine.directories import digest_of, weights_digest
 
 
 @pytest.fixture
@@ -55,6 +57,25 @@ def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path, reads: list[
         path.write_bytes(content)
         assert known_sha256(path) == hash_of(content)
     assert reads == [path, path]
+
+
+def test_a_digest_of_several_files_is_computed_again_if_one_of_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINKTIME_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(files, "SETTLED", -1.0)
+    monkeypatch.setattr(directories, "LARGE", 4)
+    paths = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for path in paths:
+        path.write_bytes(b"weights")
+    expected = hashlib.blake2b(b"weightsweights", digest_size=6).hexdigest()
+    assert weights_digest(tmp_path) == expected
+    assert digest_of(paths, start="other") != digest_of(paths, 8) != expected
+    with monkeypatch.context() as patch:
+        patch.setattr(directories, "hashlib", None)
+        assert weights_digest(tmp_path) == expected
+    paths[1].write_bytes(b"Weights")
+    assert weights_digest(tmp_path) == hashlib.blake2b(b"weightsWeights", digest_size=6).hexdigest()
 
 
 @pytest.mark.parametrize("memory", ["{", "[]", '{"x": 1}', "null"])

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,23 +71,33 @@ def sha256_of(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """The SHA-256 of a large file that rarely changes. The cache folder remembers it.
+    """`sha256_of` a large file, which is read again only if it has changed, see `remembered`."""
+    return remembered("sha256", [path], lambda: sha256_of(path))
 
-    The file is read again if its size, its inode or a time of its last change is another one, or if it changed in the
-    last seconds: two changes may have the same time.
+
+def remembered(kind: str, paths: Sequence[Path], digest: Callable[[], str]) -> str:
+    """A digest of large files that rarely change. The cache folder remembers it.
+
+    It is computed again if the size, the inode or a time of the last change of a file is another one, or if one changed
+    in the last seconds: two changes may have the same time.
+
+    Args:
+        kind: which digest of these files it is.
+        paths: the files, in order.
+        digest: computes it.
     """
-    status, memory = path.stat(), cache_folder() / "hashes.json"
-    state = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+    memory, found = cache_folder() / "hashes.json", [path.stat() for path in paths]
+    states = [[each.st_size, each.st_ino, each.st_mtime_ns, each.st_ctime_ns] for each in found]
     known: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         known = dict(json.loads(memory.read_text(encoding="utf-8")) or {})
-    name = str(path.resolve())
+    name = " ".join([kind, *(str(path.resolve()) for path in paths)])
     match known.get(name):
-        case [*before, str(sha256)] if before == state:
-            return sha256
-    sha256 = sha256_of(path)
-    if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED:
+        case [before, str(value)] if before == states:
+            return value
+    value = digest()
+    if time.time() - max(max(each.st_mtime, each.st_ctime) for each in found) > SETTLED:
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(memory, json.dumps(known | {name: [*state, sha256]}))
-    return sha256
+            write_whole(memory, json.dumps(known | {name: [states, value]}))
+    return value

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError, ModelError
+from thinktime.files import remembered
 
 READ = ("*.safetensors", "*.bin", "*.json", "*.jinja")
 """The files that decide a sample: weights and adapters, configurations, the tokenizer and the chat template."""
+LARGE = 64 << 20
+"""Bytes from which on reading files again takes longer than it takes to notice that they are the same."""
 
 
 def fingerprint(directory: Path, backend: str) -> str:
@@ -26,20 +29,26 @@ def weights_digest(directory: Path) -> str:
     return digest_of(sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin")))
 
 
-def digest_of(paths: Iterable[Path], size: int = 6, start: str = "") -> str:
-    """A digest of a text and of the content of files, as hexadecimal digits.
+def digest_of(paths: Sequence[Path], size: int = 6, start: str = "") -> str:
+    """A digest of a text and of the content of files, as hexadecimal digits. Of large files the cache folder knows it.
 
     Args:
         paths: the files, in order.
         size: bytes of the digest; each is two digits.
         start: the text.
     """
-    digest = hashlib.blake2b(start.encode(), digest_size=size)
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+
+    def computed() -> str:
+        digest = hashlib.blake2b(start.encode(), digest_size=size)
+        for path in paths:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    if sum(path.stat().st_size for path in paths) < LARGE:
+        return computed()
+    return remembered(f"blake2b {size} {start!r}", paths, computed)
 
 
 def read_model_config(directory: Path, field: str = "model") -> dict[str, Any]:
