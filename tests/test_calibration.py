@@ -64,10 +64,21 @@ def test_the_most_accurate_arm_within_the_budget_is_chosen(budget: str, chosen: 
     assert re.search(reason, found.reason), found.reason
 
 
-def test_a_gain_that_may_be_none_is_not_worth_its_cost() -> None:
+def test_a_gain_that_may_be_none_is_said() -> None:
     found = calibration(SINGLE, arm("majority:n=2", 5, 20)).choose(Budget())
-    assert found.arm == SINGLE
-    assert found.reason.startswith("more compute does not help here: majority:n=2 gains +5.0 [+0.0, ")
+    assert found.arm.strategy == "majority:n=2"
+    assert re.match(r"\+5\.0 \[\+0\.0, .*; the gain may be none", found.reason)
+
+
+def test_more_compute_that_is_known_not_to_help_is_not_spent() -> None:
+    def many(strategy: str, right: int, tokens: float) -> Arm:
+        made = arm(strategy, 0, tokens)
+        return replace(made, right=tuple(float(number < right) for number in range(2000)), tokens=(tokens,) * 2000)
+
+    found = calibration(many("single", 1000, 10), many("majority:n=2", 1001, 20)).choose(Budget())
+    assert found.arm.strategy == "single"
+    assert found.reason.startswith("more compute does not help here: majority:n=2 gains +0.1 [+0.0, +0.")
+    assert calibration(many("single", 1000, 10), many("majority:n=2", 1030, 20)).choose(Budget()).arm.tokens[0] == 20
 
 
 def test_of_equal_arms_the_cheaper_is_chosen() -> None:

@@ -46,12 +46,18 @@ def within(calibration: Calibration, budget: Budget) -> list[Arm]:
 
 
 def planner(calibration: Calibration, budget: Budget) -> Arm:
-    """The advice of the calibration: the best arm, or the cheapest if the gain may be none."""
+    """The advice of the calibration."""
     return calibration.choose(budget).arm
 
 
+def if_sure(calibration: Calibration, budget: Budget) -> Arm:
+    """The most accurate arm if its paired gain over the cheapest one is above zero within its interval."""
+    best, cheapest = highest(calibration, budget), calibration.arms[0]
+    return best if best.gain(cheapest).low > 0 else cheapest
+
+
 def highest(calibration: Calibration, budget: Budget) -> Arm:
-    """The most accurate arm within the budget, whatever its interval."""
+    """The most accurate arm within the budget."""
     return max(within(calibration, budget), key=lambda arm: fmean(arm.right))
 
 
@@ -67,7 +73,7 @@ def at_random(calibration: Calibration, budget: Budget) -> Arm:
 
 POLICIES: Mapping[str, Policy] = {
     "planner": planner,
-    "most accurate on the other folds": highest,
+    "only if sure of a gain": if_sure,
     "spend it all": dearest,
     "random": at_random,
 }

@@ -28,6 +28,8 @@ from thinktime.strategies import find, make, options, spec, split
 SCHEMA = 1
 LEAST_PROBLEMS = 20
 """Fewer problems cannot tell strategies apart."""
+NEGLIGIBLE = 0.01
+"""A gain of accuracy that is not worth a search."""
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 """Number formats at the end of a local model's name. The same weights in another format are the same model here."""
 SHIPPED = Path(__file__).with_name("calibrations")
@@ -236,7 +238,7 @@ class Calibration:
     def choose(self, budget: Budget) -> Advice:
         """The most accurate arm whose mean cost is within the budget; of several, the cheapest.
 
-        It is the cheapest arm of all if the paired gain over that arm may be zero.
+        It is the cheapest arm of all if the paired gain over that arm is below `NEGLIGIBLE` within its interval.
         """
         cheapest = self.arms[0]
         limits = {name: limit for name, limit in vars(budget).items() if limit is not None}
@@ -247,10 +249,11 @@ class Calibration:
         if best is cheapest:
             return Advice(best, f"no other strategy within the budget is more accurate than {_percent(best.accuracy)}")
         gain = best.gain(cheapest)
-        if gain.low <= 0:
-            more = f"{best.strategy} gains {_points(gain)} points, which may be none"
-            return Advice(cheapest, f"more compute does not help here: {more}")
+        if gain.high < NEGLIGIBLE:
+            return Advice(cheapest, f"more compute does not help here: {best.strategy} gains {_points(gain)} points")
         reason = f"{_points(gain)} points over {cheapest.strategy}, for {_cost(best)}"
+        if gain.low <= 0:
+            reason += "; the gain may be none, which a calibration of more problems would tell"
         if best is self.arms[-1] and limits:
             reason += "; no strategy with a higher cost is measured, so more may help"
         return Advice(best, reason)
