@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import exp
 from pathlib import Path
 from random import Random
@@ -33,10 +34,17 @@ AUCS = (0.6, 0.7, 0.8, 0.9)
 ONE = "one sample"
 
 
-def dial(auc: float, problem: Sampled) -> list[float]:
-    """Scores of a problem's samples with this AUC; their noise does not depend on it."""
-    noise = (Random(f"dial/{problem.id}/{place}").gauss(0, 1) for place in range(len(problem.samples)))
-    return [n + (shift(auc) if s.correct else 0.0) for n, s in zip(noise, problem.samples, strict=True)]
+def dialled(auc: float, problem: Sampled, n: int) -> list[Sample]:
+    """The first ``n`` samples of a problem with rewards of this AUC; their noise does not depend on it."""
+    noise = (Random(f"dial/{problem.id}/{place}").gauss(0, 1) for place in range(n))
+    return [
+        replace(s, reward=x + (shift(auc) if s.correct else 0.0)) for s, x in zip(problem.samples, noise, strict=False)
+    ]
+
+
+def reward(sample: Sample) -> float | None:
+    """The reward of a sample."""
+    return sample.reward
 
 
 def methods(pool: Pool) -> dict[str, tuple[Select, Score]]:
@@ -51,7 +59,7 @@ def methods(pool: Pool) -> dict[str, tuple[Select, Score]]:
             "vote weighted by probability": (weighted_majority, lambda sample: exp(likelihood(sample))),
         }
     if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
-        found["examples of the prompt"] = (best, lambda sample: sample.reward)
+        found["examples of the prompt"] = (best, reward)
     return found
 
 
@@ -70,7 +78,7 @@ def agreement(problem: Sampled, half: int) -> float:
     return max(votes.values(), default=0) / half
 
 
-def chosen(right: Mapping[str, Sequence[float]], bins: Sequence[int], seed: int) -> dict[str, Any]:
+def chosen(right: Mapping[str, Sequence[float]], bins: Sequence[int], seed: int = 0) -> dict[str, Any]:
     """The policy over these methods beside the best one for all problems."""
     single = max(right, key=lambda name: fmean(right[name]))
     gained, picks = cross_validated(right, bins)
@@ -91,7 +99,10 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
     }
     right[ONE] = [float(problem.samples[0].correct) for problem in pool.problems]
     main = "vote" if "vote" in right else "likeliest sample"
-    dials = {str(auc): [_by_dial(problem, auc, half) for problem in pool.problems] for auc in AUCS}
+    dials = {
+        str(auc): [solved(problem, dialled(auc, problem, half), best, reward) for problem in pool.problems]
+        for auc in AUCS
+    }
     difficulty = {
         "oracle": [fmean(s.correct for s in problem.samples[half : 2 * half]) for problem in pool.problems],
         "predicted": [agreement(problem, half) for problem in pool.problems],
@@ -125,11 +136,6 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
             for auc, found in dials.items()
         },
     }
-
-
-def _by_dial(problem: Sampled, auc: float, half: int) -> float:
-    scores = dict(zip(map(id, problem.samples), dial(auc, problem), strict=True))
-    return solved(problem, problem.samples[:half], best, lambda sample: scores[id(sample)])
 
 
 def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
