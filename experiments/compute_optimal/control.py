@@ -31,6 +31,8 @@ HERE = Path(__file__).parent
 AUCS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
 N = 16
 VOTE, BEST = "vote", "best of n"
+NAMES = {"oracle": "success (oracle)", "predicted": "mean score", "agreement": "agreement"}
+"""The measures of difficulty, as the plot calls them."""
 
 
 def problem(name: str) -> Sampled:
@@ -66,13 +68,13 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     table = result["by_auc"]
     aucs = list(map(float, table))
     line(left, aucs, [row["best_minus_vote"] for row in table.values()], 0, f"best of {N} for all, minus the vote")
-    for colour, source in enumerate(("oracle", "predicted", "agreement"), 1):
+    for colour, source in enumerate(NAMES, 1):
         line(
             left,
             aucs,
             [row["policies"][source]["minus_best_single"] for row in table.values()],
             colour,
-            f"by {source} difficulty",
+            f"choice by {NAMES[source]}",
         )
     left.axhline(0, color="#555555", lw=0.8)
     left.set(xlabel="AUC of the judge", ylabel="points over the better method for all", title="choice by difficulty")
