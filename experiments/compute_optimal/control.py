@@ -18,10 +18,11 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from experiments.compute_optimal.real import agreement, chosen, dialled, reward, solved
+from experiments.compute_optimal.real import agreement, chosen, dialled, solved
 from experiments.constructed import RIGHT, answer
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
+from experiments.pools import reward
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.core.selection import best, majority
@@ -52,13 +53,13 @@ def at(auc: float, problems: Sequence[Sampled], vote: Sequence[float]) -> dict[s
         "predicted": [fmean(sample.reward or 0.0 for sample in samples) for samples in scored],
         "agreement": [agreement(each, N) for each in problems],
     }
-    bins = {source: binned(values) for source, values in difficulty.items()}
-    members = [[place for place, mine in enumerate(bins["oracle"]) if mine == number] for number in range(BINS)]
+    bins = binned(difficulty["oracle"])
+    members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
     return {
         "best_of_n": mean(found),
         "best_minus_vote": difference(found, vote),
         "best_minus_vote_by_bin": [difference([found[i] for i in m], [vote[i] for i in m]) for m in members],
-        "policies": {source: chosen(right, each) for source, each in bins.items()},
+        "policies": {source: chosen(right, values) for source, values in difficulty.items()},
     }
 
 

@@ -4,9 +4,9 @@
 
 The first half of the samples of a problem is for the methods, the other half for its difficulty by success (oracle).
 The predicted difficulty is the agreement of the first half (for functions, its confidence), which costs nothing. A
-policy picks the best method for each bin on one half of the problems and is measured on the other half. Beside the
-methods that need no reference stands best-of-n by a dial, an oracle with errors, as a control. Writes ``real.json`` and
-``real.png``.
+policy picks the best method for each bin on one half of the problems and is measured on the other half, averaged over
+50 random halves. Beside the methods that need no reference stands best-of-n by a dial, an oracle with errors, as a
+control. Writes ``real.json`` and ``real.png``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from typing import Any
 from experiments.constructed import shift
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
-from experiments.pools import beside_greedy, confidence, describe, likelihood, run
+from experiments.pools import beside_greedy, confidence, describe, likelihood, reward, run, selectors
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import Score, Select, candidates
-from thinktime.core.selection import best, majority, weighted_majority
-from thinktime.planning.difficulty import binned, cross_validated
+from thinktime.core.selection import best, weighted_majority
+from thinktime.planning.difficulty import BINS, binned, cross_validated
 
 HERE = Path(__file__).parent
 AUCS = (0.6, 0.7, 0.8, 0.9)
 ONE = "one sample"
+SPLITS = 50
+"""Random halves of the problems."""
 
 
 def dialled(auc: float, problem: Sampled, n: int) -> list[Sample]:
@@ -42,24 +44,11 @@ def dialled(auc: float, problem: Sampled, n: int) -> list[Sample]:
     ]
 
 
-def reward(sample: Sample) -> float | None:
-    """The reward of a sample."""
-    return sample.reward
-
-
 def methods(pool: Pool) -> dict[str, tuple[Select, Score]]:
     """What chooses without a reference."""
-    found: dict[str, tuple[Select, Score]] = {
-        "likeliest sample": (best, likelihood),
-        "most confident sample": (best, confidence),
-    }
-    if all(problem.reference is not None for problem in pool.problems):
-        found |= {
-            "vote": (majority, likelihood),
-            "vote weighted by probability": (weighted_majority, lambda sample: exp(likelihood(sample))),
-        }
-    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
-        found["examples of the prompt"] = (best, reward)
+    found = selectors(pool) | {"most confident sample": (best, confidence)}
+    if "vote" in found:
+        found["vote weighted by probability"] = (weighted_majority, lambda sample: exp(likelihood(sample)))
     return found
 
 
@@ -78,15 +67,26 @@ def agreement(problem: Sampled, half: int) -> float:
     return max(votes.values(), default=0) / half
 
 
-def chosen(right: Mapping[str, Sequence[float]], bins: Sequence[int], seed: int = 0) -> dict[str, Any]:
-    """The policy over these methods beside the best one for all problems."""
-    single = max(right, key=lambda name: fmean(right[name]))
-    gained, picks = cross_validated(right, bins)
+def chosen(right: Mapping[str, Sequence[float]], difficulty: Sequence[float], seed: int = 0) -> dict[str, Any]:
+    """The policy over these methods beside the best one for all problems, averaged over random halves.
+
+    Of methods that are equally good on one half of a bin, the policy takes the first.
+    """
+    single, rng = max(right, key=lambda name: fmean(right[name])), Random(seed)
+    gained = [0.0] * len(difficulty)
+    picks: Counter[str] = Counter()
+    for _ in range(SPLITS):
+        order = rng.sample(range(len(difficulty)), len(difficulty))
+        shuffled = {name: [values[place] for place in order] for name, values in right.items()}
+        found, picked = cross_validated(shuffled, binned([difficulty[place] for place in order]))
+        picks.update(picked)
+        for place, value in zip(order, found, strict=True):
+            gained[place] += value / SPLITS
     return {
         "accuracy": mean(gained, seed),
         "best_single": single,
         "minus_best_single": difference(gained, right[single], seed),
-        "picks": picks,
+        "picks": dict(picks.most_common()),
     }
 
 
@@ -107,14 +107,14 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
         "oracle": [fmean(s.correct for s in problem.samples[half : 2 * half]) for problem in pool.problems],
         "predicted": [agreement(problem, half) for problem in pool.problems],
     }
-    bins = {source: binned(values) for source, values in difficulty.items()}
-    members = [[place for place, mine in enumerate(bins["oracle"]) if mine == number] for number in range(5)]
+    bins = binned(difficulty["oracle"])
+    members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
 
     def by_bin(values: Sequence[float]) -> list[dict[str, float]]:
         return [difference([values[i] for i in some], [right[main][i] for i in some], seed) for some in members]
 
     control = {
-        auc: {source: chosen({main: right[main], "dial": found}, bins[source], seed) for source in bins}
+        auc: {source: chosen({main: right[main], "dial": found}, values, seed) for source, values in difficulty.items()}
         for auc, found in dials.items()
     }
     return describe(pool) | {
@@ -129,7 +129,7 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
             for name, found in right.items()
         },
         "right_by_bin": [fmean(difficulty["oracle"][i] for i in some) for some in members],
-        "policies": {source: chosen(right, bins[source], seed) for source in bins},
+        "policies": {source: chosen(right, values, seed) for source, values in difficulty.items()},
         "dial": {
             auc: {"accuracy": mean(found, seed), "minus_baseline": difference(found, right[main], seed)}
             | {"minus_baseline_by_bin": by_bin(found), "policies": control[auc]}
