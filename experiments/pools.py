@@ -16,10 +16,10 @@ from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, Sample, banked_pool, recorded_pool
-from thinktime.bench.selectors import curve
+from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
-from thinktime.core.selection import majority
+from thinktime.core.selection import best, majority
 from thinktime.core.types import Sampling
 
 RECORDED = Path("../shared/data/recorded")
@@ -88,6 +88,21 @@ def likelihood(sample: Sample) -> float:
 def confidence(sample: Sample) -> float:
     """The geometric mean of the probabilities of its tokens."""
     return exp(likelihood(sample) / max(1, sample.length))
+
+
+def reward(sample: Sample) -> float | None:
+    """The reward of the sample: for functions, whether it passes the examples of its prompt."""
+    return sample.reward
+
+
+def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
+    """What chooses among samples without a reference. Functions have no vote: two are equal only as texts."""
+    found: dict[str, tuple[Select, Score]] = {"likeliest sample": (best, likelihood)}
+    if all(problem.reference is not None for problem in pool.problems):
+        found = {"vote": (majority, likelihood)} | found
+    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
+        found["examples of the prompt"] = (best, reward)
+    return found
 
 
 def beside_greedy(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from thinktime.bench.bank_export import LONGEST
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.bench.samples import Sampled
 from thinktime.bench.tasks import load
+from thinktime.core.errors import InputError
 from thinktime.core.types import Problem
 from thinktime.generators.local import LocalGenerator
 from thinktime.prompts.turns import question_text
@@ -57,13 +58,16 @@ def entrants(problem: Sampled, n: int = SAMPLES) -> dict[str, int]:
 
 
 async def odds(generator: LocalGenerator, prompts: Sequence[str]) -> list[float]:
-    """The log-odds of A against B after each prompt."""
-    letters = [generator.single_id(letter) for letter in "AB"]
-    assert None not in letters
+    """The log-odds of A against B after each prompt.
+
+    Raises:
+        InputError: the letters are not single tokens of the model.
+    """
+    letters = [token for letter in "AB" if (token := generator.single_id(letter)) is not None]
+    if len(letters) < 2:
+        raise InputError("model", generator.name, "A and B are not single tokens of it; take another model")
     roots = [generator.root(Problem("pair", prompt)).prompt for prompt in prompts]
-    found = await generator.logprobs(
-        [root for root in roots for _ in letters], [each for _ in roots for each in letters]
-    )
+    found = await generator.logprobs([root for root in roots for _ in letters], letters * len(roots))
     return [round(a - b, 4) for a, b in zip(found[::2], found[1::2], strict=True)]
 
 
