@@ -16,10 +16,10 @@ from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
 from thinktime.bench.samples import Pool, Sample, banked_pool, recorded_pool
-from thinktime.bench.selectors import curve
+from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
-from thinktime.core.selection import majority
+from thinktime.core.selection import best, majority
 from thinktime.core.types import Sampling
 
 RECORDED = Path("../shared/data/recorded")
@@ -27,12 +27,13 @@ FEW = 30
 """Problems below which a result says that its intervals are wide."""
 
 
-def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namespace:
-    """The options that all these experiments have; recorded samples unless a bank or ``--real`` is given."""
+def arguments(doc: str | None, argv: list[str] | None = None, *, real: bool = False) -> argparse.Namespace:
+    """The options that all these experiments have; recorded samples unless a bank, ``--real`` or ``real`` is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDED, help="JSONL files of recorded samples")
     parser.add_argument("--bank", type=Path, help="measure the shipped model's samples in this bank instead")
-    parser.add_argument("--real", nargs="*", help="measure these committed exports of real models, or all, instead")
+    only = "measure these committed exports of real models, or all, instead"
+    parser.add_argument("--real", nargs="*", default=[] if real else None, metavar="NAME", help=only)
     parser.add_argument("--problems", type=int, default=200, help="of the pocket task, with --bank")
     parser.add_argument("--samples", type=int, default=256, help="of each problem, with --bank")
     parser.add_argument("--split", default="test")
@@ -89,6 +90,21 @@ def confidence(sample: Sample) -> float:
     return exp(likelihood(sample) / max(1, sample.length))
 
 
+def reward(sample: Sample) -> float | None:
+    """The reward of the sample: for functions, whether it passes the examples of its prompt."""
+    return sample.reward
+
+
+def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
+    """What chooses among samples without a reference. Functions have no vote: two are equal only as texts."""
+    found: dict[str, tuple[Select, Score]] = {"likeliest sample": (best, likelihood)}
+    if all(problem.reference is not None for problem in pool.problems):
+        found = {"vote": (majority, likelihood)} | found
+    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
+        found["examples of the prompt"] = (best, reward)
+    return found
+
+
 def beside_greedy(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:
     """One sample at temperature 0 beside one sample and the vote, for pools whose export ``NAME-greedy`` is there."""
     rows = {}
@@ -132,9 +148,9 @@ def run(
         lines: that are printed of a pool.
         more: of the result, over all pools.
         argv: the words of the command, those of the process unless given.
-        module: the script, without ``.py``.
+        module: the script, without ``.py``; ``real`` measures committed exports by default.
     """
-    args = arguments(doc, argv)
+    args = arguments(doc, argv, real=module == "real")
     name = "pocket" if args.bank else "recorded" if args.real is None else "real"
     file, made = (args.out or folder) / f"{name}.json", provenance(folder, args.seed, module)
     refuse_another(file, made["command"], force=args.force)

@@ -47,8 +47,8 @@ def export(folder: Path, rows: list[list[object]]) -> Path:
     """A made-up export with judgements of one problem."""
     path = folder / "task.jsonl.gz"
     path.write_bytes(gzip.compress(b"{}\n"))
-    found = {"export": digest(path), "model": "m", "setting": "s"}
-    found["problems"] = [{"id": "p", "reference": "7", "samples": rows}]
+    problems = [{"id": "p", "reference": "7", "samples": rows}]
+    found = {"export": digest(path), "model": "m", "setting": "s", "problems": problems}
     judgements(path).write_bytes(gzip.compress(json.dumps(found).encode()))
     return path
 

@@ -21,25 +21,15 @@ from typing import Any
 from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
 from experiments.intervals import as_percent, as_points, difference, mean
 from experiments.plot import COLOURS, bars, line, logarithmic, panels, save
-from experiments.pools import likelihood
+from experiments.pools import selectors
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.bench.bank_export import LONGEST, header_of
 from thinktime.bench.jsonl import read_jsonl
-from thinktime.bench.samples import Pool
-from thinktime.bench.selectors import Score, Select, curve
+from thinktime.bench.selectors import curve
 from thinktime.bench.statistics import pass_at_k
-from thinktime.core.selection import best, majority
 
 HERE = Path(__file__).parent
 TESTS = "best by tests (coverage)"
-
-
-def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
-    """What chooses among the samples of a task: the vote of answers, the likeliest, and the examples of a prompt."""
-    found: dict[str, tuple[Select, Score]] = {"likeliest sample": (best, likelihood)}
-    if pool.problems[0].reference is not None:
-        return {"vote": (majority, likelihood)} | found
-    return {"best by the prompt's examples": (best, lambda sample: sample.reward)} | found
 
 
 def costs(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -112,7 +102,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     """Two panels a task: right answers against tokens, and against seconds."""
     shown = {name: of for name, of in result["tasks"].items() if of["samples_each"] >= result["fewest_in_plot"]}
     figure, each = panels(2 * len(shown), 5 * 2 * len(shown) * 0.85, 4.6)
-    colours = {"vote": 1, "likeliest sample": 2, "best by the prompt's examples": 3, TESTS: 0}
+    colours = {"vote": 1, "likeliest sample": 2, "examples of the prompt": 3, TESTS: 0}
     for place, (name, of) in enumerate(shown.items()):
         for axes, unit in zip(each[2 * place : 2 * place + 2], ("tokens", "seconds"), strict=True):
             cost = {k: row[unit] for k, row in of["costs"].items()}

@@ -1,11 +1,12 @@
-"""Choose by difficulty where the best method of every problem is known by construction (2408.03314).
+"""Choose by difficulty where the methods cross by construction (2408.03314).
 
-    python -m experiments.compute_optimal.control       # two minutes; writes control.json and control.png
+    python -m experiments.compute_optimal.control       # half a minute; writes control.json and control.png
 
-A vote of 16 is right if a sample is right more often than the attractive wrong answer, so it wins on easy problems.
-Best-of-16 by a judge of a chosen AUC wins on hard ones. So the two cross, and a choice by difficulty has to gain. It is
-made on half of the problems of a bin, and measured on the other half. Difficulty is the share of right samples among 16
-others (oracle), or the mean score of the 16 samples themselves (predicted; it costs nothing more).
+Problems have all success rates from 0.02 to 0.98. A vote of 16 is right in the long run if a sample is right in more
+than 0.375, so it wins on easy problems. Best-of-16 by a judge of a chosen AUC wins on hard ones. A choice is made on
+half of the problems of a bin, and measured on the other half. Difficulty is the share of right samples among 16 others
+(oracle); or, at no cost, the mean score of the 16 samples themselves (predicted) or the share of their most frequent
+answer (agreement).
 """
 
 from __future__ import annotations
@@ -13,52 +14,53 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from statistics import fmean
 from typing import Any
 
-from experiments.constructed import RIGHT, answer, success
-from experiments.frontier.control import judge, right_of
+from experiments.compute_optimal.real import agreement, chosen, dialled, solved
+from experiments.constructed import RIGHT, answer
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
+from experiments.pools import reward
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
-from thinktime.planning.difficulty import binned, cross_validated
+from thinktime.bench.samples import Sample, Sampled
+from thinktime.core.selection import best, majority
+from thinktime.planning.difficulty import BINS, binned
 
 HERE = Path(__file__).parent
-AUCS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
+AUCS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
 N = 16
-VOTE, BEST = f"majority:n={N}", f"best_of_n:n={N}"
-CROSSING = 0.375
-"""Success rate above which the vote is right in the long run: 0.6 of the wrong samples agree."""
+VOTE, BEST = "vote", "best of n"
+NAMES = {"oracle": "success (oracle)", "predicted": "mean score", "agreement": "agreement"}
+"""The measures of difficulty, as the plot calls them."""
 
 
-def at(auc: float, names: Sequence[str], vote: Sequence[float]) -> dict[str, Any]:
+def problem(name: str) -> Sampled:
+    """A problem with 32 samples; the first half is for the methods, the other one for the oracle difficulty."""
+    rate = Random(f"{name}/rate").uniform(0.02, 0.98)
+    answers = [answer(name, index, rate) for index in range(2 * N)]
+    return Sampled(name, tuple(Sample(1, key, key == RIGHT) for key in answers), RIGHT)
+
+
+def at(auc: float, problems: Sequence[Sampled], vote: Sequence[float]) -> dict[str, Any]:
     """Both methods before a judge of this AUC, and the policies that choose between them."""
-    noted: list[float] = []
-    found = [(right_of(BEST, name, judge(auc, noted)), fmean(noted[-N:])) for name in names]
-    best = [right for right, _ in found]
-    right = {VOTE: list(vote), BEST: best}
+    scored = [dialled(auc, each, N) for each in problems]
+    found = [solved(each, samples, best, reward) for each, samples in zip(problems, scored, strict=True)]
+    right = {VOTE: list(vote), BEST: found}
     difficulty = {
-        "oracle": [fmean(answer(name, N + i) == RIGHT for i in range(N)) for name in names],
-        "predicted": [score for _, score in found],
+        "oracle": [fmean(sample.correct for sample in each.samples[N:]) for each in problems],
+        "predicted": [fmean(sample.reward or 0.0 for sample in samples) for samples in scored],
+        "agreement": [agreement(each, N) for each in problems],
     }
-    single = max(right, key=lambda arm: fmean(right[arm]))
-    known = [right[VOTE if success(name) > CROSSING else BEST][place] for place, name in enumerate(names)]
-    row: dict[str, Any] = {
-        "best_of_n": mean(best),
-        "best_single": single,
-        "known_best_minus_best_single": difference(known, right[single]),
+    bins = binned(difficulty["oracle"])
+    members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
+    return {
+        "best_of_n": mean(found),
+        "best_minus_vote": difference(found, vote),
+        "best_minus_vote_by_bin": [difference([found[i] for i in m], [vote[i] for i in m]) for m in members],
+        "policies": {source: chosen(right, values) for source, values in difficulty.items()},
     }
-    for source, values in difficulty.items():
-        bins = binned(values)
-        gained, picks = cross_validated(right, bins)
-        members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(max(bins) + 1)]
-        row[source] = {
-            "accuracy": mean(gained),
-            "minus_best_single": difference(gained, right[single]),
-            "picks": picks,
-            "best_of_n_minus_vote_by_bin": [difference([best[i] for i in m], [vote[i] for i in m]) for m in members],
-        }
-    return row
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
@@ -66,18 +68,20 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     figure, (left, right) = panels(2, 11.5, 4.4)
     table = result["by_auc"]
     aucs = list(map(float, table))
-    line(
-        left, aucs, [row["known_best_minus_best_single"] for row in table.values()], 0, "the known best of each problem"
-    )
-    for colour, source in enumerate(("oracle", "predicted"), 1):
+    line(left, aucs, [row["best_minus_vote"] for row in table.values()], 0, f"best of {N} for all, minus the vote")
+    for colour, source in enumerate(NAMES, 1):
         line(
-            left, aucs, [row[source]["minus_best_single"] for row in table.values()], colour, f"by {source} difficulty"
+            left,
+            aucs,
+            [row["policies"][source]["minus_best_single"] for row in table.values()],
+            colour,
+            f"choice by {NAMES[source]}",
         )
     left.axhline(0, color="#555555", lw=0.8)
     left.set(xlabel="AUC of the judge", ylabel="points over the better method for all", title="choice by difficulty")
     left.legend(fontsize=8)
     for colour, auc in enumerate(("0.6", "0.7", "0.8"), 1):
-        bins = table[auc]["oracle"]["best_of_n_minus_vote_by_bin"]
+        bins = table[auc]["best_minus_vote_by_bin"]
         line(right, range(1, len(bins) + 1), bins, colour, f"AUC {auc}")
     right.axhline(0, color="#555555", lw=0.8)
     right.set(
@@ -89,21 +93,21 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
     args = parser.parse_args()
     made = provenance(HERE, 0, "control")
     refuse_another(args.out / "control.json", made["command"], force=args.force)
-    names = [f"problem {i}" for i in range(args.problems)]
-    vote = [right_of(VOTE, name) for name in names]
-    by_auc = {str(auc): at(auc, names, vote) for auc in AUCS}
-    result = made | {"n_problems": len(names), "n": N, "vote": mean(vote), "by_auc": by_auc}
+    problems = [problem(f"problem {i}") for i in range(args.problems)]
+    vote = [solved(each, each.samples[:N], majority, reward) for each in problems]
+    by_auc = {str(auc): at(auc, problems, vote) for auc in AUCS}
+    result = made | {"n_problems": len(problems), "n": N, "vote": mean(vote), "by_auc": by_auc}
     write_json(args.out / "control.json", result)
     plot(result, args.out / "control.png")
     for auc, row in by_auc.items():
-        gains = {source: as_points(row[source]["minus_best_single"]) for source in ("oracle", "predicted")}
-        print(auc, as_points(row["known_best_minus_best_single"]), gains, row["best_single"])
+        gains = {source: as_points(policy["minus_best_single"]) for source, policy in row["policies"].items()}
+        print(auc, as_points(row["best_minus_vote"]), gains)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@
 
 The first half of the samples of a problem is for the methods, the other half for its difficulty by success (oracle).
 The predicted difficulty is the agreement of the first half (for functions, its confidence), which costs nothing. A
-policy picks the best method for each bin on one half of the problems and is measured on the other half. Beside the
-methods that need no reference stands best-of-n by a dial, an oracle with errors, as a control. Writes ``real.json`` and
-``real.png``.
+policy picks the best method for each bin on one half of the problems and is measured on the other half, averaged over
+50 random halves. Beside the methods that need no reference stands best-of-n by a dial, an oracle with errors, as a
+control. Writes ``real.json`` and ``real.png``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import exp
 from pathlib import Path
 from random import Random
@@ -22,36 +23,32 @@ from typing import Any
 from experiments.constructed import shift
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
-from experiments.pools import beside_greedy, confidence, describe, likelihood, run
+from experiments.pools import beside_greedy, confidence, describe, likelihood, reward, run, selectors
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.bench.selectors import Score, Select, candidates
-from thinktime.core.selection import best, majority, weighted_majority
-from thinktime.planning.difficulty import binned, cross_validated
+from thinktime.core.selection import best, weighted_majority
+from thinktime.planning.difficulty import BINS, binned, cross_validated
 
 HERE = Path(__file__).parent
 AUCS = (0.6, 0.7, 0.8, 0.9)
 ONE = "one sample"
+SPLITS = 50
+"""Random halves of the problems."""
 
 
-def dial(auc: float, problem: Sampled) -> list[float]:
-    """Scores of a problem's samples with this AUC; their noise does not depend on it."""
-    noise = (Random(f"dial/{problem.id}/{place}").gauss(0, 1) for place in range(len(problem.samples)))
-    return [n + (shift(auc) if s.correct else 0.0) for n, s in zip(noise, problem.samples, strict=True)]
+def dialled(auc: float, problem: Sampled, n: int) -> list[Sample]:
+    """The first ``n`` samples of a problem with rewards of this AUC; their noise does not depend on it."""
+    noise = (Random(f"dial/{problem.id}/{place}").gauss(0, 1) for place in range(n))
+    return [
+        replace(s, reward=x + (shift(auc) if s.correct else 0.0)) for s, x in zip(problem.samples, noise, strict=False)
+    ]
 
 
 def methods(pool: Pool) -> dict[str, tuple[Select, Score]]:
     """What chooses without a reference."""
-    found: dict[str, tuple[Select, Score]] = {
-        "likeliest sample": (best, likelihood),
-        "most confident sample": (best, confidence),
-    }
-    if all(problem.reference is not None for problem in pool.problems):
-        found |= {
-            "vote": (majority, likelihood),
-            "vote weighted by probability": (weighted_majority, lambda sample: exp(likelihood(sample))),
-        }
-    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
-        found["examples of the prompt"] = (best, lambda sample: sample.reward)
+    found = selectors(pool) | {"most confident sample": (best, confidence)}
+    if "vote" in found:
+        found["vote weighted by probability"] = (weighted_majority, lambda sample: exp(likelihood(sample)))
     return found
 
 
@@ -70,15 +67,26 @@ def agreement(problem: Sampled, half: int) -> float:
     return max(votes.values(), default=0) / half
 
 
-def chosen(right: Mapping[str, Sequence[float]], bins: Sequence[int], seed: int) -> dict[str, Any]:
-    """The policy over these methods beside the best one for all problems."""
-    single = max(right, key=lambda name: fmean(right[name]))
-    gained, picks = cross_validated(right, bins)
+def chosen(right: Mapping[str, Sequence[float]], difficulty: Sequence[float], seed: int = 0) -> dict[str, Any]:
+    """The policy over these methods beside the best one for all problems, averaged over random halves.
+
+    Of methods that are equally good on one half of a bin, the policy takes the first.
+    """
+    single, rng = max(right, key=lambda name: fmean(right[name])), Random(seed)
+    gained = [0.0] * len(difficulty)
+    picks: Counter[str] = Counter()
+    for _ in range(SPLITS):
+        order = rng.sample(range(len(difficulty)), len(difficulty))
+        shuffled = {name: [values[place] for place in order] for name, values in right.items()}
+        found, picked = cross_validated(shuffled, binned([difficulty[place] for place in order]))
+        picks.update(picked)
+        for place, value in zip(order, found, strict=True):
+            gained[place] += value / SPLITS
     return {
         "accuracy": mean(gained, seed),
         "best_single": single,
         "minus_best_single": difference(gained, right[single], seed),
-        "picks": picks,
+        "picks": dict(picks.most_common()),
     }
 
 
@@ -91,19 +99,22 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
     }
     right[ONE] = [float(problem.samples[0].correct) for problem in pool.problems]
     main = "vote" if "vote" in right else "likeliest sample"
-    dials = {str(auc): [_by_dial(problem, auc, half) for problem in pool.problems] for auc in AUCS}
+    dials = {
+        str(auc): [solved(problem, dialled(auc, problem, half), best, reward) for problem in pool.problems]
+        for auc in AUCS
+    }
     difficulty = {
         "oracle": [fmean(s.correct for s in problem.samples[half : 2 * half]) for problem in pool.problems],
         "predicted": [agreement(problem, half) for problem in pool.problems],
     }
-    bins = {source: binned(values) for source, values in difficulty.items()}
-    members = [[place for place, mine in enumerate(bins["oracle"]) if mine == number] for number in range(5)]
+    bins = binned(difficulty["oracle"])
+    members = [[place for place, mine in enumerate(bins) if mine == number] for number in range(BINS)]
 
     def by_bin(values: Sequence[float]) -> list[dict[str, float]]:
         return [difference([values[i] for i in some], [right[main][i] for i in some], seed) for some in members]
 
     control = {
-        auc: {source: chosen({main: right[main], "dial": found}, bins[source], seed) for source in bins}
+        auc: {source: chosen({main: right[main], "dial": found}, values, seed) for source, values in difficulty.items()}
         for auc, found in dials.items()
     }
     return describe(pool) | {
@@ -118,18 +129,13 @@ def measure(pool: Pool, seed: int) -> dict[str, Any]:
             for name, found in right.items()
         },
         "right_by_bin": [fmean(difficulty["oracle"][i] for i in some) for some in members],
-        "policies": {source: chosen(right, bins[source], seed) for source in bins},
+        "policies": {source: chosen(right, values, seed) for source, values in difficulty.items()},
         "dial": {
             auc: {"accuracy": mean(found, seed), "minus_baseline": difference(found, right[main], seed)}
             | {"minus_baseline_by_bin": by_bin(found), "policies": control[auc]}
             for auc, found in dials.items()
         },
     }
-
-
-def _by_dial(problem: Sampled, auc: float, half: int) -> float:
-    scores = dict(zip(map(id, problem.samples), dial(auc, problem), strict=True))
-    return solved(problem, problem.samples[:half], best, lambda sample: scores[id(sample)])
 
 
 def verdict(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,26 +33,20 @@ REPAIRED = (0.05, 0.1, 0.2, 0.3, 0.4)
 """The chance that a revision turns a wrong answer right."""
 
 
-def judge(auc: float, noted: list[float] | None = None) -> WordScorer:
-    """Scores a sample by its answer, with noise that does not depend on the AUC; ``noted`` gets all scores."""
+def judge(auc: float) -> WordScorer:
+    """Scores a sample by its answer, with noise that does not depend on the AUC."""
 
     def value(node: Node) -> float:
         right = str(node.state.text).split()[-1] == RIGHT
-        score = Random(f"{node.key}/judge").gauss(0, 1) + (shift(auc) if right else 0.0)
-        if noted is not None:
-            noted.append(score)
-        return score
+        return Random(f"{node.key}/judge").gauss(0, 1) + (shift(auc) if right else 0.0)
 
     return WordScorer(value)
 
 
 def right_of(strategy: str, problem: str, scorer: WordScorer | None = None) -> float:
     """1 if a strategy solves the problem, else 0."""
-    return float(solved(strategy, problem, _say, scorer).value == RIGHT)
-
-
-def _say(problem: str, index: int) -> tuple[str, tuple[float, ...]]:
-    return f"so {answer(problem, index)}", ()
+    answered = solved(strategy, problem, lambda name, index: (f"so {answer(name, index)}", ()), scorer)
+    return float(answered.value == RIGHT)
 
 
 def revised(name: str, broken: float, repaired: float) -> float:

@@ -88,8 +88,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         logarithmic(axes, "generated tokens a problem")
         axes.set_title(f"{name}: {pool['n_problems']} problems")
     each[0].set_ylabel("right answers, %")
-    legend_below(figure, each[0], 4)
-    save(figure, path, (0, 0.14, 1, 1))
+    legend_below(figure, each[0], 2 if len(each) == 1 else 4)
+    save(figure, path, (0, 0.26 if len(each) == 1 else 0.14, 1, 1))
 
 
 def lines(measured: Mapping[str, Any]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Repeated sampling on samples of a real model: coverage, its law, and what can be selected (2407.21787).
 
-    python -m experiments.monkeys.real --real                   # all committed exports; a minute
-    python -m experiments.monkeys.real --real humaneval         # one of them
+    python -m experiments.monkeys.real                   # all committed exports; a minute
+    python -m experiments.monkeys.real --real humaneval  # one of them
 
 For functions with tests, best-of-n by the tests is coverage itself. Beside it stand selectors that need no reference:
 the vote over answers, the likeliest sample, and the examples that the prompt shows. Writes ``real.json`` and
@@ -22,28 +22,17 @@ from experiments.monkeys.control import fitted
 from experiments.monkeys.health import Judged
 from experiments.monkeys.health import health as health_of
 from experiments.plot import COLOURS, line, logarithmic, panels, save
-from experiments.pools import beside_greedy, describe, likelihood, run, text
+from experiments.pools import beside_greedy, describe, run, selectors, text
 from thinktime.bench.samples import Pool
-from thinktime.bench.selectors import Score, Select, curve
+from thinktime.bench.selectors import curve
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.errors import InputError
-from thinktime.core.selection import best, majority
 
 HERE = Path(__file__).parent
 FEWEST, FITTED = 4, 5
 """Samples of a problem without which there is nothing to measure, and no law to fit."""
 FORECAST = 64
 """Samples for which the fits are extrapolated."""
-
-
-def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
-    """What chooses among samples without a reference. Functions have no vote: two are equal only as texts."""
-    found: dict[str, tuple[Select, Score]] = {"most_likely": (best, likelihood)}
-    if any(problem.reference is not None for problem in pool.problems):
-        found = {"majority": (majority, likelihood)} | found
-    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
-        found["examples"] = (best, lambda sample: sample.reward)
-    return found
 
 
 def examples(pool: Pool, seed: int) -> dict[str, Any] | None:
@@ -148,7 +137,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         ks = [int(k) for k in pool["coverage"]]
         line(axes, ks, pool["coverage"].values(), 1, "coverage (a perfect verifier)")
         for colour, (selector, points) in zip((3, 2, 4), pool["selectors"].items(), strict=False):
-            line(axes, ks, points.values(), colour, selector.replace("_", " "), "s-")
+            line(axes, ks, points.values(), colour, selector, "s-")
         fine = laws.grid(FORECAST)
         if fit := pool["power_law"]:
             law = laws.PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
