@@ -109,17 +109,20 @@ def node(text: str, *, done: bool) -> Node:
 
 
 class Meter:
-    """What the engine computes from one moment to another: tokens, and seconds of the processor."""
+    """What is computed from one moment to another: seconds of the processor, and tokens if the engine counts them."""
 
     def __init__(self, generator: LocalGenerator) -> None:
-        self._engine = generator.engine
-        self._begun = self._engine.account.prompt_computed, time.process_time()
+        self._account = getattr(generator.engine, "account", None)
+        self._begun = self._tokens(), time.process_time()
 
     def read(self, scores: int) -> dict[str, float]:
         """The cost since the start; a prefix that the engine has stored costs nothing."""
         tokens, seconds = self._begun
-        computed = self._engine.account.prompt_computed - tokens
-        return {"computed": computed, "seconds": round(time.process_time() - seconds, 3), "scores": scores}
+        counted = {} if self._account is None else {"computed": self._tokens() - tokens}
+        return {**counted, "seconds": round(time.process_time() - seconds, 3), "scores": scores}
+
+    def _tokens(self) -> int:
+        return 0 if self._account is None else int(self._account.prompt_computed)
 
 
 def ask(
@@ -176,6 +179,7 @@ def main() -> None:
     parser.add_argument("export", type=Path)
     parser.add_argument("--data", type=Path, help="a folder with the benchmark's files")
     parser.add_argument("--model", default="qwen2.5-coder-0.5b-instruct")
+    parser.add_argument("--engine", choices=("own", "llamacpp"), default="own")
     parser.add_argument("--samples", type=int, default=8, help="of each problem")
     parser.add_argument("--problems", type=int, help="how many; all unless given")
     parser.add_argument("--few", type=int, help="score so many right and so many wrong samples of a problem")
@@ -196,7 +200,7 @@ def main() -> None:
         ordered = [one for one in ordered if one.mixed]
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     known = {json.loads(line)["problem"] for line in lines}
-    generator = LocalGenerator(model_path(args.model), dtype="float16")
+    generator = LocalGenerator(model_path(args.model), dtype="float16", engine=args.engine)
     scorer = YesProbability(generator)
     print(f"{len(ordered)} problems, {len(known)} of them are done", flush=True)
     for one in ordered[: args.problems]:
