@@ -11,18 +11,18 @@ import sys
 
 ROWS = {
     "01": ("adaptive_self_eval.control", "adaptive_self_eval.real", "adaptive_self_eval.run"),
-    "05": ("ets.run",),
+    "05": ("ets.control", "ets.run"),
     "06": ("noise_search.run", "images.run"),
     "08": ("compute_optimal.control", "compute_optimal.real", "compute_optimal.run", "revision.run"),
     "09": ("frontier.control", "frontier.real", "frontier.run", "verifier_free.run"),
-    "17": ("early_rejection.run",),
+    "17": ("early_rejection.control", "early_rejection.recorded", "early_rejection.run"),
     "33": ("generative_reward.control", "generative_reward.run"),
     "35": ("dts.run", "images.run"),
     "37": ("monkeys.control", "monkeys.real"),
     "38": ("fk_steering.run", "images.run"),
-    "45": ("a_star.run",),
+    "45": ("a_star.control", "a_star.run"),
     "46": ("solve_or_verify.control", "solve_or_verify.real", "solve_or_verify.run"),
-    "51": ("o1_patterns.run",),
+    "51": ("o1_patterns.control", "o1_patterns.real", "o1_patterns.run"),
     "59": ("first_finish.control", "first_finish.run", "first_finish.retry"),
     "60": ("sarathi.simulate",),
 }

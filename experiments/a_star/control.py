@@ -71,7 +71,7 @@ def main() -> None:
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy and tokens against the AUC of the reward."""
     figure, (accuracy, tokens) = panels(2, 12, 4.6)
-    labels = (BEST, "weighted_majority:n=16", "beam_search:n=16", "particle_filter:n=16", *A_STAR)
+    labels = (BEST, "beam_search:n=16", "particle_filter:n=16", *A_STAR)
     for colour, label in enumerate(labels):
         table = [result["by_auc"][str(auc)][label] for auc in AUCS]
         style = "o-" if label in A_STAR else "s--"

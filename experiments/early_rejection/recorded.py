@@ -29,6 +29,7 @@ from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.bank.store import Bank
 from thinktime.bench.bank_export import exported_bank, header_of
 from thinktime.bench.runner import Outcome
+from thinktime.bench.statistics import auc
 from thinktime.bench.tasks import Task, load
 from thinktime.core.search import sample_key
 from thinktime.core.types import MAIN, Problem, Sampling
@@ -38,7 +39,7 @@ from thinktime.planning.rejection import recall
 from thinktime.session import Session
 
 HERE = Path(__file__).parent
-EXPORT = HERE.parent / "banks" / "qwen2.5-coder-0.5b-instruct" / "humaneval.jsonl.gz"
+EXPORT = HERE / "humaneval.jsonl.gz"
 TAUS = (4, 8, 16, 32, 64)
 SAMPLES, KEPT = 4, 2
 
@@ -106,6 +107,13 @@ def calibration(problems: Problems, tau: int) -> dict[str, Any]:
     }
 
 
+def area(problems: Problems, tau: int | None = None) -> dict[str, Any]:
+    """The AUC of the confidence after ``tau`` tokens within the problems that have right and wrong samples."""
+    areas = [auc([one.confidence(tau) for one in some], [one.right for one in some]) for some in problems]
+    within = [each for each in areas if each is not None]
+    return {"n_with_both": len(within), "auc_within": mean(within) if within else None}
+
+
 def measure(problems: Problems) -> dict[str, Any]:
     """Accuracy and tokens of one sample, selections, and early rejection at every tau."""
     whole = [float(sum(len(one.logprobs) for one in some)) for some in problems]
@@ -117,22 +125,26 @@ def measure(problems: Problems) -> dict[str, Any]:
         right = list(map(chosen, kept))
         cost = [tokens(some, mine, tau) for some, mine in zip(problems, kept, strict=True)]
         equal = min(fewer, key=lambda n: abs(n / SAMPLES * sum(whole) - sum(cost)))
-        by_tau[str(tau)] = calibration(problems, tau) | {
-            "accuracy": mean(right),
-            "tokens": mean(cost),
-            "all_over_this_tokens": ratio(whole, cost),
-            "minus_best_of_all": difference(right, full),
-            "minus_random_rejection": difference(right, fewer[KEPT]),
-            "samples_of_equal_tokens": equal,
-            "minus_equal_tokens": difference(right, fewer[equal]),
-        }
+        by_tau[str(tau)] = (
+            calibration(problems, tau)
+            | area(problems, tau)
+            | {
+                "accuracy": mean(right),
+                "tokens": mean(cost),
+                "all_over_this_tokens": ratio(whole, cost),
+                "minus_best_of_all": difference(right, full),
+                "minus_random_rejection": difference(right, fewer[KEPT]),
+                "samples_of_equal_tokens": equal,
+                "minus_equal_tokens": difference(right, fewer[equal]),
+            }
+        )
     return {
         "n_problems": len(problems),
         "n_samples": SAMPLES,
         "kept": KEPT,
         "samples_without_answer": sum(not one.readable for some in problems for one in some),
         "single": mean(fmean(one.right for one in some) for some in problems),
-        "best_of_all": mean(full) | {"tokens": fmean(whole)},
+        "best_of_all": mean(full) | {"tokens": fmean(whole)} | area(problems),
         "any_of_all": mean(any(one.right for one in some) for some in problems),
         "by_tau": by_tau,
     }
@@ -159,7 +171,7 @@ def read(path: Path, data: Path | None) -> list[list[Solution]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "export", nargs="?", type=Path, default=EXPORT, help="of a bank; the committed one of HumanEval"
+        "export", nargs="?", type=Path, default=EXPORT, help="of a bank, with log-probabilities of tokens"
     )
     parser.add_argument("--data", type=Path, help="a folder with the files of the benchmark")
     parser.add_argument("--out", type=Path, default=HERE)
@@ -168,10 +180,10 @@ def main() -> None:
     made = provenance(HERE, 0, "recorded")
     refuse_another(args.out / "recorded.json", made["command"], force=args.force)
     header = header_of(args.export)
-    result = {name: header[name] for name in ("model", "provenance", "sampling")} | measure(
-        read(args.export, args.data)
-    )
-    write_json(args.out / "recorded.json", made | {"task": header["task"]["name"]} | result)
+    about = {name: header[name] for name in ("model", "provenance", "sampling")}
+    about |= {"task": header["task"]["name"], "n_problems_of_export": header["n"]["problems"]}
+    result = measure(read(args.export, args.data))
+    write_json(args.out / "recorded.json", made | about | result)
     plot(result, args.out / "recorded.png")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from experiments.chains import WORDINGS, Dial, Solved, arguments, compare, in_parts, names, row, solve
 from experiments.ets.run import held
 from experiments.intervals import mean, ratio
-from experiments.plot import line, panels, save
+from experiments.plot import line, logarithmic, panels, save
 from experiments.provenance import provenance, write_json
 
 HERE = Path(__file__).parent
@@ -89,11 +89,12 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     for colour, (label, name) in enumerate(labels.items()):
         table = [result["by_wordings"][str(wordings)][label] for wordings in REPEATS]
         line(repeats, REPEATS, [each["rebase_over_this_held"] for each in table], colour, name, scale=1)
-    saved.set(xlabel="price of all nodes", ylabel="tokens held by REBASE, times", title="saving, no coverage term")
-    lost.set(xlabel="price of all nodes", ylabel="points against REBASE", title="accuracy, no coverage term")
-    repeats.set(xlabel="wordings of a step", ylabel="tokens held by REBASE, times", title="saving by repeats, AUC 0.75")
-    for axes in (saved, lost, repeats):
-        axes.set_xscale("log", base=2)
+    saved.set(ylabel="tokens held by REBASE, times", title="saving, no coverage term")
+    lost.set(ylabel="points against REBASE", title="accuracy, no coverage term")
+    repeats.set(ylabel="tokens held by REBASE, times", title="saving by repeats, AUC 0.75")
+    for axes, label in ((saved, "price of all nodes"), (lost, "price of all nodes"), (repeats, "wordings of a step")):
+        logarithmic(axes, label)
+    for axes in (saved, repeats):
         axes.legend(fontsize=8)
     lost.axhline(0, color="#999999", lw=0.8)
     save(figure, path)
