@@ -10,20 +10,20 @@ import runpy
 import sys
 
 ROWS = {
-    "01": ("adaptive_self_eval.run",),
+    "01": ("adaptive_self_eval.control", "adaptive_self_eval.real", "adaptive_self_eval.run"),
     "05": ("ets.run",),
     "06": ("noise_search.control", "noise_search.run", "images.run"),
-    "08": ("compute_optimal.run", "revision.run"),
-    "09": ("verifier_free.run", "frontier.run"),
+    "08": ("compute_optimal.control", "compute_optimal.real", "compute_optimal.run", "revision.run"),
+    "09": ("frontier.control", "frontier.real", "frontier.run", "verifier_free.run"),
     "17": ("early_rejection.run",),
-    "33": ("generative_reward.run",),
+    "33": ("generative_reward.control", "generative_reward.run"),
     "35": ("dts.control", "dts.real", "dts.run", "images.run"),
-    "37": ("monkeys.run",),
+    "37": ("monkeys.control", "monkeys.real"),
     "38": ("fk_steering.run", "images.run"),
     "45": ("a_star.run",),
-    "46": ("solve_or_verify.run",),
+    "46": ("solve_or_verify.control", "solve_or_verify.real", "solve_or_verify.run"),
     "51": ("o1_patterns.run",),
-    "59": ("first_finish.run", "first_finish.retry"),
+    "59": ("first_finish.control", "first_finish.run", "first_finish.retry"),
     "60": ("sarathi.simulate",),
 }
 """The modules of each row that has an experiment; the rows are those of ``docs/catalogue.md``."""

@@ -32,11 +32,15 @@ def shift(auc: float) -> float:
     return 2**0.5 * NORMAL.inv_cdf(auc)
 
 
-def answer(problem: str, index: int) -> str:
-    """The answer of a sample."""
-    right = Random(f"{problem}/right").uniform(0.1, 0.6)
+def success(problem: str) -> float:
+    """The chance that a sample of the problem is right."""
+    return Random(f"{problem}/right").uniform(0.1, 0.6)
+
+
+def answer(problem: str, index: int, rate: float | None = None) -> str:
+    """The answer of a sample, which is right with probability ``rate``, or `success` if it is not given."""
     rng = Random(f"{problem}/{index}/answer")
-    if rng.random() < right:
+    if rng.random() < (success(problem) if rate is None else rate):
         return RIGHT
     return "1" if rng.random() < 0.6 else str(rng.randint(2, 9))
 

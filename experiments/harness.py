@@ -106,19 +106,24 @@ def run_arms(
     sampling: Sampling = SAMPLING,
 ) -> dict[str, list[Outcome]]:
     """Every arm, or what is typed for one, on every problem; outcomes in the order of the problems."""
-    found: dict[str, list[Outcome]] = {}
+    session = Session({MAIN: generator}, {MAIN: scorer}, prompts=PROMPTS, sampling=sampling, seed=seed)
     with Bank(bank) as opened:
-        for each in (arm(given) if isinstance(given, str) else given for given in arms):
-            started = time.perf_counter()
-            entry = Entry(each.label, 1, each.strategy)
-            judges = {MAIN: each.scorer or scorer}
-            session = Session({MAIN: generator}, judges, prompts=PROMPTS, sampling=sampling, seed=seed)
-            bench = Bench(task, session, [entry], opened)
-            asyncio.run(bench.run())
-            mine = found[each.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
-            seconds = time.perf_counter() - started
-            accuracy, cost = fmean(map(correct, mine)), fmean(map(tokens, mine))
-            print(f"{each.label}: {accuracy:.3f}, {cost:,.0f} tokens, {seconds:.0f} s", flush=True)
+        return run_session(arms, task, session, opened)
+
+
+def run_session(arms: Iterable[Arm | str], task: Task, session: Session, bank: Bank) -> dict[str, list[Outcome]]:
+    """The same with the models and the settings of a session."""
+    found: dict[str, list[Outcome]] = {}
+    for each in (arm(given) if isinstance(given, str) else given for given in arms):
+        started = time.perf_counter()
+        entry = Entry(each.label, 1, each.strategy)
+        judged = session if each.scorer is None else replace(session, scorers={MAIN: each.scorer})
+        bench = Bench(task, judged, [entry], bank)
+        asyncio.run(bench.run())
+        mine = found[each.label] = [bench.outcomes[entry.label][problem.id] for problem in task.problems]
+        seconds = time.perf_counter() - started
+        accuracy, cost = fmean(map(correct, mine)), fmean(map(tokens, mine))
+        print(f"{each.label}: {accuracy:.3f}, {cost:,.0f} tokens, {seconds:.0f} s", flush=True)
     return found
 
 

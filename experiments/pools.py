@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from math import exp, inf
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from experiments.intervals import as_number
+from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
+from experiments.intervals import as_number, difference, mean
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime import pocket
 from thinktime.bank.store import Bank
-from thinktime.bench.samples import Pool, banked_pool, recorded_pool
+from thinktime.bench.samples import Pool, Sample, banked_pool, recorded_pool
+from thinktime.bench.selectors import Score, Select, curve
 from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
+from thinktime.core.selection import best, majority
 from thinktime.core.types import Sampling
 
 RECORDED = Path("../shared/data/recorded")
@@ -22,11 +27,13 @@ FEW = 30
 """Problems below which a result says that its intervals are wide."""
 
 
-def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namespace:
-    """The options that all these experiments have; recorded samples unless a bank is named."""
+def arguments(doc: str | None, argv: list[str] | None = None, *, real: bool = False) -> argparse.Namespace:
+    """The options that all these experiments have; recorded samples unless a bank, ``--real`` or ``real`` is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDED, help="JSONL files of recorded samples")
     parser.add_argument("--bank", type=Path, help="measure the shipped model's samples in this bank instead")
+    only = "measure these committed exports of real models, or all, instead"
+    parser.add_argument("--real", nargs="*", default=[] if real else None, metavar="NAME", help=only)
     parser.add_argument("--problems", type=int, default=200, help="of the pocket task, with --bank")
     parser.add_argument("--samples", type=int, default=256, help="of each problem, with --bank")
     parser.add_argument("--split", default="test")
@@ -41,6 +48,8 @@ def arguments(doc: str | None, argv: list[str] | None = None) -> argparse.Namesp
 
 def pools(args: argparse.Namespace) -> dict[str, Pool]:
     """The pools to measure, by name; ends the program with one line if there are none."""
+    if args.real is not None:
+        return {path.name.removesuffix(SUFFIX): judged_pool(path) for path in exports(args.real)}
     if args.bank is not None:
         if not args.bank.exists():
             sys.exit(f"bank={str(args.bank)!r}: it is not there; fill it with the shipped model's samples first")
@@ -71,6 +80,52 @@ def describe(pool: Pool) -> dict[str, Any]:
     return known
 
 
+def likelihood(sample: Sample) -> float:
+    """The log-probability of the sample, by which the likeliest one is chosen."""
+    return -inf if sample.logprob is None else sample.logprob
+
+
+def confidence(sample: Sample) -> float:
+    """The geometric mean of the probabilities of its tokens."""
+    return exp(likelihood(sample) / max(1, sample.length))
+
+
+def reward(sample: Sample) -> float | None:
+    """The reward of the sample: for functions, whether it passes the examples of its prompt."""
+    return sample.reward
+
+
+def selectors(pool: Pool) -> dict[str, tuple[Select, Score]]:
+    """What chooses among samples without a reference. Functions have no vote: two are equal only as texts."""
+    found: dict[str, tuple[Select, Score]] = {"likeliest sample": (best, likelihood)}
+    if all(problem.reference is not None for problem in pool.problems):
+        found = {"vote": (majority, likelihood)} | found
+    if any(sample.reward is not None for problem in pool.problems for sample in problem.samples):
+        found["examples of the prompt"] = (best, reward)
+    return found
+
+
+def beside_greedy(found: Mapping[str, Pool], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """One sample at temperature 0 beside one sample and the vote, for pools whose export ``NAME-greedy`` is there."""
+    rows = {}
+    known = known_exports()
+    for name, path in ((name, known.get(f"{name}-greedy")) for name in found):
+        if path is None:
+            continue
+        greedy = {problem.id: problem for problem in judged_pool(path).problems}
+        problems = [problem for problem in found[name].problems if problem.id in greedy]
+        right = [greedy[problem.id].pass_rate for problem in problems]
+        vote = curve(problems, [found[name].fewest], majority)[found[name].fewest].each
+        rows[name] = {
+            "n_problems": len(problems),
+            "accuracy": mean(right),
+            "tokens": fmean(greedy[problem.id].samples[0].length for problem in problems),
+            "minus_one_sample": difference(right, [problem.pass_rate for problem in problems]),
+            "minus_vote_of_all_samples": difference(right, vote) if problems[0].reference is not None else None,
+        }
+    return {"greedy": rows}
+
+
 def run(
     folder: Path,
     doc: str | None,
@@ -80,6 +135,7 @@ def run(
     lines: Callable[[Mapping[str, Any]], Iterable[str]],
     more: Callable[[Mapping[str, Pool], Mapping[str, Any]], dict[str, Any]] = lambda pools, measured: {},
     argv: list[str] | None = None,
+    module: str = "run",
 ) -> None:
     """Measure every pool, write the result as JSON, plot it and print it; what the data lack is said in one line.
 
@@ -92,12 +148,11 @@ def run(
         lines: that are printed of a pool.
         more: of the result, over all pools.
         argv: the words of the command, those of the process unless given.
+        module: the script, without ``.py``; ``real`` measures committed exports by default.
     """
-    args = arguments(doc, argv)
-    file, made = (
-        (args.out or folder) / f"{'recorded' if args.bank is None else 'pocket'}.json",
-        provenance(folder, args.seed),
-    )
+    args = arguments(doc, argv, real=module == "real")
+    name = "pocket" if args.bank else "recorded" if args.real is None else "real"
+    file, made = (args.out or folder) / f"{name}.json", provenance(folder, args.seed, module)
     refuse_another(file, made["command"], force=args.force)
     try:
         found = pools(args)

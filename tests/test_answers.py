@@ -20,6 +20,7 @@ from thinktime.answers import READERS, TextAnswers, Undecided, canonical, equiva
 from thinktime.answers.arithmetic import TooMuchError, UndefinedError
 from thinktime.answers.kinds import key_of
 from thinktime.answers.notation import plain
+from thinktime.answers.reading import _last_statement
 
 CORPUS = Path(__file__).with_name("corpus")
 unhurried = settings(deadline=None)
@@ -441,6 +442,42 @@ def test_any_text_can_be_read_and_compared(text: str) -> None:
     for said in (text, f"The answer is {text}", f"\\boxed{{{text}}}", f"#### {text}"):
         found = extract(said)
         assert found is None or found.strip()
+
+
+PIECES = [
+    "The answer is ",
+    "the final answer is ",
+    "So the answer is: ",
+    "if ",
+    "not ",
+    "unless\n",
+    "7",
+    "-1,200.5",
+    "3,",
+    ".",
+    "\n",
+]
+PIECES += [
+    " ",
+    "A: 3",
+    "(B)",
+    r"\boxed{4}",
+    "#### 5",
+    "<think>",
+    "</think>",
+    "answer",
+    "Question: 2",
+    "\nQuestion: 2\n",
+    "apples",
+    "[",
+]
+
+
+@unhurried
+@given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
+def test_the_short_way_to_read_an_answer_finds_the_same(text: str) -> None:
+    for said in (text, f"{text}\nThe answer is 7.", f"{text}. So the answer is 1,200.50\n"):
+        assert extract(said) == _last_statement(said)
 
 
 def test_all_short_texts_have_a_key() -> None:

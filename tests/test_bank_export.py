@@ -254,3 +254,75 @@ def test_the_pool_of_an_export_is_the_pool_of_its_bank(folder: Path, monkeypatch
     assert (found.generator, found.unit) == (banked.generator, banked.unit)
     with pytest.raises(InputError, match="no problem of questions with as many samples"):
         exported_pool(folder / "export" / "samples", task, 5)
+
+
+# Continuing an export
+
+SETTINGS = ("--max-tokens", "30", "--strategies", "majority,best_of_n")
+
+
+def continued(folder: Path, out: Path, *options: str) -> tuple[int, str, str]:
+    """A bench on the shipped model whose bank has the samples of the export."""
+    code, shown, errors = ran("bank", "import", str(folder / "export" / "samples"), str(out / "bank.db"))
+    assert code == 0 and "samples of solver@" in shown, errors
+    return ran("bench", str(folder / "questions.jsonl"), *options, "--out", str(out), "--json")
+
+
+def test_a_bench_draws_only_the_samples_that_an_import_lacks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop = json.loads((folder / "stop.json").read_text())
+    drawn, extend = list[tuple[int, tuple[int, ...]]](), LocalGenerator.extend
+
+    async def counting(self: LocalGenerator, extensions: Any) -> Any:
+        drawn.extend((extension.index, extension.node.state.prompt) for extension in extensions)
+        return await extend(self, extensions)
+
+    monkeypatch.setattr(LocalGenerator, "extend", counting)
+    code, out, errors = continued(folder, tmp_path / "continued", *SETTINGS, *stop, "--n", "6")
+    assert code == 0, errors
+    assert sorted(index for index, _ in drawn) == [4, 4, 4, 5, 5, 5]
+    code, straight, errors = ran(
+        "bench", str(folder / "questions.jsonl"), *SETTINGS, *stop, "--n", "6", "--out", "straight", "--json"
+    )
+    assert code == 0, errors
+    assert json.loads(out)["runs"] == json.loads(straight)["runs"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--temperature", "0.5"), "temperature 1.0 and not 0.5"),
+        (("--prompt-template", "{question} {question}"), 'template null and not "{question} {question}"'),
+        (("--seed", "3"), "seed 0 and not 3"),
+        (("--model", "pocket-skilled"), 'model "solver@'),
+    ],
+)
+def test_an_import_of_other_settings_is_not_continued(
+    folder: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    stop = json.loads((folder / "stop.json").read_text())
+    code, _, errors = continued(folder, tmp_path / "other", *SETTINGS, *stop, "--n", "2", *options)
+    assert code == 2 and message in errors and "give their options, or another bank" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_an_import_of_other_files_is_not_continued(folder: Path, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    (tmp_path / "export").mkdir()
+    changed_rows = changed(rows, 0, fingerprint="0" * 16)
+    text = "".join(json.dumps(row) + "\n" for row in changed_rows)
+    (tmp_path / "export" / "samples").write_bytes(gzip.compress(text.encode(), 1))
+    code, _, errors = ran("bank", "import", str(tmp_path / "export" / "samples"), str(tmp_path / "bank.db"))
+    assert code == 0, errors
+    question = str(folder / "questions.jsonl")
+    code, _, errors = ran("bench", question, *SETTINGS, "--bank", str(tmp_path / "bank.db"), "--out", str(tmp_path))
+    assert code == 1 and "other files" in errors and len(errors.splitlines()) == 1
+    code, _, errors = ran("bank", "import", str(folder / "export" / "samples"), str(tmp_path / "bank.db"))
+    assert code == 1 and "other files" in errors
+
+
+def test_what_is_no_export_makes_no_bank(folder: Path, tmp_path: Path) -> None:
+    code, _, errors = ran("bank", "import", str(folder / "questions.jsonl"), str(tmp_path / "bank.db"))
+    assert code == 2 and "its first line does not say" in errors
+    assert not (tmp_path / "bank.db").exists()

@@ -22,7 +22,7 @@ from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.table import results_table
 from thinktime.bench.tally import warnings
 from thinktime.bench.tasks import Task
-from thinktime.cli.bench import print_table
+from thinktime.cli.report import print_table
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer

@@ -135,7 +135,7 @@ def test_a_shipped_model_fits_one_screen() -> None:
 
 
 def test_a_model_that_differs_from_transformers_is_not_to_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thinktime.models.engine.transformers_model.tolerance", lambda dtype: 1e-9)
+    monkeypatch.setattr("thinktime.models.engine.transformers_model.TOLERANCE", 1e-9)
     assert "do not trust it" in row("compared with transformers", "pocket")
 
 

@@ -17,7 +17,7 @@ from thinktime.bench.execution import Programs, arithmetic
 from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.tasks import load
 from thinktime.cli import app
-from thinktime.cli.bench import print_table
+from thinktime.cli.report import print_table
 from thinktime.core.errors import InputError
 from thinktime.core.types import Sampling
 from thinktime.generators.text import Text

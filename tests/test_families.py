@@ -16,6 +16,7 @@ from benchmarks.families.random_models import write_random_model
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.models import load_language_model
 from thinktime.models.engine.rows import Output, Read, Row
+from thinktime.models.engine.transformers_model import TOLERANCE, TransformersLM
 
 GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 20, "sliding_window": 16}
 RIGHT: dict[str, dict[str, Any]] = {
@@ -91,6 +92,32 @@ def test_rows_of_one_batch_have_the_log_probabilities_of_transformers(make: Make
             logprobs = theirs(torch.tensor([ids])).logits[0].double().log_softmax(-1)
         places = range(len(ids) - len(values), len(ids))
         assert values == pytest.approx([float(logprobs[place - 1, ids[place]]) for place in places], abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["Gemma3", "Mixtral", "Qwen3"])
+def test_a_model_of_16_bits_is_compared_in_float32_and_computes_in_its_own_type(
+    make: Make, family: str, dtype: str
+) -> None:
+    path = make(family, **RIGHT.get(family, {}), initializer_range=1.0)
+    model = load_language_model(path, dtype)
+    assert isinstance(model.model, TransformersLM)
+    weights = {name: value.clone() for name, value in model.model.state_dict().items()}
+    assert model.model.verify(model.shape, model.dtype) < TOLERANCE
+    for name, value in model.model.state_dict().items():
+        assert value.dtype == weights[name].dtype and torch.equal(value, weights[name])
+    (output,) = model.engine(kv_bytes=1 << 24).run([Row((5, 6, 7), 0, max_tokens=5)])
+    assert len(output.ids) == 5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_model_that_computes_something_else_is_refused_in_every_type(
+    make: Make, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    path, head = make("Qwen3"), TransformersLM.head
+    monkeypatch.setattr(TransformersLM, "head", lambda self, hidden: head(self, hidden) * 1.01)
+    with pytest.raises(InputError, match="its log-probabilities differ by"):
+        load_language_model(path, dtype)
 
 
 def test_the_context_ends_where_long_rotary_positions_begin(make: Make) -> None:

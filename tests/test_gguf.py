@@ -13,10 +13,14 @@ from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 from thinktime.core.errors import InputError, ModelError
+from thinktime.core.search import Search
+from thinktime.core.types import Problem
 from thinktime.files import cache_folder
+from thinktime.generators.local import LocalGenerator
 from thinktime.models.engine.gguf import converted
-from thinktime.models.engine.llama import Llama, packs
+from thinktime.models.engine.llama import Llama
 from thinktime.models.engine.models import load_language_model
+from thinktime.models.engine.products import packs
 from thinktime.models.engine.rows import Row
 from thinktime.models.engine.transformers_model import difference
 
@@ -130,6 +134,16 @@ def test_auto_is_a_type_of_16_bits_for_a_quantised_file_and_float32_for_a_checkp
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
     assert load_language_model(directory, "auto").weights_dtype == "float32"
+
+
+def test_the_type_that_auto_takes_and_the_same_type_by_name_give_the_same_samples_in_the_bank(tmp_path: Path) -> None:
+    write(tmp_path / "tiny.gguf")
+    chosen = LocalGenerator(tmp_path / "tiny.gguf", dtype="auto")
+    named = LocalGenerator(tmp_path / "tiny.gguf", dtype=chosen.model.weights_dtype)
+    assert chosen.name == named.name and chosen.fingerprint == named.fingerprint
+    keys = [Search(Problem("1", "2 + 2?"), each).root.key for each in (chosen, named)]
+    assert keys[0] == keys[1]
+    assert LocalGenerator(tmp_path / "tiny.gguf", dtype="float64").name != chosen.name
 
 
 def test_another_file_is_another_model(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
@@ -25,11 +26,13 @@ from thinktime.core.usage import Budget, total
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.generators.text import RemoteText, Text
+from thinktime.models.engine.directories import fingerprint, weights_digest
 from thinktime.models.engine.engine import BLOCK_SIZE, Engine
 from thinktime.models.engine.llama import Llama, LlamaConfig
-from thinktime.models.engine.models import ChatTokenizer, LanguageModel, RewardModel, fingerprint, weights_digest
+from thinktime.models.engine.models import LanguageModel, RewardModel
 from thinktime.models.engine.rows import Job, Read, Row
 from thinktime.models.engine.scheduler import Iteration, Scheduler
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.models.engine.worker import Worker
 from thinktime.pocket.problems import read_answer
 from thinktime.scorers.prm import AGGREGATES, ProcessReward
@@ -567,6 +570,21 @@ def test_pack_and_unpack_return_the_same_state(generator: LocalGenerator, questi
     packed = json.loads(json.dumps(generator.pack(step.state, end.state)))
     assert packed["ids"] == list(end.state.ids[len(step.state.ids) :])
     assert generator.unpack(step.state, packed) == end.state
+
+
+@pytest.mark.parametrize("missing", [0, 2, -2])
+def test_a_state_of_an_export_gets_the_ids_of_its_text_and_as_many_as_were_drawn(
+    generator: LocalGenerator, missing: int
+) -> None:
+    text, tokenizer = "Step 1: 3 + 4 = 7.\nAnswer: 7.", generator.model.tokenizer
+    ids = tokenizer.encode(text)
+    exported = {"text": text, "tokens": len(ids) + missing, "step_ends": [19, 29], "logprob": None, "logprobs": [1]}
+    state = generator.unpack(Text((1, 2)), exported)
+    assert state.text == text and state.prompt == (1, 2) and generator.length(state) == len(ids) + missing
+    assert state.ids[: len(ids)] == tuple(ids[: len(state.ids)])
+    assert set(state.ids[len(ids) :]) <= set(tokenizer.end_ids)
+    assert state.step_ends[-1] == len(state.ids) and tokenizer.decode(state.ids[: state.step_ends[0]]).endswith("\n")
+    assert math.isnan(state.logprob) and state.logprobs == (-0.001,)
 
 
 def test_the_name_of_a_generator_changes_with_its_weights_and_its_number_format(

@@ -18,9 +18,10 @@ from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.models.engine.llama import Llama, LlamaConfig
-from thinktime.models.engine.models import ChatTokenizer, LanguageModel, load_language_model
+from thinktime.models.engine.models import LanguageModel, load_language_model
 from thinktime.models.engine.rows import Read, Row
 from thinktime.models.engine.states import Segments
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.pocket import directory
 from thinktime.pocket.tokenizer import END, build
 

@@ -22,6 +22,7 @@ from thinktime.models.engine.engine import BLOCK_SIZE, Engine
 from thinktime.models.engine.llama import Attend, Llama, Tap
 from thinktime.models.engine.models import LanguageModel, RewardModel, load_language_model
 from thinktime.models.engine.rows import Job, Output, Read, Row, RowRace
+from thinktime.models.engine.states import Segments
 
 
 def tokens(outputs: Sequence[Output]) -> list[tuple[int, ...]]:
@@ -377,6 +378,15 @@ def test_a_row_and_a_read_of_the_same_ids_share_one_prefill() -> None:
     assert sampled.ids == expected([row])[0]
     assert read.values is not None and early.values is not None
     assert (len(read.values), len(early.values)) == (0, 27)
+
+
+def test_a_read_may_ask_for_hidden_states_alone() -> None:
+    ids, every = words(30), Segments((1,), tokens=1)
+    engine = tiny_engine(max_tokens=8)
+    alone, both = engine.run([Read(ids, 10, every, logprobs=False), Read(ids, 10, every)])
+    assert alone.values is None and both.values is not None and len(both.values) == 20
+    assert alone.states is not None and both.states is not None
+    torch.testing.assert_close(alone.states, both.states)
 
 
 def test_a_reward_model_processes_only_new_ids_and_equals_one_forward_pass(

@@ -20,7 +20,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import Text
-from thinktime.models.engine.models import ChatTokenizer
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.pocket import directory
 from thinktime.pocket.problems import WordProblem, problems
 from thinktime.pocket.prompts import PROMPTS

@@ -28,7 +28,7 @@ from thinktime.core.usage import Budget
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import pack, thinking_counts, thinking_report, unpack
-from thinktime.models.engine.models import ChatTokenizer
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.probe_cache import ProbeCache
 from thinktime.models.remote.refusals import only_model

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from thinktime.models.engine.directories import weights_digest
 from thinktime.models.engine.llama import Llama
-from thinktime.models.engine.models import weights_digest
 from thinktime.pocket import MAX_TOKENS, MODELS, TEMPERATURE, prompts
 from thinktime.pocket import tokenizer as pocket_tokenizer
 from thinktime.scorers.prm import NO_WORSE

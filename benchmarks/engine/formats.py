@@ -12,13 +12,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from thinktime.bench.environment import environment
-from thinktime.models.engine.llama import dense_product, packed_product, packs
+from thinktime.models.engine.products import dense_product, packed_product, packs
 
 OUT, IN = 4864, 896
 """The matrix of a gate of Qwen2.5-0.5B."""
@@ -38,7 +39,8 @@ def products() -> dict[str, Callable[[Tensor], Tensor]]:
         "bfloat16": lambda x: bfloat16(x.bfloat16(), None),
     }
     if packs(torch.float16, torch.device("cpu")):
-        float16 = packed_product(layer)
+        with ThreadPoolExecutor(1) as pool:
+            float16 = packed_product(pool, layer)
         found["float16, packed"] = lambda x: float16(x, None)
     return found
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,28 @@ class Continuation:
 class Transformers:
     """One model for both kinds of batching. Each has its own copy, because they set the attention differently."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, dtype: torch.dtype = torch.float32) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
-        self._padded, self._continuous = (
-            AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa").eval()
-            for _ in range(2)
-        )
-        self.pad = self._padded.config.pad_token_id or 0
+        self._directory, self._dtype = directory, dtype
+
+    @cached_property
+    def _padded(self) -> Any:
+        return self._loaded()
+
+    @cached_property
+    def _continuous(self) -> Any:
+        return self._loaded()
+
+    def _loaded(self) -> Any:
+        model = AutoModelForCausalLM.from_pretrained(self._directory, dtype=self._dtype, attn_implementation="sdpa")
+        return model.eval()
+
+    @property
+    def pad(self) -> int:
+        """The id that fills short rows."""
+        return self._padded.config.pad_token_id or 0
 
     @torch.inference_mode()
     def generate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class Grown:
     account: Account | None = None
 
 
-def grow(roots: Sequence[Ids], extend: Extend, ends: int, width: int, depth: int) -> Grown:
+def grow(roots: Sequence[Ids], extend: Extend, ends: Collection[int], width: int, depth: int) -> Grown:
     """Beam search over lines: ``width`` children per problem and level; `KEPT` of the unfinished ones continue."""
     grown = Grown()
     started, tokens = time.perf_counter(), 0
@@ -49,7 +49,7 @@ def grow(roots: Sequence[Ids], extend: Extend, ends: int, width: int, depth: int
         beams = [[] for _ in roots]
         for (index, ids, logprob), child in zip(parents, children, strict=True):
             grown.texts.append(ids + child.ids)
-            if child.ids[-1] != ends:
+            if child.ids[-1] not in ends:
                 beams[index].append((ids + child.ids, logprob + child.logprob))
         beams = [sorted(beam, key=lambda node: -node[1])[:KEPT] for beam in beams]
     grown.timed = Timed(tokens, time.perf_counter() - started)
@@ -73,7 +73,7 @@ def measure(
             rows = [Row(ids, next(keys), LINE, TEMPERATURE, stop_ids=newlines) for ids in prefixes]
             return [Continuation(output.ids, sum(output.logprobs)) for output in engine.run(rows)]
 
-        grown = grow(roots, extend, eos, width, depth)
+        grown = grow(roots, extend, [eos], width, depth)
         grown.account = engine.account
         return grown
 
@@ -81,7 +81,7 @@ def measure(
         def extend(prefixes: Sequence[Ids]) -> list[Continuation]:
             return peer.generate(prefixes, LINE, [eos, *newlines], TEMPERATURE, logprobs=True)
 
-        return grow(roots, extend, eos, width, depth)
+        return grow(roots, extend, [eos], width, depth)
 
     results = alternate({"ours": ours, "generate": theirs}, rounds)
     seconds = {name: [grown.timed.seconds for grown in runs] for name, runs in results.items()}

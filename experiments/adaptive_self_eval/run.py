@@ -60,11 +60,11 @@ class Policy:
         return {"accuracy": mean(self.right), "tokens": self.cost, "samples": float(self.samples.mean())}
 
 
-def orders(problems: int, seed: int) -> Places:
+def orders(problems: int, seed: int, samples: int = N) -> Places:
     """Orders to draw the samples in, ``[orders, problems, samples]``; the first is as they were drawn."""
     rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(np.tile(np.arange(N), (ORDERS - 1, problems, 1)), axis=2)
-    return np.concatenate([np.arange(N)[None, None].repeat(problems, 1), shuffled])
+    shuffled = rng.permuted(np.tile(np.arange(samples), (ORDERS - 1, problems, 1)), axis=2)
+    return np.concatenate([np.arange(samples)[None, None].repeat(problems, 1), shuffled])
 
 
 def good_enough(gamma: float) -> Stops:
@@ -79,7 +79,7 @@ def after(n: int) -> Stops:
 
 def drawn_until(scores: Array, stops: Stops) -> Places:
     """How many are drawn in each order, ``[orders, problems]``; at most all samples."""
-    ends = [stops(scores[..., :k], k) for k in range(1, N)] + [np.ones(scores.shape[:2], bool)]
+    ends = [stops(scores[..., :k], k) for k in range(1, scores.shape[-1])] + [np.ones(scores.shape[:2], bool)]
     drawn: Places = np.stack(ends, -1).argmax(-1) + 1
     return drawn
 
@@ -90,7 +90,7 @@ def play(found: Evaluated, order: Places, stops: Stops) -> Policy:
         np.take_along_axis(a[None], order, 2) for a in (found.right, found.tokens, found.scores[1.0])
     )
     drawn = drawn_until(scores, stops)
-    seen = np.arange(N) < drawn[..., None]
+    seen = np.arange(scores.shape[-1]) < drawn[..., None]
     best = np.where(seen, scores, -1).argmax(-1)
     chosen = np.take_along_axis(right, best[..., None], 2)[..., 0]
     return Policy(chosen.mean(0), (tokens * seen).sum(-1).mean(0), drawn.mean(0))
@@ -146,7 +146,7 @@ def expected_error(scores: Array, values: Array, bins: int = 10) -> float:
 
 def prune(found: Evaluated, cut: int, worth: Array, keep: float) -> Policy:
     """Finish the best share by ``worth`` after ``cut`` tokens, answer the best of those."""
-    places = int(np.ceil(keep * N))
+    places = int(np.ceil(keep * found.right.shape[1]))
     kept = np.zeros_like(found.right, bool)
     np.put_along_axis(kept, np.argsort(-worth, 1, kind="stable")[:, :places], True, 1)
     tokens = np.where(kept, found.tokens, np.minimum(found.tokens, cut)).sum(1)

@@ -89,23 +89,24 @@ def main() -> None:
 
 
 def tokens_held(found: Sequence[Outcome], generator: LocalGenerator) -> list[list[int]]:
-    """Tokens that a search holds, problem by problem and depth by depth: prompt, nodes of that depth, their ancestors.
+    """Tokens that a search holds, problem by problem and depth by depth."""
+    return [held(outcome.trace, len(generator.root(outcome.problem).prompt)) for outcome in found]
+
+
+def held(trace: Sequence[Mapping[str, Any]], prompt: int) -> list[int]:
+    """Tokens that a search holds at every depth: the prompt, the nodes of that depth and their ancestors.
 
     As in the published measurements of tree search, before that depth is pruned. For searches that go step by step.
     """
-    found_sizes = []
-    for outcome in found:
-        nodes = {node["key"]: node for node in outcome.trace}
-        prompt = len(generator.root(outcome.problem).prompt)
-        on_paths: dict[int, set[str]] = {}
-        for node in outcome.trace:
-            on_path, key = on_paths.setdefault(node["depth"], set()), node["key"]
-            while key and key not in on_path:
-                on_path.add(key)
-                key = nodes[key]["parent"]
-        on_paths.pop(0, None)
-        found_sizes.append([prompt + sum(nodes[key]["tokens"] for key in keys) for keys in on_paths.values()])
-    return found_sizes
+    nodes = {node["key"]: node for node in trace}
+    on_paths: dict[int, set[str]] = {}
+    for node in trace:
+        on_path, key = on_paths.setdefault(node["depth"], set()), node["key"]
+        while key and key not in on_path:
+            on_path.add(key)
+            key = nodes[key]["parent"]
+    on_paths.pop(0, None)
+    return [prompt + sum(nodes[key]["tokens"] for key in keys) for keys in on_paths.values()]
 
 
 def means(held: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, list[float]]:

@@ -25,7 +25,7 @@ from thinktime.core.selection import Candidate
 from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Capability, Node
 from thinktime.generators.text import Text
-from thinktime.models.engine.models import ChatTokenizer
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.pocket import directory, prompts
 from thinktime.pocket.problems import read_answer
 from thinktime.pocket.tokenizer import STEP

@@ -16,7 +16,7 @@ from thinktime.core.search import Search
 from thinktime.core.selection import majority
 from thinktime.core.trace import Answer, Record
 from thinktime.core.types import Capability, Node
-from thinktime.models.engine.models import ChatTokenizer
+from thinktime.models.engine.tokenizer import ChatTokenizer
 from thinktime.pocket import directory, prompts
 from thinktime.prompts.common import JUDGE
 from thinktime.strategies.verification.generative_reward import most_frequent

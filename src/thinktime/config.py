@@ -23,8 +23,10 @@ POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retr
 """The shipped models that can be asked, by the name that a config gives them."""
 SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
 """The shipped models that judge, by the name that a config gives them."""
-OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward")
+OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward", "confidence", "p-yes")
 """Scorers that look into the main model, or ask it."""
+HEAD = "head:"
+"""Prefix for the path of a reward head on the main model's hidden states."""
 CONTROLS = {
     **dict.fromkeys(("oracle", "dial"), "uses the reference answers"),
     "random": "knows nothing",
@@ -105,9 +107,11 @@ class ScorerSpec:
     """A scorer and its settings.
 
     Args:
-        source: a shipped scorer (`SHIPPED_SCORERS`), ``none``, one that uses the main model (`OF_MODEL`), a reward
-            model's directory, a reward model behind HTTP (a URL that ends in ``/pooling``, ``/classify`` or
-            ``/score``), an endpoint that judges by prompt, or a scorer of an installed package.
+        source: a shipped scorer (`SHIPPED_SCORERS`), ``none``, one that uses the main model (`OF_MODEL`), ``head:FILE``
+            for a reward head on its hidden states, a reward model's directory, a language model that is asked whether
+            a solution is right (a name of the catalogue or the hub, or a ``.gguf`` file), a reward model behind HTTP
+            (a URL that ends in ``/pooling``, ``/classify`` or ``/score``), an endpoint that judges by prompt, or a
+            scorer of an installed package.
         name: which of an endpoint's models; not needed if it has one.
         price: an endpoint's dollars per million tokens.
         aggregate: how step rewards become one: last, min, mean, product.

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from thinktime.config import OF_MODEL, POCKET, SHIPPED_SCORERS, Config, Models, ModelSpec, Scorers, ScorerSpec, is_url
+from thinktime.config import (
+    HEAD,
+    OF_MODEL,
+    POCKET,
+    SHIPPED_SCORERS,
+    Config,
+    Models,
+    ModelSpec,
+    Scorers,
+    ScorerSpec,
+    is_url,
+)
 from thinktime.core.environment import Environment
 from thinktime.core.errors import BankError, InputError
 from thinktime.core.journal import Journal
@@ -274,6 +285,7 @@ def model_path(source: str) -> Path:
 def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -> Scorer:
     """The scorer of a role, which may use the main model."""
     from thinktime import plugins, pocket
+    from thinktime.hub.resolve import reference
     from thinktime.scorers.prm import ProcessReward
 
     source = spec.source
@@ -281,7 +293,7 @@ def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -
         return remote_scorer(
             source, _key(role, source, "scorer", config), name=spec.name, price=spec.price, aggregate=spec.aggregate
         )
-    if source in OF_MODEL:
+    if source in OF_MODEL or source.startswith(HEAD):
         return _of_model(source, config, generator)
     shipped = source in SHIPPED_SCORERS
     directory = pocket.directory(SHIPPED_SCORERS[source]) if shipped else user_path("scorer", source)
@@ -290,6 +302,8 @@ def _scorer(role: str, spec: ScorerSpec, config: Config, generator: Generator) -
         if made is not None:
             return made
     main = config.model_specs()[MAIN]
+    if directory.suffix == ".gguf" or (not directory.exists() and reference(source) is not None):
+        return _asked(source, role, config, generator)
     dtype = _dtype(main) if isinstance(main, ModelSpec) else "auto"
     return ProcessReward(directory, aggregate=spec.aggregate, dtype="float32" if dtype == "auto" else dtype)
 
@@ -308,6 +322,10 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         return UntrainedSelfEvaluation(generator)
     if source == "generative-reward":
         return _generative_reward(config, generator)
+    if source == "confidence":
+        from thinktime.scorers.confidence import Confidence
+
+        return Confidence(generator)
     main = config.main
     if not isinstance(generator, LocalGenerator) or main is None:
         raise InputError("scorer", source, "an endpoint does not show its inside; give a local --model")
@@ -315,10 +333,31 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         from thinktime.scorers.verdict import VerdictProbability
 
         return VerdictProbability(generator)
+    if source == "p-yes":
+        from thinktime.scorers.p_yes import YesProbability
+
+        return YesProbability(generator, writes=True)
+    if source.startswith(HEAD):
+        from thinktime.scorers.head import RewardHead
+
+        return RewardHead(generator, user_path("scorer", source.removeprefix(HEAD)))
     from thinktime.scorers.meta import MetaReward
 
     directory = pocket.directory(POCKET[main]) if main in POCKET else model_path(main)
     return MetaReward(generator, directory / "meta.json")
+
+
+def _asked(source: str, role: str, config: Config, generator: Generator) -> Scorer:
+    """A language model that is asked whether a solution is right. It is not loaded twice."""
+    from thinktime.generators.local import LocalGenerator
+    from thinktime.scorers.p_yes import YesProbability
+
+    main = config.model_specs()[MAIN]
+    writes = isinstance(main, ModelSpec) and main.source == source
+    given = main.dtype if isinstance(main, ModelSpec) else "auto"
+    asked = generator if writes else _model(role, ModelSpec(source, dtype=given), config)
+    assert isinstance(asked, LocalGenerator)
+    return YesProbability(asked, writes=writes)
 
 
 def _generative_reward(config: Config, generator: Generator) -> Scorer:

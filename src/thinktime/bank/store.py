@@ -47,6 +47,9 @@ CREATE TABLE IF NOT EXISTS fingerprints (
 CREATE TABLE IF NOT EXISTS provenance (
     name TEXT PRIMARY KEY, record TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS imports (
+    header TEXT PRIMARY KEY
+);
 CREATE TABLE IF NOT EXISTS spending (
     account TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -168,6 +171,14 @@ class Bank:
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What `add_provenance` noted, by the name of the model."""
         return {name: json.loads(record) for name, record in self._read("SELECT name, record FROM provenance")}
+
+    def add_import(self, header: Mapping[str, Any]) -> None:
+        """Note the header of an export whose samples were added, as a JSON object."""
+        self._write("INSERT OR IGNORE INTO imports (header) VALUES (?)", [(json.dumps(header),)])
+
+    def imports(self) -> list[dict[str, Any]]:
+        """What `add_import` noted, in this order."""
+        return [json.loads(header) for (header,) in self._read("SELECT header FROM imports ORDER BY rowid")]
 
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
         """Store the role of each model (or scorer, by ``kind``) for the next searches."""

@@ -1,5 +1,7 @@
 """Exports of banks: one gzip file of JSON lines with the independent samples of a task, which replays like the bank.
 
+`thinktime.bench.bank_writer` writes them. This module reads them: as a bank to replay, as a pool, or to draw more.
+
 The first line is the header: format, model, provenance, task, prompt, sampling, seed, date, command and counts. Then
 each line is a sample, by problem and index, or a score. A sample has its ``root``, which with the index gives its key
 in the bank, ``finish``, ``text``, the number of its ``tokens``, ``logprob``, ``logprobs`` (of single tokens, as in the
@@ -11,14 +13,13 @@ which nobody reads without the model, and the part of ``seconds`` below a millis
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -26,24 +27,23 @@ from typing import Any, get_args
 from thinktime.answers import canonical
 from thinktime.bank.store import Bank
 from thinktime.bench.jsonl import EXPORT, read_jsonl
-from thinktime.bench.samples import Pool, Sampled, judged, only_model
+from thinktime.bench.samples import Pool, Sampled, judged
 from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError
-from thinktime.core.journal import readable
 from thinktime.core.search import sample_key
-from thinktime.core.types import MAIN, Finish, Node, Problem, Sampling, Score
+from thinktime.core.types import MAIN, Finish, Node, Problem, Score
 from thinktime.core.usage import Usage
-from thinktime.files import write_whole
 from thinktime.generators.recorded import BankedGenerator
 from thinktime.generators.text import Text
 from thinktime.session import Session
 
 SCHEMA = 1
+PER_TOKEN: Mapping[str, tuple[type, ...]] = {"logprobs": (int,), "confidences": (int, float)}
+"""The lists of numbers that a state may have, one number a token."""
+CUT = "/cut"
+"""Ends the key of a sample that was cut short, once for each such sample."""
 LONGEST = 4_000_000
 """The most characters of a line."""
-_PER_TOKEN: Mapping[str, tuple[type, ...]] = {"logprobs": (int,), "confidences": (int, float)}
-"""The lists of numbers that a state may have, one number a token."""
-_CUT = "/cut"
 _MOST_CUTS = 1000
 _SQLITE = b"SQLite format 3\0"
 _HEADER = {
@@ -63,132 +63,6 @@ _SCORE = {
     "usage": (dict,),
 }
 """The fields of the kinds of lines, with the types of their values."""
-
-
-def export(
-    bank: Bank,
-    path: Path,
-    task: Task,
-    sampling: Sampling,
-    *,
-    seed: int = 0,
-    model: str | None = None,
-    command: str = "",
-) -> dict[str, Any]:
-    """Write the independent samples of a task with one setting, and their scores. Return the header.
-
-    Of a problem these are the samples from index 0 on, up to the first that is missing. The key of a sample depends on
-    model, prompt, sampling and seed, so the settings in the header are those of the samples.
-
-    Args:
-        bank: may be open for reading only.
-        path: of the export; there is no such file yet.
-        task: its problems.
-        sampling: of the samples.
-        seed: of the run.
-        model: the model's name in the bank; not needed if it has one.
-        command: what the header names as the command.
-
-    Raises:
-        InputError: the file exists or cannot be written, or the bank has no such sample or several models.
-        BankError: the bank cannot be read, or has samples that are not texts.
-    """
-    if path.exists():
-        raise InputError("out", str(path), "it exists; remove it, or give another name")
-    name = only_model(bank, model)
-    session = Session({MAIN: BankedGenerator(name)}, sampling=sampling, seed=seed)
-    lines: list[dict[str, Any]] = []
-    keys: set[str] = set()
-    for problem in task.problems:
-        root = session.search(problem).root.key
-        keys.add(root)
-        for index in count():
-            found = list(_with_cuts(bank, sample_key(root, index)))
-            if not found:
-                break
-            keys |= {key for key, _ in found}
-            place = {"problem": problem.id, "root": root, "index": index}
-            lines += [place | _sample_line(key, row) for key, row in found]
-    if not lines:
-        settings = f"temperature {sampling.temperature:g}, {sampling.max_length} tokens, stop {list(sampling.stop)}"
-        raise InputError(
-            "bank",
-            str(bank.path),
-            f"it has no samples of {task.name} with {settings} and seed {seed}; give the options of the bench",
-        )
-    scores = [
-        {"score": key, "scorer": scorer, "value": score.value, "steps": score.steps, "usage": _brief(score.usage)}
-        for scorer in bank.scorers()
-        for key, score in bank.scores(scorer)
-        if _nodes_of(key) <= keys
-    ]
-    scorers = {line["scorer"] for line in scores}
-    roles = {
-        kind: {role: only for role, names in bank.roles(kind).items() for only in names if only in kept}
-        for kind, kept in (("model", {name}), ("scorer", scorers))
-    }
-    header = {
-        "format": EXPORT,
-        "schema": SCHEMA,
-        "model": name,
-        "provenance": bank.provenance().get(name, {}),
-        "fingerprint": bank.fingerprint(name),
-        "task": {"name": task.name, **task.details},
-        "sampling": asdict(sampling),
-        "seed": seed,
-        "date": bank.last_day(name),
-        "command": command,
-        "roles": roles,
-        "n": {
-            "problems": len({line["problem"] for line in lines}),
-            "samples": len(lines),
-            "tokens": sum(line["tokens"] for line in lines),
-            "scores": len(scores),
-        },
-    }
-    text = "".join(
-        json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in (header, *lines, *scores)
-    )
-    try:
-        write_whole(path, gzip.compress(text.encode("utf-8", "surrogatepass"), 9, mtime=0))
-    except OSError as error:
-        raise InputError("out", str(path), f"cannot write it ({error})") from None
-    return header
-
-
-def _with_cuts(bank: Bank, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The sample of a key, and those that a race or a budget cut short, with their keys."""
-    whole = bank.find_sample(key)
-    if whole is not None:
-        yield key, whole
-    while (cut := bank.find_sample(key := key + _CUT)) is not None:
-        yield key, cut
-
-
-def _sample_line(key: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    with readable(key):
-        state = row["state"]
-        logprob = state["logprob"]
-        return {
-            **({"cut": key.count(_CUT)} if _CUT in key else {}),
-            "finish": row["finish"],
-            "text": state["text"],
-            "tokens": len(state["ids"]) if "ids" in state else state["tokens"],
-            "logprob": None if logprob is None or math.isnan(logprob) else logprob,
-            **{name: state[name] for name in (*_PER_TOKEN, "thinking") if name in state},
-            "passes": row["passes"],
-            "usage": _brief(Usage.from_dict(row["usage"])),
-        }
-
-
-def _brief(usage: Usage) -> dict[str, float | None]:
-    counts = usage.as_dict() | {"seconds": round(usage.seconds, 3)}
-    return {name: value for name, value in counts.items() if value != 0}
-
-
-def _nodes_of(key: str) -> set[str]:
-    """The keys of the nodes that the key of a score names; see `thinktime.core.scores`."""
-    return {part.partition("+")[0] for part in re.split("[<,]", key.removeprefix("compare:"))}
 
 
 def is_export(path: Path, replay: bool) -> bool:
@@ -218,6 +92,55 @@ def header_of(path: Path) -> Mapping[str, Any]:
     return _header(path, next(read_jsonl(path, LONGEST))[1])
 
 
+def import_samples(path: Path, bank: Bank) -> Mapping[str, Any]:
+    """Put the samples of an export into a bank, so that a run with the same settings draws only more of them.
+
+    Scores stay out: an export does not name the files of its scorers.
+
+    Returns:
+        The header of the export.
+
+    Raises:
+        InputError: the file is not a whole export of this schema. The message names the line.
+        BankError: the bank has samples of the model with other files.
+    """
+    header, samples, _ = _read(path)
+    if header.get("fingerprint") is not None:
+        bank.bind(header["model"], header["fingerprint"])
+    _add_samples(bank, header, samples)
+    bank.add_roles("model", header["roles"].get("model", {}))
+    bank.add_import(header)
+    return header
+
+
+def check_continued(bank: Bank, roots: Iterable[str], session: Session, task: Task) -> None:
+    """Check that a run continues what was imported into its bank, and does not draw everything anew beside it.
+
+    Args:
+        bank: of the run.
+        roots: the keys of the roots of its searches.
+        session: of the run.
+        task: of the run.
+
+    Raises:
+        InputError: exports were imported, and the bank has no sample of these searches.
+    """
+    imports = bank.imports()
+    if not imports or any(bank.find_sample(sample_key(root, 0)) is not None for root in roots):
+        return
+    header = imports[-1]
+    theirs = {**header["task"], "model": header["model"], "seed": header["seed"], **header["sampling"]}
+    ours = {"name": task.name, **task.details, "model": session.models[MAIN].name, "seed": session.seed}
+    ours = json.loads(json.dumps(ours | asdict(session.sampling)))
+    others = [
+        f"{name} {json.dumps(theirs.get(name))[:60]} and not {json.dumps(ours.get(name))[:60]}"
+        for name in {**theirs, **ours}
+        if theirs.get(name) != ours.get(name)
+    ]
+    fix = f"its imported samples have {', '.join(others) or 'other prompts'}; give their options, or another bank"
+    raise InputError("bank", str(bank.path), fix)
+
+
 @contextmanager
 def exported_bank(path: Path) -> Iterator[Bank]:
     """A temporary bank with everything that an export has.
@@ -227,7 +150,12 @@ def exported_bank(path: Path) -> Iterator[Bank]:
     """
     with TemporaryDirectory() as folder, Bank(Path(folder) / "bank.db") as bank:
         bank.path = path  # for messages
-        _fill(bank, path)
+        header, samples, scores = _read(path)
+        _add_samples(bank, header, samples)
+        for name, found in scores.items():
+            bank.add_scores(name, found)
+        for kind, names in header["roles"].items():
+            bank.add_roles(str(kind), names)
         yield bank
 
 
@@ -243,7 +171,7 @@ def exported_pool(path: Path, task: Task, n: int) -> Pool:
     generator = BankedGenerator(header["model"])
     leaves: dict[str, list[Node]] = {}
     for sample in samples:
-        if _CUT not in sample.key:
+        if CUT not in sample.key:
             state = generator.unpack(Text(()), sample.row["state"])
             leaf = Node(sample.key, (sample.index,), state, finish=sample.row["finish"])
             leaves.setdefault(sample.problem, []).append(leaf)
@@ -275,16 +203,11 @@ class _Sample:
     row: dict[str, Any]
 
 
-def _fill(bank: Bank, path: Path) -> None:
-    header, samples, scores = _read(path)
+def _add_samples(bank: Bank, header: Mapping[str, Any], samples: Sequence[_Sample]) -> None:
     for problem, group in groupby(samples, lambda sample: sample.problem):
         bank.add_samples(Problem(problem, ""), header["model"], [(sample.key, sample.row) for sample in group])
-    for name, found in scores.items():
-        bank.add_scores(name, found)
     if header["provenance"]:
         bank.add_provenance(header["model"], header["provenance"])
-    for kind, names in header["roles"].items():
-        bank.add_roles(str(kind), names)
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], list[_Sample], dict[str, list[tuple[str, Score]]]]:
@@ -332,17 +255,17 @@ def _sample(row: Mapping[str, Any], where: str) -> _Sample:
     _check(row, _SAMPLE, where)
     if row["finish"] not in get_args(Finish):
         raise InputError("export", where, f"no sample can finish with {row['finish'][:20]!r}")
-    for name, allowed in _PER_TOKEN.items():
+    for name, allowed in PER_TOKEN.items():
         numbers = row.get(name, [])
         if not isinstance(numbers, list) or not all(type(number) in allowed for number in numbers):
             raise InputError("export", where, f"{name} is not a list of such numbers")
     lines = re.finditer(r"[^\n]*\n|[^\n]+", row["text"])
     state = {"text": row["text"], "tokens": row["tokens"], "step_ends": [line.end() for line in lines]}
-    state |= {name: row[name] for name in ("logprob", *_PER_TOKEN, "thinking") if name in row}
+    state |= {name: row[name] for name in ("logprob", *PER_TOKEN, "thinking") if name in row}
     cut = row.get("cut", 0)
     if cut not in range(_MOST_CUTS):
         raise InputError("export", where, f"cut={str(cut)[:40]!r} is not a small count")
-    key = sample_key(row["root"], row["index"]) + _CUT * cut
+    key = sample_key(row["root"], row["index"]) + CUT * cut
     counts = {"usage": _usage(row["usage"], where).as_dict(), "passes": row["passes"]}
     return _Sample(row["problem"], row["index"], key, {"state": state, "finish": row["finish"], **counts})
 

@@ -6,19 +6,18 @@ The SHA-256 alone decides whether a file is the right one, wherever it was found
 from __future__ import annotations
 
 import hashlib
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.files import cache_folder, write_whole
+from thinktime.files import cache_folder
+from thinktime.hub.catalogue import ModelFile
+from thinktime.hub.transfer import PullError, check, download
 
 _DEPTH = ("*", "*/*", "*/*/*")
 """How deep a user's folder is searched."""
-_SECONDS = 60.0
-"""Most seconds between two pieces of a download."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +72,20 @@ def find(files: tuple[DataFile, ...], folder: Path | None = None) -> tuple[DataF
 
 
 def pull(file: DataFile) -> Path:
-    """Download a file into the folder of data.
+    """Download a file into the folder of data, or the rest of it if an earlier download was interrupted.
 
     Raises:
         ModelError: it cannot be downloaded, or the server has another file under this address.
     """
     place = data_folder() / file.name
-    try:
-        with urllib.request.urlopen(file.url, timeout=_SECONDS) as reply:
-            content = reply.read(file.size + 1)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file.name}: cannot download {file.url} ({error})") from None
-    if (found := hashlib.sha256(content).hexdigest()) != file.sha256:
-        raise ModelError(f"{file.name}: {file.url} has another file: SHA-256 {found}, not {file.sha256}")
+    part = place.with_name(f"{place.name}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, content)
+        download(file.url, part, file.size, lambda _: None)
+        check(part, ModelFile(file.name, file.size, file.sha256))
+        part.replace(place)
+    except PullError as error:
+        raise ModelError(f"{file.name}: cannot download it ({error})") from None
     except OSError as error:
         raise ModelError(f"{file.name}: cannot write {place} ({error})") from None
     return place

@@ -13,6 +13,7 @@ from typing import Any
 
 from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
+from thinktime.bench.bank_export import check_continued
 from thinktime.bench.execution import ProgramValues
 from thinktime.bench.statistics import DIFFERENCES, SHARES, mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tally import Kind, Tally, ends, tally
@@ -108,8 +109,10 @@ class Bench:
 
         Raises:
             CapabilityError: all entries are refused, the first because its needs are not met.
-            InputError: all entries are refused; or a problem is invalid, or the budget does not cover one sample.
+            InputError: all entries are refused; or a problem is invalid, the budget does not cover one sample, or the
+                bank has imported samples that this run does not continue.
         """
+        roots = []
         for problem in self.task.problems:
             try:
                 search = self.session.search(problem)
@@ -118,6 +121,8 @@ class Bench:
             worst = search.generator.worst_case(search.root, search.sampling.max_length)
             if not search.ledger.reserve(worst):
                 raise InputError("budget", self.budget_text(), f"not enough for one sample of problem {problem.id}")
+            roots.append(search.root.key)
+        check_continued(self.bank, roots, self.session, self.task)
         for entry in self._accepted():
             await self._run_entry(entry)
 

@@ -13,15 +13,17 @@ from typer.exceptions import TyperException
 from thinktime import __version__
 from thinktime.cli.ask import ask
 from thinktime.cli.bank import bank
-from thinktime.cli.bench import bench, report
+from thinktime.cli.bench import bench
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.data import data
 from thinktime.cli.demo import demo
 from thinktime.cli.doctor import doctor
 from thinktime.cli.models import models
 from thinktime.cli.paint import paint
+from thinktime.cli.plan import calibrate, plan
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
+from thinktime.cli.report import report
 from thinktime.cli.results import compare, export
 from thinktime.cli.score_server import score_server
 from thinktime.cli.serve import serve
@@ -48,7 +50,23 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (ask, paint, bench, serve, replay, report, compare, export, probe, doctor, demo, score_server):
+commands = (
+    ask,
+    paint,
+    bench,
+    serve,
+    replay,
+    report,
+    compare,
+    export,
+    calibrate,
+    plan,
+    probe,
+    doctor,
+    demo,
+    score_server,
+)
+for command in commands:
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")

@@ -110,12 +110,14 @@ def ask(
     if answer.node is None and search.exhausted and answer.usage.model_calls == 0:
         raise InputError("budget", budget, f"not enough for one sample; it may take {_one_sample(search)}")
     nodes = [record.node for record in search.trace.values()]
+    choices = [event for event in search.events if "planner" in event]
     thinking = {} if thinking_tokens is None else {"thinking": thinking_report(thinking_counts(nodes), thinking_tokens)}
     if as_json:
         text = answer.node.state.text if answer.node else None
         out = {"answer": answer.value, "finish": answer.finish, "text": text, "share": answer.share}
         out |= {"strategy": name, "usage": answer.usage.as_dict(), "path_tokens": answer.path_tokens}
         out["accounts"] = as_rows(answer.accounts)
+        out |= {"chosen": choices} if choices else {}
         print(json.dumps(out | thinking | {"passes": answer.passes} | ({"tree": records(search)} if tree else {})))
         return
     from rich.console import Console
@@ -130,6 +132,9 @@ def ask(
     share = f", {100 * answer.share:.0f}% of the vote" if answer.share is not None else ""
     value = escape(printable(answer.value)) if answer.value else "no answer"
     console.print(f"[bold]{value}[/bold]  ({name}, {answer.finish}{share})")
+    for choice in choices:
+        reason = f": {choice['reason']}" if "reason" in choice else ""
+        console.print(f"chosen by {choice['planner']}: {choice['strategy']}{reason}", style="dim", markup=False)
     console.print(
         f"[dim]{usage.generated_tokens} tokens generated in {usage.model_calls} calls, "
         f"{_known(usage.prompt_tokens)} prompt tokens computed and {_known(usage.cached_tokens)} reused, "

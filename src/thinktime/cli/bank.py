@@ -1,4 +1,4 @@
-"""``thinktime bank``: exports of banks."""
+"""``thinktime bank``: exports of banks, and banks from exports."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from typing import Annotated
 
 import typer
 
-from thinktime.cli.common import Json, MaxTokens, Seed, Stop, Temperature, numbers_in, stops_in, template_of
+from thinktime.cli.common import Json, MaxTokens, Seed, Stop, Temperature, TopP, stops_in
+from thinktime.cli.tasks import (
+    AnswerField,
+    Data,
+    Levels,
+    Problems,
+    PromptTemplate,
+    QuestionField,
+    Split,
+    System,
+    loader,
+)
 from thinktime.core.errors import InputError
+from thinktime.core.printable import printable
 from thinktime.core.types import Sampling
 
-bank = typer.Typer(no_args_is_help=True, help="Banks of samples: export them.")
-
-
-@bank.callback()
-def banks() -> None:
-    """Without it, a group of one command would be that command."""
+bank = typer.Typer(no_args_is_help=True, help="Banks of samples: export them, and continue an export.")
 
 
 @bank.command("export")
@@ -27,17 +34,17 @@ def export_bank(
     source: Annotated[Path, typer.Argument(metavar="BANK", help="The bank. A bench may be writing it.")],
     out: Annotated[Path, typer.Argument(help="The new file, as samples.jsonl.gz.")],
     task: Annotated[str, typer.Option(help="The task of the samples, as for `thinktime bench`.")],
-    problems: Annotated[int | None, typer.Option("--problems", "--limit", help="How many problems.")] = None,
-    levels: Annotated[str, typer.Option(help="Pocket levels.")] = "1,2,3,4,5",
-    split: Annotated[str, typer.Option(help="Split of the task.")] = "test",
-    prompt_template: Annotated[str | None, typer.Option(help="As it was given to the bench.")] = None,
-    system: Annotated[str | None, typer.Option(help="As it was given to the bench.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder with a benchmark's files.")] = None,
-    question_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the question.")] = "question",
-    answer_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the answer.")] = "answer",
+    problems: Problems = None,
+    levels: Levels = "1,2,3,4,5",
+    split: Split = "test",
+    prompt_template: PromptTemplate = None,
+    system: System = None,
+    data: Data = None,
+    question_field: QuestionField = "question",
+    answer_field: AnswerField = "answer",
     model: Annotated[str | None, typer.Option(help="The model's name in the bank; not needed if it has one.")] = None,
     temperature: Temperature = 1.0,
-    top_p: Annotated[float, typer.Option("--top-p", help="As it was given to the bench.")] = 1.0,
+    top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
     stop: Stop = None,
     seed: Seed = 0,
@@ -45,24 +52,22 @@ def export_bank(
 ) -> None:
     """Write the independent samples of a task to one small file, which `thinktime bench --replay --bank` reads."""
     from thinktime.bank.store import Bank
-    from thinktime.bench.bank_export import export
-    from thinktime.bench.tasks import load
+    from thinktime.bench.bank_writer import export
     from thinktime.pocket import MAX_TOKENS
 
     if not source.is_file():
         raise InputError("bank", str(source), "there is no such file")
-    loaded = load(
+    loaded = loader(
         task,
-        problems,
-        levels=numbers_in("levels", levels),
+        levels=levels,
         split=split,
-        question=question_field,
-        answer=answer_field,
-        unsafe=True,  # an export runs no program, so it needs no sandbox
-        template=None if prompt_template is None else template_of(prompt_template),
+        prompt_template=prompt_template,
         system=system,
         data=data,
-    )
+        question_field=question_field,
+        answer_field=answer_field,
+        unsafe=True,  # an export runs no program, so it needs no sandbox
+    )(problems)
     limit = max_tokens or loaded.max_tokens or (MAX_TOKENS if task == "pocket" else 1024)
     sampling = Sampling(temperature, top_p, limit, stop=loaded.stop if stop is None else stops_in(stop))
     command = "thinktime " + shlex.join(sys.argv[1:])
@@ -74,3 +79,22 @@ def export_bank(
         return
     counts = ", ".join(f"{number:,} {what}" for what, number in header["n"].items())
     print(f"{out}: {counts}, {size:,} bytes")
+
+
+@bank.command("import")
+def import_bank(
+    source: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file of `thinktime bank export`.")],
+    out: Annotated[Path, typer.Argument(metavar="BANK", help="The bank. It is made if it does not exist.")],
+    as_json: Json = False,
+) -> None:
+    """Put the samples of an export into a bank, from which `thinktime bench --bank` draws more of them."""
+    from thinktime.bank.store import Bank
+    from thinktime.bench.bank_export import header_of, import_samples
+
+    header_of(source)  # another file leaves no empty bank
+    with Bank(out) as opened:
+        header = import_samples(source, opened)
+    if as_json:
+        print(json.dumps({"bank": str(out), "header": header}))
+        return
+    print(f"{out}: {header['n']['samples']:,} samples of {printable(header['model'])}")

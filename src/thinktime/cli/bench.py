@@ -1,4 +1,4 @@
-"""``thinktime bench``, ``report`` and ``demo``: strategies at several budgets on a task, and their results."""
+"""``thinktime bench``: strategies at several budgets on a task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -45,7 +44,18 @@ from thinktime.cli.common import (
     read_json,
     roles_in,
     stops_in,
-    template_of,
+)
+from thinktime.cli.report import print_table
+from thinktime.cli.tasks import (
+    AnswerField,
+    Data,
+    Levels,
+    Problems,
+    PromptTemplate,
+    QuestionField,
+    Split,
+    System,
+    loader,
 )
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
@@ -69,27 +79,21 @@ def bench(
             "writes, in a sandbox of bubblewrap."
         ),
     ] = "pocket",
-    problems: Annotated[
-        int | None,
-        typer.Option("--problems", "--limit", help="How many problems; default 100, or the whole file."),
-    ] = None,
+    problems: Problems = None,
     strategies: Annotated[
         str, typer.Option(help="Strategies with their options: majority,a_star:k=2,n_goals=4.")
     ] = DEMO_STRATEGIES,
     n: Annotated[str, typer.Option(help="Sizes of those whose n is not given, separated by commas.")] = "1,2,4,8,16",
-    levels: Annotated[str, typer.Option(help="Pocket levels.")] = "1,2,3,4,5",
-    split: Annotated[str, typer.Option(help="Split: train, dev or test of pocket; train or test of gsm8k.")] = "test",
-    prompt_template: Annotated[
-        str | None,
-        typer.Option(help="A file or a text with {question}: the prompt, in place of the task's own turns."),
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message before each prompt.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder with a benchmark's files; their SHA-256 decides.")] = None,
+    levels: Levels = "1,2,3,4,5",
+    split: Split = "test",
+    prompt_template: PromptTemplate = None,
+    system: System = None,
+    data: Data = None,
     show_task: Annotated[
         bool, typer.Option("--show-task", help="Show the task's data, prompt, reader and judge, and ask nothing.")
     ] = False,
-    question_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the question.")] = "question",
-    answer_field: Annotated[str, typer.Option(help="Where a JSONL file keeps the answer.")] = "answer",
+    question_field: QuestionField = "question",
+    answer_field: AnswerField = "answer",
     reader: Annotated[
         str | None,
         typer.Option(
@@ -155,22 +159,20 @@ def bench(
     from thinktime.bench.controls import control, is_control
     from thinktime.bench.runner import Bench
     from thinktime.bench.tally import warnings
-    from thinktime.bench.tasks import load
     from thinktime.session import open_replay, open_session
     from thinktime.strategies import listed
 
     entries = _entries(listed(strategies), numbers_in("n", n))
-    of_task = partial(
-        load,
+    of_task = loader(
         task,
-        levels=numbers_in("levels", levels),
+        levels=levels,
         split=split,
-        question=question_field,
-        answer=answer_field,
-        unsafe=unsafe,
-        template=None if prompt_template is None else template_of(prompt_template),
+        prompt_template=prompt_template,
         system=system,
         data=data,
+        question_field=question_field,
+        answer_field=answer_field,
+        unsafe=unsafe,
     )
     if yes and data is None and task in BENCHMARKS:
         pull_missing(BENCHMARKS[task], split)
@@ -275,34 +277,6 @@ def _show(task: Task, as_json: bool) -> None:
     for name, value in shown.items():
         lines = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
         print(f"{name:<11} " + printable(lines).replace("\n", "\n" + " " * 12))
-
-
-def report(
-    result: Annotated[Path, typer.Argument(help="A result.json of `thinktime bench`.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html beside the result.")] = None,
-    plot_missing: Annotated[
-        bool, typer.Option("--plot-missing", help="Draw runs although some of their samples are missing.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Draw the HTML report of a result again, and print its table."""
-    from thinktime.bench.report import write_report
-
-    loaded = read_json(result)
-    if "runs" not in loaded or loaded.get("schema") != 1:
-        raise InputError("result", str(result), "it is no result of `thinktime bench` (schema 1)")
-    timing_file = result.with_name("timing.json")
-    timing = read_json(timing_file) if timing_file.exists() else {}
-    target = out or result.with_name("report.html")
-    loaded["plot_missing"] = plot_missing or loaded.get("plot_missing", False)
-    try:
-        write_report(loaded, timing, target)
-        if not as_json:
-            print_table(loaded, timing)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError("result", str(result), f"it is no whole result of `thinktime bench` ({reason})") from None
-    print(json.dumps({"report": str(target)}) if as_json else f"report: {target}")
 
 
 def _entries(strategies: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
@@ -413,21 +387,3 @@ def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
             "out", str(out), f"cannot write there ({error}); the bank is safe, give another --out"
         ) from None
     return result, timing
-
-
-def print_table(result: dict[str, Any], timing: dict[str, float]) -> None:
-    """Print the table of a result."""
-    from rich.console import Console
-
-    from thinktime.bench.table import results_table
-
-    table = results_table(result, timing)
-    needed = Console(width=1000).measure(table).maximum
-    Console(width=max(Console().width, needed)).print(table)
-    for run in result["runs"]:
-        if undecided := run.get("undecided"):
-            what = f"{undecided} of {run['n_problems']} answers take too long to compute"
-            print(f"{run['strategy']}, n = {run['n']}: {what}; only the same text equals them")
-    if "sandbox" in result:
-        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in result["verdicts"].items())
-        print(f"sandbox: {result['sandbox']}   programs: {verdicts or 'none'}")

@@ -67,7 +67,9 @@ ScorerText = Annotated[
         help="'pocket', 'none', 'self' (self-evaluation of the pocket solver), 'meta' (rewards of judgements, if "
         "--model has them), 'verdicts' (the probability of the verdicts of --model), 'untrained-self' (self-evaluation "
         "of an endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its "
-        "answers, also side by side), a reward model directory, a reward model behind "
+        "answers, also side by side), 'p-yes' (the probability that --model says yes if it is asked whether a solution "
+        "is right), another model that is asked this (qwen2.5-coder-1.5b-instruct, FILE.gguf), head:FILE (a reward "
+        "head on the hidden states of --model), a reward model directory, a reward model behind "
         "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
         "(http://host:port/v1); in a bench also the controls 'oracle', 'dial:auc=0.8' and 'random'; default: fits "
         "--model. Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
@@ -175,6 +177,8 @@ def config_of(
     Raises:
         InputError: an option cannot work.
     """
+    from thinktime.hub.catalogue import CATALOGUE
+
     models = roles_in("model", model or [os.environ.get("THINKTIME_MODEL") or "pocket"])
     if yes:
         pull_missing(models.values())
@@ -183,6 +187,8 @@ def config_of(
         for field, texts in (("model_name", model_name), ("price", price), ("parameters", parameters))
     )
     given = roles_in("scorer", scorer or [])
+    if yes:
+        pull_missing(source for source in given.values() if source in CATALOGUE)
     scorers = {MAIN: fitting_scorer(models.get(MAIN)), **{r: each for r, each in given.items() if each not in without}}
     scorer_names, scorer_prices = (
         roles_in(field, texts or [], scorers)

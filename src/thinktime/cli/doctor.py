@@ -159,7 +159,7 @@ def _local(source: str, session: Session) -> dict[str, Any]:
     from thinktime.generators.local import LocalGenerator
     from thinktime.models.engine.llama import Llama
     from thinktime.models.engine.llamacpp_model import LlamaCppModel
-    from thinktime.models.engine.transformers_model import TransformersLM, difference, tolerance
+    from thinktime.models.engine.transformers_model import TOLERANCE, TransformersLM, difference
 
     generator = session.models[MAIN]
     if not isinstance(generator, LocalGenerator):
@@ -181,7 +181,7 @@ def _local(source: str, session: Session) -> dict[str, Any]:
         "family": str(read_json(path / "config.json").get("model_type")) if path.is_dir() else "GGUF",
         "runs_in": "thinktime's own Llama" if own else "transformers, with the attention of thinktime",
         "largest_difference": apart,
-        "matches_transformers": None if apart is None else apart < tolerance(model.dtype),
+        "matches_transformers": None if apart is None else apart < TOLERANCE,
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in parameters),
         "bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),

@@ -117,7 +117,8 @@ class SampleAnswers(TextAnswers):
 
     def read(self, state: RemoteText) -> str | None:
         """The answer, or None if none can be read."""
-        return self._readings.once(lambda: self._answer(state), state.text, state.choice)
+        texts = (state.text, state.choice) if _has_calls(state) else (state.text,)
+        return self._readings.once(lambda: self._answer(state), *texts)
 
     def _answer(self, state: RemoteText) -> str | None:
         try:
@@ -166,9 +167,14 @@ def truncated_sample(search: Search) -> Node | None:
     return next((node for node in nodes if node.state.text), next(iter(nodes), None))
 
 
+def _has_calls(state: RemoteText) -> bool:
+    """Whether the sample may have tool_calls or a function_call."""
+    return "_call" in state.choice
+
+
 def _calls(state: RemoteText) -> list[Any]:
     """The tool calls of a sample without their ids. Arguments that are not JSON stay strings."""
-    if "_call" not in state.choice:  # it has neither tool_calls nor function_call, so skip the parsing
+    if not _has_calls(state):  # skip the parsing
         return []
     message = json.loads(state.choice).get("message")
     if not isinstance(message, dict):

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from string import Formatter
-from typing import Any
+from typing import Any, cast
 
 from thinktime import strategies
 from thinktime.core.errors import InputError, UnknownNameError
@@ -22,6 +22,7 @@ from thinktime.core.types import Prompt
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import refuse_role
 from thinktime.gateway.limits import NAME
+from thinktime.planning.auto import Auto
 from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
 from thinktime.strategies.sampling.single import Single
@@ -131,7 +132,7 @@ def parse(text: str) -> Method:
     head, at, limits = text.strip().partition("@")
     name, values = strategies.split(head)
     thinking = _thinking(values)
-    return Method(name, strategies.make(name, values), Budget.parse(limits) if at else Budget(), thinking)
+    return Method(name, _of_client(name, values), Budget.parse(limits) if at else Budget(), thinking)
 
 
 async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
@@ -230,7 +231,21 @@ def _thinking(options: dict[str, Any]) -> int | None:
 
 @lru_cache(maxsize=1024)
 def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Strategy:
-    return strategies.make(name, dict(options))
+    return _of_client(name, dict(options))
+
+
+def _of_client(name: str, values: Mapping[str, Any]) -> Strategy:
+    """A strategy by name, which must not read a file of this machine."""
+    made: Any = strategies.make(name, values)
+    inside = made
+    while inside is not None:
+        if isinstance(inside, Auto) and inside.policy:
+            from thinktime.planning.calibration import is_shipped
+
+            if not is_shipped(inside.policy):
+                raise InputError("auto.policy", inside.policy, "name a calibration that is shipped; files are not read")
+        inside = getattr(inside, strategies.INNER, None)
+    return cast(Strategy, made)
 
 
 def _budget(limits: object) -> Budget:

@@ -31,6 +31,8 @@ from thinktime.models.remote.probe import THINK
 from thinktime.models.remote.thoughts import CLOSING, END, thinking, thinks_again
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from thinktime.models.engine.llamacpp_model import LlamaCppModel
     from thinktime.models.engine.models import LanguageModel
     from thinktime.models.engine.rows import Output, Row, RowRace
@@ -101,6 +103,11 @@ class LocalGenerator:
                 raise InputError("thinking_tokens", thinking_tokens, "give 0 or more")
             if END not in tokenizer.decode(self._closing):
                 raise InputError("thinking_tokens", thinking_tokens, f"this model does not write {END}; leave it out")
+
+    @property
+    def engine(self) -> Any:
+        """The engine that computes it, with its account."""
+        return self._worker.engine
 
     def root(self, problem: Problem, known: Sequence[Text] = (), *, quotes: bool = False) -> Text:
         """The chat template around the problem's context and prompt; a string is one user turn.
@@ -250,6 +257,30 @@ class LocalGenerator:
             found.append((output.states[0, 0].tolist(), self.probe_usage(state, output.seconds)))
         return found
 
+    async def step_states(self, states: Sequence[Text], layers: Sequence[int]) -> list[Tensor]:
+        """The hidden states at the last token of each step, after each of ``layers``: ``[steps, layers, hidden]``.
+
+        Keys and values of the tokens before the first of these are taken from the store.
+
+        Args:
+            states: each has a step.
+            layers: counted from 0.
+        """
+        from thinktime.models.engine.rows import Read
+        from thinktime.models.engine.states import Segments
+
+        every = Segments(tuple(layers), tokens=1)
+        ends = [[len(state.prompt) + end - 1 for end in state.step_ends] for state in states]
+        reads = [
+            Read(state.prompt + state.ids, first, every, logprobs=False)
+            for state, (first, *_) in zip(states, ends, strict=True)
+        ]
+        found = []
+        for output, places in zip(await self._worker.run(reads), ends, strict=True):
+            assert output.states is not None
+            found.append(output.states[[place - places[0] for place in places]])
+        return found
+
     def single_id(self, text: str) -> int | None:
         """The single token of this text; None if it has several."""
         ids = self.model.tokenizer.encode(text)
@@ -285,8 +316,19 @@ class LocalGenerator:
         return pack(node_state, state)
 
     def unpack(self, node_state: Text, packed: Mapping[str, Any]) -> Text:
-        """The state that `pack` described."""
-        return unpack(node_state, packed)
+        """The state that `pack` described.
+
+        A state of an export has no ids. They are the usual encoding of its text. The model may have drawn another one:
+        end tokens fill the ids up to the number of tokens that it drew, or they are cut to it.
+        """
+        if "ids" in packed:
+            return unpack(node_state, packed)
+        new, drawn = packed["text"][len(node_state.text) :], packed["tokens"] - len(node_state.ids)
+        tokenizer = self.model.tokenizer
+        ids = (tokenizer.encode(new) + [tokenizer.end_ids[0]] * drawn)[:drawn]
+        logprob = math.nan if packed["logprob"] is None else packed["logprob"]
+        ends = self._step_ends(node_state.ids + tuple(ids))
+        return unpack(node_state, {**packed, "ids": ids, "step_ends": ends, "logprob": logprob})
 
     def _counts(self, extension: Extension) -> Callable[[Sequence[int]], bool]:
         race = extension.race
@@ -320,11 +362,14 @@ class LocalGenerator:
         """The state after ``new`` ids, and whether it ends at a stop string."""
         before: Text = extension.node.state
         ids = before.ids + new
-        ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
-        if not ends or ends[-1] != len(ids):
-            ends.append(len(ids))
+        ends = self._step_ends(ids)
         text, stopped = until_stop(before.text, self.model.tokenizer.decode(ids), extension.sampling.stop)
-        return replace(before, ids=ids, text=text, step_ends=tuple(ends), logprob=logprob, adopted=False), stopped
+        return replace(before, ids=ids, text=text, step_ends=ends, logprob=logprob, adopted=False), stopped
+
+    def _step_ends(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The places just past the steps, of which the last one may be unfinished."""
+        ends = [index + 1 for index, token in enumerate(ids) if token in self._step_ids]
+        return tuple(ends) if ends and ends[-1] == len(ids) else (*ends, len(ids))
 
     def _usage(self, before: Text, generated: int, *, first: bool, seconds: float) -> Usage:
         """A node's first child is charged for the new tokens of the prefix; all other tokens are in the store.

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from thinktime.core.errors import InputError
-from thinktime.files import sha256_of, user_path
+from thinktime.files import known_sha256, user_path
 from thinktime.hub import huggingface
 from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, Kind
 from thinktime.hub.huggingface import Repository
@@ -173,7 +173,8 @@ def _of_cache(known: Repository, path: Path, revision: str) -> Provenance:
     folder = path if path.is_dir() else path.parent
     weights = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     files = {
-        each.name: FileRecord(each.stat().st_size, huggingface.blob_sha256(each) or sha256_of(each)) for each in weights
+        each.name: FileRecord(each.stat().st_size, huggingface.blob_sha256(each) or known_sha256(each))
+        for each in weights
     }
     licence = huggingface.card_licence(folder)
     return Provenance(str(known), f"cache of the hub: {known.name}", licence, revision, files=files)
@@ -182,7 +183,7 @@ def _of_cache(known: Repository, path: Path, revision: str) -> Provenance:
 def _looked_at(path: Path) -> Provenance:
     """The provenance of files of the user: the catalogue knows some by their SHA-256."""
     weights = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    files = {each.name: FileRecord(each.stat().st_size, sha256_of(each)) for each in weights}
+    files = {each.name: FileRecord(each.stat().st_size, known_sha256(each)) for each in weights}
     hashes = {file.sha256 for file in files.values()}
     for entry in CATALOGUE.values():
         if hashes == {file.sha256 for file in entry.files if is_weights(file.name)}:

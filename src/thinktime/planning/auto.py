@@ -1,4 +1,4 @@
-"""``auto``: a planner chooses the strategy for each problem and budget.
+"""``auto``: a planner or a calibration chooses the strategy for each problem and budget.
 
 Another package adds a planner with an entry point, see `thinktime.plugins`.
 """
@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 
 from thinktime import plugins
 from thinktime.core.errors import UnknownNameError
-from thinktime.core.search import Search, Strategy
+from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import missing
 from thinktime.strategies import check, find, parse
@@ -49,13 +49,16 @@ BUILT_IN = {"prior": Prior}
 
 @dataclass(frozen=True)
 class Auto:
-    """Run the strategy that a planner chooses, and log the choice.
+    """Run the strategy that a planner or a calibration chooses, and log the choice.
 
     Args:
         planner: ``prior``, which uses no measurements, or the name of a planner of an installed package.
+        policy: the calibration that chooses in place of the planner: a file of ``thinktime calibrate``, or the name of
+            a shipped one.
     """
 
     planner: str = "prior"
+    policy: str = ""
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -70,15 +73,22 @@ class Auto:
         return found
 
     def validate(self, search: Search) -> None:
-        """Refuse a choice that this search cannot run."""
-        check(*self._choice(search), search)
+        """Refuse a calibration of another model, and a choice that this search cannot run."""
+        check(*parse(self._choice(search)[0]), search)
 
     async def __call__(self, search: Search) -> Answer:
-        """Choose a strategy, log the choice, and run the strategy."""
-        name, strategy = self._choice(search)
-        search.log(planner=self.planner, strategy=name)
-        return await strategy(search)
+        """Choose a strategy, log the choice and its reason, and run the strategy."""
+        text, reason = self._choice(search)
+        search.log(planner=self.policy or self.planner, strategy=text, **reason)
+        return await parse(text)[1](search)
 
-    def _choice(self, search: Search) -> tuple[str, Strategy]:
-        text = self._planner.choose(search)
-        return text, parse(text)[1]
+    def _choice(self, search: Search) -> tuple[str, dict[str, str]]:
+        """The strategy as text, and the reason if a calibration chose it."""
+        if not self.policy:
+            return self._planner.choose(search), {}
+        from thinktime.planning.calibration import policy  # needs numpy
+
+        calibration = policy(self.policy)
+        calibration.refuse_other(search)
+        choice = calibration.runnable(search).choose(search.ledger.budget)
+        return choice.arm.strategy, {"reason": choice.reason}

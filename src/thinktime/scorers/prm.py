@@ -21,8 +21,9 @@ from thinktime.models.engine.worker import Worker
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from thinktime.models.engine.models import ChatTokenizer, RewardModel
+    from thinktime.models.engine.models import RewardModel
     from thinktime.models.engine.rows import Output
+    from thinktime.models.engine.tokenizer import ChatTokenizer
 
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda steps: steps[-1],
@@ -152,7 +153,7 @@ class ProcessReward:
 
     @cached_property
     def _tokenizer(self) -> ChatTokenizer:
-        from thinktime.models.engine.models import ChatTokenizer
+        from thinktime.models.engine.tokenizer import ChatTokenizer
 
         return ChatTokenizer(self._directory)
 

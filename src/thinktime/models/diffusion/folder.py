@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from thinktime.core.errors import InputError
-from thinktime.models.engine.models import digest_of
+from thinktime.models.engine.directories import digest_of
 
 PLAIN = ("DDIMPipeline", "DDPMPipeline", "PNDMPipeline")
 """Pipelines of a network and a sampler."""

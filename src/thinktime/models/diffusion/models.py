@@ -32,7 +32,8 @@ from thinktime.models.diffusion.folder import (
 from thinktime.models.diffusion.gradient import Pull
 from thinktime.models.diffusion.levels import Array, Levels, Threshold, parts
 from thinktime.models.diffusion.schedule import sampler_of
-from thinktime.models.engine.models import device_of, listed, one_line
+from thinktime.models.engine.directories import listed, one_line
+from thinktime.models.engine.models import device_of
 
 _LOG = logging.getLogger(__name__)
 

@@ -137,7 +137,7 @@ class Engine(RowEngine):
         elif self._labels is not None:
             reusable = len(task.ids) if task.segments is None else task.start
         else:
-            reusable = task.start - 1
+            reusable = task.start - task.logprobs
         job = self._scheduler.add(task, reusable)
         self._watch(job)
         return job
@@ -289,20 +289,25 @@ class Engine(RowEngine):
                 continue
             for job in reads:
                 assert isinstance(job.task, Read)
-                if self._labels is None:  # a reusable id that was not stored has a log-probability too; drop it
-                    extra = len(prefill.logprobs) - (len(prefill.ids) - job.task.start)
-                    values = torch.tensor(prefill.logprobs[extra:], dtype=torch.float64)
-                else:
+                values: Tensor | None = None
+                if self._labels is not None:
                     values = self._read_labels(prefill.prefix, job.task)
+                elif job.task.logprobs:
+                    values = torch.tensor(prefill.logprobs, dtype=torch.float64)
                 job.finish("length", values)
                 finished.append(job)
         return finished
 
     def _read_logprobs(self, hidden: Tensor, prefill: Prefill) -> None:
-        """Add the log-probabilities of the ids that follow each token of this chunk."""
+        """Add the needed log-probabilities of the ids that follow each token of this chunk."""
         end = prefill.prefix.length
-        following = torch.tensor(prefill.ids[end - len(hidden) + 1 : end + 1], device=self._device)
-        logprobs = self._model.head(hidden[: len(following)]).double().log_softmax(-1)
+        begin = end - len(hidden) + 1
+        first = max(begin, prefill.first)
+        following = torch.tensor(prefill.ids[first : end + 1], device=self._device)
+        if not len(following):
+            return
+        logits = self._model.head(hidden[first - begin :][: len(following)])
+        logprobs = logits.double().log_softmax(-1)
         prefill.logprobs += logprobs.gather(1, following[:, None])[:, 0].tolist()
 
     def _read_labels(self, prefix: Prefix, task: Read) -> Tensor:

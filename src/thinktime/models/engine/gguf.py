@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from thinktime.core.errors import InputError
-from thinktime.files import cache_folder, sha256_of
+from thinktime.files import cache_folder, known_sha256
 
 _LOG = logging.getLogger(__name__)
 CONVERTER = "converter-1"
@@ -39,7 +39,7 @@ def converted(path: Path) -> tuple[Path, str]:
     """
     if not path.is_file():
         raise InputError("model", str(path), "there is no such file")
-    sha256 = sha256_of(path)
+    sha256 = known_sha256(path)
     kept = cache_folder() / "converted" / f"{sha256[:32]}-{CONVERTER}"
     directory = kept / "model"
     if not directory.is_dir():

@@ -3,16 +3,15 @@
 Reads and writes Hugging Face directories (``config.json``, ``model.safetensors``) with the parameter names of
 ``transformers``' ``LlamaForCausalLM``, ``Qwen2ForCausalLM`` and ``LlamaForTokenClassification``. A test compares the
 logits with theirs.
-
-On a CPU, weights in float16 stay in float16 and the arithmetic is float32: half the memory traffic, and no rounding of
-activations. FBGEMM has these products for processors with AVX2 (https://github.com/pytorch/FBGEMM).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,12 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from thinktime.models.engine.products import Product, dense_product, packed_product
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Takes layer, q, k and v. The result is like q ``[…, tokens, heads, head_dim]``; k and v may have fewer heads."""
 Tap = Callable[[int, Tensor], None]
 """Takes the index of a layer and the hidden states after it."""
-Product = Callable[[Tensor, Tensor | None], Tensor]
-"""Multiplies ``[tokens, in]`` with a weight matrix, and adds the product to the second tensor if it is given."""
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -180,21 +179,21 @@ class LlamaModel(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def packs(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether weights of this type stay packed as float16 and are multiplied in float32."""
-    return dtype == torch.float16 and device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
-
-
 class _Flat:
     """The backbone for flat batches of few tokens, where every call is expensive: fewer, larger products, no modules.
 
     The projections of a layer with the same input are joined in one matrix; the modules keep views of it. The weights
     of norms are copies, so it has to be made after training.
+
+    Args:
+        model: the backbone.
+        product: makes the products of a layer.
+        dtype: of the arithmetic.
     """
 
-    def __init__(self, model: LlamaModel, packed: bool) -> None:
+    def __init__(self, model: LlamaModel, product: Callable[..., Product], dtype: torch.dtype) -> None:
         self._config, self._embedding = model.config, model.embed_tokens.weight
-        dtype, device = torch.float32 if packed else self._embedding.dtype, self._embedding.device
+        device = self._embedding.device
         every = torch.arange(model.config.max_position_embeddings, device=device)
         cos, sin = model.rotations(every, dtype)
         self._cos, self._sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
@@ -202,7 +201,6 @@ class _Flat:
         self._norm = model.norm.weight.to(dtype) * root
         least, wide = model.config.rms_norm_eps**0.5 * root, torch.promote_types(dtype, torch.float32)
         self._least = torch.tensor(least, dtype=wide, device=device)
-        product = packed_product if packed else dense_product
         self._layers = []
         for layer in model.layers:
             assert isinstance(layer, Layer)
@@ -246,40 +244,6 @@ def _scaled(x: Tensor, weight: Tensor, least: Tensor) -> Tensor:
     return x.div(norm).mul_(weight).to(x.dtype)
 
 
-def dense_product(*projections: nn.Linear) -> Product:
-    """One product with the weights of all projections; their own weights become views of its matrix."""
-    joined = torch.cat([p.weight.data for p in projections])
-    for p, part in zip(projections, torch.split(joined, [p.out_features for p in projections]), strict=True):
-        p.weight.data = part
-    weight, bias = joined.t(), _bias(projections)
-
-    def product(x: Tensor, onto: Tensor | None) -> Tensor:
-        onto = bias if onto is None else onto
-        return torch.mm(x, weight) if onto is None else torch.addmm(onto, x, weight)
-
-    return product
-
-
-def packed_product(*projections: nn.Linear) -> Product:
-    """One product of float32 with the float16 weights of all projections, whose own weights are dropped."""
-    bias = _bias(projections)
-    joined = torch.cat([p.weight.data for p in projections]).float()
-    weights = torch.ops.quantized.linear_prepack_fp16(joined, None if bias is None else bias.float())
-    for p in projections:
-        p.weight.data = torch.empty(0)
-
-    def product(x: Tensor, onto: Tensor | None) -> Tensor:
-        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, weights)
-        return out if onto is None else out.add_(onto)
-
-    return product
-
-
-def _bias(projections: Sequence[nn.Linear]) -> Tensor | None:
-    parts = [p.bias.data for p in projections if p.bias is not None]
-    return torch.cat(parts) if parts else None
-
-
 class Llama(nn.Module):
     """A backbone with a head: a language model, or a token classifier if ``labels`` is above 0."""
 
@@ -308,22 +272,25 @@ class Llama(nn.Module):
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, tap: Tap | None = None) -> Tensor:
         """Hidden states of a flat batch; see `thinktime.models.engine.engine.Model`."""
         if self._flat is None:
-            self._flat = _Flat(self.model, packed=False)
+            self._flat = _Flat(self.model, dense_product, self.model.embed_tokens.weight.dtype)
         return self._flat(ids, positions, attend, tap)
 
     def pack(self) -> None:
         """Multiply a language model's weights in float32 from now on. Only `hidden` and `head` work afterwards.
 
-        Raises:
-            RuntimeError: this processor or build of torch has no such products, see `packs`.
+        Threads pack the weights. The first `hidden` waits for them, and raises `RuntimeError` if this processor or
+        build of torch has no such products, see `thinktime.models.engine.products.packs`.
         """
-        self._flat = _Flat(self.model, packed=True)
+        pool = ThreadPoolExecutor(torch.get_num_threads(), "packing")
+        product = partial(packed_product, pool)
+        self._flat = _Flat(self.model, product, torch.float32)
         if self.config.tie_word_embeddings:
             head = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False, device="meta")
             head.weight = nn.Parameter(self.model.embed_tokens.weight.data, requires_grad=False)
         else:
             head = self.lm_head
-        self._head = packed_product(head)
+        self._head = product(head)
+        pool.shutdown(wait=False)
 
     @classmethod
     def fits(cls, directory: Path) -> bool:

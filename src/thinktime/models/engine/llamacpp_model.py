@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError, ModelError
-from thinktime.files import sha256_of
+from thinktime.files import known_sha256
 from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.directories import digest_of
 from thinktime.models.engine.llamacpp_engine import LlamaCppEngine
 from thinktime.models.engine.llamacpp_library import GgufModel, library, release
-from thinktime.models.engine.models import ENGINE, digest_of
+from thinktime.models.engine.models import ENGINE
 from thinktime.models.engine.templates import ChatTemplate, conversation
 
 KV_BYTES = 2
@@ -27,7 +28,7 @@ _STRING, _ARRAY = 8, 9
 
 
 class LlamaCppTokenizer:
-    """The vocabulary and the chat template of a GGUF file; see `thinktime.models.engine.models.ChatTokenizer`."""
+    """The vocabulary and the chat template of a GGUF file; see `thinktime.models.engine.tokenizer.ChatTokenizer`."""
 
     def __init__(self, weights: GgufModel) -> None:
         self._weights = weights
@@ -124,7 +125,7 @@ def load_llamacpp_model(path: Path) -> LlamaCppModel:
     shape = Shape(
         lib.llama_model_n_layer(handle), heads, lib.llama_model_n_head_kv(handle), head_dim, parameters, KV_BYTES
     )
-    sha256 = sha256_of(path)
+    sha256 = known_sha256(path)
     fingerprint = digest_of([], 8, f"{ENGINE}, llama.cpp {release()} {sha256}")
     context = lib.llama_model_n_ctx_train(handle)
     return LlamaCppModel(weights, LlamaCppTokenizer(weights), shape, context, fingerprint, sha256[:12])

@@ -6,23 +6,21 @@ several seconds. A GGUF file is converted once, see `thinktime.models.engine.ggu
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from thinktime.core.errors import InputError, ModelError, ThinktimeError
 from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.directories import digest_of, fingerprint, one_line, read_model_config, weights_digest
 from thinktime.models.engine.engine import Engine, Model
-from thinktime.models.engine.llama import Llama, LlamaConfig, packs
-from thinktime.models.engine.templates import ChatTemplate, conversation
+from thinktime.models.engine.llama import Llama, LlamaConfig
+from thinktime.models.engine.products import packs
+from thinktime.models.engine.tokenizer import ChatTokenizer
 
 _ROPE = {"rope_type", "type", "rope_theta"}
 """Fields of plain rotary positions."""
@@ -30,87 +28,6 @@ ENGINE = "engine 1"
 """The version class of the engine. The number grows when the same model and seed give other samples than before."""
 OWN = ("LlamaForCausalLM", "Qwen2ForCausalLM")
 """The families that our own module computes."""
-READ = ("*.safetensors", "*.bin", "*.json", "*.jinja")
-"""The files that decide a sample: weights and adapters, configurations, the tokenizer and the chat template."""
-
-
-class ChatTokenizer:
-    """``tokenizer.json`` and the chat template of a model directory. Without one, ``template`` is None.
-
-    Raises:
-        InputError: ``tokenizer.json`` is missing.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        path = directory / "tokenizer.json"
-        if not path.exists():
-            raise InputError("model", str(directory), "there is no tokenizer.json; give a Hugging Face model directory")
-        try:
-            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the tokenizers library raises nothing narrower
-            raise ModelError(f"{path}: not a tokenizer ({one_line(error)}); the file is broken") from error
-        config = _read_json(directory / "tokenizer_config.json")
-        self.template = _chat_template(directory, config)
-        self.end_ids = self._ends(directory, config)
-        self.eos_id = self.end_ids[0]
-        self._closed = bool(config.get("closed_vocabulary"))
-
-    def _ends(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
-        """Ids that end a reply: the tokenizer's end token, then those of the two configurations."""
-        special = _read_json(directory / "special_tokens_map.json")
-        texts = [_token_text(each.get("eos_token")) for each in (config, special)]
-        ends = [self._tokenizer.token_to_id(text) for text in texts if text]
-        for name in ("generation_config.json", "config.json"):
-            listed = _read_json(directory / name).get("eos_token_id")
-            ends += listed if isinstance(listed, list) else [listed]
-        known = tuple(dict.fromkeys(end for end in ends if isinstance(end, int)))
-        if not known:
-            fix = "no file names an end token; add eos_token to tokenizer_config.json"
-            raise InputError("model", str(directory), fix)
-        return known
-
-    @property
-    def end_tokens(self) -> list[str]:
-        """The tokens that end a reply, as they are written."""
-        return [self._tokenizer.id_to_token(token) or str(token) for token in self.end_ids]
-
-    def encode_chat(self, prompt: Any, spell: bool = False) -> list[int]:
-        """Ids of the prompt with the start of the assistant's turn; a string is one user message.
-
-        Raises:
-            InputError: the prompt is empty or no conversation, or it has words outside a closed vocabulary and
-                ``spell`` is false.
-        """
-        messages = conversation(prompt)
-        content = " ".join(str(message.get("content") or "") for message in messages)
-        if not content.strip():
-            raise InputError("prompt", prompt, "ask something")
-        if self._closed and not spell and (unknown := self._unknown_words(content)):
-            raise InputError(
-                "prompt",
-                ", ".join(unknown),
-                "this model knows only the words of its own task (see `thinktime models`); give another --model",
-            )
-        text = content if self.template is None else self.template.render(messages)
-        return list(self._tokenizer.encode(text, add_special_tokens=self.template is None).ids)
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text that another model or a person wrote, without special tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids, special tokens left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def ids_containing(self, text: str) -> frozenset[int]:
-        """Every token whose text contains ``text``; a step can end with these."""
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False).values()
-        return frozenset(i for i in vocabulary if text in self._tokenizer.decode([i], skip_special_tokens=False))
-
-    def _unknown_words(self, content: str) -> list[str]:
-        vocabulary = self._tokenizer.get_vocab()
-        words = dict.fromkeys(re.findall(r"[^\W\d_]+", content))
-        return [word for word in words if word not in vocabulary and f"Ġ{word}" not in vocabulary]
 
 
 @dataclass(frozen=True)
@@ -188,7 +105,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
             from thinktime.models.engine.gguf import CONVERTER, converted
 
             directory, sha256 = converted(directory)
-        config = _read_model_config(directory)
+        config = read_model_config(directory)
         kind = _kind(config)
         if not kind.endswith("ForCausalLM"):
             raise InputError("model", str(directory), f"it holds a {kind}; give a …ForCausalLM directory")
@@ -227,7 +144,7 @@ def load_reward_model(directory: Path, dtype: str = "float32", device: str = "cp
         ModelError: its files are broken.
     """
     with _named_errors("reward_model", directory):
-        config = _read_model_config(directory, "reward_model")
+        config = read_model_config(directory, "reward_model")
         kind = _kind(config)
         if kind != "LlamaForTokenClassification":
             raise InputError("reward_model", str(directory), f"it holds a {kind}; give a LlamaForTokenClassification")
@@ -261,54 +178,6 @@ def _named_errors(field: str, directory: Path) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ModelError(f"{field}={str(directory)!r}: cannot load it ({reason}); check its files") from error
-
-
-def fingerprint(directory: Path, backend: str) -> str:
-    """Sixteen hexadecimal digits that change with everything that decides a sample: the files and the backend."""
-    paths = sorted(path for pattern in READ for path in directory.glob(pattern))
-    names = [f"{path.name}: {path.stat().st_size}" for path in paths]
-    return digest_of(paths, 8, "\n".join([backend, *names]))
-
-
-def weights_digest(directory: Path) -> str:
-    """Twelve hexadecimal digits that change with the weights."""
-    return digest_of(sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin")))
-
-
-def digest_of(paths: Iterable[Path], size: int = 6, start: str = "") -> str:
-    """A digest of a text and of the content of files, as hexadecimal digits.
-
-    Args:
-        paths: the files, in order.
-        size: bytes of the digest; each is two digits.
-        start: the text.
-    """
-    digest = hashlib.blake2b(start.encode(), digest_size=size)
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
-    """The template for a conversation without tools; None if the directory has none.
-
-    Raises:
-        InputError: it has several by name, and none is the default.
-    """
-    file = directory / "chat_template.jinja"
-    source = file.read_text(encoding="utf-8") if file.exists() else config.get("chat_template")
-    if isinstance(source, list):
-        named = {each["name"]: each["template"] for each in source}
-        if "default" not in named:
-            raise InputError("chat_template", ", ".join(named), "name one of them default in tokenizer_config.json")
-        source = named["default"]
-    if not source:
-        return None
-    special = _read_json(directory / "special_tokens_map.json") | config
-    tokens = {name: _token_text(value) for name, value in special.items() if name.endswith("_token")}
-    return ChatTemplate(source, {name: text for name, text in tokens.items() if isinstance(text, str)})
 
 
 def _kind(config: dict[str, Any]) -> str:
@@ -383,35 +252,3 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
         raise InputError("device", name, f"{one_line(error)}; give cpu, or cuda if there is a GPU") from error
     return device
-
-
-def _read_model_config(directory: Path, field: str = "model") -> dict[str, Any]:
-    if not directory.is_dir():
-        raise InputError(field, str(directory), "there is no such directory; give a Hugging Face model directory")
-    if not (directory / "config.json").exists():
-        raise InputError(field, str(directory), "there is no config.json in it; give a Hugging Face model directory")
-    return _read_json(directory / "config.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({error}); the file is broken") from error
-    return value if isinstance(value, dict) else {}
-
-
-def _token_text(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text on one line, or the name of its type."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def listed(names: list[str]) -> str:
-    """The first three names, and the number of the others."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -64,12 +64,14 @@ class Row:
 class Read:
     """Given ids to process: returns the log-probabilities, or a classifier's logits, of the ids from ``start`` on.
 
-    ``segments`` also requests the hidden states from ``start`` on.
+    ``segments`` also requests the hidden states from ``start`` on. ``logprobs`` is False if a language model's
+    log-probabilities are not needed; with a large vocabulary they cost as much as several layers.
     """
 
     ids: tuple[int, ...]
     start: int
     segments: Segments | None = None
+    logprobs: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ class Output:
 
     ``logprobs`` are the model's at temperature 1, at any sampling temperature. ``computed`` and ``reused`` count prompt
     tokens; the first of the rows that share a prompt is charged for it. ``seconds`` is the row's share of the wall
-    time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities or ``[tokens, labels]`` logits.
-    ``states`` are the requested means, ``[segments, layers, hidden]``. ``confidences`` are those of the sampled ids, if
-    requested, to four decimals (`thinktime.models.engine.sampling.confidences`).
+    time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities, if requested, or ``[tokens,
+    labels]`` logits. ``states`` are the requested means, ``[segments, layers, hidden]``. ``confidences`` are those of
+    the sampled ids, if requested, to four decimals (`thinktime.models.engine.sampling.confidences`).
     """
 
     ids: tuple[int, ...]
@@ -122,6 +124,12 @@ class Job:
             self.means = SegmentMeans(self.task.segments, start)
 
     @property
+    def first(self) -> int:
+        """The first id of the task whose log-probability is needed; their number if none is."""
+        task = self.task
+        return task.start if isinstance(task, Read) and task.logprobs else len(task.ids)
+
+    @property
     def done(self) -> bool:
         """Whether it has an output or an error."""
         return self.output is not None or self.error is not None
@@ -139,17 +147,24 @@ class Prefill:
     """Ids that one or more jobs wait for. They are processed once; then every job continues on its own.
 
     The first ``reusable`` ids may come from the store. A row needs the logits after its last id, so this id is always
-    processed. ``paid`` counts ids that were processed before and evicted for lack of room.
+    processed. Log-probabilities are needed from the id at ``first`` on. ``paid`` counts ids that were processed before
+    and evicted for lack of room.
     """
 
     ids: tuple[int, ...]
     reusable: int
+    first: int
     jobs: list[Job]
     paid: int = 0
     reused: int = 0
     computed: int = 0
     logprobs: list[float] = field(default_factory=list)
     prefix: Prefix = field(default_factory=Prefix)
+
+    @property
+    def name(self) -> tuple[tuple[int, ...], int, int]:
+        """What a job has to have in common with it to join it."""
+        return self.ids, self.reusable, self.first
 
     @property
     def left(self) -> int:

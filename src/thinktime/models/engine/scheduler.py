@@ -43,7 +43,7 @@ class Scheduler:
         self._prefilling: list[Prefill] = []
         self._running: list[Job] = []
         self._paused: list[Job] = []
-        self._joinable: dict[tuple[tuple[int, ...], int], Prefill] = {}
+        self._joinable: dict[tuple[tuple[int, ...], int, int], Prefill] = {}
         self.preemptions = 0
 
     @property
@@ -192,11 +192,11 @@ class Scheduler:
         self._wait_again(job)
 
     def _wait(self, job: Job) -> None:
-        name = (job.task.ids, job.reusable)
+        name = (job.task.ids, job.reusable, job.first)
         prefill = self._joinable.get(name)
         rows = 0 if prefill is None else self._rows if prefill in self._prefilling else len(prefill.jobs)
         if prefill is None or rows >= self._max_rows:
-            prefill = self._joinable[name] = Prefill(job.task.ids, job.reusable, [])
+            prefill = self._joinable[name] = Prefill(*name, [])
             self._waiting.append(prefill)
         prefill.jobs.append(job)
         job.prefill = prefill
@@ -204,7 +204,7 @@ class Scheduler:
     def _wait_again(self, job: Job) -> None:
         """Queue a row that has begun: all its tokens but the last were processed before."""
         last = len(job.ids) - 1
-        job.prefill = Prefill(tuple(job.ids), last, [job], paid=last)
+        job.prefill = Prefill(tuple(job.ids), last, len(job.ids), [job], paid=last)
         self._waiting.appendleft(job.prefill)
 
     def _leave(self, job: Job, prefill: Prefill) -> None:
@@ -214,9 +214,8 @@ class Scheduler:
             self._drop(prefill)
 
     def _drop(self, prefill: Prefill) -> None:
-        name = (prefill.ids, prefill.reusable)
-        if self._joinable.get(name) is prefill:
-            del self._joinable[name]
+        if self._joinable.get(prefill.name) is prefill:
+            del self._joinable[prefill.name]
         if prefill in self._prefilling:
             self._prefilling.remove(prefill)
         elif prefill in self._waiting:

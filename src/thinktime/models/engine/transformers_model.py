@@ -8,6 +8,8 @@ own forward pass before the model is used.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,17 @@ from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalL
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.attention import KVStore, View
 from thinktime.models.engine.costs import Shape
+from thinktime.models.engine.directories import listed
 from thinktime.models.engine.engine import Attend, Model
 from thinktime.models.engine.llama import Llama, Tap
-from thinktime.models.engine.models import listed
 
 NAME = "thinktime"
 VERSION = f"transformers {__version__.partition('.')[0]}"
 """The version class of the families' code; the same class gives the same samples up to rounding."""
 LAYERS = {"full_attention", "sliding_attention"}
+NARROW = (torch.float16, torch.bfloat16)
+TOLERANCE = 1e-3
+"""The largest difference of log-probabilities that rounding to float32 explains."""
 OTHER_WAYS = "serve it with vLLM or llama.cpp, and give its endpoint"
 _LOG = logging.getLogger(__name__)
 
@@ -128,6 +133,9 @@ class TransformersLM(torch.nn.Module):
     def verify(self, shape: Shape, dtype: torch.dtype) -> float:
         """Compare the logits of two short rows in one batch with those of ``transformers``' own forward pass.
 
+        Weights of 16 bits are multiplied in float32 here: in 16 bits, two right orders of the same sums may give
+        log-probabilities that differ by more than 1.
+
         Returns:
             The largest difference of their log-probabilities.
 
@@ -136,15 +144,17 @@ class TransformersLM(torch.nn.Module):
         """
         family, windows = str(self.inner.config.model_type), set[int | None]()
         vocabulary = self.inner.get_input_embeddings().num_embeddings
-        try:
-            ours = _logits(self, vocabulary, shape, dtype, windows)
-        except (RuntimeError, TypeError, IndexError, KeyError, AttributeError) as error:
-            raise _refusal(family) from error
-        finally:
-            self.inner.set_attn_implementation("eager")
-        apart = _apart(ours, self.inner, vocabulary)
-        self.inner.set_attn_implementation(NAME)
-        if not apart < tolerance(dtype):
+        wide = torch.promote_types(dtype, torch.float32)
+        with _multiplied_in_float32(self.inner):
+            try:
+                ours = _logits(self, vocabulary, shape, wide, windows)
+            except (RuntimeError, TypeError, IndexError, KeyError, AttributeError) as error:
+                raise _refusal(family) from error
+            finally:
+                self.inner.set_attn_implementation("eager")
+            apart = _apart(ours, self.inner, vocabulary)
+            self.inner.set_attn_implementation(NAME)
+        if not apart < TOLERANCE:
             raise _refusal(family, f", its log-probabilities differ by {apart:.2g}")
         window = getattr(self.inner.config, "sliding_window", None)
         used = getattr(self.inner.config, "use_sliding_window", True) is not False
@@ -179,18 +189,57 @@ class TransformersLM(torch.nn.Module):
         return logits
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    """The largest difference of log-probabilities that rounding explains."""
-    return 1e-3 if dtype.itemsize >= 4 else 0.5
-
-
 def difference(model: Llama, directory: Path, shape: Shape, dtype: torch.dtype) -> float:
     """The largest difference of our Llama's log-probabilities from ``transformers``', as in `TransformersLM.verify`."""
     theirs = AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, local_files_only=True, trust_remote_code=False, attn_implementation="eager"
     ).eval()
+    if dtype in NARROW:
+        model, theirs, dtype = Llama.load(directory, dtype).float(), theirs.float(), torch.float32
     vocabulary = model.config.vocab_size
     return _apart(_logits(model, vocabulary, shape, dtype, set()), theirs, vocabulary)
+
+
+@contextmanager
+def _multiplied_in_float32(model: Any) -> Iterator[None]:
+    """Inside, weights of 16 bits are float32. Those of a layer only while it computes, so a large model fits too."""
+    layers = list(model.base_model.layers)
+    in_layers = {id(each) for layer in layers for each in _tensors(layer)}
+    kept = _widened(each for each in _tensors(model) if id(each) not in in_layers)
+    kept_of: dict[torch.nn.Module, list[tuple[Tensor, Tensor]]] = {}
+
+    def before(layer: torch.nn.Module, *_: Any) -> None:
+        kept_of[layer] = _widened(_tensors(layer))
+
+    def after(layer: torch.nn.Module, *_: Any) -> None:
+        _restore(kept_of.pop(layer, ()))
+
+    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    hooks += [layer.register_forward_hook(after, always_call=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        _restore(kept)
+
+
+def _tensors(module: torch.nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _widened(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Convert those of 16 bits to float32; return them with their values from before."""
+    with torch.inference_mode(False):
+        kept = [(each, each.data) for each in tensors if each.dtype in NARROW]
+        for each, values in kept:
+            each.data = values.float()
+    return kept
+
+
+def _restore(kept: Iterable[tuple[Tensor, Tensor]]) -> None:
+    for each, values in kept:
+        each.data = values
 
 
 def _rows(vocabulary: int) -> list[list[int]]:

@@ -276,9 +276,11 @@ def _choice(choice: object) -> Choice:
     logprobs = _logprobs(listed, text)
     named = next((choice[name] for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), str)), None)
     tokens, logprob = (None, math.nan) if logprobs is None else (len(logprobs), sum(logprobs))
-    whole = dict(choice) | ({} if listed is None or logprobs is not None else {"logprobs": None})
+    whole = {name: value for name, value in choice.items() if name != "delta" or message is None}
+    if listed is not None and logprobs is None:
+        whole["logprobs"] = None
     if message is not None:
-        whole = {**{name: value for name, value in whole.items() if name != "delta"}, "message": message}
+        whole["message"] = message
     confidences = _confidences(listed) if isinstance(listed, Mapping) and logprobs is not None else ()
     return Choice(text, reason, named, tokens, logprob, confidences, thoughts=thoughts, whole=whole)
 
@@ -323,7 +325,7 @@ def _confidences(found: Mapping[str, Any]) -> tuple[float, ...]:
     """The confidence of each token, from the likeliest tokens that are listed for its place, to four decimals."""
     content = found.get("content")
     listed = [token.get("top_logprobs") for token in content] if content else found.get("top_logprobs")
-    places = [_listed(place) for place in listed] if isinstance(listed, list) else []
+    places = [_listed(place) for place in listed] if isinstance(listed, list) and all(listed) else []
     return tuple(round(-sum(place) / len(place), 4) for place in places) if all(places) else ()
 
 

@@ -1,0 +1,1 @@
+"""The choices of calibrations on held-out problems."""

@@ -1,0 +1,293 @@
+"""Calibrations: the choice within a budget, the file, what is refused, and the strategy ``auto`` that follows one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import ran
+
+from thinktime.core.errors import InputError
+from thinktime.core.search import Search
+from thinktime.core.types import Sampling
+from thinktime.core.usage import Budget
+from thinktime.gateway.methods import parse as of_client
+from thinktime.planning.auto import Auto
+from thinktime.planning.calibration import LEAST_PROBLEMS, SHIPPED, Arm, Calibration, is_shipped
+from thinktime.strategies import check, parse
+from thinktime.testing import ANSWERS, PROBLEM, WordGenerator, WordScorer
+
+WORDS = WordGenerator().name
+PROBLEMS = tuple(str(number) for number in range(20))
+
+
+def arm(strategy: str, right: int, tokens: float, lost: int = 0, **usage: float | None) -> Arm:
+    """An arm that solves the first ``right`` of 20 problems."""
+    solved = tuple(float(number < right) for number in range(20))
+    counts = {"total": 20, "unreadable": lost, "missing": 0, "cut": 0, "timed_out": 0}
+    costs = {"judge_tokens": 0.0, "flops": tokens * 10, "scorer_flops": 0.0, "model_calls": tokens / 10}
+    return Arm(strategy, solved, (tokens,) * 20, costs | {"scorer_calls": 0.0} | usage, None, counts)
+
+
+def calibration(*arms: Arm, **model: Any) -> Calibration:
+    found = {"generator": WORDS, "scorer": None} | model
+    source = {"command": "thinktime bench made", "thinktime": "0", "date": "2026-11-30"}
+    return Calibration({"name": "made"}, found, {"temperature": 1.0}, 0, PROBLEMS, arms, (source,))
+
+
+SINGLE, FOUR, SIXTEEN = arm("single", 4, 10), arm("majority:n=4", 12, 100), arm("majority:n=16", 14, 1000)
+MADE = calibration(SINGLE, FOUR, SIXTEEN)
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen", "reason"),
+    [
+        ("", SIXTEEN, r"\+50\.0 \[.*\] points over single, for 1000 tokens \(majority:n=16\)"),
+        ("1000tok", SIXTEEN, "no strategy with a higher cost is measured"),
+        ("999tok", FOUR, r"\+40\.0 "),
+        ("99tok", SINGLE, "no other strategy within the budget is more accurate than 20.0 %"),
+        ("9tok", SINGLE, r"the budget is below the cheapest measured strategy, 10 tokens \(single\)"),
+        ("5000flops", FOUR, r"\+40\.0 "),
+        ("10calls", FOUR, r"\+40\.0 "),
+        ("60s", SINGLE, "below the cheapest"),  # the time of no arm is known
+    ],
+)
+def test_the_most_accurate_arm_within_the_budget_is_chosen(budget: str, chosen: Arm, reason: str) -> None:
+    found = MADE.choose(Budget.parse(budget) if budget else Budget())
+    assert found.arm == chosen
+    assert re.search(reason, found.reason), found.reason
+
+
+def test_a_gain_that_may_be_none_is_said() -> None:
+    found = calibration(SINGLE, arm("majority:n=2", 5, 20)).choose(Budget())
+    assert found.arm.strategy == "majority:n=2"
+    assert re.match(r"\+5\.0 \[\+0\.0, .*; the gain may be none", found.reason)
+
+
+def test_more_compute_that_is_known_not_to_help_is_not_spent() -> None:
+    def many(strategy: str, right: int, tokens: float) -> Arm:
+        made = arm(strategy, 0, tokens)
+        return replace(made, right=tuple(float(number < right) for number in range(2000)), tokens=(tokens,) * 2000)
+
+    found = calibration(many("single", 1000, 10), many("majority:n=2", 1001, 20)).choose(Budget())
+    assert found.arm.strategy == "single"
+    assert found.reason.startswith("more compute does not help here: majority:n=2 gains +0.1 [+0.0, +0.")
+    assert calibration(many("single", 1000, 10), many("majority:n=2", 1030, 20)).choose(Budget()).arm.tokens[0] == 20
+
+
+def test_of_equal_arms_the_cheaper_is_chosen() -> None:
+    assert calibration(SINGLE, FOUR, arm("most_likely:n=4", 12, 101)).choose(Budget()).arm == FOUR
+
+
+def test_the_frontier_and_its_knee() -> None:
+    worse = arm("most_likely:n=4", 11, 300)
+    found = calibration(SINGLE, FOUR, worse, SIXTEEN)
+    assert found.frontier() == [SINGLE, FOUR, SIXTEEN]
+    # over the logarithm of tokens the line is 20, 45, 70 %, and majority:n=4 is 15 points above it
+    assert found.knee() == FOUR
+    assert calibration(SINGLE, FOUR).knee() == FOUR and calibration(SINGLE).knee() == SINGLE
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(MADE.text())
+    assert Calibration.read(path) == MADE
+    shown = json.loads(path.read_text())["summary"][1]
+    assert (shown["strategy"], shown["tokens"], shown["accuracy"]["value"]) == ("majority:n=4", 100.0, 0.6)
+
+
+def test_calibrations_of_the_same_problems_are_merged() -> None:
+    again = replace(FOUR, tokens=(120.0,) * 20)
+    merged = calibration(SINGLE, FOUR).merged(calibration(again, SIXTEEN))
+    assert merged.arms == (SINGLE, again, SIXTEEN) and len(merged.sources) == 2
+    for other in (replace(MADE, seed=1), calibration(SINGLE, generator="other"), replace(MADE, problems=PROBLEMS[1:])):
+        with pytest.raises(InputError, match="cannot be merged"):
+            MADE.merged(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"kind": "recipe"}, "no kind 'calibration'"),
+        ({"schema": 7}, "of schema 1"),
+        ({"arms": []}, "it has no arm"),
+        ({"arms": 3}, "TypeError"),
+        ({"problems": ["1"] * 3}, "has not one value for each of 20 problems"),
+        ({"model": None, "arms": [{}]}, "KeyError"),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused_in_one_line(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    refused(tmp_path, json.dumps(json.loads(MADE.text()) | change), reason)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("right", [2.0] * 20, "right has a value outside of 0 to 1"),
+        ("right", ["x"] * 20, "TypeError"),
+        ("tokens", [-1.0] * 20, "a cost is below 0"),
+        ("tokens", [1.0] * 19, "has not one value"),
+        ("strategy", "majorty:n=4", "did you mean 'majority'"),
+        ("strategy", "majority:n=-4", "n=-4: give 1 or more"),
+        ("usage", None, "AttributeError"),
+        ("seconds", "long", "TypeError"),
+    ],
+)
+def test_an_arm_edited_by_hand_is_refused_in_one_line(tmp_path: Path, field: str, value: Any, reason: str) -> None:
+    found = json.loads(MADE.text())
+    found["arms"][1][field] = value
+    refused(tmp_path, json.dumps(found), reason)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '"x"', "null", "{}"])
+def test_a_file_that_is_no_json_object_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    refused(tmp_path, text, "calibration=")
+
+
+def refused(folder: Path, text: str, reason: str) -> None:
+    path = folder / "made.json"
+    path.write_text(text)
+    code, _, errors = ran("plan", "made", "--calibration", str(path))
+    assert (code, errors.count("\n")) == (2, 1) and reason in errors, errors
+
+
+def result(strategy: str, n: int, right: Sequence[bool], **changes: Any) -> dict[str, Any]:
+    """A bench's result with one run."""
+    problems = [{"id": str(number), "correct": each, "generated_tokens": 10 * n} for number, each in enumerate(right)]
+    samples = {"total": n * len(right), "unreadable": 1, "missing": 0, "cut": 0, "timed_out": 0}
+    run = {"strategy": strategy, "n": n, "n_problems": len(right), "usage": SINGLE.usage, "samples": samples}
+    return {
+        "schema": 1,
+        "command": "thinktime bench made",
+        "environment": {"thinktime": "0"},
+        "task": {"name": "made", "n": len(right)},
+        "model": {"generator": WORDS, "scorer": None},
+        "sampling": {"temperature": 1.0},
+        "seed": 0,
+        "stamp": None,
+        "runs": [run | {"problems": problems}],
+    } | changes
+
+
+def test_a_calibration_is_made_of_results_and_planned_with(tmp_path: Path) -> None:
+    right = [number < 16 for number in range(20)]
+    for name, made in (("one", result("single", 1, right[12:] + right[:12])), ("two", result("majority", 4, right))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps(made))
+    (tmp_path / "two" / "timing.json").write_text(json.dumps({"majority@4": 2.5}))
+    files = [str(tmp_path / name / "result.json") for name in ("one", "two")]
+    out = str(tmp_path / "made.json")
+    code, shown, errors = ran("calibrate", *files, "--out", out)
+    assert code == 0 and "majority:n=4" in shown and "80.0% [" in shown, errors
+    found = Calibration.read(Path(out))
+    assert [(each.strategy, each.cost("tokens"), each.seconds) for each in found.arms] == [
+        ("single", 10.0, None),
+        ("majority:n=4", 40.0, 2.5),
+    ]
+    code, shown, _ = ran("plan", "made", "--calibration", out, "--budget", "20tok")
+    assert code == 0 and "take:    single: no other strategy within the budget" in shown
+    advised = json.loads(ran("plan", "made", "--calibration", out, "--json")[1])
+    assert advised["arms"][1]["tokens_per_point"] is None  # it is no more accurate than single
+    assert advised["strategy"] == advised["knee"] == "single"
+    code, _, errors = ran("plan", "other", "--calibration", out)
+    assert (code, errors.count("\n")) == (2, 1) and "it is of the task 'made'" in errors
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (result("single", 1, [True] * (LEAST_PROBLEMS - 1)), f"take {LEAST_PROBLEMS} or more"),
+        (result("single", 1, [True] * 20, stamp="The selector is the evaluator."), "A calibration needs another one"),
+        (result("single", 1, [True] * 20, task={"name": "made", "n": 21}), "no run over all problems"),
+        (result("single", 1, [True] * 20, runs=[{}]), "no whole result"),
+        ({"schema": 1}, "no result of `thinktime bench`"),
+    ],
+)
+def test_results_that_make_no_calibration_are_refused(tmp_path: Path, made: dict[str, Any], reason: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(made))
+    code, _, errors = ran("calibrate", str(path), "--out", str(tmp_path / "out.json"))
+    assert (code, errors.count("\n")) == (2, 1) and reason in errors, errors
+
+
+def auto(found: Calibration, folder: Path) -> Auto:
+    path = folder / "policy.json"
+    path.write_text(found.text())
+    return Auto(policy=str(path))
+
+
+def searching(budget: str = "", **changes: Any) -> Search:
+    given: dict[str, Any] = {"answers": ANSWERS, "sampling": Sampling(1.0, max_length=20)} | changes
+    return Search(PROBLEM, WordGenerator(), budget=Budget.parse(budget) if budget else None, **given)
+
+
+def test_auto_runs_what_the_calibration_advises_and_says_why(tmp_path: Path) -> None:
+    method = auto(MADE, tmp_path)
+    for budget, chosen in (("", "majority:n=16"), ("200tok", "majority:n=4"), ("20tok", "single")):
+        mine, its = searching(budget), searching(budget)
+        check("auto", method, mine)
+        answers = asyncio.run(method(mine)), asyncio.run(parse(chosen)[1](its))
+        assert (
+            answers[0].value == answers[1].value
+            and mine.ledger.spent.generated_tokens == its.ledger.spent.generated_tokens
+        )
+        assert mine.events[0]["strategy"] == chosen and mine.events[0]["reason"]
+
+
+def test_auto_chooses_among_the_arms_that_the_search_can_run(tmp_path: Path) -> None:
+    best = arm("best_of_n:n=4", 20, 50)
+    method = auto(calibration(SINGLE, best, FOUR), tmp_path)
+    search = searching()
+    asyncio.run(method(search))
+    assert search.events[0]["strategy"] == "majority:n=4"  # best_of_n needs a scorer
+
+
+@pytest.mark.parametrize(
+    ("found", "changes", "reason"),
+    [
+        (calibration(SINGLE, generator="another/float16"), {}, "it is of another model"),
+        (calibration(SINGLE, scorer="another"), {"scorers": WordScorer()}, "it is of another scorer"),
+        (MADE, {"sampling": Sampling(0.5, max_length=20)}, "it is of another temperature"),
+        (calibration(FOUR), {"answers": None}, "can run none of its strategies"),
+    ],
+)
+def test_auto_refuses_a_calibration_of_something_else(
+    tmp_path: Path, found: Calibration, changes: dict[str, Any], reason: str
+) -> None:
+    search = searching(**changes)
+    with pytest.raises(InputError, match=reason):
+        check("auto", auto(found, tmp_path), search)
+    assert search.ledger.spent.generated_tokens == 0
+
+
+def test_the_number_format_is_no_other_model(tmp_path: Path) -> None:
+    found = calibration(SINGLE, generator=f"{WORDS}/float16")
+    check("auto", auto(found, tmp_path), searching())
+
+
+@pytest.mark.parametrize("text", ["auto:policy=/etc/passwd", "restarts(auto:policy=x.json):n=2"])
+def test_a_client_of_the_gateway_names_no_file(text: str) -> None:
+    with pytest.raises(InputError, match="files are not read"):
+        of_client(text)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_calibrations_are_whole_and_planned_with_by_name(path: Path) -> None:
+    found = Calibration.read(path)
+    assert is_shipped(path.stem) and of_client(f"auto:policy={path.stem}").options["policy"] == path.stem
+    code, out, _ = ran("plan", found.task["name"], "--model", found.model["provenance"]["main"]["name"], "--json")
+    advised = json.loads(out)
+    assert code == 0 and advised["strategy"] in {each.strategy for each in found.arms}
+
+
+def test_a_task_without_a_shipped_calibration_says_how_to_make_one() -> None:
+    code, _, errors = ran("plan", "gsm8k", "--model", "another", "--budget", "4000tok")
+    assert (code, errors.count("\n")) == (2, 1) and "run `thinktime bench`, then `thinktime calibrate`" in errors
