@@ -278,19 +278,18 @@ class Llama(nn.Module):
     def pack(self) -> None:
         """Multiply a language model's weights in float32 from now on. Only `hidden` and `head` work afterwards.
 
-        Threads pack the weights. The first `hidden` waits for them, and raises `RuntimeError` if this processor or
-        build of torch has no such products, see `thinktime.models.engine.products.packs`.
+        They raise `RuntimeError` if this processor or build of torch has no such products, see
+        `thinktime.models.engine.products.packs`.
         """
-        pool = ThreadPoolExecutor(torch.get_num_threads(), "packing")
-        product = partial(packed_product, pool)
-        self._flat = _Flat(self.model, product, torch.float32)
-        if self.config.tie_word_embeddings:
-            head = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False, device="meta")
-            head.weight = nn.Parameter(self.model.embed_tokens.weight.data, requires_grad=False)
-        else:
-            head = self.lm_head
-        self._head = product(head)
-        pool.shutdown(wait=False)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            product = partial(packed_product, pool)
+            self._flat = _Flat(self.model, product, torch.float32)
+            if self.config.tie_word_embeddings:
+                head = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False, device="meta")
+                head.weight = nn.Parameter(self.model.embed_tokens.weight.data, requires_grad=False)
+            else:
+                head = self.lm_head
+            self._head = product(head)
 
     @classmethod
     def fits(cls, directory: Path) -> bool:

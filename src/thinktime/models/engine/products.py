@@ -3,7 +3,7 @@
 On a CPU, weights in float16 stay in float16 and the arithmetic is float32: half the memory traffic, and no rounding of
 activations. FBGEMM has these products for processors with AVX2 (https://github.com/pytorch/FBGEMM). It needs the
 weights in an order of its own. torch cannot save weights in this order, so each start packs them again, at about 15 ns
-a weight. Threads do it while the caller goes on.
+a weight.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def dense_product(*projections: nn.Linear) -> Product:
 def packed_product(pool: Executor, *projections: nn.Linear) -> Product:
     """One product of float32 with the float16 weights of all projections, whose own weights are dropped.
 
-    The threads of the pool pack the weights. The product waits for them, and raises their `RuntimeError` if this
-    processor or build of torch has no such products, see `packs`.
+    The pool packs the weights. The product waits for it, and raises its `RuntimeError` if this processor or build of
+    torch has no such products, see `packs`.
     """
     weights, bias = [p.weight.data for p in projections], _bias(projections)
     rows = sum(map(len, weights))
