@@ -18,7 +18,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget
 from thinktime.gateway.methods import parse as of_client
-from thinktime.planning.auto import Auto
+from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.planning.calibration import LEAST_PROBLEMS, SHIPPED, Arm, Calibration, is_shipped
 from thinktime.strategies import check, parse
 from thinktime.testing import ANSWERS, PROBLEM, WordGenerator, WordScorer
@@ -282,6 +282,7 @@ def test_a_client_of_the_gateway_names_no_file(text: str) -> None:
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_calibrations_are_whole_and_planned_with_by_name(path: Path) -> None:
     found = Calibration.read(path)
+    assert max(getattr(parse(each.strategy)[1], "n", 1) for each in found.arms) <= SAMPLES == of_client("auto").samples
     assert is_shipped(path.stem) and of_client(f"auto:policy={path.stem}").options["policy"] == path.stem
     code, out, _ = ran("plan", found.task["name"], "--model", found.model["provenance"]["main"]["name"], "--json")
     advised = json.loads(out)

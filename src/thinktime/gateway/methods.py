@@ -22,7 +22,7 @@ from thinktime.core.types import Prompt
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import refuse_role
 from thinktime.gateway.limits import NAME
-from thinktime.planning.auto import Auto
+from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
 from thinktime.strategies.sampling.single import Single
@@ -81,11 +81,11 @@ class Method:
 
     @property
     def samples(self) -> int:
-        """The option ``n`` (1 where there is none), times that of the strategy that runs inside."""
+        """The option ``n`` (1 where there is none, and the most of ``auto``), times that of the strategy inside."""
         samples = 1
         strategy: Any = self.strategy
         while strategy is not None:
-            samples *= getattr(strategy, "n", 1)
+            samples *= SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
             strategy = getattr(strategy, strategies.INNER, None)
         return samples
 

@@ -17,7 +17,7 @@ from thinktime.core.types import missing
 from thinktime.strategies import check, find, parse
 
 SAMPLES = 16
-"""Most samples of a vote without a calibration; a budget may end it earlier."""
+"""Most samples of a vote without a calibration, and of shipped calibrations; a budget may end it earlier."""
 
 
 class Planner(Protocol):
