@@ -199,6 +199,8 @@ def main() -> None:
     started = time.perf_counter()
     inner = cross_fitted(train, layer, args.penalty)
     scale, offset = map(float, logistic(inner.numpy()[:, None], train))  # Platt 1999
+    if scale <= 0:
+        sys.exit(f"states={str(args.states)!r}: on folds of the problems right samples do not score higher; give more")
     raw = fit(train, layer, args.penalty)
     head = Head(layer, scale * raw.weight, scale * raw.bias + offset)
     about: dict[str, Any] = {
