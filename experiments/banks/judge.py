@@ -118,7 +118,6 @@ def judge(path: Path, task: Task, n: int) -> dict[str, Any]:
         "model": pool.generator,
         "setting": pool.setting,
         "fields": FIELDS,
-        "verdicts": task.programs.counts() if task.programs else {},
         "problems": [
             {
                 "id": problem.id,
@@ -163,7 +162,7 @@ def main() -> None:
             text = json.dumps(found, separators=(",", ":")).replace('{"id"', '\n{"id"')
             write_whole(judgements(path), gzip.compress(text.encode(), 9, mtime=0))
             right = sum(row[1] for problem in found["problems"] for row in problem["samples"])
-            print(f"{path.name}: {len(found['problems'])} problems, {right} right samples, {found['verdicts']}")
+            print(f"{path.name}: {len(found['problems'])} problems, {right} right samples")
     except ThinktimeError as error:
         sys.exit(str(error))
 

@@ -100,7 +100,7 @@ def greedy(name: str, seed: int) -> dict[str, Any] | None:
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Two panels a task: right answers against tokens, and against seconds."""
-    shown = {name: of for name, of in result["tasks"].items() if of["samples_each"] >= result["fewest_in_plot"]}
+    shown = result["tasks"]
     figure, each = panels(2 * len(shown), 5 * 2 * len(shown) * 0.85, 4.6)
     colours = {"vote": 1, "likeliest sample": 2, "examples of the prompt": 3, TESTS: 0}
     for place, (name, of) in enumerate(shown.items()):
@@ -151,7 +151,6 @@ def _cost(of: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fewest", type=int, default=8, help="samples of each problem that a task needs for the plot")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
     args = parser.parse_args()
@@ -161,7 +160,7 @@ def main() -> None:
     for path in exports():
         name = path.name.removesuffix(SUFFIX)
         tasks[name] = measure(path, args.seed) | {"greedy": greedy(name, args.seed)}
-    result = made | {"fewest_in_plot": args.fewest, "tasks": tasks}
+    result = made | {"tasks": tasks}
     write_json(args.out / "result.json", result)
     plot(result, args.out / "plot.png")
     print("\n\n".join(printed(name, of) for name, of in tasks.items()))

@@ -31,6 +31,8 @@ from thinktime.core.errors import InputError
 HERE = Path(__file__).parent
 FEWEST, FITTED = 4, 5
 """Samples of a problem without which there is nothing to measure, and no law to fit."""
+SELECTORS = {"vote": 3, "likeliest sample": 2, "examples of the prompt": 4}
+"""Their colours."""
 FORECAST = 64
 """Samples for which the fits are extrapolated."""
 
@@ -136,8 +138,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     for axes, (name, pool) in zip(each, result["pools"].items(), strict=True):
         ks = [int(k) for k in pool["coverage"]]
         line(axes, ks, pool["coverage"].values(), 1, "coverage (a perfect verifier)")
-        for colour, (selector, points) in zip((3, 2, 4), pool["selectors"].items(), strict=False):
-            line(axes, ks, points.values(), colour, selector, "s-")
+        for selector, points in pool["selectors"].items():
+            line(axes, ks, points.values(), SELECTORS[selector], selector, "s-")
         fine = laws.grid(FORECAST)
         if fit := pool["power_law"]:
             law = laws.PowerLaw(fit["a"], fit["b"], fit["mean_error"], fit["max_error"])
