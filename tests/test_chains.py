@@ -10,6 +10,7 @@ import pytest
 from experiments.chains import STEPS, WORDS, Dial, correlation, finished, in_parts, right, say, solve
 from experiments.constructed import RIGHT
 from experiments.early_rejection.real import calibration, confidence
+from experiments.ets.repeats import DEPTHS, counts
 from experiments.ets.run import held
 from thinktime.bench.statistics import auc
 from thinktime.core.types import Extension, Node, Sampling
@@ -84,3 +85,10 @@ def test_partial_confidence_is_that_of_the_prefix_and_the_tokens_read() -> None:
     of_one = calibration(same)["by_tau"]["1"]
     assert of_one["n_steps"] == 4 and of_one["n_prefixes"] == 2
     assert of_one["kendall_within"]["value"] == 1 and of_one["recall_of_different"]["value"] == 1
+
+
+def test_a_line_repeats_another_sample_only_after_the_same_lines() -> None:
+    lines, repeats, whole, different = counts(["a\nb\nc", "a\nx\nc", "a\nb\nd"])
+    assert lines == [3, 3, 3] + [0] * (DEPTHS - 3)
+    assert repeats == [2, 1, 0] + [0] * (DEPTHS - 3)
+    assert (whole, different) == (15, 15 - 2 * 2 - 2)

@@ -24,6 +24,7 @@ from thinktime.core.protocols import Scorer
 from thinktime.core.types import Node, Sampling
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import RemoteText
+from thinktime.pocket.problems import problems
 from thinktime.scorers.prm import ProcessReward
 from thinktime.session import Session
 from thinktime.strategies import make
@@ -145,6 +146,37 @@ def test_a_dial_works_in_a_bench_and_in_a_replay(tmp_path: Path, monkeypatch: py
     again = json.loads((tmp_path / "again" / "result.json").read_text())
     assert again["model"]["scorer"].endswith("degraded to an AUC of 0.6")
     assert [run["strategy"] for run in again["runs"]] == ["best_of_n", "majority"]
+
+
+def test_on_the_pocket_task_unfinished_solutions_are_scored() -> None:
+    task = load("pocket", 1, levels=[3])
+    solution = next(problems("test", 1, levels=[3])).solution
+    first, second, *_ = solution.splitlines(keepends=True)
+    wrong = first.replace(" = ", " = 9")
+    texts = {
+        first: 1.0,
+        first + second[:6]: 1.0,
+        wrong: 0.0,
+        wrong + second: 0.0,
+        first + "Answer": 0.0,
+        solution[:-1]: 1.0,
+    }
+    nodes = [remote(text, "step") for text in texts]
+    scores = asyncio.run(Oracle(task).score(task.problems[0], nodes, [None] * len(nodes)))
+    assert [score.value for score in scores] == list(texts.values())
+    dialled = asyncio.run(Dial(task, 0.9).score(task.problems[0], nodes, [None] * len(nodes)))
+    assert all(score.value is not None for score in dialled)
+
+
+def test_a_search_over_steps_runs_with_an_oracle_on_the_pocket_task(generator: LocalGenerator, tmp_path: Path) -> None:
+    task = load("pocket", 6, levels=[2, 3], seed=4)
+    entries = [Entry("beam_search", 4, make("beam_search", {"n": 4, "width": 2})), Entry("single", 1, make("single"))]
+    with Bank(tmp_path / "bank.db") as bank:
+        session = Session({"main": generator}, {"main": Oracle(task)}, sampling=Sampling(max_length=300))
+        run = Bench(task, session, entries, bank)
+        asyncio.run(run.run())
+    right = {label: sum(outcome.correct for outcome in found.values()) for label, found in run.outcomes.items()}
+    assert not run.failed and right["beam_search@4"] >= right["single@1"]
 
 
 def test_a_missing_score_stays_missing() -> None:

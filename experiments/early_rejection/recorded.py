@@ -24,7 +24,7 @@ import numpy as np
 from experiments.early_rejection.run import rank_correlation
 from experiments.harness import run_session
 from experiments.intervals import difference, mean, ratio
-from experiments.plot import line, logarithmic, panels, save
+from experiments.plot import COLOURS, line, logarithmic, panels, save
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.bank.store import Bank
 from thinktime.bench.bank_export import exported_bank, header_of
@@ -191,7 +191,10 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """What a partial confidence knows, and what acting on it costs and saves, against tau."""
     figure, (known, points) = panels(2, 11, 4.2)
     rows = list(result["by_tau"].values())
-    known.plot(TAUS, [row["correlation"] for row in rows], "o-", ms=4, label="correlation, all samples")
+    known.set_ylim(-0.4, 1)
+    known.plot(
+        TAUS, [row["correlation"] for row in rows], "o-", ms=4, color=COLOURS[0], label="correlation, all samples"
+    )
     line(known, TAUS, [row["kendall_within"] for row in rows], 1, "Kendall's tau within a problem", scale=1)
     line(known, TAUS, [row["recall"] for row in rows], 2, "best half kept", scale=1)
     others = {"minus_best_of_all": "all four", "minus_random_rejection": "random rejection"}
@@ -201,7 +204,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     points.set_ylabel("points")
     for axes in (known, points):
         logarithmic(axes, "tokens that are read")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
     save(figure, path)
 
 

@@ -29,13 +29,16 @@ def is_control(name: str) -> bool:
 class Oracle:
     """Scores a complete sample 1 if the task's check accepts its answer, else 0.
 
+    If the task can check unfinished solutions, one that can still be right scores 1, and others 0.
     The selector is then the evaluator, so results are an upper bound, and their reports carry a stamp.
     """
 
-    capabilities = frozenset({Capability.SCORES})
-
     def __init__(self, task: Task) -> None:
         self.name = task.evaluator
+        kinds = {Capability.SCORES}
+        if task.so_far is not None:
+            kinds |= {Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD}
+        self.capabilities = frozenset(kinds)
         self._task = task
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
@@ -43,20 +46,21 @@ class Oracle:
         return Usage(scorer_calls=1)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node; its value is None for an incomplete sample."""
+        """One reading per node; its value is None for an incomplete sample that the task cannot check."""
         values = await asyncio.gather(*(self._score(problem, node) for node in nodes))
         return [Score(value, Usage(scorer_calls=1)) for value in values]
 
     async def _score(self, problem: Problem, node: Node) -> float | None:
         if not node.done:
-            return None
+            so_far = self._task.so_far
+            return None if so_far is None else float(so_far(node.state.text, problem))
         return float(await self._task.right(self._task.answers.read(node.state), problem))
 
 
 class Dial:
     """An oracle degraded to a chosen AUC: the chance that a right sample scores higher than a wrong one.
 
-    A complete sample scores a number from N(d, 1) if it is right, and from N(0, 1) if it is wrong, where
+    A sample that the oracle scores gets a number from N(d, 1) if it is right, and from N(0, 1) if it is wrong, where
     AUC = Phi(d / sqrt(2)) (the binormal model, Green and Swets 1966). The noise depends on the node's key alone: it is
     the same in any order of calls and for any AUC, so a higher AUC only moves the right samples up.
 
@@ -68,20 +72,19 @@ class Dial:
         InputError: ``auc`` is not between 0 and 1.
     """
 
-    capabilities = frozenset({Capability.SCORES})
-
     def __init__(self, task: Task, auc: float) -> None:
         if not 0 < auc < 1:
             raise InputError("auc", auc, "give a number between 0 and 1, as dial:auc=0.8")
         self.name = f"{task.evaluator}, degraded to an AUC of {auc:g}"
         self._oracle, self._lead = Oracle(task), sqrt(2) * NormalDist().inv_cdf(auc)
+        self.capabilities = self._oracle.capabilities
 
     def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
         """One scorer call, without tokens."""
         return self._oracle.worst_case(problem, node, known)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
-        """One reading per node; its value is None for an incomplete sample."""
+        """One reading per node; its value is None where the oracle's is."""
         readings = await self._oracle.score(problem, nodes, known)
         return [
             reading

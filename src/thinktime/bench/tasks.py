@@ -28,7 +28,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.types import Problem
 from thinktime.files import user_path
 from thinktime.plugins import made
-from thinktime.pocket.problems import LEVELS, problems, read_answer
+from thinktime.pocket.problems import LEVELS, problems, read_answer, right_so_far
 from thinktime.prompts.turns import question_text
 from thinktime.sandbox.running import find_sandbox
 
@@ -44,6 +44,7 @@ class Task:
         check: whether an answer is right, given the reference; the default is the equivalence that votes use.
         programs: runs answers that are programs; None for other tasks.
         accepts: judges an answer by its problem; in place of ``check``.
+        so_far: whether an unfinished solution can still be right; None where that cannot be checked.
         stop: strings that end a sample, if the user gives none.
         max_tokens: of a sample, if the user gives no limit.
         details: what a result says of the task: data, prompt, judge.
@@ -55,6 +56,7 @@ class Task:
     check: Callable[[str | None, str | None], bool] = equivalent
     programs: Checks | None = None
     accepts: Callable[[str, Problem], bool] | None = None
+    so_far: Callable[[str, Problem], bool] | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -140,12 +142,12 @@ def _pocket(n: int | None, levels: Sequence[int], split: str, seed: int, asking:
         raise InputError("split", split, "give train, dev or test")
     if unknown := [level for level in levels if level not in LEVELS]:
         raise InputError("levels", unknown[0], f"the pocket task has levels {', '.join(map(str, LEVELS))}")
-    drawn = problems(split, n or 100, seed=seed, levels=levels)  # type: ignore[arg-type]  # checked above
-    return Task(
-        "pocket",
-        tuple(Problem(p.id, asking(p.question), str(p.answer), {"level": p.level, "family": p.family}) for p in drawn),
-        TextAnswers(read_answer, "pocket"),
+    drawn = {p.id: p for p in problems(split, n or 100, seed=seed, levels=levels)}  # type: ignore[arg-type]  # checked above
+    asked = (
+        Problem(p.id, asking(p.question), str(p.answer), {"level": p.level, "family": p.family}) for p in drawn.values()
     )
+    answers = TextAnswers(read_answer, "pocket")
+    return Task("pocket", tuple(asked), answers, so_far=lambda text, problem: right_so_far(drawn[problem.id], text))
 
 
 def _benchmark(

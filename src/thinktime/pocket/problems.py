@@ -360,6 +360,16 @@ def check_steps(problem: WordProblem, solution: str) -> list[bool]:
     return verdicts
 
 
+def right_so_far(problem: WordProblem, text: str) -> bool:
+    """Whether a solution can be right: all whole lines are, and an unfinished last line begins one that would be."""
+    whole, _, begun = text.rpartition("\n")
+    right = all(check_steps(problem, whole))
+    if not begun or not right:
+        return right
+    lines = (*(step.text for step in problem.steps), f"Answer: {problem.answer}")
+    return any(line.startswith(begun) and all(check_steps(problem, f"{whole}\n{line}")) for line in lines)
+
+
 def vocabulary() -> list[str]:
     """Every word the generator can write, without punctuation and digits, sorted."""
     words: set[str] = {"Answer"}
