@@ -134,7 +134,7 @@ class TransformersLM(torch.nn.Module):
         """Compare the logits of two short rows in one batch with those of ``transformers``' own forward pass.
 
         Weights of 16 bits are multiplied in float32 here: in 16 bits, two right orders of the same sums may give
-        log-probabilities that differ by more than 1.
+        log-probabilities that differ by more than 1. In float64, some families (Mixtral) do not run.
 
         Returns:
             The largest difference of their log-probabilities.
