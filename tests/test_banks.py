@@ -12,8 +12,10 @@ import pytest
 from experiments.banks.examples import visible_tests
 from experiments.banks.judge import digest, exports, judged_pool, judgements
 from experiments.banks.words import saying, texts
+from experiments.compute_optimal.real import chosen, dialled
 from experiments.constructed import solved
 from experiments.monkeys.control import FIRST, fitted, mixture
+from experiments.pools import selectors
 from thinktime.bench.samples import Pool, Sample, Sampled
 from thinktime.core.errors import InputError
 
@@ -103,3 +105,29 @@ def test_the_interval_of_an_exponent_contains_its_fit() -> None:
     counts = [(16, right) for right in (0, 0, 1, 2, 4, 8, 12, 16)]
     law, exponent = fitted(counts, 16, seed=0, refits=20)
     assert exponent["low"] <= law.b == exponent["value"] <= exponent["high"]
+
+
+def test_a_choice_by_difficulty_gains_where_methods_cross_and_nothing_where_they_do_not() -> None:
+    difficulty = [place / 40 for place in range(40)]
+    easy = [float(value > 0.5) for value in difficulty]
+    crossing = {"easy": easy, "hard": [1 - value for value in easy]}
+    policy = chosen(crossing, difficulty)
+    assert policy["minus_best_single"]["value"] > 0.3 and set(policy["picks"]) == {"easy", "hard"}
+    same = chosen({"first": easy, "second": easy}, difficulty)
+    assert same["minus_best_single"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert set(same["picks"]) == {"first"}
+
+
+def test_a_dial_keeps_its_noise_and_orders_right_above_wrong() -> None:
+    problem = Sampled("p", tuple(Sample(1, str(i), i % 2 == 0) for i in range(200)), "0")
+    low, high = dialled(0.5, problem, 200), dialled(0.99, problem, 200)
+    assert [s.reward for s in low if not s.correct] == [s.reward for s in high if not s.correct]
+    right, wrong = ([s.reward or 0.0 for s in high if s.correct is kind] for kind in (True, False))
+    assert min(right) > sorted(wrong)[len(wrong) // 2]
+
+
+def test_functions_have_no_vote_but_examples() -> None:
+    function = Sampled("f", (Sample(1, "ab", True, reward=1.0),))
+    assert list(selectors(Pool("m", "s", "tokens", (function,)))) == ["likeliest sample", "examples of the prompt"]
+    value = Sampled("v", (Sample(1, "7", True),), "7")
+    assert list(selectors(Pool("m", "s", "tokens", (value,)))) == ["vote", "likeliest sample"]
