@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import reduce
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -119,7 +120,7 @@ def _per_point(frontier: list[Arm], arm: Arm) -> float | None:
     if not place:
         return None
     before = frontier[place - 1]
-    return (arm.cost("tokens") - before.cost("tokens")) / (100 * (arm.accuracy.value - before.accuracy.value))
+    return (arm.cost("tokens") - before.cost("tokens")) / (100 * (fmean(arm.right) - fmean(before.right)))
 
 
 def _table(found: Calibration) -> Table:
