@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,34 @@ def refuse_another(path: Path, command: str, *, force: bool) -> None:
     made_by = json.loads(path.read_text()).get("command")
     if made_by != command:
         sys.exit(f"out={str(path)!r}: it has the result of {made_by!r}; give another --out, or {FORCE}")
+
+
+def begin(
+    folder: Path, doc: str | None, module: str, file: str, problems: int | None = None
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Read the options of a script, and refuse to overwrite the result of another command.
+
+    Args:
+        folder: of the script; the result goes there unless ``--out`` is given.
+        doc: the description of the command.
+        module: the script, without ``.py``.
+        file: the name of its result.
+        problems: the usual number of problems; without it the script has ``--seed`` in place of ``--problems``.
+
+    Returns:
+        The options, and the provenance of the result.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if problems is None:
+        parser.add_argument("--seed", type=int, default=0)
+    else:
+        parser.add_argument("--problems", type=int, default=problems)
+    parser.add_argument("--out", type=Path, default=folder)
+    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
+    args = parser.parse_args()
+    made = provenance(folder, args.seed if problems is None else 0, module)
+    refuse_another(args.out / file, made["command"], force=args.force)
+    return args, made
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:

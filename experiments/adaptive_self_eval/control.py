@@ -10,7 +10,6 @@ hold, and the AUC within a problem is the one on the dial. In the middle of a sa
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from experiments.adaptive_self_eval.run import (
 from experiments.constructed import shift
 from experiments.intervals import difference, mean, ratio, unpaired_difference
 from experiments.plot import line, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from training.calibrate import Evaluated
 
 HERE = Path(__file__).parent
@@ -112,13 +111,7 @@ def pruning(problems: int, early: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=400)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, 0, "control")
-    refuse_another(args.out / "control.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "control", "control.json", problems=400)
     result = {
         **made,
         "n_problems": args.problems,

@@ -11,7 +11,6 @@ Only problems with right and wrong samples count. Where all are right, or all wr
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from experiments.adaptive_self_eval.run import (
 )
 from experiments.intervals import difference, mean, ratio
 from experiments.plot import line, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from experiments.verifiers.scores import EXPORT, Verified, header, verified
 from thinktime.bench.statistics import auc
 from training.calibrate import Evaluated
@@ -159,13 +158,7 @@ def _votes(found: Evaluated, n: int) -> Policy:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, args.seed, "real")
-    refuse_another(args.out / "real.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "real", "real.json")
     problems, costs = verified(), header()["costs"]
     asked = {"head": 1.0, "p_yes_0.5b": costs["p_yes_0.5b"]["computed"] / costs["p_yes_0.5b"]["scores"]}
     result: dict[str, Any] = {**made, "export": EXPORT.name, "tokens_of_a_question": asked, "evaluations": {}}

@@ -9,7 +9,6 @@ Writes ``result.json`` and ``plot.png``, and prints the table.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
 from experiments.intervals import as_percent, as_points, difference, mean
 from experiments.plot import COLOURS, bars, line, logarithmic, panels, save
 from experiments.pools import selectors
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from thinktime.bench.bank_export import LONGEST, header_of
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.bench.selectors import curve
@@ -149,13 +148,7 @@ def _cost(of: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, args.seed, "table")
-    refuse_another(args.out / "result.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "table", "result.json")
     tasks = {}
     for path in exports():
         name = path.name.removesuffix(SUFFIX)

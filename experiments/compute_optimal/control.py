@@ -11,7 +11,6 @@ answer (agreement).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -23,7 +22,7 @@ from experiments.constructed import RIGHT, answer
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
 from experiments.pools import reward
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.core.selection import best, majority
 from thinktime.planning.difficulty import BINS, binned
@@ -92,13 +91,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, 0, "control")
-    refuse_another(args.out / "control.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "control", "control.json", problems=1000)
     problems = [problem(f"problem {i}") for i in range(args.problems)]
     vote = [solved(each, each.samples[:N], majority, reward) for each in problems]
     by_auc = {str(auc): at(auc, problems, vote) for auc in AUCS}

@@ -8,7 +8,6 @@ spread as widely or three times as widely. The search runs live on these samples
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -18,7 +17,7 @@ from typing import Any
 from experiments.constructed import RIGHT, answer, solved, success
 from experiments.intervals import difference, mean, ratio
 from experiments.plot import COLOURS, line, logarithmic, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from thinktime.core.trace import Answer
 from thinktime.planning.lengths import normal_first
 
@@ -95,13 +94,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, 0, "control")
-    refuse_another(args.out / "control.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "control", "control.json", problems=200)
     names = [f"problem {i}" for i in range(args.problems)]
     by_gap = {str(spread): {str(gap): at(gap, spread, N, names) for gap in GAPS} for spread in SPREADS}
     by_n = {str(spread): {str(n): at(AT, spread, n, names) for n in SIZES} for spread in SPREADS}

@@ -10,7 +10,6 @@ than with a real judge.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from typing import Any
 from experiments.constructed import RIGHT, answer, shift, solved
 from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from thinktime.core.types import Node
 from thinktime.testing import WordScorer
 
@@ -109,13 +108,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, 0, "control")
-    refuse_another(args.out / "control.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "control", "control.json", problems=300)
     names = [f"problem {i}" for i in range(args.problems)]
     result = made | {"n_problems": len(names)} | mapped(names)
     write_json(args.out / "control.json", result)

@@ -13,7 +13,6 @@ of 10 pairs.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 from experiments.constructed import RIGHT, answer, rows, shift
 from experiments.intervals import difference
 from experiments.plot import line, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import Capability, Extension, Node, Problem, Prompt, Sampling, Score
@@ -138,13 +137,7 @@ def at(auc: float, shared: float, names: Sequence[str], alone: Mapping[str, Sequ
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, 0, "control")
-    refuse_another(args.out / "control.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "control", "control.json", problems=100)
     names = [f"problem {i}" for i in range(args.problems)]
     alone = {arm: [solved(arm, name, 0.5, 0.0) for name in names] for arm in ALONE}
     by_shared = {str(shared): {str(auc): at(auc, shared, names, alone) for auc in AUCS} for shared in SHARED}

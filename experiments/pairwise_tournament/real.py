@@ -9,7 +9,6 @@ Then the strategies before this judge. Writes ``real.json`` and ``real.png``.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from math import exp
@@ -23,7 +22,7 @@ from experiments.intervals import as_number, as_points, share
 from experiments.pairwise_tournament.ask import FILE, SAMPLES, TASK
 from experiments.plot import COLOURS, bars, panels, save
 from experiments.pools import beside_greedy
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from thinktime.core.types import Node, Problem, Score
 from thinktime.testing import WordJudge
 
@@ -95,13 +94,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, args.seed, "real")
-    refuse_another(args.out / "real.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "real", "real.json")
     asked = json.loads(FILE.read_text())
     table = {name: {(a, b): odds for a, b, odds in pairs} for name, pairs in asked["problems"].items()}
     (path,) = exports([TASK])

@@ -9,7 +9,6 @@ has the AUC on the dial, and a single check has a lower one: checks of a solutio
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from experiments.constructed import NORMAL, RIGHT, answer, shift
 from experiments.intervals import Estimate, Floats, difference, mean
 from experiments.plot import COLOURS, line, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from experiments.solve_or_verify.measure import discrimination, powers
 from thinktime.planning.verification import Checked, Law, Split, Verdicts, fit, splits
 
@@ -111,13 +110,7 @@ def at(auc: float, names: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, 0, "control")
-    refuse_another(args.out / "control.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "control", "control.json", problems=100)
     names = [f"problem {i}" for i in range(args.problems)]
     result = {**made, "n_problems": len(names), "by_auc": {str(auc): at(auc, names) for auc in AUCS}}
     write_json(args.out / "control.json", result)

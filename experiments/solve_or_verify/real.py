@@ -9,7 +9,6 @@ samples are all scored. Where all answers are right, or all wrong, the choice do
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from experiments.banks.judge import judged_pool, known_exports
 from experiments.intervals import Floats, difference, mean
 from experiments.plot import line, logarithmic, panels, save
-from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.provenance import begin, write_json
 from experiments.verifiers.scores import EXPORT, Verified, covered, header, verified
 from thinktime.bench.samples import Sampled
 from thinktime.bench.selectors import Select, curve
@@ -114,13 +113,7 @@ def prices(problems: Sequence[Verified]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
-    args = parser.parse_args()
-    made = provenance(HERE, args.seed, "real")
-    refuse_another(args.out / "real.json", made["command"], force=args.force)
+    args, made = begin(HERE, __doc__, "real", "real.json")
     problems = verified()
     price = prices(problems)
     found = {name: measure(problems, name, price[name], args.seed) for name in VERIFIERS}

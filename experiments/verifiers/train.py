@@ -158,7 +158,7 @@ def areas_of(found: Examples, logits: Tensor) -> tuple[float | None, list[float]
 
 
 def report(found: Examples, logits: Tensor) -> dict[str, Any]:
-    """How well whole samples are told apart."""
+    """How well the scores of whole samples tell right ones from wrong ones."""
     pooled, within = areas_of(found, logits)
     estimate: Estimate | None = mean(within) if within else None
     return {

@@ -114,7 +114,7 @@ def import_samples(path: Path, bank: Bank) -> Mapping[str, Any]:
 
 
 def check_continued(bank: Bank, roots: Iterable[str], session: Session, task: Task) -> None:
-    """Check that a run continues what was imported into its bank, and does not draw everything anew beside it.
+    """Refuse a run that would draw all samples again beside those that were imported into its bank.
 
     Args:
         bank: of the run.

@@ -90,16 +90,16 @@ def _of_result(path: Path) -> Calibration:
 
 
 def _shipped(task: str, model: str | None) -> Calibration:
-    from thinktime.planning.calibration import Calibration, shipped
+    from thinktime.planning.calibration import model_names, shipped
 
-    paths = list(shipped(task, model))
-    if not paths:
+    found = list(shipped(task, model))
+    if not found:
         of = f"{task} with {model}" if model else task
         fix = f"no calibration of {of} is shipped; run `thinktime bench`, then `thinktime calibrate`, and give the file"
         raise InputError("calibration", None, f"{fix} with --calibration")
-    if len(paths) > 1:
-        raise InputError("model", None, f"name one: {', '.join(path.stem for path in paths)}")
-    return Calibration.read(paths[0])
+    if len(found) > 1:
+        raise InputError("model", None, f"name one: {', '.join(name for each in found for name in model_names(each))}")
+    return found[0]
 
 
 def _row(found: Calibration, arm: Arm) -> dict[str, object]:

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from thinktime.bench.statistics import DIFFERENCES, SHARES, Estimate, mean_interval, paired_difference
+from thinktime.config import DTYPES
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import missing
@@ -30,8 +31,6 @@ LEAST_PROBLEMS = 20
 """Fewer problems cannot tell strategies apart."""
 NEGLIGIBLE = 0.01
 """A gain of accuracy that is not worth a search."""
-DTYPES = ("float64", "float32", "bfloat16", "float16")
-"""Number formats at the end of a local model's name. The same weights in another format are the same model here."""
 SHIPPED = Path(__file__).with_name("calibrations")
 
 
@@ -297,8 +296,8 @@ def is_shipped(name: str) -> bool:
     return name in {path.stem for path in SHIPPED.glob("*.json")}
 
 
-def shipped(task: str, generator: str | None = None) -> Iterator[Path]:
-    """The files of calibrations that are shipped for a task, and for a model if it is named.
+def shipped(task: str, generator: str | None = None) -> Iterator[Calibration]:
+    """The calibrations that are shipped for a task, and for a model if it is named.
 
     Args:
         task: its name.
@@ -307,7 +306,7 @@ def shipped(task: str, generator: str | None = None) -> Iterator[Path]:
     for path in sorted(SHIPPED.glob("*.json")):
         found = Calibration.read(path)
         if found.task["name"] == task and generator in (None, *model_names(found)):
-            yield path
+            yield found
 
 
 def model_names(calibration: Calibration) -> set[str]:
@@ -344,7 +343,7 @@ def _weights(name: str | None) -> str | None:
     if name is None:
         return None
     before, _, last = name.rpartition("/")
-    return before if last in DTYPES else name
+    return before if last in DTYPES[1:] else name
 
 
 def _cost(arm: Arm) -> str:
