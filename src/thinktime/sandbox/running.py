@@ -21,9 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,8 @@ from types import CodeType
 from typing import IO, Any, Literal
 
 from thinktime.core.errors import InputError
+from thinktime.sandbox.bubblewrap import bubblewrap
+from thinktime.sandbox.folders import working_folder
 from thinktime.sandbox.seccomp import seccomp_filter
 
 Kind = Literal["bubblewrap", "none"]
@@ -124,7 +126,7 @@ class Sandbox:
             if channel is not None:
                 stack.enter_context(channel)
             try:
-                folder = "/" if self.kind == "bubblewrap" else stack.enter_context(_folder())
+                folder = "/" if self.kind == "bubblewrap" else stack.enter_context(working_folder())
                 stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
                 running = stack.enter_context(_Running(self.kind, job, channel, limits, folder, stdout, stderr))
             except OSError as error:
@@ -167,7 +169,7 @@ class _Running:
                 passed.callback(os.close, info)
                 passed.callback(os.close, rules)
                 descriptors += [info, rules]
-                command = [*_bubblewrap(limits, info, rules), *command]
+                command = [*bubblewrap(limits.files, info, rules), *command]
             try:
                 self.process = subprocess.Popen(
                     command,
@@ -318,59 +320,6 @@ def _resources(limits: Limits, kind: Kind) -> dict[str, int]:
     return found
 
 
-def _bubblewrap(limits: Limits, info: int, rules: int) -> list[str]:
-    """The command that runs another one in a sandbox.
-
-    Root gets no user namespace: its program takes another user id, because the kernel does not count root's processes.
-    """
-    rights = ["--cap-drop", "ALL"]
-    if os.geteuid() == 0:
-        rights += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_CHOWN"]
-    else:
-        rights += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
-    return [
-        *(
-            shutil.which("bwrap") or "bwrap",
-            "--unshare-ipc",
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-        ),
-        *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--info-fd", str(info)),
-        *("--seccomp", str(rules)),
-        *rights,
-        *("--perms", "0777", "--size", str(limits.files), "--tmpfs", "/tmp"),  # first, because Python may be below it
-        *_visible(),
-        *("--perms", "0755", "--dir", "/dev"),
-        *("--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),
-        *("--perms", "0777", "--size", str(limits.files), "--tmpfs", "/dev/shm"),  # multiprocessing has its locks there
-        *("--remount-ro", "/", "--chdir", "/tmp", "--"),
-    ]
-
-
-@cache
-def _visible() -> tuple[str, ...]:
-    """Read-only parts of this machine: the system's libraries and programs, and Python with its packages."""
-    found: list[str] = ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
-        top = Path("/", name)
-        if top.is_symlink():
-            found += ["--symlink", os.readlink(top), str(top)]
-        elif top.is_dir():
-            found += ["--ro-bind", str(top), str(top)]
-    parts = [Path("/etc/ld.so.cache"), Path("/etc/alternatives")]
-    for prefix in {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}:
-        if not prefix.is_relative_to("/usr"):
-            parts += [prefix / name for name in ("bin", "lib", "lib64", "pyvenv.cfg")]
-    above = {folder for part in parts for folder in part.parents if folder != folder.parent}
-    for folder in sorted(above):
-        found += ["--perms", "0755", "--dir", str(folder)]
-    for part in parts:
-        found += ["--ro-bind-try", str(part), str(part)]
-    return tuple(found)
-
-
 def _resident(pid: int) -> int:
     """Bytes of memory that a process and its descendants use; 0 where the system has no ``/proc``."""
     total, left = 0, [pid]
@@ -395,36 +344,3 @@ def _readable(content: bytes) -> int:
 def _beginning(file: IO[bytes], n: int) -> bytes:
     file.seek(0)
     return file.read(n)
-
-
-@contextmanager
-def _folder() -> Iterator[str]:
-    """An empty folder, which is removed at the end with all that is in it."""
-    path = tempfile.mkdtemp()
-    try:
-        yield path
-    finally:
-        with suppress(OSError):
-            _remove(path)
-
-
-def _remove(path: str) -> None:
-    """Remove a folder of any depth and with any permissions: inner folders move to its top first.
-
-    `shutil.rmtree` recurses, and fails if a program has removed the permissions of a folder.
-    """
-    os.chmod(path, 0o700)
-    left, moved = [path], 0
-    while left:
-        folder = left.pop()
-        for entry in list(os.scandir(folder)):
-            if entry.is_dir(follow_symlinks=False):
-                os.chmod(entry.path, 0o700)
-                moved += 1
-                left.append(os.path.join(path, f"{secrets.token_hex(8)}-{moved}"))
-                os.rename(entry.path, left[-1])
-            else:
-                os.unlink(entry.path)
-        if folder != path:
-            os.rmdir(folder)
-    os.rmdir(path)
