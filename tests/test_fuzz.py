@@ -389,7 +389,7 @@ METHODS = st.sampled_from(["", "single/", "majority:n=2/", "self_refine/", "majo
 @given(
     st.lists(st.tuples(BODIES, KINDS, STATUSES), min_size=1, max_size=3),
     METHODS,
-    st.sampled_from(["chat/completions", "completions", "responses"]),
+    st.sampled_from(["chat/completions", "completions", "responses", "messages"]),
     FACTS,
     st.booleans(),
 )
@@ -397,6 +397,7 @@ def test_the_gateway_answers_odd_replies_of_its_upstream_without_a_fault(
     site: Site, replies: list[tuple[bytes, str, int]], method: str, path: str, fields: dict[str, Any], streamed: bool
 ) -> None:
     prompt: dict[str, Any] = {"chat/completions": {"messages": MESSAGES}, "completions": {"prompt": "3 + 4"}}
+    prompt["messages"] = {"messages": MESSAGES, "max_tokens": 64}
     body = {"model": f"{method}words", "stream": streamed, **fields, **prompt.get(path, {"input": "3 + 4"})}
     site.endpoint.sent.clear()
     site.endpoint.sent.extend(written(*reply) for reply in replies)
@@ -454,7 +455,7 @@ SPECS = [
 
 @often
 @given(
-    st.sampled_from(["chat/completions", "completions", "responses", "models", "metrics"]),
+    st.sampled_from(["chat/completions", "completions", "responses", "messages", "models", "metrics"]),
     grafted(REQUESTS).map(as_bytes) | mutated([as_bytes(each) for each in REQUESTS]),
     st.fixed_dictionaries(
         {},

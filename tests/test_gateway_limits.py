@@ -585,6 +585,7 @@ NUMBERED: dict[str, dict[str, Any]] = {
     },
     "responses": {"model": "majority:n=2/words", "input": "x", "max_output_tokens": 8, "temperature": 1, "top_p": 1},
     "completions": {"model": "majority:n=2/words", "prompt": "x", "max_tokens": 8, "seed": 1, "n": 1, "best_of": 1},
+    "messages": {**VOTE, "temperature": 1, "top_p": 1, "thinking": {"type": "enabled", "budget_tokens": 2}},
 }
 METHOD = {"strategy": "majority", "n": 2, "thinking_tokens": 5}
 METHOD |= {"budget": {"tokens": 200, "calls": 9, "seconds": 60, "dollars": 1, "flops": 1, "nfe": 1, "actions": 1}}

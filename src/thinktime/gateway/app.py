@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
+from thinktime.gateway import messages, responses
 from thinktime.gateway.answers import SampleAnswers
 from thinktime.gateway.asgi import (
     ClientLeftError,
@@ -36,17 +37,18 @@ from thinktime.gateway.asgi import (
 )
 from thinktime.gateway.auth import ApiClient, Auth, address_of, limits_spending
 from thinktime.gateway.config import GatewayConfig
-from thinktime.gateway.errors import HttpError, busy, http_error
+from thinktime.gateway.errors import ErrorShape, HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
 from thinktime.gateway.lengths import Extent, check, check_text, extent, has_several
 from thinktime.gateway.limits import GRACE_SECONDS, MODELS, SENT
+from thinktime.gateway.messages import Message
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
 from thinktime.gateway.page import Page
 from thinktime.gateway.proxy import proxy_request
-from thinktime.gateway.replies import Chunks, SearchOutcome, completion, error_event
+from thinktime.gateway.replies import Chunks, SearchOutcome, error_event
 from thinktime.gateway.request import CompletionRequest, default_max_tokens, read_request
-from thinktime.gateway.responses import Response, as_chat
+from thinktime.gateway.responses import Response
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
@@ -62,6 +64,8 @@ SILENCE = 15.0
 WAITING = b": waiting\n\n"
 PROBES = "(model probes)"
 """The account of probes for configured roles, and for clients without a budget."""
+OPENAI = ErrorShape(lambda error: error.body, error_event)
+ANTHROPIC = ErrorShape(messages.error_body, messages.error_event)
 AHEAD = 64
 """Events that a stream buffers for a slow client; beyond them the upstream waits."""
 
@@ -114,6 +118,7 @@ class Gateway:
                 Route("/v1/chat/completions", RouteHandler(self, self._ask("chat/completions")), methods=["POST"]),
                 Route("/v1/completions", RouteHandler(self, self._ask("completions")), methods=["POST"]),
                 Route("/v1/responses", RouteHandler(self, self._respond), methods=["POST"]),
+                Route("/v1/messages", RouteHandler(self, self._message, ANTHROPIC), methods=["POST"]),
                 Route("/v1/models", RouteHandler(self, self._models), methods=["GET"]),
                 Route("/metrics", RouteHandler(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
@@ -141,10 +146,7 @@ class Gateway:
                 await self._proxy(context, entry, api, body)
                 return
             request = self._read(context, entry, method, body, api)
-            if request.stream:
-                await self._stream(context, entry, request, method, Chunks(request))
-            else:
-                await context.writer.send_json(200, completion(await self._search(context, entry, request, method)))
+            await self._reply(context, entry, request, method, Chunks(request))
 
         return answer
 
@@ -158,12 +160,32 @@ class Gateway:
             await self._proxy(context, entry, "responses", body)
             return
         method = entry.method = entry.method or parse("single")
-        request = self._read(context, entry, method, as_chat(body), "chat/completions")
-        response = Response(request, body)
+        request = self._read(context, entry, method, responses.as_chat(body), "chat/completions")
+        await self._reply(context, entry, request, method, Response(request, body))
+
+    async def _message(self, context: RequestContext) -> None:
+        """Answer a request of Anthropic's Messages API. It becomes a chat request, without a method for one sample."""
+        entry, body = await self._begin(context, "messages")
+        method = entry.method or parse("single")
+        if method.thinking_tokens is None:
+            method = replace(method, thinking_tokens=messages.thinking_tokens(body))
+        entry.method = method
+        request = self._read(context, entry, method, messages.as_chat(body), "chat/completions")
+        await self._reply(context, entry, request, method, Message(request, body))
+
+    async def _reply(
+        self,
+        context: RequestContext,
+        entry: HistoryEntry,
+        request: CompletionRequest,
+        method: Method,
+        reply: Chunks | Response | Message,
+    ) -> None:
+        """Search, and send the answer as a stream of events or as one object."""
         if request.stream:
-            await self._stream(context, entry, request, method, response)
+            await self._stream(context, entry, request, method, reply)
         else:
-            await context.writer.send_json(200, response.whole(await self._search(context, entry, request, method)))
+            await context.writer.send_json(200, reply.whole(await self._search(context, entry, request, method)))
 
     async def _begin(self, context: RequestContext, path: str) -> tuple[HistoryEntry, Mapping[str, Any]]:
         """Parse a request, check its rate limit, and add it to the history."""
@@ -280,30 +302,30 @@ class Gateway:
         entry: HistoryEntry,
         request: CompletionRequest,
         method: Method,
-        chunks: Chunks | Response,
+        reply: Chunks | Response | Message,
     ) -> None:
         writer = context.writer
         ready: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)
 
         async def on_event(event: Mapping[str, Any]) -> None:
-            if lines := chunks.forwarded(event):
+            if lines := reply.forwarded(event):
                 await ready.put(lines)
 
         def on_progress(text: str) -> None:
             with suppress(asyncio.QueueFull):  # a slow client may miss progress
-                ready.put_nowait(chunks.progress(text))
+                ready.put_nowait(reply.progress(text))
 
         callbacks = (on_event, None) if method.one_sample else (None, on_progress)
         work = asyncio.create_task(self._search(context, entry, request, method, *callbacks))
         try:
             async for line in _until_done(ready, work):
                 if not writer.streaming:
-                    await writer.start_stream(chunks.opening())
+                    await writer.start_stream(reply.opening())
                 await writer.write(line)
             outcome = await work
             if not writer.streaming:
-                await writer.start_stream(chunks.opening())
-            for line in chunks.closing(outcome):
+                await writer.start_stream(reply.opening())
+            for line in reply.closing(outcome):
                 await writer.write(line)
             await writer.end()
         finally:
@@ -332,8 +354,8 @@ class Gateway:
 class RouteHandler:
     """One route: it authenticates, reads the body, answers while the client is connected, and reports errors."""
 
-    def __init__(self, gateway: Gateway, answer: Answering) -> None:
-        self._gateway, self._answer = gateway, answer
+    def __init__(self, gateway: Gateway, answer: Answering, shape: ErrorShape = OPENAI) -> None:
+        self._gateway, self._answer, self._shape = gateway, answer, shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -369,7 +391,7 @@ class RouteHandler:
             _release(error)
             if context.entry is not None:
                 context.entry.error = failed.message
-            await _fail(context.writer, failed)
+            await _fail(context.writer, failed, self._shape)
 
 
 def _release(error: BaseException) -> None:
@@ -383,13 +405,13 @@ def _release(error: BaseException) -> None:
         error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
-async def _fail(writer: ResponseWriter, error: HttpError) -> None:
+async def _fail(writer: ResponseWriter, error: HttpError, shape: ErrorShape) -> None:
     """Reply with an error. A proxied answer that has already begun is left incomplete, as the upstream left it."""
     if not writer.status:
         more = {"Connection": "close"} if error.status == 413 else {}
-        await writer.send_json(error.status, error.body, error.headers | more)
+        await writer.send_json(error.status, shape.body(error), error.headers | more)
     elif writer.streaming:
-        await writer.end(error_event(error.body))
+        await writer.end(shape.event(shape.body(error)))
 
 
 async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[SearchOutcome]) -> AsyncIterator[bytes]:

@@ -262,7 +262,8 @@ class Auth:
         if not self._requires_key:
             return self._anonymous
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given.strip():
+        given = given if scheme.lower() == "bearer" else headers.get("x-api-key", "")  # as Anthropic's clients send it
+        if not given.strip():
             raise HttpError(401, "the key is missing; send Authorization: Bearer KEY", code="invalid_api_key")
         hashed, found = digest(given.strip()), None
         for sha256, client in self._clients:  # compare all, so the time does not depend on the key

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +71,16 @@ class HttpError(Exception):
     def headers(self) -> dict[str, str]:
         """Retry-After, in whole seconds."""
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
+
+
+@dataclass(frozen=True)
+class ErrorShape:
+    """How the errors of an API look."""
+
+    body: Callable[[HttpError], Mapping[str, Any]]
+    """The JSON body of a reply."""
+    event: Callable[[Mapping[str, Any]], bytes]
+    """The event with such a body in a stream that has begun."""
 
 
 def busy(reason: str) -> HttpError:

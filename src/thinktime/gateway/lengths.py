@@ -15,16 +15,22 @@ from typing import Any
 
 from thinktime.core.errors import InputError
 
-CHAT, COMPLETIONS, RESPONSES = "chat/completions", "completions", "responses"
+CHAT, COMPLETIONS, RESPONSES, MESSAGES = "chat/completions", "completions", "responses", "messages"
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     CHAT: ("max_tokens", "max_completion_tokens"),
     COMPLETIONS: ("max_tokens",),
     RESPONSES: ("max_output_tokens",),
+    MESSAGES: ("max_tokens",),
 }
 """Limits of one sample in tokens. If a request has several, the largest one counts."""
 
-COUNTS: Mapping[str, tuple[str, ...]] = {CHAT: ("n", "best_of"), COMPLETIONS: ("n", "best_of"), RESPONSES: ()}
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    CHAT: ("n", "best_of"),
+    COMPLETIONS: ("n", "best_of"),
+    RESPONSES: (),
+    MESSAGES: (),
+}
 """Numbers of samples for each prompt. If a request has several, the largest one counts."""
 
 _COMMON = frozenset(
@@ -50,6 +56,10 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     RESPONSES: _COMMON
     | _SAMPLING
     | {"input", "instructions", "include", "reasoning", "text", "truncation", "previous_response_id", "conversation"},
+    MESSAGES: _COMMON
+    | _SAMPLING
+    | {"messages", "system", "stop_sequences", "thinking", "output_config", "context_management", "mcp_servers"}
+    | {"anthropic_version", "anthropic_beta", "cache_control", "container", "inference_geo", "speed"},
 }
 """Fields that leave the number and the length of samples within the limits."""
 
@@ -57,7 +67,7 @@ ONLY: Mapping[str, tuple[Any, ...]] = {
     "background": (False,),  # no reply reports the usage of an answer in the background
     "min_tokens": (0,),
     "modalities": (["text"],),
-    "service_tier": ("auto", "default", "flex"),  # other tiers cost more than the listed price
+    "service_tier": ("auto", "default", "flex", "standard_only"),  # other tiers cost more than the listed price
     "use_beam_search": (False,),
 }
 """Fields that are allowed with these values only."""

@@ -24,7 +24,7 @@ from thinktime.models.remote.protocol import ReportedUsage, read_usage
 
 NOT_SENT = frozenset(
     {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization"}
-    | {"accept-encoding", "te", "trailer", "transfer-encoding", "upgrade", "x-thinktime"}
+    | {"accept-encoding", "te", "trailer", "transfer-encoding", "upgrade", "x-api-key", "x-thinktime"}
 )
 """Request headers that concern only client and gateway."""
 FORWARDED = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")

@@ -113,6 +113,10 @@ class Chunks:
         chat = self.request.api == "chat/completions"
         self._chat, self._head = chat, _head(self.request, "chat.completion.chunk" if chat else "text_completion")
 
+    def whole(self, outcome: SearchOutcome) -> dict[str, Any]:
+        """The answer as one object."""
+        return completion(outcome)
+
     def opening(self) -> bytes:
         """The first event of a chat, which has the role."""
         return self._event({"delta": {"role": "assistant", "content": ""}}) if self._chat else b""

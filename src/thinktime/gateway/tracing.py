@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Attributes = dict[str, Any]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "responses": "chat"}
+OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "responses": "chat", "messages": "chat"}
 
 
 class Tracing:
