@@ -193,8 +193,8 @@ def test_errors_have_the_shape_of_this_api(start_gateway: Start) -> None:
     with pytest.raises(APIStatusError) as missing:
         create(gateway, model="majority/other")
     assert missing.value.status_code == 404
-    assert missing.value.body["type"] == "error"  # type: ignore[index, call-overload]
-    assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index, call-overload]
+    assert missing.value.body["type"] == "error"  # type: ignore[index]
+    assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
     endpoint.faults.append("broken")
     with (
         pytest.raises(APIError),
@@ -207,7 +207,7 @@ def test_the_key_may_come_in_anthropics_header_and_stays_here(start_gateway: Sta
     endpoint, gateway = start_gateway(keyed(Budget(tokens=10_000)), probed=False)
     with pytest.raises(AuthenticationError) as refused:
         create(gateway)
-    assert refused.value.body["error"]["type"] == "authentication_error"  # type: ignore[index, call-overload]
+    assert refused.value.body["error"]["type"] == "authentication_error"  # type: ignore[index]
     answer = client(gateway, KEY).messages.create(model=VOTE, messages=ASKED, max_tokens=64)
     assert account(answer)["samples"] == 4
     status, _, _ = gateway.ask({"model": "words", "messages": ASKED, "max_tokens": 64}, x_api_key=KEY)
@@ -247,5 +247,5 @@ def test_unsupported_fields_are_refused_by_name(start_gateway: Start, field: str
     endpoint, gateway = start_gateway()
     with pytest.raises(BadRequestError) as refused:
         create(gateway, **body)
-    assert f"{field}=" in refused.value.body["error"]["message"]  # type: ignore[index, call-overload]
+    assert f"{field}=" in refused.value.body["error"]["message"]  # type: ignore[index]
     assert endpoint.requests == []
