@@ -174,7 +174,7 @@ class FakeEndpoint:
             return _reply(200, {"object": "list", "data": data}) if self.lists_models else _error(404, "not found")
         if path == "/props" and self.slots:
             return _reply(200, {"total_slots": self.slots, "model_path": "words.gguf"})
-        if path not in ("/v1/chat/completions", "/v1/completions", "/pooling", "/classify", "/score"):
+        if path not in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/pooling", "/classify", "/score"):
             return _error(404, "not found")
         body = json.loads(raw)
         self.requests.append(body)
@@ -205,9 +205,20 @@ class FakeEndpoint:
         if self.n == "refused" and body.get("n", 1) > 1:
             return _error(400, "only one completion choice is allowed")
         try:
+            if path == "/v1/embeddings":
+                return self._embedded(body)
             return self._sampled(path, body, fault) if path.startswith("/v1") else self._rewarded(path, body, fault)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             return _error(400, f"a field has another form: {type(error).__name__}")
+
+    def _embedded(self, body: dict[str, Any]) -> bytes:
+        """A vector with the number of words of each text."""
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        lengths = [len(text.split()) for text in texts]
+        self.prompt_tokens += sum(lengths)
+        data = [{"object": "embedding", "index": i, "embedding": [float(n)]} for i, n in enumerate(lengths)]
+        usage = {"prompt_tokens": sum(lengths), "total_tokens": sum(lengths)}
+        return _reply(200, {"object": "list", "data": data, "model": body["model"], "usage": usage})
 
     def _rewarded(self, path: str, body: dict[str, Any], fault: str) -> bytes:
         """A reward for every position of a text: a thousandth of the length up to there."""

@@ -255,6 +255,6 @@ def test_an_invalid_body_is_an_error(start_gateway: Start, raw: bytes, kind: str
 
 def test_unknown_paths_and_verbs_are_reported_in_the_same_shape(start_gateway: Start) -> None:
     _, gateway = start_gateway(probed=False)
-    assert gateway.ask(b"{}", "embeddings")[0] == 404
+    assert gateway.ask(b"{}", "rerank")[0] == 404
     status, answer, _ = gateway.ask(b"", "chat/completions")
     assert status == 405 and answer["error"]["type"] == "invalid_request_error"

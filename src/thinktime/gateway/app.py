@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from thinktime import strategies
 from thinktime.bank.store import Bank
-from thinktime.core.errors import InputError
+from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
@@ -40,7 +40,7 @@ from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.errors import ErrorShape, HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
 from thinktime.gateway.lengths import Extent, check, check_text, extent, has_several
-from thinktime.gateway.limits import GRACE_SECONDS, MODELS, SENT
+from thinktime.gateway.limits import GRACE_SECONDS, SENT
 from thinktime.gateway.messages import Message
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
@@ -52,7 +52,7 @@ from thinktime.gateway.responses import Response
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import Progress, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
-from thinktime.gateway.upstream import Upstream
+from thinktime.gateway.upstream import Upstream, models_in
 from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import OnEvent
 from thinktime.models.remote.limits import Share
@@ -78,6 +78,8 @@ class RequestContext:
     writer: ResponseWriter
     address: str
     """The address of the client."""
+    name: str
+    """The name in the path; empty if the route has none."""
     client: ApiClient = field(init=False)
     samples: Share = field(init=False)
     """What it takes of its client's samples in progress."""
@@ -93,6 +95,8 @@ class RequestContext:
         return self.entry.method.name if self.entry is not None and self.entry.method is not None else ""
 
 
+Proxied = Api | Literal["responses", "embeddings"]
+"""Calls that are passed on where a request names no method."""
 Answering = Callable[[RequestContext], Coroutine[Any, Any, None]]
 
 
@@ -119,7 +123,9 @@ class Gateway:
                 Route("/v1/completions", RouteHandler(self, self._ask("completions")), methods=["POST"]),
                 Route("/v1/responses", RouteHandler(self, self._respond), methods=["POST"]),
                 Route("/v1/messages", RouteHandler(self, self._message, ANTHROPIC), methods=["POST"]),
+                Route("/v1/embeddings", RouteHandler(self, self._embed), methods=["POST"]),
                 Route("/v1/models", RouteHandler(self, self._models), methods=["GET"]),
+                Route("/v1/models/{name:path}", RouteHandler(self, self._model), methods=["GET"]),
                 Route("/metrics", RouteHandler(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
                 *Page(self.auth, self.history, self.probes).routes,
@@ -173,6 +179,13 @@ class Gateway:
         request = self._read(context, entry, method, messages.as_chat(body), "chat/completions")
         await self._reply(context, entry, request, method, Message(request, body))
 
+    async def _embed(self, context: RequestContext) -> None:
+        """Pass a request for embeddings on."""
+        entry, body = await self._begin(context, "embeddings")
+        if entry.method is not None:
+            raise InputError("model", entry.called, f"embeddings have no methods; ask for {entry.model}")
+        await self._proxy(context, entry, "embeddings", body)
+
     async def _reply(
         self,
         context: RequestContext,
@@ -198,7 +211,7 @@ class Gateway:
         return entry, body
 
     async def _proxy(
-        self, context: RequestContext, entry: HistoryEntry, path: Api | Literal["responses"], body: Mapping[str, Any]
+        self, context: RequestContext, entry: HistoryEntry, path: Proxied, body: Mapping[str, Any]
     ) -> None:
         entry.ledger = Ledger(within=context.client.ledger)
         price, client = self.upstream.price(entry.model), self.upstream.client
@@ -209,19 +222,22 @@ class Gateway:
         await proxy_request(client, path, *given, self.upstream.observer, most, counts_all, slot)
 
     async def _extent(
-        self, context: RequestContext, model: str, path: Api | Literal["responses"], body: Mapping[str, Any]
+        self, context: RequestContext, model: str, path: Proxied, body: Mapping[str, Any]
     ) -> tuple[Extent | None, bool]:
         """The most that a request without a method can generate, and whether the upstream's usage counts all of it.
 
         Without a budget there is no such limit, and nothing is probed: a probe that another request needed decides.
         """
-        if not context.client.limited:
-            known = None if path == "responses" or not has_several(body, path) else self.upstream.probed(model, path)
-            return None, known is None or known.traits.counts_all
-        await asyncio.to_thread(check_text, context.raw)  # 32 MB take seconds
-        found = extent(body, path, self.config.max_samples)
+        if limited := context.client.limited:
+            await asyncio.to_thread(check_text, context.raw)  # 32 MB take seconds
+        if path == "embeddings":
+            return Extent(1, 0, 1) if limited else None, True
+        found = extent(body, path, self.config.max_samples) if limited else None
         if path == "responses":
             return found, True
+        if found is None:
+            known = self.upstream.probed(model, path) if has_several(body, path) else None
+            return None, known is None or known.traits.counts_all
         probed = partial(self.upstream.generator, model, path, self._payer(context.client))
         alone = path == "chat/completions" and body.get("max_tokens") is None
         if alone and not (await probed("obeys")).obeys:
@@ -333,16 +349,28 @@ class Gateway:
             await asyncio.gather(work, return_exceptions=True)
 
     async def _models(self, context: RequestContext) -> None:
+        """List the models of the upstream, each also after the names of simple methods."""
         listing = dict(await self.upstream.listing())
         scored = self.scorer is not None or MAIN in self.config.scorers
         offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
-        models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model][:MODELS]
+        models = models_in(listing)
         listing["data"] = [
             *models,
             *({**model, "id": f"{name}/{model['id']}", "owned_by": "thinktime"} for name in simple for model in models),
         ]
         await context.writer.send_json(200, listing)
+
+    async def _model(self, context: RequestContext) -> None:
+        """One model of the upstream; its name may begin with a method."""
+        method, name = await method_of({"model": context.name}, None, self.upstream.names)
+        models = models_in(await self.upstream.listing())
+        for model in models:
+            if model["id"] == name:
+                owner = {} if method is None else {"owned_by": "thinktime"}
+                await context.writer.send_json(200, {**model, "id": context.name, **owner})
+                return
+        raise UnknownNameError("model_name", name, [model["id"] for model in models])
 
     async def _metrics(self, context: RequestContext) -> None:
         seen = [client for client in self.auth.clients if context.client.sees(client)]
@@ -361,7 +389,9 @@ class RouteHandler:
         """Answer one request."""
         gateway, metrics, began = self._gateway, self._gateway.metrics, time.monotonic()
         request = Request(scope)
-        context = RequestContext(dict(request.headers), ResponseWriter(send), address_of(request))
+        name = scope["path_params"].get("name", "")
+        context = RequestContext(dict(request.headers), ResponseWriter(send), address_of(request), name)
+        path = scope["path"].removesuffix(name)  # the metrics count a route once, whatever the name
         metrics.in_flight += 1
         try:
             with gateway.tracing.request(scope["method"], scope["path"], context.headers) as context.attributes:
@@ -371,8 +401,8 @@ class RouteHandler:
             metrics.in_flight -= 1
             if context.entry is not None:
                 gateway.history.end(context.entry, context.writer.status)
-            metrics.answered[scope["path"], context.strategy, context.writer.status] += 1
-            metrics.seconds[scope["path"], context.strategy] += time.monotonic() - began
+            metrics.answered[path, context.strategy, context.writer.status] += 1
+            metrics.seconds[path, context.strategy] += time.monotonic() - began
 
     async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway

@@ -15,13 +15,15 @@ from typing import Any
 
 from thinktime.core.errors import InputError
 
-CHAT, COMPLETIONS, RESPONSES, MESSAGES = "chat/completions", "completions", "responses", "messages"
+CHAT, COMPLETIONS, RESPONSES = "chat/completions", "completions", "responses"
+MESSAGES, EMBEDDINGS = "messages", "embeddings"
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     CHAT: ("max_tokens", "max_completion_tokens"),
     COMPLETIONS: ("max_tokens",),
     RESPONSES: ("max_output_tokens",),
     MESSAGES: ("max_tokens",),
+    EMBEDDINGS: (),
 }
 """Limits of one sample in tokens. If a request has several, the largest one counts."""
 
@@ -30,6 +32,7 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
     COMPLETIONS: ("n", "best_of"),
     RESPONSES: (),
     MESSAGES: (),
+    EMBEDDINGS: (),
 }
 """Numbers of samples for each prompt. If a request has several, the largest one counts."""
 
@@ -56,6 +59,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     RESPONSES: _COMMON
     | _SAMPLING
     | {"input", "instructions", "include", "reasoning", "text", "truncation", "previous_response_id", "conversation"},
+    EMBEDDINGS: frozenset({"model", "input", "encoding_format", "dimensions", "user", "input_type", "thinktime"}),
     MESSAGES: _COMMON
     | _SAMPLING
     | {"messages", "system", "stop_sequences", "thinking", "output_config", "context_management", "mcp_servers"}
@@ -126,8 +130,8 @@ def check(body: Mapping[str, Any], api: str) -> None:
         if value is None or name in known or value in ONLY.get(name, ()):
             continue
         reason = f"it belongs to {ELSEWHERE[name]}" if name in ELSEWHERE else "the gateway cannot bound its cost"
-        fix = f"leave it out, because a budget holds; the limit of this call is {' or '.join(LIMITS[api])}"
-        raise InputError(name, value, f"{reason}; {fix}")
+        limit = f"; the limit of this call is {' or '.join(LIMITS[api])}" if LIMITS[api] else ""
+        raise InputError(name, value, f"{reason}; leave it out, because a budget holds{limit}")
     settings = body.get("chat_template_kwargs") or {}
     if not isinstance(settings, Mapping) or not all(_is_simple(value) for value in settings.values()):
         fix = "a budget holds; give an object of numbers and single words"  # a longer text may be a template
@@ -185,7 +189,13 @@ def is_text(body: Mapping[str, Any]) -> bool:
     """Whether the body has the whole prompt as text. Pictures, sounds and stored conversations have no known size."""
     if any(body.get(name) for name in ("previous_response_id", "conversation")):
         return False
-    return all(_is_text_item(item) for name in ("messages", "input") for item in _items(body, name))
+    items = [item for name in ("messages", "input") for item in _items(body, name)]
+    return _are_texts(items) or all(map(_is_text_item, items))
+
+
+def _are_texts(items: Sequence[Any]) -> bool:
+    """Whether these are the inputs of embeddings: texts, or token ids."""
+    return _are_ids(items) or all(isinstance(item, str) or _are_ids(item) for item in items)
 
 
 def _is_text_item(item: object) -> bool:

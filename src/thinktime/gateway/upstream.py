@@ -16,7 +16,7 @@ from thinktime.core.usage import Usage, uncounted
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.connections import shares
-from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS
+from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS, MODELS
 from thinktime.generators.openai import ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import Client, RefusedError, RemoteError, Reply, TooLateError
 from thinktime.models.remote.limits import LISTING_SECONDS
@@ -195,3 +195,9 @@ class Upstream:
         finally:
             payer.settle(worst, spent)
         return generator
+
+
+def models_in(listing: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first models of an upstream's list, with what it says about them."""
+    models = [model for model in listing.get("data") or () if isinstance(model, dict) and "id" in model]
+    return models[:MODELS]

@@ -227,6 +227,8 @@ def read_usage(body: Mapping[str, Any]) -> ReportedUsage | None:
         return None
     before, after = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
     prompt, generated = _whole(usage.get(f"{before}_tokens")), _whole(usage.get(f"{after}_tokens"))
+    if generated is None and prompt is not None and usage.get("total_tokens") == prompt:
+        generated = 0  # embeddings have no second count
     if prompt is None or generated is None:
         return None
     cached = _detail(usage, f"{before}_tokens_details", "cached_tokens", prompt)
