@@ -16,7 +16,7 @@ TEXTS = ["one two three", "four"]
 
 def test_embeddings_are_passed_on_and_charged(start_gateway: Start) -> None:
     endpoint, gateway = start_gateway(
-        {**keyed(Budget(tokens=5000, dollars=1.0)), "price": Price(1000, 1000)}, probed=False
+        {**keyed(Budget(tokens=5000, dollars=9.0)), "price": Price(1000, 1000)}, probed=False
     )
     client = OpenAI(base_url=gateway.url, api_key=KEY, max_retries=0)
     found = client.embeddings.create(model="words", input=TEXTS, encoding_format="float")
