@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from fake_endpoint import FakeEndpoint
+from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
@@ -94,3 +95,10 @@ def probe_first(endpoint: FakeEndpoint, gateway: Serving, key: str | None = None
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()
     endpoint.prompt_tokens = endpoint.generated_tokens = endpoint.ended = 0
+
+
+def answered(gateway: Serving) -> set[tuple[str, str, str]]:
+    """Path, strategy and status of the requests that the metrics count."""
+    families = text_string_to_metric_families(gateway.gateway.metrics.text([]).decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == "thinktime_requests_total"]
+    return {(sample.labels["path"], sample.labels["strategy"], sample.labels["status"]) for sample in samples}

@@ -180,7 +180,7 @@ def test_a_disconnected_client_ends_its_upstream_requests(
     assert eventually(lambda: len(endpoint.requests) == requests)
     connection.close()
     assert eventually(lambda: endpoint.left == requests)
-    assert eventually(lambda: gateway.gateway.metrics.left == 1)
+    assert eventually(lambda: gateway.gateway.metrics.value("clients_left_total") == 1)
     spent = gateway.gateway.auth.ledger.spent
     assert spent.uncounted_calls == requests
 

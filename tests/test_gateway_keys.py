@@ -243,10 +243,10 @@ def test_counters_have_requests_by_method_and_spending_by_key(start_gateway: Sta
     pairs = [line.rpartition(" ") for line in lines if line.startswith("thinktime")]
     counters = {name: float(value) for name, _, value in pairs}
     path = 'path="/v1/chat/completions"'
-    assert counters[f'thinktime_requests_total{{{path},strategy="majority",status="200"}}'] == 2
-    assert counters[f'thinktime_requests_total{{{path},strategy="",status="200"}}'] == 2
-    assert counters["thinktime_clients_left_total"] == 0 and counters["thinktime_requests_in_flight"] == 1
-    assert counters[f'thinktime_requests_total{{{path},strategy="",status="400"}}'] == 1
+    assert counters[f'thinktime_requests_total{{{path},status="200",strategy="majority"}}'] == 2
+    assert counters[f'thinktime_requests_total{{{path},status="200",strategy=""}}'] == 2
+    assert counters["thinktime_clients_left_total"] == 0 and counters["thinktime_requests_in_flight"] == 0
+    assert counters[f'thinktime_requests_total{{{path},status="400",strategy=""}}'] == 1
     spent = sum(counters[f'thinktime_spent_total{{key="{key}",what="generated_tokens"}}'] for key in ("ann", "bob"))
     probes = counters['thinktime_spent_total{key="(model probes)",what="generated_tokens"}']
     assert spent + probes == endpoint.generated_tokens and probes > 0

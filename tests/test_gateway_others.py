@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
-from gateway_server import BEARER, KEY, Start, keyed
+from gateway_server import BEARER, KEY, PLAIN, Serving, Start, answered, keyed
 from openai import BadRequestError, NotFoundError, OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+from waiting import PATIENCE
 
 from thinktime.core.usage import Budget
 from thinktime.models.remote.prices import Price
@@ -67,8 +70,34 @@ def test_an_unknown_model_is_a_404(start_gateway: Start, name: str) -> None:
         OpenAI(base_url=gateway.url, api_key="none", max_retries=0).models.retrieve("majority:n=x/words")
 
 
+def metrics_text(gateway: Serving, key: str) -> str:
+    request = Request(gateway.url.removesuffix("/v1") + "/metrics", headers={"Authorization": f"Bearer {key}"})
+    with urlopen(request, timeout=PATIENCE) as reply:
+        return str(reply.read().decode())
+
+
 def test_names_in_a_path_are_one_line_of_the_metrics(start_gateway: Start) -> None:
     _, gateway = start_gateway()
     for name in ("words", "a", "b"):
         gateway.ask(b"", f"models/{name}")
-    assert {path for path, _, _ in gateway.gateway.metrics.answered} == {"/v1/models/", "/v1/chat/completions"}
+    assert {path for path, _, _ in answered(gateway)} == {"/v1/models/", "/v1/chat/completions"}
+
+
+def test_metrics_keep_known_sums_apart_from_unknown_counts(start_gateway: Start) -> None:
+    endpoint, gateway = start_gateway(keyed(Budget(tokens=9000), sees_all=True), probed=False)
+    _, first, _ = gateway.ask({**PLAIN, "model": "majority:n=2/words"}, **BEARER)
+    endpoint.usage = False
+    assert gateway.ask(PLAIN, **BEARER)[0] == 200
+    families = list(text_string_to_metric_families(metrics_text(gateway, KEY)))
+    samples = [sample for family in families for sample in family.samples]
+    prompts = {
+        sample.name: sample.value
+        for sample in samples
+        if sample.labels.get("what") == "prompt_tokens" and sample.labels["key"] == "ann"
+    }
+    assert prompts["thinktime_request_unknown_total"] == 1 and "thinktime_spent_total" not in prompts
+    assert prompts["thinktime_request_spent_total"] >= first["usage"]["prompt_tokens"] > 0
+    assert all(family.documentation for family in families)
+    assert [sample.value for sample in samples if sample.name == "thinktime_requests_in_flight"] == [0]
+    voted = {"path": "/v1/chat/completions", "strategy": "majority"}
+    assert gateway.gateway.metrics.value("request_seconds_bucket", le="+Inf", **voted) == 1

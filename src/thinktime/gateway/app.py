@@ -376,7 +376,7 @@ class Gateway:
         seen = [client for client in self.auth.clients if context.client.sees(client)]
         spent = [(client.name, client.ledger.spent) for client in seen]
         text = self.metrics.text([*spent, *([(PROBES, self.probes.spent)] if context.client.sees_all else [])])
-        await context.writer.send(200, text.encode(), KIND)
+        await context.writer.send(200, text, KIND)
 
 
 class RouteHandler:
@@ -392,17 +392,19 @@ class RouteHandler:
         name = scope["path_params"].get("name", "")
         context = RequestContext(dict(request.headers), ResponseWriter(send), address_of(request), name)
         path = scope["path"].removesuffix(name)  # the metrics count a route once, whatever the name
-        metrics.in_flight += 1
+        counted = path != "/metrics"  # a scrape does not count itself
+        metrics.in_flight.inc(counted)
         try:
             with gateway.tracing.request(scope["method"], scope["path"], context.headers) as context.attributes:
                 await self._answered(context, receive)
                 context.attributes["http.response.status_code"] = context.writer.status
         finally:
-            metrics.in_flight -= 1
+            metrics.in_flight.dec(counted)
             if context.entry is not None:
                 gateway.history.end(context.entry, context.writer.status)
-            metrics.answered[path, context.strategy, context.writer.status] += 1
-            metrics.seconds[path, context.strategy] += time.monotonic() - began
+                metrics.charge(context.entry.client.name, context.entry.ledger.spent)
+            metrics.answered.labels(path, context.strategy, context.writer.status).inc()
+            metrics.seconds.labels(path, context.strategy).observe(time.monotonic() - began)
 
     async def _answered(self, context: RequestContext, receive: Receive) -> None:
         gateway = self._gateway
@@ -413,7 +415,7 @@ class RouteHandler:
                 context.raw = await read_body(receive, context.headers, most, body)
                 await run_while_connected(self._answer(context), receive, context.writer, seconds)
         except ClientLeftError:
-            gateway.metrics.left += 1
+            gateway.metrics.left.inc()
             if context.entry is not None:
                 context.entry.left = True
         except Exception as error:
