@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -95,6 +98,16 @@ def probe_first(endpoint: FakeEndpoint, gateway: Serving, key: str | None = None
     assert gateway.ask({**PLAIN, "model": "single/words"}, **headers)[0] == 200
     endpoint.requests.clear()
     endpoint.prompt_tokens = endpoint.generated_tokens = endpoint.ended = 0
+
+
+NO_KEYS = dict.fromkeys(("THINKTIME_API_KEY", "OPENAI_API_KEY", "THINKTIME_GATEWAY_KEY"), "")
+
+
+def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
+    """The program, with these options and environment variables, and without the keys of this machine."""
+    command = [sys.executable, "-m", "thinktime", "serve", *options]
+    settings = {**os.environ, **NO_KEYS, **environment}
+    return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def answered(gateway: Serving) -> set[tuple[str, str, str]]:

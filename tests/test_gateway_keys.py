@@ -5,11 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-import os
 import re
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -20,7 +17,7 @@ from typing import Any
 import pytest
 from commands import ran
 from fake_endpoint import Running
-from gateway_server import PLAIN, VOTE, Serving, Start
+from gateway_server import NO_KEYS, PLAIN, VOTE, Serving, Start, serve
 from waiting import PATIENCE
 
 from thinktime.bank.store import Bank
@@ -258,15 +255,6 @@ def test_health_needs_no_key_and_no_upstream() -> None:
         assert json.loads(reply.read()) == {"status": "ok"}
 
 
-NO_KEYS = dict.fromkeys(("THINKTIME_API_KEY", "OPENAI_API_KEY", "THINKTIME_GATEWAY_KEY"), "")
-
-
-def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "thinktime", "serve", *options]
-    settings = {**os.environ, **NO_KEYS, **environment}
-    return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def test_the_program_serves_until_a_signal_stops_it(tmp_path: Path) -> None:
     with Running() as endpoint:
         file = written(tmp_path, f'upstream = "{endpoint.url}"\nmax_tokens = 50')
@@ -314,6 +302,7 @@ def test_the_program_selects_by_a_judge_and_counts_its_tokens() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (("--upstream", UPSTREAM, "--drain", "3tok"), "drain='3tok'"),
         ((), "give --upstream"),
         (("--upstream", "nonsense"), "base_url='nonsense'"),
         (("--upstream", UPSTREAM, "--host", "0.0.0.0"), "host='0.0.0.0'"),

@@ -34,6 +34,9 @@ def serve(
     ] = None,
     price: PriceText = None,
     max_tokens: Annotated[int | None, typer.Option(help="Length limit of a sample if the request has none.")] = None,
+    drain: Annotated[
+        str | None, typer.Option(help="After a signal to stop, running requests go on for so long: 60s; default 30s.")
+    ] = None,
     scorer: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +65,10 @@ def serve(
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)
+    if drain is not None:
+        if (seconds := Budget.parse(drain).seconds) is None:
+            raise InputError("drain", drain, "give seconds: 60s")
+        settings["drain_seconds"] = seconds
     if price is not None:
         settings["price"] = Price.parse(price)
     if key is not None:

@@ -114,6 +114,13 @@ class Gateway:
         self.roles = Roles(config, self.upstream, self.probes, self.tracing.sampling)
         self.prompts = overridden(strategies.prompts(), config.prompts)
         self.metrics = Metrics()
+        self.running: set[asyncio.Future[None]] = set()
+        """The requests that are being answered."""
+
+    def stop(self) -> None:
+        """End all requests: the reply is a 503 in the shape of its API."""
+        for working in self.running:
+            working.cancel()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -128,6 +135,7 @@ class Gateway:
                 Route("/v1/models/{name:path}", RouteHandler(self, self._model), methods=["GET"]),
                 Route("/metrics", RouteHandler(self, self._metrics), methods=["GET"]),
                 Route("/health", _health, methods=["GET"]),
+                Route("/ready", self._ready, methods=["GET"]),
                 *Page(self.auth, self.history, self.probes).routes,
             ],
             middleware=[Middleware(HeadCheck)],
@@ -378,6 +386,12 @@ class Gateway:
         text = self.metrics.text([*spent, *([(PROBES, self.probes.spent)] if context.client.sees_all else [])])
         await context.writer.send(200, text, KIND)
 
+    async def _ready(self, _: Request) -> HttpResponse:
+        """Whether the upstream answers. Unlike ``/health``, which says that this process does."""
+        if await self.upstream.reachable():
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "the upstream does not answer"}, 503)
+
 
 class RouteHandler:
     """One route: it authenticates, reads the body, answers while the client is connected, and reports errors."""
@@ -413,7 +427,7 @@ class RouteHandler:
             most, seconds = gateway.config.max_body, gateway.config.request_seconds + GRACE_SECONDS
             with Share(context.client.bodies) as body, Share(context.client.samples) as context.samples:
                 context.raw = await read_body(receive, context.headers, most, body)
-                await run_while_connected(self._answer(context), receive, context.writer, seconds)
+                await run_while_connected(self._answer(context), receive, context.writer, seconds, gateway.running)
         except ClientLeftError:
             gateway.metrics.left.inc()
             if context.entry is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from thinktime.gateway.errors import HttpError, busy
-from thinktime.gateway.limits import HEAD, HEADERS, VALUES
+from thinktime.gateway.limits import HEAD, HEADERS, RETRY_SECONDS, VALUES
 from thinktime.models.remote.limits import SMALL, Share
 
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -128,24 +128,39 @@ def _too_long(most: int) -> HttpError:
 
 
 async def run_while_connected(
-    work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter, seconds: float
+    work: Coroutine[Any, Any, None],
+    receive: Receive,
+    writer: ResponseWriter,
+    seconds: float,
+    running: set[asyncio.Future[None]],
 ) -> None:
     """Run the work, and cancel it at once if the client disconnects before the response has ended.
 
+    Args:
+        work: answers the request.
+        receive: the messages of the client.
+        writer: of the response.
+        seconds: most time for it.
+        running: has the work while it runs. Whoever cancels it there stops the server.
+
     Raises:
         ClientLeftError: the client disconnected.
-        HttpError: the work took longer than ``seconds``.
+        HttpError: the work took longer than ``seconds``, or the server stops.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(receive))
+    running.add(working)
     try:
         ended, _ = await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not ended:
             raise HttpError(504, f"the request took longer than {seconds:g} s", code="request_too_late")
         if not working.done() and not writer.ended:
             raise ClientLeftError
+        if working.cancelled():
+            raise HttpError(503, "the gateway stops; try again", code="stopping", retry_after=RETRY_SECONDS)
         await working
     finally:
+        running.discard(working)
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)

@@ -83,6 +83,7 @@ class GatewayConfig:
         max_samples: most samples of one request.
         max_body: most bytes of a request.
         request_seconds: longest time of a request; a search then gives the best answer so far.
+        drain_seconds: how long running requests may go on after a signal to stop; then they get a 503.
         bank: file that keeps samples and spending.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
@@ -103,6 +104,7 @@ class GatewayConfig:
     max_samples: int = 1024
     max_body: int = 32 * 1024 * 1024
     request_seconds: float = 600
+    drain_seconds: float = 30
     bank: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -118,6 +120,8 @@ class GatewayConfig:
                 raise InputError(name, value, f"give a number up to {most}")
         if not 0 < self.request_seconds <= MOST_SECONDS:
             raise InputError("request_seconds", self.request_seconds, f"give a number up to {MOST_SECONDS}")
+        if not 0 <= self.drain_seconds <= MOST_SECONDS:
+            raise InputError("drain_seconds", self.drain_seconds, f"give a number up to {MOST_SECONDS}")
         for kind, roles in (("models", self.models), ("scorers", self.scorers)):
             for role in roles:
                 refuse_role(kind, role)
@@ -159,7 +163,7 @@ def given_key(text: str) -> Key:
     return Key("default", digest(text))
 
 
-_NUMBERS = ("port", "max_tokens", "max_samples", "max_body", "request_seconds")
+_NUMBERS = ("port", "max_tokens", "max_samples", "max_body", "request_seconds", "drain_seconds")
 _KINDS = {"requests_per_minute": int, "sees_all": bool}
 """Settings of a key that are not text."""
 

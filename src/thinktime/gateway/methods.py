@@ -145,6 +145,8 @@ async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
         if rest in models and model not in models:
             raise UnknownNameError("strategy", name, _names())
         return None, model
+    if re.split("[:@(]", model)[0] in _names() and model not in await listing():
+        raise InputError("model", model, f"name the model after the method: {model}/NAME")
     for approach in (*OPTILLM, *ELSEWHERE):
         rest = model.removeprefix(f"{approach}-")
         if rest not in ("", model) and model not in await listing():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import math
 import socket
+import sys
+import threading
 
 import uvicorn
 
@@ -13,9 +17,13 @@ from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.connections import LogLimit, ServerConfig, allow_descriptors, shares
+from thinktime.models.remote.client import Client, RefusedError, RemoteError
+from thinktime.models.remote.protocol import root_and_api
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+LAST_SECONDS = 5.0
+"""Seconds after the drain time in which the last replies are sent."""
 GARBAGE = 20_000
 """Net object allocations between two runs of the garbage collector's youngest generation."""
 
@@ -31,8 +39,24 @@ def listening(gateway: Gateway) -> ServerConfig:
         server_header=False,
         proxy_headers=False,
         backlog=min(BACKLOG, most),
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=math.ceil(gateway.config.drain_seconds + LAST_SECONDS),
     )
+
+
+class GatewayServer(uvicorn.Server):
+    """A server whose running requests end by themselves when it stops, or get a 503 at the end of the drain time."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(listening(gateway))
+        self._gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and wait for the running requests."""
+        stopping = asyncio.get_running_loop().call_later(self._gateway.config.drain_seconds, self._gateway.stop)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            stopping.cancel()
 
 
 def bound(config: GatewayConfig) -> socket.socket:
@@ -54,6 +78,28 @@ def bound(config: GatewayConfig) -> socket.socket:
     return listener
 
 
+async def upstream_problem(url: str, key: str | None) -> str | None:
+    """What is wrong with an upstream's address or key, in one line; None if its list of models can be read."""
+    client = Client(url, key)
+    try:
+        await client.get("models")
+    except RefusedError as error:
+        if error.status in (401, 403):
+            return f"upstream={url!r}: it rejects the key; set THINKTIME_API_KEY"
+        if error.status == 404 and not url.endswith("/v1"):
+            return f"upstream={url!r}: it has no list of models; most servers want {url}/v1"
+    except RemoteError as error:
+        return str(error)
+    finally:
+        await client.close()
+    return None
+
+
+def _warn(config: GatewayConfig) -> None:
+    if problem := asyncio.run(upstream_problem(root_and_api(config.upstream)[0], config.upstream_key)):
+        print(f"warning: {problem}", file=sys.stderr, flush=True)
+
+
 def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
     """Serve requests until a signal stops the process.
 
@@ -65,9 +111,10 @@ def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
     gateway, listener = Gateway(config, scorer), bound(config)
     host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
     print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
+    threading.Thread(target=_warn, args=(config,), daemon=True).start()  # a slow upstream does not delay the start
     gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
     gc.set_threshold(GARBAGE)
-    server, limit = uvicorn.Server(listening(gateway)), LogLimit()
+    server, limit = GatewayServer(gateway), LogLimit()
     for name in ("uvicorn.error", "asyncio", "thinktime"):
         logging.getLogger(name).addFilter(limit)
     server.run([listener])

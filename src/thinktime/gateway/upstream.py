@@ -29,6 +29,8 @@ FRESH = 60.0
 """Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
 """Most connections to the upstream for each model, at most half of the descriptors; further requests wait."""
+READY_SECONDS = 5.0
+"""Seconds for which the answer to "is the upstream reachable" is kept."""
 LISTINGS = 8
 """Connections for the list of models and the like, which are not limited by those for samples."""
 PATIENCE = 10.0
@@ -59,6 +61,7 @@ class Upstream:
         self._generators: dict[tuple[Api, str, ProbeKind], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
+        self._asked, self._answers = -READY_SECONDS, False
         self._responds: bool | None = None
 
     def price(self, model: str) -> Price | None:
@@ -88,6 +91,20 @@ class Upstream:
                 self._names = ()
             self._listed = time.monotonic()
         return self._names
+
+    async def reachable(self) -> bool:
+        """Whether the upstream answered a request for its models in the last seconds, if only by a refusal."""
+        if time.monotonic() - self._asked >= READY_SECONDS:
+            self._asked = time.monotonic()
+            try:
+                await self.listing()
+            except RefusedError as error:
+                self._answers = error.status < 500
+            except ThinktimeError:
+                self._answers = False
+            else:
+                self._answers = True
+        return self._answers
 
     async def responds(self) -> bool:
         """Whether the upstream has the Responses API. An empty request finds out once.
