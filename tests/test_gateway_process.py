@@ -8,13 +8,15 @@ import signal
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from fake_endpoint import Running
-from gateway_server import PLAIN, Serving, Start, serve
+from gateway_server import KEY, PLAIN, VOTE, Serving, Start, serve
 from waiting import PATIENCE, eventually
 
 from thinktime.gateway import upstream
+from thinktime.gateway.config import digest
 from thinktime.gateway.server import upstream_problem
 
 UPSTREAM = "http://127.0.0.1:9/v1"
@@ -79,3 +81,40 @@ def test_it_is_ready_as_long_as_its_upstream_answers(start_gateway: Start, monke
     with Serving(UPSTREAM) as lonely, pytest.raises(urllib.error.HTTPError) as refused:
         lonely.page("/ready")
     assert refused.value.code == 503
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_has_a_line_for_each_request_if_asked_for(form: str) -> None:
+    with Running() as endpoint:
+        program = serve("--upstream", endpoint.url, "--port", "0", "--access-log", "--log-format", form)
+        assert program.stdout is not None
+        url = program.stdout.readline().split()[0]
+        request = urllib.request.Request(f"{url}/chat/completions", json.dumps(VOTE).encode())
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
+            tokens = json.loads(reply.read())["usage"]["completion_tokens"]
+        program.send_signal(signal.SIGTERM)
+        _, err = program.communicate(timeout=PATIENCE)
+    (line,) = err.splitlines()
+    found = {"path": "/v1/chat/completions", "status": 200, "strategy": "majority", "key": "anybody", "tokens": tokens}
+    if form == "json":
+        assert found.items() <= json.loads(line).items()
+    else:
+        assert all(f"{name}={value}" in line for name, value in found.items())
+
+
+def test_settings_come_from_the_environment_and_are_printed_without_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f'max_tokens = 50\n[keys.ann]\nsha256 = "{digest(KEY)}"\nbudget = "90tok"')
+    environment = {"UPSTREAM": UPSTREAM, "PORT": "9000", "CONFIG": str(file), "BUDGET": "5usd", "API_KEY": KEY}
+    environment |= {"ACCESS_LOG": "1", "DRAIN": "2s", "LOG_FORMAT": "json", "MAX_TOKENS": "70"}
+    program = serve(
+        "--print-config", "--port", "0", **{f"THINKTIME_{name}": value for name, value in environment.items()}
+    )
+    out, err = program.communicate(timeout=PATIENCE)
+    shown = json.loads(out)
+    assert (program.returncode, err) == (0, "") and KEY not in out and digest(KEY) not in out
+    assert (shown["upstream"], shown["port"], shown["max_tokens"]) == (UPSTREAM, 0, 70)  # options win, then these
+    assert (shown["budget"], shown["drain_seconds"], shown["access_log"]) == ({"dollars": 5.0}, 2.0, True)
+    (key,) = shown["keys"]
+    assert (key["name"], key["budget"], shown["upstream_key"]) == ("ann", {"tokens": 90}, "…")

@@ -31,7 +31,14 @@ from thinktime.cli.strategies import strategies
 from thinktime.core.errors import CapabilityError, InputError, ThinktimeError
 from thinktime.core.printable import printable
 
-_EXTRAS = {"aiohttp": "remote", "starlette": "serve", "uvicorn": "serve", "diffusers": "images", "PIL": "images"}
+_EXTRAS = {
+    "aiohttp": "remote",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "diffusers": "images",
+    "PIL": "images",
+}
 """What to install where a module is missing."""
 _SPINS = "10000"
 """How long threads of torch spin for each other before they sleep. GNU's default is thirty times as long: beside other
@@ -67,7 +74,8 @@ commands = (
     score_server,
 )
 for command in commands:
-    app.command()(command)
+    from_environment = {"auto_envvar_prefix": "THINKTIME"} if command is serve else {}
+    app.command(context_settings=from_environment)(command)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
 app.add_typer(data, name="data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def serve(
-    upstream: Annotated[str | None, typer.Option(help="Root of an OpenAI-compatible API: http://host:port/v1.")] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Root of an OpenAI-compatible API: http://host:port/v1."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Where to listen; beyond this machine only with a key.")] = None,
     port: Annotated[int | None, typer.Option(help="Default 8080; 0 takes any that is free.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings and keys; options here win.")] = None,
@@ -29,14 +33,28 @@ def serve(
     new_key: Annotated[
         bool, typer.Option("--new-key", help="Print a new key and what to write into --config.")
     ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings as JSON, without secrets, and end.")
+    ] = False,
     budget: Annotated[
-        str | None, typer.Option(help="For all requests together: 1e6tok, 5usd; seconds are for each request.")
+        str | None,
+        typer.Option(help="For all requests together: 1e6tok, 5usd; seconds are for each request."),
     ] = None,
     price: PriceText = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Length limit of a sample if the request has none.")] = None,
-    drain: Annotated[
-        str | None, typer.Option(help="After a signal to stop, running requests go on for so long: 60s; default 30s.")
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Length limit of a sample if the request has none."),
     ] = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(
+            envvar="THINKTIME_DRAIN",
+            help="After a signal to stop, running requests go on for so long: 60s; default 30s.",
+        ),
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning (default) or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text (default) or json.")] = None,
+    access_log: Annotated[bool | None, typer.Option("--access-log", help="Log a line for each request.")] = None,
     scorer: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +79,8 @@ def serve(
         print(f'{made}\n\n[keys.NAME]\nsha256 = "{digest(made)}"\nbudget = "100000tok"\nrequests_per_minute = 60')
         return
     settings: dict[str, Any] = {} if config is None else read_config(config)
-    given = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
+    given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
+    given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log}
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)
@@ -77,6 +96,9 @@ def serve(
         raise InputError("upstream", None, "give --upstream http://host:port/v1, or upstream in --config")
     upstream_key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
     made_config = GatewayConfig(**settings, upstream_key=upstream_key)
+    if print_config:
+        print(json.dumps(made_config.shown(), indent=2, default=str))
+        return
     from thinktime.gateway.server import serve as serve_forever
 
     serve_forever(made_config, _scorer(scorer, made_config.upstream, scorer_name, scorer_price))

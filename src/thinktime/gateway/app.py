@@ -41,6 +41,7 @@ from thinktime.gateway.errors import ErrorShape, HttpError, busy, http_error
 from thinktime.gateway.history import History, HistoryEntry
 from thinktime.gateway.lengths import Extent, check, check_text, extent, has_several
 from thinktime.gateway.limits import GRACE_SECONDS, SENT
+from thinktime.gateway.logs import log_request
 from thinktime.gateway.messages import Message
 from thinktime.gateway.methods import HEADER, Method, method_of, parse
 from thinktime.gateway.metrics import KIND, Metrics
@@ -417,6 +418,7 @@ class RouteHandler:
             if context.entry is not None:
                 gateway.history.end(context.entry, context.writer.status)
                 metrics.charge(context.entry.client.name, context.entry.ledger.spent)
+            log_request(scope["method"], path, context.writer.status, began, context.entry)
             metrics.answered.labels(path, context.strategy, context.writer.status).inc()
             metrics.seconds.labels(path, context.strategy).observe(time.monotonic() - began)
 

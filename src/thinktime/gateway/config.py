@@ -7,7 +7,7 @@ import re
 import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ LEAST_KEY = 16
 """Least characters of a key; a shorter one can be guessed."""
 MOST_A_MINUTE = 100_000
 """Largest rate limit; the time of each request of a minute is kept."""
+LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error"), ("text", "json")
 MOST_SECONDS = 86_400
 """Longest time of a request that can be set, in seconds."""
 
@@ -88,6 +89,9 @@ class GatewayConfig:
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
         prompts: words that replace a prompt's own, by the prompt's name.
+        log_level: the least important records in the log: debug, info, warning or error.
+        log_format: of the log: text or json.
+        access_log: whether each request is a line of the log.
         upstream_key: the key sent to the upstream.
 
     Raises:
@@ -109,6 +113,9 @@ class GatewayConfig:
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
+    log_level: str = "warning"
+    log_format: str = "text"
+    access_log: bool = False
     upstream_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -122,11 +129,28 @@ class GatewayConfig:
             raise InputError("request_seconds", self.request_seconds, f"give a number up to {MOST_SECONDS}")
         if not 0 <= self.drain_seconds <= MOST_SECONDS:
             raise InputError("drain_seconds", self.drain_seconds, f"give a number up to {MOST_SECONDS}")
+        for name, known in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+            if (value := getattr(self, name)) not in known:
+                raise UnknownNameError(name, str(value), known)
         for kind, roles in (("models", self.models), ("scorers", self.scorers)):
             for role in roles:
                 refuse_role(kind, role)
         if not self.keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
+
+    def shown(self) -> dict[str, Any]:
+        """All settings without secrets, for people: limits and prices are objects, unset ones are left out."""
+        settings = asdict(self) | {"upstream_key": None if self.upstream_key is None else "…"}
+        for key in settings["keys"]:
+            key["sha256"] = "…"
+        return {name: _set(value) for name, value in settings.items()}
+
+
+def _set(value: Any) -> Any:
+    """A value without the parts of its objects that are not set."""
+    if isinstance(value, Mapping):
+        return {name: _set(part) for name, part in value.items() if part is not None}
+    return [_set(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def refuse_role(kind: str, role: str) -> None:
@@ -196,7 +220,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if name == "prompts":
             settings[name] = _prompts(value)
             continue
-        _check(name, value, (int,) if name in _NUMBERS else (str,))
+        _check(name, value, (int,) if name in _NUMBERS else (bool,) if name == "access_log" else (str,))
         settings[name] = {"budget": Budget.parse, "price": Price.parse, "bank": Path}.get(name, _same)(value)
     return settings
 

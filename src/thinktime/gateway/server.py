@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import math
 import socket
 import sys
@@ -16,7 +15,8 @@ from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import GatewayConfig
-from thinktime.gateway.connections import LogLimit, ServerConfig, allow_descriptors, shares
+from thinktime.gateway.connections import ServerConfig, allow_descriptors, shares
+from thinktime.gateway.logs import configure
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.protocol import root_and_api
 
@@ -34,7 +34,7 @@ def listening(gateway: Gateway) -> ServerConfig:
     return ServerConfig(
         gateway.app(),
         most,
-        log_level="warning",
+        log_level=gateway.config.log_level,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -114,7 +114,6 @@ def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
     threading.Thread(target=_warn, args=(config,), daemon=True).start()  # a slow upstream does not delay the start
     gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
     gc.set_threshold(GARBAGE)
-    server, limit = GatewayServer(gateway), LogLimit()
-    for name in ("uvicorn.error", "asyncio", "thinktime"):
-        logging.getLogger(name).addFilter(limit)
+    server = GatewayServer(gateway)
+    configure(config.log_level, config.log_format, config.access_log)
     server.run([listener])
