@@ -105,16 +105,14 @@ class SearchView:
 
     def _votes(self, nodes: Iterable[Node], positions: Mapping[str, int]) -> list[dict[str, Any]]:
         """Complete samples grouped by answer; samples without a readable answer come last."""
+        search = self._search
         groups: dict[Hashable, dict[str, Any]] = {}
-        for node in nodes:
-            if not node.done or not self._search.is_answer(node):
-                continue
-            (candidate,) = self._search.candidates([node])
+        for candidate in search.candidates([node for node in nodes if node.done and search.is_answer(node)]):
             group = (candidate.answer is None, candidate.key)
             if group not in groups:
                 answer = None if candidate.answer is None else clipped(candidate.answer)
                 groups[group] = {"answer": answer, "samples": []}
-            groups[group]["samples"].append(positions[node.key])
+            groups[group]["samples"].append(positions[candidate.node.key])
         return sorted(groups.values(), key=lambda group: group["answer"] is None)
 
 
