@@ -146,7 +146,7 @@ def _text_of(message: Mapping[str, Any]) -> str:
 def _thoughts_and_calls(state: Any) -> tuple[str, str]:
     """The thoughts and the tool calls of a sample, which its text lacks."""
     choice = getattr(state, "choice", "")
-    has_more = any(name in choice for name in ('"reasoning', '"tool_calls"', '"function_call"'))
+    has_more = '"reasoning' in choice or "_call" in choice
     message = json.loads(choice).get("message") if has_more else None
     if not isinstance(message, Mapping):
         return "", ""
