@@ -470,6 +470,9 @@ PIECES += [
     "\nQuestion: 2\n",
     "apples",
     "[",
+    "An\u017fwer: 4",
+    "The best opt\u0131on is C",
+    "RIGHT CHO\u0130CE: B",
 ]
 
 

@@ -150,6 +150,27 @@ def test_an_export_is_refused_where_a_bank_is_written_and_by_the_other_replay(
     assert code == 2 and "bench TASK --replay --bank export/samples" in errors
 
 
+def test_a_replay_asks_only_the_problems_of_its_export(
+    folder: Path, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    stop = json.loads((folder / "stop.json").read_text())
+    command = ("bench", "questions.jsonl", "--strategies", "single", "--n", "1", "--max-tokens", "30", *stop, "--json")
+
+    def replay(*missing: str) -> tuple[int, str, str]:
+        kept = [row for row in rows if row.get("problem") not in missing]
+        kept = changed(kept, 0, n=rows[0]["n"] | {"samples": sum("root" in row for row in kept)})
+        path = tmp_path / f"{len(missing)}.jsonl.gz"
+        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in kept).encode(), 1))
+        return ran(*command, "--replay", "--bank", str(path), "--out", str(tmp_path / path.stem))
+
+    code, out, errors = replay("questions-2")
+    assert code == 0, errors
+    assert [run["n_problems"] for run in json.loads(out)["runs"]] == [2]
+    code, _, errors = replay("questions-1", "questions-2", "questions-3")
+    assert code == 2 and "no sample of the problems of questions" in errors
+
+
 # Bad files
 
 Rows = list[dict[str, Any]]

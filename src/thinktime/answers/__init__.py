@@ -28,7 +28,7 @@ class Readings:
 
     def once(self, read: Callable[[], str | None], *texts: str) -> str | None:
         """The result of ``read``, which runs once for the same texts."""
-        key = tuple((len(text), hash(text)) for text in texts)
+        key = (*map(len, texts), *map(hash, texts))
         with self._lock:
             if key in self._found:
                 return self._found[key]

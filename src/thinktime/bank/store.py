@@ -148,6 +148,10 @@ class Bank:
         """The names of the scorers with scores in this bank."""
         return [row[0] for row in self._read("SELECT DISTINCT scorer FROM readings ORDER BY scorer")]
 
+    def problems(self) -> set[str]:
+        """The ids of the problems that have samples."""
+        return {problem for (problem,) in self._read("SELECT DISTINCT problem FROM samples")}
+
     def bind(self, name: str, fingerprint: str) -> None:
         """Note what decides the samples of a local model, or the scores of a scorer: its files and its engine.
 

@@ -62,6 +62,7 @@ from thinktime.core.printable import printable
 from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
+    from thinktime.bank.store import Bank
     from thinktime.bench.runner import Bench, Entry, Outcome
     from thinktime.bench.tasks import Task
     from thinktime.session import Session
@@ -211,7 +212,10 @@ def bench(
         seed=seed,
     )
     place = bank or out / "bank.db"
-    with exported_bank(place) if is_export(place, replay_bank) else Bank(place) as opened:
+    of_export = is_export(place, replay_bank)
+    with exported_bank(place) if of_export else Bank(place) as opened:
+        if of_export and problems is None:
+            loaded = _known(loaded, opened)
         session = open_replay(config, opened) if replay_bank else open_session(config)
         if replay_bank:  # random scores are in the bank
             controls = {role: name for role, name in controls.items() if name != "random"}
@@ -245,6 +249,15 @@ def bench(
     if not complete:
         print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _known(task: Task, export: Bank) -> Task:
+    """The task with only the problems that have samples in an export."""
+    known = export.problems()
+    found = tuple(problem for problem in task.problems if problem.id in known)
+    if not found:
+        raise InputError("bank", str(export.path), f"it has no sample of the problems of {task.name}")
+    return replace(task, problems=found)
 
 
 def _refuse_another(path: Path, settings: dict[str, Any]) -> None:

@@ -49,7 +49,8 @@ class Ledger:
     @property
     def late(self) -> bool:
         """Whether the seconds are used up."""
-        return self.deadline is not None and self.deadline.passed
+        deadline = self.deadline
+        return deadline is not None and deadline.passed
 
     def room_for_tokens(self) -> int | None:
         """Tokens that are not spent or reserved yet, of models and judges; None if tokens are not limited."""

@@ -42,13 +42,18 @@ class Drawing(Work[Extension, Child]):
         super().__init__(role)
         self._generator, self._root, self._samples, self._ledger = generator, root, samples, ledger
         self._in_flight, self._race = in_flight, race
+        self._worst: dict[tuple[Node, int], Usage] = {}
+        """The worst case of a child by its parent and its length limit."""
 
     def worst_case(self, item: Extension) -> Usage:
         """A transition costs one step, like a first step from the root; a `Redo` costs all its steps."""
         if item.transition is not None:
             steps = item.transition.steps if isinstance(item.transition, Redo) else 1
             return self._generator.worst_case(self._root, steps)
-        return self._generator.worst_case(item.node, item.max_length)
+        case = item.node, item.max_length
+        if case not in self._worst:
+            self._worst[case] = self._generator.worst_case(*case)
+        return self._worst[case]
 
     def shorter(self, item: Extension) -> Extension | None:
         """The same extension cut to the tokens left, if a child of the usual length still fits."""

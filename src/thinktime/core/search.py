@@ -258,7 +258,7 @@ class Search:
                     made[name] += 1
         bought, covered = await self.meter.buy(work, wanted)
         self.exhausted |= not covered
-        grown = []
+        records = []
         for extension, child in bought:
             self.exhausted |= child.finish == "budget"
             parent_node, path = parents[extension.key]
@@ -274,14 +274,16 @@ class Search:
                 child.length,
                 child.log_weight,
             )
-            grown.append(node)
+            records.append(Record(node, turn, error=child.error))
             self._fail(child)
         order = {node.key: place for place, node in enumerate(nodes)}
-        errors = {extension.key: child.error for extension, child in bought}
-        grown.sort(key=lambda node: (order[node.parent.key] if node.parent else 0, node.path[-1]))
-        for node in grown:
-            self._record(Record(node, turn, error=errors[node.key]))
-            del self.in_flight[node.key]
+        records.sort(
+            key=lambda record: (order[record.node.parent.key] if record.node.parent else 0, record.node.path[-1])
+        )
+        for record in records:
+            self._record(record)
+            del self.in_flight[record.node.key]
+        grown = [record.node for record in records]
         if prepare := getattr(self.answers, "prepare", None):
             await prepare([node.state for node in grown if node.done and self.is_answer(node)])
         return grown
@@ -340,13 +342,11 @@ class Search:
         """The value of a reply to a prompt; None if the reply is incomplete or unreadable."""
         if not reply.done:
             return None
-        *_, root = reply.lineage()
-        return self.prompts.get(prompt.name, prompt).read(reply.state, len(self.trace[root.key].about))
+        return self.prompts.get(prompt.name, prompt).read(reply.state, len(self.trace[reply.root.key].about))
 
     def is_answer(self, node: Node) -> bool:
         """Whether this node answers the problem itself, and not a question about its answers."""
-        *_, root = node.lineage()
-        return node.finish != "observed" and self.trace[root.key].is_answer
+        return node.finish != "observed" and self.trace[node.root.key].is_answer
 
     async def score(self, nodes: Sequence[Node], *, scorer: str = MAIN) -> list[float | None]:
         """One score per node; None if the scorer gave none or no finite number, or if the budget is used up.
@@ -578,10 +578,9 @@ class Search:
         """The node itself, or a stand-in whose state this role's model can continue."""
         if node.model == role:
             return node
-        *_, root = node.lineage()
-        generator, question = self.models[role], self.trace[root.key].question
+        generator, question = self.models[role], self.trace[node.root.key].question
         assert question is not None
-        own = generator.root(question, quotes=root is not self.root)
+        own = generator.root(question, quotes=node.root is not self.root)
         known = [above.state for above in node.lineage() if above.model == role]
         return replace(node, state=generator.adopt(own, node.state, known) if node.parent else own, model=role)
 

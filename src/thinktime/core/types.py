@@ -101,6 +101,14 @@ class Node:
         """Extensions from the root."""
         return len(self.path)
 
+    @property
+    def root(self) -> Node:
+        """The node without a parent that this one grows from."""
+        node = self
+        while node.parent is not None:
+            node = node.parent
+        return node
+
     def lineage(self) -> Iterator[Node]:
         """This node and its ancestors, the root last."""
         node: Node | None = self

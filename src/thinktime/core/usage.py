@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from operator import add, attrgetter, sub
+from operator import attrgetter
 from typing import Any
 
 from thinktime.core.errors import InputError, check_number
@@ -60,18 +60,12 @@ class Usage:
         return self.generated_tokens + self.judge_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return self._with(other, add)
+        pairs = zip(_counts(self), _counts(other), strict=True)
+        return Usage(*[None if a is None or b is None else a + b for a, b in pairs])  # type: ignore[arg-type]
 
     def __sub__(self, other: Usage) -> Usage:
-        return self._with(other, sub)
-
-    def _with(self, other: Usage, of: Callable[[float, float], float]) -> Usage:
-        mine, theirs = _counts(self), _counts(other)
-        try:
-            return Usage(*map(of, mine, theirs))  # type: ignore[arg-type]
-        except TypeError:  # something is unknown
-            pairs = zip(mine, theirs, strict=True)
-            return Usage(*[None if a is None or b is None else of(a, b) for a, b in pairs])  # type: ignore[arg-type]
+        pairs = zip(_counts(self), _counts(other), strict=True)
+        return Usage(*[None if a is None or b is None else a - b for a, b in pairs])  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, float | None]:
         """The counts by name."""

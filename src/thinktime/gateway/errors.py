@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,12 +93,21 @@ def redacted(reason: str, addresses: tuple[str, ...]) -> str:
     """The reason without the addresses, hosts and ports of upstreams, which clients may not see."""
     for address in sorted(addresses, key=len, reverse=True):
         reason = reason.replace(f"{address!r}", "upstream").replace(address, "the upstream")
+    for mention in _mentions(addresses):
+        reason = mention.sub("the upstream", reason)
+    return reason
+
+
+@lru_cache(maxsize=1)
+def _mentions(addresses: tuple[str, ...]) -> list[re.Pattern[str]]:
+    """Patterns of the hosts of these addresses, with their ports."""
+    patterns = []
     for host in {urlsplit(address).hostname or "" for address in addresses} - {""}:
         is_word = re.fullmatch(r"(?!localhost)\w+", host) is not None  # "model" is an address only with its port
         port = r":\d+" if is_word else r"(?::\d+)?"
         pattern = rf"(?<![\w.-])\[?{re.escape(host)}\]?{port}(?![\w-])"
-        reason = re.sub(pattern, "the upstream", reason, flags=re.IGNORECASE)
-    return reason
+        patterns.append(re.compile(pattern, re.IGNORECASE))
+    return patterns
 
 
 def http_error(error: Exception, addresses: tuple[str, ...]) -> HttpError:

@@ -105,16 +105,14 @@ class SearchView:
 
     def _votes(self, nodes: Iterable[Node], positions: Mapping[str, int]) -> list[dict[str, Any]]:
         """Complete samples grouped by answer; samples without a readable answer come last."""
+        search = self._search
         groups: dict[Hashable, dict[str, Any]] = {}
-        for node in nodes:
-            if not node.done or not self._search.is_answer(node):
-                continue
-            (candidate,) = self._search.candidates([node])
+        for candidate in search.candidates([node for node in nodes if node.done and search.is_answer(node)]):
             group = (candidate.answer is None, candidate.key)
             if group not in groups:
                 answer = None if candidate.answer is None else clipped(candidate.answer)
                 groups[group] = {"answer": answer, "samples": []}
-            groups[group]["samples"].append(positions[node.key])
+            groups[group]["samples"].append(positions[candidate.node.key])
         return sorted(groups.values(), key=lambda group: group["answer"] is None)
 
 
@@ -148,7 +146,7 @@ def _text_of(message: Mapping[str, Any]) -> str:
 def _thoughts_and_calls(state: Any) -> tuple[str, str]:
     """The thoughts and the tool calls of a sample, which its text lacks."""
     choice = getattr(state, "choice", "")
-    has_more = any(name in choice for name in ('"reasoning', '"tool_calls"', '"function_call"'))
+    has_more = '"reasoning' in choice or "_call" in choice
     message = json.loads(choice).get("message") if has_more else None
     if not isinstance(message, Mapping):
         return "", ""

@@ -169,14 +169,14 @@ class Requests:
         except RemoteError as error:
             return {e.key: self._unknown(e, "error", error, charged=error.billed) for e in wanted}
         answered, rest = wanted[: len(choices)], wanted[len(choices) :]
-        made = dict(zip((e.key for e in answered), self._children(answered, choices, reply), strict=True))
-        for extension in answered:
-            child = made[extension.key]
+        made: dict[str, Child | InputError] = {}
+        for extension, child in zip(answered, self._children(answered, choices, reply), strict=True):
+            made[extension.key] = child
             if extension.race is not None:
                 extension.race.arrive(child)
             if extension.arrived is not None:
                 extension.arrived(child)
-        return made | await self._one_by_one(rest)
+        return made | await self._one_by_one(rest) if rest else made
 
     def _sent_prefix(self, state: RemoteText) -> str:
         return state.text if self.thoughts is None else self.thoughts.cap.sent(state.text)

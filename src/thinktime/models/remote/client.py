@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -233,7 +234,7 @@ class Client:
                 session, free = self._opened()
                 for turn in range(1, tries + 1):
                     try:
-                        async with free, self._within, asyncio.timeout(self._timeout):
+                        async with free, self._within, asyncio.timeout(self._limit(deadline)):
                             waiting = False
                             pending = session.request(
                                 method, f"{self.url}/{path}", data=body, headers=headers, allow_redirects=False
@@ -249,6 +250,10 @@ class Client:
         except TimeoutError:
             raise TooLateError(self.url, time.monotonic() - began, billed=not waiting) from None
         raise AssertionError("the last try returns or raises")
+
+    def _limit(self, deadline: Deadline | None) -> float | None:
+        """Seconds for one attempt; None if the deadline comes first, which has a timer already."""
+        return self._timeout if deadline is None or self._timeout < deadline.seconds else None
 
     def _wait(self, error: UnreachableError | RefusedError, turn: int) -> float:
         requested = error.retry_after if isinstance(error, RefusedError) else None
@@ -440,6 +445,7 @@ class Client:
         return text.replace(self._api_key, "…") if self._api_key else text
 
 
+@lru_cache(maxsize=8)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address."""
     if host == "localhost":

@@ -39,14 +39,20 @@ class Choice:
     tokens: int | None = None
     """Number of tokens with a log-probability; None without log-probabilities."""
     logprob: float = math.nan
-    confidences: tuple[float, ...] = ()
-    """For each token, minus the mean log-probability of the tokens that are listed for its place; empty unless every
-    place has such a list."""
     error: str | None = None
     thoughts: str = ""
     """The thoughts, if the endpoint returns them apart from the text."""
     whole: Mapping[str, Any] = field(default_factory=dict)
     """The sample as the endpoint returned it."""
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        """For each token, minus the mean log-probability of the tokens that are listed for its place.
+
+        It is empty unless every place has such a list.
+        """
+        listed = self.whole.get("logprobs")
+        return _confidences(listed) if isinstance(listed, dict) else ()
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,11 @@ def read_choices(body: Mapping[str, Any], url: str) -> list[Choice]:
         UnreadableError: the answer has no samples.
     """
     choices = body.get("choices")
-    if not isinstance(choices, list) or not any(isinstance(choice, Mapping) for choice in choices):
+    if not isinstance(choices, list) or not any(isinstance(choice, dict) for choice in choices):
         raise UnreadableError(f"endpoint={url!r}: its answer has choices={shown(choices)}; expected a list of samples")
     placed = []
     for place, choice in enumerate(choices):
-        index = _whole(choice.get("index")) if isinstance(choice, Mapping) else None
+        index = _whole(choice.get("index")) if isinstance(choice, dict) else None
         placed.append((place if index is None else index, _choice(choice)))
     return [choice for _, choice in sorted(placed, key=lambda pair: pair[0])]
 
@@ -123,21 +129,21 @@ def documented(message: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         name: value for name, value in message.items() if name not in TEXTS or value is None or isinstance(value, str)
     }
-    if isinstance(content := message.get("content"), list | Mapping):
+    if isinstance(content := message.get("content"), _NESTED):
         text, thoughts = _joined(content if isinstance(content, list) else [content])
         found["content"] = text
         if thoughts and not any(found.get(name) for name in THOUGHTS):
             found["reasoning_content"] = thoughts
-    elif not isinstance(content, str | None):
+    elif content is not None and not isinstance(content, str):
         raise MalformedError(f"content={shown(content)}: the sample has no text")
     if (calls := message.get("tool_calls")) is not None:
-        calls = [calls] if isinstance(calls, Mapping) else calls if isinstance(calls, list) else []
+        calls = [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else []
         found["tool_calls"] = [
             {**call, "function": _with_text(call["function"])}
             for call in calls
-            if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
+            if isinstance(call, dict) and isinstance(call.get("function"), dict)
         ]
-    if isinstance(call := message.get("function_call"), Mapping):
+    if isinstance(call := message.get("function_call"), dict):
         found["function_call"] = _with_text(call)
     return found
 
@@ -150,8 +156,8 @@ def _joined(parts: Sequence[Any]) -> tuple[str, str]:
         if part is None or isinstance(part, str):
             texts.append(part or "")
             continue
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        if not isinstance(part, Mapping):
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if not isinstance(part, dict):
             raise MalformedError(f"content.type={kind!r}: the sample has a part that is not text")
         said = next((part[name] for name in ("text", "thinking", "reasoning", "refusal") if part.get(name)), "")
         if isinstance(said, list) and kind in THOUGHT_PARTS:
@@ -183,7 +189,8 @@ def _unwritable(value: Any, depth: int = 0) -> str | None:
 
 def _is_deep(values: Iterable[Any], levels: int = DEEPEST) -> bool:
     """Whether one of these values has objects or lists in more than this number of levels."""
-    return any(isinstance(value, _NESTED) and (not levels or _is_deep(_inside(value), levels - 1)) for value in values)
+    nested = [value for value in values if isinstance(value, _NESTED)]
+    return bool(nested) and (not levels or any(_is_deep(_inside(value), levels - 1) for value in nested))
 
 
 _NESTED = (dict, list)
@@ -223,7 +230,7 @@ MOST_TOKENS = 10**12
 def read_usage(body: Mapping[str, Any]) -> ReportedUsage | None:
     """The usage that an answer reports; None if it is missing or malformed."""
     usage = body.get("usage")
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     before, after = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
     prompt, generated = _whole(usage.get(f"{before}_tokens")), _whole(usage.get(f"{after}_tokens"))
@@ -239,12 +246,12 @@ def read_usage(body: Mapping[str, Any]) -> ReportedUsage | None:
 
 def _detail(usage: Mapping[str, Any], details: str, name: str, most: int) -> int | None:
     found = usage.get(details)
-    count = _whole(found.get(name)) if isinstance(found, Mapping) else None
+    count = _whole(found.get(name)) if isinstance(found, dict) else None
     return None if count is None else min(count, most)
 
 
 def _choice(choice: object) -> Choice:
-    if not isinstance(choice, Mapping):
+    if not isinstance(choice, dict):
         return Choice(error=f"choices={shown(choice)}: the sample is not an object")
     if (error := reported_error({**choice, "choices": []})) is not None:
         return Choice(error=f"error={shown(error.get('message'))}: the endpoint reports that the sample failed")
@@ -253,7 +260,7 @@ def _choice(choice: object) -> Choice:
     reason = choice.get("finish_reason")
     if not isinstance(reason, str) or not reason:
         return Choice(error=f"finish_reason={shown(reason)}: the sample has no finish reason, so it may be cut off")
-    message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), Mapping)), None)
+    message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), dict)), None)
     try:
         message = None if message is None else _whole_message(message)
     except MalformedError as error:
@@ -283,21 +290,24 @@ def _choice(choice: object) -> Choice:
         whole["logprobs"] = None
     if message is not None:
         whole["message"] = message
-    confidences = _confidences(listed) if isinstance(listed, Mapping) and logprobs is not None else ()
-    return Choice(text, reason, named, tokens, logprob, confidences, thoughts=thoughts, whole=whole)
+    return Choice(text, reason, named, tokens, logprob, thoughts=thoughts, whole=whole)
 
 
 def _whole_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A whole message in the documented form. A call has its place as its index, and ``{}`` if it has no arguments."""
     found = documented(message)
-    calls = found.get("tool_calls") or []
-    for place, call in enumerate(calls):
+    for place, call in enumerate(found.get("tool_calls") or ()):
         if "index" in call:
             call["index"] = place
-    for function in [*(call["function"] for call in calls), found.get("function_call")]:
-        if isinstance(function, dict) and function.get("arguments") is None:
-            function["arguments"] = "{}"
+        _fill(call["function"])
+    if isinstance(call := found.get("function_call"), dict):
+        _fill(call)
     return found
+
+
+def _fill(function: dict[str, Any]) -> None:
+    if function.get("arguments") is None:
+        function["arguments"] = "{}"
 
 
 def _thoughts(message: Mapping[str, Any] | None) -> str:
@@ -308,7 +318,7 @@ def _thoughts(message: Mapping[str, Any] | None) -> str:
 
 def _logprobs(found: object, text: str) -> list[float] | None:
     """One log-probability per token, in the format of chats or of completions; None if any is missing or malformed."""
-    if not isinstance(found, Mapping):
+    if not isinstance(found, dict):
         return None
     content = found.get("content")
     if content == [] and not text:
@@ -333,9 +343,9 @@ def _confidences(found: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _listed(place: object) -> list[float]:
     """The log-probabilities listed for one place, in the format of chats or of completions; empty if malformed."""
-    values: list[Any] = list(place.values()) if isinstance(place, Mapping) else []
+    values: list[Any] = list(place.values()) if isinstance(place, dict) else []
     if isinstance(place, list):
-        values = [each.get("logprob") if isinstance(each, Mapping) else None for each in place]
+        values = [each.get("logprob") if isinstance(each, dict) else None for each in place]
     return [float(value) for value in values] if all(map(_is_number, values)) else []
 
 

@@ -32,17 +32,17 @@ def reported_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     has a status of 400 or more and no samples.
     """
     found = body.get("error")
-    if isinstance(found, Mapping) and any(found.values()):
+    if isinstance(found, dict) and any(found.values()):
         return {"error_type": body.get("error_type"), **found}
-    if found and not isinstance(found, Mapping):
+    if found and not isinstance(found, dict):
         return {**body, "message": found if isinstance(found, str) else body.get("message")}
     if "error" in (body.get("object"), body.get("type")):
         return body
-    if not any(name in body for name in ("choices", "data")) and _number(body) is not None:
+    if "choices" not in body and "data" not in body and _number(body) is not None:
         return body
     samples = body.get("choices")
     if samples and isinstance(samples, list):
-        errors = [sample.get("error") if isinstance(sample, Mapping) else None for sample in samples]
+        errors = [sample.get("error") if isinstance(sample, dict) else None for sample in samples]
         return reported_error({"choices": None, "error": errors[0]}) if all(errors) else None
     return None
 
