@@ -48,6 +48,13 @@ def not_below(field: str, value: float, least: float) -> None:
         raise InputError(field, value, f"give {least:g} or more")
 
 
+def between(field: str, value: float, least: float, most: float) -> None:
+    """Raise an `InputError` unless ``least <= value <= most``."""
+    check_number(field, value)
+    if not least <= value <= most:
+        raise InputError(field, value, f"give {least:g} to {most:g}")
+
+
 def one_of(field: str, value: str, names: Iterable[str]) -> None:
     """Raise an `UnknownNameError` unless the value is one of these names."""
     if value not in (known := list(names)):
