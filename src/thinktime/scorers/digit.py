@@ -14,8 +14,8 @@ from thinktime.generators.openai import RemoteGenerator
 from thinktime.scorers.asked import DIGITS, Asked
 from thinktime.scorers.judge import Judge
 
-RATE = """Rate only the last step above: is it correct, and does it follow from what comes before? Ignore its style and \
-its usefulness. Reply with one digit from 0 (certainly wrong) to 9 (certainly right)."""
+RATE = """Rate only the last step above: is it correct, and does it follow from what comes before? Ignore its style \
+and its usefulness. Reply with one digit from 0 (certainly wrong) to 9 (certainly right)."""
 SCALE = tuple("0123456789")
 TOP = 10
 """The most likely tokens in which digits are looked for, as in the published code."""

@@ -1,0 +1,200 @@
+"""Row 02 on real models: Qwen2.5-Coder-0.5B drafts the lines of programs for GSM8K, and the 1.5B rates and writes them.
+
+    python -m experiments.speculative_reasoning.real --data FOLDER     # a quarter of an hour an arm on one core
+
+The 1.5B rates each drafted line by a digit. All arms are live; a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from experiments.harness import Arm, arm, minus, over, run_session, summary, tokens
+from experiments.intervals import areas, bootstrap, mean
+from experiments.provenance import FORCE, provenance, refuse_another, write_json
+from experiments.speculative_reasoning.steps import known_numbers, labels
+from thinktime.bank.store import Bank
+from thinktime.bench.runner import Outcome
+from thinktime.bench.statistics import auc
+from thinktime.bench.tasks import load
+from thinktime.config import Config, ModelSpec
+from thinktime.core.protocols import Scorer
+from thinktime.core.types import MAIN, Capability, Node, Problem, Score
+from thinktime.core.usage import Usage
+from thinktime.generators.local import LocalGenerator
+from thinktime.scorers.digit import DigitRating, expected_digit
+from thinktime.session import Session, open_session
+
+HERE = Path(__file__).parent
+TASK = "gsm8k-program"
+MODELS = {"main": "qwen2.5-coder-1.5b-instruct", "draft": "qwen2.5-coder-0.5b-instruct"}
+TEMPERATURE = 0.7
+STEP = "max_step_tokens=64"
+"""A line of these programs has 9 tokens (median)."""
+THRESHOLD = 7
+"""The paper's default."""
+MAIN_ALONE, DRAFT_ALONE, DIGIT, RANDOM = "main alone", "draft alone", "digit", "random, same rate"
+
+
+class Coin:
+    """Scores at random, for nothing: uniform in [0, 1) by the node's key."""
+
+    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD})
+    name = "coin"
+
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Usage:
+        """Nothing."""
+        return Usage()
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        """One score per node."""
+        return [Score(Random(f"coin/{node.key}").random(), Usage()) for node in nodes]
+
+
+def speculating(label: str, options: str, scorer: Scorer) -> Arm:
+    """An arm of this strategy with its own name."""
+    return replace(arm(f"speculative_reasoning:{options},{STEP}", scorer), label=label)
+
+
+def measured(session: Session, bank: Bank, task: Any) -> dict[str, list[Outcome]]:
+    """Every arm; the last one accepts as many drafts as the judge, at random."""
+    main = session.models[MAIN]
+    assert isinstance(main, LocalGenerator)
+    found: dict[str, list[Outcome]] = {}
+    for one in (
+        speculating(MAIN_ALONE, "first_n_base=999", Coin()),
+        speculating(DRAFT_ALONE, "threshold=0", Coin()),
+        speculating(DIGIT, f"threshold={THRESHOLD}", DigitRating(main, writes=True)),
+    ):
+        found |= run_session([one], task, session, bank)
+    rate = share_accepted(found[DIGIT])
+    coin = speculating(RANDOM, f"threshold={9 * (1 - rate):.4f}", Coin())
+    return found | run_session([coin], task, session, bank)
+
+
+def ends(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The sums of each problem."""
+    return [next(event for event in outcome.events if "stop" in event) for outcome in outcomes]
+
+
+def share_accepted(outcomes: Sequence[Outcome]) -> float:
+    """Accepted drafts over all drafts."""
+    return sum(end["accepted"] for end in ends(outcomes)) / max(1, sum(end["drafted"] for end in ends(outcomes)))
+
+
+def passes(outcome: Outcome) -> float:
+    """Forward passes of the main model, those of its ratings with them."""
+    end = ends([outcome])[0]["passes"]
+    return float(end.get("main", 0) + end["judge"])
+
+
+def row(outcomes: Sequence[Outcome], base: Sequence[Outcome]) -> dict[str, Any]:
+    """Accuracy, costs and passes of an arm, beside the main model alone."""
+    found = ends(outcomes)
+    stops = [end["stop"] for end in found]
+    return summary(outcomes) | {
+        "minus_main_alone": minus(outcomes, base),
+        "accepted_share": share_accepted(outcomes),
+        "kept_tokens": fmean(end["kept_tokens"] for end in found),
+        "generated_tokens": fmean(end["generated_tokens"] for end in found),
+        "draft_passes": fmean(end["passes"]["draft"] for end in found),
+        "main_passes": fmean(end["passes"]["main"] for end in found),
+        "judge_passes": fmean(end["passes"]["judge"] for end in found),
+        "main_alone_over_this_main_passes": None if not any(map(passes, outcomes)) else over(base, outcomes, passes),
+        "main_alone_over_this_tokens": over(base, outcomes, tokens),
+        "stops": {stop: stops.count(stop) for stop in sorted(set(stops))},
+    }
+
+
+def rated(outcomes: Sequence[Outcome], known: Mapping[str, Any]) -> Iterator[list[tuple[float, float, float, bool]]]:
+    """Of each problem its rated drafts with a label: greedy and mean rating, mass on digits, whether it is right."""
+    for outcome in outcomes:
+        nodes = {node["key"]: node for node in outcome.trace}
+        texts: dict[str | None, list[str]] = {None: []}
+        for key, node in nodes.items():
+            texts[key] = texts.get(node["parent"], []) + ([node["text"]] if node["parent"] else [])
+        found = []
+        for node in nodes.values():
+            if node["score"] is None or len(node["steps"]) != 10:
+                continue
+            right = labels(texts[node["key"]], *known[outcome.problem.id])[-1]
+            if right is not None:
+                digits = node["steps"]
+                found.append((9 * node["score"], expected_digit(digits), sum(digits), right))
+        yield found
+
+
+def judge(outcomes: Sequence[Outcome], known: Mapping[str, Any]) -> dict[str, Any]:
+    """How well the ratings tell right lines from wrong ones, and their histogram by label."""
+    problems = list(rated(outcomes, known))
+    flat = [each for some in problems for each in some]
+    result: dict[str, Any] = {
+        "n_rated": len(flat),
+        "n_right": sum(each[3] for each in flat),
+        "digit_mass": fmean(each[2] for each in flat),
+    }
+    for place, name in enumerate(("greedy", "expected")):
+        scores = [[each[place] for each in some] for some in problems]
+        right = [[each[3] for each in some] for some in problems]
+
+        def area(picks: Any, scores: Any = scores, right: Any = right) -> Any:
+            rows = picks if picks.ndim == 2 else picks[None]
+            values = [
+                auc([s for p in row for s in scores[p]], [r for p in row for r in right[p]]) or 0.5 for row in rows
+            ]
+            return np.array(values) if picks.ndim == 2 else values[0]
+
+        _, within = areas(scores, right)
+        result[name] = {
+            "auc": bootstrap(area, len(problems), resamples=2000),
+            "auc_within_problems": mean(within) if within else None,
+            "n_with_both": len(within),
+        }
+    digits = range(10)
+    result["histogram"] = {
+        label: [sum(each[0] == digit and each[3] is truth for each in flat) for digit in digits]
+        for label, truth in (("right", True), ("wrong", False))
+    }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=20, help="the first ones of the test split")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with the files of GSM8K")
+    parser.add_argument("--bank", type=Path, default=Path("runs/experiments/speculative.db"))
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
+    args = parser.parse_args()
+    made = provenance(HERE, 0, "real")
+    refuse_another(args.out / "real.json", made["command"], force=args.force)
+    task = load(TASK, args.problems, data=args.data)
+    specs = {role: ModelSpec(name, dtype="float16") for role, name in MODELS.items()}
+    config = Config(specs, "none", temperature=TEMPERATURE, max_tokens=task.max_tokens, stop=task.stop)
+    session = replace(open_session(config), answers=task.answers)
+    with Bank(args.bank) as bank:
+        found = measured(session, bank, task)
+    about = {
+        "models": {role: model.name for role, model in session.models.items()},
+        "task": TASK,
+        "n_problems": len(task.problems),
+        "sampling": {"temperature": TEMPERATURE, "max_tokens": task.max_tokens},
+        "threshold": THRESHOLD,
+    }
+    arms = {label: row(outcomes, found[MAIN_ALONE]) for label, outcomes in found.items()}
+    arms[DIGIT]["minus_random"] = minus(found[DIGIT], found[RANDOM])
+    write_json(
+        args.out / "real.json", {**made, **about, "arms": arms, "judge": judge(found[DIGIT], known_numbers(args.data))}
+    )
+
+
+if __name__ == "__main__":
+    main()
