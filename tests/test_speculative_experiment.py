@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from toy import ANSWERS, PROBLEM, Piece, ToyGenerator, solve
@@ -13,6 +15,7 @@ from experiments.cascade.replay import Model, Pair, agreement
 from experiments.chains import finished
 from experiments.speculative_reasoning.control import DRAFT_RIGHT, Judge
 from experiments.speculative_reasoning.control import solve as solved
+from experiments.speculative_reasoning.real import judge
 from experiments.speculative_reasoning.steps import known_numbers, labels, numbers
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.bench.selectors import candidates
@@ -53,6 +56,31 @@ def test_known_numbers_are_those_of_question_and_reference_and_percentages_as_sh
     (tmp_path / "gsm8k" / "test.jsonl").write_text(json.dumps(row) + "\n")
     known, answer = known_numbers(tmp_path)["gsm8k-test-1"]
     assert answer == 120000.0 and {80000.0, 150.0, 1.5, 120000.0} <= known
+
+
+def test_rated_drafts_are_labelled_after_the_lines_that_were_kept() -> None:
+    def node(key: str, parent: str | None, text: str, digit: int | None = None) -> dict[str, Any]:
+        steps = [float(place == digit) for place in range(10)] if digit is not None else []
+        return {
+            "key": key,
+            "parent": parent,
+            "text": text,
+            "score": None if digit is None else digit / 9,
+            "steps": steps,
+        }
+
+    trace = [
+        node("root", None, ""),
+        node("a", "root", "eggs = 16\n", 8),
+        node("b", "a", "left = eggs * 3\n", 2),
+        node("c", "a", "left = eggs - 7\n"),
+        node("d", "c", "return left * 2\n", 9),
+    ]
+    outcome: Any = SimpleNamespace(problem=SimpleNamespace(id="p"), trace=trace)
+    found = judge([outcome], {"p": (KNOWN, 18.0)})
+    assert (found["n_rated"], found["n_right"], found["digit_mass"]) == (3, 2, 1.0)
+    assert found["greedy"]["auc"]["value"] == found["expected"]["auc"]["value"] == 1.0
+    assert [found["histogram"][label].index(1) for label in ("right", "wrong")] == [8, 2]
 
 
 @pytest.mark.parametrize("wanted", [0.5, 0.8, 0.9])

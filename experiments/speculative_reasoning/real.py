@@ -68,13 +68,12 @@ def measured(session: Session, bank: Bank, task: Any) -> dict[str, list[Outcome]
     """Every arm; the last one accepts as many drafts as the judge, at random."""
     main = session.models[MAIN]
     assert isinstance(main, LocalGenerator)
-    found: dict[str, list[Outcome]] = {}
-    for one in (
+    arms = [
+        speculating(DIGIT, f"threshold={THRESHOLD}", DigitRating(main, writes=True)),
         speculating(MAIN_ALONE, "first_n_base=999", Coin()),
         speculating(DRAFT_ALONE, "threshold=0", Coin()),
-        speculating(DIGIT, f"threshold={THRESHOLD}", DigitRating(main, writes=True)),
-    ):
-        found |= run_session([one], task, session, bank)
+    ]
+    found = run_session(arms, task, session, bank)
     rate = share_accepted(found[DIGIT])
     coin = speculating(RANDOM, f"threshold={9 * (1 - rate):.4f}", Coin())
     return found | run_session([coin], task, session, bank)
@@ -139,7 +138,7 @@ def judge(outcomes: Sequence[Outcome], known: Mapping[str, Any]) -> dict[str, An
     result: dict[str, Any] = {
         "n_rated": len(flat),
         "n_right": sum(each[3] for each in flat),
-        "digit_mass": fmean(each[2] for each in flat),
+        "digit_mass": fmean(each[2] for each in flat) if flat else None,
     }
     for place, name in enumerate(("greedy", "expected")):
         scores = [[each[place] for each in some] for some in problems]
@@ -168,7 +167,7 @@ def judge(outcomes: Sequence[Outcome], known: Mapping[str, Any]) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=20, help="the first ones of the test split")
+    parser.add_argument("--problems", type=int, default=15, help="the first ones of the test split")
     parser.add_argument("--data", type=Path, required=True, help="a folder with the files of GSM8K")
     parser.add_argument("--bank", type=Path, default=Path("runs/experiments/speculative.db"))
     parser.add_argument("--out", type=Path, default=HERE)
