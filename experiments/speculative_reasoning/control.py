@@ -96,26 +96,44 @@ def solve(options: str, auc: float, problem: str) -> Result:
     )
 
 
-def row(found: Sequence[Result], main: Sequence[Result], null: Sequence[Result] | None = None) -> dict[str, Any]:
-    """Accuracy, costs, and differences to the main model alone and to random acceptance at the same share."""
-    drafted = sum(each.drafted for each in found)
-    base = [each.main for each in main]
+def cost(found: Sequence[Result], share: float) -> list[float]:
+    """Weights read a problem, in passes of the main model; a pass of the draft counts as ``share``."""
+    return [each.main + share * each.draft for each in found]
+
+
+def coin(plain: Mapping[str, Sequence[Result]], mean_cost: float, share: float) -> list[float]:
+    """One model alone on each problem, chosen by a coin so that the mean cost is this: the expected accuracy."""
+    main, draft = (fmean(cost(plain[label], share)) for label in (MAIN, DRAFT))
+    part = min(1.0, max(0.0, (mean_cost - draft) / (main - draft)))
+    pairs = zip(plain[MAIN], plain[DRAFT], strict=True)
+    return [part * large.right + (1 - part) * small.right for large, small in pairs]
+
+
+def row(
+    found: Sequence[Result], plain: Mapping[str, Sequence[Result]], null: Sequence[Result] | None = None
+) -> dict[str, Any]:
+    """Accuracy, costs, and differences to the main model alone, to a coin, and to random acceptance of as many."""
+    drafted, right = sum(each.drafted for each in found), [each.right for each in found]
+    main = plain[MAIN]
+    passes = [each.main for each in found]
     result: dict[str, Any] = {
-        "accuracy": mean(each.right for each in found),
-        "minus_main": difference((each.right for each in found), (each.right for each in main)),
+        "accuracy": mean(right),
+        "minus_main": difference(right, (each.right for each in main)),
         "accepted_share": sum(each.accepted for each in found) / drafted if drafted else 0.0,
-        "main_passes": fmean(each.main for each in found),
+        "main_passes": fmean(passes),
         "draft_passes": fmean(each.draft for each in found),
         "generated_tokens": fmean(each.tokens for each in found),
-        "main_alone_over_this_main_passes": ratio(base, [each.main for each in found])
-        if fmean(e.main for e in found)
-        else None,
-        "main_alone_over_this_bytes": {
-            f"{share:.2f}": ratio(base, [each.main + share * each.draft for each in found]) for share in BYTES
+        "main_alone_over_this_main_passes": ratio([each.main for each in main], passes) if any(passes) else None,
+        "by_bytes_of_draft": {
+            f"{share:.2f}": {
+                "main_alone_over_this": ratio(cost(main, share), cost(found, share)),
+                "minus_coin_of_equal_cost": difference(right, coin(plain, fmean(cost(found, share)), share)),
+            }
+            for share in BYTES
         },
     }
     if null is not None:
-        result["minus_random"] = difference((each.right for each in found), (each.right for each in null))
+        result["minus_random"] = difference(right, (each.right for each in null))
     return result
 
 
@@ -138,13 +156,12 @@ def measure(parts: Mapping[str, Any]) -> dict[str, Any]:
         return [Result(**each) for each in rows]
 
     plain = {label: read(rows) for label, rows in parts["without a judge"].items()}
-    main = plain[MAIN]
     null = {share: read(rows) for share, rows in parts["0.5"].items()}
     return {
-        "plain": {label: row(found, main) for label, found in plain.items()},
+        "plain": {label: row(found, plain) for label, found in plain.items()},
         "judged": {
             str(auc): {
-                share: row(read(rows), main, null[share] if auc > 0.5 else None)
+                share: row(read(rows), plain, null[share] if auc > 0.5 else None)
                 for share, rows in parts[str(auc)].items()
             }
             for auc in AUCS
