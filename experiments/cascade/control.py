@@ -60,7 +60,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     figure, axes_of = panels(2, 11, 4.2)
     rows = list(result["attraction"].values())
     measures = {
-        "minus_random_deferral": "points over asking the large model as often, at random",
+        "minus_random_deferral": "points over random deferral",
         "minus_equal_cost": "points over both models alone at equal cost",
     }
     for axes, (measure, label) in zip(axes_of, measures.items(), strict=True):

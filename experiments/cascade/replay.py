@@ -128,7 +128,8 @@ class Pair:
     def area(self, n: int) -> float | None:
         """The AUC of the agreement over problems: how well it tells right votes from wrong ones; mean over subsets."""
         votes = self.small.votes(n)
-        each = (areas([votes.agreement[:, draw]], [votes.right[:, draw] > 0])[0] for draw in range(DRAWS))
+        pairs = ((votes.agreement[:, draw].tolist(), (votes.right[:, draw] > 0).tolist()) for draw in range(DRAWS))
+        each = (areas([agreed], [right])[0] for agreed, right in pairs)
         found = [one for one in each if one is not None]
         return fmean(found) if found else None
 

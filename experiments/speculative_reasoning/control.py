@@ -191,7 +191,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         rows = [result["judged"][str(auc)][share]["minus_random"] for auc in AUCS[1:]]
         line(against_random, AUCS[1:], rows, colour, f"{100 * float(share):.0f} % accepted")
     against_random.set_xlabel("AUC of the judge on steps")
-    against_random.set_ylabel("points over random acceptance at the same share")
+    against_random.set_ylabel("points over random acceptance")
     for axes in (against_main, against_random):
         axes.axhline(0, color="#999999", lw=0.8)
         axes.legend(fontsize=8)

@@ -41,6 +41,7 @@ STEP = "max_step_tokens=64"
 """A line of these programs has 9 tokens (median)."""
 THRESHOLD = 7
 """The paper's default."""
+ROWS = 16
 MAIN_ALONE, DRAFT_ALONE, DIGIT, RANDOM = "main alone", "draft alone", "digit", "random, same rate"
 
 
@@ -86,7 +87,8 @@ def ends(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def share_accepted(outcomes: Sequence[Outcome]) -> float:
     """Accepted drafts over all drafts."""
-    return sum(end["accepted"] for end in ends(outcomes)) / max(1, sum(end["drafted"] for end in ends(outcomes)))
+    accepted, drafted = (sum(int(end[name]) for end in ends(outcomes)) for name in ("accepted", "drafted"))
+    return accepted / max(1, drafted)
 
 
 def passes(outcome: Outcome) -> float:
@@ -176,7 +178,7 @@ def main() -> None:
     made = provenance(HERE, 0, "real")
     refuse_another(args.out / "real.json", made["command"], force=args.force)
     task = load(TASK, args.problems, data=args.data)
-    specs = {role: ModelSpec(name, dtype="float16") for role, name in MODELS.items()}
+    specs = {role: ModelSpec(name, engine="llamacpp", concurrency=ROWS) for role, name in MODELS.items()}
     config = Config(specs, "none", temperature=TEMPERATURE, max_tokens=task.max_tokens, stop=task.stop)
     session = replace(open_session(config), answers=task.answers)
     with Bank(args.bank) as bank:

@@ -74,7 +74,7 @@ def _assigned(line: str, values: dict[str, float], returns: bool) -> tuple[str, 
 
 
 def _value(tree: ast.expr, values: dict[str, float]) -> float:
-    if isinstance(tree, ast.Constant) and type(tree.value) in (int, float):
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int | float) and not isinstance(tree.value, bool):
         return float(tree.value)
     if isinstance(tree, ast.Name) and tree.id in values:
         return values[tree.id]
