@@ -80,7 +80,7 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "plan_then_solve": {"n": 1, "roles": "auto"},
     "aggregate": {"n": 4, "layers": 1},
     "speculative_reasoning": {"threshold": 7.0, "first_n_base": 0, "max_step_tokens": 512},
-    "cascade": {"n": 4, "threshold": 0.75, "main_n": 1},
+    "cascade": {"n": 4, "threshold": 0.75},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }
 LEAST: dict[str, dict[str, int]] = {
@@ -122,7 +122,7 @@ LEAST: dict[str, dict[str, int]] = {
     "plan_then_solve": {"n": 1},
     "aggregate": {"n": 1, "layers": 1},
     "speculative_reasoning": {"first_n_base": 0, "max_step_tokens": 1},
-    "cascade": {"n": 2, "main_n": 1},
+    "cascade": {"n": 2},
     "restarts": {"n": 1},
 }
 ABOVE_ZERO = {

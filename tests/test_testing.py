@@ -112,7 +112,7 @@ SMALL = [
     "speculative_reasoning:threshold=0,first_n_base=2",
     "speculative_reasoning:threshold=6.5,max_step_tokens=4",
     "cascade:n=3,threshold=0.6",
-    "cascade:n=2,threshold=1,main_n=3",
+    "cascade:n=2,threshold=1",
     "restarts:n=3",
     "restarts(majority:n=2):n=2,select=best",
     "restarts(beam_search:n=4,width=2):n=2,select=weighted_majority",

@@ -11,6 +11,9 @@ from thinktime.core.types import Capability
 MOST = 65_536
 """The most samples of one problem; a larger number is taken for a typing error."""
 
+DRAFT = "draft"
+"""The role of the small model in strategies of two models."""
+
 UNREADABLE = ("raise", "plurality")
 """The reaction if replies ended and none can be read: an error that quotes some, or a plurality of the answers."""
 

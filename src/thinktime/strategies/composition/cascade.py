@@ -7,17 +7,15 @@ from typing import ClassVar
 
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
-from thinktime.core.selection import majority
+from thinktime.core.selection import best, majority
 from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Capability, model_of
-from thinktime.strategies.options import above, at_least
-
-DRAFT = "draft"
+from thinktime.strategies.options import DRAFT, above, at_least
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Vote over ``n`` samples of the model ``draft``; if too few agree, vote over samples of the main model instead.
+    """Vote over ``n`` samples of the model ``draft``; if too few agree, one sample of the main model answers instead.
 
     The agreement is the share of the ``n`` samples that give the leading answer. A sample without a readable answer
     agrees with none. If the main model gives no readable answer, that of the small one is returned.
@@ -25,18 +23,15 @@ class Cascade:
     Args:
         n: samples of the small model.
         threshold: the least agreement at which the small model's answer is returned.
-        main_n: samples of the main model.
     """
 
     n: int = 4
     threshold: float = 0.75
-    main_n: int = 1
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, model_of(DRAFT)})
 
     def __post_init__(self) -> None:
         at_least("n", self.n, 2)
         above("threshold", self.threshold, 0)
-        at_least("main_n", self.main_n, 1)
         if self.threshold > 1:
             raise InputError("threshold", self.threshold, "give a share, at most 1")
 
@@ -47,5 +42,5 @@ class Cascade:
         agreement = votes / self.n
         deferred = agreement < self.threshold
         search.log(agreement=agreement, deferred=deferred)
-        large = search.candidates(await search.extend([search.root], self.main_n, model=MAIN)) if deferred else []
-        return search.finish(majority(large) or leader)
+        large = search.candidates(await search.extend([search.root], model=MAIN)) if deferred else []
+        return search.finish(best(large) or leader)

@@ -20,9 +20,8 @@ from thinktime.core.selection import best
 from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Capability, Node, missing, model_of
 from thinktime.core.usage import Usage
-from thinktime.strategies.options import at_least, between
+from thinktime.strategies.options import DRAFT, at_least, between
 
-DRAFT = "draft"
 STEPPING: frozenset[str] = frozenset({Capability.STEPS, Capability.PREFIX})
 HIGHEST = 9
 """The best rating: that of a score of 1."""
