@@ -77,9 +77,11 @@ def test_rated_drafts_are_labelled_after_the_lines_that_were_kept() -> None:
         node("d", "c", "return left * 2\n", 9),
     ]
     outcome: Any = SimpleNamespace(problem=SimpleNamespace(id="p"), trace=trace)
-    found = judge([outcome], {"p": (KNOWN, 18.0)})
-    assert (found["n_rated"], found["n_right"], found["digit_mass"]) == (3, 2, 1.0)
-    assert found["greedy"]["auc"]["value"] == found["expected"]["auc"]["value"] == 1.0
+    found = judge(
+        [outcome], {"greedy": lambda node: 9 * node["score"]}, lambda _, lines: labels(lines, KNOWN, 18.0)[-1]
+    )
+    assert (found["n_rated"], found["n_labelled"], found["n_right"]) == (3, 3, 2)
+    assert found["greedy"]["auc"]["value"] == 1.0
     assert [found["histogram"][label].index(1) for label in ("right", "wrong")] == [8, 2]
 
 

@@ -8,7 +8,7 @@ The 1.5B rates each drafted line by a digit. All arms are live; a killed run goe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import Arm, arm, minus, over, run_session, summary, tokens
-from experiments.intervals import areas, bootstrap, mean
+from experiments.intervals import Estimate, areas, bootstrap, mean
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from experiments.speculative_reasoning.steps import known_numbers, labels
 from thinktime.bank.store import Bank
@@ -115,56 +115,63 @@ def row(outcomes: Sequence[Outcome], base: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def rated(outcomes: Sequence[Outcome], known: Mapping[str, Any]) -> Iterator[list[tuple[float, float, float, bool]]]:
-    """Of each problem its rated drafts with a label: greedy and mean rating, mass on digits, whether it is right."""
-    for outcome in outcomes:
-        nodes = {node["key"]: node for node in outcome.trace}
-        texts: dict[str | None, list[str]] = {None: []}
-        for key, node in nodes.items():
-            texts[key] = texts.get(node["parent"], []) + ([node["text"]] if node["parent"] else [])
-        found = []
-        for node in nodes.values():
-            if node["score"] is None or len(node["steps"]) != 10:
-                continue
-            right = labels(texts[node["key"]], *known[outcome.problem.id])[-1]
-            if right is not None:
-                digits = node["steps"]
-                found.append((9 * node["score"], expected_digit(digits), sum(digits), right))
-        yield found
+def drafts(outcome: Outcome) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
+    """The rated drafts of a problem, each with the lines of the solution up to it."""
+    lines: dict[str | None, list[str]] = {}
+    for node in outcome.trace:
+        lines[node["key"]] = [*lines.get(node["parent"], []), *([node["text"]] if node["parent"] else [])]
+        if node["score"] is not None:
+            yield node, lines[node["key"]]
 
 
-def judge(outcomes: Sequence[Outcome], known: Mapping[str, Any]) -> dict[str, Any]:
-    """How well the ratings tell right lines from wrong ones, and their histogram by label."""
-    problems = list(rated(outcomes, known))
-    flat = [each for some in problems for each in some]
+def judge(
+    outcomes: Sequence[Outcome],
+    ratings: Mapping[str, Callable[[Mapping[str, Any]], float]],
+    label: Callable[[Outcome, list[str]], bool | None],
+) -> dict[str, Any]:
+    """How well ratings tell right drafts from wrong ones, and the histogram of the first rating by label.
+
+    Args:
+        outcomes: of the problems.
+        ratings: from 0 to 9, of a node of the trace.
+        label: whether the last of these lines is right; None if that cannot be said.
+    """
+    problems = [[(node, label(outcome, lines)) for node, lines in drafts(outcome)] for outcome in outcomes]
+    known = [[(node, right) for node, right in some if right is not None] for some in problems]
+    rights = [[right for _, right in some] for some in known]
     result: dict[str, Any] = {
-        "n_rated": len(flat),
-        "n_right": sum(each[3] for each in flat),
-        "digit_mass": fmean(each[2] for each in flat) if flat else None,
+        "n_rated": sum(map(len, problems)),
+        "n_labelled": sum(map(len, known)),
+        "n_right": sum(map(sum, rights)),
     }
-    for place, name in enumerate(("greedy", "expected")):
-        scores = [[each[place] for each in some] for some in problems]
-        right = [[each[3] for each in some] for some in problems]
-
-        def area(picks: Any, scores: Any = scores, right: Any = right) -> Any:
-            rows = picks if picks.ndim == 2 else picks[None]
-            values = [
-                auc([s for p in row for s in scores[p]], [r for p in row for r in right[p]]) or 0.5 for row in rows
-            ]
-            return np.array(values) if picks.ndim == 2 else values[0]
-
-        _, within = areas(scores, right)
+    for name, rating in ratings.items():
+        scores = [[rating(node) for node, _ in some] for some in known]
+        _, within = areas(scores, rights)
         result[name] = {
-            "auc": bootstrap(area, len(problems), resamples=2000),
+            "auc": pooled_area(scores, rights),
             "auc_within_problems": mean(within) if within else None,
             "n_with_both": len(within),
         }
-    digits = range(10)
-    result["histogram"] = {
-        label: [sum(each[0] == digit and each[3] is truth for each in flat) for digit in digits]
-        for label, truth in (("right", True), ("wrong", False))
-    }
+        if "histogram" not in result:
+            flat = [(round(s), r) for some in zip(scores, rights, strict=True) for s, r in zip(*some, strict=True)]
+            result["histogram"] = {
+                word: [flat.count((digit, truth)) for digit in range(10)]
+                for word, truth in (("right", True), ("wrong", False))
+            }
     return result
+
+
+def pooled_area(scores: Sequence[Sequence[float]], rights: Sequence[Sequence[bool]]) -> Estimate:
+    """The AUC over the drafts of all problems, with an interval over problems."""
+
+    def one(picks: Sequence[int]) -> float:
+        area = auc([s for p in picks for s in scores[p]], [r for p in picks for r in rights[p]])
+        return 0.5 if area is None else area  # a resample without right or wrong drafts tells nothing
+
+    def areas_of(picks: Any) -> Any:
+        return np.array([one(row) for row in picks]) if picks.ndim == 2 else one(picks)
+
+    return bootstrap(areas_of, len(scores), resamples=1000)
 
 
 def main() -> None:
@@ -192,9 +199,14 @@ def main() -> None:
     }
     arms = {label: row(outcomes, found[MAIN_ALONE]) for label, outcomes in found.items()}
     arms[DIGIT]["minus_random"] = minus(found[DIGIT], found[RANDOM])
-    write_json(
-        args.out / "real.json", {**made, **about, "arms": arms, "judge": judge(found[DIGIT], known_numbers(args.data))}
-    )
+    known = known_numbers(args.data)
+    ratings: dict[str, Callable[[Mapping[str, Any]], float]] = {
+        "greedy": lambda node: 9 * float(node["score"]),
+        "expected": lambda node: expected_digit(node["steps"]),
+    }
+    judged = judge(found[DIGIT], ratings, lambda outcome, lines: labels(lines, *known[outcome.problem.id])[-1])
+    judged["digit_mass"] = fmean(sum(node["steps"]) for outcome in found[DIGIT] for node, _ in drafts(outcome))
+    write_json(args.out / "real.json", {**made, **about, "arms": arms, "judge": judged})
 
 
 if __name__ == "__main__":
