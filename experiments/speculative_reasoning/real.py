@@ -2,7 +2,8 @@
 
     python -m experiments.speculative_reasoning.real --data FOLDER     # a quarter of an hour an arm on one core
 
-The 1.5B rates each drafted line by a digit. All arms are live; a killed run goes on where it stopped.
+The 1.5B rates each drafted line by a digit. Both models run in llama.cpp. All arms are live; a killed run goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ STEP = "max_step_tokens=64"
 THRESHOLD = 7
 """The paper's default."""
 ROWS = 16
+"""Problems at once."""
 MAIN_ALONE, DRAFT_ALONE, DIGIT, RANDOM = "main alone", "draft alone", "digit", "random, same rate"
 
 
