@@ -11,6 +11,7 @@ import sys
 
 ROWS = {
     "01": ("adaptive_self_eval.control", "adaptive_self_eval.real", "adaptive_self_eval.run"),
+    "02": ("speculative_reasoning.control", "speculative_reasoning.run"),
     "05": ("ets.control", "ets.repeats", "ets.run"),
     "06": ("noise_search.control", "noise_search.run", "images.run"),
     "08": ("compute_optimal.control", "compute_optimal.real", "compute_optimal.run", "revision.run"),

@@ -63,12 +63,12 @@ class Solved:
         return float(self.answer.usage.generated_tokens)
 
 
-def say(extension: Extension, wordings: int = WORDINGS) -> Piece:
+def say(extension: Extension, wordings: int = WORDINGS, chances: tuple[float, float] = CHANCES) -> Piece:
     """The rest of the current step, or of the whole solution, whose last word is its answer."""
     rng = Random(extension.key)
     before: list[str] = extension.node.state.text.split()
     words = finished(before) if before else []
-    chance = Random(f"{extension.node.state.prompt}/right").uniform(*CHANCES)
+    chance = Random(f"{extension.node.state.prompt}/right").uniform(*chances)
     while len(words) < STEPS * WORDS and not (extension.until == "step" and len(words) > len(before)):
         meaning = "r" if rng.random() < chance else f"w{rng.randrange(MISTAKES)}"
         words = finished([*words, f"{meaning}.{rng.randrange(wordings)}"])

@@ -32,7 +32,7 @@ from thinktime.core.allocation import shares
 from thinktime.core.errors import CapabilityError, InputError, ModelError
 from thinktime.core.search import Search
 from thinktime.core.transitions import Race
-from thinktime.core.types import Capability, Extension, Node, Problem, Sampling, Score
+from thinktime.core.types import Capability, Extension, Node, Problem, Sampling, Score, model_of
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, check, make, options, parse, prompts, require
 from thinktime.strategies.search.a_star import AStar
@@ -49,7 +49,7 @@ SCORING = [name for name, kind in BUILT_IN.items() if kind.needs & SCORED or nam
 TREE = [name for name in SCORING if {Capability.PROCESS_REWARD, Capability.STEPS} <= BUILT_IN[name].needs]
 JUDGED = {"generative_reward": {"keep": 2, "unreadable": "plurality"}}
 """Strategies whose judgements are scored."""
-PROBABILITIES = ["a_star", "best_first"]
+PROBABILITIES = ["a_star", "best_first", "speculative_reasoning"]
 """Strategies that refuse scores outside 0..1."""
 
 
@@ -177,7 +177,7 @@ def test_rewards_that_do_not_fit_the_steps_are_missing_and_if_all_are_missing_th
 # Temperature 0
 
 
-ONE_SAMPLE = {"single", "self_refine", "plan_then_solve"}
+ONE_SAMPLE = {"single", "self_refine", "plan_then_solve", "speculative_reasoning"}
 FITTED = "solve_or_verify:alpha_s=0.7,alpha_v=0.6"
 OF_NOISE = {"zero_order", "search_over_paths"}
 """Strategies whose samples do not depend on the temperature."""
@@ -299,10 +299,10 @@ def test_steps_that_never_end_give_no_answer_and_no_error(name: str) -> None:
 @pytest.mark.parametrize(("name", "need"), [(name, need) for name in BUILT_IN for need in sorted(BUILT_IN[name].needs)])
 def test_a_strategy_is_refused_if_one_of_its_needs_is_missing(name: str, need: str) -> None:
     without_chat = frozenset(Capability) - {Capability.CHAT}  # a chat model answers any prompt
-    offered = without_chat.union(prompt.capability for prompt in prompts().values()) - {need}
+    offered = without_chat.union({model_of("draft")}, (prompt.capability for prompt in prompts().values())) - {need}
     with pytest.raises(CapabilityError, match=re.escape(f"strategy='{name}': it needs {need}, which this model or")):
         require(name, make(name), offered)
-    require(name, make(name), frozenset(Capability))
+    require(name, make(name), frozenset(Capability) | {model_of("draft")})
 
 
 @pytest.mark.parametrize("name", TREE)

@@ -37,7 +37,9 @@ def test_a_row_without_an_experiment_is_one_line_and_exit_2(words: list[str]) ->
     ran = subprocess.run([sys.executable, "-m", "experiments", *words], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 2 and ran.stdout == ""
     (line,) = ran.stderr.splitlines()
-    assert line.startswith(f"row={words[0] if words else ''!r}: no experiment") and "01, 05" in line and "45" in line
+    assert (
+        line.startswith(f"row={words[0] if words else ''!r}: no experiment") and "01, 02, 05" in line and "45" in line
+    )
 
 
 def test_options_go_to_the_experiment_of_the_row() -> None:

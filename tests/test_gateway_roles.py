@@ -115,6 +115,16 @@ def test_accounts_are_in_the_last_event_of_a_stream(start_gateway: Start) -> Non
     assert [account["role"] for account in last["thinktime"]["accounts"]] == ["model main"]
 
 
+def test_a_cascade_runs_with_a_draft_and_without_one_the_role_is_named(start_gateway: Start) -> None:
+    _, gateway = start_gateway()
+    status, answer, _ = gateway.ask(asked(strategy="cascade", n=2, models={"draft": "other-words"}))
+    assert status == 200, answer
+    roles = [account["role"] for account in answer["thinktime"]["accounts"]]
+    assert roles[0] == "model draft" and summed(answer["thinktime"]["accounts"], "model_calls") == 1 + len(roles)
+    status, answer, _ = gateway.ask(asked(strategy="cascade", n=2))
+    assert status == 400 and "a model of the role 'draft'" in answer["error"]["message"]
+
+
 # Models and scorers by role
 
 

@@ -35,7 +35,7 @@ from toy import (
 
 import thinktime
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
-from thinktime.core.types import Capability, Node, Problem, Score
+from thinktime.core.types import Capability, Node, Problem, Score, model_of
 from thinktime.core.usage import Usage
 from thinktime.strategies import BUILT_IN, Strategy, check, known, make, options, parse, require
 from thinktime.strategies.cards import Option, card
@@ -297,7 +297,7 @@ def test_a_strategy_runs_with_exactly_its_needs(name: str) -> None:
 
 
 def test_capabilities_join_those_of_generator_scorer_answers_and_prompts() -> None:
-    generator = WordGenerator.capabilities
+    generator = WordGenerator.capabilities | {model_of("draft")}
     assert toy_search(scorer=None, answers=None, prompts=None).capabilities == generator
     assert toy_search(scorer=None, prompts=None).capabilities == generator | {Capability.ANSWERS}
     assert toy_search(answers=None, prompts=None).capabilities == generator | ToyScorer.capabilities

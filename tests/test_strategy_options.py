@@ -79,6 +79,8 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "stepwise_best_of_n": {"n": 4, "max_steps": 25, "min_steps": 3},
     "plan_then_solve": {"n": 1, "roles": "auto"},
     "aggregate": {"n": 4, "layers": 1},
+    "speculative_reasoning": {"threshold": 7.0, "first_n_base": 0, "max_step_tokens": 512},
+    "cascade": {"n": 4, "threshold": 0.75},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }
 LEAST: dict[str, dict[str, int]] = {
@@ -119,6 +121,8 @@ LEAST: dict[str, dict[str, int]] = {
     "stepwise_best_of_n": {"n": 1, "max_steps": 1, "min_steps": 0},
     "plan_then_solve": {"n": 1},
     "aggregate": {"n": 1, "layers": 1},
+    "speculative_reasoning": {"first_n_base": 0, "max_step_tokens": 1},
+    "cascade": {"n": 2},
     "restarts": {"n": 1},
 }
 ABOVE_ZERO = {
@@ -134,6 +138,7 @@ ABOVE_ZERO = {
     "search_over_paths": ["forward"],
     "adaptive_sampling": ["gamma"],
     "solve_or_verify": ["ratio", "crossover"],
+    "cascade": ["threshold"],
 }
 VOTES = ["majority", "weighted_majority"]
 POTENTIALS = ["diff", "max", "sum", "rt", "is", "bon"]

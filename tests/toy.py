@@ -137,10 +137,12 @@ def toy_search(
     within: Ledger | None = None,
     clock: Clock | None = None,
 ) -> Search:
-    """A search on the toy; scripts and scores can be given without their classes."""
+    """A search on the toy; scripts and scores can be given without their classes. The draft has the same script."""
+    script = generator if callable(generator) or isinstance(generator, Mapping) else drawn
+    main = ToyGenerator(script) if script is generator else generator
     return Search(
         problem,
-        ToyGenerator(generator) if callable(generator) or isinstance(generator, Mapping) else generator,
+        {"main": main, "draft": ToyGenerator(script, name="draft")},  # type: ignore[dict-item]
         scorers=ToyScorer(scorer) if callable(scorer) or isinstance(scorer, Mapping) else scorer,
         answers=answers,
         embedder=embedder,

@@ -23,7 +23,10 @@ POCKET = {"pocket": "solver", "pocket-skilled": "skilled", "pocket-retry": "retr
 """The shipped models that can be asked, by the name that a config gives them."""
 SHIPPED_SCORERS = {"pocket": "reward", "self": "self_evaluation"}
 """The shipped models that judge, by the name that a config gives them."""
-OF_MODEL = ("meta", "verdicts", "untrained-self", "generative-reward", "confidence", "p-yes")
+OF_MODEL = (
+    *("meta", "verdicts", "untrained-self", "generative-reward", "confidence", "p-yes"),
+    *("digit", "expected-digit"),
+)
 """Scorers that look into the main model, or ask it."""
 HEAD = "head:"
 """Prefix for the path of a reward head on the main model's hidden states."""

@@ -326,6 +326,8 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
         from thinktime.scorers.confidence import Confidence
 
         return Confidence(generator)
+    if source in ("digit", "expected-digit"):
+        return _digit(source, generator)
     main = config.main
     if not isinstance(generator, LocalGenerator) or main is None:
         raise InputError("scorer", source, "an endpoint does not show its inside; give a local --model")
@@ -345,6 +347,20 @@ def _of_model(source: str, config: Config, generator: Generator) -> Scorer:
 
     directory = pocket.directory(POCKET[main]) if main in POCKET else model_path(main)
     return MetaReward(generator, directory / "meta.json")
+
+
+def _digit(source: str, generator: Generator) -> Scorer:
+    """The main model as a judge that rates the last step by one digit."""
+    from thinktime.generators.local import LocalGenerator
+    from thinktime.generators.openai import RemoteGenerator
+    from thinktime.scorers.digit import DigitRating, WrittenDigit
+
+    if isinstance(generator, LocalGenerator):
+        return DigitRating(generator, expected=source == "expected-digit", writes=True)
+    if source == "digit" and isinstance(generator, RemoteGenerator):
+        return WrittenDigit(generator)
+    fix = "it needs the probabilities of the digits, which an endpoint does not list here; take digit or another scorer"
+    raise InputError("scorer", source, fix)
 
 
 def _asked(source: str, role: str, config: Config, generator: Generator) -> Scorer:

@@ -69,9 +69,10 @@ ScorerText = Annotated[
         "of an endpoint's --model by asking it; little better than chance), 'generative-reward' (--model judges its "
         "answers, also side by side), 'confidence' (of --model in its own tokens; costs nothing), 'p-yes' (the "
         "probability that --model says yes if it is asked whether a solution is right), another model that is asked "
-        "this (qwen2.5-coder-1.5b-instruct, FILE.gguf), head:FILE (a reward head on the hidden states of --model), a "
-        "reward model directory, a reward model behind "
-        "HTTP (http://host:port/pooling, /classify or /score), or an endpoint that judges by prompt "
+        "this (qwen2.5-coder-1.5b-instruct, FILE.gguf), 'digit' (--model rates the last step from 0 to 9 by one "
+        "token), 'expected-digit' (the mean digit under its probabilities), head:FILE (a reward head on the hidden "
+        "states of --model), a reward model directory, a reward model behind HTTP (http://host:port/pooling, /classify "
+        "or /score), or an endpoint that judges by prompt "
         "(http://host:port/v1); in a bench also the controls 'oracle', 'dial:auc=0.8' and 'random'; default: fits "
         "--model. Several by role: --scorer pocket --scorer judge=http://host:port/v1.",
     ),

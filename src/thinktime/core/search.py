@@ -25,7 +25,19 @@ from thinktime.core.scores import Comparing, Embeddings, ScoreCache
 from thinktime.core.selection import Candidate, best
 from thinktime.core.trace import Answer, Record
 from thinktime.core.transitions import Race, Transition
-from thinktime.core.types import MAIN, Capability, Child, Extension, Node, Problem, Prompt, Sampling, Until, missing
+from thinktime.core.types import (
+    MAIN,
+    Capability,
+    Child,
+    Extension,
+    Node,
+    Problem,
+    Prompt,
+    Sampling,
+    Until,
+    missing,
+    model_of,
+)
 from thinktime.core.usage import Budget, Usage
 
 
@@ -139,8 +151,9 @@ class Search:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the main model, the main scorer, the prompts and the answers offer together."""
+        """What the main model, the main scorer, the other roles, the prompts and the answers offer together."""
         offered = self.generator.capabilities | {prompt.capability for prompt in self.prompts.values()}
+        offered |= {model_of(role) for role in self.models if role != MAIN}
         if self.scorer is not None:
             offered |= self.scorer.capabilities
         return offered | {Capability.ANSWERS} if self.answers is not None else offered

@@ -148,6 +148,11 @@ def asks(prompt: str) -> str:
     return f"{_ASKS}{prompt!r}"
 
 
+def model_of(role: str) -> str:
+    """The capability of having a model of this role."""
+    return f"a model of the role {role!r} (--model {role}=NAME)"
+
+
 def missing(needs: Set[str], offered: Set[str]) -> frozenset[str]:
     """The needs that are not offered. A chat model answers any prompt."""
     lacking = frozenset(needs) - offered

@@ -294,6 +294,17 @@ class LocalGenerator:
         outputs = await self._worker.run([Read((*ids, token), len(ids)) for ids, token in pairs])
         return [float(output.values[0]) for output in outputs if output.values is not None]
 
+    async def likeliest(self, prefixes: Sequence[tuple[int, ...]], k: int) -> list[list[tuple[str, float]]]:
+        """The ``k`` most likely next tokens of each prefix, the most likely one first.
+
+        Each is a text with its log-probability at temperature 1.
+        """
+        from thinktime.models.engine.rows import Row
+
+        outputs = await self._worker.run([Row(ids, key=0, max_tokens=1, temperature=0.0, top=k) for ids in prefixes])
+        decode = self.model.tokenizer.decode
+        return [[(decode([token]), logprob) for token, logprob in output.top] for output in outputs]
+
     def probe_usage(self, state: Text, seconds: float = 0.0) -> Usage:
         """The cost of one more forward pass over the last token, which was drawn but not processed."""
         flops = forward_flops(self.model.shape, 1, len(state.prompt) + len(state.ids) - 1)

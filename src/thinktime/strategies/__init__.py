@@ -16,8 +16,10 @@ from thinktime.core.search import Strategy as Strategy
 from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
 from thinktime.strategies.composition.aggregate import Aggregate
+from thinktime.strategies.composition.cascade import Cascade
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
 from thinktime.strategies.composition.restarts import Restarts
+from thinktime.strategies.composition.speculative_reasoning import SpeculativeReasoning
 from thinktime.strategies.diffusion.dts import DTS
 from thinktime.strategies.diffusion.fk_steering import FKSteering
 from thinktime.strategies.diffusion.noise_search import SearchOverPaths, ZeroOrder
@@ -84,6 +86,8 @@ BUILT_IN: dict[str, type[Any]] = {
     "stepwise_best_of_n": StepwiseBestOfN,
     "plan_then_solve": PlanThenSolve,
     "aggregate": Aggregate,
+    "speculative_reasoning": SpeculativeReasoning,
+    "cascade": Cascade,
     "restarts": Restarts,
 }
 

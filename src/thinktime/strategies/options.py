@@ -11,6 +11,9 @@ from thinktime.core.types import Capability
 MOST = 65_536
 """The most samples of one problem; a larger number is taken for a typing error."""
 
+DRAFT = "draft"
+"""The role of the small model in strategies of two models."""
+
 UNREADABLE = ("raise", "plurality")
 """The reaction if replies ended and none can be read: an error that quotes some, or a plurality of the answers."""
 
@@ -46,6 +49,13 @@ def not_below(field: str, value: float, least: float) -> None:
     check_number(field, value)
     if not least <= value < inf:
         raise InputError(field, value, f"give {least:g} or more")
+
+
+def between(field: str, value: float, least: float, most: float) -> None:
+    """Raise an `InputError` unless ``least <= value <= most``."""
+    check_number(field, value)
+    if not least <= value <= most:
+        raise InputError(field, value, f"give {least:g} to {most:g}")
 
 
 def one_of(field: str, value: str, names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from thinktime.core.journal import Journal
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
+from thinktime.core.types import MAIN, Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
@@ -55,7 +55,7 @@ class Trial:
         self.answer: Any = None
         self.search = Search(
             PROBLEM,
-            _WatchedGenerator(self),
+            {MAIN: _WatchedGenerator(self, "words"), "draft": _WatchedGenerator(self, "other words")},
             scorers=_WatchedScorer(self),
             answers=ANSWERS,
             embedder=_WatchedEmbedder(self),
@@ -132,8 +132,8 @@ class Trial:
 
 
 class _WatchedGenerator(WordGenerator):
-    def __init__(self, trial: Trial) -> None:
-        super().__init__(rambling)
+    def __init__(self, trial: Trial, name: str) -> None:
+        super().__init__(rambling, name=name)
         self._trial = trial
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:

@@ -141,6 +141,10 @@ class RowEngine(ABC):
             if asked:
                 for place, confidence in zip(asked, confidences(distribution[asked]).tolist(), strict=True):
                     jobs[part][place].confidences.append(round(confidence, 4))
+            for job, task, row in zip(jobs[part], tasks[part], distribution, strict=True):
+                if task.top and not job.logprobs:
+                    found = row.topk(min(task.top, len(row)))
+                    job.top = tuple(zip(found.indices.tolist(), found.values.tolist(), strict=True))
         finished: list[Job] = []
         for job, task, (token, logprob) in zip(jobs, tasks, drawn, strict=True):
             if math.isnan(logprob):

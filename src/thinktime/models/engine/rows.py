@@ -43,7 +43,8 @@ class Row:
 
     ``stop_ids`` and ``stop_strings`` end the row after the token that completes them. The row is cancelled at its
     ``deadline``. ``segments`` requests hidden states of the sampled tokens, without the last one, which is never
-    processed. ``confidences`` requests the confidence of every sampled token.
+    processed. ``confidences`` requests the confidence of every sampled token. ``top`` requests so many of the most
+    likely tokens at the place of the first sampled one.
     """
 
     ids: tuple[int, ...]
@@ -58,6 +59,7 @@ class Row:
     segments: Segments | None = None
     race: RowRace | None = None
     confidences: bool = False
+    top: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Output:
     tokens; the first of the rows that share a prompt is charged for it. ``seconds`` is the row's share of the wall
     time, by tokens. ``values`` belongs to a `Read`: ``[tokens]`` log-probabilities, if requested, or ``[tokens,
     labels]`` logits. ``states`` are the requested means, ``[segments, layers, hidden]``. ``confidences`` are those of
-    the sampled ids, if requested, to four decimals (`thinktime.models.engine.sampling.confidences`).
+    the sampled ids, if requested, to four decimals (`thinktime.models.engine.sampling.confidences`). ``top`` are the
+    most likely tokens after the task's ids with their log-probabilities at temperature 1, the most likely one first.
     """
 
     ids: tuple[int, ...]
@@ -94,6 +97,7 @@ class Output:
     values: Tensor | None = None
     states: Tensor | None = None
     confidences: tuple[float, ...] = ()
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(eq=False)
@@ -111,6 +115,7 @@ class Job:
     prefill: Prefill | None = None
     logprobs: list[float] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
+    top: tuple[tuple[int, float], ...] = ()
     computed: int = 0
     reused: int = 0
     seconds: float = 0.0
@@ -139,7 +144,7 @@ class Job:
         new = tuple(self.ids[len(self.task.ids) :])
         states = self.means.tensor() if self.means is not None else None
         costs = self.computed, self.reused, self.seconds
-        self.output = Output(new, tuple(self.logprobs), how, *costs, values, states, tuple(self.confidences))
+        self.output = Output(new, tuple(self.logprobs), how, *costs, values, states, tuple(self.confidences), self.top)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,1 @@
+"""A cascade of a small and a large model."""

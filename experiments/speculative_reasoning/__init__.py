@@ -1,0 +1,1 @@
+"""Speculative reasoning: a small model drafts steps, a large one rates them."""
