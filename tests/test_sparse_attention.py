@@ -65,10 +65,11 @@ def test_random_positions_are_as_many_and_keep_the_ends() -> None:
     assert drawn[0][0, :, :2].all() and drawn[0][0, :, -5:].all()
 
 
-def test_dense_decoding_is_that_of_the_engine() -> None:
+@pytest.mark.parametrize("prompts", [PROMPTS, [[5, 9, *ids] for ids in PROMPTS], [PROMPTS[0], PROMPTS[0][:11]]])
+def test_dense_decoding_is_that_of_the_engine(prompts: list[list[int]]) -> None:
     model = tiny_model()
-    rows = Rows(model, tiny_shape(model), PROMPTS, 24, torch.float64)
-    expected = tiny_engine(model).run([Row(tuple(p), key=0, max_tokens=24, temperature=0.0) for p in PROMPTS])
+    rows = Rows(model, tiny_shape(model), prompts, 24, torch.float64)
+    expected = tiny_engine(model).run([Row(tuple(p), key=0, max_tokens=24, temperature=0.0) for p in prompts])
     assert rows.greedy(ends).replies == [list(output.ids) for output in expected]
 
 

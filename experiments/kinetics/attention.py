@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from thinktime.generators.text import shared
 from thinktime.models.engine.costs import Shape
 from thinktime.models.engine.engine import Model
 from thinktime.planning.kinetics import Sparse
@@ -106,9 +107,14 @@ class Rows:
         self._model, self._shape, self._prompts, self._most = model, shape, prompts, most
         size = (len(prompts), max(map(len, prompts)) + most, shape.kv_heads, shape.head_dim)
         self._stored = [(torch.zeros(size, dtype=dtype), torch.zeros(size, dtype=dtype)) for _ in range(shape.layers)]
+        common = min(shared(ids[:-1], prompts[0]) for ids in prompts)  # such as a worked example: it is read once
         hidden = []
         for row, ids in enumerate(prompts):
-            hidden.append(model.hidden(torch.tensor(ids), torch.arange(len(ids)), self._of_prompt(row, len(ids)))[-1])
+            start = common if row else 0
+            for stored in (side for layer in self._stored for side in layer):
+                stored[row, :start] = stored[0, :start]
+            positions = torch.arange(start, len(ids))
+            hidden.append(model.hidden(torch.tensor(ids)[start:], positions, self._of_prompt(row, positions))[-1])
         self._first = model.head(torch.stack(hidden))
 
     @torch.inference_mode()
@@ -145,13 +151,13 @@ class Rows:
         """Scaled queries ``[tokens, kv_heads, group, head_dim]``."""
         return q.unflatten(1, (self._shape.kv_heads, -1)) * self._shape.head_dim**-0.5
 
-    def _of_prompt(self, row: int, length: int) -> Attend:
-        future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    def _of_prompt(self, row: int, positions: Tensor) -> Attend:
+        length = int(positions[-1]) + 1
+        future = torch.arange(length) > positions[:, None]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = (stored[row, :length] for stored in self._stored[layer])
-            keys.copy_(k)
-            values.copy_(v)
+            keys[positions], values[positions] = k, v
             scores = torch.einsum("qkgd,lkd->kgql", self._grouped(q), keys).masked_fill(future, -math.inf)
             return torch.einsum("kgql,lkd->qkgd", scores.softmax(-1), values).reshape(q.shape)
 
