@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.intervals import as_number, as_points
-from experiments.kinetics.frontier import Measured, best_by_budget, compared, flops_of
+from experiments.kinetics.frontier import Measured, best_by_budget, compared, flops_of, savings
 from experiments.plot import COLOURS, line, logarithmic, panels, save
 from experiments.provenance import begin, write_json
 from thinktime.planning.kinetics import KineticsCost, Sparse, architecture, kinetics
@@ -91,8 +91,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         line(left, LENGTHS, [row["doublings_of_size"] for row in rows], colour, label, scale=1)
         line(middle, LENGTHS, [row["cost_of_plans_by_flops"] for row in rows], colour, label, scale=1)
     rows = [result["sparse"][str(length)] for length in LENGTHS]
-    line(left, LENGTHS, [row["doublings_of_size"] for row in rows], 6, f"562.5, best blocks of {SPARSE}", "s--", 1)
-    line(middle, LENGTHS, [row["cost_of_plans_by_flops"] for row in rows], 6, "sparse", "s--", 1)
+    line(middle, LENGTHS, rows, 6, f"dense plans over those with best blocks of {SPARSE}", "s--", 1)
     for axes in (left, middle):
         logarithmic(axes, "mean tokens of a sample")
     left.axhline(0, color="#555555", lw=0.8)
@@ -100,6 +99,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     left.legend(fontsize=8)
     middle.axhline(1, color="#555555", lw=0.8)
     middle.set(ylabel="times the eFLOPs of plans by eFLOPs", title="cost of plans by FLOPs")
+    middle.legend(middle.get_legend_handles_labels()[0][-1:], middle.get_legend_handles_labels()[1][-1:], fontsize=8)
     for colour, (label, name) in enumerate((("by FLOPs", "flops"), ("by eFLOPs", "eflops"))):
         of = result["budgets"][name]
         right.plot(
@@ -132,9 +132,10 @@ def main() -> None:
         if length == MAIN_LENGTH:
             for name, each in (("flops", 0.0), ("eflops", MAIN_INTENSITY)):
                 budgets[name] = best_by_budget(found, each, doubling(found, each))
-        found = plans(args.problems, length, Sparse("block_topk", SPARSE))
-        sparse[str(length)] = compared(found, TARGETS, MAIN_INTENSITY)
-        for name, row in {**by_length[str(length)], "sparse": sparse[str(length)]}.items():
+        thin = plans(args.problems, length, Sparse("block_topk", SPARSE))
+        saved = sparse[str(length)] = savings(thin, found, TARGETS, MAIN_INTENSITY)
+        print(length, "sparse", as_number(saved), flush=True)
+        for name, row in by_length[str(length)].items():
             sizes, costs = as_number(row["doublings_of_size"]), as_number(row["cost_of_plans_by_flops"])
             print(length, name, sizes, costs, as_points(row["right_minus_plans_by_flops"]), flush=True)
     result = made | {

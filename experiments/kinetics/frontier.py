@@ -16,6 +16,7 @@ from experiments.intervals import Estimate, bootstrap
 from thinktime.planning.kinetics import KineticsCost
 
 Floats = npt.NDArray[np.float64]
+RESAMPLES = 500
 FLOPS = 0.0
 """The FLOPs per byte at which the eFLOPs are the FLOPs."""
 
@@ -92,24 +93,46 @@ def compared(plans: Sequence[Measured], targets: Sequence[float], intensity: flo
     }
 
 
-def doublings(plans: Sequence[Measured], targets: Sequence[float], intensity: float, resamples: int = 500) -> Estimate:
+def doublings(plans: Sequence[Measured], targets: Sequence[float], intensity: float) -> Estimate:
     """The mean over targets of the logarithm of base 2 of the size by eFLOPs over that by FLOPs, see `compared`."""
-    right = np.array([plan.right for plan in plans])
-    by_cost = [np.array([plan.cost(each) for plan in plans]) for each in (intensity, FLOPS)]
     size = np.log2([plan.size for plan in plans])
 
     def difference(picks: npt.NDArray[np.int64]) -> Floats:
-        shares = np.apply_along_axis(np.bincount, -1, np.atleast_2d(picks), minlength=right.shape[1])
-        quality, costs = shares @ right.T / right.shape[1], [shares @ cost.T for cost in by_cost]
-        rows = []
-        for target in targets:
-            able = quality >= target
-            ours, theirs = (size[np.where(able, cost, np.inf).argmin(1)] for cost in costs)
-            rows.append(np.where(able.any(1), ours - theirs, np.nan))
-        found: Floats = np.nanmean(rows, axis=0).reshape(picks.shape[:-1])
-        return found
+        ours, theirs = (_choices(plans, targets, each, picks)[0] for each in (intensity, FLOPS))
+        return _over_targets(np.where(ours < 0, np.nan, size[ours] - size[theirs]), picks)
 
-    return bootstrap(difference, right.shape[1], resamples=resamples)
+    return bootstrap(difference, len(plans[0].right), resamples=RESAMPLES)
+
+
+def savings(
+    mine: Sequence[Measured], others: Sequence[Measured], targets: Sequence[float], intensity: float
+) -> Estimate:
+    """The least cost of ``others`` over that of ``mine`` for the same quality, as the geometric mean over targets."""
+
+    def factor(picks: npt.NDArray[np.int64]) -> Floats:
+        ours, theirs = (_choices(plans, targets, intensity, picks)[1] for plans in (mine, others))
+        return np.exp(_over_targets(np.log(theirs / ours), picks))
+
+    return bootstrap(factor, len(mine[0].right), resamples=RESAMPLES)
+
+
+def _choices(
+    plans: Sequence[Measured], targets: Sequence[float], intensity: float, picks: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The cheapest plan of each target and resample, and its cost; -1 and NaN if no plan reaches the target."""
+    right, cost = np.array([plan.right for plan in plans]), np.array([plan.cost(intensity) for plan in plans])
+    shares = np.apply_along_axis(np.bincount, -1, np.atleast_2d(picks), minlength=right.shape[1]) / right.shape[1]
+    able = (shares @ right.T)[None] >= np.array(targets)[:, None, None]
+    costs = np.where(able, (shares @ cost.T)[None], np.inf)
+    best, least = costs.argmin(-1), costs.min(-1)
+    none = np.isinf(least)
+    return np.where(none, -1, best), np.where(none, np.nan, least)
+
+
+def _over_targets(values: Floats, picks: npt.NDArray[np.int64]) -> Floats:
+    """The mean over the targets that are reached."""
+    found: Floats = np.nanmean(values, axis=0).reshape(picks.shape[:-1])
+    return found
 
 
 def _mean(values: Floats) -> Estimate:

@@ -1,0 +1,207 @@
+"""Plans over three real models by FLOPs, by eFLOPs and by measured seconds (2506.05333).
+
+    python -m experiments.kinetics.real        # seconds; the samples are in the repository
+
+Programs for problems of GSM8K that all models have samples of (`experiments.kinetics.sizes`). A plan is a model, a
+number of samples and a cap of their length; a sample that is longer is wrong. Success is coverage: one of the samples
+is right. Beside it stands a vote, which needs no reference. Writes ``real.json`` and ``real.png``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from experiments.intervals import as_number, as_points, difference, mean
+from experiments.kinetics.frontier import Measured, compared, flops_of, frontier
+from experiments.kinetics.sizes import Run, common, runs
+from experiments.plot import COLOURS, panels, save
+from experiments.pools import likelihood
+from experiments.provenance import begin, write_json
+from thinktime.bench.samples import Sample
+from thinktime.bench.selectors import curve
+from thinktime.bench.statistics import pass_at_k
+from thinktime.core.selection import majority
+from thinktime.planning.kinetics import DEVICES, KineticsCost, kinetics
+
+HERE = Path(__file__).parent
+CAPS = (48, 64, 96, 256)
+PAPER = DEVICES["b200"]
+TARGETS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+
+
+def numbers(run: Run) -> list[int]:
+    """Numbers of samples: the powers of two that the run has."""
+    return [2**i for i in range(run.samples.bit_length()) if 2**i <= run.samples]
+
+
+def cut(sample: Sample, cap: int) -> Sample:
+    """The sample as it is with a cap of its length."""
+    return sample if sample.length <= cap else replace(sample, length=cap, correct=False, ended=False, key=None)
+
+
+def costs(run: Run, samples: int, cap: int, of: Callable[[KineticsCost], float]) -> Any:
+    """A term of the cost of each problem: the mean over its recorded lengths."""
+    return np.array(
+        [
+            fmean(of(kinetics(run.shape, samples, run.prompts[p.id], min(s.length, cap))) for s in p.samples)
+            for p in run.problems
+        ]
+    )
+
+
+def plans(run: Run, right: Callable[[Run, int], Sequence[float]], name: str = "") -> list[Measured]:
+    """The plans of a run; ``right`` is the success of a number of samples on each problem."""
+    found = []
+    for cap in CAPS:
+        capped = replace(
+            run, problems=tuple(replace(p, samples=tuple(cut(s, cap) for s in p.samples)) for p in run.problems)
+        )
+        for n in numbers(run):
+            flops, traffic = (costs(run, n, cap, of) for of in (flops_of, lambda cost: cost.kv_bytes))
+            found.append(
+                Measured(
+                    name or called(run),
+                    float(run.shape.parameters),
+                    n,
+                    cap,
+                    np.array(right(capped, n), dtype=float),
+                    flops,
+                    traffic,
+                )
+            )
+    return found
+
+
+def called(run: Run) -> str:
+    """The run in words."""
+    return run.label if run.temperature else f"{run.label} at temperature 0"
+
+
+def coverage(run: Run, n: int) -> list[float]:
+    """The chance that one of ``n`` samples is right."""
+    return [pass_at_k(*problem.counts, n) for problem in run.problems]
+
+
+def vote(run: Run, n: int) -> list[float]:
+    """The chance that a vote of ``n`` samples is right; equal answers are decided by probability."""
+    return list(curve(run.problems, [n], majority, score=likelihood)[n].each)
+
+
+def per_problem(run: Run, n: int) -> dict[str, Any]:
+    """What ``n`` samples of a run cost: all terms of the law, and the measured seconds."""
+    terms = {
+        name: float(costs(run, n, max(CAPS), lambda cost, name=name: getattr(cost, name)).mean())  # type: ignore[misc]
+        for name in ("linear", "attention", "prefill", "kv_bytes", "weight_bytes")
+    }
+    flops = terms["linear"] + terms["attention"] + terms["prefill"]
+    return terms | {
+        "tokens": n * fmean(s.length for p in run.problems for s in p.samples),
+        "prompt": fmean(run.prompts[p.id] for p in run.problems),
+        "flops": flops,
+        "eflops": flops + PAPER * terms["kv_bytes"],
+        "eflops_with_weights": flops + PAPER * (terms["kv_bytes"] + terms["weight_bytes"]),
+        "seconds": mean(n * fmean(run.seconds[p.id][: run.samples]) for p in run.problems),
+    }
+
+
+def described(run: Run) -> dict[str, Any]:
+    """The samples of a run, and those that are lost."""
+    samples = [sample for problem in run.problems for sample in problem.samples]
+    return {
+        "model": run.about["model"],
+        "sampling": run.about["sampling"],
+        "samples_each": run.samples,
+        "without_answer": sum(sample.key is None for sample in samples),
+        "cut": sum(not sample.ended for sample in samples),
+        "one_sample": mean(problem.pass_rate for problem in run.problems),
+        "by_n": {str(n): per_problem(run, n) for n in numbers(run)},
+        "coverage": {str(n): mean(coverage(run, n)) for n in numbers(run)},
+        "vote": {str(n): mean(vote(run, n)) for n in numbers(run)},
+    }
+
+
+def plot(result: Mapping[str, Any], points: Mapping[str, Sequence[Measured]], path: Path) -> None:
+    """The coverage of all plans without a cap, against FLOPs, eFLOPs and seconds."""
+    figure, each = panels(3, 16, 4.6, sharey=True)
+    for colour, (name, of) in enumerate(points.items()):
+        whole = [plan for plan in of if plan.cap == max(CAPS)]
+        heights = [100 * plan.right.mean() for plan in whole]
+        seconds = [row["seconds"]["value"] for row in result["runs"][name]["by_n"].values()]
+        xs = ([plan.cost(0.0).mean() for plan in whole], [plan.cost(PAPER).mean() for plan in whole], seconds)
+        for axes, x in zip(each, xs, strict=True):
+            axes.plot(
+                x, heights, "o-" if len(x) > 1 else "*", ms=5 if len(x) > 1 else 11, color=COLOURS[colour], label=name
+            )
+    titles = ("FLOPs", f"eFLOPs at {PAPER:g} FLOPs a byte", "measured seconds of one thread")
+    for axes, title in zip(each, titles, strict=True):
+        axes.set_xscale("log")
+        axes.set(xlabel=f"{title} per problem", title=f"coverage against {title.split(' at ')[0]}")
+    each[0].set_ylabel("problems solved by one of the samples, %")
+    each[0].legend(fontsize=8)
+    save(figure, path)
+
+
+def main() -> None:
+    args, made = begin(HERE, __doc__, "real", "real.json")
+    found = common(runs())
+    drawn = [run for run in found if run.temperature]
+    measured = json.loads((HERE / "device.json").read_text())["intensity"]
+    points = {called(run): plans(run, coverage) for run in found}
+    whole = [plan for run in drawn for plan in points[called(run)]]
+    votes = [plan for run in found for plan in plans(run, vote)]
+    intensities = {"this machine": measured, "100": 100.0, **DEVICES}
+    by_size = {run.label: run for run in drawn}
+    result = made | {
+        "n_problems": len(found[0].problems),
+        "intensities": intensities,
+        "runs": {called(run): described(run) for run in found},
+        "cost_of_one_sample": {
+            name: {
+                label: float(costs(run, 1, 256, lambda c, i=i: flops_of(c) + i * c.kv_bytes).mean())
+                for label, run in by_size.items()
+            }  # type: ignore[misc]
+            for name, i in {"FLOPs": 0.0, **intensities}.items()
+        },
+        "coverage": {name: compared(whole, TARGETS, each) for name, each in intensities.items()},
+        "vote_and_greedy": {name: compared(votes, TARGETS, each) for name, each in intensities.items()},
+        "frontiers": {
+            kind: {
+                name: [
+                    {"plan": p.label, "right": mean(p.right), "cost": float(p.cost(i).mean())} for p in frontier(of, i)
+                ]
+                for name, i in {"FLOPs": 0.0, **intensities}.items()
+            }
+            for kind, of in (("coverage", whole), ("vote_and_greedy", votes))
+        },
+        "larger_alone": alone(found),
+    }
+    write_json(args.out / "real.json", result)
+    plot(result, points, args.out / "real.png")
+    for name, row in result["coverage"].items():
+        sizes, dearer = as_number(row["doublings_of_size"]), as_number(row["cost_of_plans_by_flops"])
+        print(name, sizes, dearer, as_points(row["right_minus_plans_by_flops"]), row["targets"])
+    for name, row in result["cost_of_one_sample"].items():
+        print(name, {label: f"{value:.3g}" for label, value in row.items()})
+
+
+def alone(found: Sequence[Run]) -> dict[str, Any]:
+    """Every vote of a run minus one sample at temperature 0 of every model."""
+    rows: dict[str, Any] = {}
+    for greedy in (run for run in found if not run.temperature):
+        theirs = [problem.pass_rate for problem in greedy.problems]
+        for run in (run for run in found if run.temperature):
+            for n in numbers(run):
+                label = f"vote of {n} of {run.label} minus {called(greedy)}"
+                rows[label] = difference(vote(run, n), theirs)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
