@@ -56,27 +56,22 @@ def costs(run: Run, samples: int, cap: int, of: Callable[[KineticsCost], float])
     )
 
 
-def plans(run: Run, right: Callable[[Run, int], Sequence[float]], name: str = "") -> list[Measured]:
-    """The plans of a run; ``right`` is the success of a number of samples on each problem."""
+def plans(run: Run, success: Callable[[Run], Mapping[int, Sequence[float]]], caps: Sequence[int]) -> list[Measured]:
+    """The plans of a run; ``success`` is that on each problem, by the number of samples. The prompt is charged."""
     found = []
-    for cap in CAPS:
-        capped = replace(
-            run, problems=tuple(replace(p, samples=tuple(cut(s, cap) for s in p.samples)) for p in run.problems)
-        )
-        for n in numbers(run):
+    for cap in caps:
+        capped = tuple(replace(p, samples=tuple(cut(s, cap) for s in p.samples)) for p in run.problems)
+        for n, right in success(replace(run, problems=capped)).items():
             flops, traffic = (costs(run, n, cap, of) for of in (flops_of, lambda cost: cost.kv_bytes))
-            found.append(
-                Measured(
-                    name or called(run),
-                    float(run.shape.parameters),
-                    n,
-                    cap,
-                    np.array(right(capped, n), dtype=float),
-                    flops,
-                    traffic,
-                )
-            )
+            size = float(run.shape.parameters)
+            found.append(Measured(called(run), size, n, cap, np.array(right), flops, traffic))
     return found
+
+
+def without_prompt(plan: Measured, run: Run) -> Measured:
+    """The plan as the paper charges it, without the reading of the prompt."""
+    prompt = [kinetics(run.shape, 1, run.prompts[problem.id], 0).prefill for problem in run.problems]
+    return replace(plan, flops=plan.flops - np.array(prompt))
 
 
 def called(run: Run) -> str:
@@ -84,14 +79,15 @@ def called(run: Run) -> str:
     return run.label if run.temperature else f"{run.label} at temperature 0"
 
 
-def coverage(run: Run, n: int) -> list[float]:
-    """The chance that one of ``n`` samples is right."""
-    return [pass_at_k(*problem.counts, n) for problem in run.problems]
+def coverage(run: Run) -> dict[int, list[float]]:
+    """The chance that one of n samples is right, by n."""
+    return {n: [pass_at_k(*problem.counts, n) for problem in run.problems] for n in numbers(run)}
 
 
-def vote(run: Run, n: int) -> list[float]:
-    """The chance that a vote of ``n`` samples is right; equal answers are decided by probability."""
-    return list(curve(run.problems, [n], majority, score=likelihood)[n].each)
+def vote(run: Run) -> dict[int, list[float]]:
+    """The chance that a vote of n samples is right, by n; equal answers are decided by probability."""
+    found = curve(run.problems, numbers(run), majority, score=likelihood, draws=25)
+    return {n: list(point.each) for n, point in found.items()}
 
 
 def per_problem(run: Run, n: int) -> dict[str, Any]:
@@ -111,8 +107,8 @@ def per_problem(run: Run, n: int) -> dict[str, Any]:
     }
 
 
-def described(run: Run) -> dict[str, Any]:
-    """The samples of a run, and those that are lost."""
+def described(run: Run, votes: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    """The samples of a run, those that are lost, and what they cost."""
     samples = [sample for problem in run.problems for sample in problem.samples]
     return {
         "model": run.about["model"],
@@ -122,8 +118,8 @@ def described(run: Run) -> dict[str, Any]:
         "cut": sum(not sample.ended for sample in samples),
         "one_sample": mean(problem.pass_rate for problem in run.problems),
         "by_n": {str(n): per_problem(run, n) for n in numbers(run)},
-        "coverage": {str(n): mean(coverage(run, n)) for n in numbers(run)},
-        "vote": {str(n): mean(vote(run, n)) for n in numbers(run)},
+        "coverage": {str(n): mean(right) for n, right in coverage(run).items()},
+        "vote": {str(n): mean(right) for n, right in votes.items()},
     }
 
 
@@ -153,15 +149,17 @@ def main() -> None:
     found = common(runs())
     drawn = [run for run in found if run.temperature]
     measured = json.loads((HERE / "device.json").read_text())["intensity"]
-    points = {called(run): plans(run, coverage) for run in found}
+    points = {called(run): plans(run, coverage, CAPS) for run in found}
     whole = [plan for run in drawn for plan in points[called(run)]]
-    votes = [plan for run in found for plan in plans(run, vote)]
+    decoding = [without_prompt(plan, run) for run in drawn for plan in points[called(run)]]
+    voted = {called(run): vote(run) for run in found}
+    votes = [plan for run in found for plan in plans(run, lambda run: voted[called(run)], [max(CAPS)])]
     intensities = {"this machine": measured, "100": 100.0, **DEVICES}
     by_size = {run.label: run for run in drawn}
     result = made | {
         "n_problems": len(found[0].problems),
         "intensities": intensities,
-        "runs": {called(run): described(run) for run in found},
+        "runs": {called(run): described(run, voted[called(run)]) for run in found},
         "cost_of_one_sample": {
             name: {
                 label: float(costs(run, 1, 256, lambda c, i=i: flops_of(c) + i * c.kv_bytes).mean())
@@ -170,6 +168,7 @@ def main() -> None:
             for name, i in {"FLOPs": 0.0, **intensities}.items()
         },
         "coverage": {name: compared(whole, TARGETS, each) for name, each in intensities.items()},
+        "coverage_without_prompt": {name: compared(decoding, TARGETS, each) for name, each in intensities.items()},
         "vote_and_greedy": {name: compared(votes, TARGETS, each) for name, each in intensities.items()},
         "frontiers": {
             kind: {
@@ -180,27 +179,27 @@ def main() -> None:
             }
             for kind, of in (("coverage", whole), ("vote_and_greedy", votes))
         },
-        "larger_alone": alone(found),
+        "votes_minus_greedy": beside_greedy(found, voted),
     }
     write_json(args.out / "real.json", result)
     plot(result, points, args.out / "real.png")
-    for name, row in result["coverage"].items():
+    for name, row in (*result["coverage"].items(), *result["coverage_without_prompt"].items()):
         sizes, dearer = as_number(row["doublings_of_size"]), as_number(row["cost_of_plans_by_flops"])
-        print(name, sizes, dearer, as_points(row["right_minus_plans_by_flops"]), row["targets"])
+        print(name, sizes, dearer, as_points(row["right_minus_plans_by_flops"]))
     for name, row in result["cost_of_one_sample"].items():
         print(name, {label: f"{value:.3g}" for label, value in row.items()})
 
 
-def alone(found: Sequence[Run]) -> dict[str, Any]:
-    """Every vote of a run minus one sample at temperature 0 of every model."""
-    rows: dict[str, Any] = {}
-    for greedy in (run for run in found if not run.temperature):
-        theirs = [problem.pass_rate for problem in greedy.problems]
-        for run in (run for run in found if run.temperature):
-            for n in numbers(run):
-                label = f"vote of {n} of {run.label} minus {called(greedy)}"
-                rows[label] = difference(vote(run, n), theirs)
-    return rows
+def beside_greedy(found: Sequence[Run], voted: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, Any]:
+    """Every vote minus one sample at temperature 0 of every model."""
+    return {
+        f"vote of {n} of {run.label} minus {called(greedy)}": difference(right, (p.pass_rate for p in greedy.problems))
+        for greedy in found
+        if not greedy.temperature
+        for run in found
+        if run.temperature
+        for n, right in voted[called(run)].items()
+    }
 
 
 if __name__ == "__main__":

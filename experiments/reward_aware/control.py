@@ -3,9 +3,10 @@
     python -m experiments.reward_aware.control      # a minute or two; writes control.json and control.png
 
 Three policies of rising skill solve the same problems step by step (`experiments.reward_aware.chains`). The reward
-models: one with an AUC of 0.8, one of 0.65 as if it was trained on another policy, one that takes 30 % of the prefixes
-for the opposite, one that prefers long steps; and dials and an oracle for the map. An arm is a procedure with one of
-the seven rules for the answer. Arms are chosen on one half of the problems and measured on the other, both ways.
+models: one with an AUC of 0.8; the same, but fooled by the attractive mistake of half of the problems, as if it was
+trained on another policy; one that takes 30 % of the prefixes for the opposite; one that prefers long steps; and others
+for the map. An arm is a procedure with one of the seven rules for the answer. Arms are chosen on one half of the
+problems and measured on the other, both ways.
 """
 
 from __future__ import annotations
@@ -31,13 +32,20 @@ PARAMETERS = {"S": 0.5e9, "M": 1.5e9, "L": 7e9}
 BUDGETS = (4, 16, 64)
 GRID = {
     "own policy": Reward(0.8),
-    "other policy": Reward(0.65),
+    "other policy": Reward(0.8, fooled=0.5),
     "wrong labels": Reward(0.8, flipped=0.3),
     "long steps": Reward(0.8, length=1.0),
 }
 DIALS = (0.5, 0.6, 0.7, 0.8, 0.9)
-REWARDS = {**GRID, **{f"AUC {auc}": Reward(auc) for auc in DIALS}, "oracle": Reward(1.0)}
+FOOLED = (0.0, 0.25, 0.5, 0.75, 1.0)
+REWARDS = {
+    **GRID,
+    **{f"AUC {auc}": Reward(auc) for auc in DIALS},
+    **{f"fooled {share}": Reward(0.8, fooled=share) for share in FOOLED},
+    "oracle": Reward(1.0),
+}
 ARMS = tuple(product(PROCEDURES, RULES))
+AWARE, POOLED = "reward-aware", "one table for all rewards"
 LEAST = 60
 Arm = tuple[str, str]
 Right = Mapping[tuple[str, str, int], Mapping[Arm, Floats]]
@@ -70,38 +78,49 @@ def best(right: Mapping[Arm, Floats]) -> Callable[[np.ndarray[Any, Any], Sequenc
     return lambda members, arms: max(arms, key=lambda arm: float(right[arm][members].mean()))
 
 
-def tables(right: Right, bins: Mapping[str, list[np.ndarray[Any, Any]]], n: int) -> dict[str, Any]:
-    """Held-out success by the reward-aware table, by one for all rewards, and with the best arm for everything."""
-    total: dict[str, Floats] = {}
-    by_reward: dict[str, dict[str, Floats]] = {reward: {} for reward in GRID}
+def tables(
+    right: Right, bins: Mapping[str, list[np.ndarray[Any, Any]]], n: int, rewards: Sequence[str]
+) -> dict[str, dict[str, Floats]]:
+    """Held-out success on each problem, as the mean over policies and budgets, by reward model and way to choose.
+
+    The ways are the reward-aware table, one table for all these rewards, the best arm for everything, and two fixed
+    arms.
+    """
+    share = 1 / len(SKILLS) / len(BUDGETS)
+    found: dict[str, dict[str, Floats]] = {reward: {} for reward in rewards}
     for budget in BUDGETS:
-        mine = {key: of for key, of in right.items() if key[2] == budget and key[1] in GRID}
-        whole = {arm: np.mean([of[arm] for of in mine.values()], axis=0) for arm in ARMS}
-        for (policy, reward, _), of in mine.items():
-            pooled = {arm: np.mean([mine[policy, r, budget][arm] for r in GRID], axis=0) for arm in ARMS}
+        cells = list(product(SKILLS, rewards))
+        whole = {arm: np.mean([right[p, r, budget][arm] for p, r in cells], axis=0) for arm in ARMS}
+        for policy, reward in cells:
+            of = right[policy, reward, budget]
+            pooled = {arm: np.mean([right[policy, r, budget][arm] for r in rewards], axis=0) for arm in ARMS}
             rows = {
-                "reward-aware": np.empty(n),
-                "one table for all rewards": np.empty(n),
+                AWARE: np.empty(n),
+                POOLED: np.empty(n),
                 "best arm for all": cross_fitted(best(whole), of, np.arange(n)),
                 "vote of best of n": of["best of n", "last vote"],
                 "plurality": of["best of n", "majority"],
             }
             for members in bins[policy]:
-                rows["reward-aware"][members] = cross_fitted(best(of), of, members)
-                rows["one table for all rewards"][members] = cross_fitted(best(pooled), of, members)
+                rows[AWARE][members] = cross_fitted(best(of), of, members)
+                rows[POOLED][members] = cross_fitted(best(pooled), of, members)
             for name, values in rows.items():
-                total[name] = total.get(name, np.zeros(n)) + values / len(GRID) / len(SKILLS) / len(BUDGETS)
-                part = values / len(SKILLS) / len(BUDGETS)
-                by_reward[reward][name] = by_reward[reward].get(name, np.zeros(n)) + part
+                found[reward][name] = found[reward].get(name, np.zeros(n)) + share * values
+    return found
 
-    def row(of: Mapping[str, Floats]) -> dict[str, Any]:
-        aware = of["reward-aware"]
-        return {
-            name: {"accuracy": mean(values), "reward_aware_minus": difference(aware, values)}
-            for name, values in of.items()
-        }
 
-    return {"all": row(total), "by_reward": {reward: row(of) for reward, of in by_reward.items()}}
+def aware_minus(of: Mapping[str, Floats]) -> dict[str, Any]:
+    """Success by each way to choose, and that of the reward-aware table minus it."""
+    return {
+        name: {"accuracy": mean(values), "reward_aware_minus": difference(of[AWARE], values)}
+        for name, values in of.items()
+    }
+
+
+def over_rewards(found: Mapping[str, Mapping[str, Floats]]) -> dict[str, Floats]:
+    """The means over reward models."""
+    first, *_ = found.values()
+    return {name: np.mean([of[name] for of in found.values()], axis=0) for name in first}
 
 
 def winners(right: Right, bins: Mapping[str, list[np.ndarray[Any, Any]]]) -> dict[str, Any]:
@@ -179,22 +198,18 @@ def against_larger(right: Right, tokens: Mapping[tuple[str, str, str, int], floa
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Search minus samples against the AUC, by policy; by level; and the gains of the reward-aware table."""
+    """Search minus samples against the AUC and the fooled problems, and the gains of the reward-aware table."""
     figure, (left, middle, right) = panels(3, 16, 4.6)
     gaps = result["search_minus_samples"]["16"]
     for colour, policy in enumerate(SKILLS):
         line(left, DIALS, [gaps[policy][f"AUC {auc}"] for auc in DIALS], colour, f"policy {policy}")
-        rows = [gaps[policy][f"{level}, AUC 0.8"] for level in LEVELS]
-        line(middle, np.arange(3) + 0.08 * (colour - 1), rows, colour, f"policy {policy}")
+        line(middle, FOOLED, [gaps[policy][f"fooled {share}"] for share in FOOLED], colour, f"policy {policy}")
     left.set(xlabel="AUC of the reward model", ylabel="points over best of 16", title="best search minus best of 16")
-    middle.set_xticks(range(3), LEVELS)
-    middle.set(title="by level, AUC 0.8")
-    by_reward = result["tables"]["by_reward"]
-    for colour, name in enumerate(("one table for all rewards", "best arm for all", "vote of best of n")):
-        rows = [of[name]["reward_aware_minus"] for of in by_reward.values()]
-        line(right, np.arange(len(rows)) + 0.1 * (colour - 1), rows, colour, name, "o")
-    right.set_xticks(range(len(by_reward)), list(by_reward))
-    right.set(ylabel="points", title="reward-aware table minus")
+    middle.set(xlabel="problems whose attractive mistake fools the reward model", title="AUC of 0.8 otherwise")
+    rows = result["pairs"].values()
+    for colour, name in enumerate((POOLED, "best arm for all")):
+        line(right, FOOLED, [of[name]["reward_aware_minus"] for of in rows], colour, name)
+    right.set(xlabel="the same of the second of two reward models", ylabel="points", title="reward-aware table minus")
     for axes in (left, middle, right):
         axes.axhline(0, color="#555555", lw=0.8)
         axes.legend(fontsize=8)
@@ -216,13 +231,20 @@ def main() -> None:
                 arms.update({(procedure, rule): values for rule, values in row["right"].items()})
                 tokens[policy, reward, procedure, budget] = float(row["tokens"].mean())
         print(policy, [len(members) for members in bins[policy]], flush=True)
-    won = winners(right, bins)
+    won, found = winners(right, bins), tables(right, bins, args.problems, list(GRID))
+    pairs = {
+        share: over_rewards(tables(right, bins, args.problems, ["own policy", f"fooled {share}"])) for share in FOOLED
+    }
     result = made | {
         "n_problems": args.problems,
         "levels": {policy: dict(zip(LEVELS, map(len, of), strict=True)) for policy, of in bins.items()},
         "one_sample": {policy: mean(rate**STEPS) for policy, rate in rates.items()},
         "winners": won,
-        "tables": tables(right, bins, args.problems),
+        "tables": {
+            "all": aware_minus(over_rewards(found)),
+            "by_reward": {reward: aware_minus(of) for reward, of in found.items()},
+        },
+        "pairs": {str(share): aware_minus(of) for share, of in pairs.items()},
         "search_minus_samples": {str(n): search_minus_samples(right, bins, n) for n in (16, 64)},
         "against_larger": against_larger(right, tokens, rates["L"] ** STEPS),
         "tokens": {" / ".join(map(str, key)): value for key, value in tokens.items() if key[1] in GRID},
@@ -232,6 +254,8 @@ def main() -> None:
     print("winner changes", won["changed"], "surely", won["surely_changed"])
     for name, row in result["tables"]["all"].items():
         print(name, as_points(row["accuracy"]), as_points(row["reward_aware_minus"]))
+    for share, of in result["pairs"].items():
+        print("fooled", share, {name: as_points(row["reward_aware_minus"]) for name, row in of.items()})
     for policy, of in result["search_minus_samples"]["16"].items():
         print(policy, {name: as_points(value) for name, value in of.items()})
 
