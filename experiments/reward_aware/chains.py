@@ -143,17 +143,17 @@ def _vote(keys: npt.NDArray[np.int64], weights: Floats, rng: np.random.Generator
 
 
 def measured(
-    rate: Floats, reward: Reward, budgets: tuple[int, ...], repeats: int, seed: list[int]
+    rate: Floats, reward: Reward, budgets: tuple[int, ...], seed: int
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Of every procedure and budget, the success by rule and the tokens, as means over repeats.
+    """Of every procedure and budget, the success by rule, the generated tokens, and the tokens of a solution.
 
     Equal seeds give the same steps to all rewards wherever they choose alike.
     """
     found = {}
-    for procedure in PROCEDURES:
+    for place, procedure in enumerate(PROCEDURES):
         for n in budgets:
-            rng = np.random.default_rng([*seed, PROCEDURES.index(procedure), n])
-            paths, spent = run(procedure, n, np.repeat(rate, repeats), reward, rng)
-            by_rule = {rule: values.reshape(-1, repeats).mean(1) for rule, values in success(paths, rng).items()}
-            found[procedure, n] = {"right": by_rule, "tokens": spent.reshape(-1, repeats).mean(1)}
+            rng = np.random.default_rng([seed, place, n])
+            paths, spent = run(procedure, n, rate, reward, rng)
+            length = float(paths.tokens.mean())
+            found[procedure, n] = {"right": success(paths, rng), "tokens": float(spent.mean()), "length": length}
     return found

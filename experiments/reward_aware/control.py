@@ -220,16 +220,20 @@ def main() -> None:
     args, made = begin(HERE, __doc__, "control", "control.json", problems=600)
     hardness = np.random.default_rng(0).normal(0, SPREAD, args.problems)
     rates = {policy: 1 / (1 + np.exp(-(skill - hardness))) for policy, skill in SKILLS.items()}
-    bins, right, tokens = {}, {}, {}
+    bins: dict[str, list[np.ndarray[Any, Any]]] = {}
+    right: dict[tuple[str, str, int], dict[Arm, Floats]] = {}
+    tokens: dict[tuple[str, str, str, int], float] = {}
+    lengths: dict[str, float] = {}
     for policy, rate in rates.items():
         levels = np.array(absolute_bins((rate**STEPS).tolist(), least=LEAST))
         bins[policy] = [np.flatnonzero(levels == level) for level in LEVELS]
         for reward, model in REWARDS.items():
             seed = list(SKILLS).index(policy)
-            for (procedure, budget), row in measured(rate, model, BUDGETS, 1, [seed]).items():
+            for (procedure, budget), row in measured(rate, model, BUDGETS, seed).items():
                 arms = right.setdefault((policy, reward, budget), {})
                 arms.update({(procedure, rule): values for rule, values in row["right"].items()})
-                tokens[policy, reward, procedure, budget] = float(row["tokens"].mean())
+                tokens[policy, reward, procedure, budget] = row["tokens"]
+                lengths[f"{policy}, {reward}, {procedure}, {budget}"] = row["length"]
         print(policy, [len(members) for members in bins[policy]], flush=True)
     won, found = winners(right, bins), tables(right, bins, args.problems, list(GRID))
     pairs = {
@@ -247,7 +251,8 @@ def main() -> None:
         "pairs": {str(share): aware_minus(of) for share, of in pairs.items()},
         "search_minus_samples": {str(n): search_minus_samples(right, bins, n) for n in (16, 64)},
         "against_larger": against_larger(right, tokens, rates["L"] ** STEPS),
-        "tokens": {" / ".join(map(str, key)): value for key, value in tokens.items() if key[1] in GRID},
+        "tokens": {", ".join(map(str, key)): value for key, value in tokens.items() if key[1] in GRID},
+        "solution_tokens": lengths,
     }
     write_json(args.out / "control.json", result)
     plot(result, args.out / "control.png")
