@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import exp
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from experiments.compute_optimal.real import dialled, solved
+from experiments.constructed import shift
 from experiments.intervals import as_points, difference, mean, ratio
 from experiments.kinetics.real import called, vote
 from experiments.kinetics.sizes import Run, common, runs
@@ -41,6 +43,15 @@ def confident(problem: Sampled, n: int) -> list[Sample]:
     return [replace(sample, reward=confidence(sample)) for sample in problem.samples[:n]]
 
 
+def probable(auc: float, problem: Sampled, n: int) -> list[Sample]:
+    """Samples with a dial's chance of being right as the reward, if half of them were; so a vote can weigh them."""
+    lead = shift(auc)
+    return [
+        replace(sample, reward=1 / (1 + exp(lead**2 / 2 - lead * (sample.reward or 0.0))))
+        for sample in dialled(auc, problem, n)
+    ]
+
+
 def rewards(run: Run) -> dict[str, tuple[Rewarded, list[Sampled]]]:
     """The reward models of a run, each with the problems that it scores."""
     every = list(run.problems)
@@ -57,7 +68,7 @@ def rewards(run: Run) -> dict[str, tuple[Rewarded, list[Sampled]]]:
         found["P(Yes), mixed problems"] = (asked, some)
         found["confidence, the same problems"] = (confident, some)
     for auc in DIALS:
-        found[f"dial {auc}"] = (lambda problem, n, auc=auc: dialled(auc, problem, n), every)  # type: ignore[misc]
+        found[f"dial {auc}"] = (lambda problem, n, auc=auc: probable(auc, problem, n), every)  # type: ignore[misc]
     return found
 
 
