@@ -17,12 +17,11 @@ from torch import Tensor
 
 from thinktime.generators.text import shared
 from thinktime.models.engine.costs import Shape
-from thinktime.models.engine.engine import Model
+from thinktime.models.engine.llama import Attend, Llama
 from thinktime.planning.kinetics import Sparse
 
 DENSE_LAYERS = frozenset({0})
 """Layers whose attention stays dense."""
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 def kept(sparse: Sparse, scores: Tensor, positions: Tensor, generator: torch.Generator) -> Tensor:
@@ -47,7 +46,7 @@ def kept(sparse: Sparse, scores: Tensor, positions: Tensor, generator: torch.Gen
     count = (len(places) - first) // unit
     if sparse.middle and count > 0:
         inner = slice(first, first + count * unit)
-        grouped = scores.mean(2)[..., inner].unflatten(-1, (count, unit)).mean(-1)
+        grouped = scores.mean(2)[..., inner].reshape(*scores.shape[:2], count, unit).mean(-1)
         if sparse.kind == "random":
             grouped = torch.rand(grouped.shape, generator=generator)
         ranked = grouped.masked_fill((torch.arange(count) >= blocks[:, None])[:, None], -math.inf)
@@ -98,7 +97,7 @@ class Rows:
     @torch.inference_mode()
     def __init__(
         self,
-        model: Model,
+        model: Llama,
         shape: Shape,
         prompts: Sequence[Sequence[int]],
         most: int,
@@ -149,7 +148,8 @@ class Rows:
 
     def _grouped(self, q: Tensor) -> Tensor:
         """Scaled queries ``[tokens, kv_heads, group, head_dim]``."""
-        return q.unflatten(1, (self._shape.kv_heads, -1)) * self._shape.head_dim**-0.5
+        scaled: Tensor = q.reshape(len(q), self._shape.kv_heads, -1, self._shape.head_dim) * self._shape.head_dim**-0.5
+        return scaled
 
     def _of_prompt(self, row: int, positions: Tensor) -> Attend:
         length = int(positions[-1]) + 1

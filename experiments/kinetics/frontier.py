@@ -5,7 +5,7 @@ Quality is coverage, as in the paper: a problem counts as solved if one of the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,9 +139,9 @@ def _mean(values: Floats) -> Estimate:
     return bootstrap(lambda picks: values[picks].mean(-1), len(values))
 
 
-def best_by_budget(plans: Sequence[Measured], intensity: float, budgets: Sequence[float]) -> list[Mapping[str, Any]]:
+def best_by_budget(plans: Sequence[Measured], intensity: float, budgets: Sequence[float]) -> list[dict[str, Any]]:
     """The most successful plan within each budget of mean cost; the cheaper one of ties."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for budget in budgets:
         able = [plan for plan in plans if plan.cost(intensity).mean() <= budget]
         if able:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from experiments.intervals import as_number, as_points, difference, mean
-from experiments.kinetics.frontier import Measured, compared, flops_of, frontier
-from experiments.kinetics.sizes import Run, common, runs
+from experiments.kinetics.frontier import FLOPS, Measured, compared, flops_of, frontier
+from experiments.kinetics.sizes import MODELS, Run, common, runs
 from experiments.plot import COLOURS, panels, save
 from experiments.pools import likelihood
 from experiments.provenance import begin, write_json
@@ -28,11 +29,13 @@ from thinktime.bench.samples import Sample
 from thinktime.bench.selectors import curve
 from thinktime.bench.statistics import pass_at_k
 from thinktime.core.selection import majority
-from thinktime.planning.kinetics import DEVICES, KineticsCost, kinetics
+from thinktime.planning.kinetics import DEVICES, KineticsCost, kinetics, recorded
 
 HERE = Path(__file__).parent
 CAPS = (48, 64, 96, 256)
 PAPER = DEVICES["b200"]
+REFERENCE = "0.5B"
+"""The model whose lengths the costs of all shapes are compared at."""
 TARGETS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 
@@ -62,7 +65,7 @@ def plans(run: Run, success: Callable[[Run], Mapping[int, Sequence[float]]], cap
     for cap in caps:
         capped = tuple(replace(p, samples=tuple(cut(s, cap) for s in p.samples)) for p in run.problems)
         for n, right in success(replace(run, problems=capped)).items():
-            flops, traffic = (costs(run, n, cap, of) for of in (flops_of, lambda cost: cost.kv_bytes))
+            flops, traffic = (costs(run, n, cap, of) for of in (flops_of, attrgetter("kv_bytes")))
             size = float(run.shape.parameters)
             found.append(Measured(called(run), size, n, cap, np.array(right), flops, traffic))
     return found
@@ -93,7 +96,7 @@ def vote(run: Run) -> dict[int, list[float]]:
 def per_problem(run: Run, n: int) -> dict[str, Any]:
     """What ``n`` samples of a run cost: all terms of the law, and the measured seconds."""
     terms = {
-        name: float(costs(run, n, max(CAPS), lambda cost, name=name: getattr(cost, name)).mean())  # type: ignore[misc]
+        name: float(costs(run, n, max(CAPS), attrgetter(name)).mean())
         for name in ("linear", "attention", "prefill", "kv_bytes", "weight_bytes")
     }
     flops = terms["linear"] + terms["attention"] + terms["prefill"]
@@ -130,7 +133,7 @@ def plot(result: Mapping[str, Any], points: Mapping[str, Sequence[Measured]], pa
         whole = [plan for plan in of if plan.cap == max(CAPS)]
         heights = [100 * plan.right.mean() for plan in whole]
         seconds = [row["seconds"]["value"] for row in result["runs"][name]["by_n"].values()]
-        xs = ([plan.cost(0.0).mean() for plan in whole], [plan.cost(PAPER).mean() for plan in whole], seconds)
+        xs = ([plan.cost(FLOPS).mean() for plan in whole], [plan.cost(PAPER).mean() for plan in whole], seconds)
         for axes, x in zip(each, xs, strict=True):
             axes.plot(
                 x, heights, "o-" if len(x) > 1 else "*", ms=5 if len(x) > 1 else 11, color=COLOURS[colour], label=name
@@ -155,18 +158,11 @@ def main() -> None:
     voted = {called(run): vote(run) for run in found}
     votes = [plan for run in found for plan in plans(run, lambda run: voted[called(run)], [max(CAPS)])]
     intensities = {"this machine": measured, "100": 100.0, **DEVICES}
-    by_size = {run.label: run for run in drawn}
-    result = made | {
+    result: dict[str, Any] = made | {
         "n_problems": len(found[0].problems),
         "intensities": intensities,
         "runs": {called(run): described(run, voted[called(run)]) for run in found},
-        "cost_of_one_sample": {
-            name: {
-                label: float(costs(run, 1, 256, lambda c, i=i: flops_of(c) + i * c.kv_bytes).mean())
-                for label, run in by_size.items()
-            }  # type: ignore[misc]
-            for name, i in {"FLOPs": 0.0, **intensities}.items()
-        },
+        "cost_of_one_sample": by_shape(next(run for run in drawn if run.label == REFERENCE), intensities),
         "coverage": {name: compared(whole, TARGETS, each) for name, each in intensities.items()},
         "coverage_without_prompt": {name: compared(decoding, TARGETS, each) for name, each in intensities.items()},
         "vote_and_greedy": {name: compared(votes, TARGETS, each) for name, each in intensities.items()},
@@ -175,7 +171,7 @@ def main() -> None:
                 name: [
                     {"plan": p.label, "right": mean(p.right), "cost": float(p.cost(i).mean())} for p in frontier(of, i)
                 ]
-                for name, i in {"FLOPs": 0.0, **intensities}.items()
+                for name, i in {"FLOPs": FLOPS, **intensities}.items()
             }
             for kind, of in (("coverage", whole), ("vote_and_greedy", votes))
         },
@@ -187,7 +183,22 @@ def main() -> None:
         sizes, dearer = as_number(row["doublings_of_size"]), as_number(row["cost_of_plans_by_flops"])
         print(name, sizes, dearer, as_points(row["right_minus_plans_by_flops"]))
     for name, row in result["cost_of_one_sample"].items():
-        print(name, {label: f"{value:.3g}" for label, value in row.items()})
+        for what, of in row.items():
+            print(name, what, {label: f"{value:.3g}" for label, value in of.items()})
+
+
+def by_shape(run: Run, intensities: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+    """What one sample of every model costs at the recorded lengths of a run, with and without the prompt."""
+    pairs = [(run.prompts[problem.id], sample.length) for problem in run.problems for sample in problem.samples]
+    prompts, lengths = ([pair[place] for pair in pairs] for place in (0, 1))
+    each = {label: recorded(shape, prompts, lengths) for label, shape in MODELS.values()}
+    return {
+        name: {
+            "with the prompt": {label: flops_of(cost) + i * cost.kv_bytes for label, cost in each.items()},
+            "decoding": {label: cost.flops + i * cost.kv_bytes for label, cost in each.items()},
+        }
+        for name, i in {"FLOPs": FLOPS, **intensities}.items()
+    }
 
 
 def beside_greedy(found: Sequence[Run], voted: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, Any]:

@@ -74,13 +74,17 @@ def runs(path: Path = FILE) -> list[Run]:
     for row in json.loads(gzip.decompress(path.read_bytes())):
         label, shape = MODELS[row["name"]]
         problems = tuple(
-            Sampled(each["id"], tuple(Sample(*s[:4], logprob=s[4]) for s in each["samples"]), each["reference"])
-            for each in row["problems"]
+            Sampled(each["id"], tuple(map(_sample, each["samples"])), each["reference"]) for each in row["problems"]
         )
         prompts = {each["id"]: each["prompt"] for each in row["problems"]}
         seconds = {each["id"]: [sample[5] for sample in each["samples"]] for each in row["problems"]}
         found.append(Run(label, shape, row["temperature"], problems, prompts, seconds, row["about"]))
     return sorted(found, key=lambda run: (run.shape.parameters, run.temperature))
+
+
+def _sample(row: Sequence[Any]) -> Sample:
+    length, answer, right, ended, logprob, _ = row
+    return Sample(length, answer, right, ended, logprob=logprob)
 
 
 def common(found: Sequence[Run]) -> list[Run]:

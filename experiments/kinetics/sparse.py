@@ -29,6 +29,7 @@ from thinktime.bench.samples import judged
 from thinktime.bench.tasks import load
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import until_stop
+from thinktime.models.engine.llama import Llama
 from thinktime.planning.kinetics import Sparse
 from thinktime.session import model_path
 
@@ -69,6 +70,7 @@ class Writer:
         generator = LocalGenerator(model_path(MODEL), dtype=args.dtype)
         self.name, self._lm = generator.name, generator.model
         self.prompts = [generator.root(problem).prompt for problem in self._problems]
+        assert isinstance(self._lm.model, Llama) and task.max_tokens is not None
         self._rows = Rows(self._lm.model, self._lm.shape, self.prompts, task.max_tokens)
 
     def write(self, sparse: Sparse | None, watched: Sequence[Sparse] = ()) -> dict[str, Any]:

@@ -47,14 +47,15 @@ class Reward:
     def scores(self, kind: Kinds, size: Floats, rng: np.random.Generator) -> Floats:
         """The chance of being right, as the reward model sees it, of prefixes; ``size`` is that of their last steps."""
         right = kind == RIGHT
+        found: Floats = right.astype(float)
         if self.auc == 1:
-            return right.astype(float)
+            return found
         lead = shift(self.auc)
         seen = (right ^ (rng.random(kind.shape) < self.flipped)).astype(float)
         deceived = np.random.default_rng(1).random(len(kind)) < self.fooled  # the same problems in every step
         seen[deceived[:, None] & (kind == ATTRACTIVE)] = 2.0
         drawn = lead * seen + rng.normal(size=kind.shape) + self.length * size
-        found: Floats = 1 / (1 + np.exp(-(max(lead, 1e-9) * drawn - lead**2 / 2)))
+        found = 1 / (1 + np.exp(-(max(lead, 1e-9) * drawn - lead**2 / 2)))
         return found
 
 
@@ -77,7 +78,7 @@ class Paths:
 
 def grown(paths: Paths, times: int, rate: Floats, reward: Reward, rng: np.random.Generator) -> tuple[Paths, Floats]:
     """Each path with ``times`` next steps, and the tokens of the new steps of each problem."""
-    kind, tokens = (np.repeat(side, times, axis=1) for side in (paths.kind, paths.tokens))
+    kind, tokens = np.repeat(paths.kind, times, axis=1), np.repeat(paths.tokens, times, axis=1)
     size = rng.normal(size=kind.shape)
     mistake = np.where(rng.random(kind.shape) < 0.6, ATTRACTIVE, rng.integers(2, 2 + RARE, kind.shape))
     kind = np.where((kind == RIGHT) & (rng.random(kind.shape) >= rate[:, None]), mistake, kind)
