@@ -148,7 +148,8 @@ def small_against_large(found: Sequence[Run], seed: int) -> dict[str, Any]:
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """By model, the choice by each reward minus the plurality; and small models minus larger ones."""
-    figure, (left, right) = panels(2, 14, 5)
+    compared = result["small_against_large"]
+    figure, (left, *others) = panels(1 + bool(compared), 7 * (1 + bool(compared)), 5)
     for colour, (name, rows) in enumerate(result["cells"].items()):
         labels = [key for key in rows if key.startswith(("confidence", "dial")) and "same" not in key]
         values, whiskers = bars([rows[key]["by_level"]["all"]["max_minus_majority"] for key in labels])
@@ -156,23 +157,18 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         left.errorbar(at, values, whiskers, fmt="o", color=COLOURS[colour], label=name)
         left.set_xticks(range(len(labels)), labels)
     left.set(ylabel="points over the plurality", title="the sample of the highest reward")
-    for colour, (name, row) in enumerate(result["small_against_large"].items()):
-        ways = list(row["minus_large"])
-        values, whiskers = bars(row["minus_large"].values())
-        right.errorbar(
-            values,
-            [place + 0.12 * colour for place in range(len(ways))],
-            xerr=whiskers,
-            fmt="o",
-            color=COLOURS[colour % len(COLOURS)],
-            label=name,
-        )
-        if len(ways) > 1:
-            right.set_yticks(range(len(ways)), ways)
-    right.axvline(0, color="#555555", lw=0.8)
     left.axhline(0, color="#555555", lw=0.8)
-    right.set(xlabel="points over the larger model alone", title="a smaller model with samples")
-    for axes in (left, right):
+    for right in others:
+        for colour, (name, row) in enumerate(compared.items()):
+            values, whiskers = bars(row["minus_large"].values())
+            at = [place + 0.12 * colour for place in range(len(values))]
+            shade = COLOURS[colour % len(COLOURS)]
+            right.errorbar(values, at, xerr=whiskers, fmt="o", color=shade, label=name)
+        ways = max((row["minus_large"] for row in compared.values()), key=len)
+        right.set_yticks(range(len(ways)), ways)
+        right.axvline(0, color="#555555", lw=0.8)
+        right.set(xlabel="points over the larger model alone", title="a smaller model with samples")
+    for axes in (left, *others):
         axes.legend(fontsize=7)
     save(figure, path)
 
