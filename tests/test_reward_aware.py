@@ -9,10 +9,10 @@ import pytest
 
 from thinktime.bench.statistics import Estimate
 from thinktime.core.errors import InputError
-from thinktime.planning.reward_aware import RULES, SCORES, Cell, Choice, RewardTable, fit, prior
+from thinktime.planning.reward_aware import RULES, SCORES, Cell, CellChoice, RewardTable, fit, prior
 
 CELL = Cell("0.5B", "confidence", "hard", 16)
-CHOICE = Choice("beam_search:n=16,width=4", "last vote", Estimate(0.3, 0.2, 0.4), 900.0)
+CHOICE = CellChoice("beam_search:n=16,width=4", "last vote", Estimate(0.3, 0.2, 0.4), 900.0)
 
 
 def test_there_are_seven_rules() -> None:

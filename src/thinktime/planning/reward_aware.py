@@ -36,7 +36,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CellChoice:
     """What to run in a cell, and what is known about it; ``accuracy`` is None if nothing is measured."""
 
     strategy: str
@@ -49,9 +49,9 @@ class Choice:
 class RewardTable:
     """The best strategy of every measured cell."""
 
-    cells: Mapping[Cell, Choice]
+    cells: Mapping[Cell, CellChoice]
 
-    def choose(self, policy: str, reward: str, level: str, budget: int) -> Choice:
+    def choose(self, policy: str, reward: str, level: str, budget: int) -> CellChoice:
         """The choice of a cell.
 
         Raises:
@@ -94,12 +94,12 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(str(row["policy"]), str(row["reward"]), row["level"], int(row["budget"]))
 
 
-def _choice(row: Mapping[str, Any]) -> Choice:
+def _choice(row: Mapping[str, Any]) -> CellChoice:
     parse(row["strategy"])  # an unknown strategy or option fails here
     if row["rule"] not in RULES:
         raise ValueError(f"rule {row['rule']!r} is none of {', '.join(RULES)}")
     accuracy = None if row["accuracy"] is None else Estimate(**row["accuracy"])
-    return Choice(row["strategy"], row["rule"], accuracy, row["tokens"])
+    return CellChoice(row["strategy"], row["rule"], accuracy, row["tokens"])
 
 
 def fit(right: Mapping[Cell, Mapping[tuple[str, str], Sequence[float]]], tokens: Mapping[str, float]) -> RewardTable:
@@ -122,11 +122,11 @@ def fit(right: Mapping[Cell, Mapping[tuple[str, str], Sequence[float]]], tokens:
         seen, unseen = slice(0, n // 2), slice(n // 2, n)
         strategy, rule = min(arms, key=lambda arm: (-fmean(arms[arm][seen]), tokens[arm[0]]))
         accuracy = mean_interval(arms[strategy, rule][unseen], bounds=SHARES)
-        cells[cell] = Choice(strategy, rule, accuracy, tokens[strategy])
+        cells[cell] = CellChoice(strategy, rule, accuracy, tokens[strategy])
     return RewardTable(cells)
 
 
-def prior(parameters: float, level: str, budget: int, *, weak: bool = False, width: int = 4) -> Choice:
+def prior(parameters: float, level: str, budget: int, *, weak: bool = False, width: int = 4) -> CellChoice:
     """What the paper recommends where nothing is measured. It is never a measurement.
 
     Models below 7e9 parameters: best-of-n for easy problems, beam search for others. Up to 32e9: diverse trees, and
@@ -147,7 +147,7 @@ def prior(parameters: float, level: str, budget: int, *, weak: bool = False, wid
         raise InputError("level", level, f"give one of {', '.join(LEVELS)}")
     name = "beam_search" if parameters < 7e9 or level == "hard" else "dvts"
     if weak or parameters > 32e9 or (parameters < 7e9 and level == "easy"):
-        return Choice(f"weighted_majority:n={budget}", "last vote")
+        return CellChoice(f"weighted_majority:n={budget}", "last vote")
     strategy = f"{name}:n={budget},width={width}"
     parse(strategy)  # a budget that the width does not divide fails here
-    return Choice(strategy, "last vote")
+    return CellChoice(strategy, "last vote")
