@@ -146,8 +146,9 @@ def test_an_architecture_lists_what_it_lacks() -> None:
         architecture({"layers": 36, "heads": 32, "kv_heads": None, "head_dim": 128})
     with pytest.raises(InputError, match="kv_heads=5: it has to divide the 32 heads"):
         architecture(numbers | {"kv_heads": 5})
-    with pytest.raises(InputError, match="layers=0: give a whole number above 0"):
-        architecture(numbers | {"layers": 0})
+    for value in (0, 1.5, "36", float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"layers=.*: give a whole number above 0"):
+            architecture(numbers | {"layers": value})
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,11 @@ def architecture(numbers: Mapping[str, Any], bytes_per_value: int = 2) -> Shape:
     """
     if missing := [name for name in _ARCHITECTURE if numbers.get(name) is None]:
         raise InputError("architecture", sorted(numbers), f"it lacks {', '.join(missing)}; give them all")
-    found = {name: int(numbers[name]) for name in _ARCHITECTURE} | {"bytes_per_value": bytes_per_value}
-    for name, value in found.items():
-        if value < 1:
+    given = {name: numbers[name] for name in _ARCHITECTURE} | {"bytes_per_value": bytes_per_value}
+    for name, value in given.items():
+        if not isinstance(value, int | float) or not isfinite(value) or value < 1 or value != int(value):
             raise InputError(name, value, "give a whole number above 0")
+    found = {name: int(value) for name, value in given.items()}
     if found["heads"] % found["kv_heads"]:
         raise InputError("kv_heads", found["kv_heads"], f"it has to divide the {found['heads']} heads")
     return Shape(**found)
