@@ -26,11 +26,13 @@ from experiments.plot import COLOURS, line, panels, save
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from experiments.verifiers.collect import node, with_texts
 from thinktime.bench.samples import judged
-from thinktime.bench.tasks import load
+from thinktime.bench.tasks import Task, load
+from thinktime.core.types import Problem
 from thinktime.generators.local import LocalGenerator
 from thinktime.generators.text import until_stop
 from thinktime.models.engine.llama import Llama
 from thinktime.planning.kinetics import Sparse
+from thinktime.pocket import MAX_TOKENS
 from thinktime.session import model_path
 
 HERE = Path(__file__).parent
@@ -56,25 +58,24 @@ def chosen(each: int) -> list[tuple[str, str]]:
 
 
 class Writer:
-    """Writes a program for each problem, with any attention.
+    """Writes a solution of each problem at temperature 0, with any attention.
 
     Args:
-        args: the options.
-        ids: of the problems.
+        generator: a model of our own module.
+        task: of the problems.
+        problems: some of its problems.
     """
 
-    def __init__(self, args: argparse.Namespace, ids: Sequence[str]) -> None:
-        task = load(TASK, data=args.data)
-        problems = {problem.id: problem for problem in task.problems}
-        self._task, self._problems = task, [problems[id] for id in ids]
-        generator = LocalGenerator(model_path(MODEL), dtype=args.dtype)
+    def __init__(self, generator: LocalGenerator, task: Task, problems: Sequence[Problem]) -> None:
+        self._task, self._problems = task, problems
         self.name, self._lm = generator.name, generator.model
-        self.prompts = [generator.root(problem).prompt for problem in self._problems]
-        assert isinstance(self._lm.model, Llama) and task.max_tokens is not None
-        self._rows = Rows(self._lm.model, self._lm.shape, self.prompts, task.max_tokens)
+        self.prompts = [generator.root(problem).prompt for problem in problems]
+        self._most = task.max_tokens or MAX_TOKENS
+        assert isinstance(self._lm.model, Llama)
+        self._rows = Rows(self._lm.model, self._lm.shape, self.prompts, self._most, self._lm.dtype)
 
     def write(self, sparse: Sparse | None, watched: Sequence[Sparse] = ()) -> dict[str, Any]:
-        """The programs, whether they are right, their tokens, and the share of the attention that is kept."""
+        """The solutions, whether they are right, their tokens, and the share of the attention that is kept."""
         started = time.process_time()
         found: Decoded = self._rows.greedy(self._ends, sparse, watched)
         seconds = time.process_time() - started
@@ -166,7 +167,12 @@ def main() -> None:
     refuse_another(args.out / "sparse.json", made["command"], force=args.force)
     started, part = time.monotonic(), Kept(args.parts)
     problems = chosen(args.each)
-    writer = cache(lambda: Writer(args, [id for id, _ in problems]))  # only if a part is missing
+
+    @cache
+    def writer() -> Writer:  # only if a part is missing
+        task = load(TASK, data=args.data)
+        found = {problem.id: problem for problem in task.problems}
+        return Writer(LocalGenerator(model_path(MODEL), dtype=args.dtype), task, [found[id] for id, _ in problems])
 
     def write(sparse: Sparse | None, watched: Sequence[Sparse] = ()) -> dict[str, Any]:
         return writer().write(sparse, watched)
