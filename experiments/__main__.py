@@ -21,9 +21,11 @@ ROWS = {
     "35": ("dts.control", "dts.real", "dts.run", "images.run"),
     "37": ("monkeys.control", "monkeys.real"),
     "38": ("fk_steering.run", "images.run"),
+    "43": ("kinetics.control", "kinetics.pocket", "kinetics.device", "kinetics.real", "kinetics.sparse"),
     "45": ("a_star.control", "a_star.run"),
     "46": ("solve_or_verify.control", "solve_or_verify.real", "solve_or_verify.run"),
     "51": ("o1_patterns.control", "o1_patterns.real", "o1_patterns.run"),
+    "56": ("reward_aware.control", "reward_aware.real"),
     "59": ("first_finish.control", "first_finish.run", "first_finish.retry"),
     "60": ("sarathi.simulate",),
 }

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from thinktime.core.errors import InputError
-from thinktime.planning.difficulty import binned, cross_validated, exchange_rate
+from thinktime.planning.difficulty import absolute_bins, binned, cross_validated, exchange_rate
 
 
 def test_bins_are_of_equal_size_the_easiest_first_and_ties_in_order() -> None:
     assert binned([0.0, 1.0, 0.5, 0.5], 2) == [1, 0, 0, 1]
     assert binned([0.1 * i for i in range(10)]) == [4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+
+
+def test_levels_have_absolute_limits() -> None:
+    rates = [0.0, 0.099, 0.1, 0.49, 0.5, 1.0]
+    assert absolute_bins(rates) == ["hard", "hard", "medium", "medium", "easy", "easy"]
+    assert absolute_bins(rates, (0.05, 1.0)) == ["hard", "medium", "medium", "medium", "medium", "easy"]
+    assert absolute_bins([], least=0) == []
+
+
+@pytest.mark.parametrize(
+    ("rates", "options", "message"),
+    [
+        (None, {}, "difficulty='oracle': it needs right answers"),
+        ([0.2, 0.9], {"least": 1}, "bins='hard': 0 problems are hard, and it takes 1"),
+        ([0.0, 0.2], {"least": 1}, "bins='easy': 0 problems are easy"),
+        ([1.2], {}, "rates=1.2: a success rate is between 0 and 1"),
+        ([0.2], {"limits": (0.5, 0.1)}, "limits=.*give two rising shares"),
+    ],
+)
+def test_levels_that_cannot_be_are_refused(rates: list[float] | None, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        absolute_bins(rates, **options)
 
 
 def test_a_policy_is_chosen_on_one_half_and_measured_on_the_other() -> None:

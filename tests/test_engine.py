@@ -20,7 +20,7 @@ from torch import Tensor
 
 from thinktime.core.clock import Deadline
 from thinktime.core.errors import InputError, ModelError
-from thinktime.models.engine.costs import Account, Shape, forward_flops, kinetics
+from thinktime.models.engine.costs import Account, Shape, forward_flops
 from thinktime.models.engine.models import LanguageModel
 from thinktime.models.engine.rows import Output, Row
 from thinktime.models.engine.sampling import sample, uniform
@@ -338,26 +338,7 @@ def test_a_forward_pass_costs_two_operations_per_parameter_and_four_per_attended
     assert shape.kv_bytes_per_token == 2 * 3 * 1 * 5 * 8
 
 
-QWEN3_8B = Shape(layers=36, heads=32, kv_heads=8, head_dim=128, parameters=8_190_000_000, bytes_per_value=2)
 TINY = Shape(layers=6, heads=8, kv_heads=8, head_dim=32, parameters=5_000_000, bytes_per_value=2)
-
-
-@pytest.mark.parametrize(
-    ("shape", "prompt", "generated", "samples", "computing", "traffic"),
-    [
-        (QWEN3_8B, 200, 10000, 1, 1.944708e14, 4.313088e15),
-        (QWEN3_8B, 200, 2000, 8, 2.734046e14, 1.360282e15),
-        (TINY, 64, 256, 1, 2.861990e9, 1.698693e11),
-        (TINY, 64, 256, 16, 4.579184e10, 1.868562e12),
-    ],
-)
-def test_the_cost_of_a_problem_is_that_of_the_kinetics_paper(
-    shape: Shape, prompt: int, generated: int, samples: int, computing: float, traffic: float
-) -> None:
-    cost = kinetics(shape, samples, prompt, generated, intensity=562.5)
-    assert cost.linear + cost.attention == pytest.approx(computing, rel=1e-6)
-    assert cost.kv_traffic == pytest.approx(traffic, rel=1e-6)
-    assert cost.decoding == cost.linear + cost.attention + cost.kv_traffic
 
 
 def test_the_account_of_a_small_run_equals_a_count_by_hand() -> None:

@@ -1,6 +1,7 @@
 """The best method for each difficulty, and the exchange rate to a larger model (Snell et al. 2024, arXiv 2408.03314).
 
-Difficulty is measured for one model, so its bins are valid only for that model.
+Difficulty is measured for one model, so bins of equal size are valid only for that model. Bins with absolute limits
+mean the same for all models (Liu et al. 2025, arXiv 2502.06703).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import numpy as np
 from thinktime.core.errors import InputError
 
 BINS = 5
+LIMITS = (0.1, 0.5)
+"""Success rates at which a problem is no longer hard, and at which it is easy."""
+LEVELS = ("hard", "medium", "easy")
 
 
 def binned(difficulty: Sequence[float], bins: int = BINS) -> list[int]:
@@ -20,6 +24,32 @@ def binned(difficulty: Sequence[float], bins: int = BINS) -> list[int]:
     found = np.empty(len(order), dtype=int)
     found[order] = np.arange(len(order)) * bins // len(order)
     return [int(number) for number in found]
+
+
+def absolute_bins(rates: Sequence[float] | None, limits: tuple[float, float] = LIMITS, least: int = 0) -> list[str]:
+    """The level of each problem by its success rate: hard below the first limit, easy from the second one on.
+
+    Args:
+        rates: right samples of each problem, as a share; None if there are no labels.
+        limits: the two limits.
+        least: problems that every level has to have.
+
+    Raises:
+        InputError: there are no labels, a rate is not between 0 and 1, the limits are not in order, or a level has too
+            few problems, which a model that is much better or worse than the problems leads to.
+    """
+    if rates is None:
+        raise InputError("difficulty", "oracle", "it needs right answers; predict it from samples instead")
+    low, high = limits
+    if not 0 < low < high <= 1:
+        raise InputError("limits", limits, "give two rising shares between 0 and 1")
+    if bad := [rate for rate in rates if not 0 <= rate <= 1]:
+        raise InputError("rates", bad[0], "a success rate is between 0 and 1")
+    found = [LEVELS[(rate >= low) + (rate >= high)] for rate in rates]
+    for level in LEVELS:
+        if (count := found.count(level)) < least:
+            raise InputError("bins", level, f"{count} problems are {level}, and it takes {least}; take other problems")
+    return found
 
 
 def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> tuple[list[float], list[str]]:

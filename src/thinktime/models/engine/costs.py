@@ -114,35 +114,3 @@ class Account:
         """Operations plus memory traffic at ``intensity`` operations per byte; with ``weights`` also for weights."""
         traffic = self.kv_bytes_read + (self.weight_bytes_read if weights else 0)
         return self.flops() + intensity * traffic
-
-
-@dataclass(frozen=True)
-class KineticsCost:
-    """The terms of one problem's predicted cost, all in operations."""
-
-    linear: float
-    attention: float
-    kv_traffic: float
-    prefill: float
-
-    @property
-    def decoding(self) -> float:
-        """The cost in the paper: everything but the prefill."""
-        return self.linear + self.attention + self.kv_traffic
-
-
-def kinetics(shape: Shape, samples: int, prompt: int, generated: int, intensity: float) -> KineticsCost:
-    """Cost of ``samples`` answers of ``generated`` tokens that share one prompt (arXiv 2506.05333).
-
-    The mean context of a token is ``prompt + generated / 2``. The prompt's keys and values are read once for all
-    samples; each sample's own keys and values are read separately. ``intensity`` is the device's operations per byte.
-    """
-    elements = 2 * shape.kv_heads * shape.head_dim * shape.layers
-    ratio = shape.heads / shape.kv_heads
-    size = shape.bytes_per_value
-    return KineticsCost(
-        linear=2.0 * samples * shape.parameters * generated,
-        attention=ratio * samples * elements * (2 * prompt * generated + generated**2),
-        kv_traffic=intensity * size * elements * (prompt * generated + samples * generated**2 / 2),
-        prefill=2.0 * shape.parameters * prompt + ratio * elements * prompt**2,
-    )

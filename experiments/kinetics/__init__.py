@@ -1,0 +1,1 @@
+"""Row 43: what inference costs with memory traffic, and sparse attention."""
