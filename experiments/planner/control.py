@@ -21,7 +21,8 @@ from experiments.intervals import as_number, mean
 from experiments.plot import legend_below, line, panels, save
 from experiments.provenance import provenance, write_json
 from thinktime.core.usage import Budget
-from thinktime.planning.calibration import Arm, Calibration
+from thinktime.planning.arms import Arm
+from thinktime.planning.calibration import Calibration
 
 HERE = Path(__file__).parent
 POPULATION = 20_000

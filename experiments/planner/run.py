@@ -20,7 +20,9 @@ from experiments.intervals import as_points, difference, mean
 from experiments.plot import legend_below, panels, save
 from experiments.provenance import provenance, write_json
 from thinktime.core.usage import Budget
-from thinktime.planning.calibration import Arm, Calibration
+from thinktime.planning.arms import Arm
+from thinktime.planning.calibration import Calibration
+from thinktime.planning.calibration_files import read
 
 HERE = Path(__file__).parent
 FOLDS = 5
@@ -161,7 +163,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
-    measured = [measure(Calibration.read(path), args.seed) for path in args.calibrations]
+    measured = [measure(read(path), args.seed) for path in args.calibrations]
     write_json(args.out / "result.json", {**provenance(HERE, args.seed), "folds": FOLDS, "calibrations": measured})
     draw(measured, args.out / "plot.png")
     for each in measured:

@@ -240,7 +240,7 @@ def _of_client(name: str, values: Mapping[str, Any]) -> Strategy:
     inside = made
     while inside is not None:
         if isinstance(inside, Auto) and inside.policy:
-            from thinktime.planning.calibration import is_shipped
+            from thinktime.planning.calibration_files import is_shipped
 
             if not is_shipped(inside.policy):
                 raise InputError("auto.policy", inside.policy, "name a calibration that is shipped; files are not read")
