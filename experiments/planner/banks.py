@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from math import exp
 from pathlib import Path
+from random import Random
 from statistics import fmean
 
 from experiments.banks.judge import SUFFIX, judged_pool
@@ -20,14 +22,18 @@ from thinktime.strategies.sampling.adaptive_consistency import AdaptiveConsisten
 SIZES = (2, 3, 4, 6, 8)
 
 
-def calibration_of(path: Path, sizes: Sequence[int] = SIZES) -> Calibration:
-    """The strategies that only select among independent samples, in the order of the samples.
+def calibration_of(path: Path, order: int = 0, sizes: Sequence[int] = SIZES) -> Calibration:
+    """The strategies that only select among independent samples, in a random order of the samples.
 
     A sample that was cut has no answer. Best-of-n is by the examples of the prompt, where there are any; it is the only
     strategy that knows them.
     """
     pool = judged_pool(path)
-    problems, most = pool.problems, pool.fewest
+    most = pool.fewest
+    problems = [
+        replace(problem, samples=tuple(Random(f"{order}/{problem.id}").sample(problem.samples, len(problem.samples))))
+        for problem in pool.problems
+    ]
     has_votes = all(problem.reference is not None for problem in problems)
     has_examples = any(sample.reward is not None for problem in problems for sample in problem.samples)
     chosen: dict[str, tuple[Select, Score]] = {"most_likely": (best, likelihood)}

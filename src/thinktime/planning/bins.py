@@ -148,8 +148,8 @@ def charged(arm: Arm, first: Arm) -> Arm:
 
 
 def is_plain(arm: Arm) -> bool:
-    """Whether its cost is that of a fixed number of samples alone."""
-    return split(arm.strategy)[0] in PLAIN
+    """Whether its cost is that of a fixed number of samples alone, and not of too many to begin with."""
+    return split(arm.strategy)[0] in PLAIN and arm.size <= MOST
 
 
 def _sum(a: float, b: float) -> float:
@@ -180,7 +180,7 @@ class _Choosing:
         self.tokens = _tokens(arms)
         self._families = families(arms)
         self._budget = budget
-        firsts = {arm.size: arm for arm in reversed(arms) if arm.signals and arm.size <= MOST and is_plain(arm)}
+        firsts = {arm.size: arm for arm in reversed(arms) if arm.signals and is_plain(arm)}
         self._firsts = [(arm, _tokens([charged(other, arm) for other in arms])) for arm in firsts.values()]
 
     def one(self, seen: Places) -> int:

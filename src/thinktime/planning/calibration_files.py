@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -19,7 +19,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget
 from thinktime.files import user_path
 from thinktime.planning.arms import Arm
-from thinktime.planning.bins import MOST, Bins, Policy
+from thinktime.planning.bins import MOST, Bins, Policy, is_plain
 from thinktime.planning.calibration import Advice, Calibration, by_cost
 from thinktime.strategies import find, make, options, spec, split
 
@@ -57,6 +57,7 @@ def of_result(result: Mapping[str, Any], timing: Mapping[str, float]) -> Calibra
         )
         for run in whole
     ]
+    arms = [arm if is_plain(arm) else replace(arm, signals={}) for arm in arms]
     version = result["environment"]["thinktime"]
     source = {
         "command": _without_folders(result["command"]),
