@@ -186,12 +186,12 @@ def test_curves_take_the_noise_from_single_sizes() -> None:
         return tuple(values)
 
     sizes = {1: 0.5, 2: 0.6, 4: 0.5, 8: 0.6}
-    arms = tuple(arm(f"majority:n={n}" if n > 1 else "single", right(rate), 10 * n) for n, rate in sizes.items())
+    arms = tuple(arm(f"most_likely:n={n}" if n > 1 else "single", right(rate), 10 * n) for n, rate in sizes.items())
     means = [sum(each.right) / COUNT for each in fitted(arms)]
     # least squares over 0, 1, 2, 3: the slope is (1.5 * 0.1 + 0.5 * -0.1) / 5, through the mean of 0.55
     assert means == pytest.approx([0.5, 0.54, 0.56, 0.58])
     bent = {1: 0.1, 2: 0.6, 4: 0.6, 8: 0.1}
-    arms = tuple(arm(f"majority:n={n}" if n > 1 else "single", right(rate), 10 * n) for n, rate in bent.items())
+    arms = tuple(arm(f"most_likely:n={n}" if n > 1 else "single", right(rate), 10 * n) for n, rate in bent.items())
     assert [sum(each.right) / COUNT for each in fitted(arms)] == pytest.approx([0.1, 0.6, 0.6, 0.1])
 
 
@@ -208,10 +208,21 @@ def test_plan_shows_the_policy_and_a_command_that_follows_it(tmp_path: Path) -> 
 
 def test_whole_numbers_of_a_file_do_not_round_the_curves(tmp_path: Path) -> None:
     path = tmp_path / "made.json"
-    found = calibration(SINGLE, arm("majority:n=2", NOISE, 20), arm("majority:n=4", EASY, 40))
+    found = calibration(SINGLE, arm("most_likely:n=2", NOISE, 20), arm("most_likely:n=4", EASY, 40))
     path.write_text(text(found))
     assert [read(path).value(each) for each in found.arms] == [found.value(each) for each in found.arms]
     whole = [replace(each, right=(1, 0) * (COUNT // 2)) for each in found.arms]
     assert [sum(each.right) / COUNT for each in fitted(whole)] == pytest.approx([0.5] * 3)
     other = replace(whole[2], right=(1, 1, *whole[2].right[2:]))  # one problem more, which makes no bend
     assert 0 < fitted([*whole[:2], other])[1].right[1] < 1
+
+
+def test_a_vote_of_an_even_size_is_taken_for_one_of_the_odd_size_before() -> None:
+    sizes = {1: 0.3, 2: 0.4, 3: 0.45, 4: 0.55, 8: 0.7}
+    arms = [
+        arm(f"majority:n={n}" if n > 1 else "single", tuple(float(place < rate * COUNT) for place in range(COUNT)), n)
+        for n, rate in sizes.items()
+    ]
+    means = [sum(each.right) / COUNT for each in fitted(arms)]
+    assert means[0] == pytest.approx(0.3) and means[2] == pytest.approx(means[3])
+    assert 0.3 < means[1] < 0.4

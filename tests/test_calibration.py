@@ -58,13 +58,23 @@ MADE = calibration(SINGLE, FOUR, SIXTEEN)
         ("9tok", SINGLE, r"the budget is below the cheapest measured strategy, 10 tokens \(single\)"),
         ("5000flops", FOUR, r"\+40\.0 "),
         ("10calls", FOUR, r"\+40\.0 "),
-        ("60s", SINGLE, "below the cheapest"),  # the time of no arm is known
     ],
 )
 def test_the_most_accurate_arm_within_the_budget_is_chosen(budget: str, chosen: Arm, reason: str) -> None:
     found = MADE.choose(Budget.parse(budget) if budget else Budget())
     assert found.arm == chosen
     assert re.search(reason, found.reason), found.reason
+
+
+def test_a_limit_whose_cost_is_unknown_is_refused_and_not_chosen_by(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(text_of(MADE))
+    code, _, errors = ran("plan", "made", "--calibration", str(path), "--budget", "60s")
+    assert (code, errors.count("\n")) == (2, 1) and "no measured strategy has known seconds" in errors
+    search = searching("200tok,60s")
+    asyncio.run(auto(MADE, tmp_path)(search))
+    assert search.events[0]["strategy"] == "majority:n=4"
+    assert search.events[0]["reason"].endswith("no measured strategy has known seconds")
 
 
 def test_a_gain_that_may_be_none_is_said() -> None:

@@ -46,6 +46,9 @@ def serve(
     scorer_name: ScorerName = None,
     scorer_price: ScorerPrice = None,
     bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A file of `thinktime calibrate`, which the method auto of clients follows.")
+    ] = None,
 ) -> None:
     """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
     from thinktime.core.usage import Budget
@@ -58,7 +61,8 @@ def serve(
         print(f'{made}\n\n[keys.NAME]\nsha256 = "{digest(made)}"\nbudget = "100000tok"\nrequests_per_minute = 60')
         return
     settings: dict[str, Any] = {} if config is None else read_config(config)
-    given = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
+    given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens}
+    given |= {"bank": bank, "calibration": calibration}
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)

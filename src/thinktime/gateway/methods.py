@@ -82,12 +82,16 @@ class Method:
     @property
     def samples(self) -> int:
         """The option ``n`` (1 where there is none, and the most of ``auto``), times that of the strategy inside."""
-        samples = 1
-        strategy: Any = self.strategy
-        while strategy is not None:
-            samples *= SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
-            strategy = getattr(strategy, strategies.INNER, None)
-        return samples
+        return samples_of(self.strategy)
+
+
+def samples_of(strategy: Any) -> int:
+    """As `Method.samples`."""
+    samples = 1
+    while strategy is not None:
+        samples *= SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
+        strategy = getattr(strategy, strategies.INNER, None)
+    return samples
 
 
 async def method_of(body: Mapping[str, Any], header: str | None, listing: Listing) -> tuple[Method | None, str]:

@@ -28,6 +28,8 @@ INDEPENDENT = frozenset(
 )
 """Strategies that draw whole samples one after another. So they share their first samples, and one of size 1 is
 ``single``."""
+VOTES = frozenset({"majority", "adaptive_consistency"})
+"""Plain votes. One more sample after an odd number changes no vote between two answers."""
 BEND = 2.0
 """Standard errors beyond which a curve is bent."""
 
@@ -110,7 +112,7 @@ def is_independent(strategy: str) -> bool:
 
 @dataclass(frozen=True)
 class Family:
-    """Arms that differ in their size alone, with at least three points for a curve.
+    """Arms that differ in their size alone, with at least three sizes for a curve.
 
     Args:
         places: of its arms.
@@ -135,8 +137,8 @@ def families(arms: Sequence[Arm]) -> list[Family]:
     found = []
     for places in groups.values():
         points = [*single, *places] if arms[places[0]].is_independent else places
-        if len(points) > 2:
-            x = np.log2([arms[place].size for place in points])
+        x = np.log2([_odd(arms[place]) for place in points])
+        if len(set(x.tolist())) > 2:
             bases = np.vander(x, 2), np.vander(x, 3)
             line, parabola = ((basis @ np.linalg.pinv(basis))[-len(places) :] for basis in bases)
             found.append(Family(places, points, line, parabola, np.linalg.pinv(bases[1])[0]))
@@ -147,7 +149,8 @@ def on_curves(right: Floats, of: Sequence[Family]) -> Floats:
     """Accuracies with the values of a curve through the sizes of a strategy in place of what was measured at each size.
 
     So the noise of single sizes does not choose. The curve is a straight line over the logarithm of the size, or a
-    parabola if the bend is larger than `BEND` standard errors. It is linear in the measurements, so each problem has a
+    parabola if the bend is larger than `BEND` standard errors. A plain vote of an even size is taken for one of the odd
+    size before. It is linear in the measurements, so each problem has a
     value on it, and gains over the same problems stay paired. A value of one problem may be below 0 or above 1.
 
     Args:
@@ -167,6 +170,11 @@ def fitted(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms with their values on the curves, see `on_curves`."""
     right = on_curves(np.array([arm.right for arm in arms]), families(arms))
     return tuple(replace(arm, right=tuple(row)) for arm, row in zip(arms, right.tolist(), strict=True))
+
+
+def _odd(arm: Arm) -> int:
+    """The size; of a plain vote, the odd size of the same accuracy."""
+    return arm.size - (arm.size % 2 == 0) if split(arm.strategy)[0] in VOTES else arm.size
 
 
 def _without_size(arm: Arm) -> str:

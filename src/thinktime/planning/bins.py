@@ -31,7 +31,7 @@ LEAST = 20
 """Fewest problems of a bin."""
 EQUAL = 0.005
 """A difference of accuracy that is worth no tokens."""
-CHEAPER = 0.9
+CHEAPER = 0.8
 """A policy that is no more accurate has to cost less than this share."""
 
 Places = npt.NDArray[np.int64]

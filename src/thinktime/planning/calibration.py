@@ -124,7 +124,14 @@ class Calibration:
         return {arm.strategy: arm for arm in fitted(self.arms)}
 
     def choose(self, budget: Budget) -> Advice:
-        """The policy by first samples at this budget if it is better across folds, and one arm for all otherwise."""
+        """The policy by first samples at this budget if it is better across folds, and one arm for all otherwise.
+
+        Raises:
+            InputError: it limits a cost that is known of no arm.
+        """
+        for limit in self.unknown(budget):
+            value = getattr(budget, limit)
+            raise InputError(f"budget.{limit}", value, f"no measured strategy has known {limit}; limit tokens or calls")
         advice = self.one(budget)
         tokens = inf if budget.tokens is None else budget.tokens
         found = max(
@@ -135,6 +142,11 @@ class Calibration:
         costs = f"{found.tokens:.0f} in place of {found.tokens_of_one:.0f} tokens"
         reason = f"across folds {_points(found.gain)} points over one strategy for all, for {costs}"
         return Advice(advice.arm, reason, found)
+
+    def unknown(self, budget: Budget) -> list[str]:
+        """The limits of a budget whose cost is known of no arm."""
+        limits = [name for name, limit in vars(budget).items() if limit is not None]
+        return [name for name in limits if not any(isfinite(arm.cost(name)) for arm in self.arms)]
 
     def _fits(self, policy: Policy, budget: Budget) -> bool:
         """Whether the mean costs of a policy are within the limits other than tokens."""

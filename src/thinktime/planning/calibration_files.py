@@ -166,10 +166,16 @@ def policy(name: str) -> Calibration:
 def advise(name: str, budget: Budget, offered: frozenset[str]) -> Advice:
     """What the calibration of this name advises, among the strategies that run with these capabilities.
 
+    A limit whose cost is unknown does not choose. The search keeps it nevertheless.
+
     Raises:
         InputError: there is no such calibration, or none of its strategies runs.
     """
-    return policy(name).runnable(offered).choose(budget)
+    found = policy(name).runnable(offered)
+    unknown = found.unknown(budget)
+    advice = found.choose(replace(budget, **dict.fromkeys(unknown)))
+    note = f"; no measured strategy has known {' and '.join(unknown)}" if unknown else ""
+    return replace(advice, reason=advice.reason + note)
 
 
 def is_shipped(name: str) -> bool:
