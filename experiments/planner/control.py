@@ -29,7 +29,7 @@ POPULATION = 20_000
 SIZES = (1, 2, 4, 8, 16, 32)
 """Samples of the strategies; a sample costs one token."""
 PROBLEMS = (25, 100, 300)
-AREAS = (0.5, 0.6, 0.7, 0.8)
+AREAS = (0.5, 0.6, 0.8)
 TRAPS = (0.0, 0.03)
 """Chance that a wrong sample gets the highest score. With traps, best-of-n gets worse beyond some size."""
 REPEATS = 20

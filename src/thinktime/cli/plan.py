@@ -1,16 +1,18 @@
-"""``thinktime calibrate`` and ``plan``: what strategies gain and cost, and which to take within a budget."""
+"""``thinktime plan``: which strategy to take within a budget, what it gains and what it costs."""
 
 from __future__ import annotations
 
 import json
-from functools import reduce
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thinktime.cli.common import BudgetText, Json, budget_of, read_json
+from thinktime.cli.common import BudgetText, Json, PriceText, budget_of
 from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.models.remote.prices import Price
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,35 +21,12 @@ if TYPE_CHECKING:
     from thinktime.planning.calibration import Advice, Calibration
 
 
-def calibrate(
-    results: Annotated[
-        list[Path],
-        typer.Argument(help="Results of `thinktime bench` on the same problems; its --replay needs no model."),
-    ],
-    out: Annotated[Path, typer.Option(help="The calibration file.")] = Path("calibration.json"),
-    as_json: Json = False,
-) -> None:
-    """Make a calibration of bench results: what each strategy gains and costs, for `plan` and `auto:policy=FILE`."""
-    from thinktime.files import write_whole
-    from thinktime.planning.calibration_files import text
-
-    found = reduce(lambda mine, more: mine.merged(more), [_of_result(path) for path in results]).with_policies()
-    try:
-        write_whole(out, text(found))
-    except OSError as error:
-        raise InputError("out", str(out), f"cannot write it ({error})") from None
-    if as_json:
-        print(json.dumps({"calibration": str(out), "arms": len(found.arms), "problems": len(found.problems)}))
-        return
-    _print(_table(found))
-    print(f"calibration: {out}")
-
-
 def plan(
     task: Annotated[str, typer.Argument(help="A benchmark, as gsm8k-program.")],
     model: Annotated[str | None, typer.Option(help="The model's name, as in `thinktime models`.")] = None,
     budget: BudgetText = None,
     calibration: Annotated[Path | None, typer.Option(help="A file of `thinktime calibrate`; default: shipped.")] = None,
+    price: PriceText = None,
     as_json: Json = False,
 ) -> None:
     """Say which strategy to take for a task within a budget, what it gains and what it costs. No model is loaded."""
@@ -56,6 +35,7 @@ def plan(
     name, found = (str(calibration), read(calibration)) if calibration is not None else _shipped(task, model)
     if calibration is not None and found.task["name"] != task:
         raise InputError("calibration", str(calibration), f"it is of the task {found.task['name']!r}")
+    found = priced(found, price)
     if model is not None and model not in model_names(found):
         raise UnknownNameError("model", model, model_names(found))
     advice, frontier = found.choose(budget_of(budget)), found.frontier()
@@ -68,7 +48,7 @@ def plan(
         choice = {"strategy": strategy, "reason": advice.reason, "policy": _policy(advice), "command": command}
         print(json.dumps({"arms": rows, "knee": found.knee().strategy, **choice}))
         return
-    _print(_table(found))
+    print_wide(table_of(found))
     print(f"knee:    {found.knee().strategy}: beyond it, a point of accuracy costs more and more")
     print(f"take:    {strategy}: {advice.reason}")
     if policy := advice.policy:
@@ -80,19 +60,22 @@ def plan(
         print("note:    a cheaper strategy is as accurate, but costs more in another unit of the budget")
 
 
-def _of_result(path: Path) -> Calibration:
-    from thinktime.planning.calibration_files import of_result
+def priced(found: Calibration, price: str | None) -> Calibration:
+    """The calibration with the dollars of the model's tokens at a price; without a price as it is.
 
-    result, beside = read_json(path), path.with_name("timing.json")
-    if "runs" not in result or result.get("schema") != 1:
-        raise InputError("result", str(path), "it is no result of `thinktime bench` (schema 1)")
-    try:
-        return of_result(result, read_json(beside) if beside.exists() else {})
-    except InputError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError("result", str(path), f"it is no whole result of `thinktime bench` ({reason})") from None
+    Raises:
+        InputError: the price cannot be read.
+    """
+    if price is None:
+        return found
+    rate = Price.parse(price)
+
+    def dollars(usage: Mapping[str, float | None]) -> float | None:
+        prompt, cached, generated = (usage.get(f"{kind}_tokens") for kind in ("prompt", "cached", "generated"))
+        return None if prompt is None or generated is None else rate.dollars(prompt, cached or 0, generated)
+
+    arms = tuple(replace(arm, usage={**arm.usage, "dollars": dollars(arm.usage)}) for arm in found.arms)
+    return replace(found, arms=arms)
 
 
 def _policy(advice: Advice) -> dict[str, object] | None:
@@ -140,7 +123,8 @@ def _per_point(found: Calibration, frontier: list[Arm], arm: Arm) -> float | Non
     return (arm.cost("tokens") - before.cost("tokens")) / (100 * (found.value(arm) - found.value(before)))
 
 
-def _table(found: Calibration) -> Table:
+def table_of(found: Calibration) -> Table:
+    """The arms of a calibration with their costs and gains."""
     from rich.table import Table
 
     from thinktime.bench.table import difference, interval
@@ -165,7 +149,8 @@ def _table(found: Calibration) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def print_wide(table: Table) -> None:
+    """Print a table without wrapping its cells, also in a narrow terminal."""
     from rich.console import Console
 
     needed = Console(width=1000).measure(table).maximum

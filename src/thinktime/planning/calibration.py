@@ -144,9 +144,9 @@ class Calibration:
         return Advice(advice.arm, reason, found)
 
     def unknown(self, budget: Budget) -> list[str]:
-        """The limits of a budget whose cost is known of no arm."""
+        """The limits of a budget whose cost is known of no arm. An arm without a price costs no dollars."""
         limits = [name for name, limit in vars(budget).items() if limit is not None]
-        return [name for name in limits if not any(isfinite(arm.cost(name)) for arm in self.arms)]
+        return [name for name in limits if not any(0 < arm.cost(name) < inf for arm in self.arms)]
 
     def _fits(self, policy: Policy, budget: Budget) -> bool:
         """Whether the mean costs of a policy are within the limits other than tokens."""

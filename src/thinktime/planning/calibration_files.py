@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from math import inf, isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from thinktime.bench.signals import SIGNALS
@@ -63,6 +64,8 @@ def of_result(result: Mapping[str, Any], timing: Mapping[str, float]) -> Calibra
         "command": _without_folders(result["command"]),
         "thinktime": version,
         "date": datetime.now(UTC).date().isoformat(),
+        "machine": {name: result["environment"].get(name) for name in ("cpu", "platform", "torch")},
+        "seconds_a_token": _seconds_a_token(arms),
     }
     return Calibration(
         result["task"], result["model"], result["sampling"], result["seed"], ids, by_cost(arms), (source,)
@@ -207,6 +210,13 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     row |= {name: _whole(row[name]) for name in ("right", "tokens")}
     row["signals"] = {name: _whole(values) for name, values in row["signals"].items()}
     return row
+
+
+def _seconds_a_token(arms: Sequence[Arm]) -> float | None:
+    """Machine seconds for a generated token, reading the prompt among them, over all arms whose seconds are known."""
+    known = [arm for arm in arms if arm.seconds is not None]
+    tokens = sum(fmean(arm.tokens) for arm in known)
+    return sum(arm.seconds or 0.0 for arm in known) / tokens if tokens else None
 
 
 def _whole(values: Iterable[float]) -> list[float]:
