@@ -63,7 +63,7 @@ CHOICES: Mapping[str, Choice] = {
     "one for all": Calibration.one,
     "best point": fixed(highest),
     "spend it all": fixed(lambda arms: arms[-1]),
-    "random": fixed(lambda arms: Random(len(arms[0].right) + 31 * len(arms)).choice(arms)),
+    "random": fixed(lambda arms: Random(str(arms[0].tokens)).choice(arms)),
 }
 
 
