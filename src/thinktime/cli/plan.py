@@ -12,7 +12,6 @@ import typer
 
 from thinktime.cli.common import BudgetText, Json, PriceText, budget_of
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.models.remote.prices import Price
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,6 +67,8 @@ def priced(found: Calibration, price: str | None) -> Calibration:
     """
     if price is None:
         return found
+    from thinktime.models.remote.prices import Price
+
     rate = Price.parse(price)
 
     def dollars(usage: Mapping[str, float | None]) -> float | None:

@@ -99,7 +99,10 @@ class Auto:
         return await parse(text)[1](search)
 
     async def _by_first_samples(self, search: Search, policy: Policy) -> tuple[str, dict[str, Any]]:
-        """The strategy of the bin of this problem, and what is logged of the choice."""
+        """The strategy of the bin of this problem, and what is logged of the choice.
+
+        Without the signal, or without any sample within the budget, the problem counts as hard.
+        """
         from thinktime.bench.signals import signals
         from thinktime.planning.arms import is_independent
 
