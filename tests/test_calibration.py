@@ -18,8 +18,11 @@ from thinktime.core.search import Search
 from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget
 from thinktime.gateway.methods import parse as of_client
+from thinktime.planning.arms import Arm
 from thinktime.planning.auto import SAMPLES, Auto
-from thinktime.planning.calibration import LEAST_PROBLEMS, SHIPPED, Arm, Calibration, is_shipped
+from thinktime.planning.calibration import Calibration
+from thinktime.planning.calibration_files import LEAST_PROBLEMS, SHIPPED, is_shipped, read
+from thinktime.planning.calibration_files import text as text_of
 from thinktime.strategies import check, parse
 from thinktime.testing import ANSWERS, PROBLEM, WordGenerator, WordScorer
 
@@ -55,13 +58,23 @@ MADE = calibration(SINGLE, FOUR, SIXTEEN)
         ("9tok", SINGLE, r"the budget is below the cheapest measured strategy, 10 tokens \(single\)"),
         ("5000flops", FOUR, r"\+40\.0 "),
         ("10calls", FOUR, r"\+40\.0 "),
-        ("60s", SINGLE, "below the cheapest"),  # the time of no arm is known
     ],
 )
 def test_the_most_accurate_arm_within_the_budget_is_chosen(budget: str, chosen: Arm, reason: str) -> None:
     found = MADE.choose(Budget.parse(budget) if budget else Budget())
     assert found.arm == chosen
     assert re.search(reason, found.reason), found.reason
+
+
+def test_a_limit_whose_cost_is_unknown_is_refused_and_not_chosen_by(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(text_of(MADE))
+    code, _, errors = ran("plan", "made", "--calibration", str(path), "--budget", "60s")
+    assert (code, errors.count("\n")) == (2, 1) and "no measured strategy has known seconds" in errors
+    search = searching("200tok,60s")
+    asyncio.run(auto(MADE, tmp_path)(search))
+    assert search.events[0]["strategy"] == "majority:n=4"
+    assert search.events[0]["reason"].endswith("no measured strategy has known seconds")
 
 
 def test_a_gain_that_may_be_none_is_said() -> None:
@@ -96,8 +109,8 @@ def test_the_frontier_and_its_knee() -> None:
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "made.json"
-    path.write_text(MADE.text())
-    assert Calibration.read(path) == MADE
+    path.write_text(text_of(MADE))
+    assert read(path) == MADE
     shown = json.loads(path.read_text())["summary"][1]
     assert (shown["strategy"], shown["tokens"], shown["accuracy"]["value"]) == ("majority:n=4", 100.0, 0.6)
 
@@ -125,7 +138,7 @@ def test_calibrations_of_the_same_problems_are_merged() -> None:
 def test_a_file_that_is_no_calibration_is_refused_in_one_line(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
-    refused(tmp_path, json.dumps(json.loads(MADE.text()) | change), reason)
+    refused(tmp_path, json.dumps(json.loads(text_of(MADE)) | change), reason)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +155,7 @@ def test_a_file_that_is_no_calibration_is_refused_in_one_line(
     ],
 )
 def test_an_arm_edited_by_hand_is_refused_in_one_line(tmp_path: Path, field: str, value: Any, reason: str) -> None:
-    found = json.loads(MADE.text())
+    found = json.loads(text_of(MADE))
     found["arms"][1][field] = value
     refused(tmp_path, json.dumps(found), reason)
 
@@ -161,7 +174,10 @@ def refused(folder: Path, text: str, reason: str) -> None:
 
 def result(strategy: str, n: int, right: Sequence[bool], **changes: Any) -> dict[str, Any]:
     """A bench's result with one run."""
-    problems = [{"id": str(number), "correct": each, "generated_tokens": 10 * n} for number, each in enumerate(right)]
+    problems = [
+        {"id": str(number), "correct": each, "generated_tokens": 10 * n, "signals": {"agreement": number / 30}}
+        for number, each in enumerate(right)
+    ]
     samples = {"total": n * len(right), "unreadable": 1, "missing": 0, "cut": 0, "timed_out": 0}
     run = {"strategy": strategy, "n": n, "n_problems": len(right), "usage": SINGLE.usage, "samples": samples}
     return {
@@ -187,11 +203,12 @@ def test_a_calibration_is_made_of_results_and_planned_with(tmp_path: Path) -> No
     out = str(tmp_path / "made.json")
     code, shown, errors = ran("calibrate", *files, "--out", out)
     assert code == 0 and "majority:n=4" in shown and "80.0% [" in shown, errors
-    found = Calibration.read(Path(out))
+    found = read(Path(out))
     assert [(each.strategy, each.cost("tokens"), each.seconds) for each in found.arms] == [
         ("single", 10.0, None),
         ("majority:n=4", 40.0, 2.5),
     ]
+    assert found.arms[0].signals["agreement"][:2] == (0.0, 0.0333)
     code, shown, _ = ran("plan", "made", "--calibration", out, "--budget", "20tok")
     assert code == 0 and "take:    single: no other strategy within the budget" in shown
     advised = json.loads(ran("plan", "made", "--calibration", out, "--json")[1])
@@ -220,7 +237,7 @@ def test_results_that_make_no_calibration_are_refused(tmp_path: Path, made: dict
 
 def auto(found: Calibration, folder: Path) -> Auto:
     path = folder / "policy.json"
-    path.write_text(found.text())
+    path.write_text(text_of(found))
     return Auto(policy=str(path))
 
 
@@ -281,7 +298,7 @@ def test_a_client_of_the_gateway_names_no_file(text: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_calibrations_are_whole_and_planned_with_by_name(path: Path) -> None:
-    found = Calibration.read(path)
+    found = read(path)
     assert max(getattr(parse(each.strategy)[1], "n", 1) for each in found.arms) <= SAMPLES == of_client("auto").samples
     assert is_shipped(path.stem) and of_client(f"auto:policy={path.stem}").options["policy"] == path.stem
     code, out, _ = ran("plan", found.task["name"], "--model", found.model["provenance"]["main"]["name"], "--json")

@@ -76,6 +76,19 @@ def test_samples_drawn_one_by_one_equal_those_drawn_together() -> None:
     assert len(set(keys(at_once))) == 4
 
 
+def test_after_a_rewind_the_samples_of_the_root_come_again_and_cost_nothing() -> None:
+    search, straight = toy_search(drawn), toy_search(drawn)
+    first = extend(search, [search.root], 2)
+    spent = search.ledger.spent
+    search.rewind()
+    assert extend(search, [search.root])[0] is first[0] and search.ledger.spent == spent
+    rest = extend(search, [search.root], 3)
+    assert rest[0] is first[1] and [node.path for node in rest] == [(1,), (2,), (3,)]
+    whole = extend(straight, [straight.root], 4)
+    assert keys([first[0], *rest]) == keys(whole) and search.ledger.spent == straight.ledger.spent
+    assert [record.node.key for record in search.records()][1:] == keys(whole)
+
+
 def test_a_problem_gets_the_same_samples_alone_and_beside_others() -> None:
     problems = [replace(PROBLEM, id=f"p{i}") for i in range(20)]
     generator = ToyGenerator(drawn)

@@ -1,14 +1,13 @@
 """Does a calibration choose well? Cross-fitted: it is made on four folds of the problems, and judged on the fifth.
 
-    python -m experiments.planner.run CALIBRATION ...
+    python -m experiments.planner.run
 
-Each file is one of `thinktime calibrate`. No model is loaded. Writes ``result.json`` and ``plot.png`` beside this file,
-and prints the tables.
+The samples are the committed exports, with their judgements. Everything is repeated for several random orders of the
+samples of each problem, and averaged over them. Writes ``result.json`` and ``plot.png``, and prints the tables.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,66 +15,55 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from experiments.intervals import as_points, difference, mean
+import numpy as np
+import numpy.typing as npt
+
+from experiments.banks.judge import exports
+from experiments.intervals import as_points, difference, mean, ratio
+from experiments.planner.banks import calibration_of
 from experiments.plot import legend_below, panels, save
-from experiments.provenance import provenance, write_json
+from experiments.provenance import begin, write_json
 from thinktime.core.usage import Budget
-from thinktime.planning.calibration import Arm, Calibration
+from thinktime.planning.arms import Arm
+from thinktime.planning.bins import charged, is_plain
+from thinktime.planning.calibration import Advice, Calibration
 
 HERE = Path(__file__).parent
-FOLDS = 5
-BUDGETS = (1.5, 2.5, 3.5, 5, 7, 10, 14, 20)
-"""In multiples of the cheapest strategy's mean tokens."""
+FOLDS, ORDERS = 5, 6
+BUDGETS = (1.5, 2.5, 3.5, 5, 7, 10, 14)
+"""In multiples of the mean tokens of one sample."""
 
-Policy = Callable[[Calibration, Budget], Arm]
+Floats = npt.NDArray[np.float64]
+Choice = Callable[[Calibration, Budget], Advice]
 
 
 def on(calibration: Calibration, places: Sequence[int]) -> Calibration:
     """The calibration of some of the problems."""
-    arms = tuple(
-        replace(arm, right=tuple(arm.right[each] for each in places), tokens=tuple(arm.tokens[each] for each in places))
-        for arm in calibration.arms
-    )
+    arms = tuple(arm.on(places) for arm in calibration.arms)
     return replace(calibration, arms=arms, problems=tuple(calibration.problems[each] for each in places))
 
 
 def within(calibration: Calibration, budget: Budget) -> list[Arm]:
     """The arms whose mean tokens are within the budget, or the cheapest one."""
-    assert budget.tokens is not None
-    return [arm for arm in calibration.arms if arm.cost("tokens") <= budget.tokens] or [calibration.arms[0]]
+    return [arm for arm in calibration.arms if arm.fits(budget)] or [calibration.arms[0]]
 
 
-def planner(calibration: Calibration, budget: Budget) -> Arm:
-    """The advice of the calibration."""
-    return calibration.choose(budget).arm
+def fixed(choose: Callable[[Sequence[Arm]], Arm]) -> Choice:
+    """One of the arms within the budget for all problems."""
+    return lambda calibration, budget: Advice(choose(within(calibration, budget)), "")
 
 
-def if_sure(calibration: Calibration, budget: Budget) -> Arm:
-    """The most accurate arm if its paired gain over the cheapest one is above zero within its interval."""
-    best, cheapest = highest(calibration, budget), calibration.arms[0]
-    return best if best.gain(cheapest).low > 0 else cheapest
+def highest(arms: Sequence[Arm]) -> Arm:
+    """The most accurate arm as measured, without curves."""
+    return max(arms, key=lambda arm: fmean(arm.right))
 
 
-def highest(calibration: Calibration, budget: Budget) -> Arm:
-    """The most accurate arm within the budget."""
-    return max(within(calibration, budget), key=lambda arm: fmean(arm.right))
-
-
-def dearest(calibration: Calibration, budget: Budget) -> Arm:
-    """The most expensive arm within the budget."""
-    return within(calibration, budget)[-1]
-
-
-def at_random(calibration: Calibration, budget: Budget) -> Arm:
-    """Any arm within the budget."""
-    return Random(f"{budget}/{calibration.problems[0]}").choice(within(calibration, budget))
-
-
-POLICIES: Mapping[str, Policy] = {
-    "planner": planner,
-    "only if sure of a gain": if_sure,
-    "spend it all": dearest,
-    "random": at_random,
+CHOICES: Mapping[str, Choice] = {
+    "planner": Calibration.choose,
+    "one for all": Calibration.one,
+    "best point": fixed(highest),
+    "spend it all": fixed(lambda arms: arms[-1]),
+    "random": fixed(lambda arms: Random(str(arms[0].tokens)).choice(arms)),
 }
 
 
@@ -86,83 +74,116 @@ def folds(count: int, seed: int) -> list[list[int]]:
     return [sorted(places[number::FOLDS]) for number in range(FOLDS)]
 
 
-def cross_fitted(calibration: Calibration, policy: Policy, budget: Budget, seed: int) -> list[tuple[Arm, int]]:
-    """The arm that a policy takes for each problem, chosen on the other folds; in the order of the problems."""
-    chosen: dict[int, tuple[Arm, int]] = {}
-    for held in folds(len(calibration.problems), seed):
-        seen = [place for place in range(len(calibration.problems)) if place not in set(held)]
-        pick = policy(on(calibration, seen), budget).strategy
-        whole = next(arm for arm in calibration.arms if arm.strategy == pick)
-        chosen |= {place: (whole, place) for place in held}
-    return [chosen[place] for place in range(len(calibration.problems))]
+def outcome(advice: Advice, whole: Calibration, places: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Whether what is advised solves these problems, and its tokens, those of first samples among them."""
+    arms = {arm.strategy: arm for arm in whole.arms}
+    if (policy := advice.policy) is None:
+        arm = arms[advice.arm.strategy].on(places)
+        return list(arm.right), list(arm.tokens)
+    first = next(arm for arm in whole.arms if is_plain(arm) and arm.size == policy.bins.samples)
+    values = first.signals[policy.bins.signal]
+    after = {text: charged(arms[text], first) for text in policy.strategies}
+    picks = [after[policy.strategies[policy.bins.place(values[place])]] for place in places]
+    pairs = zip(picks, places, strict=True)
+    right, tokens = zip(*((arm.right[place], arm.tokens[place]) for arm, place in pairs), strict=True)
+    return list(right), list(tokens)
 
 
-def measure(calibration: Calibration, seed: int) -> dict[str, Any]:
-    """Every policy at every budget, beside the best arm with hindsight, single, and an oracle."""
+def cross_fitted(
+    whole: Calibration, budgets: Sequence[Budget], seed: int
+) -> dict[tuple[str, int], tuple[Floats, Floats, float]]:
+    """By choice and budget: right answers, tokens, and the share of the folds with a policy by difficulty."""
+    count = len(whole.problems)
+    found = {(name, b.tokens or 0): (np.zeros(count), np.zeros(count), 0.0) for name in CHOICES for b in budgets}
+    for held in folds(count, seed):
+        seen = on(whole, sorted(set(range(count)) - set(held))).with_policies()
+        for (name, tokens), (right, spent, share) in found.items():
+            advice = CHOICES[name](seen, Budget(tokens=tokens))
+            right[held], spent[held] = outcome(advice, whole, held)
+            found[name, tokens] = right, spent, share + (advice.policy is not None) / FOLDS
+    return found
+
+
+def measure(path: Path, seed: int) -> dict[str, Any]:
+    """Every choice at every budget, beside the best arm with hindsight and an oracle."""
+    calibrations = [calibration_of(path, seed + order) for order in range(ORDERS)]
+    one_sample = fmean(fmean(each.arms[0].tokens) for each in calibrations)
+    budgets = [Budget(tokens=round(share * one_sample)) for share in BUDGETS]
+    chosen = [cross_fitted(each, budgets, seed) for each in calibrations]
+    by_name = [{arm.strategy: arm for arm in each.arms} for each in calibrations]
+    right = {name: np.mean([each[name].right for each in by_name], axis=0) for name in by_name[0]}
+    tokens = {name: np.mean([each[name].tokens for each in by_name], axis=0) for name in by_name[0]}
     rows = []
-    for share in BUDGETS:
-        tokens = round(share * calibration.arms[0].cost("tokens"))
-        budget = Budget(tokens=tokens)
-        hindsight = highest(calibration, budget)
+    for budget in budgets:
+        limit = budget.tokens or 0
+        names = [name for name in right if tokens[name].mean() <= limit] or ["single"]
+        best = max(names, key=lambda name: right[name].mean())
+        oracle = np.mean([np.max([each[name].right for name in names], axis=0) for each in by_name], axis=0)
         row: dict[str, Any] = {
-            "budget": tokens,
-            "hindsight": {"strategy": hindsight.strategy, "accuracy": mean(hindsight.right, seed)},
-            "oracle": mean(
-                [max(each) for each in zip(*(arm.right for arm in within(calibration, budget)), strict=True)]
-            ),
+            "budget": limit,
+            "hindsight": {
+                "strategy": best,
+                "accuracy": mean(right[best].tolist(), seed),
+                "tokens": float(tokens[best].mean()),
+            },
+            "oracle": mean(oracle.tolist(), seed),
         }
-        for name, policy in POLICIES.items():
-            picks = cross_fitted(calibration, policy, budget, seed)
-            right = [arm.right[place] for arm, place in picks]
+        for name in CHOICES:
+            mine = np.mean([each[name, limit][0] for each in chosen], axis=0)
+            spent = np.mean([each[name, limit][1] for each in chosen], axis=0)
+            equals = [arm for arm in right if right[arm].mean() >= mine.mean() - 1e-9]
+            cheapest = min(equals, key=lambda arm: tokens[arm].mean(), default=None)
             row[name] = {
-                "accuracy": mean(right, seed),
-                "minus_hindsight": difference(right, hindsight.right, seed),
-                "tokens": fmean(arm.tokens[place] for arm, place in picks),
-                "strategies": sorted({arm.strategy for arm, _ in picks}),
+                "accuracy": mean(mine.tolist(), seed),
+                "minus_hindsight": difference(mine.tolist(), right[best].tolist(), seed),
+                "tokens": float(spent.mean()),
+                "share_by_difficulty": fmean(each[name, limit][2] for each in chosen),
+                "cheapest_as_accurate": cheapest,
+                "its_tokens_over_mine": None if cheapest is None else ratio(tokens[cheapest], spent, seed),
+                "hindsight_tokens_over_mine": ratio(tokens[best], spent, seed),
             }
         rows.append(row)
     return {
-        "task": calibration.task["name"],
-        "model": calibration.model["generator"],
-        "n_problems": len(calibration.problems),
-        "sources": calibration.sources,
+        "task": calibrations[0].task["name"],
+        "model": calibrations[0].model["generator"],
+        "n_problems": len(calibrations[0].problems),
+        "arms": {name: {"accuracy": float(right[name].mean()), "tokens": float(tokens[name].mean())} for name in right},
         "rows": rows,
     }
 
 
 def table(measured: Mapping[str, Any]) -> str:
     """The table of a calibration in Markdown."""
-    head = ["budget, tokens", "best fixed, with hindsight", *POLICIES, "oracle"]
+    head = ["budget, tokens", "best fixed, with hindsight", *CHOICES, "oracle"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in measured["rows"]:
-        best = f"{100 * row['hindsight']['accuracy']['value']:.1f} (`{row['hindsight']['strategy']}`)"
-        cells = [f"{as_points(row[name]['minus_hindsight'])}, {row[name]['tokens']:.0f} tok" for name in POLICIES]
+        top = row["hindsight"]
+        best = f"{100 * top['accuracy']['value']:.1f} (`{top['strategy']}`), {top['tokens']:.0f} tok"
+        cells = [f"{as_points(row[name]['minus_hindsight'])}, {row[name]['tokens']:.0f} tok" for name in CHOICES]
         lines.append(f"| {' | '.join([str(row['budget']), best, *cells, f'''{100 * row['oracle']['value']:.1f}'''])} |")
     return "\n".join(lines)
 
 
 def draw(measured: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Accuracy against the tokens that each policy really spends, one panel for each calibration."""
-    figure, axes = panels(len(measured), 4.2, 3.2)
+    """Accuracy against the tokens that each choice really spends, one panel for each bank."""
+    figure, axes = panels(len(measured), 4.2 * len(measured), 3.6)
     for place, (each, panel) in enumerate(zip(measured, axes, strict=True)):
-        for name in POLICIES:
+        arms = each["arms"].values()
+        panel.plot([arm["tokens"] for arm in arms], [100 * arm["accuracy"] for arm in arms], "k.", label="fixed")
+        for name in CHOICES:
             points = sorted((row[name]["tokens"], row[name]["accuracy"]["value"]) for row in each["rows"])
             panel.plot(*zip(*((x, 100 * y) for x, y in points), strict=True), marker="o", markersize=3, label=name)
         panel.set_title(f"{each['task']}, {each['n_problems']} problems")
         panel.set_xlabel("tokens for a problem")
         panel.set_ylabel("right, %" if not place else "")
-    legend_below(figure, axes[0], 2)
+    legend_below(figure, axes[0], 3)
     save(figure, path, (0, 0.16, 1, 1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("calibrations", nargs="+", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    args = parser.parse_args()
-    measured = [measure(Calibration.read(path), args.seed) for path in args.calibrations]
-    write_json(args.out / "result.json", {**provenance(HERE, args.seed), "folds": FOLDS, "calibrations": measured})
+    args, made = begin(HERE, __doc__, "run", "result.json")
+    measured = [measure(path, args.seed) for path in exports()]
+    write_json(args.out / "result.json", made | {"folds": FOLDS, "orders": ORDERS, "banks": measured})
     draw(measured, args.out / "plot.png")
     for each in measured:
         print(f"{each['task']}, {each['model']}, {each['n_problems']} problems\n\n{table(each)}\n")

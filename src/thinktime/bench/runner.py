@@ -15,6 +15,7 @@ from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
 from thinktime.bench.bank_export import check_continued
 from thinktime.bench.execution import ProgramValues
+from thinktime.bench.signals import signals
 from thinktime.bench.statistics import DIFFERENCES, SHARES, mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tally import Kind, Tally, ends, tally
 from thinktime.bench.tasks import Task
@@ -65,6 +66,8 @@ class Outcome:
     """The strategy's log."""
     ends: tuple[dict[str, Any], ...] = ()
     """Its samples and what became of them, for `Bench.samples`."""
+    signals: Mapping[str, float] = field(default_factory=dict)
+    """Of difficulty, see `thinktime.bench.signals`; none if it draws no whole samples."""
 
 
 @dataclass
@@ -181,14 +184,16 @@ class Bench:
         correct = await self.task.right(answer.value, problem)
         if answer.node is not None:
             self.bank.add_verdict(answer.node.key, self.task.name, correct)
-        leaves = [r.node for r in search.records() if r.node.done and r.node.parent is search.root]
+        drawn = [r.node for r in search.records() if r.node.parent is search.root]
+        leaves = [node for node in drawn if node.done]
         read = [self.task.answers.read(leaf.state) for leaf in leaves]
         samples = tuple([await self.task.right(each, problem) for each in read])
         capped = self.thinking_tokens is not None
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         ended = tuple([await self._sample(record, kind, problem) for record, kind in ends(search)])
-        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, ended)
+        known = signals(search, drawn) if leaves else {}
+        return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, ended, known)
 
     async def _sample(self, record: Record, kind: Kind, problem: Problem) -> dict[str, Any]:
         node = record.node
@@ -345,6 +350,7 @@ class Bench:
                     "reference": o.problem.reference,
                     "finish": o.answer.finish,
                     "generated_tokens": o.answer.usage.generated_tokens,
+                    "signals": dict(o.signals),
                 }
                 for o in outcomes
             ],

@@ -14,13 +14,14 @@ from thinktime import __version__
 from thinktime.cli.ask import ask
 from thinktime.cli.bank import bank
 from thinktime.cli.bench import bench
+from thinktime.cli.calibrate import calibrate
 from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.data import data
 from thinktime.cli.demo import demo
 from thinktime.cli.doctor import doctor
 from thinktime.cli.models import models
 from thinktime.cli.paint import paint
-from thinktime.cli.plan import calibrate, plan
+from thinktime.cli.plan import plan
 from thinktime.cli.probe import probe
 from thinktime.cli.replay import replay
 from thinktime.cli.report import report

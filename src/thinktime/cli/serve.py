@@ -67,6 +67,9 @@ def serve(
     scorer_name: ScorerName = None,
     scorer_price: ScorerPrice = None,
     bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A file of `thinktime calibrate`, which the method auto of clients follows.")
+    ] = None,
 ) -> None:
     """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
     from thinktime.core.usage import Budget
@@ -80,7 +83,7 @@ def serve(
         return
     settings: dict[str, Any] = {} if config is None else read_config(config)
     given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
-    given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log}
+    given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log, "calibration": calibration}
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)

@@ -254,6 +254,7 @@ class Search:
             most = room if options["at_most"] is None else min(room, options["at_most"])
             ready.append((node, source, count, stem, f"{node.key}|{role}", most))
         wanted: list[Extension] = []
+        again: list[Node] = []
         parents: dict[str, tuple[Node, int]] = {}
         deadline, made = self.ledger.deadline, self._children
         for number in range(max(counts, default=0)):
@@ -261,12 +262,15 @@ class Search:
                 if number >= count:
                     continue
                 key = digest(f"{stem}/{made[stem]}")
-                parents[key] = node, made[node.key]
-                index, arrived = made[by_role], work.arrived(key)
-                extension = Extension(
-                    source, index, key, max_length=most, deadline=deadline, arrived=arrived, **options
-                )
-                wanted.append(extension)
+                if key in self.trace:  # after `rewind`
+                    again.append(self.trace[key].node)
+                else:
+                    parents[key] = node, made[node.key]
+                    index, arrived = made[by_role], work.arrived(key)
+                    extension = Extension(
+                        source, index, key, max_length=most, deadline=deadline, arrived=arrived, **options
+                    )
+                    wanted.append(extension)
                 for name in (stem, by_role, node.key):
                     made[name] += 1
         bought, covered = await self.meter.buy(work, wanted)
@@ -290,13 +294,15 @@ class Search:
             records.append(Record(node, turn, error=child.error))
             self._fail(child)
         order = {node.key: place for place, node in enumerate(nodes)}
-        records.sort(
-            key=lambda record: (order[record.node.parent.key] if record.node.parent else 0, record.node.path[-1])
-        )
+
+        def place(node: Node) -> tuple[int, int]:
+            return order[node.parent.key] if node.parent else 0, node.path[-1]
+
+        records.sort(key=lambda record: place(record.node))
         for record in records:
             self._record(record)
             del self.in_flight[record.node.key]
-        grown = [record.node for record in records]
+        grown = sorted([*again, *(record.node for record in records)], key=place)
         if prepare := getattr(self.answers, "prepare", None):
             await prepare([node.state for node in grown if node.done and self.is_answer(node)])
         return grown
@@ -496,6 +502,17 @@ class Search:
     def charge(self, role: str, usage: Usage) -> None:
         """Charge work that a strategy does itself, such as solving an integer program."""
         self.meter.settle(role, Usage(), usage)
+
+    def rewind(self) -> None:
+        """Let the next whole samples be those that the root has already, the first one first. They cost nothing again.
+
+        So a strategy that is chosen by some first samples has them as its own. They are given to `extend` without a
+        race and without confidences, which would need samples of another kind.
+        """
+        root = self.root.key
+        for name in list(self._children):
+            if name in (root, f"{root}/done") or name.startswith((f"{root}|", f"{root}/done|")):
+                del self._children[name]
 
     def prune(self, nodes: Sequence[Node]) -> None:
         """Mark nodes as pruned in the trace."""

@@ -51,13 +51,14 @@ from thinktime.gateway.replies import Chunks, SearchOutcome, error_event
 from thinktime.gateway.request import CompletionRequest, default_max_tokens, read_request
 from thinktime.gateway.responses import Response
 from thinktime.gateway.roles import Roles
-from thinktime.gateway.searching import Progress, search_for
+from thinktime.gateway.searching import Progress, refuse_large, search_for
 from thinktime.gateway.tracing import Attributes, Tracing, outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Upstream, models_in
 from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind, RemoteGenerator
 from thinktime.models.remote.client import OnEvent
 from thinktime.models.remote.limits import Share
 from thinktime.models.remote.protocol import Api
+from thinktime.planning.auto import Auto
 from thinktime.prompts.templates import overridden
 
 SILENCE = 15.0
@@ -117,6 +118,8 @@ class Gateway:
         self.metrics = Metrics()
         self.running: set[asyncio.Future[None]] = set()
         """The requests that are being answered."""
+        if config.calibration is not None:
+            refuse_large(config.calibration)
 
     def stop(self) -> None:
         """End all requests: the reply is a 503 in the shape of its API."""
@@ -295,7 +298,8 @@ class Gateway:
                     scorers[MAIN] = self.scorer
         except TimeoutError:
             raise HttpError(504, "budget.seconds: the upstream did not answer in time", param="budget") from None
-        wanted = self.bank is not None or capped or Capability.LOGPROBS in method.strategy.needs
+        measured = isinstance(method.strategy, Auto) and bool(method.strategy.policy or self.config.calibration)
+        wanted = self.bank is not None or capped or measured or Capability.LOGPROBS in method.strategy.needs
         sending = partial(
             RemoteGenerator.sending, fields=request.fields, thinking_tokens=method.thinking_tokens, logprobs=wanted
         )
@@ -311,6 +315,7 @@ class Gateway:
             within=context.client.ledger,
             addresses=self.roles.addresses,
             scorers=scorers,
+            calibration=self.config.calibration,
             prompts={**self.prompts, **method.prompts} if chat else {},
             journal=progress or self.bank,
             on_start=lambda search: entry.show(search, self.roles.addresses),

@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ class GatewayConfig:
         request_seconds: longest time of a request; a search then gives the best answer so far.
         drain_seconds: how long running requests may go on after a signal to stop; then they get a 503.
         bank: file that keeps samples and spending.
+        calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
         prompts: words that replace a prompt's own, by the prompt's name.
@@ -110,6 +111,7 @@ class GatewayConfig:
     request_seconds: float = 600
     drain_seconds: float = 30
     bank: Path | None = None
+    calibration: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -221,7 +223,7 @@ def read_config(path: Path) -> dict[str, Any]:
             settings[name] = _prompts(value)
             continue
         _check(name, value, (int,) if name in _NUMBERS else (bool,) if name == "access_log" else (str,))
-        settings[name] = {"budget": Budget.parse, "price": Price.parse, "bank": Path}.get(name, _same)(value)
+        settings[name] = _READ[name](value) if name in _READ else value
     return settings
 
 
@@ -271,5 +273,10 @@ def _check(name: str, value: object, types: tuple[type, ...]) -> None:
         raise InputError(name, value, f"give a value of type {types[0].__name__}")
 
 
-def _same(value: Any) -> Any:
-    return value
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "budget": Budget.parse,
+    "price": Price.parse,
+    "bank": Path,
+    "calibration": Path,
+}
+"""How settings are read that are no plain values."""

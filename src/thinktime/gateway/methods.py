@@ -82,12 +82,16 @@ class Method:
     @property
     def samples(self) -> int:
         """The option ``n`` (1 where there is none, and the most of ``auto``), times that of the strategy inside."""
-        samples = 1
-        strategy: Any = self.strategy
-        while strategy is not None:
-            samples *= SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
-            strategy = getattr(strategy, strategies.INNER, None)
-        return samples
+        return samples_of(self.strategy)
+
+
+def samples_of(strategy: Any) -> int:
+    """As `Method.samples`."""
+    samples = 1
+    while strategy is not None:
+        samples *= SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
+        strategy = getattr(strategy, strategies.INNER, None)
+    return samples
 
 
 async def method_of(body: Mapping[str, Any], header: str | None, listing: Listing) -> tuple[Method | None, str]:
@@ -242,7 +246,7 @@ def _of_client(name: str, values: Mapping[str, Any]) -> Strategy:
     inside = made
     while inside is not None:
         if isinstance(inside, Auto) and inside.policy:
-            from thinktime.planning.calibration import is_shipped
+            from thinktime.planning.calibration_files import is_shipped
 
             if not is_shipped(inside.policy):
                 raise InputError("auto.policy", inside.policy, "name a calibration that is shipped; files are not read")

@@ -15,6 +15,7 @@ from thinktime.gateway.methods import Method
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.text import RemoteText, thinking_counts, thinking_report
 from thinktime.models.remote.protocol import THOUGHTS
+from thinktime.planning.auto import Auto
 
 DONE = b"data: [DONE]\n\n"
 
@@ -50,8 +51,21 @@ def account(search: Search, method: Method, seed: int, answer: Answer | None = N
         "trace": search.problem.id,
         "account": search.ledger.spent.as_dict(),
         "accounts": as_rows(search.meter.accounts),
+        **_chosen(search, method),
         **({} if method.thinking_tokens is None else {"thinking": _thinking(search, method.thinking_tokens)}),
     }
+
+
+def _chosen(search: Search, method: Method) -> dict[str, Any]:
+    """What ``auto`` chose and why, without the file of its calibration."""
+    if not isinstance(method.strategy, Auto):
+        return {}
+    logged: dict[str, Any] = {}
+    for event in search.events:
+        logged |= event
+        if "planner" in event:
+            break
+    return {"chosen": {name: value for name, value in logged.items() if name != "planner"}}
 
 
 def _thinking(search: Search, limit: int) -> dict[str, Any]:

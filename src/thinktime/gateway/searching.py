@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from thinktime.core.errors import InputError, ThinktimeError
@@ -19,14 +20,14 @@ from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.answers import SampleAnswers, fallback_sample, truncated_sample
 from thinktime.gateway.auth import over_budget
 from thinktime.gateway.errors import HttpError, http_error
-from thinktime.gateway.methods import Method
+from thinktime.gateway.methods import Method, samples_of
 from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
-from thinktime.planning.auto import Auto
+from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.session import Session
-from thinktime.strategies import check
+from thinktime.strategies import Strategy, check, parse
 
 OnProgress = Callable[[str], None]
 _SCORED = {Capability.SCORES, Capability.PROCESS_REWARD}
@@ -42,6 +43,7 @@ async def search_for(
     addresses: tuple[str, ...],
     scorers: Mapping[str, Scorer],
     prompts: Mapping[str, Prompt],
+    calibration: Path | None = None,
     journal: Journal | None = None,
     on_start: Callable[[Search], None] | None = None,
 ) -> SearchOutcome:
@@ -58,6 +60,7 @@ async def search_for(
         addresses: of upstreams; they are removed from errors.
         scorers: by role; ``main`` is used if the method scores.
         prompts: in place of the strategies' own, by name.
+        calibration: a file that ``auto`` follows, if the request names no calibration.
         journal: stores and finds samples.
         on_start: called with the search before it runs.
 
@@ -77,20 +80,47 @@ async def search_for(
             journal=journal,
         )
         search = session.search(request.problem, within)
-        check(method.name, method.strategy, search)
+        strategy = method.strategy if calibration is None else following(method.strategy, calibration, search)
+        check(method.name, strategy, search)
         _refuse_unpriced(search)
     except ThinktimeError as error:
         raise http_error(error, addresses) from None
     if on_start is not None:
         on_start(search)
     try:
-        return SearchOutcome(await _answer(method, search), search, method, request)
+        return SearchOutcome(await _answer(strategy, search), search, method, request)
     except (HttpError, ThinktimeError) as error:
         found = http_error(error, addresses)
         found.account = account(search, method, request.seed)
         raise found from None
     finally:
         search.ledger.forfeit()
+
+
+def following(strategy: Strategy, calibration: Path, search: Search) -> Strategy:
+    """``auto`` with the server's calibration, if it fits the request; any other strategy as it is."""
+    if not isinstance(strategy, Auto) or strategy != Auto():
+        return strategy
+    from thinktime.planning.calibration_files import advise, policy
+
+    try:
+        policy(str(calibration)).refuse_other(search)
+        advise(str(calibration), search.ledger.budget, search.capabilities)
+    except InputError:
+        search.log(reason="the server's calibration is of another model, scorer or temperature")
+        return strategy
+    return Auto(policy=str(calibration))
+
+
+def refuse_large(calibration: Path) -> None:
+    """Raise an `InputError` if a file is no calibration, or has a strategy of more samples than ``auto`` may draw."""
+    from thinktime.planning.calibration_files import policy
+
+    for arm in policy(str(calibration)).arms:
+        if samples_of(parse(arm.strategy)[1]) > SAMPLES:
+            raise InputError(
+                "calibration", str(calibration), f"auto draws {SAMPLES} samples at most, not {arm.strategy}"
+            )
 
 
 def _refuse_unpriced(search: Search) -> None:
@@ -107,10 +137,10 @@ def _refuse_unpriced(search: Search) -> None:
             raise InputError(error.field, error.value, f"for {role}, {error.fix}") from None
 
 
-async def _answer(method: Method, search: Search) -> Answer:
+async def _answer(strategy: Strategy, search: Search) -> Answer:
     """The method's answer, or else the best sample that was paid for."""
     try:
-        answer = await method.strategy(search)
+        answer = await strategy(search)
     except ThinktimeError:
         if truncated_sample(search) is None:
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from thinktime import plugins
 from thinktime.core.errors import UnknownNameError
@@ -15,6 +15,10 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import missing
 from thinktime.strategies import check, find, parse
+
+if TYPE_CHECKING:
+    from thinktime.planning.bins import Policy
+    from thinktime.planning.calibration import Advice
 
 SAMPLES = 16
 """Most samples of a vote without a calibration, and of shipped calibrations; a budget may end it earlier."""
@@ -74,21 +78,45 @@ class Auto:
 
     def validate(self, search: Search) -> None:
         """Refuse a calibration of another model, and a choice that this search cannot run."""
-        check(*parse(self._choice(search)[0]), search)
+        texts = self._advice(search).strategies if self.policy else (self._planner.choose(search),)
+        for text in texts:
+            check(*parse(text), search)
 
     async def __call__(self, search: Search) -> Answer:
-        """Choose a strategy, log the choice and its reason, and run the strategy."""
-        text, reason = self._choice(search)
-        search.log(planner=self.policy or self.planner, strategy=text, **reason)
+        """Choose a strategy, log the choice and its reason, and run the strategy.
+
+        A policy by difficulty first draws some samples. A strategy of independent samples begins with them.
+        """
+        if not self.policy:
+            text = self._planner.choose(search)
+            search.log(planner=self.planner, strategy=text)
+            return await parse(text)[1](search)
+        advice = self._advice(search)
+        text, seen = advice.arm.strategy, dict[str, Any]()
+        if advice.policy is not None:
+            text, seen = await self._by_first_samples(search, advice.policy)
+        search.log(planner=self.policy, strategy=text, reason=advice.reason, **seen)
         return await parse(text)[1](search)
 
-    def _choice(self, search: Search) -> tuple[str, dict[str, str]]:
-        """The strategy as text, and the reason if a calibration chose it."""
-        if not self.policy:
-            return self._planner.choose(search), {}
-        from thinktime.planning.calibration import policy  # needs numpy
+    async def _by_first_samples(self, search: Search, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """The strategy of the bin of this problem, and what is logged of the choice.
 
-        calibration = policy(self.policy)
-        calibration.refuse_other(search)
-        choice = calibration.runnable(search).choose(search.ledger.budget)
-        return choice.arm.strategy, {"reason": choice.reason}
+        Without the signal, or without any sample within the budget, the problem counts as hard.
+        """
+        from thinktime.bench.signals import signals
+        from thinktime.planning.arms import is_independent
+
+        bins = policy.bins
+        first = await search.extend([search.root], bins.samples)
+        value = signals(search, first).get(bins.signal, 0.0)
+        number = bins.place(value)
+        text = policy.strategies[number]
+        if is_independent(text):
+            search.rewind()
+        return text, {"bin": bins.name(number), bins.signal: value, "first_samples": len(first)}
+
+    def _advice(self, search: Search) -> Advice:
+        from thinktime.planning.calibration_files import advise, policy  # they need numpy
+
+        policy(self.policy).refuse_other(search)
+        return advise(self.policy, search.ledger.budget, search.capabilities)

@@ -22,7 +22,7 @@ class Price:
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise InputError("price", value, "give dollars per million tokens, 0 or more")
 
-    def dollars(self, prompt: int, cached: int, generated: int) -> float:
+    def dollars(self, prompt: float, cached: float, generated: float) -> float:
         """The cost of these token counts in dollars; ``prompt`` does not include ``cached``."""
         reused = self.prompt if self.cached is None else self.cached
         return (self.prompt * prompt + reused * cached + self.generated * generated) / 1e6

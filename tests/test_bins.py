@@ -1,0 +1,228 @@
+"""Policies by difficulty: signals, bins, what they cost, folds, the file, and ``auto`` that draws the first samples."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from commands import ran
+
+from thinktime.bench.signals import signals
+from thinktime.core.errors import InputError
+from thinktime.core.search import Search
+from thinktime.core.types import Sampling
+from thinktime.core.usage import Budget
+from thinktime.planning.arms import Arm, fitted
+from thinktime.planning.auto import Auto
+from thinktime.planning.bins import Bins, charged, policy
+from thinktime.planning.calibration import Calibration
+from thinktime.planning.calibration_files import read, text
+from thinktime.strategies import parse
+from thinktime.testing import ANSWERS, PROBLEM, Piece, WordGenerator, WordScorer, check_strategy
+
+COUNT = 200
+HARD = tuple(number < COUNT // 2 for number in range(COUNT))
+
+
+def arm(strategy: str, right: tuple[float, ...], tokens: float, **signals: tuple[float, ...]) -> Arm:
+    usage = {"judge_tokens": 0.0, "model_calls": tokens / 10, "scorer_calls": 0.0}
+    samples = {"total": COUNT, "unreadable": 0, "missing": 0, "cut": 0, "timed_out": 0}
+    return Arm(strategy, right, (tokens,) * COUNT, usage, None, samples, signals)
+
+
+def calibration(*arms: Arm) -> Calibration:
+    model = {"generator": WordGenerator().name, "scorer": None}
+    problems = tuple(map(str, range(COUNT)))
+    return Calibration({"name": "made"}, model, {"temperature": 1.0}, 0, problems, arms, ({"command": "made"},))
+
+
+RNG = Random(0)
+NOISE = tuple(round(RNG.random(), 3) for _ in range(COUNT))
+KNOWS = tuple(0.1 + 0.2 * noise if hard else 0.6 + 0.2 * noise for hard, noise in zip(HARD, NOISE, strict=True))
+EASY = tuple(float(not hard) for hard in HARD)
+SINGLE = arm("single", EASY, 10, agreement=KNOWS)
+VOTE = arm("majority:n=16", (1.0,) * COUNT, 160)
+MADE = calibration(SINGLE, VOTE).with_policies()
+
+
+def searching(budget: Budget | None = None, **changes: Any) -> Search:
+    given: dict[str, Any] = {"answers": ANSWERS, "sampling": Sampling(1.0, max_length=20)} | changes
+    return Search(PROBLEM, given.pop("generator", WordGenerator()), budget=budget, **given)
+
+
+def test_easy_problems_stop_after_the_first_sample() -> None:
+    found = MADE.policies[-1]
+    assert found.strategies == ("majority:n=16", "single") and found.bins.samples == 1
+    assert 0.3 < found.bins.edges[0] <= 0.6
+    # half of the problems take 10 tokens and the others 160; near the edge some take 160 that need not
+    assert found.gain.value == 0 and 85 <= found.tokens < 100 and found.tokens_of_one == 160 and found.is_better
+    advice = MADE.choose(Budget(tokens=1000))
+    assert advice.policy == found and "in place of 160 tokens" in advice.reason
+    assert MADE.choose(Budget(tokens=20)).policy is None
+
+
+def test_methods_that_cross_gain() -> None:
+    hard = tuple(float(each) for each in HARD)
+    found = policy((SINGLE, arm("beam_search:n=4", hard, 60)), 100)
+    assert found is not None and found.strategies == ("beam_search:n=4", "single")
+    assert found.gain.low > 0.4 and 35 < found.tokens < 45  # half pay for the first sample, and then for the search
+
+
+def test_a_signal_that_knows_nothing_gives_one_arm_for_all() -> None:
+    rng = Random(1)
+    single, vote = (tuple(float(rng.random() < rate) for _ in range(COUNT)) for rate in (0.3, 0.5))
+    found = calibration(arm("single", single, 10, agreement=NOISE), arm("majority:n=16", vote, 160)).with_policies()
+    assert found.policies and not found.policies[-1].is_better
+    assert found.choose(Budget()).policy is None
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        (replace(SINGLE, signals={}), VOTE),
+        (arm("beam_search:n=4", EASY, 10, agreement=KNOWS), VOTE),
+        (SINGLE.on(range(30)), VOTE.on(range(30))),
+    ],
+    ids=["no signals", "no plain samples", "too few problems"],
+)
+def test_without_signals_or_problems_there_is_no_policy(arms: tuple[Arm, ...]) -> None:
+    assert policy(arms, 1000) is None
+
+
+def test_first_samples_are_charged_once() -> None:
+    first = arm("majority:n=2", EASY, 20)
+    assert charged(VOTE, first).tokens[0] == 160 and charged(VOTE, first).usage["model_calls"] == 16
+    assert charged(SINGLE, first).tokens[0] == 20
+    assert charged(arm("beam_search:n=4", EASY, 60), first).cost("tokens") == 80
+    assert charged(replace(VOTE, usage={"flops": None}), first).usage["flops"] is None
+
+
+def test_a_value_on_an_edge_is_in_the_easier_bin() -> None:
+    bins = Bins("agreement", 2, (0.5, 0.75))
+    assert [bins.place(value) for value in (0.0, 0.5, 0.7, 0.75, 1.0)] == [0, 1, 1, 2, 2]
+    names = [bins.name(number) for number in range(3)]
+    assert names == ["agreement below 0.5", "agreement from 0.5 and below 0.75", "agreement from 0.75"]
+
+
+def test_other_limits_hold_for_every_bin() -> None:
+    assert MADE.choose(Budget(tokens=1000, calls=16)).policy is not None
+    assert MADE.choose(Budget(tokens=1000, calls=15)).arm.strategy == "single"
+    assert MADE.choose(Budget(tokens=1000, calls=15)).policy is None
+
+
+def test_a_file_keeps_its_policies(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(text(MADE))
+    assert read(path) == MADE
+    assert json.loads(path.read_text())["policies"][-1]["take"] == "the policy"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"strategies": ["single"]}, "one strategy more than edges"),
+        ({"strategies": ["single", "majority:n=3"]}, "strategies that are measured"),
+        ({"bins": {"signal": "mood", "samples": 1, "edges": [0.5]}}, "a known signal"),
+        ({"bins": {"signal": "agreement", "samples": 1, "edges": [0.5, 0.5]}}, "rising edges"),
+        ({"bins": {"signal": "agreement", "samples": 1, "edges": ["x"]}}, "TypeError"),
+        ({"bins": {"signal": "agreement", "samples": 1000, "edges": [0.5]}}, "1 to 4 first samples"),
+        ({"gain": 3}, "TypeError"),
+        ({"budget": None}, "TypeError"),
+    ],
+)
+def test_a_policy_edited_by_hand_is_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    found = json.loads(text(MADE))
+    found["policies"][-1] |= change
+    path = tmp_path / "made.json"
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=reason):
+        read(path)
+
+
+def test_signals_are_the_agreement_and_the_confidence_of_samples() -> None:
+    texts = {0: "so 7", 1: "so so 7", 2: "none", 3: "so 8"}
+    search = searching(generator=WordGenerator(lambda extension: Piece(texts[extension.index], "eos")))
+    found = signals(search, asyncio.run(search.extend([search.root], 4)))
+    assert found["agreement"] == 0.5 and 0 < found["confidence"] < 1
+    assert signals(search, []) == {}
+
+
+def following(found: Calibration, folder: Path) -> Auto:
+    path = folder / "policy.json"
+    path.write_text(text(found))
+    return Auto(policy=str(path))
+
+
+@pytest.mark.parametrize(("edge", "chosen", "samples"), [(0.0, "single", 1), (2.0, "majority:n=16", 16)])
+def test_auto_goes_on_with_the_arm_of_the_bin(tmp_path: Path, edge: float, chosen: str, samples: int) -> None:
+    bins = replace(MADE.policies[-1].bins, edges=(edge,))
+    method = following(replace(MADE, policies=(replace(MADE.policies[-1], bins=bins),)), tmp_path)
+    mine, its = searching(), searching()
+    answers = asyncio.run(method(mine)), asyncio.run(parse(chosen)[1](its))
+    assert answers[0].value == answers[1].value and mine.trace.keys() == its.trace.keys()
+    assert mine.ledger.spent == its.ledger.spent and mine.ledger.spent.model_calls == samples
+    logged = mine.events[0]
+    assert logged["strategy"] == chosen and logged["first_samples"] == 1 and "across folds" in logged["reason"]
+    assert logged["bin"].startswith("agreement ") and logged["agreement"] in (0.0, 1.0)
+
+
+def test_auto_by_difficulty_keeps_the_laws(tmp_path: Path) -> None:
+    judged = {**MADE.model, "scorer": WordScorer().name}  # the laws run with a scorer
+    check_strategy(following(replace(MADE, model=judged), tmp_path))
+
+
+def test_curves_take_the_noise_from_single_sizes() -> None:
+    """Four sizes on a line with one size off it; a bend beyond noise stays."""
+    rng = Random(2)
+
+    def right(share: float) -> tuple[float, ...]:
+        values = [float(number < share * COUNT) for number in range(COUNT)]
+        rng.shuffle(values)
+        return tuple(values)
+
+    sizes = {1: 0.5, 2: 0.6, 4: 0.5, 8: 0.6}
+    arms = tuple(arm(f"most_likely:n={n}" if n > 1 else "single", right(rate), 10 * n) for n, rate in sizes.items())
+    means = [sum(each.right) / COUNT for each in fitted(arms)]
+    # least squares over 0, 1, 2, 3: the slope is (1.5 * 0.1 + 0.5 * -0.1) / 5, through the mean of 0.55
+    assert means == pytest.approx([0.5, 0.54, 0.56, 0.58])
+    bent = {1: 0.1, 2: 0.6, 4: 0.6, 8: 0.1}
+    arms = tuple(arm(f"most_likely:n={n}" if n > 1 else "single", right(rate), 10 * n) for n, rate in bent.items())
+    assert [sum(each.right) / COUNT for each in fitted(arms)] == pytest.approx([0.1, 0.6, 0.6, 0.1])
+
+
+def test_plan_shows_the_policy_and_a_command_that_follows_it(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(text(MADE))
+    code, shown, errors = ran("plan", "made", "--calibration", str(path), "--budget", "1000tok")
+    assert code == 0 and f"take:    auto:policy={path}: across folds +0.0 [" in shown, errors
+    assert "draws 1 first" in shown and ": majority:n=16" in shown
+    assert f"--strategies auto:policy={path} " in shown
+    found = json.loads(ran("plan", "made", "--calibration", str(path), "--json")[1])
+    assert list(found["policy"]["bins"].values()) == ["majority:n=16", "single"]
+
+
+def test_whole_numbers_of_a_file_do_not_round_the_curves(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    found = calibration(SINGLE, arm("most_likely:n=2", NOISE, 20), arm("most_likely:n=4", EASY, 40))
+    path.write_text(text(found))
+    assert [read(path).value(each) for each in found.arms] == [found.value(each) for each in found.arms]
+    whole = [replace(each, right=(1, 0) * (COUNT // 2)) for each in found.arms]
+    assert [sum(each.right) / COUNT for each in fitted(whole)] == pytest.approx([0.5] * 3)
+    other = replace(whole[2], right=(1, 1, *whole[2].right[2:]))  # one problem more, which makes no bend
+    assert 0 < fitted([*whole[:2], other])[1].right[1] < 1
+
+
+def test_a_vote_of_an_even_size_is_taken_for_one_of_the_odd_size_before() -> None:
+    sizes = {1: 0.3, 2: 0.4, 3: 0.45, 4: 0.55, 8: 0.7}
+    arms = [
+        arm(f"majority:n={n}" if n > 1 else "single", tuple(float(place < rate * COUNT) for place in range(COUNT)), n)
+        for n, rate in sizes.items()
+    ]
+    means = [sum(each.right) / COUNT for each in fitted(arms)]
+    assert means[0] == pytest.approx(0.3) and means[2] == pytest.approx(means[3])
+    assert 0.3 < means[1] < 0.4
