@@ -115,7 +115,11 @@ def bench(
         bool, typer.Option("--plot-missing", help="Draw runs in the report although some of their samples are missing.")
     ] = False,
     bank: Annotated[
-        Path | None, typer.Option(help="The sample bank; default: bank.db in --out. With --replay also an export.")
+        str | None,
+        typer.Option(
+            help="The sample bank: a file, or postgresql://USER@HOST/DATABASE; default: bank.db in --out. "
+            "With --replay also an export."
+        ),
     ] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = None,
@@ -211,7 +215,7 @@ def bench(
         seed=seed,
     )
     place = bank or out / "bank.db"
-    with exported_bank(place) if is_export(place, replay_bank) else Bank(place) as opened:
+    with exported_bank(Path(place)) if is_export(place, replay_bank) else Bank(place) as opened:
         session = open_replay(config, opened) if replay_bank else open_session(config)
         if replay_bank:  # random scores are in the bank
             controls = {role: name for role, name in controls.items() if name != "random"}

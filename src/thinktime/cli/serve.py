@@ -45,7 +45,12 @@ def serve(
     ] = None,
     scorer_name: ScorerName = None,
     scorer_price: ScorerPrice = None,
-    bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
+    bank: Annotated[
+        str | None,
+        typer.Option(
+            help="Keeps samples and spending: a file, or postgresql://USER@HOST/DATABASE, which several servers share."
+        ),
+    ] = None,
 ) -> None:
     """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
     from thinktime.core.usage import Budget

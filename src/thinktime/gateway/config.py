@@ -83,7 +83,7 @@ class GatewayConfig:
         max_samples: most samples of one request.
         max_body: most bytes of a request.
         request_seconds: longest time of a request; a search then gives the best answer so far.
-        bank: file that keeps samples and spending.
+        bank: keeps samples and spending: a file, or ``postgresql://USER@HOST/DATABASE``, which several gateways share.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
         prompts: words that replace a prompt's own, by the prompt's name.
@@ -103,7 +103,7 @@ class GatewayConfig:
     max_samples: int = 1024
     max_body: int = 32 * 1024 * 1024
     request_seconds: float = 600
-    bank: Path | None = None
+    bank: Path | str | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -193,7 +193,7 @@ def read_config(path: Path) -> dict[str, Any]:
             settings[name] = _prompts(value)
             continue
         _check(name, value, (int,) if name in _NUMBERS else (str,))
-        settings[name] = {"budget": Budget.parse, "price": Price.parse, "bank": Path}.get(name, _same)(value)
+        settings[name] = {"budget": Budget.parse, "price": Price.parse}.get(name, _same)(value)
     return settings
 
 
