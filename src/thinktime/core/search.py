@@ -482,7 +482,7 @@ class Search:
 
     def charge(self, role: str, usage: Usage) -> None:
         """Charge work that a strategy does itself, such as solving an integer program."""
-        self.meter.settle(role, Usage(), usage)
+        self.meter.charge(role, usage)
 
     def prune(self, nodes: Sequence[Node]) -> None:
         """Mark nodes as pruned in the trace."""

@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
-from thinktime.core.ledger import Ledger
+from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.errors import HttpError
@@ -168,28 +168,37 @@ class KeptLedger(Ledger):
         self._account, self._bank = account, bank
         self.spent = bank.spending().get(account, Usage())
 
-    def reserve(self, worst_case: Usage) -> bool:
+    async def reserve(self, worst_case: Usage) -> Reservation | None:
         """As `Ledger.reserve`, and write the reservation to the bank.
 
         Raises:
             BankError: the bank cannot be written; nothing is reserved then.
         """
-        if not super().reserve(worst_case):
-            return False
-        try:
-            self._keep()
-        except BankError:
-            super().settle(worst_case, Usage())
-            raise
-        return True
+        reservation = await super().reserve(worst_case)
+        if reservation is not None:
+            try:
+                self._keep()
+            except BankError:
+                super().settle([reservation], Usage())
+                raise
+        return reservation
 
-    def settle(self, reserved: Usage, actual: Usage) -> None:
+    def settle(self, reservations: Sequence[Reservation], actual: Usage) -> None:
         """As `Ledger.settle`, and write the actual cost to the bank.
 
         Raises:
-            BankError: the bank cannot be written; it then still has the reservation.
+            BankError: the bank cannot be written; it then still has the reservations.
         """
-        super().settle(reserved, actual)
+        super().settle(reservations, actual)
+        self._keep()
+
+    def charge(self, usage: Usage) -> None:
+        """As `Ledger.charge`, and write the cost to the bank.
+
+        Raises:
+            BankError: the bank cannot be written.
+        """
+        super().charge(usage)
         self._keep()
 
     def _keep(self) -> None:
@@ -302,7 +311,7 @@ def limits_spending(budget: Budget) -> bool:
     return budget != _UNLIMITED and replace(budget, seconds=None) != _UNLIMITED
 
 
-async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> None:
+async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> Reservation:
     """Reserve on a ledger; if only the reservations of other requests prevent it, wait until they settle.
 
     Args:
@@ -314,10 +323,11 @@ async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request;
         HttpError: too little of the budget is left.
         BusyError: other requests have reserved it for too long.
     """
-    while not ledger.reserve(worst_case):
+    while (reservation := await ledger.reserve(worst_case)) is None:
         if not ledger.fits_later(worst_case):
             raise over_budget(wanted)
         await ledger.freed()
+    return reservation
 
 
 def over_budget(wanted: str = "the request; lower max_tokens") -> HttpError:
