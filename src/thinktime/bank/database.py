@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from thinktime.core.errors import BankError, UnreachableBankError
 
 Row = tuple[Any, ...]
 
@@ -113,6 +116,20 @@ def shown(place: Path | str) -> str:
     hosts, slash, database = address.partition("?")[0].partition("/")
     hosts = re.sub(r":(?!\d+(,|$))[^,]*", "", hosts)  # what is no port may be a password
     return f"{scheme}://{user.partition(':')[0]}{at}{hosts}{slash}{database}"
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Name the bank in the errors of its database.
+
+    Raises:
+        BankError: a `DatabaseError` was raised; an `UnreachableBankError` if the database cannot be reached.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        kind = UnreachableBankError if error.unreachable else BankError
+        raise kind(f"bank={place!r}: {error}") from error.__cause__
 
 
 def one_line(error: BaseException) -> str:

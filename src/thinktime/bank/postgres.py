@@ -35,7 +35,8 @@ CREATE INDEX readings_key ON readings USING hash (key);
 CREATE UNIQUE INDEX readings_once ON readings (md5(key), scorer);
 CREATE UNIQUE INDEX imports_once ON imports (md5(header));
 CREATE TABLE reservations (
-    id UUID PRIMARY KEY, account TEXT COLLATE "C" NOT NULL, worst TEXT NOT NULL, expires TIMESTAMPTZ NOT NULL
+    id UUID PRIMARY KEY, account TEXT COLLATE "C" NOT NULL, owner TEXT NOT NULL, worst TEXT NOT NULL,
+    expires TIMESTAMPTZ NOT NULL
 );
 """
 )
@@ -52,7 +53,6 @@ DEFAULTS = {
 """Options of connections, unless the URL has others. A server that vanishes is noticed within seconds."""
 
 WAITS = (0.0, 0.5, 2.0)
-"""Seconds before each new try of a call that lost its connection."""
 SETTINGS = "SET idle_in_transaction_session_timeout = '30s'"
 """A stalled process must not hold locks that others wait for."""
 
@@ -98,13 +98,15 @@ class PostgresDatabase:
     Args:
         url: ``postgresql://USER@HOST:PORT/DATABASE``; libpq's options and environment variables apply.
         read_only: only read it.
+        waits: seconds before each new try of a call that lost its connection; by default three tries in 2.5 s.
 
     Raises:
         DatabaseError: it cannot be opened, or its tables belong to another program.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, waits: Sequence[float] | None = None) -> None:
         self._url, self._read_only = url, read_only
+        self._waits = WAITS if waits is None else waits
         self._turn = threading.Lock()
         self._connection = connect(url)
         try:
@@ -119,7 +121,7 @@ class PostgresDatabase:
     def read(self, query: str, values: Sequence[object]) -> list[Row]:
         """As `Database.read`."""
         text = query.replace("?", "%s")
-        return self._tried("read", lambda connection: connection.execute(text, values).fetchall())
+        return self.run("read", lambda connection: connection.execute(text, values).fetchall())
 
     def write(self, statement: str, rows: Sequence[Row]) -> None:
         """As `Database.write`."""
@@ -132,16 +134,24 @@ class PostgresDatabase:
 
         if self._read_only:
             raise failed("write", "it is open for reading only", "open it for writing")
-        self._tried("write", work)
+        self.run("write", work)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _tried(self, doing: str, work: Callable[[psycopg.Connection[Row]], Result]) -> Result:
-        """The result of a call, which is tried again if its connection is lost."""
+    def run(self, doing: str, work: Callable[[psycopg.Connection[Row]], Result]) -> Result:
+        """The result of a call, which is tried again if its connection is lost, so it must be safe to repeat.
+
+        Args:
+            doing: ``read`` or ``write``, for the message of an error.
+            work: what to do with the connection.
+
+        Raises:
+            DatabaseError: it fails.
+        """
         with self._turn:
-            for wait in (*WAITS, None):
+            for wait in (*self._waits, None):
                 try:
                     if self._connection.broken:
                         self._connection = connect(self._url)

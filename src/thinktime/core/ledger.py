@@ -38,6 +38,8 @@ class Ledger:
         self.budget = budget or Budget()
         self.patience: float | None = None
         """Most seconds that a call waits for what others reserved here; None is no limit. Set it on a shared ledger."""
+        self.poll: float | None = None
+        """Seconds after which a waiting call tries again, because other processes settle unseen; None: it is woken."""
         self._blocked: float | None = None
         """The time at which calls under this ledger began to wait for others; None if none waits."""
         self.spent = Usage()
@@ -94,6 +96,7 @@ class Ledger:
         seconds += [] if (left := self._patience_left()) is None else [left]
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ledgers = list(self._chain())
+        seconds += [ledger.poll for ledger in ledgers if ledger.poll is not None]
         for ledger in ledgers:
             ledger._waiting.add(waiting)
         try:

@@ -173,7 +173,11 @@ class Meter:
                 worst = work.worst_case(item)
                 part = await self.ledger.reserve(worst)
                 if part is None:
-                    if not granted and not self.ledger.fits_later(worst) and (shorter := work.shorter(item)) is not None:
+                    if (
+                        not granted
+                        and not self.ledger.fits_later(worst)
+                        and (shorter := work.shorter(item)) is not None
+                    ):
                         part = await self.ledger.reserve(work.worst_case(shorter))
                         if part is not None:
                             return [shorter], [part], list(wanted[place + 1 :])

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -33,6 +34,9 @@ from thinktime.gateway.limits import (
 )
 from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.limits import Room
+
+if TYPE_CHECKING:
+    from thinktime.gateway.shared import Keeper
 
 _UNLIMITED = Budget()
 
@@ -211,11 +215,18 @@ class Auth:
 
     With a bank, earlier spending counts as well. The gateway's total is the sum of all accounts in the bank, including
     those of keys that are no longer configured.
+
+    Args:
+        config: keys and budgets.
+        bank: keeps the spending of one gateway.
+        keeper: keeps the spending of several gateways, instead of the bank.
     """
 
-    def __init__(self, config: GatewayConfig, bank: Bank | None = None) -> None:
+    def __init__(self, config: GatewayConfig, bank: Bank | None = None, keeper: Keeper | None = None) -> None:
         self._bank = bank
-        self.ledger = Ledger(replace(config.budget, seconds=None))
+        self._keeper = keeper
+        budget = replace(config.budget, seconds=None)
+        self.ledger = Ledger(budget) if keeper is None else keeper.of_all(budget)
         """The spending of all clients together."""
         self.ledger.patience = WAIT_SECONDS
         self._request_seconds = Budget(seconds=config.request_seconds)
@@ -223,7 +234,8 @@ class Auth:
         self._most = (most_body, most_samples)
         self._rooms = (Room(2 * most_body), Room(2 * most_samples))
         self._failed = FailedKeys()
-        self.ledger.spent = Usage() if bank is None else total(bank.spending().values())
+        if bank is not None and keeper is None:
+            self.ledger.spent = total(bank.spending().values())
         self._requires_key = bool(config.keys)
         self._clients = [(key.sha256, self._client(key.name, key.budget, config, key)) for key in config.keys]
         self._anonymous = self._client("anybody", Budget(), config)
@@ -254,7 +266,10 @@ class Auth:
 
     def account(self, name: str, budget: Budget | None = None) -> Ledger:
         """A ledger within that of all clients."""
-        if self._bank is None:
+        ledger: Ledger
+        if self._keeper is not None:
+            ledger = self._keeper.ledger(budget or Budget(), name)
+        elif self._bank is None:
             ledger = Ledger(budget, within=self.ledger)
         else:
             ledger = KeptLedger(budget or Budget(), name, self._bank, self.ledger)

@@ -1,0 +1,386 @@
+"""Ledgers whose accounts several gateways share. The database keeps the counts; a ledger here shows the last it saw.
+
+A reservation waits for the database in a thread. Settlements wait in a queue, which one thread stores; it also renews
+the leases of open reservations. If the database cannot be reached, accounts with a budget are refused, and the others
+go on: their costs wait in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from thinktime.bank.accounts import Accounts, Balance, Balances
+from thinktime.bank.store import ALL, Bank
+from thinktime.core.errors import BankError, UnreachableBankError
+from thinktime.core.ledger import Ledger, Reservation
+from thinktime.core.types import Problem, Score
+from thinktime.core.usage import Budget, Usage, total
+
+_log = logging.getLogger("thinktime")
+
+THREADS = 4
+"""Reservations of this process that the database works on at once."""
+REPLY_SECONDS = 5.0
+"""Longest wait for the database to answer a reservation."""
+DOWN_SECONDS = 1.0
+"""Time after a failure in which the database is not asked again."""
+LOOK_SECONDS = 0.25
+"""Time after which a waiting call looks whether other processes have settled."""
+CLOSE_SECONDS = 5.0
+"""Longest wait at the end for settlements to be stored. What is not stored then counts as spent, by its lease."""
+
+FIND_SECONDS = 0.5
+"""Longest wait for a banked sample; meanwhile the event loop stands still."""
+MISS_SECONDS = 10.0
+"""Time after a failure in which samples are neither kept nor found."""
+MOST_WAITING = 1000
+"""Most calls that wait for the bank."""
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredReservation(Reservation):
+    """A reservation with a row in the database, or one that gets its row when it is settled."""
+
+    name: UUID = field(default_factory=uuid4)
+    stored: bool = True
+
+
+@dataclass
+class _Settlement:
+    """Reservations to settle in the database."""
+
+    ledger: SharedLedger
+    reservations: Sequence[StoredReservation]
+    actual: Usage
+    unstored: list[StoredReservation] = field(init=False)
+    """Those that have no row yet."""
+
+    def __post_init__(self) -> None:
+        self.unstored = [each for each in self.reservations if not each.stored]
+
+
+class SeenLedger(Ledger):
+    """Shows the last that is known of an account in the database, and what this process asks for now."""
+
+    def __init__(self, budget: Budget, within: Ledger | None = None) -> None:
+        super().__init__(budget, within=within)
+        self._balance = Balance(Usage(), Usage())
+        self._asked: list[Usage] = []
+
+    @property
+    def limited(self) -> bool:
+        """Whether the account has a budget."""
+        return self._limited
+
+    def see(self, balance: Balance | None) -> None:
+        """Show this balance, unless it is older than the one before."""
+        if balance is not None and balance.spent.model_calls >= self.spent.model_calls:
+            self.spent, self._balance = balance.spent, balance
+            self._reserved = balance.reserved + total(self._asked)
+
+    def ask(self, worst_case: Usage) -> None:
+        """Count a worst case as reserved until the database has answered."""
+        self._asked.append(worst_case)
+        self._reserved = self._balance.reserved + total(self._asked)
+
+    def answered(self, worst_case: Usage) -> None:
+        """End an `ask`."""
+        self._asked.remove(worst_case)
+        self._reserved = self._balance.reserved + total(self._asked)
+
+    def may_fit(self, worst_case: Usage) -> bool:
+        """Whether a worst case fits, as far as is known."""
+        return self.check(self.spent + self._reserved + worst_case)
+
+
+class SharedLedger(SeenLedger):
+    """An account of a key in the database.
+
+    Args:
+        budget: the limits of the account, without seconds.
+        account: its name.
+        keeper: stores reservations and settlements.
+        of_all: shows the sum of all accounts; its budget limits the sum.
+    """
+
+    def __init__(self, budget: Budget, account: str, keeper: Keeper, of_all: SeenLedger) -> None:
+        super().__init__(budget, within=of_all)
+        self.account, self.of_all = account, of_all
+        self.poll = LOOK_SECONDS
+        self._keeper = keeper
+        self._looked = self.clock()
+
+    async def reserve(self, worst_case: Usage) -> Reservation | None:
+        """As `Ledger.reserve`, in the database.
+
+        Raises:
+            InputError: as `Ledger.reserve`.
+            UnreachableBankError: the database does not answer, and a budget limits this account or the sum of all.
+            BankError: the database refuses the statement.
+        """
+        pair = (self, self.of_all)
+        if not all(ledger.check(ledger.spent + worst_case) for ledger in pair):
+            return None
+        if not all(ledger.may_fit(worst_case) for ledger in pair) and self.clock() < self._looked + LOOK_SECONDS:
+            return None
+        self._looked = self.clock()  # one call at a time looks whether other processes have settled
+        reservation = StoredReservation(worst_case)
+        for ledger in pair:
+            ledger.ask(worst_case)
+        try:
+            if not await self._keeper.reserve(self, reservation):
+                return None
+        except UnreachableBankError:
+            if any(ledger.limited for ledger in pair):
+                raise
+            reservation = replace(reservation, stored=False)
+        finally:
+            for ledger in pair:
+                ledger.answered(worst_case)
+        self._open.add(reservation)
+        return reservation
+
+    def settle(self, reservations: Sequence[Reservation], actual: Usage) -> None:
+        """As `Ledger.settle`; the database is told in the background."""
+        open_ones = self._open.intersection(reservations)
+        if open_ones:
+            self._open -= open_ones
+            stored = [each for each in open_ones if isinstance(each, StoredReservation)]
+            self._keeper.settle(_Settlement(self, stored, actual))
+
+    def charge(self, usage: Usage) -> None:
+        """As `Ledger.charge`; the database is told in the background."""
+        self._keeper.settle(_Settlement(self, [StoredReservation(usage, stored=False)], usage))
+
+    def see_all(self, balances: Balances, *, settled: bool = False) -> None:
+        """Show these balances of the account and of the sum of all; after a settlement let waiting calls try again."""
+        for name, ledger in ((self.account, self), (ALL, self.of_all)):
+            ledger.see(balances.get(name))
+            if settled:
+                ledger._wake()
+
+
+class Keeper:
+    """Stores the reservations and settlements of this process, and renews its leases.
+
+    Args:
+        accounts: where they are stored.
+    """
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._of_all = SeenLedger(Budget())
+        self.reachable = True
+        """Whether the database has answered the last time."""
+        self._accounts = accounts
+        self._ledgers: list[SharedLedger] = []
+        self._open: set[UUID] = set()
+        self._down_until = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads = ThreadPoolExecutor(THREADS, "reservations")
+        self._queue: queue.SimpleQueue[_Settlement | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="settlements", daemon=True)
+        self._thread.start()
+
+    def of_all(self, budget: Budget) -> SeenLedger:
+        """Set the budget of all accounts together, before there are any, and return their ledger."""
+        self._of_all = SeenLedger(budget)
+        return self._of_all
+
+    def ledger(self, budget: Budget, account: str) -> SharedLedger:
+        """The ledger of an account, with what the database has of it.
+
+        Raises:
+            BankError: the database cannot be read.
+        """
+        ledger = SharedLedger(budget, account, self, self._of_all)
+        ledger.see_all(self._accounts.open([account]))
+        self._ledgers.append(ledger)
+        return ledger
+
+    async def reserve(self, ledger: SharedLedger, reservation: StoredReservation) -> bool:
+        """Set a worst case aside in the database if it fits; show the ledger what is there.
+
+        Raises:
+            BankError: as `Accounts.reserve`, or no answer in time. What the database stores after that is given back.
+        """
+        self._loop = asyncio.get_running_loop()
+        place = f"bank={self._accounts.place!r}"
+        if time.monotonic() < self._down_until:
+            raise UnreachableBankError(f"{place}: it could not be reached {DOWN_SECONDS:g} s ago; try again")
+        worst, limits = reservation.worst, (ledger.budget, ledger.of_all.budget)
+        asked = self._threads.submit(self._accounts.reserve, reservation.name, ledger.account, *limits, worst)
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                fits, balances = await asyncio.wrap_future(asked)
+        except BaseException as error:
+            asked.add_done_callback(lambda done: self._give_back(done, ledger, reservation))
+            if isinstance(error, TimeoutError):
+                error = UnreachableBankError(f"{place}: it does not answer in {REPLY_SECONDS:g} s; try again")
+            if isinstance(error, UnreachableBankError):
+                self._note(error)
+            raise error from None
+        self._note(None)
+        if fits:
+            self._open.add(reservation.name)
+        ledger.see_all(balances)
+        return fits
+
+    def settle(self, settlement: _Settlement) -> None:
+        """Store a settlement in the background."""
+        self._queue.put(settlement)
+
+    def close(self) -> None:
+        """Store what is left, as far as the database answers, and close the connections."""
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._accounts.close()
+
+    def _give_back(self, asked: Future[Any], ledger: SharedLedger, reservation: StoredReservation) -> None:
+        if not asked.cancelled():
+            self.settle(_Settlement(ledger, [reservation], Usage()))
+
+    def _note(self, error: BankError | None) -> None:
+        """Remember whether the database answers, and log it if that has changed."""
+        if error is not None:
+            self._down_until = time.monotonic() + DOWN_SECONDS
+        if self.reachable is not (error is None):
+            self.reachable = error is None
+            if error is None:
+                _log.warning("the bank is reached again")
+            else:
+                _log.error("%s; requests with a budget are refused, the others go on", error)
+
+    def _work(self) -> None:
+        beat = self._accounts.lease / 3
+        due = time.monotonic() + beat
+        while True:
+            with suppress(queue.Empty):
+                settlement = self._queue.get(timeout=max(0.0, due - time.monotonic()))
+                if settlement is None:
+                    return
+                self._store(settlement)
+            if time.monotonic() >= due:
+                due = time.monotonic() + beat
+                try:
+                    self._renew()
+                except BankError as error:
+                    _log.error(str(error))
+
+    def _store(self, settlement: _Settlement) -> None:
+        """Settle in the database, however often that takes."""
+        ledger, names = settlement.ledger, [each.name for each in settlement.reservations]
+        while True:
+            try:
+                while settlement.unstored:  # the cost is real, so no budget refuses it
+                    each = settlement.unstored[-1]
+                    self._accounts.reserve(each.name, ledger.account, Budget(), Budget(), each.worst)
+                    settlement.unstored.pop()
+                balances = self._accounts.settle(names, ledger.account, settlement.actual)
+            except UnreachableBankError as error:
+                if self._closing.is_set():
+                    _log.error("%s; a cost is not stored: %s", error, settlement.actual)
+                    return
+                self._closing.wait(DOWN_SECONDS)
+            except BankError as error:
+                _log.error("%s; a cost is not stored: %s", error, settlement.actual)
+                return
+            else:
+                self._open.difference_update(names)
+                self._soon(ledger, balances, settled=True)
+                return
+
+    def _renew(self) -> None:
+        """Renew the leases of this process, end those of processes that are gone, and look at all accounts."""
+        self._accounts.renew(list(self._open))
+        self._accounts.expire()
+        balances = self._accounts.open([ledger.account for ledger in self._ledgers])
+        for ledger in self._ledgers:
+            self._soon(ledger, balances)
+
+    def _soon(self, ledger: SharedLedger, balances: Balances, *, settled: bool = False) -> None:
+        """Show a ledger what the database has, in the thread of the event loop."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(partial(ledger.see_all, balances, settled=settled))
+
+
+class SharedJournal:
+    """The samples of a bank that may be out of reach: then nothing is found and nothing is kept.
+
+    A thread works on the calls in order. A search waits for a sample that it looks for, and not for one that it keeps.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._waiting = 0
+        self._down_until = 0.0
+
+    def find_sample(self, key: str) -> Mapping[str, Any] | None:
+        """As `Journal.find_sample`."""
+        return self._found(self._bank.find_sample, key)
+
+    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """As `Journal.add_samples`, soon."""
+        self._begin(self._bank.add_samples, problem, model, samples)
+
+    def find_score(self, key: str, scorer: str) -> Score | None:
+        """As `Journal.find_score`."""
+        return self._found(self._bank.find_score, key, scorer)
+
+    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
+        """As `Journal.add_scores`, soon."""
+        self._begin(self._bank.add_scores, scorer, scores)
+
+    def close(self) -> None:
+        """Keep what is left."""
+        self._thread.shutdown()
+
+    def _found(self, work: Callable[..., Found | None], *arguments: Any) -> Found | None:
+        begun = self._begin(work, *arguments)
+        try:
+            return None if begun is None else begun.result(FIND_SECONDS)
+        except TimeoutError:
+            self._miss(f"it does not answer in {FIND_SECONDS:g} s")
+        except UnreachableBankError:
+            pass  # `_end` has noted it
+        return None
+
+    def _begin(self, work: Callable[..., Found], *arguments: Any) -> Future[Found] | None:
+        if time.monotonic() < self._down_until:
+            return None
+        if self._waiting >= MOST_WAITING:
+            self._miss(f"{self._waiting} calls wait for it")
+            return None
+        self._waiting += 1
+        begun = self._thread.submit(work, *arguments)
+        begun.add_done_callback(self._end)
+        return begun
+
+    def _end(self, done: Future[Any]) -> None:
+        self._waiting -= 1
+        error = done.exception()
+        if isinstance(error, UnreachableBankError):
+            self._miss(str(error))
+        elif error is not None:
+            _log.error(str(error))
+
+    def _miss(self, reason: str) -> None:
+        self._down_until = time.monotonic() + MISS_SECONDS
+        _log.error("bank=%r: %s; samples are neither kept nor found for %g s", self._bank.place, reason, MISS_SECONDS)
