@@ -349,7 +349,8 @@ class Gateway:
     async def _metrics(self, context: RequestContext) -> None:
         seen = [client for client in self.auth.clients if context.client.sees(client)]
         spent = [(client.name, client.ledger.spent) for client in seen]
-        text = self.metrics.text([*spent, *([(PROBES, self.probes.spent)] if context.client.sees_all else [])])
+        spent += [(PROBES, self.probes.spent)] if context.client.sees_all else []
+        text = self.metrics.text(spent, None if self.keeper is None else self.keeper.reachable)
         await context.writer.send(200, text.encode(), KIND)
 
 

@@ -24,11 +24,12 @@ class Metrics:
         self.left = 0
         """Clients that disconnected before their answer."""
 
-    def text(self, spent: Iterable[tuple[str, Usage]]) -> str:
+    def text(self, spent: Iterable[tuple[str, Usage]], reachable: bool | None = None) -> str:
         """All counters as text.
 
         Args:
             spent: pairs of a key's name and its spending.
+            reachable: whether a bank of several gateways answers; None if there is none.
         """
         lines = ["# TYPE thinktime_requests_total counter"]
         for (path, strategy, status), count in sorted(self.answered.items()):
@@ -38,6 +39,8 @@ class Metrics:
             lines.append(f'thinktime_request_seconds_total{{path="{path}",strategy="{strategy}"}} {seconds:.6f}')
         lines += ["# TYPE thinktime_requests_in_flight gauge", f"thinktime_requests_in_flight {self.in_flight}"]
         lines += ["# TYPE thinktime_clients_left_total counter", f"thinktime_clients_left_total {self.left}"]
+        if reachable is not None:
+            lines += ["# TYPE thinktime_bank_reachable gauge", f"thinktime_bank_reachable {int(reachable)}"]
         lines.append("# TYPE thinktime_spent_total counter")
         for name, usage in spent:
             key = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

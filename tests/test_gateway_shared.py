@@ -1,0 +1,137 @@
+"""Several gateways on one Postgres bank share keys' budgets and samples, and know what to do without it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from fake_endpoint import FakeEndpoint, Running
+from gateway_server import PLAIN, Serving
+from postgres_server import PostgresServer
+from waiting import PATIENCE, eventually
+
+from thinktime.bank.store import ALL, Bank
+from thinktime.core.ledger import Ledger
+from thinktime.core.usage import Budget, Usage
+from thinktime.gateway.config import Key, digest
+
+ANN, BOB = "the key of ann, who has a budget", "the key of bob, who has none"
+
+
+def of(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+KEYS = (Key("ann", digest(ANN), Budget(tokens=400)), Key("bob", digest(BOB)))
+
+
+@pytest.fixture
+def place(postgres: PostgresServer) -> str:
+    return postgres.bank()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    with Running() as running:
+        yield running
+
+
+@pytest.fixture
+def gateways(place: str, endpoint: FakeEndpoint) -> Iterator[list[Serving]]:
+    """Two gateways on one bank, in front of one endpoint."""
+    with ExitStack() as running:
+        yield [running.enter_context(Serving(endpoint.url, bank=place, keys=KEYS)) for _ in range(2)]
+
+
+def proxied(max_tokens: int) -> dict[str, Any]:
+    """A request without a method, for which nothing is probed."""
+    return {**PLAIN, "model": "words", "max_tokens": max_tokens}
+
+
+def ledger(gateway: Serving, name: str = "ann") -> Ledger:
+    return next(client.ledger for client in gateway.gateway.auth.clients if client.name == name)
+
+
+def spent(gateway: Serving, name: str = "ann") -> Usage:
+    return ledger(gateway, name).spent
+
+
+def test_gateways_share_the_budget_of_a_key_and_its_samples(place: str, gateways: list[Serving]) -> None:
+    first, second = gateways
+    vote = {**PLAIN, "model": "majority:n=4/words", "max_tokens": 40, "seed": 7}
+    status, answer, _ = first.ask(vote, **of(ANN))
+    assert status == 200
+    eventually(lambda: spent(first).model_calls > 4 and not ledger(first)._reserved.model_calls)
+    used = spent(first).generated_tokens
+    assert answer["thinktime"]["account"]["generated_tokens"] < used < 160, "the key paid for the probe"
+    status, refused, _ = second.ask(proxied(401 - used), **of(ANN))
+    assert (status, refused["error"]["code"]) == (429, "insufficient_quota")
+    assert second.ask(proxied(400 - used), **of(ANN))[0] == 200
+    again = eventually(lambda: spent(second).generated_tokens > used and second.ask(vote, **of(BOB)))
+    assert again[1]["choices"][0]["message"] == answer["choices"][0]["message"]
+    assert again[1]["thinktime"]["trace"] == answer["thinktime"]["trace"]
+    with Bank(place) as bank:
+        assert bank.spending()["ann"] == spent(second) and len(bank) == 4
+        assert ALL not in bank.spending()
+
+
+def test_a_request_waits_while_another_gateway_holds_the_budget(
+    endpoint: FakeEndpoint, gateways: list[Serving]
+) -> None:
+    endpoint.silent = "words"
+    replies: list[int] = []
+    asking = [
+        threading.Thread(target=lambda gateway=gateway: replies.append(gateway.ask(proxied(300), **of(ANN))[0]))
+        for gateway in gateways
+    ]
+    asking[0].start()
+    eventually(lambda: endpoint.requests)
+    asking[1].start()
+    eventually(lambda: len(gateways[1].gateway.history.models) or gateways[1].gateway.metrics.in_flight)
+    assert len(endpoint.requests) == 1, "400 tokens do not cover both"
+    endpoint.silent = ""
+    for thread in asking:
+        thread.join()
+    assert replies == [200, 200]
+    assert len(endpoint.requests) == 2
+
+
+def test_without_the_database_keys_with_a_budget_are_refused_and_the_others_go_on(
+    postgres: PostgresServer, place: str, gateways: list[Serving], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, _ = gateways
+    assert gateway.ask({**PLAIN, "model": "single/words"}, **of(BOB))[0] == 200
+    eventually(lambda: spent(gateway, "bob").model_calls)
+    before = spent(gateway, "bob")
+    with caplog.at_level(logging.WARNING, "thinktime"):
+        postgres.stop(kill=True)
+        try:
+            status, refused, headers = gateway.ask(proxied(9), **of(ANN))
+            assert (status, refused["error"]["code"], headers["retry-after"]) == (503, "bank_unreachable", "5")
+            assert gateway.ask(proxied(9), **of(BOB))[0] == 200
+            assert gateway.ask({**PLAIN, "model": "majority:n=2/words"}, **of(BOB))[0] == 200
+            request = urllib.request.Request(gateway.url.removesuffix("/v1") + "/metrics", headers=of(BOB))
+            with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
+                assert b"thinktime_bank_reachable 0" in reply.read()
+        finally:
+            postgres.start()
+        eventually(lambda: gateway.ask(proxied(9), **of(ANN))[0] == 200)
+    eventually(lambda: spent(gateway, "bob").model_calls == before.model_calls + 3)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("requests with a budget are refused, the others go on" in line for line in said)
+    assert any("the bank is reached again" in line for line in said)
+    assert not any("trust" in line or "Traceback" in line for line in said)
+
+
+def test_a_restarted_gateway_stores_what_is_left_and_goes_on_counting(place: str, endpoint: FakeEndpoint) -> None:
+    for times in (1, 2):
+        with Serving(endpoint.url, bank=place, keys=KEYS) as gateway:
+            assert gateway.ask(proxied(9), **of(ANN))[0] == 200
+        with Bank(place) as bank:
+            assert bank.spending()["ann"].model_calls == times
+            assert bank.spending()["ann"].uncounted_calls == 0
