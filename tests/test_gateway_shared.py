@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import urllib.request
@@ -15,10 +16,17 @@ from gateway_server import PLAIN, Serving
 from postgres_server import PostgresServer
 from waiting import PATIENCE, eventually
 
+pytest.importorskip("psycopg", reason="needs psycopg: pip install 'thinktime[postgres]'")
+
+from thinktime.bank.accounts import Accounts, Balances
 from thinktime.bank.store import ALL, Bank
+from thinktime.core.errors import UnreachableBankError
 from thinktime.core.ledger import Ledger
+from thinktime.core.types import Problem
 from thinktime.core.usage import Budget, Usage
+from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import Key, digest
+from thinktime.gateway.shared import Keeper, SharedJournal
 
 ANN, BOB = "the key of ann, who has a budget", "the key of bob, who has none"
 
@@ -135,3 +143,110 @@ def test_a_restarted_gateway_stores_what_is_left_and_goes_on_counting(place: str
         with Bank(place) as bank:
             assert bank.spending()["ann"].model_calls == times
             assert bank.spending()["ann"].uncounted_calls == 0
+
+
+# The ledger and the journal
+
+
+class Slow(Accounts):
+    """Accounts whose reservations wait until a test lets them go on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.go_on = threading.Event()
+
+    def reserve(self, *arguments: Any) -> tuple[bool, Balances]:
+        """As `Accounts.reserve`, later."""
+        assert self.go_on.wait(PATIENCE)
+        return super().reserve(*arguments)
+
+
+@pytest.fixture
+def slow(place: str) -> Iterator[tuple[Slow, Keeper]]:
+    Bank(place).close()
+    accounts = Slow(place)
+    keeper = Keeper(accounts)
+    yield accounts, keeper
+    accounts.go_on.set()
+    keeper.close()
+
+
+CALL = Usage(generated_tokens=6, model_calls=1)
+
+
+def test_a_request_that_leaves_while_it_reserves_gives_everything_back(slow: tuple[Slow, Keeper]) -> None:
+    accounts, keeper = slow
+    keeper.of_all(Budget(tokens=10))
+    shared = keeper.ledger(Budget(), "ann")
+    request = Ledger(within=shared)
+
+    async def leave() -> None:
+        asking = asyncio.create_task(request.reserve(CALL))
+        await asyncio.sleep(0.05)
+        assert shared._reserved == CALL, "it counts while it is asked for"
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert shared._reserved == request._reserved == Usage()
+        accounts.go_on.set()
+        while await request.reserve(CALL) is None:
+            await request.freed()
+
+    asyncio.run(asyncio.wait_for(leave(), PATIENCE))
+    assert accounts.open(["ann"])["ann"].reserved == CALL
+
+
+def test_a_database_that_is_silent_is_out_of_reach(slow: tuple[Slow, Keeper], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinktime.gateway.shared.REPLY_SECONDS", 0.05)
+    _, keeper = slow
+    limited, unlimited = keeper.ledger(Budget(tokens=9), "ann"), keeper.ledger(Budget(), "bob")
+    for _ in range(2):
+        with pytest.raises(UnreachableBankError, match=r"does not answer in 0.05 s|could not be reached"):
+            asyncio.run(limited.reserve(CALL))
+        assert asyncio.run(unlimited.reserve(CALL)) is not None
+    assert not keeper.reachable and limited._reserved == Usage()
+
+
+def test_calls_that_cannot_fit_do_not_ask_the_database_again_and_again(
+    slow: tuple[Slow, Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinktime.gateway.shared.LOOK_SECONDS", PATIENCE)
+    accounts, keeper = slow
+    accounts.go_on.set()
+    shared = keeper.ledger(Budget(tokens=10), "ann")
+
+    async def crowd() -> int:
+        held = await shared.reserve(CALL)
+        assert held is not None
+        before = shared._looked
+        assert [await shared.reserve(CALL) for _ in range(50)] == [None] * 50
+        assert shared._looked == before, "all of them were refused by what is known"
+        waiting = [asyncio.create_task(reserve(shared, CALL)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        shared.settle([held], Usage(generated_tokens=1, model_calls=1))
+        done, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in left:
+            each.cancel()
+        await asyncio.wait(waiting)
+        return len(done)
+
+    assert asyncio.run(asyncio.wait_for(crowd(), PATIENCE)) == 1
+
+
+def test_a_journal_out_of_reach_finds_nothing_keeps_nothing_and_says_so(
+    place: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"state": {"text": "so 7"}, "finish": "eos", "usage": {}, "passes": 1}
+    monkeypatch.setattr("thinktime.gateway.shared.FIND_SECONDS", 0.05)
+    with Bank(place) as bank:
+        journal = SharedJournal(bank)
+        journal.add_samples(Problem("p", ""), "toy", [("k", row)])
+        assert eventually(lambda: len(bank) == 1) and journal.find_sample("k") is not None
+        hold = threading.Event()
+        journal._thread.submit(hold.wait)
+        assert journal.find_sample("k") is None
+        journal.add_samples(Problem("p", ""), "toy", [("l", row)])
+        hold.set()
+        assert journal.find_sample("k") is None and len(bank) == 1, "nothing is tried for a while"
+        journal.close()
+    assert "it does not answer in 0.05 s; samples are neither kept nor found for 10 s" in caplog.text

@@ -44,6 +44,8 @@ class Key:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise InputError(f"keys.{self.name}.sha256", "…", "give 64 hexadecimal digits; see --new-key")
+        if self.name.startswith("("):
+            raise InputError("keys", self.name, "a name in parentheses is an account of the gateway itself; rename it")
         _refuse_flops(f"keys.{self.name}.budget", self.budget)
         if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MOST_A_MINUTE:
             fix = f"give 1 or more, up to {MOST_A_MINUTE}"
