@@ -26,7 +26,8 @@ from thinktime.core.types import Problem
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import Key, digest
-from thinktime.gateway.shared import Keeper, SharedJournal
+from thinktime.gateway.journal import SharedJournal
+from thinktime.gateway.shared import Keeper
 
 ANN, BOB = "the key of ann, who has a budget", "the key of bob, who has none"
 
@@ -237,7 +238,7 @@ def test_a_journal_out_of_reach_finds_nothing_keeps_nothing_and_says_so(
     place: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"state": {"text": "so 7"}, "finish": "eos", "usage": {}, "passes": 1}
-    monkeypatch.setattr("thinktime.gateway.shared.FIND_SECONDS", 0.05)
+    monkeypatch.setattr("thinktime.gateway.journal.FIND_SECONDS", 0.05)
     with Bank(place) as bank:
         journal = SharedJournal(bank)
         journal.add_samples(Problem("p", ""), "toy", [("k", row)])

@@ -123,7 +123,8 @@ class Gateway:
         self.journal = self.bank = Bank(place, waits=())
         if is_url(place):
             from thinktime.bank.accounts import Accounts
-            from thinktime.gateway.shared import Keeper, SharedJournal
+            from thinktime.gateway.journal import SharedJournal
+            from thinktime.gateway.shared import Keeper
 
             self.keeper = Keeper(Accounts(str(place)))
             self.journal = journal = SharedJournal(self.bank)

@@ -12,19 +12,18 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 from thinktime.bank.accounts import Accounts, Balance, Balances
-from thinktime.bank.store import ALL, Bank
+from thinktime.bank.store import ALL
 from thinktime.core.errors import BankError, UnreachableBankError
 from thinktime.core.ledger import Ledger, Reservation
-from thinktime.core.types import Problem, Score
 from thinktime.core.usage import Budget, Usage, total
 
 _log = logging.getLogger("thinktime")
@@ -39,15 +38,6 @@ LOOK_SECONDS = 0.25
 """Time after which a waiting call looks whether other processes have settled."""
 CLOSE_SECONDS = 5.0
 """Longest wait at the end for settlements to be stored. What is not stored then counts as spent, by its lease."""
-
-FIND_SECONDS = 0.5
-"""Longest wait for a banked sample; meanwhile the event loop stands still."""
-MISS_SECONDS = 10.0
-"""Time after a failure in which samples are neither kept nor found."""
-MOST_WAITING = 1000
-"""Most calls that wait for the bank."""
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,69 +308,3 @@ class Keeper:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(partial(ledger.see_all, balances, settled=settled))
-
-
-class SharedJournal:
-    """The samples of a bank that may be out of reach: then nothing is found and nothing is kept.
-
-    A thread works on the calls in order. A search waits for a sample that it looks for, and not for one that it keeps.
-    """
-
-    def __init__(self, bank: Bank) -> None:
-        self._bank = bank
-        self._thread = ThreadPoolExecutor(1, "journal")
-        self._waiting = 0
-        self._down_until = 0.0
-
-    def find_sample(self, key: str) -> Mapping[str, Any] | None:
-        """As `Journal.find_sample`."""
-        return self._found(self._bank.find_sample, key)
-
-    def add_samples(self, problem: Problem, model: str, samples: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """As `Journal.add_samples`, soon."""
-        self._begin(self._bank.add_samples, problem, model, samples)
-
-    def find_score(self, key: str, scorer: str) -> Score | None:
-        """As `Journal.find_score`."""
-        return self._found(self._bank.find_score, key, scorer)
-
-    def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
-        """As `Journal.add_scores`, soon."""
-        self._begin(self._bank.add_scores, scorer, scores)
-
-    def close(self) -> None:
-        """Keep what is left."""
-        self._thread.shutdown()
-
-    def _found(self, work: Callable[..., Found | None], *arguments: Any) -> Found | None:
-        begun = self._begin(work, *arguments)
-        try:
-            return None if begun is None else begun.result(FIND_SECONDS)
-        except TimeoutError:
-            self._miss(f"it does not answer in {FIND_SECONDS:g} s")
-        except UnreachableBankError:
-            pass  # `_end` has noted it
-        return None
-
-    def _begin(self, work: Callable[..., Found], *arguments: Any) -> Future[Found] | None:
-        if time.monotonic() < self._down_until:
-            return None
-        if self._waiting >= MOST_WAITING:
-            self._miss(f"{self._waiting} calls wait for it")
-            return None
-        self._waiting += 1
-        begun = self._thread.submit(work, *arguments)
-        begun.add_done_callback(self._end)
-        return begun
-
-    def _end(self, done: Future[Any]) -> None:
-        self._waiting -= 1
-        error = done.exception()
-        if isinstance(error, UnreachableBankError):
-            self._miss(str(error))
-        elif error is not None:
-            _log.error(str(error))
-
-    def _miss(self, reason: str) -> None:
-        self._down_until = time.monotonic() + MISS_SECONDS
-        _log.error("bank=%r: %s; samples are neither kept nor found for %g s", self._bank.place, reason, MISS_SECONDS)
