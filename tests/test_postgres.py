@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,20 @@ from toy import PROBLEM
 from thinktime.bank.database import shown
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError, UnreachableBankError
-
-WRITER = """
-import sys
-from thinktime.bank.store import Bank
 from thinktime.core.types import Problem, Score
 from thinktime.core.usage import Usage
 
-place, name = sys.argv[1:]
-with Bank(place) as bank:
-    bank.bind("toy", "files")
-    order = range(40) if int(name) % 2 else range(39, -1, -1)
-    for start in range(0, 40, 4):
-        keys = [f"k{place:02}" for place in order][start : start + 4]
-        state = {"by": name, "bytes": b"equal"}
-        rows = [(key, {"state": state, "finish": "eos", "usage": {}, "passes": 1}) for key in keys]
-        bank.add_samples(Problem("p", ""), "toy", [*rows, (f"{name}-{start}", rows[0][1])])
-        bank.add_scores("judge", [(key, Score(float(name), Usage())) for key in keys])
-"""
+
+def write(place: str, name: int) -> None:
+    """Write 40 samples and scores that all writers have, in one of two orders, and ten samples of this writer."""
+    with Bank(place) as bank:
+        bank.bind("toy", "files")
+        order = [f"k{number:02}" for number in range(40)][:: -1 if name % 2 else 1]
+        row = {"state": {"by": name, "bytes": b"equal"}, "finish": "eos", "usage": {}, "passes": 1}
+        for start in range(0, 40, 4):
+            keys = order[start : start + 4]
+            bank.add_samples(Problem("p", ""), "toy", [(key, row) for key in (*keys, f"{name}-{start}")])
+            bank.add_scores("judge", [(key, Score(float(name), Usage())) for key in keys])
 
 
 def sample(text: str) -> dict[str, Any]:
@@ -42,16 +38,19 @@ def sample(text: str) -> dict[str, Any]:
 
 def test_several_processes_create_and_write_one_bank_at_once(postgres: PostgresServer) -> None:
     place = postgres.bank()
-    command = [sys.executable, "-c", WRITER, place]
-    writers = [subprocess.Popen([*command, str(name)], stderr=subprocess.PIPE, text=True) for name in range(3)]
-    errors = [writer.communicate()[1] for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0, 0], errors
+    begin = get_context("fork").Process  # a new interpreter takes a second to import this
+    writers = [begin(target=write, args=(place, name)) for name in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     with Bank(place, read_only=True) as bank:
         assert len(bank) == 40 + 3 * 10 and bank.models() == ["toy"]
         found = bank.samples_of("p")
         assert all(row["state"]["bytes"] == b"equal" for row in found)
         first = {row["key"]: row["state"]["by"] for row in found}
-        assert {first[f"{name}-{start}"] for name in range(3) for start in range(0, 40, 4)} == {"0", "1", "2"}
+        assert {first[f"{name}-{start}"] for name in range(3) for start in range(0, 40, 4)} == {0, 1, 2}
         assert len(bank.scores("judge")) == 40
 
 
