@@ -81,6 +81,8 @@ def _fits(budget: Budget, worst: Usage, name: str) -> tuple[str, dict[str, Any]]
     return " AND ".join(conditions), values
 
 
+# FOR UPDATE reads the newest rows, also those that others have changed while this statement waited for its locks. All
+# statements lock the rows of accounts in one order.
 _RESERVE = """
 WITH held AS MATERIALIZED (
     SELECT account, spent, reserved FROM spending WHERE account = ANY(%(accounts)s) ORDER BY account FOR UPDATE
@@ -98,6 +100,7 @@ SELECT true, account, spent, reserved FROM paid
 UNION ALL SELECT false, account, spent, reserved FROM held, fits WHERE NOT yes
 """
 
+# A reservation is deleted before the accounts are locked, by its owner and by the process that ends its lease.
 _SETTLE = f"""
 WITH gone AS (
     DELETE FROM reservations WHERE id = ANY(%(ids)s) AND (NOT %(expired)s OR expires < clock_timestamp())
