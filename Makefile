@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test lint fuzz bench experiment browser bubblewrap lock clean
+.PHONY: demo demo-real test lint fuzz bench experiment browser bubblewrap postgres lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -18,7 +18,7 @@ demo: $(READY)
 demo-real: $(READY) bubblewrap
 	$(BIN)/thinktime demo --real
 
-test: $(READY) lint browser bubblewrap
+test: $(READY) lint browser bubblewrap postgres
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)
@@ -39,6 +39,11 @@ browser:
 bubblewrap:
 	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	    apt-get install -y -qq bubblewrap >/dev/null 2>&1; } || echo "no bubblewrap: the sandbox tests will skip"
+
+# a server of shared banks; where it cannot be installed its tests skip and say so
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    apt-get install -y -qq postgresql >/dev/null 2>&1; } || echo "no Postgres: the tests of shared banks will skip"
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from llama_server import serving
+from postgres_server import PostgresServer, missing, running
 from waiting import MovableClock
 
 from thinktime.pocket import directory
@@ -149,6 +150,15 @@ def start_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             return endpoint, gateway
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres server; where none can be started, the tests skip and say so."""
+    if reason := missing():
+        pytest.skip(reason)
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

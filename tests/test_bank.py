@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, extend, solve, toy_search
 
+from thinktime.bank.sqlite import SqliteFile
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError, InputError, ModelError
 from thinktime.core.trace import Answer
@@ -38,8 +40,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "bank.db"
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, path: Path) -> Path | str:
+    """Where a new bank can be made, in each of the stores."""
+    return path if request.param == "sqlite" else str(request.getfixturevalue("postgres").bank())
+
+
 @pytest.fixture
-def bank(path: Path) -> Iterator[Bank]:
+def bank(place: Path | str) -> Iterator[Bank]:
+    """A new bank in each of the stores."""
+    with Bank(place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def file(path: Path) -> Iterator[Bank]:
+    """A new bank in a file."""
     with Bank(path) as opened:
         yield opened
 
@@ -96,6 +112,39 @@ def test_verdicts_are_returned_by_checker(bank: Bank) -> None:
     assert bank.verdicts("unknown") == {}
 
 
+def test_names_files_and_origins_are_returned_as_they_were_noted(bank: Bank) -> None:
+    bank.add_roles("model", {"main": "b", "draft": "a"})
+    bank.add_roles("model", {"main": "a"})
+    assert (bank.roles("model"), bank.roles("scorer")) == ({"draft": ["a"], "main": ["a", "b"]}, {})
+    bank.bind("a", "files")
+    bank.bind("a", "files")
+    with pytest.raises(BankError, match="it has work of 'a' with other files"):
+        bank.bind("a", "other files")
+    assert (bank.fingerprint("a"), bank.fingerprint("b")) == ("files", None)
+    bank.add_provenance("a", {"licence": "mit"})
+    bank.add_provenance("a", {"licence": "apache"})
+    assert bank.provenance() == {"a": {"licence": "apache"}}
+    for header in ({"n": 2}, {"n": 1, "shots": "x" * 10_000}, {"n": 2}):
+        bank.add_import(header)
+    assert [header["n"] for header in bank.imports()] == [2, 1]
+    bank.keep_spending("ann", USAGE, Usage())
+    bank.keep_spending("ann", USAGE, Usage(generated_tokens=3, model_calls=2))
+    assert bank.spending() == {"ann": USAGE + Usage(generated_tokens=3, model_calls=2, uncounted_calls=2)}
+
+
+def test_keys_are_sorted_by_their_characters_and_may_be_long(bank: Bank) -> None:
+    keys = ["B", "a", "_", "é", "b" * 9_000]
+    bank.add_scores("judge", [(key, Score(0.5, USAGE)) for key in keys])
+    bank.add_scores("judge", [(key, Score(0.9, USAGE)) for key in keys])
+    assert bank.scores("judge") == [(key, Score(0.5, USAGE)) for key in sorted(keys)]
+
+
+def test_the_last_day_is_that_of_the_newest_sample(bank: Bank) -> None:
+    before = datetime.now(UTC).date()
+    bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+    assert bank.last_day("toy") in {str(before), str(datetime.now(UTC).date())}
+
+
 def test_a_missing_row_is_none(bank: Bank) -> None:
     bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
     bank.add_scores("prm", [("k", Score(0.5, USAGE))])
@@ -141,11 +190,11 @@ def test_the_first_sample_score_and_verdict_of_a_key_win(bank: Bank) -> None:
 # Resuming
 
 
-def test_a_closed_bank_opens_again_with_everything_in_it(path: Path) -> None:
-    with Bank(path) as bank:
+def test_a_closed_bank_opens_again_with_everything_in_it(place: Path | str) -> None:
+    with Bank(place) as bank:
         bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
         bank.add_scores("prm", [("k", Score(0.5, USAGE, (0.5,)))])
-    with Bank(path) as bank:
+    with Bank(place) as bank:
         assert bank.find_sample("k") == sample("so 7")
         assert bank.find_score("k", "prm") == Score(0.5, USAGE, (0.5,))
 
@@ -155,20 +204,20 @@ def test_a_search_fills_an_empty_bank(bank: Bank) -> None:
     assert (len(bank), bank.models(), bank.scorers()) == (3, ["toy"], ["toy-scorer"])
 
 
-def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted_one(path: Path) -> None:
+def test_a_resumed_run_repeats_no_finished_sample_and_ends_like_an_uninterrupted_one(place: Path | str) -> None:
     strategy = make("weighted_majority", {"n": 6})
     whole = solve(strategy, toy_search(drawn))
-    with Bank(path) as bank:
+    with Bank(place) as bank:
         interrupted = toy_search(drawn, journal=bank)
         extend(interrupted, [interrupted.root], 4)
     generator = ToyGenerator(drawn)
-    with Bank(path) as bank:
+    with Bank(place) as bank:
         resumed = solve(strategy, toy_search(generator, journal=bank))
     assert [extension.index for batch in generator.asked for extension in batch] == [4, 5]
     assert fields_of(resumed) == fields_of(whole)
 
 
-def test_samples_survive_a_kill_of_the_process(path: Path) -> None:
+def test_samples_survive_a_kill_of_the_process(place: Path | str) -> None:
     script = (
         "import os, signal, sys\n"
         "from thinktime.bank.store import Bank\n"
@@ -178,9 +227,9 @@ def test_samples_survive_a_kill_of_the_process(path: Path) -> None:
         "bank.add_samples(Problem('p', ''), 'toy', [('k', sample)])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    killed = subprocess.run([sys.executable, "-c", script, str(place)], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with Bank(path) as bank:
+    with Bank(place) as bank:
         found = bank.find_sample("k")
     assert found is not None and found["state"] == {"text": "so 7"}
 
@@ -205,19 +254,24 @@ def test_a_second_process_is_refused_in_one_line_that_names_the_first(path: Path
         assert len(bank) == 0, "the bank is free when the first process has ended"
 
 
-def test_a_refused_process_does_not_release_the_bank_of_the_first(path: Path, bank: Bank) -> None:
+def test_a_refused_process_does_not_release_the_bank_of_the_first(path: Path, file: Bank) -> None:
     for _ in range(2):
         with pytest.raises(BankError, match="is using it"):
             Bank(path)
-    bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
-    assert bank.find_sample("k") == sample("so 7")
+    file.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+    assert file.find_sample("k") == sample("so 7")
 
 
 # Faults of files
 
 
+def connection(bank: Bank) -> sqlite3.Connection:
+    assert isinstance(bank._db, SqliteFile)
+    return bank._db.connection
+
+
 def page_limit(bank: Bank, pages: int) -> None:
-    bank._db.execute(f"PRAGMA max_page_count={pages}")
+    connection(bank).execute(f"PRAGMA max_page_count={pages}")
 
 
 def test_a_full_disk_is_a_one_line_error_and_earlier_rows_are_safe(path: Path) -> None:
@@ -247,7 +301,7 @@ def test_a_call_that_fails_halfway_writes_nothing_and_the_bank_stays_usable(bank
 
 
 @pytest.mark.parametrize("bad", [{"passes": 10**30}, {"finish": "\ud800"}])
-def test_a_value_that_sqlite_cannot_store_fails_its_own_call_only(bank: Bank, bad: dict[str, object]) -> None:
+def test_a_value_that_the_store_cannot_hold_fails_its_own_call_only(bank: Bank, bad: dict[str, object]) -> None:
     with pytest.raises(BankError, match=r"cannot store a value \(.*\); nothing is written") as refused:
         bank.add_samples(PROBLEM, "toy", [("bad", sample("so 8") | bad)])
     assert "\n" not in str(refused.value)
@@ -257,7 +311,7 @@ def test_a_value_that_sqlite_cannot_store_fails_its_own_call_only(bank: Bank, ba
     assert bank.find_sample("good") == sample("so 7") and len(bank) == 1
 
 
-def test_a_refused_second_opening_in_the_same_process_keeps_the_locks_of_sqlite(path: Path, bank: Bank) -> None:
+def test_a_refused_second_opening_in_the_same_process_keeps_the_locks_of_sqlite(path: Path, file: Bank) -> None:
     """Closing any file descriptor of a file drops all POSIX locks that the process has on it."""
     held = (
         "import fcntl, sys; file = open(sys.argv[1], 'r+b')\n"
@@ -271,14 +325,14 @@ def test_a_refused_second_opening_in_the_same_process_keeps_the_locks_of_sqlite(
             Bank(path)
 
 
-def test_a_link_to_a_bank_is_the_same_bank(path: Path, bank: Bank, tmp_path: Path) -> None:
+def test_a_link_to_a_bank_is_the_same_bank(path: Path, file: Bank, tmp_path: Path) -> None:
     soft, hard = tmp_path / "soft.db", tmp_path / "hard.db"
     soft.symlink_to(path)
     hard.hardlink_to(path)
     for link in (soft, hard):
         with pytest.raises(BankError, match="is using it"):
             Bank(link)
-    bank.close()
+    file.close()
     hard.unlink()
     with Bank(soft) as again:
         assert len(again) == 0
@@ -296,10 +350,10 @@ def test_a_bank_with_several_hard_links_is_refused_because_each_name_has_its_own
         assert len(bank) == 1
 
 
-def test_a_read_only_bank_is_an_error(bank: Bank) -> None:
-    bank._db.execute("PRAGMA query_only=ON")
+def test_a_read_only_bank_is_an_error(file: Bank) -> None:
+    connection(file).execute("PRAGMA query_only=ON")
     with pytest.raises(BankError, match=r"cannot write it \(.*readonly.*\); give a writable path with --bank"):
-        bank.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
+        file.add_samples(PROBLEM, "toy", [("k", sample("so 7"))])
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which even root may not write")

@@ -28,7 +28,7 @@ from waiting import PATIENCE
 
 from thinktime.bench.trace import records
 from thinktime.core.errors import InputError
-from thinktime.core.ledger import Ledger
+from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.usage import Budget, Usage, total
@@ -111,50 +111,63 @@ def test_a_limit_is_above_zero(field: str, value: float) -> None:
 # The ledger
 
 
+def reserve(ledger: Ledger, usage: Usage) -> Reservation | None:
+    return asyncio.run(ledger.reserve(usage))
+
+
+def held(ledger: Ledger, usage: Usage) -> Reservation:
+    found = reserve(ledger, usage)
+    assert found is not None
+    return found
+
+
 def test_a_reservation_counts_as_spent_until_it_is_settled() -> None:
     ledger = Ledger(Budget(tokens=10))
     six, two = Usage(generated_tokens=6), Usage(generated_tokens=2)
-    assert ledger.reserve(six)
-    assert not ledger.reserve(six)
+    reservation = held(ledger, six)
+    assert not reserve(ledger, six)
     assert ledger.room_for_tokens() == 4
-    ledger.settle(six, two)
-    assert ledger.spent == two
-    assert ledger.reserve(six)
+    ledger.settle([reservation], two)
+    ledger.settle([reservation], two)
+    assert ledger.spent == two, "a reservation is settled once"
+    assert reserve(ledger, six)
     assert ledger.room_for_tokens() == 2
 
 
 def test_a_refused_reservation_changes_nothing() -> None:
     ledger = Ledger(Budget(calls=1, tokens=5))
-    assert not ledger.reserve(Usage(model_calls=1, generated_tokens=6))
-    assert ledger.reserve(Usage(model_calls=1, generated_tokens=5))
+    assert not reserve(ledger, Usage(model_calls=1, generated_tokens=6))
+    assert reserve(ledger, Usage(model_calls=1, generated_tokens=5))
 
 
 def test_inner_ledgers_keep_their_own_limits_and_together_the_outer_ones() -> None:
     shared = Ledger(Budget(tokens=100))
     first, second = Ledger(Budget(tokens=70), within=shared), Ledger(within=shared)
     sixty, twenty, fifty = (Usage(generated_tokens=count, model_calls=1) for count in (60, 20, 50))
-    assert first.reserve(sixty) and not first.reserve(twenty) and first.fits_later(twenty)
+    reservation = held(first, sixty)
+    assert not reserve(first, twenty) and first.fits_later(twenty)
     assert not first.fits_later(Usage(generated_tokens=71, model_calls=1)), "its own limit is 70"
     assert (first.room_for_tokens(), second.room_for_tokens()) == (10, 40)
-    assert not second.reserve(fifty) and second.fits_later(fifty)
-    first.settle(sixty, Usage(generated_tokens=5, model_calls=1))
+    assert not reserve(second, fifty) and second.fits_later(fifty)
+    first.settle([reservation], Usage(generated_tokens=5, model_calls=1))
     assert not second.fits_later(fifty), "no call is running, so nothing will be given back"
-    assert second.reserve(fifty) and not second.reserve(fifty) and second.fits_later(fifty)
+    assert reserve(second, fifty) and not reserve(second, fifty) and second.fits_later(fifty)
     assert shared.spent == first.spent == Usage(generated_tokens=5, model_calls=1) and second.spent == Usage()
 
 
 def test_a_search_waits_for_reservations_of_others_but_not_for_their_spending() -> None:
     shared = Ledger(Budget(tokens=12))
     other = Ledger(within=shared)
-    held, spent = Usage(generated_tokens=11, model_calls=1), Usage(generated_tokens=6, model_calls=1)
+    worst, spent = Usage(generated_tokens=11, model_calls=1), Usage(generated_tokens=6, model_calls=1)
 
     async def both() -> list[Answer]:
-        assert other.reserve(held)
+        reservation = await other.reserve(worst)
+        assert reservation is not None
         search = toy_search(TWO_WORDS, within=shared, cap=3)
         waiting = asyncio.create_task(Majority(n=8)(search))
         await asyncio.sleep(0)
         assert not waiting.done() and search.ledger.spent == Usage()
-        other.settle(held, spent)
+        other.settle([reservation], spent)
         return [await waiting]
 
     (answer,) = asyncio.run(both())
@@ -169,8 +182,8 @@ def test_a_search_waits_for_reservations_in_the_outermost_ledger_until_its_secon
     request = Ledger(Budget(seconds=5), within=key)
     six = Usage(generated_tokens=6, model_calls=1)
     assert not request.fits_later(six)
-    assert Ledger(within=gateway).reserve(six)
-    assert not request.reserve(six) and request.fits_later(six)
+    assert reserve(Ledger(within=gateway), six)
+    assert not reserve(request, six) and request.fits_later(six)
     clock.now += 4.9
     assert request.fits_later(six)
     clock.now += 0.1
@@ -180,14 +193,14 @@ def test_a_search_waits_for_reservations_in_the_outermost_ledger_until_its_secon
 def test_a_call_beyond_its_own_limits_never_fits_later() -> None:
     shared = Ledger(Budget(tokens=10))
     mine = Ledger(Budget(tokens=5), within=shared)
-    assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
+    assert reserve(Ledger(within=shared), Usage(generated_tokens=9, model_calls=1))
     assert mine.fits_later(Usage(generated_tokens=5, model_calls=1))
     assert not mine.fits_later(Usage(generated_tokens=6, model_calls=1))
 
 
 def test_a_wait_for_others_ends_with_the_seconds_and_cleans_up() -> None:
     shared = Ledger(Budget(tokens=10))
-    assert Ledger(within=shared).reserve(Usage(generated_tokens=9, model_calls=1))
+    assert reserve(Ledger(within=shared), Usage(generated_tokens=9, model_calls=1))
     mine = Ledger(Budget(seconds=0.05), within=shared)
     asyncio.run(asyncio.wait_for(mine.freed(), PATIENCE))
     assert mine.deadline is not None and mine.deadline.passed
@@ -205,7 +218,7 @@ def test_every_limit_can_be_reached_but_not_exceeded() -> None:
     for budget, exact, more in limits:
         ledger = Ledger(budget)
         assert ledger.check(exact) and not ledger.check(exact + more)
-        assert ledger.reserve(exact) and not ledger.reserve(more)
+        assert reserve(ledger, exact) and not reserve(ledger, more)
 
 
 def test_usage_is_added_and_subtracted_count_by_count_and_unknown_stays_unknown() -> None:
@@ -227,9 +240,8 @@ def test_work_that_names_no_count_costs_nothing() -> None:
 def test_a_forfeited_reservation_is_spent_in_all_ledgers_and_marked_as_uncounted() -> None:
     shared = Ledger()
     ledger = Ledger(Budget(tokens=100), within=shared)
-    for _ in range(2):
-        assert ledger.reserve(Usage(generated_tokens=40, model_calls=1))
-    ledger.settle(Usage(generated_tokens=40, model_calls=1), Usage(generated_tokens=30, model_calls=1))
+    reservation, _ = (held(ledger, Usage(generated_tokens=40, model_calls=1)) for _ in range(2))
+    ledger.settle([reservation], Usage(generated_tokens=30, model_calls=1))
     ledger.forfeit()
     ledger.forfeit()
     assert ledger.spent == shared.spent == Usage(generated_tokens=70, model_calls=2, uncounted_calls=1)
@@ -238,8 +250,8 @@ def test_a_forfeited_reservation_is_spent_in_all_ledgers_and_marked_as_uncounted
 
 def test_flops_of_generator_and_scorer_share_one_limit() -> None:
     ledger = Ledger(Budget(flops=10))
-    assert ledger.reserve(Usage(flops=6.0, scorer_flops=4.0))
-    assert not ledger.reserve(Usage(scorer_flops=1.0))
+    assert reserve(ledger, Usage(flops=6.0, scorer_flops=4.0))
+    assert not reserve(ledger, Usage(scorer_flops=1.0))
 
 
 def test_an_unknown_count_makes_only_its_own_sum_unknown() -> None:

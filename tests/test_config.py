@@ -84,7 +84,7 @@ def test_a_strategy_may_be_given_as_an_object_and_is_written_as_text() -> None:
         ({"seed": True}, "^seed=True: give a whole number$"),
         ({"strategy": 8}, "^strategy=8: give a text as 'majority:n=8'"),
         ({"budget": 4000}, "^budget=4000: give a text as '4000tok,30s', or a Budget$"),
-        ({"bank": b"bank.db"}, "^bank=b'bank.db': give the path of a file$"),
+        ({"bank": b"bank.db"}, "^bank=b'bank.db': give the path of a file, or postgresql://USER@HOST/DATABASE$"),
         ({"models": 3}, "^role main=3: give a text, or an object with a name$"),
         ({"models": {1: "pocket"}}, "^role=1: write a word of small letters"),
         ({"prompts": "check"}, "^prompts='check': give texts or prompts by name"),
@@ -359,7 +359,7 @@ Roles = dict[str, dict[str, list[str]]]
 class Names:
     """A bank with these names of models and scorers."""
 
-    path = Path("bank.db")
+    place = "bank.db"
 
     def __init__(self, models: list[str], scorers: list[str], roles: Roles) -> None:
         self.models, self.scorers = lambda: models, lambda: scorers

@@ -171,7 +171,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         port=9501,
         budget=Budget(tokens=1_000_000, seconds=60),
         price=Price(0.15, 0.60),
-        bank=Path("bank.db"),
+        bank="bank.db",
         keys=(ann,),
     )
 
@@ -192,6 +192,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nrequests_per_minute = true", "type int"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nsees_all = 1", "type bool"),
         (f"[keys.ann]\nsha256 = '{'0' * 64}'\nbudget = '1e9flops'", "report no FLOPs"),
+        (f"[keys.'(all)']\nsha256 = '{'0' * 64}'", "rename it"),
         ("upstream = ", "cannot read it as TOML"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -109,13 +110,13 @@ def test_at_any_moment_the_bank_has_the_spending_and_the_worst_case_of_running_s
     with Bank(path) as bank:
         ledger = KeptLedger(Budget(tokens=200), "a", bank, Ledger())
         for worst, cost in calls:
-            reserved = Usage(generated_tokens=worst, model_calls=1)
-            if not ledger.reserve(reserved):
+            reservation = asyncio.run(ledger.reserve(Usage(generated_tokens=worst, model_calls=1)))
+            if reservation is None:
                 continue
             if cost is None:
                 under_way, open_calls = under_way + worst, open_calls + 1
             else:
-                ledger.settle(reserved, Usage(generated_tokens=min(cost, worst), model_calls=1))
+                ledger.settle([reservation], Usage(generated_tokens=min(cost, worst), model_calls=1))
                 spent += min(cost, worst)
     with Bank(path) as bank:
         again = KeptLedger(Budget(tokens=200), "a", bank, Ledger())
@@ -129,5 +130,5 @@ def test_a_reservation_that_cannot_be_written_is_not_made(tmp_path: Path) -> Non
     ledger = auth.clients[0].ledger
     bank.close()
     with pytest.raises(BankError):
-        ledger.reserve(Usage(generated_tokens=100, model_calls=1))
+        asyncio.run(ledger.reserve(Usage(generated_tokens=100, model_calls=1)))
     assert ledger.room_for_tokens() == 100

@@ -1,4 +1,4 @@
-"""The fake upstream of these measurements, in its own process."""
+"""The fake upstream of these measurements, and what else they take from the tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ HERE = Path(__file__).parent
 ENDPOINT = HERE.parents[1] / "tests" / "fake_endpoint.py"
 sys.path.append(str(ENDPOINT.parent))
 from fake_endpoint import FakeEndpoint, Running  # noqa: E402
+from postgres_server import PostgresServer  # noqa: E402
 
-__all__ = ["BODY", "ENDPOINT", "HERE", "LATENCY", "SAMPLES", "FakeEndpoint", "Running", "endpoint"]
+__all__ = ["BODY", "ENDPOINT", "HERE", "LATENCY", "SAMPLES", "FakeEndpoint", "PostgresServer", "Running", "endpoint"]
 LATENCY = 0.05
 SAMPLES = 8
 BODY: dict[str, Any] = {"model": "words", "max_tokens": 64, "messages": [{"role": "user", "content": "what is 3 + 4"}]}

@@ -167,7 +167,7 @@ class Config:
         max_tokens: length limit of one generation; by default 400 for the shipped models and 1024 for others.
         stop: strings that end a sample; they are cut off its text.
         seed: the same seed gives the same samples.
-        bank: the file in which all samples are kept and found again.
+        bank: keeps all samples, which are found again: a file, or ``postgresql://USER@HOST/DATABASE``.
         answers: reads and compares answers; by default numbers and formulas in texts.
         embedder: for strategies that cluster steps; by default hashed n-grams.
 
@@ -197,7 +197,7 @@ class Config:
             raise InputError("models", sorted(self.model_specs()), f"one of them has to be the role {MAIN!r}")
         check_number("seed", self.seed, whole=True)
         if not isinstance(self.bank, str | Path | None):
-            raise InputError("bank", self.bank, "give the path of a file")
+            raise InputError("bank", self.bank, "give the path of a file, or postgresql://USER@HOST/DATABASE")
         self.sampling()
         self.scorer_specs()
         self.environments_by_name()

@@ -239,7 +239,7 @@ def _roles_in_bank(kind: str, names: Sequence[str], wanted: Mapping[str, Any], b
     elif missing and (kind == "model" or left or missing != [MAIN]):
         one = "" if missing[0] == MAIN else f"{missing[0]}="
         fix = f"it has the {kind}s {names}; say which one is {missing[0]!r}: --{kind} {one}NAME"
-        raise InputError("bank", str(bank.path), f"a replay needs the {kind}s by role, {fix}")
+        raise InputError("bank", bank.place, f"a replay needs the {kind}s by role, {fix}")
     return found
 
 

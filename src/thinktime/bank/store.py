@@ -1,4 +1,4 @@
-"""The sample bank: an append-only SQLite file of generations, scores and verdicts, and of the spending of accounts.
+"""The sample bank: an append-only store of generations, scores and verdicts, and of the spending of accounts.
 
 The key of a sample is a hash of model, problem, sampling, seed and path. So a killed run resumes without repeating a
 finished sample, strategies share samples, and a bank can be replayed without a model.
@@ -8,120 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
-from weakref import WeakValueDictionary
+from typing import Any
 
-from thinktime.bank.lock import lock
+from thinktime.bank.database import Database, Row, is_url, naming, shown
 from thinktime.core.errors import BankError
 from thinktime.core.types import Problem, Score
 from thinktime.core.usage import Usage, uncounted
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS samples (
-    key TEXT PRIMARY KEY, problem TEXT NOT NULL, model TEXT NOT NULL, finish TEXT NOT NULL,
-    state TEXT NOT NULL, usage TEXT NOT NULL, passes INTEGER NOT NULL, at REAL DEFAULT (julianday('now')),
-    log_weight REAL NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS blobs (
-    hash TEXT PRIMARY KEY, data BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS readings (
-    key TEXT NOT NULL, scorer TEXT NOT NULL, value REAL, steps TEXT NOT NULL, usage TEXT NOT NULL,
-    PRIMARY KEY (key, scorer)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS verdicts (
-    key TEXT NOT NULL, checker TEXT NOT NULL, correct INTEGER NOT NULL, PRIMARY KEY (key, checker)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS roles (
-    kind TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, role, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS fingerprints (
-    name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS provenance (
-    name TEXT PRIMARY KEY, record TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS imports (
-    header TEXT PRIMARY KEY
-);
-CREATE TABLE IF NOT EXISTS spending (
-    account TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL
-) WITHOUT ROWID;
-"""
-
-
-_OPEN: WeakValueDictionary[tuple[int, int], Bank] = WeakValueDictionary()
-"""The open banks of this process by device and inode. To open such a file again and close it would drop SQLite's locks
-on it, because POSIX locks belong to a process."""
+ALL = "(all)"
+"""The account of the sum of all others, where several processes keep one."""
+_UNIX_EPOCH = 2440587.5
+"""The Julian day of 1970-01-01."""
 
 
 class Bank:
-    """A bank file. One process writes at a time; the file is safe after every call.
+    """A bank: an SQLite file, which one process writes at a time, or a Postgres database, which many do.
+
+    It is safe after every call.
 
     Args:
-        path: of the file.
-        read_only: only read it, also while another process writes it.
+        place: the path of a file, or ``postgresql://USER@HOST/DATABASE``.
+        read_only: only read it; a file may then be written by another process.
+        waits: seconds before each new try of a call that lost its connection to Postgres; by default three in 2.5 s.
 
     Raises:
-        BankError: the file cannot be opened or is not a bank, it is open already, or a write failed.
+        BankError: the bank cannot be opened or is none, the file is open already, or a write failed.
     """
 
-    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
-        self.path = Path(path)
-        self._lock: IO[bytes] | None = None
-        with self._named_errors("open" if not read_only else "read"):
-            if read_only:
-                self._open_to_read()
-                return
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            holder = Path(f"{self.path.resolve()}.lock")
-            if self.path.exists() and _inode(self.path) in _OPEN:
-                raise _in_use(self.path, "this process")
-            self._lock = open(self.path, "ab")  # noqa: SIM115  # the lock is on the file itself, whatever leads to it
-            try:
-                lock(self._lock)
-            except BlockingIOError:
-                self._lock.close()
-                process = (holder.read_text(encoding="utf-8").strip() if holder.exists() else "") or "unknown"
-                raise _in_use(self.path, f"process {process}") from None
-            try:
-                if os.fstat(self._lock.fileno()).st_nlink > 1:  # SQLite keeps unfinished writes in a file by the name
-                    raise BankError(
-                        f"bank={str(self.path)!r}: the file has several names (hard links), and writes under one name "
-                        "may be lost under another; give a copy, or remove the other names"
-                    )
-                holder.write_text(str(os.getpid()))
-                self._db = sqlite3.connect(self.path, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.executescript(_SCHEMA)
-                self._db.execute("SELECT key, problem, model, finish, state, usage, passes FROM samples LIMIT 0")
-                if "log_weight" not in [row[1] for row in self._db.execute("PRAGMA table_info(samples)")]:
-                    self._db.execute("ALTER TABLE samples ADD COLUMN log_weight REAL NOT NULL DEFAULT 0")
-                self._db.execute("SELECT key, scorer, value, steps, usage FROM readings LIMIT 0")
-                self._db.execute("SELECT key, checker, correct FROM verdicts LIMIT 0")
-                self._db.execute("SELECT account, spent, reserved FROM spending LIMIT 0")
-            except BaseException:
-                self._lock.close()
-                raise
-            _OPEN[_inode(self.path)] = self
-
-    def _open_to_read(self) -> None:
-        if _inode(self.path) in _OPEN:
-            raise _in_use(self.path, "this process")
-        self._db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        try:
-            self._db.execute("SELECT key, problem, model, finish, state, usage, passes FROM samples LIMIT 0")
-        except BaseException:
-            self._db.close()
-            raise
-        _OPEN[_inode(self.path)] = self
+    def __init__(self, place: Path | str, *, read_only: bool = False, waits: Sequence[float] | None = None) -> None:
+        self.place = shown(place)
+        """How messages name it; without a password."""
+        with naming(self.place):
+            self._db = _opened(place, read_only, waits)
 
     def __enter__(self) -> Bank:
         return self
@@ -130,12 +53,8 @@ class Bank:
         self.close()
 
     def close(self) -> None:
-        """Close the file; then other processes can open it."""
+        """Release the bank; then other processes can open its file."""
         self._db.close()
-        if self._lock is not None:
-            self._lock.close()
-        for inode in [inode for inode, bank in _OPEN.items() if bank is self]:
-            del _OPEN[inode]
 
     def __len__(self) -> int:
         return int(self._read("SELECT count(*) FROM samples")[0][0])
@@ -158,19 +77,25 @@ class Bank:
         Raises:
             BankError: samples or scores under this name are of other files, or the bank is older than fingerprints.
         """
-        noted = self._read("SELECT fingerprint FROM fingerprints WHERE name = ?", name)
-        if not noted and name not in (*self.models(), *self.scorers()):
-            self._write("INSERT INTO fingerprints (name, fingerprint) VALUES (?, ?)", [(name, fingerprint)])
-        elif noted != [(fingerprint,)]:
+        query = "SELECT fingerprint FROM fingerprints WHERE name = ?"
+        noted = self._read(query, name)
+        if not noted:
+            if name not in (*self.models(), *self.scorers()):
+                row = (name, fingerprint)
+                self._write("INSERT INTO fingerprints (name, fingerprint) VALUES (?, ?) ON CONFLICT DO NOTHING", [row])
+            noted = self._read(query, name)  # another process may have been faster
+        if noted != [(fingerprint,)]:
             of = "other files: a configuration, the tokenizer, the chat template or the engine has changed"
             of = of if noted else "unknown files: the bank is of a version that did not note them"
-            raise BankError(
-                f"bank={str(self.path)!r}: it has work of {name!r} with {of}; replay it, or give another bank"
-            )
+            raise BankError(f"bank={self.place!r}: it has work of {name!r} with {of}; replay it, or give another bank")
 
     def add_provenance(self, name: str, record: Mapping[str, Any]) -> None:
         """Note the origin, licence, revision and SHA-256 of a model's files, as a JSON object."""
-        self._write("INSERT OR REPLACE INTO provenance (name, record) VALUES (?, ?)", [(name, json.dumps(record))])
+        self._write(
+            "INSERT INTO provenance (name, record) VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET record = excluded.record",
+            [(name, json.dumps(record))],
+        )
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What `add_provenance` noted, by the name of the model."""
@@ -178,7 +103,7 @@ class Bank:
 
     def add_import(self, header: Mapping[str, Any]) -> None:
         """Note the header of an export whose samples were added, as a JSON object."""
-        self._write("INSERT OR IGNORE INTO imports (header) VALUES (?)", [(json.dumps(header),)])
+        self._write("INSERT INTO imports (header) VALUES (?) ON CONFLICT DO NOTHING", [(json.dumps(header),)])
 
     def imports(self) -> list[dict[str, Any]]:
         """What `add_import` noted, in this order."""
@@ -187,7 +112,7 @@ class Bank:
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
         """Store the role of each model (or scorer, by ``kind``) for the next searches."""
         rows = [(kind, role, name) for role, name in names.items()]
-        self._write("INSERT OR IGNORE INTO roles (kind, role, name) VALUES (?, ?, ?)", rows)
+        self._write("INSERT INTO roles (kind, role, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def roles(self, kind: str) -> dict[str, list[str]]:
         """The names of the models (or scorers) by role."""
@@ -238,10 +163,10 @@ class Bank:
             for key, s in samples
         ]
         if blobs:
-            self._write("INSERT OR IGNORE INTO blobs (hash, data) VALUES (?, ?)", list(blobs.items()))
+            self._write("INSERT INTO blobs (hash, data) VALUES (?, ?) ON CONFLICT DO NOTHING", list(blobs.items()))
         self._write(
-            "INSERT OR IGNORE INTO samples (key, problem, model, finish, state, usage, passes, log_weight) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO samples (key, problem, model, finish, state, usage, passes, log_weight) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
         )
 
@@ -257,7 +182,7 @@ class Bank:
             return {name: self._with_blobs(value) for name, value in state.items()}
         rows = self._read("SELECT data FROM blobs WHERE hash = ?", str(state[_BLOB]))
         if not rows:
-            raise BankError(f"bank={str(self.path)!r}: the blob {state[_BLOB]} is missing; take a copy that has it")
+            raise BankError(f"bank={self.place!r}: the blob {state[_BLOB]} is missing; take a copy that has it")
         return rows[0][0]
 
     def find_score(self, key: str, scorer: str) -> Score | None:
@@ -286,7 +211,8 @@ class Bank:
 
     def last_day(self, model: str) -> str:
         """The day of the newest sample of a model, as ``2026-11-30``."""
-        return str(self._read("SELECT date(max(at)) FROM samples WHERE model = ?", model)[0][0])
+        newest = self._read("SELECT max(at) FROM samples WHERE model = ?", model)[0][0]
+        return str(newest and datetime.fromtimestamp((newest - _UNIX_EPOCH) * 86_400, UTC).date())
 
     def fingerprint(self, name: str) -> str | None:
         """What `bind` noted under a name."""
@@ -296,12 +222,16 @@ class Bank:
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores in one transaction; an existing key keeps its first score."""
         rows = [(key, scorer, r.value, json.dumps(r.steps), json.dumps(r.usage.as_dict())) for key, r in scores]
-        self._write("INSERT OR IGNORE INTO readings (key, scorer, value, steps, usage) VALUES (?, ?, ?, ?, ?)", rows)
+        self._write(
+            "INSERT INTO readings (key, scorer, value, steps, usage) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            rows,
+        )
 
     def add_verdict(self, key: str, checker: str, correct: bool) -> None:
         """Bank whether a sample's answer is right according to the named checker."""
         self._write(
-            "INSERT OR IGNORE INTO verdicts (key, checker, correct) VALUES (?, ?, ?)", [(key, checker, correct)]
+            "INSERT INTO verdicts (key, checker, correct) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            [(key, checker, int(correct))],
         )
 
     def verdicts(self, checker: str) -> dict[str, bool]:
@@ -312,47 +242,29 @@ class Bank:
     def keep_spending(self, account: str, spent: Usage, reserved: Usage) -> None:
         """Store an account's spent usage, and its reserved usage for running calls."""
         rows = [(account, *(json.dumps(usage.as_dict()) for usage in (spent, reserved)))]
-        self._write("INSERT OR REPLACE INTO spending (account, spent, reserved) VALUES (?, ?, ?)", rows)
+        self._write(
+            "INSERT INTO spending (account, spent, reserved) VALUES (?, ?, ?) "
+            "ON CONFLICT (account) DO UPDATE SET spent = excluded.spent, reserved = excluded.reserved",
+            rows,
+        )
 
     def spending(self) -> dict[str, Usage]:
         """The spent usage of each account. Usage reserved when a process ended counts as spent, and as uncounted."""
         found = {}
-        for account, *usages in self._read("SELECT account, spent, reserved FROM spending ORDER BY account"):
+        query = "SELECT account, spent, reserved FROM spending WHERE account <> ? ORDER BY account"
+        for account, *usages in self._read(query, ALL):
             with self._readable(account):
                 spent, reserved = (Usage.from_dict(json.loads(usage)) for usage in usages)
                 found[account] = spent + uncounted(reserved)
         return found
 
-    def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        with self._named_errors("read"):
-            return self._db.execute(query, values).fetchall()
+    def _read(self, query: str, *values: str) -> list[Row]:
+        with naming(self.place):
+            return self._db.read(query, values)
 
-    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        with self._named_errors("write"):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(statement, rows)
-                self._db.execute("COMMIT")
-            except BaseException:  # a transaction that stays open would fail every later write
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _named_errors(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            fix = "free some space" if "full" in reason else "give a writable path with --bank"
-            fix = "take a copy that is whole, or give another --bank" if doing == "read" else fix
-            raise BankError(
-                f"bank={str(self.path)!r}: cannot {doing} it ({reason}); {fix} and run the same command again; "
-                "finished samples are kept"
-            ) from error
-        except (UnicodeError, OverflowError) as error:
-            reason = str(error).replace("\n", " ")
-            raise BankError(f"bank={str(self.path)!r}: cannot store a value ({reason}); nothing is written") from error
+    def _write(self, statement: str, rows: Sequence[Row]) -> None:
+        with naming(self.place):
+            self._db.write(statement, rows)
 
     @contextmanager
     def _readable(self, key: str) -> Iterator[None]:
@@ -362,7 +274,7 @@ class Bank:
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise BankError(
-                f"bank={str(self.path)!r}: cannot read the row of {key!r} ({reason}); take a whole copy of the bank, "
+                f"bank={self.place!r}: cannot read the row of {key!r} ({reason}); take a whole copy of the bank, "
                 "or the version that wrote it"
             ) from error
 
@@ -379,10 +291,11 @@ def _without_blobs(state: Any, blobs: dict[str, bytes]) -> Any:
     return {name: _without_blobs(value, blobs) for name, value in state.items()} if isinstance(state, dict) else state
 
 
-def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+def _opened(place: Path | str, read_only: bool, waits: Sequence[float] | None) -> Database:
+    if is_url(place):
+        from thinktime.bank.postgres import PostgresDatabase
 
+        return PostgresDatabase(str(place), read_only=read_only, waits=waits)
+    from thinktime.bank.sqlite import SqliteFile
 
-def _in_use(path: Path, by: str) -> BankError:
-    return BankError(f"bank={str(path)!r}: {by} is using it; wait for it, or give another --bank")
+    return SqliteFile(Path(place), read_only=read_only)

@@ -65,21 +65,21 @@ _SCORE = {
 """The fields of the kinds of lines, with the types of their values."""
 
 
-def is_export(path: Path, replay: bool) -> bool:
-    """Whether a file is to be read as an export: it is not a database.
+def is_export(place: Path | str, replay: bool) -> bool:
+    """Whether a bank is to be read as an export: it is a file, and not a database.
 
     Raises:
         InputError: it is not a database, and this is not a replay.
     """
     try:
-        with path.open("rb") as file:
+        with open(place, "rb") as file:
             start = file.read(len(_SQLITE))
     except OSError:  # the bank itself says why
         return False
     if start in (b"", _SQLITE):
         return False
     if not replay:
-        raise InputError("bank", str(path), "it is not a bank; if it is an export of one, add --replay")
+        raise InputError("bank", str(place), "it is not a bank; if it is an export of one, add --replay")
     return True
 
 
@@ -138,7 +138,7 @@ def check_continued(bank: Bank, roots: Iterable[str], session: Session, task: Ta
         if theirs.get(name) != ours.get(name)
     ]
     fix = f"its imported samples have {', '.join(others) or 'other prompts'}; give their options, or another bank"
-    raise InputError("bank", str(bank.path), fix)
+    raise InputError("bank", bank.place, fix)
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def exported_bank(path: Path) -> Iterator[Bank]:
         InputError: the file is not a whole export of this schema. The message names the line.
     """
     with TemporaryDirectory() as folder, Bank(Path(folder) / "bank.db") as bank:
-        bank.path = path  # for messages
+        bank.place = str(path)
         header, samples, scores = _read(path)
         _add_samples(bank, header, samples)
         for name, found in scores.items():

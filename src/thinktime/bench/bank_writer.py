@@ -75,7 +75,7 @@ def export(
         settings = f"temperature {sampling.temperature:g}, {sampling.max_length} tokens, stop {list(sampling.stop)}"
         raise InputError(
             "bank",
-            str(bank.path),
+            bank.place,
             f"it has no samples of {task.name} with {settings} and seed {seed}; give the options of the bench",
         )
     scores = [

@@ -122,7 +122,7 @@ class Bench:
             except InputError as error:
                 raise InputError(error.field, error.value, f"problem {problem.id}: {error.fix}") from None
             worst = search.generator.worst_case(search.root, search.sampling.max_length)
-            if not search.ledger.reserve(worst):
+            if await search.ledger.reserve(worst) is None:
                 raise InputError("budget", self.budget_text(), f"not enough for one sample of problem {problem.id}")
             roots.append(search.root.key)
         check_continued(self.bank, roots, self.session, self.task)

@@ -31,7 +31,10 @@ bank = typer.Typer(no_args_is_help=True, help="Banks of samples: export them, an
 
 @bank.command("export")
 def export_bank(
-    source: Annotated[Path, typer.Argument(metavar="BANK", help="The bank. A bench may be writing it.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="BANK", help="A file, or postgresql://USER@HOST/DATABASE. A bench may be writing it."),
+    ],
     out: Annotated[Path, typer.Argument(help="The new file, as samples.jsonl.gz.")],
     task: Annotated[str, typer.Option(help="The task of the samples, as for `thinktime bench`.")],
     problems: Problems = None,
@@ -51,12 +54,13 @@ def export_bank(
     as_json: Json = False,
 ) -> None:
     """Write the independent samples of a task to one small file, which `thinktime bench --replay --bank` reads."""
+    from thinktime.bank.database import is_url
     from thinktime.bank.store import Bank
     from thinktime.bench.bank_writer import export
     from thinktime.pocket import MAX_TOKENS
 
-    if not source.is_file():
-        raise InputError("bank", str(source), "there is no such file")
+    if not is_url(source) and not Path(source).is_file():
+        raise InputError("bank", source, "there is no such file")
     loaded = loader(
         task,
         levels=levels,
@@ -84,7 +88,12 @@ def export_bank(
 @bank.command("import")
 def import_bank(
     source: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file of `thinktime bank export`.")],
-    out: Annotated[Path, typer.Argument(metavar="BANK", help="The bank. It is made if it does not exist.")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="BANK", help="A file, which is made if it does not exist, or postgresql://USER@HOST/DATABASE."
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Put the samples of an export into a bank, from which `thinktime bench --bank` draws more of them."""
@@ -95,6 +104,6 @@ def import_bank(
     with Bank(out) as opened:
         header = import_samples(source, opened)
     if as_json:
-        print(json.dumps({"bank": str(out), "header": header}))
+        print(json.dumps({"bank": opened.place, "header": header}))
         return
-    print(f"{out}: {header['n']['samples']:,} samples of {printable(header['model'])}")
+    print(f"{opened.place}: {header['n']['samples']:,} samples of {printable(header['model'])}")

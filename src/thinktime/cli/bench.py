@@ -116,7 +116,11 @@ def bench(
         bool, typer.Option("--plot-missing", help="Draw runs in the report although some of their samples are missing.")
     ] = False,
     bank: Annotated[
-        Path | None, typer.Option(help="The sample bank; default: bank.db in --out. With --replay also an export.")
+        str | None,
+        typer.Option(
+            help="The sample bank: a file, or postgresql://USER@HOST/DATABASE; default: bank.db in --out. "
+            "With --replay also an export."
+        ),
     ] = None,
     replay_bank: Annotated[bool, typer.Option("--replay", help="Use the bank's samples alone; load no model.")] = False,
     model: Model = None,
@@ -213,9 +217,9 @@ def bench(
     )
     place = bank or out / "bank.db"
     of_export = is_export(place, replay_bank)
-    with exported_bank(place) if of_export else Bank(place) as opened:
+    with exported_bank(Path(place)) if of_export else Bank(place) as opened:
         if of_export and problems is None:
-            loaded = _known(loaded, opened)
+            loaded = _known(loaded, opened, str(place))
         session = open_replay(config, opened) if replay_bank else open_session(config)
         if replay_bank:  # random scores are in the bank
             controls = {role: name for role, name in controls.items() if name != "random"}
@@ -251,12 +255,12 @@ def bench(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _known(task: Task, export: Bank) -> Task:
+def _known(task: Task, export: Bank, place: str) -> Task:
     """The task with only the problems that have samples in an export."""
     known = export.problems()
     found = tuple(problem for problem in task.problems if problem.id in known)
     if not found:
-        raise InputError("bank", str(export.path), f"it has no sample of the problems of {task.name}")
+        raise InputError("bank", place, f"it has no sample of the problems of {task.name}")
     return replace(task, problems=found)
 
 

@@ -66,7 +66,12 @@ def serve(
     ] = None,
     scorer_name: ScorerName = None,
     scorer_price: ScorerPrice = None,
-    bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
+    bank: Annotated[
+        str | None,
+        typer.Option(
+            help="Keeps samples and spending: a file, or postgresql://USER@HOST/DATABASE, which several servers share."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="A file of `thinktime calibrate`, which the method auto of clients follows.")
     ] = None,

@@ -75,6 +75,10 @@ class BankError(ThinktimeError):
     """The sample bank cannot be opened or written. What was written before is safe."""
 
 
+class UnreachableBankError(BankError):
+    """The database of a bank does not answer. The same call may succeed later."""
+
+
 def check_number(field: str, value: object, *, whole: bool = False) -> None:
     """Check that a value from Python code is a number: Python's or numpy's, and no text or truth value.
 

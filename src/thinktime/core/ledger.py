@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thinktime.core.clock import Clock, Deadline
 from thinktime.core.errors import BusyError, InputError
-from thinktime.core.usage import Budget, Usage, uncounted
+from thinktime.core.usage import Budget, Usage, total, uncounted
 
 if TYPE_CHECKING:
     import asyncio
+
+
+@dataclass(frozen=True, eq=False)
+class Reservation:
+    """A worst case that is set aside in a ledger, and in the ledger around it."""
+
+    worst: Usage
+    outer: Reservation | None = None
 
 
 class Ledger:
@@ -29,6 +38,8 @@ class Ledger:
         self.budget = budget or Budget()
         self.patience: float | None = None
         """Most seconds that a call waits for what others reserved here; None is no limit. Set it on a shared ledger."""
+        self.poll: float | None = None
+        """Seconds after which a waiting call tries again, because other processes settle unseen; None: it is woken."""
         self._blocked: float | None = None
         """The time at which calls under this ledger began to wait for others; None if none waits."""
         self.spent = Usage()
@@ -36,6 +47,7 @@ class Ledger:
         self._limited = self.budget != Budget()
         self._within = within
         self._reserved = Usage()
+        self._open: set[Reservation] = set()
         self._waiting: set[asyncio.Future[None]] = set()
         self._started = self.clock()
 
@@ -67,7 +79,7 @@ class Ledger:
         """
         if self.late:
             return False
-        return any(map(_open, self._chain())) and all(
+        return any(map(_has_calls, self._chain())) and all(
             ledger.check(ledger.spent + worst_case) for ledger in self._chain()
         )
 
@@ -85,6 +97,7 @@ class Ledger:
         seconds += [] if (left := self._patience_left()) is None else [left]
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ledgers = list(self._chain())
+        seconds += [ledger.poll for ledger in ledgers if ledger.poll is not None]
         for ledger in ledgers:
             ledger._waiting.add(waiting)
         try:
@@ -97,7 +110,7 @@ class Ledger:
         """How many seconds a call may still wait; None without a limit, or while calls of its own search run."""
         ledgers = list(self._chain())
         shared = next((place for place, ledger in enumerate(ledgers) if ledger.patience is not None), None)
-        if shared is None or any(map(_open, ledgers[:shared])):
+        if shared is None or any(map(_has_calls, ledgers[:shared])):
             self._blocked = None
             return None
         if self._blocked is None:
@@ -113,21 +126,34 @@ class Ledger:
             yield ledger
             ledger = ledger._within
 
-    def reserve(self, worst_case: Usage) -> bool:
-        """Set the worst case aside if it fits; otherwise change nothing and return False.
+    async def reserve(self, worst_case: Usage) -> Reservation | None:
+        """Set the worst case aside if it fits; otherwise change nothing and return None.
 
         Raises:
             InputError: a limited count is unknown for this model, so the limit could not be kept.
         """
+        if not self._has_room(worst_case):
+            return None
+        outer = None
+        if self._within is not None:
+            outer = await self._within.reserve(worst_case)
+            if outer is None:
+                return None
+            if not self._has_room(worst_case):  # another call was faster while the outer ledger was asked
+                self._within.settle([outer], Usage())
+                return None
+        return self._hold(Reservation(worst_case, outer))
+
+    def _has_room(self, worst_case: Usage) -> bool:
         if self.late:
             return False
-        if self._limited and not self.check(self.spent + self._reserved + worst_case):
-            return False
-        if self._within is not None and not self._within.reserve(worst_case):
-            return False
+        return not self._limited or self.check(self.spent + self._reserved + worst_case)
+
+    def _hold(self, reservation: Reservation) -> Reservation:
         self._blocked = None
-        self._reserved = self._reserved + worst_case
-        return True
+        self._reserved = self._reserved + reservation.worst
+        self._open.add(reservation)
+        return reservation
 
     def check(self, usage: Usage) -> bool:
         """Whether this usage is within the limits.
@@ -151,24 +177,36 @@ class Ledger:
                 return False
         return True
 
-    def settle(self, reserved: Usage, actual: Usage) -> None:
-        """Give a reservation back and charge what the call cost."""
-        self._reserved = self._reserved - reserved
+    def settle(self, reservations: Sequence[Reservation], actual: Usage) -> None:
+        """Give reservations back and charge what their calls cost. Settled reservations change nothing."""
+        open_ones = self._open.intersection(reservations)
+        if not open_ones:
+            return
+        self._open -= open_ones
+        self._reserved = self._reserved - total(each.worst for each in open_ones)
         self.spent = self.spent + actual
+        self._wake()
+        if self._within is not None:
+            self._within.settle([each.outer for each in open_ones if each.outer is not None], actual)
+
+    def charge(self, usage: Usage) -> None:
+        """Charge a cost that was not reserved."""
+        self.spent = self.spent + usage
+        if self._within is not None:
+            self._within.charge(usage)
+
+    def _wake(self) -> None:
+        """Let the waiting calls try again."""
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
-        if self._within is not None:
-            self._within.settle(reserved, actual)
 
     def forfeit(self) -> None:
         """Charge everything that is still reserved: the caller left, so the real cost stays unknown."""
-        left = self._reserved
-        if _open(self):
-            self.settle(left, uncounted(left))
+        self.settle(list(self._open), uncounted(total(each.worst for each in self._open)))
 
 
-def _open(ledger: Ledger) -> bool:
+def _has_calls(ledger: Ledger) -> bool:
     """Whether any call is running. Only whole numbers are compared: sums of dollars leave rounding errors."""
     held = ledger._reserved
     return bool(held.model_calls or held.scorer_calls or held.embeddings or held.actions)

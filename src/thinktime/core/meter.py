@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
 from thinktime.core.errors import InputError
-from thinktime.core.ledger import Ledger
+from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Usage, total, uncounted
 
 ONLINE = "online"
@@ -120,7 +120,7 @@ class Meter:
         while wanted:
             if bought and work.over():
                 return bought, False
-            granted, reserved, wanted = self._grant(work, wanted, whole=not bought)
+            granted, reserved, wanted = await self._grant(work, wanted, whole=not bought)
             if granted:
                 made = await self._run(work, granted, reserved)
                 repeatable = work.repeatable([result for _, result in made])
@@ -134,10 +134,15 @@ class Meter:
                 del wanted[0]
         return bought, covered
 
-    def settle(self, role: str, reserved: Usage, actual: Usage) -> None:
-        """Give a reservation back and charge the account of a role."""
+    def settle(self, role: str, reserved: Sequence[Reservation], actual: Usage) -> None:
+        """Give reservations back and charge the account of a role."""
         self.ledger.settle(reserved, actual)
         self._note((_phase.get(), role), actual)
+
+    def charge(self, role: str, usage: Usage) -> None:
+        """Charge a cost that was not reserved to the account of a role."""
+        self.ledger.charge(usage)
+        self._note((_phase.get(), role), usage)
 
     def _note(self, account: Account, usage: Usage) -> None:
         parts = self._accounts.setdefault(account, [])
@@ -147,38 +152,47 @@ class Meter:
         if self._outer is not None:
             self._outer._note(account, usage)
 
-    def _grant(
+    async def _grant(
         self, work: Work[Item, Result], wanted: Sequence[Item], whole: bool
-    ) -> tuple[list[Item], Usage, list[Item]]:
-        """Split the items into those that the budget covers now, their reservation, and the rest.
+    ) -> tuple[list[Item], list[Reservation], list[Item]]:
+        """Split the items into those that the budget covers now, their reservations, and the rest.
 
         With ``whole`` it first tries to reserve all items in one sum, which is cheaper if they fit. A banked item
         reserves its worst case too, so a resumed run decides as an undisturbed one.
         """
         if whole and work.in_order:
-            reserved = total([work.worst_case(item) for item in wanted])
-            if self.ledger.reserve(reserved):
+            reserved = await self.ledger.reserve(total([work.worst_case(item) for item in wanted]))
+            if reserved is not None:
                 for item in wanted:
                     work.granted(item)
-                return list(wanted), reserved, []
+                return list(wanted), [reserved], []
         granted: list[Item] = []
-        parts: list[Usage] = []
-        for place, item in enumerate(wanted):
-            worst = work.worst_case(item)
-            if not self.ledger.reserve(worst):
-                if not granted and not self.ledger.fits_later(worst) and (shorter := work.shorter(item)) is not None:
-                    worst = work.worst_case(shorter)
-                    if self.ledger.reserve(worst):
-                        return [shorter], worst, list(wanted[place + 1 :])
-                return granted, total(parts), list(wanted[place:])
-            work.granted(item)
-            granted.append(item)
-            parts.append(worst)
-        return granted, total(parts), []
+        parts: list[Reservation] = []
+        try:
+            for place, item in enumerate(wanted):
+                worst = work.worst_case(item)
+                part = await self.ledger.reserve(worst)
+                if part is None:
+                    if (
+                        not granted
+                        and not self.ledger.fits_later(worst)
+                        and (shorter := work.shorter(item)) is not None
+                    ):
+                        part = await self.ledger.reserve(work.worst_case(shorter))
+                        if part is not None:
+                            return [shorter], [part], list(wanted[place + 1 :])
+                    return granted, parts, list(wanted[place:])
+                work.granted(item)
+                granted.append(item)
+                parts.append(part)
+        except BaseException:  # nothing was sent
+            self.ledger.settle(parts, Usage())
+            raise
+        return granted, parts, []
 
     async def _repeated(self, work: Work[Item, Result], first: list[tuple[Item, Result]]) -> list[tuple[Item, Result]]:
         """The results of a second try of a call, as far as the budget covers one; the first try is charged already."""
-        granted, reserved, _ = self._grant(work, [item for item, _ in first], whole=True)
+        granted, reserved, _ = await self._grant(work, [item for item, _ in first], whole=True)
         if not granted:
             return first
         try:
@@ -189,7 +203,9 @@ class Meter:
         joined = [(item, work.joined(before, after)) for (_, before), (item, after) in pairs]
         return [*joined, *first[len(second) :]]
 
-    async def _run(self, work: Work[Item, Result], items: Sequence[Item], reserved: Usage) -> list[tuple[Item, Result]]:
+    async def _run(
+        self, work: Work[Item, Result], items: Sequence[Item], reserved: Sequence[Reservation]
+    ) -> list[tuple[Item, Result]]:
         found = work.find(items)
         new = [item for place, item in enumerate(items) if place not in found]
         try:
@@ -198,7 +214,7 @@ class Meter:
             self.settle(work.role, reserved, Usage())
             raise
         except BaseException:  # the real cost stays unknown; an open reservation would make other calls wait for ever
-            self.settle(work.role, reserved, uncounted(reserved))
+            self.settle(work.role, reserved, uncounted(total(each.worst for each in reserved)))
             raise
         every = [found[place] if place in found else next(fresh) for place in range(len(items))]
         results = work.trim(items, every)

@@ -501,7 +501,7 @@ class Search:
 
     def charge(self, role: str, usage: Usage) -> None:
         """Charge work that a strategy does itself, such as solving an integer program."""
-        self.meter.settle(role, Usage(), usage)
+        self.meter.charge(role, usage)
 
     def rewind(self) -> None:
         """Let the next whole samples be those that the root has already, the first one first. They cost nothing again.

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,8 +21,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from thinktime import strategies
+from thinktime.bank.database import is_url
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
 from thinktime.core.types import MAIN, Capability
@@ -60,6 +63,9 @@ from thinktime.models.remote.limits import Share
 from thinktime.models.remote.protocol import Api
 from thinktime.planning.auto import Auto
 from thinktime.prompts.templates import overridden
+
+if TYPE_CHECKING:
+    from thinktime.gateway.shared import Keeper
 
 SILENCE = 15.0
 """Seconds without an event after which a stream sends a comment to keep the connection open."""
@@ -108,8 +114,13 @@ class Gateway:
     def __init__(self, config: GatewayConfig, scorer: Scorer | None = None) -> None:
         self.config, self.scorer = config, scorer
         self.history = History()
-        self.bank = None if config.bank is None else Bank(config.bank)
-        self.auth = Auth(config, self.bank)
+        self.bank: Bank | None = None
+        self.keeper: Keeper | None = None
+        self.journal: Journal | None = None
+        self._closing: tuple[Callable[[], None], ...] = ()
+        if config.bank is not None:
+            self._open_bank(config.bank)
+        self.auth = Auth(config, self.bank, self.keeper)
         self.probes = self.auth.account(PROBES)
         self.tracing = Tracing(config.upstream)
         self.upstream = Upstream(config, self.tracing.sampling)
@@ -125,6 +136,18 @@ class Gateway:
         """End all requests: the reply is a 503 in the shape of its API."""
         for working in self.running:
             working.cancel()
+
+    def _open_bank(self, place: Path | str) -> None:
+        """Open the bank; if several gateways share it, also what keeps their accounts."""
+        self.journal = self.bank = Bank(place, waits=())
+        if is_url(place):
+            from thinktime.bank.accounts import Accounts
+            from thinktime.gateway.journal import SharedJournal
+            from thinktime.gateway.shared import Keeper
+
+            self.keeper = Keeper(Accounts(str(place)))
+            self.journal = journal = SharedJournal(self.bank)
+            self._closing = (self.keeper.close, journal.close)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -153,6 +176,8 @@ class Gateway:
         await self.roles.close()
         await self.upstream.close()
         await asyncio.to_thread(self.tracing.close)
+        for close in self._closing:
+            await asyncio.to_thread(close)
         if self.bank is not None:
             self.bank.close()
 
@@ -306,7 +331,7 @@ class Gateway:
         models = {role: sending(other) for role, other in others.items()}
         chat = request.api == "chat/completions"
         answers = SampleAnswers(as_json=request.json, tools=request.tools)
-        progress = Progress(on_progress, answers, self.bank) if on_progress else None
+        progress = Progress(on_progress, answers, self.journal) if on_progress else None
         outcome = await search_for(
             request,
             method,
@@ -317,7 +342,7 @@ class Gateway:
             scorers=scorers,
             calibration=self.config.calibration,
             prompts={**self.prompts, **method.prompts} if chat else {},
-            journal=progress or self.bank,
+            journal=progress or self.journal,
             on_start=lambda search: entry.show(search, self.roles.addresses),
         )
         if progress is not None:
@@ -389,7 +414,8 @@ class Gateway:
     async def _metrics(self, context: RequestContext) -> None:
         seen = [client for client in self.auth.clients if context.client.sees(client)]
         spent = [(client.name, client.ledger.spent) for client in seen]
-        text = self.metrics.text([*spent, *([(PROBES, self.probes.spent)] if context.client.sees_all else [])])
+        spent += [(PROBES, self.probes.spent)] if context.client.sees_all else []
+        text = self.metrics.text(spent, None if self.keeper is None else self.keeper.reachable)
         await context.writer.send(200, text, KIND)
 
     async def _ready(self, _: Request) -> HttpResponse:

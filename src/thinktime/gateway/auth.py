@@ -7,16 +7,17 @@ import hmac
 import ipaddress
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
-from thinktime.core.ledger import Ledger
+from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.errors import HttpError
@@ -33,6 +34,9 @@ from thinktime.gateway.limits import (
 )
 from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.limits import Room
+
+if TYPE_CHECKING:
+    from thinktime.gateway.shared import Keeper
 
 _UNLIMITED = Budget()
 
@@ -168,28 +172,37 @@ class KeptLedger(Ledger):
         self._account, self._bank = account, bank
         self.spent = bank.spending().get(account, Usage())
 
-    def reserve(self, worst_case: Usage) -> bool:
+    async def reserve(self, worst_case: Usage) -> Reservation | None:
         """As `Ledger.reserve`, and write the reservation to the bank.
 
         Raises:
             BankError: the bank cannot be written; nothing is reserved then.
         """
-        if not super().reserve(worst_case):
-            return False
-        try:
-            self._keep()
-        except BankError:
-            super().settle(worst_case, Usage())
-            raise
-        return True
+        reservation = await super().reserve(worst_case)
+        if reservation is not None:
+            try:
+                self._keep()
+            except BankError:
+                super().settle([reservation], Usage())
+                raise
+        return reservation
 
-    def settle(self, reserved: Usage, actual: Usage) -> None:
+    def settle(self, reservations: Sequence[Reservation], actual: Usage) -> None:
         """As `Ledger.settle`, and write the actual cost to the bank.
 
         Raises:
-            BankError: the bank cannot be written; it then still has the reservation.
+            BankError: the bank cannot be written; it then still has the reservations.
         """
-        super().settle(reserved, actual)
+        super().settle(reservations, actual)
+        self._keep()
+
+    def charge(self, usage: Usage) -> None:
+        """As `Ledger.charge`, and write the cost to the bank.
+
+        Raises:
+            BankError: the bank cannot be written.
+        """
+        super().charge(usage)
         self._keep()
 
     def _keep(self) -> None:
@@ -202,11 +215,18 @@ class Auth:
 
     With a bank, earlier spending counts as well. The gateway's total is the sum of all accounts in the bank, including
     those of keys that are no longer configured.
+
+    Args:
+        config: keys and budgets.
+        bank: keeps the spending of one gateway.
+        keeper: keeps the spending of several gateways, instead of the bank.
     """
 
-    def __init__(self, config: GatewayConfig, bank: Bank | None = None) -> None:
+    def __init__(self, config: GatewayConfig, bank: Bank | None = None, keeper: Keeper | None = None) -> None:
         self._bank = bank
-        self.ledger = Ledger(replace(config.budget, seconds=None))
+        self._keeper = keeper
+        budget = replace(config.budget, seconds=None)
+        self.ledger = Ledger(budget) if keeper is None else keeper.of_all(budget)
         """The spending of all clients together."""
         self.ledger.patience = WAIT_SECONDS
         self._request_seconds = Budget(seconds=config.request_seconds)
@@ -214,7 +234,8 @@ class Auth:
         self._most = (most_body, most_samples)
         self._rooms = (Room(2 * most_body), Room(2 * most_samples))
         self._failed = FailedKeys()
-        self.ledger.spent = Usage() if bank is None else total(bank.spending().values())
+        if bank is not None and keeper is None:
+            self.ledger.spent = total(bank.spending().values())
         self._requires_key = bool(config.keys)
         self._clients = [(key.sha256, self._client(key.name, key.budget, config, key)) for key in config.keys]
         self._anonymous = self._client("anybody", Budget(), config)
@@ -245,7 +266,10 @@ class Auth:
 
     def account(self, name: str, budget: Budget | None = None) -> Ledger:
         """A ledger within that of all clients."""
-        if self._bank is None:
+        ledger: Ledger
+        if self._keeper is not None:
+            ledger = self._keeper.ledger(budget or Budget(), name)
+        elif self._bank is None:
             ledger = Ledger(budget, within=self.ledger)
         else:
             ledger = KeptLedger(budget or Budget(), name, self._bank, self.ledger)
@@ -303,7 +327,7 @@ def limits_spending(budget: Budget) -> bool:
     return budget != _UNLIMITED and replace(budget, seconds=None) != _UNLIMITED
 
 
-async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> None:
+async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> Reservation:
     """Reserve on a ledger; if only the reservations of other requests prevent it, wait until they settle.
 
     Args:
@@ -315,10 +339,11 @@ async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request;
         HttpError: too little of the budget is left.
         BusyError: other requests have reserved it for too long.
     """
-    while not ledger.reserve(worst_case):
+    while (reservation := await ledger.reserve(worst_case)) is None:
         if not ledger.fits_later(worst_case):
             raise over_budget(wanted)
         await ledger.freed()
+    return reservation
 
 
 def over_budget(wanted: str = "the request; lower max_tokens") -> HttpError:

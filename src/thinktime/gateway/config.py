@@ -45,6 +45,8 @@ class Key:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise InputError(f"keys.{self.name}.sha256", "…", "give 64 hexadecimal digits; see --new-key")
+        if self.name.startswith("("):
+            raise InputError("keys", self.name, "a name in parentheses is an account of the gateway itself; rename it")
         _refuse_flops(f"keys.{self.name}.budget", self.budget)
         if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MOST_A_MINUTE:
             fix = f"give 1 or more, up to {MOST_A_MINUTE}"
@@ -85,7 +87,7 @@ class GatewayConfig:
         max_body: most bytes of a request.
         request_seconds: longest time of a request; a search then gives the best answer so far.
         drain_seconds: how long running requests may go on after a signal to stop; then they get a 503.
-        bank: file that keeps samples and spending.
+        bank: keeps samples and spending: a file, or ``postgresql://USER@HOST/DATABASE``, which several gateways share.
         calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
@@ -110,7 +112,7 @@ class GatewayConfig:
     max_body: int = 32 * 1024 * 1024
     request_seconds: float = 600
     drain_seconds: float = 30
-    bank: Path | None = None
+    bank: Path | str | None = None
     calibration: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -276,7 +278,6 @@ def _check(name: str, value: object, types: tuple[type, ...]) -> None:
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "budget": Budget.parse,
     "price": Price.parse,
-    "bank": Path,
     "calibration": Path,
 }
 """How settings are read that are no plain values."""

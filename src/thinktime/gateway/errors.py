@@ -20,6 +20,7 @@ from thinktime.core.errors import (
     ModelError,
     ThinktimeError,
     UnknownNameError,
+    UnreachableBankError,
     cut,
 )
 from thinktime.gateway.limits import RETRY_SECONDS
@@ -144,6 +145,9 @@ def http_error(error: Exception, addresses: tuple[str, ...]) -> HttpError:
         return HttpError(504, reason, code="upstream_too_late")
     if isinstance(error, RemoteError | ModelError):
         return HttpError(502, reason, code="upstream_failed")
+    if isinstance(error, UnreachableBankError):
+        reason = "the gateway cannot reach its bank, so it cannot check the budget; try again"
+        return HttpError(503, reason, code="bank_unreachable", retry_after=RETRY_SECONDS)
     assert isinstance(error, BankError), error
     _log.error(str(error))
     return HttpError(500, "the gateway cannot write its bank; see its log")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from thinktime.core.usage import Usage
 
@@ -14,6 +14,7 @@ COUNTS = ("generated_tokens", "prompt_tokens", "cached_tokens", "model_calls", "
 """Fields of an account that are exported."""
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of the histogram of durations, in seconds."""
+BANK = "thinktime_bank_reachable", "Whether the bank that several gateways share answers."
 KIND = CONTENT_TYPE_LATEST
 
 
@@ -42,14 +43,16 @@ class Metrics:
         """The value of a sample; 0 if there is none."""
         return self._registry.get_sample_value(f"thinktime_{name}", labels) or 0.0
 
-    def text(self, spent: Iterable[tuple[str, Usage]]) -> bytes:
+    def text(self, spent: Iterable[tuple[str, Usage]], reachable: bool | None = None) -> bytes:
         """All metrics as text.
 
         Args:
             spent: the accounts that the client may see: pairs of a key's name and what its ledger has spent.
+            reachable: whether a bank of several gateways answers; None if there is none.
         """
         accounts = dict(spent)
-        return generate_latest(_Together([self._registry.collect, lambda: self._spending(accounts)]))
+        bank = [] if reachable is None else [GaugeMetricFamily(*BANK, value=reachable)]
+        return generate_latest(_Together([self._registry.collect, lambda: self._spending(accounts), lambda: bank]))
 
     def _spending(self, accounts: dict[str, Usage]) -> Iterator[Metric]:
         kept = CounterMetricFamily(

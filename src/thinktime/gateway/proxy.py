@@ -70,7 +70,7 @@ async def proxy_request(
     try:
         async with asyncio.timeout(client.timed(Budget()).seconds):
             spent = Usage()
-            await reserve(ledger, worst)
+            reservation = await reserve(ledger, worst)
             try:
                 with observer(path, body) as observed:
                     async with slot, upstream.raw(path, raw, {**sent, **observed.headers}) as response:
@@ -92,7 +92,7 @@ async def proxy_request(
                     spent = uncounted(worst)
                 raise
             finally:
-                ledger.settle(worst, spent)
+                ledger.settle([reservation], spent)
         await writer.end()
     except TimeoutError:
         raise HttpError(504, "budget.seconds: the upstream took longer", code="upstream_too_late") from None

@@ -82,7 +82,7 @@ async def search_for(
         search = session.search(request.problem, within)
         strategy = method.strategy if calibration is None else following(method.strategy, calibration, search)
         check(method.name, strategy, search)
-        _refuse_unpriced(search)
+        await _refuse_unpriced(search)
     except ThinktimeError as error:
         raise http_error(error, addresses) from None
     if on_start is not None:
@@ -123,7 +123,7 @@ def refuse_large(calibration: Path) -> None:
             )
 
 
-def _refuse_unpriced(search: Search) -> None:
+async def _refuse_unpriced(search: Search) -> None:
     """Raise an `InputError` if a budget limits a count that is unknown for a role other than ``main``."""
     worst = {f"model {role}": model.worst_case(search.root, 1) for role, model in search.models.items() if role != MAIN}
     for role, scorer in search.scorers.items():
@@ -131,8 +131,8 @@ def _refuse_unpriced(search: Search) -> None:
             worst[f"scorer {role}"] = scorer.worst_case(search.problem, search.root, None)
     for role, usage in worst.items():
         try:
-            if search.ledger.reserve(usage):
-                search.ledger.settle(usage, Usage())
+            if (reservation := await search.ledger.reserve(usage)) is not None:
+                search.ledger.settle([reservation], Usage())
         except InputError as error:
             raise InputError(error.field, error.value, f"for {role}, {error.fix}") from None
 

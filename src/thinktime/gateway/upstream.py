@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from thinktime.core.clock import Deadline
 from thinktime.core.errors import ThinktimeError
-from thinktime.core.ledger import Ledger
+from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Usage, uncounted
 from thinktime.gateway.auth import reserve
 from thinktime.gateway.config import GatewayConfig
@@ -146,11 +146,11 @@ class Upstream:
             price = self.price(model)
             money = price.most(prompt, new) if price else None
             worst = Usage(prompt, 0, new, model_calls=samples, dollars=money)
-            await reserve(payer, worst, f"a probe of the model ({new} tokens, {samples} calls); raise it")
+            reservation = await reserve(payer, worst, f"a probe of the model ({new} tokens, {samples} calls); raise it")
             if name in self._generators:  # another caller was faster
-                payer.settle(worst, Usage())
+                payer.settle([reservation], Usage())
             else:
-                probe = asyncio.create_task(self._probe(probed or self._made(model, api), payer, worst, kind))
+                probe = asyncio.create_task(self._probe(probed or self._made(model, api), payer, reservation, kind))
                 probe.add_done_callback(lambda task: self._keep(name, task))
                 self._generators[name] = probe
         return await asyncio.shield(self._generators[name])
@@ -192,10 +192,12 @@ class Upstream:
             within=self.within,
         )
 
-    async def _probe(self, generator: RemoteGenerator, payer: Ledger, worst: Usage, kind: ProbeKind) -> RemoteGenerator:
-        """Probe, and charge the cost in place of ``worst``, which is reserved. An immediate refusal costs one call."""
+    async def _probe(
+        self, generator: RemoteGenerator, payer: Ledger, reservation: Reservation, kind: ProbeKind
+    ) -> RemoteGenerator:
+        """Probe, and charge the cost in place of the reservation. An immediate refusal costs one call."""
         before = generator.probed
-        spent = uncounted(worst)
+        spent = uncounted(reservation.worst)
         seconds = self._config.request_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -210,7 +212,7 @@ class Upstream:
         else:
             spent = generator.probed - before
         finally:
-            payer.settle(worst, spent)
+            payer.settle([reservation], spent)
         return generator
 
 
