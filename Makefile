@@ -2,6 +2,7 @@
 # make demo-real   four strategies on a real model of 0.5 billion parameters and ten problems of GSM8K; asks before it downloads
 # make test   lint, strict type check, tests
 # make fuzz   the property tests of odd inputs with random examples, for a long time; EXAMPLES=20000 for longer
+# make docs   the site, in build/site; a warning is an error
 # make bench  speed, side by side with peers
 # make experiment ROW=45   the experiment of a row of docs/catalogue.md
 # make lock   pins the packages of the environment in constraints.txt
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test lint fuzz bench experiment browser bubblewrap lock clean
+.PHONY: demo demo-real test lint fuzz docs bench experiment browser bubblewrap lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -39,6 +40,10 @@ browser:
 bubblewrap:
 	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	    apt-get install -y -qq bubblewrap >/dev/null 2>&1; } || echo "no bubblewrap: the sandbox tests will skip"
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/pages -c docs . build/site
+	@echo "build/site/index.html"
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run
