@@ -34,7 +34,7 @@ from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.config import Endpoint, GatewayConfig, Key
 from thinktime.session import Session
-from thinktime.strategies import BUILT_IN
+from thinktime.strategies import BUILT_IN, Strategy
 from thinktime.strategies.cards import Card, card
 from thinktime.strategies.sampling.majority import Majority
 from thinktime.strategies.sampling.single import Single
@@ -117,7 +117,11 @@ def result() -> str:
     budget = Budget(10_000, 1_000, 1e12, 600.0, 1.0)
     models: Mapping[str, Generator] = {"main": WordGenerator()}
     session = Session(models, {"main": WordScorer()}, answers=ANSWERS, sampling=Sampling(max_length=20), budget=budget)
-    strategies = {"single": Single(), "majority": Majority(n=2), "weighted_majority": WeightedMajority(n=2)}
+    strategies: dict[str, Strategy] = {
+        "single": Single(),
+        "majority": Majority(n=2),
+        "weighted_majority": WeightedMajority(n=2),
+    }
     entries = [Entry(name, 2, strategy) for name, strategy in strategies.items()]
     with tempfile.TemporaryDirectory() as folder, closing(Bank(Path(folder) / "bank.db")) as samples:
         bench = Bench(task, session, entries, samples)

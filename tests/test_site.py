@@ -22,6 +22,7 @@ from markdown_it import MarkdownIt
 import thinktime
 from docs import generated
 from experiments.__main__ import ROWS
+from thinktime.strategies import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -174,7 +175,7 @@ def test_every_link_leads_to_a_file_and_a_heading() -> None:
             path, _, anchor = link.partition("#")
             if re.match(r"[a-z]+:", link):
                 continue
-            target = Path(os.path.normpath((ROOT / path[1:] if path.startswith("/") else page.parent / path)))
+            target = Path(os.path.normpath(ROOT / path[1:] if path.startswith("/") else page.parent / path))
             target = target if path else page
             if not target.exists() or (anchor and target in found and anchor not in found[target][1]):
                 broken.append(f"{page.relative_to(ROOT)}: {link}")
@@ -194,7 +195,7 @@ def test_the_reference_has_every_command_setting_field_and_strategy() -> None:
     cli, methods, results = generated.cli(), generated.methods(), generated.result()
     assert all(f"## {path}\n" in cli for path, _ in generated.commands())
     assert "| `--temperature <float>` | Sampling temperature; 0 is greedy. [default: 1.0] |" in cli
-    assert all(f"### {name}\n" in methods for name in generated.BUILT_IN)
+    assert all(f"### {name}\n" in methods for name in BUILT_IN)
     assert "(/experiments/ets/README.md)" in methods.partition("### ets")[2].partition("###")[0]
     assert (
         "| `requests_per_minute` | whole number |  | most requests in any 60 seconds. |" in generated.gateway_config()
@@ -207,8 +208,7 @@ def test_the_reference_has_every_command_setting_field_and_strategy() -> None:
 def test_the_fields_of_results_are_those_of_the_guide() -> None:
     guide = (DOCS / "benchmarks.md").read_text().partition("### result.json")[2].partition("###")[0]
     named = set(re.findall(r"`(\w+)`", guide))
-    top = {name for name in re.findall(r"\| `(\w+)", generated.result())}
-    assert top <= named
+    assert set(re.findall(r"\| `(\w+)", generated.result())) <= named
 
 
 def test_the_page_about_python_has_every_public_name() -> None:
