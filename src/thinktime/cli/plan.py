@@ -27,7 +27,10 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="The calibration file.")] = Path("calibration.json"),
     as_json: Json = False,
 ) -> None:
-    """Make a calibration of bench results: what each strategy gains and costs, for `plan` and `auto:policy=FILE`."""
+    """Make a calibration of the results of benches.
+
+    It says what each strategy gains and costs. `plan` and `auto:policy=FILE` read it.
+    """
     from thinktime.files import write_whole
 
     found = reduce(lambda mine, more: mine.merged(more), [_of_result(path) for path in results])
@@ -49,7 +52,10 @@ def plan(
     calibration: Annotated[Path | None, typer.Option(help="A file of `thinktime calibrate`; default: shipped.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which strategy to take for a task within a budget, what it gains and what it costs. No model is loaded."""
+    """Say which strategy to take for a task within a budget.
+
+    It prints what each strategy gains and costs. No model is loaded.
+    """
     from thinktime.planning.calibration import Calibration, model_names
 
     found = Calibration.read(calibration) if calibration is not None else _shipped(task, model)

@@ -47,7 +47,10 @@ def serve(
     scorer_price: ScorerPrice = None,
     bank: Annotated[Path | None, typer.Option(help="File in which all samples are kept.")] = None,
 ) -> None:
-    """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
+    """Serve any OpenAI client, with a method in the model's name.
+
+    The method before the model's name selects the search. Each answer has its cost.
+    """
     from thinktime.core.usage import Budget
     from thinktime.gateway.config import GatewayConfig, digest, given_key, read_config
     from thinktime.gateway.config import new_key as make_key
