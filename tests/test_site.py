@@ -60,7 +60,7 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
 
 def lines(block: str) -> list[str]:
     """The commands of a block; a backslash at the end of a line continues it."""
-    return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
 
 
 def not_run(command: str) -> bool:
