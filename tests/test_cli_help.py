@@ -54,6 +54,10 @@ def test_bash_completes_commands_and_options(words: str, completed: set[str], mo
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_the_script_of_a_shell_asks_thinktime_for_completions(shell: str) -> None:
-    code, out, _ = ran("--show-completion", shell)
-    assert code == 0 and re.search(r"_THINKTIME_COMPLETE", out)
+def test_the_script_of_a_shell_asks_thinktime_for_completions(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, shell))
+    code, script, _ = ran("--show-completion")
+    assert code == 0 and "_THINKTIME_COMPLETE" in script
+    monkeypatch.setenv("_THINKTIME_COMPLETE", f"source_{shell}")
+    code, again, _ = ran()
+    assert code == 0 and again.strip() == script.strip()

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +73,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_gateway: Start) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("thinktime.gateway.server.serve", lambda config, scorer: None)  # would serve for ever
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "bash"))
     (tmp_path / "questions.jsonl").write_text('{"question": "what is 3 + 4", "answer": "7"}\n')
 
     def whole(page: Path) -> None:
@@ -110,8 +111,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_gateway: Start) -
         for pattern, small in SMALLER.items() if "thinktime bench" in command else ():
             command = re.sub(pattern, small, command)
         words = shlex.split(command)
-        while re.fullmatch(r"[A-Z_]+=.*", words[0]):
-            monkeypatch.setenv(*words.pop(0).split("=", 1))
+        with pytest.MonkeyPatch.context() as only_here:
+            while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                only_here.setenv(*words.pop(0).split("=", 1))
+            return printed(words)
+
+    def printed(words: Sequence[str]) -> str:
         if words[0] == "curl":
             url, body = next(word for word in words if "://" in word), words[words.index("-d") + 1]
             request = urllib.request.Request(url, body.encode(), {"Content-Type": "application/json"})
@@ -119,7 +124,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_gateway: Start) -
                 return str(reply.read().decode())
         assert words[0] == "thinktime"
         code, out, errors = ran(*words[1:])
-        assert code == 0, (command, errors)
+        assert code == 0, (words, errors)
         return " ".join(out.split())
 
     return whole
