@@ -37,7 +37,9 @@ myst_links_external_new_tab = False
 suppress_warnings = ["misc.highlighting_failure"]  # an example may have "…" where the reader has something of their own
 default_role = "py:obj"  # docstrings write `Search` for a reference
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+python_use_unqualified_type_names = True
 autodoc_preserve_defaults = True
 
 
