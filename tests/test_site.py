@@ -43,8 +43,8 @@ NOT_RUN = {
 """The commands that no test runs, and why. Their options are checked, and their modules have to exist."""
 SMALLER = {
     "gsm8k-program --model qwen2.5-coder-0.5b-instruct": "pocket --levels 1 --max-tokens 60",
-    r"--limit \d+": "--problems 2",
-    "--problems 20 --levels 1,2": "--problems 3 --levels 1",
+    r"--limit \d+": "--problems 1",
+    "--problems 20 --levels 1,2": "--problems 1 --levels 1 --max-tokens 60",
 }
 """What replaces the real model, its problems, and many problems where a command runs."""
 ELSEWHERE = {r"http://127.0.0.1:(8000|9000|4000)/v1": "{endpoint}", r"http://127.0.0.1:9501/v1": "{gateway}"}
