@@ -2,6 +2,7 @@
 # make demo-real   four strategies on a real model of 0.5 billion parameters and ten problems of GSM8K; asks before it downloads
 # make test   lint, strict type check, tests
 # make fuzz   the property tests of odd inputs with random examples, for a long time; EXAMPLES=20000 for longer
+# make docs   the site, in build/site; a warning is an error
 # make bench  speed, side by side with peers
 # make experiment ROW=45   the experiment of a row of docs/catalogue.md
 # make lock   pins the packages of the environment in constraints.txt
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test lint fuzz bench experiment browser bubblewrap postgres lock clean
+.PHONY: demo demo-real test lint fuzz docs bench experiment browser bubblewrap postgres lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -45,6 +46,10 @@ postgres:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	    apt-get install -y -qq postgresql >/dev/null 2>&1; } || echo "no Postgres: the tests of shared banks will skip"
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/pages -c docs . build/site
+	@echo "build/site/index.html"
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run
 
@@ -64,4 +69,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

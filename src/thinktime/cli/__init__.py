@@ -55,7 +55,7 @@ def _version(wanted: bool) -> None:
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 commands = (
@@ -99,7 +99,7 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows a question mark
             stream.reconfigure(errors="replace")
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="thinktime", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except TyperException as error:
         message = getattr(error, "format_message", error.__str__)()  # names the option too

@@ -26,7 +26,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.printable import printable
 from thinktime.core.types import Sampling
 
-bank = typer.Typer(no_args_is_help=True, help="Banks of samples: export them, and continue an export.")
+bank = typer.Typer(no_args_is_help=True, help="Export banks of samples, and import exports.")
 
 
 @bank.command("export")
@@ -53,7 +53,10 @@ def export_bank(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Write the independent samples of a task to one small file, which `thinktime bench --replay --bank` reads."""
+    """Write the samples of a task to one small file.
+
+    The samples are independent. `thinktime bench --replay --bank` reads the file.
+    """
     from thinktime.bank.database import is_url
     from thinktime.bank.store import Bank
     from thinktime.bench.bank_writer import export
@@ -96,7 +99,10 @@ def import_bank(
     ],
     as_json: Json = False,
 ) -> None:
-    """Put the samples of an export into a bank, from which `thinktime bench --bank` draws more of them."""
+    """Put the samples of an export into a bank.
+
+    `thinktime bench --bank` then draws only the samples that are missing.
+    """
     from thinktime.bank.store import Bank
     from thinktime.bench.bank_export import header_of, import_samples
 

@@ -156,7 +156,10 @@ def bench(
     engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
-    """Run strategies at several budgets on a task; resume where an earlier run stopped."""
+    """Run strategies at several budgets on a task.
+
+    The same command resumes a run where it stopped.
+    """
     from thinktime.answers import READERS, TextAnswers
     from thinktime.bank.store import Bank
     from thinktime.bench.bank_export import exported_bank, is_export

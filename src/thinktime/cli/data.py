@@ -11,12 +11,15 @@ import typer
 from thinktime.cli.common import Json
 from thinktime.core.errors import UnknownNameError
 
-data = typer.Typer(no_args_is_help=True, help="The problems of benchmarks: list and download them.")
+data = typer.Typer(no_args_is_help=True, help="List and download the problems of benchmarks.")
 
 
 @data.command("ls")
 def list_data(as_json: Json = False) -> None:
-    """List the benchmarks, where their problems come from, and which of them are on this machine."""
+    """List the benchmarks, and which are on this machine.
+
+    It prints their sizes, their licences and what the problems are.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -48,7 +51,7 @@ def list_data(as_json: Json = False) -> None:
 def pull_data(
     names: Annotated[list[str], typer.Argument(help="Benchmarks, as gsm8k humaneval.")], as_json: Json = False
 ) -> None:
-    """Download the problems of benchmarks, and check their SHA-256."""
+    """Download problems of benchmarks, and check their SHA-256."""
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
 
     for name in names:

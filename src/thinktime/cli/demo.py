@@ -26,7 +26,7 @@ def demo(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Strategies at several budgets: the accuracy and the tokens of each."""
+    """Show the accuracy and the tokens of several strategies."""
     if real:
         _real(out or Path("runs/demo-real"), problems or 10, yes)
     else:

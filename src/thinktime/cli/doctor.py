@@ -50,7 +50,10 @@ def doctor(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check a model or an endpoint: what it supports, which strategies run, and which are refused and why."""
+    """Check a model or an endpoint before you use it.
+
+    It prints what is supported, which strategies run, and which are refused and why.
+    """
     found: dict[str, Any] = {}
     origin = None if is_url(model) or model in POCKET else _origin(model)
     if is_url(model):

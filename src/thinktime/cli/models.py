@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from thinktime.hub.resolve import Found
     from thinktime.hub.store import FileRecord
 
-models = typer.Typer(
-    help="The models: `ls` (or nothing) lists them, `pull`, `show` and `rm` get, describe and delete one."
-)
+models = typer.Typer(help="List, download, describe and delete models.")
 
 Name = Annotated[
     str,
@@ -35,7 +33,10 @@ CAN = {"chat": "answers", "base": "continues texts", "embedder": "gives vectors"
 
 @models.callback(invoke_without_command=True)
 def list_all(context: typer.Context, as_json: Json = False) -> None:
-    """The shipped models, the words they know, the real models, and other values of --model."""
+    """List, download, describe and delete models.
+
+    Without a command it lists the shipped models, the words they know, the real models, and other values of --model.
+    """
     context.obj = as_json  # `--json` before a command means the same as after it
     if context.invoked_subcommand is None:
         _list(as_json)
@@ -57,7 +58,10 @@ def pull(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a model and check its SHA-256. An interrupted pull continues where it stopped."""
+    """Download a model and check its SHA-256.
+
+    An interrupted pull continues where it stopped.
+    """
     found = pulled(name, folder)
     described = _described(name, found)
     print(json.dumps(described) if as_json or context.obj else f"{described['name']}: {found.path}")
@@ -65,7 +69,10 @@ def pull(
 
 @models.command()
 def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """One model: size, licence, revision, SHA-256, where it is from, what it can do, and whether it is here."""
+    """Describe one model.
+
+    It prints size, licence, revision, SHA-256, where it is from, what it can do, and whether it is here.
+    """
     from thinktime.hub.resolve import here, reference
 
     target = reference(name)

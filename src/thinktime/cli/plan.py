@@ -28,7 +28,10 @@ def plan(
     price: PriceText = None,
     as_json: Json = False,
 ) -> None:
-    """Say which strategy to take for a task within a budget, what it gains and what it costs. No model is loaded."""
+    """Say which strategy to take for a task within a budget.
+
+    It prints what each strategy gains and costs. No model is loaded.
+    """
     from thinktime.planning.calibration_files import model_names, read
 
     name, found = (str(calibration), read(calibration)) if calibration is not None else _shipped(task, model)

@@ -19,7 +19,10 @@ def probe(
     model_name: ModelName = None,
     as_json: Json = False,
 ) -> None:
-    """Probe what an endpoint supports, for a few tokens; ask and bench use the result for a day."""
+    """Probe what an endpoint supports, for a few tokens.
+
+    `ask` and `bench` use the result for a day.
+    """
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.models.remote.refusals import only_model
 

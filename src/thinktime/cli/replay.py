@@ -25,7 +25,10 @@ def replay(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Coverage, votes and reward selection of recorded samples, without a model."""
+    """Compare ways to choose among recorded samples.
+
+    It computes coverage, votes and reward selection, and needs no model.
+    """
     from thinktime.bench.replay import Fields, read_recorded
     from thinktime.bench.replay import replay as replay_samples
 

@@ -23,7 +23,10 @@ def compare(
     b: Annotated[str | None, typer.Option("--b", help="The run of the second result.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two results problem by problem: the second minus the first, with 95% intervals."""
+    """Compare two results problem by problem.
+
+    It prints the second minus the first, with 95% intervals.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -63,7 +66,10 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the samples of a result, one row each: problem, answer, whether it is right, tokens, text; or its plot."""
+    """Write the samples of a result to a table, or its plot.
+
+    A sample is one row: problem, answer, whether it is right, tokens, text.
+    """
     from thinktime.bench.export import read_samples, write_csv, write_parquet
     from thinktime.bench.figures import write_figure
 

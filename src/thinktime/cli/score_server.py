@@ -20,7 +20,10 @@ def score_server(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8100,
     dtype: Dtype = "auto",
 ) -> None:
-    """Serve a process reward model like vLLM's /pooling, for --scorer http://127.0.0.1:8100/pooling."""
+    """Serve a process reward model like vLLM's /pooling.
+
+    Other commands use it as --scorer http://127.0.0.1:8100/pooling.
+    """
     import uvicorn
 
     from thinktime import pocket

@@ -76,7 +76,10 @@ def serve(
         Path | None, typer.Option(help="A file of `thinktime calibrate`, which the method auto of clients follows.")
     ] = None,
 ) -> None:
-    """Serve any OpenAI client: a method before the model's name selects the search, and each answer has its cost."""
+    """Serve any OpenAI client, with a method in the model's name.
+
+    The method before the model's name selects the search. Each answer has its cost.
+    """
     from thinktime.core.usage import Budget
     from thinktime.gateway.config import GatewayConfig, digest, given_key, read_config
     from thinktime.gateway.config import new_key as make_key

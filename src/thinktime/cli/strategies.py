@@ -13,12 +13,15 @@ from thinktime.cli.common import Json
 if TYPE_CHECKING:
     from thinktime.strategies.cards import Card
 
-strategies = typer.Typer(help="The strategies: their papers, options and needs; `show NAME` describes one.")
+strategies = typer.Typer(help="List the strategies; `show NAME` describes one.")
 
 
 @strategies.callback(invoke_without_command=True)
 def list_all(context: typer.Context, as_json: Json = False) -> None:
-    """The strategies: their papers, options and needs; `show NAME` describes one."""
+    """List the strategies; `show NAME` describes one.
+
+    A strategy has a paper, options and needs.
+    """
     from thinktime.strategies import known
     from thinktime.strategies.cards import card
 

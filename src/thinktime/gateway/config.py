@@ -31,8 +31,13 @@ MOST_SECONDS = 86_400
 class Key:
     """A client's key. The gateway knows only its SHA-256.
 
-    ``budget`` covers all requests with this key since the server started, or since the bank was created if there is
-    one; its seconds limit each request.
+    Args:
+        name: of the key in accounts, and of its spending in a bank.
+        sha256: the hash of the key; ``thinktime serve --new-key`` prints one.
+        budget: limit of all requests with this key since the server started, or since the bank was created if there is
+            one; its seconds limit each request.
+        requests_per_minute: most requests in any 60 seconds.
+        sees_all: whether the page shows this key the requests of all keys.
     """
 
     name: str
@@ -40,7 +45,6 @@ class Key:
     budget: Budget = field(default_factory=Budget)
     requests_per_minute: int | None = None
     sees_all: bool = False
-    """Whether the page shows this key the requests of all keys."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):

@@ -1,0 +1,1 @@
+"""The documentation: Markdown pages, and the code that writes the pages of the reference."""
