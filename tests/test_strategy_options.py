@@ -79,6 +79,7 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "stepwise_best_of_n": {"n": 4, "max_steps": 25, "min_steps": 3},
     "plan_then_solve": {"n": 1, "roles": "auto"},
     "aggregate": {"n": 4, "layers": 1},
+    "archon": {"file": "", "layers": None, "max_fuser_inputs": 24, "retries": 3, "unreadable": "raise"},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }
 LEAST: dict[str, dict[str, int]] = {
@@ -119,6 +120,7 @@ LEAST: dict[str, dict[str, int]] = {
     "stepwise_best_of_n": {"n": 1, "max_steps": 1, "min_steps": 0},
     "plan_then_solve": {"n": 1},
     "aggregate": {"n": 1, "layers": 1},
+    "archon": {"retries": 0},
     "restarts": {"n": 1},
 }
 ABOVE_ZERO = {
@@ -170,6 +172,7 @@ WORDS: dict[str, dict[str, list[str]]] = {
     "generative_reward": {"by": ["meta", "random"], "stop": ["all", "decided"], "unreadable": UNREADABLE},
     "pairwise_tournament": {"schedule": ["swiss", "pivot"], "orders": ["both", "one"]},
     "plan_then_solve": {"roles": ["auto", "two", "four"]},
+    "archon": {"unreadable": UNREADABLE},
     "restarts": {"select": [*VOTES, "best"]},
 }
 

@@ -108,6 +108,7 @@ SMALL = [
     "early_rejection:n=4,width=2,tau=1,keep=random",
     "early_rejection:n=4,width=2,tau=auto",
     "early_rejection:n=4,width=2,tau=2,rank=partial,select=best",
+    "archon:retries=1,unreadable=plurality",
     "restarts:n=3",
     "restarts(majority:n=2):n=2,select=best",
     "restarts(beam_search:n=4,width=2):n=2,select=weighted_majority",
