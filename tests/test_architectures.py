@@ -16,7 +16,7 @@ from thinktime.planning.architectures import (
     Caps,
     Cost,
     Sizes,
-    Trial,
+    Evaluation,
     enumerated,
     expected_cost,
     finalists,
@@ -149,7 +149,7 @@ def test_every_method_finds_the_best_and_evaluates_none_twice(method: str) -> No
     trials = search(SPACE, gain, method, n_init=5, n_iter=12 if method == "gp" else len(SPACE.points))
     places = [trial.place for trial in trials]
     assert len(set(places)) == len(places)
-    assert finalists(trials, 1) == [Trial(BEST, gain(SPACE.layers[BEST]))]
+    assert finalists(trials, 1) == [Evaluation(BEST, gain(SPACE.layers[BEST]))]
 
 
 @pytest.mark.parametrize("method", ["greedy", "random", pytest.param("tpe", marks=NEEDS_OPTUNA)])
@@ -183,8 +183,8 @@ def test_a_penalty_makes_calls_cost_something() -> None:
 
 
 def test_the_finalists_are_the_best_and_ties_go_to_the_first() -> None:
-    trials = [Trial(3, 0.5), Trial(1, 0.9), Trial(7, 0.9), Trial(2, 0.1)]
-    assert finalists(trials, 3) == [Trial(1, 0.9), Trial(7, 0.9), Trial(3, 0.5)]
+    trials = [Evaluation(3, 0.5), Evaluation(1, 0.9), Evaluation(7, 0.9), Evaluation(2, 0.1)]
+    assert finalists(trials, 3) == [Evaluation(1, 0.9), Evaluation(7, 0.9), Evaluation(3, 0.5)]
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def expected_cost(layers: Layers, sizes: Sizes, parameters: Mapping[str, float] 
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """The architectures of a space: ``points`` are their places along the ``axes``, in the order of ``layers``."""
 
     axes: Mapping[str, Sequence[Any]]
@@ -140,7 +140,7 @@ def enumerated(
     caps: Caps | None = None,
     parameters: Mapping[str, float] | None = None,
     max_fuser_inputs: int = MOST_INPUTS,
-) -> Space:
+) -> SearchSpace:
     """All architectures of a space within the caps; of points that build the same one, the first.
 
     Args:
@@ -173,11 +173,11 @@ def enumerated(
         cheapest = min(found, key=lambda layers: (costs[layers].out_tokens, costs[layers].calls))
         said = {name: axes[name][at] for name, at in zip(axes, found[cheapest], strict=True)}
         raise InputError("caps", caps, f"none is that cheap; the cheapest is {said} with {costs[cheapest]}")
-    return Space(axes, tuple(found[each] for each in kept), tuple(kept), tuple(costs[each] for each in kept))
+    return SearchSpace(axes, tuple(found[each] for each in kept), tuple(kept), tuple(costs[each] for each in kept))
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evaluation:
     """The score of the architecture at this place of a space."""
 
     place: int
@@ -185,7 +185,7 @@ class Trial:
 
 
 def search(
-    space: Space,
+    space: SearchSpace,
     evaluate: Callable[[Layers], float],
     method: str = "gp",
     *,
@@ -196,7 +196,7 @@ def search(
     patience: int | None = None,
     least_gain: float = 0.0,
     most_calls: float | None = None,
-) -> list[Trial]:
+) -> list[Evaluation]:
     """Evaluate one architecture after the other, each at most once.
 
     Args:
@@ -220,11 +220,11 @@ def search(
     at_least("n_iter", n_iter, 0)
     not_below("penalty", penalty, 0)
     proposals = METHODS[method](space, Random(f"{method}/{seed}"), n_init)
-    trials: list[Trial] = []
+    trials: list[Evaluation] = []
     newest, best, gained, spent = next(proposals), -float("inf"), 0, 0
     while True:
         cost = space.costs[newest].calls
-        trials.append(Trial(newest, evaluate(space.layers[newest]) - penalty * cost))
+        trials.append(Evaluation(newest, evaluate(space.layers[newest]) - penalty * cost))
         if trials[-1].score > best + least_gain:
             best, gained = trials[-1].score, len(trials)
         spent += cost
@@ -237,7 +237,7 @@ def search(
             return trials
 
 
-def finalists(trials: Sequence[Trial], k: int) -> list[Trial]:
+def finalists(trials: Sequence[Evaluation], k: int) -> list[Evaluation]:
     """The best ``k`` trials, to be evaluated again on more problems; ties go to the one evaluated first."""
     return sorted(trials, key=lambda trial: -trial.score)[:k]
 
@@ -256,17 +256,17 @@ def split(pool: Pool, fraction: float = 0.2, seed: int = 0) -> tuple[Pool, Pool]
     return replace(pool, problems=tuple(order[:first])), replace(pool, problems=tuple(order[first:]))
 
 
-def _grid(space: Space, rng: Random, n_init: int) -> Proposals:
+def _grid(space: SearchSpace, rng: Random, n_init: int) -> Proposals:
     for place in range(len(space.points)):  # noqa: UP028  # a range takes no score
         yield place
 
 
-def _at_random(space: Space, rng: Random, n_init: int) -> Proposals:
+def _at_random(space: SearchSpace, rng: Random, n_init: int) -> Proposals:
     for place in rng.sample(range(len(space.points)), len(space.points)):  # noqa: UP028  # a list takes no score
         yield place
 
 
-def _greedy(space: Space, rng: Random, n_init: int) -> Proposals:
+def _greedy(space: SearchSpace, rng: Random, n_init: int) -> Proposals:
     """From a random start, the best value of one axis after the other; from a new start when no axis gains."""
     scores: dict[int, float] = {}
     while left := [place for place in range(len(space.points)) if place not in scores]:
@@ -285,7 +285,7 @@ def _greedy(space: Space, rng: Random, n_init: int) -> Proposals:
                 here = best
 
 
-def _optuna(space: Space, rng: Random, n_init: int, *, sampler: str) -> Proposals:
+def _optuna(space: SearchSpace, rng: Random, n_init: int, *, sampler: str) -> Proposals:
     """Random architectures, then the nearest new ones to the proposals of a sampler."""
     try:
         import optuna
@@ -319,7 +319,7 @@ def _optuna(space: Space, rng: Random, n_init: int, *, sampler: str) -> Proposal
         study.add_trial(optuna.trial.create_trial(params=params, distributions=axes, value=score))
 
 
-METHODS: dict[str, Callable[[Space, Random, int], Proposals]] = {
+METHODS: dict[str, Callable[[SearchSpace, Random, int], Proposals]] = {
     "gp": partial(_optuna, sampler="gp"),
     "tpe": partial(_optuna, sampler="tpe"),
     "greedy": _greedy,
