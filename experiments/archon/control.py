@@ -14,22 +14,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 
+from experiments.archon.choosing import best, compared
 from experiments.archon.replay import Candidates, Floats, Replay
 from experiments.constructed import shift
-from experiments.intervals import as_number, as_points, difference, mean
+from experiments.intervals import as_points, difference, mean
 from experiments.plot import line, panels, save
 from experiments.provenance import begin, write_json
 from thinktime.core.search import Search
 from thinktime.core.types import Capability, Extension, Problem, Sampling
 from thinktime.generators.text import Text
-from thinktime.planning.architectures import Caps, SearchSpace, Sizes, enumerated, search
+from thinktime.planning.architectures import Caps, SearchSpace, Sizes, enumerated
 from thinktime.prompts.layers import CRITIQUE, FUSE, RANK
 from thinktime.strategies.composition.archon import Archon
 from thinktime.strategies.composition.layers import Component, Critique, Fuse, Generate, Layers, Rank, Vote
@@ -47,10 +47,6 @@ CRITIC = 0.3
 """A critic takes this share of the way from the ranker's AUC to 1, and adds it to the power of the fuser's lift."""
 SIZES = Sizes(question=100, answer=60, critique=40, ranking=20)
 CALLS = 20
-SEEDS = 40
-EVALUATIONS = 40
-CLOSE = 0.01
-"""A search has found the optimum if it is this close."""
 
 
 @dataclass(frozen=True)
@@ -166,35 +162,10 @@ def stack(models: int, samples: int, critic: bool, rank: int, fusers: tuple[int,
     return (*layers, (Vote(),)) if vote else tuple(layers)
 
 
-def best(space: SearchSpace, scores: Sequence[float]) -> int:
-    """The place of the best architecture; of equal ones the one with the fewest calls."""
-    return max(range(len(scores)), key=lambda place: (round(scores[place], 9), -space.costs[place].calls))
-
-
 def kind(layers: Layers) -> str:
     """What chooses or writes the answer of an architecture."""
     kinds = {layer[0].kind for layer in layers}
     return next((each for each in ("fuse", "rank", "vote") if each in kinds), "one call")
-
-
-def compared(space: SearchSpace, scores: Sequence[float]) -> dict[str, Any]:
-    """What each search has found after as many evaluations, over seeds."""
-    optimum = max(scores)
-    found: dict[str, dict[str, Any]] = {}
-    by_layers = dict(zip(space.layers, scores, strict=True))
-    for method in ("gp", "tpe", "greedy", "random"):
-        runs = []
-        for seed in range(SEEDS):
-            trials = search(space, by_layers.__getitem__, method, n_init=10, n_iter=EVALUATIONS - 10, seed=seed)
-            runs.append(list(accumulate((trial.score for trial in trials), max)))
-        until = [next((i for i, s in enumerate(r, 1) if s >= optimum - CLOSE), EVALUATIONS + 1) for r in runs]
-        found[method] = {
-            "gap": {str(k): mean(optimum - run[k - 1] for run in runs) for k in (10, 20, EVALUATIONS)},
-            "found": mean(float(u <= EVALUATIONS) for u in until),
-            "evaluations_until_found": mean(until),
-        }
-        print(f"  {method}: evaluations {as_number(found[method]['evaluations_until_found'], 1)}", flush=True)
-    return found
 
 
 def measured(dials: Dials, problems: int, models: int = len(SKILLS)) -> tuple[dict[str, Any], SearchSpace, list[float]]:

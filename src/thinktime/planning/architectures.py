@@ -336,7 +336,8 @@ def expected_improvement(seen: Floats, scores: Floats, new: Floats) -> Floats:
         return float(y @ solved / 2 + np.log(np.diag(lower)).sum() + ((logs - prior) ** 2).sum() / 2)
 
     prior = np.array([0.0] * seen.shape[1] + [-4.0])
-    logs = minimize(loss, prior, method="L-BFGS-B", bounds=[(-3, 3)] * seen.shape[1] + [(-12, 0)]).x
+    bounds = [(-3, 3)] * seen.shape[1] + [(-12, 0)]
+    logs = minimize(loss, prior, method="L-BFGS-B", bounds=bounds, options={"maxiter": 10}).x
     lower, solved = fitted(logs)
     across = kernel(new, seen, np.exp(logs[:-1]))
     deviation = np.sqrt(np.maximum(1 - (solve_triangular(lower, across.T, lower=True) ** 2).sum(0), 1e-12))
