@@ -25,6 +25,7 @@ from thinktime.planning.architectures import (
     finalists,
     search,
     split,
+    surprise,
 )
 from thinktime.strategies.composition.archon import Archon, read_layers
 from thinktime.strategies.composition.layers import (
@@ -168,6 +169,15 @@ def test_the_expected_improvement_is_large_near_good_points_and_where_little_is_
     one = expected_improvement(seen[:1], np.array([0.3]), np.array([[0.0], [1.0]]))
     # by hand: at an evaluated point nearly nothing is unknown; far away the deviation is below 1, and EI = d * pdf(0)
     assert one[0] < 0.1 < one[1] < 1 / math.sqrt(2 * math.pi)
+
+
+def test_the_gradient_of_the_surprise_is_that_of_finite_differences() -> None:
+    rng = np.random.default_rng(0)
+    seen, y, prior, logs = rng.random((9, 3)), rng.standard_normal(9), np.array([0.0, 0.0, 0.0, -4.0]), rng.random(4)
+    found = surprise(logs, seen, y, prior)[1]
+    for place, step in enumerate(1e-5 * np.eye(4)):
+        ends = [surprise(logs + sign * step, seen, y, prior)[0] for sign in (1, -1)]
+        assert found[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-6)
 
 
 def test_greedy_changes_one_axis_at_a_time() -> None:

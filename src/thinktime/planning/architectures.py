@@ -321,28 +321,45 @@ def expected_improvement(seen: Floats, scores: Floats, new: Floats) -> Floats:
     """
     spread = scores.std()
     y = (scores - scores.mean()) / spread if spread > 0 else np.zeros(len(scores))
-
-    def kernel(a: Floats, b: Floats, lengths: Floats) -> Floats:
-        far = np.sqrt(5) * np.sqrt((((a[:, None] - b[None]) / lengths) ** 2).sum(-1))
-        return np.asarray((1 + far + far**2 / 3) * np.exp(-far))
-
-    def fitted(logs: Floats) -> tuple[Floats, Floats]:
-        noise = np.exp(logs[-1]) + 1e-6
-        lower = np.linalg.cholesky(kernel(seen, seen, np.exp(logs[:-1])) + noise * np.eye(len(y)))
-        return lower, cho_solve((lower, True), y)
-
-    def loss(logs: Floats) -> float:
-        lower, solved = fitted(logs)
-        return float(y @ solved / 2 + np.log(np.diag(lower)).sum() + ((logs - prior) ** 2).sum() / 2)
-
-    prior = np.array([0.0] * seen.shape[1] + [-4.0])
+    start = np.array([0.0] * seen.shape[1] + [-4.0])
     bounds = [(-3, 3)] * seen.shape[1] + [(-12, 0)]
-    logs = minimize(loss, prior, method="L-BFGS-B", bounds=bounds, options={"maxiter": 10}).x
-    lower, solved = fitted(logs)
-    across = kernel(new, seen, np.exp(logs[:-1]))
+    options = {"maxiter": 10}
+    logs = minimize(surprise, start, (seen, y, start), "L-BFGS-B", jac=True, bounds=bounds, options=options).x
+    lower = np.linalg.cholesky(_kernel(seen, seen, logs)[0] + _noise(logs) * np.eye(len(y)))
+    across = _kernel(new, seen, logs)[0]
     deviation = np.sqrt(np.maximum(1 - (solve_triangular(lower, across.T, lower=True) ** 2).sum(0), 1e-12))
-    better = (across @ solved - y.max()) / deviation
+    better = (across @ cho_solve((lower, True), y) - y.max()) / deviation
     return np.asarray(deviation * (better * norm.cdf(better) + norm.pdf(better)))
+
+
+def surprise(logs: Floats, seen: Floats, y: Floats, prior: Floats) -> tuple[float, Floats]:
+    """Minus the log-likelihood of scores and hyperparameters, up to a constant, and its gradient.
+
+    Args:
+        logs: logarithms of the lengths and of the noise.
+        seen: evaluated points.
+        y: their scores, standardised.
+        prior: the means of the logarithms, which have deviation 1.
+    """
+    kernel, slopes = _kernel(seen, seen, logs)
+    lower = np.linalg.cholesky(kernel + _noise(logs) * np.eye(len(y)))
+    solved, inverse = cho_solve((lower, True), y), cho_solve((lower, True), np.eye(len(y)))
+    loss = y @ solved / 2 + np.log(np.diag(lower)).sum() + ((logs - prior) ** 2).sum() / 2
+    outer = inverse - np.outer(solved, solved)
+    lengths = (outer[..., None] * slopes).sum((0, 1)) / 2
+    return float(loss), np.append(lengths, np.trace(outer) * np.exp(logs[-1]) / 2) + logs - prior
+
+
+def _kernel(a: Floats, b: Floats, logs: Floats) -> tuple[Floats, Floats]:
+    """Matern 5/2 of all pairs, and its derivatives by the logarithms of the lengths, ``[point, point, axis]``."""
+    squares = 5 * ((a[:, None] - b[None]) / np.exp(logs[:-1])) ** 2
+    far = np.sqrt(squares.sum(-1))
+    falling = np.exp(-far)
+    return (1 + far + far**2 / 3) * falling, squares * ((1 + far) * falling / 3)[..., None]
+
+
+def _noise(logs: Floats) -> float:
+    return float(np.exp(logs[-1])) + 1e-6
 
 
 def _tpe(space: SearchSpace, rng: Random, n_init: int) -> Proposals:
