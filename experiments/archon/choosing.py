@@ -33,7 +33,7 @@ def compared(space: SearchSpace, scores: Sequence[float]) -> dict[str, Any]:
             runs.append(list(accumulate((trial.score for trial in trials), max)))
         until = [next((i for i, s in enumerate(r, 1) if s >= optimum - CLOSE), EVALUATIONS + 1) for r in runs]
         found[method] = {
-            "gap": {str(k): mean(optimum - run[k - 1] for run in runs) for k in (10, 20, EVALUATIONS)},
+            "gap": {str(k): mean(optimum - run[min(k, len(run)) - 1] for run in runs) for k in (10, 20, EVALUATIONS)},
             "found": mean(float(u <= EVALUATIONS) for u in until),
             "evaluations_until_found": mean(until),
         }

@@ -140,7 +140,8 @@ def axes(task: Task) -> dict[str, Sequence[Any]]:
     most = {role: min(len(problem.samples) for problem in pool) for role, pool in task.pools.items()}
     kept = [("", 0), *((name, k) for name in task.scorers for k in (1, 2, 4))]
     kept += [("confidence, examples", 1)] if "examples" in task.scorers else []
-    samples = {role: [n for n in (0, 1, 2, 3, 4, 6, 8) if n <= most[role]] for role in task.pools}
+    counts = {role: (0, 1, 2, 3, 4, 6, 8) if role == "main" else (0, 1, 4) for role in task.pools}
+    samples = {role: [n for n in counts[role] if n <= most[role]] for role in task.pools}
     return {**samples, "keep": kept, "vote": ("", "plain", *task.scorers[:1]) if task.votes else ("",)}
 
 
