@@ -138,7 +138,7 @@ def load(file: str) -> Layers:
     """
     try:
         found = tomllib.loads(Path(os.path.expanduser(file)).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise InputError("archon.file", file, f"cannot read it as TOML ({error})") from None
     if unknown := sorted(found.keys() - {"layers"}):
         raise UnknownNameError("archon.file key", unknown[0], ["layers"])

@@ -385,7 +385,12 @@ def model_of(search: Search, role: str) -> Generator:
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of coroutines that run side by side."""
+    """The results of coroutines that run side by side; an error is raised when all have ended."""
     from asyncio import gather  # costs as much to import as all of the core
 
-    return list(await gather(*work))
+    results: list[T] = []
+    for result in await gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
