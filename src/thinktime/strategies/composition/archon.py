@@ -139,7 +139,8 @@ def load(file: str) -> Layers:
     try:
         found = tomllib.loads(Path(os.path.expanduser(file)).read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError, RecursionError) as error:
-        raise InputError("archon.file", file, f"cannot read it as TOML ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else error  # without the path once more
+        raise InputError("archon.file", file, f"cannot read it as TOML ({reason})") from None
     if unknown := sorted(found.keys() - {"layers"}):
         raise UnknownNameError("archon.file key", unknown[0], ["layers"])
     if "layers" not in found:
