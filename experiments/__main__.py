@@ -17,6 +17,7 @@ ROWS = {
     "08": ("compute_optimal.control", "compute_optimal.real", "compute_optimal.run", "revision.run"),
     "09": ("frontier.control", "frontier.real", "frontier.run", "verifier_free.run"),
     "17": ("early_rejection.control", "early_rejection.recorded", "early_rejection.run"),
+    "29": ("archon.control", "archon.real"),
     "33": ("generative_reward.control", "generative_reward.run"),
     "35": ("dts.control", "dts.real", "dts.run", "images.run"),
     "37": ("monkeys.control", "monkeys.real"),

@@ -81,6 +81,7 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "aggregate": {"n": 4, "layers": 1},
     "speculative_reasoning": {"threshold": 7.0, "first_n_base": 0, "max_step_tokens": 512},
     "cascade": {"n": 4, "threshold": 0.75},
+    "archon": {"file": "", "layers": None, "max_fuser_inputs": 24, "retries": 3, "unreadable": "raise"},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }
 LEAST: dict[str, dict[str, int]] = {
@@ -123,6 +124,7 @@ LEAST: dict[str, dict[str, int]] = {
     "aggregate": {"n": 1, "layers": 1},
     "speculative_reasoning": {"first_n_base": 0, "max_step_tokens": 1},
     "cascade": {"n": 2},
+    "archon": {"retries": 0},
     "restarts": {"n": 1},
 }
 ABOVE_ZERO = {
@@ -175,6 +177,7 @@ WORDS: dict[str, dict[str, list[str]]] = {
     "generative_reward": {"by": ["meta", "random"], "stop": ["all", "decided"], "unreadable": UNREADABLE},
     "pairwise_tournament": {"schedule": ["swiss", "pivot"], "orders": ["both", "one"]},
     "plan_then_solve": {"roles": ["auto", "two", "four"]},
+    "archon": {"unreadable": UNREADABLE},
     "restarts": {"select": [*VOTES, "best"]},
 }
 

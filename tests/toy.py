@@ -171,6 +171,7 @@ def configured(name: str, **options: Any) -> Strategy:
         "solve_or_verify": {"alpha_s": 0.7, "alpha_v": 0.6, "unreadable": "plurality"},
         "generative_verification": {"unreadable": "plurality"},
         "early_pruning": {"t_check": 3},
+        "archon": {"unreadable": "plurality"},
     }
     return make(name, fitting.get(name, {}) | options)
 

@@ -25,6 +25,7 @@ from thinktime.gateway.limits import NAME
 from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.prompts.templates import overridden
 from thinktime.strategies import Strategy
+from thinktime.strategies.composition.archon import Archon
 from thinktime.strategies.sampling.single import Single
 
 HEADER = "x-thinktime"
@@ -89,7 +90,7 @@ def samples_of(strategy: Any) -> int:
     """As `Method.samples`."""
     samples = 1
     while strategy is not None:
-        samples *= SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
+        samples *= _most_samples(strategy)
         strategy = getattr(strategy, strategies.INNER, None)
     return samples
 
@@ -235,6 +236,13 @@ def _thinking(options: dict[str, Any]) -> int | None:
     return tokens
 
 
+def _most_samples(strategy: Any) -> int:
+    """The option ``n`` or what stands for it, without that of the strategy inside."""
+    if isinstance(strategy, Archon):
+        return strategy.calls
+    return SAMPLES if isinstance(strategy, Auto) else getattr(strategy, "n", 1)
+
+
 @lru_cache(maxsize=1024)
 def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Strategy:
     return _of_client(name, dict(options))
@@ -250,6 +258,8 @@ def _of_client(name: str, values: Mapping[str, Any]) -> Strategy:
 
             if not is_shipped(inside.policy):
                 raise InputError("auto.policy", inside.policy, "name a calibration that is shipped; files are not read")
+        if isinstance(inside, Archon) and inside.file:
+            raise InputError("archon.file", inside.file, "files are not read; leave it out for the usual layers")
         inside = getattr(inside, strategies.INNER, None)
     return cast(Strategy, made)
 

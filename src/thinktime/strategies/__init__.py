@@ -16,6 +16,7 @@ from thinktime.core.search import Strategy as Strategy
 from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
 from thinktime.strategies.composition.aggregate import Aggregate
+from thinktime.strategies.composition.archon import Archon
 from thinktime.strategies.composition.cascade import Cascade
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
 from thinktime.strategies.composition.restarts import Restarts
@@ -88,6 +89,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "aggregate": Aggregate,
     "speculative_reasoning": SpeculativeReasoning,
     "cascade": Cascade,
+    "archon": Archon,
     "restarts": Restarts,
 }
 
@@ -140,6 +142,8 @@ def spec(strategy: Any) -> str:
 
 
 def _written(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_written(each) for each in value]
     return spec(value) if is_dataclass(value) else value
 
 
@@ -175,7 +179,7 @@ def make(name: str, values: Mapping[str, Any] | None = None) -> Strategy:
             arguments[option] = usual(value)
             if isinstance(value, int | float) and arguments[option] != value:
                 raise ValueError
-        except (ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError):
             fix = " or ".join([f"give a value of type {usual.__name__}", *words])
             raise InputError(f"{name}.{option}", value, fix) from None
     strategy: Strategy = kind(**arguments)

@@ -222,17 +222,28 @@ class WordJudge(WordScorer):
         return Score(max(scores) if whole else None, cost, tuple(scores) if whole else ())
 
 
+_READ: dict[str, Callable[[list[float]], Any]] = {
+    **dict.fromkeys(("check", "verdict"), lambda given: given[0]),
+    "rank": lambda given: tuple(sorted(range(len(given)), key=lambda place: -given[place])),
+    "critique": lambda given: tuple(map(str, given)),
+    "write_tests": lambda given: ("it has a number", "the number is small"),
+    "evaluate": lambda given: {1: True, 2: given[0] < 0.6},
+}
+"""The value of a reply, from the scores that its last number gives; scores in other prompts."""
+
+
 def _word_prompt(name: str, is_answer: bool) -> Prompt:
     """A prompt of the problem, all texts, and its own name. The last number of a reply scores the generations."""
 
     def render(problem: Problem, about: Sequence[Text], said: Sequence[Text]) -> str:
         return " ".join([str(problem.prompt), *(state.text for state in (*about, *said)), name])
 
-    def read(state: Text, n: int) -> float | list[float] | None:
+    def read(state: Text, n: int) -> Any:
         """The last number of the reply in tenths; every further generation gets one tenth more, modulo 1."""
         last = last_number(state.text)
-        given = None if last is None else [(int(last) + i) % 10 / 10 for i in range(n)]
-        return given[0] if given and name == "check" else given
+        if last is None:
+            return None
+        return _READ.get(name, list)([(int(last) + i) % 10 / 10 for i in range(max(n, 1))])
 
     return Prompt(name, render, read, is_answer)
 
@@ -249,6 +260,13 @@ WORD_PROMPTS = {
         "assemble": True,
         "check_format": True,
         "final": True,
+        "fuse": True,
+        "rank": False,
+        "critique": False,
+        "argue": False,
+        "verdict": False,
+        "write_tests": False,
+        "evaluate": False,
     }.items()
 }
 """The prompts of all strategies for a `WordGenerator`."""

@@ -1,0 +1,1 @@
+"""See ``control``, ``real`` and ``live``."""
