@@ -15,6 +15,7 @@ from thinktime.core.search import Search
 from thinktime.core.search import Strategy as Strategy
 from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
+from thinktime.strategies.composition.agent_graph import AgentGraph
 from thinktime.strategies.composition.aggregate import Aggregate
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
 from thinktime.strategies.composition.restarts import Restarts
@@ -84,6 +85,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "stepwise_best_of_n": StepwiseBestOfN,
     "plan_then_solve": PlanThenSolve,
     "aggregate": Aggregate,
+    "agent_graph": AgentGraph,
     "restarts": Restarts,
 }
 
