@@ -26,6 +26,8 @@ from thinktime.strategies.composition.agent_graph import ASSISTANT, FUSER, Graph
 from thinktime.strategies.options import above, at_least, one_of
 
 Floats = npt.NDArray[np.float64]
+Edges = npt.NDArray[np.bool_]
+"""Which earlier node each node reads, ``[nodes, nodes + 1]``, parent first; the last column is the decision."""
 Measure = Callable[[Graph, int], float]
 """The score of a graph on the batch of problems of this number; the same batch for the same number."""
 Reply = Callable[[str], str]
@@ -45,20 +47,17 @@ class GraphModel:
         parameters: those that a token is multiplied with.
         layers: their number.
         width: of a hidden state.
-        units: the cost in whole numbers that combinations of models are filtered by; 1 for the smallest model.
         seconds: of one answer.
     """
 
     parameters: float
     layers: int
     width: int
-    units: int = 1
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("parameters", "layers", "width"):
             above(name, getattr(self, name), 0)
-        at_least("units", self.units, 1)
         check_number("seconds", self.seconds)
 
 
@@ -147,16 +146,28 @@ class GraphSpace:
         return max(ends.values())
 
     def combinations(self) -> list[dict[str, int]]:
-        """The numbers of nodes of each model that leave fewest units of the budget unused."""
-        names = sorted(self.models, key=lambda name: self.models[name].units)
-        units = [self.models[name].units for name in names]
-        counts = product(*(range(self.budget // unit + 1) for unit in units))
-        left = {each: self.budget - sum(n * unit for n, unit in zip(each, units, strict=True)) for each in counts}
-        least = min(over for over in left.values() if over >= 0)
-        return [dict(zip(names, each, strict=True)) for each, over in left.items() if over == least and any(each)]
+        """The numbers of nodes of each model to which no further node can be added within the limit.
+
+        Each node is taken to read one answer, and the decision to read all.
+        """
+        names = sorted(self.models, key=lambda name: self.node_flops(name, 1))
+        costs = [self.node_flops(name, 1) for name in names]
+        last = [self.node_flops(self.decision, read) for read in range(MOST_NODES + 2)]
+
+        def fits(counts: Sequence[int]) -> bool:
+            nodes = sum(n * cost for n, cost in zip(counts, costs, strict=True))
+            return sum(counts) <= self.budget and nodes + last[sum(counts)] <= self.limit
+
+        most = [
+            sum(fits([n * (place == one) for place in range(len(names))]) for n in range(1, self.budget + 1))
+            for one in range(len(names))
+        ]
+        every = [counts for counts in product(*(range(n + 1) for n in most)) if any(counts) and fits(counts)]
+        full = [c for c in every if not any(fits([n + (i == j) for j, n in enumerate(c)]) for i in range(len(c)))]
+        return [dict(zip(names, counts, strict=True)) for counts in full]
 
     def legal(
-        self, models: Sequence[str], edges: npt.NDArray[np.bool_], fusers: Sequence[bool], rng: np.random.Generator
+        self, models: Sequence[str], edges: Edges, fusers: Sequence[bool], rng: np.random.Generator
     ) -> Graph | None:
         """The graph of a draw, made legal; None if the last node reads nothing.
 
@@ -166,7 +177,7 @@ class GraphSpace:
 
         Args:
             models: of each node.
-            edges: which earlier node each node reads, ``[nodes, nodes + 1]``; the last column is the decision.
+            edges: which earlier node each node reads.
             fusers: which nodes are fusers, where both roles are possible: one that reads nothing, or that reads a
                 fuser, is an assistant.
             rng: chooses the nodes that are left out.
@@ -180,7 +191,7 @@ class GraphSpace:
             kept.remove(int(rng.choice([place for place in places if costs[place] == min(costs.values())])))
 
     def _built(
-        self, models: Sequence[str], edges: npt.NDArray[np.bool_], fusers: Sequence[bool], kept: Sequence[int]
+        self, models: Sequence[str], edges: Edges, fusers: Sequence[bool], kept: Sequence[int]
     ) -> tuple[Graph | None, list[int]]:
         """The graph of the kept nodes, and the places in the draw of all its nodes but the last."""
         parents: dict[int, list[int]] = {}
@@ -438,12 +449,13 @@ class Advice:
 class RuleBasedAdvisor:
     """The advisor of the paper as fixed rules.
 
-    It first scores every model alone, as many nodes as the budget has units for, and takes the two combinations of
-    models whose units are best spent by these scores. Of each it scores random graphs of the whole combination and of
+    It first scores every model alone, as many nodes as the budget has room for, and takes the two combinations of
+    models whose FLOPs are best spent by these scores. Of each it scores random graphs of the whole combination and of
     variants that lack weak nodes, all on the same batch, and keeps the best. Then it goes on from the kept nodes with a
     table of edges:
 
     - an edge of a graph that scores above the mean of the earlier ones becomes likelier, that of a worse graph less;
+    - the next graph keeps most edges and roles of the best one so far, and draws the others from the table;
     - larger models come later and may read more answers; the smallest ones read two at most;
     - every node of the combination is used: one that nothing reads is read by the decision, or by a later node that
       reads no answer of this model yet;
@@ -454,14 +466,24 @@ class RuleBasedAdvisor:
         seed: of the draws.
         step: share of the way to 0.001 or 0.999 that the probability of an edge goes.
         variants: most variants of a combination.
+        combination: the number of nodes of each model, if it is known; then there are no pretests.
     """
 
     combinations: ClassVar[int] = 2
     few: ClassVar[int] = 2
     """Answers that the smallest model reads, and the chain of a wide graph."""
     bounds: ClassVar[tuple[float, float]] = (0.001, 0.999)
+    kept: ClassVar[float] = 0.7
+    """Share of the best graph that the next one keeps."""
 
-    def __init__(self, space: GraphSpace, seed: int = 0, step: float = 0.3, variants: int = 5) -> None:
+    def __init__(
+        self,
+        space: GraphSpace,
+        seed: int = 0,
+        step: float = 0.3,
+        variants: int = 5,
+        combination: Mapping[str, int] | None = None,
+    ) -> None:
         if not 0 < step < 1:
             raise InputError("step", step, "give a number between 0 and 1")
         at_least("variants", variants, 1)
@@ -470,42 +492,40 @@ class RuleBasedAdvisor:
         self.sizes = sorted(space.models, key=lambda name: space.node_flops(name, 0))
         self.alone: dict[str, float] = {}
         self.history: list[tuple[Graph, float]] = []
-        self.advice: Advice | None = None
+        self.advice = next(self._variants(combination)) if combination else None
+        self.pretests = 1 if combination else len(self._affordable()) + self.combinations * variants
         self._variations: list[Advice] = []
-        self._tested: list[tuple[float, int]] = []
-        most = self.combinations * variants
-        self.pretests = len(self._affordable()) + most
+        self._tested: list[float] = []
+        self._best: tuple[float, Edges, npt.NDArray[np.bool_]] | None = None
 
     def ask(self) -> Graph:
         """The next graph: a model alone, a variant, or a draw from the table."""
+        if self.advice is not None:
+            return self.next_graph(self.advice)
         if len(self.alone) < len(self._affordable()):
-            self._model = self._affordable()[len(self.alone)]
-            return self._star(self._model)
+            return self._star(self._affordable()[len(self.alone)])
         if not self._variations:
             self._variations = [each for counts in self.chosen() for each in self._variants(counts)]
-        if len(self._tested) < len(self._variations):
-            return self._draw(self._variations[len(self._tested)])
-        if self.advice is None:
-            best = max(score for score, _ in self._tested)
-            ties = [place for score, place in self._tested if score == best]
-            self.advice = self._variations[int(self.rng.choice(ties))]
-        return self.next_graph(self.advice)
+        return self._draw(self._variations[len(self._tested)])
 
     def tell(self, graph: Graph, score: float) -> None:
-        """Note the score, and update the table once it is in use."""
-        if len(self.alone) < len(self._affordable()):
-            self.alone[self._model] = score
-        elif len(self._tested) < len(self._variations):
-            self._tested.append((score, len(self._tested)))
-        else:
-            self.update(score)
+        """Note the score, update the table, and choose the nodes after the last pretest."""
         self.history.append((graph, score))
+        if self.advice is not None:
+            self.update(score)
+        elif len(self.alone) < len(self._affordable()):
+            self.alone[self._affordable()[len(self.alone)]] = score
+        else:
+            self._tested.append(score)
+            if len(self._tested) == len(self._variations):
+                ties = [place for place, each in enumerate(self._tested) if each == max(self._tested)]
+                self.advice = self._variations[int(self.rng.choice(ties))]
 
     def chosen(self) -> list[dict[str, int]]:
-        """The combinations of models whose units are best spent by the scores of the models alone."""
+        """The combinations of models whose FLOPs are best spent by the scores of the models alone."""
 
         def worth(counts: Mapping[str, int]) -> float:
-            spent = {name: n * self.space.models[name].units for name, n in counts.items()}
+            spent = {name: n * self.space.node_flops(name, 1) for name, n in counts.items()}
             return sum(n * self.alone.get(name, -inf) for name, n in spent.items() if n) / sum(spent.values())
 
         return sorted(self.space.combinations(), key=worth, reverse=True)[: self.combinations]
@@ -517,7 +537,9 @@ class RuleBasedAdvisor:
     def update(self, score: float) -> None:
         """Move the edges and roles of the last draw by what it scored."""
         assert self.advice is not None
-        better = score > fmean(each for _, each in self.history)
+        if self._best is None or score > self._best[0]:
+            self._best = score, *self._last
+        better = score >= fmean(each for _, each in self.history)
         edges, fusers = self._last
         for table, drawn in ((self.advice.edges, edges), (self.advice.fusers, fusers)):
             goal = self.bounds[1] if better else self.bounds[0]
@@ -529,8 +551,8 @@ class RuleBasedAdvisor:
         return [name for name in self.sizes if self.space.node_flops(name, 0) + decision <= self.space.limit]
 
     def _star(self, model: str) -> Graph:
-        """As many assistants of one model as there are units for, all read by the decision."""
-        n = max(1, self.space.budget // self.space.models[model].units)
+        """As many assistants of one model as there is room for, all read by the decision."""
+        n = max(each.get(model, 0) for each in self.space.combinations()) or 1
         edges = np.zeros((n, n + 1), dtype=bool)
         edges[:, -1] = True
         graph = self.space.legal([model] * n, edges, [False] * n, self.rng)
@@ -548,29 +570,35 @@ class RuleBasedAdvisor:
 
     def _draw(self, advice: Advice) -> Graph:
         """A graph of the table that keeps the rules."""
-        n = len(advice.models)
+        n, models = len(advice.models), advice.models
         edges = np.triu(self.rng.random((n, n + 1)) < advice.edges, 1)
         fusers = self.rng.random(n) < advice.fusers
+        if self._best is not None:
+            _, best_edges, best_fusers = self._best
+            edges = np.where(self.rng.random(edges.shape) < self.kept, best_edges, edges)
+            fusers = np.where(self.rng.random(n) < self.kept, best_fusers, fusers)
+        wide = 2 * sum(not edges[:, node].any() for node in range(n)) >= n
+        longest = self.few if wide else self.space.max_depth
+        depth = [1] * n
         for node in range(n):
-            most = self.few if advice.models[node] == self.sizes[0] else self.space.max_in_degree
-            edges[np.flatnonzero(edges[:, node])[most:], node] = False
+            most = self.few if models[node] == self.sizes[0] else self.space.max_in_degree
+            read = [one for one in range(node) if edges[one, node] and depth[one] < longest][:most]
+            edges[:, node] = False
+            edges[read, node] = True
+            depth[node] = 1 + max((depth[one] for one in read), default=0)
         for node in range(n):
             if not edges[node].any():
-                edges[node, self._reader(advice.models, edges, node)] = True
-        if 2 * sum(not edges[:, node].any() for node in range(n)) >= n:
-            for node in range(n):
-                deep = [one for one in np.flatnonzero(edges[:, node]) if edges[:, one].any()]
-                edges[deep, node], edges[deep, -1] = False, True
+                edges[node, self._reader(models, edges, depth, node)] = True
         self._last = edges, fusers
-        graph = self.space.legal(advice.models, edges, list(fusers), self.rng)
-        assert graph is not None  # the last node has no later reader than the decision
+        graph = self.space.legal(models, edges, list(fusers), self.rng)
+        assert graph is not None  # only the decision can read the last node
         return graph
 
-    def _reader(self, models: Sequence[str], edges: npt.NDArray[np.bool_], node: int) -> int:
-        """Who reads a node that nothing reads: a later node that reads another model's answer, or the decision."""
+    def _reader(self, models: Sequence[str], edges: Edges, depth: Sequence[int], node: int) -> int:
+        """Who reads a node that nothing reads: a later node that reads one answer of another model, or the decision."""
         for later in range(len(models) - 1, node, -1):
-            read = np.flatnonzero(edges[:, later])
-            if len(read) and len(read) < self.few and all(models[int(one)] != models[node] for one in read):
+            read = list(map(int, np.flatnonzero(edges[:, later])))
+            if len(read) == 1 and models[read[0]] != models[node] and depth[node] < depth[later]:
                 return later
         return len(models)
 
@@ -675,7 +703,7 @@ def advisor_prompt(space: GraphSpace, advice: Advice, graph: Graph, score: float
     return ADVISOR_WORDS.format(nodes=nodes, graph=drawn, score=score, table=table, rules=RULES)
 
 
-def read_advice(text: str, n: int) -> tuple[npt.NDArray[np.bool_], Floats, npt.NDArray[np.bool_]]:
+def read_advice(text: str, n: int) -> tuple[Edges, Floats, npt.NDArray[np.bool_]]:
     """The edges of the next graph, the table, and which nodes are fusers, of a reply for ``n`` nodes.
 
     Raises:
