@@ -79,6 +79,7 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "stepwise_best_of_n": {"n": 4, "max_steps": 25, "min_steps": 3},
     "plan_then_solve": {"n": 1, "roles": "auto"},
     "aggregate": {"n": 4, "layers": 1},
+    "pipeline": {"stages": "generate*4;repair*4"},
     "agent_graph": {"nodes": "assistant;assistant;fuser<1+2"},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }

@@ -83,6 +83,8 @@ SMALL = [
     "revision:n=4,chains=2,select=last",
     "aggregate:n=3",
     "aggregate:n=2,layers=2",
+    "pipeline:stages=generate*2;repair*2;repair",
+    "pipeline:stages=generate*3",
     "agent_graph:nodes=assistant;assistant<1;assistant<1+2",
     "agent_graph:nodes=fuser<3+4;assistant<1;assistant;assistant;assistant<3;fuser<2+5+1",
     "generative_verification:n=3,checks=2,unreadable=plurality",

@@ -98,7 +98,8 @@ def incumbents(task: str, found: Found) -> list[float]:
     for each in found.history:
         scores.setdefault(each.graph, []).append(each.score)
         values.append(accuracy(task, max(scores, key=lambda graph: fmean(scores[graph]))))
-    return [*values[:-1], accuracy(task, found.graph)]
+    values = [*values[:-1], accuracy(task, found.graph)]
+    return values + values[-1:] * (EVALUATIONS - len(values))  # fewer graphs than `top` need fewer evaluations
 
 
 def reached(path: Sequence[float], level: float) -> int:

@@ -148,7 +148,7 @@ def _every(within: GraphSpace) -> Iterator[tuple[tuple[str, ...], Bools, Bools]]
         depth = np.zeros((len(edges), n + 1))
         for node in range(n):
             depth[:, node] = 1 + np.where(edges[:, :node, node], depth[:, :node], 0).max(1, initial=0)
-        fits = edges[:, :n].any(axis=2).all(axis=1) & (counts[:, :n] <= within.max_in_degree).all(1)
+        fits = np.all(np.any(edges[:, :n], axis=2), axis=1) & (counts[:, :n] <= within.max_in_degree).all(1)
         edges = edges[fits & (depth[:, :n] <= within.max_depth).all(1)]
         for models in product(within.models, repeat=n):
             cost = np.zeros(len(edges))

@@ -17,6 +17,7 @@ from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
 from thinktime.strategies.composition.agent_graph import AgentGraph
 from thinktime.strategies.composition.aggregate import Aggregate
+from thinktime.strategies.composition.pipeline import Pipeline
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
 from thinktime.strategies.composition.restarts import Restarts
 from thinktime.strategies.diffusion.dts import DTS
@@ -86,6 +87,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "plan_then_solve": PlanThenSolve,
     "aggregate": Aggregate,
     "agent_graph": AgentGraph,
+    "pipeline": Pipeline,
     "restarts": Restarts,
 }
 
