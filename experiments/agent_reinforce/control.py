@@ -40,6 +40,10 @@ FEW_SEEDS = range(10)
 BUDGETS = (5, 8)
 EVALUATIONS, BATCH = 40, 32
 SIZES = (20, 40, 80)
+OF_MAP = ("random", "REINFORCE", "rules")
+"""Searchers of the map; TPE would take too long."""
+EVERY = range(4, EVALUATIONS, 5)
+"""Evaluations whose incumbents are kept."""
 BATCHES = (8, 32, 128)
 PRICES = (0.0, 0.01, 0.03)
 """Of a second, in accuracy."""
@@ -148,7 +152,7 @@ def compared(task: str, budget: int) -> dict[str, Any]:
             "evaluations_to_level": mean(to_level[name]),
             "evaluations_over_random": ratio(np.array(to_level[name], float), np.array(to_level["random"], float)),
             "minus_best_usual_shape": mean(value - max(usual.values()) for value in final[name]),
-            "path": [mean(path[number] for path in paths[name]) for number in range(EVALUATIONS)],
+            "path": {str(number + 1): mean(path[number] for path in paths[name]) for number in EVERY},
             "graphs": [str(each.graph) for each in found[name][:3]],
         }
     return {
@@ -164,7 +168,7 @@ def compared(task: str, budget: int) -> dict[str, Any]:
 def mapped(task: str, budget: int, best: Graph) -> list[dict[str, Any]]:
     """Regret by search, number of evaluations, and problems of a batch."""
     rows, known = [], accuracy(task, best)
-    for name in SEARCHERS:
+    for name in OF_MAP:
         for batch in BATCHES:
             for evaluations in SIZES:
                 found = [run(name, task, budget, evaluations, batch, seed, best=best) for seed in FEW_SEEDS]
@@ -225,15 +229,14 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     for place, task in enumerate(TASKS):
         of_task = result["tasks"][f"{task}, budget {budget}"]
         for colour, (name, row) in enumerate(of_task["by_search"].items()):
-            some = range(4, EVALUATIONS, 5)
+            top = of_task["optimum"]
             regret = [
-                {"value": of_task["optimum"] - e["value"], "low": of_task["optimum"] - e["high"]}
-                | {"high": of_task["optimum"] - e["low"]}
-                for e in (row["path"][number] for number in some)
+                {"value": top - each["value"], "low": top - each["high"], "high": top - each["low"]}
+                for each in row["path"].values()
             ]
-            line(axes[place], [number + 1 for number in some], regret, colour, name)
+            line(axes[place], map(float, row["path"]), regret, colour, name)
         axes[place].set(title=f"task {task!r}, budget {budget}", xlabel="evaluations", ylabel="regret, points")
-        for colour, name in enumerate(SEARCHERS):
+        for colour, name in ((list(SEARCHERS).index(name), name) for name in OF_MAP):
             rows = [row for row in result["map"][task] if row["search"] == name and row["evaluations"] == 40]
             line(axes[place + 2], [row["batch"] for row in rows], [row["regret"] for row in rows], colour, name)
         axes[place + 2].set(title=f"task {task!r}, budget {min(BUDGETS)}, 40 evaluations", ylabel="regret, points")

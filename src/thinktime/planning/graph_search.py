@@ -17,6 +17,7 @@ from itertools import product
 from math import inf
 from statistics import fmean
 from typing import Any, ClassVar, Protocol
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import numpy.typing as npt
@@ -424,7 +425,7 @@ class ParzenGraphs:
 
 
 def parzen_study(seed: int) -> Any:
-    """A study of optuna that maximises, by TPE.
+    """A study of optuna that maximises, by TPE over all variables together, because they interact.
 
     Raises:
         ModelError: optuna is not installed.
@@ -434,7 +435,10 @@ def parzen_study(seed: int) -> Any:
     except ImportError:
         raise ModelError("TPE needs optuna: pip install 'thinktime[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    with catch_warnings():
+        simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the option ``multivariate``
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    return optuna.create_study(direction="maximize", sampler=sampler)
 
 
 @dataclass

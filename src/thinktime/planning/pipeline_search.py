@@ -167,12 +167,11 @@ class PipelineSpace:
             raise InputError("cost", round(self.cost(allocation), 4), f"the budget is {self.budget:g}")
 
     def allows(self, allocation: Allocation) -> bool:
-        """Whether `check` accepts it."""
-        try:
-            self.check(allocation)
-        except InputError:
-            return False
-        return True
+        """Whether the models of an allocation are known, and its samples and its cost within the limits."""
+        low, high = self.samples
+        pairs = list(zip(self.subtasks, allocation, strict=True))
+        known = all(choice.model in subtask.models and low <= choice.samples <= high for subtask, choice in pairs)
+        return known and self.cost(allocation) <= self.budget
 
     def _scale(self, subtask: Subtask, model: str) -> tuple[float, float]:
         """The cost of one token, and what is taken off because the reference has a prompt."""
@@ -206,6 +205,9 @@ class ResultTable:
 
     def __init__(self, rows: Mapping[Allocation, Mapping[str, float]]) -> None:
         self.rows = rows
+        self._of_models: dict[tuple[str, ...], list[Allocation]] = {}
+        for row in rows:
+            self._of_models.setdefault(tuple(choice.model for choice in row), []).append(row)
 
     def __call__(self, allocation: Allocation) -> Mapping[str, float]:
         """The metrics of exactly this allocation."""
@@ -214,21 +216,17 @@ class ResultTable:
     def nearest(self, allocation: Allocation, space: PipelineSpace) -> Allocation | None:
         """The recorded allocation within the budget with the same models and the most similar numbers of samples.
 
-        None if there is none; of equally near ones the cheapest.
+        None if there is none; of equally near ones the first.
         """
-        models = [choice.model for choice in allocation]
-        near = [
-            (
-                sum(
-                    abs(mine.samples - theirs.samples) / theirs.samples
-                    for mine, theirs in zip(allocation, row, strict=True)
-                ),
-                row,
-            )
-            for row in self.rows
-            if [choice.model for choice in row] == models and space.allows(row)
-        ]
-        return min(near, key=lambda pair: (pair[0], space.cost(pair[1])), default=(0.0, None))[1]
+        if allocation in self.rows and space.allows(allocation):
+            return allocation
+
+        def distance(row: Allocation) -> float:
+            pairs = zip(allocation, row, strict=True)
+            return sum(abs(mine.samples - theirs.samples) / theirs.samples for mine, theirs in pairs)
+
+        some = sorted(self._of_models.get(tuple(choice.model for choice in allocation), ()), key=distance)
+        return next((row for row in some if space.allows(row)), None)
 
 
 class Archive:
