@@ -316,7 +316,9 @@ def test_a_missing_main_metric_lists_those_that_there_are() -> None:
 
 
 def test_a_table_gives_the_nearest_result_in_the_budget_and_its_own_allocation() -> None:
-    rows = {(Choice("3B", a), Choice("3B", b)): {"accuracy": a + b / 100} for a in (1, 8) for b in (1, 8, 64)}
+    rows: dict[Allocation, dict[str, float]] = {
+        (Choice("3B", a), Choice("3B", b)): {"accuracy": a + b / 100} for a in (1, 8) for b in (1, 8, 64)
+    }
     archive = Archive(two(), ResultTable(rows), 9)
     trial = archive.evaluate((Choice("3B", 2), Choice("3B", 9)))
     assert trial is not None and trial.allocation == (Choice("3B", 8), Choice("3B", 8))

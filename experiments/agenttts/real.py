@@ -29,6 +29,7 @@ from thinktime.bench.tasks import Task, load
 from thinktime.config import Config, ModelSpec
 from thinktime.core.types import MAIN
 from thinktime.planning.pipeline_search import (
+    Allocation,
     Archive,
     BuiltInRules,
     Choice,
@@ -129,7 +130,9 @@ def searched(runs: Mapping[str, Mapping[str, Run]]) -> dict[str, Any]:
         return [float(runs[name(n, k)][one].right) for one in half]
 
     pairs = [(n, k) for n in range(1, GENERATED + 1) for k in range(1, REPAIRED + 1)]
-    results = {(Choice("main", n), Choice("main", k)): {"accuracy": fmean(of(halves[0], n, k))} for n, k in pairs}
+    results: dict[Allocation, dict[str, float]] = {
+        (Choice("main", n), Choice("main", k)): {"accuracy": fmean(of(halves[0], n, k))} for n, k in pairs
+    }
     archive = Archive(space, ResultTable(results), len(pairs) // 2)
     first, second = (choice.samples for choice in search_allocations(BuiltInRules(space), archive).allocation)
     chosen = of(halves[1], first, second)
