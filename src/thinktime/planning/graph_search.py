@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import inf
 from statistics import fmean
 from typing import Any, ClassVar, Protocol
@@ -34,7 +33,7 @@ Measure = Callable[[Graph, int], float]
 Reply = Callable[[str], str]
 """What a language model replies to a prompt."""
 
-MOST_NODES = 64
+MOST_NODES = 32
 """Of a graph in a search; the table of edges grows with the square."""
 ADAM = (0.9, 0.999, 1e-8)
 """The decays and the epsilon of the optimiser (Kingma and Ba 2015, arXiv 1412.6980)."""
@@ -146,6 +145,7 @@ class GraphSpace:
             ends[place] = start + self.models[node.model].seconds
         return max(ends.values())
 
+    @cached_property
     def combinations(self) -> list[dict[str, int]]:
         """The numbers of nodes of each model to which no further node can be added within the limit.
 
@@ -153,19 +153,17 @@ class GraphSpace:
         """
         names = sorted(self.models, key=lambda name: self.node_flops(name, 1))
         costs = [self.node_flops(name, 1) for name in names]
-        last = [self.node_flops(self.decision, read) for read in range(MOST_NODES + 2)]
+        last = [self.node_flops(self.decision, read) for read in range(self.budget + 1)]
 
         def fits(counts: Sequence[int]) -> bool:
-            nodes = sum(n * cost for n, cost in zip(counts, costs, strict=True))
-            return sum(counts) <= self.budget and nodes + last[sum(counts)] <= self.limit
+            n, nodes = sum(counts), sum(k * cost for k, cost in zip(counts, costs, strict=False))
+            return n <= self.budget and nodes + last[n] <= self.limit
 
-        most = [
-            sum(fits([n * (place == one) for place in range(len(names))]) for n in range(1, self.budget + 1))
-            for one in range(len(names))
-        ]
-        every = [counts for counts in product(*(range(n + 1) for n in most)) if any(counts) and fits(counts)]
-        full = [c for c in every if not any(fits([n + (i == j) for j, n in enumerate(c)]) for i in range(len(c)))]
-        return [dict(zip(names, counts, strict=True)) for counts in full]
+        every: list[tuple[int, ...]] = [()]
+        for _ in names:
+            every = [(*some, n) for some in every for n in range(self.budget + 1) if fits((*some, n))]
+        full = [c for c in every if not any(fits([k + (i == j) for j, k in enumerate(c)]) for i in range(len(c)))]
+        return [dict(zip(names, counts, strict=True)) for counts in full if any(counts)]
 
     def legal(
         self, models: Sequence[str], edges: Edges, fusers: Sequence[bool], rng: np.random.Generator
@@ -473,7 +471,8 @@ class RuleBasedAdvisor:
         combination: the number of nodes of each model, if it is known; then there are no pretests.
     """
 
-    combinations: ClassVar[int] = 2
+    tried: ClassVar[int] = 2
+    """Combinations of models that are tried in pretests."""
     few: ClassVar[int] = 2
     """Answers that the smallest model reads, and the chain of a wide graph."""
     bounds: ClassVar[tuple[float, float]] = (0.001, 0.999)
@@ -497,7 +496,7 @@ class RuleBasedAdvisor:
         self.alone: dict[str, float] = {}
         self.history: list[tuple[Graph, float]] = []
         self.advice = next(self._variants(combination)) if combination else None
-        self.pretests = 1 if combination else len(self._affordable()) + self.combinations * variants
+        self.pretests = 1 if combination else len(self._affordable()) + self.tried * variants
         self._variations: list[Advice] = []
         self._tested: list[float] = []
         self._best: tuple[float, Edges, npt.NDArray[np.bool_]] | None = None
@@ -532,7 +531,7 @@ class RuleBasedAdvisor:
             spent = {name: n * self.space.node_flops(name, 1) for name, n in counts.items()}
             return sum(n * self.alone.get(name, -inf) for name, n in spent.items() if n) / sum(spent.values())
 
-        return sorted(self.space.combinations(), key=worth, reverse=True)[: self.combinations]
+        return sorted(self.space.combinations, key=worth, reverse=True)[: self.tried]
 
     def next_graph(self, advice: Advice) -> Graph:
         """The graph of the next round."""
@@ -556,7 +555,7 @@ class RuleBasedAdvisor:
 
     def _star(self, model: str) -> Graph:
         """As many assistants of one model as there is room for, all read by the decision."""
-        n = max(each.get(model, 0) for each in self.space.combinations()) or 1
+        n = max(each.get(model, 0) for each in self.space.combinations) or 1
         edges = np.zeros((n, n + 1), dtype=bool)
         edges[:, -1] = True
         graph = self.space.legal([model] * n, edges, [False] * n, self.rng)
