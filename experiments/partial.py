@@ -19,7 +19,7 @@ from thinktime.generators.recorded import BankedGenerator
 from thinktime.session import Session
 from thinktime.strategies import Strategy, parse
 
-CHUNK = 6
+CHUNK = 64
 """Problems that are drawn at once; their samples share the batches of the model."""
 
 

@@ -24,7 +24,7 @@ TRIAL_SAMPLES = 60
 """Most samples of a subtask in the first trials."""
 TRIES = 2000
 """Draws for one allocation within the budget."""
-IDLE = 200
+IDLE = 50
 """Rounds without a new allocation after which a search ends."""
 
 
