@@ -75,7 +75,7 @@ class Live:
         """One sample at temperature 0, live; and votes and selections on the committed samples."""
         with exported_bank(EXPORT) as bank:
             generator = BankedGenerator(bank.models()[0])
-            session = replace(self._settings, models={MAIN: generator}, scorers={MAIN: Confidence(generator)})
+            session = replace(self.settings, models={MAIN: generator}, scorers={MAIN: Confidence(generator)})
             recorded = run_session([*VOTES, *SELECTIONS], self.task, session, bank)
         with Bank(self.bank) as bank:
             session = replace(self.session, sampling=replace(self.session.sampling, temperature=0.0))
@@ -105,7 +105,7 @@ class Live:
         return generator
 
     @cached_property
-    def _settings(self) -> Session:
+    def settings(self) -> Session:
         """The settings alone: no model is loaded."""
         config = self._config()
         return Session({}, sampling=config.sampling(), seed=config.seed, answers=self.task.answers)

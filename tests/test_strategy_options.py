@@ -82,6 +82,8 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "speculative_reasoning": {"threshold": 7.0, "first_n_base": 0, "max_step_tokens": 512},
     "cascade": {"n": 4, "threshold": 0.75},
     "archon": {"file": "", "layers": None, "max_fuser_inputs": 24, "retries": 3, "unreadable": "raise"},
+    "pipeline": {"stages": "generate*4;repair*4"},
+    "agent_graph": {"nodes": "assistant;assistant;fuser<1+2"},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }
 LEAST: dict[str, dict[str, int]] = {

@@ -1,6 +1,6 @@
 """Row 29, positive control: layers of known quality, so that the best kind of architecture is known.
 
-    python -m experiments.archon.control      # two minutes; needs pip install 'thinktime[optuna]'
+    python -m experiments.archon.control      # two minutes; needs pip install 'thinktime[search]'
 
 Four models differ in skill, and each is good at other problems. Their wrong answers agree on one attractive answer in
 six of ten cases. A ranker orders candidates with a chosen AUC, which a critic raises. A fuser multiplies the odds of

@@ -1,6 +1,6 @@
 """Row 29 on samples of real models: architectures that a replay allows, chosen on one half, measured on the other.
 
-    python -m experiments.archon.real      # two minutes; needs pip install 'thinktime[optuna]', and no model
+    python -m experiments.archon.real      # two minutes; needs pip install 'thinktime[search]', and no model
 
 The pool has every model whose samples are in the repository, at temperature 0.7 and at temperature 0; those that are
 missing are named in the result. Layers generate from one or more of them, keep the best by confidence or likelihood,

@@ -367,7 +367,7 @@ def _tpe(space: SearchSpace, rng: Random, n_init: int) -> Proposals:
     try:
         import optuna
     except ImportError:
-        raise InputError("method", "tpe", "run pip install 'thinktime[optuna]', or take gp") from None
+        raise InputError("method", "tpe", "run pip install 'thinktime[search]', or take gp") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     last = {name: len(values) - 1 for name, values in space.axes.items() if len(values) > 1}
     axes = {name: optuna.distributions.IntDistribution(0, most) for name, most in last.items()}

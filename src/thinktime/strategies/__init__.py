@@ -15,9 +15,11 @@ from thinktime.core.search import Search
 from thinktime.core.search import Strategy as Strategy
 from thinktime.core.types import Prompt, missing
 from thinktime.plugins import installed
+from thinktime.strategies.composition.agent_graph import AgentGraph
 from thinktime.strategies.composition.aggregate import Aggregate
 from thinktime.strategies.composition.archon import Archon
 from thinktime.strategies.composition.cascade import Cascade
+from thinktime.strategies.composition.pipeline import Pipeline
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
 from thinktime.strategies.composition.restarts import Restarts
 from thinktime.strategies.composition.speculative_reasoning import SpeculativeReasoning
@@ -90,6 +92,8 @@ BUILT_IN: dict[str, type[Any]] = {
     "speculative_reasoning": SpeculativeReasoning,
     "cascade": Cascade,
     "archon": Archon,
+    "agent_graph": AgentGraph,
+    "pipeline": Pipeline,
     "restarts": Restarts,
 }
 
