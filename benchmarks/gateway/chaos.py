@@ -1,6 +1,7 @@
 """Four gateways on one Postgres bank, hundreds of clients, and processes that are killed: do the budgets hold?
 
-    python -m benchmarks.gateway.chaos        # writes chaos.json; --seconds 600 for ten minutes
+    python -m benchmarks.gateway.chaos --seconds 600 --every 20        # writes chaos.json
+    python -m benchmarks.gateway.chaos --every 0 --out chaos-control.json        # nothing is killed, nobody leaves
 
 Clients send requests with and without a method, and some of them disconnect. They use three keys: one with a small
 budget, one with a large budget, and one without. Every few seconds a gateway gets SIGKILL and is started again, and
@@ -83,15 +84,15 @@ class Replica:
 
 
 class Clients:
-    """Clients that send requests one after another until the end."""
+    """Clients that send requests one after another until the end; this share of the requests is given up."""
 
-    def __init__(self, replicas: list[Replica]) -> None:
-        self.replicas = replicas
+    def __init__(self, replicas: list[Replica], given_up: float) -> None:
+        self.replicas, self._given_up = replicas, given_up
         self.replies: Counter[str] = Counter()
         self.seconds: list[float] = []
 
     async def one(self, session: aiohttp.ClientSession, seed: int, until: float) -> None:
-        """Send requests; each twentieth is given up."""
+        """Send requests."""
         dice = random.Random(seed)
         while time.monotonic() < until:
             name = dice.choice(list(BUDGETS))
@@ -99,7 +100,7 @@ class Clients:
             if body["stream"]:
                 body["stream_options"] = {"include_usage": True}
             headers = {"Authorization": f"Bearer {key(name)}"}
-            patience = 0.02 if dice.random() < 0.05 else 60.0
+            patience = 0.02 if dice.random() < self._given_up else 600.0
             began = time.perf_counter()
             try:
                 async with asyncio.timeout(patience):
@@ -174,7 +175,7 @@ async def run(args: argparse.Namespace, stack: ExitStack, endpoint: FakeEndpoint
     for replica in replicas:
         stack.callback(replica.process.kill)
         assert replica.listens()
-    clients, until = Clients(replicas), time.monotonic() + seconds
+    clients, until = Clients(replicas, 0.05 if args.every else 0.0), time.monotonic() + seconds
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         crowd = asyncio.gather(*(clients.one(session, seed, until) for seed in range(args.clients)))
         killed, (looks, most), _ = await asyncio.gather(
