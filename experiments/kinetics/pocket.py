@@ -1,6 +1,6 @@
 """Sparse attention on the shipped solver, whose problems need numbers from the start of the prompt (2506.05333).
 
-    python -m experiments.kinetics.pocket        # two minutes; writes pocket.json and pocket.png
+    python -m experiments.kinetics.pocket        # six minutes on a busy core; writes pocket.json and .png
 
 A problem lists its prices first and asks for a sum at the end. The prompt and the first layer are dense. Every later
 token attends to the first 2 and the last 8 positions, and between them to the best ones, the best blocks of 4, random
