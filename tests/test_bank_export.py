@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from commands import ran
+from postgres_server import PostgresServer
 
 from thinktime.bank.store import Bank
 from thinktime.bench.bank_export import LONGEST, exported_bank, exported_pool
@@ -98,6 +99,25 @@ def test_the_header_says_how_the_samples_were_made(folder: Path, rows: list[dict
         "scores": len(rows) - 1 - len(samples),
     }
     assert header["n"]["scores"] >= 12
+
+
+def test_an_export_goes_into_postgres_and_comes_out_as_it_was(
+    folder: Path, rows: list[dict[str, Any]], postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = postgres.bank()
+    monkeypatch.chdir(folder)
+    code, out, errors = ran("bank", "import", "export/samples", place)
+    assert (code, errors) == (0, "") and out.startswith(f"postgresql://owner@127.0.0.1:{postgres.port}/postgres: ")
+    stop = json.loads((folder / "stop.json").read_text())
+    given = place.replace("owner@", "owner:s3cret@")
+    code, _, errors = ran("bank", "export", given, str(tmp_path / "again"), *EXPORT[4:], *stop)
+    assert code == 0, errors
+    with gzip.open(tmp_path / "again", "rt") as file:
+        header, *again = map(json.loads, file)
+    assert again == [row for row in rows[1:] if "root" in row]
+    kept = ("model", "fingerprint", "provenance", "sampling", "seed", "task")
+    assert [header[name] for name in kept] == [rows[0][name] for name in kept]
+    assert "s3cret" not in header["command"]
 
 
 def test_log_probabilities_of_single_tokens_are_kept_in_thousandths(rows: list[dict[str, Any]]) -> None:

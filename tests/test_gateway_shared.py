@@ -16,7 +16,7 @@ from gateway_server import PLAIN, Serving
 from postgres_server import PostgresServer
 from waiting import PATIENCE, eventually
 
-pytest.importorskip("psycopg", reason="needs psycopg: pip install 'thinktime[postgres]'")
+pytest.importorskip("psycopg", reason="needs psycopg: pip install 'thinktime[postgres]'", exc_type=ImportError)
 
 from thinktime.bank.accounts import Accounts, Balances
 from thinktime.bank.store import ALL, Bank

@@ -111,7 +111,6 @@ def test_a_wrong_password_is_one_line_without_it(postgres: PostgresServer) -> No
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
         connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'another word'")
     place = postgres.url("postgres", user=f"guarded:{SECRET}")
-    code, _, error = ran("bank", "import", str(Path(__file__)), place)
     code, _, error = ran("bank", "export", place, "out.gz", "--task", "pocket", "--problems", "1")
     wanted = (
         r"error: bank='postgresql://guarded@127\.0\.0\.1:\d+/postgres': cannot open it \(.*password authentication "

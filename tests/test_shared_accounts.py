@@ -22,7 +22,7 @@ from thinktime.bank.store import ALL, Bank
 from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget, Usage, uncounted
 
-pytest.importorskip("psycopg", reason="needs psycopg: pip install 'thinktime[postgres]'")
+pytest.importorskip("psycopg", reason="needs psycopg: pip install 'thinktime[postgres]'", exc_type=ImportError)
 
 from thinktime.bank.accounts import Accounts, Balance
 

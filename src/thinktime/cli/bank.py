@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thinktime.cli.common import Json, MaxTokens, Seed, Stop, Temperature, TopP, stops_in
+from thinktime.cli.common import Json, MaxTokens, Seed, Stop, Temperature, TopP, command_line, stops_in
 from thinktime.cli.tasks import (
     AnswerField,
     Data,
@@ -77,9 +75,8 @@ def export_bank(
     )(problems)
     limit = max_tokens or loaded.max_tokens or (MAX_TOKENS if task == "pocket" else 1024)
     sampling = Sampling(temperature, top_p, limit, stop=loaded.stop if stop is None else stops_in(stop))
-    command = "thinktime " + shlex.join(sys.argv[1:])
     with Bank(source, read_only=True) as opened:
-        header = export(opened, out, loaded, sampling, seed=seed, model=model, command=command)
+        header = export(opened, out, loaded, sampling, seed=seed, model=model, command=command_line())
     size = out.stat().st_size
     if as_json:
         print(json.dumps({"out": str(out), "bytes": size, "header": header}))

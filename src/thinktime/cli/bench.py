@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,6 +38,7 @@ from thinktime.cli.common import (
     TopP,
     Yes,
     budget_of,
+    command_line,
     config_of,
     numbers_in,
     read_json,
@@ -394,7 +394,7 @@ def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     from thinktime.bench.report import write_report
     from thinktime.files import write_whole
 
-    result = run.result("thinktime " + shlex.join(sys.argv[1:]), environment())
+    result = run.result(command_line(), environment())
     timing = run.timing()
     try:
         out.mkdir(parents=True, exist_ok=True)

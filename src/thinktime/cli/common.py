@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thinktime.bank.database import shown
 from thinktime.config import POCKET, ROLE, Config, ModelSpec, ScorerSpec, fitting_scorer, is_url
 from thinktime.core.errors import InputError
 from thinktime.core.printable import printable
@@ -132,6 +134,12 @@ BudgetText = Annotated[
         "--budget", help="Hard limit per problem: 4000tok, 400nfe, 16calls, 2e12flops, 30s, 0.05usd, or several."
     ),
 ]
+
+
+def command_line() -> str:
+    """The command of this process as results note it: a bank's URL is without its password."""
+    arguments = [re.sub(r"postgres(ql)?://.*", lambda url: shown(url[0]), each) for each in sys.argv[1:]]
+    return "thinktime " + shlex.join(arguments)
 
 
 def budget_of(text: str | None) -> Budget:
